@@ -1,0 +1,78 @@
+"""Files that are written whole or not at all, and JSON documents that carry their schema number.
+
+A reader never sees half a file: everything is written beside its target, flushed to disk, and renamed.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from export.errors import UserError
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; it replaces ``path`` when the block ends well, else it is removed.
+
+    Raises:
+        UserError: the file cannot be written (full disk, no permission).
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}. Free space or name another folder") from error
+    finally:
+        with suppress(OSError):  # nothing was written where even this fails, e.g. the parent is not a folder
+            temporary.unlink()
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Write ``document`` as indented UTF-8 JSON, whole or not at all."""
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path, *, what: str, schema: int) -> dict[str, Any]:
+    """Read a JSON document and check its schema number.
+
+    Args:
+        path: the file.
+        what: how messages call it, e.g. "architecture".
+        schema: the only schema number accepted.
+
+    Raises:
+        UserError: the file is missing, unreadable, not JSON, or of another schema.
+    """
+    document = read_json_object(path, what=what)
+    found = document.get("schema")
+    if type(found) is not int or found != schema:
+        raise UserError(f"{what} file {path} has schema {found!r}; this version reads schema {schema}")
+    return document
+
+
+def read_json_object(path: Path, *, what: str) -> dict[str, Any]:
+    """Read a JSON object without a schema number, such as one that a user wrote.
+
+    Raises:
+        UserError: the file is missing, unreadable, or not a JSON object.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{what} file {path} does not exist") from None
+    except OSError as error:
+        raise UserError(f"cannot read {what} file {path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:  # not UTF-8, numbers too long and nesting too deep are among these
+        raise UserError(f"{what} file {path} is not valid JSON ({error}): it is damaged or half-written") from None
+    if not isinstance(document, dict):
+        raise UserError(f"{what} file {path} holds {type(document).__name__}, not a JSON object")
+    return document
