@@ -1,0 +1,79 @@
+"""Counts multiply-adds and parameters of a torch module under the convention of the FBNet papers.
+
+One multiply-add counts once. Convolutions and linear layers count, and adaptive pools by their input elements; batch
+norm, activations, additions and biases are free. Parameters are the weights of convolutions and linear layers. Under
+exactly this convention FBNetV3's published figures come out to the last digit. Counting runs on torch's meta device: no
+arithmetic, no memory.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+COUNTED = (nn.Conv2d, nn.Linear, nn.AdaptiveAvgPool2d)
+"""The layers that cost something; batch norm has parameters and is free."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """What a module costs for one picture."""
+
+    macs_conv: int = 0
+    """Multiply-adds of convolutions and linear layers."""
+    macs_pool: int = 0
+    """Input elements of adaptive pools."""
+    params: int = 0
+
+    @property
+    def macs(self) -> int:
+        return self.macs_conv + self.macs_pool
+
+    def __add__(self, other: "Count") -> "Count":
+        return Count(
+            macs_conv=self.macs_conv + other.macs_conv,
+            macs_pool=self.macs_pool + other.macs_pool,
+            params=self.params + other.params,
+        )
+
+
+def layer_count(layer: nn.Module, inputs: Tensor, output: Tensor) -> Count:
+    """The count of one layer that ran on one picture; zero for layers that are free."""
+    if isinstance(layer, nn.Conv2d):
+        per_output = layer.weight[0].numel()
+        return Count(macs_conv=output.numel() * per_output, params=layer.weight.numel())
+    if isinstance(layer, nn.Linear):
+        return Count(macs_conv=output.numel() * layer.in_features, params=layer.weight.numel())
+    if isinstance(layer, nn.AdaptiveAvgPool2d):
+        return Count(macs_pool=inputs.numel())
+    return Count()
+
+
+def count(build: Callable[[], nn.Module], shapes: Sequence[tuple[int, int, int]]) -> Count:
+    """Count the module that ``build`` makes for one picture.
+
+    Args:
+        build: makes the module; called with torch's default device set to meta.
+        shapes: (C, H, W) of every input; the module takes them as separate arguments.
+
+    Raises:
+        TypeError: a layer has parameters and no rule to count it by.
+    """
+    total = Count()
+
+    def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        total += layer_count(layer, inputs[0], output)
+
+    with torch.device("meta"), torch.no_grad():
+        module = build().eval()
+        for layer in module.modules():
+            if isinstance(layer, COUNTED):
+                layer.register_forward_hook(add)
+            elif not isinstance(layer, nn.BatchNorm2d) and any(True for _ in layer.parameters(recurse=False)):
+                raise TypeError(
+                    f"no rule counts {type(layer).__name__}; it would pass for free. Add one to layer_count"
+                )
+        module(*(torch.empty(1, *shape) for shape in shapes))
+    return total
