@@ -1,0 +1,248 @@
+"""The demo data: pictures composed on the fly, with exact labels for all three tasks and no download.
+
+A crop of a photograph is the ground; one to four Fashion-MNIST products (Xiao et al., arXiv:1708.07747) are pasted onto
+it, from an eighth of the picture to nearly all of it, so that every resolution of a network matters to some object.
+Tints, contrast and grounds are random, and later objects cover earlier ones. The training and test splits share neither
+products nor photographs. ``assets/LICENSES.md`` names every source.
+
+A scene depends on (seed, split, index) alone. Its draws are relative to the picture's size, so the same index is the
+same composition at any size, save for objects that only just are, or are not, large and visible enough to keep.
+
+Left out: rotation, shadows and objects cut by the picture's edge.
+
+Shape legend: h x w pixels of one object, H x W of the picture.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from itertools import count as endless
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from fbnetv5.data.sample import Classes, Sample
+
+Split = Literal["train", "test"]
+
+PRODUCTS = (
+    "t-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
+CLASSES = Classes(labels=PRODUCTS, boxes=PRODUCTS, masks=("background", *PRODUCTS))
+ASSETS = Path(__file__).parent / "assets"
+PRODUCT_SIDE = 28
+MOST_OBJECTS = 4
+SMALLEST, LARGEST = 0.125, 0.9
+"""An object's longer side, as a share of the picture's shorter side; drawn log-uniformly."""
+LEAST_VISIBLE = 0.3
+"""An object of which less than this share can be seen is left out of the picture."""
+LEAST_SIDE = 4
+"""So is one whose visible part is narrower or lower than this many pixels."""
+CACHE_BYTES = 2 << 30
+"""Scenes are kept in memory after they are first composed if all of the set fit into this."""
+
+
+class Box(NamedTuple):
+    """Whole pixels; x1 and y1 are the first outside."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pasted:
+    """One object as rendered: what it looks like, where, and how much of it can be seen."""
+
+    product: int
+    """Class id."""
+    frame: Box
+    """Where its pixels go."""
+    colours: NDArray[np.float32]
+    """[h, w, 3], 0 to 255."""
+    opacity: NDArray[np.float32]
+    """[h, w, 1], 0 to 1, soft at the rim."""
+    solid: NDArray[np.bool_]
+    """[h, w]: the pixels that count as the object."""
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """The frame as an index into an [H, W] array."""
+        return slice(self.frame.y0, self.frame.y1), slice(self.frame.x0, self.frame.x1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visible:
+    """A kept object with what can be seen of it."""
+
+    pasted: Pasted
+    area: int
+    """Pixels."""
+    box: Box
+    """The extent of its visible pixels."""
+
+
+@cache
+def photographs(split: Split) -> tuple[Image.Image, ...]:
+    """The photographs of a split, RGB."""
+    files = sorted(ASSETS.glob(f"photo-{split}-*.jpg"))
+    return tuple(Image.open(file).convert("RGB") for file in files)
+
+
+@cache
+def products(split: Split) -> NDArray[np.uint8]:
+    """The products of a split, uint8 [10, n, 28, 28]; 0 is outside of the product."""
+    sheet = np.asarray(Image.open(ASSETS / f"products-{split}.png"))
+    tiles = sheet.reshape(len(PRODUCTS), PRODUCT_SIDE, -1, PRODUCT_SIDE)
+    return np.ascontiguousarray(tiles.transpose(0, 2, 1, 3))
+
+
+def extent(solid: NDArray[np.bool_]) -> Box:
+    """The smallest box around the true pixels of ``solid``, which has at least one."""
+    rows, columns = np.flatnonzero(solid.any(axis=1)), np.flatnonzero(solid.any(axis=0))
+    return Box(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+
+
+def draw_ground(rng: np.random.Generator, split: Split, size: tuple[int, int]) -> NDArray[np.float32]:
+    """A random crop of a photograph of the split, flipped and coloured at random: float32 [H, W, 3]."""
+    photos = photographs(split)
+    photo = photos[rng.integers(len(photos))]
+    zoom, left, top, flip = rng.random(4)
+    gains, shift = rng.uniform(0.7, 1.2, 3), rng.uniform(-25, 25)
+    height, width = size
+    unit = min(photo.width / width, photo.height / height) * (0.3 + 0.7 * zoom)
+    x0, y0 = left * (photo.width - unit * width), top * (photo.height - unit * height)
+    box = (x0, y0, min(x0 + unit * width, photo.width), min(y0 + unit * height, photo.height))
+    crop = np.asarray(photo.resize((width, height), Image.Resampling.BILINEAR, box=box))
+    if flip < 0.5:
+        crop = crop[:, ::-1]
+    return np.clip(crop * gains.astype(np.float32) + np.float32(shift), 0, 255)
+
+
+def draw_object(rng: np.random.Generator, split: Split, size: tuple[int, int]) -> Pasted:
+    """A random product of the split, tinted, scaled and placed at random inside the picture."""
+    pool = products(split)
+    product, which = int(rng.integers(len(PRODUCTS))), int(rng.integers(pool.shape[1]))
+    share, stretch, left, top, flip = rng.random(5)
+    dark, bright = rng.uniform(0, 130, 3), rng.uniform(100, 255, 3)
+    photo = pool[product, which]
+    tight = extent(photo > 0)
+    height, width = size
+    longest = min(size) * SMALLEST * (LARGEST / SMALLEST) ** share
+    unit = longest / max(tight.x1 - tight.x0, tight.y1 - tight.y0)
+    w = min(width, max(LEAST_SIDE, round((tight.x1 - tight.x0) * unit * 0.85 ** (2 * stretch - 1))))
+    h = min(height, max(LEAST_SIDE, round((tight.y1 - tight.y0) * unit)))
+    grey_and_opacity = Image.fromarray(np.stack((photo, np.where(photo > 0, 255, 0).astype(np.uint8)), axis=-1))
+    pixels = np.asarray(grey_and_opacity.resize((w, h), Image.Resampling.BILINEAR, box=tight), np.float32)
+    if flip < 0.5:
+        pixels = pixels[:, ::-1]
+    pixels = pixels / np.float32(255)
+    x0, y0 = round(left * (width - w)), round(top * (height - h))
+    return Pasted(
+        product=product,
+        frame=Box(x0, y0, x0 + w, y0 + h),
+        colours=dark.astype(np.float32) + pixels[:, :, :1] * (bright - dark).astype(np.float32),
+        opacity=pixels[:, :, 1:],
+        solid=pixels[:, :, 1] > 0.5,
+    )
+
+
+def keep_visible(objects: Iterable[Pasted], size: tuple[int, int]) -> list[Visible]:
+    """The objects that stay in the picture, lowest first, given all of them, lowest first.
+
+    Decided from the topmost down: an object that goes covers nothing, one that stays is covered by those above alone.
+    """
+    covered = np.zeros(size, dtype=bool)
+    kept: list[Visible] = []
+    for pasted in reversed(list(objects)):
+        seen = pasted.solid & ~covered[pasted.window]
+        area, whole = int(seen.sum()), int(pasted.solid.sum())
+        if area == 0 or area < LEAST_VISIBLE * whole:
+            continue
+        x0, y0, x1, y1 = extent(seen)
+        if min(x1 - x0, y1 - y0) < LEAST_SIDE:
+            continue
+        covered[pasted.window] |= pasted.solid
+        box = Box(pasted.frame.x0 + x0, pasted.frame.y0 + y0, pasted.frame.x0 + x1, pasted.frame.y0 + y1)
+        kept.append(Visible(pasted=pasted, area=area, box=box))
+    return kept[::-1]
+
+
+def render(ground: NDArray[np.float32], objects: list[Visible]) -> Sample:
+    """Paint the objects onto the ground, lowest first, and label the result."""
+    mask = np.zeros(ground.shape[:2], dtype=np.uint8)
+    for pasted in (visible.pasted for visible in objects):
+        under = ground[pasted.window]
+        under += pasted.opacity * (pasted.colours - under)
+        mask[pasted.window][pasted.solid] = pasted.product + 1
+    image = np.ascontiguousarray(ground.round().astype(np.uint8).transpose(2, 0, 1))
+    return Sample(
+        image=torch.from_numpy(image),
+        label=max(objects, key=lambda visible: visible.area).pasted.product,
+        boxes=torch.tensor([visible.box for visible in objects], dtype=torch.float32),
+        box_labels=torch.tensor([visible.pasted.product for visible in objects]),
+        mask=torch.from_numpy(mask),
+    )
+
+
+def compose(split: Split, index: int, *, size: tuple[int, int], seed: int) -> Sample:
+    """One scene; see the module."""
+    rng = np.random.default_rng((seed, int(split == "test"), index))
+    ground = draw_ground(rng, split, size)
+    for _ in endless():
+        objects = [draw_object(rng, split, size) for _ in range(rng.integers(1, MOST_OBJECTS + 1))]
+        if kept := keep_visible(objects, size):
+            break
+    return render(ground, kept)
+
+
+class Scenes:
+    """A range of demo scenes of one split, as a set of pictures."""
+
+    classes = CLASSES
+
+    def __init__(self, split: Split, *, size: tuple[int, int], count: int, seed: int = 0, first: int = 0) -> None:
+        """Name the scenes; each is composed when it is first asked for.
+
+        Args:
+            split: whose products and photographs to use.
+            size: (H, W) in pixels.
+            count: how many scenes.
+            seed: another seed makes other scenes of the same products.
+            first: index of the first scene; ranges that do not overlap share no scene.
+        """
+        self._split: Split = split
+        self._size = size
+        self._count = count
+        self._seed = seed
+        self._first = first
+        self._keeps = count * size[0] * size[1] * 4 <= CACHE_BYTES
+        self._composed: dict[int, Sample] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Sample:
+        """The scene at ``index``; the same tensors each time where scenes are kept, so change none in place."""
+        if not 0 <= index < self._count:
+            raise IndexError(f"scene {index} of {self._count}")
+        if (known := self._composed.get(index)) is not None:
+            return known
+        sample = compose(self._split, self._first + index, size=self._size, seed=self._seed)
+        if self._keeps:
+            self._composed[index] = sample
+        return sample
