@@ -1,0 +1,102 @@
+"""Which pictures teach what: one part for the weights, one for the policies, one that the search never sees.
+
+The policies are rewarded on pictures that the weights have not learned, or they would favour whatever overfits
+(FBNetV5, arXiv:2111.10007, and DARTS, arXiv:1806.09055, hold out a share of the training set for them too).
+A user's pictures are assigned by a hash of the file name: adding, removing or reordering others moves none.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.errors import UserError
+from fbnetv5.data.folder import Folder
+from fbnetv5.data.sample import Classes, PictureSet, Sample
+from fbnetv5.data.scenes import CLASSES, Scenes
+
+SHARES = (0.7, 0.2, 0.1)
+"""Of a user's pictures: weights, policies, test."""
+STRIDE = 32
+"""Sizes are multiples of the coarsest path's stride."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Three sets without a common picture."""
+
+    weights: PictureSet
+    """The network's weights learn on this."""
+    policies: PictureSet
+    """Held out from the weights: the policies learn, and candidates are scored, on this."""
+    test: PictureSet
+    """Never seen by the search; reported figures come from it."""
+
+
+class Subset:
+    """Some pictures of a set."""
+
+    def __init__(self, pictures: PictureSet, indices: list[int]) -> None:
+        self.classes = pictures.classes
+        self._pictures = pictures
+        self._indices = indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._pictures[self._indices[index]]
+
+
+def part_of(name: str) -> int:
+    """0, 1 or 2: the part of ``SHARES`` that a picture of this name belongs to."""
+    position = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+    return 0 if position < SHARES[0] else 1 if position < SHARES[0] + SHARES[1] else 2
+
+
+def split(folder: Folder, root: Path) -> Parts:
+    """The three parts of a user's folder."""
+    indices: tuple[list[int], list[int], list[int]] = ([], [], [])
+    for index, name in enumerate(folder.names):
+        indices[part_of(name)].append(index)
+    if not all(indices):
+        sizes = ", ".join(str(len(part)) for part in indices)
+        raise UserError(
+            f"{root} splits by file name into {sizes} pictures for weights, policies and test; each needs at least 1. "
+            "Add pictures: some 40 are all but sure to fill every part"
+        )
+    weights, policies, test = (Subset(folder, part) for part in indices)
+    return Parts(weights=weights, policies=policies, test=test)
+
+
+def open_parts(
+    data: Path | None, *, size: tuple[int, int], seed: int = 0, counts: tuple[int, int, int] = (8000, 2000, 1000)
+) -> Parts:
+    """The parts of a user's folder, or of the demo scenes.
+
+    Args:
+        data: the folder, or None for the demo scenes.
+        size: (H, W) of all pictures.
+        seed: of the demo scenes; a folder's split depends on file names alone.
+        counts: how many demo scenes each part has.
+
+    Raises:
+        UserError: the size is no multiple of 32, or the folder is unfit.
+    """
+    if any(side < STRIDE or side % STRIDE for side in size):
+        raise UserError(f"picture size {size[0]}x{size[1]} must be multiples of {STRIDE}, e.g. 64x64 or 224x224")
+    if data is not None:
+        return split(Folder(data, size=size), data)
+    return Parts(
+        weights=Scenes("train", size=size, count=counts[0], seed=seed),
+        policies=Scenes("train", size=size, count=counts[1], seed=seed, first=counts[0]),
+        test=Scenes("test", size=size, count=counts[2], seed=seed),
+    )
+
+
+def classes_of(data: Path | None) -> Classes:
+    """The classes of a user's folder, or of the demo scenes.
+
+    Raises:
+        UserError: the folder is unfit.
+    """
+    return CLASSES if data is None else Folder(data, size=(STRIDE, STRIDE)).classes

@@ -1,0 +1,250 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from pycocotools.coco import COCO
+
+from export.errors import UserError
+from fbnetv5.data.folder import Folder, corners
+from fbnetv5.data.sample import ABSENT, IGNORE
+from fbnetv5.data.scenes import CLASSES, Scenes
+
+SIZE = (64, 64)
+Document = dict[str, Any]
+
+
+def edit(root: Path, change: Callable[[Document], object]) -> None:
+    document = json.loads((root / "instances.json").read_text(encoding="utf-8"))
+    change(document)
+    (root / "instances.json").write_text(json.dumps(document), encoding="utf-8")
+
+
+def test_a_folder_gives_back_the_scenes_it_was_made_of(picture_folder: Path) -> None:
+    folder, scenes = Folder(picture_folder, size=SIZE), Scenes("train", size=SIZE, count=24)
+    assert folder.classes == CLASSES
+    assert len(folder) == 24
+    for index in range(24):
+        for name in ("image", "boxes", "box_labels", "mask"):
+            assert torch.equal(getattr(folder[index], name), getattr(scenes[index], name)), name
+        assert folder[index].label == scenes[index].label
+
+
+def test_boxes_are_those_that_pycocotools_loads(picture_folder: Path) -> None:
+    folder, coco = Folder(picture_folder, size=(128, 32)), COCO(str(picture_folder / "instances.json"))
+    for image_id, image in coco.imgs.items():
+        theirs = torch.tensor([a["bbox"] for a in coco.imgToAnns[image_id]])
+        theirs[:, 2:] += theirs[:, :2]
+        sample = folder[folder.names.index(image["file_name"])]
+        torch.testing.assert_close(sample.boxes, theirs * torch.tensor([0.5, 2.0, 0.5, 2.0]))
+        assert sample.image.shape == (3, 128, 32)
+        assert sample.mask is not None
+        assert sample.mask.shape == (128, 32)
+
+
+def test_missing_labels_are_absent(picture_folder: Path) -> None:
+    def change(document: Document) -> None:
+        del document["images"][0]["label"]
+        document["annotations"] = [a for a in document["annotations"] if a["image_id"] > 3]
+        document["images"] = document["images"][:1] + document["images"][2:]
+
+    edit(picture_folder, change)
+    (picture_folder / "masks/02.png").unlink()
+    folder = Folder(picture_folder, size=SIZE)
+    assert [folder[n].label == ABSENT for n in range(3)] == [True, True, False]
+    assert [folder[n].boxes is None for n in range(3)] == [False, True, False]
+    assert [folder[n].mask is None for n in range(3)] == [False, False, True]
+    assert folder[0].boxes is not None
+    assert folder[0].boxes.shape == (0, 4)
+
+
+NO_BOXES: dict[str, Callable[[Document], object]] = {
+    "no annotations at all": lambda document: document.pop("annotations"),
+    "no categories": lambda document: document.update(annotations=[], categories=[]),
+}
+
+
+@pytest.mark.parametrize("change", NO_BOXES.values(), ids=NO_BOXES.keys())
+def test_a_document_without_boxes_labels_none(picture_folder: Path, change: Callable[[Document], object]) -> None:
+    edit(picture_folder, change)
+    assert all(sample.boxes is None for sample in map(Folder(picture_folder, size=SIZE).__getitem__, range(24)))
+
+
+def test_masks_alone_are_enough_and_number_their_classes(picture_folder: Path) -> None:
+    (picture_folder / "instances.json").unlink()
+    ids = np.array([[0, 4], [IGNORE, 1]], dtype=np.uint8).repeat(32, 0).repeat(32, 1)
+    for path in (picture_folder / "masks").iterdir():
+        Image.fromarray(ids).save(path)
+    folder = Folder(picture_folder, size=(32, 32))
+    assert folder.classes.masks == ("class 0", "class 1", "class 2", "class 3", "class 4")
+    assert folder[0].mask is not None
+    assert set(folder[0].mask.flatten().tolist()) == {0, 1, 4, IGNORE}
+
+
+def test_palette_and_one_bit_masks_keep_their_ids(picture_folder: Path) -> None:
+    ids = np.zeros((64, 64), dtype=np.uint8)
+    ids[10:20, 30:50] = 1
+    palette = Image.fromarray(ids)
+    palette.putpalette([255, 0, 0, 0, 255, 0])
+    palette.save(picture_folder / "masks/00.png")
+    Image.fromarray(ids.astype(bool)).save(picture_folder / "masks/01.png")
+    folder = Folder(picture_folder, size=SIZE)
+    for sample in (folder[0], folder[1]):
+        assert torch.equal(torch.from_numpy(ids), sample.mask if sample.mask is not None else torch.empty(0))
+
+
+def test_labels_without_a_list_are_sorted_and_crowds_skipped(picture_folder: Path) -> None:
+    def change(document: Document) -> None:
+        del document["labels"]
+        for n, image in enumerate(document["images"]):
+            image["label"] = ["pear", "apple", 0][n % 3]
+        for annotation in document["annotations"]:
+            annotation["iscrowd"] = int(annotation["image_id"] == 1)
+
+    edit(picture_folder, change)
+    folder = Folder(picture_folder, size=SIZE)
+    assert folder.classes.labels == ("apple", "pear")
+    assert [folder[n].label for n in range(3)] == [1, 0, 0]
+    assert [len(sample.boxes) == 0 for sample in (folder[0], folder[1]) if sample.boxes is not None] == [True, False]
+
+
+def test_exif_orientation_turns_picture_and_size(picture_folder: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    wide = np.zeros((20, 40, 3), dtype=np.uint8)
+    wide[:, :20] = 255
+    Image.fromarray(wide).save(picture_folder / "images/00.png", exif=exif)
+    (picture_folder / "masks/00.png").unlink()
+    edit(picture_folder, lambda document: document["images"][0].update(width=20, height=40))
+    edit(picture_folder, lambda document: document.update(annotations=[]))
+    image = Folder(picture_folder, size=(40, 20))[0].image
+    assert image[:, :18].min() == 255
+    assert image[:, 22:].max() == 0
+
+
+def first_box(*bbox: object) -> Callable[[Document], object]:
+    return lambda document: document["annotations"][0].update(bbox=list(bbox))
+
+
+def repeat(key: str) -> Callable[[Document], object]:
+    return lambda document: document[key].append(document[key][0])
+
+
+BAD_DOCUMENTS: dict[str, tuple[Callable[[Document], object], str]] = {
+    "no images": (lambda d: d.pop("images"), 'lacks "images"'),
+    "images of wrong type": (lambda d: d.update(images={}), '"images" must be of type list'),
+    "image of wrong type": (lambda d: d["images"].append(3), r"images\[24\] must be an object"),
+    "no file name": (lambda d: d["images"][2].pop("file_name"), r'images\[2\] lacks "file_name"'),
+    "no height": (lambda d: d["images"][2].pop("height"), r'images\[2\] lacks "height"'),
+    "id of wrong type": (lambda d: d["images"][0].update(id=True), '"id" must be of type int, got True'),
+    "file missing": (lambda d: d["images"][0].update(file_name="a.png"), "'a.png', which is not in images/"),
+    "picture twice": (repeat("images"), "repeats the file name '00.png'"),
+    "other size": (lambda d: d["images"][0].update(width=65), "is 65x64, its file is 64x64"),
+    "unknown label": (lambda d: d["images"][0].update(label="hat"), "label 'hat' of '00.png' is none of the 10"),
+    "label index": (lambda d: d["images"][0].update(label=10), "label 10 of '00.png' is none"),
+    "labels twice": (lambda d: d.update(labels=["a", "a"]), '"labels" must be a list of distinct names'),
+    "category twice": (repeat("categories"), r"categories\[10\] repeats the id 1"),
+    "unknown category": (lambda d: d["annotations"][0].update(category_id=99), "category 99"),
+    "unknown image": (lambda d: d["annotations"][0].update(image_id=99), r"annotations\[0\] \(id 1\) is of image 99"),
+    "no box": (lambda d: d["annotations"][1].pop("bbox"), r'annotations\[1\] \(id 2\) lacks "bbox"'),
+    "three numbers": (first_box(1, 2, 3), "four numbers"),
+    "text in box": (first_box(1, 2, 3, "4"), "four numbers"),
+    "not a number": (first_box(1, 2, float("nan"), 4), "must be finite"),
+    "infinite": (first_box(1, 2, float("inf"), 4), "must be finite"),
+    "huge": (first_box(1, 2, 10**400, 4), "must be finite"),
+    "empty box": (first_box(1, 2, 0, 4), "width and height above 0"),
+    "outside": (first_box(60, 2, 5.5, 4), "outside of its 64x64 picture"),
+    "beside": (first_box(64, 2, 0.5, 4), "outside of its 64x64 picture"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_DOCUMENTS.values(), ids=BAD_DOCUMENTS.keys())
+def test_a_bad_document_is_refused_in_one_line(
+    picture_folder: Path, change: Callable[[Document], object], message: str
+) -> None:
+    edit(picture_folder, change)
+    with pytest.raises(UserError, match=message) as caught:
+        Folder(picture_folder, size=SIZE)
+    assert "\n" not in str(caught.value)
+    assert "instances.json" in str(caught.value)
+
+
+def no_pictures(root: Path) -> None:
+    for path in (root / "images").iterdir():
+        path.unlink()
+
+
+def folder_for_json(root: Path) -> None:
+    (root / "instances.json").unlink()
+    (root / "instances.json").mkdir()
+
+
+def no_labels(root: Path) -> None:
+    (root / "instances.json").unlink()
+    for path in (root / "masks").iterdir():
+        path.unlink()
+
+
+def save(name: str, mode: str, size: tuple[int, int] = SIZE) -> Callable[[Path], None]:
+    return lambda root: Image.new(mode, size).save(root / name)
+
+
+BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no folder": (lambda root: root.rename(root.with_name("other")), "does not exist"),
+    "no images": (lambda root: (root / "images").rename(root / "other"), "images does not exist"),
+    "empty": (no_pictures, "holds no picture"),
+    "no labels": (no_labels, "neither instances.json nor masks"),
+    "damaged JSON": (lambda root: (root / "instances.json").write_text('{"images": [', "utf-8"), "not valid JSON"),
+    "not UTF-8": (lambda root: (root / "instances.json").write_bytes(b'"\xff"'), "not valid JSON in UTF-8"),
+    "JSON of a list": (lambda root: (root / "instances.json").write_text("[]", "utf-8"), "must hold a JSON object"),
+    "JSON is a folder": (folder_for_json, r"cannot read .*instances\.json: Is a directory"),
+    "not a picture": (lambda root: (root / "images/05.png").write_text("hello", "utf-8"), r"cannot read .*05\.png"),
+    "deep picture": (save("images/05.png", "I;16"), r"05\.png has more than 8 bits"),
+    "same stem": (save("images/05.jpg", "RGB"), r"05\.jpg and .*05\.png share one name"),
+    "mask of other size": (save("masks/05.png", "L", (32, 64)), r"05\.png is 32x64, its picture is 64x64"),
+    "mask in colour": (save("masks/05.png", "RGB"), r"05\.png has mode RGB"),
+    "mask of no picture": (save("masks/hat.png", "L"), "is the mask of no picture"),
+    "damaged mask": (lambda root: (root / "masks/05.png").write_bytes(b"\x89PNG"), r"cannot read .*05\.png"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_FILES.values(), ids=BAD_FILES.keys())
+def test_bad_files_are_refused_in_one_line(
+    picture_folder: Path, change: Callable[[Path], object], message: str
+) -> None:
+    change(picture_folder)
+    with pytest.raises(UserError, match=message) as caught:
+        Folder(picture_folder, size=SIZE)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp"])
+def test_a_picture_cut_half_way_says_so_when_it_is_read(picture_folder: Path, suffix: str) -> None:
+    path = picture_folder / f"images/99.{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match=rf"cannot read .*99\.{suffix}") as caught:
+        _ = Folder(picture_folder, size=SIZE)[24]
+    assert "\n" not in str(caught.value)
+
+
+def test_an_undeclared_mask_class_says_so_when_it_is_read(picture_folder: Path) -> None:
+    Image.new("L", SIZE, 11).save(picture_folder / "masks/07.png")
+    folder = Folder(picture_folder, size=SIZE)
+    with pytest.raises(UserError, match=r'07\.png holds class id 11, "mask_classes" names 11'):
+        _ = folder[7]
+
+
+@given(x=st.floats(-1, 60), y=st.floats(-1, 28), w=st.floats(1.1, 5, exclude_min=True), h=st.floats(1.1, 5))
+def test_a_box_that_rounding_pushed_out_is_cut(x: float, y: float, w: float, h: float) -> None:
+    x0, y0, x1, y1 = corners([x, y, w, h], (32, 64), "here")
+    assert 0 <= x0 < x1 <= 64
+    assert 0 <= y0 < y1 <= 32
+    assert x1 - x0 == pytest.approx(w, abs=1.01)
+    assert y1 - y0 == pytest.approx(h, abs=1.01)

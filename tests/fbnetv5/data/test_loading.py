@@ -1,0 +1,101 @@
+from collections import Counter
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from export.errors import UserError
+from fbnetv5.data.folder import Folder
+from fbnetv5.data.loading import batches, in_order
+from fbnetv5.data.sample import Classes, Sample
+
+
+@dataclass
+class Numbered:
+    """Pictures whose label is their index."""
+
+    length: int
+    classes: Classes = Classes(labels=(), boxes=(), masks=())  # noqa: RUF009  # frozen
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Sample:
+        image = torch.zeros(3, 1, 1, dtype=torch.uint8)
+        return Sample(image=image, label=index, boxes=None, box_labels=None, mask=None)
+
+
+def labels(
+    length: int, steps: int, *, batch: int, seed: int = 0, first: int = 0, rank: int = 0, world: int = 1
+) -> list[list[int]]:
+    stream = batches(Numbered(length), batch=batch, seed=seed, first_step=first, rank=rank, world=world)
+    return [item.labels.tolist() for item in islice(stream, steps)]
+
+
+@given(length=st.integers(1, 20), batch=st.integers(1, 30), seed=st.integers(0, 2**31), first=st.integers(0, 9))
+@settings(max_examples=25, deadline=None)
+def test_a_resumed_stream_goes_on_where_it_was(length: int, batch: int, seed: int, first: int) -> None:
+    whole = labels(length, first + 3, batch=batch, seed=seed)
+    assert labels(length, 3, batch=batch, seed=seed, first=first) == whole[first:]
+    assert all(len(step) == batch for step in whole)
+
+
+@given(length=st.integers(1, 20), batch=st.integers(1, 7), world=st.integers(1, 4))
+@settings(max_examples=25, deadline=None)
+def test_ranks_share_out_what_one_process_would_take(length: int, batch: int, world: int) -> None:
+    alone = labels(length, 4, batch=batch * world)
+    ranks = [labels(length, 4, batch=batch, rank=rank, world=world) for rank in range(world)]
+    assert [list(chain.from_iterable(shares)) for shares in zip(*ranks, strict=True)] == alone
+
+
+def test_every_epoch_holds_every_picture_once_in_another_order() -> None:
+    flat = list(chain.from_iterable(labels(12, 8, batch=3)))
+    epochs = [flat[:12], flat[12:24]]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(12))] * 2
+    assert epochs[0] != epochs[1]
+    assert labels(12, 4, batch=3) != labels(12, 4, batch=3, seed=1)
+
+
+def test_a_set_smaller_than_a_batch_wraps() -> None:
+    (step,) = labels(3, 1, batch=7)
+    assert sorted(Counter(step).values()) == [2, 2, 3]
+
+
+def test_in_order_takes_each_once_up_to_the_limit() -> None:
+    sizes = [item.labels.tolist() for item in in_order(Numbered(7), batch=3)]
+    assert sizes == [[0, 1, 2], [3, 4, 5], [6]]
+    assert [item.labels.tolist() for item in in_order(Numbered(7), batch=3, limit=4)] == [[0, 1, 2], [3]]
+    assert sum(len(item.labels) for item in in_order(Numbered(7), batch=3, limit=99)) == 7
+
+
+def test_workers_change_nothing_but_the_time() -> None:
+    with_workers = [item.labels.tolist() for item in in_order(Numbered(9), batch=2, workers=2)]
+    assert with_workers == [item.labels.tolist() for item in in_order(Numbered(9), batch=2)]
+    stream = batches(Numbered(9), batch=4, seed=3, workers=1)
+    assert [item.labels.tolist() for item in islice(stream, 3)] == labels(9, 3, batch=4, seed=3)
+
+
+def test_torch_random_state_is_left_alone() -> None:
+    before = torch.get_rng_state()
+    labels(5, 4, batch=2)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_picture_is_a_user_error(picture_folder: Path, workers: int) -> None:
+    path = picture_folder / "images/03.png"
+    path.write_bytes(path.read_bytes()[:600])
+    folder = Folder(picture_folder, size=(64, 64))
+    with pytest.raises(UserError, match=r"^cannot read .*03\.png") as caught:
+        list(in_order(folder, batch=4, workers=workers))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_says_which_pictures_it_holds(workers: int) -> None:
+    for batch in islice(batches(Numbered(10), batch=4, seed=0, workers=workers), 4):
+        assert batch.indices.tolist() == batch.labels.tolist()

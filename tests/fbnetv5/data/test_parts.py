@@ -1,0 +1,70 @@
+from collections import Counter
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from export.errors import UserError
+from fbnetv5.data.parts import SHARES, open_parts, part_of
+from fbnetv5.data.sample import PictureSet
+
+
+def pictures_of(part: PictureSet) -> set[bytes]:
+    return {part[index].image.numpy().tobytes() for index in range(len(part))}
+
+
+def test_demo_parts_share_no_picture() -> None:
+    parts = open_parts(None, size=(32, 32), counts=(30, 20, 10))
+    sets = [pictures_of(part) for part in (parts.weights, parts.policies, parts.test)]
+    assert [len(pictures) for pictures in sets] == [30, 20, 10]
+    assert all(not one & other for one, other in combinations(sets, 2))
+
+
+def test_demo_parts_have_the_stated_sizes() -> None:
+    parts = open_parts(None, size=(64, 64))
+    assert [len(part) for part in (parts.weights, parts.policies, parts.test)] == [8000, 2000, 1000]
+    assert parts.weights.classes == parts.policies.classes == parts.test.classes
+
+
+def test_a_folder_is_divided_completely(picture_folder: Path) -> None:
+    parts = open_parts(picture_folder, size=(64, 64))
+    sets = [pictures_of(part) for part in (parts.weights, parts.policies, parts.test)]
+    assert sum(map(len, sets)) == len(set().union(*sets)) == 24
+    assert all(sets)
+
+
+def test_a_further_picture_moves_no_other(picture_folder: Path) -> None:
+    before = pictures_of(open_parts(picture_folder, size=(64, 64)).weights)
+    Image.new("RGB", (64, 64)).save(picture_folder / "images/000.png")
+    after = pictures_of(open_parts(picture_folder, size=(64, 64)).weights)
+    assert before <= after
+    assert len(after - before) <= 1
+
+
+@given(st.text(min_size=1, alphabet=st.characters(codec="utf-8")))
+def test_every_name_has_one_part(name: str) -> None:
+    assert part_of(name) == part_of(name) in (0, 1, 2)
+
+
+def test_shares_are_about_those_stated() -> None:
+    found = Counter(part_of(f"{number:012d}.jpg") for number in range(5000))
+    assert [found[part] / 5000 for part in range(3)] == pytest.approx(SHARES, abs=0.02)
+
+
+def test_a_folder_too_small_to_divide_is_refused(picture_folder: Path) -> None:
+    (picture_folder / "instances.json").unlink()
+    for folder in ("images", "masks"):
+        for path in sorted((picture_folder / folder).iterdir())[1:]:
+            path.unlink()
+    with pytest.raises(UserError, match="each needs at least 1") as caught:
+        open_parts(picture_folder, size=(64, 64))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [(0, 64), (64, 65), (-32, 32), (100, 64)])
+def test_a_size_off_the_stride_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(UserError, match="multiples of 32"):
+        open_parts(None, size=size)
