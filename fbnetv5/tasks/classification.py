@@ -1,0 +1,88 @@
+"""Classification: one class for the whole picture, read from the coarsest path.
+
+Head: FBNetV3's classifier (arXiv 2006.02049, table 8), which the shared blocks hold, so that the task costs what the
+published networks cost. Loss: cross entropy. Metric: top-1 accuracy.
+
+Shape legend: N pictures, C classes, F channels of the feature at stride 32, h x w its pixels.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from export.errors import UserError
+from fbnetv5.blocks import PooledHead, initialise
+from fbnetv5.data.sample import ABSENT, Batch
+from fbnetv5.tasks.task import Metric, Task
+
+
+class Classification(Task):
+    """Raw and deployable outputs are the same logits [N, C]."""
+
+    name = "cls"
+    paths = (32,)
+    metric_name = "top1"
+    output_names = ("logits",)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.classes.labels
+
+    def build_head(self, channels: Sequence[int]) -> nn.Module:
+        (width,) = channels
+        head = ClassificationHead(width, len(self.labels))
+        initialise(head)
+        return head
+
+    def labelled(self, batch: Batch) -> Tensor:
+        return batch.labels != ABSENT
+
+    def losses(self, raw: Tensor, batch: Batch) -> Tensor:
+        """Cross entropy of each picture in nats: [N, C] -> [N]."""
+        return functional.cross_entropy(raw.float(), batch.labels, ignore_index=ABSENT, reduction="none")
+
+    def deploy(self, raw: Tensor) -> tuple[Tensor, ...]:
+        return (raw,)
+
+    def new_metric(self) -> Metric:
+        return Top1()
+
+
+class ClassificationHead(nn.Module):
+    """One feature [N, F, h, w] -> logits [N, C]."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.pooled = PooledHead(width, classes)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        (coarsest,) = features
+        logits: Tensor = self.pooled(coarsest)
+        return logits
+
+
+class Top1:
+    """Share of labelled pictures whose largest logit is the true class."""
+
+    def __init__(self) -> None:
+        self._correct = 0
+        self._pictures = 0
+
+    def update(self, outputs: Sequence[Tensor], batch: Batch) -> None:
+        (logits,) = outputs
+        truth = batch.labels.cpu()
+        known = truth != ABSENT
+        self._correct += int(torch.count_nonzero((logits.cpu().argmax(1) == truth) & known))
+        self._pictures += int(torch.count_nonzero(known))
+
+    def compute(self) -> float:
+        """The share, 0..1.
+
+        Raises:
+            UserError: no picture carried a class.
+        """
+        if not self._pictures:
+            raise UserError("no labelled pictures in the test pictures: top1 needs a class on at least one of them")
+        return self._correct / self._pictures

@@ -1,0 +1,69 @@
+"""The one interface behind which every task stands. A new task is one new file in this folder, and nothing else.
+
+The file defines one subclass of ``Task``; ``fbnetv5.tasks`` finds it by looking at the folder. A task says which
+features it reads, builds its head, turns a batch into per-picture losses, measures itself, and says what a deployed
+network answers.
+
+Shape legend: N pictures, C_p channels of the feature at stride p, H x W pixels of the picture.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol
+
+from torch import Tensor, nn
+
+from fbnetv5.data.sample import Batch, Classes
+
+
+class Metric(Protocol):
+    """A figure of merit over many batches; higher is better, 0..1."""
+
+    def update(self, outputs: Sequence[Tensor], batch: Batch) -> None:
+        """Take the deployable outputs for one batch; pictures without the task's labels are left out."""
+
+    def compute(self) -> float:
+        """The figure over all that was taken."""
+
+
+class Task(ABC):
+    """One vision task on one set of classes."""
+
+    name: ClassVar[str]
+    """On the command line and in file names, e.g. "det"."""
+    paths: ClassVar[tuple[int, ...]]
+    """Strides of the features the head reads, finest first."""
+    metric_name: ClassVar[str]
+    """E.g. "ap"."""
+    output_names: ClassVar[tuple[str, ...]]
+    """Names of the deployable outputs, in order."""
+    ranked_by: ClassVar[str | None] = None
+    """The output by which the others' rows are sorted, if any: rows whose values tie may come in any order."""
+
+    def __init__(self, classes: Classes) -> None:
+        self.classes = classes
+
+    @property
+    @abstractmethod
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes that the deployable outputs speak of."""
+
+    @abstractmethod
+    def build_head(self, channels: Sequence[int]) -> nn.Module:
+        """A fresh, initialised head: list of [N, C_p, H/p, W/p], one per path -> raw outputs (a tensor or tuple)."""
+
+    @abstractmethod
+    def labelled(self, batch: Batch) -> Tensor:
+        """Which pictures carry this task's labels: bool [N]."""
+
+    @abstractmethod
+    def losses(self, raw: Any, batch: Batch) -> Tensor:
+        """Each picture's loss, float [N], differentiable; 0 where the picture is not labelled."""
+
+    @abstractmethod
+    def deploy(self, raw: Any) -> tuple[Tensor, ...]:
+        """Raw outputs of the head -> the outputs a user of the network wants; traceable to ONNX."""
+
+    @abstractmethod
+    def new_metric(self) -> Metric:
+        """An empty metric."""

@@ -1,0 +1,66 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from fbnetv5.data.sample import IGNORE, Batch, Classes, Sample, collate
+from fbnetv5.tasks.segmentation import Segmentation
+
+TASK = Segmentation(Classes(labels=("x",), boxes=("x",), masks=("sky", "road", "car", "tram")))
+
+
+def batch_of(masks: Tensor) -> Batch:
+    image = torch.zeros(3, *masks.shape[1:], dtype=torch.uint8)
+    samples = [Sample(image=image, label=0, boxes=None, box_labels=None, mask=mask) for mask in masks.to(torch.uint8)]
+    return collate(samples)
+
+
+def one_hot_logits(classes: Tensor) -> Tensor:
+    return torch.nn.functional.one_hot(classes, 4).permute(0, 3, 1, 2).float()
+
+
+def mean_iou(truth: Tensor, answer: Tensor) -> float:
+    """Straight from the definition, class by class."""
+    known = (truth != IGNORE).numpy()
+    scores = []
+    for label in range(4):
+        a, b = (truth.numpy() == label) & known, (answer.numpy() == label) & known
+        if (a | b).any():
+            scores.append((a & b).sum() / (a | b).sum())
+    return float(np.mean(scores))
+
+
+@pytest.mark.parametrize("classes", [2, 4], ids=["two classes never seen", "all classes"])
+def test_miou_is_that_of_the_definition(classes: int) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    truth = torch.randint(classes, (6, 8, 8), generator=generator)
+    answer = torch.where(torch.rand(truth.shape, generator=generator) < 0.6, truth, (truth + 1) % classes)
+    truth[torch.rand(truth.shape, generator=generator) < 0.2] = IGNORE
+    metric = TASK.new_metric()
+    for rows in (slice(0, 2), slice(2, 6)):
+        metric.update([one_hot_logits(answer[rows])], batch_of(truth[rows]))
+    assert metric.compute() == pytest.approx(mean_iou(truth, answer))
+
+
+def test_undecided_logits_cost_log_of_the_classes_and_ignored_pictures_nothing() -> None:
+    mask = torch.full((2, 8, 8), IGNORE)
+    mask[0, :, :4] = 2
+    losses = TASK.losses(torch.zeros(2, 4, 2, 2), batch_of(mask))
+    torch.testing.assert_close(losses, torch.tensor([math.log(4), 0.0]))
+
+
+def test_loss_is_the_mean_over_known_pixels() -> None:
+    mask = torch.zeros(1, 8, 8)
+    mask[:, :, 4:] = IGNORE
+    raw = torch.randn(1, 4, 2, 2)
+    pixels = -torch.log_softmax(TASK.deploy(raw)[0], dim=1)[:, 0]
+    torch.testing.assert_close(TASK.losses(raw, batch_of(mask)), pixels[mask != IGNORE].mean()[None])
+
+
+def test_outputs_are_as_large_as_the_picture() -> None:
+    features = [torch.randn(1, 8, 64 // path, 96 // path) for path in TASK.paths]
+    raw = TASK.build_head([8] * 4).eval()(features)
+    assert raw.shape == (1, 4, 16, 24)
+    assert TASK.deploy(raw)[0].shape == (1, 4, 64, 96)
