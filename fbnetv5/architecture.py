@@ -1,0 +1,151 @@
+"""The architecture file: everything that rebuilds one task's network, and nothing that is not checked on reading."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.errors import UserError
+from export.files import read_json, write_json
+from fbnetv5.backbone import TaskNetwork
+from fbnetv5.cost import Counter, Resolution, check_resolution
+from fbnetv5.data.sample import Classes
+from fbnetv5.space import Choices, Space
+from fbnetv5.tasks import make_tasks
+from fbnetv5.tasks.task import Task
+
+SCHEMA = 1
+_FIELDS = {"schema", "space", "task", "classes", "choices", "resolution", "cost", "provenance"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """One task's network: one choice per slot of a space, and what it costs when deployed."""
+
+    space: Space
+    task: str
+    classes: Classes
+    choices: tuple[int, ...]
+    resolution: Resolution
+    """Of the deployed network."""
+    macs: int
+    params: int
+    latency_ms: Mapping[str, Any] | None
+    """{"value", "table"}: predicted by that table; None where no table was given."""
+    provenance: Mapping[str, Any]
+    """Where it comes from: version, seed, budget, score."""
+
+    @property
+    def choices_array(self) -> Choices:
+        """[S]."""
+        return np.array(self.choices, dtype=np.int64)
+
+    def make_task(self) -> Task:
+        """The task on this architecture's classes."""
+        return make_tasks((self.task,), self.classes)[self.task]
+
+    def build(self) -> TaskNetwork:
+        """The network, with fresh weights."""
+        return TaskNetwork(self.make_task(), self.space, self.choices_array)
+
+    def save(self, path: Path) -> None:
+        """Write the file, whole or not at all."""
+        write_json(path, self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """The file's document."""
+        return {
+            "schema": SCHEMA,
+            "space": self.space.to_json(),
+            "task": self.task,
+            "classes": asdict(self.classes),
+            "choices": list(self.choices),
+            "resolution": list(self.resolution),
+            "cost": {"macs": self.macs, "params": self.params, "latency_ms": self.latency_ms},
+            "provenance": dict(self.provenance),
+        }
+
+
+def load_architecture(path: Path) -> Architecture:
+    """Read an architecture file and check that it fits its space and costs what it says.
+
+    Raises:
+        UserError: missing, damaged, unfit, or edited so that its cost no longer agrees.
+    """
+    document = read_json(path, what="architecture", schema=SCHEMA)
+    try:
+        architecture = _from_json(document)
+        _check_cost(architecture)
+    except UserError as error:
+        raise UserError(f"architecture file {path} is refused: {error}") from None
+    return architecture
+
+
+def _from_json(document: Mapping[str, Any]) -> Architecture:
+    if set(document) != _FIELDS:
+        wrong = ", ".join(sorted(set(document) ^ _FIELDS))
+        raise UserError(f"its fields are not those of an architecture; missing or unknown: {wrong}")
+    space = Space.from_json(document["space"])
+    if not isinstance(document["choices"], list):
+        raise UserError("choices is not a list")
+    choices = space.check(document["choices"])
+    resolution = document["resolution"]
+    if not isinstance(resolution, list) or any(not isinstance(side, int) for side in resolution):
+        raise UserError(f"resolution must be [height, width], not {resolution!r}")
+    cost = document["cost"]
+    if not isinstance(cost, dict) or set(cost) != {"macs", "params", "latency_ms"}:
+        raise UserError("cost must hold macs, params and latency_ms")
+    if not isinstance(document["task"], str):
+        raise UserError(f"task must be a name, not {document['task']!r}")
+    if not isinstance(document["provenance"], dict):
+        raise UserError("provenance is not an object")
+    return Architecture(
+        space=space,
+        task=document["task"],
+        classes=_classes(document["classes"]),
+        choices=tuple(int(choice) for choice in choices),
+        resolution=check_resolution((*resolution,)),
+        macs=_whole(cost, "macs"),
+        params=_whole(cost, "params"),
+        latency_ms=_latency(cost["latency_ms"]),
+        provenance=document["provenance"],
+    )
+
+
+def _whole(cost: Mapping[str, Any], unit: str) -> int:
+    value = cost[unit]
+    if type(value) is not int:
+        raise UserError(f"{unit} must be a whole number, not {value!r}")
+    return value
+
+
+def _latency(document: Any) -> Mapping[str, Any] | None:
+    if document is None:
+        return None
+    if not isinstance(document, dict) or set(document) != {"value", "table"}:
+        raise UserError(f"latency_ms must be null or hold value and table, not {document!r}")
+    if type(document["value"]) not in (int, float):
+        raise UserError(f"latency_ms: value must be a number, not {document['value']!r}")
+    return document
+
+
+def _classes(document: Any) -> Classes:
+    kinds = set(Classes.__dataclass_fields__)
+    if not isinstance(document, dict) or set(document) != kinds:
+        raise UserError(f"classes must hold {', '.join(sorted(kinds))}")
+    for kind, names in document.items():
+        if not isinstance(names, list) or any(not isinstance(name, str) for name in names):
+            raise UserError(f"classes: {kind} is not a list of names")
+    return Classes(**{kind: tuple(names) for kind, names in document.items()})
+
+
+def _check_cost(architecture: Architecture) -> None:
+    task = architecture.make_task()
+    counter = Counter(architecture.resolution)
+    for unit in ("macs", "params"):
+        counted = int(counter.table(architecture.space, task, unit).one(architecture.choices_array))
+        stated = getattr(architecture, unit)
+        if stated != counted:
+            raise UserError(f"it states {stated} {unit}, but its choices make {counted}")
