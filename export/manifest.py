@@ -1,0 +1,129 @@
+"""``manifest.json``: all that someone needs who receives an exported folder and has nothing else.
+
+It says what to feed the network, what comes out, which architecture it is, what made it and how well it was proven,
+and it holds a checksum of every file beside it, so that a file that was swapped or cut off is noticed when the folder
+is read.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from export.errors import UserError
+from export.files import read_json, write_json
+from export.parity import Parity
+from export.runners import TensorSpec
+
+SCHEMA = 1
+NAME = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocessing:
+    """From an 8-bit picture to the network's input: resize, scale, subtract ``mean``, divide by ``std``."""
+
+    resize: tuple[int, int]
+    """(height, width) in pixels."""
+    mean: tuple[float, ...]
+    """Per channel, after scaling."""
+    std: tuple[float, ...]
+    scale: float = 1 / 255
+    order: str = "RGB"
+    """Of the channels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What ``manifest.json`` says."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    preprocessing: Preprocessing
+    labels: tuple[str, ...]
+    """Class names by index."""
+    architecture: dict[str, Any]
+    """The architecture's own document."""
+    versions: dict[str, str]
+    """Of everything that took part, by package; see ``export_versions``."""
+    parity: tuple[Parity, ...]
+    metrics: dict[str, float]
+    """The task's metrics of the exported file, by name."""
+    sha256: dict[str, str] = field(default_factory=dict)
+    """Of every file in the folder, by name; filled in when it is written."""
+
+
+def export_versions() -> dict[str, str]:
+    """Versions of the packages every export goes through."""
+    return {package: version(package) for package in ("torch", "onnx", "onnxruntime")}
+
+
+def write_manifest(folder: Path, manifest: Manifest, *, files: Sequence[str]) -> None:
+    """Write ``manifest.json`` into ``folder``, with the checksums of ``files`` there.
+
+    Raises:
+        UserError: one of the files is missing, or the manifest cannot be written.
+    """
+    sha256 = {name: _sha256(folder / name) for name in files}
+    write_json(folder / NAME, {"schema": SCHEMA, **asdict(manifest), "sha256": sha256})
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read ``manifest.json`` from ``folder`` and hold the files beside it against their checksums.
+
+    Raises:
+        UserError: the manifest or a file is missing or damaged.
+    """
+    path = folder / NAME
+    document = read_json(path, what="manifest", schema=SCHEMA)
+    try:
+        manifest = _parse(document)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"manifest file {path} is damaged ({type(error).__name__}: {error}): export again") from None
+    for name, expected in manifest.sha256.items():
+        if _sha256(folder / name) != expected:
+            raise UserError(
+                f"{folder / name} is not the file its manifest was written for: checksums differ. Export again"
+            )
+    return manifest
+
+
+def _parse(document: Mapping[str, Any]) -> Manifest:
+    """Raise KeyError, TypeError, ValueError or AttributeError where ``document`` is not a manifest."""
+    preprocessing = document["preprocessing"]
+    return Manifest(
+        inputs=_specs(document["inputs"]),
+        outputs=_specs(document["outputs"]),
+        preprocessing=Preprocessing(**{key: _tuple_if_list(value) for key, value in preprocessing.items()}),
+        labels=tuple(str(label) for label in document["labels"]),
+        architecture=dict(document["architecture"]),
+        versions={package: str(value) for package, value in document["versions"].items()},
+        parity=tuple(Parity(**entry) for entry in document["parity"]),
+        metrics={name: float(value) for name, value in document["metrics"].items()},
+        sha256={_plain_name(name): str(value) for name, value in document["sha256"].items()},
+    )
+
+
+def _specs(entries: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(name=e["name"], shape=tuple(e["shape"]), dtype=e["dtype"]) for e in entries)
+
+
+def _tuple_if_list(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _plain_name(name: str) -> str:
+    """A file of the folder itself: a manifest from elsewhere must not name files outside it."""
+    if Path(name).name != name:
+        raise ValueError(f"{name!r} is not a plain file name")
+    return name
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None

@@ -1,0 +1,176 @@
+"""Is it still the same network? Compares the outputs of two runners on the same input and says by how much they differ.
+
+Errors are taken relative to an output's range, since a fixed absolute tolerance of 1e-5 passes small outputs and
+fails large ones. On the processor, float32 graphs were seen at 1e-7 of the range and float16 ones at 2e-4. Cosine
+similarity and agreement stand beside the error for the reader; the gate is on the error.
+
+This package knows no tasks. The one concession is ``rank_by``: in a top-k list, rows whose scores tie may come in any
+order.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from export.errors import CheckFailed
+from export.runners import Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parity:
+    """How far one output of the candidate is from the reference. None: does not apply, or not finite."""
+
+    name: str
+    finite: bool
+    """Neither side holds NaN or infinity."""
+    error_of_range: float | None
+    """Float outputs: the largest absolute difference over the reference's range."""
+    cosine: float | None
+    """Float outputs: cosine similarity of all values; 1 when both are all zero."""
+    agreement: float | None
+    """Integer outputs: share of equal entries. Float outputs [N, C, ...] with C > 1: share of equal argmax over C."""
+
+    @property
+    def error(self) -> float:
+        """The figure a tolerance is held against: ``error_of_range``, or the share of unequal integers."""
+        if not self.finite:
+            return float("inf")
+        if self.error_of_range is not None:
+            return self.error_of_range
+        return 1.0 - (1.0 if self.agreement is None else self.agreement)
+
+
+def compare(
+    reference: Mapping[str, Array], candidate: Mapping[str, Array], *, rank_by: str | None = None, tie: float = 1e-4
+) -> tuple[Parity, ...]:
+    """Compare every output, in the reference's order.
+
+    Args:
+        reference: outputs by name.
+        candidate: outputs by the same names, of the same shapes, float or integer where the reference is.
+        rank_by: the scores [N, K] by which the outputs [N, K, ...] are sorted. Rows of those are matched before they
+            are compared, but only to rows whose score is within ``tie``; the scores themselves are compared in place,
+            and a tie across the end of the list is not forgiven.
+        tie: as a share of the scores' range.
+
+    Raises:
+        CheckFailed: an output is missing, surplus, or of another shape or kind.
+    """
+    _check_alike(reference, candidate)
+    if rank_by is not None:
+        candidate = _matched(reference, candidate, rank_by=rank_by, tie=tie)
+    return tuple(_parity(name, reference[name], candidate[name]) for name in reference)
+
+
+def check(parities: Iterable[Parity], tolerance: float = 1e-4) -> None:
+    """Raise CheckFailed for the worst output whose error exceeds ``tolerance`` or that is not finite."""
+    failed = [parity for parity in parities if not parity.error <= tolerance]
+    if not failed:
+        return
+    worst = max(failed, key=lambda parity: parity.error)
+    if not worst.finite:
+        raise CheckFailed(f"output {worst.name!r} holds NaN or infinity: no tolerance would pass")
+    what = "of its range" if worst.error_of_range is not None else "of its entries"
+    raise CheckFailed(
+        f"output {worst.name!r} differs by {worst.error:.3g} {what}, more than the tolerance {tolerance:g}; "
+        f"the smallest that would pass is {_round_up(worst.error):g}"
+    )
+
+
+def _round_up(value: float) -> float:
+    """To three digits, never below ``value``: a figure to type."""
+    unit = 10.0 ** (np.floor(np.log10(value)) - 2)
+    return float(f"{np.ceil(value / unit) * unit:.3g}")
+
+
+def _is_float(array: Array) -> bool:
+    return np.issubdtype(array.dtype, np.floating)
+
+
+def _check_alike(reference: Mapping[str, Array], candidate: Mapping[str, Array]) -> None:
+    if set(reference) != set(candidate):
+        raise CheckFailed(f"outputs are {sorted(candidate)}, where the reference has {sorted(reference)}")
+    for name, wanted in reference.items():
+        got = candidate[name]
+        if wanted.shape != got.shape or _is_float(wanted) != _is_float(got):
+            raise CheckFailed(
+                f"output {name!r} is {got.dtype} {list(got.shape)}, "
+                f"where the reference is {wanted.dtype} {list(wanted.shape)}"
+            )
+
+
+def _range(values: Array) -> float:
+    """Of float64 ``values``: largest minus smallest, but a tenth of the largest magnitude at least; 1 if all are zero.
+
+    Without that floor the rounding of nearly constant outputs, like the scores of an untrained detector, would count as
+    a difference.
+    """
+    if values.size == 0:
+        return 1.0
+    return max(float(np.ptp(values)), float(np.abs(values).max()) / 10) or 1.0
+
+
+def _parity(name: str, reference: Array, candidate: Array) -> Parity:
+    if not _is_float(reference):
+        equal = float(np.mean(reference == candidate)) if reference.size else None
+        return Parity(name=name, finite=True, error_of_range=None, cosine=None, agreement=equal)
+    a, b = reference.astype(np.float64), candidate.astype(np.float64)
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return Parity(name=name, finite=False, error_of_range=None, cosine=None, agreement=None)
+    error = float(np.abs(a - b).max(initial=0.0)) / _range(a)
+    agreement = float(np.mean(a.argmax(1) == b.argmax(1))) if a.ndim > 1 and a.shape[1] > 1 and a.size else None
+    return Parity(name=name, finite=True, error_of_range=error, cosine=_cosine(a, b), agreement=agreement)
+
+
+def _cosine(a: Array, b: Array) -> float:
+    """Of all float64 values as one vector; 0 when just one side is all zero."""
+    norms = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
+    if norms == 0.0:
+        return 1.0 if np.array_equal(a, b) else 0.0
+    return float(np.dot(a.ravel(), b.ravel())) / norms
+
+
+def _matched(
+    reference: Mapping[str, Array], candidate: Mapping[str, Array], *, rank_by: str, tie: float
+) -> dict[str, Array]:
+    """The candidate with the rows of its [N, K, ...] outputs put in the reference's order where scores tie."""
+    if rank_by not in reference or reference[rank_by].ndim != 2:
+        raise CheckFailed(f"there is no output {rank_by!r} of shape [N, K] to rank by among {sorted(reference)}")
+    scores = reference[rank_by].astype(np.float64)
+    others = candidate[rank_by].astype(np.float64)
+    ranked = [name for name, array in reference.items() if name != rank_by and array.shape[:2] == scores.shape]
+    result = {name: array.copy() if name in ranked else array for name, array in candidate.items()}
+    if not np.isfinite(scores).all():
+        return result
+    near = tie * _range(scores)
+    for n in range(scores.shape[0]):
+        tied = np.abs(scores[n, :, None] - others[n, None, :]) <= near
+        cost = sum(_row_cost(reference[name][n], candidate[name][n]) for name in ranked)
+        order = _match(np.where(tied, cost, np.inf))
+        for name in ranked:
+            result[name][n] = candidate[name][n][order]
+    return result
+
+
+def _row_cost(reference: Array, candidate: Array) -> Array:
+    """[K, ...] and [K, ...] -> [K, K]: how unlike each row of one is to each of the other, 0 for equal rows."""
+    count = reference.shape[0]
+    a, b = reference.reshape(count, 1, -1), candidate.reshape(1, count, -1)
+    if not _is_float(reference):
+        return np.asarray((a != b).any(-1), dtype=np.float64)
+    differences = np.abs(a.astype(np.float64) - b.astype(np.float64)).max(-1) / _range(reference.astype(np.float64))
+    return np.where(np.isfinite(differences), differences, np.finfo(np.float32).max)
+
+
+def _match(cost: Array) -> list[int]:
+    """For each row of [K, K] in turn, the cheapest column still free; the first free one where none is finite."""
+    order: list[int] = []
+    free = np.ones(cost.shape[1], dtype=bool)
+    for row in cost:
+        choice = int(np.where(free, row, np.inf).argmin())
+        if not (free[choice] and np.isfinite(row[choice])):
+            choice = int(free.argmax())
+        order.append(choice)
+        free[choice] = False
+    return order

@@ -1,0 +1,66 @@
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from export.errors import UserError
+from export.manifest import Manifest, Preprocessing, export_versions, read_manifest, write_manifest
+from export.parity import Parity
+from export.runners import TensorSpec
+
+MANIFEST = Manifest(
+    inputs=(TensorSpec(name="image", shape=("batch", 3, 224, 224), dtype="float32"),),
+    outputs=(TensorSpec(name="logits", shape=("batch", 10), dtype="float32"),),
+    preprocessing=Preprocessing(resize=(224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    labels=("shirt", "bag"),
+    architecture={"task": "cls", "choices": [0, 1]},
+    versions={**export_versions(), "fbnetv5": "0.1.0"},
+    parity=(Parity(name="logits", finite=True, error_of_range=1e-7, cosine=1.0, agreement=None),),
+    metrics={"top1": 0.75},
+)
+
+
+def written(folder: Path) -> Path:
+    (folder / "model.onnx").write_bytes(b"graph")
+    write_manifest(folder, MANIFEST, files=["model.onnx"])
+    return folder / "manifest.json"
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    written(tmp_path)
+    expected = {"model.onnx": hashlib.sha256(b"graph").hexdigest()}
+    assert read_manifest(tmp_path) == replace(MANIFEST, sha256=expected)
+
+
+def test_the_document_speaks_for_itself(tmp_path: Path) -> None:
+    document = json.loads(written(tmp_path).read_text())
+    assert document["schema"] == 1
+    assert document["inputs"] == [{"name": "image", "shape": ["batch", 3, 224, 224], "dtype": "float32"}]
+    assert document["preprocessing"]["order"] == "RGB"
+    assert document["preprocessing"]["scale"] == pytest.approx(1 / 255)
+
+
+def test_another_file_in_its_place_is_noticed(tmp_path: Path) -> None:
+    written(tmp_path)
+    (tmp_path / "model.onnx").write_bytes(b"other")
+    with pytest.raises(UserError, match=r"model\.onnx is not the file its manifest was written for"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("inputs", None), ("preprocessing", {"crop": 1}), ("parity", [{}]), ("sha256", {"../model.onnx": "0"})],
+)
+def test_a_damaged_manifest_is_refused(tmp_path: Path, field: str, value: object) -> None:
+    path = written(tmp_path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    with pytest.raises(UserError, match="is damaged"):
+        read_manifest(tmp_path)
+
+
+def test_a_missing_file_is_not_sealed(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read .*model\.onnx"):
+        write_manifest(tmp_path, MANIFEST, files=["model.onnx"])
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,118 @@
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from export.errors import CheckFailed
+from export.graph import to_onnx_bytes
+from export.parity import Parity, check, compare
+from export.runners import Array, OrtRunner, TorchRunner
+
+
+def network() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Hardswish(), nn.Flatten(), nn.Linear(8 * 36, 5))
+
+
+def logits(*rows: list[float]) -> dict[str, Array]:
+    return {"logits": np.asarray(rows, dtype=np.float32)}
+
+
+def ranked(scores: list[float], boxes: list[float], labels: list[int]) -> dict[str, Array]:
+    """One picture's list: scores [1, K], boxes [1, K, 4] with four times the number given, labels [1, K]."""
+    return {
+        "scores": np.asarray([scores], dtype=np.float32),
+        "boxes": np.repeat(np.asarray([boxes], dtype=np.float32)[:, :, None], 4, axis=2),
+        "labels": np.asarray([labels]),
+    }
+
+
+def test_figures_against_a_hand_computation() -> None:
+    (parity,) = compare(logits([0.0, 4.0], [3.0, 1.0]), logits([0.0, 4.0], [1.0, 2.0]))
+    # Largest difference 2, range 4 - 0; dot 16 + 3 + 2 = 21; squared norms 26 and 21; one of two argmaxes stays.
+    assert parity.error_of_range == pytest.approx(0.5)
+    assert parity.cosine == pytest.approx(21 / np.sqrt(26 * 21))
+    assert parity.agreement == 0.5
+
+
+def test_the_exported_network_passes_and_a_sabotaged_weight_does_not() -> None:
+    net, x = network(), torch.randn(2, 3, 8, 8)
+    reference = TorchRunner(net, ["x"], ["y"])({"x": x.numpy()})
+    content = to_onnx_bytes(net, (x,), input_names=["x"], output_names=["y"])
+    check(compare(reference, OrtRunner(content)({"x": x.numpy()})))
+    with torch.no_grad():
+        net.get_parameter("3.weight")[2, 7] += 0.1
+    sabotaged = to_onnx_bytes(net, (x,), input_names=["x"], output_names=["y"])
+    with pytest.raises(CheckFailed, match="output 'y' differs by"):
+        check(compare(reference, OrtRunner(sabotaged)({"x": x.numpy()})))
+
+
+@given(st.floats(1e-6, 1e3))
+def test_the_tolerance_the_message_names_passes(error: float) -> None:
+    parity = Parity(name="y", finite=True, error_of_range=error, cosine=None, agreement=None)
+    with pytest.raises(CheckFailed) as raised:
+        check([parity], tolerance=1e-7)
+    found = re.search(r"would pass is (\S+)$", str(raised.value))
+    assert found
+    check([parity], tolerance=float(found.group(1)))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_nan_and_infinity_never_pass(bad: float) -> None:
+    for reference, candidate in ((logits([1, bad]), logits([1, 2])), (logits([1, bad]), logits([1, bad]))):
+        with pytest.raises(CheckFailed, match="'logits' holds NaN or infinity"):
+            check(compare(reference, candidate), tolerance=1e9)
+
+
+def test_integers_count_equal_entries() -> None:
+    (parity,) = compare({"labels": np.arange(8)}, {"labels": np.asarray([0, 1, 2, 3, 4, 5, 6, 0])})
+    assert parity.agreement == 0.875
+    with pytest.raises(CheckFailed, match=r"differs by 0\.125 of its entries"):
+        check([parity])
+
+
+@pytest.mark.parametrize(
+    ("reference", "candidate", "error"),
+    [([5.0], [5.25], 0.5), ([5.0, 5.01], [5.0, 5.0], 0.01 / 0.501), ([0.0, 0.0], [0.0, 0.5], 0.5), ([0.0], [0.0], 0.0)],
+    ids=["constant", "nearly constant", "all zero", "equal zeros"],
+)
+def test_an_output_of_little_range(reference: list[float], candidate: list[float], error: float) -> None:
+    (parity,) = compare(logits(reference), logits(candidate))
+    assert parity.error_of_range == pytest.approx(error, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "candidate",
+    [{}, logits([1.0]), {"logits": np.zeros((1, 2), dtype=np.int64)}, {**logits([1.0, 2.0]), "more": np.zeros(1)}],
+    ids=["missing", "shape", "kind", "surplus"],
+)
+def test_outputs_that_do_not_correspond_are_refused(candidate: dict[str, Array]) -> None:
+    with pytest.raises(CheckFailed):
+        compare(logits([1.0, 2.0]), candidate)
+
+
+def test_tied_rows_may_swap_when_ranked_and_only_then() -> None:
+    reference = ranked([0.9, 0.5, 0.5, 0.1], [1, 2, 3, 4], [7, 8, 9, 7])
+    swapped = ranked([0.9, 0.5, 0.5, 0.1], [1, 3, 2, 4], [7, 9, 8, 7])
+    check(compare(reference, swapped, rank_by="scores"))
+    with pytest.raises(CheckFailed, match="output 'labels'"):
+        check(compare(reference, swapped))
+
+
+@pytest.mark.parametrize(
+    "candidate",
+    [
+        ranked([0.9, 0.5, 0.5, 0.1], [2, 1, 3, 4], [8, 7, 9, 7]),
+        ranked([0.9, 0.5, 0.5, 0.1], [1, 3, 2, 4], [7, 8, 9, 7]),
+        ranked([0.9, 0.5, 0.5, 0.1], [1, 2, 2, 4], [7, 8, 8, 7]),
+        ranked([0.9, 0.5, 0.4, 0.1], [1, 2, 3, 4], [7, 8, 9, 7]),
+    ],
+    ids=["swap without a tie", "boxes swapped without their labels", "a row given twice", "another score"],
+)
+def test_ranking_forgives_nothing_but_ties(candidate: dict[str, Array]) -> None:
+    reference = ranked([0.9, 0.5, 0.5, 0.1], [1, 2, 3, 4], [7, 8, 9, 7])
+    with pytest.raises(CheckFailed):
+        check(compare(reference, candidate, rank_by="scores"))
