@@ -1,0 +1,1 @@
+"""The search: policies, their estimator, the one-pass loop, and how the final architectures are taken."""

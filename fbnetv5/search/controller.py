@@ -1,0 +1,100 @@
+"""The controller: a policy per task, the proposal they share, and importance weights.
+
+A policy is an independent categorical over the choices of every slot. All tasks learn from the same sampled
+architecture ``a``: it is drawn from the uniform mixture of the policies, ``q = (1/T) sum_t p_t``, and task t weighs
+what it sees by ``gamma_t = p_t(a) / q(a)`` (FBNetV5, arXiv 2111.10007, section 3.3; the mixture is ours). Under the
+mixture the weights are ``T softmax_t(log p_t(a))``: they lie in [0, T] and sum to T, however many slots there are.
+
+Shape legend: T tasks, S slots, C most choices of any slot, B architectures.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fbnetv5.space import SKIP, Choices
+
+Floats = NDArray[np.float64]
+
+
+class Controller:
+    """Policies over a space's slots. Every draw takes its randomness from the caller: a resumed run repeats it."""
+
+    def __init__(self, choice_counts: Sequence[int], tasks: int, *, lr: float) -> None:
+        self.choice_counts = np.asarray(choice_counts)
+        self.tasks = tasks
+        most = int(self.choice_counts.max())
+        self.exists = np.arange(most)[None] < self.choice_counts[:, None]
+        """bool [S, C]: whether the slot has that choice."""
+        self.logits = torch.zeros(tasks, len(choice_counts), most, dtype=torch.float64)
+        self.optimizer = torch.optim.Adam([self.logits], lr=lr)
+
+    def log_table(self) -> Floats:
+        """[T, S, C]: log-probability of each choice, -inf where a slot has no such choice."""
+        return _log_softmax(np.where(self.exists, self.logits.numpy(), -np.inf))
+
+    def probabilities(self) -> Floats:
+        """[T, S, C]."""
+        p: Floats = np.exp(self.log_table())
+        return p
+
+    def entropy(self) -> Floats:
+        """[T]: mean entropy of a slot, in nats."""
+        p = self.probabilities()
+        per_slot = -(p * np.log(np.where(p > 0, p, 1.0))).sum(-1)
+        mean: Floats = per_slot.mean(-1)
+        return mean
+
+    def sample(self, task: int, count: int, rng: np.random.Generator) -> Choices:
+        """[count, S] drawn from one task's policy."""
+        return draw(self.probabilities()[task], count, rng)
+
+    def propose(self, rng: np.random.Generator) -> Choices:
+        """[S]: one architecture from the mixture: a task picked at random, then its policy."""
+        first: Choices = self.sample(int(rng.integers(self.tasks)), 1, rng)[0]
+        return first
+
+    def log_probs(self, choices: Choices) -> Floats:
+        """[B, T]: log-probability of each architecture [B, S] under each policy."""
+        table = self.log_table()
+        found: Floats = table[:, np.arange(choices.shape[1]), choices].sum(-1).T
+        return found
+
+    def importance(self, choices: Choices) -> Floats:
+        """[B, T]: the importance weights gamma."""
+        return self.tasks * np.exp(_log_softmax(self.log_probs(choices)))
+
+    def score(self, choices: Choices, task: int) -> Floats:
+        """[B, S, C]: gradient of log p_t(a) with respect to the task's logits."""
+        one_hot = choices[..., None] == np.arange(self.exists.shape[1])
+        gradient: Floats = one_hot - self.probabilities()[task]
+        return gradient
+
+    def step(self, gradient: Floats) -> None:
+        """One Adam step down ``gradient`` [T, S, C]."""
+        self.logits.grad = torch.from_numpy(gradient)
+        self.optimizer.step()
+
+    def tilted(self, task: int, tilt: float) -> Floats:
+        """[S, C]: the task's probabilities after adding ``tilt`` to the logit of everything that is not skipping."""
+        logits = self.log_table()[task].copy()
+        logits[:, SKIP + 1 :] += tilt
+        return np.exp(_log_softmax(logits))
+
+
+def draw(probabilities: Floats, count: int, rng: np.random.Generator) -> Choices:
+    """[count, S] independent draws from [S, C]."""
+    uniform = rng.random((count, len(probabilities), 1))
+    cumulative = probabilities.cumsum(-1)
+    cumulative /= cumulative[:, -1:]  # exactly 1 from the last choice on, or rounding could draw one that is not there
+    drawn: Choices = (uniform >= cumulative[:, :-1]).sum(-1).astype(np.int64)
+    return drawn
+
+
+def _log_softmax(x: Floats) -> Floats:
+    """Over the last axis."""
+    shifted = x - x.max(-1, keepdims=True)
+    result: Floats = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return result

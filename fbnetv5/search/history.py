@@ -1,0 +1,80 @@
+"""What a search leaves behind of its course: one JSON line every few steps, and the same for TensorBoard."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from export.errors import UserError
+from export.files import written_whole
+
+NAME = "history.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Where a search stands, per task where it is a mapping."""
+
+    step: int
+    """Steps done."""
+    phase: str
+    """What the last one trained: "warm-up", "weights" or "policies"."""
+    losses: Mapping[str, float]
+    """Moving averages of the training losses."""
+    expected_cost: Mapping[str, float]
+    """Of the policies, in the budget's unit."""
+    entropy: Mapping[str, float]
+    """Mean over slots, in nats."""
+    multiplier: Mapping[str, float]
+    """Of the cost."""
+
+
+Report = Callable[[Progress], None]
+
+
+class History:
+    """Appends to a run's ``history.jsonl`` and ``tensorboard/``, after taking back what lies beyond a resumed step."""
+
+    def __init__(self, folder: Path, *, step: int) -> None:
+        self.path = folder / NAME
+        truncate_history(self.path, step)
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def write(self, progress: Progress) -> None:
+        """Add one line.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(progress)) + "\n")
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self.path}: {error.strerror}. Free space, then go on with --resume"
+            ) from None
+        for name in ("losses", "expected_cost", "entropy", "multiplier"):
+            for task, value in getattr(progress, name).items():
+                self.writer.add_scalar(f"{name}/{task}", value, progress.step)
+
+    def close(self) -> None:
+        """Flush what TensorBoard has not written yet."""
+        self.writer.close()
+
+
+def truncate_history(path: Path, step: int) -> None:
+    """Keep the lines of ``history.jsonl`` up to ``step``; a resumed run writes the later ones again."""
+    if not path.exists():
+        return
+    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+    with written_whole(path) as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")  # the half line of a killed run

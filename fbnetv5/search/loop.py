@@ -1,0 +1,322 @@
+"""The one-pass search loop: shared weights and all policies, one trunk pass a step whatever the number of tasks.
+
+A step of the warm-up trains the weights under an architecture of random depth, nearly full at first. After it, steps
+alternate: one trains the policies on held-out pictures without a backward pass, the next trains the weights; both draw
+their architecture from the policies' mixture. The multiplier of each task's cost rises while its expected cost is above
+the budget's aim and falls, below zero if need be, while it is under it (dual ascent, damped by a quadratic penalty): an
+unused budget is spent.
+
+A task's loss is divided by its own moving average, so that all tasks pull alike (the gradient is that of the sum of the
+logarithms of the losses) and their scales need no tuning.
+
+Whatever is random is a function of (seed, step), so a resumed run repeats what an undisturbed one would have done. With
+several processes all draw the same architecture, share the pictures of a step, and average gradients and losses.
+"""
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from export.errors import UserError
+from fbnetv5.cost import CostTable
+from fbnetv5.data.loading import batches
+from fbnetv5.data.parts import Parts
+from fbnetv5.data.preprocess import normalise
+from fbnetv5.data.sample import Batch
+from fbnetv5.search.checkpoint import (
+    load_checkpoint,
+    load_weights,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
+from fbnetv5.search.config import SearchConfig
+from fbnetv5.search.controller import Controller, Floats
+from fbnetv5.search.derive import AIM, find_tilt
+from fbnetv5.search.estimators import cost_gradient, make_baseline, reinforce
+from fbnetv5.search.history import History, Progress, Report
+from fbnetv5.space import Choices, Space
+from fbnetv5.supernet import Supernet
+
+WARMUP_LR_STEPS = 50
+SCALE_DECAY = 0.98
+SCALE_FLOOR = 1e-3
+"""Losses below it are not scaled up further: a task whose pictures all look alike may reach 0."""
+PENALTY = 20.0
+"""Of the squared excess over the aim (augmented Lagrangian); without it multipliers swing, see docs/lab-notes.md."""
+READERS = 4
+"""Processes that read and resize a user's pictures beside the training; demo scenes are kept in memory."""
+LOG_EVERY = 10
+
+
+def make_accelerator() -> Accelerator:
+    """This process's device and links to other processes; on processors Accelerate makes links only if told to."""
+    return Accelerator(cpu=not torch.accelerator.is_available())
+
+
+def warm_architecture(space: Space, progress: float, rng: np.random.Generator) -> Choices:
+    """[S]: an architecture whose slots are kept with one random probability, from [0.9, 1] widening to [0.2, 1].
+
+    Args:
+        space: the search space.
+        progress: 0..1, how much of the warm-up is over; the widening ends half-way.
+        rng: source of randomness.
+    """
+    lowest = 0.9 - 0.7 * min(1.0, 2 * progress)
+    kept = rng.random(len(space.slots)) < rng.uniform(lowest, 1.0)
+    filled = rng.integers(1, np.asarray(space.choice_counts))
+    return np.where(kept, filled, 0)
+
+
+class SearchLoop:
+    """The state of a search and its steps. ``run`` goes from the last checkpoint to the end."""
+
+    def __init__(
+        self, config: SearchConfig, folder: Path, supernet: Supernet, parts: Parts, tables: Mapping[str, CostTable]
+    ) -> None:
+        self.config = config
+        self.folder = folder
+        self.parts = parts
+        self.tables = tables
+        self.accelerator = make_accelerator()
+        if self.accelerator.mixed_precision == "fp16":
+            raise UserError("fp16 mixed precision needs loss scaling, which the search has not; use bf16 or none")
+        self.supernet = supernet.to(self.accelerator.device).to(memory_format=torch.channels_last)
+        self.names: dict[Tensor, str] = {parameter: name for name, parameter in supernet.named_parameters()}
+        self.optimizer = self._make_optimizer()
+        self.controller = Controller(supernet.space.choice_counts, len(config.tasks), lr=config.policy_lr)
+        self.baseline = make_baseline(config.baseline, pictures=len(parts.policies), tasks=len(config.tasks))
+        self.scale: Floats = np.full(len(config.tasks), np.nan)
+        """[T]: moving average of each task's training loss; nan until its first."""
+        self.multiplier: Floats = np.zeros(len(config.tasks))
+        self.expected_cost: Floats = np.zeros(len(config.tasks))
+        self.done = 0
+        """Steps finished."""
+        self._aim_policies()
+
+    def run(self, report: Report) -> None:
+        """Resume if there is a checkpoint, run every step left, and leave a checkpoint of the last.
+
+        Raises:
+            UserError: the checkpoint is damaged or of another space, or a loss is not finite.
+        """
+        self._restore()
+        weights = self._stream(self.parts.weights, self.config.batch, self._passes("weights"), tag=1)
+        policies = self._stream(self.parts.policies, self.config.policy_batch, self._passes("policies"), tag=2)
+        with ExitStack() as stack:
+            main = self.accelerator.is_main_process
+            history = stack.enter_context(closing(History(self.folder, step=self.done))) if main else None
+            while self.done < self.config.total_steps:
+                phase = self.phase(self.done)
+                self._step(phase, policies if phase == "policies" else weights)
+                self.done += 1
+                last = self.done == self.config.total_steps
+                if history is not None and (self.done % LOG_EVERY == 0 or last):
+                    progress = self.progress(phase)
+                    history.write(progress)
+                    report(progress)
+                if main and (self.done % self.config.checkpoint_every == 0 or last):
+                    self._save()
+
+    def phase(self, step: int) -> str:
+        """What the step of that number trains."""
+        after = step - self.config.warmup_steps
+        if after < 0:
+            return "warm-up"
+        return "policies" if after % 2 == 0 else "weights"
+
+    def _step(self, phase: str, stream: Iterator[Batch]) -> None:
+        rng = np.random.default_rng([self.config.seed, self.done])
+        batch = next(stream).to(self.accelerator.device)
+        if phase == "policies":
+            self.train_policies(batch, self.controller.propose(rng), rng)
+            return
+        if phase == "warm-up":
+            choices = warm_architecture(self.supernet.space, self.done / self.config.warmup_steps, rng)
+            self.train_weights(batch, choices, np.ones(len(self.config.tasks)))
+            return
+        choices = self.controller.propose(rng)
+        self.train_weights(batch, choices, self.controller.importance(choices[None])[0])
+
+    def train_weights(self, batch: Batch, choices: Choices, gamma: Floats) -> None:
+        """One pass and one step of the shared weights on ``sum_t gamma_t l_t``, each loss relative to its average."""
+        self.supernet.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        with self.accelerator.autocast():
+            losses, labelled = self._losses(batch, choices)
+        sums, counts = losses.sum(0), labelled.sum(0).to(losses)
+        means = self._mean_losses(sums.detach(), counts)
+        seen = ~np.isnan(means)
+        self.scale = np.where(np.isnan(self.scale), np.maximum(means, SCALE_FLOOR), self.scale)
+        factor = np.where(seen, gamma / np.where(np.isnan(self.scale), 1.0, self.scale), 0.0)
+        totals = self.accelerator.reduce(counts, "mean").clamp(min=1e-9)
+        objective = (sums / totals * torch.from_numpy(factor).to(sums)).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(objective)
+        live = [parameter for parameter in self.supernet.parameters() if parameter.grad is not None]
+        self._average_gradients(live)
+        norm = torch.nn.utils.clip_grad_norm_(live, self.config.clip_norm)
+        if not torch.isfinite(norm):
+            raise self._diverged("the gradient")
+        self.optimizer.step()
+        moved = SCALE_DECAY * self.scale + (1 - SCALE_DECAY) * np.maximum(means, SCALE_FLOOR)
+        self.scale = np.where(seen, moved, self.scale)
+
+    @torch.no_grad()
+    def train_policies(self, batch: Batch, choices: Choices, rng: np.random.Generator) -> None:
+        """One pass without gradients, one step of every policy, one step of every multiplier."""
+        self.supernet.train()
+        with self.accelerator.autocast():
+            losses, labelled = self._losses(batch, choices)
+        self._mean_losses(losses.sum(0), labelled.sum(0).to(losses))
+        known = losses.masked_fill(~labelled, torch.nan).double()
+        everyone, pictures = self.accelerator.gather((known, batch.indices))
+        advantages = self.baseline.advantages(everyone.cpu().numpy() / self.scale, pictures.cpu().numpy())
+        gradient = reinforce(self.controller, choices, advantages)
+        for task, (name, budget) in enumerate(self.config.budgets.items()):
+            # The excess before these draws: their own would be correlated with the gradient that it scales.
+            excess = self.expected_cost[task] / (AIM * budget.limit) - 1
+            of_cost, self.expected_cost[task] = cost_gradient(self.controller, task, self.tables[name], rng)
+            gradient[task] += (self.multiplier[task] + PENALTY * excess) * of_cost / budget.limit
+            self.multiplier[task] += self.config.multiplier_lr * excess
+        self.controller.step(gradient)
+
+    def _losses(self, batch: Batch, choices: Choices) -> tuple[Tensor, Tensor]:
+        """Every picture's loss of every task [N, T], 0 where it is not labelled, and whether it is, bool [N, T]."""
+        raw = self.supernet(normalise(batch.images), choices)
+        tasks = {name: self.supernet.tasks[name] for name in self.config.tasks}
+        losses = torch.stack([task.losses(raw[name], batch) for name, task in tasks.items()], dim=1)
+        return losses, torch.stack([task.labelled(batch) for task in tasks.values()], dim=1)
+
+    def _mean_losses(self, sums: Tensor, counts: Tensor) -> Floats:
+        """[T]: mean loss over all processes, from each one's sums and counts [T]; nan for a task without labels.
+
+        Raises:
+            UserError: a loss is not finite.
+        """
+        total, count = self.accelerator.reduce(torch.stack([sums, counts]), "sum").double().cpu().numpy()
+        for name, value in zip(self.config.tasks, total, strict=True):
+            if not np.isfinite(value):
+                raise self._diverged(f"the loss of {name}")
+        mean: Floats = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        return mean
+
+    def _diverged(self, what: str) -> UserError:
+        return UserError(
+            f"{what} is not finite at step {self.done}; the last checkpoint in {self.folder} is from before it. "
+            "Start again with a smaller learning rate (weight_lr) or check the pictures"
+        )
+
+    def _average_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
+        if self.accelerator.num_processes == 1:
+            return
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        flat = self.accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
+        for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def _learning_rate(self) -> float:
+        """Linear rise, then half a cosine down to 1 % over the steps that train weights."""
+        index, total = self._passes("weights"), self.config.warmup_steps + self.config.steps // 2
+        rise = min(1.0, (index + 1) / WARMUP_LR_STEPS)
+        return self.config.weight_lr * rise * (0.505 + 0.495 * math.cos(math.pi * index / max(1, total)))
+
+    def _passes(self, kind: str) -> int:
+        """How many steps before the current one trained that kind."""
+        after = max(0, self.done - self.config.warmup_steps)
+        return (after + 1) // 2 if kind == "policies" else min(self.done, self.config.warmup_steps) + after // 2
+
+    def _stream(self, pictures: Any, size: int, first: int, *, tag: int) -> Iterator[Batch]:
+        return batches(
+            pictures,
+            batch=size,
+            seed=self.config.seed * 4 + tag,
+            first_step=first,
+            rank=self.accelerator.process_index,
+            world=self.accelerator.num_processes,
+            workers=0 if self.config.data is None else min(READERS, os.cpu_count() or 1),
+        )
+
+    def _aim_policies(self) -> None:
+        """Start every policy where its expected cost meets the budget's aim, equally for all slots."""
+        for task, (name, budget) in enumerate(self.config.budgets.items()):
+            rng = np.random.default_rng([self.config.seed, task])
+            tilt = find_tilt(self.controller, task, self.tables[name], AIM * budget.limit, rng)
+            self.controller.logits[task, :, 1:] += float(np.clip(tilt, -3.0, 3.0))
+            self.expected_cost[task] = self.tables[name](self.controller.sample(task, 256, rng)).mean()
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        """AdamW; norms and biases do not decay. Parameters that no live block holds get no gradient and stay."""
+        decayed = [parameter for parameter in self.names if parameter.ndim > 1]
+        others = [parameter for parameter in self.names if parameter.ndim <= 1]
+        groups = [
+            {"params": decayed, "weight_decay": self.config.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr=self.config.weight_lr, fused=True)
+
+    def progress(self, phase: str) -> Progress:
+        """Where the search stands."""
+        named = dict(zip(self.config.tasks, range(len(self.config.tasks)), strict=True))
+        entropy = self.controller.entropy()
+        return Progress(
+            step=self.done,
+            phase=phase,
+            losses={name: float(self.scale[i]) for name, i in named.items() if not np.isnan(self.scale[i])},
+            expected_cost={name: float(self.expected_cost[i]) for name, i in named.items()},
+            entropy={name: float(entropy[i]) for name, i in named.items()},
+            multiplier={name: float(self.multiplier[i]) for name, i in named.items()},
+        )
+
+    def _save(self) -> None:
+        tensors = {f"weights/{name}": value for name, value in self.supernet.state_dict().items()}
+        for name, value in optimizer_tensors(self.optimizer, self.names).items():
+            tensors[f"optimizer/{name}"] = value
+        tensors["policies/logits"] = self.controller.logits
+        for name, value in optimizer_tensors(self.controller.optimizer, {self.controller.logits: "logits"}).items():
+            tensors[f"policy_optimizer/{name}"] = value
+        for name in ("scale", "multiplier", "expected_cost"):
+            tensors[f"state/{name}"] = torch.from_numpy(getattr(self, name))
+        for name, array in self.baseline.state().items():
+            tensors[f"baseline/{name}"] = torch.from_numpy(array)
+        save_checkpoint(self.folder / "checkpoint", self.done, tensors, self._identity())
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same for a checkpoint to fit."""
+        parts = {"weights": len(self.parts.weights), "policies": len(self.parts.policies)}
+        return {"space": self.supernet.space.to_json(), "tasks": list(self.config.tasks), "pictures": parts}
+
+    def _restore(self) -> None:
+        found = load_checkpoint(self.folder / "checkpoint")
+        if found is None:
+            return
+        tensors, state = found
+        for field, value in self._identity().items():
+            if state.get(field) != value:
+                raise UserError(
+                    f"the checkpoint in {self.folder} was made with other {field}: {state.get(field)}, now {value}. "
+                    "Start a new search"
+                )
+        parts: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            group, _, rest = name.partition("/")
+            parts.setdefault(group, {})[rest] = tensor
+        load_weights(self.supernet, parts["weights"], self.folder / "checkpoint")
+        restore_optimizer(self.optimizer, self.names, parts.get("optimizer", {}))
+        self.controller.logits.copy_(parts["policies"]["logits"])
+        names = {self.controller.logits: "logits"}
+        restore_optimizer(self.controller.optimizer, names, parts.get("policy_optimizer", {}))
+        for name in ("scale", "multiplier", "expected_cost"):
+            setattr(self, name, parts["state"][name].numpy().copy())
+        for name, array in self.baseline.state().items():
+            array[:] = parts["baseline"][name].numpy()
+        self.done = int(state["step"])

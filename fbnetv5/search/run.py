@@ -1,0 +1,312 @@
+"""One search from its configuration to its files: the work behind ``fbnetv5 search``.
+
+The run folder holds ``config.json``, ``history.jsonl``, ``tensorboard/``, ``checkpoint/``, and at the end, per task, an
+architecture ``TASK.json`` with its weights ``TASK.safetensors``, and ``pareto.json``. A killed run is resumed from its
+folder alone and ends with the same files.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import broadcast_object_list, gather_object, set_seed
+
+from export.errors import UserError
+from export.files import write_json
+from fbnetv5 import __version__
+from fbnetv5.architecture import Architecture
+from fbnetv5.backbone import recalibrate
+from fbnetv5.cost import Budget, CostTable, Counter, Resolution, format_cost, latency_table
+from fbnetv5.data.parts import Parts, open_parts
+from fbnetv5.search.checkpoint import save_tensors
+from fbnetv5.search.config import SearchConfig
+from fbnetv5.search.derive import Scored, best, candidates_for, pareto_front, score_candidates
+from fbnetv5.search.history import Report
+from fbnetv5.search.loop import SearchLoop, make_accelerator
+from fbnetv5.search.scoring import SharedWeightScorer, calibration_pictures
+from fbnetv5.space import Choices, Space
+from fbnetv5.supernet import Supernet
+from fbnetv5.tasks import make_tasks
+from fbnetv5.tasks.task import Task
+from latency.table import LatencyTable
+
+Stage = Callable[[str, int, int], None]
+"""Is told of work without steps: (what, done, of how many)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostRange:
+    """What a task's networks cost in a space, in the unit of its budget."""
+
+    task: str
+    unit: str
+    cheapest: float
+    expected: float
+    """Mean over uniformly drawn architectures."""
+    dearest: float
+
+
+def start_run(config: SearchConfig, folder: Path, show_ranges: Callable[[Sequence[CostRange]], None]) -> Path:
+    """Check everything that can be checked before anything is spent, then make the run folder.
+
+    Args:
+        config: of the search.
+        folder: to make; ``latest`` beside it will name it.
+        show_ranges: called with what each task's networks cost, before the budgets are held against it.
+
+    Returns:
+        The folder, the first process's where there are several.
+
+    Raises:
+        UserError: something does not fit, or the folder exists already or cannot be written.
+    """
+    main = make_accelerator().is_main_process
+    ranges = cost_ranges(prepare(config).tables)
+    if main:
+        show_ranges(ranges)
+    check_budgets(ranges, config.budgets)
+    if main:
+        latest_link(folder.parent)
+        _make_folder(folder)
+        try:
+            config.save(folder / "config.json")
+        except UserError:
+            folder.rmdir()
+            raise
+        point_latest(folder)
+    (chosen,) = broadcast_object_list([folder])
+    return Path(chosen)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise UserError(f"{folder} exists already; resume it with --resume {folder} or choose another --name") from None
+    except OSError as error:
+        raise UserError(f"cannot make {folder}: {error.strerror}") from None
+
+
+def point_latest(folder: Path) -> None:
+    """Make the link ``latest`` in the folder's parent name the folder."""
+    link = latest_link(folder.parent)
+    temporary = link.with_name(f".latest.{os.getpid()}")
+    temporary.symlink_to(folder.name)
+    temporary.replace(link)
+
+
+def latest_link(runs: Path) -> Path:
+    """The link in a folder of runs that names the newest.
+
+    Raises:
+        UserError: something else has that name.
+    """
+    link = runs / "latest"
+    if link.exists() and not link.is_symlink():
+        raise UserError(f"{link} is not a link; move it away, the search keeps it as the name of the newest run")
+    return link
+
+
+def cost_tables(
+    space: Space, tasks: Mapping[str, Task], budgets: Mapping[str, Budget], table: LatencyTable | None
+) -> dict[str, CostTable]:
+    """Each task's costs in its budget's unit."""
+    tables: dict[str, CostTable] = {}
+    counters: dict[Resolution, Counter] = {}
+    for name, budget in budgets.items():
+        if budget.unit == "ms":
+            if table is None:
+                raise UserError(
+                    "a budget in milliseconds needs a latency table; make one with: fbnetv5 profile --device cpu"
+                )
+            tables[name] = latency_table(space, tasks[name], budget.resolution, table.values_ms)
+        else:
+            counter = counters.setdefault(budget.resolution, Counter(budget.resolution))
+            tables[name] = counter.table(space, tasks[name], budget.unit)
+    return tables
+
+
+def cost_ranges(tables: Mapping[str, CostTable]) -> list[CostRange]:
+    """The cheapest, the expected and the dearest network of each task."""
+    ranges = []
+    for name, table in tables.items():
+        counts = np.array(table.space.choice_counts)
+        drawn = np.random.default_rng(0).integers(counts, size=(2048, len(counts)))
+        ranges.append(
+            CostRange(
+                task=name,
+                unit=table.unit,
+                cheapest=table.cheapest,
+                expected=float(table(drawn).mean()),
+                dearest=table.dearest,
+            )
+        )
+    return ranges
+
+
+def check_budgets(ranges: Sequence[CostRange], budgets: Mapping[str, Budget]) -> None:
+    """Refuse budgets that no network meets or that every network meets.
+
+    Raises:
+        UserError: a budget lies outside its task's range.
+    """
+    for found in ranges:
+        budget = budgets[found.task]
+        if not found.cheapest <= budget.limit <= found.dearest:
+            low, high, asked = (format_cost(v, budget.unit) for v in (found.cheapest, found.dearest, budget.limit))
+            size = "x".join(map(str, budget.resolution))
+            raise UserError(
+                f"budget {asked} for {found.task} at {size} is outside what this space offers: {low} to {high}. "
+                "Choose one inside, or another variant or resolution"
+            )
+
+
+def open_table(config: SearchConfig) -> LatencyTable | None:
+    """The configuration's latency table, if it names one."""
+    return None if config.table is None else LatencyTable.load(Path(config.table), foreign=config.foreign_table)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What a configuration refers to, opened."""
+
+    parts: Parts
+    tasks: dict[str, Task]
+    table: LatencyTable | None
+    tables: dict[str, CostTable]
+
+
+def prepare(config: SearchConfig) -> Prepared:
+    """Open the pictures, the tasks on their classes, and the cost tables.
+
+    Raises:
+        UserError: one of them does not fit.
+    """
+    parts = open_data(config)
+    tasks = make_tasks(config.tasks, parts.weights.classes)
+    table = open_table(config)
+    return Prepared(
+        parts=parts, tasks=tasks, table=table, tables=cost_tables(config.space, tasks, config.budgets, table)
+    )
+
+
+def open_data(config: SearchConfig) -> Parts:
+    """The configuration's pictures."""
+    folder = None if config.data is None else Path(config.data)
+    return open_parts(folder, size=config.size, counts=config.pictures)
+
+
+def run_search(folder: Path, report: Report, stage: Stage) -> dict[str, Architecture]:
+    """Run or resume the search of a run folder to its end.
+
+    Args:
+        folder: the run folder, with its ``config.json``.
+        report: called every few steps.
+        stage: called with every architecture scored after them; both in the first process only.
+
+    Returns:
+        The architecture found for each task; its files are written.
+
+    Raises:
+        UserError: bad input, a damaged checkpoint, or a loss that is not finite.
+    """
+    config = SearchConfig.load(folder / "config.json")
+    set_seed(config.seed)
+    prepared = prepare(config)
+    supernet = Supernet(config.space, prepared.tasks)
+    loop = SearchLoop(config, folder, supernet, prepared.parts, prepared.tables)
+    loop.run(report)
+    main = loop.accelerator.is_main_process
+    scored = derive(config, loop, prepared.parts, prepared.tables, stage if main else lambda what, done, total: None)
+    found = {
+        name: describe(config, task, best(scored, name, config.budgets[name]), prepared.table)
+        for name, task in prepared.tasks.items()
+    }
+    if main:
+        write_results(folder, supernet, prepared.parts, found)
+        write_json(folder / "pareto.json", pareto_document(config, scored))
+    return found
+
+
+def derive(
+    config: SearchConfig, loop: SearchLoop, parts: Parts, tables: Mapping[str, CostTable], stage: Stage
+) -> list[Scored]:
+    """Candidates of all tasks, scored; processes share the work."""
+    pool: dict[bytes, Choices] = {}
+    for task, (name, budget) in enumerate(config.budgets.items()):
+        rng = np.random.default_rng([config.seed, config.total_steps, task])
+        for choices in candidates_for(loop.controller, task, name, tables[name], budget, config.candidates, rng):
+            pool.setdefault(choices.tobytes(), choices)
+    scorer = SharedWeightScorer(loop.supernet, parts, limit=max(config.score_pictures), device=loop.accelerator.device)
+    rank, world = loop.accelerator.process_index, loop.accelerator.num_processes
+
+    def score(candidates: Sequence[Choices], pictures: int) -> list[dict[str, float]]:
+        mine: list[tuple[int, dict[str, float]]] = []
+        for index in range(rank, len(candidates), world):
+            mine.append((index, scorer(candidates[index], pictures)))
+            stage(f"scoring on {pictures} pictures", min(index + world, len(candidates)), len(candidates))
+        everyone: list[tuple[int, dict[str, float]]] = gather_object(mine)
+        return [scores for _, scores in sorted(everyone, key=lambda pair: pair[0])]
+
+    return score_candidates(
+        list(pool.values()), tables, config.budgets, score, pictures=config.score_pictures, keep=config.finalists
+    )
+
+
+def describe(config: SearchConfig, task: Task, result: Scored, table: LatencyTable | None) -> Architecture:
+    """The architecture record of a task's best candidate."""
+    budget = config.budgets[task.name]
+    choices = np.array(result.choices, dtype=np.int64)
+    counter = Counter(budget.resolution)
+    latency = None
+    if table is not None:
+        value = latency_table(config.space, task, budget.resolution, table.values_ms).one(choices)
+        latency = {"value": value, "table": table.name}
+    return Architecture(
+        space=config.space,
+        task=task.name,
+        classes=task.classes,
+        choices=result.choices,
+        resolution=budget.resolution,
+        macs=int(counter.table(config.space, task, "macs").one(choices)),
+        params=int(counter.table(config.space, task, "params").one(choices)),
+        latency_ms=latency,
+        provenance={
+            "version": __version__,
+            "seed": config.seed,
+            "budget": {"limit": budget.limit, "unit": budget.unit},
+            "trained_at": list(config.size),
+            "metric": task.metric_name,
+            "score": result.scores[task.name],
+        },
+    )
+
+
+def write_results(folder: Path, supernet: Supernet, parts: Parts, found: Mapping[str, Architecture]) -> None:
+    """Write each network's recalibrated weights, then its architecture file, which says that both are there."""
+    device = next(supernet.parameters()).device
+    pictures = calibration_pictures(parts.weights, device)
+    for name, architecture in found.items():
+        network = supernet.derive(name, architecture.choices_array).to(device).to(memory_format=torch.channels_last)
+        recalibrate(network, pictures, network)
+        save_tensors(folder / f"{name}.safetensors", network.state_dict())
+        architecture.save(folder / f"{name}.json")
+
+
+def pareto_document(config: SearchConfig, scored: Sequence[Scored]) -> dict[str, Any]:
+    """Per task, the scored candidates that no other beats in both cost and score."""
+    fronts = {
+        name: {
+            "unit": budget.unit,
+            "points": [
+                {"cost": point.costs[name], "score": point.scores[name], "choices": list(point.choices)}
+                for point in pareto_front(scored, name)
+            ],
+        }
+        for name, budget in config.budgets.items()
+    }
+    return {"schema": 1, "tasks": fronts}

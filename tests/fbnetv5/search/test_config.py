@@ -1,0 +1,88 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from export.errors import UserError
+from fbnetv5.cost import Budget
+from fbnetv5.search.config import SearchConfig
+from fbnetv5.space import Space
+
+BUDGETS = {
+    "cls": Budget(limit=400e6, unit="macs"),
+    "det": Budget(limit=1.2e9, unit="macs", resolution=(320, 640)),
+}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        SearchConfig(budgets=BUDGETS),
+        SearchConfig(
+            budgets={"seg": Budget(limit=8.0, unit="ms")},
+            space=Space(variant="c", stages=2, strict=True),
+            data="/pictures",
+            size=(96, 64),
+            table="/luts/cpu.json",
+            foreign_table=True,
+            seed=5,
+            pictures=(1, 2, 3),
+            score_pictures=(4, 5),
+            steps=0,
+        ),
+    ],
+    ids=["defaults", "all else"],
+)
+def test_a_saved_configuration_comes_back(config: SearchConfig, tmp_path: Path) -> None:
+    config.save(tmp_path / "config.json")
+    assert SearchConfig.load(tmp_path / "config.json") == config
+
+
+def test_tasks_and_steps_follow_from_the_fields() -> None:
+    config = SearchConfig(budgets=BUDGETS, warmup_steps=30, steps=12)
+    assert (config.tasks, config.total_steps) == (("cls", "det"), 42)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"budgets": {}}, "at least one task"),
+        ({"size": (64, 65)}, "multiples of 32"),
+        ({"batch": 0}, "batch must be at least 1, not 0"),
+        ({"policy_batch": -1}, "policy_batch must be at least 1"),
+        ({"candidates": 0}, "candidates must be at least 1"),
+        ({"finalists": 0}, "finalists must be at least 1"),
+        ({"checkpoint_every": 0}, "checkpoint_every must be at least 1"),
+        ({"warmup_steps": -1}, "warmup_steps must not be negative, not -1"),
+        ({"steps": -1}, "steps must not be negative"),
+        ({"seed": -1}, "seed must not be negative"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_value_out_of_range_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        SearchConfig(**{"budgets": BUDGETS} | fields)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": 99}, "schema 99"),
+        ({"momentum": 0.9}, "of another version; fields that differ: momentum"),
+        ({"space": {"variant": "a"}}, "a space has the fields"),
+        ({"batch": 0}, "batch must be at least 1"),
+    ],
+    ids=["schema", "unknown field", "half a space", "value out of range"],
+)
+def test_a_file_that_does_not_fit_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    SearchConfig(budgets=BUDGETS).save(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=message):
+        SearchConfig.load(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"search configuration file .*nowhere\.json does not exist"):
+        SearchConfig.load(tmp_path / "nowhere.json")

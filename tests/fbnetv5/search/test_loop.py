@@ -1,0 +1,231 @@
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from export.errors import UserError
+from fbnetv5.cost import Budget, CostTable
+from fbnetv5.data.folder import Folder
+from fbnetv5.data.loading import in_order
+from fbnetv5.data.sample import IGNORE, Batch
+from fbnetv5.search import loop as module
+from fbnetv5.search.derive import AIM
+from fbnetv5.search.history import Progress
+from fbnetv5.search.loop import SearchLoop, warm_architecture
+from fbnetv5.space import Space
+
+MakeLoop = Callable[..., SearchLoop]
+
+
+def quiet(progress: Progress) -> None:
+    """Report nothing."""
+
+
+def batch_of(loop: SearchLoop, pictures: int = 4) -> Batch:
+    return next(in_order(loop.parts.weights, batch=pictures))
+
+
+def unmasked(batch: Batch) -> Batch:
+    return replace(batch, has_mask=torch.zeros_like(batch.has_mask), masks=torch.full_like(batch.masks, IGNORE))
+
+
+def values(loop: SearchLoop) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in loop.supernet.named_parameters()}
+
+
+def moved(loop: SearchLoop, before: dict[str, torch.Tensor]) -> set[str]:
+    return {name for name, value in values(loop).items() if not torch.equal(value, before[name])}
+
+
+@pytest.mark.parametrize("tasks", [("cls",), ("cls", "det", "seg")], ids=["one task", "three tasks"])
+def test_every_step_passes_the_trunk_once(make_loop: MakeLoop, tasks: tuple[str, ...]) -> None:
+    loop = make_loop(*tasks, warmup_steps=2, steps=3)
+    passes: list[int] = []
+    loop.run(lambda _: passes.append(loop.supernet.trunk_passes))
+    assert passes == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("warmup", "steps", "phases"),
+    [(2, 4, "wwpxpx"), (0, 3, "pxp"), (3, 0, "www")],
+    ids=["both", "no warm-up", "warm-up alone"],
+)
+def test_policies_and_weights_take_turns_after_the_warm_up(
+    make_loop: MakeLoop, warmup: int, steps: int, phases: str
+) -> None:
+    loop = make_loop("cls", warmup_steps=warmup, steps=steps)
+    letters = {"warm-up": "w", "policies": "p", "weights": "x"}
+    assert "".join(letters[loop.phase(step)] for step in range(warmup + steps)) == phases
+
+
+@pytest.mark.parametrize(("progress", "lowest"), [(0.0, 0.9), (0.25, 0.55), (0.5, 0.2), (1.0, 0.2)])
+def test_warm_architectures_are_nearly_full_at_first(progress: float, lowest: float) -> None:
+    space, rng = Space(stages=16, blocks_per_path=16), np.random.default_rng(0)
+    shares = [float((warm_architecture(space, progress, rng) != 0).mean()) for _ in range(300)]
+    assert min(shares) == pytest.approx(lowest, abs=0.06)
+    assert np.mean(shares) == pytest.approx((lowest + 1) / 2, abs=0.06)
+
+
+def test_weights_that_are_not_live_stay(make_loop: MakeLoop) -> None:
+    loop = make_loop("cls")
+    loop.train_weights(batch_of(loop), loop.supernet.space.full(), np.ones(1))  # momentum that must not move them later
+    before = values(loop)
+    choices = np.array([0, 1, 0, 0])
+    loop.train_weights(batch_of(loop), choices, np.ones(1))
+    graph = loop.supernet.space.graph(choices, loop.supernet.paths)
+    live = {f"blocks.{step.name}" for step in graph.steps} | {"heads.cls"}
+    assert {".".join(name.split(".")[:2]) for name in moved(loop, before)} == live
+
+
+def test_a_batch_without_masks_trains_the_other_tasks(make_loop: MakeLoop) -> None:
+    with_seg, without = make_loop("cls", "seg", weight_decay=0.0), make_loop("cls", weight_decay=0.0)
+    before, full = values(with_seg), with_seg.supernet.space.full()
+    batch = unmasked(batch_of(with_seg))
+    with_seg.train_weights(batch, full, np.ones(2))
+    without.train_weights(batch, full, np.ones(1))
+    assert moved(with_seg, before)
+    assert not {name for name in moved(with_seg, before) if name.startswith("heads.seg")}
+    assert with_seg.scale[0] == without.scale[0]
+    assert np.isnan(with_seg.scale[1])
+    alone = {name: value for name, value in values(without).items() if name in moved(without, before)}
+    assert all(name.startswith(("blocks.", "heads.cls.")) for name in alone)
+    torch.testing.assert_close({name: value for name, value in values(with_seg).items() if name in alone}, alone)
+
+
+def test_a_batch_without_masks_moves_only_the_other_policies(
+    make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "cost_gradient", lambda controller, *_: (np.zeros(controller.logits[0].shape), 1.0))
+    loop = make_loop("cls", "seg", baseline="average")
+    average = loop.baseline.state()["mean"]
+    average[:] = 9.0
+    full = loop.supernet.space.full()
+    loop.train_weights(batch_of(loop), full, np.ones(2))
+    before = loop.controller.logits.clone()
+    loop.train_policies(unmasked(batch_of(loop)), full, np.random.default_rng(0))
+    assert loop.controller.logits[0].ne(before[0]).any()
+    assert torch.equal(loop.controller.logits[1], before[1])
+    assert average[0] != 9.0
+    assert average[1] == 9.0
+
+
+def test_a_folder_without_masks_trains_the_other_tasks(make_loop: MakeLoop, picture_folder: Path) -> None:
+    for path in (picture_folder / "masks").iterdir():
+        path.unlink()
+    (picture_folder / "masks").rmdir()
+    batch = next(in_order(Folder(picture_folder, size=(32, 32)), batch=4))
+    loop = make_loop("cls", "det", "seg")
+    loop.train_weights(batch, loop.supernet.space.full(), np.ones(3))
+    assert np.isfinite(loop.scale).tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf], ids=str)
+def test_a_loss_that_is_not_finite_names_its_step(make_loop: MakeLoop, value: float) -> None:
+    loop = make_loop("cls", "seg", warmup_steps=4)
+
+    def spoil(progress: Progress) -> None:
+        if progress.step == 3:
+            with torch.no_grad():
+                next(loop.supernet.heads["seg"].parameters()).fill_(value)
+
+    with pytest.raises(UserError, match=r"the loss of seg is not finite at step 3; .* smaller learning rate"):
+        loop.run(spoil)
+    assert json.loads(next((loop.folder / "checkpoint").glob("*.json")).read_text())["step"] == 2
+
+
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights(make_loop: MakeLoop) -> None:
+    loop = make_loop("cls")
+    before = values(loop)
+    next(iter(loop.supernet.heads.parameters())).register_hook(lambda gradient: gradient * math.inf)  # type: ignore[no-untyped-call]
+    with pytest.raises(UserError, match="the gradient is not finite at step 0"):
+        loop.train_weights(batch_of(loop), loop.supernet.space.full(), np.ones(1))
+    assert not moved(loop, before)
+
+
+def test_a_loss_of_zero_does_not_spoil_the_others(make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = make_loop("cls", "seg")
+    monkeypatch.setattr(loop.supernet.tasks["seg"], "losses", lambda raw, batch: raw.flatten(1).sum(1) * 0)
+    full = loop.supernet.space.full()
+    loop.train_weights(batch_of(loop), full, np.ones(2))
+    loop.train_policies(batch_of(loop), full, np.random.default_rng(0))
+    assert np.isfinite(loop.scale).all()
+    assert all(bool(torch.isfinite(value).all()) for value in values(loop).values())
+    assert bool(torch.isfinite(loop.controller.logits).all())
+
+
+def test_the_learning_rate_rises_and_ends_at_a_hundredth(make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WARMUP_LR_STEPS", 4)
+    loop = make_loop("cls", warmup_steps=10, steps=20, weight_lr=1e-3, batch=2, policy_batch=2)
+    rates: list[float] = []
+    loop.optimizer.register_step_pre_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
+    loop.run(quiet)
+    cosine = [0.505 + 0.495 * math.cos(math.pi * step / 20) for step in range(20)]
+    assert rates == pytest.approx([1e-3 * min(1.0, (step + 1) / 4) * rate for step, rate in enumerate(cosine)])
+    assert rates[-1] < 2e-5
+
+
+@pytest.mark.parametrize(("lean", "sign"), [(4.0, 1), (-4.0, -1)], ids=["over the budget", "under it"])
+def test_the_multiplier_rises_over_the_budget_and_falls_under_it(
+    make_loop: MakeLoop, cost_tables: dict[str, CostTable], lean: float, sign: int
+) -> None:
+    half_way = (cost_tables["cls"].cheapest + cost_tables["cls"].dearest) / 2
+    budget = Budget(limit=half_way / AIM, unit="macs")
+    loop = make_loop("cls", budgets={"cls": budget}, policy_lr=0.5)
+    loop.controller.logits[0, :, 1] = lean
+    costs, multipliers = [], [0.0]
+    for _ in range(4):  # the same architecture on the same pictures: no advantage, so only costs move the policy
+        loop.train_policies(batch_of(loop, 2), loop.supernet.space.full(), np.random.default_rng(0))
+        costs.append(loop.expected_cost[0])
+        multipliers.append(float(loop.multiplier[0]))
+    assert (np.sign(np.diff(multipliers)) == sign).all()
+    assert np.sign(costs[0] - costs[-1]) == sign
+
+
+def test_policies_start_where_their_cost_meets_the_aim(make_loop: MakeLoop) -> None:
+    loop = make_loop("cls", "seg")
+    for task, (name, budget) in enumerate(loop.config.budgets.items()):
+        drawn = loop.controller.sample(task, 4000, np.random.default_rng(1))
+        reachable = np.clip(AIM * budget.limit, loop.tables[name].cheapest, loop.tables[name].dearest)
+        assert loop.tables[name](drawn).mean() == pytest.approx(reachable, rel=0.01)
+
+
+def test_history_has_a_line_a_step_with_every_task(make_loop: MakeLoop) -> None:
+    loop = make_loop("cls", "seg", warmup_steps=2, steps=2)
+    told: list[Progress] = []
+    loop.run(told.append)
+    lines = [json.loads(line) for line in (loop.folder / "history.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [progress.step for progress in told] == [1, 2, 3, 4]
+    assert [line["phase"] for line in lines] == ["warm-up", "warm-up", "policies", "weights"]
+    for name in ("losses", "expected_cost", "entropy", "multiplier"):
+        assert lines[-1][name] == getattr(told[-1], name)
+        assert set(lines[-1][name]) == {"cls", "seg"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"space": Space(stages=1, blocks_per_path=2, strict=True)}, "of another space"),
+        ({"tasks": ("seg",)}, r"of another tasks: \['cls'\], not \['seg'\]"),
+    ],
+    ids=["space", "tasks"],
+)
+def test_a_checkpoint_of_another_search_is_refused(
+    make_loop: MakeLoop, changes: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_loop("cls", warmup_steps=1, steps=0).run(quiet)
+    monkeypatch.setattr(SearchLoop, "_aim_policies", lambda self: None)
+    tasks = changes.pop("tasks", ("cls",))
+    other = make_loop(*tasks, **changes)  # type: ignore[misc]
+    with pytest.raises(UserError, match=message):
+        other.run(quiet)
+
+
+def test_half_precision_without_loss_scaling_is_refused(make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("accelerate.Accelerator.mixed_precision", "fp16")
+    with pytest.raises(UserError, match="fp16 mixed precision needs loss scaling"):
+        make_loop("cls")

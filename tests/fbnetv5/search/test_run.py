@@ -1,0 +1,227 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from export.errors import UserError
+from fbnetv5.architecture import Architecture, load_architecture
+from fbnetv5.cost import Budget
+from fbnetv5.search import loop as loop_module
+from fbnetv5.search import run
+from fbnetv5.search.checkpoint import load_tensors, load_weights
+from fbnetv5.search.config import SearchConfig
+from fbnetv5.search.history import Progress
+from fbnetv5.search.run import (
+    CostRange,
+    check_budgets,
+    cost_ranges,
+    cost_tables,
+    point_latest,
+    prepare,
+    run_search,
+    start_run,
+)
+from fbnetv5.space import Space
+
+MakeConfig = Callable[..., SearchConfig]
+TASKS = ("cls", "det", "seg")
+WIDE = Space(stages=1, blocks_per_path=1)
+"""Its dearest network costs three times its cheapest."""
+LIMIT = 250e6
+RESULTS = [f"{task}.{kind}" for task in TASKS for kind in ("json", "safetensors")] + ["pareto.json", "history.jsonl"]
+
+
+def quiet(*_: object) -> None:
+    """Say nothing."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cheaper() -> Iterator[None]:
+    """Log every step; count costs once, not once a run."""
+    config = SearchConfig(budgets={task: Budget(limit=LIMIT, unit="macs") for task in TASKS}, space=WIDE, size=(32, 32))
+    tables = prepare(config).tables
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop_module, "LOG_EVERY", 1)
+        patch.setattr(run, "cost_tables", lambda space, tasks, *_: {name: tables[name] for name in tasks})
+        yield
+
+
+def started(make_config: MakeConfig, folder: Path) -> Path:
+    budgets = {task: Budget(limit=LIMIT, unit="macs") for task in TASKS}
+    config = make_config(budgets=budgets, space=WIDE, warmup_steps=2, steps=6, checkpoint_every=3)
+    return start_run(config, folder, quiet)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(make_config: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a search that nothing interrupted."""
+    folder = started(make_config, tmp_path_factory.mktemp("runs") / "first")
+    run_search(folder, quiet, quiet)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in RESULTS}
+
+
+def test_a_search_leaves_its_files(undisturbed: Path) -> None:
+    names = {path.name for path in undisturbed.iterdir()}
+    assert names == {*RESULTS, "config.json", "checkpoint", "tensorboard"}
+    assert (undisturbed.parent / "latest").resolve() == undisturbed
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_network_found_meets_its_budget_and_takes_its_weights(undisturbed: Path, task: str) -> None:
+    architecture: Architecture = load_architecture(undisturbed / f"{task}.json")
+    assert 0.85 * LIMIT <= architecture.macs <= LIMIT
+    assert architecture.provenance["budget"] == {"limit": LIMIT, "unit": "macs"}
+    network = architecture.build().eval()
+    load_weights(network, load_tensors(undisturbed / f"{task}.safetensors"), undisturbed)
+    assert all(bool(torch.isfinite(output).all()) for output in network(torch.randn(1, 3, 32, 32)))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_front_holds_the_network_found(undisturbed: Path, task: str) -> None:
+    found = load_architecture(undisturbed / f"{task}.json")
+    points = json.loads((undisturbed / "pareto.json").read_text())["tasks"][task]["points"]
+    assert [point["cost"] for point in points] == sorted(point["cost"] for point in points)
+    assert [point["score"] for point in points] == sorted(point["score"] for point in points)
+    inside = [point for point in points if 0.85 * LIMIT <= point["cost"] <= LIMIT]
+    assert not inside or max(inside, key=lambda point: point["score"])["choices"] == list(found.choices)
+
+
+@pytest.mark.parametrize("step", [1, 5, 8])
+def test_an_interrupted_search_ends_with_the_same_files(
+    make_config: MakeConfig, undisturbed: Path, tmp_path: Path, step: int
+) -> None:
+    folder = started(make_config, tmp_path / "again")
+
+    def interrupt(progress: Progress) -> None:
+        if progress.step == step:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_search(folder, interrupt, quiet)
+    run_search(folder, quiet, quiet)
+    assert contents(folder) == contents(undisturbed)
+
+
+def test_a_search_interrupted_while_scoring_ends_with_the_same_files(
+    make_config: MakeConfig, undisturbed: Path, tmp_path: Path
+) -> None:
+    folder = started(make_config, tmp_path / "again")
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        if done == total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_search(folder, quiet, interrupt)
+    assert not (folder / "cls.json").exists()
+    run_search(folder, quiet, quiet)
+    assert contents(folder) == contents(undisturbed)
+
+
+def test_a_killed_search_ends_with_the_same_files(make_config: MakeConfig, undisturbed: Path, tmp_path: Path) -> None:
+    folder = started(make_config, tmp_path / "killed")
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [sys.executable, "-m", "fbnetv5", "search", "--resume", str(folder)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not list(folder.glob("checkpoint/*.json")) and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(random.uniform(0.0, 1.5))
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    run_search(folder, quiet, quiet)
+    found, expected = contents(folder), contents(undisturbed)
+    del found["history.jsonl"], expected["history.jsonl"]  # a search by command logs fewer steps than those here
+    assert found == expected
+
+
+def test_a_finished_search_runs_no_step_again(undisturbed: Path) -> None:
+    before, steps = contents(undisturbed), list[Progress]()
+    run_search(undisturbed, steps.append, quiet)
+    assert not steps
+    assert contents(undisturbed) == before
+
+
+def test_two_processes_share_a_search(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("two_processes.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    folder = tmp_path / "runs/both"
+    done = subprocess.run([*command, str(folder)], capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    expected = {"cls.json", "cls.safetensors", "seg.json", "seg.safetensors", "pareto.json", "history.jsonl"}
+    assert expected <= {path.name for path in folder.iterdir()}
+    assert len((folder / "history.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_run_is_never_written_over(make_config: MakeConfig, undisturbed: Path) -> None:
+    with pytest.raises(UserError, match=r"exists already; resume it with --resume .* or choose another --name"):
+        started(make_config, undisturbed)
+
+
+def test_nothing_is_made_for_a_budget_out_of_reach(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(budgets={"cls": Budget(limit=1e6, unit="macs")}, space=WIDE)
+    shown: list[Sequence[CostRange]] = []
+    with pytest.raises(UserError, match=r"budget 1\.0M for cls at 224x224 is outside what this space offers"):
+        start_run(config, tmp_path / "run", shown.append)
+    assert [found.task for found in shown[0]] == ["cls"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_ranges_span_what_networks_cost() -> None:
+    config = SearchConfig(budgets={"cls": Budget(limit=LIMIT, unit="macs")}, space=WIDE, size=(32, 32))
+    tables = prepare(config).tables
+    (found,) = cost_ranges(tables)
+    drawn = np.random.default_rng(5).integers(0, 2, (4000, len(WIDE.slots)))
+    costs = tables["cls"](drawn)
+    assert found.cheapest <= costs.min()
+    assert costs.max() <= found.dearest
+    assert found.expected == pytest.approx(costs.mean(), rel=0.02)
+
+
+@pytest.mark.parametrize(("limit", "fits"), [(99.0, False), (100.0, True), (300.0, True), (301.0, False)])
+def test_a_budget_must_lie_within_its_range(limit: float, fits: bool) -> None:
+    found = CostRange(task="cls", unit="macs", cheapest=100.0, expected=200.0, dearest=300.0)
+    budgets = {"cls": Budget(limit=limit, unit="macs")}
+    if fits:
+        check_budgets([found], budgets)
+        return
+    with pytest.raises(UserError, match="Choose one inside, or another variant or resolution"):
+        check_budgets([found], budgets)
+
+
+def test_a_budget_in_milliseconds_needs_a_table() -> None:
+    with pytest.raises(UserError, match="needs a latency table"):
+        cost_tables(WIDE, {}, {"cls": Budget(limit=2.0, unit="ms")}, None)
+
+
+def test_latest_names_the_newest_run(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        point_latest(tmp_path / name)
+    assert (tmp_path / "latest").readlink() == Path("two")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "one", "two"]
+
+
+def test_a_folder_of_the_users_called_latest_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "latest").mkdir()
+    (tmp_path / "run").mkdir()
+    with pytest.raises(UserError, match="is not a link; move it away"):
+        point_latest(tmp_path / "run")
+    assert (tmp_path / "latest").is_dir()
+
+
+def test_a_latency_table_that_is_not_there_is_named(make_config: MakeConfig) -> None:
+    with pytest.raises(UserError, match=r"nowhere\.json does not exist"):
+        prepare(make_config("cls", table="nowhere.json"))
