@@ -1,0 +1,442 @@
+"""The command line: parses, calls the module that does the work, prints. Heavy packages load when a command runs."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from export.errors import NotHere, UserError
+
+if TYPE_CHECKING:
+    from fbnetv5.architecture import Architecture
+    from fbnetv5.exporting import Exported
+    from fbnetv5.search.config import SearchConfig
+    from fbnetv5.search.history import Progress as SearchProgress
+    from fbnetv5.search.run import CostRange
+    from fbnetv5.space import Space
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="One search, a network per vision task, within a budget of multiply-adds or of milliseconds on your device.",
+)
+console = Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
+Data = Annotated[Path | None, typer.Option(help="Folder of your pictures; without it the demo scenes.")]
+Tasks = Annotated[str, typer.Option(help="Comma-separated tasks.")]
+Variant = Annotated[str, typer.Option(help="FBNetV3 letter of stage 0: a, c or f.")]
+Stages = Annotated[int, typer.Option(help="Stages after stage 0.")]
+Blocks = Annotated[int, typer.Option("--blocks-per-path", help="Blocks on each path in each of those stages.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Only later stages' blocks are slots.")]
+Luts = Annotated[Path, typer.Option(help="Folder of latency tables.")]
+Runs = Annotated[Path, typer.Option(help="Folder of runs.")]
+ALL_TASKS = "cls,det,seg"
+
+
+@app.command()
+def show(
+    network: Annotated[str, typer.Argument(help="fbnetv3-a to fbnetv3-g, or an architecture file.")], json: Json = False
+) -> None:
+    """A network: blocks, multiply-adds, params, live paths."""
+    from fbnetv5.show import show as describe
+
+    document = describe(network)
+    if json:
+        print_json(document)
+        return
+    size = "x".join(str(side) for side in document["resolution"])
+    macs, params = document["macs"] / 1e6, document["params"] / 1e6
+    print_line(f"{document['name']} at {size}: {macs:.6f}M multiply-adds, {params:.6f}M params")
+    if "slots" in document:
+        slots, paths = document["slots"], ", ".join(f"1/{path}" for path in document["paths"])
+        print_line(f"live paths {paths}; {slots['kept']} of {slots['all']} slots filled, {slots['live']} of them live")
+    rows = [
+        [row["name"], row["block"], f"{row['macs'] / 1e6:.3f}M", f"{row['params'] / 1e6:.4f}M", _shape(row["output"])]
+        for row in document["blocks"]
+    ]
+    print_table(["name", "block", "multiply-adds", "params", "output"], rows)
+
+
+@app.command()
+def space(
+    variant: Variant = "a",
+    stages: Stages = 4,
+    blocks_per_path: Blocks = 2,
+    strict: Strict = False,
+    resolution: Annotated[str, typer.Option(help="Deploy resolution, HEIGHTxWIDTH.")] = "224x224",
+    tasks: Tasks = ALL_TASKS,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """What a search can choose: slots, size, cost range per task."""
+    from fbnetv5.cost import parse_resolution
+    from fbnetv5.data.parts import classes_of
+    from fbnetv5.show import show_space
+
+    chosen = _space(variant, stages, blocks_per_path, strict)
+    document = show_space(chosen, classes_of(data), _names(tasks), parse_resolution(resolution))
+    if json:
+        print_json(document)
+        return
+    print_line(
+        f"variant {variant}: {len(document['slots'])} slots, 2^{document['log2_architectures']:.0f} architectures"
+    )
+    rows = [
+        [task, *(f"{found[key] / 1e6:.1f}M" for key in ("cheapest", "expected", "dearest"))]
+        for task, found in document["macs"].items()
+    ]
+    print_table(["task", "cheapest", "expected", "dearest"], rows)
+
+
+@app.command()
+def profile(
+    device: Annotated[str, typer.Option(help="Device to measure: cpu, or the name of an NVIDIA GPU.")] = "cpu",
+    variant: Variant = "a",
+    stages: Stages = 4,
+    blocks_per_path: Blocks = 2,
+    resolution: Annotated[str, typer.Option(help="Deploy resolution, HEIGHTxWIDTH.")] = "224x224",
+    tasks: Tasks = ALL_TASKS,
+    data: Data = None,
+    luts: Luts = Path("luts"),
+    json: Json = False,
+) -> None:
+    """Time a space's blocks on a device into a lookup table."""
+    from latency.devices import resolve
+
+    target = resolve(device)
+    from fbnetv5.cost import parse_resolution
+    from fbnetv5.data.parts import classes_of
+    from fbnetv5.profiling import graphs_of
+    from latency.profile import profile as measure
+    from latency.protocol import Timing
+    from latency.table import table_path
+
+    chosen = _space(variant, stages, blocks_per_path, strict=False)
+    graphs = graphs_of(chosen, _names(tasks), classes_of(data), parse_resolution(resolution))
+    path = table_path(luts, device)
+    with _bar() as bar, _interruptible("run the same command again"):
+        profiled = measure(graphs, path=path, device=target, timing=Timing(), progress=_stages(bar))
+    table = profiled.table
+    wanted = [graph.key for graph in graphs]
+    if json:
+        entries = {key: table.entries[key].latency_ms_median for key in wanted}
+        print_json(
+            {"table": str(path), "device": device, "measured": len(profiled.measured), "latency_ms_p50": entries}
+        )
+        return
+    print_line(
+        f"{path}: {len(wanted)} blocks of variant {variant}, {len(profiled.measured)} measured now, "
+        f"{table.total_ms(wanted):.2f} ms in all"
+    )
+
+
+@app.command()
+def search(
+    flops: Annotated[str | None, typer.Option(help="Budget, such as 400M or det=1.2G@320x640,400M.")] = None,
+    latency: Annotated[str | None, typer.Option(help="Budget, such as 8ms; needs a latency table.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device whose table counts or predicts milliseconds.")] = None,
+    table: Annotated[Path | None, typer.Option(help="Latency table to use, of whatever machine.")] = None,
+    tasks: Tasks = ALL_TASKS,
+    data: Data = None,
+    size: Annotated[str, typer.Option(help="Size of the pictures the search trains on, HEIGHTxWIDTH.")] = "64x64",
+    variant: Variant = "a",
+    stages: Stages = 4,
+    blocks_per_path: Blocks = 2,
+    strict: Strict = False,
+    config: Annotated[
+        Path | None, typer.Option(help="JSON file that sets any other field of the search, such as steps.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    name: Annotated[str | None, typer.Option(help="Of the run; its date and time if not given.")] = None,
+    runs: Runs = Path("runs"),
+    luts: Luts = Path("luts"),
+    resume: Annotated[Path | None, typer.Option(help="Run folder of a search to go on with.")] = None,
+    json: Json = False,
+) -> None:
+    """Search a network for every task in one run."""
+    from fbnetv5.search.run import run_search, start_run
+
+    if resume is not None:
+        if flops or latency:
+            raise UserError("--resume goes on with the run's own budget; leave out --flops and --latency")
+        folder = resume
+    else:
+        chosen = _search_config(
+            flops=flops,
+            latency=latency,
+            table=_table(device, table, luts),
+            foreign=table is not None,
+            tasks=_names(tasks),
+            data=data,
+            size=size,
+            space=_space(variant, stages, blocks_per_path, strict),
+            seed=seed,
+            fields=config,
+        )
+        folder = start_run(chosen, runs / (name or time.strftime("%Y%m%d-%H%M%S")), _print_ranges)
+    with _bar() as bar, _interruptible(f"go on with: fbnetv5 search --resume {folder}"):
+        found = run_search(folder, _search_report(bar, folder), _stages(bar))
+    if _is_first_process():
+        _print_found(folder, found, as_json=json)
+
+
+@app.command()
+def export(
+    task: Annotated[str | None, typer.Option(help="Task to export; without it all of the run's.")] = None,
+    run: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/latest"),
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder to write to; RUN/export if not given.")
+    ] = None,
+    fixed_size: Annotated[bool, typer.Option("--fixed-size", help="Accept the deploy resolution only.")] = False,
+    engine: Annotated[bool, typer.Option("--engine", help="Also build a TensorRT engine.")] = False,
+    json: Json = False,
+) -> None:
+    """Turn a run's networks into validated ONNX files."""
+    if engine:
+        raise NotHere(
+            "building TensorRT engines is not part of this version. Leave out --engine for the ONNX file, and build it "
+            "on the target with: trtexec --onnx=model.onnx --saveEngine=model.engine"
+        )
+    from fbnetv5.exporting import document, export_task, tasks_of
+
+    exported = []
+    for name in [task] if task else tasks_of(run):
+        folder = (output or run / "export") / name
+        exported.append(export_task(run, name, folder, _say, fixed_size=fixed_size))
+    if json:
+        print_json({"exported": [document(one) for one in exported]})
+    else:
+        _print_exported(exported)
+
+
+def main() -> None:
+    """Entry point: what the user can fix becomes one red line and an exit code."""
+    try:
+        app()
+    except UserError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted", UserError.exit_code)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        _fail(f"{place}{error.strerror or error}", UserError.exit_code)
+
+
+def _is_first_process() -> bool:
+    """Whether to speak: launchers of several processes number them in RANK."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _say(line: str) -> None:
+    console.print(Text(line), soft_wrap=True)
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def print_line(text: str) -> None:
+    """One line of a result, unwrapped, on stdout."""
+    sys.stdout.write(text + "\n")
+
+
+def print_table(columns: list[str], rows: list[list[str]]) -> None:
+    """A result as a table on stdout; the columns after the first are right-aligned where they hold numbers."""
+    table = Table(box=None, pad_edge=False)
+    for number, column in enumerate(columns):
+        numeric = bool(rows) and rows[0][number][:1].isdigit()
+        table.add_column(Text(column), justify="right" if numeric else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console(width=max(120, Console().width)).print(table)
+
+
+def _fail(message: str, exit_code: int) -> None:
+    # Text, not markup: rich would read the "[trt]" of a pip extra as a style tag and drop it.
+    console.print(Text(f"error: {message}", style="red"), soft_wrap=True)
+    raise SystemExit(exit_code)
+
+
+@contextmanager
+def _interruptible(way_on: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise UserError(f"interrupted; what was done is kept, {way_on}") from None
+
+
+def _space(variant: str, stages: int, blocks_per_path: int, strict: bool) -> "Space":
+    from fbnetv5.space import Space
+
+    return Space(variant=variant, stages=stages, blocks_per_path=blocks_per_path, strict=strict)
+
+
+def _names(tasks: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in tasks.split(","))
+    if len(set(names)) != len(names) or not all(names):
+        raise UserError(f"--tasks {tasks!r} is not a list of different tasks, such as {ALL_TASKS}")
+    return names
+
+
+def _table(device: str | None, table: Path | None, luts: Path) -> Path | None:
+    """The latency table asked for by file or by device."""
+    if table is not None or device is None:
+        return table
+    from latency.devices import resolve
+    from latency.table import table_path
+
+    path = table_path(luts, device)
+    if not path.exists():
+        resolve(device)
+        raise UserError(f"there is no latency table {path}; make it with: fbnetv5 profile --device {device}")
+    return path
+
+
+def _search_config(
+    *,
+    flops: str | None,
+    latency: str | None,
+    table: Path | None,
+    foreign: bool,
+    tasks: tuple[str, ...],
+    data: Path | None,
+    size: str,
+    space: "Space",
+    seed: int,
+    fields: Path | None,
+) -> "SearchConfig":
+    from fbnetv5.cost import parse_budgets, parse_resolution
+    from fbnetv5.search.config import SearchConfig, read_fields
+    from fbnetv5.tasks import check_names
+
+    if (flops is None) == (latency is None):
+        raise UserError("a search needs one budget: either --flops, such as 400M, or --latency, such as 8ms")
+    if latency is not None and table is None:
+        raise UserError("--latency needs a measured device: add --device cpu, or --table FILE")
+    check_names(tasks)
+    budgets = parse_budgets(flops or latency or "", unit="macs" if flops else "ms", tasks=tasks)
+    return SearchConfig(
+        budgets=budgets,
+        space=space,
+        data=None if data is None else str(data.resolve()),
+        size=parse_resolution(size),
+        table=None if table is None else str(table.resolve()),
+        foreign_table=foreign,
+        seed=seed,
+        **({} if fields is None else read_fields(fields)),
+    )
+
+
+def _bar() -> Progress:
+    """A progress bar on stderr, with time left."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+        console=console,
+        disable=not _is_first_process(),
+    )
+
+
+def _stages(bar: Progress) -> Callable[[str, int, int], None]:
+    """Shows each stage of a work on a line of its own: (stage, done, total)."""
+    lines: dict[str, TaskID] = {}
+
+    def report(stage: str, done: int, total: int) -> None:
+        if stage not in lines:
+            lines[stage] = bar.add_task(stage, total=total, note="")
+            if not console.is_terminal:
+                _say(f"{stage}: {total}")
+        bar.update(lines[stage], completed=done)
+
+    return report
+
+
+def _search_report(bar: Progress, folder: Path) -> "Callable[[SearchProgress], None]":
+    """Shows the step, and each task's loss, expected cost and entropy; without a terminal, in a line now and then."""
+    from fbnetv5.cost import format_cost
+    from fbnetv5.search.config import SearchConfig
+
+    config = SearchConfig.load(folder / "config.json")
+    line = bar.add_task("search", total=config.total_steps, note="")
+
+    def report(now: "SearchProgress") -> None:
+        costs = {task: format_cost(cost, config.budgets[task].unit) for task, cost in now.expected_cost.items()}
+        losses = {task: now.losses.get(task, float("nan")) for task in costs}
+        short = ", ".join(f"{task} {losses[task]:.2f} {cost}" for task, cost in costs.items())
+        bar.update(line, completed=now.step, description=now.phase, note=short)
+        if not console.is_terminal and now.step % 100 == 0:
+            tasks = "; ".join(
+                f"{task} loss {losses[task]:.3f}, expected cost {cost}, entropy {now.entropy[task]:.3f}"
+                for task, cost in costs.items()
+            )
+            _say(f"step {now.step} of {config.total_steps}, {now.phase}: {tasks}")
+
+    return report
+
+
+def _print_ranges(ranges: "Sequence[CostRange]") -> None:
+    from fbnetv5.cost import format_cost
+
+    for found in ranges:
+        costs = [format_cost(value, found.unit) for value in (found.cheapest, found.expected, found.dearest)]
+        _say(f"{found.task}: networks of this space cost {costs[0]} to {costs[2]}, a random one {costs[1]}")
+
+
+def _print_found(folder: Path, found: "dict[str, Architecture]", *, as_json: bool) -> None:
+    if as_json:
+        print_json({"run": str(folder), "architectures": {task: one.to_json() for task, one in found.items()}})
+        return
+    rows = [
+        [
+            task,
+            f"{one.macs / 1e6:.1f}M",
+            f"{one.params / 1e6:.2f}M",
+            "-" if one.latency_ms is None else f"{one.latency_ms['value']:.2f} ms",
+            f"{one.provenance['score']:.3f} {one.provenance['metric']}",
+            str(folder / f"{task}.json"),
+        ]
+        for task, one in found.items()
+    ]
+    print_table(["task", "multiply-adds", "params", "predicted", "held-out score", "file"], rows)
+
+
+def _print_exported(exported: "list[Exported]") -> None:
+    rows = []
+    for one in exported:
+        network = one.architecture
+        rows.append(
+            [
+                network.task,
+                f"{network.macs / 1e6:.1f}M",
+                f"{network.params / 1e6:.2f}M",
+                "-" if network.latency_ms is None else f"{network.latency_ms['value']:.2f} ms",
+                f"{one.latency_ms_p50:.2f} ms",
+                f"{one.metric_torch:.4f}",
+                f"{one.metric_onnx:.4f}",
+                f"{one.metric_name} @{one.metric_size[0]}x{one.metric_size[1]}",
+                f"{max(parity.error for parity in one.parity):.1e}",
+            ]
+        )
+    columns = ["task", "multiply-adds", "params", "predicted", "measured", "in torch", "in ORT", "metric", "parity"]
+    print_table(columns, rows)
+
+
+def _shape(shape: list[int] | None) -> str:
+    return "" if shape is None else "x".join(str(side) for side in shape)

@@ -1,0 +1,151 @@
+"""The commands as a user types them: one search from profile to export, and every wrong argument."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fbnetv5.cost import latency_table
+from fbnetv5.data.scenes import CLASSES
+from fbnetv5.space import Space
+from fbnetv5.tasks import make_tasks
+from latency.table import LatencyTable
+
+QUICK = Path(__file__).parent.parent / "quick-search.json"
+SMALL = ["--stages", "1", "--blocks-per-path", "1"]
+
+
+def fbnetv5(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "fbnetv5", *arguments], cwd=cwd, capture_output=True, text=True, check=False
+    )
+
+
+def document(*arguments: str, cwd: Path) -> Any:
+    """What a command prints with --json, which must be all it prints on stdout."""
+    done = fbnetv5(*arguments, "--json", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where profile and search have run."""
+    folder = tmp_path_factory.mktemp("work")
+    table = document("profile", *SMALL, "--resolution", "64", cwd=folder)
+    assert table["table"] == "luts/cpu-fp32-b1.json"
+    assert all(value > 0 for value in table["latency_ms_p50"].values())
+    found = document(
+        "search", "--flops", "15M@64x64", "--device", "cpu", "--config", str(QUICK), "--name", "one", *SMALL, cwd=folder
+    )
+    assert set(found["architectures"]) == {"cls", "det", "seg"}
+    return folder
+
+
+@pytest.mark.parametrize("task", ["cls", "det", "seg"])
+def test_show_agrees_with_the_file_and_the_budget(work: Path, task: str) -> None:
+    shown = document("show", f"runs/latest/{task}.json", cwd=work)
+    stored = json.loads((work / "runs" / "one" / f"{task}.json").read_text())
+    assert shown["macs"] == stored["cost"]["macs"]
+    assert 0.85 * 15e6 <= shown["macs"] <= 15e6
+    assert stored["cost"]["latency_ms"]["value"] > 0
+
+
+def test_export_writes_a_file_per_task_that_equals_torch(work: Path) -> None:
+    exported = document("export", cwd=work)["exported"]
+    assert [one["task"] for one in exported] == ["cls", "det", "seg"]
+    for one in exported:
+        assert (work / one["folder"] / "model.onnx").exists()
+        assert all(parity["error"] <= 1e-4 for parity in one["parity"])
+        assert one["metric"]["onnxruntime"] == pytest.approx(one["metric"]["torch"], abs=1e-3)
+
+
+def test_a_search_within_milliseconds_follows_the_table(work: Path) -> None:
+    space = Space(stages=1, blocks_per_path=1)
+    table = LatencyTable.load(work / "luts" / "cpu-fp32-b1.json")
+    task = make_tasks(("det",), CLASSES)["det"]
+    costs = latency_table(space, task, (64, 64), table.values_ms)
+    budget = (costs.cheapest + costs.dearest) / 2
+    quick = ["--tasks", "det", "--device", "cpu", "--config", str(QUICK), "--name", "two", *SMALL]
+    found = document("search", "--latency", f"{budget:.6f}ms@64x64", *quick, cwd=work)
+    latency = found["architectures"]["det"]["cost"]["latency_ms"]
+    assert 0.85 * budget <= latency["value"] <= budget
+    assert latency["table"] == "cpu-fp32-b1"
+
+
+def test_an_unreachable_latency_budget_says_what_is_reachable(work: Path) -> None:
+    ranges = fbnetv5("search", "--latency", "900ms@64x64", "--device", "cpu", *SMALL, cwd=work)
+    assert ranges.returncode == 2
+    assert "networks of this space cost" in ranges.stderr
+    assert "outside what this space offers" in ranges.stderr
+    assert "Traceback" not in ranges.stderr
+
+
+def test_a_table_without_the_blocks_asked_for_names_one_and_the_command(work: Path) -> None:
+    done = fbnetv5("search", "--latency", "3ms@96x96", "--device", "cpu", *SMALL, cwd=work)
+    assert done.returncode == 2
+    assert "blocks have no entry" in done.stderr
+    assert "fbnetv5 profile --device cpu" in done.stderr
+
+
+WRONG = {
+    "no budget": (["search"], "either --flops, such as 400M, or --latency"),
+    "two budgets": (["search", "--flops", "400M", "--latency", "8ms"], "either --flops"),
+    "no unit": (["search", "--flops", "400"], "positive number with its unit"),
+    "negative": (["search", "--flops=-1M"], "positive number with its unit"),
+    "too small": (["search", "--flops", "1M"], "outside what this space offers"),
+    "too large": (["search", "--flops", "900G"], "outside what this space offers"),
+    "unknown task": (["search", "--flops", "400M", "--tasks", "cls,pose"], "unknown task 'pose'"),
+    "unknown variant": (["search", "--flops", "400M", "--variant", "q"], "unknown variant 'q'"),
+    "unknown device": (["profile", "--device", "abacus"], "no device 'abacus'"),
+    "unknown network": (["show", "fbnetv3-z"], "unknown network 'fbnetv3-z'"),
+    "no such file": (["show", "runs/none/det.json"], "does not exist"),
+    "no such folder": (["search", "--flops", "400M", "--data", "nowhere"], "nowhere"),
+    "odd size": (["search", "--flops", "400M", "--size", "65x65"], "multiples of 32"),
+    "no run": (["export"], "does not exist"),
+    "no run to resume": (["search", "--resume", "runs/none"], "does not exist"),
+    "no table": (["search", "--latency", "8ms", "--device", "cpu"], "fbnetv5 profile --device cpu"),
+    "latency of nothing": (["search", "--latency", "8ms"], "add --device cpu, or --table FILE"),
+    "unknown option": (["search", "--flop", "400M"], "--flop"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG.values(), ids=WRONG)
+def test_a_mistake_is_one_clear_line_and_exit_code_2(tmp_path: Path, arguments: list[str], message: str) -> None:
+    done = fbnetv5(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["profile", "--device", "a100"], ["export", "--engine"]])
+def test_what_is_not_here_is_exit_code_3(tmp_path: Path, arguments: list[str]) -> None:
+    done = fbnetv5(*arguments, cwd=tmp_path)
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [('{"step": 3}', "no field 'step'"), ('{"steps": "3"}', "steps must be like"), ("[1]", "not a JSON object")],
+)
+def test_a_wrong_config_file_names_the_field(tmp_path: Path, field: str, message: str) -> None:
+    (tmp_path / "c.json").write_text(field)
+    done = fbnetv5("search", "--flops", "400M", "--config", "c.json", cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("letter", "abcdefg")
+def test_show_gives_every_published_network(tmp_path: Path, letter: str) -> None:
+    from fbnetv5.show import show
+
+    shown = show(f"fbnetv3-{letter}")
+    assert isinstance(shown["macs"], int)
+    assert shown["macs"] == sum(row["macs"] for row in shown["blocks"])

@@ -1,0 +1,74 @@
+"""What holds the packages together: the direction of imports, light imports, and what the wheel contains."""
+
+import ast
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FORBIDDEN = {"export": {"latency", "fbnetv5"}, "latency": {"fbnetv5"}, "fbnetv5": set()}
+HEAVY = {"torch", "torchvision", "onnx", "onnxruntime", "tensorrt", "pycuda", "timm", "accelerate", "numpy"}
+
+
+def imported(path: Path) -> set[str]:
+    """Every module that a file imports, dotted."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return found
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_imports_go_one_way(package: str) -> None:
+    for path in (ROOT / package).rglob("*.py"):
+        modules = imported(path)
+        assert not {module.partition(".")[0] for module in modules} & FORBIDDEN[package], path
+        if path.name != "__main__.py":
+            assert "fbnetv5.cli" not in modules, path
+
+
+@pytest.mark.parametrize("arguments", [[], ["show"], ["space"], ["profile"], ["search"], ["export"]])
+def test_help_loads_no_heavy_package(arguments: list[str]) -> None:
+    code = (
+        "import sys; from fbnetv5.cli import app; from typer.testing import CliRunner; "
+        f"result = CliRunner().invoke(app, {[*arguments, '--help']}); assert result.exit_code == 0, result.output; "
+        f"print(sorted({HEAVY!r} & set(sys.modules)))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_every_module_imports_without_tensorrt_and_pycuda() -> None:
+    names = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for package in FORBIDDEN
+        for path in (ROOT / package).rglob("*.py")
+        if path.stem not in ("__init__", "__main__")
+    ]
+    code = (
+        "import sys, importlib; sys.modules.update({'tensorrt': None, 'tensorrt_rtx': None, 'pycuda': None}); "
+        f"[importlib.import_module(name) for name in {names}]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_wheel_holds_the_packages_and_the_demo_data(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)],
+        check=True,
+    )
+    (wheel,) = tmp_path.glob("fbnetv5-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for package in FORBIDDEN:
+        sources = {
+            str(path.relative_to(ROOT)) for path in (ROOT / package).rglob("*") if path.suffix in (".py", ".png")
+        }
+        assert sources <= names
+        assert f"{package}/py.typed" in names
+    assert "fbnetv5/data/assets/LICENSES.md" in names
+    assert not {name.split("/")[0] for name in names} & {"tests", "benchmarks", "tools", "docs"}
