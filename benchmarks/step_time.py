@@ -1,0 +1,122 @@
+"""What does a search step cost beside the bare trunk, and does it grow with the number of tasks?
+
+Expected: with three tasks a step that trains weights takes at most 1.35 times the forward and backward pass of the
+bare trunk on the same architecture and pictures, and a step that trains policies at most 1.35 times its forward pass;
+from one task to six, only heads and losses are added, never a trunk pass. All are timed in turns in one process, so
+that drift hits all alike.
+
+    python benchmarks/step_time.py
+
+Ends in one JSON line.
+"""
+
+import json
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fbnetv5.cost import Budget
+from fbnetv5.data.preprocess import normalise
+from fbnetv5.data.sample import Batch
+from fbnetv5.search.config import SearchConfig
+from fbnetv5.search.loop import SearchLoop
+from fbnetv5.search.run import prepare
+from fbnetv5.space import Choices
+from fbnetv5.supernet import Supernet
+
+ROUNDS = 15
+TASKS = ("cls", "det", "seg")
+
+
+def make_loop(tasks: tuple[str, ...], copies: int) -> SearchLoop:
+    """A loop over ``tasks``, each ``copies`` times with a head, policy and loss of its own."""
+    config = SearchConfig(
+        budgets={task: Budget(limit=400e6, unit="macs") for task in tasks}, pictures=(512, 256, 32), seed=0
+    )
+    prepared = prepare(config)
+    names = {f"{task}{number or ''}": task for number in range(copies) for task in tasks}
+    copied = SearchConfig(
+        budgets={name: config.budgets[task] for name, task in names.items()}, pictures=config.pictures
+    )
+    supernet = Supernet(config.space, {name: prepared.tasks[task] for name, task in names.items()})
+    tables = {name: prepared.tables[task] for name, task in names.items()}
+    return SearchLoop(copied, Path(tempfile.gettempdir()), supernet, prepared.parts, tables)
+
+
+def passes(loop: SearchLoop, batch: Batch, held_out: Batch, choices: Choices) -> dict[str, Callable[[], None]]:
+    """What is timed of one loop: the bare trunk and both kinds of step, on one architecture."""
+    net = loop.supernet
+    rng = np.random.default_rng(0)
+
+    def trunk() -> None:
+        features = net.trunk(normalise(batch.images), choices)
+        torch.stack([feature.mean() for feature in features.values()]).sum().backward()  # type: ignore[no-untyped-call]
+        net.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def trunk_forward() -> None:
+        net.trunk(normalise(held_out.images), choices)
+
+    return {
+        "trunk": trunk,
+        "weights": lambda: loop.train_weights(batch, choices, np.ones(len(loop.config.tasks))),
+        "trunk_forward": trunk_forward,
+        "policies": lambda: loop.train_policies(held_out, choices, rng),
+    }
+
+
+def main() -> None:
+    """Time, print a table and one JSON line."""
+    torch.manual_seed(0)
+    loops = {1: make_loop(("cls",), 1), 3: make_loop(TASKS, 1), 6: make_loop(TASKS, 2)}
+    batch = next(loops[3]._stream(loops[3].parts.weights, 32, 0, tag=1))
+    held_out = next(loops[3]._stream(loops[3].parts.policies, 64, 0, tag=2))
+    space = loops[3].supernet.space
+    choices = np.random.default_rng(0).integers(0, 2, len(space.slots))
+    calls = {
+        (n, kind): call for n, loop in loops.items() for kind, call in passes(loop, batch, held_out, choices).items()
+    }
+    seconds: dict[tuple[int, str], list[float]] = {key: [] for key in calls}
+    for round_number in range(ROUNDS + 2):
+        for key, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if round_number >= 2:
+                seconds[key].append(time.perf_counter() - start)
+    ms = {key: 1e3 * statistics.median(values) for key, values in seconds.items()}
+    per_step = {}
+    for n, loop in loops.items():
+        before = loop.supernet.trunk_passes
+        loop.train_weights(batch, choices, np.ones(len(loop.config.tasks)))
+        loop.train_policies(held_out, choices, np.random.default_rng(0))
+        per_step[n] = (loop.supernet.trunk_passes - before) / 2
+    columns = ("tasks", "trunk ms", "weights", "ratio", "forward", "policies", "ratio", "passes")
+    print(" ".join(f"{column:>9}" for column in columns))
+    for n in loops:
+        trunk, weights, forward, policies = (ms[n, k] for k in ("trunk", "weights", "trunk_forward", "policies"))
+        row = (n, trunk, weights, weights / trunk, forward, policies, policies / forward, per_step[n])
+        print(" ".join(f"{value:9.2f}" for value in row))
+    print(
+        json.dumps(
+            {
+                "benchmark": "step_time",
+                "ms_p50": {f"{n}_{kind}": round(value, 2) for (n, kind), value in ms.items()},
+                "weights_over_trunk": {str(n): round(ms[n, "weights"] / ms[n, "trunk"], 3) for n in loops},
+                "policies_over_forward": {str(n): round(ms[n, "policies"] / ms[n, "trunk_forward"], 3) for n in loops},
+                "trunk_passes_per_step": {str(n): value for n, value in per_step.items()},
+                "threads": torch.get_num_threads(),
+                "torch": torch.__version__,
+                "machine": platform.machine(),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
