@@ -36,7 +36,11 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
     """Write ``document`` as indented UTF-8 JSON, whole or not at all."""
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_whole_text(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_whole_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8, whole or not at all."""
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

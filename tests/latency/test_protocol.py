@@ -1,4 +1,6 @@
 import gc
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
@@ -56,7 +58,7 @@ def test_every_round_visits_every_call(clock: Clock) -> None:
 
 def test_figures_are_numpys(clock: Clock) -> None:
     durations = (5_000_000, 1_000_000, 2_000_000, 3_000_000, 9_000_000)
-    measured = measure_interleaved({"a": clock.call_of(*durations)}, BRIEF)["a"]
+    measured = measure_interleaved({"a": clock.call_of(*durations)}, replace(BRIEF, max_cv=1.0))["a"]
     samples = [1.0, 2.0, 3.0, 9.0] * 3  # each round spends the first on warming up
     assert measured.latency_ms_median == 2.5
     assert measured.latency_ms_p90 == pytest.approx(np.percentile(samples, 90))
@@ -98,13 +100,33 @@ def test_progress_counts_visits(clock: Clock) -> None:
     assert seen == [("measure", done, 6) for done in range(1, 7)]
 
 
-def test_one_sample_is_enough_for_a_measurement() -> None:
-    assert Measurement.of([2.0]) == Measurement(
-        latency_ms_median=2.0, latency_ms_p90=2.0, latency_ms_p99=2.0, runs=1, cv=0.0
-    )
+def test_drift_is_between_the_halves_of_the_rounds() -> None:
+    assert Measurement.of([[2.0], [4.0]]).drift == pytest.approx(2 / 3)
+    assert Measurement.of([[1.0, 9.0], [5.0], [5.0], [5.0, 5.0]]).drift == 0.0
 
 
-@pytest.mark.parametrize("wrong", [{"repeats": 0}, {"min_runs": 0}, {"min_ms": -1.0}, {"warmup_ms": float("nan")}])
+def test_only_what_varies_too_much_is_visited_again_and_all_samples_count(clock: Clock) -> None:
+    stages: list[tuple[str, int, int]] = []
+    calls = {"calm": clock.call_of(1_000_000), "wild": clock.call_of(1_000_000, 2_000_000)}
+    measured = measure_interleaved(calls, BRIEF, lambda *step: stages.append(step))
+    assert measured["calm"].runs == 3 * 4
+    assert measured["wild"].runs == 2 * 3 * 4
+    assert stages[6:] == [("measure again", done, 3) for done in (1, 2, 3)]
+
+
+def test_visits_made_earlier_are_not_made_again(clock: Clock) -> None:
+    kept: list[tuple[str, Sequence[float]]] = []
+    calls = {name: clock.call_of(1_000_000) for name in "ab"}
+    earlier = {"a": [[2.0] * 4] * 2, "b": [[2.0] * 4]}
+    measured = measure_interleaved(calls, BRIEF, earlier=earlier, keep=lambda *visit: kept.append(visit))
+    assert [name for name, _ in kept] == ["b", "a", "b"]
+    assert kept[0][1] == [1.0] * 4
+    assert measured["a"] == Measurement.of([*earlier["a"], [1.0] * 4])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"repeats": 1}, {"min_runs": 0}, {"min_ms": -1.0}, {"warmup_ms": float("nan")}, {"max_cv": -0.1}]
+)
 def test_a_protocol_that_measures_nothing_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UserError, match="timing needs"):
         Timing(**wrong)  # type: ignore[arg-type]
