@@ -20,10 +20,14 @@ from export.errors import NotHere, UserError
 if TYPE_CHECKING:
     from fbnetv5.architecture import Architecture
     from fbnetv5.exporting import Exported
+    from fbnetv5.profiling import Scope
     from fbnetv5.search.config import SearchConfig
     from fbnetv5.search.history import Progress as SearchProgress
     from fbnetv5.search.run import CostRange
     from fbnetv5.space import Space
+    from latency.correction import Report
+    from latency.devices import Device
+    from latency.profile import Plan, Profiled
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -110,37 +114,70 @@ def profile(
     resolution: Annotated[str, typer.Option(help="Deploy resolution, HEIGHTxWIDTH.")] = "224x224",
     tasks: Tasks = ALL_TASKS,
     data: Data = None,
+    threads: Annotated[int, typer.Option(min=1, help="Processor threads one operator may use.")] = 1,
+    networks: Annotated[
+        int, typer.Option(min=0, help="Whole networks to measure, on which block times are corrected; 0 for none.")
+    ] = 48,
+    verify: Annotated[
+        Path | None, typer.Option(help="Table to hold against --networks freshly drawn networks; it is not changed.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be measured.")] = False,
     luts: Luts = Path("luts"),
     json: Json = False,
 ) -> None:
-    """Time a space's blocks on a device into a lookup table."""
+    """Time a space's blocks into a lookup table, corrected on whole networks."""
     from latency.devices import resolve
 
     target = resolve(device)
     from fbnetv5.cost import parse_resolution
     from fbnetv5.data.parts import classes_of
-    from fbnetv5.profiling import graphs_of
+    from fbnetv5.profiling import Scope
+
+    scope = Scope(
+        space=_space(variant, stages, blocks_per_path, strict=False),
+        tasks=_names(tasks),
+        classes=classes_of(data),
+        resolution=parse_resolution(resolution),
+    )
+    if verify is not None:
+        _verify(verify, scope, networks, as_json=json)
+    else:
+        _profile(target, scope, networks, luts=luts, threads=threads, dry_run=dry_run, as_json=json)
+
+
+def _profile(
+    device: "Device", scope: "Scope", networks: int, *, luts: Path, threads: int, dry_run: bool, as_json: bool
+) -> None:
+    from fbnetv5.profiling import graphs_of, networks_to_fit
+    from latency.profile import plan
     from latency.profile import profile as measure
     from latency.protocol import Timing
     from latency.table import table_path
 
-    chosen = _space(variant, stages, blocks_per_path, strict=False)
-    graphs = graphs_of(chosen, _names(tasks), classes_of(data), parse_resolution(resolution))
-    path = table_path(luts, device)
-    with _bar() as bar, _interruptible("run the same command again"):
-        profiled = measure(graphs, path=path, device=target, timing=Timing(), progress=_stages(bar))
-    table = profiled.table
-    wanted = [graph.key for graph in graphs]
-    if json:
-        entries = {key: table.entries[key].latency_ms_median for key in wanted}
-        print_json(
-            {"table": str(path), "device": device, "measured": len(profiled.measured), "latency_ms_p50": entries}
-        )
+    path, timing = table_path(luts, device.name, threads=threads), Timing()
+    graphs, whole = graphs_of(scope), networks_to_fit(scope, networks)
+    if dry_run:
+        lacking = plan(graphs, whole, path=path, device=device, timing=timing, threads=threads)
+        _print_plan(path, lacking, as_json=as_json)
         return
-    print_line(
-        f"{path}: {len(wanted)} blocks of variant {variant}, {len(profiled.measured)} measured now, "
-        f"{table.total_ms(wanted):.2f} ms in all"
-    )
+    with _bar() as bar, _interruptible("run the same command again"):
+        profiled = measure(
+            graphs, whole, path=path, device=device, timing=timing, threads=threads, progress=_stages(bar)
+        )
+    _print_profiled(path, profiled, [graph.key for graph in graphs], as_json=as_json)
+
+
+def _verify(path: Path, scope: "Scope", networks: int, *, as_json: bool) -> None:
+    from fbnetv5.profiling import fresh_networks
+    from latency.verify import verify
+
+    with _bar() as bar:
+        found = verify(path, fresh_networks(scope, networks), progress=_stages(bar))
+    if as_json:
+        print_json(found.to_json())
+        return
+    print_line(f"{path} against {found.networks} networks measured now")
+    _print_report(found)
 
 
 @app.command()
@@ -397,6 +434,66 @@ def _print_ranges(ranges: "Sequence[CostRange]") -> None:
     for found in ranges:
         costs = [format_cost(value, found.unit) for value in (found.cheapest, found.expected, found.dearest)]
         _say(f"{found.task}: networks of this space cost {costs[0]} to {costs[2]}, a random one {costs[1]}")
+
+
+def _print_plan(path: Path, lacking: "Plan", *, as_json: bool) -> None:
+    if as_json:
+        print_json({"table": str(path), "blocks": list(lacking.blocks), "networks": list(lacking.networks)})
+        return
+    for key in (*lacking.blocks, *lacking.networks):
+        print_line(key)
+    print_line(f"{path} lacks {len(lacking.blocks)} blocks and {len(lacking.networks)} networks")
+
+
+def _print_profiled(path: Path, profiled: "Profiled", keys: list[str], *, as_json: bool) -> None:
+    table, correction = profiled.table, profiled.table.correction
+    unstable = [key for key in (*keys, *table.networks) if table.measurement(key).cv > table.timing.max_cv]
+    if as_json:
+        document = {
+            "table": str(path),
+            "device": table.device,
+            "threads": table.threads,
+            "measured": len(profiled.measured),
+            "overhead_ms": table.overhead_ms,
+            "unstable": unstable,
+            "kind": table.kind,
+            "latency_ms": table.values_ms(keys),
+            "latency_ms_p50": {key: table.entries[key].latency_ms_median for key in keys},
+            "held_out": None if correction is None else correction.held_out.to_json(),
+        }
+        print_json(document)
+        return
+    print_line(
+        f"{path}: {len(keys)} blocks and {len(table.networks)} whole networks, {len(profiled.measured)} measured now; "
+        f"a call that does nothing takes {table.overhead_ms:.4f} ms"
+    )
+    if unstable:
+        print_line(f"{len(unstable)} of them varied by more than {table.timing.max_cv:.0%}: is other work running?")
+    if correction is None:
+        print_line("not corrected, since no whole network was measured: expect the sum of blocks to be off")
+        return
+    chosen = "is used" if correction.helps else "does not help and is NOT used: the plain sum is"
+    others = correction.held_out.networks
+    print_line(f"correction fitted on {correction.fitted_on} networks {chosen}; errors on {others} others:")
+    _print_report(correction.held_out)
+
+
+def _print_report(found: "Report") -> None:
+    judged = {"table": found.predicted, "plain sum of blocks": found.isolated, "multiply-adds": found.flops}
+    rows = [
+        [
+            name,
+            f"{errors.mape:.2%}",
+            f"{errors.bias:+.2%}",
+            f"{errors.within_5:.0%}",
+            f"{errors.within_10:.0%}",
+            f"{errors.kendall_tau:.3f}",
+        ]
+        for name, errors in judged.items()
+        if errors is not None
+    ]
+    print_table(["predicted by", "mean error", "bias", "within 5 %", "within 10 %", "rank (tau)"], rows)
+    print_line(f"the networks' own repeats differ by {found.noise:.2%}")
 
 
 def _print_found(folder: Path, found: "dict[str, Architecture]", *, as_json: bool) -> None:

@@ -1,28 +1,132 @@
-"""What ``fbnetv5 profile`` times: every distinct block and head of a space, at the deploy resolution."""
+"""What ``fbnetv5 profile`` times: every distinct block and head of a space, and whole networks of all tasks."""
 
-from collections.abc import Sequence
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
+
+from export.errors import UserError
+from fbnetv5.backbone import TaskNetwork
 from fbnetv5.blocks import Block
-from fbnetv5.cost import Resolution, block_key, block_shapes, check_resolution, deployed_head, head_key, head_shapes
+from fbnetv5.cost import (
+    CostTable,
+    Resolution,
+    block_key,
+    block_shapes,
+    check_resolution,
+    deployed_head,
+    head_key,
+    head_shapes,
+)
+from fbnetv5.cost import Counter as CostCounter
 from fbnetv5.data.sample import Classes
-from fbnetv5.space import Space
+from fbnetv5.space import SKIP, Choices, Space
 from fbnetv5.tasks import make_tasks
 from fbnetv5.tasks.task import Task
-from latency.profile import Graph
+from latency.profile import Graph, Network
+
+DRAWS = 256
+"""Architectures among which the one nearest to a budget is taken."""
 
 
-def graphs_of(space: Space, task_names: Sequence[str], classes: Classes, resolution: Resolution) -> list[Graph]:
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """The networks that a table is for."""
+
+    space: Space
+    tasks: tuple[str, ...]
+    classes: Classes
+    resolution: Resolution
+    """At which they are deployed."""
+
+    @cached_property
+    def built_tasks(self) -> tuple[Task, ...]:
+        """The tasks on these classes."""
+        return tuple(make_tasks(self.tasks, self.classes).values())
+
+
+def graphs_of(scope: Scope) -> list[Graph]:
     """Every distinct block of the space and the head of every task, by table key."""
-    check_resolution(resolution)
+    resolution = check_resolution(scope.resolution)
     graphs: dict[str, Graph] = {}
-    for node in space.nodes:
+    for node in scope.space.nodes:
         for block in node.candidates:
             graph = _block_graph(block, node.stride, resolution)
             graphs.setdefault(graph.key, graph)
-    for task in make_tasks(tuple(task_names), classes).values():
-        graph = _head_graph(task, space, resolution)
+    for task in scope.built_tasks:
+        graph = _head_graph(task, scope.space, resolution)
         graphs[graph.key] = graph
     return list(graphs.values())
+
+
+def networks_to_fit(scope: Scope, count: int) -> list[Network]:
+    """The networks on which a table is corrected: always the same ones, so that an interrupted profile goes on."""
+    return _networks(scope, count, np.random.default_rng(0))
+
+
+def fresh_networks(scope: Scope, count: int) -> list[Network]:
+    """Networks that nobody drew before, to hold a table against.
+
+    Raises:
+        UserError: fewer than two are asked for.
+    """
+    if count < 2:
+        raise UserError(f"a table is held against at least 2 networks, not {count}")
+    return _networks(scope, count, np.random.default_rng())
+
+
+def _networks(scope: Scope, count: int, rng: np.random.Generator) -> list[Network]:
+    """Distinct networks as they would be deployed, the tasks in turns, near budgets from the cheapest to the dearest.
+
+    Raises:
+        UserError: the space has not so many.
+    """
+    tasks, resolution = scope.built_tasks, scope.resolution
+    counter = CostCounter(resolution)
+    tables = [counter.table(scope.space, task, "macs") for task in tasks]
+    networks: dict[str, Network] = {}
+    for draw in range(20 * count):
+        if len(networks) == count:
+            break
+        task, table = tasks[draw % len(tasks)], tables[draw % len(tasks)]
+        network = _network(task, table, _near_random_budget(table, rng), resolution)
+        networks.setdefault(network.key, network)
+    if len(networks) == count:
+        return list(networks.values())
+    raise UserError(f"this space has fewer than {count} different networks to measure; ask for fewer with --networks")
+
+
+def _near_random_budget(table: CostTable, rng: np.random.Generator) -> Choices:
+    """[S]: of many architectures, from nearly empty to nearly full, the one nearest to a budget drawn evenly."""
+    budget = rng.uniform(table.cheapest, table.dearest)
+    counts = np.array(table.space.choice_counts)
+    kept = rng.random((DRAWS, len(counts))) < rng.random((DRAWS, 1))
+    drawn = np.where(kept, rng.integers(1, counts, size=(DRAWS, len(counts))), SKIP)
+    nearest: Choices = drawn[np.abs(table(drawn) - budget).argmin()]
+    return nearest
+
+
+def _network(task: Task, table: CostTable, choices: Choices, resolution: Resolution) -> Network:
+    space = table.space
+    steps = space.graph(choices, task.paths).steps
+    blocks = [*(block_key(step.block, step.stride, resolution) for step in steps), head_key(task, space, resolution)]
+    wiring = [(step.name, step.inputs) for step in steps]
+    return Network(
+        key=f"{task.name}@{resolution[0]}x{resolution[1]}_{_digest([*blocks, wiring])}",
+        build=lambda: TaskNetwork(task, space, choices),
+        input_shapes=((3, *resolution),),
+        output_names=task.output_names,
+        blocks=dict(Counter(blocks)),
+        macs=int(table.one(choices)),
+    )
+
+
+def _digest(parts: Iterable[object]) -> str:
+    """Equal for equal parts; 48 bits are plenty for some hundred networks."""
+    return hashlib.sha256(repr(list(parts)).encode()).hexdigest()[:12]
 
 
 def _block_graph(block: Block, stride: int, resolution: Resolution) -> Graph:

@@ -3,33 +3,40 @@
 The worst failure of such tables elsewhere is silent: a block without an entry that counts as 0 ms, a figure edited by
 hand, a table of another machine. Each is an error here. Times are milliseconds a call at the table's batch size.
 
-File: ``luts/DEVICE-PRECISION-bN.json``, schema 1.
+A table keeps each block's time alone, the whole networks that were measured, and the block costs corrected on them.
+What it adds up are the corrected costs, or the times alone where no network was measured or correcting did not help.
+
+File: ``luts/DEVICE-PRECISION-bN.json``, with ``-tN`` after it for more than one thread; schema 1.
 """
 
 import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from export.errors import UserError
 from export.files import read_json, write_json
+from latency.correction import Correction, Errors, MeasuredNetwork, Report
 from latency.devices import resolve
 from latency.protocol import Measurement, Timing
 
 SCHEMA = 1
 
 
-def table_name(device: str, precision: str, batch: int) -> str:
-    """What the table of these is called."""
-    return f"{device}-{precision}-b{batch}"
+NULL_KEY = "null"
+"""Of the entry of a graph that does nothing: what every call costs before any block runs."""
 
 
-def table_path(folder: Path, device: str, precision: str = "fp32", batch: int = 1) -> Path:
+def table_path(folder: Path, device: str, precision: str = "fp32", batch: int = 1, threads: int = 1) -> Path:
     """Where the table of these is kept."""
-    return folder / f"{table_name(device, precision, batch)}.json"
+    return folder / f"{_table_name(device, precision, batch, threads)}.json"
+
+
+def _table_name(device: str, precision: str, batch: int, threads: int) -> str:
+    return f"{device}-{precision}-b{batch}" + (f"-t{threads}" if threads > 1 else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,19 +52,38 @@ class LatencyTable:
     """The machine it was measured on."""
     timing: Timing
     entries: dict[str, Measurement]
-    """By block key, which names everything that changes the block's time."""
-
-    def value_ms(self, key: str) -> float:
-        """The median of one block, in ms."""
-        return self.total_ms((key,))
+    """Blocks timed alone, by a key that names everything that changes the time; and ``NULL_KEY``."""
+    networks: dict[str, MeasuredNetwork] = field(default_factory=dict)
+    """Whole networks, by a name of their own."""
+    correction: Correction | None = None
+    """Fitted on ``networks``; None where too few were measured."""
 
     @property
     def name(self) -> str:
         """Of the table's file, without its ending."""
-        return table_name(self.device, self.precision, self.batch)
+        return _table_name(self.device, self.precision, self.batch, self.threads)
+
+    @property
+    def kind(self) -> str:
+        """What the values are: "corrected" or "isolated"."""
+        return "corrected" if self.correction is not None and self.correction.helps else "isolated"
+
+    @property
+    def isolated_ms(self) -> dict[str, float]:
+        """The median of every block timed alone, in ms."""
+        return {key: entry.latency_ms_median for key, entry in self.entries.items() if key != NULL_KEY}
+
+    @property
+    def overhead_ms(self) -> float:
+        """What a call costs that does nothing, in ms."""
+        return self.entries[NULL_KEY].latency_ms_median
+
+    def measurement(self, key: str) -> Measurement:
+        """What was measured of the block or network of that name."""
+        return self.entries[key] if key in self.entries else self.networks[key].measured
 
     def total_ms(self, keys: Iterable[str]) -> float:
-        """The sum of the medians of ``keys``, in ms; a key given twice counts twice.
+        """The sum over ``keys``, in ms; a key given twice counts twice.
 
         Raises:
             UserError: a key has no entry.
@@ -67,24 +93,27 @@ class LatencyTable:
         return math.fsum(values[key] for key in wanted)
 
     def values_ms(self, keys: Iterable[str]) -> dict[str, float]:
-        """The median of each of ``keys``, in ms.
+        """What each of ``keys`` adds to a network, in ms: corrected where that helps, else timed alone.
 
         Raises:
             UserError: a key has no entry.
         """
         wanted = list(keys)
-        if missing := [key for key in dict.fromkeys(wanted) if key not in self.entries]:
+        values = self.isolated_ms
+        if self.correction is not None and self.correction.helps:
+            values.update(self.correction.latency_ms)
+        if missing := [key for key in dict.fromkeys(wanted) if key not in values]:
             raise UserError(
                 f"{len(missing)} of {len(set(wanted))} blocks have no entry in the {self.device} table, first: "
-                f"{missing[0]}. Measure them with: fbnetv5 profile --device {self.device}"
+                f"{missing[0]}. Measure them with: fbnetv5 profile --device {self.device}, and the variant, stages, "
+                "resolution, tasks and pictures that are meant"
             )
-        return {key: self.entries[key].latency_ms_median for key in wanted}
+        return {key: values[key] for key in wanted}
 
     def save(self, path: Path) -> None:
         """Write the table, whole or not at all."""
-        content = {field.name: getattr(self, field.name) for field in fields(self)}
-        content["timing"] = asdict(self.timing)
-        content["entries"] = {key: asdict(entry) for key, entry in sorted(self.entries.items())}
+        content = asdict(self)
+        content["entries"] = dict(sorted(content["entries"].items()))
         write_json(path, {"schema": SCHEMA, **content, "sha256": _checksum(content)})
 
     @classmethod
@@ -121,7 +150,7 @@ def _check_machine(table: LatencyTable, path: Path) -> None:
         if there != here.get(name):
             raise UserError(
                 f"latency table {path} is of another machine: {name} is {there!r} there and {here.get(name)!r} here. "
-                f"Profile this one into another file, or say that a foreign table is meant"
+                f"Profile this machine into another folder (--luts), or name this table with --table if it is meant"
             )
 
 
@@ -133,7 +162,7 @@ def _checksum(content: Mapping[str, Any]) -> str:
 
 def _parse(document: Mapping[str, Any], path: Path) -> LatencyTable:
     """Raise UserError naming the field or key where ``document`` is not a table."""
-    known = {field.name for field in fields(LatencyTable)}
+    known = {one.name for one in fields(LatencyTable)}
     where = f"latency table {path}"
     if wrong := sorted(known - document.keys()) or sorted(document.keys() - known - {"schema", "sha256"}):
         raise UserError(f"{where} lacks or does not know {wrong[0]!r}: it is damaged. Delete it and profile again")
@@ -148,33 +177,89 @@ def _parse(document: Mapping[str, Any], path: Path) -> LatencyTable:
             key: _measurement(value, f"block {key!r} in {where}")
             for key, value in _mapping(document["entries"], f"'entries' in {where}").items()
         },
+        networks={
+            name: _network(value, f"network {name!r} in {where}")
+            for name, value in _mapping(document["networks"], f"'networks' in {where}").items()
+        },
+        correction=None if document["correction"] is None else _correction(document["correction"], where),
     )
 
 
 def _timing(value: Any, what: str) -> Timing:
-    entry = _mapping(value, what, names={field.name for field in fields(Timing)})
+    entry = _record(value, what, Timing)
     return Timing(
         repeats=_count(entry["repeats"], what),
         min_runs=_count(entry["min_runs"], what),
         warmup_ms=_number(entry["warmup_ms"], what),
         min_ms=_number(entry["min_ms"], what),
+        max_cv=_number(entry["max_cv"], what),
     )
 
 
 def _measurement(value: Any, what: str) -> Measurement:
-    entry = _mapping(value, what, names={field.name for field in fields(Measurement)})
+    entry = _record(value, what, Measurement)
     return Measurement(
         latency_ms_median=_number(entry["latency_ms_median"], what, positive=True),
         latency_ms_p90=_number(entry["latency_ms_p90"], what, positive=True),
         latency_ms_p99=_number(entry["latency_ms_p99"], what, positive=True),
         runs=_count(entry["runs"], what),
         cv=_number(entry["cv"], what),
+        drift=_number(entry["drift"], what),
     )
 
 
-def _mapping(value: Any, what: str, names: set[str] | None = None) -> dict[str, Any]:
-    if not isinstance(value, dict) or (names is not None and value.keys() != names):
-        raise UserError(f"{what} is not {'an object' if names is None else f'an object of {sorted(names)}'}: {value!r}")
+def _network(value: Any, what: str) -> MeasuredNetwork:
+    entry = _record(value, what, MeasuredNetwork)
+    return MeasuredNetwork(
+        blocks={key: _count(count, what) for key, count in _mapping(entry["blocks"], what).items()},
+        macs=_count(entry["macs"], what),
+        measured=_measurement(entry["measured"], what),
+    )
+
+
+def _correction(value: Any, where: str) -> Correction:
+    what = f"'correction' in {where}"
+    entry = _record(value, what, Correction)
+    costs = _mapping(entry["latency_ms"], what)
+    return Correction(
+        latency_ms={key: _number(cost, f"block {key!r} of {what}") for key, cost in costs.items()},
+        strength=_number(entry["strength"], what),
+        fitted_on=_count(entry["fitted_on"], what),
+        held_out=_report(entry["held_out"], what),
+    )
+
+
+def _report(value: Any, what: str) -> Report:
+    entry = _record(value, what, Report)
+    return Report(
+        networks=_count(entry["networks"], what),
+        predicted=_errors(entry["predicted"], what),
+        isolated=_errors(entry["isolated"], what),
+        flops=None if entry["flops"] is None else _errors(entry["flops"], what),
+        noise=_number(entry["noise"], what),
+    )
+
+
+def _errors(value: Any, what: str) -> Errors:
+    entry = _record(value, what, Errors)
+    for name in ("mape", "within_5", "within_10"):
+        _number(entry[name], what)
+    for name in ("bias", "kendall_tau"):
+        _number(entry[name], what, signed=True)
+    return Errors(**{name: float(number) for name, number in entry.items()})
+
+
+def _record(value: Any, what: str, kind: type[Any]) -> dict[str, Any]:
+    """``value`` if it is an object with the fields of the dataclass ``kind``."""
+    names = sorted(one.name for one in fields(kind))
+    if not isinstance(value, dict) or sorted(value) != names:
+        raise UserError(f"{what} is not an object of {names}: {value!r}")
+    return value
+
+
+def _mapping(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{what} is not an object: {value!r}")
     return value
 
 
@@ -190,8 +275,9 @@ def _count(value: Any, what: str) -> int:
     return value
 
 
-def _number(value: Any, what: str, *, positive: bool = False) -> float:
-    least = "positive" if positive else "non-negative"
-    if type(value) not in (int, float) or not math.isfinite(value) or value < 0 or (positive and value == 0):
-        raise UserError(f"{what} is {value!r}, where a {least} finite number is needed")
+def _number(value: Any, what: str, *, positive: bool = False, signed: bool = False) -> float:
+    sign = "positive " if positive else "" if signed else "non-negative "
+    finite = type(value) in (int, float) and math.isfinite(value)
+    if not finite or (value < 0 and not signed) or (value == 0 and positive):
+        raise UserError(f"{what} is {value!r}, where a {sign}finite number is needed")
     return float(value)

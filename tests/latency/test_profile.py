@@ -1,3 +1,5 @@
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -6,12 +8,14 @@ from torch import Tensor, nn
 
 from export.errors import UserError
 from export.graph import to_onnx_bytes
+from latency import protocol
 from latency.devices import resolve
-from latency.profile import Graph, Profiled, measure_network, profile
+from latency.profile import Graph, Network, Profiled, measure_network, plan, profile
 from latency.protocol import Timing
 from latency.table import LatencyTable
+from latency.unfinished import only_run
 
-BRIEF = Timing(repeats=2, warmup_ms=0, min_ms=0, min_runs=3)
+BRIEF = Timing(repeats=2, warmup_ms=0, min_ms=0, min_runs=3, max_cv=1e9)
 CPU = resolve("cpu")
 
 
@@ -30,14 +34,40 @@ CONV = Graph(key="conv@8", build=conv, input_shapes=((3, 8, 8),))
 ADD = Graph(key="add@8", build=Add, input_shapes=((3, 8, 8), (3, 4, 4)))
 
 
-def run(path: Path, *graphs: Graph) -> Profiled:
-    return profile(graphs, path=path, device=CPU, timing=BRIEF)
+def network(number: int) -> Network:
+    """Some convolutions in a row, three channels in and out."""
+    layers = nn.Sequential(*(nn.Conv2d(3, 3, 1) for _ in range(number)))
+    return Network(
+        key=f"net{number}@8", build=lambda: layers, input_shapes=((3, 8, 8),), blocks={"conv@8": number}, macs=number
+    )
+
+
+NETWORKS = [network(number) for number in range(1, 10)]
+
+
+def run(path: Path, *graphs: Graph, networks: Sequence[Network] = ()) -> Profiled:
+    return profile(graphs, networks, path=path, device=CPU, timing=BRIEF)
+
+
+class Killed(BaseException):
+    """What a run that is killed meets."""
+
+
+def killed_at(stage: str, step: int) -> Callable[[str, int, int], None]:
+    """A progress that stops the run once a stage reached that step."""
+
+    def progress(now: str, done: int, total: int) -> None:
+        if (now, done) == (stage, step):
+            raise Killed
+
+    return progress
 
 
 def test_each_block_is_measured_once_and_the_table_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     result = run(path, CONV, ADD, CONV)
-    assert result.measured == ("conv@8", "add@8")
+    assert result.measured == ("null", "conv@8", "add@8")
+    assert result.table.overhead_ms > 0
     assert all(entry.runs == 2 * 3 for entry in result.table.entries.values())
     assert LatencyTable.load(path, device="cpu") == result.table
 
@@ -82,8 +112,69 @@ def test_progress_tells_of_both_stages_and_the_random_state_is_left_alone(tmp_pa
     torch.manual_seed(1)
     path = tmp_path / "t.json"
     profile([CONV, ADD], path=path, device=CPU, timing=BRIEF, progress=lambda *step: steps.append(step))
-    assert steps == [("export", 1, 2), ("export", 2, 2), *(("measure", done, 4) for done in range(1, 5))]
+    assert steps == [
+        *(("blocks: export", done, 3) for done in range(1, 4)),
+        *(("blocks: measure", done, 6) for done in range(1, 7)),
+    ]
     assert torch.equal(torch.rand(3), wanted)
+
+
+def test_networks_are_measured_once_and_correct_the_blocks(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    table = run(path, CONV, networks=NETWORKS).table
+    assert table.correction is not None
+    assert table.correction.fitted_on == 6
+    assert table.correction.held_out.networks == 3
+    assert set(table.correction.latency_ms) == {"conv@8"}
+    assert LatencyTable.load(path, device="cpu") == table
+    assert run(path, CONV, networks=NETWORKS).measured == ()
+    extended = run(path, CONV, ADD, networks=[*NETWORKS, network(10)])
+    assert extended.measured == ("add@8", "net10@8")
+    assert extended.table.correction is not None
+    assert set(extended.table.correction.latency_ms) == {"conv@8", "add@8"}
+
+
+def test_too_few_networks_are_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="at least 9 measured networks, not 8"):
+        run(tmp_path / "t.json", CONV, networks=NETWORKS[:8])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("stage", "step"), [("blocks: measure", 4), ("networks: export", 2), ("networks: measure", 7)])
+def test_a_killed_run_goes_on_and_measures_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, step: int
+) -> None:
+    visits: list[Timing] = []
+    visit = protocol._visit
+
+    def counted(call: Callable[[], None], timing: Timing) -> list[float]:
+        visits.append(timing)
+        return visit(call, timing)
+
+    monkeypatch.setattr(protocol, "_visit", counted)
+    path = tmp_path / "t.json"
+    with pytest.raises(Killed):
+        profile([CONV, ADD], NETWORKS, path=path, device=CPU, timing=BRIEF, progress=killed_at(stage, step))
+    table = run(path, CONV, ADD, networks=NETWORKS).table
+    assert len(visits) == 2 * (3 + 9)
+    assert all(entry.runs == 2 * 3 for entry in table.entries.values())
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_plan_lists_what_the_table_lacks_and_touches_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    run(path, CONV)
+    lacking = plan([CONV, ADD], NETWORKS, path=path, device=CPU, timing=BRIEF)
+    assert list(lacking.blocks) == ["add@8"]
+    assert len(lacking.networks) == 9
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    with only_run(path), pytest.raises(UserError, match=f"being measured by process {os.getpid()}"):
+        run(path, CONV)
+    assert run(path, CONV).measured
 
 
 def test_a_whole_network_is_measured_by_the_same_protocol(tmp_path: Path) -> None:
