@@ -130,6 +130,7 @@ def profile(
             it; or one key names two shapes; or the networks are too few for a correction.
         CheckFailed: a block or network cannot be exported.
     """
+    plan(graphs, networks, path=path, device=device, timing=timing, threads=threads)  # refuses before a file is made
     with only_run(path):
         lacking = plan(graphs, networks, path=path, device=device, timing=timing, threads=threads)
         table = lacking.table

@@ -44,7 +44,7 @@ class Timing:
     """Timed at each visit, at least."""
     min_runs: int = 5
     """Timed at each visit, at least."""
-    max_cv: float = 0.05
+    max_cv: float = 0.1
     """Above this coefficient of variation a call varies too much."""
 
     def __post_init__(self) -> None:

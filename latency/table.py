@@ -141,6 +141,22 @@ class LatencyTable:
             _check_machine(table, path)
         return table
 
+    @classmethod
+    def load_kept(cls, path: Path) -> "LatencyTable":
+        """Read the table of this machine that is kept at a ``table_path``.
+
+        Raises:
+            UserError: as ``load``; or the table is another than the file's name says.
+            NotHere: as ``load``.
+        """
+        table = cls.load(path)
+        if path.stem != table.name:
+            raise UserError(
+                f"{path} holds the table {table.name}, another precision, batch or thread count than it is named for. "
+                "Name it with --table if it is meant"
+            )
+        return table
+
 
 def _check_machine(table: LatencyTable, path: Path) -> None:
     """Raise UserError if ``table`` was measured on another machine than this."""

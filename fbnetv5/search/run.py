@@ -167,7 +167,10 @@ def check_budgets(ranges: Sequence[CostRange], budgets: Mapping[str, Budget]) ->
 
 def open_table(config: SearchConfig) -> LatencyTable | None:
     """The configuration's latency table, if it names one."""
-    return None if config.table is None else LatencyTable.load(Path(config.table), foreign=config.foreign_table)
+    if config.table is None:
+        return None
+    path = Path(config.table)
+    return LatencyTable.load(path, foreign=True) if config.foreign_table else LatencyTable.load_kept(path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

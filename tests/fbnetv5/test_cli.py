@@ -36,14 +36,43 @@ def document(*arguments: str, cwd: Path) -> Any:
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder where profile and search have run."""
     folder = tmp_path_factory.mktemp("work")
-    table = document("profile", *SMALL, "--resolution", "64", cwd=folder)
+    table = document("profile", *SMALL, "--resolution", "64", "--networks", "9", cwd=folder)
     assert table["table"] == "luts/cpu-fp32-b1.json"
     assert all(value > 0 for value in table["latency_ms_p50"].values())
+    assert table["latency_ms"].keys() == table["latency_ms_p50"].keys()
+    assert table["measured"] == len(table["latency_ms"]) + 9 + 1  # a call that does nothing is measured too
+    assert table["held_out"]["networks"] == 3
+    assert [path.name for path in (folder / "luts").iterdir()] == ["cpu-fp32-b1.json"]
     found = document(
         "search", "--flops", "15M@64x64", "--device", "cpu", "--config", str(QUICK), "--name", "one", *SMALL, cwd=folder
     )
     assert set(found["architectures"]) == {"cls", "det", "seg"}
     return folder
+
+
+def test_a_dry_run_lists_what_is_missing_and_writes_nothing(work: Path) -> None:
+    before = (work / "luts" / "cpu-fp32-b1.json").read_bytes()
+    lacking = document("profile", *SMALL, "--resolution", "64", "--networks", "10", "--dry-run", cwd=work)
+    assert lacking["blocks"] == []
+    assert len(lacking["networks"]) == 1
+    other = document("profile", *SMALL, "--resolution", "64", "--threads", "2", "--dry-run", cwd=work)
+    assert other["table"] == "luts/cpu-fp32-b1-t2.json"
+    assert len(other["blocks"]) > 20
+    assert len(other["networks"]) == 48
+    assert (work / "luts" / "cpu-fp32-b1.json").read_bytes() == before
+
+
+def test_a_table_is_held_against_fresh_networks(work: Path) -> None:
+    table = "luts/cpu-fp32-b1.json"
+    found = document("profile", "--verify", table, "--networks", "2", *SMALL, "--resolution", "64", cwd=work)
+    errors = {"mape", "bias", "within_5", "within_10", "kendall_tau"}
+    assert found.keys() == {"networks", "isolated", "flops", "noise"} | errors
+    assert found["isolated"].keys() == found["flops"].keys() == errors
+    assert found["networks"] == 2
+    missing = fbnetv5("profile", "--verify", table, "--networks", "2", *SMALL, "--resolution", "96", cwd=work)
+    assert missing.returncode == 2
+    assert "blocks have no entry in the cpu table, first: " in missing.stderr
+    assert "fbnetv5 profile --device cpu" in missing.stderr
 
 
 @pytest.mark.parametrize("task", ["cls", "det", "seg"])
@@ -102,6 +131,9 @@ WRONG = {
     "unknown task": (["search", "--flops", "400M", "--tasks", "cls,pose"], "unknown task 'pose'"),
     "unknown variant": (["search", "--flops", "400M", "--variant", "q"], "unknown variant 'q'"),
     "unknown device": (["profile", "--device", "abacus"], "no device 'abacus'"),
+    "no threads": (["profile", "--threads", "0"], "--threads"),
+    "few networks": (["profile", "--networks", "3"], "at least 9 measured networks, not 3"),
+    "nothing to verify": (["profile", "--verify", "luts/none.json"], "does not exist"),
     "unknown network": (["show", "fbnetv3-z"], "unknown network 'fbnetv3-z'"),
     "no such file": (["show", "runs/none/det.json"], "does not exist"),
     "no such folder": (["search", "--flops", "400M", "--data", "nowhere"], "nowhere"),

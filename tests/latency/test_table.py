@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from export.errors import UserError
+from latency.correction import Correction, Errors, MeasuredNetwork, Report
 from latency.devices import resolve
 from latency.protocol import Measurement, Timing
-from latency.table import LatencyTable, table_path
+from latency.table import NULL_KEY, LatencyTable, table_path
 
 
 def measured(median: float) -> Measurement:
@@ -25,12 +26,43 @@ TABLE = LatencyTable(
 )
 
 
+def errors(mape: float) -> Errors:
+    return Errors(mape=mape, bias=-mape, within_5=1.0, within_10=1.0, kendall_tau=0.9)
+
+
+def corrected(mape: float, isolated: float) -> LatencyTable:
+    """The table with a correction of that held-out error, beside that of the plain sum."""
+    report = Report(networks=3, predicted=errors(mape), isolated=errors(isolated), flops=None, noise=0.01)
+    costs = {"conv@56": 1.2, "pool@56": 0.125}
+    return replace(
+        TABLE,
+        entries={**TABLE.entries, NULL_KEY: measured(0.01)},
+        networks={"net": MeasuredNetwork(blocks={"conv@56": 2}, macs=10, measured=measured(2.4))},
+        correction=Correction(latency_ms=costs, strength=0.01, fitted_on=6, held_out=report),
+    )
+
+
 def edited(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def test_total_adds_medians_as_often_as_a_key_is_given() -> None:
     assert TABLE.total_ms(["conv@56", "conv@56", "pool@56"]) == 3.25
+
+
+def test_a_correction_counts_where_it_helps_and_the_plain_sum_where_not() -> None:
+    keys = ["conv@56", "pool@56"]
+    assert (corrected(0.01, 0.05).kind, corrected(0.01, 0.05).total_ms(keys)) == ("corrected", 1.325)
+    assert (corrected(0.05, 0.01).kind, corrected(0.05, 0.01).total_ms(keys)) == ("isolated", 1.75)
+    assert (TABLE.kind, TABLE.total_ms(keys)) == ("isolated", 1.75)
+    assert corrected(0.01, 0.05).isolated_ms == TABLE.isolated_ms
+
+
+def test_a_call_that_does_nothing_is_no_block() -> None:
+    table = corrected(0.01, 0.05)
+    assert table.overhead_ms == 0.01
+    with pytest.raises(UserError, match="1 of 1 blocks have no entry"):
+        table.values_ms([NULL_KEY])
 
 
 def test_missing_blocks_are_counted_the_first_named_and_the_command_given() -> None:
@@ -44,6 +76,30 @@ def test_a_saved_table_is_loaded_again(tmp_path: Path) -> None:
     TABLE.save(path)
     assert path.name == "cpu-fp32-b1.json"
     assert LatencyTable.load(path, device="cpu") == TABLE
+
+
+def test_a_corrected_table_is_loaded_again(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    corrected(0.01, 0.05).save(path)
+    assert LatencyTable.load(path, device="cpu") == corrected(0.01, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fitted_on": 0}, "'correction' in latency table .* is 0, where a whole number"),
+        ({"strength": 0.02}, "checksums differ"),
+        ({"latency_ms": {"conv@56": -1.0}}, "block 'conv@56' of 'correction' .* is -1.0"),
+        ({"latency_ms": {"conv@56": 1.0}}, "checksums differ"),
+        ({"held_out": None}, "'correction' .* is not an object of"),
+    ],
+)
+def test_an_edited_correction_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    path = tmp_path / "t.json"
+    corrected(0.01, 0.05).save(path)
+    edited(path, correction={**json.loads(path.read_text())["correction"], **changes})
+    with pytest.raises(UserError, match=message):
+        LatencyTable.load(path, device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -101,13 +157,25 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
             LatencyTable.load(path, device="cpu")
 
 
-def test_another_machines_table_is_refused_unless_meant(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "value"), [("processor", "Other 9000"), ("runtime_version", "0.1"), ("threads", 7)])
+def test_what_was_measured_elsewhere_is_refused_unless_meant(tmp_path: Path, name: str, value: str | int) -> None:
     path = tmp_path / "t.json"
-    foreign = replace(TABLE, fingerprint={**TABLE.fingerprint, "processor": "Other 9000"})
+    foreign = replace(TABLE, fingerprint={**TABLE.fingerprint, name: value})
     foreign.save(path)
-    with pytest.raises(UserError, match="another machine: processor is 'Other 9000' there"):
+    with pytest.raises(UserError, match=f"another machine: {name} is {value!r} there.*--table"):
         LatencyTable.load(path, device="cpu")
     assert LatencyTable.load(path, device="cpu", foreign=True) == foreign
+
+
+def test_a_table_is_kept_under_what_it_is(tmp_path: Path) -> None:
+    path = table_path(tmp_path, "cpu", threads=2)
+    two = replace(TABLE, threads=2, fingerprint=resolve("cpu").fingerprint(threads=2))
+    two.save(path)
+    assert path.name == "cpu-fp32-b1-t2.json"
+    assert LatencyTable.load_kept(path) == two
+    path.rename(tmp_path / "cpu-fp32-b1.json")
+    with pytest.raises(UserError, match="holds the table cpu-fp32-b1-t2, another precision, batch or thread count"):
+        LatencyTable.load_kept(tmp_path / "cpu-fp32-b1.json")
 
 
 def test_a_foreign_gpus_table_serves_where_that_gpu_is_not(tmp_path: Path) -> None:

@@ -1,0 +1,82 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from export.errors import UserError
+from latency import verify as module
+from latency.correction import MeasuredNetwork
+from latency.devices import resolve
+from latency.profile import Network
+from latency.protocol import Measurement, Timing
+from latency.table import LatencyTable
+from latency.verify import verify
+
+
+def measured(latency_ms: float) -> Measurement:
+    return Measurement(
+        latency_ms_median=latency_ms, latency_ms_p90=latency_ms, latency_ms_p99=latency_ms, runs=9, cv=0.01, drift=0.03
+    )
+
+
+def network(blocks: dict[str, int]) -> Network:
+    return Network(key=str(blocks), build=nn.Identity, input_shapes=((3, 8, 8),), blocks=blocks, macs=100)
+
+
+TABLE = LatencyTable(
+    device="cpu",
+    fingerprint=resolve("cpu").fingerprint(threads=1),
+    timing=Timing(repeats=3),
+    entries={"a": measured(1.0), "b": measured(2.0)},
+    networks={"known": MeasuredNetwork(blocks={"a": 1}, macs=50, measured=measured(2.0))},
+)
+FRESH = [network({"a": 1, "b": 1}), network({"a": 2, "b": 2})]
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A table's file, on a machine where the fresh networks take 4 and 6 ms."""
+
+    def measure(networks: list[Network], *, timing: Timing, **_: object) -> list[MeasuredNetwork]:
+        assert timing == TABLE.timing
+        times = (4.0, 6.0)
+        return [
+            MeasuredNetwork(blocks=n.blocks, macs=n.macs, measured=measured(time))
+            for n, time in zip(networks, times, strict=True)
+        ]
+
+    monkeypatch.setattr(module, "measure_networks", measure)
+    TABLE.save(tmp_path / "t.json")
+    return tmp_path / "t.json"
+
+
+def test_the_tables_sums_are_compared_with_what_is_measured_now(path: Path) -> None:
+    before = path.read_bytes()
+    found = verify(path, FRESH)
+    assert found.networks == 2
+    assert found.noise == pytest.approx(0.03)
+    assert found.predicted.mape == pytest.approx((1 / 4 + 0) / 2)  # 3 and 6 ms are predicted
+    assert found.predicted.bias == pytest.approx(-1 / 8)
+    assert found.flops is not None
+    assert found.flops.within_10 == 0.5  # 2 ms for 50 multiply-adds makes 4 ms for 100
+    assert path.read_bytes() == before
+
+
+def test_a_table_without_networks_knows_no_proportion_to_multiply_adds(path: Path) -> None:
+    replace(TABLE, networks={}).save(path)
+    assert verify(path, FRESH).flops is None
+
+
+def test_a_block_that_the_table_lacks_is_named_before_anything_is_measured(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "measure_networks", pytest.fail)
+    with pytest.raises(UserError, match="1 of 3 blocks have no entry in the cpu table, first: c"):
+        verify(path, [*FRESH, network({"c": 1})])
+
+
+def test_another_machines_table_is_refused(path: Path) -> None:
+    replace(TABLE, fingerprint={**TABLE.fingerprint, "processor": "Other 9000"}).save(path)
+    with pytest.raises(UserError, match="another machine"):
+        verify(path, FRESH)
