@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test lint types smoke check clean
 
 demo: $(VENV)/installed
-	$(BIN)/fbnetv5 profile --device cpu
+	$(BIN)/fbnetv5 profile --device cpu --networks 15
 	$(BIN)/fbnetv5 search --flops 400M --device cpu
 	$(BIN)/fbnetv5 export
 
@@ -23,7 +23,7 @@ types: $(VENV)/installed-dev
 # The demo in small, with too few steps to learn anything: does every command still work on the next one's files?
 smoke: $(VENV)/installed
 	rm -rf build/smoke && mkdir -p build/smoke
-	cd build/smoke && ../../$(BIN)/fbnetv5 profile --device cpu --resolution 64x64
+	cd build/smoke && ../../$(BIN)/fbnetv5 profile --device cpu --resolution 64x64 --networks 9
 	cd build/smoke && ../../$(BIN)/fbnetv5 search --flops 32M@64x64 --device cpu --config ../../tests/quick-search.json
 	cd build/smoke && ../../$(BIN)/fbnetv5 export
 	cd build/smoke && ../../$(BIN)/fbnetv5 show runs/latest/det.json

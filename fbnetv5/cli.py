@@ -446,28 +446,17 @@ def _print_plan(path: Path, lacking: "Plan", *, as_json: bool) -> None:
 
 
 def _print_profiled(path: Path, profiled: "Profiled", keys: list[str], *, as_json: bool) -> None:
+    from fbnetv5.profiling import document
+
     table, correction = profiled.table, profiled.table.correction
-    unstable = [key for key in (*keys, *table.networks) if table.measurement(key).cv > table.timing.max_cv]
     if as_json:
-        document = {
-            "table": str(path),
-            "device": table.device,
-            "threads": table.threads,
-            "measured": len(profiled.measured),
-            "overhead_ms": table.overhead_ms,
-            "unstable": unstable,
-            "kind": table.kind,
-            "latency_ms": table.values_ms(keys),
-            "latency_ms_p50": {key: table.entries[key].latency_ms_median for key in keys},
-            "held_out": None if correction is None else correction.held_out.to_json(),
-        }
-        print_json(document)
+        print_json({"table": str(path), **document(profiled, keys)})
         return
     print_line(
         f"{path}: {len(keys)} blocks and {len(table.networks)} whole networks, {len(profiled.measured)} measured now; "
         f"a call that does nothing takes {table.overhead_ms:.4f} ms"
     )
-    if unstable:
+    if unstable := table.unstable:
         print_line(f"{len(unstable)} of them varied by more than {table.timing.max_cv:.0%}: is other work running?")
     if correction is None:
         print_line("not corrected, since no whole network was measured: expect the sum of blocks to be off")

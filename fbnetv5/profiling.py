@@ -2,9 +2,10 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from fbnetv5.data.sample import Classes
 from fbnetv5.space import SKIP, Choices, Space
 from fbnetv5.tasks import make_tasks
 from fbnetv5.tasks.task import Task
-from latency.profile import Graph, Network
+from latency.profile import Graph, Network, Profiled
 
 DRAWS = 256
 """Architectures among which the one nearest to a budget is taken."""
@@ -127,6 +128,22 @@ def _network(task: Task, table: CostTable, choices: Choices, resolution: Resolut
 def _digest(parts: Iterable[object]) -> str:
     """Equal for equal parts; 48 bits are plenty for some hundred networks."""
     return hashlib.sha256(repr(list(parts)).encode()).hexdigest()[:12]
+
+
+def document(profiled: Profiled, keys: Sequence[str]) -> dict[str, Any]:
+    """The ``--json`` form of a profile of the blocks of these keys."""
+    table = profiled.table
+    return {
+        "device": table.device,
+        "threads": table.threads,
+        "measured": len(profiled.measured),
+        "overhead_ms": table.overhead_ms,
+        "unstable": table.unstable,
+        "kind": table.kind,
+        "latency_ms": table.values_ms(keys),
+        "latency_ms_p50": {key: table.entries[key].latency_ms_median for key in keys},
+        "held_out": None if table.correction is None else table.correction.held_out.to_json(),
+    }
 
 
 def _block_graph(block: Block, stride: int, resolution: Resolution) -> Graph:

@@ -78,9 +78,11 @@ class LatencyTable:
         """What a call costs that does nothing, in ms."""
         return self.entries[NULL_KEY].latency_ms_median
 
-    def measurement(self, key: str) -> Measurement:
-        """What was measured of the block or network of that name."""
-        return self.entries[key] if key in self.entries else self.networks[key].measured
+    @property
+    def unstable(self) -> list[str]:
+        """The blocks and networks that varied by more than the protocol allows, for all their further rounds."""
+        whole = {name: network.measured for name, network in self.networks.items()}
+        return [name for name, measured in {**self.entries, **whole}.items() if measured.cv > self.timing.max_cv]
 
     def total_ms(self, keys: Iterable[str]) -> float:
         """The sum over ``keys``, in ms; a key given twice counts twice.

@@ -147,6 +147,16 @@ def test_an_edited_document_is_refused(tmp_path: Path, changes: dict[str, Any], 
         LatencyTable.load(path, device="cpu")
 
 
+def test_blocks_of_another_machines_table_cannot_be_mixed_in(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "ours.json", tmp_path / "theirs.json"
+    TABLE.save(ours)
+    replace(TABLE, device="a100", entries={"other@56": measured(0.1)}).save(theirs)
+    entries = [json.loads(path.read_text())["entries"] for path in (ours, theirs)]
+    edited(ours, entries=entries[0] | entries[1])
+    with pytest.raises(UserError, match="checksums differ"):
+        LatencyTable.load(ours, device="cpu", foreign=True)
+
+
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     TABLE.save(path)
