@@ -15,9 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from export.errors import NotHere, UserError
+from export.errors import CheckFailed, NotHere, UserError
 
 if TYPE_CHECKING:
+    from export.check import Verdict
     from fbnetv5.architecture import Architecture
     from fbnetv5.exporting import Exported
     from fbnetv5.profiling import Scope
@@ -257,6 +258,20 @@ def export(
         print_json({"exported": [document(one) for one in exported]})
     else:
         _print_exported(exported)
+
+
+@app.command()
+def check(file: Annotated[Path, typer.Argument(help="Any ONNX file.")], json: Json = False) -> None:
+    """Ask NVIDIA's own parser whether TensorRT takes an ONNX file; needs no GPU."""
+    from export.check import check as ask
+
+    verdict = ask(file)
+    if json:
+        print_json(verdict.to_json())
+    else:
+        _print_verdict(verdict)
+    if not verdict.accepted:
+        raise CheckFailed(f"{verdict.runtime} {verdict.version} does not take {file}")
 
 
 def main() -> None:
@@ -522,6 +537,20 @@ def _print_exported(exported: "list[Exported]") -> None:
         )
     columns = ["task", "multiply-adds", "params", "predicted", "measured", "in torch", "in ORT", "metric", "parity"]
     print_table(columns, rows)
+
+
+def _print_verdict(verdict: "Verdict") -> None:
+    for problem in verdict.problems:
+        place = "the file" if problem.node is None else f"node {problem.node} {problem.operator} {problem.name!r}"
+        print_line(f"{place}: {problem.code} from the {problem.stage}: {problem.description}")
+        if problem.hint:
+            print_line(f"  hint: {problem.hint}")
+    for remark in verdict.warnings:
+        print_line(f"warning: {remark.message}")
+        if remark.hint:
+            print_line(f"  hint: {remark.hint}")
+    if verdict.accepted:
+        print_line(f"{verdict.runtime} {verdict.version} takes {verdict.file}: {verdict.nodes} nodes")
 
 
 def _shape(shape: list[int] | None) -> str:

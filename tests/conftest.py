@@ -1,6 +1,7 @@
 """Fixtures that several folders of tests share."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,15 @@ def annotations_of(sample: Sample, image_id: int, first_id: int) -> list[dict[st
             zip(sample.boxes.tolist(), sample.box_labels.tolist(), strict=True)
         )
     ]
+
+
+@pytest.fixture
+def without_tensorrt(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes started here find empty modules under TensorRT's names, as packages of type stubs leave them."""
+    folder = tmp_path_factory.mktemp("stubs")
+    for name in ("tensorrt", "tensorrt_rtx"):
+        (folder / f"{name}.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
 
 
 @pytest.fixture

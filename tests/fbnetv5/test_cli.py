@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from fbnetv5.cost import latency_table
 from fbnetv5.data.scenes import CLASSES
@@ -138,6 +140,7 @@ WRONG = {
     "no such file": (["show", "runs/none/det.json"], "does not exist"),
     "no such folder": (["search", "--flops", "400M", "--data", "nowhere"], "nowhere"),
     "odd size": (["search", "--flops", "400M", "--size", "65x65"], "multiples of 32"),
+    "no such ONNX file": (["check", "nowhere.onnx"], "cannot read nowhere.onnx"),
     "no run": (["export"], "does not exist"),
     "no run to resume": (["search", "--resume", "runs/none"], "does not exist"),
     "no table": (["search", "--latency", "8ms", "--device", "cpu"], "fbnetv5 profile --device cpu"),
@@ -161,6 +164,31 @@ def test_what_is_not_here_is_exit_code_3(tmp_path: Path, arguments: list[str]) -
     done = fbnetv5(*arguments, cwd=tmp_path)
     assert done.returncode == 3
     assert "Traceback" not in done.stderr
+
+
+def test_check_tells_the_verdict_by_its_exit_code(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
+    for operator, code in (("Relu", 0), ("Sharpen", 1)):
+        path = relu(tmp_path / f"{operator}.onnx", operator)
+        done = fbnetv5("check", str(path), "--json", cwd=tmp_path)
+        assert done.returncode == code, done.stderr
+        assert json.loads(done.stdout)["accepted"] == (code == 0)
+        done = fbnetv5("check", str(path), cwd=tmp_path)
+        assert ("hint: " in done.stdout) == (code == 1)
+
+
+def test_check_without_tensorrt_says_what_to_install(without_tensorrt: None, tmp_path: Path) -> None:
+    done = fbnetv5("check", str(relu(tmp_path / "m.onnx")), cwd=tmp_path)
+    assert done.returncode == 3
+    assert "pip install 'fbnetv5[rtx]'" in done.stderr
+
+
+def relu(path: Path, operator: str = "Relu") -> Path:
+    """A graph of one operator."""
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node(operator, ["x"], ["y"])], "g", values[:1], values[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), path)
+    return path
 
 
 @pytest.mark.parametrize(
