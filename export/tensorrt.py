@@ -23,6 +23,8 @@ HOW_TO_GET = (
     "pip install 'fbnetv5[tensorrt]' needs a GPU to be of use"
 )
 
+NAMES = ("tensorrt", "tensorrt_rtx")
+
 
 class ParserError(Protocol):
     """One node, or the file as a whole, that the ONNX parser does not take."""
@@ -73,13 +75,12 @@ class Flavour:
         return str(self.module.__version__)
 
 
-def has_driver() -> bool:
-    """Whether NVIDIA's driver library loads: safe to ask anywhere, unlike TensorRT itself."""
+def load_driver() -> ctypes.CDLL | None:
+    """NVIDIA's driver library, None where there is none: safe to ask anywhere, unlike TensorRT itself."""
     try:
-        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
-        return False
-    return True
+        return None
 
 
 def find_flavour() -> Flavour:
@@ -88,19 +89,41 @@ def find_flavour() -> Flavour:
     Raises:
         NotHere: neither is installed and whole.
     """
-    names = ("tensorrt", "tensorrt_rtx") if has_driver() else ("tensorrt_rtx", "tensorrt")
-    broken = []
-    for name in names:
+    reasons = []
+    for name in NAMES if load_driver() else reversed(NAMES):
         try:
-            module = import_module(name)
-        except ModuleNotFoundError:
-            continue
-        except (ImportError, OSError, RuntimeError) as error:
-            broken.append(f"{name} is installed but does not load ({error})")
-            continue
-        if hasattr(module, "Builder"):  # a package of type stubs leaves an empty module of that name
-            return Flavour(name=name, module=cast(TensorRT, module))
-    raise NotHere(f"{'; '.join(broken) or 'no TensorRT is installed'}: {HOW_TO_GET}")
+            return load(name)
+        except NotHere as error:
+            reasons.append(str(error))
+    raise NotHere(f"{', '.join(reasons)}: {HOW_TO_GET}")
+
+
+def load(name: str) -> Flavour:
+    """The flavour of that name.
+
+    Raises:
+        NotHere: it is not installed, or not whole.
+    """
+    try:
+        module = import_module(name)
+    except ModuleNotFoundError:
+        raise NotHere(f"{name} is not installed") from None
+    except (ImportError, OSError, RuntimeError) as error:
+        raise NotHere(f"{name} is installed and does not load ({error})") from None
+    if not hasattr(module, "Builder"):
+        raise NotHere(f"{name} is installed without its content, as a package of type stubs leaves it")
+    return Flavour(name=name, module=cast(TensorRT, module))
+
+
+def ready(name: str) -> str:
+    """The version of the flavour of that name, once its builder has been made: then it can parse and build here.
+
+    Raises:
+        NotHere: it cannot.
+    """
+    flavour = load(name)
+    _builder(flavour, _logger(flavour.module))
+    return flavour.version
 
 
 def parse(path: str) -> dict[str, Any]:
@@ -143,7 +166,9 @@ def _builder(flavour: Flavour, logger: Any) -> Builder:
     try:
         return flavour.module.Builder(logger)
     except TypeError:  # what the bindings make of a null pointer
-        raise NotHere(f"{flavour.name} {flavour.version} needs an NVIDIA driver: {HOW_TO_GET}") from None
+        raise NotHere(
+            f"{flavour.name} {flavour.version} makes no builder without an NVIDIA driver: {HOW_TO_GET}"
+        ) from None
 
 
 def _network(trt: TensorRT, builder: Builder) -> Any:

@@ -274,6 +274,23 @@ def check(file: Annotated[Path, typer.Argument(help="Any ONNX file.")], json: Js
         raise CheckFailed(f"{verdict.runtime} {verdict.version} does not take {file}")
 
 
+@app.command()
+def doctor(json: Json = False) -> None:
+    """What this machine can profile, build and run, and what would fix the rest."""
+    from fbnetv5.doctor import diagnose
+
+    diagnosis = diagnose()
+    if json:
+        print_json(diagnosis.to_json())
+        return
+    for finding in diagnosis.findings:
+        print_line(f"{finding.part}: {finding.status}: {finding.detail}")
+        if finding.fix:
+            print_line(f"  fix: {finding.fix}")
+    for ability in diagnosis.abilities:
+        print_line(f"can {ability.name}: {ability.detail}")
+
+
 def main() -> None:
     """Entry point: what the user can fix becomes one red line and an exit code."""
     try:

@@ -33,7 +33,10 @@ def test_imports_go_one_way(package: str) -> None:
             assert "fbnetv5.cli" not in modules, path
 
 
-@pytest.mark.parametrize("arguments", [[], ["show"], ["space"], ["profile"], ["search"], ["export"], ["check"]])
+COMMANDS = [[], ["show"], ["space"], ["profile"], ["search"], ["export"], ["check"], ["doctor"]]
+
+
+@pytest.mark.parametrize("arguments", COMMANDS)
 def test_help_loads_no_heavy_package(arguments: list[str]) -> None:
     code = (
         "import sys; from fbnetv5.cli import app; from typer.testing import CliRunner; "

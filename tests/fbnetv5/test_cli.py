@@ -183,6 +183,15 @@ def test_check_without_tensorrt_says_what_to_install(without_tensorrt: None, tmp
     assert "pip install 'fbnetv5[rtx]'" in done.stderr
 
 
+def test_doctor_finds_what_is_missing_and_still_ends_well(without_tensorrt: None, tmp_path: Path) -> None:
+    diagnosis = document("doctor", cwd=tmp_path)
+    assert {ability["name"]: ability["works"] for ability in diagnosis["abilities"]} == {
+        "profile": True,
+        "build": False,
+        "run": True,
+    }
+
+
 def relu(path: Path, operator: str = "Relu") -> Path:
     """A graph of one operator."""
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3]) for name in "xy"]
