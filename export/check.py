@@ -122,7 +122,7 @@ def check(path: Path) -> Verdict:
         NotHere: no TensorRT is installed.
         CheckFailed: the parser itself crashed or hung.
     """
-    model = _read(path)
+    model = read(path)
     try:
         said = call(tensorrt.parse, str(path), timeout_s=_TIMEOUT_S)
     except DiedError as error:
@@ -146,7 +146,7 @@ def hint(operator: str, description: str) -> str | None:
     return next((advice for pattern, advice in HINTS if re.search(pattern, text)), None)
 
 
-def _read(path: Path) -> "onnx.ModelProto":
+def read(path: Path) -> "onnx.ModelProto":
     """The model without the weights that lie in other files, which are only looked for.
 
     Raises:

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from export.engine import Engine, engine_from_json
 from export.errors import UserError
 from export.files import read_json, write_json
 from export.parity import Parity
@@ -51,6 +52,8 @@ class Manifest:
     parity: tuple[Parity, ...]
     metrics: dict[str, float]
     """The task's metrics of the exported file, by name."""
+    engine: Engine | None = None
+    """Of the same network, where one was built."""
     sha256: dict[str, str] = field(default_factory=dict)
     """Of every file in the folder, by name; filled in when it is written."""
 
@@ -102,6 +105,7 @@ def _parse(document: Mapping[str, Any]) -> Manifest:
         versions={package: str(value) for package, value in document["versions"].items()},
         parity=tuple(Parity(**entry) for entry in document["parity"]),
         metrics={name: float(value) for name, value in document["metrics"].items()},
+        engine=None if document["engine"] is None else engine_from_json(document["engine"]),
         sha256={_plain_name(name): str(value) for name, value in document["sha256"].items()},
     )
 

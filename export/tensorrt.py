@@ -12,11 +12,14 @@ take and give what JSON can carry. None of them makes a Runtime, which without a
 import ctypes
 import re
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol, cast
 
-from export.errors import NotHere
+from export.errors import CheckFailed, NotHere
 
 HOW_TO_GET = (
     "pip install 'fbnetv5[rtx]' works on Linux and Windows on x86-64, without a GPU; "
@@ -47,19 +50,55 @@ class OnnxParser(Protocol):
     def get_error(self, index: int) -> ParserError: ...
 
 
+class Tensor(Protocol):
+    """An input of the network, or what a layer gives."""
+
+    name: str
+    dtype: Any
+    """A DataType."""
+
+
+class Layer(Protocol):
+    num_outputs: int
+
+    def get_output(self, index: int) -> Tensor: ...
+
+
+class Network(Protocol):
+    num_layers: int
+
+    def get_layer(self, index: int) -> Layer: ...
+
+
+class OptimizationProfile(Protocol):
+    def set_shape(self, name: str, smallest: Sequence[int], typical: Sequence[int], largest: Sequence[int]) -> None:
+        """For one input; an unknown name and a wrong order are not complained about."""
+
+
+class BuilderConfig(Protocol):
+    def clear_flag(self, flag: Any) -> None: ...
+    def add_optimization_profile(self, profile: OptimizationProfile) -> int:
+        """Its index; -1 if it is not valid."""
+
+
 class Builder(Protocol):
-    def create_network(self, flags: int) -> Any: ...
+    def create_network(self, flags: int) -> Network: ...
+    def create_builder_config(self) -> BuilderConfig: ...
+    def create_optimization_profile(self) -> OptimizationProfile: ...
+    def build_serialized_network(self, network: Network, config: BuilderConfig) -> Any | None:
+        """The engine as a buffer; None where it cannot be built, and the logger has heard why."""
 
 
 class TensorRT(Protocol):
     """What is used of the module itself."""
 
     __version__: str
+    BuilderFlag: Any
     ILogger: Any
     NetworkDefinitionCreationFlag: Any
 
     def Builder(self, logger: Any) -> Builder: ...
-    def OnnxParser(self, network: Any, logger: Any) -> OnnxParser: ...
+    def OnnxParser(self, network: Network, logger: Any) -> OnnxParser: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,18 +185,68 @@ def parse(path: str) -> dict[str, Any]:
     return {"name": flavour.name, "version": flavour.version, "errors": errors, "warnings": logger.warnings}
 
 
+def build(onnx_path: str, engine_path: str, profile: dict[str, tuple[Sequence[int], ...]]) -> dict[str, Any]:
+    """Write the engine of an ONNX file: ``{"name", "version", "layers": {DataType: count}, "warnings": [...]}``.
+
+    TF32, which TensorRT uses for float32 unless told otherwise, is off: it keeps 10 of the 23 bits of a fraction.
+
+    Args:
+        onnx_path: the graph.
+        engine_path: written there; it is left to the caller that this be whole or not at all.
+        profile: (smallest, typical, largest) shape of every input.
+
+    Raises:
+        NotHere: there is no TensorRT here that can.
+        CheckFailed: the parser or the builder refuses.
+    """
+    flavour = find_flavour()
+    trt = flavour.module
+    logger = _logger(trt)
+    builder = _builder(flavour, logger)
+    network = _network(trt, builder)
+    if not trt.OnnxParser(network, logger).parse_from_file(onnx_path):
+        raise CheckFailed(f"{flavour.name}'s parser refuses {onnx_path}; say: fbnetv5 check {onnx_path}")
+    config = builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)
+    shapes = builder.create_optimization_profile()
+    for name, (smallest, typical, largest) in profile.items():
+        shapes.set_shape(name, smallest, typical, largest)
+    if config.add_optimization_profile(shapes) != 0:
+        raise CheckFailed(f"{flavour.name} refuses the shapes {profile}")
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        raise CheckFailed(
+            f"{flavour.name} builds no engine of {onnx_path}: {' '.join(logger.errors) or 'it says not why'}"
+        )
+    Path(engine_path).write_bytes(engine)
+    return {"name": flavour.name, "version": flavour.version, "layers": _types(network), "warnings": logger.warnings}
+
+
+def _types(network: Network) -> dict[str, int]:
+    """How many layers give each type; of a strongly typed network, these are the types it will be run in."""
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    return dict(Counter(layer.get_output(0).dtype.name for layer in layers if layer.num_outputs))
+
+
 def _logger(trt: TensorRT) -> Any:
-    """A logger that keeps each warning once, in ``warnings``, and prints nothing; errors are raised or asked for."""
+    """A logger that keeps each message once, in ``warnings`` and ``errors``, and prints nothing."""
 
     class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.warnings: list[str] = []
+            self.errors: list[str] = []
 
         def log(self, severity: Any, message: str) -> None:
+            if severity == trt.ILogger.WARNING:
+                kept = self.warnings
+            elif severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                kept = self.errors
+            else:
+                return
             text = re.sub(r"^\w+\.cpp:\d+: ", "", message.strip())
-            if severity == trt.ILogger.WARNING and text not in self.warnings:
-                self.warnings.append(text)
+            if text not in kept:
+                kept.append(text)
 
     return Logger()
 

@@ -239,25 +239,28 @@ def export(
         Path | None, typer.Option("--output", "-o", help="Folder to write to; RUN/export if not given.")
     ] = None,
     fixed_size: Annotated[bool, typer.Option("--fixed-size", help="Accept the deploy resolution only.")] = False,
-    engine: Annotated[bool, typer.Option("--engine", help="Also build a TensorRT engine.")] = False,
+    engine: Annotated[bool, typer.Option("--engine", help="Also build TensorRT engines; needs no GPU.")] = False,
     json: Json = False,
 ) -> None:
-    """Turn a run's networks into validated ONNX files."""
-    if engine:
-        raise NotHere(
-            "building TensorRT engines is not part of this version. Leave out --engine for the ONNX file, and build it "
-            "on the target with: trtexec --onnx=model.onnx --saveEngine=model.engine"
-        )
-    from fbnetv5.exporting import document, export_task, tasks_of
+    """Turn a run's networks into validated ONNX files, and these into engines."""
+    from fbnetv5.exporting import document, export_task, tasks_of, with_engine
 
-    exported = []
+    exported, missing = [], None
     for name in [task] if task else tasks_of(run):
         folder = (output or run / "export") / name
-        exported.append(export_task(run, name, folder, _say, fixed_size=fixed_size))
+        one = export_task(run, name, folder, _say, fixed_size=fixed_size)
+        if engine and missing is None:
+            try:
+                one = with_engine(one, _say)
+            except NotHere as error:
+                missing = error
+        exported.append(one)
     if json:
         print_json({"exported": [document(one) for one in exported]})
     else:
         _print_exported(exported)
+    if missing is not None:
+        raise NotHere(f"the ONNX files are written, and no engine was built: {missing}")
 
 
 @app.command()

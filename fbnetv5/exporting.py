@@ -6,7 +6,7 @@ home at another.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from export.errors import UserError
+from export import tensorrt
+from export.engine import NAME as ENGINE
+from export.engine import Engine, ShapeRange, build_engine
+from export.errors import NotHere, UserError
 from export.graph import to_onnx
-from export.manifest import Manifest, Preprocessing, export_versions, write_manifest
+from export.manifest import Manifest, Preprocessing, export_versions, read_manifest, write_manifest
 from export.parity import Parity, check, compare
 from export.runners import OrtRunner, TorchRunner
 from fbnetv5 import __version__
@@ -33,9 +36,12 @@ from fbnetv5.search.run import open_data
 from latency.profile import measure_network
 from latency.protocol import Timing
 
+ONNX = "model.onnx"
 INPUT = "images"
 TOLERANCE = 1e-4
 """Of an output's range, for float32."""
+MAX_BATCH = 8
+"""Of an engine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +58,7 @@ class Exported:
     latency_ms_p50: float
     """Of the ONNX file at the deploy resolution, batch 1, one thread of this processor."""
     parity: tuple[Parity, ...]
+    engine: Engine | None = None
 
 
 def export_task(
@@ -72,7 +79,8 @@ def export_task(
     """
     architecture, network = load_network(run, task)
     config = SearchConfig.load(run / "config.json")
-    path = output / "model.onnx"
+    path = output / ONNX
+    (output / ENGINE).unlink(missing_ok=True)  # of an earlier export: it would not be of this network
     say(f"{task}: exporting")
     example = torch.randn(2, 3, *architecture.resolution, generator=torch.Generator().manual_seed(0))
     names = network.task.output_names
@@ -97,6 +105,47 @@ def export_task(
     )
     write_manifest(output, _manifest(exported, network, runner), files=[path.name])
     return exported
+
+
+def with_engine(exported: Exported, say: Callable[[str], None]) -> Exported:
+    """Build the engine beside an exported ONNX file, and write it into the manifest.
+
+    It takes 1 to ``MAX_BATCH`` pictures, from the size that the metric was measured at to the deploy resolution.
+
+    Raises:
+        NotHere: no TensorRT that can build is installed; the ONNX file stays as it is, and the message says what to
+            install here or to run where there is one.
+        CheckFailed: there is no engine of this file, or none that is float32 throughout.
+    """
+    folder, task = exported.folder, exported.architecture.task
+    say(f"{task}: building an engine")
+    shapes = engine_shapes(exported.architecture.resolution, exported.metric_size)
+    try:
+        engine = build_engine(folder / ONNX, folder / ENGINE, [shapes])
+    except NotHere as error:
+        raise NotHere(f"{error}; or run where TensorRT is: {_trtexec(folder, shapes)}") from None
+    write_manifest(folder, replace(read_manifest(folder), engine=engine), files=[ONNX, ENGINE])
+    reason = "this version runs no engines" if tensorrt.load_driver() else "no GPU here"
+    say(f"{task}: {folder / ENGINE} built, not run: {reason}")
+    return replace(exported, engine=engine)
+
+
+def _trtexec(folder: Path, shapes: ShapeRange) -> str:
+    """The command of TensorRT's own that builds the same engine."""
+    ranges = {"min": shapes.smallest, "opt": shapes.typical, "max": shapes.largest}
+    sides = " ".join(f"--{kind}Shapes={shapes.name}:{'x'.join(map(str, shape))}" for kind, shape in ranges.items())
+    return f"trtexec --onnx={folder / ONNX} --saveEngine={folder / ENGINE} --noTF32 {sides}"
+
+
+def engine_shapes(deployed: Resolution, measured: Resolution) -> ShapeRange:
+    """The shapes [N, 3, H, W] of an engine's input: all between both resolutions, fastest at the first."""
+    sides = list(zip(deployed, measured, strict=True))
+    return ShapeRange(
+        name=INPUT,
+        smallest=(1, 3, *map(min, sides)),
+        typical=(1, 3, *deployed),
+        largest=(MAX_BATCH, 3, *map(max, sides)),
+    )
 
 
 def load_network(run: Path, task: str) -> tuple[Architecture, TaskNetwork]:
@@ -166,6 +215,8 @@ def document(exported: Exported) -> dict[str, Any]:
     return {
         "task": architecture.task,
         "folder": str(exported.folder),
+        "onnx": str(exported.folder / ONNX),
+        **_engine_document(exported),
         "macs": architecture.macs,
         "params": architecture.params,
         "latency_ms": {
@@ -179,4 +230,17 @@ def document(exported: Exported) -> dict[str, Any]:
             "resolution": list(exported.metric_size),
         },
         "parity": [{"output": parity.name, "error": parity.error} for parity in exported.parity],
+    }
+
+
+def _engine_document(exported: Exported) -> dict[str, Any]:
+    engine = exported.engine
+    if engine is None:
+        return {"engine": None}
+    return {
+        "engine": str(exported.folder / engine.file),
+        "runtime": {"name": engine.runtime, "version": engine.version},
+        "ran": engine.ran,
+        "precision": {"requested": engine.precision, "layers": engine.layers},
+        "shapes": [asdict(one) for one in engine.shapes],
     }

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from export.engine import Engine, ShapeRange
 from export.errors import UserError
 from export.manifest import Manifest, Preprocessing, export_versions, read_manifest, write_manifest
 from export.parity import Parity
@@ -34,6 +35,25 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert read_manifest(tmp_path) == replace(MANIFEST, sha256=expected)
 
 
+def test_an_engine_is_read_back_and_its_file_checked(tmp_path: Path) -> None:
+    shapes = ShapeRange(name="image", smallest=(1, 3, 64, 64), typical=(1, 3, 224, 224), largest=(8, 3, 224, 224))
+    engine = Engine(
+        file="model.engine",
+        runtime="tensorrt_rtx",
+        version="1.7",
+        precision="fp32",
+        layers={"FLOAT": 9},
+        shapes=(shapes,),
+        ran=False,
+    )
+    (tmp_path / "model.engine").write_bytes(b"engine")
+    write_manifest(tmp_path, replace(MANIFEST, engine=engine), files=["model.engine"])
+    assert read_manifest(tmp_path).engine == engine
+    (tmp_path / "model.engine").write_bytes(b"other")
+    with pytest.raises(UserError, match=r"model\.engine is not the file"):
+        read_manifest(tmp_path)
+
+
 def test_the_document_speaks_for_itself(tmp_path: Path) -> None:
     document = json.loads(written(tmp_path).read_text())
     assert document["schema"] == 1
@@ -51,7 +71,13 @@ def test_another_file_in_its_place_is_noticed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("inputs", None), ("preprocessing", {"crop": 1}), ("parity", [{}]), ("sha256", {"../model.onnx": "0"})],
+    [
+        ("inputs", None),
+        ("preprocessing", {"crop": 1}),
+        ("parity", [{}]),
+        ("engine", {"file": "e"}),
+        ("sha256", {"../model.onnx": "0"}),
+    ],
 )
 def test_a_damaged_manifest_is_refused(tmp_path: Path, field: str, value: object) -> None:
     path = written(tmp_path)

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from export.manifest import read_manifest
 from fbnetv5.cost import latency_table
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.space import Space
@@ -108,6 +109,32 @@ def test_a_search_within_milliseconds_follows_the_table(work: Path) -> None:
     assert latency["table"] == "cpu-fp32-b1"
 
 
+def test_an_engine_is_built_without_a_gpu_and_says_that_it_was_not_run(work: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
+    (exported,) = document("export", "--task", "det", "--engine", cwd=work)["exported"]
+    assert (work / exported["engine"]).stat().st_size > 1_000_000
+    assert exported["ran"] is False
+    assert exported["precision"]["requested"] == "fp32"
+    assert exported["precision"]["layers"]["FLOAT"] > 0
+    manifest = read_manifest(work / exported["folder"])
+    assert manifest.engine is not None
+    assert set(manifest.sha256) == {"model.onnx", "model.engine"}
+
+
+def test_an_engine_that_cannot_be_built_leaves_the_onnx_file_and_no_older_engine(
+    without_tensorrt: None, work: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "cls").mkdir()
+    (tmp_path / "cls" / "model.engine").write_bytes(b"of another network")
+    done = fbnetv5("export", "--task", "cls", "--engine", "--output", str(tmp_path), "--json", cwd=work)
+    assert done.returncode == 3
+    assert "pip install 'fbnetv5[rtx]'" in done.stderr
+    assert "--minShapes=images:1x3x64x64 --optShapes=images:1x3x64x64 --maxShapes=images:8x3x64x64" in done.stderr
+    assert json.loads(done.stdout)["exported"][0]["engine"] is None
+    assert read_manifest(tmp_path / "cls").engine is None
+    assert {path.name for path in (tmp_path / "cls").iterdir()} == {"model.onnx", "manifest.json"}
+
+
 def test_an_unreachable_latency_budget_says_what_is_reachable(work: Path) -> None:
     ranges = fbnetv5("search", "--latency", "900ms@64x64", "--device", "cpu", *SMALL, cwd=work)
     assert ranges.returncode == 2
@@ -159,9 +186,8 @@ def test_a_mistake_is_one_clear_line_and_exit_code_2(tmp_path: Path, arguments: 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("arguments", [["profile", "--device", "a100"], ["export", "--engine"]])
-def test_what_is_not_here_is_exit_code_3(tmp_path: Path, arguments: list[str]) -> None:
-    done = fbnetv5(*arguments, cwd=tmp_path)
+def test_a_device_that_is_not_here_is_exit_code_3(tmp_path: Path) -> None:
+    done = fbnetv5("profile", "--device", "a100", cwd=tmp_path)
     assert done.returncode == 3
     assert "Traceback" not in done.stderr
 
