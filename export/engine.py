@@ -1,8 +1,9 @@
 """An ONNX file becomes a TensorRT engine: built for the shapes asked for, and in the precision asked for.
 
 The engine is built ahead of time and never loaded here, so it is proven to build and not proven to run. With
-tensorrt-rtx this needs no GPU; the engine is then for NVIDIA's RTX GPUs. NVIDIA's builder works in a process of its
-own, and what it is not trusted to check is checked before it starts: it accepts shapes for inputs that do not exist.
+tensorrt-rtx this needs no GPU, and the engine is for compute capability 8.0, 8.6, 8.9 and 12.0, which is NVIDIA's
+default (docs.nvidia.com/deeplearning/tensorrt-rtx, "CPU-Only AOT"). The builder works in a process of its own, and what
+it is not trusted to check is checked before it starts: it accepts shapes for inputs that do not exist.
 """
 
 from collections.abc import Sequence

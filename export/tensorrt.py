@@ -1,6 +1,6 @@
 """The one place that knows which TensorRT is installed, and the NVIDIA calls that the rest needs.
 
-Two flavours share one API: ``tensorrt`` (10.12 to 11) and ``tensorrt_rtx``, which builds for NVIDIA's RTX GPUs and is
+Two flavours share one API: ``tensorrt`` (10.12 to 11) and ``tensorrt_rtx``, which is meant for NVIDIA's RTX GPUs and is
 the only one whose parser and builder work without a GPU or a driver. TensorRT 11 dropped every precision flag, so
 precision is what the ONNX file says, and networks are strongly typed. Neither flavour ships type stubs: the protocols
 here name all that is used of them, and a contract test holds them against the module installed.
@@ -98,6 +98,7 @@ class TensorRT(Protocol):
     NetworkDefinitionCreationFlag: Any
 
     def Builder(self, logger: Any) -> Builder: ...
+    def init_libnvinfer_plugins(self, logger: Any, namespace: str) -> bool: ...
     def OnnxParser(self, network: Network, logger: Any) -> OnnxParser: ...
 
 
@@ -145,10 +146,10 @@ def load(name: str) -> Flavour:
     """
     try:
         module = import_module(name)
-    except ModuleNotFoundError:
-        raise NotHere(f"{name} is not installed") from None
     except (ImportError, OSError, RuntimeError) as error:
-        raise NotHere(f"{name} is installed and does not load ({error})") from None
+        absent = isinstance(error, ModuleNotFoundError) and error.name == name
+        state = "is not installed" if absent else f"is installed and does not load ({error})"
+        raise NotHere(f"{name} {state}") from None
     if not hasattr(module, "Builder"):
         raise NotHere(f"{name} is installed without its content, as a package of type stubs leaves it")
     return Flavour(name=name, module=cast(TensorRT, module))
@@ -176,7 +177,7 @@ def parse(path: str) -> dict[str, Any]:
     flavour = find_flavour()
     logger = _logger(flavour.module)
     builder = _builder(flavour, logger)
-    network = _network(flavour.module, builder)  # named, because the parser does not keep it alive
+    network = _network(flavour.module, builder, logger)  # named, because the parser does not keep it alive
     parser = flavour.module.OnnxParser(network, logger)
     accepted = parser.parse_from_file(path)
     errors = [_describe(parser.get_error(index)) for index in range(parser.num_errors)]
@@ -203,8 +204,9 @@ def build(onnx_path: str, engine_path: str, profile: dict[str, tuple[Sequence[in
     trt = flavour.module
     logger = _logger(trt)
     builder = _builder(flavour, logger)
-    network = _network(trt, builder)
-    if not trt.OnnxParser(network, logger).parse_from_file(onnx_path):
+    network = _network(trt, builder, logger)
+    parser = trt.OnnxParser(network, logger)  # named, because the network's weights are the parser's
+    if not parser.parse_from_file(onnx_path):
         raise CheckFailed(f"{flavour.name}'s parser refuses {onnx_path}; say: fbnetv5 check {onnx_path}")
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)
@@ -260,8 +262,9 @@ def _builder(flavour: Flavour, logger: Any) -> Builder:
         ) from None
 
 
-def _network(trt: TensorRT, builder: Builder) -> Any:
-    """Empty, and strongly typed: the types are those of the ONNX file."""
+def _network(trt: TensorRT, builder: Builder, logger: Any) -> Network:
+    """Empty, and strongly typed: the types are those of the ONNX file, which may use NVIDIA's own plugins."""
+    trt.init_libnvinfer_plugins(logger, "")
     return builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
 
 

@@ -28,11 +28,12 @@ def test_every_part_is_tried_and_what_does_not_work_has_a_fix_or_waits_for_the_d
     [
         (CRASH, "broken", "was ended by SIGSEGV"),
         ("raise ImportError('libnvinfer.so.11: cannot open')", "missing", "does not load (libnvinfer.so.11"),
+        ("import tensorrt_libs", "missing", "does not load (No module named 'tensorrt_libs')"),
         ("", "missing", "without its content"),
         ("__version__ = '9.9'\nclass ILogger: pass\nBuilder = None", "missing", "without an NVIDIA driver"),
         ("__version__ = '9.9'\nclass ILogger: pass\nBuilder = id", "works", "9.9"),
     ],
-    ids=["crash", "no library", "stubs", "no driver", "whole"],
+    ids=["crash", "no library", "no part of it", "stubs", "no driver", "whole"],
 )
 def test_a_tensorrt_of_whatever_state_is_a_finding(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str, status: Status, detail: str
