@@ -49,9 +49,9 @@ class SearchConfig:
     foreign_table: bool = False
     """Whether that table may be of another machine."""
     seed: int = 0
-    warmup_steps: int = 500
+    warmup_steps: int = 600
     """Steps that train weights under architectures of random depth before any policy moves."""
-    steps: int = 800
+    steps: int = 900
     """Steps after the warm-up; every other one trains policies."""
     batch: int = 32
     """Pictures of a step that trains weights, per process."""
@@ -65,9 +65,9 @@ class SearchConfig:
     multiplier_lr: float = 0.5
     """Of the dual ascent: what a step at twice the budget's aim adds to the multiplier."""
     clip_norm: float = 5.0
-    candidates: int = 10
+    candidates: int = 12
     """Architectures drawn per task at the end."""
-    finalists: int = 3
+    finalists: int = 4
     """Of those, how many per task are scored a second time."""
     score_pictures: tuple[int, int] = (512, 2000)
     """Held-out pictures of the first and the second scoring."""

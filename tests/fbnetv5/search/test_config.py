@@ -49,8 +49,8 @@ def test_tasks_and_steps_follow_from_the_fields() -> None:
     [
         ({"budgets": {}}, "at least one task"),
         ({"size": (64, 65)}, "multiples of 32"),
-        ({"batch": 0}, "batch must be at least 1, not 0"),
-        ({"policy_batch": -1}, "policy_batch must be at least 1"),
+        ({"batch": 1}, "batch must be at least 2, not 1"),
+        ({"policy_batch": -1}, "policy_batch must be at least 2"),
         ({"candidates": 0}, "candidates must be at least 1"),
         ({"finalists": 0}, "finalists must be at least 1"),
         ({"checkpoint_every": 0}, "checkpoint_every must be at least 1"),
@@ -71,7 +71,7 @@ def test_a_value_out_of_range_is_refused(fields: dict[str, Any], message: str) -
         ({"schema": 99}, "schema 99"),
         ({"momentum": 0.9}, "of another version; fields that differ: momentum"),
         ({"space": {"variant": "a"}}, "a space has the fields"),
-        ({"batch": 0}, "batch must be at least 1"),
+        ({"batch": 0}, "batch must be at least 2"),
     ],
     ids=["schema", "unknown field", "half a space", "value out of range"],
 )

@@ -182,7 +182,8 @@ def test_the_multiplier_rises_over_the_budget_and_falls_under_it(
         loop.train_policies(batch_of(loop, 2), loop.supernet.space.full(), np.random.default_rng(0))
         costs.append(loop.expected_cost[0])
         multipliers.append(float(loop.multiplier[0]))
-    assert (np.sign(np.diff(multipliers)) == sign).all()
+    # A step goes by the expected cost before it, which at first is that of the policies as they were made.
+    assert (np.sign(np.diff(multipliers[1:])) == sign).all()
     assert np.sign(costs[0] - costs[-1]) == sign
 
 
@@ -209,8 +210,8 @@ def test_history_has_a_line_a_step_with_every_task(make_loop: MakeLoop) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"space": Space(stages=1, blocks_per_path=2, strict=True)}, "of another space"),
-        ({"tasks": ("seg",)}, r"of another tasks: \['cls'\], not \['seg'\]"),
+        ({"space": Space(stages=1, blocks_per_path=2, strict=True)}, "was made with other space"),
+        ({"tasks": ("seg",)}, r"was made with other tasks: \['cls'\], now \['seg'\]"),
     ],
     ids=["space", "tasks"],
 )
