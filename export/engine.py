@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import onnx
 
 NAME = "model.engine"
-_TIMEOUT_S = 3600.0
+_TIMEOUT_S = 900.0
 LOWER = {"HALF", "BF16", "FP8", "FP4", "INT8", "INT4", "E8M0"}
 """Types that a layer of a float32 engine must not give."""
 

@@ -110,8 +110,6 @@ def export_task(
 def with_engine(exported: Exported, say: Callable[[str], None]) -> Exported:
     """Build the engine beside an exported ONNX file, and write it into the manifest.
 
-    It takes 1 to ``MAX_BATCH`` pictures, from the size that the metric was measured at to the deploy resolution.
-
     Raises:
         NotHere: no TensorRT that can build is installed; the ONNX file stays as it is, and the message says what to
             install here or to run where there is one.
@@ -119,7 +117,7 @@ def with_engine(exported: Exported, say: Callable[[str], None]) -> Exported:
     """
     folder, task = exported.folder, exported.architecture.task
     say(f"{task}: building an engine")
-    shapes = engine_shapes(exported.architecture.resolution, exported.metric_size)
+    shapes = engine_shapes(exported.architecture.resolution)
     try:
         engine = build_engine(folder / ONNX, folder / ENGINE, [shapes])
     except NotHere as error:
@@ -137,15 +135,13 @@ def _trtexec(folder: Path, shapes: ShapeRange) -> str:
     return f"trtexec --onnx={folder / ONNX} --saveEngine={folder / ENGINE} --noTF32 {sides}"
 
 
-def engine_shapes(deployed: Resolution, measured: Resolution) -> ShapeRange:
-    """The shapes [N, 3, H, W] of an engine's input: all between both resolutions, fastest at the first."""
-    sides = list(zip(deployed, measured, strict=True))
-    return ShapeRange(
-        name=INPUT,
-        smallest=(1, 3, *map(min, sides)),
-        typical=(1, 3, *deployed),
-        largest=(MAX_BATCH, 3, *map(max, sides)),
-    )
+def engine_shapes(deployed: Resolution) -> ShapeRange:
+    """The shapes [N, 3, H, W] of an engine's input: 1 to ``MAX_BATCH`` pictures of the deploy resolution.
+
+    The size does not vary, though the ONNX file would let it: tensorrt-rtx 1.7 fails on some networks where it does.
+    """
+    smallest, largest = (1, 3, *deployed), (MAX_BATCH, 3, *deployed)
+    return ShapeRange(name=INPUT, smallest=smallest, typical=smallest, largest=largest)
 
 
 def load_network(run: Path, task: str) -> tuple[Architecture, TaskNetwork]:
