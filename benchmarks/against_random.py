@@ -46,6 +46,7 @@ def main() -> None:
     """Score, print a table and one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of a finished search")
+    parser.add_argument("--tasks", help="comma-separated, to share the work among processes; all if not given")
     parser.add_argument("--count", type=int, default=64, help="random architectures per task")
     arguments = parser.parse_args()
     config = SearchConfig.load(arguments.run / "config.json")
@@ -65,10 +66,11 @@ def main() -> None:
         return evaluate(network.task, network, test)
 
     results = {}
-    for name, architectures in random_architectures(config, prepared, arguments.count).items():
+    drawn = random_architectures(config, prepared, arguments.count)
+    for name in arguments.tasks.split(",") if arguments.tasks else drawn:
         searched = load_architecture(arguments.run / f"{name}.json")
         mine = score(name, searched.choices_array)
-        others = [score(name, choices) for choices in architectures]
+        others = [score(name, choices) for choices in drawn[name]]
         results[name] = {
             "metric": prepared.tasks[name].metric_name,
             "searched": mine,
