@@ -1,21 +1,23 @@
 """What executes a network: the torch module itself, or its ONNX graph in ONNX Runtime on the processor.
 
-Both take and give named numpy arrays, so that one comparison serves every runtime.
+Both take and give named numpy arrays, so that one comparison serves every runtime. Torch is loaded only to run a torch
+module: ONNX graphs are run where there is none.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
-import torch
-from torch import nn
 
 from export.errors import UserError
 
-Array = np.ndarray[Any, np.dtype[Any]]
+if TYPE_CHECKING:
+    from torch import nn
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 # ONNX Runtime names types its own way: "tensor(float)".
 _DTYPES = {
@@ -51,12 +53,14 @@ class Runner(Protocol):
 class TorchRunner:
     """A torch module on the processor, put in eval mode; inputs are copied, since layers may overwrite them."""
 
-    def __init__(self, module: nn.Module, input_names: Sequence[str], output_names: Sequence[str]) -> None:
+    def __init__(self, module: "nn.Module", input_names: Sequence[str], output_names: Sequence[str]) -> None:
         self._module = module.eval()
         self._input_names = tuple(input_names)
         self._output_names = tuple(output_names)
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        import torch
+
         with torch.inference_mode():
             result = self._module(*(torch.tensor(inputs[name]) for name in self._input_names))
         tensors = (result,) if isinstance(result, torch.Tensor) else tuple(result)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from fbnetv5.search.history import Progress as SearchProgress
     from fbnetv5.search.run import CostRange
     from fbnetv5.space import Space
+    from latency.backend import Backend
     from latency.correction import Report
-    from latency.devices import Device
     from latency.profile import Plan, Profiled
 
 app = typer.Typer(
@@ -129,7 +129,7 @@ def profile(
     """Time a space's blocks into a lookup table, corrected on whole networks."""
     from latency.devices import resolve
 
-    target = resolve(device)
+    backend = resolve(device, threads=threads)
     from fbnetv5.cost import parse_resolution
     from fbnetv5.data.parts import classes_of
     from fbnetv5.profiling import Scope
@@ -143,28 +143,24 @@ def profile(
     if verify is not None:
         _verify(verify, scope, networks, as_json=json)
     else:
-        _profile(target, scope, networks, luts=luts, threads=threads, dry_run=dry_run, as_json=json)
+        _profile(backend, scope, networks, luts=luts, dry_run=dry_run, as_json=json)
 
 
-def _profile(
-    device: "Device", scope: "Scope", networks: int, *, luts: Path, threads: int, dry_run: bool, as_json: bool
-) -> None:
+def _profile(backend: "Backend", scope: "Scope", networks: int, *, luts: Path, dry_run: bool, as_json: bool) -> None:
     from fbnetv5.profiling import graphs_of, networks_to_fit
     from latency.profile import plan
     from latency.profile import profile as measure
     from latency.protocol import Timing
     from latency.table import table_path
 
-    path, timing = table_path(luts, device.name, threads=threads), Timing()
+    path, timing = table_path(luts, backend.device, backend.precision, threads=backend.threads), Timing()
     graphs, whole = graphs_of(scope), networks_to_fit(scope, networks)
     if dry_run:
-        lacking = plan(graphs, whole, path=path, device=device, timing=timing, threads=threads)
+        lacking = plan(graphs, whole, path=path, backend=backend, timing=timing)
         _print_plan(path, lacking, as_json=as_json)
         return
     with _bar() as bar, _interruptible("run the same command again"):
-        profiled = measure(
-            graphs, whole, path=path, device=device, timing=timing, threads=threads, progress=_stages(bar)
-        )
+        profiled = measure(graphs, whole, path=path, backend=backend, timing=timing, progress=_stages(bar))
     _print_profiled(path, profiled, [graph.key for graph in graphs], as_json=as_json)
 
 
@@ -177,8 +173,9 @@ def _verify(path: Path, scope: "Scope", networks: int, *, as_json: bool) -> None
     if as_json:
         print_json(found.to_json())
         return
-    print_line(f"{path} against {found.networks} networks measured now")
-    _print_report(found)
+    print_line(f"{path} against {found.report.networks} networks measured now, at the table's speed of the machine")
+    _print_report(found.report)
+    print_line(f"the machine runs at {found.speed:.1%} of its speed then")
 
 
 @app.command()

@@ -5,16 +5,12 @@ this version; the NVIDIA names are known so that asking for one gets an answer a
 Compute capabilities: NVIDIA's list at developer.nvidia.com/cuda-gpus.
 """
 
-import os
-import platform
 import re
 from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
 
 from export.errors import NotHere, UserError
-
-CPU = "cpu"
+from latency.backend import Backend
+from latency.processor import CPU, Processor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,25 +36,6 @@ GPUS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Device:
-    """A device that is here and can be timed."""
-
-    name: str
-
-    def fingerprint(self, *, threads: int) -> dict[str, str | int]:
-        """What must be equal for two measurements to compare; ``threads`` are those one operator may use."""
-        return {
-            "processor": _processor(),
-            "cores": os.cpu_count() or 1,
-            "threads": threads,
-            "runtime": "onnxruntime",
-            "runtime_version": version("onnxruntime"),
-            "os": platform.system(),
-            "arch": platform.machine(),
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FoundGpu:
     """What the driver says of one device on this machine."""
 
@@ -66,15 +43,15 @@ class FoundGpu:
     compute_capability: tuple[int, int]
 
 
-def resolve(name: str) -> Device:
-    """The device called ``name``.
+def resolve(name: str, *, precision: str = "fp32", threads: int = 1) -> Backend:
+    """What times graphs of that precision on the device called ``name``.
 
     Raises:
-        UserError: there is no device of that name.
+        UserError: there is no device of that name, or it is not timed at that precision or with those threads.
         NotHere: it is known, and is not here or cannot be timed by this version.
     """
     if name == CPU:
-        return Device(name=CPU)
+        return Processor(precision=precision, threads=threads)
     if name not in GPUS:
         raise UserError(f"there is no device {name!r}; known are {', '.join([CPU, *GPUS])}")
     found = found_gpus()
@@ -106,13 +83,3 @@ def _describe(found: tuple[FoundGpu, ...]) -> str:
     if not found:
         return "no NVIDIA device or driver was found on this machine"
     return "this machine has " + ", ".join(gpu.name for gpu in found)
-
-
-def _processor() -> str:
-    """The processor's model name: Linux tells it in /proc/cpuinfo only."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    found = re.search(r"^model name\s*:\s*(.+)$", text, flags=re.MULTILINE)
-    return found.group(1).strip() if found else platform.processor() or platform.machine()

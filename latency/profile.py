@@ -1,9 +1,10 @@
 """Times blocks and whole networks on a device by one protocol, and keeps the results in a table.
 
 Each graph is exported alone, at batch 1 with a fixed size and seeded random weights, and runs in a session of its own
-on normal random pictures (zeros and denormal numbers take other times). All sessions stay open, so that the rounds
-can visit them in turns. What a block costs inside a network, with its input fresh in the cache and operators fused
-across its border, is not what it costs alone; ``latency/correction.py`` makes up for that from the networks.
+on normal random inputs (zeros and denormal numbers take other times). All sessions stay open, so that the rounds can
+visit them in turns, and a yardstick, a graph of convolutions like theirs, is timed beside every visit. What a block
+costs inside a network, with its input fresh in the cache and operators fused across its border, is not what it costs
+alone; ``latency/correction.py`` makes up for that from the networks.
 
 Every visit is kept as soon as it is made (``latency/unfinished.py``), so an interrupted run goes on where it was.
 """
@@ -11,6 +12,7 @@ Every visit is kept as soon as it is made (``latency/unfinished.py``), so an int
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,11 +22,20 @@ from torch import nn
 
 from export.errors import UserError
 from export.graph import to_onnx_bytes
-from export.runners import OrtRunner
+from export.runners import Array, OrtRunner
+from latency.backend import Backend
 from latency.correction import MeasuredNetwork, check_count, correct
-from latency.devices import Device
-from latency.protocol import Measurement, Progress, Timing, measure_interleaved
-from latency.table import NULL_KEY, LatencyTable
+from latency.protocol import (
+    Measured,
+    Measurement,
+    Progress,
+    Sampler,
+    Timing,
+    Yardstick,
+    measure_interleaved,
+    timed_here,
+)
+from latency.table import NULL_KEY, YARDSTICK_KEY, LatencyTable
 from latency.unfinished import Unfinished, only_run
 
 BATCH = 1
@@ -55,6 +66,20 @@ class Network(Graph):
 NULL = Graph(key=NULL_KEY, build=nn.Identity, input_shapes=((1, 1, 1),))
 """Does nothing, so that its time is what any call costs."""
 
+
+def _yardstick() -> nn.Module:
+    """Convolutions in the mix of the networks: pointwise, depthwise, and one that is neither."""
+
+    def block() -> list[nn.Module]:
+        wide = nn.Conv2d(128, 128, 5, padding=2, groups=128)
+        return [nn.Conv2d(32, 128, 1), nn.Hardswish(), wide, nn.Hardswish(), nn.Conv2d(128, 32, 1)]
+
+    return nn.Sequential(nn.Conv2d(3, 32, 3, stride=2, padding=1), nn.Hardswish(), *block(), *block(), *block())
+
+
+YARDSTICK = Graph(key=YARDSTICK_KEY, build=_yardstick, input_shapes=((3, 112, 112),))
+"""About 110M multiply-adds, whatever the space and resolution, so that all tables of a device have the same."""
+
 AnyGraph = TypeVar("AnyGraph", bound=Graph)
 
 
@@ -82,16 +107,16 @@ def plan(
     networks: Sequence[Network] = (),
     *,
     path: Path,
-    device: Device,
+    backend: Backend,
     timing: Timing,
-    threads: int = 1,
 ) -> Plan:
     """What the table at ``path`` lacks of these; see ``profile``, whose arguments and errors these are."""
-    table = _existing(path, device=device, timing=timing, threads=threads) or LatencyTable(
-        device=device.name,
+    table = _existing(path, backend, timing) or LatencyTable(
+        device=backend.device,
+        precision=backend.precision,
         batch=BATCH,
-        threads=threads,
-        fingerprint=device.fingerprint(threads=threads),
+        threads=backend.threads,
+        fingerprint=backend.fingerprint(),
         timing=timing,
         entries={},
     )
@@ -109,9 +134,8 @@ def profile(
     networks: Sequence[Network] = (),
     *,
     path: Path,
-    device: Device,
+    backend: Backend,
     timing: Timing,
-    threads: int = 1,
     progress: Progress | None = None,
 ) -> Profiled:
     """Time every block, then every network, that the table at ``path`` lacks; correct the blocks; write the table.
@@ -120,9 +144,8 @@ def profile(
         graphs: blocks; one given twice is measured once.
         networks: of these blocks; without any the table keeps the blocks' times alone.
         path: a table of the same device and protocol is extended; without one a new table is written.
-        device: where to run.
+        backend: where to run.
         timing: the protocol.
-        threads: processor threads one operator may use.
         progress: told of the stages "blocks: export", "blocks: measure", "networks: export" and so on.
 
     Raises:
@@ -130,30 +153,43 @@ def profile(
             it; or one key names two shapes; or the networks are too few for a correction.
         CheckFailed: a block or network cannot be exported.
     """
-    plan(graphs, networks, path=path, device=device, timing=timing, threads=threads)  # refuses before a file is made
+    plan(graphs, networks, path=path, backend=backend, timing=timing)  # refuses before a file is made
     with only_run(path):
-        lacking = plan(graphs, networks, path=path, device=device, timing=timing, threads=threads)
+        lacking = plan(graphs, networks, path=path, backend=backend, timing=timing)
         table = lacking.table
-        made_with = {"device": device.name, "fingerprint": table.fingerprint, "timing": asdict(timing)}
-        unfinished = Unfinished(path, made_with)
+        unfinished = Unfinished(path, {"fingerprint": table.fingerprint, "timing": asdict(timing)})
         if lacking.blocks:
-            new = _measure(lacking.blocks, timing, threads, _named(progress, "blocks"), unfinished)
-            table = replace(table, entries={**table.entries, **new})
-            table = _save(table, path)
+            new = _measure(lacking.blocks, backend, timing, table.yardstick_ms, _named(progress, "blocks"), unfinished)
+            table = _with_blocks(table, new)
+            table.save(path)
         if lacking.networks:
-            new = _measure(lacking.networks, timing, threads, _named(progress, "networks"), unfinished)
+            told = _named(progress, "networks")
+            new = _measure(lacking.networks, backend, timing, table.yardstick_ms, told, unfinished)
             table = replace(table, networks={**table.networks, **_measured_networks(lacking.networks, new)})
-            table = _save(table, path)
+        if lacking.blocks or lacking.networks:
+            table = _finished(table, backend)
+            table.save(path)
         unfinished.remove()
     return Profiled(table=table, measured=(*lacking.blocks, *lacking.networks))
 
 
 def measure_networks(
-    networks: Sequence[Network], *, timing: Timing, threads: int = 1, progress: Progress | None = None
-) -> list[MeasuredNetwork]:
-    """Time whole networks without keeping them in a table."""
+    networks: Sequence[Network],
+    *,
+    backend: Backend,
+    timing: Timing,
+    usual_ms: float | None = None,
+    progress: Progress | None = None,
+) -> tuple[list[MeasuredNetwork], float]:
+    """Time whole networks without keeping them in a table.
+
+    Returns:
+        The networks at the yardstick's ``usual_ms``, and what the yardstick took.
+    """
     by_key = _distinct(networks)
-    return list(_measured_networks(by_key, _measure(by_key, timing, threads, _named(progress, "networks"))).values())
+    measured = _measure(by_key, backend, timing, usual_ms, _named(progress, "networks"))
+    assert measured.yardstick is not None
+    return list(_measured_networks(by_key, measured).values()), measured.yardstick.latency_ms_median
 
 
 def measure_network(
@@ -164,53 +200,65 @@ def measure_network(
     if len(runner.inputs) != 1:
         raise UserError(f"a network of one input is needed here, not {[spec.name for spec in runner.inputs]}")
     pictures = np.random.default_rng(0).standard_normal(input_shape, dtype=np.float32)
-    return measure_interleaved({"network": runner.bound({runner.inputs[0].name: pictures})}, timing)["network"]
+    sampler = timed_here(runner.bound({runner.inputs[0].name: pictures}))
+    return measure_interleaved({"network": sampler}, timing).by_name["network"]
 
 
-def _existing(path: Path, *, device: Device, timing: Timing, threads: int) -> LatencyTable | None:
+def _existing(path: Path, backend: Backend, timing: Timing) -> LatencyTable | None:
     """The table at ``path`` if there is one; raises UserError if it cannot be extended by these."""
     if not path.exists():
         return None
-    table = LatencyTable.load(path, device=device.name)
-    if (table.precision, table.batch, table.threads, table.timing) != ("fp32", BATCH, threads, timing):
+    table = LatencyTable.load(path, device=backend.device)
+    there = (table.precision, table.batch, table.threads, table.timing)
+    if there != (backend.precision, BATCH, backend.threads, timing):
         raise UserError(
             f"latency table {path} was measured with threads={table.threads}, {table.precision}, batch {table.batch} "
-            f"and {table.timing}; threads={threads} and {timing} do not compare with it. Name another with --luts"
+            f"and {table.timing}; threads={backend.threads}, {backend.precision} and {timing} do not compare with it. "
+            "Name another with --luts"
         )
     return table
 
 
-def _save(table: LatencyTable, path: Path) -> LatencyTable:
-    """Correct the table on all its networks, write it and return it."""
-    if table.networks:
-        table = replace(table, correction=correct(table.isolated_ms, list(table.networks.values())))
-    table.save(path)
-    return table
+def _with_blocks(table: LatencyTable, measured: Measured) -> LatencyTable:
+    """The table with more blocks, and with the yardstick if these are the first."""
+    assert measured.yardstick is not None
+    return replace(table, entries={YARDSTICK_KEY: measured.yardstick, **table.entries, **measured.by_name})
+
+
+def _finished(table: LatencyTable, backend: Backend) -> LatencyTable:
+    """The table corrected on all its networks, with what the device went through meanwhile."""
+    conditions = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **backend.conditions()}
+    table = replace(table, conditions=(*table.conditions, conditions))
+    if not table.networks:
+        return table
+    return replace(table, correction=correct(table.isolated_ms, list(table.networks.values())))
 
 
 def _measure(
     graphs: Mapping[str, Graph],
+    backend: Backend,
     timing: Timing,
-    threads: int,
+    usual_ms: float | None,
     progress: Progress | None,
     unfinished: Unfinished | None = None,
-) -> dict[str, Measurement]:
-    """Open a session for every graph and time them in turns, going on where ``unfinished`` stopped."""
-    calls: dict[str, Callable[[], None]] = {}
+) -> Measured:
+    """Open every graph and time them in turns beside the yardstick, going on where ``unfinished`` stopped."""
+    samplers: dict[str, Sampler] = {}
     for key, graph in graphs.items():
-        calls[key] = _ready(graph, threads=threads)
+        samplers[key] = backend.open(*onnx_of(graph))
         if progress is not None:
-            progress("export", len(calls), len(graphs))
+            progress("export", len(samplers), len(graphs))
+    yardstick = Yardstick(sampler=backend.open(*onnx_of(YARDSTICK)), usual_ms=usual_ms)
     if unfinished is None:
-        return measure_interleaved(calls, timing, progress)
-    return measure_interleaved(calls, timing, progress, earlier=unfinished.visits, keep=unfinished.add)
+        return measure_interleaved(samplers, timing, progress, yardstick=yardstick)
+    return measure_interleaved(
+        samplers, timing, progress, yardstick=yardstick, earlier=unfinished.visits, keep=unfinished.add
+    )
 
 
-def _measured_networks(
-    networks: Mapping[str, Network], measured: Mapping[str, Measurement]
-) -> dict[str, MeasuredNetwork]:
+def _measured_networks(networks: Mapping[str, Network], measured: Measured) -> dict[str, MeasuredNetwork]:
     return {
-        key: MeasuredNetwork(blocks=network.blocks, macs=network.macs, measured=measured[key])
+        key: MeasuredNetwork(blocks=network.blocks, macs=network.macs, measured=measured.by_name[key])
         for key, network in networks.items()
     }
 
@@ -232,8 +280,12 @@ def _distinct(graphs: Sequence[AnyGraph]) -> dict[str, AnyGraph]:
     return distinct
 
 
-def _ready(graph: Graph, *, threads: int) -> Callable[[], None]:
-    """Export the graph and open a session on fixed inputs: a call that runs it once."""
+def onnx_of(graph: Graph) -> tuple[bytes, dict[str, Array]]:
+    """The graph in ONNX at float32 and a fixed shape, and inputs for it; the same whenever it is asked for.
+
+    Raises:
+        CheckFailed: it cannot be exported.
+    """
     seed = zlib.crc32(graph.key.encode())
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
@@ -241,6 +293,4 @@ def _ready(graph: Graph, *, threads: int) -> Callable[[], None]:
         examples = tuple(torch.randn(BATCH, *shape) for shape in graph.input_shapes)
     names = [f"input{index}" for index in range(len(examples))]
     content = to_onnx_bytes(module, examples, input_names=names, output_names=graph.output_names, dynamic_batch=False)
-    return OrtRunner(content, threads=threads).bound(
-        {name: tensor.numpy() for name, tensor in zip(names, examples, strict=True)}
-    )
+    return content, {name: tensor.numpy() for name, tensor in zip(names, examples, strict=True)}

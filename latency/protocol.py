@@ -1,4 +1,4 @@
-"""How a time is taken: warmed up, many runs, and all candidates in turns.
+"""How a time is taken: warmed up, many runs, all candidates in turns, and beside a yardstick.
 
 A shared or warming machine drifts by more than two blocks differ. So the runs are split into rounds, and every round
 visits every call: whatever slows the machine for a while slows them all alike, and differences keep their sign.
@@ -6,12 +6,21 @@ Within a visit a call is warmed up first, since its weights left the cache while
 trtexec (warm-up, a least number of runs and a least time; median and percentiles), except that the mean is not
 reported: one pause of the operating system would own it. Calls that vary more than the protocol allows are visited in
 further rounds, and all their samples count: picking the calmer ones would flatter the machine.
+
+Rounds cannot help where the measurements to compare are hours apart: a table, and the networks held against it.
+Clocks can be locked on some GPUs and on no shared processor. So the same yardstick, a graph whose time nobody needs, is
+timed beside every visit, and the visit's samples are given at the yardstick's usual time: if that took 5 % longer than
+usual just then, the samples count for 5 % less.
+
+Standard library and numpy only: this file is part of what measures on devices that have neither torch nor this package.
 """
 
 import gc
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
+from statistics import median
 from time import perf_counter_ns
 
 from export.errors import UserError
@@ -19,13 +28,10 @@ from export.errors import UserError
 Progress = Callable[[str, int, int], None]
 """Called with the stage, the steps done and the steps in all."""
 
-Visits = Mapping[str, Sequence[Sequence[float]]]
-"""By call: the samples of each visit, in milliseconds."""
+Sampler = Callable[[int], float]
+"""Runs its work so many times on end and gives the milliseconds a run; the work is the same whenever it is called."""
 
-KeepVisit = Callable[[str, Sequence[float]], None]
-"""Called with the name of a call and the samples of a visit, in milliseconds."""
-
-_TOO_SHORT_NS = 10_000
+_TOO_SHORT_MS = 0.01
 """Below this a single run drowns in the timer's own cost, so several are timed together."""
 
 _NORMAL_MAD = 1.4826
@@ -46,14 +52,40 @@ class Timing:
     """Timed at each visit, at least."""
     max_cv: float = 0.1
     """Above this coefficient of variation a call varies too much."""
+    yardstick_ms: float = 20.0
+    """For which the yardstick is timed between two visits; once at least."""
 
     def __post_init__(self) -> None:
         if self.repeats < 2 or self.min_runs < 1:
             raise UserError(f"timing needs at least 2 repeats and 1 run, not {self.repeats} and {self.min_runs}")
-        if not all(0 <= value < float("inf") for value in (self.warmup_ms, self.min_ms, self.max_cv)):
-            raise UserError(
-                f"timing needs times and a variation of 0 or more, not {self.warmup_ms}, {self.min_ms}, {self.max_cv}"
-            )
+        numbers = (self.warmup_ms, self.min_ms, self.max_cv, self.yardstick_ms)
+        if not all(0 <= value < float("inf") for value in numbers):
+            raise UserError(f"timing needs times and a variation of 0 or more, not {', '.join(map(str, numbers))}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """Some runs of one call on end."""
+
+    samples_ms: tuple[float, ...]
+    yardstick_ms: float = 1.0
+    """What the yardstick took just before and after."""
+
+
+Visits = Mapping[str, Sequence[Visit]]
+"""By call, in the order they were made."""
+
+KeepVisit = Callable[[str, Visit], None]
+"""Called with the name of a call and a visit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Yardstick:
+    """What every visit is held against."""
+
+    sampler: Sampler
+    usual_ms: float | None = None
+    """Its time in the measurement that this one is to compare with; None for the median of this measurement."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,13 +103,14 @@ class Measurement:
     """How far the median of the later half of the rounds is from that of the earlier half, relative to the median."""
 
     @classmethod
-    def of(cls, visits: Sequence[Sequence[float]]) -> "Measurement":
-        """Summarise the samples of two visits at least, in milliseconds."""
+    def of(cls, visits: Sequence[Visit], usual_ms: float = 1.0) -> "Measurement":
+        """Summarise two visits at least, at the yardstick's usual time."""
         import numpy as np
 
-        samples = np.concatenate([np.asarray(visit, dtype=np.float64) for visit in visits])
+        parts = [np.asarray(visit.samples_ms) * (usual_ms / visit.yardstick_ms) for visit in visits]
+        samples = np.concatenate(parts)
         half = len(visits) // 2
-        earlier, later = (float(np.median(np.concatenate(part))) for part in (visits[:half], visits[half:]))
+        earlier, later = (float(np.median(np.concatenate(some))) for some in (parts[:half], parts[half:]))
         median, p90, p99 = (float(value) for value in np.percentile(samples, (50, 90, 99)))
         deviation = float(np.median(np.abs(samples - median)))
         return cls(
@@ -90,28 +123,53 @@ class Measurement:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a measurement found."""
+
+    by_name: dict[str, Measurement]
+    """Of every call, at the yardstick's usual time."""
+    yardstick: Measurement | None
+    """As it was: its variation is the machine's. None where there was none."""
+
+
 def measure_interleaved(
-    calls: Mapping[str, Callable[[], None]],
+    samplers: Mapping[str, Sampler],
     timing: Timing,
     progress: Progress | None = None,
     *,
+    yardstick: Yardstick | None = None,
     earlier: Visits | None = None,
     keep: KeepVisit | None = None,
-) -> dict[str, Measurement]:
+) -> Measured:
     """Time every call by the protocol, in rounds over all of them; garbage collection is off meanwhile.
 
     Args:
-        calls: by name; each must do the same work whenever it is called, and return when it is done.
+        samplers: the calls by name.
         timing: the protocol.
         progress: told of every visit, in the stages "measure" and "measure again".
-        earlier: visits of these calls that were made already and are not made again.
+        yardstick: timed between the visits; without one the samples are given as they were.
+        earlier: visits of these calls that were made already, beside the same yardstick, and are not made again.
         keep: given every visit as soon as it is made.
     """
-    rounds = _Rounds(calls, timing, progress, earlier or {}, keep)
+    rounds = _Rounds(samplers, timing, progress, yardstick, earlier or {}, keep)
     with _no_garbage_collection():
-        rounds.visit(calls, 0, timing.repeats, "measure")
+        rounds.visit(samplers, 0, timing.repeats, "measure")
         rounds.visit(rounds.unstable(), timing.repeats, 2 * timing.repeats, "measure again")
-    return {name: Measurement.of(visits) for name, visits in rounds.visits.items()}
+    return Measured(by_name=rounds.measurements(), yardstick=rounds.yardstick_measurement())
+
+
+def timed_here(call: Callable[[], None]) -> Sampler:
+    """A sampler by this machine's clock, of a call that returns when its work is done."""
+
+    def sample(runs: int) -> float:
+        numbers = range(runs)
+        start = perf_counter_ns()
+        for _ in numbers:
+            call()
+        return max(perf_counter_ns() - start, 1) / runs / 1e6  # 1: the clock's own step
+
+    return sample
 
 
 class _Rounds:
@@ -119,31 +177,71 @@ class _Rounds:
 
     def __init__(
         self,
-        calls: Mapping[str, Callable[[], None]],
+        samplers: Mapping[str, Sampler],
         timing: Timing,
         progress: Progress | None,
+        yardstick: Yardstick | None,
         earlier: Visits,
         keep: KeepVisit | None,
     ) -> None:
-        self.visits = {name: list(earlier.get(name, ())) for name in calls}
-        self._calls, self._timing, self._progress, self._keep = calls, timing, progress, keep
+        self._visits = {name: list(earlier.get(name, ())) for name in samplers}
+        self._samplers, self._timing, self._progress, self._keep = samplers, timing, progress, keep
+        self._yardstick = yardstick
+        self._before_ms: float | None = None
 
     def visit(self, names: Collection[str], first: int, last: int, stage: str) -> None:
         """Make those of rounds ``first`` to ``last - 1`` that were not made, over the calls of these names."""
         visits = [(number, name) for number in range(first, last) for name in names]
         for done, (number, name) in enumerate(visits, 1):
-            if len(self.visits[name]) <= number:
-                samples = _visit(self._calls[name], self._timing)
-                self.visits[name].append(samples)
+            if len(self._visits[name]) <= number:
+                visit = self._make(name)
+                self._visits[name].append(visit)
                 if self._keep is not None:
-                    self._keep(name, samples)
+                    self._keep(name, visit)
             if self._progress is not None:
                 self._progress(stage, done, len(visits))
 
+    def _make(self, name: str) -> Visit:
+        before_ms = self._before_ms if self._before_ms is not None else self._yardstick_ms()
+        samples = _samples(self._samplers[name], self._timing)
+        self._before_ms = self._yardstick_ms()
+        return Visit(samples_ms=tuple(samples), yardstick_ms=(before_ms + self._before_ms) / 2)
+
+    def _yardstick_ms(self) -> float:
+        """Its time now; 1 where there is none, which leaves samples as they are."""
+        if self._yardstick is None:
+            return 1.0
+        samples: list[float] = []
+        start = perf_counter_ns()
+        while not samples or perf_counter_ns() - start < self._timing.yardstick_ms * 1e6:
+            samples.append(self._yardstick.sampler(1))
+        return median(samples)
+
     def unstable(self) -> list[str]:
         """The calls that varied too much in the ordinary rounds."""
-        usual = {name: Measurement.of(visits[: self._timing.repeats]) for name, visits in self.visits.items()}
-        return [name for name, measured in usual.items() if measured.cv > self._timing.max_cv]
+        found = self.measurements(self._timing.repeats)
+        return [name for name, measured in found.items() if measured.cv > self._timing.max_cv]
+
+    def measurements(self, rounds: int | None = None) -> dict[str, Measurement]:
+        """Of every call, over the first so many rounds or all."""
+        usual_ms = self._usual_ms()
+        return {name: Measurement.of(visits[:rounds], usual_ms) for name, visits in self._visits.items()}
+
+    def yardstick_measurement(self) -> Measurement | None:
+        """Over what it took beside each visit."""
+        if self._yardstick is None:
+            return None
+        return Measurement.of([Visit(samples_ms=(time,)) for time in self._yardstick_times()])
+
+    def _usual_ms(self) -> float:
+        if self._yardstick is not None and self._yardstick.usual_ms is not None:
+            return self._yardstick.usual_ms
+        return median(self._yardstick_times())
+
+    def _yardstick_times(self) -> list[float]:
+        """In the order of the rounds."""
+        rounds = zip_longest(*self._visits.values())
+        return [visit.yardstick_ms for one_round in rounds for visit in one_round if visit is not None]
 
 
 @contextmanager
@@ -158,29 +256,20 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _visit(call: Callable[[], None], timing: Timing) -> list[float]:
+def _samples(sampler: Sampler, timing: Timing) -> list[float]:
     """Warm up, then sample for ``min_ms`` and ``min_runs`` at least; milliseconds a run."""
-    inner = _warm_up(call, timing.warmup_ms)
+    runs = _warm_up(sampler, timing.warmup_ms)
     samples: list[float] = []
     start = perf_counter_ns()
     while len(samples) < timing.min_runs or perf_counter_ns() - start < timing.min_ms * 1e6:
-        samples.append(_sample_ns(call, inner) / 1e6)
+        samples.append(sampler(runs))
     return samples
 
 
-def _warm_up(call: Callable[[], None], warmup_ms: float) -> int:
+def _warm_up(sampler: Sampler, warmup_ms: float) -> int:
     """Run for ``warmup_ms``, once at least; returns how many runs one sample must hold to be long enough to time."""
     start = perf_counter_ns()
-    last = _sample_ns(call, 1)
+    last_ms = sampler(1)
     while perf_counter_ns() - start < warmup_ms * 1e6:
-        last = _sample_ns(call, 1)
-    return max(1, round(2 * _TOO_SHORT_NS / last)) if last < _TOO_SHORT_NS else 1
-
-
-def _sample_ns(call: Callable[[], None], inner: int) -> float:
-    """Nanoseconds a run, over ``inner`` runs; 1 at least, the clock's own step."""
-    runs = range(inner)
-    start = perf_counter_ns()
-    for _ in runs:
-        call()
-    return max(perf_counter_ns() - start, 1) / inner
+        last_ms = sampler(1)
+    return max(1, round(2 * _TOO_SHORT_MS / last_ms)) if last_ms < _TOO_SHORT_MS else 1

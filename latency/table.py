@@ -6,7 +6,7 @@ hand, a table of another machine. Each is an error here. Times are milliseconds 
 A table keeps each block's time alone, the whole networks that were measured, and the block costs corrected on them.
 What it adds up are the corrected costs, or the times alone where no network was measured or correcting did not help.
 
-File: ``luts/DEVICE-PRECISION-bN.json``, with ``-tN`` after it for more than one thread; schema 1.
+File: ``luts/DEVICE-PRECISION-bN.json``, with ``-tN`` after it for more than one thread; schema 2.
 """
 
 import hashlib
@@ -23,11 +23,13 @@ from latency.correction import Correction, Errors, MeasuredNetwork, Report
 from latency.devices import resolve
 from latency.protocol import Measurement, Timing
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 NULL_KEY = "null"
 """Of the entry of a graph that does nothing: what every call costs before any block runs."""
+YARDSTICK_KEY = "yardstick"
+"""Of the entry of the graph that was timed beside all others; all other entries are given at its median."""
 
 
 def table_path(folder: Path, device: str, precision: str = "fp32", batch: int = 1, threads: int = 1) -> Path:
@@ -52,11 +54,13 @@ class LatencyTable:
     """The machine it was measured on."""
     timing: Timing
     entries: dict[str, Measurement]
-    """Blocks timed alone, by a key that names everything that changes the time; and ``NULL_KEY``."""
+    """Blocks timed alone, by a key that names everything that changes the time; ``NULL_KEY`` and ``YARDSTICK_KEY``."""
     networks: dict[str, MeasuredNetwork] = field(default_factory=dict)
     """Whole networks, by a name of their own."""
     correction: Correction | None = None
     """Fitted on ``networks``; None where too few were measured."""
+    conditions: tuple[Mapping[str, Any], ...] = ()
+    """What the device went through, and when, for each profile that added to the table."""
 
     @property
     def name(self) -> str:
@@ -71,7 +75,8 @@ class LatencyTable:
     @property
     def isolated_ms(self) -> dict[str, float]:
         """The median of every block timed alone, in ms."""
-        return {key: entry.latency_ms_median for key, entry in self.entries.items() if key != NULL_KEY}
+        no_blocks = (NULL_KEY, YARDSTICK_KEY)
+        return {key: entry.latency_ms_median for key, entry in self.entries.items() if key not in no_blocks}
 
     @property
     def overhead_ms(self) -> float:
@@ -79,10 +84,17 @@ class LatencyTable:
         return self.entries[NULL_KEY].latency_ms_median
 
     @property
+    def yardstick_ms(self) -> float | None:
+        """What the yardstick took while the table was measured; None where none was."""
+        entry = self.entries.get(YARDSTICK_KEY)
+        return None if entry is None else entry.latency_ms_median
+
+    @property
     def unstable(self) -> list[str]:
         """The blocks and networks that varied by more than the protocol allows, for all their further rounds."""
-        whole = {name: network.measured for name, network in self.networks.items()}
-        return [name for name, measured in {**self.entries, **whole}.items() if measured.cv > self.timing.max_cv]
+        measured = {**self.entries, **{name: network.measured for name, network in self.networks.items()}}
+        measured.pop(YARDSTICK_KEY, None)  # its variation is the machine's, which the others are freed of
+        return [name for name, one in measured.items() if one.cv > self.timing.max_cv]
 
     def total_ms(self, keys: Iterable[str]) -> float:
         """The sum over ``keys``, in ms; a key given twice counts twice.
@@ -162,7 +174,7 @@ class LatencyTable:
 
 def _check_machine(table: LatencyTable, path: Path) -> None:
     """Raise UserError if ``table`` was measured on another machine than this."""
-    here = resolve(table.device).fingerprint(threads=table.threads)
+    here = resolve(table.device, precision=table.precision, threads=table.threads).fingerprint()
     for name in sorted(here.keys() | table.fingerprint.keys()):
         there = table.fingerprint.get(name)
         if there != here.get(name):
@@ -200,7 +212,14 @@ def _parse(document: Mapping[str, Any], path: Path) -> LatencyTable:
             for name, value in _mapping(document["networks"], f"'networks' in {where}").items()
         },
         correction=None if document["correction"] is None else _correction(document["correction"], where),
+        conditions=_conditions(document["conditions"], f"'conditions' in {where}"),
     )
+
+
+def _conditions(value: Any, what: str) -> tuple[dict[str, Any], ...]:
+    if not isinstance(value, list):
+        raise UserError(f"{what} is not a list: {value!r}")
+    return tuple(_mapping(one, what) for one in value)
 
 
 def _timing(value: Any, what: str) -> Timing:
@@ -211,6 +230,7 @@ def _timing(value: Any, what: str) -> Timing:
         warmup_ms=_number(entry["warmup_ms"], what),
         min_ms=_number(entry["min_ms"], what),
         max_cv=_number(entry["max_cv"], what),
+        yardstick_ms=_number(entry["yardstick_ms"], what),
     )
 
 

@@ -8,14 +8,14 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from export.errors import UserError
 from export.files import write_whole_text
-from latency.protocol import Visits
+from latency.protocol import Visit, Visits
 
 
 class Unfinished:
@@ -35,13 +35,13 @@ class Unfinished:
         self._header = json.dumps(made_with, sort_keys=True)
         self.visits: Visits = self._read()
 
-    def add(self, name: str, samples_ms: Sequence[float]) -> None:
+    def add(self, name: str, visit: Visit) -> None:
         """Keep one visit."""
         try:
             if not self._path.exists():
                 write_whole_text(self._path, self._header + "\n")
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps([name, list(samples_ms)]) + "\n")
+                file.write(json.dumps([name, visit.samples_ms, visit.yardstick_ms]) + "\n")
         except OSError as error:
             raise UserError(f"cannot write {self._path}: {error.strerror or error}") from error
 
@@ -60,24 +60,20 @@ class Unfinished:
                 f"{self._path} is of an interrupted run on another machine, runtime or protocol: {header[:400]}. "
                 "Delete it to measure anew"
             )
-        visits: dict[str, list[list[float]]] = {}
+        visits: dict[str, list[Visit]] = {}
         for number, line in enumerate(lines, 2):
-            name, samples = self._parse(line, number)
-            visits.setdefault(name, []).append(samples)
+            name, visit = self._parse(line, number)
+            visits.setdefault(name, []).append(visit)
         if whole != text:
             write_whole_text(self._path, whole)
         return visits
 
-    def _parse(self, line: str, number: int) -> tuple[str, list[float]]:
+    def _parse(self, line: str, number: int) -> tuple[str, Visit]:
         with suppress(ValueError, TypeError):
-            name, samples = json.loads(line)
-            if (
-                isinstance(name, str)
-                and isinstance(samples, list)
-                and samples
-                and all(0 < float(x) < math.inf for x in samples)
-            ):
-                return name, [float(x) for x in samples]
+            name, samples, yardstick = json.loads(line)
+            times = [float(time) for time in (*samples, yardstick)]
+            if isinstance(name, str) and isinstance(samples, list) and samples and all(0 < t < math.inf for t in times):
+                return name, Visit(samples_ms=tuple(times[:-1]), yardstick_ms=times[-1])
         raise UserError(f"{self._path} is damaged in line {number}. Delete it to measure anew")
 
 

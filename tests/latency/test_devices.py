@@ -13,7 +13,7 @@ T4 = FoundGpu(name="Tesla T4", compute_capability=(7, 5))
 
 
 def test_the_processor_says_what_it_is() -> None:
-    fingerprint = resolve("cpu").fingerprint(threads=2)
+    fingerprint = resolve("cpu", threads=2).fingerprint()
     assert fingerprint["processor"]
     assert fingerprint["threads"] == 2
     assert fingerprint["cores"] == os.cpu_count()

@@ -11,7 +11,7 @@ from export.graph import to_onnx_bytes
 from latency import protocol
 from latency.devices import resolve
 from latency.profile import Graph, Network, Profiled, measure_network, plan, profile
-from latency.protocol import Timing
+from latency.protocol import Sampler, Timing
 from latency.table import LatencyTable
 from latency.unfinished import only_run
 
@@ -46,7 +46,7 @@ NETWORKS = [network(number) for number in range(1, 10)]
 
 
 def run(path: Path, *graphs: Graph, networks: Sequence[Network] = ()) -> Profiled:
-    return profile(graphs, networks, path=path, device=CPU, timing=BRIEF)
+    return profile(graphs, networks, path=path, backend=CPU, timing=BRIEF)
 
 
 class Killed(BaseException):
@@ -68,7 +68,9 @@ def test_each_block_is_measured_once_and_the_table_is_kept(tmp_path: Path) -> No
     result = run(path, CONV, ADD, CONV)
     assert result.measured == ("null", "conv@8", "add@8")
     assert result.table.overhead_ms > 0
-    assert all(entry.runs == 2 * 3 for entry in result.table.entries.values())
+    assert all(result.table.entries[key].runs == 2 * 3 for key in result.measured)
+    assert result.table.yardstick_ms == result.table.entries["yardstick"].latency_ms_median
+    assert set(result.table.isolated_ms) == {"conv@8", "add@8"}
     assert LatencyTable.load(path, device="cpu") == result.table
 
 
@@ -86,9 +88,9 @@ def test_a_table_of_another_protocol_is_not_mixed_with(tmp_path: Path) -> None:
     run(path, CONV)
     before = path.read_bytes()
     with pytest.raises(UserError, match="do not compare with it"):
-        profile([ADD], path=path, device=CPU, timing=Timing())
+        profile([ADD], path=path, backend=CPU, timing=Timing())
     with pytest.raises(UserError, match="threads=2"):
-        profile([ADD], path=path, device=CPU, timing=BRIEF, threads=2)
+        profile([ADD], path=path, backend=resolve("cpu", threads=2), timing=BRIEF)
     assert path.read_bytes() == before
 
 
@@ -111,7 +113,7 @@ def test_progress_tells_of_both_stages_and_the_random_state_is_left_alone(tmp_pa
     wanted = torch.rand(3)
     torch.manual_seed(1)
     path = tmp_path / "t.json"
-    profile([CONV, ADD], path=path, device=CPU, timing=BRIEF, progress=lambda *step: steps.append(step))
+    profile([CONV, ADD], path=path, backend=CPU, timing=BRIEF, progress=lambda *step: steps.append(step))
     assert steps == [
         *(("blocks: export", done, 3) for done in range(1, 4)),
         *(("blocks: measure", done, 6) for done in range(1, 7)),
@@ -145,26 +147,26 @@ def test_a_killed_run_goes_on_and_measures_nothing_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, step: int
 ) -> None:
     visits: list[Timing] = []
-    visit = protocol._visit
+    samples = protocol._samples
 
-    def counted(call: Callable[[], None], timing: Timing) -> list[float]:
+    def counted(sampler: Sampler, timing: Timing) -> list[float]:
         visits.append(timing)
-        return visit(call, timing)
+        return samples(sampler, timing)
 
-    monkeypatch.setattr(protocol, "_visit", counted)
+    monkeypatch.setattr(protocol, "_samples", counted)
     path = tmp_path / "t.json"
     with pytest.raises(Killed):
-        profile([CONV, ADD], NETWORKS, path=path, device=CPU, timing=BRIEF, progress=killed_at(stage, step))
+        profile([CONV, ADD], NETWORKS, path=path, backend=CPU, timing=BRIEF, progress=killed_at(stage, step))
     table = run(path, CONV, ADD, networks=NETWORKS).table
     assert len(visits) == 2 * (3 + 9)
-    assert all(entry.runs == 2 * 3 for entry in table.entries.values())
+    assert all(table.entries[key].runs == 2 * 3 for key in ("null", "conv@8", "add@8"))
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_plan_lists_what_the_table_lacks_and_touches_nothing(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     run(path, CONV)
-    lacking = plan([CONV, ADD], NETWORKS, path=path, device=CPU, timing=BRIEF)
+    lacking = plan([CONV, ADD], NETWORKS, path=path, backend=CPU, timing=BRIEF)
     assert list(lacking.blocks) == ["add@8"]
     assert len(lacking.networks) == 9
     assert list(tmp_path.iterdir()) == [path]

@@ -20,7 +20,7 @@ def measured(median: float) -> Measurement:
 
 TABLE = LatencyTable(
     device="cpu",
-    fingerprint=resolve("cpu").fingerprint(threads=1),
+    fingerprint=resolve("cpu").fingerprint(),
     timing=Timing(),
     entries={"conv@56": measured(1.5), "pool@56": measured(0.25)},
 )
@@ -128,7 +128,7 @@ def test_an_edited_entry_is_refused(tmp_path: Path, changes: dict[str, Any], mes
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema": 2}, "reads schema 1"),
+        ({"schema": 1}, "reads schema 2"),
         ({"device": None}, "'device' in latency table"),
         ({"timing": {}}, "'timing' in latency table"),
         ({"entries": []}, "'entries' in latency table"),
@@ -136,6 +136,7 @@ def test_an_edited_entry_is_refused(tmp_path: Path, changes: dict[str, Any], mes
         ({"correction": 1.1}, "'correction' in latency table .* is not an object of"),
         ({"scale": 1.1}, "does not know 'scale'"),
         ({"networks": None}, "'networks' in latency table"),
+        ({"conditions": {}}, "'conditions' in latency table .* is not a list"),
         ({"sha256": None}, "checksums differ"),
     ],
 )
@@ -179,7 +180,7 @@ def test_what_was_measured_elsewhere_is_refused_unless_meant(tmp_path: Path, nam
 
 def test_a_table_is_kept_under_what_it_is(tmp_path: Path) -> None:
     path = table_path(tmp_path, "cpu", threads=2)
-    two = replace(TABLE, threads=2, fingerprint=resolve("cpu").fingerprint(threads=2))
+    two = replace(TABLE, threads=2, fingerprint=resolve("cpu", threads=2).fingerprint())
     two.save(path)
     assert path.name == "cpu-fp32-b1-t2.json"
     assert LatencyTable.load_kept(path) == two

@@ -8,23 +8,31 @@ from pathlib import Path
 import pytest
 
 from export.errors import UserError
+from latency.protocol import Visit
 from latency.unfinished import Unfinished, only_run
 
 MADE_WITH = {"device": "cpu", "fingerprint": {"processor": "Some 9000"}}
 
 
+def visit(*samples_ms: float) -> Visit:
+    return Visit(samples_ms=samples_ms, yardstick_ms=2.5)
+
+
+VISITS = [("a", visit(1.0, 2.0)), ("b", visit(0.25)), ("a", visit(3.0))]
+
+
 def kept(table: Path) -> Path:
     """The file of a run that made three visits."""
     unfinished = Unfinished(table, MADE_WITH)
-    for name, samples in (("a", [1.0, 2.0]), ("b", [0.25]), ("a", [3.0])):
-        unfinished.add(name, samples)
+    for name, visit in VISITS:
+        unfinished.add(name, visit)
     return table.with_name("t.unfinished.jsonl")
 
 
 def test_visits_are_found_again_in_their_order_and_then_removed(tmp_path: Path) -> None:
     path = kept(tmp_path / "t.json")
     again = Unfinished(tmp_path / "t.json", MADE_WITH)
-    assert again.visits == {"a": [[1.0, 2.0], [3.0]], "b": [[0.25]]}
+    assert again.visits == {"a": [visit(1.0, 2.0), visit(3.0)], "b": [visit(0.25)]}
     again.remove()
     assert not path.exists()
     assert Unfinished(tmp_path / "t.json", MADE_WITH).visits == {}
@@ -39,8 +47,8 @@ def test_a_half_written_line_is_dropped_wherever_the_run_was_killed(tmp_path: Pa
         unfinished = Unfinished(tmp_path / "t.json", MADE_WITH)
         whole = content[:length].count(b"\n") - 1
         assert sum(map(len, unfinished.visits.values())) == whole
-        unfinished.add("c", [9.0])
-        assert Unfinished(tmp_path / "t.json", MADE_WITH).visits["c"] == [[9.0]]
+        unfinished.add("c", visit(9.0))
+        assert Unfinished(tmp_path / "t.json", MADE_WITH).visits["c"] == [visit(9.0)]
 
 
 def test_visits_of_another_machine_or_protocol_are_refused(tmp_path: Path) -> None:
@@ -50,7 +58,18 @@ def test_visits_of_another_machine_or_protocol_are_refused(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "line", ["", "{}", '["a"]', '["a", []]', '["a", [0]]', '["a", [NaN]]', '["a", "1"]', "[3, [1]]"]
+    "line",
+    [
+        "",
+        "{}",
+        '["a", [1]]',
+        '["a", [], 1]',
+        '["a", [0], 1]',
+        '["a", [NaN], 1]',
+        '["a", "1", 1]',
+        "[3, [1], 1]",
+        '["a", [1], 0]',
+    ],
 )
 def test_a_damaged_line_is_refused(tmp_path: Path, line: str) -> None:
     path = kept(tmp_path / "t.json")
@@ -58,7 +77,7 @@ def test_a_damaged_line_is_refused(tmp_path: Path, line: str) -> None:
     path.write_text("\n".join([header, first, line, *rest]) + "\n")
     with pytest.raises(UserError, match="damaged in line 3"):
         Unfinished(tmp_path / "t.json", MADE_WITH)
-    assert json.loads(first) == ["a", [1.0, 2.0]]
+    assert json.loads(first) == ["a", [1.0, 2.0], 2.5]
 
 
 def test_one_run_at_a_time_holds_a_table(tmp_path: Path) -> None:

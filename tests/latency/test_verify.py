@@ -26,9 +26,9 @@ def network(blocks: dict[str, int]) -> Network:
 
 TABLE = LatencyTable(
     device="cpu",
-    fingerprint=resolve("cpu").fingerprint(threads=1),
+    fingerprint=resolve("cpu").fingerprint(),
     timing=Timing(repeats=3),
-    entries={"a": measured(1.0), "b": measured(2.0)},
+    entries={"a": measured(1.0), "b": measured(2.0), "yardstick": measured(3.0)},
     networks={"known": MeasuredNetwork(blocks={"a": 1}, macs=50, measured=measured(2.0))},
 )
 FRESH = [network({"a": 1, "b": 1}), network({"a": 2, "b": 2})]
@@ -38,13 +38,17 @@ FRESH = [network({"a": 1, "b": 1}), network({"a": 2, "b": 2})]
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A table's file, on a machine where the fresh networks take 4 and 6 ms."""
 
-    def measure(networks: list[Network], *, timing: Timing, **_: object) -> list[MeasuredNetwork]:
+    def measure(
+        networks: list[Network], *, timing: Timing, usual_ms: float | None, **_: object
+    ) -> tuple[list[MeasuredNetwork], float]:
         assert timing == TABLE.timing
+        assert usual_ms == TABLE.yardstick_ms
         times = (4.0, 6.0)
-        return [
+        found = [
             MeasuredNetwork(blocks=n.blocks, macs=n.macs, measured=measured(time))
             for n, time in zip(networks, times, strict=True)
         ]
+        return found, 2.5
 
     monkeypatch.setattr(module, "measure_networks", measure)
     TABLE.save(tmp_path / "t.json")
@@ -53,7 +57,9 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_tables_sums_are_compared_with_what_is_measured_now(path: Path) -> None:
     before = path.read_bytes()
-    found = verify(path, FRESH)
+    verified = verify(path, FRESH)
+    assert verified.speed == pytest.approx(3.0 / 2.5)
+    found = verified.report
     assert found.networks == 2
     assert found.noise == pytest.approx(0.03)
     assert found.predicted.mape == pytest.approx((1 / 4 + 0) / 2)  # 3 and 6 ms are predicted
@@ -65,7 +71,7 @@ def test_the_tables_sums_are_compared_with_what_is_measured_now(path: Path) -> N
 
 def test_a_table_without_networks_knows_no_proportion_to_multiply_adds(path: Path) -> None:
     replace(TABLE, networks={}).save(path)
-    assert verify(path, FRESH).flops is None
+    assert verify(path, FRESH).report.flops is None
 
 
 def test_a_block_that_the_table_lacks_is_named_before_anything_is_measured(

@@ -1,0 +1,37 @@
+import os
+from importlib.metadata import version
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from export.errors import UserError
+from export.graph import to_onnx_bytes
+from latency.processor import Processor, processor_name
+
+
+def test_its_fingerprint_tells_what_makes_times_differ() -> None:
+    fingerprint = Processor(threads=2).fingerprint()
+    assert fingerprint["processor"] == processor_name() != ""
+    assert fingerprint["threads"] == 2
+    assert fingerprint["cores"] == os.cpu_count()
+    assert fingerprint["runtime_version"] == version("onnxruntime")
+
+
+@pytest.mark.parametrize(("wrong", "message"), [({"precision": "fp16"}, "fp32 or int8"), ({"threads": 0}, "1 thread")])
+def test_what_it_cannot_time_is_refused(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Processor(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_larger_graph_takes_longer_and_wrong_inputs_are_refused() -> None:
+    def graph(side: int) -> tuple[bytes, dict[str, np.ndarray]]:
+        picture = torch.zeros(1, 8, side, side)
+        content = to_onnx_bytes(nn.Conv2d(8, 8, 3), (picture,), input_names=["x"], output_names=["y"])
+        return content, {"x": picture.numpy()}
+
+    small, large = (Processor().open(*graph(side)) for side in (8, 256))
+    assert min(large(1) for _ in range(9)) > min(small(1) for _ in range(9)) > 0
+    with pytest.raises(UserError, match="refuses these inputs"):
+        Processor().open(graph(8)[0], {"z": np.zeros((1, 8, 8, 8), np.float32)})
