@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,16 +26,8 @@ from export.graph import to_onnx_bytes
 from export.runners import Array, OrtRunner
 from latency.backend import Backend
 from latency.correction import MeasuredNetwork, check_count, correct
-from latency.protocol import (
-    Measured,
-    Measurement,
-    Progress,
-    Sampler,
-    Timing,
-    Yardstick,
-    measure_interleaved,
-    timed_here,
-)
+from latency.measure import measure_graphs, named
+from latency.protocol import Measured, Measurement, Progress, Timing, measure_interleaved, timed_here
 from latency.table import NULL_KEY, YARDSTICK_KEY, LatencyTable
 from latency.unfinished import Unfinished, only_run
 
@@ -146,7 +139,7 @@ def profile(
         path: a table of the same device and protocol is extended; without one a new table is written.
         backend: where to run.
         timing: the protocol.
-        progress: told of the stages "blocks: export", "blocks: measure", "networks: export" and so on.
+        progress: told of the stages "blocks: open", "blocks: measure", "networks: open" and so on.
 
     Raises:
         UserError: the table there is damaged, or of another device, machine or protocol, or another run is measuring
@@ -159,11 +152,11 @@ def profile(
         table = lacking.table
         unfinished = Unfinished(path, {"fingerprint": table.fingerprint, "timing": asdict(timing)})
         if lacking.blocks:
-            new = _measure(lacking.blocks, backend, timing, table.yardstick_ms, _named(progress, "blocks"), unfinished)
+            new = _measure(lacking.blocks, backend, timing, table.yardstick_ms, named(progress, "blocks"), unfinished)
             table = _with_blocks(table, new)
             table.save(path)
         if lacking.networks:
-            told = _named(progress, "networks")
+            told = named(progress, "networks")
             new = _measure(lacking.networks, backend, timing, table.yardstick_ms, told, unfinished)
             table = replace(table, networks={**table.networks, **_measured_networks(lacking.networks, new)})
         if lacking.blocks or lacking.networks:
@@ -187,7 +180,7 @@ def measure_networks(
         The networks at the yardstick's ``usual_ms``, and what the yardstick took.
     """
     by_key = _distinct(networks)
-    measured = _measure(by_key, backend, timing, usual_ms, _named(progress, "networks"))
+    measured = _measure(by_key, backend, timing, usual_ms, named(progress, "networks"))
     assert measured.yardstick is not None
     return list(_measured_networks(by_key, measured).values()), measured.yardstick.latency_ms_median
 
@@ -242,17 +235,14 @@ def _measure(
     progress: Progress | None,
     unfinished: Unfinished | None = None,
 ) -> Measured:
-    """Open every graph and time them in turns beside the yardstick, going on where ``unfinished`` stopped."""
-    samplers: dict[str, Sampler] = {}
-    for key, graph in graphs.items():
-        samplers[key] = backend.open(*onnx_of(graph))
-        if progress is not None:
-            progress("export", len(samplers), len(graphs))
-    yardstick = Yardstick(sampler=backend.open(*onnx_of(YARDSTICK)), usual_ms=usual_ms)
-    if unfinished is None:
-        return measure_interleaved(samplers, timing, progress, yardstick=yardstick)
-    return measure_interleaved(
-        samplers, timing, progress, yardstick=yardstick, earlier=unfinished.visits, keep=unfinished.add
+    return measure_graphs(
+        {key: partial(onnx_of, graph) for key, graph in graphs.items()},
+        partial(onnx_of, YARDSTICK),
+        backend,
+        timing,
+        usual_ms=usual_ms,
+        progress=progress,
+        unfinished=unfinished,
     )
 
 
@@ -261,13 +251,6 @@ def _measured_networks(networks: Mapping[str, Network], measured: Measured) -> d
         key: MeasuredNetwork(blocks=network.blocks, macs=network.macs, measured=measured.by_name[key])
         for key, network in networks.items()
     }
-
-
-def _named(progress: Progress | None, what: str) -> Progress | None:
-    """``progress`` told of stages of ``what``."""
-    if progress is None:
-        return None
-    return lambda stage, done, total: progress(f"{what}: {stage}", done, total)
 
 
 def _distinct(graphs: Sequence[AnyGraph]) -> dict[str, AnyGraph]:

@@ -32,7 +32,7 @@ def verify(path: Path, networks: Sequence[Network], *, progress: Progress | None
     Args:
         path: a table of this machine.
         networks: at least two, none of which the table was fitted on.
-        progress: told of the stages "networks: export", "networks: measure" and so on.
+        progress: told of the stages "networks: open", "networks: measure" and so on.
 
     Raises:
         UserError: the table is damaged, of another machine, or lacks a block of a network.

@@ -115,7 +115,7 @@ def test_progress_tells_of_both_stages_and_the_random_state_is_left_alone(tmp_pa
     path = tmp_path / "t.json"
     profile([CONV, ADD], path=path, backend=CPU, timing=BRIEF, progress=lambda *step: steps.append(step))
     assert steps == [
-        *(("blocks: export", done, 3) for done in range(1, 4)),
+        *(("blocks: open", done, 3) for done in range(1, 4)),
         *(("blocks: measure", done, 6) for done in range(1, 7)),
     ]
     assert torch.equal(torch.rand(3), wanted)
@@ -142,7 +142,7 @@ def test_too_few_networks_are_refused_before_anything_is_measured(tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("stage", "step"), [("blocks: measure", 4), ("networks: export", 2), ("networks: measure", 7)])
+@pytest.mark.parametrize(("stage", "step"), [("blocks: measure", 4), ("networks: open", 2), ("networks: measure", 7)])
 def test_a_killed_run_goes_on_and_measures_nothing_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, step: int
 ) -> None:
