@@ -6,6 +6,7 @@ Compute capabilities: NVIDIA's list at developer.nvidia.com/cuda-gpus.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from export.errors import NotHere, UserError
@@ -15,24 +16,146 @@ from latency.processor import CPU, Processor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """An NVIDIA device as its driver reports it."""
+    """An NVIDIA device as its driver reports it and as its maker specifies it."""
 
+    name: str
+    """As ``--device`` and the tables call it."""
     model: str
     """Stands in the driver's name as a word of its own: "A10" is in "NVIDIA A10", not in "NVIDIA A100-SXM4-40GB"."""
     compute_capability: tuple[int, int]
+    peak_tflops: Mapping[str, float]
+    """Most operations a second in 10**12 by precision, two for a multiply-add; never with sparse weights."""
+    bandwidth_gb_s: float
+    """Of the device's memory, in 10**9 bytes a second."""
+    source: str
+    """The document of NVIDIA's with these figures, and the variant they are of."""
+    url: str
+    """Where that document is."""
 
 
-GPUS = {
-    "a10": Gpu(model="A10", compute_capability=(8, 6)),
-    "a100": Gpu(model="A100", compute_capability=(8, 0)),
-    "h100": Gpu(model="H100", compute_capability=(9, 0)),
-    "h200": Gpu(model="H200", compute_capability=(9, 0)),
-    "l4": Gpu(model="L4", compute_capability=(8, 9)),
-    "l40s": Gpu(model="L40S", compute_capability=(8, 9)),
-    "orin": Gpu(model="Orin", compute_capability=(8, 7)),
-    "rtx-4090": Gpu(model="RTX 4090", compute_capability=(8, 9)),
-    "t4": Gpu(model="T4", compute_capability=(7, 5)),
-}
+# Datasheets often print tensor figures "with sparsity", which doubles them; those are halved here. Where a name covers
+# several variants, or two editions differ, the fastest figures stand: what is derived from them is to be a bound. For
+# the same reason fp16 is with accumulation in fp16, which on GeForce devices is twice as fast as in fp32.
+_GPUS = (
+    Gpu(
+        name="a10",
+        model="A10",
+        compute_capability=(8, 6),
+        peak_tflops={"fp32": 31.2, "fp16": 125.0, "int8": 250.0},
+        bandwidth_gb_s=600.0,
+        source="NVIDIA A10 datasheet",
+        url="https://www.nvidia.com/content/dam/en-zz/Solutions/Data-Center/a10/pdf/a10-datasheet.pdf",
+    ),
+    Gpu(
+        name="a30",
+        model="A30",
+        compute_capability=(8, 0),
+        peak_tflops={"fp32": 10.3, "fp16": 165.0, "int8": 330.0},
+        bandwidth_gb_s=933.0,
+        source="NVIDIA A30 datasheet",
+        url="https://www.nvidia.com/content/dam/en-zz/Solutions/data-center/products/a30-gpu/pdf/a30-datasheet.pdf",
+    ),
+    Gpu(
+        name="a100",
+        model="A100",
+        compute_capability=(8, 0),
+        peak_tflops={"fp32": 19.5, "fp16": 312.0, "int8": 624.0},
+        bandwidth_gb_s=2039.0,  # 40 GB: 1555
+        source="NVIDIA A100 datasheet, SXM 80 GB",
+        url="https://www.nvidia.com/content/dam/en-zz/Solutions/Data-Center/a100/pdf/"
+        "nvidia-a100-datasheet-us-nvidia-1758950-r4-web.pdf",
+    ),
+    Gpu(
+        name="b200",
+        model="B200",
+        compute_capability=(10, 0),
+        # Later editions print 75 TFLOPS of fp32 and 7.7 TB/s.
+        peak_tflops={"fp32": 80.0, "fp16": 2250.0, "int8": 4500.0},
+        bandwidth_gb_s=8000.0,
+        source="NVIDIA Blackwell Architecture Technical Brief (2024), HGX B200, tensor figures halved to dense",
+        url="https://nvdam.widen.net/s/xqt56dflgh/nvidia-blackwell-architecture-technical-brief",
+    ),
+    Gpu(
+        name="h100",
+        model="H100",
+        compute_capability=(9, 0),
+        # PCIe: 51, 756, 1513 and 2000.
+        peak_tflops={"fp32": 67.0, "fp16": 989.5, "int8": 1979.0},
+        bandwidth_gb_s=3350.0,
+        source="NVIDIA H100 datasheet, SXM 80 GB, tensor figures halved to dense",
+        url="https://www.nvidia.com/en-us/data-center/h100/",
+    ),
+    Gpu(
+        name="h200",
+        model="H200",
+        compute_capability=(9, 0),
+        peak_tflops={"fp32": 67.0, "fp16": 989.5, "int8": 1979.0},
+        bandwidth_gb_s=4800.0,
+        source="NVIDIA H200 datasheet, SXM, tensor figures halved to dense",
+        url="https://www.nvidia.com/en-us/data-center/h200/",
+    ),
+    Gpu(
+        name="l4",
+        model="L4",
+        compute_capability=(8, 9),
+        peak_tflops={"fp32": 30.3, "fp16": 121.0, "int8": 242.5},
+        bandwidth_gb_s=300.0,
+        source="NVIDIA L4 datasheet, tensor figures halved to dense",
+        url="https://www.nvidia.com/en-us/data-center/l4/",
+    ),
+    Gpu(
+        name="l40s",
+        model="L40S",
+        compute_capability=(8, 9),
+        # The sheet's dense 362.05 of fp16 is not half of its sparse 733.
+        peak_tflops={"fp32": 91.6, "fp16": 366.5, "int8": 733.0},
+        bandwidth_gb_s=864.0,
+        source="NVIDIA L40S datasheet, tensor figures halved to dense",
+        url="https://www.nvidia.com/en-us/data-center/l40s/",
+    ),
+    Gpu(
+        name="orin",
+        model="Orin",  # the driver calls every Orin this
+        compute_capability=(8, 7),
+        # 170 TOPS sparse are the GPU's; the 275 in the headlines add two other accelerators. The brief prints no fp16:
+        # an Ampere tensor core does half as many operations in it as in int8.
+        peak_tflops={"fp32": 5.3, "fp16": 42.5, "int8": 85.0},
+        bandwidth_gb_s=204.8,
+        source="NVIDIA Jetson AGX Orin Series Technical Brief, 64 GB, int8 halved to dense",
+        url="https://www.nvidia.com/content/dam/en-zz/Solutions/gtcf21/jetson-orin/"
+        "nvidia-jetson-agx-orin-technical-brief.pdf",
+    ),
+    Gpu(
+        name="rtx-4090",
+        model="RTX 4090",
+        compute_capability=(8, 9),
+        peak_tflops={"fp32": 82.6, "fp16": 330.3, "int8": 660.6},
+        bandwidth_gb_s=1008.0,
+        source="NVIDIA Ada GPU Architecture whitepaper, appendix A",
+        url="https://images.nvidia.com/aem-dam/Solutions/geforce/ada/nvidia-ada-gpu-architecture.pdf",
+    ),
+    Gpu(
+        name="rtx-5090",
+        model="RTX 5090",
+        compute_capability=(12, 0),
+        peak_tflops={"fp32": 104.8, "fp16": 419.0, "int8": 838.0},
+        bandwidth_gb_s=1792.0,
+        source="NVIDIA RTX Blackwell GPU Architecture whitepaper",
+        url="https://images.nvidia.com/aem-dam/Solutions/geforce/blackwell/nvidia-rtx-blackwell-gpu-architecture.pdf",
+    ),
+    Gpu(
+        name="t4",
+        model="T4",
+        compute_capability=(7, 5),
+        peak_tflops={"fp32": 8.1, "fp16": 65.0, "int8": 130.0},
+        bandwidth_gb_s=320.0,
+        source="NVIDIA Turing GPU Architecture whitepaper",
+        url="https://images.nvidia.com/aem-dam/en-zz/Solutions/design-visualization/technologies/turing-architecture/"
+        "NVIDIA-Turing-Architecture-Whitepaper.pdf",
+    ),
+)
+GPUS = {gpu.name: gpu for gpu in _GPUS}
+"""By name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ import pytest
 
 from export.errors import NotHere, UserError
 from latency import devices
-from latency.devices import GPUS, FoundGpu, matches, resolve
+from latency.devices import GPUS, FoundGpu, Gpu, matches, resolve
 
 T4 = FoundGpu(name="Tesla T4", compute_capability=(7, 5))
 
@@ -21,7 +22,7 @@ def test_the_processor_says_what_it_is() -> None:
 
 
 def test_an_unknown_device_is_wrong_usage_and_the_known_are_listed() -> None:
-    with pytest.raises(UserError, match="no device 'tpu'; known are cpu, a10, a100") as raised:
+    with pytest.raises(UserError, match="no device 'tpu'; known are cpu, a10, a30, a100") as raised:
         resolve("tpu")
     assert raised.value.exit_code == 2
 
@@ -58,11 +59,56 @@ def test_a_gpu_cannot_be_timed_and_the_answer_says_what_is_here(
         ("rtx-4090", "NVIDIA GeForce RTX 4090", (8, 9), True),
         ("rtx-4090", "NVIDIA GeForce RTX 4090 Laptop GPU", (8, 9), False),
         ("rtx-4090", "NVIDIA GeForce RTX 4090 D", (8, 9), False),
+        ("rtx-5090", "NVIDIA GeForce RTX 5090", (12, 0), True),
+        ("a30", "NVIDIA A30", (8, 0), True),
+        ("b200", "NVIDIA B200", (10, 0), True),
+        ("b200", "NVIDIA GB200", (10, 0), False),
         ("t4", "Tesla T4", (7, 5), True),
     ],
 )
 def test_driver_names_are_told_apart(name: str, driver_name: str, capability: tuple[int, int], same: bool) -> None:
     assert matches(GPUS[name], FoundGpu(name=driver_name, compute_capability=capability)) == same
+
+
+@pytest.mark.parametrize("gpu", GPUS.values(), ids=GPUS)
+def test_every_gpu_says_how_fast_it_is_and_where_that_stands(gpu: Gpu) -> None:
+    assert set(gpu.peak_tflops) == {"fp32", "fp16", "int8"}
+    assert 0 < gpu.peak_tflops["fp32"] <= gpu.peak_tflops["fp16"] <= gpu.peak_tflops["int8"]
+    assert gpu.bandwidth_gb_s > 0
+    assert gpu.source.startswith("NVIDIA ")
+    assert re.fullmatch(r"https://\S+", gpu.url)
+
+
+@pytest.mark.parametrize("gpu", GPUS.values(), ids=GPUS)
+def test_no_tensor_figure_is_a_sparse_one(gpu: Gpu) -> None:
+    """Dense int8 is exactly twice dense fp16 on every one of these; a sparse figure in one of the two breaks that."""
+    assert gpu.peak_tflops["int8"] == pytest.approx(2 * gpu.peak_tflops["fp16"], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "multiprocessors", "macs_per_clock", "clock_ghz", "bus_bits", "gbit_per_pin"),
+    [
+        ("a10", 72, 1024, 1.695, 384, 12.5),
+        ("a30", 56, 2048, 1.44, 3072, 2.43),
+        ("a100", 108, 2048, 1.41, 5120, 3.186),
+        ("b200", 148, 8192, 1.86, 8192, 7.8),
+        ("h100", 132, 4096, 1.83, 5120, 5.23),
+        ("h200", 132, 4096, 1.83, 6144, 6.25),
+        ("l4", 58, 1024, 2.04, 192, 12.5),
+        ("l40s", 142, 1024, 2.52, 384, 18.0),
+        ("orin", 16, 2048, 1.3, 256, 6.4),
+        ("rtx-4090", 128, 1024, 2.52, 384, 21.0),
+        ("rtx-5090", 170, 1024, 2.407, 512, 28.0),
+        ("t4", 40, 1024, 1.59, 256, 10.0),
+    ],
+)
+def test_figures_are_what_the_chips_units_and_clocks_give(
+    name: str, multiprocessors: int, macs_per_clock: int, clock_ghz: float, bus_bits: int, gbit_per_pin: float
+) -> None:
+    """``macs_per_clock``: dense int8 multiply-adds of one multiprocessor's tensor cores."""
+    int8_tops = multiprocessors * macs_per_clock * 2 * clock_ghz / 1000
+    assert GPUS[name].peak_tflops["int8"] == pytest.approx(int8_tops, rel=0.02)
+    assert GPUS[name].bandwidth_gb_s == pytest.approx(bus_bits / 8 * gbit_per_pin, rel=0.005)
 
 
 def test_devices_and_tables_load_no_heavy_package() -> None:
