@@ -6,14 +6,19 @@ precision is what the ONNX file says, and networks are strongly typed. Neither f
 here name all that is used of them, and a contract test holds them against the module installed.
 
 NVIDIA's code may crash or write to stdout, so the functions that reach it are called through ``export.isolated``, and
-take and give what JSON can carry. None of them makes a Runtime, which without a driver can end the process.
+take and give what JSON can carry; ``EngineBuilder``, which they use, is for a process that also runs its engines. A
+Runtime is made nowhere but in ``EngineBuilder.load`` and never without a driver, which can end the process.
+
+The module is also copied into a file that measures on devices where the project is not installed: it imports nothing
+but the standard library, and of this package names only.
 """
 
 import ctypes
 import re
 import sys
+import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -46,6 +51,9 @@ class ParserError(Protocol):
 class OnnxParser(Protocol):
     num_errors: int
 
+    def parse(self, content: bytes, path: str | None) -> bool:
+        """``path`` is where the content is from, beside which weights in files of their own are looked for."""
+
     def parse_from_file(self, path: str) -> bool: ...
     def get_error(self, index: int) -> ParserError: ...
 
@@ -76,7 +84,15 @@ class OptimizationProfile(Protocol):
 
 
 class BuilderConfig(Protocol):
+    max_aux_streams: int
+    num_compute_capabilities: int
+
     def clear_flag(self, flag: Any) -> None: ...
+    def create_timing_cache(self, serialized: bytes) -> Any:
+        """An empty one, given nothing."""
+
+    def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool: ...
+    def set_compute_capability(self, capability: Any, index: int) -> bool: ...
     def add_optimization_profile(self, profile: OptimizationProfile) -> int:
         """Its index; -1 if it is not valid."""
 
@@ -89,17 +105,51 @@ class Builder(Protocol):
         """The engine as a buffer; None where it cannot be built, and the logger has heard why."""
 
 
+class ExecutionContext(Protocol):
+    """Runs an engine; it owns the memory of what layers pass on."""
+
+    def set_tensor_address(self, name: str, address: int) -> bool: ...
+    def execute_async_v3(self, stream: int) -> bool:
+        """Enqueue one run; False where that failed, and the logger has heard why."""
+
+
+class CudaEngine(Protocol):
+    """An engine on the GPU."""
+
+    num_io_tensors: int
+
+    def get_tensor_name(self, index: int) -> str: ...
+    def get_tensor_mode(self, name: str) -> Any:
+        """A TensorIOMode."""
+
+    def get_tensor_dtype(self, name: str) -> Any:
+        """A DataType."""
+
+    def get_tensor_shape(self, name: str) -> Sequence[int]:
+        """-1 for an axis that may vary."""
+
+    def create_execution_context(self) -> ExecutionContext | None:
+        """None where the GPU's memory does not suffice."""
+
+
+class Runtime(Protocol):
+    def deserialize_cuda_engine(self, plan: bytes) -> CudaEngine | None: ...
+
+
 class TensorRT(Protocol):
     """What is used of the module itself."""
 
     __version__: str
     BuilderFlag: Any
+    ComputeCapability: Any
+    """Only TensorRT-RTX has it."""
     ILogger: Any
     NetworkDefinitionCreationFlag: Any
 
     def Builder(self, logger: Any) -> Builder: ...
     def init_libnvinfer_plugins(self, logger: Any, namespace: str) -> bool: ...
     def OnnxParser(self, network: Network, logger: Any) -> OnnxParser: ...
+    def Runtime(self, logger: Any) -> Runtime: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,8 +239,6 @@ def parse(path: str) -> dict[str, Any]:
 def build(onnx_path: str, engine_path: str, profile: dict[str, tuple[Sequence[int], ...]]) -> dict[str, Any]:
     """Write the engine of an ONNX file: ``{"name", "version", "layers": {DataType: count}, "warnings": [...]}``.
 
-    TF32, which TensorRT uses for float32 unless told otherwise, is off: it keeps 10 of the 23 bits of a fraction.
-
     Args:
         onnx_path: the graph.
         engine_path: written there; it is left to the caller that this be whole or not at all.
@@ -201,27 +249,142 @@ def build(onnx_path: str, engine_path: str, profile: dict[str, tuple[Sequence[in
         CheckFailed: the parser or the builder refuses.
     """
     flavour = find_flavour()
+    built = EngineBuilder(flavour).build(Path(onnx_path).read_bytes(), path=onnx_path, profile=profile)
+    Path(engine_path).write_bytes(built.plan)
+    return {
+        "name": flavour.name,
+        "version": flavour.version,
+        "layers": built.layers,
+        "warnings": list(built.warnings),
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltEngine:
+    """An engine in memory."""
+
+    plan: bytes
+    """What an engine file holds."""
+    layers: dict[str, int]
+    """How many layers of the strongly typed network give each type."""
+    warnings: tuple[str, ...]
+
+
+class EngineBuilder:
+    """Builds engines of ONNX graphs one after another, all in one way, and loads them where there is a GPU.
+
+    They share a timing cache: a layer that occurs again gets the kernel that was found fastest before, so that equal
+    parts of two graphs take equal times. TF32, which TensorRT uses for float32 unless told otherwise, is off: it keeps
+    10 of the 23 bits of a fraction. There are no auxiliary streams: which branches ran side by side would differ
+    between a block alone and the same block in a network.
+    """
+
+    def __init__(self, flavour: Flavour, *, compute_capability: tuple[int, int] | None = None) -> None:
+        """Make the builder.
+
+        Args:
+            flavour: of TensorRT.
+            compute_capability: the GPU's that the engines are for. TensorRT always builds for the GPU that is here;
+                TensorRT-RTX builds for it alone if told so, and for a choice of NVIDIA's otherwise.
+
+        Raises:
+            NotHere: the flavour makes no builder here, or none for that GPU.
+        """
+        self.flavour = flavour
+        self._target = None if compute_capability is None else _rtx_target(flavour, compute_capability)
+        self._logger = _logger(flavour.module)
+        self._builder = _builder(flavour, self._logger)
+        self._timing_cache: Any = None
+        self._runtime: Runtime | None = None
+
+    def build(
+        self,
+        content: bytes,
+        *,
+        path: str | None = None,
+        profile: Mapping[str, tuple[Sequence[int], ...]] | None = None,
+    ) -> BuiltEngine:
+        """The engine of an ONNX graph.
+
+        Args:
+            content: the graph.
+            path: the file it is from, where its weights may lie in files beside that.
+            profile: (smallest, typical, largest) shape of every input; None for a graph of fixed shapes.
+
+        Raises:
+            CheckFailed: the parser or the builder refuses, and why.
+        """
+        name, trt, what = self.flavour.name, self.flavour.module, path or "the ONNX graph"
+        self._logger.forget()
+        network = _network(trt, self._builder, self._logger)
+        parser = trt.OnnxParser(network, self._logger)  # named, because the network's weights are the parser's
+        if not parser.parse(content, path):
+            advice = "" if path is None else f"; all of it: fbnetv5 check {path}"
+            raise CheckFailed(f"{name}'s parser refuses {what}: {_first_error(parser)}{advice}")
+        config = self._config()
+        if profile is not None:
+            self._add_profile(config, profile)
+        plan = self._builder.build_serialized_network(network, config)
+        if plan is None:
+            raise CheckFailed(f"{name} builds no engine of {what}: {self._why()}")
+        return BuiltEngine(plan=bytes(plan), layers=_types(network), warnings=tuple(self._logger.warnings))
+
+    def load(self, plan: bytes) -> CudaEngine:
+        """The engine on the current GPU, where it lives no longer than this builder.
+
+        Raises:
+            NotHere: there is no driver.
+            CheckFailed: the engine is of another GPU or TensorRT, or does not fit into the GPU's memory.
+        """
+        self._logger.forget()
+        if self._runtime is None:
+            self._runtime = _open_runtime(self.flavour.module, self._logger)
+        engine = self._runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise CheckFailed(f"{self.flavour.name} does not load the engine: {self._why()}")
+        return engine
+
+    def _config(self) -> BuilderConfig:
+        trt = self.flavour.module
+        config = self._builder.create_builder_config()
+        config.clear_flag(trt.BuilderFlag.TF32)
+        config.max_aux_streams = 0
+        if self._target is not None:
+            config.num_compute_capabilities = 1
+            config.set_compute_capability(self._target, 0)
+        with warnings.catch_warnings():
+            # TensorRT-RTX has no use for a timing cache, takes it all the same and says that this is deprecated.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            if self._timing_cache is None:
+                self._timing_cache = config.create_timing_cache(b"")
+            config.set_timing_cache(self._timing_cache, False)
+        return config
+
+    def _add_profile(self, config: BuilderConfig, profile: Mapping[str, tuple[Sequence[int], ...]]) -> None:
+        shapes = self._builder.create_optimization_profile()
+        for name, (smallest, typical, largest) in profile.items():
+            shapes.set_shape(name, smallest, typical, largest)
+        if config.add_optimization_profile(shapes) != 0:
+            raise CheckFailed(f"{self.flavour.name} refuses the shapes {profile}")
+
+    def _why(self) -> str:
+        return " ".join(self._logger.errors) or "it says not why"
+
+
+def _rtx_target(flavour: Flavour, compute_capability: tuple[int, int]) -> Any:
+    """TensorRT-RTX's ComputeCapability for it; None for TensorRT, which builds for the GPU that is here."""
+    if flavour.name != "tensorrt_rtx":
+        return None
     trt = flavour.module
-    logger = _logger(trt)
-    builder = _builder(flavour, logger)
-    network = _network(trt, builder, logger)
-    parser = trt.OnnxParser(network, logger)  # named, because the network's weights are the parser's
-    if not parser.parse_from_file(onnx_path):
-        raise CheckFailed(f"{flavour.name}'s parser refuses {onnx_path}; say: fbnetv5 check {onnx_path}")
-    config = builder.create_builder_config()
-    config.clear_flag(trt.BuilderFlag.TF32)
-    shapes = builder.create_optimization_profile()
-    for name, (smallest, typical, largest) in profile.items():
-        shapes.set_shape(name, smallest, typical, largest)
-    if config.add_optimization_profile(shapes) != 0:
-        raise CheckFailed(f"{flavour.name} refuses the shapes {profile}")
-    engine = builder.build_serialized_network(network, config)
-    if engine is None:
-        raise CheckFailed(
-            f"{flavour.name} builds no engine of {onnx_path}: {' '.join(logger.errors) or 'it says not why'}"
+    known = trt.ComputeCapability.__members__
+    major, minor = compute_capability
+    if f"SM{major}{minor}" not in known:
+        others = ", ".join(name for name in known if name.startswith("SM"))
+        raise NotHere(
+            f"{flavour.name} {flavour.version} builds for no GPU of compute capability {major}.{minor}, only for "
+            f"{others}: pip install 'fbnetv5[tensorrt]' instead"
         )
-    Path(engine_path).write_bytes(engine)
-    return {"name": flavour.name, "version": flavour.version, "layers": _types(network), "warnings": logger.warnings}
+    return known[f"SM{major}{minor}"]
 
 
 def _types(network: Network) -> dict[str, int]:
@@ -236,6 +399,9 @@ def _logger(trt: TensorRT) -> Any:
     class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
+            self.forget()
+
+        def forget(self) -> None:
             self.warnings: list[str] = []
             self.errors: list[str] = []
 
@@ -262,10 +428,29 @@ def _builder(flavour: Flavour, logger: Any) -> Builder:
         ) from None
 
 
+def _open_runtime(trt: TensorRT, logger: Any) -> Runtime:
+    if load_driver() is None:
+        raise NotHere("an engine runs only where there is an NVIDIA driver, and none was found on this machine")
+    try:
+        return trt.Runtime(logger)
+    except TypeError:  # what the bindings make of a null pointer
+        raise NotHere(f"TensorRT {trt.__version__} finds no GPU to run engines on: {' '.join(logger.errors)}") from None
+
+
 def _network(trt: TensorRT, builder: Builder, logger: Any) -> Network:
     """Empty, and strongly typed: the types are those of the ONNX file, which may use NVIDIA's own plugins."""
     trt.init_libnvinfer_plugins(logger, "")
     return builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+
+
+def _first_error(parser: OnnxParser) -> str:
+    """Where the parser stops first, and why."""
+    if parser.num_errors == 0:
+        return "it says not why"
+    first = _describe(parser.get_error(0))
+    return (
+        f"{first['operator']} {first['name']!r}: {first['description']}" if first["operator"] else first["description"]
+    )
 
 
 def _describe(error: ParserError) -> dict[str, Any]:

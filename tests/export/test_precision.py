@@ -1,0 +1,106 @@
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+
+from export.errors import UserError
+from export.precision import at_precision
+from export.runners import Array, OrtRunner
+from latency.table import NULL_KEY
+
+Blocks = Mapping[str, tuple[bytes, dict[str, Array]]]
+SORTED = {"boxes", "labels"}
+"""Outputs in the order of scores, which differ too little between untrained boxes to stay in order."""
+
+
+def sqnr_db(reference: Array, candidate: Array) -> float:
+    """Signal to quantisation noise: 20 dB is a tenth of the amplitude."""
+    a, b = reference.astype(np.float64), candidate.astype(np.float64)
+    noise = float(np.square(a - b).sum())
+    return 10 * float(np.log10(np.square(a).sum() / noise)) if noise else float("inf")
+
+
+def outputs(content: bytes, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    runner = OrtRunner(content)
+    return runner({spec.name: inputs[spec.name].astype(spec.dtype) for spec in runner.inputs})
+
+
+def weights(content: bytes) -> Iterator[onnx.TensorProto]:
+    """Everything that a convolution or matrix product reads as its second input, through a DequantizeLinear or not."""
+    graph = onnx.load_from_string(content).graph
+    values = {tensor.name: tensor for tensor in graph.initializer}
+    made_by = {node.output[0]: node for node in graph.node}
+    for node in graph.node:
+        if node.op_type in ("Conv", "Gemm", "MatMul"):
+            name = node.input[1]
+            yield values[made_by[name].input[0] if name in made_by else name]
+
+
+@pytest.mark.parametrize(("precision", "least_db"), [("fp16", 45), ("int8", 25)])
+def test_every_block_stays_near_float32(blocks: Blocks, precision: str, least_db: float) -> None:
+    assert len(blocks) == 24
+    for key, (content, inputs) in blocks.items():
+        reference, candidate = outputs(content, inputs), outputs(at_precision(content, precision, inputs), inputs)
+        for name in reference.keys() - SORTED:
+            assert sqnr_db(reference[name], candidate[name]) > least_db, (key, name)
+
+
+def test_half_precision_stays_within_its_gate(blocks: Blocks) -> None:
+    # Scores of untrained boxes are nearly all alike, and the graph that does nothing has one value: no range to speak of.
+    ranged = {key: block for key, block in blocks.items() if not key.startswith(("head_det", NULL_KEY))}
+    assert len(ranged) == 22
+    for key, (content, inputs) in ranged.items():
+        reference, candidate = outputs(content, inputs), outputs(at_precision(content, "fp16", inputs), inputs)
+        for name, wanted in reference.items():
+            assert np.abs(wanted - candidate[name]).max() < 5e-3 * np.ptp(wanted), key
+
+
+def test_half_precision_is_everywhere(blocks: Blocks) -> None:
+    for key, (content, inputs) in blocks.items():
+        graph = onnx.load_from_string(at_precision(content, "fp16", inputs)).graph
+        assert {tensor.data_type for tensor in graph.initializer} <= {TensorProto.FLOAT16}, key
+        borders = Counter(value.type.tensor_type.elem_type for value in [*graph.input, *graph.output])
+        assert not borders[TensorProto.FLOAT], key
+        assert borders[TensorProto.FLOAT16] >= 2, key
+
+
+def test_int8_weights_are_signed_symmetric_and_scaled_by_channel(blocks: Blocks) -> None:
+    content, inputs = blocks["ir_k5_c24-40_e5_s2_se@56x56"]
+    int8 = at_precision(content, "int8", inputs)
+    found = list(weights(int8))
+    assert len(found) == len(list(weights(content))) == 5
+    assert {tensor.data_type for tensor in found} == {TensorProto.INT8}
+    graph = onnx.load_from_string(int8).graph
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    quantisers = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert {values[node.input[2]].dtype for node in quantisers} == {np.dtype(np.int8)}
+    assert not any(values[node.input[2]].any() for node in quantisers)
+    scales = {node.input[0]: values[node.input[1]].size for node in quantisers}
+    assert [scales[tensor.name] for tensor in found] == [tensor.dims[0] for tensor in found]
+
+
+def test_every_blocks_weights_are_int8(blocks: Blocks) -> None:
+    for key, (content, inputs) in blocks.items():
+        assert {tensor.data_type for tensor in weights(at_precision(content, "int8", inputs))} <= {TensorProto.INT8}, (
+            key
+        )
+
+
+def test_float32_is_left_as_it_is_and_others_are_refused(blocks: Blocks) -> None:
+    content, inputs = blocks["stem_c16@224x224"]
+    assert at_precision(content, "fp32", inputs) == content
+    with pytest.raises(UserError, match="no precision 'fp8'; known are fp32, fp16, int8"):
+        at_precision(content, "fp8", inputs)
+
+
+def test_the_converters_say_nothing_and_leave_the_log_alone(blocks: Blocks, capfd: pytest.CaptureFixture[str]) -> None:
+    before = (list(logging.getLogger().handlers), logging.root.manager.disable)
+    content, inputs = blocks["fuse_up_c40-24@56x56"]
+    for precision in ("fp16", "int8"):
+        at_precision(content, precision, inputs)
+    assert capfd.readouterr() == ("", "")
+    assert (logging.getLogger().handlers, logging.root.manager.disable) == before
