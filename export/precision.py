@@ -1,11 +1,11 @@
 """An ONNX graph in float32 becomes one in half precision or in int8, as TensorRT takes it.
 
-TensorRT's networks are strongly typed: an engine is as precise as its ONNX file says, so the precision is put there, by
-ONNX Runtime's own tools. Half precision takes in the inputs and outputs as well, because what a block passes to the next
-one inside a network is half too. int8 is written as QuantizeLinear and DequantizeLinear pairs, signed and symmetric with
-biases left in float, since TensorRT refuses all else. Convolutions and matrix products are quantised, with a scale for
-each output channel; they hold nearly all of the work, and what is left in float, such as a detector's sigmoid, loses
-most by int8. Inputs and outputs stay float32 there.
+TensorRT's networks are strongly typed: an engine is as precise as its ONNX file says, so the precision is put there,
+by ONNX Runtime's own tools. Half precision takes in the inputs and outputs as well, because what a block passes to
+the next one inside a network is half too. int8 is written as QuantizeLinear and DequantizeLinear pairs, signed and
+symmetric with biases left in float, since TensorRT refuses all else. Convolutions and matrix products are quantised,
+with a scale for each output channel; they hold nearly all of the work, and what is left in float, such as a
+detector's sigmoid, loses most by int8. Inputs and outputs stay float32 there.
 
 What it costs in accuracy is not judged here. bfloat16 and fp8 are left out: nobody needed them yet.
 """

@@ -212,7 +212,7 @@ def ready(name: str) -> str:
         NotHere: it cannot.
     """
     flavour = load(name)
-    _builder(flavour, _logger(flavour.module))
+    _make_builder(flavour, _make_logger(flavour.module))
     return flavour.version
 
 
@@ -225,12 +225,12 @@ def parse(path: str) -> dict[str, Any]:
         NotHere: there is no TensorRT here that can.
     """
     flavour = find_flavour()
-    logger = _logger(flavour.module)
-    builder = _builder(flavour, logger)
-    network = _network(flavour.module, builder, logger)  # named, because the parser does not keep it alive
+    logger = _make_logger(flavour.module)
+    builder = _make_builder(flavour, logger)
+    network = _empty_network(flavour.module, builder, logger)  # named, because the parser does not keep it alive
     parser = flavour.module.OnnxParser(network, logger)
     accepted = parser.parse_from_file(path)
-    errors = [_describe(parser.get_error(index)) for index in range(parser.num_errors)]
+    errors = [_describe_error(parser.get_error(index)) for index in range(parser.num_errors)]
     if not accepted and not errors:
         errors = [{"code": "UNKNOWN", "node": None, "name": "", "operator": "", "description": "no reason was given"}]
     return {"name": flavour.name, "version": flavour.version, "errors": errors, "warnings": logger.warnings}
@@ -292,8 +292,8 @@ class EngineBuilder:
         """
         self.flavour = flavour
         self._target = None if compute_capability is None else _rtx_target(flavour, compute_capability)
-        self._logger = _logger(flavour.module)
-        self._builder = _builder(flavour, self._logger)
+        self._logger = _make_logger(flavour.module)
+        self._builder = _make_builder(flavour, self._logger)
         self._timing_cache: Any = None
         self._runtime: Runtime | None = None
 
@@ -316,7 +316,7 @@ class EngineBuilder:
         """
         name, trt, what = self.flavour.name, self.flavour.module, path or "the ONNX graph"
         self._logger.forget()
-        network = _network(trt, self._builder, self._logger)
+        network = _empty_network(trt, self._builder, self._logger)
         parser = trt.OnnxParser(network, self._logger)  # named, because the network's weights are the parser's
         if not parser.parse(content, path):
             advice = "" if path is None else f"; all of it: fbnetv5 check {path}"
@@ -326,8 +326,8 @@ class EngineBuilder:
             self._add_profile(config, profile)
         plan = self._builder.build_serialized_network(network, config)
         if plan is None:
-            raise CheckFailed(f"{name} builds no engine of {what}: {self._why()}")
-        return BuiltEngine(plan=bytes(plan), layers=_types(network), warnings=tuple(self._logger.warnings))
+            raise CheckFailed(f"{name} builds no engine of {what}: {self.complaint()}")
+        return BuiltEngine(plan=bytes(plan), layers=_layer_types(network), warnings=tuple(self._logger.warnings))
 
     def load(self, plan: bytes) -> CudaEngine:
         """The engine on the current GPU, where it lives no longer than this builder.
@@ -341,7 +341,7 @@ class EngineBuilder:
             self._runtime = _open_runtime(self.flavour.module, self._logger)
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            raise CheckFailed(f"{self.flavour.name} does not load the engine: {self._why()}")
+            raise CheckFailed(f"{self.flavour.name} does not load the engine: {self.complaint()}")
         return engine
 
     def _config(self) -> BuilderConfig:
@@ -367,7 +367,8 @@ class EngineBuilder:
         if config.add_optimization_profile(shapes) != 0:
             raise CheckFailed(f"{self.flavour.name} refuses the shapes {profile}")
 
-    def _why(self) -> str:
+    def complaint(self) -> str:
+        """What TensorRT logged as errors since the last build or load began."""
         return " ".join(self._logger.errors) or "it says not why"
 
 
@@ -387,13 +388,13 @@ def _rtx_target(flavour: Flavour, compute_capability: tuple[int, int]) -> Any:
     return known[f"SM{major}{minor}"]
 
 
-def _types(network: Network) -> dict[str, int]:
+def _layer_types(network: Network) -> dict[str, int]:
     """How many layers give each type; of a strongly typed network, these are the types it will be run in."""
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     return dict(Counter(layer.get_output(0).dtype.name for layer in layers if layer.num_outputs))
 
 
-def _logger(trt: TensorRT) -> Any:
+def _make_logger(trt: TensorRT) -> Any:
     """A logger that keeps each message once, in ``warnings`` and ``errors``, and prints nothing."""
 
     class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
@@ -419,7 +420,7 @@ def _logger(trt: TensorRT) -> Any:
     return Logger()
 
 
-def _builder(flavour: Flavour, logger: Any) -> Builder:
+def _make_builder(flavour: Flavour, logger: Any) -> Builder:
     try:
         return flavour.module.Builder(logger)
     except TypeError:  # what the bindings make of a null pointer
@@ -437,7 +438,7 @@ def _open_runtime(trt: TensorRT, logger: Any) -> Runtime:
         raise NotHere(f"TensorRT {trt.__version__} finds no GPU to run engines on: {' '.join(logger.errors)}") from None
 
 
-def _network(trt: TensorRT, builder: Builder, logger: Any) -> Network:
+def _empty_network(trt: TensorRT, builder: Builder, logger: Any) -> Network:
     """Empty, and strongly typed: the types are those of the ONNX file, which may use NVIDIA's own plugins."""
     trt.init_libnvinfer_plugins(logger, "")
     return builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -447,13 +448,13 @@ def _first_error(parser: OnnxParser) -> str:
     """Where the parser stops first, and why."""
     if parser.num_errors == 0:
         return "it says not why"
-    first = _describe(parser.get_error(0))
+    first = _describe_error(parser.get_error(0))
     return (
         f"{first['operator']} {first['name']!r}: {first['description']}" if first["operator"] else first["description"]
     )
 
 
-def _describe(error: ParserError) -> dict[str, Any]:
+def _describe_error(error: ParserError) -> dict[str, Any]:
     # Without a driver every other error is followed by a remark that CUDA found none, which is not the cause.
     lines = [line for line in error.desc().splitlines() if "cudaError 35" not in line]
     return {

@@ -8,12 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
+from export.errors import NotHere
 from export.graph import to_onnx_bytes
 from export.runners import Array
 from fbnetv5.data.sample import Sample
 from fbnetv5.data.scenes import CLASSES, Scenes
 from fbnetv5.profiling import Scope, graphs_of
 from fbnetv5.space import Space
+from latency.cuda import found_gpus
 from latency.profile import NULL, Graph
 
 SCENES = 24
@@ -29,6 +31,17 @@ def annotations_of(sample: Sample, image_id: int, first_id: int) -> list[dict[st
             zip(sample.boxes.tolist(), sample.box_labels.tolist(), strict=True)
         )
     ]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """The mark ``gpu`` skips a test where there is none."""
+    if item.get_closest_marker("gpu") is not None:
+        try:
+            here = bool(found_gpus())
+        except NotHere:
+            here = False
+        if not here:
+            pytest.skip("needs an NVIDIA GPU with a driver")
 
 
 @pytest.fixture

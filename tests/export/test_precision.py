@@ -50,7 +50,7 @@ def test_every_block_stays_near_float32(blocks: Blocks, precision: str, least_db
 
 
 def test_half_precision_stays_within_its_gate(blocks: Blocks) -> None:
-    # Scores of untrained boxes are nearly all alike, and the graph that does nothing has one value: no range to speak of.
+    # No range to speak of: untrained scores, nearly all alike, and the one value of the graph that does nothing.
     ranged = {key: block for key, block in blocks.items() if not key.startswith(("head_det", NULL_KEY))}
     assert len(ranged) == 22
     for key, (content, inputs) in ranged.items():

@@ -1,15 +1,29 @@
-"""The contract with NVIDIA: every name that ``export/tensorrt.py`` uses is in the module installed."""
+"""The contract with NVIDIA: every name that ``export/tensorrt.py`` uses is in the module installed, and it builds.
+
+Names are looked at here, the runtime's too, which cannot be made without a driver; whatever runs does so in a process
+of its own.
+"""
 
 import ast
 import inspect
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from export import engine, tensorrt
 from export.errors import NotHere
-from export.tensorrt import find_flavour
+from export.isolated import call
+from export.precision import at_precision
+from export.runners import Array
+from export.tensorrt import EngineBuilder, find_flavour, load_driver
+from latency.table import NULL_KEY
+
+Blocks = Mapping[str, tuple[bytes, dict[str, Array]]]
 
 try:
     FLAVOUR = find_flavour()
@@ -87,3 +101,86 @@ def test_every_name_in_the_source_is_there() -> None:
 def test_every_type_is_known_to_be_lower_than_float32_or_not() -> None:
     others = {"FLOAT", "INT32", "INT64", "BOOL", "UINT8"}
     assert set(TRT.DataType.__members__) <= engine.LOWER | others
+
+
+BUILD = """
+import json
+from pathlib import Path
+from export.errors import UserError
+from export.tensorrt import EngineBuilder, find_flavour
+
+builder, answers = EngineBuilder(find_flavour()), {{}}
+for path in sorted(Path({folder!r}).glob("*.onnx")):
+    try:
+        built = builder.build(path.read_bytes())
+        answers[path.stem] = {{"bytes": len(built.plan), "layers": built.layers}}
+        builder.load(built.plan)
+    except UserError as error:
+        answers[path.stem] = {{**answers.get(path.stem, {{}}), "error": type(error).__name__, "message": str(error)}}
+Path({answer!r}).write_text(json.dumps(answers))
+"""
+
+
+def built_in_turns(graphs: Mapping[str, bytes], folder: Path) -> dict[str, Any]:
+    """What one builder, in a process of its own, makes of every graph."""
+    for name, content in graphs.items():
+        (folder / f"{name}.onnx").write_bytes(content)
+    answer = folder / "answer.json"
+    call(exec, BUILD.format(folder=str(folder), answer=str(answer)), timeout_s=300)
+    answers: dict[str, Any] = json.loads(answer.read_text())
+    assert set(answers) == set(graphs)
+    return answers
+
+
+TYPES = {"fp32": {"FLOAT"}, "fp16": {"FLOAT", "HALF"}, "int8": {"FLOAT", "INT8"}}
+
+
+@pytest.mark.parametrize("precision", TYPES)
+def test_every_block_is_built_at_every_precision(blocks: Blocks, precision: str, tmp_path: Path) -> None:
+    graphs = {key: at_precision(content, precision, inputs) for key, (content, inputs) in blocks.items()}
+    for key, answer in built_in_turns(graphs, tmp_path).items():
+        assert answer["bytes"] > 1000, (key, answer)
+        computed = answer["layers"].keys() - {"INT64", "INT32", "BOOL"}
+        assert computed <= TYPES[precision], (key, answer)
+        if key != NULL_KEY:
+            assert {"fp32": "FLOAT", "fp16": "HALF", "int8": "INT8"}[precision] in computed, (key, answer)
+
+
+def a_node(operator: str, domain: str) -> bytes:
+    """A graph of one node from "x" to "y"."""
+    node = helper.make_node(operator, ["x"], ["y"], name="only", domain=domain)
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in "xy"]
+    opsets = [helper.make_opsetid("", 20), *([helper.make_opsetid(domain, 1)] if domain else [])]
+    graph = helper.make_graph([node], "g", values[:1], values[1:])
+    return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString())
+
+
+def test_a_refused_graph_is_told_by_its_node_and_does_not_hurt_the_next(tmp_path: Path) -> None:
+    graphs = {"1": a_node("Relu", ""), "2": a_node("Unheard", "of"), "3": a_node("Relu", "")}
+    answers = built_in_turns(graphs, tmp_path)
+    assert answers["2"]["error"] == "CheckFailed"
+    assert "parser refuses the ONNX graph: Unheard 'only': " in answers["2"]["message"]
+    assert answers["1"]["bytes"] == answers["3"]["bytes"] > 1000
+
+
+@pytest.mark.skipif(load_driver() is not None, reason="there is a driver here")
+def test_without_a_driver_no_engine_is_loaded(tmp_path: Path) -> None:
+    answer = built_in_turns({"relu": a_node("Relu", "")}, tmp_path)["relu"]
+    assert answer["error"] == "NotHere"
+    assert "only where there is an NVIDIA driver" in answer["message"]
+
+
+def test_weights_beside_the_file_are_found(tmp_path: Path, blocks: Blocks) -> None:
+    content, inputs = blocks["stem_c16@224x224"]
+    path = tmp_path / "m.onnx"
+    onnx.save(onnx.load_from_string(content), path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    profile = {name: (array.shape,) * 3 for name, array in inputs.items()}
+    built = call(tensorrt.build, str(path), str(tmp_path / "m.engine"), profile, timeout_s=300)
+    assert built["layers"].keys() == {"FLOAT"}
+
+
+@pytest.mark.skipif(FLAVOUR.name != "tensorrt_rtx", reason="TensorRT builds for whatever GPU is here")
+def test_a_gpu_that_tensorrt_rtx_does_not_build_for_is_told_from_those_it_does() -> None:
+    with pytest.raises(NotHere, match=r"for no GPU of compute capability 9\.0, only for SM75, .*fbnetv5\[tensorrt\]"):
+        EngineBuilder(FLAVOUR, compute_capability=(9, 0))
+    assert tensorrt._rtx_target(FLAVOUR, (8, 6)) == TRT.ComputeCapability.SM86

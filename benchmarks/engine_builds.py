@@ -1,0 +1,132 @@
+"""How fast does TensorRT build the blocks of a search space, and in how much memory?
+
+Expected: one builder makes at least two engines a second of the blocks and heads of variant a at 224x224, in float32
+and in half precision alike, and its process never holds more than 4 GB, so that checking all of them before they are
+taken to a device is a matter of seconds. Beside it: whole networks of 400M multiply-adds took 1.9 to 2.9 s each and at
+most 1.0 GB (docs/export.md). One process builds them all, as the measuring process on a device does; each kind is
+warmed up by one build that does not count.
+
+    python benchmarks/engine_builds.py
+
+Needs tensorrt-rtx and Linux, and no GPU. It says nothing of TensorRT itself, which also times kernels on the GPU while
+it builds. Ends in one JSON line.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+LIMIT_GB = 4.0
+LEAST_PER_SECOND = 2.0
+PRECISIONS = ("fp32", "fp16")
+
+
+def write_graphs(folder: Path) -> None:
+    """Every distinct block and head at every precision, as ``PRECISION/NUMBER.onnx``."""
+    import torch
+
+    from export.graph import to_onnx_bytes
+    from export.precision import at_precision
+    from fbnetv5.data.scenes import CLASSES
+    from fbnetv5.profiling import Scope, graphs_of
+    from fbnetv5.space import Space
+
+    torch.manual_seed(0)
+    scope = Scope(space=Space(variant="a"), tasks=("cls", "det", "seg"), classes=CLASSES, resolution=(224, 224))
+    for number, graph in enumerate(graphs_of(scope)):
+        examples = {f"input{n}": torch.randn(1, *shape) for n, shape in enumerate(graph.input_shapes)}
+        content = to_onnx_bytes(
+            graph.build(),
+            tuple(examples.values()),
+            input_names=list(examples),
+            output_names=graph.output_names,
+            dynamic_batch=False,
+        )
+        inputs = {name: tensor.numpy() for name, tensor in examples.items()}
+        for precision in PRECISIONS:
+            (folder / precision).mkdir(exist_ok=True)
+            (folder / precision / f"{number:03d}.onnx").write_bytes(at_precision(content, precision, inputs))
+
+
+def build_all(folder: Path) -> dict[str, Any]:
+    """Seconds of every build by precision, and what this process took at most; nothing but TensorRT is loaded here."""
+    from export.tensorrt import EngineBuilder, find_flavour
+
+    flavour = find_flavour()
+    builder = EngineBuilder(flavour)
+    seconds: dict[str, list[float]] = {}
+    plans_mb = dict.fromkeys(PRECISIONS, 0.0)
+    for precision in PRECISIONS:
+        paths = sorted((folder / precision).glob("*.onnx"))
+        builder.build(paths[0].read_bytes())
+        for path in paths:
+            start = time.perf_counter()
+            built = builder.build(path.read_bytes())
+            seconds.setdefault(precision, []).append(time.perf_counter() - start)
+            plans_mb[precision] += len(built.plan) / 1e6
+    version = f"{flavour.name} {flavour.version}"
+    return {"seconds": seconds, "plans_mb": plans_mb, "peak_gb": peak_memory_gb(), "runtime": version}
+
+
+def peak_memory_gb() -> float:
+    """This process's, of Linux; getrusage would count what the process that started it had, torch among it."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9
+
+
+def built_in_a_process(folder: Path) -> dict[str, Any]:
+    """``build_all`` in a process that torch was never loaded into; TensorRT may write to its stdout."""
+    answer = folder / "answer.json"
+    command = [sys.executable, __file__, "--build", str(folder), "--answer", str(answer)]
+    subprocess.run(command, check=True, stdout=sys.stderr)
+    document: dict[str, Any] = json.loads(answer.read_text())
+    return document
+
+
+def main() -> None:
+    """Export, build, print a table and one JSON line."""
+    parser = argparse.ArgumentParser(description="Builds per second and peak memory of a space's engines.")
+    parser.add_argument("--build", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--answer", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.build is not None:
+        arguments.answer.write_text(json.dumps(build_all(arguments.build)))
+        return
+    with tempfile.TemporaryDirectory(prefix="fbnetv5-") as name:
+        write_graphs(Path(name))
+        found = built_in_a_process(Path(name))
+    columns = ("precision", "engines", "a second", "ms p50", "ms max", "plans MB")
+    print(" ".join(f"{column:>9}" for column in columns))
+    for precision, seconds in found["seconds"].items():
+        row = (len(seconds) / sum(seconds), 1e3 * statistics.median(seconds), 1e3 * max(seconds))
+        figures = " ".join(f"{value:9.1f}" for value in (*row, found["plans_mb"][precision]))
+        print(f"{precision:>9} {len(seconds):9d} {figures}")
+    slowest = min(len(seconds) / sum(seconds) for seconds in found["seconds"].values())
+    print(f"peak memory of the building process: {found['peak_gb']:.2f} GB, limit {LIMIT_GB:g} GB")
+    print(
+        json.dumps(
+            {
+                "benchmark": "engine_builds",
+                "builds_per_second": {
+                    precision: round(len(seconds) / sum(seconds), 2) for precision, seconds in found["seconds"].items()
+                },
+                "ms_p50": {key: round(1e3 * statistics.median(value), 1) for key, value in found["seconds"].items()},
+                "engines": {precision: len(seconds) for precision, seconds in found["seconds"].items()},
+                "peak_gb": round(found["peak_gb"], 3),
+                "as_expected": found["peak_gb"] < LIMIT_GB and slowest >= LEAST_PER_SECOND,
+                "runtime": found["runtime"],
+                "machine": platform.machine(),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

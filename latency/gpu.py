@@ -1,0 +1,345 @@
+"""Times ONNX graphs on an NVIDIA GPU as TensorRT engines, the way NVIDIA's trtexec does.
+
+Each graph becomes an engine of its own in this process, by one builder for all, with its inputs copied to the GPU
+once. What is timed is the engine's work alone: first it is enqueued plainly, which is where TensorRT sets itself up;
+then one run is captured into a CUDA graph, which takes a single call to launch. A sample is the GPU's own time
+between two events around as many launches as are asked for, and the processor waits for the second one awake, since a
+sleep would let both clocks fall. Where a graph cannot be captured its runs are enqueued plainly, and the conditions
+tell, because then the processor may be what is measured.
+
+Not timed: transfers, building and loading. Shapes are fixed, and the precision is what the ONNX graph says
+(``export/precision.py``).
+"""
+
+import hashlib
+import platform
+import time
+import weakref
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from export.errors import CheckFailed, NotHere, UserError
+from export.tensorrt import EngineBuilder, ExecutionContext, find_flavour
+from latency.clocks import ClockWatch, watch_clocks
+from latency.cuda import CudaDriver, CudaHandle, DeviceMemory, FoundGpu, open_driver, open_memory
+
+if TYPE_CHECKING:
+    from export.runners import Array
+
+NUMPY_TYPES = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "INT64": "int64",
+    "INT32": "int32",
+    "INT8": "int8",
+    "UINT8": "uint8",
+    "BOOL": "bool",
+}
+"""By TensorRT's DataType."""
+_ENGINE_TYPES = {"fp32": {"FLOAT"}, "fp16": {"FLOAT", "HALF"}, "int8": {"FLOAT", "INT8"}}
+"""Of the types in which numbers are computed with, those that an engine of a precision may have."""
+_COMPUTED = {"FLOAT", "HALF", "BF16", "INT8", "FP8", "FP4", "INT4", "E8M0"}
+_STARVED = 0.8
+"""trtexec's limit: where the processor needs more than this part of the GPU's time, it may be what is measured."""
+
+
+@dataclass(slots=True, kw_only=True)
+class EngineRecord:
+    """What there is to tell of one engine afterwards."""
+
+    graph: str
+    """The beginning of the sha256 of the ONNX graph."""
+    not_captured: str | None = None
+    """Why it runs without a CUDA graph."""
+    samples: int = 0
+    starved: int = 0
+    """Samples in which the GPU may have waited for the processor."""
+
+
+class GpuBackend:
+    """One GPU at one precision, as something that times ONNX graphs. Close it, or use it in a ``with``."""
+
+    threads = 1
+
+    def __init__(
+        self,
+        *,
+        device: str,
+        precision: str,
+        gpu: FoundGpu,
+        driver: CudaDriver,
+        memory: DeviceMemory,
+        builder: EngineBuilder,
+        clocks: ClockWatch,
+    ) -> None:
+        """Of its parts, all on one GPU; ``open_gpu_backend`` makes them.
+
+        Args:
+            device: its name here, such as "a100".
+            precision: of all graphs.
+            gpu: what the driver says of it.
+            driver: for events and captures.
+            memory: for inputs and outputs, and the stream.
+            builder: for all engines.
+            clocks: sampled while the GPU works.
+        """
+        if precision not in _ENGINE_TYPES:
+            raise UserError(f"there is no precision {precision!r}; known are {', '.join(_ENGINE_TYPES)}")
+        self.device = device
+        self.precision = precision
+        self._gpu, self._driver, self._memory, self._builder, self._clocks = gpu, driver, memory, builder, clocks
+        self._records: list[EngineRecord] = []
+        self._layers: Counter[str] = Counter()
+
+    def __enter__(self) -> "GpuBackend":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the GPU's clock go; the conditions can still be read."""
+        self._clocks.unlock()
+
+    def fingerprint(self) -> dict[str, str | int]:
+        """What must be equal for two measurements to compare."""
+        flavour = self._builder.flavour
+        return {
+            "processor": self._gpu.name,
+            "compute_capability": ".".join(map(str, self._gpu.compute_capability)),
+            # Not the driver's own version: only NVML tells that, which is not everywhere. The conditions have it.
+            "driver_cuda_version": self._driver.cuda_version(),
+            "runtime": flavour.name,
+            "runtime_version": flavour.version,
+            "os": platform.system(),
+            "arch": platform.machine(),
+        }
+
+    def open(self, content: bytes, inputs: "Mapping[str, Array]") -> "TimedEngine":
+        """An engine of an ONNX graph, ready to be timed.
+
+        Args:
+            content: the graph, of fixed shapes and of the backend's precision.
+            inputs: by name; they are cast to the types that the graph takes.
+
+        Raises:
+            UserError: the inputs are not the graph's.
+            CheckFailed: the parser or the builder refuses the graph, the engine computes in other types than its
+                precision's, or the GPU refuses it.
+        """
+        built = self._builder.build(content)
+        check_engine_types(built.layers, self.precision)
+        record = EngineRecord(graph=hashlib.sha256(content).hexdigest()[:12])
+        timed = TimedEngine(
+            built.plan,
+            inputs,
+            builder=self._builder,
+            driver=self._driver,
+            memory=self._memory,
+            clocks=self._clocks,
+            record=record,
+        )
+        self._layers.update(built.layers)
+        self._records.append(record)
+        return timed
+
+    def conditions(self) -> dict[str, Any]:
+        """What the GPU went through so far, as JSON."""
+        return {
+            "clocks": self._clocks.summary(),
+            "memory_provider": self._memory.provider,
+            "engines": len(self._records),
+            "layer_types": dict(self._layers),
+            "without_cuda_graph": {one.graph: one.not_captured for one in self._records if one.not_captured},
+            # More often than not, as the median over samples would have it.
+            "starved_by_processor": [one.graph for one in self._records if 2 * one.starved > one.samples],
+        }
+
+
+class TimedEngine:
+    """An engine with its inputs and outputs on the GPU; calling it runs it so many times in a row."""
+
+    def __init__(
+        self,
+        plan: bytes,
+        inputs: "Mapping[str, Array]",
+        *,
+        builder: EngineBuilder,
+        driver: CudaDriver,
+        memory: DeviceMemory,
+        clocks: ClockWatch,
+        record: EngineRecord,
+    ) -> None:
+        """Load the engine, copy the inputs, run once, and capture a run if that can be.
+
+        Raises:
+            UserError: the inputs are not the engine's.
+            CheckFailed: the GPU refuses the engine.
+        """
+        engine = builder.load(plan)
+        context = engine.create_execution_context()
+        if context is None:
+            raise CheckFailed(f"the engine does not fit on the GPU: {builder.complaint()}")
+        # In this order they go again: TensorRT wants a context gone before its engine, and that before its runtime.
+        self._context, self._engine, self._builder = context, engine, builder
+        self._driver, self._memory, self._clocks, self._record = driver, memory, clocks, record
+        self._releases: list[Callable[[], None]] = []
+        # The interpreter's end frees all of it anyway, by then in no order.
+        weakref.finalize(self, _release_all, self._releases).atexit = False
+        self._buffers: dict[str, _Buffer] = {}
+        self._bind(inputs)
+        self._start, self._end = self._new_event(), self._new_event()
+        self._launch = self._prepared(_enqueuer(context, memory.stream, builder))
+
+    def __call__(self, runs: int) -> float:
+        """Milliseconds a run, over ``runs`` of them in a row, by the GPU's clock."""
+        driver, stream, launch, end = self._driver, self._memory.stream, self._launch, self._end
+        began = time.perf_counter_ns()
+        driver.record(self._start, stream)
+        for _ in range(runs):
+            launch()
+        driver.record(end, stream)
+        enqueued_ms = (time.perf_counter_ns() - began) / 1e6
+        self._clocks.sample()  # here the processor is idle and the GPU is not
+        while not driver.reached(end):
+            pass
+        elapsed_ms = driver.elapsed_ms(self._start, end)
+        self._record.samples += 1
+        self._record.starved += enqueued_ms > _STARVED * elapsed_ms
+        return elapsed_ms / runs
+
+    def outputs(self) -> "dict[str, Array]":
+        """What the last run gave, by name."""
+        import numpy as np
+
+        self._driver.synchronise()
+        arrays = {}
+        for name, buffer in self._buffers.items():
+            if not buffer.is_input:
+                arrays[name] = np.empty(buffer.shape, buffer.dtype)
+                self._driver.copy_from_gpu(arrays[name], buffer.address)
+        return arrays
+
+    def _bind(self, inputs: "Mapping[str, Array]") -> None:
+        """Give every input and output of the engine its memory, and fill the inputs."""
+        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        wanted = [name for name in names if self._engine.get_tensor_mode(name).name == "INPUT"]
+        if sorted(wanted) != sorted(inputs):
+            raise UserError(f"the graph has inputs {wanted}, and arrays were given for {list(inputs)}")
+        for name in names:
+            buffer = self._new_buffer(name, is_input=name in inputs)
+            if buffer.is_input:
+                self._fill(name, buffer, inputs[name])
+            if not self._context.set_tensor_address(name, buffer.address):
+                raise CheckFailed(f"TensorRT refuses the memory of {name!r}")
+            self._buffers[name] = buffer
+        # A copy from ordinary memory may still be under way, in another stream than the engine's.
+        self._driver.synchronise()
+
+    def _new_buffer(self, name: str, *, is_input: bool) -> "_Buffer":
+        shape, kind = tuple(self._engine.get_tensor_shape(name)), self._engine.get_tensor_dtype(name).name
+        if min(shape, default=1) < 0 or kind not in NUMPY_TYPES:
+            raise CheckFailed(f"{name!r} is {kind} {list(shape)}: a fixed shape of {', '.join(NUMPY_TYPES)} is needed")
+        size = _buffer_size(shape, NUMPY_TYPES[kind])
+        address = self._memory.allocate(size)
+        memory = self._memory
+        self._releases.append(lambda: memory.free(address))
+        return _Buffer(address=address, shape=shape, dtype=NUMPY_TYPES[kind], is_input=is_input)
+
+    def _fill(self, name: str, buffer: "_Buffer", array: "Array") -> None:
+        import numpy as np
+
+        if array.shape != buffer.shape:
+            raise UserError(f"input {name!r} takes {list(buffer.shape)}, and the array is {list(array.shape)}")
+        self._driver.copy_to_gpu(buffer.address, np.ascontiguousarray(array, dtype=buffer.dtype))
+
+    def _new_event(self) -> CudaHandle:
+        driver = self._driver
+        event = driver.new_event()
+        self._releases.append(lambda: driver.forget_event(event))
+        return event
+
+    def _prepared(self, enqueue: Callable[[], None]) -> Callable[[], None]:
+        """Run once; then what a run takes: a captured graph's launch, or ``enqueue`` where it cannot be captured."""
+        driver, stream = self._driver, self._memory.stream
+        enqueue()
+        driver.synchronise()
+        try:
+            graph = driver.capture(stream, enqueue)
+        except CheckFailed as error:
+            self._record.not_captured = str(error)
+            return enqueue
+        self._releases.append(lambda: driver.forget_graph(graph))
+        return driver.launcher(graph, stream)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Buffer:
+    """An input or output of an engine, on the GPU."""
+
+    address: int
+    shape: tuple[int, ...]
+    dtype: str
+    """numpy's name."""
+    is_input: bool
+
+
+def open_gpu_backend(device: str, precision: str, *, index: int = 0) -> GpuBackend:
+    """The GPU of that index, by the driver's count, through the TensorRT installed.
+
+    Raises:
+        UserError: there is no such precision.
+        NotHere: the driver, the GPU, TensorRT, or what gives memory is missing.
+    """
+    driver = open_driver()
+    gpus = driver.gpus()
+    if not 0 <= index < len(gpus):
+        raise NotHere(f"this machine has {len(gpus)} GPUs, and none of number {index}")
+    memory = open_memory(index)
+    return GpuBackend(
+        device=device,
+        precision=precision,
+        gpu=gpus[index],
+        driver=driver,
+        memory=memory,
+        builder=EngineBuilder(find_flavour(), compute_capability=gpus[index].compute_capability),
+        clocks=watch_clocks(driver.bus_id(index)),
+    )
+
+
+def check_engine_types(layers: Mapping[str, int], precision: str) -> None:
+    """Raise CheckFailed where an engine's layers are not of its precision.
+
+    Some layers stay in float32 at any precision, and a graph without convolutions has nothing to make int8 of; but half
+    precision takes in the inputs, so it must be somewhere.
+    """
+    computed = layers.keys() & _COMPUTED
+    if computed - _ENGINE_TYPES[precision] or (precision == "fp16" and "HALF" not in computed):
+        raise CheckFailed(
+            f"the engine was to be {precision}, and has layers that give {dict(layers)}: convert the graph first"
+        )
+
+
+def _enqueuer(context: ExecutionContext, stream: int, builder: EngineBuilder) -> Callable[[], None]:
+    """A call that puts one run into the stream."""
+    enqueue = context.execute_async_v3
+
+    def run() -> None:
+        if not enqueue(stream):
+            raise CheckFailed(f"TensorRT does not enqueue the engine: {builder.complaint()}")
+
+    return run
+
+
+def _buffer_size(shape: Sequence[int], dtype: str) -> int:
+    """In bytes; 1 at least, since nothing cannot be allocated."""
+    import numpy as np
+
+    return max(1, int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize)
+
+
+def _release_all(releases: list[Callable[[], None]]) -> None:
+    while releases:
+        releases.pop()()

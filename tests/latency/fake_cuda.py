@@ -1,0 +1,225 @@
+"""A CUDA driver and a TensorRT without a GPU, whose time is counted: what is called, in which order, and what fails."""
+
+import ctypes
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from export.errors import CheckFailed
+from export.runners import Array
+from export.tensorrt import BuiltEngine
+from latency.cuda import DeviceMemory
+
+STREAM = 0x7F00_0000_0008
+"""Longer than 32 bits, as real handles are."""
+NOT_READY = 600
+WORDS = {
+    2: (b"CUDA_ERROR_OUT_OF_MEMORY", b"out of memory"),
+    901: (b"CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", b"operation failed due to a previous error during capture"),
+}
+
+
+@dataclass
+class FakeCuda:
+    """The library, as ctypes would load it: every function gives a status."""
+
+    names: tuple[str, ...] = ("NVIDIA A100-SXM4-40GB", "Tesla T4")
+    refuses: dict[str, int] = field(default_factory=dict)
+    """Statuses other than 0, by function."""
+    capturable: bool = True
+    calls: list[str] = field(default_factory=list)
+    memory: dict[int, bytes] = field(default_factory=dict)
+    now_ms: float = 0.0
+    """The GPU's time; it passes when something runs."""
+    capturing: bool = False
+
+    def __post_init__(self) -> None:
+        self._handles = count(0x7F00_0000_1000)
+        self._events: dict[int, float] = {}
+        self._asked: set[int] = set()
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        if not name.startswith("cu"):
+            raise AttributeError(name)
+
+        def function(*arguments: Any) -> int:
+            self.calls.append(name)
+            if name in self.refuses:
+                return self.refuses[name]
+            do = getattr(type(self), f"_{name}", None)
+            return 0 if do is None else do(self, *arguments) or 0
+
+        return function
+
+    def _cuDeviceGetCount(self, number: Any) -> None:
+        number._obj.value = len(self.names)
+
+    def _cuDeviceGet(self, device: Any, index: int) -> None:
+        device._obj.value = index
+
+    def _cuDeviceGetName(self, text: Any, _: int, device: Any) -> None:
+        text.value = self.names[device.value].encode()
+
+    def _cuDeviceTotalMem_v2(self, size: Any, _: Any) -> None:
+        size._obj.value = 40 * 2**30
+
+    def _cuDeviceGetAttribute(self, value: Any, attribute: int, device: Any) -> None:
+        value._obj.value = {75: (8, 7), 76: (0, 5)}[attribute][device.value]
+
+    def _cuDeviceGetPCIBusId(self, text: Any, _: int, device: Any) -> None:
+        text.value = b"0000:3B:00.%d" % device.value
+
+    def _cuDriverGetVersion(self, number: Any) -> None:
+        number._obj.value = 13020
+
+    def _cuMemcpyHtoD_v2(self, address: Any, source: Any, size: Any) -> None:
+        self.memory[address.value] = ctypes.string_at(source.value, size.value)
+
+    def _cuMemcpyDtoH_v2(self, target: Any, address: Any, size: Any) -> None:
+        ctypes.memmove(target.value, self.memory[address.value], size.value)
+
+    def _cuEventCreate(self, event: Any, _: Any) -> None:
+        event._obj.value = next(self._handles)
+
+    def _cuEventRecord(self, event: Any, stream: Any) -> None:
+        assert stream.value == STREAM
+        self._events[event.value] = self.now_ms
+        self._asked.discard(event.value)
+
+    def _cuEventQuery(self, event: Any) -> int:
+        """Not ready at first, so that whoever asks once does not wait."""
+        if event.value in self._asked:
+            return 0
+        self._asked.add(event.value)
+        return NOT_READY
+
+    def _cuEventElapsedTime(self, elapsed: Any, start: Any, end: Any) -> None:
+        elapsed._obj.value = self._events[end.value] - self._events[start.value]
+
+    def _cuStreamBeginCapture_v2(self, stream: Any, _: Any) -> None:
+        assert stream.value == STREAM
+        self.capturing = True
+
+    def _cuStreamEndCapture(self, _: Any, graph: Any) -> int:
+        self.capturing = False
+        if not self.capturable:
+            return 901
+        graph._obj.value = next(self._handles)
+        return 0
+
+    def _cuGraphInstantiateWithFlags(self, executable: Any, _: Any, __: Any) -> None:
+        executable._obj.value = next(self._handles)
+
+    def _cuGraphLaunch(self, _: Any, stream: Any) -> None:
+        assert stream.value == STREAM
+        self.now_ms += 2.0
+
+    def _cuGetErrorName(self, status: int, text: Any) -> None:
+        text._obj.value = WORDS[status][0]
+
+    def _cuGetErrorString(self, status: int, text: Any) -> None:
+        text._obj.value = WORDS[status][1]
+
+
+def fake_memory(freed: list[int] | None = None) -> DeviceMemory:
+    """Addresses without memory behind them; those given back are put into ``freed``."""
+    addresses = count(0x7F00_0010_0000, 0x1000)
+    given: list[int] = [] if freed is None else freed
+
+    def new(size: int) -> tuple[int, Callable[[], object]]:
+        if size > 2**30:
+            raise MemoryError(f"{size} bytes are too many")
+        address = next(addresses)
+        return address, lambda: given.append(address)
+
+    return DeviceMemory(provider="fake", stream=STREAM, new=new, refusal=MemoryError, keeps=None)
+
+
+@dataclass
+class FakeTensorRT:
+    """A builder whose every engine takes "x" and gives "y", its double; both are [2, 3]."""
+
+    cuda: FakeCuda
+    kind: str = "FLOAT"
+    shape: tuple[int, ...] = (2, 3)
+    flavour: Any = field(default_factory=lambda: SimpleNamespace(name="tensorrt", version="10.13"))
+    addresses: dict[str, int] = field(default_factory=dict)
+    num_io_tensors: int = 2
+
+    def build(self, content: bytes) -> BuiltEngine:
+        if content == b"refused":
+            raise CheckFailed("tensorrt's parser refuses the ONNX graph: Conv 'c': why")
+        return BuiltEngine(plan=content, layers={self.kind: 3}, warnings=())
+
+    def load(self, _: bytes) -> "FakeTensorRT":
+        return self
+
+    def complaint(self) -> str:
+        return "capture of a forbidden call"
+
+    def get_tensor_name(self, index: int) -> str:
+        return "xy"[index]
+
+    def get_tensor_mode(self, name: str) -> Any:
+        return SimpleNamespace(name="INPUT" if name == "x" else "OUTPUT")
+
+    def get_tensor_dtype(self, _: str) -> Any:
+        return SimpleNamespace(name=self.kind)
+
+    def get_tensor_shape(self, _: str) -> tuple[int, ...]:
+        return self.shape
+
+    def create_execution_context(self) -> "FakeTensorRT":
+        return self
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self.addresses[name] = address
+        return True
+
+    def execute_async_v3(self, stream: int) -> bool:
+        assert stream == STREAM
+        if self.cuda.capturing:
+            return self.cuda.capturable
+        dtype = {"FLOAT": np.float32, "HALF": np.float16}[self.kind]
+        doubled: Array = np.frombuffer(self.cuda.memory[self.addresses["x"]], dtype) * dtype(2)
+        self.cuda.memory[self.addresses["y"]] = doubled.tobytes()
+        self.cuda.now_ms += 5.0
+        return True
+
+
+class NvmlError(Exception):
+    """What the fake raises, and its ``NVMLError``."""
+
+
+@dataclass
+class FakeNvml:
+    """The module pynvml, with one GPU."""
+
+    answers: Mapping[str, Any] = field(default_factory=dict)
+    """By function: a value, a list of values to give in turn, or an exception to raise."""
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+    NVMLError: type[Exception] = NvmlError
+    NVML_CLOCK_GRAPHICS: int = 0
+    NVML_CLOCK_SM: int = 1
+    NVML_TEMPERATURE_GPU: int = 0
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if not name.startswith("nvml"):
+            raise AttributeError(name)
+
+        def function(*arguments: Any) -> Any:
+            self.calls.append((name, *arguments))
+            answer = self.answers.get(name)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer.pop(0) if isinstance(answer, list) else answer
+
+        return function
+
+    def called(self, name: str) -> list[list[Any]]:
+        """The arguments of every call of a function."""
+        return [arguments for called, *arguments in self.calls if called == name]

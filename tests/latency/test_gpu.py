@@ -1,0 +1,204 @@
+import gc
+import json
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from export.errors import CheckFailed, NotHere, UserError
+from export.precision import at_precision
+from export.runners import Array, OrtRunner
+from export.tensorrt import find_flavour, load_driver
+from latency.clocks import ClockWatch
+from latency.cuda import CudaDriver, FoundGpu
+from latency.gpu import NUMPY_TYPES, GpuBackend, check_engine_types, open_gpu_backend
+from tests.latency.fake_cuda import FakeCuda, FakeNvml, FakeTensorRT, fake_memory
+
+A100 = FoundGpu(name="NVIDIA A100-SXM4-40GB", compute_capability=(8, 0), memory_mb=40960)
+X = np.arange(6, dtype=np.float32).reshape(2, 3) / 7
+
+
+def backend(cuda: FakeCuda, freed: list[int] | None = None, *, precision: str = "fp32", **tensorrt: Any) -> GpuBackend:
+    """An A100 whose engines double their input, in 5 ms plainly and in 2 ms as a graph."""
+    builder: Any = FakeTensorRT(cuda, kind={"fp32": "FLOAT", "fp16": "HALF"}[precision], **tensorrt)
+    nvml = FakeNvml(answers={"nvmlDeviceGetHandleByPciBusId": "gpu", "nvmlDeviceGetMaxClockInfo": 1410})
+    return GpuBackend(
+        device="a100",
+        precision=precision,
+        gpu=A100,
+        driver=CudaDriver(cuda),
+        memory=fake_memory(freed),
+        builder=builder,
+        clocks=ClockWatch(nvml, "0000:3B:00.0"),
+    )
+
+
+def test_the_fingerprint_says_what_must_be_equal() -> None:
+    found = backend(FakeCuda())
+    assert (found.device, found.precision, found.threads) == ("a100", "fp32", 1)
+    assert found.fingerprint() == {
+        "processor": "NVIDIA A100-SXM4-40GB",
+        "compute_capability": "8.0",
+        "driver_cuda_version": "13.2",
+        "runtime": "tensorrt",
+        "runtime_version": "10.13",
+        "os": platform.system(),
+        "arch": platform.machine(),
+    }
+
+
+def test_a_graph_is_run_once_then_captured_then_launched_between_two_events() -> None:
+    cuda = FakeCuda()
+    timed = backend(cuda).open(b"graph", {"x": X})
+    assert cuda.now_ms == 5  # the first run was a plain one
+    assert timed(3) == 2.0
+    assert cuda.now_ms == 5 + 3 * 2
+    opened = ["cuMemcpyHtoD_v2", "cuCtxSynchronize", "cuEventCreate", "cuEventCreate", "cuCtxSynchronize"]
+    captured = ["cuStreamBeginCapture_v2", "cuStreamEndCapture", "cuGraphInstantiateWithFlags", "cuGraphDestroy"]
+    run = ["cuEventRecord", *["cuGraphLaunch"] * 3, "cuEventRecord", "cuEventQuery", "cuEventQuery"]
+    assert cuda.calls == [*opened, *captured, *run, "cuEventElapsedTime"]
+
+
+def test_a_graph_that_cannot_be_captured_runs_plainly_and_is_reported() -> None:
+    found = backend(FakeCuda(capturable=False))
+    timed = found.open(b"graph", {"x": X})
+    assert timed(2) == 5.0
+    (reason,) = found.conditions()["without_cuda_graph"].values()
+    assert reason == "TensorRT does not enqueue the engine: capture of a forbidden call"
+
+
+def test_a_graph_that_the_driver_does_not_instantiate_is_reported_too() -> None:
+    found = backend(FakeCuda(refuses={"cuGraphInstantiateWithFlags": 2}))
+    assert found.open(b"graph", {"x": X})(2) == 5.0
+    (reason,) = found.conditions()["without_cuda_graph"].values()
+    assert "refuses cuGraphInstantiateWithFlags: CUDA_ERROR_OUT_OF_MEMORY" in reason
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", np.float32), ("fp16", np.float16)])
+def test_inputs_are_cast_to_what_the_graph_takes_and_outputs_come_back(precision: str, dtype: type) -> None:
+    timed = backend(FakeCuda(), precision=precision).open(b"graph", {"x": X})
+    (y,) = timed.outputs().values()
+    assert y.dtype == dtype
+    assert (y == X.astype(dtype) * dtype(2)).all()
+
+
+def test_conditions_tell_of_every_engine_and_of_the_clock() -> None:
+    found = backend(FakeCuda())
+    for content in (b"one", b"two"):
+        found.open(content, {"x": X})(2)
+    conditions = found.conditions()
+    assert json.loads(json.dumps(conditions)) == conditions
+    assert conditions["clocks"]["locked_mhz"] == 1410
+    assert conditions["memory_provider"] == "fake"
+    assert conditions["engines"] == 2
+    assert conditions["layer_types"] == {"FLOAT": 6}
+    assert conditions["without_cuda_graph"] == {}
+    assert conditions["starved_by_processor"] == []  # the fake's milliseconds pass in microseconds
+
+
+def test_a_gpu_that_waits_for_the_processor_is_reported() -> None:
+    cuda = FakeCuda()
+    found = backend(cuda)
+    timed = found.open(b"graph", {"x": X})
+    cuda.refuses["cuGraphLaunch"] = 0  # a success that takes the GPU no time
+    timed(1)
+    assert len(found.conditions()["starved_by_processor"]) == 1
+
+
+REFUSED: dict[str, tuple[bytes, dict[str, Array], dict[str, Any], type[Exception], str]] = {
+    "a graph": (b"refused", {"x": X}, {}, CheckFailed, "tensorrt's parser refuses the ONNX graph: Conv 'c': why"),
+    "a name": (b"graph", {"z": X}, {}, UserError, r"has inputs \['x'\], and arrays were given for \['z'\]"),
+    "a shape": (b"graph", {"x": X[:1]}, {}, UserError, r"'x' takes \[2, 3\], and the array is \[1, 3\]"),
+    "an axis": (b"graph", {"x": X}, {"shape": (-1, 3)}, CheckFailed, r"'x' is FLOAT \[-1, 3\]: a fixed shape"),
+}
+
+
+@pytest.mark.parametrize(("content", "inputs", "tensorrt", "error", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_timed_is_told(
+    content: bytes, inputs: dict[str, Array], tensorrt: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        backend(FakeCuda(), **tensorrt).open(content, inputs)
+
+
+def test_an_engine_that_is_no_longer_needed_gives_all_of_it_back() -> None:
+    freed: list[int] = []
+    cuda = FakeCuda()
+    found = backend(cuda, freed)
+    timed = found.open(b"graph", {"x": X})
+    gc.disable()
+    try:
+        del timed
+    finally:
+        gc.enable()
+    assert len(freed) == 2
+    assert cuda.calls.count("cuEventDestroy_v2") == 2
+    assert cuda.calls.count("cuGraphExecDestroy") == 1
+    assert found.conditions()["engines"] == 1
+
+
+def test_the_clock_is_let_go_at_the_end_of_a_with() -> None:
+    with backend(FakeCuda()) as found:
+        nvml: Any = found._clocks._nvml
+        assert not nvml.called("nvmlDeviceResetGpuLockedClocks")
+    assert nvml.called("nvmlDeviceResetGpuLockedClocks") == [["gpu"]]
+
+
+TYPES = [
+    ("fp32", {"FLOAT": 3, "INT64": 1}, True),
+    ("fp32", {"FLOAT": 3, "HALF": 1}, False),
+    ("fp16", {"FLOAT": 1, "HALF": 9}, True),
+    ("fp16", {"FLOAT": 9}, False),
+    ("fp16", {"HALF": 9, "INT8": 1}, False),
+    ("int8", {"FLOAT": 9, "INT8": 3}, True),
+    ("int8", {"FLOAT": 9}, True),
+    ("int8", {"HALF": 9, "INT8": 3}, False),
+]
+
+
+@pytest.mark.parametrize(("precision", "layers", "right"), TYPES)
+def test_engines_of_another_precision_are_refused(precision: str, layers: dict[str, int], right: bool) -> None:
+    if right:
+        check_engine_types(layers, precision)
+    else:
+        with pytest.raises(CheckFailed, match=f"was to be {precision}, and has layers"):
+            check_engine_types(layers, precision)
+
+
+def test_an_unknown_precision_is_wrong_usage() -> None:
+    with pytest.raises(UserError, match="no precision 'fp8'; known are fp32, fp16, int8"):
+        GpuBackend(**dict.fromkeys(("device", "gpu", "driver", "memory", "builder", "clocks"), None), precision="fp8")  # type: ignore[arg-type]
+
+
+def test_tensorrt_knows_the_types_and_modes_by_these_names() -> None:
+    try:
+        trt: Any = find_flavour().module
+    except NotHere as error:
+        pytest.skip(str(error))
+    assert set(NUMPY_TYPES) <= set(trt.DataType.__members__)
+    assert {"INPUT", "OUTPUT"} <= set(trt.TensorIOMode.__members__)
+
+
+@pytest.mark.skipif(load_driver() is not None, reason="there is a driver here")
+def test_without_a_driver_there_is_no_backend() -> None:
+    with pytest.raises(NotHere, match="no NVIDIA driver was found on this machine"):
+        open_gpu_backend("a100", "fp32")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("fp16", 5e-3)])
+def test_a_real_gpu_computes_what_onnx_runtime_does_and_takes_time_for_it(
+    blocks: Mapping[str, tuple[bytes, dict[str, Array]]], precision: str, tolerance: float
+) -> None:
+    content, inputs = blocks["ir_k5_c24-40_e5_s2_se@56x56"]
+    with open_gpu_backend("this", precision) as found:
+        timed = found.open(at_precision(content, precision, inputs), inputs)
+        wanted, got = OrtRunner(content)(inputs)["output"], timed.outputs()["output"]
+        assert np.abs(wanted - got).max() < tolerance * np.ptp(wanted)
+        timed(1000)
+        few, many = (min(timed(runs) * runs for _ in range(5)) for runs in (500, 1000))
+        assert 1.6 < many / few < 2.5
+        assert 1e-4 < many / 1000 < 10
+        assert found.conditions()["engines"] == 1
