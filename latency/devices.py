@@ -1,7 +1,7 @@
 """Which devices can be named, and what is really here.
 
-Device names are data. ``cpu`` is this machine's processor through ONNX Runtime, and the only one that can be timed in
-this version; the NVIDIA names are known so that asking for one gets an answer about this machine instead of a guess.
+Device names are data. ``cpu`` is this machine's processor through ONNX Runtime; the others are NVIDIA GPUs through
+TensorRT, each known by what its driver calls it, so that a table named for one is never measured on another.
 Compute capabilities: NVIDIA's list at developer.nvidia.com/cuda-gpus.
 """
 
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from export.errors import NotHere, UserError
 from latency.backend import Backend
+from latency.cuda import FoundGpu, found_gpus
+from latency.gpu import gpu_fingerprint, open_gpu_backend
 from latency.processor import CPU, Processor
 
 
@@ -126,6 +128,15 @@ _GPUS = (
         "nvidia-jetson-agx-orin-technical-brief.pdf",
     ),
     Gpu(
+        name="rtx-3090",
+        model="RTX 3090",
+        compute_capability=(8, 6),
+        peak_tflops={"fp32": 35.6, "fp16": 142.0, "int8": 284.0},
+        bandwidth_gb_s=936.0,
+        source="NVIDIA Ampere GA102 GPU Architecture whitepaper, appendix A",
+        url="https://www.nvidia.com/content/PDF/nvidia-ampere-ga-102-gpu-architecture-whitepaper-v2.1.pdf",
+    ),
+    Gpu(
         name="rtx-4090",
         model="RTX 4090",
         compute_capability=(8, 9),
@@ -158,51 +169,74 @@ GPUS = {gpu.name: gpu for gpu in _GPUS}
 """By name."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FoundGpu:
-    """What the driver says of one device on this machine."""
-
-    name: str
-    compute_capability: tuple[int, int]
-
-
 def resolve(name: str, *, precision: str = "fp32", threads: int = 1) -> Backend:
     """What times graphs of that precision on the device called ``name``.
 
     Raises:
         UserError: there is no device of that name, or it is not timed at that precision or with those threads.
-        NotHere: it is known, and is not here or cannot be timed by this version.
+        NotHere: it is known, and it or what runs it is not here.
     """
     if name == CPU:
         return Processor(precision=precision, threads=threads)
+    index = _index_of(check_gpu(name, precision=precision, threads=threads))
+    return open_gpu_backend(name, precision, index=index)
+
+
+def fingerprint(name: str, *, threads: int) -> dict[str, str | int]:
+    """What must be equal to the fingerprint of a table for it to be of this machine; opens no device.
+
+    Raises:
+        UserError: there is no device of that name.
+        NotHere: it is known, and it or what runs it is not here.
+    """
+    return Processor(threads=threads).fingerprint() if name == CPU else gpu_fingerprint(_index_of(gpu(name)))
+
+
+def _index_of(wanted: Gpu) -> int:
+    """The driver's number of such a device here; raises NotHere."""
+    found = found_gpus()
+    for index, one in enumerate(found):
+        if matches(wanted, one.name, one.compute_capability):
+            return index
+    raise NotHere(f"device {wanted.name!r} is not here: {_what_is_here(found)}")
+
+
+def gpu(name: str) -> Gpu:
+    """The NVIDIA device called ``name``.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name == CPU:
+        raise UserError(f"{CPU!r} is this machine's processor, of which no data sheet is kept here; measure it")
     if name not in GPUS:
         raise UserError(f"there is no device {name!r}; known are {', '.join([CPU, *GPUS])}")
-    found = found_gpus()
-    here = "is here" if any(matches(GPUS[name], gpu) for gpu in found) else f"is not here: {_describe(found)}"
-    raise NotHere(f"device {name!r} {here}. This version times the processor only: use --device {CPU}")
+    return GPUS[name]
 
 
-def matches(gpu: Gpu, found: FoundGpu) -> bool:
-    """Whether ``found`` is a whole ``gpu``: not a slice of it (MIG), nor its laptop variant, which is another chip."""
-    words = re.split(r"[ -]", found.name)
+def check_gpu(name: str, *, precision: str, threads: int) -> Gpu:
+    """The NVIDIA device called ``name``.
+
+    Raises:
+        UserError: there is none, or it is not timed at that precision or with those threads.
+    """
+    found = gpu(name)
+    if precision not in found.peak_tflops:
+        raise UserError(f"{name} is timed at {', '.join(found.peak_tflops)}, not at {precision!r}")
+    if threads != 1:
+        raise UserError(f"--threads is for processors; {name} is none")
+    return found
+
+
+def matches(gpu: Gpu, name: str, compute_capability: tuple[int, int]) -> bool:
+    """Whether what the driver calls ``name`` is a whole ``gpu``: no slice of it (MIG), no other chip of like name."""
+    words = re.split(r"[ -]", name)
     model = gpu.model.split(" ")
     named = any(words[i : i + len(model)] == model for i in range(len(words)))
-    return named and found.compute_capability == gpu.compute_capability and not {"MIG", "Laptop", "D"} & set(words)
+    return named and compute_capability == gpu.compute_capability and not {"MIG", "Laptop", "D", "Ti"} & set(words)
 
 
-def found_gpus() -> tuple[FoundGpu, ...]:
-    """The NVIDIA devices torch sees; none where there is no driver."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return ()
-    return tuple(
-        FoundGpu(name=torch.cuda.get_device_name(i), compute_capability=torch.cuda.get_device_capability(i))
-        for i in range(torch.cuda.device_count())
-    )
-
-
-def _describe(found: tuple[FoundGpu, ...]) -> str:
+def _what_is_here(found: tuple[FoundGpu, ...]) -> str:
     if not found:
         return "no NVIDIA device or driver was found on this machine"
     return "this machine has " + ", ".join(gpu.name for gpu in found)

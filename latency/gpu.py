@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from export.errors import CheckFailed, NotHere, UserError
-from export.tensorrt import EngineBuilder, ExecutionContext, find_flavour
+from export.tensorrt import EngineBuilder, ExecutionContext, Flavour, find_flavour
 from latency.clocks import ClockWatch, watch_clocks
 from latency.cuda import CudaDriver, CudaHandle, DeviceMemory, FoundGpu, open_driver, open_memory
 
@@ -104,18 +104,7 @@ class GpuBackend:
         self._clocks.unlock()
 
     def fingerprint(self) -> dict[str, str | int]:
-        """What must be equal for two measurements to compare."""
-        flavour = self._builder.flavour
-        return {
-            "processor": self._gpu.name,
-            "compute_capability": ".".join(map(str, self._gpu.compute_capability)),
-            # Not the driver's own version: only NVML tells that, which is not everywhere. The conditions have it.
-            "driver_cuda_version": self._driver.cuda_version(),
-            "runtime": flavour.name,
-            "runtime_version": flavour.version,
-            "os": platform.system(),
-            "arch": platform.machine(),
-        }
+        return _fingerprint_of(self._gpu, self._driver, self._builder.flavour)
 
     def open(self, content: bytes, inputs: "Mapping[str, Array]") -> "TimedEngine":
         """An engine of an ONNX graph, ready to be timed.
@@ -307,6 +296,29 @@ def open_gpu_backend(device: str, precision: str, *, index: int = 0) -> GpuBacke
         builder=EngineBuilder(find_flavour(), compute_capability=gpus[index].compute_capability),
         clocks=watch_clocks(driver.bus_id(index)),
     )
+
+
+def gpu_fingerprint(index: int) -> dict[str, str | int]:
+    """That of the backend which ``open_gpu_backend`` would open, without opening it.
+
+    Raises:
+        NotHere: the driver or TensorRT is missing.
+    """
+    driver = open_driver()
+    return _fingerprint_of(driver.gpus()[index], driver, find_flavour())
+
+
+def _fingerprint_of(gpu: FoundGpu, driver: CudaDriver, flavour: Flavour) -> dict[str, str | int]:
+    return {
+        "processor": gpu.name,
+        "compute_capability": ".".join(map(str, gpu.compute_capability)),
+        # Not the driver's own version: only NVML tells that, which is not everywhere. The conditions have it.
+        "driver_cuda_version": driver.cuda_version(),
+        "runtime": flavour.name,
+        "runtime_version": flavour.version,
+        "os": platform.system(),
+        "arch": platform.machine(),
+    }
 
 
 def check_engine_types(layers: Mapping[str, int], precision: str) -> None:

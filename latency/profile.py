@@ -9,10 +9,10 @@ alone; ``latency/correction.py`` makes up for that from the networks.
 Every visit is kept as soon as it is made (``latency/unfinished.py``), so an interrupted run goes on where it was.
 """
 
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -23,9 +23,10 @@ from torch import nn
 
 from export.errors import UserError
 from export.graph import to_onnx_bytes
+from export.precision import at_precision
 from export.runners import Array, OrtRunner
 from latency.backend import Backend
-from latency.correction import MeasuredNetwork, check_count, correct
+from latency.correction import MeasuredNetwork, check_count
 from latency.measure import measure_graphs, named
 from latency.protocol import Measured, Measurement, Progress, Timing, measure_interleaved, timed_here
 from latency.table import NULL_KEY, YARDSTICK_KEY, LatencyTable
@@ -117,8 +118,8 @@ def plan(
         check_count(len(table.networks.keys() | {network.key for network in networks}))
     return Plan(
         table=table,
-        blocks={key: graph for key, graph in _distinct([NULL, *graphs]).items() if key not in table.entries},
-        networks={key: network for key, network in _distinct(networks).items() if key not in table.networks},
+        blocks={key: graph for key, graph in distinct([NULL, *graphs]).items() if key not in table.entries},
+        networks={key: network for key, network in distinct(networks).items() if key not in table.networks},
     )
 
 
@@ -179,7 +180,7 @@ def measure_networks(
     Returns:
         The networks at the yardstick's ``usual_ms``, and what the yardstick took.
     """
-    by_key = _distinct(networks)
+    by_key = distinct(networks)
     measured = _measure(by_key, backend, timing, usual_ms, named(progress, "networks"))
     assert measured.yardstick is not None
     return list(_measured_networks(by_key, measured).values()), measured.yardstick.latency_ms_median
@@ -220,11 +221,8 @@ def _with_blocks(table: LatencyTable, measured: Measured) -> LatencyTable:
 
 def _finished(table: LatencyTable, backend: Backend) -> LatencyTable:
     """The table corrected on all its networks, with what the device went through meanwhile."""
-    conditions = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **backend.conditions()}
-    table = replace(table, conditions=(*table.conditions, conditions))
-    if not table.networks:
-        return table
-    return replace(table, correction=correct(table.isolated_ms, list(table.networks.values())))
+    conditions = {"date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **backend.conditions()}
+    return replace(table, conditions=(*table.conditions, conditions)).corrected()
 
 
 def _measure(
@@ -236,8 +234,8 @@ def _measure(
     unfinished: Unfinished | None = None,
 ) -> Measured:
     return measure_graphs(
-        {key: partial(onnx_of, graph) for key, graph in graphs.items()},
-        partial(onnx_of, YARDSTICK),
+        {key: partial(onnx_at, graph, backend.precision) for key, graph in graphs.items()},
+        partial(onnx_at, YARDSTICK, backend.precision),
         backend,
         timing,
         usual_ms=usual_ms,
@@ -253,7 +251,7 @@ def _measured_networks(networks: Mapping[str, Network], measured: Measured) -> d
     }
 
 
-def _distinct(graphs: Sequence[AnyGraph]) -> dict[str, AnyGraph]:
+def distinct(graphs: Sequence[AnyGraph]) -> dict[str, AnyGraph]:
     """By key, in the order given; one key for two shapes would give one of them the other's time."""
     distinct: dict[str, AnyGraph] = {}
     for graph in graphs:
@@ -261,6 +259,17 @@ def _distinct(graphs: Sequence[AnyGraph]) -> dict[str, AnyGraph]:
         if first.input_shapes != graph.input_shapes:
             raise UserError(f"block key {graph.key!r} names two shapes: {first.input_shapes} and {graph.input_shapes}")
     return distinct
+
+
+def onnx_at(graph: Graph, precision: str) -> tuple[bytes, dict[str, Array]]:
+    """The graph in ONNX at that precision, and float32 inputs for it.
+
+    Raises:
+        UserError: there is no such precision.
+        CheckFailed: it cannot be exported.
+    """
+    content, inputs = onnx_of(graph)
+    return at_precision(content, precision, inputs), inputs
 
 
 def onnx_of(graph: Graph) -> tuple[bytes, dict[str, Array]]:

@@ -9,18 +9,16 @@ What it adds up are the corrected costs, or the times alone where no network was
 File: ``luts/DEVICE-PRECISION-bN.json``, with ``-tN`` after it for more than one thread; schema 2.
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from export.errors import UserError
-from export.files import read_json, write_json
-from latency.correction import Correction, Errors, MeasuredNetwork, Report
-from latency.devices import resolve
+from export.errors import NotHere, UserError
+from latency.correction import Correction, Errors, MeasuredNetwork, Report, correct
+from latency.devices import fingerprint
+from latency.parsing import count, mapping, number, read_sealed, record, text, write_sealed
 from latency.protocol import Measurement, Timing
 
 SCHEMA = 2
@@ -71,6 +69,11 @@ class LatencyTable:
     def kind(self) -> str:
         """What the values are: "corrected" or "isolated"."""
         return "corrected" if self.correction is not None and self.correction.helps else "isolated"
+
+    @property
+    def unit(self) -> str:
+        """Of the values, as it is printed."""
+        return "ms"
 
     @property
     def isolated_ms(self) -> dict[str, float]:
@@ -124,11 +127,21 @@ class LatencyTable:
             )
         return {key: values[key] for key in wanted}
 
+    def corrected(self) -> "LatencyTable":
+        """This table with its blocks corrected on its networks; as it is where it has none.
+
+        Raises:
+            UserError: the networks are too few, or one has a block without an entry.
+        """
+        if not self.networks:
+            return self
+        return replace(self, correction=correct(self.isolated_ms, list(self.networks.values())))
+
     def save(self, path: Path) -> None:
         """Write the table, whole or not at all."""
         content = asdict(self)
         content["entries"] = dict(sorted(content["entries"].items()))
-        write_json(path, {"schema": SCHEMA, **content, "sha256": _checksum(content)})
+        write_sealed(path, content, schema=SCHEMA)
 
     @classmethod
     def load(cls, path: Path, *, device: str | None = None, foreign: bool = False) -> "LatencyTable":
@@ -137,18 +150,12 @@ class LatencyTable:
         Args:
             path: the file.
             device: whose table it must be; None for any.
-            foreign: accept a table that was measured on another machine.
+            foreign: accept a table that was measured on another machine with such a device.
 
         Raises:
             UserError: missing, damaged or edited, of another device, or of another machine and not ``foreign``.
-            NotHere: the device is not on this machine and the table is not ``foreign``.
         """
-        document = read_json(path, what="latency table", schema=SCHEMA)
-        table = _parse(document, path)
-        if document.get("sha256") != _checksum(document):
-            raise UserError(
-                f"latency table {path} was edited or damaged: checksums differ. Delete it and profile again"
-            )
+        table = _parse(read_sealed(path, cls, what="latency table", schema=SCHEMA), f"latency table {path}")
         if device not in (None, table.device):
             raise UserError(f"latency table {path} is of device {table.device!r}, not {device!r}")
         if not foreign:
@@ -161,7 +168,6 @@ class LatencyTable:
 
         Raises:
             UserError: as ``load``; or the table is another than the file's name says.
-            NotHere: as ``load``.
         """
         table = cls.load(path)
         if path.stem != table.name:
@@ -173,8 +179,14 @@ class LatencyTable:
 
 
 def _check_machine(table: LatencyTable, path: Path) -> None:
-    """Raise UserError if ``table`` was measured on another machine than this."""
-    here = resolve(table.device, precision=table.precision, threads=table.threads).fingerprint()
+    """Raise UserError if ``table`` was measured on another device of its name than the one that is here.
+
+    Where none is here, the table is of a device elsewhere, and whoever names that device means it.
+    """
+    try:
+        here = fingerprint(table.device, threads=table.threads)
+    except NotHere:
+        return
     for name in sorted(here.keys() | table.fingerprint.keys()):
         there = table.fingerprint.get(name)
         if there != here.get(name):
@@ -184,32 +196,22 @@ def _check_machine(table: LatencyTable, path: Path) -> None:
             )
 
 
-def _checksum(content: Mapping[str, Any]) -> str:
-    """sha256 of all but the schema and the checksum itself, whatever their order and spacing."""
-    body = {key: value for key, value in content.items() if key not in ("schema", "sha256")}
-    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _parse(document: Mapping[str, Any], path: Path) -> LatencyTable:
+def _parse(document: Mapping[str, Any], where: str) -> LatencyTable:
     """Raise UserError naming the field or key where ``document`` is not a table."""
-    known = {one.name for one in fields(LatencyTable)}
-    where = f"latency table {path}"
-    if wrong := sorted(known - document.keys()) or sorted(document.keys() - known - {"schema", "sha256"}):
-        raise UserError(f"{where} lacks or does not know {wrong[0]!r}: it is damaged. Delete it and profile again")
     return LatencyTable(
-        device=_text(document["device"], f"'device' in {where}"),
-        precision=_text(document["precision"], f"'precision' in {where}"),
-        batch=_count(document["batch"], f"'batch' in {where}"),
-        threads=_count(document["threads"], f"'threads' in {where}"),
-        fingerprint=dict(_mapping(document["fingerprint"], f"'fingerprint' in {where}")),
+        device=text(document["device"], f"'device' in {where}"),
+        precision=text(document["precision"], f"'precision' in {where}"),
+        batch=count(document["batch"], f"'batch' in {where}"),
+        threads=count(document["threads"], f"'threads' in {where}"),
+        fingerprint=dict(mapping(document["fingerprint"], f"'fingerprint' in {where}")),
         timing=_timing(document["timing"], f"'timing' in {where}"),
         entries={
-            key: _measurement(value, f"block {key!r} in {where}")
-            for key, value in _mapping(document["entries"], f"'entries' in {where}").items()
+            key: measurement(value, f"block {key!r} in {where}")
+            for key, value in mapping(document["entries"], f"'entries' in {where}").items()
         },
         networks={
             name: _network(value, f"network {name!r} in {where}")
-            for name, value in _mapping(document["networks"], f"'networks' in {where}").items()
+            for name, value in mapping(document["networks"], f"'networks' in {where}").items()
         },
         correction=None if document["correction"] is None else _correction(document["correction"], where),
         conditions=_conditions(document["conditions"], f"'conditions' in {where}"),
@@ -219,103 +221,70 @@ def _parse(document: Mapping[str, Any], path: Path) -> LatencyTable:
 def _conditions(value: Any, what: str) -> tuple[dict[str, Any], ...]:
     if not isinstance(value, list):
         raise UserError(f"{what} is not a list: {value!r}")
-    return tuple(_mapping(one, what) for one in value)
+    return tuple(mapping(one, what) for one in value)
 
 
 def _timing(value: Any, what: str) -> Timing:
-    entry = _record(value, what, Timing)
+    entry = record(value, what, Timing)
     return Timing(
-        repeats=_count(entry["repeats"], what),
-        min_runs=_count(entry["min_runs"], what),
-        warmup_ms=_number(entry["warmup_ms"], what),
-        min_ms=_number(entry["min_ms"], what),
-        max_cv=_number(entry["max_cv"], what),
-        yardstick_ms=_number(entry["yardstick_ms"], what),
+        repeats=count(entry["repeats"], what),
+        min_runs=count(entry["min_runs"], what),
+        warmup_ms=number(entry["warmup_ms"], what),
+        min_ms=number(entry["min_ms"], what),
+        max_cv=number(entry["max_cv"], what),
+        yardstick_ms=number(entry["yardstick_ms"], what),
     )
 
 
-def _measurement(value: Any, what: str) -> Measurement:
-    entry = _record(value, what, Measurement)
+def measurement(value: Any, what: str) -> Measurement:
+    """The measurement whose ``asdict`` is ``value``; raises UserError naming ``what`` if it is none."""
+    entry = record(value, what, Measurement)
     return Measurement(
-        latency_ms_median=_number(entry["latency_ms_median"], what, positive=True),
-        latency_ms_p90=_number(entry["latency_ms_p90"], what, positive=True),
-        latency_ms_p99=_number(entry["latency_ms_p99"], what, positive=True),
-        runs=_count(entry["runs"], what),
-        cv=_number(entry["cv"], what),
-        drift=_number(entry["drift"], what),
+        latency_ms_median=number(entry["latency_ms_median"], what, positive=True),
+        latency_ms_p90=number(entry["latency_ms_p90"], what, positive=True),
+        latency_ms_p99=number(entry["latency_ms_p99"], what, positive=True),
+        runs=count(entry["runs"], what),
+        cv=number(entry["cv"], what),
+        drift=number(entry["drift"], what),
     )
 
 
 def _network(value: Any, what: str) -> MeasuredNetwork:
-    entry = _record(value, what, MeasuredNetwork)
+    entry = record(value, what, MeasuredNetwork)
     return MeasuredNetwork(
-        blocks={key: _count(count, what) for key, count in _mapping(entry["blocks"], what).items()},
-        macs=_count(entry["macs"], what),
-        measured=_measurement(entry["measured"], what),
+        blocks={key: count(times, what) for key, times in mapping(entry["blocks"], what).items()},
+        macs=count(entry["macs"], what),
+        measured=measurement(entry["measured"], what),
     )
 
 
 def _correction(value: Any, where: str) -> Correction:
     what = f"'correction' in {where}"
-    entry = _record(value, what, Correction)
-    costs = _mapping(entry["latency_ms"], what)
+    entry = record(value, what, Correction)
+    costs = mapping(entry["latency_ms"], what)
     return Correction(
-        latency_ms={key: _number(cost, f"block {key!r} of {what}") for key, cost in costs.items()},
-        strength=_number(entry["strength"], what),
-        fitted_on=_count(entry["fitted_on"], what),
+        latency_ms={key: number(cost, f"block {key!r} of {what}") for key, cost in costs.items()},
+        strength=number(entry["strength"], what),
+        fitted_on=count(entry["fitted_on"], what),
         held_out=_report(entry["held_out"], what),
     )
 
 
 def _report(value: Any, what: str) -> Report:
-    entry = _record(value, what, Report)
+    entry = record(value, what, Report)
     return Report(
-        networks=_count(entry["networks"], what),
+        networks=count(entry["networks"], what),
         predicted=_errors(entry["predicted"], what),
         isolated=_errors(entry["isolated"], what),
         flops=None if entry["flops"] is None else _errors(entry["flops"], what),
-        noise=_number(entry["noise"], what),
+        noise=number(entry["noise"], what),
     )
 
 
 def _errors(value: Any, what: str) -> Errors:
-    entry = _record(value, what, Errors)
+    entry = record(value, what, Errors)
     for name in ("mape", "within_5", "within_10"):
-        _number(entry[name], what)
+        number(entry[name], what)
     for name in ("bias", "kendall_tau"):
-        _number(entry[name], what, signed=True)
+        number(entry[name], what, signed=True)
     return Errors(**{name: float(number) for name, number in entry.items()})
-
-
-def _record(value: Any, what: str, kind: type[Any]) -> dict[str, Any]:
-    """``value`` if it is an object with the fields of the dataclass ``kind``."""
-    names = sorted(one.name for one in fields(kind))
-    if not isinstance(value, dict) or sorted(value) != names:
-        raise UserError(f"{what} is not an object of {names}: {value!r}")
-    return value
-
-
-def _mapping(value: Any, what: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise UserError(f"{what} is not an object: {value!r}")
-    return value
-
-
-def _text(value: Any, what: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise UserError(f"{what} is {value!r}, not a name")
-    return value
-
-
-def _count(value: Any, what: str) -> int:
-    if type(value) is not int or value < 1:
-        raise UserError(f"{what} is {value!r}, where a whole number of at least 1 is needed")
-    return value
-
-
-def _number(value: Any, what: str, *, positive: bool = False, signed: bool = False) -> float:
-    sign = "positive " if positive else "" if signed else "non-negative "
-    finite = type(value) in (int, float) and math.isfinite(value)
-    if not finite or (value < 0 and not signed) or (value == 0 and positive):
-        raise UserError(f"{what} is {value!r}, where a {sign}finite number is needed")
-    return float(value)

@@ -2,15 +2,17 @@ import os
 import re
 import subprocess
 import sys
+from typing import Any
 
 import onnxruntime
 import pytest
 
 from export.errors import NotHere, UserError
 from latency import devices
-from latency.devices import GPUS, FoundGpu, Gpu, matches, resolve
+from latency.cuda import FoundGpu
+from latency.devices import GPUS, Gpu, check_gpu, gpu, matches, resolve
 
-T4 = FoundGpu(name="Tesla T4", compute_capability=(7, 5))
+T4 = FoundGpu(name="Tesla T4", compute_capability=(7, 5), memory_mb=15360)
 
 
 def test_the_processor_says_what_it_is() -> None:
@@ -32,14 +34,13 @@ def test_an_unknown_device_is_wrong_usage_and_the_known_are_listed() -> None:
     [
         ((), "'a100' is not here: no NVIDIA device or driver was found"),
         ((T4,), "'a100' is not here: this machine has Tesla T4"),
-        ((T4, FoundGpu(name="NVIDIA A100-SXM4-40GB", compute_capability=(8, 0))), "'a100' is here"),
     ],
 )
-def test_a_gpu_cannot_be_timed_and_the_answer_says_what_is_here(
+def test_a_gpu_that_is_not_here_gets_an_answer_that_says_what_is(
     monkeypatch: pytest.MonkeyPatch, found: tuple[FoundGpu, ...], message: str
 ) -> None:
     monkeypatch.setattr(devices, "found_gpus", lambda: found)
-    with pytest.raises(NotHere, match=message + r".*use --device cpu") as raised:
+    with pytest.raises(NotHere, match=message) as raised:
         resolve("a100")
     assert raised.value.exit_code == 3
 
@@ -59,6 +60,8 @@ def test_a_gpu_cannot_be_timed_and_the_answer_says_what_is_here(
         ("rtx-4090", "NVIDIA GeForce RTX 4090", (8, 9), True),
         ("rtx-4090", "NVIDIA GeForce RTX 4090 Laptop GPU", (8, 9), False),
         ("rtx-4090", "NVIDIA GeForce RTX 4090 D", (8, 9), False),
+        ("rtx-3090", "NVIDIA GeForce RTX 3090", (8, 6), True),
+        ("rtx-3090", "NVIDIA GeForce RTX 3090 Ti", (8, 6), False),
         ("rtx-5090", "NVIDIA GeForce RTX 5090", (12, 0), True),
         ("a30", "NVIDIA A30", (8, 0), True),
         ("b200", "NVIDIA B200", (10, 0), True),
@@ -67,7 +70,7 @@ def test_a_gpu_cannot_be_timed_and_the_answer_says_what_is_here(
     ],
 )
 def test_driver_names_are_told_apart(name: str, driver_name: str, capability: tuple[int, int], same: bool) -> None:
-    assert matches(GPUS[name], FoundGpu(name=driver_name, compute_capability=capability)) == same
+    assert matches(GPUS[name], driver_name, capability) == same
 
 
 @pytest.mark.parametrize("gpu", GPUS.values(), ids=GPUS)
@@ -97,6 +100,7 @@ def test_no_tensor_figure_is_a_sparse_one(gpu: Gpu) -> None:
         ("l4", 58, 1024, 2.04, 192, 12.5),
         ("l40s", 142, 1024, 2.52, 384, 18.0),
         ("orin", 16, 2048, 1.3, 256, 6.4),
+        ("rtx-3090", 82, 1024, 1.695, 384, 19.5),
         ("rtx-4090", 128, 1024, 2.52, 384, 21.0),
         ("rtx-5090", 170, 1024, 2.407, 512, 28.0),
         ("t4", 40, 1024, 1.59, 256, 10.0),
@@ -109,6 +113,26 @@ def test_figures_are_what_the_chips_units_and_clocks_give(
     int8_tops = multiprocessors * macs_per_clock * 2 * clock_ghz / 1000
     assert GPUS[name].peak_tflops["int8"] == pytest.approx(int8_tops, rel=0.02)
     assert GPUS[name].bandwidth_gb_s == pytest.approx(bus_bits / 8 * gbit_per_pin, rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"name": "a100", "precision": "fp64"}, "a100 is timed at fp32, fp16, int8, not at 'fp64'"),
+        ({"name": "a100", "threads": 2}, "--threads is for processors; a100 is none"),
+        ({"name": "cpu", "precision": "fp16"}, "fp32 or int8"),
+    ],
+)
+def test_what_a_device_is_not_timed_at_is_refused_wherever_it_is(asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        resolve(**asked)
+    assert raised.value.exit_code == 2
+
+
+def test_a_processor_has_no_data_sheet_here() -> None:
+    with pytest.raises(UserError, match="measure it"):
+        gpu("cpu")
+    assert check_gpu("t4", precision="fp16", threads=1) is gpu("t4") is GPUS["t4"]
 
 
 def test_devices_and_tables_load_no_heavy_package() -> None:
