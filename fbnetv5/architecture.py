@@ -38,6 +38,14 @@ class Architecture:
     """Where it comes from: version, seed, budget, score."""
 
     @property
+    def latency_text(self) -> str:
+        """For people: "8.94 ms", saying so where it is only estimated; "-" where there is none."""
+        if self.latency_ms is None:
+            return "-"
+        estimated = " estimated" if self.latency_ms["table"].endswith("-estimated") else ""
+        return f"{self.latency_ms['value']:.2f} ms{estimated}"
+
+    @property
     def choices_array(self) -> Choices:
         """[S]."""
         return np.array(self.choices, dtype=np.int64)

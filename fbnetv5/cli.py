@@ -1,34 +1,43 @@
 """The command line: parses, calls the module that does the work, prints. Heavy packages load when a command runs."""
 
-import json
-import os
-import sys
+import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from export.errors import CheckFailed, NotHere, UserError
+from fbnetv5.printing import (
+    console,
+    is_first_process,
+    print_bundle,
+    print_estimated,
+    print_exported,
+    print_found,
+    print_json,
+    print_line,
+    print_plan,
+    print_profiled,
+    print_ranges,
+    print_table,
+    print_verdict,
+    print_verified,
+    progress_bar,
+    say,
+    search_report,
+    shape_text,
+    stage_lines,
+)
 
 if TYPE_CHECKING:
-    from export.check import Verdict
-    from fbnetv5.architecture import Architecture
-    from fbnetv5.exporting import Exported
     from fbnetv5.profiling import Scope
     from fbnetv5.search.config import SearchConfig
-    from fbnetv5.search.history import Progress as SearchProgress
-    from fbnetv5.search.run import CostRange
     from fbnetv5.space import Space
     from latency.backend import Backend
-    from latency.correction import Report
-    from latency.profile import Plan, Profiled
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,8 +46,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="One search, a network per vision task, within a budget of multiply-adds or of milliseconds on your device.",
 )
-console = Console(stderr=True)
-
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
 Data = Annotated[Path | None, typer.Option(help="Folder of your pictures; without it the demo scenes.")]
 Tasks = Annotated[str, typer.Option(help="Comma-separated tasks.")]
@@ -69,7 +76,13 @@ def show(
         slots, paths = document["slots"], ", ".join(f"1/{path}" for path in document["paths"])
         print_line(f"live paths {paths}; {slots['kept']} of {slots['all']} slots filled, {slots['live']} of them live")
     rows = [
-        [row["name"], row["block"], f"{row['macs'] / 1e6:.3f}M", f"{row['params'] / 1e6:.4f}M", _shape(row["output"])]
+        [
+            row["name"],
+            row["block"],
+            f"{row['macs'] / 1e6:.3f}M",
+            f"{row['params'] / 1e6:.4f}M",
+            shape_text(row["output"]),
+        ]
         for row in document["blocks"]
     ]
     print_table(["name", "block", "multiply-adds", "params", "output"], rows)
@@ -109,6 +122,7 @@ def space(
 @app.command()
 def profile(
     device: Annotated[str, typer.Option(help="Device to measure: cpu, or the name of an NVIDIA GPU.")] = "cpu",
+    precision: Annotated[str, typer.Option(help="Of the blocks: fp32, fp16 (GPUs only) or int8.")] = "fp32",
     variant: Variant = "a",
     stages: Stages = 4,
     blocks_per_path: Blocks = 2,
@@ -119,17 +133,31 @@ def profile(
     networks: Annotated[
         int, typer.Option(min=0, help="Whole networks to measure, on which block times are corrected; 0 for none.")
     ] = 48,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be measured.")] = False,
     verify: Annotated[
         Path | None, typer.Option(help="Table to hold against --networks freshly drawn networks; it is not changed.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be measured.")] = False,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Folder to make, with all it takes to measure a device elsewhere.")
+    ] = None,
+    import_: Annotated[
+        Path | None, typer.Option("--import", help="Bundle that came back measured, to make the table of.")
+    ] = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Measure nothing: compute a rough table from the device's data sheet.")
+    ] = False,
     luts: Luts = Path("luts"),
     json: Json = False,
 ) -> None:
     """Time a space's blocks into a lookup table, corrected on whole networks."""
-    from latency.devices import resolve
-
-    backend = resolve(device, threads=threads)
+    ways = {"--dry-run": dry_run, "--verify": verify, "--bundle": bundle, "--import": import_, "--estimate": estimate}
+    if len(asked := [name for name, value in ways.items() if value]) > 1:
+        raise UserError(f"{' and '.join(asked)} exclude each other")
+    if import_ is not None:
+        _import(import_, luts, as_json=json)
+        return
+    here = not (bundle or estimate or verify)
+    backend = _resolve(device, precision=precision, threads=threads) if here else None
     from fbnetv5.cost import parse_resolution
     from fbnetv5.data.parts import classes_of
     from fbnetv5.profiling import Scope
@@ -140,10 +168,14 @@ def profile(
         classes=classes_of(data),
         resolution=parse_resolution(resolution),
     )
-    if verify is not None:
-        _verify(verify, scope, networks, as_json=json)
-    else:
+    if backend is not None:
         _profile(backend, scope, networks, luts=luts, dry_run=dry_run, as_json=json)
+    elif verify is not None:
+        _verify(verify, scope, networks, as_json=json)
+    elif bundle is not None:
+        _bundle(bundle, scope, networks, device=device, precision=precision, threads=threads, as_json=json)
+    else:
+        _estimate(scope, device=device, precision=precision, luts=luts, as_json=json)
 
 
 def _profile(backend: "Backend", scope: "Scope", networks: int, *, luts: Path, dry_run: bool, as_json: bool) -> None:
@@ -156,26 +188,52 @@ def _profile(backend: "Backend", scope: "Scope", networks: int, *, luts: Path, d
     path, timing = table_path(luts, backend.device, backend.precision, threads=backend.threads), Timing()
     graphs, whole = graphs_of(scope), networks_to_fit(scope, networks)
     if dry_run:
-        lacking = plan(graphs, whole, path=path, backend=backend, timing=timing)
-        _print_plan(path, lacking, as_json=as_json)
+        print_plan(path, plan(graphs, whole, path=path, backend=backend, timing=timing), as_json=as_json)
         return
-    with _bar() as bar, _interruptible("run the same command again"):
-        profiled = measure(graphs, whole, path=path, backend=backend, timing=timing, progress=_stages(bar))
-    _print_profiled(path, profiled, [graph.key for graph in graphs], as_json=as_json)
+    with progress_bar() as bar, _interruptible("run the same command again"):
+        profiled = measure(graphs, whole, path=path, backend=backend, timing=timing, progress=stage_lines(bar))
+    print_profiled(path, profiled, [graph.key for graph in graphs], as_json=as_json)
 
 
 def _verify(path: Path, scope: "Scope", networks: int, *, as_json: bool) -> None:
     from fbnetv5.profiling import fresh_networks
     from latency.verify import verify
 
-    with _bar() as bar:
-        found = verify(path, fresh_networks(scope, networks), progress=_stages(bar))
-    if as_json:
-        print_json(found.to_json())
-        return
-    print_line(f"{path} against {found.report.networks} networks measured now, at the table's speed of the machine")
-    _print_report(found.report)
-    print_line(f"the machine runs at {found.speed:.1%} of its speed then")
+    with progress_bar() as bar:
+        found = verify(path, fresh_networks(scope, networks), progress=stage_lines(bar))
+    print_verified(path, found, as_json=as_json)
+
+
+def _bundle(
+    folder: Path, scope: "Scope", networks: int, *, device: str, precision: str, threads: int, as_json: bool
+) -> None:
+    from fbnetv5.profiling import graphs_of, networks_to_fit
+    from latency.bundle import Target, write_bundle
+    from latency.protocol import Timing
+
+    target = Target(device=device, precision=precision, threads=threads)
+    graphs, whole = graphs_of(scope), networks_to_fit(scope, networks)
+    with progress_bar() as bar:
+        written = write_bundle(graphs, whole, folder=folder, target=target, timing=Timing(), progress=stage_lines(bar))
+    print_bundle(folder, written, as_json=as_json)
+
+
+def _import(folder: Path, luts: Path, *, as_json: bool) -> None:
+    from latency.bundle import import_bundle
+
+    path, profiled = import_bundle(folder, luts)
+    print_profiled(path, profiled, list(profiled.table.isolated_ms), as_json=as_json)
+
+
+def _estimate(scope: "Scope", *, device: str, precision: str, luts: Path, as_json: bool) -> None:
+    from fbnetv5.profiling import graphs_of
+    from latency.devices import gpu
+    from latency.estimate import estimate, estimated_path
+
+    path, graphs = estimated_path(luts, device, precision), graphs_of(scope)
+    with progress_bar() as bar:
+        table = estimate(graphs, gpu(device), precision, path, stage_lines(bar))
+    print_estimated(path, table, [graph.key for graph in graphs], as_json=as_json)
 
 
 @app.command()
@@ -221,11 +279,11 @@ def search(
             seed=seed,
             fields=config,
         )
-        folder = start_run(chosen, runs / (name or time.strftime("%Y%m%d-%H%M%S")), _print_ranges)
-    with _bar() as bar, _interruptible(f"go on with: fbnetv5 search --resume {folder}"):
-        found = run_search(folder, _search_report(bar, folder), _stages(bar))
-    if _is_first_process():
-        _print_found(folder, found, as_json=json)
+        folder = start_run(chosen, runs / (name or time.strftime("%Y%m%d-%H%M%S")), print_ranges)
+    with progress_bar() as bar, _interruptible(f"go on with: fbnetv5 search --resume {folder}"):
+        found = run_search(folder, search_report(bar, folder), stage_lines(bar))
+    if is_first_process():
+        print_found(folder, found, as_json=json)
 
 
 @app.command()
@@ -245,17 +303,17 @@ def export(
     exported, missing = [], None
     for name in [task] if task else tasks_of(run):
         folder = (output or run / "export") / name
-        one = export_task(run, name, folder, _say, fixed_size=fixed_size)
+        one = export_task(run, name, folder, say, fixed_size=fixed_size)
         if engine and missing is None:
             try:
-                one = with_engine(one, _say)
+                one = with_engine(one, say)
             except NotHere as error:
                 missing = error
         exported.append(one)
     if json:
         print_json({"exported": [document(one) for one in exported]})
     else:
-        _print_exported(exported)
+        print_exported(exported)
     if missing is not None:
         raise NotHere(f"the ONNX files are written, and no engine was built: {missing}")
 
@@ -269,7 +327,7 @@ def check(file: Annotated[Path, typer.Argument(help="Any ONNX file.")], json: Js
     if json:
         print_json(verdict.to_json())
     else:
-        _print_verdict(verdict)
+        print_verdict(verdict)
     if not verdict.accepted:
         raise CheckFailed(f"{verdict.runtime} {verdict.version} does not take {file}")
 
@@ -293,6 +351,7 @@ def doctor(json: Json = False) -> None:
 
 def main() -> None:
     """Entry point: what the user can fix becomes one red line and an exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a GPU's locked clock is let go on the way out
     try:
         app()
     except UserError as error:
@@ -302,36 +361,6 @@ def main() -> None:
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         _fail(f"{place}{error.strerror or error}", UserError.exit_code)
-
-
-def _is_first_process() -> bool:
-    """Whether to speak: launchers of several processes number them in RANK."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _say(line: str) -> None:
-    console.print(Text(line), soft_wrap=True)
-
-
-def print_json(document: dict[str, Any]) -> None:
-    """One JSON document on stdout."""
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def print_line(text: str) -> None:
-    """One line of a result, unwrapped, on stdout."""
-    sys.stdout.write(text + "\n")
-
-
-def print_table(columns: list[str], rows: list[list[str]]) -> None:
-    """A result as a table on stdout; the columns after the first are right-aligned where they hold numbers."""
-    table = Table(box=None, pad_edge=False)
-    for number, column in enumerate(columns):
-        numeric = bool(rows) and rows[0][number][:1].isdigit()
-        table.add_column(Text(column), justify="right" if numeric else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    Console(width=max(120, Console().width)).print(table)
 
 
 def _fail(message: str, exit_code: int) -> None:
@@ -361,16 +390,28 @@ def _names(tasks: str) -> tuple[str, ...]:
     return names
 
 
+def _resolve(device: str, *, precision: str = "fp32", threads: int = 1) -> "Backend":
+    """What times graphs on the device; where that is not here, the error says what else can be done."""
+    from latency.devices import resolve
+
+    try:
+        return resolve(device, precision=precision, threads=threads)
+    except NotHere as error:
+        raise NotHere(
+            f"{error}. Two other ways: measure it where it is, with what fbnetv5 profile --device {device} "
+            f"--bundle DIR writes; or a rough table from its data sheet, with the same and --estimate"
+        ) from None
+
+
 def _table(device: str | None, table: Path | None, luts: Path) -> Path | None:
     """The latency table asked for by file or by device."""
     if table is not None or device is None:
         return table
-    from latency.devices import resolve
     from latency.table import table_path
 
     path = table_path(luts, device)
     if not path.exists():
-        resolve(device)
+        _resolve(device)
         raise UserError(f"there is no latency table {path}; make it with: fbnetv5 profile --device {device}")
     return path
 
@@ -408,167 +449,3 @@ def _search_config(
         seed=seed,
         **({} if fields is None else read_fields(fields)),
     )
-
-
-def _bar() -> Progress:
-    """A progress bar on stderr, with time left."""
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-        console=console,
-        disable=not _is_first_process(),
-    )
-
-
-def _stages(bar: Progress) -> Callable[[str, int, int], None]:
-    """Shows each stage of a work on a line of its own: (stage, done, total)."""
-    lines: dict[str, TaskID] = {}
-
-    def report(stage: str, done: int, total: int) -> None:
-        if stage not in lines:
-            lines[stage] = bar.add_task(stage, total=total, note="")
-            if not console.is_terminal:
-                _say(f"{stage}: {total}")
-        bar.update(lines[stage], completed=done)
-
-    return report
-
-
-def _search_report(bar: Progress, folder: Path) -> "Callable[[SearchProgress], None]":
-    """Shows the step, and each task's loss, expected cost and entropy; without a terminal, in a line now and then."""
-    from fbnetv5.cost import format_cost
-    from fbnetv5.search.config import SearchConfig
-
-    config = SearchConfig.load(folder / "config.json")
-    line = bar.add_task("search", total=config.total_steps, note="")
-
-    def report(now: "SearchProgress") -> None:
-        costs = {task: format_cost(cost, config.budgets[task].unit) for task, cost in now.expected_cost.items()}
-        losses = {task: now.losses.get(task, float("nan")) for task in costs}
-        short = ", ".join(f"{task} {losses[task]:.2f} {cost}" for task, cost in costs.items())
-        bar.update(line, completed=now.step, description=now.phase, note=short)
-        if not console.is_terminal and now.step % 100 == 0:
-            tasks = "; ".join(
-                f"{task} loss {losses[task]:.3f}, expected cost {cost}, entropy {now.entropy[task]:.3f}"
-                for task, cost in costs.items()
-            )
-            _say(f"step {now.step} of {config.total_steps}, {now.phase}: {tasks}")
-
-    return report
-
-
-def _print_ranges(ranges: "Sequence[CostRange]") -> None:
-    from fbnetv5.cost import format_cost
-
-    for found in ranges:
-        costs = [format_cost(value, found.unit) for value in (found.cheapest, found.expected, found.dearest)]
-        _say(f"{found.task}: networks of this space cost {costs[0]} to {costs[2]}, a random one {costs[1]}")
-
-
-def _print_plan(path: Path, lacking: "Plan", *, as_json: bool) -> None:
-    if as_json:
-        print_json({"table": str(path), "blocks": list(lacking.blocks), "networks": list(lacking.networks)})
-        return
-    for key in (*lacking.blocks, *lacking.networks):
-        print_line(key)
-    print_line(f"{path} lacks {len(lacking.blocks)} blocks and {len(lacking.networks)} networks")
-
-
-def _print_profiled(path: Path, profiled: "Profiled", keys: list[str], *, as_json: bool) -> None:
-    from fbnetv5.profiling import document
-
-    table, correction = profiled.table, profiled.table.correction
-    if as_json:
-        print_json({"table": str(path), **document(profiled, keys)})
-        return
-    print_line(
-        f"{path}: {len(keys)} blocks and {len(table.networks)} whole networks, {len(profiled.measured)} measured now; "
-        f"a call that does nothing takes {table.overhead_ms:.4f} ms"
-    )
-    if unstable := table.unstable:
-        print_line(f"{len(unstable)} of them varied by more than {table.timing.max_cv:.0%}: is other work running?")
-    if correction is None:
-        print_line("not corrected, since no whole network was measured: expect the sum of blocks to be off")
-        return
-    chosen = "is used" if correction.helps else "does not help and is NOT used: the plain sum is"
-    others = correction.held_out.networks
-    print_line(f"correction fitted on {correction.fitted_on} networks {chosen}; errors on {others} others:")
-    _print_report(correction.held_out)
-
-
-def _print_report(found: "Report") -> None:
-    judged = {"table": found.predicted, "plain sum of blocks": found.isolated, "multiply-adds": found.flops}
-    rows = [
-        [
-            name,
-            f"{errors.mape:.2%}",
-            f"{errors.bias:+.2%}",
-            f"{errors.within_5:.0%}",
-            f"{errors.within_10:.0%}",
-            f"{errors.kendall_tau:.3f}",
-        ]
-        for name, errors in judged.items()
-        if errors is not None
-    ]
-    print_table(["predicted by", "mean error", "bias", "within 5 %", "within 10 %", "rank (tau)"], rows)
-    print_line(f"the networks' own repeats differ by {found.noise:.2%}")
-
-
-def _print_found(folder: Path, found: "dict[str, Architecture]", *, as_json: bool) -> None:
-    if as_json:
-        print_json({"run": str(folder), "architectures": {task: one.to_json() for task, one in found.items()}})
-        return
-    rows = [
-        [
-            task,
-            f"{one.macs / 1e6:.1f}M",
-            f"{one.params / 1e6:.2f}M",
-            "-" if one.latency_ms is None else f"{one.latency_ms['value']:.2f} ms",
-            f"{one.provenance['score']:.3f} {one.provenance['metric']}",
-            str(folder / f"{task}.json"),
-        ]
-        for task, one in found.items()
-    ]
-    print_table(["task", "multiply-adds", "params", "predicted", "held-out score", "file"], rows)
-
-
-def _print_exported(exported: "list[Exported]") -> None:
-    rows = []
-    for one in exported:
-        network = one.architecture
-        rows.append(
-            [
-                network.task,
-                f"{network.macs / 1e6:.1f}M",
-                f"{network.params / 1e6:.2f}M",
-                "-" if network.latency_ms is None else f"{network.latency_ms['value']:.2f} ms",
-                f"{one.latency_ms_p50:.2f} ms",
-                f"{one.metric_torch:.4f}",
-                f"{one.metric_onnx:.4f}",
-                f"{one.metric_name} @{one.metric_size[0]}x{one.metric_size[1]}",
-                f"{max(parity.error for parity in one.parity):.1e}",
-            ]
-        )
-    columns = ["task", "multiply-adds", "params", "predicted", "measured", "in torch", "in ORT", "metric", "parity"]
-    print_table(columns, rows)
-
-
-def _print_verdict(verdict: "Verdict") -> None:
-    for problem in verdict.problems:
-        place = "the file" if problem.node is None else f"node {problem.node} {problem.operator} {problem.name!r}"
-        print_line(f"{place}: {problem.code} from the {problem.stage}: {problem.description}")
-        if problem.hint:
-            print_line(f"  hint: {problem.hint}")
-    for remark in verdict.warnings:
-        print_line(f"warning: {remark.message}")
-        if remark.hint:
-            print_line(f"  hint: {remark.hint}")
-    if verdict.accepted:
-        print_line(f"{verdict.runtime} {verdict.version} takes {verdict.file}: {verdict.nodes} nodes")
-
-
-def _shape(shape: list[int] | None) -> str:
-    return "" if shape is None else "x".join(str(side) for side in shape)

@@ -77,7 +77,7 @@ class CostTable:
     paths: tuple[int, ...]
     """Strides of the features the task reads."""
     unit: str
-    """"macs", "params" or "ms"."""
+    """"macs", "params", "ms" or "estimated ms"."""
     blocks: NDArray[np.float64]
     """[V, K]; exact for whole numbers below 2**53."""
     head: float
@@ -175,7 +175,12 @@ class Counter:
 
 
 def latency_table(
-    space: Space, task: Task, resolution: Resolution, values_ms: Callable[[Sequence[str]], Mapping[str, float]]
+    space: Space,
+    task: Task,
+    resolution: Resolution,
+    values_ms: Callable[[Sequence[str]], Mapping[str, float]],
+    *,
+    unit: str = "ms",
 ) -> CostTable:
     """The task's table in milliseconds.
 
@@ -184,6 +189,7 @@ def latency_table(
         task: whose head is added.
         resolution: of the deployed network.
         values_ms: gives the time of every key asked for, or raises for those it does not know.
+        unit: "ms", or "estimated ms".
     """
     keys = [block_key(block, node.stride, resolution) for node in space.nodes for block in node.candidates]
     head = head_key(task, space, resolution)
@@ -191,7 +197,7 @@ def latency_table(
     return make_table(
         space,
         task,
-        "ms",
+        unit,
         block_value=lambda block, stride: values[block_key(block, stride, resolution)],
         head_value=values[head],
     )
@@ -274,5 +280,5 @@ def parse_resolution(text: str) -> Resolution:
 
 
 def format_cost(value: float, unit: str) -> str:
-    """E.g. "398.2M" or "7.91 ms"."""
-    return f"{float(f'{value:.3g}'):g} ms" if unit == "ms" else f"{value / 1e6:.1f}M"
+    """E.g. "398.2M", "7.91 ms" or "7.91 estimated ms"."""
+    return f"{float(f'{value:.3g}'):g} {unit}" if unit.endswith("ms") else f"{value / 1e6:.1f}M"

@@ -6,7 +6,7 @@ finding. Nothing is changed: whether clocks can be locked is read from who is as
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -94,7 +94,7 @@ def abilities(findings: tuple[Finding, ...]) -> tuple[Ability, ...]:
         Ability(
             name="profile",
             works=networks,
-            detail="the processor (--device cpu); this version times no GPU" if networks else "nothing",
+            detail=_profiled(works, builders) if networks else "nothing",
         ),
         Ability(
             name="build",
@@ -107,6 +107,12 @@ def abilities(findings: tuple[Finding, ...]) -> tuple[Ability, ...]:
             detail="ONNX files on the processor; this version runs no engines" if networks else "nothing",
         ),
     )
+
+
+def _profiled(works: Mapping[str, str], builders: Sequence[str]) -> str:
+    if "gpu" in works and builders:
+        return f"the processor (--device cpu) and {works['gpu']}, with {builders[0]}"
+    return "the processor (--device cpu); other devices through --bundle or --estimate"
 
 
 # The probes: each is called in a process of its own.
@@ -155,19 +161,13 @@ def _cuda_version(number: int) -> str:
 
 
 def gpu() -> str:
-    """The NVIDIA GPUs that torch can use."""
-    import torch
-
-    from latency.devices import found_gpus
+    """The NVIDIA GPUs that the driver gives."""
+    from latency.cuda import found_gpus
 
     found = found_gpus()
-    if found:
-        return ", ".join(
-            f"{one.name} (compute capability {'.'.join(map(str, one.compute_capability))})" for one in found
-        )
-    if torch.version.cuda is None:
-        raise NotHere(f"torch {torch.__version__} is built without CUDA and sees none")
-    raise NotHere(f"torch sees none; it is built for CUDA {torch.version.cuda}, which may be newer than the driver")
+    if not found:
+        raise NotHere("the driver gives none")
+    return ", ".join(f"{one.name} (compute capability {'.'.join(map(str, one.compute_capability))})" for one in found)
 
 
 def pycuda() -> str:
@@ -201,7 +201,12 @@ PROBES = (
         function=driver,
         fix="for GPUs only: install NVIDIA's driver; a container is given it with docker run --gpus all",
     ),
-    Probe(part="gpu", function=gpu, fix=_MATCHING, needs_driver=True),
+    Probe(
+        part="gpu",
+        function=gpu,
+        fix="look whether nvidia-smi sees it; a container is given it with docker run --gpus all",
+        needs_driver=True,
+    ),
     Probe(part="clocks", function=clocks, fix="sudo nvidia-smi -lgc MIN,MAX locks, -rgc unlocks", needs_driver=True),
     Probe(
         part="tensorrt",

@@ -217,6 +217,7 @@ def document(exported: Exported) -> dict[str, Any]:
         "params": architecture.params,
         "latency_ms": {
             "predicted": None if architecture.latency_ms is None else architecture.latency_ms["value"],
+            "table": None if architecture.latency_ms is None else architecture.latency_ms["table"],
             "measured": exported.latency_ms_p50,
         },
         "metric": {

@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.errors import UserError
+from export.files import read_json_object
 from latency import parsing
 from latency.devices import Gpu
 from latency.kernels import kernels_of
+from latency.table import LatencyTable
 
 if TYPE_CHECKING:
     from latency.profile import Graph
@@ -72,6 +74,11 @@ class EstimatedTable:
     def kind(self) -> str:
         """What the values are."""
         return ESTIMATED
+
+    @property
+    def unit(self) -> str:
+        """Of the values, as it is printed: no sum of them passes for measured either."""
+        return f"{ESTIMATED} ms"
 
     def values_ms(self, keys: Iterable[str]) -> dict[str, float]:
         """The estimate of each of ``keys``, in ms.
@@ -129,6 +136,24 @@ def _parse(value: Any, what: str) -> Estimate:
         bytes=parsing.count(entry["bytes"], what),
         bound=entry["bound"],
     )
+
+
+def open_table(path: Path, *, foreign: bool) -> LatencyTable | EstimatedTable:
+    """The table at ``path``, measured or estimated.
+
+    Args:
+        path: the file.
+        foreign: accept a table that was measured on another machine, or is kept under another's name.
+
+    Raises:
+        UserError: missing, damaged, or of another machine and not ``foreign``; or estimated, which is meant as
+            little, and not ``foreign``.
+    """
+    if "peak_tflops" not in read_json_object(path, what="latency table"):
+        return LatencyTable.load(path, foreign=True) if foreign else LatencyTable.load_kept(path)
+    if not foreign:
+        raise UserError(f"{path} is estimated; name it with --table if that is meant")
+    return EstimatedTable.load(path)
 
 
 def estimated_path(folder: Path, device: str, precision: str) -> Path:

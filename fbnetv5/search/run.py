@@ -32,8 +32,11 @@ from fbnetv5.space import Choices, Space
 from fbnetv5.supernet import Supernet
 from fbnetv5.tasks import make_tasks
 from fbnetv5.tasks.task import Task
+from latency import estimate
+from latency.estimate import EstimatedTable
 from latency.table import LatencyTable
 
+AnyTable = LatencyTable | EstimatedTable
 Stage = Callable[[str, int, int], None]
 """Is told of work without steps: (what, done, of how many)."""
 
@@ -112,7 +115,7 @@ def latest_link(runs: Path) -> Path:
 
 
 def cost_tables(
-    space: Space, tasks: Mapping[str, Task], budgets: Mapping[str, Budget], table: LatencyTable | None
+    space: Space, tasks: Mapping[str, Task], budgets: Mapping[str, Budget], table: AnyTable | None
 ) -> dict[str, CostTable]:
     """Each task's costs in its budget's unit."""
     tables: dict[str, CostTable] = {}
@@ -123,7 +126,7 @@ def cost_tables(
                 raise UserError(
                     "a budget in milliseconds needs a latency table; make one with: fbnetv5 profile --device cpu"
                 )
-            tables[name] = latency_table(space, tasks[name], budget.resolution, table.values_ms)
+            tables[name] = latency_table(space, tasks[name], budget.resolution, table.values_ms, unit=table.unit)
         else:
             counter = counters.setdefault(budget.resolution, Counter(budget.resolution))
             tables[name] = counter.table(space, tasks[name], budget.unit)
@@ -157,7 +160,7 @@ def check_budgets(ranges: Sequence[CostRange], budgets: Mapping[str, Budget]) ->
     for found in ranges:
         budget = budgets[found.task]
         if not found.cheapest <= budget.limit <= found.dearest:
-            low, high, asked = (format_cost(v, budget.unit) for v in (found.cheapest, found.dearest, budget.limit))
+            low, high, asked = (format_cost(v, found.unit) for v in (found.cheapest, found.dearest, budget.limit))
             size = "x".join(map(str, budget.resolution))
             raise UserError(
                 f"budget {asked} for {found.task} at {size} is outside what this space offers: {low} to {high}. "
@@ -165,12 +168,16 @@ def check_budgets(ranges: Sequence[CostRange], budgets: Mapping[str, Budget]) ->
             )
 
 
-def open_table(config: SearchConfig) -> LatencyTable | None:
+def open_table(config: SearchConfig) -> AnyTable | None:
     """The configuration's latency table, if it names one."""
-    if config.table is None:
-        return None
-    path = Path(config.table)
-    return LatencyTable.load(path, foreign=True) if config.foreign_table else LatencyTable.load_kept(path)
+    return None if config.table is None else estimate.open_table(Path(config.table), foreign=config.foreign_table)
+
+
+def units(config: SearchConfig) -> dict[str, str]:
+    """In which each task's costs are printed."""
+    table = open_table(config)
+    latency = "ms" if table is None else table.unit
+    return {task: latency if budget.unit == "ms" else budget.unit for task, budget in config.budgets.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +186,7 @@ class Prepared:
 
     parts: Parts
     tasks: dict[str, Task]
-    table: LatencyTable | None
+    table: AnyTable | None
     tables: dict[str, CostTable]
 
 
@@ -260,7 +267,7 @@ def derive(
     )
 
 
-def describe(config: SearchConfig, task: Task, result: Scored, table: LatencyTable | None) -> Architecture:
+def describe(config: SearchConfig, task: Task, result: Scored, table: AnyTable | None) -> Architecture:
     """The architecture record of a task's best candidate."""
     budget = config.budgets[task.name]
     choices = np.array(result.choices, dtype=np.int64)

@@ -186,10 +186,42 @@ def test_a_mistake_is_one_clear_line_and_exit_code_2(tmp_path: Path, arguments: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_device_that_is_not_here_is_exit_code_3(tmp_path: Path) -> None:
-    done = fbnetv5("profile", "--device", "a100", cwd=tmp_path)
+@pytest.mark.parametrize("arguments", [["profile"], ["search", "--latency", "8ms"]])
+def test_a_device_that_is_not_here_is_exit_code_3_and_the_other_ways_are_said(
+    tmp_path: Path, arguments: list[str]
+) -> None:
+    done = fbnetv5(*arguments, "--device", "a100", cwd=tmp_path)
     assert done.returncode == 3
-    assert "Traceback" not in done.stderr
+    line = " ".join(done.stderr.split())
+    assert "device 'a100' is not here: no NVIDIA device or driver was found on this machine" in line
+    assert "--device a100 --bundle DIR" in line
+    assert "and --estimate" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_device_elsewhere_is_measured_through_a_bundle(tmp_path: Path) -> None:
+    small = [*SMALL, "--resolution", "64", "--networks", "0", "--tasks", "cls"]
+    written = document("profile", "--bundle", "b", *small, cwd=tmp_path)
+    assert (written["device"], written["networks"]) == ("cpu", 0)
+    subprocess.run([sys.executable, "b/measure.py"], cwd=tmp_path, check=True, capture_output=True)
+    imported = document("profile", "--import", "b", cwd=tmp_path)
+    assert imported["table"] == "luts/cpu-fp32-b1.json"
+    assert len(imported["latency_ms"]) == imported["measured"] - 1 == written["blocks"] - 1
+    assert document("profile", *small, "--dry-run", cwd=tmp_path)["blocks"] == []
+
+
+def test_whatever_comes_of_an_estimate_says_so(tmp_path: Path) -> None:
+    estimated = document("profile", "--device", "orin", "--precision", "fp16", "--estimate", *SMALL, cwd=tmp_path)
+    assert estimated["kind"] == "estimated"
+    path = estimated["table"]
+    done = fbnetv5("profile", "--device", "orin", "--precision", "fp16", "--estimate", *SMALL, cwd=tmp_path)
+    assert all("estimated" in line for line in done.stdout.splitlines()[1:])
+    done = fbnetv5("search", "--latency", "1ms", "--table", path, *SMALL, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "det: networks of this space cost" in done.stderr
+    assert all("estimated ms" in line for line in done.stderr.splitlines() if "this space" in line)
+    done = fbnetv5("search", "--latency", "1ms", "--device", "orin", *SMALL, cwd=tmp_path)
+    assert done.returncode == 3
 
 
 def test_check_tells_the_verdict_by_its_exit_code(tmp_path: Path) -> None:

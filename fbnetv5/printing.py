@@ -1,0 +1,257 @@
+"""What the commands print: results on stdout, progress and remarks on stderr."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from export.check import Verdict
+    from fbnetv5.architecture import Architecture
+    from fbnetv5.exporting import Exported
+    from fbnetv5.search.history import Progress as SearchProgress
+    from fbnetv5.search.run import CostRange
+    from latency.correction import Report
+    from latency.estimate import EstimatedTable
+    from latency.on_device import Bundle
+    from latency.profile import Plan, Profiled
+    from latency.verify import Verified
+
+console = Console(stderr=True)
+
+
+def is_first_process() -> bool:
+    """Whether to speak: launchers of several processes number them in RANK."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say(line: str) -> None:
+    console.print(Text(line), soft_wrap=True)
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def print_line(text: str) -> None:
+    """One line of a result, unwrapped, on stdout."""
+    sys.stdout.write(text + "\n")
+
+
+def print_table(columns: list[str], rows: list[list[str]]) -> None:
+    """A result as a table on stdout; the columns after the first are right-aligned where they hold numbers."""
+    table = Table(box=None, pad_edge=False)
+    for number, column in enumerate(columns):
+        numeric = bool(rows) and rows[0][number][:1].isdigit()
+        table.add_column(Text(column), justify="right" if numeric else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console(width=max(120, Console().width)).print(table)
+
+
+def progress_bar() -> Progress:
+    """A progress bar on stderr, with time left."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+        console=console,
+        disable=not is_first_process(),
+    )
+
+
+def stage_lines(bar: Progress) -> Callable[[str, int, int], None]:
+    """Shows each stage of a work on a line of its own: (stage, done, total)."""
+    lines: dict[str, TaskID] = {}
+
+    def report(stage: str, done: int, total: int) -> None:
+        if stage not in lines:
+            lines[stage] = bar.add_task(stage, total=total, note="")
+            if not console.is_terminal:
+                say(f"{stage}: {total}")
+        bar.update(lines[stage], completed=done)
+
+    return report
+
+
+def search_report(bar: Progress, folder: Path) -> "Callable[[SearchProgress], None]":
+    """Shows the step, and each task's loss, expected cost and entropy; without a terminal, in a line now and then."""
+    from fbnetv5.cost import format_cost
+    from fbnetv5.search.config import SearchConfig
+    from fbnetv5.search.run import units
+
+    config = SearchConfig.load(folder / "config.json")
+    unit = units(config)
+    line = bar.add_task("search", total=config.total_steps, note="")
+
+    def report(now: "SearchProgress") -> None:
+        costs = {task: format_cost(cost, unit[task]) for task, cost in now.expected_cost.items()}
+        losses = {task: now.losses.get(task, float("nan")) for task in costs}
+        short = ", ".join(f"{task} {losses[task]:.2f} {cost}" for task, cost in costs.items())
+        bar.update(line, completed=now.step, description=now.phase, note=short)
+        if not console.is_terminal and now.step % 100 == 0:
+            tasks = "; ".join(
+                f"{task} loss {losses[task]:.3f}, expected cost {cost}, entropy {now.entropy[task]:.3f}"
+                for task, cost in costs.items()
+            )
+            say(f"step {now.step} of {config.total_steps}, {now.phase}: {tasks}")
+
+    return report
+
+
+def print_ranges(ranges: "Sequence[CostRange]") -> None:
+    from fbnetv5.cost import format_cost
+
+    for found in ranges:
+        costs = [format_cost(value, found.unit) for value in (found.cheapest, found.expected, found.dearest)]
+        say(f"{found.task}: networks of this space cost {costs[0]} to {costs[2]}, a random one {costs[1]}")
+
+
+def print_plan(path: Path, lacking: "Plan", *, as_json: bool) -> None:
+    if as_json:
+        print_json({"table": str(path), "blocks": list(lacking.blocks), "networks": list(lacking.networks)})
+        return
+    for key in (*lacking.blocks, *lacking.networks):
+        print_line(key)
+    print_line(f"{path} lacks {len(lacking.blocks)} blocks and {len(lacking.networks)} networks")
+
+
+def print_profiled(path: Path, profiled: "Profiled", keys: list[str], *, as_json: bool) -> None:
+    from fbnetv5.profiling import document
+
+    table, correction = profiled.table, profiled.table.correction
+    if as_json:
+        print_json({"table": str(path), **document(profiled, keys)})
+        return
+    print_line(
+        f"{path}: {len(keys)} blocks and {len(table.networks)} whole networks, {len(profiled.measured)} measured now; "
+        f"a call that does nothing takes {table.overhead_ms:.4f} ms"
+    )
+    if unstable := table.unstable:
+        print_line(f"{len(unstable)} of them varied by more than {table.timing.max_cv:.0%}: is other work running?")
+    if correction is None:
+        print_line("not corrected, since no whole network was measured: expect the sum of blocks to be off")
+        return
+    chosen = "is used" if correction.helps else "does not help and is NOT used: the plain sum is"
+    others = correction.held_out.networks
+    print_line(f"correction fitted on {correction.fitted_on} networks {chosen}; errors on {others} others:")
+    print_report(correction.held_out)
+
+
+def print_bundle(folder: Path, bundle: "Bundle", *, as_json: bool) -> None:
+    if as_json:
+        counts = {f"{kind}s": len(bundle.of_kind(kind)) for kind in ("block", "network")}
+        print_json({"bundle": str(folder), "device": bundle.device, "precision": bundle.precision, **counts})
+        return
+    print_line(f"{folder}: {len(bundle.graphs)} graphs to time on {bundle.device}; its README.md says how")
+
+
+def print_estimated(path: Path, table: "EstimatedTable", keys: list[str], *, as_json: bool) -> None:
+    if as_json:
+        values = {"latency_ms": table.values_ms(keys)}
+        print_json(
+            {"table": str(path), "device": table.device, "precision": table.precision, "kind": table.kind, **values}
+        )
+        return
+    rows = [
+        [key, f"{one.latency_ms:.4f} ms {one.kind}", one.bound] for key, one in table.entries.items() if key in keys
+    ]
+    print_table(["block", "at least", "bound by"], rows)
+    print_line(
+        f"{path}: {len(rows)} blocks estimated from {table.peak_tflops:g} TFLOPS and {table.bandwidth_gb_s:g} GB/s "
+        f"({table.source}); nothing was measured. Search with: --latency BUDGET --table {path}"
+    )
+
+
+def print_verified(path: Path, found: "Verified", *, as_json: bool) -> None:
+    if as_json:
+        print_json(found.to_json())
+        return
+    print_line(f"{path} against {found.report.networks} networks measured now, at the table's speed of the machine")
+    print_report(found.report)
+    print_line(f"the machine now runs at {found.speed:.1%} of its speed then")
+
+
+def print_report(found: "Report") -> None:
+    judged = {"table": found.predicted, "plain sum of blocks": found.isolated, "multiply-adds": found.flops}
+    rows = [
+        [
+            name,
+            f"{errors.mape:.2%}",
+            f"{errors.bias:+.2%}",
+            f"{errors.within_5:.0%}",
+            f"{errors.within_10:.0%}",
+            f"{errors.kendall_tau:.3f}",
+        ]
+        for name, errors in judged.items()
+        if errors is not None
+    ]
+    print_table(["predicted by", "mean error", "bias", "within 5 %", "within 10 %", "rank (tau)"], rows)
+    print_line(f"the networks' own repeats differ by {found.noise:.2%}")
+
+
+def print_found(folder: Path, found: "dict[str, Architecture]", *, as_json: bool) -> None:
+    if as_json:
+        print_json({"run": str(folder), "architectures": {task: one.to_json() for task, one in found.items()}})
+        return
+    rows = [
+        [
+            task,
+            f"{one.macs / 1e6:.1f}M",
+            f"{one.params / 1e6:.2f}M",
+            one.latency_text,
+            f"{one.provenance['score']:.3f} {one.provenance['metric']}",
+            str(folder / f"{task}.json"),
+        ]
+        for task, one in found.items()
+    ]
+    print_table(["task", "multiply-adds", "params", "predicted", "held-out score", "file"], rows)
+
+
+def print_exported(exported: "list[Exported]") -> None:
+    rows = []
+    for one in exported:
+        network = one.architecture
+        rows.append(
+            [
+                network.task,
+                f"{network.macs / 1e6:.1f}M",
+                f"{network.params / 1e6:.2f}M",
+                network.latency_text,
+                f"{one.latency_ms_p50:.2f} ms",
+                f"{one.metric_torch:.4f}",
+                f"{one.metric_onnx:.4f}",
+                f"{one.metric_name} @{one.metric_size[0]}x{one.metric_size[1]}",
+                f"{max(parity.error for parity in one.parity):.1e}",
+            ]
+        )
+    columns = ["task", "multiply-adds", "params", "predicted", "measured", "in torch", "in ORT", "metric", "parity"]
+    print_table(columns, rows)
+
+
+def print_verdict(verdict: "Verdict") -> None:
+    for problem in verdict.problems:
+        place = "the file" if problem.node is None else f"node {problem.node} {problem.operator} {problem.name!r}"
+        print_line(f"{place}: {problem.code} from the {problem.stage}: {problem.description}")
+        if problem.hint:
+            print_line(f"  hint: {problem.hint}")
+    for remark in verdict.warnings:
+        print_line(f"warning: {remark.message}")
+        if remark.hint:
+            print_line(f"  hint: {remark.hint}")
+    if verdict.accepted:
+        print_line(f"{verdict.runtime} {verdict.version} takes {verdict.file}: {verdict.nodes} nodes")
+
+
+def shape_text(shape: list[int] | None) -> str:
+    return "" if shape is None else "x".join(str(side) for side in shape)
