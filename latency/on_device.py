@@ -134,11 +134,14 @@ def measure_bundle(folder: Path) -> Path:
         unfinished = Unfinished(path, identity)
         blocks = _measure_kind(folder, bundle, "block", backend, None, unfinished)
         assert blocks.yardstick is not None
-        networks = _measure_kind(folder, bundle, "network", backend, blocks.yardstick.latency_ms_median, unfinished)
+        measured = dict(blocks.by_name)
+        if bundle.of_kind("network"):
+            usual_ms = blocks.yardstick.latency_ms_median
+            measured.update(_measure_kind(folder, bundle, "network", backend, usual_ms, unfinished).by_name)
         results = {
             **identity,
             "yardstick": asdict(blocks.yardstick),
-            "measured": {key: asdict(one) for key, one in {**blocks.by_name, **networks.by_name}.items()},
+            "measured": {key: asdict(one) for key, one in measured.items()},
             "conditions": {"date": date, "python": platform.python_version(), **backend.conditions()},
         }
         write_sealed(path, results, schema=BUNDLE_SCHEMA)

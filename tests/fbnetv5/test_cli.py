@@ -69,7 +69,7 @@ def test_a_table_is_held_against_fresh_networks(work: Path) -> None:
     table = "luts/cpu-fp32-b1.json"
     found = document("profile", "--verify", table, "--networks", "2", *SMALL, "--resolution", "64", cwd=work)
     errors = {"mape", "bias", "within_5", "within_10", "kendall_tau"}
-    assert found.keys() == {"networks", "isolated", "flops", "noise"} | errors
+    assert found.keys() == {"networks", "isolated", "flops", "noise", "speed"} | errors
     assert found["isolated"].keys() == found["flops"].keys() == errors
     assert found["networks"] == 2
     missing = fbnetv5("profile", "--verify", table, "--networks", "2", *SMALL, "--resolution", "96", cwd=work)

@@ -103,6 +103,14 @@ def test_the_table_of_a_bundle_is_like_one_measured_here(copy: Path, tmp_path: P
     assert imported.measured == ("null", "conv@8", *(network.key for network in NETWORKS))
 
 
+def test_a_bundle_without_networks_gives_a_table_without_a_correction(tmp_path: Path) -> None:
+    folder = tmp_path / "b"
+    write_bundle([CONV], [], folder=folder, target=Target(device="cpu"), timing=BRIEF)
+    done = measure(folder)
+    assert done.returncode == 0, done.stderr
+    assert import_bundle(folder, tmp_path)[1].table.correction is None
+
+
 def test_a_table_is_not_overwritten(copy: Path, tmp_path: Path) -> None:
     path, _ = import_bundle(copy, tmp_path)
     before = path.read_bytes()
