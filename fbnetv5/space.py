@@ -46,6 +46,11 @@ class Node:
     slot: int | None = None
     """Index of the slot, None if the node always runs."""
 
+    @property
+    def stage(self) -> int:
+        """0 or the number of the later stage, as the name says."""
+        return int(self.name.partition("_")[0].removeprefix("s"))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
@@ -262,7 +267,7 @@ class Space:
         keeps_shape = isinstance(block, Fusion) or (isinstance(block, InvertedResidual) and block.keeps_shape)
         if not self.strict:
             return keeps_shape
-        return keeps_shape and isinstance(block, InvertedResidual) and not node.name.startswith("s0_")
+        return keeps_shape and isinstance(block, InvertedResidual) and node.stage > 0
 
 
 def _last_of(nodes: Sequence[Node], stride: int) -> str:

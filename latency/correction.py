@@ -16,7 +16,7 @@ Shape legend: N networks, K blocks.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from export.errors import UserError
 from latency.protocol import Measurement
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
+
+AnyNetwork = TypeVar("AnyNetwork")
+"""A measured network, or the name of one."""
 
 LEAST_NETWORKS = 9
 """Below it a third held out says nothing."""
@@ -121,12 +124,8 @@ def correct(isolated_ms: Mapping[str, float], networks: Sequence[MeasuredNetwork
     Raises:
         UserError: too few networks, or one has a block that was not timed alone.
     """
-    import numpy as np
-
     check_count(len(networks))
-    order = np.random.default_rng(0).permutation(len(networks))
-    held_out = [networks[index] for index in sorted(order[: len(networks) // 3])]
-    fitted = [networks[index] for index in sorted(order[len(networks) // 3 :])]
+    fitted, held_out = split(networks)
     strength = _best_strength(isolated_ms, fitted)
     costs = fit(isolated_ms, fitted, strength)
     return Correction(
@@ -135,6 +134,16 @@ def correct(isolated_ms: Mapping[str, float], networks: Sequence[MeasuredNetwork
         fitted_on=len(fitted),
         held_out=report(costs, isolated_ms, held_out, ms_per_mac=proportion(fitted)),
     )
+
+
+def split(networks: Sequence[AnyNetwork]) -> tuple[list[AnyNetwork], list[AnyNetwork]]:
+    """Those a correction is fitted on and those held out: always the same for as many networks in the same order."""
+    import numpy as np
+
+    order = np.random.default_rng(0).permutation(len(networks))
+    held_out = [networks[index] for index in sorted(order[: len(networks) // 3])]
+    fitted = [networks[index] for index in sorted(order[len(networks) // 3 :])]
+    return fitted, held_out
 
 
 def check_count(networks: int) -> None:

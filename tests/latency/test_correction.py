@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
 from export.errors import UserError
-from latency.correction import Errors, MeasuredNetwork, correct, fit, predict_ms, proportion, report
+from latency.correction import Errors, MeasuredNetwork, correct, fit, predict_ms, proportion, report, split
 from latency.protocol import Measurement
 
 KEYS = [f"block{number}" for number in range(12)]
@@ -89,6 +89,22 @@ def test_the_report_is_of_networks_outside_the_fit() -> None:
     held_out = set(np.random.default_rng(0).permutation(30)[:10].tolist())
     mixed = [spoiled[i] if i in held_out else networks[i] for i in range(30)]
     assert correct(machine.isolated_ms, mixed).latency_ms == correction.latency_ms
+
+
+def test_a_split_loses_nothing_keeps_the_order_and_holds_out_those_the_report_is_on() -> None:
+    machine = Machine(1, noise=0.02)
+    fitted, held_out = split(list(range(30)))
+    assert (fitted, held_out) == (sorted(fitted), sorted(held_out))
+    assert sorted(fitted + held_out) == list(range(30))
+    networks = machine.networks(30)
+    correction = correct(machine.isolated_ms, networks)
+    again = report(
+        correction.latency_ms,
+        machine.isolated_ms,
+        [networks[index] for index in held_out],
+        ms_per_mac=proportion([networks[index] for index in fitted]),
+    )
+    assert again == correction.held_out
 
 
 @settings(max_examples=40, deadline=None)
