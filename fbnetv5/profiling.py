@@ -27,6 +27,7 @@ from fbnetv5.data.sample import Classes
 from fbnetv5.space import SKIP, Choices, Space
 from fbnetv5.tasks import make_tasks
 from fbnetv5.tasks.task import Task
+from latency.figures import BlockFacts
 from latency.profile import Graph, Network, Profiled
 
 DRAWS = 256
@@ -61,6 +62,27 @@ def graphs_of(scope: Scope) -> list[Graph]:
         graph = _head_graph(task, scope.space, resolution)
         graphs[graph.key] = graph
     return list(graphs.values())
+
+
+def block_facts(scope: Scope) -> list[BlockFacts]:
+    """What the space says of every block and head of ``graphs_of``, for a page beside the table."""
+    counter = CostCounter(scope.resolution)
+    facts: dict[str, BlockFacts] = {}
+    stages: dict[str, set[int]] = {}
+    for node in scope.space.nodes:
+        for block in node.candidates:
+            key = block_key(block, node.stride, scope.resolution)
+            stages.setdefault(key, set()).add(node.stage)
+            facts[key] = BlockFacts(
+                key=key,
+                strides=(node.stride,),  # one only: a key names the resolution
+                stages=tuple(sorted(stages[key])),
+                macs=counter.block(block, node.stride).macs,
+            )
+    for task in scope.built_tasks:
+        key, macs = head_key(task, scope.space, scope.resolution), counter.head(task, scope.space).macs
+        facts[key] = BlockFacts(key=key, strides=task.paths, stages=(), macs=macs)
+    return list(facts.values())
 
 
 def networks_to_fit(scope: Scope, count: int) -> list[Network]:

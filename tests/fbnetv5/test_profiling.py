@@ -6,7 +6,7 @@ from fbnetv5.backbone import TaskNetwork
 from fbnetv5.cost import Counter, block_key, head_key, latency_table
 from fbnetv5.count import count
 from fbnetv5.data.scenes import CLASSES
-from fbnetv5.profiling import Scope, fresh_networks, graphs_of, networks_to_fit
+from fbnetv5.profiling import Scope, block_facts, fresh_networks, graphs_of, networks_to_fit
 from fbnetv5.space import Space
 
 SCOPE = Scope(
@@ -39,6 +39,29 @@ def test_a_networks_blocks_and_multiply_adds_are_those_of_the_network_built() ->
         assert sum(network.blocks.values()) == len(module.backbone.blocks) + 1
         assert network.macs == sum(macs[key] * times for key, times in network.blocks.items())
         assert network.macs == count(network.build, network.input_shapes).macs
+
+
+def test_facts_are_of_every_key_and_their_multiply_adds_those_of_the_networks() -> None:
+    facts = {one.key: one for one in block_facts(SCOPE)}
+    assert list(facts) == [graph.key for graph in graphs_of(SCOPE)]
+    for network in networks_to_fit(SCOPE, 3):
+        assert network.macs == sum(facts[key].macs * times for key, times in network.blocks.items())
+
+
+def test_facts_name_every_stage_and_stride_where_a_block_stands() -> None:
+    scope = Scope(space=Space(stages=3), tasks=("det",), classes=CLASSES, resolution=(64, 64))
+    facts = {one.key: one for one in block_facts(scope)}
+    for node in scope.space.nodes:
+        one = facts[block_key(node.candidates[0], node.stride, (64, 64))]
+        assert one.strides == (node.stride,)
+        assert int(node.name[1]) in one.stages
+    edges = [one for key, one in facts.items() if key.startswith("fuse_")]
+    assert {one.stages for one in edges} == {(1, 2, 3)}
+    assert sum(len(one.stages) for one in facts.values()) == len(
+        {(node.name[:2], node.candidates[0], node.stride) for node in scope.space.nodes}
+    )
+    (head,) = [one for key, one in facts.items() if key.startswith("head_")]
+    assert (head.strides, head.stages) == (scope.built_tasks[0].paths, ())
 
 
 def test_networks_to_fit_are_always_the_same_and_more_begin_with_them() -> None:
