@@ -21,15 +21,20 @@ from pathlib import Path
 from fbnetv5.blocks import PooledHead
 from fbnetv5.cost import block_key, block_shapes
 from fbnetv5.count import count
+from fbnetv5.data.scenes import CLASSES
 from fbnetv5.fbnetv3 import FBNETV3, FBNetV3, FBNetV3Network
+from fbnetv5.profiling import Scope, graphs_of, networks_to_fit
+from fbnetv5.space import Space
 from latency.devices import resolve
-from latency.profile import Graph, Network, measure_networks, profile
+from latency.profile import Graph, Network, anchors_of, measure_networks, profile, speed_of
 from latency.table import LatencyTable
 
 RESOLUTION = (224, 224)
+SCOPE = Scope(space=Space(), tasks=("cls", "det", "seg"), classes=CLASSES, resolution=RESOLUTION)
+"""What the table given is for."""
 
 
-def graphs_of(config: FBNetV3) -> list[Graph]:
+def published_graphs(config: FBNetV3) -> list[Graph]:
     """The network's blocks in order, and its head."""
     graphs, stride, width = [], 1, 3
     for block in (block for partition in config.partitions() for block in partition):
@@ -49,7 +54,7 @@ def network(letter: str) -> Network:
         key=f"fbnetv3-{letter}",
         build=build,
         input_shapes=shapes,
-        blocks=dict(Counter(graph.key for graph in graphs_of(config))),
+        blocks=dict(Counter(graph.key for graph in published_graphs(config))),
         macs=count(build, shapes).macs,
     )
 
@@ -61,23 +66,25 @@ def main() -> None:
     arguments = parser.parse_args()
     original = LatencyTable.load(arguments.table)
     backend = resolve(original.device, precision=original.precision, threads=original.threads)
-    graphs = [graph for config in FBNETV3.values() for graph in graphs_of(config.with_ordinary_padding())]
+    graphs = graphs_of(SCOPE)
+    graphs += [graph for config in FBNETV3.values() for graph in published_graphs(config.with_ordinary_padding())]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / arguments.table.name
         shutil.copy(arguments.table, path)
         table = profile(graphs, path=path, backend=backend, timing=original.timing).table
+    known = {key: one.measured for key, one in table.networks.items()}
+    anchors = anchors_of(networks_to_fit(SCOPE, len(known)), known)
     networks = [network(letter) for letter in FBNETV3]
-    measured, yardstick_ms = measure_networks(
-        networks, backend=backend, timing=table.timing, usual_ms=table.yardstick_ms
-    )
+    now = measure_networks([*networks, *anchors.values()], backend=backend, timing=table.timing)
+    speed = speed_of(known, {key: now[key].measured for key in anchors})
     rows = {}
-    for one, found in zip(networks, measured, strict=True):
-        predicted_ms, measured_ms = table.total_ms(Counter(one.blocks).elements()), found.measured.latency_ms_median
+    for one in networks:
+        predicted_ms = table.total_ms(Counter(one.blocks).elements())
+        measured_ms = now[one.key].measured.at_speed(speed).latency_ms_median
         error = predicted_ms / measured_ms - 1
         print(f"{one.key}  {predicted_ms:6.2f} ms predicted  {measured_ms:6.2f} ms measured  {error:+.1%}")
         rows[one.key] = {"predicted_ms": predicted_ms, "measured_ms": measured_ms, "error": error}
     worst = max(abs(row["error"]) for row in rows.values())
-    speed = None if table.yardstick_ms is None else table.yardstick_ms / yardstick_ms
     print(json.dumps({"kind": table.kind, "worst_error": worst, "speed": speed, "networks": rows}))
 
 

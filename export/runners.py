@@ -7,6 +7,7 @@ module: ONNX graphs are run where there is none.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -74,12 +75,14 @@ class OrtRunner:
     the cores of another. With one thread, the default, there is nothing to spin.
     """
 
-    def __init__(self, model: Path | bytes, *, threads: int = 1) -> None:
+    def __init__(self, model: Path | bytes, *, threads: int = 1, shares_memory: bool = False) -> None:
         """Load a graph.
 
         Args:
             model: an ONNX file or its content.
             threads: processor threads one operator may use.
+            shares_memory: take memory from the pool of all runners of this process that share theirs. They must not
+                run at once. A graph then finds that memory in the cache, as it would if it were the only one loaded.
 
         Raises:
             UserError: the file is missing, or ONNX Runtime refuses the graph; both ways to run raise it for inputs
@@ -92,6 +95,9 @@ class OrtRunner:
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if shares_memory:
+            _make_shared_memory()
+            options.add_session_config_entry("session.use_env_allocators", "1")
         options.log_severity_level = 3  # errors; they are raised as well
         name = "the ONNX graph" if isinstance(model, bytes) else str(model)
         try:
@@ -127,6 +133,15 @@ class OrtRunner:
                 binding.bind_output(spec.name, "cpu")
             run()
         return run
+
+
+@cache
+def _make_shared_memory() -> None:
+    """Once a process: ONNX Runtime refuses a second pool."""
+    import onnxruntime as ort
+
+    kind = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(kind, None)
 
 
 def _spec(value: Any) -> TensorSpec:

@@ -56,6 +56,7 @@ Strict = Annotated[bool, typer.Option("--strict", help="Only later stages' block
 Luts = Annotated[Path, typer.Option(help="Folder of latency tables.")]
 Runs = Annotated[Path, typer.Option(help="Folder of runs.")]
 ALL_TASKS = "cls,det,seg"
+NETWORKS = 48
 
 
 @app.command()
@@ -132,10 +133,13 @@ def profile(
     threads: Annotated[int, typer.Option(min=1, help="Processor threads one operator may use.")] = 1,
     networks: Annotated[
         int, typer.Option(min=0, help="Whole networks to measure, on which block times are corrected; 0 for none.")
-    ] = 48,
+    ] = NETWORKS,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be measured.")] = False,
     verify: Annotated[
         Path | None, typer.Option(help="Table to hold against --networks freshly drawn networks; it is not changed.")
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="With --verify: a run folder, whose networks to take instead of fresh ones.")
     ] = None,
     bundle: Annotated[
         Path | None, typer.Option(help="Folder to make, with all it takes to measure a device elsewhere.")
@@ -153,10 +157,9 @@ def profile(
     ways = {"--dry-run": dry_run, "--verify": verify, "--bundle": bundle, "--import": import_, "--estimate": estimate}
     if len(asked := [name for name, value in ways.items() if value]) > 1:
         raise UserError(f"{' and '.join(asked)} exclude each other")
-    if import_ is not None:
-        _import(import_, luts, as_json=json)
-        return
-    here = not (bundle or estimate or verify)
+    if run is not None and verify is None:
+        raise UserError("--run says what --verify measures; name a table with it")
+    here = not (verify or bundle or import_ or estimate)
     backend = _resolve(device, precision=precision, threads=threads) if here else None
     from fbnetv5.cost import parse_resolution
     from fbnetv5.data.parts import classes_of
@@ -171,7 +174,9 @@ def profile(
     if backend is not None:
         _profile(backend, scope, networks, luts=luts, dry_run=dry_run, as_json=json)
     elif verify is not None:
-        _verify(verify, scope, networks, as_json=json)
+        _verify(verify, scope, networks, run, as_json=json)
+    elif import_ is not None:
+        _import(import_, scope, luts, as_json=json)
     elif bundle is not None:
         _bundle(bundle, scope, networks, device=device, precision=precision, threads=threads, as_json=json)
     else:
@@ -179,7 +184,7 @@ def profile(
 
 
 def _profile(backend: "Backend", scope: "Scope", networks: int, *, luts: Path, dry_run: bool, as_json: bool) -> None:
-    from fbnetv5.profiling import graphs_of, networks_to_fit
+    from fbnetv5.profiling import graphs_of, networks_to_fit, write_page
     from latency.profile import plan
     from latency.profile import profile as measure
     from latency.protocol import Timing
@@ -192,15 +197,19 @@ def _profile(backend: "Backend", scope: "Scope", networks: int, *, luts: Path, d
         return
     with progress_bar() as bar, _interruptible("run the same command again"):
         profiled = measure(graphs, whole, path=path, backend=backend, timing=timing, progress=stage_lines(bar))
-    print_profiled(path, profiled, [graph.key for graph in graphs], as_json=as_json)
+    page = write_page(path, profiled.table, scope)
+    print_profiled(path, page, profiled, [graph.key for graph in graphs], as_json=as_json)
 
 
-def _verify(path: Path, scope: "Scope", networks: int, *, as_json: bool) -> None:
-    from fbnetv5.profiling import fresh_networks
+def _verify(path: Path, scope: "Scope", networks: int, run: Path | None, *, as_json: bool) -> None:
+    from fbnetv5.profiling import fresh_networks, networks_of, networks_to_fit
+    from latency.table import LatencyTable
     from latency.verify import verify
 
     with progress_bar() as bar:
-        found = verify(path, fresh_networks(scope, networks), progress=stage_lines(bar))
+        known = networks_to_fit(scope, min(NETWORKS, len(LatencyTable.load(path, foreign=True).networks)))
+        chosen = fresh_networks(scope, networks, known) if run is None else networks_of(run)
+        found = verify(path, chosen, known, progress=stage_lines(bar))
     print_verified(path, found, as_json=as_json)
 
 
@@ -218,11 +227,13 @@ def _bundle(
     print_bundle(folder, written, as_json=as_json)
 
 
-def _import(folder: Path, luts: Path, *, as_json: bool) -> None:
+def _import(folder: Path, scope: "Scope", luts: Path, *, as_json: bool) -> None:
+    from fbnetv5.profiling import write_page
     from latency.bundle import import_bundle
 
     path, profiled = import_bundle(folder, luts)
-    print_profiled(path, profiled, list(profiled.table.isolated_ms), as_json=as_json)
+    page = write_page(path, profiled.table, scope)
+    print_profiled(path, page, profiled, list(profiled.table.isolated_ms), as_json=as_json)
 
 
 def _estimate(scope: "Scope", *, device: str, precision: str, luts: Path, as_json: bool) -> None:

@@ -125,8 +125,8 @@ def make_table(
     return CostTable(space=space, paths=task.paths, unit=unit, blocks=values, head=head_value)
 
 
-class _Head(nn.Module):
-    """A head followed by what makes its outputs deployable, so that both are counted and timed together."""
+class DeployedHead(nn.Module):
+    """A task's head with what makes its outputs deployable, so that both are counted and timed: a feature per path."""
 
     def __init__(self, task: Task, space: Space) -> None:
         super().__init__()
@@ -135,11 +135,6 @@ class _Head(nn.Module):
 
     def forward(self, *features: Tensor) -> tuple[Tensor, ...]:
         return self.task.deploy(self.head(list(features)))
-
-
-def deployed_head(task: Task, space: Space) -> nn.Module:
-    """The task's head with its deployable outputs; called with one feature per path."""
-    return _Head(task, space)
 
 
 class Counter:
@@ -160,7 +155,7 @@ class Counter:
         """The count of a task's head."""
         key = head_key(task, space, self.resolution)
         if key not in self._known:
-            self._known[key] = count(lambda: deployed_head(task, space), head_shapes(task, space, self.resolution))
+            self._known[key] = count(lambda: DeployedHead(task, space), head_shapes(task, space, self.resolution))
         return self._known[key]
 
     def table(self, space: Space, task: Task, unit: str) -> CostTable:

@@ -126,12 +126,12 @@ def print_plan(path: Path, lacking: "Plan", *, as_json: bool) -> None:
     print_line(f"{path} lacks {len(lacking.blocks)} blocks and {len(lacking.networks)} networks")
 
 
-def print_profiled(path: Path, profiled: "Profiled", keys: list[str], *, as_json: bool) -> None:
+def print_profiled(path: Path, page: Path, profiled: "Profiled", keys: list[str], *, as_json: bool) -> None:
     from fbnetv5.profiling import document
 
     table, correction = profiled.table, profiled.table.correction
     if as_json:
-        print_json({"table": str(path), **document(profiled, keys)})
+        print_json({"table": str(path), "page": str(page), **document(profiled, keys)})
         return
     print_line(
         f"{path}: {len(keys)} blocks and {len(table.networks)} whole networks, {len(profiled.measured)} measured now; "
@@ -141,11 +141,12 @@ def print_profiled(path: Path, profiled: "Profiled", keys: list[str], *, as_json
         print_line(f"{len(unstable)} of them varied by more than {table.timing.max_cv:.0%}: is other work running?")
     if correction is None:
         print_line("not corrected, since no whole network was measured: expect the sum of blocks to be off")
-        return
-    chosen = "is used" if correction.helps else "does not help and is NOT used: the plain sum is"
-    others = correction.held_out.networks
-    print_line(f"correction fitted on {correction.fitted_on} networks {chosen}; errors on {others} others:")
-    print_report(correction.held_out)
+    else:
+        chosen = "is used" if correction.helps else "does not help and is NOT used: the plain sum is"
+        others = correction.held_out.networks
+        print_line(f"correction fitted on {correction.fitted_on} networks {chosen}; errors on {others} others:")
+        print_report(correction.held_out)
+    print_line(f"to look at: {page}")
 
 
 def print_bundle(folder: Path, bundle: "Bundle", *, as_json: bool) -> None:

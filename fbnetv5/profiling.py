@@ -2,33 +2,39 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from export.errors import UserError
+from export.files import write_whole_text
+from fbnetv5.architecture import load_architecture
 from fbnetv5.backbone import TaskNetwork
 from fbnetv5.blocks import Block
 from fbnetv5.cost import (
     CostTable,
+    DeployedHead,
     Resolution,
     block_key,
     block_shapes,
     check_resolution,
-    deployed_head,
     head_key,
     head_shapes,
 )
 from fbnetv5.cost import Counter as CostCounter
 from fbnetv5.data.sample import Classes
+from fbnetv5.exporting import tasks_of
 from fbnetv5.space import SKIP, Choices, Space
 from fbnetv5.tasks import make_tasks
 from fbnetv5.tasks.task import Task
 from latency.figures import BlockFacts
+from latency.page import render
 from latency.profile import Graph, Network, Profiled
+from latency.table import LatencyTable
 
 DRAWS = 256
 """Architectures among which the one nearest to a budget is taken."""
@@ -85,23 +91,46 @@ def block_facts(scope: Scope) -> list[BlockFacts]:
     return list(facts.values())
 
 
+def write_page(path: Path, table: LatencyTable, scope: Scope) -> Path:
+    """Write the page that shows the table at ``path``, beside it."""
+    page = path.with_suffix(".html")
+    write_whole_text(page, render(table, block_facts(scope)))
+    return page
+
+
 def networks_to_fit(scope: Scope, count: int) -> list[Network]:
     """The networks on which a table is corrected: always the same ones, so that an interrupted profile goes on."""
     return _networks(scope, count, np.random.default_rng(0))
 
 
-def fresh_networks(scope: Scope, count: int) -> list[Network]:
-    """Networks that nobody drew before, to hold a table against.
+def fresh_networks(scope: Scope, count: int, known: Sequence[Network] = ()) -> list[Network]:
+    """Networks that nobody drew before, to hold a table against; none of the known ones.
 
     Raises:
         UserError: fewer than two are asked for.
     """
     if count < 2:
         raise UserError(f"a table is held against at least 2 networks, not {count}")
-    return _networks(scope, count, np.random.default_rng())
+    return _networks(scope, count, np.random.default_rng(), {network.key for network in known})
 
 
-def _networks(scope: Scope, count: int, rng: np.random.Generator) -> list[Network]:
+def networks_of(run: Path) -> list[Network]:
+    """The networks that a search found, as they would be deployed.
+
+    Raises:
+        UserError: the run has fewer than two, or a file of it is damaged.
+    """
+    found = [load_architecture(run / f"{task}.json") for task in tasks_of(run)]
+    if len(found) < 2:
+        raise UserError(f"a table is held against at least 2 networks, and {run} has {len(found)}")
+    networks = []
+    for one in found:
+        task, counter = one.make_task(), CostCounter(one.resolution)
+        networks.append(_network(task, counter.table(one.space, task, "macs"), one.choices_array, one.resolution))
+    return networks
+
+
+def _networks(scope: Scope, count: int, rng: np.random.Generator, known: Collection[str] = ()) -> list[Network]:
     """Distinct networks as they would be deployed, the tasks in turns, near budgets from the cheapest to the dearest.
 
     Raises:
@@ -116,7 +145,8 @@ def _networks(scope: Scope, count: int, rng: np.random.Generator) -> list[Networ
             break
         task, table = tasks[draw % len(tasks)], tables[draw % len(tasks)]
         network = _network(task, table, _near_random_budget(table, rng), resolution)
-        networks.setdefault(network.key, network)
+        if network.key not in known:
+            networks.setdefault(network.key, network)
     if len(networks) == count:
         return list(networks.values())
     raise UserError(f"this space has fewer than {count} different networks to measure; ask for fewer with --networks")
@@ -180,7 +210,7 @@ def _block_graph(block: Block, stride: int, resolution: Resolution) -> Graph:
 def _head_graph(task: Task, space: Space, resolution: Resolution) -> Graph:
     return Graph(
         key=head_key(task, space, resolution),
-        build=lambda: deployed_head(task, space),
+        build=lambda: DeployedHead(task, space),
         input_shapes=head_shapes(task, space, resolution),
         output_names=task.output_names,
     )

@@ -27,8 +27,13 @@ class Backend(Protocol):
     def fingerprint(self) -> dict[str, str | int]:
         """What must be equal for two measurements to compare."""
 
-    def open(self, content: bytes, inputs: "Mapping[str, Array]") -> Sampler:
+    def open(self, content: bytes, inputs: "Mapping[str, Array]", *, copies: int = 1) -> Sampler:
         """Make a graph of fixed shapes ready to be timed on these inputs.
+
+        Args:
+            content: the graph.
+            inputs: of it, by name.
+            copies: so many of it, each with weights of its own, run in turns.
 
         Raises:
             UserError: the graph or the inputs are refused.

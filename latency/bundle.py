@@ -30,7 +30,7 @@ from latency.processor import CPU, Processor
 from latency.profile import BATCH, NULL, YARDSTICK, Graph, Network, Profiled, distinct, onnx_at
 from latency.protocol import Progress, Timing
 from latency.single_file import joined
-from latency.table import YARDSTICK_KEY, LatencyTable, measurement, table_path
+from latency.table import LatencyTable, measurement, table_path
 from latency.unfinished import only_run
 
 PARTS = (
@@ -163,7 +163,6 @@ def _table(bundle: Bundle, results: Results, where: str) -> LatencyTable:
         key: MeasuredNetwork(blocks=graph.blocks, macs=graph.macs, measured=measured[key])
         for key, graph in bundle.of_kind("network").items()
     }
-    yardstick = measurement(results.yardstick, f"'yardstick' {where}")
     table = LatencyTable(
         device=bundle.device,
         precision=bundle.precision,
@@ -171,7 +170,7 @@ def _table(bundle: Bundle, results: Results, where: str) -> LatencyTable:
         threads=bundle.threads,
         fingerprint=dict(mapping(results.fingerprint, f"'fingerprint' {where}")),
         timing=Timing(**bundle.timing),
-        entries={YARDSTICK_KEY: yardstick, **{key: measured[key] for key in bundle.of_kind("block")}},
+        entries={key: measured[key] for key in bundle.of_kind("block")},
         networks=networks,
         conditions=(mapping(results.conditions, f"'conditions' {where}"),),
     )

@@ -4,10 +4,11 @@ Blocks timed alone do not add up: each pays for a border that a network fuses aw
 cache. So whole networks are measured too, and block costs c are fitted to them by ridge regression towards the isolated
 times a:
 
-    sum_n ((y_n - sum_k count_nk c_k) / y_n)^2  +  strength * sum_k (c_k / a_k - scale)^2,    c, scale >= 0
+    sum_n ((y_n - sum_k count_nk c_k) / y_n)^2  +  strength * sum_k (c_k / a_k - scale)^2,    c >= 0
 
 for networks n of measured time y_n. Errors are relative, since a network of 20 ms must not outweigh four of 5 ms. The
-scale is what all borders save alike, fitted together with the costs; a block that no network holds gets it too. The
+scale is the one that fits the networks best if all blocks keep their proportions; a block that no network holds gets it
+too. Fitted together with the costs it would go astray: blocks that all networks share have nothing else to hold it. The
 strength is chosen by cross-validation. A third of the networks take no part in any of this: the report is on those, and
 a correction that does not help on them is not used.
 
@@ -164,11 +165,13 @@ def fit(isolated_ms: Mapping[str, float], networks: Sequence[MeasuredNetwork], s
     keys = list(isolated_ms)
     alone = np.array([isolated_ms[key] for key in keys])  # [K]
     shares = _counts(keys, networks) * alone / _times(networks)[:, None]  # [N, K]
-    pull = np.sqrt(strength) * np.hstack([np.eye(len(keys)), -np.ones((len(keys), 1))])
-    system = np.vstack([np.hstack([shares, np.zeros((len(networks), 1))]), pull])
-    wanted = np.concatenate([np.ones(len(networks)), np.zeros(len(keys))])
-    relative, _ = nnls(system, wanted)  # [K + 1]: c_k / a_k, then the scale
-    return dict(zip(keys, (relative[:-1] * alone).tolist(), strict=True))
+    sums = shares.sum(axis=1)
+    scale = sums.sum() / (sums @ sums)
+    pull = np.sqrt(strength)
+    system = np.vstack([shares, pull * np.eye(len(keys))])
+    wanted = np.concatenate([np.ones(len(networks)), np.full(len(keys), pull * scale)])
+    relative, _ = nnls(system, wanted)  # [K]: c_k / a_k
+    return dict(zip(keys, (relative * alone).tolist(), strict=True))
 
 
 def report(

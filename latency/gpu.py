@@ -24,6 +24,7 @@ from export.errors import CheckFailed, NotHere, UserError
 from export.tensorrt import EngineBuilder, ExecutionContext, Flavour, find_flavour
 from latency.clocks import ClockWatch, watch_clocks
 from latency.cuda import CudaDriver, CudaHandle, DeviceMemory, FoundGpu, open_driver, open_memory
+from latency.protocol import Sampler, in_turns
 
 if TYPE_CHECKING:
     from export.runners import Array
@@ -106,12 +107,17 @@ class GpuBackend:
     def fingerprint(self) -> dict[str, str | int]:
         return _fingerprint_of(self._gpu, self._driver, self._builder.flavour)
 
-    def open(self, content: bytes, inputs: "Mapping[str, Array]") -> "TimedEngine":
-        """An engine of an ONNX graph, ready to be timed.
+    def open(self, content: bytes, inputs: "Mapping[str, Array]", *, copies: int = 1) -> Sampler:
+        """Engines of an ONNX graph, ready to be timed in turns; ``engines`` has the arguments and errors."""
+        return in_turns(self.engines(content, inputs, copies=copies))
+
+    def engines(self, content: bytes, inputs: "Mapping[str, Array]", *, copies: int = 1) -> "list[TimedEngine]":
+        """An engine of an ONNX graph, built once and loaded so many times.
 
         Args:
             content: the graph, of fixed shapes and of the backend's precision.
             inputs: by name; they are cast to the types that the graph takes.
+            copies: of the engine, each with weights of its own on the GPU.
 
         Raises:
             UserError: the inputs are not the graph's.
@@ -121,8 +127,14 @@ class GpuBackend:
         built = self._builder.build(content)
         check_engine_types(built.layers, self.precision)
         record = EngineRecord(graph=hashlib.sha256(content).hexdigest()[:12])
-        timed = TimedEngine(
-            built.plan,
+        engines = [self._loaded(built.plan, inputs, record) for _ in range(copies)]
+        self._layers.update(built.layers)
+        self._records.append(record)
+        return engines
+
+    def _loaded(self, plan: bytes, inputs: "Mapping[str, Array]", record: EngineRecord) -> "TimedEngine":
+        return TimedEngine(
+            plan,
             inputs,
             builder=self._builder,
             driver=self._driver,
@@ -130,9 +142,6 @@ class GpuBackend:
             clocks=self._clocks,
             record=record,
         )
-        self._layers.update(built.layers)
-        self._records.append(record)
-        return timed
 
     def conditions(self) -> dict[str, Any]:
         """What the GPU went through so far, as JSON."""

@@ -22,7 +22,7 @@ from latency.backend import Backend
 from latency.devices import resolve
 from latency.measure import measure_graphs, named
 from latency.parsing import read_sealed, write_sealed
-from latency.protocol import Measured, Timing
+from latency.protocol import Measurement, Timing
 from latency.unfinished import Unfinished, only_run
 
 if TYPE_CHECKING:
@@ -76,8 +76,6 @@ class Results:
     bundle_sha256: str
     """Of the ``bundle.json`` that was measured."""
     fingerprint: dict[str, str | int]
-    yardstick: dict[str, Any]
-    """Its measurement."""
     measured: dict[str, dict[str, Any]]
     """By key: the measurements of blocks and networks."""
     conditions: dict[str, Any]
@@ -132,15 +130,11 @@ def measure_bundle(folder: Path) -> Path:
     with only_run(path):
         date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         unfinished = Unfinished(path, identity)
-        blocks = _measure_kind(folder, bundle, "block", backend, None, unfinished)
-        assert blocks.yardstick is not None
-        measured = dict(blocks.by_name)
+        measured = _measure_kind(folder, bundle, "block", backend, unfinished)
         if bundle.of_kind("network"):
-            usual_ms = blocks.yardstick.latency_ms_median
-            measured.update(_measure_kind(folder, bundle, "network", backend, usual_ms, unfinished).by_name)
+            measured |= _measure_kind(folder, bundle, "network", backend, unfinished)
         results = {
             **identity,
-            "yardstick": asdict(blocks.yardstick),
             "measured": {key: asdict(one) for key, one in measured.items()},
             "conditions": {"date": date, "python": platform.python_version(), **backend.conditions()},
         }
@@ -150,15 +144,15 @@ def measure_bundle(folder: Path) -> Path:
 
 
 def _measure_kind(
-    folder: Path, bundle: Bundle, kind: str, backend: Backend, usual_ms: float | None, unfinished: Unfinished
-) -> Measured:
+    folder: Path, bundle: Bundle, kind: str, backend: Backend, unfinished: Unfinished
+) -> dict[str, Measurement]:
     (yardstick,) = bundle.of_kind("yardstick").values()
     return measure_graphs(
         {key: partial(_source, folder, graph) for key, graph in bundle.of_kind(kind).items()},
         partial(_source, folder, yardstick),
         backend,
         Timing(**bundle.timing),
-        usual_ms=usual_ms,
+        parts=kind == "block",
         progress=named(_Lines(), f"{kind}s"),
         unfinished=unfinished,
     )

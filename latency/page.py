@@ -93,6 +93,7 @@ def _header(table: LatencyTable) -> str:
         "whole networks": len(table.networks),
         "a call that does nothing": f"{table.overhead_ms:.4f} ms",
         "values": _values(table),
+        **({"last measured": table.conditions[-1]["date"]} if table.conditions else {}),
     }
     items = "".join(
         f"<div><dt>{escape(name.replace('_', ' '))}</dt><dd>{escape(str(value))}</dd></div>"
@@ -114,8 +115,8 @@ def _protocol(table: LatencyTable) -> str:
     return (
         f"Times are medians over all runs of {timing.repeats} rounds. Each round visited every block or network in "
         f"turn, warmed it up for {timing.warmup_ms:g} ms and timed it for at least {timing.min_ms:g} ms and "
-        f"{timing.min_runs} runs. What varied by more than {timing.max_cv:.0%} was visited in {timing.repeats} further "
-        "rounds."
+        f"{timing.min_runs} runs. Between visits a yardstick was timed, and all times are given at its usual speed. "
+        f"What varied by more than {timing.max_cv:.0%} was visited in {timing.repeats} further rounds."
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.errors import UserError
-from latency.protocol import Sampler, timed_here
+from latency.protocol import Sampler, in_turns, timed_here
 
 if TYPE_CHECKING:
     from export.runners import Array
@@ -22,7 +22,11 @@ PROCESSOR_PRECISIONS = ("fp32", "int8")
 
 @dataclass(frozen=True, kw_only=True)
 class Processor:
-    """A backend: graphs one after the other, each operator on ``threads`` threads."""
+    """A backend: graphs one after the other, each operator on ``threads`` threads.
+
+    All graphs share their working memory. With memory of its own each would find it cold in its turn, while a network
+    that is deployed alone finds it warm: blocks alone then foretold networks of other blocks 6 % too low.
+    """
 
     precision: str = "fp32"
     threads: int = 1
@@ -48,10 +52,11 @@ class Processor:
             "arch": platform.machine(),
         }
 
-    def open(self, content: bytes, inputs: "Mapping[str, Array]") -> Sampler:
+    def open(self, content: bytes, inputs: "Mapping[str, Array]", *, copies: int = 1) -> Sampler:
         from export.runners import OrtRunner
 
-        return timed_here(OrtRunner(content, threads=self.threads).bound(inputs))
+        runners = [OrtRunner(content, threads=self.threads, shares_memory=True) for _ in range(copies)]
+        return in_turns([timed_here(runner.bound(inputs)) for runner in runners])
 
     def conditions(self) -> dict[str, Any]:
         """How many processes wanted a processor of this machine, ours among them."""

@@ -4,7 +4,8 @@ Each graph is exported alone, at batch 1 with a fixed size and seeded random wei
 on normal random inputs (zeros and denormal numbers take other times). All sessions stay open, so that the rounds can
 visit them in turns, and a yardstick, a graph of convolutions like theirs, is timed beside every visit. What a block
 costs inside a network, with its input fresh in the cache and operators fused across its border, is not what it costs
-alone; ``latency/correction.py`` makes up for that from the networks.
+alone, though its weights are kept as cold as they are there (``latency/measure.py``); ``latency/correction.py`` makes
+up for that from the networks.
 
 Every visit is kept as soon as it is made (``latency/unfinished.py``), so an interrupted run goes on where it was.
 """
@@ -15,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import TypeVar
 
 import numpy as np
@@ -28,11 +30,13 @@ from export.runners import Array, OrtRunner
 from latency.backend import Backend
 from latency.correction import MeasuredNetwork, check_count
 from latency.measure import measure_graphs, named
-from latency.protocol import Measured, Measurement, Progress, Timing, measure_interleaved, timed_here
-from latency.table import NULL_KEY, YARDSTICK_KEY, LatencyTable
+from latency.protocol import Measurement, Progress, Timing, measure_interleaved, timed_here
+from latency.table import NULL_KEY, LatencyTable
 from latency.unfinished import Unfinished, only_run
 
 BATCH = 1
+ANCHORS = 12
+"""At most so many known graphs are measured again beside new ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,17 +66,24 @@ NULL = Graph(key=NULL_KEY, build=nn.Identity, input_shapes=((1, 1, 1),))
 
 
 def _yardstick() -> nn.Module:
-    """Convolutions in the mix of the networks: pointwise, depthwise, and one that is neither."""
+    """Inverted residuals at falling resolution: most activations at the beginning, most weights at the end.
 
-    def block() -> list[nn.Module]:
-        wide = nn.Conv2d(128, 128, 5, padding=2, groups=128)
-        return [nn.Conv2d(32, 128, 1), nn.Hardswish(), wide, nn.Hardswish(), nn.Conv2d(128, 32, 1)]
+    Both matter. A machine whose neighbours crowd its cache slows down where weights have to come from afar, which a
+    yardstick of few weights would not notice, and its arithmetic may be as fast as ever.
+    """
 
-    return nn.Sequential(nn.Conv2d(3, 32, 3, stride=2, padding=1), nn.Hardswish(), *block(), *block(), *block())
+    def block(channels: int, stride: int = 1) -> list[nn.Module]:
+        width = 6 * channels
+        spread = nn.Conv2d(width, width, 5, stride, padding=2, groups=width)
+        narrow = nn.Conv2d(width, channels * stride, 1)
+        return [nn.Conv2d(channels, width, 1), nn.Hardswish(), spread, nn.Hardswish(), narrow]
+
+    stages = [layer for channels in (16, 32, 64, 128) for layer in (*block(channels), *block(channels, stride=2))]
+    return nn.Sequential(nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.Hardswish(), *stages, *block(256), *block(256))
 
 
-YARDSTICK = Graph(key=YARDSTICK_KEY, build=_yardstick, input_shapes=((3, 112, 112),))
-"""About 110M multiply-adds, whatever the space and resolution, so that all tables of a device have the same."""
+YARDSTICK = Graph(key="yardstick", build=_yardstick, input_shapes=((3, 112, 112),))
+"""The same whatever the space and resolution, so that all tables of a device have it in common."""
 
 AnyGraph = TypeVar("AnyGraph", bound=Graph)
 
@@ -153,12 +164,16 @@ def profile(
         table = lacking.table
         unfinished = Unfinished(path, {"fingerprint": table.fingerprint, "timing": asdict(timing)})
         if lacking.blocks:
-            new = _measure(lacking.blocks, backend, timing, table.yardstick_ms, named(progress, "blocks"), unfinished)
-            table = _with_blocks(table, new)
+            told = named(progress, "blocks")
+            anchors = anchors_of(graphs, table.entries)
+            new = _measure_like(table.entries, lacking.blocks, anchors, backend, timing, told, unfinished)
+            table = replace(table, entries={**table.entries, **new})
             table.save(path)
         if lacking.networks:
             told = named(progress, "networks")
-            new = _measure(lacking.networks, backend, timing, table.yardstick_ms, told, unfinished)
+            known = {key: network.measured for key, network in table.networks.items()}
+            anchors = anchors_of(networks, known)
+            new = _measure_like(known, lacking.networks, anchors, backend, timing, told, unfinished)
             table = replace(table, networks={**table.networks, **_measured_networks(lacking.networks, new)})
         if lacking.blocks or lacking.networks:
             table = _finished(table, backend)
@@ -168,22 +183,21 @@ def profile(
 
 
 def measure_networks(
-    networks: Sequence[Network],
-    *,
-    backend: Backend,
-    timing: Timing,
-    usual_ms: float | None = None,
-    progress: Progress | None = None,
-) -> tuple[list[MeasuredNetwork], float]:
-    """Time whole networks without keeping them in a table.
-
-    Returns:
-        The networks at the yardstick's ``usual_ms``, and what the yardstick took.
-    """
+    networks: Sequence[Network], *, backend: Backend, timing: Timing, progress: Progress | None = None
+) -> dict[str, MeasuredNetwork]:
+    """Time whole networks without keeping them in a table; by key."""
     by_key = distinct(networks)
-    measured = _measure(by_key, backend, timing, usual_ms, named(progress, "networks"))
-    assert measured.yardstick is not None
-    return list(_measured_networks(by_key, measured).values()), measured.yardstick.latency_ms_median
+    return _measured_networks(by_key, _measure(by_key, backend, timing, named(progress, "networks")))
+
+
+def speed_of(known: Mapping[str, Measurement], now: Mapping[str, Measurement]) -> float:
+    """How fast the machine is now beside then, by what was measured both times: 1.05 is 5 % faster; 1 if nothing was.
+
+    Two processes differ by some per cent throughout, even a minute apart: by where in memory they lie, by what the
+    neighbours on the machine do. So what is to be compared is measured together with some of what is known.
+    """
+    both = known.keys() & now.keys()
+    return median(known[key].latency_ms_median / now[key].latency_ms_median for key in both) if both else 1.0
 
 
 def measure_network(
@@ -195,7 +209,7 @@ def measure_network(
         raise UserError(f"a network of one input is needed here, not {[spec.name for spec in runner.inputs]}")
     pictures = np.random.default_rng(0).standard_normal(input_shape, dtype=np.float32)
     sampler = timed_here(runner.bound({runner.inputs[0].name: pictures}))
-    return measure_interleaved({"network": sampler}, timing).by_name["network"]
+    return measure_interleaved({"network": [sampler]}, timing)["network"]
 
 
 def _existing(path: Path, backend: Backend, timing: Timing) -> LatencyTable | None:
@@ -213,40 +227,60 @@ def _existing(path: Path, backend: Backend, timing: Timing) -> LatencyTable | No
     return table
 
 
-def _with_blocks(table: LatencyTable, measured: Measured) -> LatencyTable:
-    """The table with more blocks, and with the yardstick if these are the first."""
-    assert measured.yardstick is not None
-    return replace(table, entries={YARDSTICK_KEY: measured.yardstick, **table.entries, **measured.by_name})
-
-
 def _finished(table: LatencyTable, backend: Backend) -> LatencyTable:
     """The table corrected on all its networks, with what the device went through meanwhile."""
     conditions = {"date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **backend.conditions()}
     return replace(table, conditions=(*table.conditions, conditions)).corrected()
 
 
+def anchors_of(graphs: Sequence[AnyGraph], known: Mapping[str, Measurement]) -> dict[str, AnyGraph]:
+    """Some of what is known already, from the cheapest to the dearest, to be measured again beside what is not."""
+    ordered = sorted(
+        (graph for graph in distinct(graphs).values() if graph.key in known),
+        key=lambda graph: known[graph.key].latency_ms_median,
+    )
+    step = max(1, len(ordered) // ANCHORS)
+    return {graph.key: graph for graph in ordered[::step][:ANCHORS]}
+
+
+def _measure_like(
+    known: Mapping[str, Measurement],
+    graphs: Mapping[str, Graph],
+    anchors: Mapping[str, Graph],
+    backend: Backend,
+    timing: Timing,
+    progress: Progress | None,
+    unfinished: Unfinished,
+) -> dict[str, Measurement]:
+    """Measure ``graphs`` as if it had been done together with what is known."""
+    measured = _measure({**graphs, **anchors}, backend, timing, progress, unfinished)
+    speed = speed_of(known, measured)
+    return {key: measured[key].at_speed(speed) for key in graphs}
+
+
 def _measure(
     graphs: Mapping[str, Graph],
     backend: Backend,
     timing: Timing,
-    usual_ms: float | None,
     progress: Progress | None,
     unfinished: Unfinished | None = None,
-) -> Measured:
+) -> dict[str, Measurement]:
     return measure_graphs(
         {key: partial(onnx_at, graph, backend.precision) for key, graph in graphs.items()},
         partial(onnx_at, YARDSTICK, backend.precision),
         backend,
         timing,
-        usual_ms=usual_ms,
+        parts=not all(isinstance(graph, Network) for graph in graphs.values()),
         progress=progress,
         unfinished=unfinished,
     )
 
 
-def _measured_networks(networks: Mapping[str, Network], measured: Measured) -> dict[str, MeasuredNetwork]:
+def _measured_networks(
+    networks: Mapping[str, Network], measured: Mapping[str, Measurement]
+) -> dict[str, MeasuredNetwork]:
     return {
-        key: MeasuredNetwork(blocks=network.blocks, macs=network.macs, measured=measured.by_name[key])
+        key: MeasuredNetwork(blocks=network.blocks, macs=network.macs, measured=measured[key])
         for key, network in networks.items()
     }
 

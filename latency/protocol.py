@@ -7,10 +7,9 @@ trtexec (warm-up, a least number of runs and a least time; median and percentile
 reported: one pause of the operating system would own it. Calls that vary more than the protocol allows are visited in
 further rounds, and all their samples count: picking the calmer ones would flatter the machine.
 
-Rounds cannot help where the measurements to compare are hours apart: a table, and the networks held against it.
-Clocks can be locked on some GPUs and on no shared processor. So the same yardstick, a graph whose time nobody needs, is
-timed beside every visit, and the visit's samples are given at the yardstick's usual time: if that took 5 % longer than
-usual just then, the samples count for 5 % less.
+Within a round the drift is taken out too. The same yardstick, a graph whose time nobody needs, is timed beside every
+visit, and the visit's samples are given at the yardstick's usual time: if that took 5 % longer just then, the samples
+count for 5 % less.
 
 Standard library and numpy only: this file is part of what measures on devices that have neither torch nor this package.
 """
@@ -18,8 +17,8 @@ Standard library and numpy only: this file is part of what measures on devices t
 import gc
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import zip_longest
+from dataclasses import dataclass, replace
+from itertools import cycle
 from statistics import median
 from time import perf_counter_ns
 
@@ -80,15 +79,6 @@ KeepVisit = Callable[[str, Visit], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Yardstick:
-    """What every visit is held against."""
-
-    sampler: Sampler
-    usual_ms: float | None = None
-    """Its time in the measurement that this one is to compare with; None for the median of this measurement."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """What was measured of one call, over the runs of all rounds."""
 
@@ -122,30 +112,29 @@ class Measurement:
             drift=abs(later - earlier) / median,
         )
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """What a measurement found."""
-
-    by_name: dict[str, Measurement]
-    """Of every call, at the yardstick's usual time."""
-    yardstick: Measurement | None
-    """As it was: its variation is the machine's. None where there was none."""
+    def at_speed(self, speed: float) -> "Measurement":
+        """What it would have been on a machine so many times as slow."""
+        return replace(
+            self,
+            latency_ms_median=self.latency_ms_median * speed,
+            latency_ms_p90=self.latency_ms_p90 * speed,
+            latency_ms_p99=self.latency_ms_p99 * speed,
+        )
 
 
 def measure_interleaved(
-    samplers: Mapping[str, Sampler],
+    samplers: Mapping[str, Sequence[Sampler]],
     timing: Timing,
     progress: Progress | None = None,
     *,
-    yardstick: Yardstick | None = None,
+    yardstick: Sampler | None = None,
     earlier: Visits | None = None,
     keep: KeepVisit | None = None,
-) -> Measured:
-    """Time every call by the protocol, in rounds over all of them; garbage collection is off meanwhile.
+) -> dict[str, Measurement]:
+    """Time every call by the protocol, in rounds over all of them; garbage collection is off meanwhile. By name.
 
     Args:
-        samplers: the calls by name.
+        samplers: of the calls, by name; where one has several, for the same work, every round takes the next.
         timing: the protocol.
         progress: told of every visit, in the stages "measure" and "measure again".
         yardstick: timed between the visits; without one the samples are given as they were.
@@ -156,7 +145,7 @@ def measure_interleaved(
     with _no_garbage_collection():
         rounds.visit(samplers, 0, timing.repeats, "measure")
         rounds.visit(rounds.unstable(), timing.repeats, 2 * timing.repeats, "measure again")
-    return Measured(by_name=rounds.measurements(), yardstick=rounds.yardstick_measurement())
+    return rounds.measurements()
 
 
 def timed_here(call: Callable[[], None]) -> Sampler:
@@ -172,15 +161,23 @@ def timed_here(call: Callable[[], None]) -> Sampler:
     return sample
 
 
+def in_turns(samplers: Sequence[Sampler]) -> Sampler:
+    """A sampler each of whose runs is another one's."""
+    if len(samplers) == 1:
+        return samplers[0]
+    turns = cycle(samplers)
+    return lambda runs: sum(next(turns)(1) for _ in range(runs)) / runs
+
+
 class _Rounds:
     """The visits of a measurement, those made earlier and those made now."""
 
     def __init__(
         self,
-        samplers: Mapping[str, Sampler],
+        samplers: Mapping[str, Sequence[Sampler]],
         timing: Timing,
         progress: Progress | None,
-        yardstick: Yardstick | None,
+        yardstick: Sampler | None,
         earlier: Visits,
         keep: KeepVisit | None,
     ) -> None:
@@ -194,16 +191,16 @@ class _Rounds:
         visits = [(number, name) for number in range(first, last) for name in names]
         for done, (number, name) in enumerate(visits, 1):
             if len(self._visits[name]) <= number:
-                visit = self._make(name)
+                visit = self._make(self._samplers[name][number % len(self._samplers[name])])
                 self._visits[name].append(visit)
                 if self._keep is not None:
                     self._keep(name, visit)
             if self._progress is not None:
                 self._progress(stage, done, len(visits))
 
-    def _make(self, name: str) -> Visit:
+    def _make(self, sampler: Sampler) -> Visit:
         before_ms = self._before_ms if self._before_ms is not None else self._yardstick_ms()
-        samples = _samples(self._samplers[name], self._timing)
+        samples = _samples(sampler, self._timing)
         self._before_ms = self._yardstick_ms()
         return Visit(samples_ms=tuple(samples), yardstick_ms=(before_ms + self._before_ms) / 2)
 
@@ -214,7 +211,7 @@ class _Rounds:
         samples: list[float] = []
         start = perf_counter_ns()
         while not samples or perf_counter_ns() - start < self._timing.yardstick_ms * 1e6:
-            samples.append(self._yardstick.sampler(1))
+            samples.append(self._yardstick(1))
         return median(samples)
 
     def unstable(self) -> list[str]:
@@ -224,24 +221,8 @@ class _Rounds:
 
     def measurements(self, rounds: int | None = None) -> dict[str, Measurement]:
         """Of every call, over the first so many rounds or all."""
-        usual_ms = self._usual_ms()
+        usual_ms = median(visit.yardstick_ms for visits in self._visits.values() for visit in visits)
         return {name: Measurement.of(visits[:rounds], usual_ms) for name, visits in self._visits.items()}
-
-    def yardstick_measurement(self) -> Measurement | None:
-        """Over what it took beside each visit."""
-        if self._yardstick is None:
-            return None
-        return Measurement.of([Visit(samples_ms=(time,)) for time in self._yardstick_times()])
-
-    def _usual_ms(self) -> float:
-        if self._yardstick is not None and self._yardstick.usual_ms is not None:
-            return self._yardstick.usual_ms
-        return median(self._yardstick_times())
-
-    def _yardstick_times(self) -> list[float]:
-        """In the order of the rounds."""
-        rounds = zip_longest(*self._visits.values())
-        return [visit.yardstick_ms for one_round in rounds for visit in one_round if visit is not None]
 
 
 @contextmanager

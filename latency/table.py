@@ -26,8 +26,6 @@ SCHEMA = 2
 
 NULL_KEY = "null"
 """Of the entry of a graph that does nothing: what every call costs before any block runs."""
-YARDSTICK_KEY = "yardstick"
-"""Of the entry of the graph that was timed beside all others; all other entries are given at its median."""
 
 
 def table_path(folder: Path, device: str, precision: str = "fp32", batch: int = 1, threads: int = 1) -> Path:
@@ -52,7 +50,7 @@ class LatencyTable:
     """The machine it was measured on."""
     timing: Timing
     entries: dict[str, Measurement]
-    """Blocks timed alone, by a key that names everything that changes the time; ``NULL_KEY`` and ``YARDSTICK_KEY``."""
+    """Blocks timed alone, by a key that names everything that changes the time; and ``NULL_KEY``."""
     networks: dict[str, MeasuredNetwork] = field(default_factory=dict)
     """Whole networks, by a name of their own."""
     correction: Correction | None = None
@@ -78,8 +76,7 @@ class LatencyTable:
     @property
     def isolated_ms(self) -> dict[str, float]:
         """The median of every block timed alone, in ms."""
-        no_blocks = (NULL_KEY, YARDSTICK_KEY)
-        return {key: entry.latency_ms_median for key, entry in self.entries.items() if key not in no_blocks}
+        return {key: entry.latency_ms_median for key, entry in self.entries.items() if key != NULL_KEY}
 
     @property
     def overhead_ms(self) -> float:
@@ -87,16 +84,9 @@ class LatencyTable:
         return self.entries[NULL_KEY].latency_ms_median
 
     @property
-    def yardstick_ms(self) -> float | None:
-        """What the yardstick took while the table was measured; None where none was."""
-        entry = self.entries.get(YARDSTICK_KEY)
-        return None if entry is None else entry.latency_ms_median
-
-    @property
     def unstable(self) -> list[str]:
         """The blocks and networks that varied by more than the protocol allows, for all their further rounds."""
         measured = {**self.entries, **{name: network.measured for name, network in self.networks.items()}}
-        measured.pop(YARDSTICK_KEY, None)  # its variation is the machine's, which the others are freed of
         return [name for name, one in measured.items() if one.cv > self.timing.max_cv]
 
     def total_ms(self, keys: Iterable[str]) -> float:

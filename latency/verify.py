@@ -1,13 +1,13 @@
 """Holds a table against networks measured now: the proof that its sums are what a network takes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from latency.correction import Report, proportion, report
 from latency.devices import resolve
-from latency.profile import Network, measure_networks
+from latency.profile import Network, anchors_of, measure_networks, speed_of
 from latency.protocol import Progress
 from latency.table import LatencyTable
 
@@ -19,19 +19,23 @@ class Verified:
     report: Report
     """Of the networks' times at the speed that the machine had when the table was measured."""
     speed: float
-    """How fast the machine is now beside then, by the yardstick; 1.05 is 5 % faster. 1 for a table without one."""
+    """How fast the machine is now beside then, by networks measured both times; 1.05 is 5 % faster."""
 
     def to_json(self) -> dict[str, Any]:
         """The form for users."""
         return {**self.report.to_json(), "speed": self.speed}
 
 
-def verify(path: Path, networks: Sequence[Network], *, progress: Progress | None = None) -> Verified:
+def verify(
+    path: Path, networks: Sequence[Network], known: Sequence[Network] = (), *, progress: Progress | None = None
+) -> Verified:
     """Measure ``networks`` by the table's own protocol and compare.
 
     Args:
         path: a table of this machine.
         networks: at least two, none of which the table was fitted on.
+        known: networks of which some are in the table; a dozen of those are measured again, to tell the machine's
+            speed from the table's errors. Without any the machine is taken to be as fast as it was.
         progress: told of the stages "networks: open", "networks: measure" and so on.
 
     Raises:
@@ -42,11 +46,14 @@ def verify(path: Path, networks: Sequence[Network], *, progress: Progress | None
     table = LatencyTable.load(path)
     costs = table.values_ms(dict.fromkeys(key for network in networks for key in network.blocks))
     backend = resolve(table.device, precision=table.precision, threads=table.threads)
-    measured, yardstick_ms = measure_networks(
-        networks, backend=backend, timing=table.timing, usual_ms=table.yardstick_ms, progress=progress
-    )
-    known = list(table.networks.values())
+    then = {key: network.measured for key, network in table.networks.items()}
+    anchors = anchors_of(known, then)
+    fresh = [network for network in networks if network.key not in anchors]
+    now = measure_networks([*fresh, *anchors.values()], backend=backend, timing=table.timing, progress=progress)
+    speed = speed_of(then, {key: now[key].measured for key in anchors})
+    at_then = [replace(now[one.key], measured=now[one.key].measured.at_speed(speed)) for one in fresh]
+    fitted = list(table.networks.values())
     return Verified(
-        report=report(costs, table.isolated_ms, measured, ms_per_mac=proportion(known) if known else None),
-        speed=(table.yardstick_ms or yardstick_ms) / yardstick_ms,
+        report=report(costs, table.isolated_ms, at_then, ms_per_mac=proportion(fitted) if fitted else None),
+        speed=speed,
     )

@@ -45,7 +45,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert table["latency_ms"].keys() == table["latency_ms_p50"].keys()
     assert table["measured"] == len(table["latency_ms"]) + 9 + 1  # a call that does nothing is measured too
     assert table["held_out"]["networks"] == 3
-    assert [path.name for path in (folder / "luts").iterdir()] == ["cpu-fp32-b1.json"]
+    assert sorted(path.name for path in (folder / "luts").iterdir()) == ["cpu-fp32-b1.html", "cpu-fp32-b1.json"]
+    assert table["page"] == "luts/cpu-fp32-b1.html"
+    assert all(key in (folder / table["page"]).read_text() for key in table["latency_ms"])
     found = document(
         "search", "--flops", "15M@64x64", "--device", "cpu", "--config", str(QUICK), "--name", "one", *SMALL, cwd=folder
     )
@@ -150,7 +152,15 @@ def test_a_table_without_the_blocks_asked_for_names_one_and_the_command(work: Pa
     assert "fbnetv5 profile --device cpu" in done.stderr
 
 
+def test_a_table_is_held_against_a_runs_networks(work: Path) -> None:
+    table, small = "luts/cpu-fp32-b1.json", [*SMALL, "--resolution", "64"]
+    found = document("profile", "--verify", table, "--run", "runs/one", *small, cwd=work)
+    assert found["networks"] == 3
+
+
 WRONG = {
+    "run without table": (["profile", "--run", "runs/one"], "name a table with it"),
+    "two ways": (["profile", "--dry-run", "--estimate"], "--dry-run and --estimate exclude each other"),
     "no budget": (["search"], "either --flops, such as 400M, or --latency"),
     "two budgets": (["search", "--flops", "400M", "--latency", "8ms"], "either --flops"),
     "no unit": (["search", "--flops", "400"], "positive number with its unit"),

@@ -93,9 +93,8 @@ def test_the_table_of_a_bundle_is_like_one_measured_here(copy: Path, tmp_path: P
     _, imported = import_bundle(copy, tmp_path / "luts")
     here = profile([CONV], NETWORKS, path=tmp_path / "here.json", backend=resolve("cpu"), timing=BRIEF)
     for table in (imported.table, here.table):
-        assert table.entries.keys() == {"null", "yardstick", "conv@8"}
+        assert table.entries.keys() == {"null", "conv@8"}
         assert table.networks.keys() == {network.key for network in NETWORKS}
-        assert table.yardstick_ms == table.entries["yardstick"].latency_ms_median
     assert imported.table.fingerprint == here.table.fingerprint
     assert replace(imported.table, entries={}, networks={}, correction=None, conditions=()) == replace(
         here.table, entries={}, networks={}, correction=None, conditions=()

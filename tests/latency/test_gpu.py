@@ -51,7 +51,7 @@ def test_the_fingerprint_says_what_must_be_equal() -> None:
 
 def test_a_graph_is_run_once_then_captured_then_launched_between_two_events() -> None:
     cuda = FakeCuda()
-    timed = backend(cuda).open(b"graph", {"x": X})
+    (timed,) = backend(cuda).engines(b"graph", {"x": X})
     assert cuda.now_ms == 5  # the first run was a plain one
     assert timed(3) == 2.0
     assert cuda.now_ms == 5 + 3 * 2
@@ -63,7 +63,7 @@ def test_a_graph_is_run_once_then_captured_then_launched_between_two_events() ->
 
 def test_a_graph_that_cannot_be_captured_runs_plainly_and_is_reported() -> None:
     found = backend(FakeCuda(capturable=False))
-    timed = found.open(b"graph", {"x": X})
+    (timed,) = found.engines(b"graph", {"x": X})
     assert timed(2) == 5.0
     (reason,) = found.conditions()["without_cuda_graph"].values()
     assert reason == "TensorRT does not enqueue the engine: capture of a forbidden call"
@@ -78,10 +78,20 @@ def test_a_graph_that_the_driver_does_not_instantiate_is_reported_too() -> None:
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", np.float32), ("fp16", np.float16)])
 def test_inputs_are_cast_to_what_the_graph_takes_and_outputs_come_back(precision: str, dtype: type) -> None:
-    timed = backend(FakeCuda(), precision=precision).open(b"graph", {"x": X})
+    (timed,) = backend(FakeCuda(), precision=precision).engines(b"graph", {"x": X})
     (y,) = timed.outputs().values()
     assert y.dtype == dtype
     assert (y == X.astype(dtype) * dtype(2)).all()
+
+
+def test_copies_of_a_graph_are_built_once_and_run_in_turns() -> None:
+    cuda = FakeCuda()
+    found = backend(cuda)
+    found.open(b"graph", {"x": X}, copies=3)(4)
+    assert found.conditions()["engines"] == 1
+    launched = [call for call in cuda.calls if call in ("cuGraphLaunch", "cuEventElapsedTime")]
+    assert launched == ["cuGraphLaunch", "cuEventElapsedTime"] * 4
+    assert cuda.calls.count("cuStreamBeginCapture_v2") == 3
 
 
 def test_conditions_tell_of_every_engine_and_of_the_clock() -> None:
@@ -101,7 +111,7 @@ def test_conditions_tell_of_every_engine_and_of_the_clock() -> None:
 def test_a_gpu_that_waits_for_the_processor_is_reported() -> None:
     cuda = FakeCuda()
     found = backend(cuda)
-    timed = found.open(b"graph", {"x": X})
+    (timed,) = found.engines(b"graph", {"x": X})
     cuda.refuses["cuGraphLaunch"] = 0  # a success that takes the GPU no time
     timed(1)
     assert len(found.conditions()["starved_by_processor"]) == 1
@@ -127,7 +137,7 @@ def test_an_engine_that_is_no_longer_needed_gives_all_of_it_back() -> None:
     freed: list[int] = []
     cuda = FakeCuda()
     found = backend(cuda, freed)
-    timed = found.open(b"graph", {"x": X})
+    (timed,) = found.engines(b"graph", {"x": X})
     gc.disable()
     try:
         del timed
@@ -194,7 +204,7 @@ def test_a_real_gpu_computes_what_onnx_runtime_does_and_takes_time_for_it(
 ) -> None:
     content, inputs = blocks["ir_k5_c24-40_e5_s2_se@56x56"]
     with open_gpu_backend("this", precision) as found:
-        timed = found.open(at_precision(content, precision, inputs), inputs)
+        (timed,) = found.engines(at_precision(content, precision, inputs), inputs)
         wanted, got = OrtRunner(content)(inputs)["output"], timed.outputs()["output"]
         assert np.abs(wanted - got).max() < tolerance * np.ptp(wanted)
         timed(1000)

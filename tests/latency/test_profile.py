@@ -1,5 +1,6 @@
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,17 @@ from export.errors import UserError
 from export.graph import to_onnx_bytes
 from latency import protocol
 from latency.devices import resolve
-from latency.profile import Graph, Network, Profiled, measure_network, plan, profile
-from latency.protocol import Sampler, Timing
+from latency.profile import Graph, Network, Profiled, anchors_of, measure_network, plan, profile, speed_of
+from latency.protocol import Measurement, Sampler, Timing, Visit
 from latency.table import LatencyTable
 from latency.unfinished import only_run
 
 BRIEF = Timing(repeats=2, warmup_ms=0, min_ms=0, min_runs=3, max_cv=1e9)
 CPU = resolve("cpu")
+
+
+def visit(*samples_ms: float) -> Visit:
+    return Visit(samples_ms=samples_ms)
 
 
 class Add(nn.Module):
@@ -69,7 +74,6 @@ def test_each_block_is_measured_once_and_the_table_is_kept(tmp_path: Path) -> No
     assert result.measured == ("null", "conv@8", "add@8")
     assert result.table.overhead_ms > 0
     assert all(result.table.entries[key].runs == 2 * 3 for key in result.measured)
-    assert result.table.yardstick_ms == result.table.entries["yardstick"].latency_ms_median
     assert set(result.table.isolated_ms) == {"conv@8", "add@8"}
     assert LatencyTable.load(path, device="cpu") == result.table
 
@@ -81,6 +85,30 @@ def test_an_existing_table_is_extended_by_what_it_lacks(tmp_path: Path) -> None:
     assert second.measured == ("add@8",)
     assert second.table.entries["conv@8"] == first.table.entries["conv@8"]
     assert run(path, ADD, CONV).measured == ()
+
+
+def test_what_is_added_later_is_measured_beside_what_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    table = run(path, CONV).table
+    slow = {key: entry.at_speed(100.0) for key, entry in table.entries.items()}
+    replace(table, entries=slow).save(path)  # as if the machine had been a hundred times as slow then
+    alone = run(tmp_path / "alone.json", ADD).table.entries["add@8"].latency_ms_median
+    extended = run(path, CONV, ADD)
+    assert extended.measured == ("add@8",)
+    assert extended.table.entries["conv@8"] == slow["conv@8"]
+    assert 20 * alone < extended.table.entries["add@8"].latency_ms_median < 500 * alone
+
+
+def test_anchors_are_few_known_and_of_all_sizes() -> None:
+    known = {f"net{n}@8": Measurement.of([visit(float(n)), visit(float(n))]) for n in range(1, 100)}
+    networks = [network(n) for n in range(1, 120)]
+    chosen = list(anchors_of(networks, known))
+    assert len(chosen) == 12
+    assert chosen[0] == "net1@8"
+    assert chosen[-1] == "net89@8"
+    assert anchors_of(networks, {}) == {}
+    assert speed_of(known, {key: one.at_speed(0.5) for key, one in known.items()}) == pytest.approx(2.0)
+    assert speed_of(known, {}) == 1.0
 
 
 def test_a_table_of_another_protocol_is_not_mixed_with(tmp_path: Path) -> None:
@@ -115,7 +143,7 @@ def test_progress_tells_of_both_stages_and_the_random_state_is_left_alone(tmp_pa
     path = tmp_path / "t.json"
     profile([CONV, ADD], path=path, backend=CPU, timing=BRIEF, progress=lambda *step: steps.append(step))
     assert steps == [
-        *(("blocks: open", done, 3) for done in range(1, 4)),
+        *(("blocks: open", done, 6) for done in range(1, 7)),
         *(("blocks: measure", done, 6) for done in range(1, 7)),
     ]
     assert torch.equal(torch.rand(3), wanted)

@@ -28,9 +28,10 @@ TABLE = LatencyTable(
     device="cpu",
     fingerprint=resolve("cpu").fingerprint(),
     timing=Timing(repeats=3),
-    entries={"a": measured(1.0), "b": measured(2.0), "yardstick": measured(3.0)},
+    entries={"a": measured(1.0), "b": measured(2.0)},
     networks={"known": MeasuredNetwork(blocks={"a": 1}, macs=50, measured=measured(2.0))},
 )
+TIMES_MS = {str(blocks): time for blocks, time in (({"a": 1, "b": 1}, 4.0), ({"a": 2, "b": 2}, 6.0))} | {"known": 1.0}
 FRESH = [network({"a": 1, "b": 1}), network({"a": 2, "b": 2})]
 
 
@@ -38,17 +39,11 @@ FRESH = [network({"a": 1, "b": 1}), network({"a": 2, "b": 2})]
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A table's file, on a machine where the fresh networks take 4 and 6 ms."""
 
-    def measure(
-        networks: list[Network], *, timing: Timing, usual_ms: float | None, **_: object
-    ) -> tuple[list[MeasuredNetwork], float]:
+    def measure(networks: list[Network], *, timing: Timing, **_: object) -> dict[str, MeasuredNetwork]:
         assert timing == TABLE.timing
-        assert usual_ms == TABLE.yardstick_ms
-        times = (4.0, 6.0)
-        found = [
-            MeasuredNetwork(blocks=n.blocks, macs=n.macs, measured=measured(time))
-            for n, time in zip(networks, times, strict=True)
-        ]
-        return found, 2.5
+        return {
+            n.key: MeasuredNetwork(blocks=n.blocks, macs=n.macs, measured=measured(TIMES_MS[n.key])) for n in networks
+        }
 
     monkeypatch.setattr(module, "measure_networks", measure)
     TABLE.save(tmp_path / "t.json")
@@ -58,7 +53,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_tables_sums_are_compared_with_what_is_measured_now(path: Path) -> None:
     before = path.read_bytes()
     verified = verify(path, FRESH)
-    assert verified.speed == pytest.approx(3.0 / 2.5)
+    assert verified.speed == 1.0
     found = verified.report
     assert found.networks == 2
     assert found.noise == pytest.approx(0.03)
@@ -67,6 +62,14 @@ def test_the_tables_sums_are_compared_with_what_is_measured_now(path: Path) -> N
     assert found.flops is not None
     assert found.flops.within_10 == 0.5  # 2 ms for 50 multiply-adds makes 4 ms for 100
     assert path.read_bytes() == before
+
+
+def test_networks_that_the_table_knows_tell_the_machines_speed_from_the_tables_errors(path: Path) -> None:
+    known = replace(FRESH[0], key="known")  # 2 ms in the table and 1 now: the machine is twice as fast
+    verified = verify(path, FRESH, [known, replace(known, key="unknown")])
+    assert verified.speed == pytest.approx(2.0)
+    assert verified.report.networks == 2
+    assert verified.report.predicted.bias == pytest.approx((3 / 8 + 6 / 12) / 2 - 1)
 
 
 def test_a_table_without_networks_knows_no_proportion_to_multiply_adds(path: Path) -> None:
