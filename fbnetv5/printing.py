@@ -185,18 +185,7 @@ def print_verified(path: Path, found: "Verified", *, as_json: bool) -> None:
 
 def print_report(found: "Report") -> None:
     judged = {"table": found.predicted, "plain sum of blocks": found.isolated, "multiply-adds": found.flops}
-    rows = [
-        [
-            name,
-            f"{errors.mape:.2%}",
-            f"{errors.bias:+.2%}",
-            f"{errors.within_5:.0%}",
-            f"{errors.within_10:.0%}",
-            f"{errors.kendall_tau:.3f}",
-        ]
-        for name, errors in judged.items()
-        if errors is not None
-    ]
+    rows = [[name, *errors.texts()] for name, errors in judged.items() if errors is not None]
     print_table(["predicted by", "mean error", "bias", "within 5 %", "within 10 %", "rank (tau)"], rows)
     print_line(f"the networks' own repeats differ by {found.noise:.2%}")
 

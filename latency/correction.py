@@ -63,6 +63,11 @@ class Errors:
     kendall_tau: float
     """Rank correlation: 1 where every pair of networks is in the right order, -1 where none is."""
 
+    def texts(self) -> list[str]:
+        """For people, in the order of the fields."""
+        shares = (f"{self.within_5:.0%}", f"{self.within_10:.0%}")
+        return [f"{self.mape:.2%}", f"{self.bias:+.2%}", *shares, f"{self.kendall_tau:.3f}"]
+
     @classmethod
     def of(cls, predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> "Errors":
         """Compare two networks at least."""

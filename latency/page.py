@@ -130,18 +130,7 @@ def _held_out(table: LatencyTable) -> str:
         "plain sum of blocks": found.isolated,
         "multiply-adds": found.flops,
     }
-    rows = [
-        [
-            name,
-            f"{errors.mape:.2%}",
-            f"{errors.bias:+.2%}",
-            f"{errors.within_5:.0%}",
-            f"{errors.within_10:.0%}",
-            f"{errors.kendall_tau:.3f}",
-        ]
-        for name, errors in judged.items()
-        if errors is not None
-    ]
+    rows = [[name, *errors.texts()] for name, errors in judged.items() if errors is not None]
     rows.append(["own repeats", f"{found.noise:.2%}", "", "", "", ""])
     head = [f"{found.networks} held-out networks", "mean error", "bias", "within 5%", "within 10%", "rank (tau)"]
     return _table(head, rows, {0 if table.kind == "corrected" else 1: "used"})

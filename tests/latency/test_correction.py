@@ -149,6 +149,11 @@ def test_errors_are_those_computed_otherwise() -> None:
     assert found.kendall_tau == pytest.approx(kendalltau(predicted, actual).statistic)
 
 
+def test_errors_are_told_in_the_order_of_the_fields() -> None:
+    errors = Errors(mape=0.0123, bias=-0.001, within_5=0.9, within_10=1.0, kendall_tau=0.98765)
+    assert errors.texts() == ["1.23%", "-0.10%", "90%", "100%", "0.988"]
+
+
 def test_the_proportion_to_multiply_adds_is_the_best_one() -> None:
     networks = Machine(4, noise=0.1).networks(20)
 
