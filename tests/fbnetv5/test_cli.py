@@ -1,8 +1,10 @@
 """The commands as a user types them: one search from profile to export, and every wrong argument."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +220,22 @@ def test_a_device_elsewhere_is_measured_through_a_bundle(tmp_path: Path) -> None
     assert imported["table"] == "luts/cpu-fp32-b1.json"
     assert len(imported["latency_ms"]) == imported["measured"] - 1 == written["blocks"] - 1
     assert document("profile", *small, "--dry-run", cwd=tmp_path)["blocks"] == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_profile_keeps_what_it_has_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "fbnetv5", "profile", *SMALL, "--resolution", "64", "--networks", "0"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        while "blocks: measure" not in running.stderr.readline():
+            pass
+        time.sleep(1)
+        running.send_signal(number)
+        _, said = running.communicate()
+    assert running.returncode == 2
+    assert "run the same command again" in said
+    assert "Traceback" not in said
+    assert len((tmp_path / "luts" / "cpu-fp32-b1.unfinished.jsonl").read_text().splitlines()) > 1
 
 
 def test_whatever_comes_of_an_estimate_says_so(tmp_path: Path) -> None:

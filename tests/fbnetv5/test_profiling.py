@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from export.errors import UserError
+from fbnetv5 import profiling
 from fbnetv5.backbone import TaskNetwork
 from fbnetv5.cost import Counter, block_key, head_key, latency_table
 from fbnetv5.count import count
@@ -92,3 +93,9 @@ def test_too_many_and_too_few_are_refused() -> None:
         networks_to_fit(tiny, 50)
     with pytest.raises(UserError, match="at least 2 networks, not 1"):
         fresh_networks(tiny, 1)
+
+
+def test_fresh_networks_are_none_of_the_known() -> None:
+    first = networks_to_fit(SCOPE, 9)
+    again = profiling._networks(SCOPE, 9, np.random.default_rng(0), {network.key for network in first[:5]})
+    assert [network.key for network in again[:4]] == [network.key for network in first[5:]]
