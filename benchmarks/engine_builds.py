@@ -30,29 +30,16 @@ PRECISIONS = ("fp32", "fp16")
 
 def write_graphs(folder: Path) -> None:
     """Every distinct block and head at every precision, as ``PRECISION/NUMBER.onnx``."""
-    import torch
-
-    from export.graph import to_onnx_bytes
-    from export.precision import at_precision
     from fbnetv5.data.scenes import CLASSES
     from fbnetv5.profiling import Scope, graphs_of
     from fbnetv5.space import Space
+    from latency.profile import onnx_at
 
-    torch.manual_seed(0)
     scope = Scope(space=Space(variant="a"), tasks=("cls", "det", "seg"), classes=CLASSES, resolution=(224, 224))
-    for number, graph in enumerate(graphs_of(scope)):
-        examples = {f"input{n}": torch.randn(1, *shape) for n, shape in enumerate(graph.input_shapes)}
-        content = to_onnx_bytes(
-            graph.build(),
-            tuple(examples.values()),
-            input_names=list(examples),
-            output_names=graph.output_names,
-            dynamic_batch=False,
-        )
-        inputs = {name: tensor.numpy() for name, tensor in examples.items()}
-        for precision in PRECISIONS:
-            (folder / precision).mkdir(exist_ok=True)
-            (folder / precision / f"{number:03d}.onnx").write_bytes(at_precision(content, precision, inputs))
+    for precision in PRECISIONS:
+        (folder / precision).mkdir()
+        for number, graph in enumerate(graphs_of(scope)):
+            (folder / precision / f"{number:03d}.onnx").write_bytes(onnx_at(graph, precision)[0])
 
 
 def build_all(folder: Path) -> dict[str, Any]:

@@ -5,18 +5,16 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from export.errors import NotHere
-from export.graph import to_onnx_bytes
 from export.runners import Array
 from fbnetv5.data.sample import Sample
 from fbnetv5.data.scenes import CLASSES, Scenes
 from fbnetv5.profiling import Scope, graphs_of
 from fbnetv5.space import Space
 from latency.cuda import found_gpus
-from latency.profile import NULL, Graph
+from latency.profile import NULL, onnx_of
 
 SCENES = 24
 
@@ -86,19 +84,4 @@ def picture_folder(tmp_path: Path) -> Path:
 def blocks() -> dict[str, tuple[bytes, dict[str, Array]]]:
     """Every distinct block and head of variant a at 224x224, and the graph that does nothing: (ONNX, inputs) by key."""
     scope = Scope(space=Space(variant="a"), tasks=("cls", "det", "seg"), classes=CLASSES, resolution=(224, 224))
-    return {graph.key: exported(graph) for graph in [NULL, *graphs_of(scope)]}
-
-
-def exported(graph: Graph) -> tuple[bytes, dict[str, Array]]:
-    """A graph with random weights at batch 1, and random inputs of it."""
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(0)
-        examples = {f"input{n}": torch.randn(1, *shape) for n, shape in enumerate(graph.input_shapes)}
-        content = to_onnx_bytes(
-            graph.build(),
-            tuple(examples.values()),
-            input_names=list(examples),
-            output_names=graph.output_names,
-            dynamic_batch=False,
-        )
-    return content, {name: tensor.numpy() for name, tensor in examples.items()}
+    return {graph.key: onnx_of(graph) for graph in [NULL, *graphs_of(scope)]}
