@@ -47,11 +47,11 @@ def verify(
     costs = table.values_ms(dict.fromkeys(key for network in networks for key in network.blocks))
     backend = resolve(table.device, precision=table.precision, threads=table.threads)
     then = {key: network.measured for key, network in table.networks.items()}
-    anchors = anchors_of(known, then)
-    fresh = [network for network in networks if network.key not in anchors]
-    now = measure_networks([*fresh, *anchors.values()], backend=backend, timing=table.timing, progress=progress)
+    judged = {network.key for network in networks}
+    anchors = anchors_of([network for network in known if network.key not in judged], then)
+    now = measure_networks([*networks, *anchors.values()], backend=backend, timing=table.timing, progress=progress)
     speed = speed_of(then, {key: now[key].measured for key in anchors})
-    at_then = [replace(now[one.key], measured=now[one.key].measured.at_speed(speed)) for one in fresh]
+    at_then = [replace(now[one.key], measured=now[one.key].measured.at_speed(speed)) for one in networks]
     fitted = list(table.networks.values())
     return Verified(
         report=report(costs, table.isolated_ms, at_then, ms_per_mac=proportion(fitted) if fitted else None),

@@ -72,6 +72,12 @@ def test_networks_that_the_table_knows_tell_the_machines_speed_from_the_tables_e
     assert verified.report.predicted.bias == pytest.approx((3 / 8 + 6 / 12) / 2 - 1)
 
 
+def test_a_network_that_the_table_knows_is_judged_all_the_same(path: Path) -> None:
+    known = replace(FRESH[0], key="known")
+    verified = verify(path, [known, FRESH[1]], [known])
+    assert (verified.report.networks, verified.speed) == (2, 1.0)
+
+
 def test_a_table_without_networks_knows_no_proportion_to_multiply_adds(path: Path) -> None:
     replace(TABLE, networks={}).save(path)
     assert verify(path, FRESH).report.flops is None
