@@ -271,6 +271,7 @@ def search(
     json: Json = False,
 ) -> None:
     """Search a network for every task in one run."""
+    from fbnetv5.processes import links_closed
     from fbnetv5.search.run import run_search, start_run
 
     if resume is not None:
@@ -291,7 +292,7 @@ def search(
             fields=config,
         )
         folder = start_run(chosen, runs / (name or time.strftime("%Y%m%d-%H%M%S")), print_ranges)
-    with progress_bar() as bar, _interruptible(f"go on with: fbnetv5 search --resume {folder}"):
+    with links_closed(), progress_bar() as bar, _interruptible(f"go on with: fbnetv5 search --resume {folder}"):
         found = run_search(folder, search_report(bar, folder), stage_lines(bar))
     if is_first_process():
         print_found(folder, found, as_json=json)

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from export.errors import UserError
@@ -31,6 +30,7 @@ from fbnetv5.data.loading import batches
 from fbnetv5.data.parts import Parts
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch
+from fbnetv5.processes import make_accelerator
 from fbnetv5.search.checkpoint import (
     load_checkpoint,
     load_weights,
@@ -55,11 +55,6 @@ PENALTY = 20.0
 READERS = 4
 """Processes that read and resize a user's pictures beside the training; demo scenes are kept in memory."""
 LOG_EVERY = 10
-
-
-def make_accelerator() -> Accelerator:
-    """This process's device and links to other processes; on processors Accelerate makes links only if told to."""
-    return Accelerator(cpu=not torch.accelerator.is_available())
 
 
 def warm_architecture(space: Space, progress: float, rng: np.random.Generator) -> Choices:

@@ -22,11 +22,12 @@ from fbnetv5.architecture import Architecture
 from fbnetv5.backbone import recalibrate
 from fbnetv5.cost import Budget, CostTable, Counter, Resolution, format_cost, latency_table
 from fbnetv5.data.parts import Parts, open_parts
+from fbnetv5.processes import make_accelerator
 from fbnetv5.search.checkpoint import save_tensors
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.derive import Scored, best, candidates_for, pareto_front, score_candidates
 from fbnetv5.search.history import Report
-from fbnetv5.search.loop import SearchLoop, make_accelerator
+from fbnetv5.search.loop import SearchLoop
 from fbnetv5.search.scoring import SharedWeightScorer, calibration_pictures
 from fbnetv5.space import Choices, Space
 from fbnetv5.supernet import Supernet
