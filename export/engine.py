@@ -1,29 +1,33 @@
 """An ONNX file becomes a TensorRT engine: built for the shapes asked for, and in the precision asked for.
 
-The engine is built ahead of time and never loaded here, so it is proven to build and not proven to run. With
-tensorrt-rtx this needs no GPU, and the engine is for compute capability 8.0, 8.6, 8.9 and 12.0, which is NVIDIA's
-default (docs.nvidia.com/deeplearning/tensorrt-rtx, "CPU-Only AOT"). The builder works in a process of its own, and what
-it is not trusted to check is checked before it starts: it accepts shapes for inputs that do not exist.
+Where there is no GPU the engine is built ahead of time and not loaded, so it is proven to build and not proven to run;
+where there is one it is loaded and its types are read from it. ``export/engine_runner.py`` runs it. With tensorrt-rtx
+building needs no GPU, and the engine is for compute capability 8.0, 8.6, 8.9 and 12.0, which is NVIDIA's default
+(docs.nvidia.com/deeplearning/tensorrt-rtx, "CPU-Only AOT"). The builder works in a process of its own, and what it is
+not trusted to check is checked before it starts: it accepts shapes for inputs that do not exist.
 """
 
-from collections.abc import Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export import tensorrt
+from export import builder
+from export.audit import ENGINE_TYPES, check_types
 from export.check import read
 from export.errors import CheckFailed, UserError
 from export.files import written_whole
 from export.isolated import DiedError, call
+from export.options import EngineOptions
 
 if TYPE_CHECKING:
     import onnx
 
 NAME = "model.engine"
-_TIMEOUT_S = 900.0
-LOWER = {"HALF", "BF16", "FP8", "FP4", "INT8", "INT4", "E8M0"}
-"""Types that a layer of a float32 engine must not give."""
+_TIMEOUT_S = 7200.0
+"""TensorRT's longest search, on a small device; who waits sees it get on, and may stop it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,43 +61,80 @@ class Engine:
     precision: str
     """Asked for, and found in every layer."""
     layers: dict[str, int]
-    """How many layers of the strongly typed network give each type."""
+    """How many layers give each type, of what ``audited`` says."""
     shapes: tuple[ShapeRange, ...]
     """Of the one optimisation profile, number 0."""
     ran: bool
     """Whether it has been run here."""
+    audited: str = "network"
+    """"network": the types of the strongly typed network; "engine": those that the engine's inspector told as well."""
+    warnings: tuple[str, ...] = ()
+    """What TensorRT had to say of the build."""
+    gpu: str | None = None
+    """The GPU that it was built or run on; None where there was none."""
 
 
-def build_engine(onnx_path: Path, path: Path, shapes: Sequence[ShapeRange]) -> Engine:
-    """Build the engine of a float32 graph, written whole or not at all.
+def build_engine(
+    onnx_path: Path,
+    path: Path,
+    shapes: Sequence[ShapeRange],
+    *,
+    precision: str = "fp32",
+    options: EngineOptions | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Engine:
+    """Build the engine of a graph, written whole or not at all; interrupting it stops the builder.
 
     Args:
         onnx_path: the graph.
         path: of the engine.
         shapes: one for every input, in the graph's order.
+        precision: that of the graph, which the engine must be found to have.
+        options: how it is built.
+        progress: told what TensorRT is doing, how many steps of it are done, and of how many. What it does has parts,
+            which it tells of in between.
 
     Raises:
-        UserError: the graph cannot be read, or the shapes are not its.
+        UserError: the graph or the timing cache cannot be read, the shapes are not the graph's, there is no such
+            precision, or the TensorRT that is here does not do what an option asks for.
         NotHere: no TensorRT that can build is installed.
-        CheckFailed: the parser or the builder refuses or crashes, or the engine is not float32 throughout.
+        CheckFailed: the parser or the builder refuses or crashes, or the engine is not of that precision.
     """
+    if precision not in ENGINE_TYPES:
+        raise UserError(f"there is no precision {precision!r}; known are {', '.join(ENGINE_TYPES)}")
     check_shapes(read(onnx_path).graph, shapes)
+    options = options or EngineOptions()
     profile = {one.name: (one.smallest, one.typical, one.largest) for one in shapes}
-    with written_whole(path) as temporary:
+    with written_whole(path) as temporary, tempfile.TemporaryDirectory(prefix="fbnetv5-") as folder:
+        times = Path(folder) / "times"
+        arguments = (str(onnx_path), str(temporary), profile, options.to_json(), str(times))
         try:
-            built = call(tensorrt.build, str(onnx_path), str(temporary), profile, timeout_s=_TIMEOUT_S)
+            built = call(builder.build, *arguments, timeout_s=_TIMEOUT_S, progress=progress)
         except DiedError as error:
             raise CheckFailed(f"TensorRT's builder made no engine of {onnx_path}: it {error}") from None
-        check_float32(built["layers"])
+        for layers in (built["layers"], built["inspected"]):
+            if layers:
+                check_types(layers, precision)
+        _keep_times(times, options.timing_cache)
     return Engine(
         file=path.name,
         runtime=built["name"],
         version=built["version"],
-        precision="fp32",
-        layers=built["layers"],
+        precision=precision,
+        layers=built["inspected"] or built["layers"],
         shapes=tuple(shapes),
         ran=False,
+        audited="engine" if built["inspected"] else "network",
+        warnings=tuple(built["warnings"]),
+        gpu=built["gpu"],
     )
+
+
+def _keep_times(times: Path, path: Path | None) -> None:
+    """Put the timing cache where the user wants it, if one came of the build."""
+    if path is not None and times.exists():
+        with written_whole(path) as temporary:
+            shutil.copyfile(times, temporary)
 
 
 def check_shapes(graph: "onnx.GraphProto", shapes: Sequence[ShapeRange]) -> None:
@@ -113,15 +154,6 @@ def check_shapes(graph: "onnx.GraphProto", shapes: Sequence[ShapeRange]) -> None
                 raise UserError(f"input {one.name!r} takes {wanted}, and {list(shape)} does not fit")
 
 
-def check_float32(layers: dict[str, int]) -> None:
-    """Raise CheckFailed where a layer is of a lower precision."""
-    lower = {name: count for name, count in layers.items() if name in LOWER}
-    if lower:
-        raise CheckFailed(
-            f"the engine was to be fp32, and has layers that give {lower}: the ONNX file holds those types"
-        )
-
-
 def engine_from_json(document: dict[str, Any]) -> Engine:
     """What ``asdict`` made of an engine.
 
@@ -132,4 +164,5 @@ def engine_from_json(document: dict[str, Any]) -> Engine:
         ShapeRange(name=one["name"], **{key: tuple(one[key]) for key in ("smallest", "typical", "largest")})
         for one in document["shapes"]
     ]
-    return Engine(**{**document, "shapes": tuple(shapes)})
+    warnings = tuple(str(line) for line in document.get("warnings", ()))
+    return Engine(**{**document, "shapes": tuple(shapes), "warnings": warnings})

@@ -162,7 +162,7 @@ def _cuda_version(number: int) -> str:
 
 def gpu() -> str:
     """The NVIDIA GPUs that the driver gives."""
-    from latency.cuda import found_gpus
+    from export.cuda import found_gpus
 
     found = found_gpus()
     if not found:

@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from export.cuda import FoundGpu, found_gpus
 from export.errors import NotHere, UserError
 from latency.backend import Backend
-from latency.cuda import FoundGpu, found_gpus
 from latency.gpu import gpu_fingerprint, open_gpu_backend
 from latency.processor import CPU, Processor
 

@@ -14,34 +14,23 @@ Not timed: transfers, building and loading. Shapes are fixed, and the precision 
 import hashlib
 import platform
 import time
-import weakref
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from export.audit import ENGINE_TYPES, check_types
+from export.builder import EngineBuilder
+from export.cuda import CudaDriver, CudaHandle, DeviceMemory, FoundGpu, open_driver, open_memory
 from export.errors import CheckFailed, NotHere, UserError
-from export.tensorrt import EngineBuilder, ExecutionContext, Flavour, find_flavour
+from export.gpu import LoadedEngine
+from export.tensorrt import Flavour, find_flavour
 from latency.clocks import ClockWatch, watch_clocks
-from latency.cuda import CudaDriver, CudaHandle, DeviceMemory, FoundGpu, open_driver, open_memory
 from latency.protocol import Sampler, in_turns
 
 if TYPE_CHECKING:
     from export.runners import Array
 
-NUMPY_TYPES = {
-    "FLOAT": "float32",
-    "HALF": "float16",
-    "INT64": "int64",
-    "INT32": "int32",
-    "INT8": "int8",
-    "UINT8": "uint8",
-    "BOOL": "bool",
-}
-"""By TensorRT's DataType."""
-_ENGINE_TYPES = {"fp32": {"FLOAT"}, "fp16": {"FLOAT", "HALF"}, "int8": {"FLOAT", "INT8"}}
-"""Of the types in which numbers are computed with, those that an engine of a precision may have."""
-_COMPUTED = {"FLOAT", "HALF", "BF16", "INT8", "FP8", "FP4", "INT4", "E8M0"}
 _STARVED = 0.8
 """trtexec's limit: where the processor needs more than this part of the GPU's time, it may be what is measured."""
 
@@ -86,8 +75,8 @@ class GpuBackend:
             builder: for all engines.
             clocks: sampled while the GPU works.
         """
-        if precision not in _ENGINE_TYPES:
-            raise UserError(f"there is no precision {precision!r}; known are {', '.join(_ENGINE_TYPES)}")
+        if precision not in ENGINE_TYPES:
+            raise UserError(f"there is no precision {precision!r}; known are {', '.join(ENGINE_TYPES)}")
         self.device = device
         self.precision = precision
         self._gpu, self._driver, self._memory, self._builder, self._clocks = gpu, driver, memory, builder, clocks
@@ -125,7 +114,7 @@ class GpuBackend:
                 precision's, or the GPU refuses it.
         """
         built = self._builder.build(content)
-        check_engine_types(built.layers, self.precision)
+        check_types(built.layers, self.precision, may_lack_int8=True)
         record = EngineRecord(graph=hashlib.sha256(content).hexdigest()[:12])
         engines = [self._loaded(built.plan, inputs, record) for _ in range(copies)]
         self._layers.update(built.layers)
@@ -156,7 +145,7 @@ class GpuBackend:
         }
 
 
-class TimedEngine:
+class TimedEngine(LoadedEngine):
     """An engine with its inputs and outputs on the GPU; calling it runs it so many times in a row."""
 
     def __init__(
@@ -176,20 +165,11 @@ class TimedEngine:
             UserError: the inputs are not the engine's.
             CheckFailed: the GPU refuses the engine.
         """
-        engine = builder.load(plan)
-        context = engine.create_execution_context()
-        if context is None:
-            raise CheckFailed(f"the engine does not fit on the GPU: {builder.complaint()}")
-        # In this order they go again: TensorRT wants a context gone before its engine, and that before its runtime.
-        self._context, self._engine, self._builder = context, engine, builder
-        self._driver, self._memory, self._clocks, self._record = driver, memory, clocks, record
-        self._releases: list[Callable[[], None]] = []
-        # The interpreter's end frees all of it anyway, by then in no order.
-        weakref.finalize(self, _release_all, self._releases).atexit = False
-        self._buffers: dict[str, _Buffer] = {}
-        self._bind(inputs)
+        super().__init__(plan, loader=builder, driver=driver, memory=memory)
+        self._clocks, self._record = clocks, record
+        self.fill(inputs)
         self._start, self._end = self._new_event(), self._new_event()
-        self._launch = self._prepared(_enqueuer(context, memory.stream, builder))
+        self._launch = self._prepared()
 
     def __call__(self, runs: int) -> float:
         """Milliseconds a run, over ``runs`` of them in a row, by the GPU's clock."""
@@ -208,80 +188,24 @@ class TimedEngine:
         self._record.starved += enqueued_ms > _STARVED * elapsed_ms
         return elapsed_ms / runs
 
-    def outputs(self) -> "dict[str, Array]":
-        """What the last run gave, by name."""
-        import numpy as np
-
-        self._driver.synchronise()
-        arrays = {}
-        for name, buffer in self._buffers.items():
-            if not buffer.is_input:
-                arrays[name] = np.empty(buffer.shape, buffer.dtype)
-                self._driver.copy_from_gpu(arrays[name], buffer.address)
-        return arrays
-
-    def _bind(self, inputs: "Mapping[str, Array]") -> None:
-        """Give every input and output of the engine its memory, and fill the inputs."""
-        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
-        wanted = [name for name in names if self._engine.get_tensor_mode(name).name == "INPUT"]
-        if sorted(wanted) != sorted(inputs):
-            raise UserError(f"the graph has inputs {wanted}, and arrays were given for {list(inputs)}")
-        for name in names:
-            buffer = self._new_buffer(name, is_input=name in inputs)
-            if buffer.is_input:
-                self._fill(name, buffer, inputs[name])
-            if not self._context.set_tensor_address(name, buffer.address):
-                raise CheckFailed(f"TensorRT refuses the memory of {name!r}")
-            self._buffers[name] = buffer
-        # A copy from ordinary memory may still be under way, in another stream than the engine's.
-        self._driver.synchronise()
-
-    def _new_buffer(self, name: str, *, is_input: bool) -> "_Buffer":
-        shape, kind = tuple(self._engine.get_tensor_shape(name)), self._engine.get_tensor_dtype(name).name
-        if min(shape, default=1) < 0 or kind not in NUMPY_TYPES:
-            raise CheckFailed(f"{name!r} is {kind} {list(shape)}: a fixed shape of {', '.join(NUMPY_TYPES)} is needed")
-        size = _buffer_size(shape, NUMPY_TYPES[kind])
-        address = self._memory.allocate(size)
-        memory = self._memory
-        self._releases.append(lambda: memory.free(address))
-        return _Buffer(address=address, shape=shape, dtype=NUMPY_TYPES[kind], is_input=is_input)
-
-    def _fill(self, name: str, buffer: "_Buffer", array: "Array") -> None:
-        import numpy as np
-
-        if array.shape != buffer.shape:
-            raise UserError(f"input {name!r} takes {list(buffer.shape)}, and the array is {list(array.shape)}")
-        self._driver.copy_to_gpu(buffer.address, np.ascontiguousarray(array, dtype=buffer.dtype))
-
     def _new_event(self) -> CudaHandle:
         driver = self._driver
         event = driver.new_event()
-        self._releases.append(lambda: driver.forget_event(event))
+        self.at_end(lambda: driver.forget_event(event))
         return event
 
-    def _prepared(self, enqueue: Callable[[], None]) -> Callable[[], None]:
-        """Run once; then what a run takes: a captured graph's launch, or ``enqueue`` where it cannot be captured."""
+    def _prepared(self) -> Callable[[], None]:
+        """Run once; then what a run takes: a captured graph's launch, or a plain one where it cannot be captured."""
         driver, stream = self._driver, self._memory.stream
-        enqueue()
+        self.enqueue()
         driver.synchronise()
         try:
-            graph = driver.capture(stream, enqueue)
+            graph = driver.capture(stream, self.enqueue)
         except CheckFailed as error:
             self._record.not_captured = str(error)
-            return enqueue
-        self._releases.append(lambda: driver.forget_graph(graph))
+            return self.enqueue
+        self.at_end(lambda: driver.forget_graph(graph))
         return driver.launcher(graph, stream)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Buffer:
-    """An input or output of an engine, on the GPU."""
-
-    address: int
-    shape: tuple[int, ...]
-    dtype: str
-    """numpy's name."""
-    is_input: bool
 
 
 def open_gpu_backend(device: str, precision: str, *, index: int = 0) -> GpuBackend:
@@ -328,39 +252,3 @@ def _fingerprint_of(gpu: FoundGpu, driver: CudaDriver, flavour: Flavour) -> dict
         "os": platform.system(),
         "arch": platform.machine(),
     }
-
-
-def check_engine_types(layers: Mapping[str, int], precision: str) -> None:
-    """Raise CheckFailed where an engine's layers are not of its precision.
-
-    Some layers stay in float32 at any precision, and a graph without convolutions has nothing to make int8 of; but half
-    precision takes in the inputs, so it must be somewhere.
-    """
-    computed = layers.keys() & _COMPUTED
-    if computed - _ENGINE_TYPES[precision] or (precision == "fp16" and "HALF" not in computed):
-        raise CheckFailed(
-            f"the engine was to be {precision}, and has layers that give {dict(layers)}: convert the graph first"
-        )
-
-
-def _enqueuer(context: ExecutionContext, stream: int, builder: EngineBuilder) -> Callable[[], None]:
-    """A call that puts one run into the stream."""
-    enqueue = context.execute_async_v3
-
-    def run() -> None:
-        if not enqueue(stream):
-            raise CheckFailed(f"TensorRT does not enqueue the engine: {builder.complaint()}")
-
-    return run
-
-
-def _buffer_size(shape: Sequence[int], dtype: str) -> int:
-    """In bytes; 1 at least, since nothing cannot be allocated."""
-    import numpy as np
-
-    return max(1, int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize)
-
-
-def _release_all(releases: list[Callable[[], None]]) -> None:
-    while releases:
-        releases.pop()()

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from export.cuda import found_gpus
 from export.errors import NotHere
 from export.runners import Array
 from fbnetv5.data.sample import Sample
 from fbnetv5.data.scenes import CLASSES, Scenes
 from fbnetv5.profiling import Scope, graphs_of
 from fbnetv5.space import Space
-from latency.cuda import found_gpus
 from latency.profile import NULL, onnx_of
 
 SCENES = 24

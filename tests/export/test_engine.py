@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from export import engine as module
-from export.engine import Engine, ShapeRange, build_engine, check_float32, check_shapes, engine_from_json
+from export.engine import Engine, ShapeRange, build_engine, check_shapes, engine_from_json
 from export.errors import CheckFailed, NotHere, UserError
 from export.isolated import DiedError
 from export.tensorrt import find_flavour
@@ -108,12 +108,6 @@ def test_shapes_must_be_of_the_graphs_inputs(tmp_path: Path, shapes: list[ShapeR
 def test_shapes_must_not_shrink(largest: tuple[int, ...]) -> None:
     with pytest.raises(UserError, match="must not shrink"):
         ShapeRange(name="x", smallest=(1, 3, 8, 8), typical=(2, 3, 16, 16), largest=largest)
-
-
-def test_integers_are_no_lower_precision() -> None:
-    check_float32({"FLOAT": 3, "INT64": 2, "BOOL": 1})
-    with pytest.raises(CheckFailed, match="BF16"):
-        check_float32({"FLOAT": 3, "BF16": 1})
 
 
 def test_an_engine_is_read_back_from_json() -> None:

@@ -15,12 +15,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from export import engine, tensorrt
+from export import audit, builder, gpu, tensorrt
+from export.builder import EngineBuilder
 from export.errors import NotHere
 from export.isolated import call
 from export.precision import at_precision
 from export.runners import Array
-from export.tensorrt import EngineBuilder, find_flavour, load_driver
+from export.tensorrt import find_flavour, load_driver
 from latency.table import NULL_KEY
 
 Blocks = Mapping[str, tuple[bytes, dict[str, Array]]]
@@ -37,6 +38,7 @@ CLASSES = {
     tensorrt.Builder: "Builder",
     tensorrt.BuilderConfig: "IBuilderConfig",
     tensorrt.CudaEngine: "ICudaEngine",
+    tensorrt.EngineInspector: "EngineInspector",
     tensorrt.ExecutionContext: "IExecutionContext",
     tensorrt.Layer: "ILayer",
     tensorrt.Network: "INetworkDefinition",
@@ -45,6 +47,7 @@ CLASSES = {
     tensorrt.ParserError: "ParserError",
     tensorrt.Runtime: "Runtime",
     tensorrt.Tensor: "ITensor",
+    tensorrt.TimingCache: "ITimingCache",
 }
 
 
@@ -73,7 +76,7 @@ def test_every_protocol_is_held_against_a_class() -> None:
 
 def chains() -> Iterator[list[str]]:
     """What follows ``trt`` or ``.module`` in the source, such as ["ILogger", "WARNING"]."""
-    for node in ast.walk(ast.parse(inspect.getsource(tensorrt))):
+    for node in [node for module in (tensorrt, builder) for node in ast.walk(ast.parse(inspect.getsource(module)))]:
         names: list[str] = []
         while isinstance(node, ast.Attribute):
             names.insert(0, node.attr)
@@ -90,6 +93,8 @@ def test_every_name_in_the_source_is_there() -> None:
     assert ["BuilderFlag", "TF32"] in found
     assert ["ILogger", "WARNING"] in found
     assert ["Runtime"] in found
+    assert ["LayerInformationFormat", "JSON"] in found
+    assert ["ProfilingVerbosity", "DETAILED"] in found
     for names in found:
         if names[0] in RTX_ONLY and FLAVOUR.name != "tensorrt_rtx":
             continue
@@ -98,16 +103,24 @@ def test_every_name_in_the_source_is_there() -> None:
             value = getattr(value, name)
 
 
-def test_every_type_is_known_to_be_lower_than_float32_or_not() -> None:
-    others = {"FLOAT", "INT32", "INT64", "BOOL", "UINT8"}
-    assert set(TRT.DataType.__members__) <= engine.LOWER | others
+def test_every_type_is_computed_with_or_known_not_to_be() -> None:
+    others = {"INT32", "INT64", "BOOL", "UINT8"}
+    assert set(TRT.DataType.__members__) <= audit.COMPUTED | others
+    assert set(gpu.NUMPY_TYPES) | set(audit._WRITTEN.values()) <= set(TRT.DataType.__members__)
+
+
+def test_modes_places_and_layouts_have_these_names() -> None:
+    assert {"INPUT", "OUTPUT"} <= set(TRT.TensorIOMode.__members__)
+    assert "DEVICE" in TRT.TensorLocation.__members__
+    assert "LINEAR" in TRT.TensorFormat.__members__
 
 
 BUILD = """
 import json
 from pathlib import Path
 from export.errors import UserError
-from export.tensorrt import EngineBuilder, find_flavour
+from export.builder import EngineBuilder
+from export.tensorrt import find_flavour
 
 builder, answers = EngineBuilder(find_flavour()), {{}}
 for path in sorted(Path({folder!r}).glob("*.onnx")):
@@ -175,7 +188,7 @@ def test_weights_beside_the_file_are_found(tmp_path: Path, blocks: Blocks) -> No
     path = tmp_path / "m.onnx"
     onnx.save(onnx.load_from_string(content), path, save_as_external_data=True, location="w.bin", size_threshold=0)
     profile = {name: (array.shape,) * 3 for name, array in inputs.items()}
-    built = call(tensorrt.build, str(path), str(tmp_path / "m.engine"), profile, timeout_s=300)
+    built = call(builder.build, str(path), str(tmp_path / "m.engine"), profile, {}, "", timeout_s=300)
     assert built["layers"].keys() == {"FLOAT"}
 
 
@@ -183,4 +196,4 @@ def test_weights_beside_the_file_are_found(tmp_path: Path, blocks: Blocks) -> No
 def test_a_gpu_that_tensorrt_rtx_does_not_build_for_is_told_from_those_it_does() -> None:
     with pytest.raises(NotHere, match=r"for no GPU of compute capability 9\.0, only for SM75, .*fbnetv5\[tensorrt\]"):
         EngineBuilder(FLAVOUR, compute_capability=(9, 0))
-    assert tensorrt._rtx_target(FLAVOUR, (8, 6)) == TRT.ComputeCapability.SM86
+    assert builder._rtx_target(FLAVOUR, (8, 6)) == TRT.ComputeCapability.SM86

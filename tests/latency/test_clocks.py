@@ -8,7 +8,7 @@ import pytest
 
 from export.tensorrt import load_driver
 from latency.clocks import ClockWatch, watch_clocks
-from tests.latency.fake_cuda import FakeNvml, NvmlError
+from tests.latency.fake_nvml import FakeNvml, NvmlError
 
 BUS = "0000:3B:00.0"
 
@@ -105,7 +105,7 @@ def test_samples_are_a_tenth_of_a_second_apart() -> None:
 
 AT_THE_END = """
 from latency.clocks import ClockWatch
-from tests.latency.fake_cuda import FakeNvml
+from tests.latency.fake_nvml import FakeNvml
 def reset(_): print("let go")
 nvml = FakeNvml(answers={"nvmlDeviceGetHandleByPciBusId": "gpu", "nvmlDeviceGetMaxClockInfo": 1410})
 nvml.nvmlDeviceResetGpuLockedClocks = reset

@@ -7,9 +7,9 @@ from typing import Any
 import onnxruntime
 import pytest
 
+from export.cuda import FoundGpu
 from export.errors import NotHere, UserError
 from latency import devices
-from latency.cuda import FoundGpu
 from latency.devices import GPUS, Gpu, check_gpu, gpu, matches, resolve
 
 T4 = FoundGpu(name="Tesla T4", compute_capability=(7, 5), memory_mb=15360)

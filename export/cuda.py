@@ -60,7 +60,7 @@ def open_driver() -> "CudaDriver":
     """
     library = load_driver()
     if library is None:
-        raise NotHere("no NVIDIA driver was found on this machine: install it, or measure on one that has a GPU")
+        raise NotHere("no NVIDIA driver was found on this machine: install it, or use one that has a GPU")
     return CudaDriver(library)
 
 

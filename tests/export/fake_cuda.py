@@ -1,7 +1,7 @@
 """A CUDA driver and a TensorRT without a GPU, whose time is counted: what is called, in which order, and what fails."""
 
 import ctypes
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 from types import SimpleNamespace
@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from export.builder import BuiltEngine
+from export.cuda import DeviceMemory
 from export.errors import CheckFailed
 from export.runners import Array
-from export.tensorrt import BuiltEngine
-from latency.cuda import DeviceMemory
 
 STREAM = 0x7F00_0000_0008
 """Longer than 32 bits, as real handles are."""
@@ -141,13 +141,19 @@ def fake_memory(freed: list[int] | None = None) -> DeviceMemory:
 
 @dataclass
 class FakeTensorRT:
-    """A builder whose every engine takes "x" and gives "y", its double; both are [2, 3]."""
+    """A builder and loader whose every engine takes "x" and gives "y", its double."""
 
     cuda: FakeCuda
     kind: str = "FLOAT"
     shape: tuple[int, ...] = (2, 3)
+    """Of both; -1 for an axis that may be from 1 to 4."""
+    location: str = "DEVICE"
+    layout: str = "LINEAR"
+    fits: bool = True
+    """There is room for the engine on the GPU."""
+    values_decide: bool = False
+    """The shape of "y" follows from the values of "x"."""
     flavour: Any = field(default_factory=lambda: SimpleNamespace(name="tensorrt", version="10.13"))
-    addresses: dict[str, int] = field(default_factory=dict)
     num_io_tensors: int = 2
 
     def build(self, content: bytes) -> BuiltEngine:
@@ -173,8 +179,39 @@ class FakeTensorRT:
     def get_tensor_shape(self, _: str) -> tuple[int, ...]:
         return self.shape
 
-    def create_execution_context(self) -> "FakeTensorRT":
-        return self
+    def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
+        assert (name, profile) == ("x", 0)
+        return [tuple(bound if side < 0 else side for side in self.shape) for bound in (1, 2, 4)]
+
+    def get_tensor_location(self, _: str) -> Any:
+        return SimpleNamespace(name=self.location)
+
+    def get_tensor_format(self, _: str) -> Any:
+        return SimpleNamespace(name=self.layout)
+
+    def create_execution_context(self) -> "FakeContext | None":
+        return FakeContext(self) if self.fits else None
+
+
+@dataclass
+class FakeContext:
+    """Of an engine."""
+
+    engine: FakeTensorRT
+    shape: tuple[int, ...] = ()
+    addresses: dict[str, int] = field(default_factory=dict)
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        assert (name, len(shape)) == ("x", len(self.engine.shape))
+        self.shape = shape
+        return True
+
+    def infer_shapes(self) -> list[str]:
+        return [] if self.shape or min(self.engine.shape) > 0 else ["x"]
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        shape = self.shape or self.engine.shape
+        return (-1, *shape[1:]) if self.engine.values_decide and name == "y" else shape
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address
@@ -182,44 +219,11 @@ class FakeTensorRT:
 
     def execute_async_v3(self, stream: int) -> bool:
         assert stream == STREAM
-        if self.cuda.capturing:
-            return self.cuda.capturable
-        dtype = {"FLOAT": np.float32, "HALF": np.float16}[self.kind]
-        doubled: Array = np.frombuffer(self.cuda.memory[self.addresses["x"]], dtype) * dtype(2)
-        self.cuda.memory[self.addresses["y"]] = doubled.tobytes()
-        self.cuda.now_ms += 5.0
+        cuda = self.engine.cuda
+        if cuda.capturing:
+            return cuda.capturable
+        dtype = {"FLOAT": np.float32, "HALF": np.float16}[self.engine.kind]
+        doubled: Array = np.frombuffer(cuda.memory[self.addresses["x"]], dtype) * dtype(2)
+        cuda.memory[self.addresses["y"]] = doubled.tobytes()
+        cuda.now_ms += 5.0
         return True
-
-
-class NvmlError(Exception):
-    """What the fake raises, and its ``NVMLError``."""
-
-
-@dataclass
-class FakeNvml:
-    """The module pynvml, with one GPU."""
-
-    answers: Mapping[str, Any] = field(default_factory=dict)
-    """By function: a value, a list of values to give in turn, or an exception to raise."""
-    calls: list[tuple[Any, ...]] = field(default_factory=list)
-    NVMLError: type[Exception] = NvmlError
-    NVML_CLOCK_GRAPHICS: int = 0
-    NVML_CLOCK_SM: int = 1
-    NVML_TEMPERATURE_GPU: int = 0
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        if not name.startswith("nvml"):
-            raise AttributeError(name)
-
-        def function(*arguments: Any) -> Any:
-            self.calls.append((name, *arguments))
-            answer = self.answers.get(name)
-            if isinstance(answer, Exception):
-                raise answer
-            return answer.pop(0) if isinstance(answer, list) else answer
-
-        return function
-
-    def called(self, name: str) -> list[list[Any]]:
-        """The arguments of every call of a function."""
-        return [arguments for called, *arguments in self.calls if called == name]

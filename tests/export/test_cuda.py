@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from export import cuda as module
+from export.cuda import CudaDriver, FoundGpu, found_gpus, open_driver, open_memory
 from export.errors import CheckFailed, NotHere
-from latency import cuda as module
-from latency.cuda import CudaDriver, FoundGpu, found_gpus, open_driver, open_memory
-from tests.latency.fake_cuda import STREAM, FakeCuda, fake_memory
+from tests.export.fake_cuda import STREAM, FakeCuda, fake_memory
 
 OUT_OF_MEMORY = r"CUDA_ERROR_OUT_OF_MEMORY \(out of memory\), status 2"
 
