@@ -77,12 +77,13 @@ def open_engine(
 
 
 def _content(plan: Path | bytes) -> bytes:
+    name = "the engine" if isinstance(plan, bytes) else str(plan)
     try:
         content = plan if isinstance(plan, bytes) else plan.read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read the engine {plan}: {error.strerror or error}") from None
+        raise UserError(f"cannot read {name}: {error.strerror or error}") from None
     if not content:
-        raise UserError(f"{'the engine' if isinstance(plan, bytes) else str(plan)} is empty: build it again")
+        raise UserError(f"{name} is empty: build it again")
     return content
 
 

@@ -1,7 +1,7 @@
-"""What executes a network: the torch module itself, or its ONNX graph in ONNX Runtime on the processor.
+"""What executes a network: the torch module itself, or its ONNX graph in ONNX Runtime, on the processor or a GPU.
 
-Both take and give named numpy arrays, so that one comparison serves every runtime. Torch is loaded only to run a torch
-module: ONNX graphs are run where there is none.
+``export/engine_runner.py`` adds TensorRT engines. All take and give named numpy arrays, so that one comparison serves
+every runtime. Torch is loaded only to run a torch module: ONNX graphs are run where there is none.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
-from export.errors import UserError
+from export.errors import NotHere, UserError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,6 +30,18 @@ _DTYPES = {
     "tensor(uint8)": "uint8",
     "tensor(int8)": "int8",
     "tensor(bool)": "bool",
+}
+
+_CPU = "CPUExecutionProvider"
+# TF32 keeps 10 of the 23 bits of a fraction, and ONNX Runtime uses it for float32 on GPUs unless told otherwise.
+_CUDA = ("CUDAExecutionProvider", {"use_tf32": "0"})
+_TENSORRT = "TensorrtExecutionProvider"
+PROVIDERS: dict[str, list[Any]] = {"cpu": [_CPU], "cuda": [_CUDA, _CPU], "tensorrt": [_TENSORRT, _CUDA, _CPU]}
+"""ONNX Runtime's own, by name here; what the first cannot do falls to the next, operator by operator."""
+_HOW_TO_GET_GPU = "pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]'"
+_HOW_TO_GET_PROVIDER = {
+    "cuda": _HOW_TO_GET_GPU,
+    "tensorrt": f"{_HOW_TO_GET_GPU} and the version of tensorrt that its release notes name",
 }
 
 
@@ -69,13 +81,16 @@ class TorchRunner:
 
 
 class OrtRunner:
-    """An ONNX graph in ONNX Runtime's CPU provider, operators one after the other.
+    """An ONNX graph in ONNX Runtime, operators one after the other; ``provider`` tells where.
 
+    On a GPU float32 is float32, without TF32; only the provider "tensorrt" has TensorRT's own default, which uses it.
     Threads do not spin while idle: a measurement holds many sessions open, and the waiting threads of one would take
     the cores of another. With one thread, the default, there is nothing to spin.
     """
 
-    def __init__(self, model: Path | bytes, *, threads: int = 1, shares_memory: bool = False) -> None:
+    def __init__(
+        self, model: Path | bytes, *, threads: int = 1, shares_memory: bool = False, provider: str = "cpu"
+    ) -> None:
         """Load a graph.
 
         Args:
@@ -83,13 +98,17 @@ class OrtRunner:
             threads: processor threads one operator may use.
             shares_memory: take memory from the pool of all runners of this process that share theirs. They must not
                 run at once. A graph then finds that memory in the cache, as it would if it were the only one loaded.
+            provider: cpu, cuda or tensorrt.
 
         Raises:
             UserError: the file is missing, or ONNX Runtime refuses the graph; both ways to run raise it for inputs
                 that do not fit.
+            NotHere: ONNX Runtime has no such provider here, or there is no GPU for it.
         """
         import onnxruntime as ort
 
+        _check_provider(provider)
+        self.provider = provider
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -105,7 +124,9 @@ class OrtRunner:
         except OSError as error:
             raise UserError(f"cannot read {name}: {error.strerror or error}") from None
         with _refusals(name):
-            self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            # ONNX Runtime's own fallback would print to stdout and take the processor.
+            self._session = ort.InferenceSession(content, options, providers=PROVIDERS[provider], enable_fallback=0)
+        _check_started(provider, self._session.get_providers())
         self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
         self.outputs = tuple(_spec(value) for value in self._session.get_outputs())
 
@@ -133,6 +154,40 @@ class OrtRunner:
                 binding.bind_output(spec.name, "cpu")
             run()
         return run
+
+
+def _check_provider(provider: str) -> None:
+    """Raise UserError where there is none of that name, and NotHere where it cannot work on this machine."""
+    import onnxruntime as ort
+
+    if provider not in PROVIDERS:
+        raise UserError(f"there is no provider {provider!r}; known are {', '.join(PROVIDERS)}")
+    if provider == "cpu":
+        return
+    available = ort.get_available_providers()
+    if _provider_name(provider) not in available:
+        raise NotHere(
+            f"ONNX Runtime {ort.__version__} has no {_provider_name(provider)} here, only {', '.join(available)}: "
+            f"{_HOW_TO_GET_PROVIDER[provider]}"
+        )
+    from export.cuda import found_gpus
+
+    if not found_gpus():
+        raise NotHere(f"provider {provider!r} needs an NVIDIA GPU, and none was found on this machine")
+
+
+def _check_started(provider: str, started: Sequence[str]) -> None:
+    """Raise NotHere where ONNX Runtime quietly went on without the provider, as it does when a library is missing."""
+    if _provider_name(provider) not in started:
+        raise NotHere(
+            f"ONNX Runtime's {_provider_name(provider)} does not start here, only {', '.join(started)}; what it lacks "
+            f"is on stderr. {_HOW_TO_GET_PROVIDER[provider]}"
+        )
+
+
+def _provider_name(provider: str) -> str:
+    first = PROVIDERS[provider][0]
+    return str(first if isinstance(first, str) else first[0])
 
 
 @cache

@@ -1,3 +1,4 @@
+import json
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,14 +13,16 @@ from export import engine as module
 from export.engine import Engine, ShapeRange, build_engine, check_shapes, engine_from_json
 from export.errors import CheckFailed, NotHere, UserError
 from export.isolated import DiedError
+from export.options import EngineOptions
+from export.precision import at_precision
 from export.tensorrt import find_flavour
 
 try:
-    find_flavour()
-    HERE = True
+    NAME = find_flavour().name
 except NotHere:
-    HERE = False
-with_tensorrt = pytest.mark.skipif(not HERE, reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
+    NAME = ""
+with_tensorrt = pytest.mark.skipif(not NAME, reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
+with_rtx = pytest.mark.skipif(NAME != "tensorrt_rtx", reason="of TensorRT-RTX: pip install 'fbnetv5[rtx]'")
 
 SHAPES = ShapeRange(name="x", smallest=(1, 3, 8, 8), typical=(2, 3, 16, 16), largest=(4, 3, 32, 32))
 WEIGHT = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
@@ -48,7 +51,9 @@ def graph(path: Path, *, kind: int = TensorProto.FLOAT) -> Path:
 @with_tensorrt
 def test_an_engine_is_built_for_all_shapes_between(tmp_path: Path) -> None:
     built = build_engine(graph(tmp_path / "m.onnx"), tmp_path / "m.engine", [SHAPES])
-    assert built == replace(BUILT, file="m.engine", runtime=built.runtime, version=built.version)
+    assert set(built.layers) == {"FLOAT"}
+    here = {name: getattr(built, name) for name in ("runtime", "version", "layers", "audited", "warnings", "gpu")}
+    assert built == replace(BUILT, file="m.engine", **here)
     content = (tmp_path / "m.engine").read_bytes()
     assert all(value.tobytes() in content for value in WEIGHT.ravel())
     assert {path.name for path in tmp_path.iterdir()} == {"m.onnx", "m.engine"}
@@ -68,6 +73,91 @@ def test_what_the_builder_refuses_is_told_in_its_words(tmp_path: Path) -> None:
     small = ShapeRange(name="x", smallest=(1, 3, 1, 1), typical=(1, 3, 1, 1), largest=(1, 3, 1, 1))
     with pytest.raises(CheckFailed, match=r"builds no engine of .*m\.onnx: .*conv"):
         build_engine(path, tmp_path / "m.engine", [small])
+
+
+@with_tensorrt
+@pytest.mark.parametrize(("precision", "layer"), [("fp16", "HALF"), ("int8", "INT8")])
+def test_an_engine_is_of_the_graphs_precision_and_of_no_other(tmp_path: Path, precision: str, layer: str) -> None:
+    path = graph(tmp_path / "m.onnx")
+    path.write_bytes(at_precision(path.read_bytes(), precision, {"x": np.ones(SHAPES.typical, np.float32)}))
+    built = build_engine(path, tmp_path / "m.engine", [SHAPES], precision=precision)
+    assert built.precision == precision
+    assert built.layers[layer] >= 1
+    for other in {"fp32", "fp16", "int8"} - {precision}:
+        with pytest.raises(CheckFailed, match=f"was to be {other}, and has layers"):
+            build_engine(path, tmp_path / f"{other}.engine", [SHAPES], precision=other)
+    assert {path.name for path in tmp_path.iterdir()} == {"m.onnx", "m.engine"}
+
+
+def test_an_unknown_precision_is_wrong_usage(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no precision 'fp8'; known are fp32, fp16, int8"):
+        build_engine(graph(tmp_path / "m.onnx"), tmp_path / "m.engine", [SHAPES], precision="fp8")
+
+
+@with_tensorrt
+def test_too_small_a_workspace_is_told_in_tensorrts_words(tmp_path: Path) -> None:
+    path = graph(tmp_path / "m.onnx")
+    with pytest.raises(CheckFailed, match=r"builds no engine of .*workspace"):
+        build_engine(path, tmp_path / "m.engine", [SHAPES], options=EngineOptions(workspace_mb=1))
+    roomy = build_engine(path, tmp_path / "m.engine", [SHAPES], options=EngineOptions(workspace_mb=1024))
+    assert roomy.file == "m.engine"
+
+
+@with_rtx
+def test_an_option_that_changes_nothing_is_refused_or_told(tmp_path: Path) -> None:
+    path, times = graph(tmp_path / "m.onnx"), tmp_path / "times"
+    with pytest.raises(UserError, match=r"tensorrt_rtx .* does not do what the engine option 'level' asks for"):
+        build_engine(path, tmp_path / "m.engine", [SHAPES], options=EngineOptions(level=5))
+    built = build_engine(path, tmp_path / "m.engine", [SHAPES], options=EngineOptions(timing_cache=times))
+    assert f"tensorrt_rtx takes no times: {times} was neither read nor written" in built.warnings
+    assert not times.exists()
+
+
+@with_tensorrt
+def test_a_build_is_heard_of_while_it_lasts(tmp_path: Path) -> None:
+    heard: list[tuple[str, int, int]] = []
+    build_engine(graph(tmp_path / "m.onnx"), tmp_path / "m.engine", [SHAPES], progress=lambda *what: heard.append(what))
+    assert len(heard) > 10
+    assert heard[0][1] == 0
+    assert all(0 <= done <= total for _, done, total in heard)
+
+
+@with_tensorrt
+def test_an_interrupted_build_leaves_nothing(tmp_path: Path) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(graph(tmp_path / "m.onnx"), tmp_path / "m.engine", [SHAPES], progress=stop)
+    assert {path.name for path in tmp_path.iterdir()} == {"m.onnx"}
+
+
+def answer_of_a_gpu(monkeypatch: pytest.MonkeyPatch, inspected: dict[str, int]) -> None:
+    """As if the engine had been built and loaded beside a GPU, and kernels' times kept."""
+
+    def build(_: Any, __: str, path: str, ___: Any, ____: Any, times: str, **_____: Any) -> dict[str, Any]:
+        Path(path).write_bytes(b"engine")
+        Path(times).write_bytes(b"times")
+        answer = {"name": "tensorrt", "version": "10.13", "layers": {"FLOAT": 3}, "warnings": ["mind this"]}
+        return {**answer, "gpu": "Tesla T4", "inspected": inspected}
+
+    monkeypatch.setattr(module, "call", build)
+
+
+def test_where_the_engine_can_be_asked_its_own_types_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    answer_of_a_gpu(monkeypatch, {"FLOAT": 2, "INT32": 1})
+    options = EngineOptions(timing_cache=tmp_path / "kept" / "times")
+    built = build_engine(graph(tmp_path / "m.onnx"), tmp_path / "m.engine", [SHAPES], options=options)
+    assert (built.audited, built.layers, built.gpu) == ("engine", {"FLOAT": 2, "INT32": 1}, "Tesla T4")
+    assert built.warnings == ("mind this",)
+    assert (tmp_path / "kept" / "times").read_bytes() == b"times"
+
+
+def test_an_engine_of_other_types_than_its_network_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    answer_of_a_gpu(monkeypatch, {"HALF": 2})
+    with pytest.raises(CheckFailed, match=r"was to be fp32, and has layers that give \{'HALF': 2\}"):
+        build_engine(graph(tmp_path / "m.onnx"), tmp_path / "m.engine", [SHAPES])
+    assert {path.name for path in tmp_path.iterdir()} == {"m.onnx"}
 
 
 def test_without_tensorrt_there_is_no_engine(without_tensorrt: None, tmp_path: Path) -> None:
@@ -110,5 +200,13 @@ def test_shapes_must_not_shrink(largest: tuple[int, ...]) -> None:
         ShapeRange(name="x", smallest=(1, 3, 8, 8), typical=(2, 3, 16, 16), largest=largest)
 
 
-def test_an_engine_is_read_back_from_json() -> None:
-    assert engine_from_json(asdict(BUILT)) == BUILT
+@pytest.mark.parametrize("engine", [BUILT, replace(BUILT, audited="engine", warnings=("mind",), gpu="Tesla T4")])
+def test_an_engine_is_read_back_from_json(engine: Engine) -> None:
+    assert engine_from_json(json.loads(json.dumps(asdict(engine)))) == engine
+
+
+def test_what_an_earlier_version_wrote_is_read_too() -> None:
+    document = asdict(BUILT)
+    for name in ("audited", "warnings", "gpu"):
+        del document[name]
+    assert engine_from_json(document) == BUILT

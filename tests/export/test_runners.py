@@ -1,13 +1,15 @@
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import nn
 
-from export.errors import UserError
+from export import cuda
+from export.errors import NotHere, UserError
 from export.graph import to_onnx_bytes
-from export.runners import Array, OrtRunner, TensorSpec, TorchRunner
+from export.runners import PROVIDERS, Array, OrtRunner, TensorSpec, TorchRunner
 
 LINEAR = nn.Linear(4, 2)
 CONTENT = to_onnx_bytes(LINEAR, (torch.ones(1, 4),), input_names=["x"], output_names=["y"])
@@ -67,3 +69,60 @@ def test_inputs_that_do_not_fit_are_refused(inputs: dict[str, Array]) -> None:
         runner(inputs)
     with pytest.raises(UserError, match="refuses these inputs"):
         runner.bound(inputs)
+
+
+def test_the_provider_is_told_and_an_unknown_one_refused() -> None:
+    assert OrtRunner(CONTENT).provider == "cpu"
+    with pytest.raises(UserError, match="no provider 'tpu'; known are cpu, cuda, tensorrt"):
+        OrtRunner(CONTENT, provider="tpu")
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_a_provider_that_onnx_runtime_lacks_is_not_here(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(NotHere, match=r"has no \w+ExecutionProvider here, only CPU.*pip install 'onnxruntime-gpu\["):
+        OrtRunner(CONTENT, provider=provider)
+
+
+@pytest.fixture
+def gpu_build(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """An ONNX Runtime built for GPUs, whose providers do not start; the providers it was asked for."""
+    asked: list[object] = []
+    real = onnxruntime.InferenceSession
+
+    def session(content: bytes, options: object, *, providers: list[object], enable_fallback: int) -> object:
+        asked.append(providers)
+        assert enable_fallback == 0
+        return real(content, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    names = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    return asked
+
+
+def test_without_a_gpu_no_session_is_opened_for_one(gpu_build: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "load_driver", lambda: None)
+    with pytest.raises(NotHere, match="provider 'cuda' needs an NVIDIA GPU"):
+        OrtRunner(CONTENT, provider="cuda")
+    assert gpu_build == []
+
+
+def test_a_session_that_quietly_took_the_processor_is_refused(
+    gpu_build: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda, "found_gpus", lambda: ("a GPU",))
+    with pytest.raises(NotHere, match="CUDAExecutionProvider does not start here, only CPUExecutionProvider"):
+        OrtRunner(CONTENT, provider="cuda")
+    assert gpu_build == [PROVIDERS["cuda"]]
+    assert PROVIDERS["cuda"][0][1] == {"use_tf32": "0"}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_a_gpu_computes_the_layer_too(provider: str) -> None:
+    try:
+        runner = OrtRunner(CONTENT, provider=provider)
+    except NotHere as error:
+        pytest.skip(str(error))
+    np.testing.assert_allclose(runner({"x": X})["y"], WANTED, atol=1e-2 if provider == "tensorrt" else 1e-5)

@@ -1,0 +1,135 @@
+import json
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from export import cuda, tensorrt
+from export import engine_runner as module
+from export.cuda import CudaDriver
+from export.engine import ShapeRange, build_engine
+from export.engine_runner import EngineRunner, open_engine
+from export.errors import CheckFailed, NotHere, UserError
+from export.gpu import LoadedEngine
+from export.isolated import DiedError
+from export.precision import at_precision
+from export.runners import Array, OrtRunner, Runner, TensorSpec
+from tests.export.fake_cuda import FakeCuda, FakeTensorRT, fake_memory
+
+X = np.arange(12, dtype=np.float32).reshape(4, 3) / 7
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+    """This machine, with two GPUs, TensorRT, and engines that double a batch of 1 to 4."""
+    library = FakeCuda()
+    monkeypatch.setattr(cuda, "load_driver", lambda: library)
+    monkeypatch.setattr(tensorrt, "find_flavour", lambda: SimpleNamespace(name="tensorrt", version="10.13"))
+    monkeypatch.setattr(module, "call", lambda *_, **__: "10.13")
+    monkeypatch.setattr(module, "open_memory", lambda _: fake_memory())
+    monkeypatch.setattr(module, "EngineLoader", lambda *_, **__: FakeTensorRT(library, shape=(-1, 3)))
+    module._check_runtime.cache_clear()
+    return library
+
+
+def test_an_engine_runs_as_a_runner_does(machine: FakeCuda) -> None:
+    runner: Runner = open_engine(b"plan", index=1)
+    assert isinstance(runner, EngineRunner)
+    assert runner.gpu == "Tesla T4"
+    assert runner.inputs == (TensorSpec(name="x", shape=("any", 3), dtype="float32"),)
+    assert runner.outputs == (TensorSpec(name="y", shape=("any", 3), dtype="float32"),)
+    for batch in (1, 4, 3):
+        assert (runner({"x": X[:batch]})["y"] == X[:batch] * 2).all()
+
+
+def test_half_precision_is_given_and_taken() -> None:
+    fake = FakeCuda()
+    loader: Any = FakeTensorRT(fake, kind="HALF", shape=(4, 3))
+    runner = EngineRunner(
+        LoadedEngine(b"plan", loader=loader, driver=CudaDriver(fake), memory=fake_memory()), gpu="fake"
+    )
+    y = runner({"x": X})["y"]
+    assert y.dtype == np.float16
+    assert (y == X.astype(np.float16) * np.float16(2)).all()
+
+
+def test_outputs_of_a_run_are_not_touched_by_the_next(machine: FakeCuda) -> None:
+    runner = open_engine(b"plan")
+    first = runner({"x": X})["y"]
+    runner({"x": X + 1})
+    assert (first == X * 2).all()
+
+
+def test_without_a_driver_there_is_no_engine_and_no_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "load_driver", lambda: None)
+    with pytest.raises(NotHere, match="no NVIDIA driver was found on this machine"):
+        open_engine(b"plan")
+
+
+def test_without_a_gpu_there_is_none_either(machine: FakeCuda) -> None:
+    machine.refuses["cuInit"] = 100
+    with pytest.raises(NotHere, match="has 0 GPUs, and none of number 0"):
+        open_engine(b"plan")
+
+
+def test_a_flavour_that_is_not_installed_is_named(machine: FakeCuda, without_tensorrt_rtx: None) -> None:
+    with pytest.raises(NotHere, match="tensorrt_rtx is not installed"):
+        open_engine(b"plan", runtime="tensorrt_rtx")
+
+
+@pytest.fixture
+def without_tensorrt_rtx(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> Any:
+        raise ModuleNotFoundError(name, name=name)
+
+    monkeypatch.setattr(tensorrt, "import_module", absent)
+
+
+def test_a_runtime_that_crashes_is_told_and_never_made_here(machine: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*_: Any, **__: Any) -> None:
+        raise DiedError(f"was ended by {signal.SIGSEGV.name}")
+
+    monkeypatch.setattr(module, "call", crash)
+    with pytest.raises(NotHere, match="tensorrt cannot load engines here: it was ended by SIGSEGV"):
+        open_engine(b"plan")
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"", r"e\.engine is empty"), (None, r"cannot read .*e\.engine: No")])
+def test_a_file_that_is_missing_or_empty_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "e.engine"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        open_engine(path)
+
+
+Blocks = Mapping[str, tuple[bytes, dict[str, Array]]]
+KEY = "ir_k5_c24-40_e5_s2_se@56x56"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("precision", "of_range"), [("fp32", 1e-4), ("fp16", 5e-3), ("int8", 5e-2)])
+def test_a_built_engine_gives_on_a_gpu_what_onnx_runtime_does(
+    blocks: Blocks, precision: str, of_range: float, tmp_path: Path
+) -> None:
+    content, inputs = blocks[KEY]
+    path = tmp_path / "m.onnx"
+    path.write_bytes(at_precision(content, precision, inputs))
+    shapes = [ShapeRange(name=name, smallest=a.shape, typical=a.shape, largest=a.shape) for name, a in inputs.items()]
+    built = build_engine(path, tmp_path / "m.engine", shapes, precision=precision)
+    runner = open_engine(tmp_path / "m.engine", runtime=built.runtime)
+    assert built.gpu == runner.gpu
+    assert json.loads(json.dumps(built.layers))
+    wanted = OrtRunner(content)(inputs)
+    for name, got in runner(inputs).items():
+        assert np.abs(wanted[name] - got).max() < of_range * np.ptp(wanted[name])
+
+
+@pytest.mark.gpu
+def test_an_engine_of_nothing_is_refused_in_tensorrts_words() -> None:
+    with pytest.raises(CheckFailed, match="does not load the engine: "):
+        open_engine(b"no engine at all" * 100)
