@@ -19,6 +19,7 @@ from export.isolated import DiedError
 from export.precision import at_precision
 from export.runners import Array, OrtRunner, Runner, TensorSpec
 from tests.export.fake_cuda import FakeCuda, FakeTensorRT, fake_memory
+from tests.export.test_engine import SHAPES, graph
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3) / 7
 
@@ -133,3 +134,15 @@ def test_a_built_engine_gives_on_a_gpu_what_onnx_runtime_does(
 def test_an_engine_of_nothing_is_refused_in_tensorrts_words() -> None:
     with pytest.raises(CheckFailed, match="does not load the engine: "):
         open_engine(b"no engine at all" * 100)
+
+
+@pytest.mark.gpu
+def test_a_built_engine_takes_every_batch_it_was_built_for_and_no_other(tmp_path: Path) -> None:
+    path = graph(tmp_path / "m.onnx")
+    built = build_engine(path, tmp_path / "m.engine", [SHAPES])
+    runner, reference = open_engine(tmp_path / "m.engine", runtime=built.runtime), OrtRunner(path)
+    for batch, side in ((1, 8), (4, 32), (2, 16)):
+        x = np.random.default_rng(batch).normal(size=(batch, 3, side, side)).astype(np.float32)
+        np.testing.assert_allclose(runner({"x": x})["y"], reference({"x": x})["y"], atol=1e-4)
+    with pytest.raises(UserError, match=r"takes \[1, 3, 8, 8\] to \[4, 3, 32, 32\]"):
+        runner({"x": np.ones((5, 3, 8, 8), np.float32)})

@@ -8,7 +8,7 @@ from export.cuda import CudaDriver
 from export.errors import CheckFailed, UserError
 from export.gpu import LoadedEngine
 from export.runners import Array
-from tests.export.fake_cuda import FakeCuda, FakeTensorRT, fake_memory
+from tests.export.fake_cuda import FakeContext, FakeCuda, FakeTensorRT, fake_memory
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3) / 7
 
@@ -113,3 +113,17 @@ def test_an_engine_that_cannot_be_run_is_refused(tensorrt: dict[str, Any], messa
 def test_outputs_whose_shape_depends_on_values_are_refused() -> None:
     with pytest.raises(CheckFailed, match="the shape of output 'y' depends on values"):
         loaded(values_decide=True).fill({"x": X})
+
+
+REFUSALS: dict[str, tuple[Any, str]] = {
+    "infer_shapes": (["x"], r"does not know the outputs' shapes, because of \['x'\]"),
+    "set_tensor_address": (False, "TensorRT refuses the memory of 'x': capture of"),
+    "set_input_shape": (False, r"TensorRT refuses \[4, 3\] for input 'x': capture of"),
+}
+
+
+@pytest.mark.parametrize(("name", "answer", "message"), [(name, *one) for name, one in REFUSALS.items()])
+def test_what_tensorrt_refuses_is_told(name: str, answer: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeContext, name, lambda *_: answer)
+    with pytest.raises(CheckFailed, match=message):
+        loaded().fill({"x": X})
