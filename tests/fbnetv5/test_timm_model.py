@@ -1,5 +1,6 @@
 """Searched networks as timm models, each in the hands of the real library: timm, torchvision, segmentation_models."""
 
+import re
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -72,7 +73,8 @@ def save_network(run: Path, task_name: str) -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
+    folder = tmp_path_factory.mktemp("timm") / "runs" / "latest"
+    folder.mkdir(parents=True)
     for task in PATHS:
         save_network(folder, task)
     return folder
@@ -247,6 +249,7 @@ def encoder(run: Path) -> str:
 
 @pytest.mark.parametrize("decoder", [smp.Unet, smp.FPN])
 def test_segmentation_models_train_on_a_named_architecture(encoder: str, decoder: Any) -> None:
+    torch.manual_seed(0)
     images, masks = torch.randn(2, 3, 64, 64), torch.zeros(2, 64, 64, dtype=torch.int64)
     images[..., :32] += 2
     masks[..., :32] = 1
@@ -346,3 +349,13 @@ def test_a_whole_detector_exports_to_onnx(run: Path, tmp_path: Path) -> None:
     assert len(expected["boxes"]) > 0
     for name in names:
         torch.testing.assert_close(torch.from_numpy(answers[name]), expected[name], atol=1e-4, rtol=1e-4)
+
+
+def test_the_lines_of_the_guide_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "timm.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(run.parents[1])
+    names: dict[str, Any] = {}
+    for lines in re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL):
+        exec(lines, names)
+    levels = names["model"].backbone(torch.rand(2, 3, 64, 64))
+    assert [tuple(x.shape) for x in levels.values()] == [(2, 256, side, side) for side in (8, 4, 2)]
