@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
+BLOCK_DEPTH = 2
+"""Modules in the name of a block, such as "backbone/s1_p8_0"."""
+
 # ONNX Runtime names types its own way: "tensor(float)".
 _DTYPES = {
     "tensor(float)": "float32",
@@ -78,6 +81,30 @@ class TorchRunner:
             result = self._module(*(torch.tensor(inputs[name]) for name in self._input_names))
         tensors = (result,) if isinstance(result, torch.Tensor) else tuple(result)
         return {name: tensor.numpy() for name, tensor in zip(self._output_names, tensors, strict=True)}
+
+    def blocks(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """What each block gives, by the name that ``export/inside.py`` gives the same block of the exported graph."""
+        values: dict[str, Array] = {}
+
+        def keep(block: str) -> Callable[..., None]:
+            def hook(_module: Any, _inputs: Any, output: Any) -> None:
+                if hasattr(output, "numpy"):
+                    values[block] = output.numpy().copy()  # a later layer may overwrite it in place
+
+            return hook
+
+        modules = dict(self._module.named_modules())
+        hooks = [
+            module.register_forward_hook(keep("/".join(scope)))
+            for name, module in modules.items()
+            if len(scope := _scope(name, modules)) == BLOCK_DEPTH
+        ]
+        try:
+            self(inputs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return values
 
 
 class OrtRunner:
@@ -154,6 +181,20 @@ class OrtRunner:
                 binding.bind_output(spec.name, "cpu")
             run()
         return run
+
+
+def _scope(name: str, modules: "Mapping[str, nn.Module]") -> list[str]:
+    """How the exporter names what a module does: the modules above it that are called, from the outermost."""
+    scope: list[str] = []
+    path, above = "", ""
+    for part in name.split(".") if name else []:
+        path, parent = f"{path}.{part}".strip("."), path
+        kind = type(modules[parent]).__name__ if parent else ""
+        label = f"{above}.{part}" if kind in ("Sequential", "ModuleList") else part
+        above = part
+        if type(modules[path]).__name__ not in ("ModuleDict", "ModuleList"):
+            scope.append(label)
+    return scope
 
 
 def _check_provider(provider: str) -> None:

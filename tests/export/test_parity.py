@@ -9,7 +9,7 @@ from torch import nn
 
 from export.errors import CheckFailed
 from export.graph import to_onnx_bytes
-from export.parity import Parity, check, compare
+from export.parity import GATES, MOST_DB, Gate, Parity, check, compare, sqnr_db
 from export.runners import Array, OrtRunner, TorchRunner
 
 
@@ -54,17 +54,17 @@ def test_the_exported_network_passes_and_a_sabotaged_weight_does_not() -> None:
 def test_the_tolerance_the_message_names_passes(error: float) -> None:
     parity = Parity(name="y", finite=True, error_of_range=error, cosine=None, agreement=None)
     with pytest.raises(CheckFailed) as raised:
-        check([parity], tolerance=1e-7)
+        check([parity], Gate(error=1e-7))
     found = re.search(r"would pass is (\S+)$", str(raised.value))
     assert found
-    check([parity], tolerance=float(found.group(1)))
+    check([parity], Gate(error=float(found.group(1))))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_nan_and_infinity_never_pass(bad: float) -> None:
     for reference, candidate in ((logits([1, bad]), logits([1, 2])), (logits([1, bad]), logits([1, bad]))):
         with pytest.raises(CheckFailed, match="'logits' holds NaN or infinity"):
-            check(compare(reference, candidate), tolerance=1e9)
+            check(compare(reference, candidate), Gate(error=1e9))
 
 
 def test_integers_count_equal_entries() -> None:

@@ -1,0 +1,172 @@
+"""One network, from float32 down to the precision that ships: each rung is held against the float32 graph.
+
+The float32 graph itself is held against the torch module by whoever exports it. The rungs below are compared inside
+ONNX Runtime, where a selection of the best boxes does not get in the way: what goes into it is compared
+(``export/inside.py``). Pictures come in kinds, such as seeded noise and real ones; int8 must pass on the real ones
+alone, since noise is not what it was calibrated on.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from export.blame import Culprit, find_culprit
+from export.calibration import Batches, Progress
+from export.errors import CheckFailed
+from export.inside import before_selection, block_outputs, with_outputs
+from export.parity import GATES, Parity, compare
+from export.precision import PRECISIONS, check_precision, to_half, to_int8
+from export.runners import Array, OrtRunner
+
+REAL = "real"
+SEEDED = "seeded"
+Pictures = Mapping[str, Mapping[str, Array]]
+"""Inputs by name, by kind of pictures."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """One network against another on one kind of pictures."""
+
+    rung: str
+    """What was compared: its precision and its runtime, such as "fp16 onnxruntime"."""
+    precision: str
+    pictures: str
+    """Their kind."""
+    outputs: tuple[Parity, ...]
+
+    @property
+    def gated(self) -> bool:
+        """Whether it must pass the gate of its precision."""
+        return self.precision != "int8" or self.pictures == REAL
+
+    @property
+    def complaint(self) -> str | None:
+        """Why it does not pass; None if it does, or need not."""
+        found = [GATES[self.precision].complaint(parity) for parity in self.outputs] if self.gated else []
+        return next((complaint for complaint in found if complaint is not None), None)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """An object for each output."""
+        return [
+            {
+                "rung": self.rung,
+                "pictures": self.pictures,
+                "output": parity.name,
+                "error": parity.error if parity.finite else None,
+                "cosine": parity.cosine,
+                "sqnr_db": parity.sqnr_db,
+                "agreement": parity.agreement,
+                "smallest_tolerance": parity.smallest_tolerance,
+                "gated": self.gated,
+            }
+            for parity in self.outputs
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rung:
+    """The network in one precision, as an ONNX graph that passed."""
+
+    precision: str
+    content: bytes
+    compared: tuple[Compared, ...]
+
+
+def rungs_to(precision: str) -> tuple[str, ...]:
+    """The precisions from float32 to this one, in order.
+
+    Raises:
+        UserError: there is no such precision.
+    """
+    check_precision(precision)
+    return PRECISIONS[: PRECISIONS.index(precision) + 1]
+
+
+def climb(
+    content: bytes,
+    precision: str,
+    pictures: Pictures,
+    *,
+    calibration: Batches = (),
+    keep_float: Sequence[str] = (),
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> Rung:
+    """The graph in another precision, which passed the gate of it.
+
+    Args:
+        content: the graph, in float32.
+        precision: fp16 or int8.
+        pictures: to compare on.
+        calibration: batches of inputs for int8.
+        keep_float: patterns of names of nodes that int8 leaves alone.
+        threads: processor threads one operator may use.
+        progress: told of each batch of int8's calibration.
+
+    Raises:
+        UserError: there are no pictures to calibrate with.
+        CheckFailed: it does not pass; the message names the output, the figure and the block at fault.
+    """
+    if precision == "fp16":
+        lower = to_half(content)
+    else:
+        lower = to_int8(content, calibration, keep_float=keep_float, threads=threads, progress=progress)
+    compared = compare_graphs(content, lower, precision, pictures, threads=threads)
+    for one in compared:
+        if one.complaint is not None:
+            culprit = culprit_between(content, lower, precision, pictures[one.pictures], threads=threads)
+            raise CheckFailed(failure(one, culprit))
+    return Rung(precision=precision, content=lower, compared=compared)
+
+
+def compare_graphs(
+    content: bytes, lower: bytes, precision: str, pictures: Pictures, *, threads: int = 1
+) -> tuple[Compared, ...]:
+    """Both graphs in ONNX Runtime, by kind of pictures.
+
+    Args:
+        content: the graph in float32.
+        lower: the same in ``precision``.
+        precision: whose gate holds.
+        pictures: to compare on.
+        threads: processor threads one operator may use.
+    """
+    names = before_selection(content)
+    runners = [OrtRunner(with_outputs(graph, names), threads=threads) for graph in (content, lower)]
+    found = []
+    for kind, inputs in pictures.items():
+        values = [runner(inputs) for runner in runners]
+        reference, candidate = ({name: one[name] for name in names} for one in values)
+        found.append(
+            Compared(
+                rung=f"{precision} onnxruntime",
+                precision=precision,
+                pictures=kind,
+                outputs=compare(reference, candidate),
+            )
+        )
+    return tuple(found)
+
+
+def culprit_between(
+    content: bytes, lower: bytes, precision: str, inputs: Mapping[str, Array], *, threads: int = 1
+) -> Culprit | None:
+    """The block of ``lower`` that is at fault, by what all blocks of both graphs give in ONNX Runtime."""
+    reference, candidate = (values_of_blocks(graph, content, inputs, threads=threads) for graph in (content, lower))
+    return find_culprit(content, reference, candidate, precision)
+
+
+def values_of_blocks(
+    graph: bytes, content: bytes, inputs: Mapping[str, Array], *, threads: int = 1
+) -> dict[str, Array]:
+    """What each block of ``graph`` gives, by block; its tensors are called as in the float32 graph ``content``."""
+    tensors = block_outputs(content)
+    values = OrtRunner(with_outputs(graph, tensors.values()), threads=threads)(inputs)
+    return {block: values[name] for block, name in tensors.items()}
+
+
+def failure(compared: Compared, culprit: Culprit | None) -> str:
+    """What to tell a user of a comparison that did not pass."""
+    blame = "no block by itself is at fault" if culprit is None else str(culprit)
+    return f"{compared.rung} on {compared.pictures} pictures: {compared.complaint}; {blame}"
