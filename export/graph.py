@@ -1,26 +1,29 @@
 """A torch module becomes an ONNX graph: folded, checked, with the names and the opset that were asked for.
 
-``torch.onnx.export(dynamo=False)`` is used on purpose: on two cores the newer exporter took 32 s for a whole network
-and 0.6 s for a block where this one takes 2 s and 0.01 s, and a latency table wants blocks by the hundred. It traces,
-so it records one pass: a branch on a tensor's value is frozen, which the parity check is there to catch.
+torch has two exporters. "torchscript" is the default here on purpose: on two cores the newer one took 32 s for a whole
+network and 0.6 s for a block where this one takes 2 s and 0.01 s, and a latency table wants blocks by the hundred. It
+traces, so it records one pass: a branch on a tensor's value is frozen, which the parity check is there to catch.
+"dynamo" is the one that torch goes on with (``export.dynamo``).
 
-In eval mode this exporter folds a batch norm into the convolution before it and shares equal weights through Identity
-nodes; those are inlined here, because a convolution's weights should be plain initialisers to whatever parses them.
+Both fold a batch norm into the convolution before it, and name nodes after the modules they come from:
+"/backbone/s0_p4_0/s0_p4_0.0/Conv". TorchScript's exporter shares equal weights through Identity nodes; those are
+inlined here, because a convolution's weights should be plain initialisers to whatever parses them.
 
 Shape legend: N pictures ("batch"), C channels, H x W pixels ("height", "width").
 """
 
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
 
-from export.errors import CheckFailed
+from export.dynamo import export_with_dynamo
+from export.errors import CheckFailed, UserError
 from export.files import written_whole
 
 if TYPE_CHECKING:
@@ -29,43 +32,36 @@ if TYPE_CHECKING:
 # What tracing raises when a module cannot be expressed; torch's own exporter errors are RuntimeErrors.
 _EXPORTER_ERRORS = (RuntimeError, TypeError, ValueError, IndexError)
 
+Exporter = Literal["torchscript", "dynamo"]
+"""Which of torch's exporters."""
+EXPORTERS: tuple[Exporter, ...] = get_args(Exporter)
 
-def to_onnx(
-    module: nn.Module,
-    examples: tuple[Tensor, ...],
-    path: Path,
-    *,
-    input_names: Sequence[str],
-    output_names: Sequence[str],
-    dynamic_batch: bool = True,
-    dynamic_size: bool = False,
-    opset: int = 20,
-) -> None:
+
+class Options(TypedDict):
+    """What ``to_onnx`` and ``to_onnx_bytes`` take by name."""
+
+    input_names: Sequence[str]
+    output_names: Sequence[str]
+    dynamic_batch: NotRequired[bool]
+    dynamic_size: NotRequired[bool]
+    opset: NotRequired[int]
+    exporter: NotRequired[Exporter]
+
+
+def to_onnx(module: nn.Module, examples: tuple[Tensor, ...], path: Path, **options: Unpack[Options]) -> None:
     """Write ``module`` to ``path`` as one ONNX file, weights inside; nothing is written unless every check passes.
 
     Args:
-        module: exported in eval mode; its training flags are put back.
-        examples: one tensor per input, of the shapes that stay fixed where no axis is dynamic.
+        module: see ``to_onnx_bytes``, as for all others.
+        examples: one tensor per input.
         path: the ``.onnx`` file, written whole or not at all.
-        input_names: one per example.
-        output_names: one per output.
-        dynamic_batch: axis 0 of every input and output is "batch".
-        dynamic_size: axes 2 and 3 of every [N, C, H, W] input are "height" and "width".
-        opset: the ONNX operator set, which the file is verified to have.
+        options: names, axes, opset and exporter.
 
     Raises:
         CheckFailed: the module cannot be exported, or the graph is not valid, or not what was asked for.
-        UserError: the file cannot be written.
+        UserError: the file cannot be written, or there is no such exporter.
     """
-    content = to_onnx_bytes(
-        module,
-        examples,
-        input_names=input_names,
-        output_names=output_names,
-        dynamic_batch=dynamic_batch,
-        dynamic_size=dynamic_size,
-        opset=opset,
-    )
+    content = to_onnx_bytes(module, examples, **options)
     with written_whole(path) as temporary:
         temporary.write_bytes(content)
 
@@ -79,42 +75,81 @@ def to_onnx_bytes(
     dynamic_batch: bool = True,
     dynamic_size: bool = False,
     opset: int = 20,
+    exporter: Exporter = "torchscript",
 ) -> bytes:
-    """The content ``to_onnx`` writes, for graphs that need no file; same arguments and errors."""
-    import onnx
+    """The content ``to_onnx`` writes, for graphs that need no file.
 
+    Args:
+        module: exported in eval mode; its training flags are put back.
+        examples: one tensor per input, of the shapes that stay fixed where no axis is dynamic.
+        input_names: one per example.
+        output_names: one per output.
+        dynamic_batch: axis 0 of every input and output is "batch".
+        dynamic_size: axes 2 and 3 of every [N, C, H, W] input are "height" and "width"; with the input's name before
+            it where the example is not as high or wide as the first one.
+        opset: the ONNX operator set, which the graph is verified to have.
+        exporter: of torch's.
+
+    Raises:
+        CheckFailed: the module cannot be exported, or the graph is not valid, or not what was asked for.
+        UserError: there is no such exporter.
+    """
+    if exporter not in EXPORTERS:
+        raise UserError(f"there is no exporter {exporter!r}; known are {', '.join(EXPORTERS)}")
     name = type(module).__name__
     axes = _dynamic_axes(examples, input_names, output_names, batch=dynamic_batch, size=dynamic_size)
-    buffer = io.BytesIO()
+    export = export_with_dynamo if exporter == "dynamo" else _export_with_torchscript
     try:
-        with _evaluating(module), _quiet_exporter(), torch.no_grad():
-            torch.onnx.export(
-                module,
-                examples,
-                buffer,  # type: ignore[arg-type]  # the annotation omits it; this exporter takes buffers
-                dynamo=False,
-                input_names=list(input_names),
-                output_names=list(output_names),
-                dynamic_axes=axes,
-                opset_version=opset,
-                do_constant_folding=True,
-            )
+        with _evaluating(module), torch.no_grad():
+            model = export(module, examples, input_names, output_names, axes, opset)
     except _EXPORTER_ERRORS as error:
         raise CheckFailed(f"{name} cannot be exported to ONNX: {_first_line(error)}") from error
-    model = onnx.load_from_string(buffer.getvalue())
     _inline_shared_weights(model.graph)
     _check(model, name, input_names=input_names, output_names=output_names, opset=opset)
     return bytes(model.SerializeToString())
 
 
+def _export_with_torchscript(
+    module: nn.Module,
+    examples: tuple[Tensor, ...],
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    axes: Mapping[str, Mapping[int, str]],
+    opset: int,
+) -> "onnx.ModelProto":
+    import onnx
+
+    buffer = io.BytesIO()
+    with _quiet_torchscript():
+        torch.onnx.export(
+            module,
+            examples,
+            buffer,  # type: ignore[arg-type]  # the annotation omits it; this exporter takes buffers
+            dynamo=False,
+            input_names=list(input_names),
+            output_names=list(output_names),
+            dynamic_axes=axes,
+            opset_version=opset,
+            do_constant_folding=True,
+        )
+    return onnx.load_from_string(buffer.getvalue())
+
+
 def _dynamic_axes(
     examples: Sequence[Tensor], input_names: Sequence[str], output_names: Sequence[str], *, batch: bool, size: bool
 ) -> dict[str, dict[int, str]]:
-    """The named axes of every input and output; how an output's size follows the input's is left to shape inference."""
+    """The named axes of every input and output; how an output's size follows the input's is left to shape inference.
+
+    A name is a promise of equal lengths, by which runtimes reuse memory: an input of another size than the first one's
+    has names of its own.
+    """
     first = {0: "batch"} if batch else {}
-    spatial = {2: "height", 3: "width"} if size else {}
-    axes = {name: {**first, **(spatial if x.ndim == 4 else {})} for name, x in zip(input_names, examples, strict=True)}
-    return {**axes, **{name: dict(first) for name in output_names}}
+    sizes = [x.shape for x in examples if x.ndim == 4]
+    axes = {name: dict(first) for name in (*input_names, *output_names)}
+    for name, x in zip(input_names, examples, strict=True):
+        for axis, side in ((2, "height"), (3, "width")) if size and x.ndim == 4 else ():
+            axes[name][axis] = side if x.shape[axis] == sizes[0][axis] else f"{name}_{side}"
+    return axes
 
 
 @contextmanager
@@ -130,7 +165,7 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_exporter() -> Iterator[None]:
+def _quiet_torchscript() -> Iterator[None]:
     """Silence what choosing this exporter always says, and the tracer's remark on sizes read as Python numbers."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="You are using the legacy TorchScript", category=DeprecationWarning)
@@ -140,8 +175,10 @@ def _quiet_exporter() -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    """Of the cause, since dynamo's own message says which of its steps failed; two lines where one is but a title."""
+    cause = error.__cause__ or error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 def _inline_shared_weights(graph: "onnx.GraphProto") -> None:

@@ -6,9 +6,10 @@ import onnx
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from export.errors import CheckFailed
-from export.graph import to_onnx, to_onnx_bytes
+from export.errors import CheckFailed, UserError
+from export.graph import EXPORTERS, Exporter, to_onnx, to_onnx_bytes
 from export.runners import OrtRunner
 
 
@@ -85,6 +86,29 @@ def test_axes_are_dynamic_only_where_asked(batch: bool, size: bool, shape: tuple
     runner = OrtRunner(content)
     assert runner.inputs[0].shape == shape
     assert runner.outputs[0].shape[0] == shape[0]
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_sizes_that_differ_have_names_that_differ(exporter: Exporter) -> None:
+    class Resized(nn.Module):
+        def forward(self, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+            return a + c + functional.interpolate(b, scale_factor=(2.0, 1.0))
+
+    inputs = (torch.ones(2, 3, 8, 6), torch.ones(2, 3, 4, 6), torch.ones(2, 3, 8, 6))
+    content = to_onnx_bytes(
+        Resized(), inputs, input_names="abc", output_names="y", dynamic_size=True, exporter=exporter
+    )
+    shapes = [spec.shape for spec in OrtRunner(content).inputs]
+    assert shapes == [
+        ("batch", 3, "height", "width"),
+        ("batch", 3, "b_height", "width"),
+        ("batch", 3, "height", "width"),
+    ]
+
+
+def test_an_unknown_exporter_is_refused() -> None:
+    with pytest.raises(UserError, match="there is no exporter 'jax'; known are torchscript, dynamo"):
+        to_onnx_bytes(Net(), PICTURE, input_names=["image"], output_names=["map"], exporter="jax")  # type: ignore[arg-type]
 
 
 def test_the_opset_is_the_one_asked_for() -> None:
