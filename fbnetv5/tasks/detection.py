@@ -5,8 +5,15 @@ depthwise-separable. A box is an offset of its middle from the cell's middle and
 cell just beside a tiny box can still describe it. Training: task-aligned assignment (``fbnetv5.tasks.assign``), binary
 cross entropy against its soft targets and generalised IoU (arXiv 1902.09630). Metric: COCO AP over IoU .5 to .95.
 
-The network answers its ``TOP_K`` best boxes as they are. Several cells may describe one object, so whoever uses the
-network finishes with ``suppress``, on the host, as the metric does.
+Several cells may describe one object, so answers are chosen in two steps: the ``TOP_K`` best boxes, and of them those
+that no surer one of the same class overlaps. A deployed network takes none, the first or both of them, and whoever uses
+it takes the others on the host, as the metric does: its form says which.
+
+- "topk", the default: ``TOP_K`` boxes as they are; ``suppress`` finishes.
+- "decode": the boxes of all cells with the scores of all classes; ``select``, then ``suppress`` finish. For those who
+  choose boxes their own way, and for runtimes that are slow at TopK.
+- "nms": the distinct boxes, of one picture at a time, since their number differs from picture to picture. TensorRT has
+  no such outputs: this form is for ONNX Runtime.
 
 Shape legend: N pictures, A cells of all levels, C classes, M objects, K answers. Boxes are (x0, y0, x1, y1) in pixels.
 """
@@ -15,7 +22,7 @@ import contextlib
 import io
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,11 +30,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.ops import batched_nms, generalized_box_iou_loss
+from torchvision.ops import batched_nms, generalized_box_iou_loss, nms
 
 from export.errors import UserError
 from fbnetv5.blocks import conv_norm, initialise
-from fbnetv5.data.sample import ABSENT, Batch
+from fbnetv5.data.sample import ABSENT, Batch, Classes
 from fbnetv5.tasks.assign import Assignment, assign
 from fbnetv5.tasks.task import Metric, Task
 
@@ -46,6 +53,9 @@ SIZE_PRIOR = 4.0
 MAX_LOG_SIZE = math.log(128.0)
 """Of a box, in strides: bounds the exponential."""
 
+Answers = tuple[Tensor, Tensor, Tensor]
+"""Of one picture: boxes [k, 4], scores [k] from high to low, labels int64 [k]."""
+
 
 class Detection(Task):
     """Raw: per path [N, C + 4, h, w]: class logits, then (x, y) offset of the middle, then log (width, height)."""
@@ -53,7 +63,16 @@ class Detection(Task):
     name = "det"
     paths = (8, 16, 32)
     metric_name = "ap"
-    output_names = ("boxes", "scores", "labels")
+    output_names: tuple[str, ...] = ("boxes", "scores", "labels")
+    ranked_by: str | None = "scores"
+    forms = ("topk", "decode", "nms")
+
+    def __init__(self, classes: Classes, *, form: str = "topk") -> None:
+        super().__init__(classes, form=form)
+        if self.form == "decode":
+            self.output_names, self.ranked_by = ("boxes", "scores"), None
+        if self.form == "nms":
+            self.most_pictures, self.ranked_by = 1, None  # its rows are not of [N, K], and how many depends on ties
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -82,19 +101,30 @@ class Detection(Task):
         return (total / assignment.target.sum(1).clamp(min=1.0)) * batch.has_boxes
 
     def deploy(self, raw: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Boxes [N, K, 4], scores [N, K] from high to low, labels int64 [N, K].
+        """The outputs of the task's form.
 
-        K is TOP_K, or A * C if that is less; an exported graph keeps the K of the size it was traced at.
+        "topk": boxes [N, K, 4], scores [N, K] from high to low, labels int64 [N, K]. K is TOP_K, or A * C if that is
+        less; an exported graph keeps the K of the size it was traced at. "decode": boxes [N, A, 4], scores [N, A, C].
+        "nms": of one picture, boxes [k, 4], scores [k] from high to low, labels int64 [k], k <= K.
         """
         logits, cell_boxes = _flatten(raw)
-        scores = logits.sigmoid().flatten(1)
-        top, index = scores.topk(_answers(scores), dim=1)
-        cell = torch.div(index, len(self.labels), rounding_mode="trunc")
-        boxes = decode(cell_boxes, *_cells(raw, self.paths))
-        return boxes.gather(1, cell[:, :, None].expand(-1, -1, 4)), top, index - cell * len(self.labels)
+        boxes, scores = decode(cell_boxes, *_cells(raw, self.paths)), logits.sigmoid()
+        if self.form == "decode":
+            return boxes, scores
+        best = select(boxes, scores)
+        return best if self.form == "topk" else _distinct(*best)
 
     def new_metric(self) -> Metric:
-        return AveragePrecision(len(self.labels))
+        return AveragePrecision(len(self.labels), self.finish)
+
+    def finish(self, outputs: Sequence[Tensor]) -> list[Answers]:
+        """What is left to do on the host with the outputs of the task's form: each picture's distinct boxes."""
+        if self.form == "topk":
+            return suppress(outputs)
+        if self.form == "decode":
+            return suppress(select(*outputs))
+        boxes, scores, labels = (output.cpu() for output in outputs)
+        return [(boxes, scores, labels)]
 
 
 class DetectionHead(nn.Module):
@@ -137,8 +167,19 @@ def decode(cell_boxes: Tensor, centres: Tensor, strides: Tensor) -> Tensor:
     return torch.cat([middle - half, middle + half], dim=-1)
 
 
-def suppress(outputs: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Drop duplicates from the deployable outputs: per picture boxes [k, 4], scores [k], labels [k], k <= K.
+def select(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The best of all cells and classes: boxes [N, A, 4], scores [N, A, C] -> boxes [N, K, 4], scores, labels [N, K].
+
+    An exported graph keeps the K of the size it was traced at.
+    """
+    cells, classes = _size(scores, 1), _size(scores, 2)
+    top, index = scores.flatten(1).topk(min(TOP_K, cells * classes), dim=1)
+    cell = torch.div(index, classes, rounding_mode="trunc")
+    return boxes.gather(1, cell[:, :, None].expand(-1, -1, 4)), top, index - cell * classes
+
+
+def suppress(outputs: Sequence[Tensor]) -> list[Answers]:
+    """Drop duplicates from boxes [N, K, 4], scores [N, K] and labels [N, K]: per picture k <= K are left.
 
     The last step of detection, on the host: class by class, a box that overlaps a surer one by more than NMS_IOU goes.
     """
@@ -150,17 +191,32 @@ def suppress(outputs: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
     return kept
 
 
+def _distinct(boxes: Tensor, scores: Tensor, labels: Tensor) -> Answers:
+    """``suppress`` inside a graph, for the one picture of boxes [1, K, 4], scores [1, K] and labels [1, K].
+
+    Every class is moved to a place of its own, by the arithmetic of torchvision's ``batched_nms``, so that a single
+    pass over all boxes compares within classes only.
+    """
+    if _size(boxes, 0) != 1:
+        raise UserError(f"the form 'nms' of det answers one picture at a time, and was given {len(boxes)}")
+    boxes, scores, labels = boxes[0], scores[0], labels[0]
+    moved = boxes + (labels.to(boxes.dtype) * (boxes.max() + 1))[:, None]
+    keep = nms(moved, scores, NMS_IOU)
+    return boxes[keep], scores[keep], labels[keep]
+
+
 class AveragePrecision:
     """COCO AP: mean over classes that occur and over IoU .50, .55 .. .95, as pycocotools counts it."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, finish: Callable[[Sequence[Tensor]], list[Answers]]) -> None:
         self._classes = classes
+        self._finish = finish
         self._pictures = 0
         self._truth: list[dict[str, Any]] = []
         self._found: list[dict[str, Any]] = []
 
     def update(self, outputs: Sequence[Tensor], batch: Batch) -> None:
-        for row, (boxes, scores, labels) in enumerate(suppress(outputs)):
+        for row, (boxes, scores, labels) in enumerate(self._finish(outputs)):
             if not batch.has_boxes[row]:
                 continue
             self._pictures += 1
@@ -226,17 +282,17 @@ def _cells(raw: Sequence[Tensor], paths: Sequence[int]) -> tuple[Tensor, Tensor]
     levels = []
     for level, stride in zip(raw, paths, strict=True):
         height, width = level.shape[2:]
-        ys = ((torch.arange(height, device=level.device) + 0.5) * stride)[:, None]
-        xs = ((torch.arange(width, device=level.device) + 0.5) * stride)[None]
+        ys = ((torch.arange(height, dtype=torch.float32, device=level.device) + 0.5) * stride)[:, None]
+        xs = ((torch.arange(width, dtype=torch.float32, device=level.device) + 0.5) * stride)[None]
         levels.append(torch.stack([xs + ys * 0, ys + xs * 0, ys * 0 + xs * 0 + stride], dim=-1).flatten(0, 1))
     cells = torch.cat(levels)
     return cells[:, :2], cells[:, 2]
 
 
-def _answers(scores: Tensor) -> int:
-    """How many of the scores [N, A * C] are answered. Tracing warns that it fixes this number, as is meant."""
+def _size(tensor: Tensor, axis: int) -> int:
+    """Length of an axis as a plain number. Tracing warns that it fixes this number, as is meant."""
     with warnings.catch_warnings(action="ignore"):
-        return min(TOP_K, int(scores.shape[1]))
+        return int(tensor.shape[axis])
 
 
 def _class_losses(logits: Tensor, assignment: Assignment, batch: Batch) -> Tensor:

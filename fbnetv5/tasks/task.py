@@ -9,10 +9,11 @@ Shape legend: N pictures, C_p channels of the feature at stride p, H x W pixels 
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 from torch import Tensor, nn
 
+from export.errors import UserError
 from fbnetv5.data.sample import Batch, Classes
 
 
@@ -35,13 +36,37 @@ class Task(ABC):
     """Strides of the features the head reads, finest first."""
     metric_name: ClassVar[str]
     """E.g. "ap"."""
-    output_names: ClassVar[tuple[str, ...]]
+    output_names: tuple[str, ...]
     """Names of the deployable outputs, in order."""
-    ranked_by: ClassVar[str | None] = None
+    ranked_by: str | None = None
     """The output by which the others' rows are sorted, if any: rows whose values tie may come in any order."""
+    forms: ClassVar[tuple[str, ...]] = ("plain",)
+    """Which deployable outputs there are to choose from, the usual ones first; weights, losses and metric are one."""
+    most_pictures: int | None = None
+    """That a deployed network answers in one call; None if any number."""
 
-    def __init__(self, classes: Classes) -> None:
+    def __init__(self, classes: Classes, *, form: str | None = None) -> None:
+        """Make the task.
+
+        Args:
+            classes: what there is to tell apart.
+            form: of the deployable outputs; None is the first of ``forms``.
+
+        Raises:
+            UserError: the task has no such form.
+        """
         self.classes = classes
+        self.form = self.forms[0] if form is None else form
+        if self.form not in self.forms:
+            raise UserError(f"{self.name} has no outputs of form {form!r}; it has: {', '.join(self.forms)}")
+
+    def in_form(self, form: str) -> Self:
+        """The same task with deployable outputs of another of its ``forms``.
+
+        Raises:
+            UserError: it has no such form.
+        """
+        return type(self)(self.classes, form=form)
 
     @property
     @abstractmethod

@@ -1,18 +1,26 @@
 import contextlib
 import io
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
+from onnx import TensorProto
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 
+from export.errors import UserError
+from export.graph import Exporter, to_onnx_bytes
+from export.parity import compare
+from export.runners import OrtRunner
 from fbnetv5.blocks import conv_norm, initialise
 from fbnetv5.data.sample import Batch, Classes, Sample, collate
-from fbnetv5.tasks.detection import CLASS_PRIOR, TOP_K, Detection, decode, suppress
+from fbnetv5.tasks.detection import CLASS_PRIOR, TOP_K, Detection, decode, select, suppress
+from fbnetv5.tasks.task import Task
 
 TASK = Detection(Classes(labels=("x",), boxes=("red", "green", "blue"), masks=("x",)))
 IMAGE = torch.zeros(3, 64, 64, dtype=torch.uint8)
@@ -188,3 +196,142 @@ def test_a_tiny_network_learns_sixteen_pictures() -> None:
     with torch.no_grad():
         boxes, scores, labels = TASK.deploy(network(batch.images))
     assert ap((boxes, scores, labels), batch) > 0.7
+
+
+def random_raw(pictures: int, *, size: int = 64) -> list[Tensor]:
+    """Raw outputs full of boxes that overlap, some of them beyond the picture's left and upper edge."""
+    generator = torch.Generator().manual_seed(size + pictures)
+    raw = [torch.randn(pictures, 7, size // path, size // path, generator=generator) for path in TASK.paths]
+    for level in raw:
+        level[:, 3:5] *= 0.3  # offsets, in strides
+        level[:, 5:] = level[:, 5:] * 0.2 + 1.5  # log sizes: four or five strides
+    return raw
+
+
+class Head(nn.Module):
+    """From raw outputs to a form's."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.task = task
+
+    def forward(self, *raw: Tensor) -> tuple[Tensor, ...]:
+        return self.task.deploy(raw)
+
+
+RAW = ("fine", "middle", "coarse")
+
+
+def in_onnx(form: str, pictures: int, exporter: Exporter = "torchscript") -> bytes:
+    """The graph of a form, of dynamic batch where the form lets it."""
+    task = TASK.in_form(form)
+    return to_onnx_bytes(
+        Head(task).eval(),
+        tuple(level.float() for level in random_raw(pictures)),
+        input_names=RAW,
+        output_names=task.output_names,
+        dynamic_batch=task.most_pictures is None,
+        dynamic_size=True,
+        exporter=exporter,
+    )
+
+
+def run(content: bytes, raw: list[Tensor]) -> list[Tensor]:
+    inputs = {name: level.numpy() for name, level in zip(RAW, raw, strict=True)}
+    return [torch.from_numpy(array) for array in OrtRunner(content)(inputs).values()]
+
+
+def test_a_form_is_one_there_is() -> None:
+    assert TASK.form == "topk"
+    with pytest.raises(UserError, match="det has no outputs of form 'raw'; it has: topk, decode, nms"):
+        TASK.in_form("raw")
+
+
+def test_answers_that_tie_may_come_in_any_order() -> None:
+    raw = [torch.zeros(1, 7, size, size) for size in (4, 2, 1)]
+    found = {name: x.numpy() for name, x in zip(TASK.output_names, TASK.deploy(raw), strict=True)}
+    other = {name: array[:, ::-1].copy() for name, array in found.items()}
+    assert all(parity.error == 0 for parity in compare(found, other, rank_by=TASK.ranked_by))
+    assert TASK.in_form("decode").ranked_by is TASK.in_form("nms").ranked_by is None
+
+
+def test_decoded_cells_hold_the_best_answers() -> None:
+    raw = random_raw(2)
+    boxes, scores = TASK.in_form("decode").deploy(raw)
+    assert (boxes.shape, scores.shape) == ((2, 84, 4), (2, 84, 3))
+    for ours, theirs in zip(select(boxes, scores), TASK.deploy(raw), strict=True):
+        assert torch.equal(ours, theirs)
+    assert torch.equal(scores.flatten(1).amax(1), TASK.deploy(raw)[1][:, 0])
+
+
+def test_distinct_boxes_are_those_that_suppress_keeps() -> None:
+    for seed in range(5):
+        raw = random_raw(1, size=64 + 32 * seed)
+        best = TASK.deploy(raw)
+        ((boxes, scores, labels),) = suppress(best)
+        assert 1 < len(boxes) < TOP_K
+        assert bool((best[0] < 0).any())
+        for ours, theirs in zip(TASK.in_form("nms").deploy(raw), (boxes, scores, labels), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def test_distinct_boxes_are_of_one_picture() -> None:
+    assert TASK.in_form("nms").most_pictures == 1
+    with pytest.raises(UserError, match="'nms' of det answers one picture at a time, and was given 2"):
+        TASK.in_form("nms").deploy(random_raw(2))
+
+
+@pytest.mark.parametrize(("form", "exporter"), [*((form, "torchscript") for form in TASK.forms), ("nms", "dynamo")])
+def test_forms_are_the_same_in_onnx_at_other_sizes(form: str, exporter: Exporter) -> None:
+    pictures = TASK.in_form(form).most_pictures or 3
+    raw = random_raw(pictures, size=96)
+    found, expected = run(in_onnx(form, min(2, pictures), exporter), raw), TASK.in_form(form).deploy(raw)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
+
+
+def test_nothing_in_a_graph_is_of_double_precision() -> None:
+    """Not even where torch's usual type of new tensors is."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        content = in_onnx("topk", 2)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(content), data_prop=True)
+    graph = model.graph
+    types = {value.type.tensor_type.elem_type for value in [*graph.value_info, *graph.output]}
+    types |= {tensor.data_type for tensor in graph.initializer}
+    types |= {attribute.t.data_type for node in graph.node for attribute in node.attribute if attribute.HasField("t")}
+    assert TensorProto.FLOAT in types
+    assert TensorProto.DOUBLE not in types
+
+
+def test_every_form_has_the_same_ap() -> None:
+    batch = collate([random_picture(seed) for seed in range(8)])
+    raw = raw_near_truth(batch)
+    found = {}
+    for form in TASK.forms:
+        task = TASK.in_form(form)
+        metric, step = task.new_metric(), task.most_pictures or len(batch.labels)
+        for row in range(0, len(batch.labels), step):
+            part = type(batch)(**{field.name: getattr(batch, field.name)[row : row + step] for field in fields(batch)})
+            metric.update(task.deploy([level[row : row + step] for level in raw]), part)
+        found[form] = metric.compute()
+    assert 0.05 < found["topk"] < 0.95
+    assert found["decode"] == found["nms"] == found["topk"]
+
+
+def raw_near_truth(batch: Batch) -> list[Tensor]:
+    """Raw outputs whose finest level finds most true boxes nearly, each twice, among noise."""
+    generator = torch.Generator().manual_seed(0)
+    raw = [torch.randn(len(batch.labels), 7, 64 // path, 64 // path, generator=generator) - 4 for path in TASK.paths]
+    for picture, (boxes, labels) in enumerate(zip(batch.boxes, batch.box_labels, strict=True)):
+        for box, label in zip(boxes[labels >= 0], labels[labels >= 0].tolist(), strict=True):
+            middle, side = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
+            column, row = (int(value) for value in middle.div(8).floor())
+            for cell in (column, max(column - 1, 0)):
+                offset = middle / 8 - torch.tensor([cell + 0.5, row + 0.5])
+                blurred = torch.cat([offset, (side / 8).log()]) + 0.05 * torch.randn(4, generator=generator)
+                raw[0][picture, 3:, row, cell] = blurred
+                raw[0][picture, label, row, cell] = float(torch.randn((), generator=generator))
+    return raw
