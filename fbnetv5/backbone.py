@@ -24,11 +24,17 @@ def run_graph(graph: Graph, module_of: Callable[[Step], nn.Module], images: Tens
     Returns:
         Stride of a path -> its feature [N, C, H/stride, W/stride].
     """
+    values = run_steps(graph.steps, module_of, images)
+    return {path: values[name] for path, name in graph.outputs.items()}
+
+
+def run_steps(steps: Iterable[Step], module_of: Callable[[Step], nn.Module], images: Tensor) -> dict[str, Tensor]:
+    """Run the steps in order: every step's output by its name. Arguments as in ``run_graph``."""
     values: dict[str, Tensor] = {}
-    for step in graph.steps:
+    for step in steps:
         inputs = [values[name] for name in step.inputs] or [images]
         values[step.name] = module_of(step)(*inputs)
-    return {path: values[name] for path, name in graph.outputs.items()}
+    return values
 
 
 class Backbone(nn.Module):
@@ -36,6 +42,7 @@ class Backbone(nn.Module):
 
     def __init__(self, space: Space, choices: Choices, paths: Sequence[int]) -> None:
         super().__init__()
+        self.space = space
         self.graph = space.graph(choices, paths)
         self.paths = tuple(paths)
         self.channels = tuple(space.widths[path] for path in paths)
