@@ -49,9 +49,9 @@ def find_culprit(
     sources = block_sources(content)
     found = []
     for block, level in noise.items():
-        if not level >= _BAD_DB[precision]:  # NaN is bad as well
+        if level < _BAD_DB[precision]:
             found.append(Culprit(block=block, sqnr_db=level, given_db=_given(block, noise, sources)))
-    return max(found, key=_loss) if found else None
+    return max(found, key=lambda one: one.given_db - one.sqnr_db) if found else None
 
 
 def _given(block: str, noise: Mapping[str, float], sources: Mapping[str, set[str]]) -> float:
@@ -60,9 +60,3 @@ def _given(block: str, noise: Mapping[str, float], sources: Mapping[str, set[str
         (noise[source] if source in noise else _given(source, noise, sources) for source in sources[block]),
         default=MOST_DB,
     )
-
-
-def _loss(culprit: Culprit) -> float:
-    """In decibels; endless where what it gives is no number."""
-    lost = culprit.given_db - culprit.sqnr_db
-    return lost if lost == lost else float("inf")

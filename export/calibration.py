@@ -28,12 +28,12 @@ Progress = Callable[[str, int, int], None]
 QUANTISED = ("Conv", "Gemm", "MatMul")
 """They hold nearly all of the work."""
 _MIGRATION = 0.5
-_LEAST = 1e-4
-"""Channels and weights smaller than this are taken to be of this size."""
+_LEAST = 1e-5
+"""Channels smaller than this part of the largest are taken to be of this size."""
 _LEVELS = 127
 _BINS_PER_OCTAVE = 16
-_OCTAVES = (-20, 20)
-"""Magnitudes that are told apart: 1e-6 to 1e6."""
+_OCTAVES = (-40, 20)
+"""Magnitudes that are told apart: 1e-12 to 1e6."""
 
 
 def quantised_nodes(graph: "onnx.GraphProto", keep_float: Sequence[str] = ()) -> "list[onnx.NodeProto]":
@@ -155,15 +155,22 @@ def _factors(node: "onnx.NodeProto", tensor: "onnx.TensorProto", largest: Array)
     from onnx import numpy_helper
 
     weights = np.abs(numpy_helper.to_array(tensor))
-    size = np.maximum(largest, _LEAST)
+    size = _at_least(largest)
     groups = _attribute(node, "group", 1)
     if groups == weights.shape[0] == largest.size and groups > 1:
         return size
     if groups > 1:
         return None
     read_by = _read_axis(node)
-    needed = np.maximum(weights.max(axis=tuple(axis for axis in range(weights.ndim) if axis != read_by)), _LEAST)
+    needed = _at_least(weights.max(axis=tuple(axis for axis in range(weights.ndim) if axis != read_by)))
     return np.asarray(size**_MIGRATION / needed ** (1 - _MIGRATION))
+
+
+def _at_least(sizes: Array) -> Array:
+    """The sizes of channels, none too small to be divided by."""
+    most = float(sizes.max(initial=0.0))
+    raised: Array = np.maximum(sizes, most * _LEAST) if most > 0 else np.ones_like(sizes)
+    return raised
 
 
 def _read_axis(node: "onnx.NodeProto") -> int:

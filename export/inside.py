@@ -7,11 +7,11 @@ A selection, such as the best hundred of all boxes, turns the smallest differenc
 one, rounding is judged by what goes into the selection and not by what comes out.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from export.errors import UserError
-from export.runners import BLOCK_DEPTH
+from export.runners import BLOCK_DEPTH, within_wrapper
 
 if TYPE_CHECKING:
     import onnx
@@ -93,8 +93,7 @@ def block_sources(content: bytes) -> dict[str, set[str]]:
 
 def block_name(node: str) -> str:
     """``backbone/s1_p8_0`` of ``/backbone/s1_p8_0/expand/expand.0/Conv``; empty for what is outside all modules."""
-    modules: Sequence[str] = node.strip("/").split("/")[:-1]
-    return "/".join(modules[:BLOCK_DEPTH])
+    return "/".join(within_wrapper(node.strip("/").split("/")[:-1])[:BLOCK_DEPTH])
 
 
 def weights_by_name(graph: "onnx.GraphProto") -> "dict[str, onnx.TensorProto]":

@@ -15,10 +15,10 @@ from typing import Any
 from export.engine import Engine, engine_from_json
 from export.errors import UserError
 from export.files import read_json, write_json
-from export.parity import Parity
+from export.parity import Answer
 from export.runners import TensorSpec
 
-SCHEMA = 1
+SCHEMA = 2
 NAME = "manifest.json"
 
 
@@ -40,18 +40,23 @@ class Preprocessing:
 class Manifest:
     """What ``manifest.json`` says."""
 
+    precision: str
+    """fp32, fp16 or int8."""
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    answers: dict[str, Answer]
+    """By task: which outputs are its."""
     preprocessing: Preprocessing
-    labels: tuple[str, ...]
-    """Class names by index."""
-    architecture: dict[str, Any]
-    """The architecture's own document."""
+    labels: dict[str, tuple[str, ...]]
+    """Class names by index, by task."""
+    architecture: dict[str, dict[str, Any]]
+    """The architecture's own document, by task."""
     versions: dict[str, str]
     """Of everything that took part, by package; see ``export_versions``."""
-    parity: tuple[Parity, ...]
-    metrics: dict[str, float]
-    """The task's metrics of the exported file, by name."""
+    parity: tuple[dict[str, Any], ...]
+    """An object for each output, kind of pictures and rung; see ``export/ladder.py``."""
+    metrics: dict[str, dict[str, Any]]
+    """By task: its metric at every rung."""
     engine: Engine | None = None
     """Of the same network, where one was built."""
     sha256: dict[str, str] = field(default_factory=dict)
@@ -79,32 +84,52 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         UserError: the manifest or a file is missing or damaged.
     """
+    manifest = read_claims(folder)
+    for name in changed_files(folder, manifest):
+        raise UserError(f"{folder / name} is not the file its manifest was written for: checksums differ. Export again")
+    return manifest
+
+
+def read_claims(folder: Path) -> Manifest:
+    """What ``manifest.json`` says, with nothing beside it looked at.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
     path = folder / NAME
     document = read_json(path, what="manifest", schema=SCHEMA)
     try:
-        manifest = _parse(document)
+        return _parse(document)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"manifest file {path} is damaged ({type(error).__name__}: {error}): export again") from None
-    for name, expected in manifest.sha256.items():
-        if _sha256(folder / name) != expected:
-            raise UserError(
-                f"{folder / name} is not the file its manifest was written for: checksums differ. Export again"
-            )
-    return manifest
+
+
+def changed_files(folder: Path, manifest: Manifest) -> list[str]:
+    """The names of files whose checksums are not the manifest's.
+
+    Raises:
+        UserError: one of them cannot be read.
+    """
+    return [name for name, expected in manifest.sha256.items() if _sha256(folder / name) != expected]
 
 
 def _parse(document: Mapping[str, Any]) -> Manifest:
     """Raise KeyError, TypeError, ValueError or AttributeError where ``document`` is not a manifest."""
     preprocessing = document["preprocessing"]
     return Manifest(
+        precision=str(document["precision"]),
         inputs=_specs(document["inputs"]),
         outputs=_specs(document["outputs"]),
+        answers={
+            task: Answer(outputs=tuple(one["outputs"]), ranked_by=one["ranked_by"])
+            for task, one in document["answers"].items()
+        },
         preprocessing=Preprocessing(**{key: _tuple_if_list(value) for key, value in preprocessing.items()}),
-        labels=tuple(str(label) for label in document["labels"]),
-        architecture=dict(document["architecture"]),
+        labels={task: tuple(map(str, names)) for task, names in document["labels"].items()},
+        architecture={task: dict(one) for task, one in document["architecture"].items()},
         versions={package: str(value) for package, value in document["versions"].items()},
-        parity=tuple(Parity(**entry) for entry in document["parity"]),
-        metrics={name: float(value) for name, value in document["metrics"].items()},
+        parity=tuple(dict(entry) for entry in document["parity"]),
+        metrics={task: dict(one) for task, one in document["metrics"].items()},
         engine=None if document["engine"] is None else engine_from_json(document["engine"]),
         sha256={_plain_name(name): str(value) for name, value in document["sha256"].items()},
     )

@@ -103,6 +103,29 @@ GATES = MappingProxyType(
 """By precision. int8 is judged by the task's metric besides, which this package does not know."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a network answers to one question."""
+
+    outputs: tuple[str, ...]
+    """Their names."""
+    ranked_by: str | None = None
+    """Which of them the others' rows are in the order of, if they are a ranked list."""
+
+
+def compare_answers(
+    reference: Mapping[str, Array], candidate: Mapping[str, Array], answers: Iterable[Answer], *, gate: Gate
+) -> tuple[Parity, ...]:
+    """Compare the outputs of each answer by itself; errors as of ``compare``."""
+    found: list[Parity] = []
+    for answer in answers:
+        mine, theirs = (
+            {name: side[name] for name in answer.outputs if name in side} for side in (reference, candidate)
+        )
+        found.extend(compare(mine, theirs, rank_by=answer.ranked_by, tie=gate.tie))
+    return tuple(found)
+
+
 def compare(
     reference: Mapping[str, Array], candidate: Mapping[str, Array], *, rank_by: str | None = None, tie: float = 1e-4
 ) -> tuple[Parity, ...]:
@@ -188,12 +211,17 @@ def _parity(name: str, reference: Array, candidate: Array, *, ranked: bool) -> P
 
 
 def sqnr_db(reference: Array, candidate: Array) -> float:
-    """Power of the reference over that of the difference, in decibels, at most ``MOST_DB``: 20 is a tenth amplitude."""
+    """Power of the reference over that of the difference, in decibels: 20 is a tenth of the amplitude.
+
+    At most ``MOST_DB``, as of equal arrays; at least its negative, as of what holds NaN or infinity.
+    """
     a, b = reference.astype(np.float64), candidate.astype(np.float64)
     signal, noise = float(np.square(a).sum()), float(np.square(a - b).sum())
     if noise == 0.0:
         return MOST_DB
-    return min(MOST_DB, 10 * float(np.log10(max(signal, np.finfo(np.float64).tiny) / noise)))
+    if not np.isfinite(noise) or signal == 0.0:
+        return -MOST_DB
+    return float(np.clip(10 * np.log10(signal / noise), -MOST_DB, MOST_DB))
 
 
 def _same_argmax(a: Array, b: Array) -> float | None:

@@ -22,6 +22,8 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 BLOCK_DEPTH = 2
 """Modules in the name of a block, such as "backbone/s1_p8_0"."""
+_WRAPPER = "network"
+"""A module that only prepares the input of another bears this name for it."""
 
 # ONNX Runtime names types its own way: "tensor(float)".
 _DTYPES = {
@@ -94,10 +96,11 @@ class TorchRunner:
             return hook
 
         modules = dict(self._module.named_modules())
+        scopes = {name: within_wrapper(_scope(name, modules)) for name in modules}
         hooks = [
-            module.register_forward_hook(keep("/".join(scope)))
-            for name, module in modules.items()
-            if len(scope := _scope(name, modules)) == BLOCK_DEPTH
+            modules[name].register_forward_hook(keep("/".join(scope)))
+            for name, scope in scopes.items()
+            if len(scope) == BLOCK_DEPTH
         ]
         try:
             self(inputs)
@@ -181,6 +184,11 @@ class OrtRunner:
                 binding.bind_output(spec.name, "cpu")
             run()
         return run
+
+
+def within_wrapper(scope: Sequence[str]) -> Sequence[str]:
+    """The modules around something, from the outermost, without what only wraps the network."""
+    return scope[1:] if scope[:1] == [_WRAPPER] else scope
 
 
 def _scope(name: str, modules: "Mapping[str, nn.Module]") -> list[str]:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.text import Text
@@ -24,6 +24,7 @@ from fbnetv5.printing import (
     print_profiled,
     print_ranges,
     print_table,
+    print_validation,
     print_verdict,
     print_verified,
     progress_bar,
@@ -34,6 +35,7 @@ from fbnetv5.printing import (
 )
 
 if TYPE_CHECKING:
+    from export.graph import Exporter
     from fbnetv5.profiling import Scope
     from fbnetv5.search.config import SearchConfig
     from fbnetv5.space import Space
@@ -300,34 +302,91 @@ def search(
 
 @app.command()
 def export(
-    task: Annotated[str | None, typer.Option(help="Task to export; without it all of the run's.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Task to export, or several in one file: cls,det. Without it each of the run's.")
+    ] = None,
     run: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/latest"),
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder to write to; RUN/export if not given.")
     ] = None,
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8; every one above it is proven as well.")] = "fp32",
+    max_drop: Annotated[
+        float | None, typer.Option(help="Most that a metric may fall below torch's, such as 0.01; else exit code 1.")
+    ] = None,
+    keep_float: Annotated[
+        list[str] | None, typer.Option(help="Nodes that int8 leaves alone, such as '/head/*'; may be repeated.")
+    ] = None,
+    head: Annotated[str | None, typer.Option(help="What a detector answers: topk, decode or nms.")] = None,
+    pixels: Annotated[
+        bool, typer.Option("--pixels", help="Take uint8 pictures; normalise inside the network.")
+    ] = False,
     fixed_size: Annotated[bool, typer.Option("--fixed-size", help="Accept the deploy resolution only.")] = False,
+    dynamic_size: Annotated[bool, typer.Option("--dynamic-size", help="Accept any size; this is usual.")] = False,
+    exporter: Annotated[
+        str, typer.Option(help="Of torch's two: torchscript, which is fast, or dynamo.")
+    ] = "torchscript",
     engine: Annotated[bool, typer.Option("--engine", help="Also build TensorRT engines; needs no GPU.")] = False,
+    engine_config: Annotated[
+        Path | None, typer.Option(help="JSON file of how engines are built, such as workspace_mb or timing_cache.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Turn a run's networks into validated ONNX files, and these into engines."""
-    from fbnetv5.exporting import document, export_task, tasks_of, with_engine
+    from export.options import EngineOptions
+    from fbnetv5.deliverable import tasks_of
+    from fbnetv5.exporting import ExportOptions, document, export_tasks, with_engine
 
+    if fixed_size and dynamic_size:
+        raise UserError("--fixed-size and --dynamic-size exclude each other")
+    if engine and head == "nms":
+        raise UserError("--head nms is for ONNX Runtime: TensorRT builds no engine of it. Leave out --engine")
+    if engine_config is not None and not engine:
+        raise UserError("--engine-config says how an engine is built; it needs --engine")
+    options = ExportOptions(
+        precision=precision,
+        exporter=cast("Exporter", exporter),
+        head=head,
+        from_pixels=pixels,
+        fixed_size=fixed_size,
+        max_drop=max_drop,
+        keep_float=tuple(keep_float or ()),
+    )
+    engine_options = EngineOptions.load(engine_config) if engine_config else EngineOptions()
     exported, missing = [], None
-    for name in [task] if task else tasks_of(run):
-        folder = (output or run / "export") / name
-        one = export_task(run, name, folder, say, fixed_size=fixed_size)
-        if engine and missing is None:
-            try:
-                one = with_engine(one, say)
-            except NotHere as error:
-                missing = error
-        exported.append(one)
+    with progress_bar() as bar:
+        for names in [_names(task)] if task else [[name] for name in tasks_of(run)]:
+            folder = (output or run / "export") / "+".join(names)
+            one = export_tasks(run, names, folder, options, say, stage_lines(bar))
+            if engine and missing is None:
+                try:
+                    one = with_engine(one, engine_options, say, stage_lines(bar))
+                except NotHere as error:
+                    missing = error
+            exported.append(one)
     if json:
-        print_json({"exported": [document(one) for one in exported]})
+        print_json(document(exported[0]) if task else {"exported": [document(one) for one in exported]})
     else:
         print_exported(exported)
     if missing is not None:
         raise NotHere(f"the ONNX files are written, and no engine was built: {missing}")
+
+
+@app.command()
+def validate(
+    folder: Annotated[Path, typer.Argument(help="An exported folder, with its manifest.json.")], json: Json = False
+) -> None:
+    """Check on any machine that an exported folder still is the same network, and time it; needs no torch."""
+    from fbnetv5.validating import validate_folder
+
+    with progress_bar() as bar:
+        validation, found = validate_folder(folder, say, stage_lines(bar))
+    if json:
+        print_json({"folder": str(folder), **found})
+    else:
+        print_validation(found)
+    if not validation.passed:
+        failed = next(finding for finding in validation.findings if finding.passed is False)
+        raise CheckFailed(f"{folder}: {failed.what}: {failed.detail}")
 
 
 @app.command()

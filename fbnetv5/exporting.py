@@ -1,138 +1,335 @@
-"""What ``fbnetv5 export`` does: a task's derived network becomes ONNX, with proof that it is the same network.
+"""What ``fbnetv5 export`` does: a derived network becomes ONNX in the precision that ships, with proof at every step.
 
-The same file is compared with torch on random pictures at the deploy resolution, measured on the test pictures, and
-timed. Pictures are tested at the size the weights were trained at: weights that came straight from a search are not at
-home at another.
+The float32 graph is held against torch, every lower precision against the float32 graph, on noise and on real pictures,
+and the task's metric is measured at each rung. Nothing is written before all of it has passed. Pictures are tested at
+the size the weights were trained at: weights that came straight from a search are not at home at another.
+
+Beside the file lie its manifest and what it answered to a few pictures, so that ``fbnetv5 validate`` can tell anywhere
+whether it still is the same network.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from export import tensorrt
+from export.blame import find_culprit
+from export.calibration import Batches, Progress
 from export.engine import NAME as ENGINE
 from export.engine import Engine, ShapeRange, build_engine
-from export.errors import NotHere, UserError
-from export.graph import to_onnx
-from export.manifest import Manifest, Preprocessing, export_versions, read_manifest, write_manifest
-from export.parity import Parity, check, compare
-from export.runners import OrtRunner, TorchRunner
+from export.engine_runner import open_engine
+from export.errors import CheckFailed, NotHere, UserError
+from export.files import written_whole
+from export.graph import Exporter, to_onnx_bytes
+from export.ladder import REAL, SEEDED, Compared, Pictures, Rung, climb, failure, rungs_to, values_of_blocks
+from export.manifest import Manifest, export_versions, read_manifest, write_manifest
+from export.options import EngineOptions
+from export.parity import GATES, compare_answers
+from export.reference import NAME as REFERENCE
+from export.reference import Reference, read_reference, sample, write_reference
+from export.runners import Array, OrtRunner, TensorSpec, TorchRunner
+from export.validate import ONNX, run_engine
 from fbnetv5 import __version__
-from fbnetv5.architecture import Architecture, load_architecture
-from fbnetv5.backbone import TaskNetwork
 from fbnetv5.cost import Resolution
 from fbnetv5.data.loading import in_order
-from fbnetv5.data.preprocess import MEAN, STD
 from fbnetv5.data.sample import PictureSet
-from fbnetv5.evaluate import evaluate
-from fbnetv5.search.checkpoint import load_tensors, load_weights
+from fbnetv5.deliverable import INPUT, Deliverable, load_deliverable
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.run import open_data
+from fbnetv5.validating import time_engine
 from latency.profile import measure_network
 from latency.protocol import Timing
 
-ONNX = "model.onnx"
-INPUT = "images"
-TOLERANCE = 1e-4
-"""Of an output's range, for float32."""
 MAX_BATCH = 8
 """Of an engine."""
+_COMPARED = 8
+"""Real pictures that rungs are compared on."""
+_KEPT = 2
+"""Pictures of the deploy resolution in the reference."""
+_CALIBRATION = (128, 32)
+"""Pictures that int8 is calibrated on: of the size that the metric is measured at, and of the deploy resolution."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOptions:
+    """How networks are exported."""
+
+    precision: str = "fp32"
+    """fp32, fp16 or int8."""
+    exporter: Exporter = "torchscript"
+    """Of torch's two."""
+    head: str | None = None
+    """Form of a detector's outputs; None is topk."""
+    from_pixels: bool = False
+    """Preprocessing is part of the network."""
+    fixed_size: bool = False
+    """The file accepts the deploy resolution only; then the metric is measured at that size."""
+    max_drop: float | None = None
+    """Most that the metric may be below torch's, 0..1."""
+    keep_float: tuple[str, ...] = ()
+    """Patterns of names of nodes that int8 leaves alone."""
+
+    def __post_init__(self) -> None:
+        rungs_to(self.precision)
+        if self.keep_float and self.precision != "int8":
+            raise UserError("--keep-float names what int8 leaves alone; it needs --precision int8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """One task's exported folder and what was measured of it."""
+    """An exported folder and what was measured of it."""
 
+    run: Path
+    """The run folder it is from."""
     folder: Path
-    architecture: Architecture
-    metric_name: str
-    metric_torch: float
-    metric_onnx: float
+    deliverable: Deliverable
+    precision: str
+    compared: tuple[Compared, ...]
+    """Rung by rung."""
+    metrics: dict[str, dict[str, float]]
+    """By rung, from torch down, then by task."""
     metric_size: Resolution
     """Of the test pictures."""
+    max_drop: float | None
     latency_ms_p50: float
     """Of the ONNX file at the deploy resolution, batch 1, one thread of this processor."""
-    parity: tuple[Parity, ...]
     engine: Engine | None = None
+    engine_latency_ms_p50: float | None = None
+    """Of the engine at the deploy resolution, batch 1, on this machine's GPU."""
+
+    @property
+    def drops(self) -> dict[str, float]:
+        """By task, how far the shipped network's metric is below torch's."""
+        return {task: first - self.metrics[self.precision][task] for task, first in self.metrics["torch"].items()}
 
 
-def export_task(
-    run: Path, task: str, output: Path, say: Callable[[str], None], *, fixed_size: bool = False
+def export_tasks(
+    run: Path,
+    tasks: Sequence[str],
+    output: Path,
+    options: ExportOptions,
+    say: Callable[[str], None],
+    progress: Progress | None = None,
 ) -> Exported:
-    """Export one task's network of a finished run.
+    """Export one task's network of a finished run, or those of several tasks in one file.
 
     Args:
         run: the run folder.
-        task: its name.
-        output: folder to write ``model.onnx`` and ``manifest.json`` to.
+        tasks: one name, or several.
+        output: folder to write ``model.onnx``, ``reference.npz`` and ``manifest.json`` to.
+        options: how.
         say: takes one line about what is being done.
-        fixed_size: the file accepts the deploy resolution only; then the metric is measured at that size.
+        progress: told how far int8's calibration is.
 
     Raises:
-        UserError: the run has no such network, or its files are damaged.
-        CheckFailed: ONNX Runtime's outputs differ from torch's.
+        UserError: the run has no such network, its files are damaged, or the options do not fit it.
+        CheckFailed: a rung differs from the one above it by more than its precision explains, or the metric drops by
+            more than allowed; nothing is written.
     """
-    architecture, network = load_network(run, task)
     config = SearchConfig.load(run / "config.json")
-    path = output / ONNX
-    (output / ENGINE).unlink(missing_ok=True)  # of an earlier export: it would not be of this network
-    say(f"{task}: exporting")
-    example = torch.randn(2, 3, *architecture.resolution, generator=torch.Generator().manual_seed(0))
-    names = network.task.output_names
-    to_onnx(network, (example,), path, input_names=[INPUT], output_names=names, dynamic_size=not fixed_size)
-    runner = OrtRunner(path, threads=torch.get_num_threads())
-    parity = _parity(network, runner, example)
-    check(parity, TOLERANCE)
-    say(f"{task}: measuring on the test pictures")
-    size = architecture.resolution if fixed_size else config.size
-    metrics = _metrics(network, runner, open_data(replace(config, size=size)).test)
-    say(f"{task}: timing")
-    measured = measure_network(path, (1, 3, *architecture.resolution), timing=Timing())
+    given = load_deliverable(run, tasks, head=options.head, from_pixels=options.from_pixels)
+    size = given.resolution if options.fixed_size else config.size
+    parts = open_data(replace(config, size=size))
+    deployed = parts if size == given.resolution else open_data(replace(config, size=given.resolution))
+    pictures = {SEEDED: given.seeded(given.resolution, 2), REAL: given.first(parts.test, _COMPARED)}
+    say(f"{given.name}: exporting")
+    rungs = [_float_rung(given, options, pictures)]
+    for precision in rungs_to(options.precision)[1:]:
+        say(f"{given.name}: converting to {precision}")
+        rungs.append(
+            climb(
+                rungs[0].content,
+                precision,
+                pictures,
+                calibration=_calibration(given, parts.weights, deployed.weights) if precision == "int8" else (),
+                keep_float=options.keep_float,
+                threads=torch.get_num_threads(),
+                progress=progress,
+            )
+        )
+    say(f"{given.name}: measuring on the test pictures")
+    threads = torch.get_num_threads()
+    metrics = {"torch": given.metrics(TorchRunner(given.module, [INPUT], given.output_names), parts.test)}
+    metrics |= {one.precision: given.metrics(OrtRunner(one.content, threads=threads), parts.test) for one in rungs}
+    _check_drop(metrics, options)
+    say(f"{given.name}: timing")
+    shape = (1, 3, *given.resolution)
     exported = Exported(
+        run=run,
         folder=output,
-        architecture=architecture,
-        metric_name=network.task.metric_name,
-        metric_torch=metrics[0],
-        metric_onnx=metrics[1],
+        deliverable=given,
+        precision=options.precision,
+        compared=tuple(compared for one in rungs for compared in one.compared),
+        metrics=metrics,
         metric_size=size,
-        latency_ms_p50=measured.latency_ms_median,
-        parity=parity,
+        max_drop=options.max_drop,
+        latency_ms_p50=measure_network(rungs[-1].content, shape, timing=Timing()).latency_ms_median,
     )
-    write_manifest(output, _manifest(exported, network, runner), files=[path.name])
+    _write(exported, rungs[-1].content, given.first(deployed.test, _KEPT))
     return exported
 
 
-def with_engine(exported: Exported, say: Callable[[str], None]) -> Exported:
+def _float_rung(given: Deliverable, options: ExportOptions, pictures: Pictures) -> Rung:
+    """The float32 graph, which gives what torch gives.
+
+    Raises:
+        CheckFailed: it does not, or cannot be made.
+    """
+    example = torch.from_numpy(given.seeded(given.resolution, 2)[INPUT])
+    content = to_onnx_bytes(
+        given.module,
+        (example,),
+        input_names=[INPUT],
+        output_names=given.output_names,
+        dynamic_batch=given.most_pictures is None,
+        dynamic_size=not options.fixed_size,
+        exporter=options.exporter,
+    )
+    in_torch = TorchRunner(given.module, [INPUT], given.output_names)
+    in_ort = OrtRunner(content, threads=torch.get_num_threads())
+    found = []
+    for kind, inputs in pictures.items():
+        outputs = compare_answers(in_torch(inputs), in_ort(inputs), given.answers.values(), gate=GATES["fp32"])
+        one = Compared(rung="fp32 onnxruntime", precision="fp32", pictures=kind, outputs=outputs)
+        if one.complaint is not None:
+            blocks = values_of_blocks(content, content, inputs)
+            raise CheckFailed(failure(one, find_culprit(content, in_torch.blocks(inputs), blocks, "fp32")))
+        found.append(one)
+    return Rung(precision="fp32", content=content, compared=tuple(found))
+
+
+def _calibration(given: Deliverable, pictures: PictureSet, deployed: PictureSet) -> Batches:
+    """Training pictures of both sizes, as the network's input."""
+    sets = [(pictures, _CALIBRATION[0], 16), (deployed, _CALIBRATION[1], 4)]
+    return [
+        given.feed(one.images)
+        for source, count, batch in (sets if pictures is not deployed else sets[1:])
+        for one in in_order(source, batch=min(batch, given.most_pictures or batch), limit=count)
+    ]
+
+
+def _check_drop(metrics: dict[str, dict[str, float]], options: ExportOptions) -> None:
+    if options.max_drop is None:
+        return
+    for task, shipped in metrics[options.precision].items():
+        drop = metrics["torch"][task] - shipped
+        if drop > options.max_drop:
+            raise CheckFailed(
+                f"{task}: the metric falls from {metrics['torch'][task]:.4f} in torch to {shipped:.4f} in "
+                f"{options.precision}, by {drop:.4f}, and at most {options.max_drop:g} was allowed (--max-drop); "
+                "nothing is written"
+            )
+
+
+def _write(exported: Exported, content: bytes, inputs: Mapping[str, Array]) -> None:
+    """The folder, the manifest last: what it names is there."""
+    folder = exported.folder
+    (folder / ENGINE).unlink(missing_ok=True)  # of an earlier export: it would not be of this network
+    with written_whole(folder / ONNX) as temporary:
+        temporary.write_bytes(content)
+    runner = OrtRunner(content)
+    blocks = values_of_blocks(content, content, inputs)
+    write_reference(
+        folder,
+        Reference(
+            inputs=inputs, outputs=runner(inputs), blocks={name: sample(values) for name, values in blocks.items()}
+        ),
+    )
+    write_manifest(folder, _manifest(exported, runner.inputs, runner.outputs), files=[ONNX, REFERENCE])
+
+
+def _manifest(exported: Exported, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> Manifest:
+    given = exported.deliverable
+    return Manifest(
+        precision=exported.precision,
+        inputs=inputs,
+        outputs=outputs,
+        answers=given.answers,
+        preprocessing=given.preprocessing,
+        labels={name: task.labels for name, task in given.tasks.items()},
+        architecture={name: one.to_json() for name, one in given.architectures.items()},
+        versions={"fbnetv5": __version__, **export_versions()},
+        parity=tuple(entry for one in exported.compared for entry in one.to_json()),
+        metrics={task: _metric_document(exported, task) for task in given.tasks},
+    )
+
+
+def with_engine(
+    exported: Exported, options: EngineOptions, say: Callable[[str], None], progress: Progress | None = None
+) -> Exported:
     """Build the engine beside an exported ONNX file, and write it into the manifest.
 
     Raises:
         NotHere: no TensorRT that can build is installed; the ONNX file stays as it is, and the message says what to
             install here or to run where there is one.
-        CheckFailed: there is no engine of this file, or none that is float32 throughout.
+        CheckFailed: there is no engine of this file, or none of its precision.
     """
-    folder, task = exported.folder, exported.architecture.task
-    say(f"{task}: building an engine")
-    shapes = engine_shapes(exported.architecture.resolution)
+    folder, name = exported.folder, exported.deliverable.name
+    say(f"{name}: building an engine")
+    shapes = engine_shapes(exported.deliverable.resolution)
     try:
-        engine = build_engine(folder / ONNX, folder / ENGINE, [shapes])
+        engine = build_engine(
+            folder / ONNX, folder / ENGINE, [shapes], precision=exported.precision, options=options, progress=progress
+        )
     except NotHere as error:
         raise NotHere(f"{error}; or run where TensorRT is: {_trtexec(folder, shapes)}") from None
-    write_manifest(folder, replace(read_manifest(folder), engine=engine), files=[ONNX, ENGINE])
-    reason = "this version runs no engines" if tensorrt.load_driver() else "no GPU here"
-    say(f"{task}: {folder / ENGINE} built, not run: {reason}")
-    return replace(exported, engine=engine)
+    write_manifest(folder, replace(read_manifest(folder), engine=engine), files=[ONNX, REFERENCE, ENGINE])
+    exported = replace(exported, engine=engine)
+    if tensorrt.load_driver() is None:
+        say(f"{name}: {folder / ENGINE} built, not run: no GPU here")
+        return exported
+    try:
+        return _run(exported, say)
+    except NotHere as error:
+        say(f"{name}: {folder / ENGINE} built, not run: {error}")
+        return exported
+
+
+def _run(exported: Exported, say: Callable[[str], None]) -> Exported:
+    """Run and time the engine on this machine's GPU, and say so in the manifest.
+
+    Raises:
+        NotHere: the GPU, or what gives its memory, is missing.
+        CheckFailed: the engine does not give what the ONNX file gives.
+    """
+    folder, engine = exported.folder, exported.engine
+    assert engine is not None
+    say(f"{exported.deliverable.name}: running the engine")
+    manifest, reference = read_manifest(folder), read_reference(folder)
+    one = run_engine(folder, manifest, reference)
+    if one.complaint is not None:
+        raise CheckFailed(failure(one, None))
+    metrics = dict(exported.metrics)
+    if exported.metric_size == exported.deliverable.resolution:
+        runner = open_engine(folder / engine.file, runtime=engine.runtime)
+        test = open_data(replace(SearchConfig.load(exported.run / "config.json"), size=exported.metric_size)).test
+        metrics["engine"] = exported.deliverable.metrics(runner, test, most=MAX_BATCH)
+    first = {name: array[:1] for name, array in reference.inputs.items()}
+    ran = replace(
+        exported,
+        engine=replace(engine, ran=True),
+        compared=(*exported.compared, one),
+        metrics=metrics,
+        engine_latency_ms_p50=time_engine(folder / engine.file, engine.precision, first).latency_ms_median,
+    )
+    changed = replace(
+        manifest,
+        engine=ran.engine,
+        parity=(*manifest.parity, *one.to_json()),
+        metrics={task: _metric_document(ran, task) for task in ran.deliverable.tasks},
+    )
+    write_manifest(folder, changed, files=[ONNX, REFERENCE, ENGINE])
+    return ran
 
 
 def _trtexec(folder: Path, shapes: ShapeRange) -> str:
     """The command of TensorRT's own that builds the same engine."""
     ranges = {"min": shapes.smallest, "opt": shapes.typical, "max": shapes.largest}
     sides = " ".join(f"--{kind}Shapes={shapes.name}:{'x'.join(map(str, shape))}" for kind, shape in ranges.items())
-    return f"trtexec --onnx={folder / ONNX} --saveEngine={folder / ENGINE} --noTF32 {sides}"
+    return f"trtexec --onnx={folder / ONNX} --saveEngine={folder / ENGINE} --stronglyTyped --noTF32 {sides}"
 
 
 def engine_shapes(deployed: Resolution) -> ShapeRange:
@@ -144,100 +341,58 @@ def engine_shapes(deployed: Resolution) -> ShapeRange:
     return ShapeRange(name=INPUT, smallest=smallest, typical=smallest, largest=largest)
 
 
-def load_network(run: Path, task: str) -> tuple[Architecture, TaskNetwork]:
-    """A finished run's network of a task, with its weights, in eval mode.
-
-    Raises:
-        UserError: the run has not that network (yet), or a file is damaged or of another network.
-    """
-    path = run / f"{task}.json"
-    if not path.exists():
-        there = ", ".join(sorted(p.stem for p in run.glob("*.safetensors"))) or "none yet"
-        raise UserError(
-            f"{run} has no network for {task!r}; it has: {there}. A search that stopped goes on with --resume"
-        )
-    architecture = load_architecture(path)
-    network = architecture.build()
-    weights = path.with_suffix(".safetensors")
-    load_weights(network, load_tensors(weights), weights)
-    return architecture, network.eval()
-
-
-def tasks_of(run: Path) -> list[str]:
-    """The tasks of a run, in its own order.
-
-    Raises:
-        UserError: it is not a run folder.
-    """
-    return list(SearchConfig.load(run / "config.json").tasks)
-
-
-def _parity(network: TaskNetwork, runner: OrtRunner, pictures: Tensor) -> tuple[Parity, ...]:
-    inputs = {INPUT: pictures.numpy()}
-    reference = TorchRunner(network, [INPUT], network.task.output_names)(inputs)
-    return compare(reference, runner(inputs), rank_by=network.task.ranked_by)
-
-
-def _metrics(network: TaskNetwork, runner: OrtRunner, pictures: PictureSet) -> tuple[float, float]:
-    """The task's metric in torch and in ONNX Runtime."""
-
-    def in_ort(images: Tensor) -> list[Tensor]:
-        outputs = runner({INPUT: np.ascontiguousarray(images.numpy())})
-        return [torch.from_numpy(outputs[name]) for name in network.task.output_names]
-
-    batches = list(in_order(pictures, batch=64))
-    return evaluate(network.task, network, batches), evaluate(network.task, in_ort, batches)
-
-
-def _manifest(exported: Exported, network: TaskNetwork, runner: OrtRunner) -> Manifest:
-    return Manifest(
-        inputs=runner.inputs,
-        outputs=runner.outputs,
-        preprocessing=Preprocessing(resize=exported.architecture.resolution, mean=MEAN, std=STD),
-        labels=network.task.labels,
-        architecture=exported.architecture.to_json(),
-        versions={"fbnetv5": __version__, **export_versions()},
-        parity=exported.parity,
-        metrics={
-            f"{exported.metric_name}_torch": exported.metric_torch,
-            f"{exported.metric_name}_onnxruntime": exported.metric_onnx,
-        },
-    )
-
-
 def document(exported: Exported) -> dict[str, Any]:
-    """The ``--json`` form of one export."""
-    architecture = exported.architecture
+    """The ``--json`` form of one export; of several tasks in one file, what is each task's own is by task."""
+    given = exported.deliverable
+    own = {task: _task_document(exported, task) for task in given.tasks}
     return {
-        "task": architecture.task,
+        "task": ",".join(given.tasks),
         "folder": str(exported.folder),
         "onnx": str(exported.folder / ONNX),
         **_engine_document(exported),
+        **(next(iter(own.values())) if given.sharing is None else {"tasks": own, "sharing": asdict(given.sharing)}),
+        "parity": [entry for one in exported.compared for entry in one.to_json()],
+    }
+
+
+def _task_document(exported: Exported, task: str) -> dict[str, Any]:
+    architecture = exported.deliverable.architectures[task]
+    latency_ms = architecture.latency_ms
+    return {
         "macs": architecture.macs,
         "params": architecture.params,
         "latency_ms": {
-            "predicted": None if architecture.latency_ms is None else architecture.latency_ms["value"],
-            "table": None if architecture.latency_ms is None else architecture.latency_ms["table"],
+            "predicted": None if latency_ms is None else latency_ms["value"],
+            "table": None if latency_ms is None else latency_ms["table"],
             "measured": exported.latency_ms_p50,
+            "engine": exported.engine_latency_ms_p50,
         },
-        "metric": {
-            "name": exported.metric_name,
-            "torch": exported.metric_torch,
-            "onnxruntime": exported.metric_onnx,
-            "resolution": list(exported.metric_size),
-        },
-        "parity": [{"output": parity.name, "error": parity.error} for parity in exported.parity],
+        "metric": _metric_document(exported, task),
+    }
+
+
+def _metric_document(exported: Exported, task: str) -> dict[str, Any]:
+    rungs = {rung: found[task] for rung, found in exported.metrics.items()}
+    return {
+        "name": exported.deliverable.tasks[task].metric_name,
+        "torch": rungs["torch"],
+        "onnxruntime": rungs[exported.precision],
+        "rungs": rungs,
+        "drop": exported.drops[task],
+        "max_drop": exported.max_drop,
+        "resolution": list(exported.metric_size),
     }
 
 
 def _engine_document(exported: Exported) -> dict[str, Any]:
     engine = exported.engine
     if engine is None:
-        return {"engine": None}
+        return {"engine": None, "precision": {"requested": exported.precision}}
     return {
         "engine": str(exported.folder / engine.file),
         "runtime": {"name": engine.runtime, "version": engine.version},
         "ran": engine.ran,
-        "precision": {"requested": engine.precision, "layers": engine.layers},
+        "precision": {"requested": engine.precision, "layers": engine.layers, "audited": engine.audited},
         "shapes": [asdict(one) for one in engine.shapes],
+        "warnings": list(engine.warnings),
     }

@@ -211,22 +211,40 @@ def print_found(folder: Path, found: "dict[str, Architecture]", *, as_json: bool
 def print_exported(exported: "list[Exported]") -> None:
     rows = []
     for one in exported:
-        network = one.architecture
-        rows.append(
-            [
-                network.task,
-                f"{network.macs / 1e6:.1f}M",
-                f"{network.params / 1e6:.2f}M",
-                network.latency_text,
-                f"{one.latency_ms_p50:.2f} ms",
-                f"{one.metric_torch:.4f}",
-                f"{one.metric_onnx:.4f}",
-                f"{one.metric_name} @{one.metric_size[0]}x{one.metric_size[1]}",
-                f"{max(parity.error for parity in one.parity):.1e}",
-            ]
-        )
-    columns = ["task", "multiply-adds", "params", "predicted", "measured", "in torch", "in ORT", "metric", "parity"]
-    print_table(columns, rows)
+        for task, network in one.deliverable.architectures.items():
+            found = {rung: metrics[task] for rung, metrics in one.metrics.items()}
+            worst = max(parity.error for step in one.compared if step.gated for parity in step.outputs)
+            rows.append(
+                [
+                    task,
+                    f"{network.macs / 1e6:.1f}M",
+                    f"{network.params / 1e6:.2f}M",
+                    network.latency_text,
+                    f"{one.latency_ms_p50:.2f} ms",
+                    f"{one.deliverable.tasks[task].metric_name} @{one.metric_size[0]}x{one.metric_size[1]}",
+                    " ".join(f"{rung} {value:.4f}" for rung, value in found.items()),
+                    f"{worst:.1e}",
+                ]
+            )
+        if one.deliverable.sharing is not None:
+            saved = one.deliverable.sharing
+            print_line(
+                f"{one.deliverable.name}: {saved.blocks_shared} blocks run once for several tasks, "
+                f"{saved.macs_joint / 1e6:.1f}M multiply-adds for {saved.macs_separate / 1e6:.1f}M"
+            )
+    print_table(["task", "multiply-adds", "params", "predicted", "measured", "metric", "by rung", "parity"], rows)
+    for one in exported:
+        if one.engine is not None:
+            ran = "not run" if one.engine_latency_ms_p50 is None else f"{one.engine_latency_ms_p50:.3f} ms"
+            print_line(f"{one.folder / one.engine.file}: {one.engine.runtime} {one.engine.version}, {ran}")
+
+
+def print_validation(found: dict[str, Any]) -> None:
+    words = {True: "passed", False: "FAILED", None: "-"}
+    for finding in found["findings"]:
+        print_line(f"{finding['what']}: {words[finding['passed']]}: {finding['detail']}")
+    for name, times in found["latency_ms"].items():
+        print_line(f"{name}: {times['median']:.3f} ms (median), {times['p90']:.3f} ms (p90)")
 
 
 def print_verdict(verdict: "Verdict") -> None:

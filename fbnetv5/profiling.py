@@ -27,7 +27,7 @@ from fbnetv5.cost import (
 )
 from fbnetv5.cost import Counter as CostCounter
 from fbnetv5.data.sample import Classes
-from fbnetv5.exporting import tasks_of
+from fbnetv5.deliverable import tasks_of
 from fbnetv5.space import SKIP, Choices, Space
 from fbnetv5.tasks import make_tasks
 from fbnetv5.tasks.task import Task

@@ -207,7 +207,11 @@ def measure_network(
     runner = OrtRunner(model, threads=threads)
     if len(runner.inputs) != 1:
         raise UserError(f"a network of one input is needed here, not {[spec.name for spec in runner.inputs]}")
-    pictures = np.random.default_rng(0).standard_normal(input_shape, dtype=np.float32)
+    generator = np.random.default_rng(0)
+    if runner.inputs[0].dtype == "uint8":
+        pictures: Array = generator.integers(256, size=input_shape, dtype=np.uint8)
+    else:
+        pictures = generator.standard_normal(input_shape, dtype=np.float32)
     sampler = timed_here(runner.bound({runner.inputs[0].name: pictures}))
     return measure_interleaved({"network": [sampler]}, timing)["network"]
 

@@ -33,7 +33,7 @@ def test_imports_go_one_way(package: str) -> None:
             assert "fbnetv5.cli" not in modules, path
 
 
-COMMANDS = [[], ["show"], ["space"], ["profile"], ["search"], ["export"], ["check"], ["doctor"]]
+COMMANDS = [[], ["show"], ["space"], ["profile"], ["search"], ["export"], ["validate"], ["check"], ["doctor"]]
 
 
 @pytest.mark.parametrize("arguments", COMMANDS)

@@ -8,18 +8,20 @@ import pytest
 from export.engine import Engine, ShapeRange
 from export.errors import UserError
 from export.manifest import Manifest, Preprocessing, export_versions, read_manifest, write_manifest
-from export.parity import Parity
+from export.parity import Answer
 from export.runners import TensorSpec
 
 MANIFEST = Manifest(
+    precision="fp16",
     inputs=(TensorSpec(name="image", shape=("batch", 3, 224, 224), dtype="float32"),),
     outputs=(TensorSpec(name="logits", shape=("batch", 10), dtype="float32"),),
     preprocessing=Preprocessing(resize=(224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
-    labels=("shirt", "bag"),
-    architecture={"task": "cls", "choices": [0, 1]},
+    answers={"cls": Answer(outputs=("logits",))},
+    labels={"cls": ("shirt", "bag")},
+    architecture={"cls": {"task": "cls", "choices": [0, 1]}},
     versions={**export_versions(), "fbnetv5": "0.1.0"},
-    parity=(Parity(name="logits", finite=True, error_of_range=1e-7, cosine=1.0, agreement=None),),
-    metrics={"top1": 0.75},
+    parity=({"rung": "fp16 onnxruntime", "output": "logits", "error": 1e-4},),
+    metrics={"cls": {"name": "top1", "rungs": {"torch": 0.75, "fp16": 0.75}}},
 )
 
 
@@ -56,7 +58,7 @@ def test_an_engine_is_read_back_and_its_file_checked(tmp_path: Path) -> None:
 
 def test_the_document_speaks_for_itself(tmp_path: Path) -> None:
     document = json.loads(written(tmp_path).read_text())
-    assert document["schema"] == 1
+    assert document["schema"] == 2
     assert document["inputs"] == [{"name": "image", "shape": ["batch", 3, 224, 224], "dtype": "float32"}]
     assert document["preprocessing"]["order"] == "RGB"
     assert document["preprocessing"]["scale"] == pytest.approx(1 / 255)
@@ -74,7 +76,8 @@ def test_another_file_in_its_place_is_noticed(tmp_path: Path) -> None:
     [
         ("inputs", None),
         ("preprocessing", {"crop": 1}),
-        ("parity", [{}]),
+        ("parity", [1]),
+        ("answers", {"cls": ["logits"]}),
         ("engine", {"file": "e"}),
         ("sha256", {"../model.onnx": "0"}),
     ],

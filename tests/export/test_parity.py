@@ -9,7 +9,7 @@ from torch import nn
 
 from export.errors import CheckFailed
 from export.graph import to_onnx_bytes
-from export.parity import GATES, MOST_DB, Gate, Parity, check, compare, sqnr_db
+from export.parity import Gate, Parity, check, compare
 from export.runners import Array, OrtRunner, TorchRunner
 
 

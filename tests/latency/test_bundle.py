@@ -3,10 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
-import venv
-from collections.abc import Iterator
 from dataclasses import replace
-from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -20,6 +17,7 @@ from latency.on_device import BUNDLE_FILE, RESULTS_FILE
 from latency.profile import Graph, Network, profile
 from latency.protocol import Timing
 from latency.table import LatencyTable
+from tests.bare_python import bare_python
 
 BRIEF = Timing(repeats=2, warmup_ms=0, min_ms=0, min_runs=3, max_cv=1e9, yardstick_ms=0)
 CONV = Graph(key="conv@8", build=lambda: nn.Conv2d(3, 3, 3), input_shapes=((3, 8, 8),))
@@ -65,19 +63,8 @@ def copy(measured: Path, tmp_path: Path) -> Path:
     return shutil.copytree(measured, tmp_path / "copy")
 
 
-def bare_python(folder: Path) -> Iterator[str]:
-    """A Python that has onnxruntime and what it needs, and neither torch nor this project."""
-    venv.create(folder, symlinks=True)
-    (site,) = folder.glob("lib/python*/site-packages")
-    for name in ("numpy", "onnxruntime", "flatbuffers", "protobuf", "packaging"):
-        files = distribution(name).files or ()
-        for top in {file.parts[0] for file in files} - {"..", "__pycache__"}:
-            (site / top).symlink_to(Path(str(distribution(name).locate_file(top))))
-    yield str(folder / "bin" / "python")
-
-
 def test_a_bundle_is_measured_where_there_is_no_torch(tmp_path: Path) -> None:
-    (python,) = bare_python(tmp_path / "venv")
+    python = bare_python(tmp_path / "venv", "onnxruntime")
     for name in ("torch", "fbnetv5", "latency", "export", "onnx"):
         assert subprocess.run([python, "-P", "-c", f"import {name}"], capture_output=True).returncode == 1
     folder = bundle_in(tmp_path / "b")

@@ -1,0 +1,87 @@
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import numpy_helper
+from torch import nn
+
+from export.calibration import _histogram, best_limit, clip_limits, quantised_nodes, smooth
+from export.graph import to_onnx_bytes
+from export.parity import sqnr_db
+from export.precision import to_int8
+from export.runners import Array, OrtRunner
+from tests.export.tiny import Tiny, exported, pictures
+
+
+def rounded(values: Array, limit: float) -> Array:
+    step = limit / 127
+    return np.clip(np.round(values / step), -127, 127) * step
+
+
+def test_smoothing_changes_nothing_but_the_way() -> None:
+    content = exported(Tiny())
+    smoothed = smooth(content, [pictures()])
+    assert len(quantised_nodes(onnx.load_from_string(smoothed).graph)) == 6
+    assert len(onnx.load_from_string(smoothed).graph.initializer) >= len(
+        onnx.load_from_string(content).graph.initializer
+    )
+    inputs = pictures(seed=1)
+    before, after = OrtRunner(content)(inputs)["logits"], OrtRunner(smoothed)(inputs)["logits"]
+    np.testing.assert_allclose(before, after, rtol=1e-4, atol=1e-6)
+
+
+@given(st.sampled_from(["normal", "laplace", "standard_t"]), st.floats(1e-3, 1e3), st.integers(0, 9))
+@settings(max_examples=25, deadline=None)
+def test_the_limit_is_all_but_the_best_there_is(kind: str, scale: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    draw = rng.standard_t(4, 5000) if kind == "standard_t" else getattr(rng, kind)(size=5000)
+    values = draw * scale
+    chosen = np.square(rounded(values, best_limit(_histogram(values))) - values).sum()
+    tried = np.abs(values).max() * np.linspace(0.05, 1, 200)
+    assert chosen <= 1.1 * min(np.square(rounded(values, limit) - values).sum() for limit in tried)
+
+
+def test_zeros_have_a_limit_too() -> None:
+    assert best_limit(_histogram(np.zeros(9))) == 1.0
+
+
+def uneven() -> tuple[bytes, dict[str, Array]]:
+    """A convolution whose input channels differ a thousand times in size, and whose weights make up for it."""
+    torch.manual_seed(0)
+    first, second = nn.Conv2d(3, 8, 1, bias=False), nn.Conv2d(8, 4, 1, bias=False)
+    with torch.no_grad():
+        sizes = torch.logspace(-1.5, 1.5, 8)
+        first.weight.mul_(sizes[:, None, None, None])
+        second.weight.div_(sizes[None, :, None, None])
+    net = nn.Sequential(first, nn.Hardtanh(-1e6, 1e6), second).eval()
+    inputs = pictures()
+    example = (torch.from_numpy(inputs["images"]),)
+    return to_onnx_bytes(net, example, input_names=["images"], output_names=["y"]), inputs
+
+
+def test_uneven_channels_survive_int8_by_smoothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    content, inputs = uneven()
+    reference = OrtRunner(content)(inputs)["y"]
+    assert sqnr_db(reference, OrtRunner(to_int8(content, [inputs]))(inputs)["y"]) > 35
+    monkeypatch.setattr("export.precision.smooth", lambda content, *_, **__: content)
+    assert sqnr_db(reference, OrtRunner(to_int8(content, [inputs]))(inputs)["y"]) < 25
+
+
+def test_limits_are_seen_over_all_batches() -> None:
+    content = exported(Tiny())
+    small, large = pictures(), {"images": pictures(seed=1)["images"] * 10}
+    told: list[tuple[str, int, int]] = []
+    limits = clip_limits(content, [small, large], progress=lambda *step: told.append(step))
+    assert limits["images"] > 2 * clip_limits(content, [small])["images"]
+    assert told == [("calibrating", 1, 2), ("calibrating", 2, 2)]
+
+
+def test_what_is_to_stay_in_float_is_left_alone() -> None:
+    content = exported(Tiny())
+    smoothed = onnx.load_from_string(smooth(content, [pictures()], keep_float=["/head/*"])).graph
+    kept = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load_from_string(content).graph.initializer}
+    for node in smoothed.node:
+        if node.op_type in ("Conv", "Gemm") and node.name.startswith("/head/"):
+            assert node.input[1] in kept

@@ -1,0 +1,54 @@
+from collections.abc import Callable
+
+import pytest
+
+from export import ladder
+from export.errors import CheckFailed, UserError
+from export.ladder import REAL, SEEDED, climb, rungs_to
+from export.parity import GATES
+from tests.export.tiny import Tiny, exported, pictures, sabotaged
+
+PICTURES = {SEEDED: pictures(), REAL: pictures(seed=1)}
+
+
+@pytest.mark.parametrize(("precision", "least_db"), [("fp16", 45.0), ("int8", 25.0)])
+def test_a_rung_passes_its_gate_and_says_by_how_much(precision: str, least_db: float) -> None:
+    rung = climb(exported(Tiny()), precision, PICTURES, calibration=[pictures(seed=2)])
+    assert [one.pictures for one in rung.compared] == [SEEDED, REAL]
+    for one in rung.compared:
+        (entry,) = one.to_json()
+        assert entry["rung"] == f"{precision} onnxruntime"
+        assert entry["sqnr_db"] > least_db
+        assert 0 < entry["error"] <= entry["smallest_tolerance"] < 0.05
+        assert entry["gated"] == (precision == "fp16" or one.pictures == REAL)
+
+
+def test_what_a_selection_chooses_from_is_compared() -> None:
+    content = exported(Tiny(best=True), ["values", "places"])
+    (seeded, _) = climb(content, "fp16", PICTURES).compared
+    assert [parity.name for parity in seeded.outputs] == ["/Softmax_output_0"]
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_sabotaged_block_is_caught_and_named(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    name = {"fp16": "to_half", "int8": "to_int8"}[precision]
+    honest: Callable[..., bytes] = getattr(ladder, name)
+    monkeypatch.setattr(
+        ladder, name, lambda content, *rest, **more: honest(sabotaged(content, "head/mix", 3.0), *rest, **more)
+    )
+    with pytest.raises(CheckFailed, match=f"{precision} onnxruntime on .* the block at fault is head/mix"):
+        climb(exported(Tiny()), precision, PICTURES, calibration=[pictures(seed=2)])
+
+
+def test_int8_needs_pictures_and_patterns_that_match() -> None:
+    content = exported(Tiny())
+    with pytest.raises(UserError, match="int8 needs pictures to calibrate with"):
+        climb(content, "int8", PICTURES)
+    with pytest.raises(UserError, match=r"matches '/neck/\*'; one of them is /backbone/stem/"):
+        climb(content, "int8", PICTURES, calibration=[pictures()], keep_float=["/neck/*"])
+
+
+def test_rungs_lead_from_float32_to_what_is_asked_for() -> None:
+    assert [rungs_to(precision) for precision in GATES] == [("fp32",), ("fp32", "fp16"), ("fp32", "fp16", "int8")]
+    with pytest.raises(UserError, match="no precision 'fp8'"):
+        rungs_to("fp8")

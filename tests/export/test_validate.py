@@ -1,0 +1,105 @@
+import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from export.errors import UserError
+from export.ladder import values_of_blocks
+from export.manifest import Manifest, Preprocessing, export_versions, read_claims, write_manifest
+from export.parity import Answer
+from export.precision import to_half, to_int8
+from export.reference import NAME as REFERENCE
+from export.reference import Reference, sample, write_reference
+from export.runners import OrtRunner
+from export.validate import ONNX, Validation, to_json, validate
+from tests.bare_python import bare_python
+from tests.export.tiny import Tiny, exported, pictures, sabotaged
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def folder_of(folder: Path, precision: str) -> Path:
+    """An exported folder as the command leaves it."""
+    content = exported(Tiny())
+    content = {"fp32": content, "fp16": to_half(content), "int8": to_int8(content, [pictures()])}[precision]
+    (folder / ONNX).write_bytes(content)
+    runner, inputs = OrtRunner(content), pictures(2)
+    blocks = {name: sample(values) for name, values in values_of_blocks(content, content, inputs).items()}
+    write_reference(folder, Reference(inputs=inputs, outputs=runner(inputs), blocks=blocks))
+    manifest = Manifest(
+        precision=precision,
+        inputs=runner.inputs,
+        outputs=runner.outputs,
+        answers={"cls": Answer(outputs=("logits",))},
+        preprocessing=Preprocessing(resize=(32, 32), mean=(0.0,), std=(1.0,)),
+        labels={"cls": ()},
+        architecture={"cls": {}},
+        versions=export_versions(),
+        parity=(),
+        metrics={"cls": {}},
+    )
+    write_manifest(folder, manifest, files=[ONNX, REFERENCE])
+    return folder
+
+
+def validated(folder: Path) -> Validation:
+    return validate(folder, lambda line: None)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_an_untouched_folder_passes(tmp_path: Path, precision: str) -> None:
+    found = to_json(validated(folder_of(tmp_path, precision)))
+    assert found["passed"]
+    assert {one["what"]: one["passed"] for one in found["findings"]} == {
+        "files": True,
+        "versions": None,
+        "onnx": True,
+        "engine": None,
+    }
+    assert [entry["error"] for entry in found["parity"]] == [0.0]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_block_with_other_weights_is_caught_and_named(tmp_path: Path, precision: str) -> None:
+    path = folder_of(tmp_path, precision) / ONNX
+    path.write_bytes(sabotaged(path.read_bytes(), "backbone/last", 3.0))
+    found = {one.what: one for one in validated(tmp_path).findings}
+    assert found["files"].passed is False
+    assert found["files"].detail == "model.onnx: not what the manifest was written for"
+    assert found["onnx"].passed is False
+    assert "the block at fault is backbone/last" in found["onnx"].detail
+
+
+def test_other_versions_are_told_of_and_fail_nothing(tmp_path: Path) -> None:
+    folder_of(tmp_path, "fp32")
+    manifest = replace(read_claims(tmp_path), versions={"onnxruntime": "0.1", "abacus": "9"})
+    write_manifest(tmp_path, manifest, files=[ONNX, REFERENCE])
+    validation = validated(tmp_path)
+    assert validation.passed
+    (told,) = (one.detail for one in validation.findings if one.what == "versions")
+    assert told.startswith("onnxruntime 0.1 there, ")
+    assert told.endswith("abacus 9 there, none here")
+
+
+@pytest.mark.parametrize("name", [ONNX, REFERENCE, "manifest.json"])
+def test_a_folder_that_is_not_whole_is_refused(tmp_path: Path, name: str) -> None:
+    (folder_of(tmp_path, "fp32") / name).unlink()
+    with pytest.raises(UserError, match=name):
+        validated(tmp_path)
+
+
+def test_the_command_needs_no_torch(tmp_path: Path) -> None:
+    python = bare_python(tmp_path / "venv", "onnxruntime", "onnx", "typer", "rich")
+    assert subprocess.run([python, "-P", "-c", "import torch"], capture_output=True, check=False).returncode == 1
+    (tmp_path / "net").mkdir()
+    folder_of(tmp_path / "net", "fp16")
+    code = f"import sys; sys.path.append({str(ROOT)!r}); from fbnetv5.cli import main; main()"
+    command = [python, "-P", "-c", code, "validate", str(tmp_path / "net"), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["passed"]
+    assert found["latency_ms"]["onnxruntime, 1 thread"]["median"] > 0
+    assert "torch 2" in next(one["detail"] for one in found["findings"] if one["what"] == "versions")
