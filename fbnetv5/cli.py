@@ -16,6 +16,7 @@ from fbnetv5.printing import (
     is_first_process,
     print_bundle,
     print_estimated,
+    print_evaluated,
     print_exported,
     print_found,
     print_json,
@@ -24,6 +25,7 @@ from fbnetv5.printing import (
     print_profiled,
     print_ranges,
     print_table,
+    print_trained,
     print_validation,
     print_verdict,
     print_verified,
@@ -32,6 +34,7 @@ from fbnetv5.printing import (
     search_report,
     shape_text,
     stage_lines,
+    train_report,
 )
 
 if TYPE_CHECKING:
@@ -301,6 +304,85 @@ def search(
 
 
 @app.command()
+def train(
+    task: Annotated[
+        str | None, typer.Option(help="Task whose network to train; the architecture file says it too.")
+    ] = None,
+    arch: Annotated[Path | None, typer.Option(help="Architecture file; runs/latest/TASK.json if not given.")] = None,
+    data: Data = None,
+    init: Annotated[
+        str,
+        typer.Option(help="Where weights start: inherited (from the search), scratch, timm, or a .safetensors file."),
+    ] = "inherited",
+    size: Annotated[
+        str | None, typer.Option(help="Size of the pictures, HEIGHTxWIDTH; that of the search if not given.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder to make; trained/TASK if not given.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="JSON file that sets any other field of the training, such as steps.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    resume: Annotated[Path | None, typer.Option(help="Folder of a training to go on with.")] = None,
+    json: Json = False,
+) -> None:
+    """Train one found network alone."""
+    from fbnetv5.processes import links_closed
+    from fbnetv5.train import run_training, start_training
+
+    if resume is not None:
+        folder = resume
+    else:
+        from fbnetv5.architecture import load_architecture
+        from fbnetv5.cost import parse_resolution
+        from fbnetv5.evaluate import check_task, trained_size
+        from fbnetv5.training.config import make_config
+
+        file = _architecture_file(task, arch)
+        architecture = load_architecture(file)
+        check_task(architecture, task, file)
+        chosen = make_config(
+            architecture.task,
+            size=trained_size(architecture) if size is None else parse_resolution(size),
+            init=init,
+            data=data,
+            seed=seed,
+            file=config,
+        )
+        folder = start_training(chosen, file, output or Path("trained") / architecture.task)
+    with links_closed(), progress_bar() as bar, _interruptible(f"go on with: fbnetv5 train --resume {folder}"):
+        result = run_training(folder, train_report(bar, folder), say)
+    if is_first_process():
+        print_trained(result, as_json=json)
+
+
+@app.command(name="eval")
+def evaluate(
+    task: Annotated[str | None, typer.Option(help="Task whose network to measure.")] = None,
+    arch: Annotated[Path | None, typer.Option(help="Architecture file; runs/latest/TASK.json if not given.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Safetensors file; the one beside the architecture file if not given.")
+    ] = None,
+    data: Data = None,
+    size: Annotated[
+        str | None, typer.Option(help="Size of the pictures, HEIGHTxWIDTH; what it was trained at if not given.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Measure a network on the test pictures: top-1 and top-5, COCO's twelve figures, or IoU by class."""
+    from fbnetv5.cost import parse_resolution
+    from fbnetv5.evaluate import evaluate_file
+
+    asked = None if size is None else parse_resolution(size)
+    found = evaluate_file(_architecture_file(task, arch), task=task, weights=weights, data=data, size=asked)
+    if json:
+        print_json(found.to_json())
+    else:
+        print_evaluated(found)
+
+
+@app.command()
 def export(
     task: Annotated[
         str | None, typer.Option(help="Task to export, or several in one file: cls,det. Without it each of the run's.")
@@ -452,6 +534,14 @@ def _space(variant: str, stages: int, blocks_per_path: int, strict: bool) -> "Sp
     from fbnetv5.space import Space
 
     return Space(variant=variant, stages=stages, blocks_per_path=blocks_per_path, strict=strict)
+
+
+def _architecture_file(task: str | None, arch: Path | None) -> Path:
+    if arch is not None:
+        return arch
+    if task is None:
+        raise UserError("name a network: --task det for runs/latest/det.json, or --arch FILE")
+    return Path("runs/latest") / f"{task}.json"
 
 
 def _names(tasks: str) -> tuple[str, ...]:

@@ -1,22 +1,134 @@
-"""Measures a network on pictures: one task's metric, from whatever runs the network."""
+"""Measures a network on pictures: one task's metric, or all of its figures, from whatever runs the network."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from export.errors import UserError
+from fbnetv5.architecture import Architecture, load_architecture
+from fbnetv5.backbone import TaskNetwork
+from fbnetv5.cost import Resolution, check_resolution
+from fbnetv5.data.loading import in_order, readers
+from fbnetv5.data.parts import open_parts
 from fbnetv5.data.preprocess import normalise
-from fbnetv5.data.sample import Batch
-from fbnetv5.tasks.task import Task
+from fbnetv5.data.sample import Batch, Classes, PictureSet
+from fbnetv5.processes import make_accelerator
+from fbnetv5.search.checkpoint import load_tensors, load_weights
+from fbnetv5.tasks import make_tasks
+from fbnetv5.tasks.task import Metric, Task
+
+BATCH = 64
 
 Predict = Callable[[Tensor], Sequence[Tensor]]
 """Normalised pictures [N, 3, H, W] -> the task's deployable outputs."""
 
 
-@torch.no_grad()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated:
+    """All figures of a network on a set of pictures."""
+
+    task: str
+    metric: str
+    """Name of the figure that searches and trainings go by."""
+    value: float
+    """Of that figure, 0..1."""
+    figures: dict[str, Any]
+    """All of them by name; see the task's metric."""
+    pictures: int
+    size: Resolution
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "task": self.task,
+            "metric": {"name": self.metric, "value": self.value},
+            "figures": self.figures,
+            "pictures": self.pictures,
+            "size": list(self.size),
+        }
+
+
 def evaluate(task: Task, predict: Predict, batches: Iterable[Batch]) -> float:
     """The task's metric, 0..1, over the batches."""
+    return measure(task, predict, batches).compute()
+
+
+@torch.no_grad()
+def measure(task: Task, predict: Predict, batches: Iterable[Batch]) -> Metric:
+    """The task's metric, having taken the batches."""
     metric = task.new_metric()
     for batch in batches:
         metric.update(predict(normalise(batch.images)), batch)
-    return metric.compute()
+    return metric
+
+
+def evaluate_file(
+    file: Path, *, task: str | None, weights: Path | None, data: Path | None, size: Resolution | None
+) -> Evaluated:
+    """All figures of the network of an architecture file on the test pictures.
+
+    Args:
+        file: the architecture file.
+        task: what it must be of, if given.
+        weights: a safetensors file; None for the one beside the architecture file.
+        data: folder of the user's pictures; None for the demo scenes.
+        size: of the pictures; None for the size that the weights were trained at.
+
+    Raises:
+        UserError: a file is missing, damaged or of another network, or the pictures have other classes.
+    """
+    architecture = load_architecture(file)
+    check_task(architecture, task, file)
+    size = size or trained_size(architecture)
+    pictures = open_parts(data, size=size).test
+    check_classes(architecture, pictures.classes)
+    path = weights or file.with_suffix(".safetensors")
+    network = architecture.build()
+    load_weights(network, load_tensors(path), path)
+    network = network.to(make_accelerator().device).to(memory_format=torch.channels_last)
+    return evaluate_network(network, pictures, size=size, workers=readers(data))
+
+
+def check_task(architecture: Architecture, task: str | None, file: Path) -> None:
+    """Raise UserError if the architecture is not of the task, where one is named."""
+    if task not in (None, architecture.task):
+        raise UserError(f"{file} is a network for {architecture.task}, not for {task}; name another --arch")
+
+
+def check_classes(architecture: Architecture, classes: Classes) -> None:
+    """Raise UserError if pictures with these classes have other ones for the architecture's task."""
+    ours = architecture.make_task().labels
+    theirs = make_tasks((architecture.task,), classes)[architecture.task].labels
+    if ours != theirs:
+        named = [f"{len(labels)} ({', '.join(labels[:3])}, ...)" for labels in (ours, theirs)]
+        raise UserError(
+            f"the network tells {named[0]} classes apart, the pictures have {named[1]}. Name the pictures that the "
+            "network was searched for with --data, or search for these"
+        )
+
+
+def trained_size(architecture: Architecture) -> Resolution:
+    """The size of the pictures that the weights beside an architecture file were trained at."""
+    size = architecture.provenance.get("trained_at")
+    if not isinstance(size, list) or len(size) != 2 or any(type(side) is not int for side in size):
+        return architecture.resolution
+    return check_resolution((*size,))
+
+
+def evaluate_network(network: TaskNetwork, pictures: PictureSet, *, size: Resolution, workers: int = 0) -> Evaluated:
+    """All figures of a network on pictures of ``size``."""
+    task, device = network.task, next(network.parameters()).device
+    network.eval()
+    found = in_order(pictures, batch=BATCH, workers=workers)
+    metric = measure(task, lambda images: network(images.to(device)), found)
+    return Evaluated(
+        task=task.name,
+        metric=task.metric_name,
+        value=metric.compute(),
+        figures=metric.report(),
+        pictures=len(pictures),
+        size=size,
+    )

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,12 @@ from rich.text import Text
 if TYPE_CHECKING:
     from export.check import Verdict
     from fbnetv5.architecture import Architecture
+    from fbnetv5.evaluate import Evaluated
     from fbnetv5.exporting import Exported
     from fbnetv5.search.history import Progress as SearchProgress
     from fbnetv5.search.run import CostRange
+    from fbnetv5.train import Result
+    from fbnetv5.training.loop import Trained
     from latency.correction import Report
     from latency.estimate import EstimatedTable
     from latency.on_device import Bundle
@@ -105,6 +109,27 @@ def search_report(bar: Progress, folder: Path) -> "Callable[[SearchProgress], No
                 for task, cost in costs.items()
             )
             say(f"step {now.step} of {config.total_steps}, {now.phase}: {tasks}")
+
+    return report
+
+
+def train_report(bar: Progress, folder: Path) -> "Callable[[Trained], None]":
+    """Shows the step, the loss and the best score so far; without a terminal, in a line at each measurement."""
+    from fbnetv5.training.config import TrainConfig
+
+    config = TrainConfig.load(folder)
+    line = bar.add_task(f"train {config.task}", total=config.steps, note="")
+    started: list[tuple[float, int]] = []
+
+    def report(now: "Trained") -> None:
+        started.append((time.monotonic(), now.step))
+        loss = "" if now.loss is None else f"loss {now.loss:.3f}, "
+        best = f"held-out score {now.best:.4f} of step {now.best_step}"
+        bar.update(line, completed=now.step, note=loss + best)
+        if not console.is_terminal and now.score is not None:
+            seconds, steps = started[-1][0] - started[0][0], now.step - started[0][1]
+            left = f", {(config.steps - now.step) * seconds / steps / 60:.1f} min left" if steps else ""
+            say(f"step {now.step} of {config.steps}: {loss}score {now.score:.4f}, best {best}{left}")
 
     return report
 
@@ -206,6 +231,28 @@ def print_found(folder: Path, found: "dict[str, Architecture]", *, as_json: bool
         for task, one in found.items()
     ]
     print_table(["task", "multiply-adds", "params", "predicted", "held-out score", "file"], rows)
+
+
+def print_trained(result: "Result", *, as_json: bool) -> None:
+    if as_json:
+        print_json(result.to_json())
+        return
+    metric, file = result.test.metric, result.folder / f"{result.test.task}.json"
+    print_line(
+        f"{file}: held-out {metric} {result.first:.4f} before, {result.best:.4f} of step {result.best_step}, "
+        f"{result.steps} steps done"
+    )
+    print_evaluated(result.test)
+
+
+def print_evaluated(found: "Evaluated") -> None:
+    height, width = found.size
+    print_line(f"{found.task} on {found.pictures} test pictures of {height}x{width}:")
+    rows: list[list[str]] = []
+    for name, value in found.figures.items():
+        parts = value.items() if isinstance(value, dict) else [("", value)]
+        rows += [[f"{name} {label}".strip(), "-" if one is None else f"{one:.4f}"] for label, one in parts]
+    print_table(["figure", "value"], rows)
 
 
 def print_exported(exported: "list[Exported]") -> None:

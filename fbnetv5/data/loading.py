@@ -5,15 +5,29 @@ seen. Every epoch is its own permutation, and batches run on across epochs: none
 batch works too. torch's random state is not touched.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import count
+from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from export.errors import UserError
 from fbnetv5.data.sample import Batch, PictureSet, Sample, collate
+
+Change = Callable[[Sample, int], Sample]
+"""(sample, draw) -> what training sees instead; the draw is a number that no other epoch's same picture has."""
+
+
+READERS = 4
+"""Processes that read and resize a user's pictures beside the work on them; demo scenes are kept in memory."""
+
+
+def readers(data: Path | str | None) -> int:
+    """How many processes should read the pictures of a user's folder, or of the demo scenes if None."""
+    return 0 if data is None else min(READERS, os.cpu_count() or 1)
 
 
 class Carried(Dataset[tuple[int, Sample | UserError]]):
@@ -27,6 +41,21 @@ class Carried(Dataset[tuple[int, Sample | UserError]]):
             return index, self._pictures[index]
         except UserError as error:
             return index, error
+
+
+class Changed:
+    """A set without end: place ``epoch * len(pictures) + index`` is the picture ``index`` as changed for that epoch."""
+
+    def __init__(self, pictures: PictureSet, change: Change) -> None:
+        self.classes = pictures.classes
+        self._pictures = pictures
+        self._change = change
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, draw: int) -> Sample:
+        return self._change(self._pictures[draw % len(self._pictures)], draw)
 
 
 def collate_carried(carried: Sequence[tuple[int, Sample | UserError]]) -> Batch | UserError:
@@ -54,9 +83,9 @@ def load(pictures: PictureSet, groups: Iterable[Sequence[int]], workers: int) ->
 
 
 def training_groups(
-    length: int, *, batch: int, seed: int, first_step: int, rank: int, world: int
+    length: int, *, batch: int, seed: int, first_step: int, rank: int, world: int, unfold: bool = False
 ) -> Iterator[Sequence[int]]:
-    """The indices of each step's batch, without end."""
+    """The indices of each step's batch, without end; those of ``Changed`` if ``unfold``."""
 
     @lru_cache(maxsize=2)
     def permutation(epoch: int) -> list[int]:
@@ -67,7 +96,8 @@ def training_groups(
 
     for step in count(first_step):
         start = (step * world + rank) * batch
-        yield [permutation(place // length)[place % length] for place in range(start, start + batch)]
+        places = [divmod(place, length) for place in range(start, start + batch)]
+        yield [permutation(epoch)[place] + unfold * epoch * length for epoch, place in places]
 
 
 def batches(
@@ -79,6 +109,7 @@ def batches(
     rank: int = 0,
     world: int = 1,
     workers: int = 0,
+    change: Change | None = None,
 ) -> Iterator[Batch]:
     """Endless shuffled batches for training.
 
@@ -90,12 +121,16 @@ def batches(
         rank: which of the ``world`` shares of each step to take.
         world: how many processes share each step.
         workers: processes that read pictures; 0 reads them in this one.
+        change: of each picture, anew in every epoch.
 
     Raises:
         UserError: a picture cannot be read.
     """
-    groups = training_groups(len(pictures), batch=batch, seed=seed, first_step=first_step, rank=rank, world=world)
-    return load(pictures, groups, workers)
+    changes = change is not None
+    groups = training_groups(
+        len(pictures), batch=batch, seed=seed, first_step=first_step, rank=rank, world=world, unfold=changes
+    )
+    return load(pictures if change is None else Changed(pictures, change), groups, workers)
 
 
 def in_order(pictures: PictureSet, *, batch: int, limit: int | None = None, workers: int = 0) -> Iterator[Batch]:

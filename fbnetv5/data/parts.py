@@ -47,6 +47,34 @@ class Subset:
         return self._pictures[self._indices[index]]
 
 
+class Joined:
+    """Two sets of the same classes, one after the other."""
+
+    def __init__(self, first: PictureSet, second: PictureSet) -> None:
+        self.classes = first.classes
+        self._first = first
+        self._second = second
+
+    def __len__(self) -> int:
+        return len(self._first) + len(self._second)
+
+    def __getitem__(self, index: int) -> Sample:
+        beyond = index - len(self._first)
+        return self._first[index] if beyond < 0 else self._second[beyond]
+
+
+def without_policies(parts: Parts, most: int) -> tuple[PictureSet, PictureSet]:
+    """What a training without policies uses: (to learn from, held out), the latter at most ``most`` pictures.
+
+    The held-out ones are spread evenly over the part that a search keeps for its policies.
+    """
+    total = len(parts.policies)
+    count = min(most, total)
+    held_out = [number * total // count for number in range(count)]
+    others = sorted(set(range(total)) - set(held_out))
+    return Joined(parts.weights, Subset(parts.policies, others)), Subset(parts.policies, held_out)
+
+
 def part_of(name: str) -> int:
     """0, 1 or 2: the part of ``SHARES`` that a picture of this name belongs to."""
     position = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64

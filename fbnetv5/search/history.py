@@ -1,9 +1,10 @@
-"""What a search leaves behind of its course: one JSON line every few steps, and the same for TensorBoard."""
+"""What a search or training leaves behind of its course: one JSON line every few steps, the same for TensorBoard."""
 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -43,21 +44,26 @@ class History:
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, progress: Progress) -> None:
-        """Add one line.
+        """Add a search's line."""
+        names = ("losses", "expected_cost", "entropy", "multiplier")
+        scalars = {f"{name}/{task}": value for name in names for task, value in getattr(progress, name).items()}
+        self.add(progress.step, asdict(progress), scalars)
+
+    def add(self, step: int, line: Mapping[str, Any], scalars: Mapping[str, float]) -> None:
+        """Add one line, which holds ``step``, and TensorBoard's scalars of that step.
 
         Raises:
             UserError: it cannot be written.
         """
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(progress)) + "\n")
+                file.write(json.dumps(line) + "\n")
         except OSError as error:
             raise UserError(
                 f"cannot write {self.path}: {error.strerror}. Free space, then go on with --resume"
             ) from None
-        for name in ("losses", "expected_cost", "entropy", "multiplier"):
-            for task, value in getattr(progress, name).items():
-                self.writer.add_scalar(f"{name}/{task}", value, progress.step)
+        for name, value in scalars.items():
+            self.writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flush what TensorBoard has not written yet."""

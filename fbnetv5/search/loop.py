@@ -14,7 +14,6 @@ several processes all draw the same architecture, share the pictures of a step, 
 """
 
 import math
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -26,7 +25,7 @@ from torch import Tensor
 
 from export.errors import UserError
 from fbnetv5.cost import CostTable
-from fbnetv5.data.loading import batches
+from fbnetv5.data.loading import batches, readers
 from fbnetv5.data.parts import Parts
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch
@@ -52,8 +51,6 @@ SCALE_FLOOR = 1e-3
 """Losses below it are not scaled up further: a task whose pictures all look alike may reach 0."""
 PENALTY = 20.0
 """Of the squared excess over the aim (augmented Lagrangian); without it multipliers swing, see docs/lab-notes.md."""
-READERS = 4
-"""Processes that read and resize a user's pictures beside the training; demo scenes are kept in memory."""
 LOG_EVERY = 10
 
 
@@ -238,7 +235,7 @@ class SearchLoop:
             first_step=first,
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
-            workers=0 if self.config.data is None else min(READERS, os.cpu_count() or 1),
+            workers=readers(self.config.data),
         )
 
     def _aim_policies(self) -> None:

@@ -7,6 +7,7 @@ Shape legend: N pictures, C classes, F channels of the feature at stride 32, h x
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,17 +65,21 @@ class ClassificationHead(nn.Module):
 
 
 class Top1:
-    """Share of labelled pictures whose largest logit is the true class."""
+    """Share of labelled pictures whose largest logit is the true class; reported with that of the five largest."""
 
     def __init__(self) -> None:
         self._correct = 0
+        self._among_five = 0
         self._pictures = 0
 
     def update(self, outputs: Sequence[Tensor], batch: Batch) -> None:
         (logits,) = outputs
         truth = batch.labels.cpu()
         known = truth != ABSENT
-        self._correct += int(torch.count_nonzero((logits.cpu().argmax(1) == truth) & known))
+        logits = logits.cpu()
+        five = logits.topk(min(5, logits.shape[1]), dim=1).indices
+        self._correct += int(torch.count_nonzero((logits.argmax(1) == truth) & known))
+        self._among_five += int(torch.count_nonzero((five == truth[:, None]).any(1) & known))
         self._pictures += int(torch.count_nonzero(known))
 
     def compute(self) -> float:
@@ -86,3 +91,7 @@ class Top1:
         if not self._pictures:
             raise UserError("no labelled pictures in the test pictures: top1 needs a class on at least one of them")
         return self._correct / self._pictures
+
+    def report(self) -> dict[str, Any]:
+        """top1 and top5, the latter of all classes where there are fewer."""
+        return {"top1": self.compute(), "top5": self._among_five / self._pictures}

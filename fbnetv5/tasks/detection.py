@@ -50,6 +50,21 @@ CLASS_PRIOR = 0.01
 """Score of every cell before training (focal loss, arXiv 1708.02002, section 4.1)."""
 SIZE_PRIOR = 4.0
 """Side of every box before training, in strides."""
+COCO_FIGURES = (
+    "ap",
+    "ap_50",
+    "ap_75",
+    "ap_small",
+    "ap_medium",
+    "ap_large",
+    "ar_1",
+    "ar_10",
+    "ar_100",
+    "ar_small",
+    "ar_medium",
+    "ar_large",
+)
+"""Names of pycocotools' ``COCOeval.stats``, in its order: average precision and, by answers per picture, recall."""
 MAX_LOG_SIZE = math.log(128.0)
 """Of a box, in strides: bounds the exponential."""
 
@@ -234,7 +249,7 @@ class AveragePrecision:
         if not self._truth:
             raise UserError("no labelled boxes in the test pictures: ap needs at least one")
         with contextlib.redirect_stdout(io.StringIO()):
-            evaluation = COCOeval(self._coco(self._truth), self._coco(self._found), "bbox")
+            evaluation = self._evaluation()
             # AP itself needs all sizes together at 100 answers; the other figures would take five times as long.
             evaluation.params.areaRng, evaluation.params.areaRngLbl = evaluation.params.areaRng[:1], ["all"]
             evaluation.params.maxDets = [TOP_K]
@@ -242,6 +257,24 @@ class AveragePrecision:
             evaluation.accumulate()
         precision = evaluation.eval["precision"]  # -1 for classes that do not occur
         return float(precision[precision > -1].mean())
+
+    def report(self) -> dict[str, Any]:
+        """COCO's twelve figures as pycocotools sums them up; None where it has -1, for want of such objects.
+
+        Small, medium and large are up to 32x32, up to 96x96 and above, in pixels of the pictures as they were shown.
+        """
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation = self._evaluation()
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        return {
+            name: float(value) if value > -1 else None
+            for name, value in zip(COCO_FIGURES, evaluation.stats, strict=True)
+        }
+
+    def _evaluation(self) -> COCOeval:
+        return COCOeval(self._coco(self._truth), self._coco(self._found), "bbox")
 
     def _coco(self, annotations: list[dict[str, Any]]) -> COCO:
         coco = COCO()

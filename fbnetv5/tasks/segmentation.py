@@ -11,6 +11,7 @@ Shape legend: N pictures, C classes, H x W pixels of the picture, F channels of 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +56,7 @@ class Segmentation(Task):
         return (functional.interpolate(raw, scale_factor=4.0, mode="bilinear", align_corners=False),)
 
     def new_metric(self) -> Metric:
-        return MeanIoU(len(self.labels))
+        return MeanIoU(self.labels)
 
 
 class SegmentationHead(nn.Module):
@@ -83,9 +84,12 @@ class SegmentationHead(nn.Module):
 class MeanIoU:
     """Intersection over union of all test pixels, the mean over classes that are in the truth or in the answers."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, labels: Sequence[str]) -> None:
         # Several processes score different networks: their counts must not be added up.
-        self._jaccard = MulticlassJaccardIndex(classes, ignore_index=IGNORE, validate_args=False, sync_on_compute=False)
+        self._labels = labels
+        self._jaccard = MulticlassJaccardIndex(
+            len(labels), ignore_index=IGNORE, validate_args=False, sync_on_compute=False
+        )
 
     def update(self, outputs: Sequence[Tensor], batch: Batch) -> None:
         (logits,) = outputs
@@ -100,3 +104,17 @@ class MeanIoU:
         if not torch.count_nonzero(self._jaccard.confmat):
             raise UserError("no labelled pixels in the test pictures: miou needs a mask on at least one of them")
         return float(self._jaccard.compute())
+
+    def report(self) -> dict[str, Any]:
+        """miou, the share of pixels that are right, and iou by class, None for one in neither truth nor answers."""
+        counts = self._jaccard.confmat.double()  # [C, C]: rows are the truth, columns the answers
+        right, total = counts.diagonal(), counts.sum()
+        union = counts.sum(0) + counts.sum(1) - right
+        return {
+            "miou": self.compute(),
+            "pixel_accuracy": float(right.sum() / total),
+            "iou": {
+                label: float(right[index] / union[index]) if union[index] else None
+                for index, label in enumerate(self._labels)
+            },
+        }

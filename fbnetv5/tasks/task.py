@@ -26,6 +26,9 @@ class Metric(Protocol):
     def compute(self) -> float:
         """The figure over all that was taken."""
 
+    def report(self) -> dict[str, Any]:
+        """All figures by name over all that was taken, for people; None where there was nothing to measure."""
+
 
 class Task(ABC):
     """One vision task on one set of classes."""

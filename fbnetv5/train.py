@@ -1,0 +1,137 @@
+"""One training of one derived network, from its arguments to its files: the work behind ``fbnetv5 train``.
+
+The folder reads like a run's: the architecture ``TASK.json`` with its best weights ``TASK.safetensors``, and a
+``config.json`` that names its pictures and their size, so that export takes it; beside them ``training.json``,
+``history.jsonl``, ``tensorboard/`` and ``checkpoint/``. A killed training is resumed from its folder alone and ends
+with the same files.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import broadcast_object_list, set_seed
+
+from export.errors import UserError
+from fbnetv5.architecture import Architecture, load_architecture
+from fbnetv5.cost import Budget
+from fbnetv5.data.parts import Parts, open_parts, without_policies
+from fbnetv5.evaluate import Evaluated, check_classes, evaluate_network
+from fbnetv5.processes import make_accelerator
+from fbnetv5.search.checkpoint import load_tensors, load_weights, save_tensors
+from fbnetv5.search.config import SearchConfig
+from fbnetv5.training.config import NAME, TrainConfig
+from fbnetv5.training.initial import initial_network
+from fbnetv5.training.loop import Report, TrainLoop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a finished training achieved."""
+
+    folder: Path
+    architecture: Architecture
+    first: float
+    """The task's metric of the initial weights on the held-out pictures."""
+    best: float
+    """Of the weights kept, on the same pictures."""
+    best_step: int
+    steps: int
+    test: Evaluated
+    """Of the weights kept, on the test pictures."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "folder": str(self.folder),
+            "task": self.architecture.task,
+            "steps": self.steps,
+            "held_out": {"initial": self.first, "best": self.best, "best_step": self.best_step},
+            "test": self.test.to_json(),
+        }
+
+
+def start_training(config: TrainConfig, file: Path, folder: Path) -> Path:
+    """Check everything that can be checked before anything is spent, then make the folder.
+
+    Args:
+        config: of the training.
+        file: the architecture file.
+        folder: to make.
+
+    Returns:
+        The folder, the first process's where there are several.
+
+    Raises:
+        UserError: something does not fit, or the folder exists already or cannot be written.
+    """
+    architecture = load_architecture(file)
+    check_classes(architecture, open_pictures(config).weights.classes)
+    network = initial_network(architecture, config.init, file=file, seed=config.seed)
+    if make_accelerator().is_main_process:
+        _make_folder(folder)
+        architecture.save(folder / f"{config.task}.json")
+        save_tensors(folder / f"{config.task}.safetensors", network.state_dict())
+        _as_run(config, architecture).save(folder / "config.json")
+        config.save(folder)
+    (chosen,) = broadcast_object_list([folder])
+    return Path(chosen)
+
+
+def run_training(folder: Path, report: Report, say: Callable[[str], None]) -> Result:
+    """Run or resume the training of a folder to its end, then measure its weights on the test pictures.
+
+    Raises:
+        UserError: bad input or a damaged checkpoint.
+        CheckFailed: a loss is not finite.
+    """
+    if not (folder / NAME).exists():
+        raise UserError(f"{folder} is not the folder of a training: it has no {NAME}")
+    config = TrainConfig.load(folder)
+    set_seed(config.seed)
+    architecture = load_architecture(folder / f"{config.task}.json")
+    parts = open_pictures(config)
+    pictures, held_out = without_policies(parts, config.held_out)
+    weights = folder / f"{config.task}.safetensors"
+    network = architecture.build()
+    load_weights(network, load_tensors(weights), weights)
+    loop = TrainLoop(config, folder, architecture, network, pictures=pictures, held_out=held_out)
+    loop.run(report)
+    say("measuring the best weights on the test pictures")
+    load_weights(network, load_tensors(weights), weights)
+    return Result(
+        folder=folder,
+        architecture=load_architecture(folder / f"{config.task}.json"),
+        first=loop.first if loop.first is not None else loop.best,
+        best=loop.best,
+        best_step=loop.best_step,
+        steps=loop.done,
+        test=evaluate_network(network, parts.test, size=config.size, workers=loop.readers),
+    )
+
+
+def open_pictures(config: TrainConfig) -> Parts:
+    """The configuration's pictures."""
+    return open_parts(None if config.data is None else Path(config.data), size=config.size, counts=config.pictures)
+
+
+def _as_run(config: TrainConfig, architecture: Architecture) -> SearchConfig:
+    """What export reads of a run: its tasks, its pictures and their size."""
+    budget = Budget(limit=float(architecture.macs), unit="macs", resolution=architecture.resolution)
+    return SearchConfig(
+        budgets={config.task: budget},
+        space=architecture.space,
+        data=config.data,
+        pictures=config.pictures,
+        size=config.size,
+        seed=config.seed,
+    )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise UserError(f"{folder} exists already; go on with --resume {folder} or choose another --output") from None
+    except OSError as error:
+        raise UserError(f"cannot make {folder}: {error.strerror}") from None

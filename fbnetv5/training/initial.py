@@ -1,0 +1,99 @@
+"""Where a network's weights start: drawn anew, inherited from the search, from a file, or partly from timm.
+
+timm's FBNetV3-B has the layers of variant a (the letters differ by resolution alone), so its weights fit that variant's
+stage 0; those of its D and G fit no variant. timm pads three strided convolutions unusually, which a supernet cannot:
+of the weights nothing changes by that, of the answers a little. Downloading is timm's job.
+"""
+
+from itertools import chain
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from export.errors import NotHere, UserError
+from fbnetv5.architecture import Architecture
+from fbnetv5.backbone import TaskNetwork
+from fbnetv5.blocks import initialise
+from fbnetv5.fbnetv3 import FBNETV3, STRIDES, FBNetV3Network
+from fbnetv5.search.checkpoint import load_tensors, load_weights
+
+SCRATCH, INHERITED, TIMM = "scratch", "inherited", "timm"
+TIMM_NAMES = {"a": "fbnetv3_b"}
+"""By variant, the model of timm whose layers are those of its stage 0."""
+
+
+def initial_network(architecture: Architecture, init: str, *, file: Path, seed: int) -> TaskNetwork:
+    """The network of an architecture file, with the weights that ``init`` names.
+
+    Args:
+        architecture: of the network.
+        init: "inherited", "scratch", "timm", or the path of a safetensors file.
+        file: where the architecture was read from; inherited weights lie beside it.
+        seed: of whatever is drawn.
+
+    Raises:
+        UserError: the weights are missing, damaged, or of another network.
+        NotHere: timm is not installed, or has no way to its weights.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = architecture.build()
+        initialise(network.backbone)
+    if init == TIMM:
+        take_stage_zero(network, architecture.space.variant, pretrained(architecture.space.variant))
+    elif init != SCRATCH:
+        path = file.with_suffix(".safetensors") if init == INHERITED else Path(init)
+        if not path.exists():
+            raise UserError(f"--init {init}: {path} does not exist. Name a file, or use --init {SCRATCH} or {TIMM}")
+        load_weights(network, load_tensors(path), path)
+    return network
+
+
+def pretrained(variant: str) -> nn.Module:
+    """Timm's model whose layers are those of the variant's stage 0, with its published weights.
+
+    Raises:
+        UserError: timm has none.
+        NotHere: timm is not installed, or cannot load the weights.
+    """
+    if variant not in TIMM_NAMES:
+        letters = ", ".join(TIMM_NAMES)
+        raise UserError(f"timm has no weights that fit variant {variant!r}, only {letters}. Use --init {SCRATCH}")
+    try:
+        import timm
+    except ImportError:
+        raise NotHere("--init timm needs timm: pip install 'fbnetv5[timm]'") from None
+    try:
+        model: nn.Module = timm.create_model(TIMM_NAMES[variant], pretrained=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise NotHere(
+            f"timm could not load the weights of {TIMM_NAMES[variant]} ({type(error).__name__}: {reason}). It "
+            "downloads them once: connect this machine, or copy timm's cache from one that is connected"
+        ) from error
+    return model
+
+
+def take_stage_zero(network: TaskNetwork, variant: str, peer: nn.Module) -> None:
+    """Copy the weights of timm's model into the network's live stage-0 blocks; both hold their layers in one order.
+
+    Raises:
+        UserError: the model has other layers.
+    """
+    stage_zero = FBNetV3Network(FBNETV3[variant].with_ordinary_padding()).blocks
+    ours, theirs = stage_zero.state_dict(), list(peer.state_dict().items())
+    for (name, tensor), (their_name, their_tensor) in zip(ours.items(), theirs, strict=False):
+        if tensor.shape != their_tensor.shape:
+            shapes = f"{list(their_tensor.shape)} instead of {list(tensor.shape)}"
+            raise UserError(f"timm's model is not stage 0 of variant {variant}: {their_name} has shape {shapes}")
+        ours[name] = their_tensor
+    stage_zero.load_state_dict(ours)
+    partitions = FBNETV3[variant].partitions()
+    names = chain.from_iterable(
+        [f"s0_p{path}_{number}" for number in range(len(blocks))]
+        for path, blocks in zip(STRIDES, partitions, strict=True)
+    )
+    for name, block in zip(names, stage_zero, strict=True):
+        if name in network.backbone.blocks:
+            network.backbone.blocks[name].load_state_dict(block.state_dict())
