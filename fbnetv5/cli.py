@@ -284,6 +284,7 @@ def search(
             raise UserError("--resume goes on with the run's own budget; leave out --flops and --latency")
         folder = resume
     else:
+        _say_layout(data)
         chosen = _search_config(
             flops=flops,
             latency=latency,
@@ -339,6 +340,7 @@ def train(
         from fbnetv5.evaluate import check_task, trained_size
         from fbnetv5.training.config import make_config
 
+        _say_layout(data)
         file = _architecture_file(task, arch)
         architecture = load_architecture(file)
         check_task(architecture, task, file)
@@ -374,6 +376,7 @@ def evaluate(
     from fbnetv5.cost import parse_resolution
     from fbnetv5.evaluate import evaluate_file
 
+    _say_layout(data)
     asked = None if size is None else parse_resolution(size)
     found = evaluate_file(_architecture_file(task, arch), task=task, weights=weights, data=data, size=asked)
     if json:
@@ -534,6 +537,15 @@ def _space(variant: str, stages: int, blocks_per_path: int, strict: bool) -> "Sp
     from fbnetv5.space import Space
 
     return Space(variant=variant, stages=stages, blocks_per_path=blocks_per_path, strict=strict)
+
+
+def _say_layout(data: Path | None) -> None:
+    """Say as what a folder of pictures is read."""
+    if data is None or not is_first_process():
+        return
+    from fbnetv5.data.layouts import layout_of
+
+    say(f"{data}: read as {layout_of(data).name}")
 
 
 def _architecture_file(task: str | None, arch: Path | None) -> Path:

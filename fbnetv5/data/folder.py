@@ -87,11 +87,16 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return (image.width, image.height) if turned else (image.height, image.width)
 
 
+def is_picture(path: Path) -> bool:
+    """Whether the name is that of a picture."""
+    return path.suffix.lower() in SUFFIXES and path.name[0] != "."
+
+
 def list_pictures(folder: Path) -> dict[str, Labelled]:
     """The pictures in a folder by file name, in the order of their names, headers read."""
     if not folder.is_dir():
         raise UserError(f"folder {folder} does not exist: a picture set keeps its pictures there")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
+    paths = sorted(path for path in folder.iterdir() if is_picture(path))
     if not paths:
         raise UserError(f"{folder} holds no picture: put {', '.join(SUFFIXES)} files there")
     pictures: dict[str, Labelled] = {}
@@ -99,11 +104,16 @@ def list_pictures(folder: Path) -> dict[str, Labelled]:
     for path in paths:
         if (other := by_stem.setdefault(path.stem, path)) is not path:
             raise UserError(f"{other} and {path} share one name, so one mask would serve both. Rename one of them")
-        with opened(path) as image:
-            if image.mode[0] in DEEP_MODES:
-                raise UserError(f"{path} has more than 8 bits a channel (mode {image.mode}). Save it with 8")
-            pictures[path.name] = Labelled(path=path, size=upright_size(image))
+        pictures[path.name] = read_header(path)
     return pictures
+
+
+def read_header(path: Path) -> Labelled:
+    """The picture at ``path``, without labels yet."""
+    with opened(path) as image:
+        if image.mode[0] in DEEP_MODES:
+            raise UserError(f"{path} has more than 8 bits a channel (mode {image.mode}). Save it with 8")
+        return Labelled(path=path, size=upright_size(image))
 
 
 def entry(record: Any, key: str, kind: type[T], where: str) -> T:
@@ -285,8 +295,77 @@ def number_of_mask_classes(pictures: dict[str, Labelled]) -> int:
     return largest + 1
 
 
-class Folder:
-    """A folder of pictures with labels, as a set of pictures of one size."""
+class LabelledPictures:
+    """Pictures in files and their labels, as a set of pictures of one size."""
+
+    def __init__(
+        self,
+        pictures: dict[str, Labelled],
+        classes: Classes,
+        *,
+        size: tuple[int, int],
+        test: frozenset[str] = frozenset(),
+        zero_is_ignored: bool = False,
+    ) -> None:
+        """Take pictures whose headers and labels are read and checked.
+
+        Args:
+            pictures: by name.
+            classes: of their labels.
+            size: (H, W) that pictures are resized to.
+            test: names of those that are the test; without any, a share of all will be.
+            zero_is_ignored: class ids in mask files start at 1, and 0 is a pixel that nobody knows.
+        """
+        self.classes = classes
+        self.names = tuple(pictures)
+        self.test = test
+        self._pictures = tuple(pictures.values())
+        self._size = size
+        self._zero_is_ignored = zero_is_ignored
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The picture at ``index``, resized together with its labels.
+
+        Raises:
+            UserError: its pixels cannot be read, or its mask holds an undeclared class id.
+        """
+        picture = self._pictures[index]
+        height, width = self._size
+        with opened(picture.path) as image:
+            pixels = upright(image).convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+        boxes = box_labels = None
+        if picture.boxes is not None:
+            scale = torch.tensor([width / picture.size[1], height / picture.size[0]]).repeat(2)
+            boxes = torch.tensor(picture.boxes, dtype=torch.float32).reshape(-1, 4) * scale
+            box_labels = torch.tensor(picture.box_labels, dtype=torch.int64)
+        return Sample(
+            image=torch.from_numpy(np.array(pixels).transpose(2, 0, 1).copy()),
+            label=picture.label,
+            boxes=boxes,
+            box_labels=box_labels,
+            mask=None if picture.mask is None else self._resized_mask(picture.mask),
+        )
+
+    def _resized_mask(self, path: Path) -> torch.Tensor:
+        height, width = self._size
+        ids = read_mask(path)
+        if self._zero_is_ignored:
+            ids = np.where((ids == 0) | (ids == IGNORE), IGNORE, ids - 1).astype(np.uint8)
+        unknown = ids[(ids >= len(self.classes.masks)) & (ids != IGNORE)]
+        if unknown.size:
+            stored = int(unknown[0]) + self._zero_is_ignored
+            raise UserError(
+                f"{path} holds class id {stored}, {len(self.classes.masks)} mask classes are named. "
+                f"Name the class, or use {IGNORE} for pixels to ignore"
+            )
+        return torch.from_numpy(np.array(Image.fromarray(ids).resize((width, height), Image.Resampling.NEAREST)))
+
+
+class Folder(LabelledPictures):
+    """A folder for several tasks; see the module."""
 
     def __init__(self, root: Path, *, size: tuple[int, int]) -> None:
         """Read and check everything but the pixels.
@@ -316,44 +395,4 @@ class Folder:
             masks = tuple(f"class {number}" for number in range(number_of_mask_classes(pictures)))
         if all(p.label == ABSENT and p.boxes is None and p.mask is None for p in pictures.values()):
             raise UserError(f"{where} gives no label, box or mask to any picture: label one at least")
-        self.classes = Classes(labels=labels, boxes=boxes, masks=masks)
-        self.names = tuple(pictures)
-        self._pictures = tuple(pictures.values())
-        self._size = size
-
-    def __len__(self) -> int:
-        return len(self._pictures)
-
-    def __getitem__(self, index: int) -> Sample:
-        """The picture at ``index``, in the order of the file names, resized together with its labels.
-
-        Raises:
-            UserError: its pixels cannot be read, or its mask holds an undeclared class id.
-        """
-        picture = self._pictures[index]
-        height, width = self._size
-        with opened(picture.path) as image:
-            pixels = upright(image).convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-        boxes = box_labels = None
-        if picture.boxes is not None:
-            scale = torch.tensor([width / picture.size[1], height / picture.size[0]]).repeat(2)
-            boxes = torch.tensor(picture.boxes, dtype=torch.float32).reshape(-1, 4) * scale
-            box_labels = torch.tensor(picture.box_labels, dtype=torch.int64)
-        return Sample(
-            image=torch.from_numpy(np.array(pixels).transpose(2, 0, 1).copy()),
-            label=picture.label,
-            boxes=boxes,
-            box_labels=box_labels,
-            mask=None if picture.mask is None else self._resized_mask(picture.mask),
-        )
-
-    def _resized_mask(self, path: Path) -> torch.Tensor:
-        height, width = self._size
-        ids = read_mask(path)
-        unknown = ids[(ids >= len(self.classes.masks)) & (ids != IGNORE)]
-        if unknown.size:
-            raise UserError(
-                f'{path} holds class id {unknown[0]}, "mask_classes" names {len(self.classes.masks)}. '
-                f"Name the class, or use {IGNORE} for pixels to ignore"
-            )
-        return torch.from_numpy(np.array(Image.fromarray(ids).resize((width, height), Image.Resampling.NEAREST)))
+        super().__init__(pictures, Classes(labels=labels, boxes=boxes, masks=masks), size=size)

@@ -7,10 +7,12 @@ A user's pictures are assigned by a hash of the file name: adding, removing or r
 
 import hashlib
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from export.errors import UserError
-from fbnetv5.data.folder import Folder
+from fbnetv5.data.folder import LabelledPictures
+from fbnetv5.data.layouts import open_folder
 from fbnetv5.data.sample import Classes, PictureSet, Sample
 from fbnetv5.data.scenes import CLASSES, Scenes
 
@@ -75,17 +77,18 @@ def without_policies(parts: Parts, most: int) -> tuple[PictureSet, PictureSet]:
     return Joined(parts.weights, Subset(parts.policies, others)), Subset(parts.policies, held_out)
 
 
-def part_of(name: str) -> int:
-    """0, 1 or 2: the part of ``SHARES`` that a picture of this name belongs to."""
-    position = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
-    return 0 if position < SHARES[0] else 1 if position < SHARES[0] + SHARES[1] else 2
+def part_of(name: str, shares: tuple[float, ...] = SHARES) -> int:
+    """0, 1, ..: the part that a picture of this name belongs to, of parts that are to each other like ``shares``."""
+    position = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64 * sum(shares)
+    return next((part for part, end in enumerate(accumulate(shares[:-1])) if position < end), len(shares) - 1)
 
 
-def split(folder: Folder, root: Path) -> Parts:
-    """The three parts of a user's folder."""
+def split(folder: LabelledPictures, root: Path) -> Parts:
+    """The three parts of a user's folder; its own test split is the third if it has one."""
     indices: tuple[list[int], list[int], list[int]] = ([], [], [])
     for index, name in enumerate(folder.names):
-        indices[part_of(name)].append(index)
+        part = 2 if name in folder.test else part_of(name, SHARES[:2] if folder.test else SHARES)
+        indices[part].append(index)
     if not all(indices):
         sizes = ", ".join(str(len(part)) for part in indices)
         raise UserError(
@@ -113,7 +116,7 @@ def open_parts(
     if any(side < STRIDE or side % STRIDE for side in size):
         raise UserError(f"picture size {size[0]}x{size[1]} must be multiples of {STRIDE}, e.g. 64x64 or 224x224")
     if data is not None:
-        return split(Folder(data, size=size), data)
+        return split(open_folder(data, size=size), data)
     return Parts(
         weights=Scenes("train", size=size, count=counts[0], seed=seed),
         policies=Scenes("train", size=size, count=counts[1], seed=seed, first=counts[0]),
@@ -127,4 +130,4 @@ def classes_of(data: Path | None) -> Classes:
     Raises:
         UserError: the folder is unfit.
     """
-    return CLASSES if data is None else Folder(data, size=(STRIDE, STRIDE)).classes
+    return CLASSES if data is None else open_folder(data, size=(STRIDE, STRIDE)).classes

@@ -237,7 +237,7 @@ def test_a_picture_cut_half_way_says_so_when_it_is_read(picture_folder: Path, su
 def test_an_undeclared_mask_class_says_so_when_it_is_read(picture_folder: Path) -> None:
     Image.new("L", SIZE, 11).save(picture_folder / "masks/07.png")
     folder = Folder(picture_folder, size=SIZE)
-    with pytest.raises(UserError, match=r'07\.png holds class id 11, "mask_classes" names 11'):
+    with pytest.raises(UserError, match=r"07\.png holds class id 11, 11 mask classes are named"):
         _ = folder[7]
 
 

@@ -1,0 +1,237 @@
+"""How a user's folder may look: besides the folder for several tasks, the three that data sets come in.
+
+    ImageFolder   [train/ and val/] CLASS/NAME.jpg, as torchvision reads them: classification
+    COCO          annotations/instances_SPLIT.json, pictures in SPLIT/, images/SPLIT/, images/ or beside: detection
+    ADE20K        images/training/NAME.jpg and annotations/training/NAME.png, validation/ likewise: segmentation
+
+The layout is told by what is in the folder. A validation split of its own is the test part, and the rest is shared out
+as ever. Splits called val, valid, validation or test are taken for it.
+
+In the ADE20K layout 0 in a mask is a pixel that nobody knows and class ids start at 1, as in the scene-parsing
+benchmark of that name; ``objectInfo150.txt`` names the classes if it is there. Masks in which 0 is a class of its own go
+into the folder for several tasks.
+
+Left out: COCO's polygons and crowds, and its boxes without width or height, of which the published files have some.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from export.errors import UserError
+from fbnetv5.data.folder import (
+    Folder,
+    Labelled,
+    LabelledPictures,
+    entry,
+    is_picture,
+    list_pictures,
+    listed_pictures,
+    number_of_mask_classes,
+    read_document,
+    read_header,
+    set_boxes,
+    set_masks,
+)
+from fbnetv5.data.sample import Classes
+
+TRAINING = ("train", "training")
+VALIDATION = ("val", "valid", "validation", "test")
+ADE20K_NAMES = "objectInfo150.txt"
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """One way a folder may look."""
+
+    name: str
+    looks_like: str
+    """What a folder must hold."""
+    fits: Callable[[Path], bool]
+    read: Callable[[Path, Size], LabelledPictures]
+    """(folder, (H, W) of the pictures) -> its pictures, checked."""
+
+
+def layout_of(root: Path) -> Layout:
+    """The layout of a folder.
+
+    Raises:
+        UserError: it does not exist, or looks like none.
+    """
+    if not root.is_dir():
+        raise UserError(f"folder {root} does not exist")
+    for layout in LAYOUTS:
+        if layout.fits(root):
+            return layout
+    known = "; ".join(f"{layout.name}: {layout.looks_like}" for layout in LAYOUTS)
+    raise UserError(f"{root} has none of the layouts that are known. {known}")
+
+
+def open_folder(root: Path, *, size: Size) -> LabelledPictures:
+    """The pictures of a folder of whatever layout.
+
+    Raises:
+        UserError: the layout is unknown, or something in the folder is wrong.
+    """
+    return layout_of(root).read(root, size)
+
+
+def _is_several_tasks(root: Path) -> bool:
+    return (root / "instances.json").exists() or (root / "masks").is_dir()
+
+
+def _read_several_tasks(root: Path, size: Size) -> LabelledPictures:
+    return Folder(root, size=size)
+
+
+def _is_coco(root: Path) -> bool:
+    return any((root / "annotations").glob("instances_*.json"))
+
+
+def read_coco(root: Path, size: Size) -> LabelledPictures:
+    """A folder of COCO's layout; pictures are named SPLIT/FILE."""
+    pictures: dict[str, Labelled] = {}
+    test: set[str] = set()
+    classes: dict[Path, tuple[str, ...]] = {}
+    for path in sorted((root / "annotations").glob("instances_*.json")):
+        split = path.stem.removeprefix("instances_")
+        document = read_document(path)
+        document["annotations"] = [one for one in entry(document, "annotations", list, str(path)) if _has_area(one)]
+        found = _coco_pictures(document, root, split, str(path))
+        classes[path] = set_boxes(document, listed_pictures(document, found, str(path)), found, str(path))
+        pictures |= {f"{split}/{name}": picture for name, picture in found.items()}
+        if split.startswith(VALIDATION):
+            test |= {f"{split}/{name}" for name in found}
+    if len(set(classes.values())) != 1:
+        raise UserError(
+            f"{' and '.join(map(str, classes))} have different categories. Give them the same, in one order"
+        )
+    (boxes,) = set(classes.values())
+    return LabelledPictures(
+        pictures, Classes(labels=(), boxes=boxes, masks=()), size=size, test=_proper(test, pictures)
+    )
+
+
+def _coco_pictures(document: dict[str, Any], root: Path, split: str, where: str) -> dict[str, Labelled]:
+    """The pictures that a COCO file lists, headers read, by file name."""
+    files = [
+        entry(record, "file_name", str, f"{where}: images[{position}]")
+        for position, record in enumerate(entry(document, "images", list, where))
+    ]
+    if not files:
+        raise UserError(f'{where} lists no "images". Remove the file or export it again')
+    folders = (root / split, root / "images" / split, root / "images", root)
+    holding = next((folder for folder in folders if (folder / files[0]).is_file()), None)
+    if holding is None:
+        looked = ", ".join(map(str, folders))
+        raise UserError(f"{where} lists {files[0]!r}, which is in none of {looked}. Put its pictures into one of them")
+    return {name: read_header(holding / name) for name in sorted(files)}
+
+
+def _has_area(annotation: Any) -> bool:
+    """Whether it is not one of the boxes without width or height; whatever is malformed is found later."""
+    box = annotation.get("bbox") if isinstance(annotation, dict) else None
+    return not (isinstance(box, list) and len(box) == 4 and (box[2] == 0 or box[3] == 0))
+
+
+def _is_ade20k(root: Path) -> bool:
+    return bool(_splits(root / "images", TRAINING) and _splits(root / "annotations", TRAINING))
+
+
+def read_ade20k(root: Path, size: Size) -> LabelledPictures:
+    """A folder of ADE20K's layout; pictures are named SPLIT/FILE."""
+    pictures: dict[str, Labelled] = {}
+    test: set[str] = set()
+    for folder in _splits(root / "images", TRAINING + VALIDATION):
+        found = list_pictures(folder)
+        set_masks(root / "annotations" / folder.name, found)
+        pictures |= {f"{folder.name}/{name}": picture for name, picture in found.items()}
+        if folder.name in VALIDATION:
+            test |= {f"{folder.name}/{name}" for name in found}
+    if all(picture.mask is None for picture in pictures.values()):
+        raise UserError(f"{root / 'annotations'} has no mask of any picture: a mask is a .png of its picture's name")
+    masks = _ade20k_names(root) or tuple(f"class {n}" for n in range(1, number_of_mask_classes(pictures)))
+    classes = Classes(labels=(), boxes=(), masks=masks)
+    return LabelledPictures(pictures, classes, size=size, test=_proper(test, pictures), zero_is_ignored=True)
+
+
+def _ade20k_names(root: Path) -> tuple[str, ...]:
+    """The last column of ``objectInfo150.txt`` after its heading; () where there is no such file."""
+    path = root / ADE20K_NAMES
+    if not path.exists():
+        return ()
+    lines = path.read_text(encoding="utf-8").splitlines()[1:]
+    return tuple(line.rpartition("\t")[2].strip() for line in lines if line.strip())
+
+
+def _is_image_folder(root: Path) -> bool:
+    base = (_splits(root, TRAINING) or [root])[0]
+    holding = [folder for folder in _folders(base) if any(map(is_picture, folder.rglob("*")))]
+    return len(holding) > 1
+
+
+def read_image_folder(root: Path, size: Size) -> LabelledPictures:
+    """A folder of torchvision's ImageFolder layout; pictures are named [SPLIT/]CLASS/FILE."""
+    splits = _splits(root, TRAINING + VALIDATION) if _splits(root, TRAINING) else [root]
+    labels = tuple(folder.name for folder in _folders(splits[0]))
+    pictures: dict[str, Labelled] = {}
+    test: set[str] = set()
+    for split in splits:
+        for folder in _folders(split):
+            if folder.name not in labels:
+                raise UserError(f"{folder} is of a class that {splits[0]} has not. Rename or remove it")
+            for path in sorted(filter(is_picture, folder.rglob("*"))):
+                picture = read_header(path)
+                picture.label = labels.index(folder.name)
+                name = path.relative_to(root).as_posix()
+                pictures[name] = picture
+                if split.name in VALIDATION and split != root:
+                    test.add(name)
+    return LabelledPictures(
+        pictures, Classes(labels=labels, boxes=(), masks=()), size=size, test=_proper(test, pictures)
+    )
+
+
+def _splits(folder: Path, names: tuple[str, ...]) -> list[Path]:
+    """The sub-folders of these names that are there, in the order of the names."""
+    return [folder / name for name in names if (folder / name).is_dir()]
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+
+
+def _proper(test: set[str], pictures: dict[str, Labelled]) -> frozenset[str]:
+    """The test split, unless it is all there is: then it is shared out like any folder."""
+    return frozenset(test) if len(test) < len(pictures) else frozenset()
+
+
+LAYOUTS = (
+    Layout(
+        name="several tasks",
+        looks_like="images/ beside instances.json or masks/",
+        fits=_is_several_tasks,
+        read=_read_several_tasks,
+    ),
+    Layout(
+        name="COCO",
+        looks_like="annotations/instances_SPLIT.json, and the pictures in SPLIT/ or images/",
+        fits=_is_coco,
+        read=read_coco,
+    ),
+    Layout(
+        name="ADE20K",
+        looks_like="images/training/ and annotations/training/ with a mask .png of each picture's name",
+        fits=_is_ade20k,
+        read=read_ade20k,
+    ),
+    Layout(
+        name="ImageFolder",
+        looks_like="a folder of pictures for each of at least two classes, or train/ and val/ with such folders",
+        fits=_is_image_folder,
+        read=read_image_folder,
+    ),
+)
+"""The first that fits counts."""

@@ -1,0 +1,53 @@
+"""The pictures of the fixture ``picture_folder`` in the layouts that data sets come in."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from fbnetv5.data.scenes import CLASSES
+
+SPLITS = {"train": range(18), "val": range(18, 24)}
+"""Which of the 24 pictures go where."""
+
+
+def as_coco(source: Path, root: Path) -> Path:
+    """annotations/instances_train.json with train/, and val likewise."""
+    document: dict[str, Any] = json.loads((source / "instances.json").read_text(encoding="utf-8"))
+    (root / "annotations").mkdir(parents=True)
+    for split, numbers in SPLITS.items():
+        ids = {number + 1 for number in numbers}
+        part = {
+            "images": [image for image in document["images"] if image["id"] in ids],
+            "annotations": [one for one in document["annotations"] if one["image_id"] in ids],
+            "categories": document["categories"],
+        }
+        (root / f"annotations/instances_{split}.json").write_text(json.dumps(part), encoding="utf-8")
+        (root / split).mkdir()
+        for image in part["images"]:
+            shutil.copy(source / "images" / image["file_name"], root / split)
+    return root
+
+
+def as_ade20k(source: Path, root: Path) -> Path:
+    """images/training and annotations/training, validation likewise, and the names of the classes."""
+    for split, numbers in {"training": SPLITS["train"], "validation": SPLITS["val"]}.items():
+        for folder, kind in (("images", "images"), ("annotations", "masks")):
+            (root / folder / split).mkdir(parents=True)
+            for number in numbers:
+                shutil.copy(source / kind / f"{number:02d}.png", root / folder / split)
+    rows = [f"{n + 1}\t0.1\t10\t10\t1\t{name}" for n, name in enumerate(CLASSES.masks[1:])]
+    (root / "objectInfo150.txt").write_text("\n".join(["Idx\tRatio\tTrain\tVal\tStuff\tName", *rows]) + "\n")
+    return root
+
+
+def as_image_folder(source: Path, root: Path) -> Path:
+    """train/CLASS and val/CLASS, with a folder for every class in both."""
+    document = json.loads((source / "instances.json").read_text(encoding="utf-8"))
+    for split, numbers in SPLITS.items():
+        for label in CLASSES.labels:
+            (root / split / label).mkdir(parents=True)
+        for number in numbers:
+            image = document["images"][number]
+            shutil.copy(source / "images" / image["file_name"], root / split / image["label"])
+    return root

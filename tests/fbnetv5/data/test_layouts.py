@@ -1,0 +1,136 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from export.errors import UserError
+from fbnetv5.data.folder import Folder
+from fbnetv5.data.layouts import LAYOUTS, layout_of, open_folder
+from fbnetv5.data.parts import classes_of, open_parts
+from fbnetv5.data.sample import IGNORE
+from fbnetv5.data.scenes import CLASSES
+from tests.fbnetv5.data.rearrange import SPLITS, as_ade20k, as_coco, as_image_folder
+
+SIZE = (64, 64)
+Rearrange = Callable[[Path, Path], Path]
+ARRANGED: dict[str, Rearrange] = {"COCO": as_coco, "ADE20K": as_ade20k, "ImageFolder": as_image_folder}
+SAME = {"COCO": ("boxes", "box_labels"), "ADE20K": ("mask",), "ImageFolder": ("label",)}
+
+
+@pytest.mark.parametrize("name", ARRANGED)
+def test_each_layout_is_told_and_gives_the_same_labels(picture_folder: Path, tmp_path: Path, name: str) -> None:
+    root = ARRANGED[name](picture_folder, tmp_path / name)
+    assert layout_of(root).name == name
+    found, original = open_folder(root, size=SIZE), Folder(picture_folder, size=SIZE)
+    assert len(found) == len(original) == 24
+    for index, stem in enumerate(Path(one).stem for one in found.names):
+        sample, expected = found[index], original[int(stem)]
+        assert torch.equal(sample.image, expected.image)
+        for field in SAME[name]:
+            wanted = torch.as_tensor(getattr(expected, field))
+            if field == "mask":  # background, id 0, is nobody's there, and the others move down
+                wanted = torch.where(wanted == 0, IGNORE, wanted - 1)
+            if field == "label":  # classes are in the order of their names there
+                wanted = torch.tensor(found.classes.labels.index(CLASSES.labels[expected.label]))
+            assert torch.equal(torch.as_tensor(getattr(sample, field)), wanted)
+
+
+def test_classes_have_the_names_that_the_layout_gives_them(picture_folder: Path, tmp_path: Path) -> None:
+    assert classes_of(as_coco(picture_folder, tmp_path / "c")).boxes == CLASSES.boxes
+    assert classes_of(as_image_folder(picture_folder, tmp_path / "i")).labels == tuple(sorted(CLASSES.labels))
+    root = as_ade20k(picture_folder, tmp_path / "a")
+    assert classes_of(root).masks == CLASSES.masks[1:]
+    (root / "objectInfo150.txt").unlink()
+    assert classes_of(root).masks == tuple(f"class {n}" for n in range(1, 11))
+
+
+@pytest.mark.parametrize("name", ARRANGED)
+def test_its_own_validation_split_is_the_test(picture_folder: Path, tmp_path: Path, name: str) -> None:
+    root = ARRANGED[name](picture_folder, tmp_path / name)
+    parts, original = open_parts(root, size=SIZE), Folder(picture_folder, size=SIZE)
+    test = [parts.test[index].image for index in range(len(parts.test))]
+    expected = [original[number].image for number in SPLITS["val"]]
+    assert {image.numpy().tobytes() for image in test} == {image.numpy().tobytes() for image in expected}
+    assert len(parts.weights) + len(parts.policies) == len(SPLITS["train"])
+    assert len(parts.weights) > len(parts.policies) > 0
+
+
+@pytest.mark.parametrize("name", ["COCO", "ImageFolder"])
+def test_without_such_a_split_pictures_are_shared_out(picture_folder: Path, tmp_path: Path, name: str) -> None:
+    root = ARRANGED[name](picture_folder, tmp_path / name)
+    if name == "COCO":
+        (root / "annotations/instances_val.json").unlink()
+    else:
+        for folder in sorted((root / "train").iterdir()):
+            folder.rename(root / folder.name)
+        shutil.rmtree(root / "train")
+        shutil.rmtree(root / "val")
+    parts = open_parts(root, size=SIZE)
+    assert all(len(part) for part in (parts.weights, parts.policies, parts.test))
+    assert sum(len(part) for part in (parts.weights, parts.policies, parts.test)) == len(SPLITS["train"])
+
+
+def test_a_box_without_area_is_passed_over_and_a_malformed_one_is_not(picture_folder: Path, tmp_path: Path) -> None:
+    root = as_coco(picture_folder, tmp_path / "c")
+    path = root / "annotations/instances_val.json"
+    document = json.loads(path.read_text())
+    first = document["annotations"][0]
+    document["annotations"].append({**first, "bbox": [1, 1, 5, 0]})
+    path.write_text(json.dumps(document))
+    open_folder(root, size=SIZE)
+    document["annotations"].append({**first, "bbox": [1, 1, 5]})
+    path.write_text(json.dumps(document))
+    with pytest.raises(UserError, match="must be four numbers"):
+        open_folder(root, size=SIZE)
+
+
+def damage_categories(root: Path) -> None:
+    path = root / "annotations/instances_val.json"
+    document = json.loads(path.read_text())
+    document["categories"][0]["name"] = "something else"
+    path.write_text(json.dumps(document))
+
+
+WRONG: dict[str, tuple[Rearrange, Callable[[Path], object], str]] = {
+    "other categories": (as_coco, damage_categories, "have different categories"),
+    "no pictures of a split": (as_coco, lambda root: shutil.rmtree(root / "val"), "which is in none of"),
+    "a class of its own": (as_image_folder, lambda root: (root / "val/hat").mkdir(), "is of a class that .*train has"),
+    "no mask at all": (
+        as_ade20k,
+        lambda root: [p.unlink() for p in root.glob("annotations/*/*.png")],
+        "has no mask of any",
+    ),
+}
+
+
+@pytest.mark.parametrize(("arrange", "damage", "message"), WRONG.values(), ids=WRONG.keys())
+def test_what_is_wrong_in_a_folder_is_named(
+    picture_folder: Path, tmp_path: Path, arrange: Rearrange, damage: Callable[[Path], object], message: str
+) -> None:
+    root = arrange(picture_folder, tmp_path / "root")
+    damage(root)
+    with pytest.raises(UserError, match=message):
+        open_folder(root, size=SIZE)
+
+
+def test_a_class_id_without_a_name_is_told_as_the_file_has_it(picture_folder: Path, tmp_path: Path) -> None:
+    root = as_ade20k(picture_folder, tmp_path / "a")
+    Image.fromarray(np.full((64, 64), 77, dtype=np.uint8)).save(root / "annotations/training/00.png")
+    with pytest.raises(UserError, match=r"00\.png holds class id 77, 10 mask classes"):
+        _ = open_folder(root, size=SIZE)[0]
+
+
+@pytest.mark.parametrize("made", [[], ["images"], ["readme", "one"]])
+def test_a_folder_of_no_layout_is_told_what_each_looks_like(tmp_path: Path, made: list[str]) -> None:
+    for name in made:
+        (tmp_path / name).mkdir()
+    with pytest.raises(UserError) as caught:
+        layout_of(tmp_path)
+    assert all(layout.looks_like in str(caught.value) for layout in LAYOUTS)
+    with pytest.raises(UserError, match="does not exist"):
+        layout_of(tmp_path / "nowhere")
