@@ -8,8 +8,8 @@ The layout is told by what is in the folder. A validation split of its own is th
 as ever. Splits called val, valid, validation or test are taken for it.
 
 In the ADE20K layout 0 in a mask is a pixel that nobody knows and class ids start at 1, as in the scene-parsing
-benchmark of that name; ``objectInfo150.txt`` names the classes if it is there. Masks in which 0 is a class of its own go
-into the folder for several tasks.
+benchmark of that name; ``objectInfo150.txt`` names the classes if it is there. Masks in which 0 is a class of its own
+go into the folder for several tasks.
 
 Left out: COCO's polygons and crowds, and its boxes without width or height, of which the published files have some.
 """

@@ -115,7 +115,8 @@ class TrainLoop:
             change=Augment(config),
         )
         with ExitStack() as stack:
-            history = stack.enter_context(closing(History(self.folder, step=self.done))) if main else None
+            kept = -1 if self.first is None else self.done
+            history = stack.enter_context(closing(History(self.folder, step=kept))) if main else None
             if history is not None and self.first is None:
                 self._report(None, history, report)
                 self.save()

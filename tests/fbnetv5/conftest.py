@@ -1,0 +1,65 @@
+"""A small network of each task to train: nothing but what no slot can skip, on pictures of 32x32."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fbnetv5.architecture import Architecture
+from fbnetv5.cost import Counter
+from fbnetv5.data.scenes import CLASSES
+from fbnetv5.search.checkpoint import save_tensors
+from fbnetv5.space import Space
+from fbnetv5.tasks import make_tasks
+from fbnetv5.training.config import TrainConfig
+
+SPACE = Space(stages=1, blocks_per_path=1)
+SIZE = (32, 32)
+
+MakeTraining = Callable[..., TrainConfig]
+
+
+@pytest.fixture(scope="session")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of architecture files with weights, as a search leaves them."""
+    folder, counter = tmp_path_factory.mktemp("networks"), Counter(SIZE)
+    for name, task in make_tasks(("cls", "det", "seg"), CLASSES).items():
+        architecture = Architecture(
+            space=SPACE,
+            task=name,
+            classes=CLASSES,
+            choices=tuple(map(int, SPACE.empty())),
+            resolution=SIZE,
+            macs=int(counter.table(SPACE, task, "macs").one(SPACE.empty())),
+            params=int(counter.table(SPACE, task, "params").one(SPACE.empty())),
+            latency_ms=None,
+            provenance={"trained_at": list(SIZE), "metric": task.metric_name, "score": 0.0},
+        )
+        architecture.save(folder / f"{name}.json")
+        torch.manual_seed(1)
+        save_tensors(folder / f"{name}.safetensors", architecture.build().state_dict())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_training() -> MakeTraining:
+    """(task, **fields that differ) -> a training of six steps."""
+
+    def make(task: str, **changes: Any) -> TrainConfig:
+        fields: dict[str, Any] = {
+            "size": SIZE,
+            "pictures": (24, 12, 16),
+            "held_out": 8,
+            "steps": 6,
+            "batch": 4,
+            "warmup_steps": 2,
+            "lr": 1e-3,
+            "scale": (0.7, 1.4),
+            "evaluate_every": 2,
+            "checkpoint_every": 2,
+        }
+        return TrainConfig(task=task, **fields | changes)
+
+    return make

@@ -1,0 +1,53 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from export.errors import UserError
+from fbnetv5.training.config import RECIPES, TrainConfig, make_config
+
+
+def made(tmp_path: Path, task: str = "det", **fields: Any) -> TrainConfig:
+    file = tmp_path / "c.json"
+    file.write_text(json.dumps(fields))
+    return make_config(task, size=(64, 64), init="scratch", data=None, seed=3, file=file)
+
+
+@pytest.mark.parametrize("task", ["cls", "det", "seg", "another"])
+def test_a_configuration_comes_back_from_its_folder(tmp_path: Path, task: str) -> None:
+    config = made(tmp_path, task, lr=1, scale=[0.5, 2])
+    config.save(tmp_path)
+    assert TrainConfig.load(tmp_path) == config
+    assert (config.task, config.lr, config.scale, config.seed) == (task, 1, (0.5, 2), 3)
+
+
+def test_a_file_goes_before_the_recipe_and_the_recipe_before_the_defaults(tmp_path: Path) -> None:
+    assert made(tmp_path, "det").scale == RECIPES["det"]["scale"] != TrainConfig.scale
+    assert made(tmp_path, "det", scale=[1.0, 1.0]).scale == (1.0, 1.0)
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown": ({"speed": 1}, "there is no field 'speed' to set; there are: batch"),
+    "has a flag": ({"seed": 1}, "there is no field 'seed' to set"),
+    "type": ({"steps": "9"}, "steps must be like 1500, not '9'"),
+    "length": ({"scale": [1.0]}, r"scale must be like \[1.0, 1.0\]"),
+    "range": ({"scale": [2.0, 1.0]}, "scale must be a range of factors above 0"),
+    "batch": ({"batch": 1}, "batch must be at least 2"),
+    "optimizer": ({"optimizer": "lion"}, "optimizer must be one of adamw, sgd"),
+    "probability": ({"flip": 1.5}, "flip must be from 0 to 1"),
+}
+
+
+@pytest.mark.parametrize(("fields", "message"), WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_field_is_named(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        made(tmp_path, **fields)
+
+
+def test_a_configuration_of_another_version_is_refused(tmp_path: Path) -> None:
+    made(tmp_path).save(tmp_path)
+    path = tmp_path / "training.json"
+    path.write_text(path.read_text().replace('"lr"', '"rate"'))
+    with pytest.raises(UserError, match="of another version; fields that differ: lr, rate"):
+        TrainConfig.load(tmp_path)

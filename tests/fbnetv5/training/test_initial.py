@@ -1,0 +1,146 @@
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from export.errors import NotHere, UserError
+from fbnetv5.architecture import Architecture, load_architecture
+from fbnetv5.search.checkpoint import load_tensors, save_tensors
+from fbnetv5.space import Space
+from fbnetv5.training import initial
+from fbnetv5.training.initial import initial_network, take_stage_zero
+
+
+def liven(module: nn.Module) -> None:
+    """Batch norms as after a training, so that none is the identity."""
+    for child in module.modules():
+        if isinstance(child, nn.BatchNorm2d):
+            for tensor in (child.weight.data, child.running_var):
+                assert tensor is not None
+                tensor.uniform_(0.5, 1.5)
+            for tensor in (child.bias.data, child.running_mean):
+                assert tensor is not None
+                tensor.uniform_(-0.5, 0.5)
+
+
+@pytest.fixture(scope="module")
+def peer() -> nn.Module:
+    torch.manual_seed(0)
+    model: nn.Module = timm.create_model("fbnetv3_b", pretrained=False).eval()
+    liven(model)
+    return model
+
+
+def with_choices(networks: Path, task: str, *, filled: bool) -> Architecture:
+    """An architecture of which stage 0 is whole or holds nothing that can be skipped; later stages are empty."""
+    architecture = load_architecture(networks / f"{task}.json")
+    choices = [int(filled and slot.name.startswith("s0_")) for slot in architecture.space.slots]
+    return replace(architecture, choices=tuple(choices))
+
+
+@torch.no_grad()
+def test_stage_zero_answers_as_timm_does(networks: Path, peer: nn.Module) -> None:
+    network = with_choices(networks, "seg", filled=True).build().eval()
+    take_stage_zero(network, "a", peer)
+    images = torch.randn(2, 3, 96, 96)
+    body = timm.create_model("fbnetv3_b", pretrained=False, features_only=True).eval()
+    body.load_state_dict(peer.state_dict(), strict=False)
+    expected = {feature.shape[-1]: feature for feature in body(images)}
+    for found in network.backbone(images)[:2]:  # timm pads the strided convolutions after 1/8 in its own way
+        theirs = expected[found.shape[-1]]
+        assert float((found - theirs).abs().max()) <= 1e-4 * float(theirs.max() - theirs.min())
+
+
+def test_blocks_that_are_skipped_take_nothing_and_the_others_their_own(networks: Path, peer: nn.Module) -> None:
+    whole = with_choices(networks, "det", filled=True).build()
+    lean = with_choices(networks, "det", filled=False).build()
+    for network in (whole, lean):
+        take_stage_zero(network, "a", peer)
+    kept = [name for name in lean.backbone.blocks if name.startswith("s0_")]
+    assert len(kept) < sum(name.startswith("s0_") for name in whole.backbone.blocks)
+    for name in kept:
+        for ours, theirs in zip(
+            lean.backbone.blocks[name].state_dict().values(),
+            whole.backbone.blocks[name].state_dict().values(),
+            strict=True,
+        ):
+            assert torch.equal(ours, theirs)
+
+
+def test_another_model_of_timm_is_refused(networks: Path) -> None:
+    network = load_architecture(networks / "det.json").build()
+    with torch.device("meta"):
+        other = timm.create_model("fbnetv3_d", pretrained=False)
+    with pytest.raises(UserError, match="not stage 0 of variant a: conv_stem.weight has shape"):
+        take_stage_zero(network, "a", other)
+
+
+def test_timm_gives_stage_zero_and_the_rest_is_drawn(
+    networks: Path, peer: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained: peer if pretrained else None)
+    file = networks / "det.json"
+    architecture = load_architecture(file)
+    network = initial_network(architecture, "timm", file=file, seed=0)
+    drawn = initial_network(architecture, "scratch", file=file, seed=0)
+    stem = network.backbone.blocks["s0_p4_0"].state_dict()["0.weight"]
+    assert torch.equal(stem, peer.state_dict()["conv_stem.weight"])
+    for ours, theirs in zip(network.head.state_dict().values(), drawn.head.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_failed_download_is_said_in_one_line(networks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no route to host\nand more")
+
+    monkeypatch.setattr(timm, "create_model", fail)
+    with pytest.raises(NotHere, match=r"could not load the weights of fbnetv3_b \(OSError: no route to host\)"):
+        initial_network(load_architecture(networks / "cls.json"), "timm", file=networks / "cls.json", seed=0)
+
+
+def test_timm_is_named_where_it_is_not_installed(networks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(NotHere, match=r"pip install 'fbnetv5\[timm\]'"):
+        initial.pretrained("a")
+
+
+def test_variants_that_timm_has_no_weights_for_are_refused() -> None:
+    assert Space(variant="c").variant not in initial.TIMM_NAMES
+    with pytest.raises(UserError, match="no weights that fit variant 'c', only a"):
+        initial.pretrained("c")
+
+
+def test_inherited_weights_and_those_of_a_file_are_taken_as_they_are(networks: Path, tmp_path: Path) -> None:
+    file = networks / "seg.json"
+    architecture = load_architecture(file)
+    drawn = initial_network(architecture, "scratch", file=file, seed=5)
+    save_tensors(tmp_path / "own.safetensors", drawn.state_dict())
+    for init, expected in (
+        ("inherited", load_tensors(networks / "seg.safetensors")),
+        (str(tmp_path / "own.safetensors"), drawn.state_dict()),
+    ):
+        found = initial_network(architecture, init, file=file, seed=0).state_dict()
+        assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_scratch_is_drawn_by_our_rule_from_the_seed(networks: Path) -> None:
+    file = networks / "det.json"
+    architecture = load_architecture(file)
+    first, again, other = (
+        initial_network(architecture, "scratch", file=file, seed=seed).backbone.state_dict() for seed in (0, 0, 1)
+    )
+    name = "blocks.s0_p4_0.0.weight"
+    assert torch.equal(first[name], again[name])
+    assert not torch.equal(first[name], other[name])
+    assert float(first[name].std()) == pytest.approx((2 / (9 * 16)) ** 0.5, rel=0.1)  # He-normal, fan out
+
+
+def test_weights_that_are_not_there_are_named(networks: Path) -> None:
+    with pytest.raises(UserError, match=r"--init nowhere\.safetensors: nowhere\.safetensors does not exist"):
+        initial_network(
+            load_architecture(networks / "cls.json"), "nowhere.safetensors", file=networks / "cls.json", seed=0
+        )

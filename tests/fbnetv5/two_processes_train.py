@@ -1,0 +1,90 @@
+"""Run by ``test_train.py`` in each of two processes: a training they share, and what must hold across them.
+
+Usage: torchrun --nproc_per_node 2 two_processes_train.py ARCHITECTURE FOLDER
+"""
+
+import hashlib
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from fbnetv5.architecture import load_architecture
+from fbnetv5.data.loading import in_order
+from fbnetv5.data.preprocess import normalise
+from fbnetv5.data.sample import IGNORE, Batch
+from fbnetv5.processes import links_closed
+from fbnetv5.train import open_pictures, run_training, start_training
+from fbnetv5.training.config import TrainConfig
+from fbnetv5.training.loop import TrainLoop
+
+CONFIG = TrainConfig(
+    task="seg",
+    size=(32, 32),
+    pictures=(24, 12, 16),
+    held_out=8,
+    steps=4,
+    batch=4,
+    warmup_steps=0,
+    evaluate_every=2,
+    clip_norm=1e9,
+)
+
+
+def own_batch(loop: TrainLoop) -> Batch:
+    """Other pictures in each process, and three of four without a mask in the second."""
+    rank = loop.accelerator.process_index
+    batch: Batch = list(in_order(loop.pictures, batch=4, limit=8))[rank]
+    known = torch.arange(4) < (1 if rank else 4)
+    return replace(batch, has_mask=known, masks=batch.masks.masked_fill(~known[:, None, None], IGNORE))
+
+
+def expected_gradients(loop: TrainLoop, batch: Batch) -> list[Tensor]:
+    """Of the mean loss over ALL labelled pictures of both processes."""
+    network, reduce = loop.network.train(), loop.accelerator.reduce
+    losses = network.task.losses(network.head(network.backbone(normalise(batch.images))), batch)  # type: ignore[union-attr,operator]
+    found = torch.autograd.grad(losses.sum(), list(network.parameters()))
+    count = reduce(batch.has_mask.sum().float(), "sum")
+    assert count == 5
+    return [reduce(gradient, "sum") / count for gradient in found]
+
+
+def check_gradients(file: Path, folder: Path) -> None:
+    """The gradient that the optimizer gets is that of the pooled mean loss."""
+    architecture, pictures = load_architecture(file), open_pictures(CONFIG).weights
+    torch.manual_seed(0)
+    loop = TrainLoop(CONFIG, folder, architecture, architecture.build(), pictures=pictures, held_out=pictures)
+    batch = own_batch(loop)
+    expected = expected_gradients(loop, batch)
+    loop.train(batch)
+    for parameter, gradient in zip(loop.network.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
+
+
+def main(file: Path, folder: Path) -> None:
+    """Check the gradient, train, and check that both processes end alike."""
+    loops: list[TrainLoop] = []
+    own_run = TrainLoop.run
+
+    def run(loop: TrainLoop, *arguments: object) -> None:
+        own_run(loop, *arguments)  # type: ignore[arg-type]
+        loops.append(loop)
+
+    check_gradients(file, folder)
+    TrainLoop.run = run  # type: ignore[assignment, method-assign]
+    run_training(start_training(CONFIG, file, folder), lambda _: None, lambda _: None)
+    (loop,) = loops
+    digest = hashlib.sha256()
+    for parameter in loop.network.parameters():
+        digest.update(parameter.detach().numpy().tobytes())
+    digests = gather_object([digest.hexdigest()])
+    assert len(digests) == 2
+    assert len(set(digests)) == 1
+
+
+if __name__ == "__main__":
+    with links_closed():
+        main(Path(sys.argv[1]), Path(sys.argv[2]))
