@@ -1,17 +1,31 @@
+import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from typer.testing import CliRunner
 
+from export.errors import UserError
+from fbnetv5.architecture import load_architecture
+from fbnetv5.cli import app
+from fbnetv5.cost import Counter
 from fbnetv5.data.loading import in_order
+from fbnetv5.data.parts import classes_of, open_parts
 from fbnetv5.data.sample import ABSENT
 from fbnetv5.data.scenes import CLASSES, Scenes
-from fbnetv5.evaluate import Predict, evaluate
+from fbnetv5.evaluate import Predict, evaluate, evaluate_file, trained_size
+from fbnetv5.search.checkpoint import save_tensors
 from fbnetv5.tasks import make_tasks
+from fbnetv5.tasks.detection import COCO_FIGURES
+from tests.fbnetv5.data.rearrange import as_ade20k, as_coco, as_image_folder
 
+ARRANGED = {"ImageFolder": as_image_folder, "COCO": as_coco, "ADE20K": as_ade20k}
+FIGURES = {"cls": {"top1", "top5"}, "det": set(COCO_FIGURES), "seg": {"miou", "pixel_accuracy", "iou"}}
+UNITS = ("macs", "params")
 PICTURES = Scenes("train", size=(32, 32), count=10)
 TRUTH = torch.tensor([PICTURES[index].label for index in range(10)])
 
@@ -53,3 +67,56 @@ def test_networks_see_normalised_pictures_without_gradients() -> None:
     evaluate(make_tasks(("cls",), CLASSES)["cls"], predict, in_order(PICTURES, batch=5))
     assert len(seen) == 2
     assert all(largest < 4 and not gradients for largest, gradients in seen)
+
+
+@pytest.mark.parametrize(
+    ("task", "layout"),
+    [
+        ("cls", "several tasks"),
+        ("det", "several tasks"),
+        ("seg", "several tasks"),
+        ("cls", "ImageFolder"),
+        ("det", "COCO"),
+        ("seg", "ADE20K"),
+    ],
+)
+def test_a_network_is_measured_on_each_layout(
+    networks: Path, picture_folder: Path, tmp_path: Path, task: str, layout: str
+) -> None:
+    root = ARRANGED[layout](picture_folder, tmp_path / "root") if layout in ARRANGED else picture_folder
+    file = with_classes_of(root, networks / f"{task}.json", tmp_path / f"{task}.json")
+    done = CliRunner().invoke(app, ["eval", "--arch", str(file), "--data", str(root), "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert (found["pictures"], found["size"]) == (len(open_parts(root, size=(32, 32)).test), [32, 32])
+    assert found["figures"].keys() == FIGURES[task]
+    assert found["figures"][found["metric"]["name"]] == pytest.approx(found["metric"]["value"])
+
+
+def with_classes_of(root: Path, source: Path, file: Path) -> Path:
+    """The same network for the classes of a folder, with fresh weights."""
+    architecture = replace(load_architecture(source), classes=classes_of(root))
+    table = {unit: Counter((32, 32)).table(architecture.space, architecture.make_task(), unit) for unit in UNITS}
+    macs, params = (int(table[unit].one(architecture.choices_array)) for unit in UNITS)
+    replace(architecture, macs=macs, params=params).save(file)
+    save_tensors(file.with_suffix(".safetensors"), architecture.build().state_dict())
+    return file
+
+
+def test_wrong_files_are_named(networks: Path, picture_folder: Path, tmp_path: Path) -> None:
+    file = networks / "cls.json"
+    with pytest.raises(UserError, match=r"cls\.json is a network for cls, not for det"):
+        evaluate_file(file, task="det", weights=None, data=picture_folder, size=None)
+    with pytest.raises(UserError, match="holds the weights of another network"):
+        evaluate_file(file, task="cls", weights=networks / "det.safetensors", data=picture_folder, size=None)
+    root = as_coco(picture_folder, tmp_path / "coco")
+    with pytest.raises(UserError, match="no labels for 'cls'"):
+        evaluate_file(file, task="cls", weights=None, data=root, size=None)
+
+
+def test_the_size_is_what_was_trained_at_unless_another_is_asked_for(networks: Path, picture_folder: Path) -> None:
+    for asked, expected in ((None, (32, 32)), ((64, 96), (64, 96))):
+        found = evaluate_file(networks / "seg.json", task=None, weights=None, data=picture_folder, size=asked)
+        assert found.size == expected
+    bare = replace(load_architecture(networks / "seg.json"), provenance={}, resolution=(224, 224))
+    assert trained_size(bare) == (224, 224)

@@ -45,7 +45,7 @@ def own_batch(loop: TrainLoop) -> Batch:
 def expected_gradients(loop: TrainLoop, batch: Batch) -> list[Tensor]:
     """Of the mean loss over ALL labelled pictures of both processes."""
     network, reduce = loop.network.train(), loop.accelerator.reduce
-    losses = network.task.losses(network.head(network.backbone(normalise(batch.images))), batch)  # type: ignore[union-attr,operator]
+    losses = network.task.losses(network.head(network.backbone(normalise(batch.images))), batch)
     found = torch.autograd.grad(losses.sum(), list(network.parameters()))
     count = reduce(batch.has_mask.sum().float(), "sum")
     assert count == 5

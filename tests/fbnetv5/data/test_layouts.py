@@ -96,13 +96,18 @@ def damage_categories(root: Path) -> None:
     path.write_text(json.dumps(document))
 
 
+def remove_masks(root: Path) -> None:
+    for path in root.glob("annotations/*/*.png"):
+        path.unlink()
+
+
 WRONG: dict[str, tuple[Rearrange, Callable[[Path], object], str]] = {
     "other categories": (as_coco, damage_categories, "have different categories"),
     "no pictures of a split": (as_coco, lambda root: shutil.rmtree(root / "val"), "which is in none of"),
     "a class of its own": (as_image_folder, lambda root: (root / "val/hat").mkdir(), "is of a class that .*train has"),
     "no mask at all": (
         as_ade20k,
-        lambda root: [p.unlink() for p in root.glob("annotations/*/*.png")],
+        remove_masks,
         "has no mask of any",
     ),
 }

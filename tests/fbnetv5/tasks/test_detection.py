@@ -1,7 +1,7 @@
 import contextlib
 import io
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def ap(outputs: tuple[Tensor, Tensor, Tensor], batch: Batch) -> float:
     return metric.compute()
 
 
-def ap_by_pycocotools(outputs: tuple[Tensor, Tensor, Tensor], batch: Batch, folder: Path) -> float:
+def stats_of_pycocotools(outputs: tuple[Tensor, Tensor, Tensor], batch: Batch, folder: Path) -> list[float]:
     """Through files, as COCO's users do."""
     truth: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
@@ -85,7 +85,7 @@ def ap_by_pycocotools(outputs: tuple[Tensor, Tensor, Tensor], batch: Batch, fold
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return float(evaluation.stats[0])
+    return [float(value) for value in evaluation.stats]
 
 
 def test_decode_by_hand() -> None:
@@ -158,7 +158,24 @@ def test_ap_is_that_of_pycocotools(tmp_path: Path) -> None:
     outputs = random_answers(batch)
     mine = ap(outputs, batch)
     assert 0.05 < mine < 0.95
-    assert mine == pytest.approx(ap_by_pycocotools(outputs, batch, tmp_path))
+    assert mine == pytest.approx(stats_of_pycocotools(outputs, batch, tmp_path)[0])
+
+
+@pytest.mark.parametrize(("largest", "unmeasured"), [(1, {"medium", "large"}), (5, set())], ids=["small", "all sizes"])
+def test_the_twelve_figures_are_those_of_pycocotools(tmp_path: Path, largest: int, unmeasured: set[str]) -> None:
+    batch = collate([random_picture(seed) for seed in range(12)])
+    magnified = torch.tensor([1.0, largest, (1 + largest) / 2]).repeat(4)
+    batch = replace(batch, boxes=batch.boxes * magnified[:, None, None])
+    outputs = random_answers(batch)
+    metric = TASK.new_metric()
+    metric.update(outputs, batch)
+    figures = metric.report()
+    assert len(figures) == 12
+    assert figures["ap"] == pytest.approx(metric.compute())
+    assert [-1.0 if value is None else value for value in figures.values()] == pytest.approx(
+        stats_of_pycocotools(outputs, batch, tmp_path)
+    )
+    assert {name.partition("_")[2] for name, value in figures.items() if value is None} == unmeasured
 
 
 class TinyDetector(nn.Module):

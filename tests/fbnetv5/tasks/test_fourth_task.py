@@ -44,6 +44,9 @@ class Closeness:
     def compute(self):
         return 1 / (1 + sum(self.errors) / len(self.errors))
 
+    def report(self):
+        return {"closeness": self.compute()}
+
 
 def real_count(batch):
     return (batch.box_labels != ABSENT).sum(1).float()

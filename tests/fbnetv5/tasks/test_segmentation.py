@@ -21,19 +21,18 @@ def one_hot_logits(classes: Tensor) -> Tensor:
     return torch.nn.functional.one_hot(classes, 4).permute(0, 3, 1, 2).float()
 
 
-def mean_iou(truth: Tensor, answer: Tensor) -> float:
-    """Straight from the definition, class by class."""
+def iou_by_class(truth: Tensor, answer: Tensor) -> list[float | None]:
+    """Straight from the definition; None where a class is in neither."""
     known = (truth != IGNORE).numpy()
-    scores = []
+    scores: list[float | None] = []
     for label in range(4):
         a, b = (truth.numpy() == label) & known, (answer.numpy() == label) & known
-        if (a | b).any():
-            scores.append((a & b).sum() / (a | b).sum())
-    return float(np.mean(scores))
+        scores.append(float((a & b).sum() / (a | b).sum()) if (a | b).any() else None)
+    return scores
 
 
 @pytest.mark.parametrize("classes", [2, 4], ids=["two classes never seen", "all classes"])
-def test_miou_is_that_of_the_definition(classes: int) -> None:
+def test_iou_is_that_of_the_definition(classes: int) -> None:
     generator = torch.Generator().manual_seed(classes)
     truth = torch.randint(classes, (6, 8, 8), generator=generator)
     answer = torch.where(torch.rand(truth.shape, generator=generator) < 0.6, truth, (truth + 1) % classes)
@@ -41,7 +40,17 @@ def test_miou_is_that_of_the_definition(classes: int) -> None:
     metric = TASK.new_metric()
     for rows in (slice(0, 2), slice(2, 6)):
         metric.update([one_hot_logits(answer[rows])], batch_of(truth[rows]))
-    assert metric.compute() == pytest.approx(mean_iou(truth, answer))
+    expected, figures = iou_by_class(truth, answer), metric.report()
+    assert metric.compute() == figures["miou"] == pytest.approx(np.mean([one for one in expected if one is not None]))
+    assert list(figures["iou"]) == list(TASK.labels)
+    assert (
+        [one is None for one in figures["iou"].values()]
+        == [one is None for one in expected]
+        == [False] * classes + [True] * (4 - classes)
+    )
+    assert [one for one in figures["iou"].values() if one is not None] == pytest.approx(expected[:classes])
+    known = truth != IGNORE
+    assert figures["pixel_accuracy"] == pytest.approx(float((truth == answer)[known].float().mean()))
 
 
 def test_undecided_logits_cost_log_of_the_classes_and_ignored_pictures_nothing() -> None:

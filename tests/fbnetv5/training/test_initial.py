@@ -75,7 +75,7 @@ def test_another_model_of_timm_is_refused(networks: Path) -> None:
     network = load_architecture(networks / "det.json").build()
     with torch.device("meta"):
         other = timm.create_model("fbnetv3_d", pretrained=False)
-    with pytest.raises(UserError, match="not stage 0 of variant a: conv_stem.weight has shape"):
+    with pytest.raises(UserError, match=r"not stage 0 of variant a: conv_stem\.weight has shape"):
         take_stage_zero(network, "a", other)
 
 
