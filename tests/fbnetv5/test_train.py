@@ -101,6 +101,21 @@ def test_a_killed_training_ends_with_the_same_files(
     assert contents(folder) == contents(undisturbed[0])
 
 
+def test_ctrl_c_keeps_the_checkpoint_and_says_how_to_go_on(networks: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text('{"pictures": [24, 12, 16], "batch": 4, "evaluate_every": 5, "held_out": 8}')
+    command = [sys.executable, "-m", "fbnetv5", "train", "--arch", str(networks / "det.json"), "--config", "c.json"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "step 5 of 1500" not in (line := process.stderr.readline()):
+            assert line
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    assert process.returncode == 2
+    assert "go on with: fbnetv5 train --resume trained/det" in " ".join(said.split())
+    assert "Traceback" not in said
+    assert (tmp_path / "trained/det/checkpoint/step-0.safetensors").exists()
+
+
 def test_a_finished_training_runs_no_step_again(undisturbed: tuple[Path, Result]) -> None:
     folder, result = undisturbed
     before, steps = contents(folder), list[Trained]()
