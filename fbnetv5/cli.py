@@ -333,6 +333,8 @@ def train(
     from fbnetv5.train import run_training, start_training
 
     if resume is not None:
+        if arch or config or output:
+            raise UserError("--resume goes on with the folder's own network and fields; leave out the other flags")
         folder = resume
     else:
         from fbnetv5.architecture import load_architecture

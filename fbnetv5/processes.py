@@ -3,7 +3,7 @@
 One process without links is the usual case. ``torchrun`` and ``accelerate launch`` start several.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -13,6 +13,16 @@ from accelerate import Accelerator
 def make_accelerator() -> Accelerator:
     """This process's device and links to other processes; on processors Accelerate makes links only if told to."""
     return Accelerator(cpu=not torch.accelerator.is_available())
+
+
+def average_gradients(accelerator: Accelerator, parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Replace every gradient by its mean over the processes; all must have gradients for the same parameters."""
+    if accelerator.num_processes == 1:
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    flat = accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
+    for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
 
 
 @contextmanager

@@ -97,16 +97,28 @@ def run_training(folder: Path, report: Report, say: Callable[[str], None]) -> Re
     load_weights(network, load_tensors(weights), weights)
     loop = TrainLoop(config, folder, architecture, network, pictures=pictures, held_out=held_out)
     loop.run(report)
-    say("measuring the best weights on the test pictures")
-    load_weights(network, load_tensors(weights), weights)
+    result = None
+    if loop.accelerator.is_main_process:
+        say("measuring the best weights on the test pictures")
+        result = _result(folder, loop, parts)
+    (shared,) = broadcast_object_list([result])
+    assert isinstance(shared, Result)
+    return shared
+
+
+def _result(folder: Path, loop: TrainLoop, parts: Parts) -> Result:
+    """Measure the best weights, which take the place of the last average."""
+    task, best = loop.config.task, loop.average.network
+    weights = folder / f"{task}.safetensors"
+    load_weights(best, load_tensors(weights), weights)
     return Result(
         folder=folder,
-        architecture=load_architecture(folder / f"{config.task}.json"),
-        first=loop.first if loop.first is not None else loop.best,
+        architecture=load_architecture(folder / f"{task}.json"),
+        first=loop.best if loop.first is None else loop.first,
         best=loop.best,
         best_step=loop.best_step,
         steps=loop.done,
-        test=evaluate_network(network, parts.test, size=config.size, workers=loop.readers),
+        test=evaluate_network(best, parts.test, size=loop.config.size, workers=loop.readers),
     )
 
 

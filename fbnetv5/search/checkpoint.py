@@ -44,6 +44,15 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def by_group(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Tensors named GROUP/NAME, by group and name."""
+    groups: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        group, _, rest = name.partition("/")
+        groups.setdefault(group, {})[rest] = tensor
+    return groups
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
     """The optimizer's state by parameter name; parameters it never saw are absent."""
     return {

@@ -29,8 +29,9 @@ from fbnetv5.data.loading import batches, readers
 from fbnetv5.data.parts import Parts
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch
-from fbnetv5.processes import make_accelerator
+from fbnetv5.processes import average_gradients, make_accelerator
 from fbnetv5.search.checkpoint import (
+    by_group,
     load_checkpoint,
     load_weights,
     optimizer_tensors,
@@ -155,7 +156,7 @@ class SearchLoop:
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(objective)
         live = [parameter for parameter in self.supernet.parameters() if parameter.grad is not None]
-        self._average_gradients(live)
+        average_gradients(self.accelerator, live)
         norm = torch.nn.utils.clip_grad_norm_(live, self.config.clip_norm)
         if not torch.isfinite(norm):
             raise self._diverged("the gradient")
@@ -207,14 +208,6 @@ class SearchLoop:
             f"{what} is not finite at step {self.done}; the last checkpoint in {self.folder} is from before it. "
             "Start again with a smaller learning rate (weight_lr) or check the pictures"
         )
-
-    def _average_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
-        if self.accelerator.num_processes == 1:
-            return
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        flat = self.accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
-        for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
 
     def _learning_rate(self) -> float:
         """Linear rise, then half a cosine down to 1 % over the steps that train weights."""
@@ -298,10 +291,7 @@ class SearchLoop:
                     f"the checkpoint in {self.folder} was made with other {field}: {state.get(field)}, now {value}. "
                     "Start a new search"
                 )
-        parts: dict[str, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            group, _, rest = name.partition("/")
-            parts.setdefault(group, {})[rest] = tensor
+        parts = by_group(tensors)
         load_weights(self.supernet, parts["weights"], self.folder / "checkpoint")
         restore_optimizer(self.optimizer, self.names, parts.get("optimizer", {}))
         self.controller.logits.copy_(parts["policies"]["logits"])

@@ -5,16 +5,20 @@ high. Early on it forgets faster, so that the first weights do not linger.
 """
 
 from copy import deepcopy
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
+N = TypeVar("N", bound=nn.Module)
 
-class MovingAverage:
+
+class MovingAverage(Generic[N]):
     """The average of a network; ``network`` holds it, ready to be measured."""
 
-    def __init__(self, network: nn.Module, *, decay: float) -> None:
-        self.network = deepcopy(network).eval().requires_grad_(False)
+    def __init__(self, network: N, *, decay: float) -> None:
+        self.network = deepcopy(network)
+        self.network.eval().requires_grad_(False)
         self._decay = decay
 
     @torch.no_grad()

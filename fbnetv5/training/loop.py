@@ -25,8 +25,9 @@ from fbnetv5.data.loading import batches, in_order, readers
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch, PictureSet
 from fbnetv5.evaluate import evaluate
-from fbnetv5.processes import make_accelerator
+from fbnetv5.processes import average_gradients, make_accelerator
 from fbnetv5.search.checkpoint import (
+    by_group,
     load_checkpoint,
     load_weights,
     optimizer_tensors,
@@ -146,7 +147,7 @@ class TrainLoop:
         self.optimizer.zero_grad(set_to_none=True)
         # Gradients are averaged over the processes, so each divides by its share of the pictures.
         self.accelerator.backward(total * self.accelerator.num_processes / sums[1].clamp(min=1e-9))
-        self._average_gradients()
+        average_gradients(self.accelerator, self.network.parameters())
         norm = torch.nn.utils.clip_grad_norm_(self.names, self.config.clip_norm)
         if not torch.isfinite(norm):
             raise self._diverged("gradient")
@@ -167,14 +168,6 @@ class TrainLoop:
             return total, count.to(total)
         other = replace(batch, **{field.name: getattr(batch, field.name).flip(0) for field in fields(batch)})
         return share * total + (1 - share) * task.losses(raw, other).sum(), count.to(total)
-
-    def _average_gradients(self) -> None:
-        if self.accelerator.num_processes == 1:
-            return
-        gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
-        flat = self.accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
-        for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
 
     def learning_rate(self) -> float:
         """Linear rise, then half a cosine down to 1 %."""
@@ -259,10 +252,7 @@ class TrainLoop:
                 f"the checkpoint in {self.folder} was made with {state['pictures']} pictures to train on, now there "
                 f"are {len(self.pictures)}. Start a new training"
             )
-        parts: dict[str, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            group, _, rest = name.partition("/")
-            parts.setdefault(group, {})[rest] = tensor
+        parts = by_group(tensors)
         load_weights(self.network, parts["weights"], self.folder / CHECKPOINT)
         load_weights(self.average.network, parts["average"], self.folder / CHECKPOINT)
         restore_optimizer(self.optimizer, self.names, parts.get("optimizer", {}))

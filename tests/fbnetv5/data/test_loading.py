@@ -1,5 +1,5 @@
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 
@@ -99,3 +99,17 @@ def test_an_unreadable_picture_is_a_user_error(picture_folder: Path, workers: in
 def test_a_batch_says_which_pictures_it_holds(workers: int) -> None:
     for batch in islice(batches(Numbered(10), batch=4, seed=0, workers=workers), 4):
         assert batch.indices.tolist() == batch.labels.tolist()
+
+
+def test_a_change_sees_each_picture_in_order_with_a_draw_of_its_own() -> None:
+    def change(sample: Sample, draw: int) -> Sample:
+        seen.append((sample.label, draw))
+        return replace(sample, label=1000 + draw)
+
+    seen: list[tuple[int, int]] = []
+    stream = batches(Numbered(5), batch=3, seed=2, change=change)
+    answered = list(chain.from_iterable(batch.labels.tolist() for batch in islice(stream, 10)))
+    assert [label for label, _ in seen[:30]] == list(chain.from_iterable(labels(5, 10, batch=3, seed=2)))
+    assert answered == [1000 + draw for _, draw in seen[:30]]
+    assert len({draw for _, draw in seen[:30]}) == 30
+    assert all(draw % 5 == label for label, draw in seen)

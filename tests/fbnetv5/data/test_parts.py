@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from export.errors import UserError
-from fbnetv5.data.parts import SHARES, open_parts, part_of
+from fbnetv5.data.parts import SHARES, open_parts, part_of, without_policies
 from fbnetv5.data.sample import PictureSet
 
 
@@ -68,3 +68,20 @@ def test_a_folder_too_small_to_divide_is_refused(picture_folder: Path) -> None:
 def test_a_size_off_the_stride_is_refused(size: tuple[int, int]) -> None:
     with pytest.raises(UserError, match="multiples of 32"):
         open_parts(None, size=size)
+
+
+@pytest.mark.parametrize(("most", "expected"), [(1, 1), (5, 5), (20, 20), (999, 20)])
+def test_a_training_learns_from_all_but_the_held_out_pictures(most: int, expected: int) -> None:
+    parts = open_parts(None, size=(32, 32), counts=(30, 20, 10))
+    pictures, held_out = without_policies(parts, most)
+    assert (len(pictures), len(held_out)) == (50 - expected, expected)
+    assert pictures_of(pictures) | pictures_of(held_out) == pictures_of(parts.weights) | pictures_of(parts.policies)
+    assert not pictures_of(pictures) & pictures_of(held_out)
+    assert pictures_of(held_out) <= pictures_of(parts.policies)
+
+
+def test_held_out_pictures_are_spread_over_their_part() -> None:
+    parts = open_parts(None, size=(32, 32), counts=(1, 20, 1))
+    _, held_out = without_policies(parts, 4)
+    expected = {parts.policies[index].image.numpy().tobytes() for index in (0, 5, 10, 15)}
+    assert pictures_of(held_out) == expected
