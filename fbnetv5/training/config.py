@@ -1,8 +1,9 @@
 """What a training is told: one frozen record, written to its folder so that a resumed training is the same one.
 
 What suits a task differs, so the fields' defaults come from ``RECIPES``: detection and segmentation see their pictures
-at random scales, with boxes and masks moved along; a class belongs to the whole picture, so classification only crops,
-and blends pictures.
+at random scales, with boxes and masks moved along; a class belongs to the whole picture, which a crop may cut it from,
+so classification only mirrors. They suit a training of a few epochs; a long one wants more change, see
+docs/training.md.
 """
 
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -19,7 +20,7 @@ OPTIMIZERS = ("adamw", "sgd")
 GIVEN = ("task", "init", "data", "size", "seed")
 """Fields that come from flags; a user's file may set the others."""
 RECIPES: dict[str, dict[str, Any]] = {
-    "cls": {"scale": (0.8, 1.25), "mixup": 0.0},
+    "cls": {"lr": 2e-3, "colour": 0.0},
     "det": {"scale": (0.7, 1.4)},
     "seg": {"scale": (0.7, 1.4)},
 }

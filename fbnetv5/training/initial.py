@@ -63,7 +63,7 @@ def pretrained(variant: str) -> nn.Module:
     try:
         import timm
     except ImportError:
-        raise NotHere("--init timm needs timm: pip install 'fbnetv5[timm]'") from None
+        raise NotHere("--init timm needs timm: pip install timm") from None
     try:
         model: nn.Module = timm.create_model(TIMM_NAMES[variant], pretrained=True)
     except (OSError, RuntimeError, ValueError) as error:

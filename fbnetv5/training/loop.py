@@ -223,7 +223,7 @@ class TrainLoop:
     def _diverged(self, what: str) -> CheckFailed:
         kept = max((self.folder / CHECKPOINT).glob("step-*.json"), key=lambda path: path.stat().st_mtime, default=None)
         return CheckFailed(
-            f"the {what} is not finite at step {self.done + 1}; the last good checkpoint is {kept}, the best weights "
+            f"the {what} is not finite at step {self.done + 1}; the last good checkpoint is {kept or 'none yet'}, the best weights "
             f"so far are {self.folder / self.config.task}.safetensors. Start again with a smaller lr, or check the "
             "pictures"
         )

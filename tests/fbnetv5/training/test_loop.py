@@ -1,0 +1,109 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from export.errors import CheckFailed, UserError
+from fbnetv5.architecture import load_architecture
+from fbnetv5.data.loading import in_order
+from fbnetv5.data.preprocess import normalise
+from fbnetv5.data.sample import ABSENT
+from fbnetv5.data.scenes import Scenes
+from fbnetv5.training.config import TrainConfig
+from fbnetv5.training.loop import TrainLoop, make_optimizer
+
+MakeTraining = Callable[..., TrainConfig]
+PICTURES = Scenes("train", size=(32, 32), count=8)
+
+
+@pytest.fixture
+def make_loop(make_training: MakeTraining, networks: Path, tmp_path: Path) -> Callable[..., TrainLoop]:
+    """(task, **fields that differ) -> the loop of a fresh training in the test's folder."""
+
+    def make(task: str, **changes: object) -> TrainLoop:
+        architecture = load_architecture(networks / f"{task}.json")
+        config = make_training(task, **changes)
+        return TrainLoop(config, tmp_path, architecture, architecture.build(), pictures=PICTURES, held_out=PICTURES)
+
+    return make
+
+
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_a_hundredth(make_loop: Callable[..., TrainLoop]) -> None:
+    loop, rates = make_loop("cls", lr=2.0, warmup_steps=4, steps=104), []
+    for step in range(105):
+        loop.done = step
+        rates.append(loop.learning_rate())
+    assert rates[:4] == [0.5, 1.0, 1.5, 2.0]
+    assert rates[4] == max(rates) == 2.0
+    assert rates[54] == pytest.approx(1.01)
+    assert rates[104] == pytest.approx(0.02)
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)])
+def test_norms_and_biases_do_not_decay(
+    make_training: MakeTraining, name: str, kind: type[torch.optim.Optimizer]
+) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
+    optimizer = make_optimizer(make_training("cls", optimizer=name, weight_decay=0.1), list(network.parameters()))
+    assert type(optimizer) is kind
+    decays = {id(one): group["weight_decay"] for group in optimizer.param_groups for one in group["params"]}
+    assert {key: decays[id(one)] for key, one in network.named_parameters()} == {
+        "0.weight": 0.1,
+        "0.bias": 0.0,
+        "1.weight": 0.0,
+        "1.bias": 0.0,
+        "2.weight": 0.1,
+        "2.bias": 0.0,
+    }
+
+
+def test_mixup_blends_pictures_and_losses_alike(make_loop: Callable[..., TrainLoop]) -> None:
+    loop = make_loop("cls", mixup=0.7, seed=5)
+    (batch,) = in_order(PICTURES, batch=8)
+    share = np.random.default_rng([5, 0]).beta(0.7, 0.7)
+    assert 0.01 < share < 0.99
+    loop.network.eval()  # else the two passes would differ by what batch norm sees
+    total, count = loop._loss(batch)
+    images = normalise(batch.images)
+    with torch.no_grad():
+        (logits,) = loop.network(share * images + (1 - share) * images.flip(0))
+    each = functional.log_softmax(logits, dim=1)
+    expected = -(share * each[range(8), batch.labels] + (1 - share) * each[range(8), batch.labels.flip(0)]).sum()
+    torch.testing.assert_close(total.detach(), expected, rtol=1e-4, atol=1e-4)
+    assert count == 8
+
+
+def test_a_batch_without_labels_moves_no_weight_far(make_loop: Callable[..., TrainLoop]) -> None:
+    loop = make_loop("cls", weight_decay=0.0)
+    before = {name: parameter.clone() for name, parameter in loop.network.named_parameters()}
+    (batch,) = in_order(PICTURES, batch=8)
+    assert loop.train(replace(batch, labels=torch.full_like(batch.labels, ABSENT))) == 0.0
+    assert all(torch.equal(before[name], parameter) for name, parameter in loop.network.named_parameters())
+
+
+def test_a_gradient_that_is_no_number_moves_no_weight(
+    make_loop: Callable[..., TrainLoop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = make_loop("seg")
+    before = {name: tensor.clone() for name, tensor in loop.network.named_parameters()}
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(float("inf")))
+    with pytest.raises(
+        CheckFailed, match=r"the gradient is not finite at step 1; the last good checkpoint is none yet"
+    ):
+        loop.train(next(iter(in_order(PICTURES, batch=4))))
+    assert all(torch.equal(before[name], tensor) for name, tensor in loop.network.named_parameters())
+
+
+def test_fp16_is_refused(make_loop: Callable[..., TrainLoop], monkeypatch: pytest.MonkeyPatch) -> None:
+    class HalfPrecision:
+        mixed_precision = "fp16"
+
+    monkeypatch.setattr("fbnetv5.training.loop.make_accelerator", HalfPrecision)
+    with pytest.raises(UserError, match="fp16 mixed precision needs loss scaling"):
+        make_loop("cls")
