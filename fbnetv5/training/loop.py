@@ -222,10 +222,10 @@ class TrainLoop:
 
     def _diverged(self, what: str) -> CheckFailed:
         kept = max((self.folder / CHECKPOINT).glob("step-*.json"), key=lambda path: path.stat().st_mtime, default=None)
+        weights = self.folder / f"{self.config.task}.safetensors"
         return CheckFailed(
-            f"the {what} is not finite at step {self.done + 1}; the last good checkpoint is {kept or 'none yet'}, the best weights "
-            f"so far are {self.folder / self.config.task}.safetensors. Start again with a smaller lr, or check the "
-            "pictures"
+            f"the {what} is not finite at step {self.done + 1}; the last good checkpoint is {kept or 'none yet'}, "
+            f"the best weights so far are {weights}. Start again with a smaller lr, or check the pictures"
         )
 
     def save(self) -> None:
