@@ -1,3 +1,4 @@
+import contextlib
 import json
 import math
 import os
@@ -83,6 +84,23 @@ def test_an_interrupted_training_ends_with_the_same_files(
         run_training(folder, interrupt, quiet)
     run_training(folder, quiet, quiet)
     assert contents(folder) == contents(undisturbed[0])
+
+
+def test_momentum_is_resumed_too(make_training: MakeTraining, networks: Path, tmp_path: Path) -> None:
+    found = []
+    for name, stop in (("whole", None), ("halved", 4)):
+        config = make_training("cls", optimizer="sgd", lr=0.05)
+        folder = start_training(config, networks / "cls.json", tmp_path / name)
+
+        def interrupt(now: Trained, stop: int | None = stop) -> None:
+            if now.step == stop:
+                raise KeyboardInterrupt
+
+        with contextlib.suppress(KeyboardInterrupt):
+            run_training(folder, interrupt, quiet)
+        run_training(folder, quiet, quiet)
+        found.append(contents(folder))
+    assert found[0] == found[1]
 
 
 def test_a_killed_training_ends_with_the_same_files(
