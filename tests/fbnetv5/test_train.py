@@ -16,7 +16,7 @@ from torch import Tensor
 
 from export.errors import CheckFailed, UserError
 from fbnetv5.architecture import load_architecture
-from fbnetv5.exporting import load_network, tasks_of
+from fbnetv5.deliverable import load_network, tasks_of
 from fbnetv5.search.checkpoint import load_tensors
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.tasks.classification import Classification
