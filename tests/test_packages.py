@@ -40,7 +40,8 @@ COMMANDS = ["", "show", "space", "profile", "search", "train", "eval", "export",
 def test_help_loads_no_heavy_package(command: str) -> None:
     code = (
         "import sys; from fbnetv5.cli import app; from typer.testing import CliRunner; "
-        f"result = CliRunner().invoke(app, {[*command.split(), '--help']}); assert result.exit_code == 0, result.output; "
+        f"result = CliRunner().invoke(app, {[*command.split(), '--help']}); "
+        "assert result.exit_code == 0, result.output; "
         f"print(sorted({HEAVY!r} & set(sys.modules)))"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
