@@ -29,8 +29,14 @@ class Progress:
     """Mean over slots, in nats."""
     multiplier: Mapping[str, float]
     """Of the cost."""
+    effective_samples: Mapping[str, float]
+    """How many draws from the task's own policy a policy step is worth; absent before the first."""
+    gradient_variance: Mapping[str, float]
+    """Of a policy step's estimate, without the cost, summed over logits; absent before the first."""
 
 
+SERIES = ("losses", "expected_cost", "entropy", "multiplier", "effective_samples", "gradient_variance")
+"""The fields with a value per task."""
 Report = Callable[[Progress], None]
 
 
@@ -55,7 +61,7 @@ class History:
             raise UserError(
                 f"cannot write {self.path}: {error.strerror}. Free space, then go on with --resume"
             ) from None
-        for name in ("losses", "expected_cost", "entropy", "multiplier"):
+        for name in SERIES:
             for task, value in getattr(progress, name).items():
                 self.writer.add_scalar(f"{name}/{task}", value, progress.step)
 
