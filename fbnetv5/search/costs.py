@@ -4,16 +4,20 @@ For every slot of a drawn architecture the cost of each of its choices is looked
 the choice's effect, exact where costs add up, and noisy only through blocks that live or die with what else was drawn.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
-from fbnetv5.cost import CostTable
 from fbnetv5.search.additive import expectation_gradient
 from fbnetv5.search.controller import Controller, Floats
 from fbnetv5.space import Choices
 
+Costs = Callable[[Choices], Floats]
+"""Prices architectures, [B, S] -> [B]; a ``CostTable`` is one."""
+
 
 def cost_gradient(
-    controller: Controller, task: int, table: CostTable, rng: np.random.Generator, *, draws: int = 2, more: int = 64
+    controller: Controller, task: int, table: Costs, rng: np.random.Generator, *, draws: int = 2, more: int = 64
 ) -> tuple[Floats, float]:
     """Gradient [S, C] of a task's expected cost, from ``draws`` of its policy, and the expected cost; both unbiased.
 
@@ -28,7 +32,7 @@ def cost_gradient(
     return expectation_gradient(probabilities, effects), float(expected)
 
 
-def slot_effects(controller: Controller, table: CostTable, drawn: Choices) -> Floats:
+def slot_effects(controller: Controller, table: Costs, drawn: Choices) -> Floats:
     """[S, C]: mean cost of the drawn architectures [K, S] with one slot's choice replaced; 0 for choices not there."""
     slots, choices = np.nonzero(controller.exists)
     replaced = np.repeat(drawn[:, None], len(slots), axis=1)
