@@ -5,6 +5,7 @@ the same pictures; a candidate met again costs nothing. How many chunks is tried
 Whether a candidate fits a budget is free to ask, and the peers that know constraints are told by how much it does not.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -23,7 +24,7 @@ from fbnetv5.space import Choices
 
 POPULATION = 20
 ENDED = object()
-TRIES = 20
+TRIES = 3
 """Candidates that a peer may suggest per candidate that it can afford; beyond, it suggests nothing new."""
 
 
@@ -138,3 +139,7 @@ def run_genetic(world: World, view: Fixed, task: int, seed: int) -> None:
                 losses[place] = view(row)[task]
         algorithm.evaluator.eval(StaticProblem(problem, F=losses, G=outside), generation)
         algorithm.tell(infills=generation)
+
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # of constraints, for years now
