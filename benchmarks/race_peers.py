@@ -5,22 +5,20 @@ the same pictures; a candidate met again costs nothing. How many chunks is tried
 Whether a candidate fits a budget is free to ask, and the peers that know constraints are told by how much it does not.
 """
 
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
-import optuna
-from pymoo.algorithms.soo.nonconvex.ga import GA
-from pymoo.core.problem import Problem
-from pymoo.core.termination import NoTermination
-from pymoo.operators.crossover.pntx import TwoPointCrossover
-from pymoo.operators.mutation.bitflip import BitflipMutation
-from pymoo.operators.sampling.rnd import BinaryRandomSampling
-from pymoo.problems.static import StaticProblem
 
 from benchmarks.race_world import Book, Floats, Meter, Rows, World
 from fbnetv5.cost import WINDOW
 from fbnetv5.space import Choices
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial
 
 POPULATION = 20
 ENDED = object()
@@ -70,10 +68,12 @@ def random_search(world: World, limit: int, seed: int, *, chunks: int) -> Rows:
 
 def tpe(world: World, limit: int, seed: int, *, chunks: int) -> Rows:
     """Optuna's tree-structured Parzen estimator, a run per task."""
+    from optuna.samplers import TPESampler
+
     answers = []
     for task in range(world.tasks):
         view = Fixed(world, limit // world.tasks, chunks, np.random.default_rng([seed, 2, task]))
-        sampler = optuna.samplers.TPESampler(seed=seed * world.tasks + task, constraints_func=_told)
+        sampler = quietly(partial(TPESampler, seed=seed * world.tasks + task, constraints_func=_told))
         run_optuna(world, view, sampler, [task])
         answers.append(view.book.best()[task])
     return np.array(answers)
@@ -81,14 +81,26 @@ def tpe(world: World, limit: int, seed: int, *, chunks: int) -> Rows:
 
 def nsga2(world: World, limit: int, seed: int, *, chunks: int) -> Rows:
     """Optuna's NSGA-II on the losses of all tasks; one run serves all. A candidate has to fit one of the budgets."""
+    from optuna.samplers import NSGAIISampler
+
     view = Fixed(world, limit, chunks, np.random.default_rng([seed, 3]))
-    sampler = optuna.samplers.NSGAIISampler(seed=seed, population_size=POPULATION, constraints_func=_told)
+    sampler = quietly(partial(NSGAIISampler, seed=seed, population_size=POPULATION, constraints_func=_told))
     run_optuna(world, view, sampler, list(range(world.tasks)))
     return view.book.best()
 
 
-def run_optuna(world: World, view: Fixed, sampler: optuna.samplers.BaseSampler, tasks: list[int]) -> None:
+def quietly(make: Callable[[], "BaseSampler"]) -> "BaseSampler":
+    """Make a sampler without the warning that Optuna calls constraints a novelty."""
+    with catch_warnings():
+        simplefilter("ignore")
+        return make()
+
+
+def run_optuna(world: World, view: Fixed, sampler: "BaseSampler", tasks: list[int]) -> None:
     """Ask and tell until the evaluations are spent; what fits no budget of ``tasks`` is told without one."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=sampler, directions=["minimize"] * len(tasks))
     for _ in view.turns():
         trial = study.ask()
@@ -99,7 +111,7 @@ def run_optuna(world: World, view: Fixed, sampler: optuna.samplers.BaseSampler, 
         study.tell(trial, [0.0] * len(tasks) if outside > 0 else view(row)[tasks].tolist())
 
 
-def _told(trial: optuna.trial.FrozenTrial) -> Sequence[float]:
+def _told(trial: "FrozenTrial") -> Sequence[float]:
     return (trial.user_attrs["outside"],)
 
 
@@ -115,6 +127,14 @@ def genetic(world: World, limit: int, seed: int, *, chunks: int) -> Rows:
 
 def run_genetic(world: World, view: Fixed, task: int, seed: int) -> None:
     """Generations until the evaluations are spent."""
+    from pymoo.algorithms.soo.nonconvex.ga import GA
+    from pymoo.core.problem import Problem
+    from pymoo.core.termination import NoTermination
+    from pymoo.operators.crossover.pntx import TwoPointCrossover
+    from pymoo.operators.mutation.bitflip import BitflipMutation
+    from pymoo.operators.sampling.rnd import BinaryRandomSampling
+    from pymoo.problems.static import StaticProblem
+
     problem = Problem(n_var=world.slots, n_obj=1, n_ieq_constr=1, xl=0, xu=1, vtype=bool)
     algorithm = GA(
         pop_size=POPULATION,
@@ -139,7 +159,3 @@ def run_genetic(world: World, view: Fixed, task: int, seed: int) -> None:
                 losses[place] = view(row)[task]
         algorithm.evaluator.eval(StaticProblem(problem, F=losses, G=outside), generation)
         algorithm.tell(infills=generation)
-
-
-optuna.logging.set_verbosity(optuna.logging.ERROR)
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # of constraints, for years now

@@ -1,6 +1,7 @@
 """This project's search as race.py runs it: the real controller, estimators and cost gradient on known losses."""
 
 from collections.abc import Callable
+from itertools import cycle
 
 import numpy as np
 
@@ -12,16 +13,19 @@ from fbnetv5.search.estimators import OnePass, make_estimator
 from fbnetv5.search.loop import PENALTY
 from fbnetv5.space import Choices
 
-CANDIDATES = 12
-FINALISTS = 4
-SCORING = 0.5
+DRAWN = 8192
+"""Architectures per task that candidates are taken from."""
+SCORING = 0.7
 """Share of the evaluations that the one-pass search keeps for scoring candidates."""
 POLICY_LR = 0.04
 MULTIPLIER_LR = 0.5
 
 
 class OnePassSearch:
-    """This project's search: policies on one draw a step, then candidates from each policy, scored in two rounds."""
+    """This project's search: policies on one draw a step, then candidates scored, the best expected first.
+
+    Unlike the search proper, candidates are scored by their losses, on all chunks, and the fit learns from them too.
+    """
 
     def __init__(self, kind: str, world: World, limit: int, seed: int, *, lr: float) -> None:
         self.world = world
@@ -31,6 +35,7 @@ class OnePassSearch:
         self.estimator = make_estimator(kind, self.controller, pictures=world.chunks)
         self.multiplier = np.zeros(world.tasks)
         self.expected = np.array([self.costs(t)(self.controller.sample(t, 256, self.rng)).mean() for t in self.tasks])
+        self.fit = self.estimator.fit if isinstance(self.estimator, OnePass) else None
         self.scale: Floats | None = None
 
     @property
@@ -64,35 +69,38 @@ class OnePassSearch:
         self.controller.step(gradient)
 
     def answer(self) -> Rows:
-        """Score every task's candidates on some chunks, its best on all that can be afforded."""
-        pool = sorted({row for task in self.tasks for row in self.candidates(task)})
+        """Score candidates on all chunks while evaluations last, the tasks in turns; the fit learns on."""
         book = Book(self.world)
-        first = min(self.world.chunks, max(1, self.meter.left // 2 // len(pool)))
-        for row in pool:
-            book.estimates[row] = self.meter.mean(row, np.arange(first))
-        inside = np.where(self.world.fits, book.estimates, np.inf)
-        finalists = sorted({int(row) for task in self.tasks for row in inside[:, task].argsort()[:FINALISTS]})
-        more = min(self.world.chunks, first + self.meter.left // len(finalists))
-        final = Book(self.world)
-        for row in finalists:
-            rest = self.meter.mean(row, np.arange(first, more)) if more > first else 0.0
-            final.estimates[row] = (first * book.estimates[row] + (more - first) * rest) / more
-        return final.best()
+        candidates = [self.candidates(task) for task in self.tasks]
+        turns = cycle(self.tasks)
+        while self.meter.left >= self.world.chunks and any(candidates):
+            task = next(turns)
+            if candidates[task]:
+                expected = self.estimator.expected(self.world.choices(np.array(candidates[task])), task)
+                row = candidates[task].pop(int(expected.argmin()))
+                if not np.isfinite(book.estimates[row]).all():
+                    book.estimates[row] = self.score(row)
+        return book.best()
 
     def candidates(self, task: int) -> list[int]:
-        """Architectures within the task's budget, drawn from its policy."""
-        drawn = self.world.rows(draw(self.controller.probabilities()[task], 4096, self.rng))
-        inside = drawn[self.world.fits[drawn, task]]
-        distinct = list(dict.fromkeys(inside.tolist()))
-        return self.ranked(task, distinct)[:CANDIDATES]
+        """Distinct architectures within the task's budget: from its policy, and at random where a fit can rank them."""
+        drawn = draw(self.controller.probabilities()[task], DRAWN, self.rng)
+        if self.fit is not None:
+            drawn = np.concatenate([drawn, self.rng.integers(0, 2, (DRAWN, self.world.slots))])
+        rows = self.world.rows(drawn)
+        return list(dict.fromkeys(rows[self.world.fits[rows, task]].tolist()))
 
-    def ranked(self, task: int, rows: list[int]) -> list[int]:
-        """Best first by the estimator's fit where it has one, else as drawn."""
-        fit = self.estimator.fit if isinstance(self.estimator, OnePass) else None
-        if fit is None:
-            return rows
-        expected = fit.predict(self.world.choices(np.array(rows)))[:, task]
-        return [rows[index] for index in expected.argsort(kind="stable")]
+    def score(self, row: int) -> Floats:
+        """[T]: an architecture's mean losses on all chunks."""
+        chunks = np.arange(self.world.chunks)
+        losses = np.stack([self.meter(row, int(chunk)) for chunk in chunks])
+        if self.fit is not None and self.scale is not None:
+            choices = self.world.choices(np.array([row]))
+            for chunk in chunks:
+                relative = losses[None, [chunk]] / self.scale
+                self.estimator.gradient(self.controller, choices, relative, chunks[[chunk]])
+        mean: Floats = losses.mean(0)
+        return mean
 
 
 def one_pass(

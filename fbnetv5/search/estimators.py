@@ -39,6 +39,9 @@ class Estimator(Protocol):
             pictures: [N], which pictures of the held-out part they are.
         """
 
+    def expected(self, choices: Choices, task: int) -> Floats:
+        """[K]: a task's losses that architectures are expected to have, up to a constant; all 0 without an opinion."""
+
     def state(self) -> dict[str, Floats]:
         """The arrays that a checkpoint keeps; they are written to in place when it is read."""
 
@@ -74,6 +77,9 @@ class OnePass:
         gradient += np.where(unknown[:, None, None], 0.0, self.fit.gradient(controller))
         self.fit.learn(choices, advantages + expected)
         return gradient
+
+    def expected(self, choices: Choices, task: int) -> Floats:
+        return np.zeros(len(choices)) if self.fit is None else self.fit.predict(choices)[:, task]
 
     def state(self) -> dict[str, Floats]:
         found = {f"baseline.{name}": array for name, array in self.baseline.state().items()}
