@@ -26,8 +26,10 @@ def world() -> World:
 
 def test_the_race_runs(tmp_path: Path) -> None:
     plot = ["--plot", str(tmp_path / "race.svg")] if find_spec("matplotlib") is not None else []
-    command = [sys.executable, "-m", "benchmarks.race", "--seeds", "1", "--limits", "60", "--searchers", *HERE, *plot]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    command = [sys.executable, "-m", "benchmarks.race", "--seeds", "1", "--limits", "60", "--processes", "1"]
+    done = subprocess.run(
+        [*command, "--searchers", *HERE, *plot], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     document = json.loads(done.stdout.splitlines()[-1])
     assert list(document["results"]) == HERE
