@@ -67,7 +67,7 @@ def passes(loop: SearchLoop, batch: Batch, held_out: Batch, choices: Choices) ->
         "trunk": trunk,
         "weights": lambda: loop.train_weights(batch, choices, np.ones(len(loop.config.tasks))),
         "trunk_forward": trunk_forward,
-        "policies": lambda: loop.train_policies(held_out, choices, rng),
+        "policies": lambda: loop.train_policies(held_out, choices[None], rng),
     }
 
 
@@ -94,7 +94,7 @@ def main() -> None:
     for n, loop in loops.items():
         before = loop.supernet.trunk_passes
         loop.train_weights(batch, choices, np.ones(len(loop.config.tasks)))
-        loop.train_policies(held_out, choices, np.random.default_rng(0))
+        loop.train_policies(held_out, choices[None], np.random.default_rng(0))
         per_step[n] = (loop.supernet.trunk_passes - before) / 2
     columns = ("tasks", "trunk ms", "weights", "ratio", "forward", "policies", "ratio", "passes")
     print(" ".join(f"{column:>9}" for column in columns))

@@ -7,7 +7,7 @@ from typing import Any, Self
 from export.errors import UserError
 from export.files import read_json, read_json_object, write_json
 from fbnetv5.cost import Budget, Resolution, check_resolution
-from fbnetv5.search.estimators import BASELINES
+from fbnetv5.search.estimators import ESTIMATORS
 from fbnetv5.space import Space
 
 SCHEMA = 1
@@ -20,7 +20,7 @@ TUNABLE = (
     "weight_lr",
     "weight_decay",
     "policy_lr",
-    "baseline",
+    "estimator",
     "multiplier_lr",
     "clip_norm",
     "candidates",
@@ -60,8 +60,8 @@ class SearchConfig:
     weight_lr: float = 5e-3
     weight_decay: float = 0.01
     policy_lr: float = 0.04
-    baseline: str = "picture"
-    """What REINFORCE subtracts: "picture", each held-out picture's own average, or "average", one for all."""
+    estimator: str = ESTIMATORS[0]
+    """How policies learn from losses; docs/search.md describes each, "average" is the reference."""
     multiplier_lr: float = 0.5
     """Of the dual ascent: what a step at twice the budget's aim adds to the multiplier."""
     clip_norm: float = 5.0
@@ -83,8 +83,8 @@ class SearchConfig:
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise UserError(f"search: {name} must be at least {value}, not {getattr(self, name)}")
-        if self.baseline not in BASELINES:
-            raise UserError(f"search: baseline must be one of {', '.join(BASELINES)}, not {self.baseline!r}")
+        if self.estimator not in ESTIMATORS:
+            raise UserError(f"search: estimator must be one of {', '.join(ESTIMATORS)}, not {self.estimator!r}")
         for name in ("warmup_steps", "steps", "seed"):
             if getattr(self, name) < 0:
                 raise UserError(f"search: {name} must not be negative, not {getattr(self, name)}")

@@ -1,7 +1,8 @@
 """From policies to architectures: sample, keep what fits the budget, score with the shared weights, keep the best.
 
 Candidates come from each task's policy, tilted so that its expected cost meets the budget: a policy that stopped a
-little beside it still yields candidates, and one that met it is left as it is. Every candidate runs once for all tasks;
+little beside it still yields candidates, and one that met it is left as it is. Of those drawn, the ones are kept whose
+loss the search's estimator expects to be lowest, if it expects anything. Every candidate runs once for all tasks;
 each task compares those whose own live network fits its own budget. Scores are the tasks' metrics on held-out pictures,
 batch norm recalibrated per candidate; the better part is scored again on more pictures.
 """
@@ -19,6 +20,12 @@ from fbnetv5.space import Choices
 
 AIM = 0.95
 """The part of the budget that expected costs are steered to: inside ``WINDOW``, with room for a draw's spread."""
+
+SURPLUS = 16
+"""Architectures drawn per candidate kept."""
+
+Expected = Callable[[Choices, int], Floats]
+"""(architectures [K, S], task) -> what their losses are expected to be, up to a constant."""
 
 Scorer = Callable[[Sequence[Choices], int], list[dict[str, float]]]
 """(architectures, how many pictures) -> each one's metric per task."""
@@ -69,19 +76,27 @@ def sample_within(
 
 
 def candidates_for(
-    controller: Controller, task: int, name: str, table: CostTable, budget: Budget, count: int, rng: np.random.Generator
+    controller: Controller,
+    expected: Expected,
+    task: int,
+    name: str,
+    table: CostTable,
+    budget: Budget,
+    count: int,
+    rng: np.random.Generator,
 ) -> list[Choices]:
-    """Architectures from a task's policy that fit its budget.
+    """Architectures from a task's policy that fit its budget, best expected first; of equals, the first drawn.
 
     Raises:
         UserError: none was found in the window.
     """
     tilt = find_tilt(controller, task, table, AIM * budget.limit, rng)
-    found = sample_within(controller.tilted(task, tilt), table, budget, count, rng)
+    found = sample_within(controller.tilted(task, tilt), table, budget, SURPLUS * count, rng)
     if not found:
         low, high = (format_cost(part * budget.limit, budget.unit) for part in WINDOW)
         raise UserError(f"no network for {name} costs between {low} and {high}; choose a larger budget or space")
-    return found
+    order = expected(np.stack(found), task).argsort(kind="stable")
+    return [found[index] for index in order[:count]]
 
 
 def score_candidates(

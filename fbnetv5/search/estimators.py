@@ -1,11 +1,9 @@
-"""Estimates of the policies' gradients.
+"""Estimates of the gradient of ``E[l^t(a)]`` with respect to every task's policy, from passes of the supernet.
 
-The objective of task t is ``E[l^t(a)] + lambda_t E[c^t(a)] / budget``. The loss needs a pass of the supernet, so its
-gradient is REINFORCE with importance weights on the one architecture that ran for all tasks. The cost is a table
-lookup, so its gradient is REINFORCE on fresh draws from the task's own policy, as many as one likes; in expectation the
-two together equal REINFORCE on the sum, with less noise.
+All are REINFORCE; they differ in which architectures run and in how they get rid of noise. ``benchmarks/estimators.py``
+and ``benchmarks/race.py`` compare them, docs/search.md says what was found.
 
-Shape legend: T tasks, S slots, C choices, K draws.
+Shape legend: T tasks, S slots, C most choices of any slot, K architectures on the same pictures, N pictures.
 """
 
 from typing import Protocol
@@ -13,114 +11,142 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fbnetv5.cost import CostTable
+from fbnetv5.search.additive import AdditiveFit
+from fbnetv5.search.baselines import Baseline, MovingAverage, PictureBaseline, mean_of_known
 from fbnetv5.search.controller import Controller, Floats
 from fbnetv5.space import Choices
 
+DAMPING = 0.25
+"""Weight of what the additive fit does not explain, in the estimator called "damped"."""
 
-class Baseline(Protocol):
-    """What is subtracted from the losses before REINFORCE; it must not depend on the architecture that ran."""
 
-    def advantages(self, losses: Floats, pictures: NDArray[np.int64]) -> Floats:
-        """How much worse than expected each task fared, [T], before learning from it; nan for a task without labels.
+class Estimator(Protocol):
+    """Says which architectures a step runs, and what their losses tell about the policies."""
+
+    def draw(self, controller: Controller, rng: np.random.Generator) -> Choices:
+        """[K, S]: the architectures of a step."""
+
+    def weights(self, controller: Controller, choices: Choices) -> Floats:
+        """[K, T]: what each architecture counts for each task; 1 in expectation, summed over K."""
+
+    def gradient(self, controller: Controller, choices: Choices, losses: Floats, pictures: NDArray[np.int64]) -> Floats:
+        """The estimate [T, S, C], before learning from the losses; a task without a known loss gets 0.
 
         Args:
-            losses: [N, T], of each picture; nan where it lacks the task's labels.
+            controller: holds the policies.
+            choices: [K, S], from ``draw`` under the same policies.
+            losses: [K, N, T], of each picture; nan where it lacks the task's labels.
             pictures: [N], which pictures of the held-out part they are.
         """
+
+    def expected(self, choices: Choices, task: int) -> Floats:
+        """[K]: a task's losses that architectures are expected to have, up to a constant; all 0 without an opinion."""
 
     def state(self) -> dict[str, Floats]:
         """The arrays that a checkpoint keeps; they are written to in place when it is read."""
 
 
-class MovingAverage:
-    """A moving average of each task's mean loss: the reference."""
+class OnePass:
+    """One architecture from the policies' mixture serves all tasks, importance weights say how far.
 
-    def __init__(self, tasks: int, *, decay: float = 0.9) -> None:
-        self.decay = decay
-        self.mean: Floats = np.full(tasks, np.nan)
-        """[T]; nan until the task's first loss."""
+    With a fit, REINFORCE learns from what the fit leaves unexplained and the fit's exact gradient is added: unbiased,
+    as long as the unexplained part keeps its weight of 1. A smaller weight trades its noise for a bias, that part of
+    the gradient of the unexplained.
+    """
 
-    def advantages(self, losses: Floats, pictures: NDArray[np.int64]) -> Floats:
-        """See ``Baseline``. A task's first loss has no advantage: 0."""
-        means = _mean_of_known(losses)
-        known = np.where(np.isnan(self.mean), means, self.mean)
-        self.mean[:] = _moved(self.mean, means, self.decay)
-        return means - known
+    def __init__(self, baseline: Baseline, fit: AdditiveFit | None = None, *, unexplained: float = 1.0) -> None:
+        self.baseline = baseline
+        self.fit = fit
+        self.unexplained = unexplained
+
+    def draw(self, controller: Controller, rng: np.random.Generator) -> Choices:
+        return controller.propose(rng)[None]
+
+    def weights(self, controller: Controller, choices: Choices) -> Floats:
+        return controller.importance(choices) / len(choices)
+
+    def gradient(self, controller: Controller, choices: Choices, losses: Floats, pictures: NDArray[np.int64]) -> Floats:
+        weights = self.weights(controller, choices)
+        if self.fit is None:
+            return reinforce(controller, choices, weights * self.baseline.advantages(losses, pictures))
+        expected = self.fit.predict(choices)
+        # The baseline learns from what is left too, or it would take a picture for hard that met poor architectures.
+        advantages = self.baseline.advantages(losses - expected[:, None], pictures)
+        gradient = reinforce(controller, choices, self.unexplained * weights * advantages)
+        unknown = np.isnan(mean_of_known(advantages, axis=0))
+        gradient += np.where(unknown[:, None, None], 0.0, self.fit.gradient(controller))
+        self.fit.learn(choices, advantages + expected)
+        return gradient
+
+    def expected(self, choices: Choices, task: int) -> Floats:
+        return np.zeros(len(choices)) if self.fit is None else self.fit.predict(choices)[:, task]
 
     def state(self) -> dict[str, Floats]:
-        return {"mean": self.mean}
+        found = {f"baseline.{name}": array for name, array in self.baseline.state().items()}
+        if self.fit is not None:
+            found |= {f"fit.{name}": array for name, array in self.fit.state().items()}
+        return found
 
 
-class PictureBaseline:
-    """A moving average of each picture's own losses, and of how far all of them have drifted since.
+class Pair(OnePass):
+    """Two architectures on the same pictures, each the other's baseline: their difference is free of the pictures."""
 
-    A draw's loss says far more about its pictures than about its architecture. Subtracting what each picture usually
-    costs removes that; the weights learn meanwhile, which lowers all pictures alike, and a moving average of the
-    differences removes that too. A picture met for the first time has nothing to be compared with and is left out.
-    """
+    def __init__(self) -> None:
+        super().__init__(_Nothing())
 
-    def __init__(self, pictures: int, tasks: int, *, decay: float = 0.6, drift_decay: float = 0.9) -> None:
-        self.decay = decay
-        self.means: Floats = np.full((pictures, tasks), np.nan)
-        """[pictures, T]; nan until the picture's first loss."""
-        self.drift = MovingAverage(tasks, decay=drift_decay)
+    def draw(self, controller: Controller, rng: np.random.Generator) -> Choices:
+        return np.stack([controller.propose(rng), controller.propose(rng)])
+
+    def gradient(self, controller: Controller, choices: Choices, losses: Floats, pictures: NDArray[np.int64]) -> Floats:
+        return super().gradient(controller, choices, losses - losses[::-1], pictures)
+
+
+class PerTask(OnePass):
+    """The peer with a pass per task: every task learns from an architecture of its own policy, and from no other."""
+
+    def draw(self, controller: Controller, rng: np.random.Generator) -> Choices:
+        return np.concatenate([controller.sample(task, 1, rng) for task in range(controller.tasks)])
+
+    def weights(self, controller: Controller, choices: Choices) -> Floats:
+        return np.eye(controller.tasks)
+
+    def gradient(self, controller: Controller, choices: Choices, losses: Floats, pictures: NDArray[np.int64]) -> Floats:
+        kept: Floats = np.full((controller.tasks, 1, controller.tasks), np.nan)
+        kept[range(controller.tasks), :, range(controller.tasks)] = 0.0
+        return super().gradient(controller, choices, losses + kept, pictures)
+
+
+class _Nothing:
+    """The baseline of losses that need none."""
 
     def advantages(self, losses: Floats, pictures: NDArray[np.int64]) -> Floats:
-        """See ``Baseline``."""
-        found = self.drift.advantages(losses - self.means[pictures], pictures)
-        self.means[pictures] = _moved(self.means[pictures], losses, self.decay)
-        seen = ~np.isnan(losses).all(axis=0)
-        return np.where(seen & np.isnan(found), 0.0, found)
+        return mean_of_known(losses, axis=1)
 
     def state(self) -> dict[str, Floats]:
-        return {"means": self.means, "drift": self.drift.mean}
+        return {}
 
 
-BASELINES = ("picture", "average")
+def reinforce(controller: Controller, choices: Choices, weighted: Floats) -> Floats:
+    """``sum_k weighted_kt d log p_t(a_k)`` [T, S, C], of architectures [K, S]; nan weighs nothing."""
+    weights = np.where(np.isnan(weighted), 0.0, weighted)
+    columns = [np.tensordot(weights[:, t], controller.score(choices, t), axes=1) for t in range(controller.tasks)]
+    return np.stack(columns)
 
 
-def make_baseline(kind: str, *, pictures: int, tasks: int) -> Baseline:
-    """The baseline of that kind, one of ``BASELINES``, for a held-out part of so many pictures."""
-    return MovingAverage(tasks) if kind == "average" else PictureBaseline(pictures, tasks)
+ESTIMATORS = ("damped", "control", "picture", "average", "pair", "per-task")
+"""The default first; "average" is the reference."""
 
 
-def reinforce(controller: Controller, choices: Choices, advantages: Floats) -> Floats:
-    """The gradient's estimate [T, S, C], ``gamma_t A_t d log p_t(a)``, from one architecture [S] and advantages [T].
-
-    Unbiased, when the baseline in the advantages was fixed before the architecture was drawn. A task whose advantage is
-    nan learns nothing.
-    """
-    gamma = controller.importance(choices[None])[0]
-    weights = np.where(np.isnan(advantages), 0.0, gamma * advantages)
-    scores = np.stack([controller.score(choices[None], task)[0] for task in range(controller.tasks)])
-    gradient: Floats = weights[:, None, None] * scores
-    return gradient
-
-
-def _mean_of_known(values: Floats) -> Floats:
-    """Mean over the rows of [N, T] that are not nan; nan where all are."""
-    known = ~np.isnan(values)
-    count = known.sum(axis=0)
-    mean: Floats = np.where(count > 0, np.where(known, values, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan)
-    return mean
-
-
-def _moved(average: Floats, value: Floats, decay: float) -> Floats:
-    """The moving average after ``value``; nan stands for "none yet" in either."""
-    moved = np.where(np.isnan(average), value, decay * average + (1 - decay) * value)
-    return np.where(np.isnan(value), average, moved)
-
-
-def cost_gradient(
-    controller: Controller, task: int, table: CostTable, rng: np.random.Generator, *, draws: int = 64
-) -> tuple[Floats, float]:
-    """Gradient [S, C] of a task's expected cost, and the expected cost, from ``draws`` >= 2 of its policy.
-
-    Each draw's baseline is the mean of the others, which keeps the estimate unbiased.
-    """
-    choices = controller.sample(task, draws, rng)
-    costs = table(choices)
-    advantage = (costs - costs.mean()) * draws / (draws - 1)
-    gradient: Floats = np.tensordot(advantage, controller.score(choices, task), axes=1) / draws
-    return gradient, float(costs.mean())
+def make_estimator(kind: str, controller: Controller, *, pictures: int) -> Estimator:
+    """The estimator of that kind, one of ``ESTIMATORS``, for a held-out part of so many pictures."""
+    tasks = controller.tasks
+    if kind == "average":
+        return OnePass(MovingAverage(tasks))
+    if kind == "pair":
+        return Pair()
+    baseline = PictureBaseline(pictures, tasks)
+    if kind == "picture":
+        return OnePass(baseline)
+    if kind == "per-task":
+        return PerTask(baseline)
+    return OnePass(baseline, AdditiveFit(controller), unexplained=DAMPING if kind == "damped" else 1.0)

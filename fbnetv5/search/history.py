@@ -30,8 +30,14 @@ class Progress:
     """Mean over slots, in nats."""
     multiplier: Mapping[str, float]
     """Of the cost."""
+    effective_samples: Mapping[str, float]
+    """How many draws from the task's own policy a policy step is worth; absent before the first."""
+    gradient_variance: Mapping[str, float]
+    """Of a policy step's estimate, without the cost, summed over logits; absent before the first."""
 
 
+SERIES = ("losses", "expected_cost", "entropy", "multiplier", "effective_samples", "gradient_variance")
+"""The fields with a value per task."""
 Report = Callable[[Progress], None]
 
 
@@ -45,8 +51,7 @@ class History:
 
     def write(self, progress: Progress) -> None:
         """Add a search's line."""
-        names = ("losses", "expected_cost", "entropy", "multiplier")
-        scalars = {f"{name}/{task}": value for name in names for task, value in getattr(progress, name).items()}
+        scalars = {f"{name}/{task}": value for name in SERIES for task, value in getattr(progress, name).items()}
         self.add(progress.step, asdict(progress), scalars)
 
     def add(self, step: int, line: Mapping[str, Any], scalars: Mapping[str, float]) -> None:

@@ -40,9 +40,11 @@ from fbnetv5.search.checkpoint import (
 )
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.controller import Controller, Floats
+from fbnetv5.search.costs import cost_gradient
 from fbnetv5.search.derive import AIM, find_tilt
-from fbnetv5.search.estimators import cost_gradient, make_baseline, reinforce
+from fbnetv5.search.estimators import make_estimator
 from fbnetv5.search.history import History, Progress, Report
+from fbnetv5.search.noise import Noise
 from fbnetv5.space import Choices, Space
 from fbnetv5.supernet import Supernet
 
@@ -86,7 +88,8 @@ class SearchLoop:
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in supernet.named_parameters()}
         self.optimizer = self._make_optimizer()
         self.controller = Controller(supernet.space.choice_counts, len(config.tasks), lr=config.policy_lr)
-        self.baseline = make_baseline(config.baseline, pictures=len(parts.policies), tasks=len(config.tasks))
+        self.estimator = make_estimator(config.estimator, self.controller, pictures=len(parts.policies))
+        self.noise = Noise(self.controller)
         self.scale: Floats = np.full(len(config.tasks), np.nan)
         """[T]: moving average of each task's training loss; nan until its first."""
         self.multiplier: Floats = np.zeros(len(config.tasks))
@@ -130,7 +133,7 @@ class SearchLoop:
         rng = np.random.default_rng([self.config.seed, self.done])
         batch = next(stream).to(self.accelerator.device)
         if phase == "policies":
-            self.train_policies(batch, self.controller.propose(rng), rng)
+            self.train_policies(batch, self.estimator.draw(self.controller, rng), rng)
             return
         if phase == "warm-up":
             choices = warm_architecture(self.supernet.space, self.done / self.config.warmup_steps, rng)
@@ -166,15 +169,12 @@ class SearchLoop:
 
     @torch.no_grad()
     def train_policies(self, batch: Batch, choices: Choices, rng: np.random.Generator) -> None:
-        """One pass without gradients, one step of every policy, one step of every multiplier."""
+        """A pass without gradients for each architecture [K, S], one step of every policy and of every multiplier."""
         self.supernet.train()
-        with self.accelerator.autocast():
-            losses, labelled = self._losses(batch, choices)
-        self._mean_losses(losses.sum(0), labelled.sum(0).to(losses))
-        known = losses.masked_fill(~labelled, torch.nan).double()
-        everyone, pictures = self.accelerator.gather((known, batch.indices))
-        advantages = self.baseline.advantages(everyone.cpu().numpy() / self.scale, pictures.cpu().numpy())
-        gradient = reinforce(self.controller, choices, advantages)
+        losses = np.stack([self._policy_losses(batch, one) for one in choices])
+        pictures = self.accelerator.gather(batch.indices).cpu().numpy()
+        gradient = self.estimator.gradient(self.controller, choices, losses / self.scale, pictures)
+        self.noise.watch(self.estimator.weights(self.controller, choices), gradient)
         for task, (name, budget) in enumerate(self.config.budgets.items()):
             # The excess before these draws: their own would be correlated with the gradient that it scales.
             excess = self.expected_cost[task] / (AIM * budget.limit) - 1
@@ -182,6 +182,15 @@ class SearchLoop:
             gradient[task] += (self.multiplier[task] + PENALTY * excess) * of_cost / budget.limit
             self.multiplier[task] += self.config.multiplier_lr * excess
         self.controller.step(gradient)
+
+    def _policy_losses(self, batch: Batch, choices: Choices) -> Floats:
+        """[N, T]: every picture's losses under one architecture [S], over all processes; nan where not labelled."""
+        with self.accelerator.autocast():
+            losses, labelled = self._losses(batch, choices)
+        self._mean_losses(losses.sum(0), labelled.sum(0).to(losses))
+        known = losses.masked_fill(~labelled, torch.nan).double()
+        everyone: Floats = self.accelerator.gather(known).cpu().numpy()
+        return everyone
 
     def _losses(self, batch: Batch, choices: Choices) -> tuple[Tensor, Tensor]:
         """Every picture's loss of every task [N, T], 0 where it is not labelled, and whether it is, bool [N, T]."""
@@ -251,16 +260,20 @@ class SearchLoop:
 
     def progress(self, phase: str) -> Progress:
         """Where the search stands."""
-        named = dict(zip(self.config.tasks, range(len(self.config.tasks)), strict=True))
-        entropy = self.controller.entropy()
         return Progress(
             step=self.done,
             phase=phase,
-            losses={name: float(self.scale[i]) for name, i in named.items() if not np.isnan(self.scale[i])},
-            expected_cost={name: float(self.expected_cost[i]) for name, i in named.items()},
-            entropy={name: float(entropy[i]) for name, i in named.items()},
-            multiplier={name: float(self.multiplier[i]) for name, i in named.items()},
+            losses=self._known(self.scale),
+            expected_cost=self._known(self.expected_cost),
+            entropy=self._known(self.controller.entropy()),
+            multiplier=self._known(self.multiplier),
+            effective_samples=self._known(self.noise.effective_samples),
+            gradient_variance=self._known(self.noise.gradient_variance),
         )
+
+    def _known(self, values: Floats) -> dict[str, float]:
+        """By task; those that are nan are left out."""
+        return {name: float(v) for name, v in zip(self.config.tasks, values, strict=True) if not np.isnan(v)}
 
     def _save(self) -> None:
         tensors = {f"weights/{name}": value for name, value in self.supernet.state_dict().items()}
@@ -271,9 +284,13 @@ class SearchLoop:
             tensors[f"policy_optimizer/{name}"] = value
         for name in ("scale", "multiplier", "expected_cost"):
             tensors[f"state/{name}"] = torch.from_numpy(getattr(self, name))
-        for name, array in self.baseline.state().items():
-            tensors[f"baseline/{name}"] = torch.from_numpy(array)
+        for name, array in self._arrays().items():
+            tensors[f"arrays/{name}"] = torch.from_numpy(array)
         save_checkpoint(self.folder / "checkpoint", self.done, tensors, self._identity())
+
+    def _arrays(self) -> dict[str, Floats]:
+        """What estimator and noise remember, written to in place when a checkpoint is read."""
+        return self.estimator.state() | {f"noise.{name}": array for name, array in self.noise.state().items()}
 
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a checkpoint to fit."""
@@ -299,6 +316,6 @@ class SearchLoop:
         restore_optimizer(self.controller.optimizer, names, parts.get("policy_optimizer", {}))
         for name in ("scale", "multiplier", "expected_cost"):
             setattr(self, name, parts["state"][name].numpy().copy())
-        for name, array in self.baseline.state().items():
-            array[:] = parts["baseline"][name].numpy()
+        for name, array in self._arrays().items():
+            array[:] = parts["arrays"][name].numpy()
         self.done = int(state["step"])

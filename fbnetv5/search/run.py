@@ -250,7 +250,10 @@ def derive(
     pool: dict[bytes, Choices] = {}
     for task, (name, budget) in enumerate(config.budgets.items()):
         rng = np.random.default_rng([config.seed, config.total_steps, task])
-        for choices in candidates_for(loop.controller, task, name, tables[name], budget, config.candidates, rng):
+        found = candidates_for(
+            loop.controller, loop.estimator.expected, task, name, tables[name], budget, config.candidates, rng
+        )
+        for choices in found:
             pool.setdefault(choices.tobytes(), choices)
     scorer = SharedWeightScorer(loop.supernet, parts, limit=max(config.score_pictures), device=loop.accelerator.device)
     rank, world = loop.accelerator.process_index, loop.accelerator.num_processes

@@ -83,7 +83,26 @@ def test_a_budget_that_no_network_meets_is_refused() -> None:
     table = cost_table()
     budget = Budget(limit=table.cheapest / 2, unit="macs")
     with pytest.raises(UserError, match=r"no network for det costs between .* choose a larger budget"):
-        candidates_for(make_controller(), 0, "det", table, budget, 3, np.random.default_rng(0))
+        candidates_for(make_controller(), unknown, 0, "det", table, budget, 3, np.random.default_rng(0))
+
+
+def unknown(choices: Choices, task: int) -> Floats:
+    """No opinion on losses."""
+    return np.zeros(len(choices))
+
+
+def test_candidates_are_those_expected_to_be_best() -> None:
+    table = cost_table()
+    budget = Budget(limit=(table.cheapest + table.dearest) / 2, unit="macs")
+    drawn = (make_controller(), unknown, 0, "det", table, budget, 64, np.random.default_rng(0))
+    pool = np.stack(candidates_for(*drawn))
+
+    def by_number(choices: Choices, task: int) -> Floats:
+        numbers: Floats = (choices @ 2.0 ** np.arange(choices.shape[1])) * (1 if task == 1 else -1)
+        return numbers
+
+    best = candidates_for(make_controller(), by_number, 1, "det", table, budget, 4, np.random.default_rng(0))
+    assert by_number(np.stack(best), 1).tolist() == sorted(by_number(pool, 1))[:4]
 
 
 def scored(costs: Sequence[float], scores: Sequence[float]) -> list[Scored]:

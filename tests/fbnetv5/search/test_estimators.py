@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from fbnetv5.cost import CostTable
+from fbnetv5.search.additive import AdditiveFit
+from fbnetv5.search.baselines import PictureBaseline
 from fbnetv5.search.controller import Controller, Floats
-from fbnetv5.search.estimators import MovingAverage, PictureBaseline, cost_gradient, reinforce
-from fbnetv5.space import Choices, Space
+from fbnetv5.search.estimators import DAMPING, ESTIMATORS, Estimator, OnePass, make_estimator, reinforce
+from fbnetv5.space import Choices
 
 COUNTS = (2, 2, 3, 2, 2)
 TASKS = 3
 EVERYTHING: Choices = np.array(list(itertools.product(*map(range, COUNTS))))
-SPACE = Space(stages=1, blocks_per_path=1, strict=True)
 
 
 def make_controller(counts: tuple[int, ...] = COUNTS, tasks: int = TASKS, *, seed: int = 0) -> Controller:
@@ -45,23 +45,114 @@ def policies(controller: Controller, choices: Choices) -> Floats:
     return found
 
 
-def mean_gradient(controller: Controller, losses: Floats, baseline: float) -> Floats:
-    """[T, S, C]: the estimate's expectation over the proposal, with one baseline for every draw."""
+LOSSES: Floats = np.random.default_rng(1).normal(size=(len(EVERYTHING), TASKS))
+"""[B, T], with interactions of every order."""
+PLACES = np.array([int(np.prod(COUNTS[slot + 1 :])) for slot in range(len(COUNTS))])
+"""``EVERYTHING[choices @ PLACES]`` is ``choices``."""
+PICTURES = np.arange(2)
+
+
+def taught(kind: str, controller: Controller, steps: int = 40) -> Estimator:
+    """An estimator that has seen noisy losses."""
+    estimator, rng = make_estimator(kind, controller, pictures=len(PICTURES)), np.random.default_rng(3)
+    for _ in range(steps):
+        choices = estimator.draw(controller, rng)
+        estimator.gradient(
+            controller, choices, losses_of(choices) + rng.normal(size=(len(choices), 2, TASKS)), PICTURES
+        )
+    return estimator
+
+
+def losses_of(choices: Choices) -> Floats:
+    """[K, N, T], of two pictures, the second of which is harder."""
+    found: Floats = LOSSES[choices @ PLACES][:, None] + np.array([[0.0], [5.0]])
+    return found
+
+
+def estimate(estimator: Estimator, controller: Controller, choices: Choices) -> Floats:
+    """The gradient as the estimator would say it now; nothing is learned."""
+    before = {name: array.copy() for name, array in estimator.state().items()}
+    found = estimator.gradient(controller, choices, losses_of(choices), PICTURES)
+    for name, array in estimator.state().items():
+        array[:] = before[name]
+    return found
+
+
+def mean_over_all(estimator: Estimator, controller: Controller) -> Floats:
+    """Expectation over the mixture, of estimators that draw one architecture."""
     proposal = policies(controller, EVERYTHING).mean(1)
-    total = np.zeros(controller.logits.shape)
-    for weight, choices, row in zip(proposal, EVERYTHING, losses, strict=True):
-        total += weight * reinforce(controller, choices, row - baseline)
-    return total
+    found = [p * estimate(estimator, controller, row[None]) for p, row in zip(proposal, EVERYTHING, strict=True)]
+    mean: Floats = np.sum(found, axis=0)
+    return mean
 
 
-@pytest.mark.parametrize("baseline", [0.0, 0.7, -40.0])
-def test_the_estimate_is_unbiased_whatever_the_baseline(baseline: float) -> None:
+def exact_gradients(controller: Controller, values: Floats) -> Floats:
+    return np.stack([exact_gradient(controller, task, EVERYTHING, values[:, task]) for task in range(TASKS)])
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ESTIMATORS if kind not in ("damped", "pair", "per-task")])
+def test_one_architecture_is_unbiased_over_all_of_them(kind: str) -> None:
     controller = make_controller()
-    losses = np.random.default_rng(1).normal(size=(len(EVERYTHING), TASKS))
-    found = mean_gradient(controller, losses, baseline)
-    for task in range(TASKS):
-        exact = exact_gradient(controller, task, EVERYTHING, losses[:, task])
-        np.testing.assert_allclose(found[task], exact, atol=1e-10)
+    estimator = taught(kind, controller)
+    mean = mean_over_all(estimator, controller)
+    np.testing.assert_allclose(mean, exact_gradients(controller, LOSSES), atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ESTIMATORS if kind != "damped"])
+def test_the_mean_of_many_draws_is_the_exact_gradient(kind: str) -> None:
+    controller, rng = make_controller(), np.random.default_rng(5)
+    estimator = taught(kind, controller)
+    found = np.stack([estimate(estimator, controller, estimator.draw(controller, rng)) for _ in range(1500)])
+    error, spread = found.mean(0) - exact_gradients(controller, LOSSES), found.std(0) / np.sqrt(len(found))
+    exists = np.broadcast_to(controller.exists, error.shape)
+    off = np.abs(error[exists]) / spread[exists]
+    assert np.sqrt((off**2).mean()) < 1.6  # 1 if unbiased
+    assert off.max() < 4.0  # three standard errors each would fail by chance: there are 33
+
+
+def test_damping_is_a_bias_of_the_unexplained_part_alone() -> None:
+    controller = make_controller()
+    estimator = taught("damped", controller)
+    assert isinstance(estimator, OnePass)
+    assert estimator.fit is not None
+    explained = exact_gradients(controller, estimator.fit.predict(EVERYTHING))
+    mean = mean_over_all(estimator, controller)
+    rest = exact_gradients(controller, LOSSES) - explained
+    np.testing.assert_allclose(mean, explained + DAMPING * rest, atol=1e-10)
+    assert np.abs(rest).max() > 0.01
+
+
+def additive_losses() -> Floats:
+    effects = np.random.default_rng(4).normal(size=(len(COUNTS), max(COUNTS), TASKS))
+    found: Floats = np.sum([effects[slot, EVERYTHING[:, slot]] for slot in range(len(COUNTS))], axis=0)
+    return found
+
+
+def test_damping_costs_no_bias_where_effects_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "LOSSES", additive_losses())
+    controller, rng = make_controller(), np.random.default_rng(6)
+    fit = AdditiveFit(controller, ridge=1e-6, decay=0.98)
+    estimator = OnePass(PictureBaseline(len(PICTURES), TASKS), fit, unexplained=DAMPING)
+    for _ in range(600):
+        choices = estimator.draw(controller, rng)
+        estimator.gradient(controller, choices, losses_of(choices), PICTURES)
+    found = estimate(estimator, controller, estimator.draw(controller, rng))
+    np.testing.assert_allclose(found, exact_gradients(controller, additive_losses()), atol=0.002)
+
+
+def test_what_is_explained_is_no_longer_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "LOSSES", additive_losses())
+    controller, variance = make_controller(), []
+    for kind in ("average", "picture", "control", "damped"):
+        estimator, rng, found = make_estimator(kind, controller, pictures=2), np.random.default_rng(7), []
+        for _ in range(400):
+            choices, one = estimator.draw(controller, rng), rng.integers(2, size=1)
+            noisy = losses_of(choices)[:, one] + 0.3 * rng.normal(size=(1, 1, TASKS))
+            found.append(estimator.gradient(controller, choices, noisy, one))
+        variance.append(np.var(found[200:], axis=0).sum())
+    assert variance[1] < 0.7 * variance[0]
+    assert variance[2] < 0.7 * variance[1]
+    assert variance[3] < 0.7 * variance[2]
 
 
 def test_the_exact_gradient_agrees_with_finite_differences() -> None:
@@ -76,96 +167,47 @@ def test_the_exact_gradient_agrees_with_finite_differences() -> None:
         assert (sides[0] - sides[1]) / (2 * step) == pytest.approx(exact[slot, choice], abs=1e-7)
 
 
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_an_estimator_goes_on_from_its_arrays(kind: str) -> None:
+    controller = make_controller()
+    one, other = taught(kind, controller), make_estimator(kind, controller, pictures=len(PICTURES))
+    for name, array in other.state().items():
+        array[:] = one.state()[name]
+    for seed in range(3):
+        choices = one.draw(controller, np.random.default_rng(seed))
+        first, second = (each.gradient(controller, choices, losses_of(choices), PICTURES) for each in (one, other))
+        np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_a_task_without_labels_moves_no_policy_and_teaches_nothing(kind: str) -> None:
+    controller = make_controller()
+    estimator = taught(kind, controller)
+    before = {name: array.copy() for name, array in estimator.state().items()}
+    choices = estimator.draw(controller, np.random.default_rng(8))
+    gradient = estimator.gradient(controller, choices, losses_of(choices) * [np.nan, 1.0, 1.0], PICTURES)
+    assert not gradient[0].any()
+    assert gradient[1:].any(axis=(1, 2)).all()
+    for name, array in estimator.state().items():
+        of_task = np.moveaxis(array, array.shape.index(TASKS), 0)[0]
+        np.testing.assert_array_equal(of_task, np.moveaxis(before[name], array.shape.index(TASKS), 0)[0])
+
+
+def test_every_architecture_of_a_step_counts_for_every_task_once() -> None:
+    controller = make_controller()
+    drawn = {"average": 1, "pair": 2, "per-task": TASKS}
+    for kind, count in drawn.items():
+        estimator = make_estimator(kind, controller, pictures=2)
+        assert estimator.draw(controller, np.random.default_rng(0)).shape == (count, len(COUNTS))
+    alike = Controller(COUNTS, TASKS, lr=0.1)
+    for kind in drawn:
+        estimator = make_estimator(kind, alike, pictures=2)
+        weights = estimator.weights(alike, estimator.draw(alike, np.random.default_rng(0)))
+        np.testing.assert_allclose(weights.sum(0), 1.0)
+
+
 def test_only_advantages_that_are_known_move_a_policy() -> None:
-    controller, choices = make_controller(), EVERYTHING[7]
-    gradient = reinforce(controller, choices, np.array([np.nan, 4.0, 0.0]))
-    gamma = controller.importance(choices[None])[0, 1]
-    np.testing.assert_allclose(gradient[1], gamma * 4.0 * controller.score(choices[None], 1)[0])
+    controller, choices = make_controller(), EVERYTHING[[7]]
+    gradient = reinforce(controller, choices, np.array([[np.nan, 4.0, 0.0]]))
+    np.testing.assert_allclose(gradient[1], 4.0 * controller.score(choices, 1)[0])
     assert not gradient[[0, 2]].any()
-
-
-def test_the_average_is_taken_before_it_sees_the_loss() -> None:
-    baseline = MovingAverage(TASKS, decay=0.75)
-    baseline.mean[:] = [1.0, 2.0, 3.0]
-    losses = np.array([[1.0, 4.0, 2.0], [1.0, 8.0, np.nan]])
-    np.testing.assert_allclose(baseline.advantages(losses, np.arange(2)), [0.0, 4.0, -1.0])
-    np.testing.assert_allclose(baseline.mean, [1.0, 3.0, 2.75])
-
-
-def test_the_first_loss_becomes_the_average_and_moves_nothing() -> None:
-    baseline = MovingAverage(TASKS)
-    np.testing.assert_array_equal(baseline.advantages(np.array([[1.0, 2.0, 3.0]]), np.arange(1)), 0.0)
-    np.testing.assert_array_equal(baseline.mean, [1.0, 2.0, 3.0])
-
-
-def test_a_task_without_labels_leaves_its_average() -> None:
-    baseline = MovingAverage(TASKS)
-    baseline.mean[:] = [1.0, 2.0, np.nan]
-    advantages = baseline.advantages(np.array([[5.0, np.nan, np.nan]]), np.arange(1))
-    np.testing.assert_allclose(advantages, [4.0, np.nan, np.nan])
-    np.testing.assert_allclose(baseline.mean[1:], [2.0, np.nan])
-
-
-def test_what_pictures_usually_cost_is_subtracted() -> None:
-    baseline, usual = PictureBaseline(4, 1), np.array([[1.0], [5.0], [9.0], [2.0]])
-    first = baseline.advantages(usual[:3], np.arange(3))
-    again = baseline.advantages(usual[[2, 0]], np.array([2, 0]))
-    worse = baseline.advantages(usual[[1, 2]] + 0.5, np.array([1, 2]))
-    np.testing.assert_allclose([first[0], again[0], worse[0]], [0.0, 0.0, 0.5])
-
-
-def test_a_new_picture_is_compared_with_nothing() -> None:
-    baseline = PictureBaseline(3, 1)
-    for _ in range(2):
-        baseline.advantages(np.array([[1.0]]), np.array([0]))
-    found = baseline.advantages(np.array([[1.25], [700.0]]), np.array([0, 2]))
-    np.testing.assert_allclose(found, [0.25])
-    np.testing.assert_allclose(baseline.means[:, 0], [0.6 * 1.0 + 0.4 * 1.25, np.nan, 700.0])
-
-
-def test_pictures_without_a_label_keep_their_average() -> None:
-    baseline = PictureBaseline(2, 2)
-    baseline.means[:] = [[1.0, 2.0], [3.0, 4.0]]
-    found = baseline.advantages(np.array([[np.nan, np.nan], [3.0, np.nan]]), np.arange(2))
-    np.testing.assert_array_equal(found, [0.0, np.nan])
-    np.testing.assert_array_equal(baseline.means, [[1.0, 2.0], [3.0, 4.0]])
-
-
-class Fixed(Controller):
-    """A controller whose draws are given."""
-
-    drawn: Choices
-
-    def sample(self, task: int, count: int, rng: np.random.Generator) -> Choices:
-        assert count == len(self.drawn)
-        return self.drawn
-
-
-def cost_table() -> CostTable:
-    blocks = np.random.default_rng(2).uniform(1, 9, (len(SPACE.nodes), 1))
-    return CostTable(space=SPACE, paths=(4, 8, 16, 32), unit="macs", blocks=blocks, head=3.0)
-
-
-def test_the_cost_gradient_of_two_draws_is_unbiased() -> None:
-    controller = Fixed(SPACE.choice_counts, 1, lr=0.1)
-    controller.logits.copy_(make_controller(SPACE.choice_counts, 1).logits)
-    everything = np.array(list(itertools.product(range(2), repeat=len(SPACE.slots))))
-    p, table, rng = policies(controller, everything)[:, 0], cost_table(), np.random.default_rng(0)
-    mean, mean_cost = np.zeros((len(SPACE.slots), 2)), 0.0
-    for first, second in itertools.product(range(len(everything)), repeat=2):
-        controller.drawn = everything[[first, second]]
-        gradient, cost = cost_gradient(controller, 0, table, rng, draws=2)
-        mean += p[first] * p[second] * gradient
-        mean_cost += p[first] * p[second] * cost
-    np.testing.assert_allclose(mean, exact_gradient(controller, 0, everything, table(everything)), atol=1e-10)
-    assert mean_cost == pytest.approx(p @ table(everything))
-
-
-def test_the_cost_gradient_of_many_draws_comes_near_the_exact_one() -> None:
-    controller, table = make_controller(SPACE.choice_counts, 2), cost_table()
-    everything = np.array(list(itertools.product(range(2), repeat=len(SPACE.slots))))
-    gradient, cost = cost_gradient(controller, 1, table, np.random.default_rng(0), draws=20_000)
-    exact = exact_gradient(controller, 1, everything, table(everything))
-    spread = np.ptp(table(everything)) / np.sqrt(20_000)
-    assert np.abs(gradient - exact).max() < 4 * spread
-    assert abs(cost - policies(controller, everything)[:, 1] @ table(everything)) < 4 * spread

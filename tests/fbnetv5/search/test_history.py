@@ -15,6 +15,8 @@ PROGRESS = Progress(
     expected_cost={"cls": 4e8},
     entropy={"cls": 0.6},
     multiplier={"cls": -0.25},
+    effective_samples={"cls": 0.75},
+    gradient_variance={},
 )
 
 
@@ -30,6 +32,7 @@ def test_a_resumed_history_goes_on_after_its_step(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert {event.step for event in events.Scalars("losses/cls")} == {2, 4, 6, 8}
+    assert {event.value for event in events.Scalars("effective_samples/cls")} == {0.75}
 
 
 @pytest.mark.parametrize(("step", "kept"), [(0, 0), (2, 1), (4, 2), (99, 3)])

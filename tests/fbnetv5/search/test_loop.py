@@ -15,7 +15,7 @@ from fbnetv5.data.loading import in_order
 from fbnetv5.data.sample import IGNORE, Batch
 from fbnetv5.search import loop as module
 from fbnetv5.search.derive import AIM
-from fbnetv5.search.history import Progress
+from fbnetv5.search.history import SERIES, Progress
 from fbnetv5.search.loop import SearchLoop, warm_architecture
 from fbnetv5.space import Space
 
@@ -101,13 +101,13 @@ def test_a_batch_without_masks_moves_only_the_other_policies(
     make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "cost_gradient", lambda controller, *_: (np.zeros(controller.logits[0].shape), 1.0))
-    loop = make_loop("cls", "seg", baseline="average")
-    average = loop.baseline.state()["mean"]
+    loop = make_loop("cls", "seg", estimator="average")
+    average = loop.estimator.state()["baseline.mean"]
     average[:] = 9.0
     full = loop.supernet.space.full()
     loop.train_weights(batch_of(loop), full, np.ones(2))
     before = loop.controller.logits.clone()
-    loop.train_policies(unmasked(batch_of(loop)), full, np.random.default_rng(0))
+    loop.train_policies(unmasked(batch_of(loop)), full[None], np.random.default_rng(0))
     assert loop.controller.logits[0].ne(before[0]).any()
     assert torch.equal(loop.controller.logits[1], before[1])
     assert average[0] != 9.0
@@ -152,7 +152,7 @@ def test_a_loss_of_zero_does_not_spoil_the_others(make_loop: MakeLoop, monkeypat
     monkeypatch.setattr(loop.supernet.tasks["seg"], "losses", lambda raw, batch: raw.flatten(1).sum(1) * 0)
     full = loop.supernet.space.full()
     loop.train_weights(batch_of(loop), full, np.ones(2))
-    loop.train_policies(batch_of(loop), full, np.random.default_rng(0))
+    loop.train_policies(batch_of(loop), full[None], np.random.default_rng(0))
     assert np.isfinite(loop.scale).all()
     assert all(bool(torch.isfinite(value).all()) for value in values(loop).values())
     assert bool(torch.isfinite(loop.controller.logits).all())
@@ -179,7 +179,7 @@ def test_the_multiplier_rises_over_the_budget_and_falls_under_it(
     loop.controller.logits[0, :, 1] = lean
     costs, multipliers = [], [0.0]
     for _ in range(4):  # the same architecture on the same pictures: no advantage, so only costs move the policy
-        loop.train_policies(batch_of(loop, 2), loop.supernet.space.full(), np.random.default_rng(0))
+        loop.train_policies(batch_of(loop, 2), loop.supernet.space.full()[None], np.random.default_rng(0))
         costs.append(loop.expected_cost[0])
         multipliers.append(float(loop.multiplier[0]))
     # A step goes by the expected cost before it, which at first is that of the policies as they were made.
@@ -202,7 +202,7 @@ def test_history_has_a_line_a_step_with_every_task(make_loop: MakeLoop) -> None:
     lines = [json.loads(line) for line in (loop.folder / "history.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [progress.step for progress in told] == [1, 2, 3, 4]
     assert [line["phase"] for line in lines] == ["warm-up", "warm-up", "policies", "weights"]
-    for name in ("losses", "expected_cost", "entropy", "multiplier"):
+    for name in SERIES:
         assert lines[-1][name] == getattr(told[-1], name)
         assert set(lines[-1][name]) == {"cls", "seg"}
 

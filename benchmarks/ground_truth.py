@@ -1,0 +1,227 @@
+"""Scores EVERY architecture of a small space for all three tasks with real shared weights, as ground truth for race.py.
+
+The space: variant a with two later stages, 12 slots free (4096 architectures), the other stage-0 repeats and later
+blocks left out, the other fusion edges kept. Weights are trained on the demo scenes under random architectures, then
+every architecture's loss is taken on the same chunks of held-out pictures with batch norm on the statistics of the
+chunk, as in a step of the search that trains policies. What architectures have in common is computed once: a block's
+output is remembered by the block and its inputs, which makes 4096 networks cost little more than their heads.
+
+    python benchmarks/ground_truth.py runs/ground-truth
+
+Leaves ``benchmarks/ground_truth.npz``: per chunk and task the mean loss over all architectures, and each one's
+deviation from it. A killed run goes on where it stopped. Ends in one JSON line.
+"""
+
+import argparse
+import datetime as dt
+import itertools
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from export.files import written_whole
+from fbnetv5.backbone import run_graph
+from fbnetv5.cost import Budget
+from fbnetv5.data.loading import in_order
+from fbnetv5.data.preprocess import normalise
+from fbnetv5.data.sample import Batch
+from fbnetv5.search.config import SearchConfig
+from fbnetv5.search.history import Progress
+from fbnetv5.search.loop import SearchLoop, warm_architecture
+from fbnetv5.search.run import prepare
+from fbnetv5.space import Choices, Graph, Space, Step
+from fbnetv5.supernet import Supernet
+
+TASKS = ("cls", "det", "seg")
+SPACE = Space(stages=2, blocks_per_path=1)
+FREE = (
+    "s0_p4_4",
+    "s0_p8_1",
+    "s0_p16_1",
+    "s0_p16_6",
+    "s0_p32_1",
+    "s1_p8_0",
+    "s1_p16_0",
+    "s1_p32_from_p16",
+    "s1_p32_0",
+    "s2_p16_0",
+    "s2_p32_from_p16",
+    "s2_p32_0",
+)
+"""Names of the slots that are free."""
+DATA = Path(__file__).with_name("ground_truth.npz")
+CHUNK = 64
+"""Held-out pictures of one evaluation, as many as in a step that trains policies."""
+MOST_CHUNKS = 16
+
+Floats = NDArray[np.float64]
+
+
+def embed(free: Choices) -> Choices:
+    """[B, S] from the choices of the free slots [B, F]."""
+    index = {node.name: slot for slot, node in enumerate(SPACE.slots)}
+    choices = np.tile(np.array([int("_from_" in node.name) for node in SPACE.slots]), (len(free), 1))
+    choices[:, [index[name] for name in FREE]] = free
+    return choices
+
+
+def everything() -> Choices:
+    """[4096, F]: all choices of the free slots; row r holds the binary digits of r."""
+    return np.array(list(itertools.product(range(2), repeat=len(FREE))), dtype=np.int64)
+
+
+class Training(SearchLoop):
+    """A warm-up whose architectures differ in the free slots only."""
+
+    def _step(self, phase: str, stream: Iterator[Batch]) -> None:
+        rng = np.random.default_rng([self.config.seed, self.done])
+        drawn = warm_architecture(SPACE, self.done / self.config.warmup_steps, rng)
+        free = drawn[[node.name in FREE for node in SPACE.slots]]
+        self.train_weights(next(stream), embed(free[None])[0], np.ones(len(TASKS)))
+
+
+class Remembered(nn.Module):
+    """A module that runs once on the same inputs; ``kept`` holds its outputs, and so keeps inputs alive."""
+
+    def __init__(self, module: nn.Module, key: tuple[str, int], kept: dict[tuple[object, ...], Tensor]) -> None:
+        super().__init__()
+        self.module = module
+        self.key = key
+        self.kept = kept
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        key = (*self.key, *map(id, inputs))
+        if key not in self.kept:
+            self.kept[key] = self.module(*inputs)
+        return self.kept[key]
+
+
+@torch.no_grad()
+def score(supernet: Supernet, graphs: Sequence[Graph], batch: Batch) -> Floats:
+    """[A, T]: mean loss of each architecture on the batch, batch norm on the batch's own statistics."""
+    supernet.train()
+    images = normalise(batch.images).contiguous(memory_format=torch.channels_last)
+    kept: dict[tuple[object, ...], Tensor] = {}
+    losses: dict[tuple[object, ...], float] = {}
+
+    def module_of(step: Step) -> nn.Module:
+        return Remembered(supernet.module_of(step), (step.name, step.choice), kept)
+
+    def loss(name: str, features: dict[int, Tensor]) -> float:
+        task = supernet.tasks[name]
+        read = [features[path] for path in task.paths]
+        key = (name, *map(id, read))
+        if key not in losses:
+            losses[key] = float(task.losses(supernet.heads[name](read), batch).mean())
+        return losses[key]
+
+    def losses_of(graph: Graph) -> list[float]:
+        features = run_graph(graph, module_of, images)
+        return [loss(name, features) for name in TASKS]
+
+    return np.array([losses_of(graph) for graph in graphs])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroundTruth:
+    """What is known of every architecture of the space."""
+
+    means: NDArray[np.float32]
+    """[chunks, T]: mean loss over all architectures."""
+    deviations: NDArray[np.float16]
+    """[A, chunks, T]: what each architecture's loss adds to it."""
+    macs: NDArray[np.float64]
+    """[A, T]: multiply-adds of each task's live network at 224x224."""
+
+    @property
+    def losses(self) -> Floats:
+        """[A, chunks, T]."""
+        return self.means.astype(np.float64) + self.deviations.astype(np.float64)
+
+
+def save(losses: Floats, macs: Floats, path: Path, about: dict[str, object]) -> None:
+    """Write the data file from the losses [chunks, A, T]."""
+    means = losses.mean(1)
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            means=means.astype(np.float32),
+            deviations=(losses - means[:, None]).transpose(1, 0, 2).astype(np.float16),
+            macs=macs,
+            about=np.array(json.dumps(about)),
+        )
+
+
+def load(path: Path = DATA) -> GroundTruth:
+    """Read the data file."""
+    with np.load(path) as arrays:
+        return GroundTruth(means=arrays["means"], deviations=arrays["deviations"], macs=arrays["macs"])
+
+
+def train(folder: Path, config: SearchConfig, report: Callable[[Progress], None]) -> SearchLoop:
+    """The shared weights and what they were trained with; goes on from the folder's checkpoint."""
+    torch.manual_seed(config.seed)
+    prepared = prepare(config)
+    supernet = Supernet(SPACE, prepared.tasks)
+    loop = Training(config, folder, supernet, prepared.parts, prepared.tables)
+    loop.run(report)
+    return loop
+
+
+def main() -> None:
+    """Train, score chunk by chunk, write the data file and print one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="where the weights and the chunks done are kept")
+    parser.add_argument("--steps", type=int, default=3000, help="that train weights")
+    parser.add_argument("--chunks", type=int, default=8, help=f"of {CHUNK} held-out pictures, at most {MOST_CHUNKS}")
+    parser.add_argument("--output", type=Path, default=DATA)
+    arguments = parser.parse_args()
+    config = SearchConfig(
+        budgets={name: Budget(limit=200e6, unit="macs") for name in TASKS},
+        space=SPACE,
+        size=(32, 32),
+        pictures=(16_000, CHUNK * MOST_CHUNKS, 32),
+        warmup_steps=arguments.steps,
+        steps=0,
+    )
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    loop = train(arguments.folder, config, lambda p: print(p.step, dict(p.losses), flush=True))
+    start = time.perf_counter()
+    choices = embed(everything())
+    graphs = [SPACE.graph(row, loop.supernet.paths) for row in choices]
+    found = []
+    held_out = in_order(loop.parts.policies, batch=CHUNK, limit=CHUNK * arguments.chunks)
+    for chunk, batch in enumerate(held_out):
+        path = arguments.folder / f"chunk-{chunk}.npy"
+        if not path.exists():
+            with written_whole(path) as temporary, temporary.open("wb") as file:
+                np.save(file, score(loop.supernet, graphs, batch))
+        found.append(np.load(path))
+        print(f"chunk {chunk}: {time.perf_counter() - start:.0f} s", flush=True)
+    about = {
+        "benchmark": "ground_truth",
+        "architectures": len(choices),
+        "chunks": len(found),
+        "pictures_per_chunk": CHUNK,
+        "steps": arguments.steps,
+        "final_training_losses": {name: round(float(v), 4) for name, v in zip(TASKS, loop.scale, strict=True)},
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "date": dt.date.today().isoformat(),
+    }
+    macs = np.stack([loop.tables[name](choices) for name in TASKS], axis=1)
+    save(np.stack(found), macs, arguments.output, about)
+    print(json.dumps(about))
+
+
+if __name__ == "__main__":
+    main()

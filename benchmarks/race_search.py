@@ -1,0 +1,110 @@
+"""This project's search as race.py runs it: the real controller, estimators and cost gradient on known losses."""
+
+from collections.abc import Callable
+from itertools import cycle
+
+import numpy as np
+
+from benchmarks.race_world import Book, Floats, Meter, Rows, World
+from fbnetv5.search.controller import Controller, draw
+from fbnetv5.search.costs import cost_gradient
+from fbnetv5.search.derive import AIM
+from fbnetv5.search.estimators import OnePass, make_estimator
+from fbnetv5.search.loop import PENALTY
+from fbnetv5.space import Choices
+
+DRAWN = 8192
+"""Architectures per task that candidates are taken from."""
+SCORING = 0.7
+"""Share of the evaluations that the one-pass search keeps for scoring candidates."""
+POLICY_LR = 0.04
+MULTIPLIER_LR = 0.5
+
+
+class OnePassSearch:
+    """This project's search: policies on one draw a step, then candidates scored, the best expected first.
+
+    Unlike the search proper, candidates are scored by their losses, on all chunks, and the fit learns from them too.
+    """
+
+    def __init__(self, kind: str, world: World, limit: int, seed: int, *, lr: float) -> None:
+        self.world = world
+        self.rng = np.random.default_rng([seed, 0])
+        self.meter = Meter(world, limit)
+        self.controller = Controller([2] * world.slots, world.tasks, lr=lr)
+        self.estimator = make_estimator(kind, self.controller, pictures=world.chunks)
+        self.multiplier = np.zeros(world.tasks)
+        self.expected = np.array([self.costs(t)(self.controller.sample(t, 256, self.rng)).mean() for t in self.tasks])
+        self.fit = self.estimator.fit if isinstance(self.estimator, OnePass) else None
+        self.scale: Floats | None = None
+
+    @property
+    def tasks(self) -> range:
+        return range(self.world.tasks)
+
+    def costs(self, task: int) -> Callable[[Choices], Floats]:
+        """Prices architectures."""
+        return lambda choices: self.world.macs[self.world.rows(choices), task]
+
+    def run(self, scoring: float) -> Rows:
+        """Spend all evaluations but a share on the policies, that share on candidates."""
+        kept = int(scoring * self.meter.left)
+        order: list[int] = []
+        while self.meter.left - len(self.estimator.draw(self.controller, np.random.default_rng(0))) >= kept:
+            order = order or self.rng.permutation(self.world.chunks).tolist()
+            self.step(order.pop())
+        return self.answer()
+
+    def step(self, chunk: int) -> None:
+        """One step of the policies, as ``SearchLoop.train_policies`` takes it."""
+        choices = self.estimator.draw(self.controller, self.rng)
+        losses = np.stack([self.meter(int(row), chunk) for row in self.world.rows(choices)])
+        self.scale = losses.mean(0) if self.scale is None else self.scale
+        gradient = self.estimator.gradient(self.controller, choices, (losses / self.scale)[:, None], np.array([chunk]))
+        for task, budget in enumerate(self.world.budgets):
+            excess = self.expected[task] / (AIM * budget) - 1
+            of_cost, self.expected[task] = cost_gradient(self.controller, task, self.costs(task), self.rng)
+            gradient[task] += (self.multiplier[task] + PENALTY * excess) * of_cost / budget
+            self.multiplier[task] += MULTIPLIER_LR * excess
+        self.controller.step(gradient)
+
+    def answer(self) -> Rows:
+        """Score candidates on all chunks while evaluations last, the tasks in turns; the fit learns on."""
+        book = Book(self.world)
+        candidates = [self.candidates(task) for task in self.tasks]
+        turns = cycle(self.tasks)
+        while self.meter.left >= self.world.chunks and any(candidates):
+            task = next(turns)
+            if candidates[task]:
+                expected = self.estimator.expected(self.world.choices(np.array(candidates[task])), task)
+                row = candidates[task].pop(int(expected.argmin()))
+                if not np.isfinite(book.estimates[row]).all():
+                    book.estimates[row] = self.score(row)
+        return book.best()
+
+    def candidates(self, task: int) -> list[int]:
+        """Distinct architectures within the task's budget: from its policy, and at random where a fit can rank them."""
+        drawn = draw(self.controller.probabilities()[task], DRAWN, self.rng)
+        if self.fit is not None:
+            drawn = np.concatenate([drawn, self.rng.integers(0, 2, (DRAWN, self.world.slots))])
+        rows = self.world.rows(drawn)
+        return list(dict.fromkeys(rows[self.world.fits[rows, task]].tolist()))
+
+    def score(self, row: int) -> Floats:
+        """[T]: an architecture's mean losses on all chunks."""
+        chunks = np.arange(self.world.chunks)
+        losses = np.stack([self.meter(row, int(chunk)) for chunk in chunks])
+        if self.fit is not None and self.scale is not None:
+            choices = self.world.choices(np.array([row]))
+            for chunk in chunks:
+                relative = losses[None, [chunk]] / self.scale
+                self.estimator.gradient(self.controller, choices, relative, chunks[[chunk]])
+        mean: Floats = losses.mean(0)
+        return mean
+
+
+def one_pass(
+    world: World, limit: int, seed: int, *, kind: str, lr: float = POLICY_LR, scoring: float = SCORING
+) -> Rows:
+    """The search with one of its estimators; a learning rate of 0 leaves the policies where they start."""
+    return OnePassSearch(kind, world, limit, seed, lr=lr).run(scoring)

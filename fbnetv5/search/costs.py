@@ -1,0 +1,45 @@
+"""The gradient of a policy's expected cost, without a pass of the supernet: a cost is a table lookup.
+
+For every slot of a drawn architecture the cost of each of its choices is looked up, all else equal. The difference is
+the choice's effect, exact where costs add up, and noisy only through blocks that live or die with what else was drawn.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fbnetv5.search.additive import expectation_gradient
+from fbnetv5.search.controller import Controller, Floats
+from fbnetv5.space import Choices
+
+Costs = Callable[[Choices], Floats]
+"""Prices architectures, [B, S] -> [B]; a ``CostTable`` is one."""
+
+
+def cost_gradient(
+    controller: Controller, task: int, table: Costs, rng: np.random.Generator, *, draws: int = 2, more: int = 64
+) -> tuple[Floats, float]:
+    """Gradient [S, C] of a task's expected cost, from ``draws`` of its policy, and the expected cost; both unbiased.
+
+    The expected cost is taken from ``more`` further draws, less what the effects explain of them.
+    """
+    probabilities = controller.probabilities()[task]
+    drawn = controller.sample(task, draws, rng)
+    effects = slot_effects(controller, table, drawn)
+    others = controller.sample(task, more, rng)
+    explained = effects[np.arange(others.shape[1]), others].sum(-1)
+    expected = (table(others) - explained).mean() + (probabilities * effects).sum()
+    return expectation_gradient(probabilities, effects), float(expected)
+
+
+def slot_effects(controller: Controller, table: Costs, drawn: Choices) -> Floats:
+    """[S, C]: mean cost of the drawn architectures [K, S] with one slot's choice replaced; 0 for choices not there."""
+    slots, choices = np.nonzero(controller.exists)
+    replaced = np.repeat(drawn[:, None], len(slots), axis=1)
+    replaced[:, np.arange(len(slots)), slots] = choices
+    costs = table(replaced.reshape(-1, drawn.shape[1])).reshape(len(drawn), len(slots)).mean(0)
+    effects = np.zeros(controller.exists.shape)
+    effects[slots, choices] = costs
+    # Without the level, which all choices of a slot share, so that sums of effects stay comparable.
+    effects[slots, choices] -= effects[slots, 0]
+    return effects

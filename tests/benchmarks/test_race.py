@@ -1,0 +1,72 @@
+"""The race in miniature, and that its data and its meter are what they claim."""
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import ground_truth
+from benchmarks.race import OURS, SEARCHERS, behind, summarise
+from benchmarks.race_search import one_pass
+from benchmarks.race_world import Book, Meter, World
+
+ROOT = Path(__file__).parents[2]
+PEERS = {"Optuna TPE": "optuna", "Optuna NSGA-II": "optuna", "genetic (pymoo)": "pymoo"}
+HERE = [name for name in SEARCHERS if name not in PEERS or find_spec(PEERS[name]) is not None]
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World(ground_truth.load())
+
+
+def test_the_race_runs(tmp_path: Path) -> None:
+    plot = ["--plot", str(tmp_path / "race.svg")] if find_spec("matplotlib") is not None else []
+    command = [sys.executable, "-m", "benchmarks.race", "--seeds", "1", "--limits", "60", "--processes", "1"]
+    done = subprocess.run(
+        [*command, "--searchers", *HERE, *plot], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    document = json.loads(done.stdout.splitlines()[-1])
+    assert list(document["results"]) == HERE
+    assert not plot or (tmp_path / "race.svg").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_an_answer_fits_every_tasks_budget(world: World, name: str) -> None:
+    answers = SEARCHERS[name](world, 120, 0)
+    assert world.fits[answers, range(world.tasks)].all()
+
+
+def test_numbers_are_architectures(world: World) -> None:
+    rows = np.array([0, 1, 2, 4095, 1234])
+    choices = world.choices(rows)
+    np.testing.assert_array_equal(choices, ground_truth.everything()[rows])
+    np.testing.assert_array_equal(world.rows(choices), rows)
+
+
+def test_the_best_has_no_regret(world: World) -> None:
+    book = Book(world)
+    book.estimates = world.truth
+    np.testing.assert_array_equal(world.regret(book.best()), 0.0)
+
+
+def test_no_evaluation_is_free(world: World) -> None:
+    meter = Meter(world, 3)
+    meter.mean(5, np.arange(3))
+    with pytest.raises(RuntimeError, match="more evaluations than it has"):
+        meter(5, 0)
+
+
+def test_policies_help_where_noise_is_small(world: World) -> None:
+    regrets = [world.regret(one_pass(world, 400, seed, kind="damped")).mean() for seed in range(3)]
+    assert np.mean(regrets) < 0.3  # an architecture at random within the budget: 1
+
+
+def test_a_peer_ahead_is_named() -> None:
+    regrets = {(OURS, 10, 0): np.array([0.2, 0.1, 0.0]), ("peer", 10, 0): np.array([0.1, 0.1, 0.3])}
+    assert behind(summarise(regrets)) == ["peer, cls, 10: 0.1 < 0.2"]
