@@ -1,15 +1,14 @@
 """Do networks keep what they compute on their way from torch to an engine, whatever the search may find?
 
-Expected: 20 random architectures of variant a for each of three tasks, and FBNetV3-A to -G, pass the gate of every
-precision (fp32 1e-4 of an output's range; fp16 5e-3 and 45 dB; int8 25 dB on real pictures), and tensorrt-rtx builds an
-engine of every one at every precision, with layers of that precision. Weights are random, as torch makes them: what
-breaks here is an operator or a shape. How much a trained network loses stands in docs/results.md. int8 is calibrated on
-16 scenes and judged on others.
+Expected: 20 random architectures for each task of a finished search, with its shared weights and batch norm calibrated
+for each, and FBNetV3-A to -G with weights as torch makes them, pass the gate of every precision (fp32 1e-4 of an
+output's range; fp16 5e-3 and 45 dB; int8 25 dB on real pictures), and tensorrt-rtx builds an engine of every one at
+every precision, with layers of that precision. int8 may leave a few blocks in float, as export does. It is calibrated on training scenes and judged on test scenes.
 
-    python benchmarks/ladder.py --output docs/ladder.json
+    python benchmarks/ladder.py runs/latest --output docs/ladder.json
 
-What is in the output already is not done again. Needs tensorrt-rtx and no GPU;
-engines are built and not run. Ends in one JSON line, the worst of everything.
+What is in the output already is not done again. Needs tensorrt-rtx and no GPU; engines are built and not run. Ends in
+one JSON line, the worst of everything.
 """
 
 import argparse
@@ -17,7 +16,8 @@ import json
 import platform
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,68 +32,120 @@ from export.graph import to_onnx_bytes
 from export.ladder import REAL, SEEDED, Compared, climb
 from export.parity import GATES, compare
 from export.runners import Array, OrtRunner, TorchRunner
-from fbnetv5.backbone import TaskNetwork
+from fbnetv5.backbone import recalibrate
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import normalise
-from fbnetv5.data.scenes import CLASSES, Scenes
+from fbnetv5.data.scenes import Scenes
 from fbnetv5.fbnetv3 import FBNETV3, FBNetV3Network
-from fbnetv5.space import Space
-from fbnetv5.tasks import make_tasks
+from fbnetv5.search.checkpoint import load_checkpoint, load_weights
+from fbnetv5.search.config import SearchConfig
+from fbnetv5.search.run import Prepared, prepare
+from fbnetv5.search.scoring import calibration_pictures
+from fbnetv5.supernet import Supernet
 
 INPUT = "images"
-Part = Literal["train", "test"]
-CALIBRATED_ON = 16
+DEPLOYED = 224
+"""Side of the pictures that searched networks' engines take."""
 
 
-def cases(count: int) -> Iterator[tuple[str, nn.Module, tuple[str, ...], str | None, int]]:
-    """Name, module, output names, the output others are ranked by, and resolution of each network."""
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A network and the pictures it is at home with."""
+
+    name: str
+    module: nn.Module
+    outputs: tuple[str, ...]
+    ranked_by: str | None
+    size: int
+    """Side of the pictures it is calibrated and judged on."""
+    deployed: int
+    """Side of those that its engine takes."""
+
+
+def cases(run: Path, count: int) -> Iterator[Case]:
+    """FBNetV3, then random architectures of each task, each slot kept with one random probability."""
     for letter, config in FBNETV3.items():
-        yield f"fbnetv3-{letter}", FBNetV3Network(config), ("logits",), None, -(-config.resolution // 32) * 32
-    space = Space(variant="a")
-    for name, task in make_tasks(("cls", "det", "seg"), CLASSES).items():
+        side = -(-config.resolution // 32) * 32
+        network = FBNetV3Network(config).eval()
+        yield Case(
+            name=f"fbnetv3-{letter}", module=network, outputs=("logits",), ranked_by=None, size=side, deployed=side
+        )
+    search = SearchConfig.load(run / "config.json")
+    prepared = prepare(search)
+    supernet = load_supernet(run, search, prepared)
+    calibration = calibration_pictures(prepared.parts.weights, torch.device("cpu"))
+    for name, task in prepared.tasks.items():
         for seed in range(count):
             rng = np.random.default_rng(seed)
-            kept = rng.random(len(space.slots)) < rng.uniform(0.1, 1.0)
-            choices = np.where(kept, rng.integers(1, np.asarray(space.choice_counts)), 0)
-            network = TaskNetwork(task, space, choices)
-            yield f"{name}-{seed}", network, task.output_names, task.ranked_by, 224
+            kept = rng.random(len(search.space.slots)) < rng.uniform(0.1, 1.0)
+            choices = np.where(kept, rng.integers(1, np.asarray(search.space.choice_counts)), 0)
+            derived = supernet.derive(name, choices)
+            recalibrate(derived, calibration, derived)
+            yield Case(
+                name=f"{name}-{seed}",
+                module=derived,
+                outputs=task.output_names,
+                ranked_by=task.ranked_by,
+                size=search.size[0],
+                deployed=DEPLOYED,
+            )
 
 
-def batches(part: Part, size: int, count: int) -> list[Array]:
-    """Demo scenes as networks read them, four at a time."""
+def load_supernet(run: Path, config: SearchConfig, prepared: Prepared) -> Supernet:
+    """With the shared weights that a finished search ended with."""
+    checkpoint = load_checkpoint(run / "checkpoint")
+    if checkpoint is None:
+        raise UserError(f"{run} has no checkpoint: it is not a finished search")
+    supernet = Supernet(config.space, prepared.tasks)
+    weights = {name.removeprefix("weights/"): t for name, t in checkpoint[0].items() if name.startswith("weights/")}
+    load_weights(supernet, weights, run)
+    return supernet
+
+
+def batches(part: Literal["train", "test"], size: int, count: int, batch: int) -> list[Mapping[str, Array]]:
+    """Demo scenes as networks read them."""
     scenes = Scenes(part, size=(size, size), count=count, seed=0)
-    return [normalise(batch.images).contiguous().numpy() for batch in in_order(scenes, batch=4)]
+    return [{INPUT: normalise(one.images).contiguous().numpy()} for one in in_order(scenes, batch=batch)]
 
 
-def run_case(module: nn.Module, outputs: tuple[str, ...], ranked_by: str | None, size: int) -> dict[str, Any]:
+def run_case(case: Case) -> dict[str, Any]:
     """One network through the whole ladder."""
-    seen, unseen = batches("train", size, CALIBRATED_ON), batches("test", size, 4)
-    module.eval()
-    noise = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0)).numpy()
-    pictures = {SEEDED: {INPUT: noise}, REAL: {INPUT: unseen[0]}}
-    content = to_onnx_bytes(module, (torch.from_numpy(noise),), input_names=[INPUT], output_names=outputs)
+    shape = (2, 3, case.deployed, case.deployed)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    pictures = {SEEDED: {INPUT: noise.numpy()}, REAL: batches("test", case.size, 8, 8)[0]}
+    content = to_onnx_bytes(
+        case.module, (noise,), input_names=[INPUT], output_names=case.outputs, dynamic_size=case.size != case.deployed
+    )
     compared = []
     for kind, inputs in pictures.items():
-        reference, candidate = TorchRunner(module, [INPUT], outputs)(inputs), OrtRunner(content)(inputs)
-        found = compare(reference, candidate, rank_by=ranked_by, tie=GATES["fp32"].tie)
+        reference = TorchRunner(case.module, [INPUT], case.outputs)(inputs)
+        found = compare(reference, OrtRunner(content)(inputs), rank_by=case.ranked_by, tie=GATES["fp32"].tie)
         compared.append(Compared(rung="fp32 onnxruntime", precision="fp32", pictures=kind, outputs=found))
-    graphs, result = {"fp32": content}, {"params": sum(p.numel() for p in module.parameters()), "size": size}
+    calibration = batches("train", case.size, 128 if case.size < case.deployed else 16, 16)
+    calibration += batches("train", case.deployed, 16, 4)
+    graphs, kept = {"fp32": content}, ()
     for precision in ("fp16", "int8"):
-        rung = climb(content, precision, pictures, calibration=[{INPUT: batch} for batch in seen])
-        graphs[precision] = rung.content
+        rung = climb(content, precision, pictures, calibration=calibration)
+        graphs[precision], kept = rung.content, rung.kept_float
         compared += rung.compared
-    return {**result, "compared": [summary(one) for one in compared], "engines": engines(graphs, size)}
+    return {
+        "params": sum(parameter.numel() for parameter in case.module.parameters()),
+        "compared": [summary(one) for one in compared],
+        "left_in_float_by_int8": list(kept),
+        "engines": engines(graphs, case.deployed),
+    }
 
 
 def summary(one: Compared) -> dict[str, Any]:
     """The worst of a comparison's outputs."""
+    finite = all(parity.finite for parity in one.outputs)
     levels = [parity.sqnr_db for parity in one.outputs if parity.sqnr_db is not None]
     return {
         "precision": one.precision,
         "pictures": one.pictures,
         "gated": one.gated,
-        "error": max(parity.error for parity in one.outputs),
-        "sqnr_db": min(levels),
+        "error": max(parity.error for parity in one.outputs) if finite else None,
+        "sqnr_db": min(levels, default=None),
         "complaint": one.complaint,
     }
 
@@ -127,7 +179,7 @@ def worst(networks: dict[str, Any]) -> dict[str, Any]:
                 row
                 for one in networks.values()
                 for row in one.get("compared", [])
-                if (row["precision"], row["pictures"]) == (precision, kind)
+                if (row["precision"], row["pictures"]) == (precision, kind) and row["error"] is not None
             ]
             if rows:
                 line[f"{precision}_{kind}"] = {
@@ -144,20 +196,22 @@ def failed(one: dict[str, Any]) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of a finished search on the demo scenes")
     parser.add_argument("--networks", type=int, default=20, help="random architectures of each task")
+    parser.add_argument("--only", default="", help="beginning of the names to do, to share the work among processes")
     parser.add_argument("--output", type=Path, required=True, help="JSON file, gone on with where it exists")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     document = json.loads(arguments.output.read_text()) if arguments.output.exists() else {"networks": {}}
     networks: dict[str, Any] = document["networks"]
-    for name, module, outputs, ranked_by, size in cases(arguments.networks):
-        if name in networks:
+    for case in cases(arguments.run, arguments.networks):
+        if case.name in networks or not case.name.startswith(arguments.only):
             continue
         try:
-            networks[name] = run_case(module, outputs, ranked_by, size)
+            networks[case.name] = run_case(case)
         except UserError as error:
-            networks[name] = {"error": str(error)}
-        print(name, json.dumps(worst({name: networks[name]})), flush=True)
+            networks[case.name] = {"error": str(error)}
+        print(case.name, json.dumps(worst({case.name: networks[case.name]})), flush=True)
         about = {"date": time.strftime("%Y-%m-%d"), "machine": platform.processor() or platform.machine()}
         write_json(arguments.output, {"schema": 1, **about, "worst": worst(networks), "networks": networks})
     print(json.dumps(worst(networks)))

@@ -56,7 +56,12 @@ def find_culprit(
 
 def _given(block: str, noise: Mapping[str, float], sources: Mapping[str, set[str]]) -> float:
     """The least SQNR of what a block reads; blocks that were not compared pass on what they read themselves."""
-    return min(
-        (noise[source] if source in noise else _given(source, noise, sources) for source in sources[block]),
-        default=MOST_DB,
-    )
+    levels, seen, left = [MOST_DB], {block}, list(sources[block])
+    while left:
+        source = left.pop()
+        if source in noise:
+            levels.append(noise[source])
+        elif source not in seen:  # what a module does between its blocks may read from and feed the same ones
+            left.extend(sources[source])
+        seen.add(source)
+    return min(levels)

@@ -14,10 +14,12 @@ from export.blame import Culprit, find_culprit
 from export.calibration import Batches, Progress
 from export.errors import CheckFailed
 from export.inside import before_selection, block_outputs, with_outputs
-from export.parity import GATES, Parity, compare
+from export.parity import GATES, SAME_FILE, Gate, Parity, compare
 from export.precision import PRECISIONS, check_precision, to_half, to_int8
 from export.runners import Array, OrtRunner
 
+MOST_FLOAT_BLOCKS = 8
+"""That int8 may leave alone of itself."""
 REAL = "real"
 SEEDED = "seeded"
 Pictures = Mapping[str, Mapping[str, Array]]
@@ -34,6 +36,13 @@ class Compared:
     pictures: str
     """Their kind."""
     outputs: tuple[Parity, ...]
+    same: bool = False
+    """Both sides ran the same file: then more is asked of int8, whose rounding is the same."""
+
+    @property
+    def gate(self) -> Gate:
+        """What it must pass."""
+        return (SAME_FILE if self.same else GATES)[self.precision]
 
     @property
     def gated(self) -> bool:
@@ -43,7 +52,7 @@ class Compared:
     @property
     def complaint(self) -> str | None:
         """Why it does not pass; None if it does, or need not."""
-        found = [GATES[self.precision].complaint(parity) for parity in self.outputs] if self.gated else []
+        found = [self.gate.complaint(parity) for parity in self.outputs] if self.gated else []
         return next((complaint for complaint in found if complaint is not None), None)
 
     def to_json(self) -> list[dict[str, Any]]:
@@ -71,6 +80,8 @@ class Rung:
     precision: str
     content: bytes
     compared: tuple[Compared, ...]
+    kept_float: tuple[str, ...] = ()
+    """Patterns of names of nodes that int8 left alone, those that were asked for first."""
 
 
 def rungs_to(precision: str) -> tuple[str, ...]:
@@ -95,6 +106,9 @@ def climb(
 ) -> Rung:
     """The graph in another precision, which passed the gate of it.
 
+    Where int8 does not pass, the block at fault is left in float and the rest is tried again, up to
+    ``MOST_FLOAT_BLOCKS`` times: a few blocks whose channels have rare large values cost most of what is lost.
+
     Args:
         content: the graph, in float32.
         precision: fp16 or int8.
@@ -108,16 +122,22 @@ def climb(
         UserError: there are no pictures to calibrate with.
         CheckFailed: it does not pass; the message names the output, the figure and the block at fault.
     """
-    if precision == "fp16":
-        lower = to_half(content)
-    else:
-        lower = to_int8(content, calibration, keep_float=keep_float, threads=threads, progress=progress)
-    compared = compare_graphs(content, lower, precision, pictures, threads=threads)
-    for one in compared:
-        if one.complaint is not None:
-            culprit = culprit_between(content, lower, precision, pictures[one.pictures], threads=threads)
-            raise CheckFailed(failure(one, culprit))
-    return Rung(precision=precision, content=lower, compared=compared)
+    kept = list(keep_float)
+    while True:
+        if precision == "fp16":
+            lower = to_half(content)
+        else:
+            lower = to_int8(content, calibration, keep_float=kept, threads=threads, progress=progress)
+        compared = compare_graphs(content, lower, precision, pictures, threads=threads)
+        failed = next((one for one in compared if one.complaint is not None), None)
+        if failed is None:
+            return Rung(precision=precision, content=lower, compared=compared, kept_float=tuple(kept))
+        culprit = culprit_between(content, lower, precision, pictures[failed.pictures], threads=threads)
+        pattern = None if culprit is None else f"/{culprit.block}/*"
+        more = len(kept) - len(keep_float) < MOST_FLOAT_BLOCKS
+        if precision != "int8" or pattern is None or pattern in kept or not more:
+            raise CheckFailed(failure(failed, culprit))
+        kept.append(pattern)
 
 
 def compare_graphs(
@@ -131,8 +151,13 @@ def compare_graphs(
         precision: whose gate holds.
         pictures: to compare on.
         threads: processor threads one operator may use.
+
+    Raises:
+        CheckFailed: there is nothing to compare.
     """
     names = before_selection(content)
+    if not names:
+        raise CheckFailed("the ONNX graph has no output of floats that could be compared")
     runners = [OrtRunner(with_outputs(graph, names), threads=threads) for graph in (content, lower)]
     found = []
     for kind, inputs in pictures.items():
@@ -167,6 +192,11 @@ def values_of_blocks(
 
 
 def failure(compared: Compared, culprit: Culprit | None) -> str:
-    """What to tell a user of a comparison that did not pass."""
+    """What to tell a user of a comparison that did not pass, whose blocks were compared too."""
     blame = "no block by itself is at fault" if culprit is None else str(culprit)
-    return f"{compared.rung} on {compared.pictures} pictures: {compared.complaint}; {blame}"
+    return f"{complaint_of(compared)}; {blame}"
+
+
+def complaint_of(compared: Compared) -> str:
+    """What to tell a user of a comparison that did not pass."""
+    return f"{compared.rung} on {compared.pictures} pictures: {compared.complaint}"

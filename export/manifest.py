@@ -7,8 +7,9 @@ is read.
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from export.engine import Engine, engine_from_json
 from export.errors import UserError
 from export.files import read_json, write_json
 from export.parity import Answer
+from export.precision import check_precision
 from export.runners import TensorSpec
+from export.tensorrt import NAMES
 
 SCHEMA = 2
 NAME = "manifest.json"
@@ -65,16 +68,24 @@ class Manifest:
 
 def export_versions() -> dict[str, str]:
     """Versions of the packages every export goes through."""
-    return {package: version(package) for package in ("torch", "onnx", "onnxruntime")}
+    return {package: version_here(package) for package in ("torch", "onnx", "onnxruntime")}
+
+
+def version_here(package: str) -> str:
+    """Of an installed package, or "none"; ONNX Runtime for GPUs is a project of another name."""
+    for project in (package, *packages_distributions().get(package, ())):
+        with suppress(PackageNotFoundError):
+            return version(project)
+    return "none"
 
 
 def write_manifest(folder: Path, manifest: Manifest, *, files: Sequence[str]) -> None:
-    """Write ``manifest.json`` into ``folder``, with the checksums of ``files`` there.
+    """Write ``manifest.json`` into ``folder``, with the checksums of ``files`` there beside those it has already.
 
     Raises:
         UserError: one of the files is missing, or the manifest cannot be written.
     """
-    sha256 = {name: _sha256(folder / name) for name in files}
+    sha256 = {**manifest.sha256, **{name: _sha256(folder / name) for name in files}}
     write_json(folder / NAME, {"schema": SCHEMA, **asdict(manifest), "sha256": sha256})
 
 
@@ -100,7 +111,7 @@ def read_claims(folder: Path) -> Manifest:
     document = read_json(path, what="manifest", schema=SCHEMA)
     try:
         return _parse(document)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
         raise UserError(f"manifest file {path} is damaged ({type(error).__name__}: {error}): export again") from None
 
 
@@ -116,6 +127,9 @@ def changed_files(folder: Path, manifest: Manifest) -> list[str]:
 def _parse(document: Mapping[str, Any]) -> Manifest:
     """Raise KeyError, TypeError, ValueError or AttributeError where ``document`` is not a manifest."""
     preprocessing = document["preprocessing"]
+    check_precision(document["precision"])
+    if not document["answers"] or not all(one["outputs"] for one in document["answers"].values()):
+        raise ValueError("it names no outputs")
     return Manifest(
         precision=str(document["precision"]),
         inputs=_specs(document["inputs"]),
@@ -130,9 +144,17 @@ def _parse(document: Mapping[str, Any]) -> Manifest:
         versions={package: str(value) for package, value in document["versions"].items()},
         parity=tuple(dict(entry) for entry in document["parity"]),
         metrics={task: dict(one) for task, one in document["metrics"].items()},
-        engine=None if document["engine"] is None else engine_from_json(document["engine"]),
+        engine=None if document["engine"] is None else _engine(document["engine"]),
         sha256={_plain_name(name): str(value) for name, value in document["sha256"].items()},
     )
+
+
+def _engine(document: dict[str, Any]) -> Engine:
+    engine = engine_from_json(document)
+    _plain_name(engine.file)
+    if engine.runtime not in NAMES:
+        raise ValueError(f"{engine.runtime!r} is no runtime; known are {', '.join(NAMES)}")
+    return engine
 
 
 def _specs(entries: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:

@@ -101,6 +101,8 @@ GATES = MappingProxyType(
     }
 )
 """By precision. int8 is judged by the task's metric besides, which this package does not know."""
+SAME_FILE = MappingProxyType({**GATES, "int8": Gate(sqnr_db=25.0, rows=0.5)})
+"""Between two runtimes on one file. int8 kernels round ties their own way, so some rows of a list may be others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

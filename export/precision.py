@@ -86,15 +86,14 @@ def to_int8(
         progress: told of each batch.
 
     Raises:
-        UserError: there is nothing to calibrate with, or a pattern matches no node that would be quantised.
+        UserError: there is nothing to calibrate with, a pattern matches no node that would be quantised, or they match
+            all of them.
     """
     import onnx
 
     if not batches:
         raise UserError("int8 needs pictures to calibrate with, and there are none")
     _check_patterns(onnx.load_from_string(content).graph, keep_float)
-    if not quantised_nodes(onnx.load_from_string(content).graph, keep_float):
-        return content
     smoothed = smooth(content, batches, keep_float=keep_float, threads=threads)
     limits = clip_limits(smoothed, batches, keep_float=keep_float, threads=threads, progress=progress)
     return _quantise(smoothed, batches[0], limits, keep_float)
@@ -106,6 +105,8 @@ def _check_patterns(graph: "onnx.GraphProto", keep_float: Sequence[str]) -> None
         if len(quantised_nodes(graph, [pattern])) == everything:
             example = quantised_nodes(graph)[0].name if everything else "none"
             raise UserError(f"no node of the graph that could be int8 matches {pattern!r}; one of them is {example}")
+    if keep_float and not quantised_nodes(graph, keep_float):
+        raise UserError(f"{', '.join(map(repr, keep_float))} leave nothing to be int8")
 
 
 def _quantise(content: bytes, batch: Mapping[str, Array], limits: Mapping[str, float], keep: Sequence[str]) -> bytes:
@@ -124,6 +125,8 @@ def _quantise(content: bytes, batch: Mapping[str, Array], limits: Mapping[str, f
 
     model = onnx.load_from_string(content)
     quantised = {node.name for node in quantised_nodes(model.graph, keep)}
+    if not quantised:
+        return content  # such as a part of a network that only adds: the tool would take no names for all names
     options: dict[str, Any] = {
         "ActivationSymmetric": True,
         "WeightSymmetric": True,

@@ -10,22 +10,20 @@ What cannot be checked here is said to be so, and is no failure.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from export import tensorrt
 from export.blame import find_culprit
 from export.calibration import Progress
+from export.cuda import found_gpus
 from export.engine import NAME as ENGINE
-from export.engine import Engine, build_engine
-from export.engine_runner import open_engine
+from export.engine import build_engine
+from export.engine_runner import EngineRunner, open_engine
 from export.errors import CheckFailed, NotHere, UserError
-from export.ladder import REAL, Compared, failure, values_of_blocks
-from export.manifest import Manifest, changed_files, read_claims, write_manifest
-from export.options import EngineOptions
-from export.parity import GATES, compare_answers
-from export.reference import NAME as REFERENCE
+from export.ladder import REAL, Compared, complaint_of, failure, values_of_blocks
+from export.manifest import Manifest, changed_files, read_claims, version_here, write_manifest
+from export.parity import SAME_FILE, compare_answers
 from export.reference import Reference, read_reference, sample
 from export.runners import OrtRunner, Runner
 
@@ -41,6 +39,8 @@ class Finding:
     passed: bool | None
     """None: it could not be checked here, or only tells."""
     detail: str
+    compared: Compared | None = None
+    """The figures, where outputs were compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,19 +48,32 @@ class Validation:
     """What became of an exported folder."""
 
     manifest: Manifest
+    """As it is now: an engine that was built anew is in it."""
     reference: Reference
     findings: tuple[Finding, ...]
-    compared: tuple[Compared, ...]
 
     @property
     def passed(self) -> bool:
         """Nothing failed."""
         return all(finding.passed is not False for finding in self.findings)
 
-    @property
-    def engine_ran(self) -> bool:
-        """There is an engine that gives what it should, on this machine's GPU."""
-        return any(finding.what == "engine" and finding.passed for finding in self.findings)
+    def holds(self, what: str) -> bool:
+        """Whether that was checked here and passed."""
+        return any(finding.what == what and finding.passed for finding in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``fbnetv5 validate --json`` prints, without the times."""
+        engine = self.manifest.engine
+        compared = [finding.compared for finding in self.findings if finding.compared is not None]
+        return {
+            "passed": self.passed,
+            "precision": self.manifest.precision,
+            "findings": [{"what": one.what, "passed": one.passed, "detail": one.detail} for one in self.findings],
+            "parity": [entry for one in compared for entry in one.to_json()],
+            "engine": None
+            if engine is None
+            else {"runtime": engine.runtime, "version": engine.version, "ran": self.holds("engine")},
+        }
 
 
 def validate(folder: Path, say: Callable[[str], None], progress: Progress | None = None) -> Validation:
@@ -72,33 +85,28 @@ def validate(folder: Path, say: Callable[[str], None], progress: Progress | None
         progress: told how far an engine's build is.
 
     Raises:
-        UserError: the folder's manifest, reference or ONNX file is missing, or cannot be read.
+        UserError: the folder's manifest or reference is missing or damaged, or a file that it names cannot be read.
     """
     manifest, reference = read_claims(folder), read_reference(folder)
     changed = changed_files(folder, manifest)
-    findings = [_files(manifest, changed), _versions(manifest)]
-    compared: list[Compared] = []
     say("running the ONNX file")
-    findings.append(_onnx(folder, manifest, reference, compared))
-    if tensorrt.load_driver() is None:
-        findings.append(Finding(what="engine", passed=None, detail="not run: no NVIDIA driver here, so no GPU"))
+    findings = [_files(manifest, changed), _versions(manifest), _onnx(folder, manifest, reference)]
+    if manifest.engine is None:
+        findings.append(Finding(what="engine", passed=None, detail="none was exported; fbnetv5 export --engine"))
     else:
-        say("running the engine")
-        finding, manifest = _engine(folder, manifest, reference, compared, progress)
+        say("looking for a GPU for the engine")
+        finding, manifest = _engine(folder, manifest, reference, changed, progress)
         findings.append(finding)
-    return Validation(manifest=manifest, reference=reference, findings=tuple(findings), compared=tuple(compared))
+    return Validation(manifest=manifest, reference=reference, findings=tuple(findings))
 
 
-def run_engine(folder: Path, manifest: Manifest, reference: Reference) -> Compared:
-    """The outputs of the engine in the folder on this machine's GPU, held against the reference.
+def run_engine(engine: EngineRunner, manifest: Manifest, reference: Reference) -> Compared:
+    """A loaded engine's outputs, held against the reference.
 
     Raises:
-        NotHere: the GPU, TensorRT, or what gives GPU memory is missing.
-        CheckFailed: the GPU refuses the engine.
+        UserError, CheckFailed: the engine does not take the inputs, or its outputs are none that can be compared.
     """
-    assert manifest.engine is not None
-    engine = open_engine(folder / manifest.engine.file, runtime=manifest.engine.runtime)
-    return _compared(f"{manifest.precision} {manifest.engine.runtime}", engine, manifest, reference)
+    return _compared(f"{manifest.precision} engine", engine, manifest, reference)
 
 
 def _files(manifest: Manifest, changed: list[str]) -> Finding:
@@ -108,103 +116,95 @@ def _files(manifest: Manifest, changed: list[str]) -> Finding:
 
 def _versions(manifest: Manifest) -> Finding:
     """Tells of packages that are others here; whether that matters, the outputs show."""
-    others = []
-    for package, exported_with in manifest.versions.items():
-        try:
-            here = version(package)
-        except PackageNotFoundError:
-            here = "none"
-        if here != exported_with:
-            others.append(f"{package} {exported_with} there, {here} here")
+    here = {package: version_here(package) for package in manifest.versions}
+    others = [
+        f"{name} {there} there, {here[name]} here" for name, there in manifest.versions.items() if there != here[name]
+    ]
     return Finding(what="versions", passed=None, detail="; ".join(others) or "all as where it was exported")
 
 
-def _onnx(folder: Path, manifest: Manifest, reference: Reference, compared: list[Compared]) -> Finding:
+def _onnx(folder: Path, manifest: Manifest, reference: Reference) -> Finding:
+    content = (folder / ONNX).read_bytes()
     try:
-        content = (folder / ONNX).read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {folder / ONNX}: {error.strerror or error}") from None
-    try:
-        runner = OrtRunner(content)
+        one = _compared(f"{manifest.precision} onnxruntime", OrtRunner(content), manifest, reference)
+        if one.complaint is None:
+            return Finding(what="onnx", passed=True, detail=_best(one), compared=one)
+        blocks = values_of_blocks(content, content, reference.inputs)
+        samples = {name: sample(values) for name, values in blocks.items()}
+        culprit = find_culprit(content, reference.blocks, samples, manifest.precision)
+        return Finding(what="onnx", passed=False, detail=failure(one, culprit), compared=one)
     except ImportError:
         return Finding(what="onnx", passed=None, detail="not run: onnxruntime is not here; pip install onnxruntime")
-    one = _compared(f"{manifest.precision} onnxruntime", runner, manifest, reference)
-    compared.append(one)
-    if one.complaint is None:
-        return Finding(what="onnx", passed=True, detail=_best(one))
-    blocks = values_of_blocks(content, content, reference.inputs)
-    samples = {name: sample(values) for name, values in blocks.items()}
-    culprit = find_culprit(content, reference.blocks, samples, manifest.precision)
-    return Finding(what="onnx", passed=False, detail=failure(one, culprit))
+    except UserError as error:
+        return Finding(what="onnx", passed=False, detail=str(error))
 
 
 def _engine(
-    folder: Path, manifest: Manifest, reference: Reference, compared: list[Compared], progress: Progress | None
+    folder: Path, manifest: Manifest, reference: Reference, changed: list[str], progress: Progress | None
 ) -> tuple[Finding, Manifest]:
-    """The finding, and the manifest as it is then: an engine built anew is in it."""
-    if manifest.engine is None:
-        return Finding(what="engine", passed=None, detail="none was exported; fbnetv5 export --engine"), manifest
-    rebuilt = ""
+    """The finding, and the manifest as it is then."""
+    told = ""
     try:
-        try:
-            one = run_engine(folder, manifest, reference)
-        except (NotHere, CheckFailed) as error:
-            manifest = _rebuild(folder, manifest, manifest.engine, progress)
-            rebuilt = f"built anew, since the one in the folder does not run here ({error}): "
-            one = run_engine(folder, manifest, reference)
+        if not found_gpus():
+            raise NotHere("no NVIDIA GPU here")
+        engine, refusal = _open(folder, manifest)
+        if engine is None:
+            if ONNX in changed:
+                return Finding(
+                    what="engine", passed=False, detail=f"{refusal}; and {ONNX} is not as exported"
+                ), manifest
+            told = f"built anew, since the one in the folder is not for here ({refusal}): "
+            manifest = _rebuild(folder, manifest, progress)
+            engine, refusal = _open(folder, manifest)
+        if engine is None:
+            return Finding(what="engine", passed=False, detail=f"{told}{refusal}"), manifest
+        one = run_engine(engine, manifest, reference)
     except NotHere as error:
-        return Finding(what="engine", passed=None, detail=f"not run: {error}"), manifest
+        return Finding(what="engine", passed=None, detail=f"{told}not run: {error}"), manifest
+    except UserError as error:
+        return Finding(what="engine", passed=False, detail=f"{told}{error}"), manifest
+    passed = one.complaint is None
+    detail = f"{told}{_best(one) if passed else complaint_of(one)}"
+    return Finding(what="engine", passed=passed, detail=detail, compared=one), manifest
+
+
+def _open(folder: Path, manifest: Manifest) -> tuple[EngineRunner | None, str]:
+    """The engine, or why it is not for this machine.
+
+    Raises:
+        NotHere: no TensorRT or what gives GPU memory is here.
+    """
+    assert manifest.engine is not None
+    try:
+        runtime = tensorrt.load(manifest.engine.runtime)
+    except NotHere as error:
+        tensorrt.find_flavour()  # there must be another, or there is nothing to build with
+        return None, str(error)
+    if runtime.version != manifest.engine.version:
+        return None, f"it is of {runtime.name} {manifest.engine.version}, and {runtime.version} is here"
+    try:
+        return open_engine(folder / manifest.engine.file, runtime=runtime.name), ""
     except CheckFailed as error:
-        return Finding(what="engine", passed=False, detail=str(error)), manifest
-    compared.append(one)
-    if one.complaint is not None:
-        return Finding(what="engine", passed=False, detail=f"{rebuilt}{failure(one, None)}"), manifest
-    return Finding(what="engine", passed=True, detail=f"{rebuilt}{_best(one)}"), manifest
+        return None, str(error)
 
 
-def _rebuild(folder: Path, manifest: Manifest, engine: Engine, progress: Progress | None) -> Manifest:
-    """Build the engine again on this machine, and say so in the folder's manifest."""
+def _rebuild(folder: Path, manifest: Manifest, progress: Progress | None) -> Manifest:
+    """Build the engine again on this machine, and say so in the folder's manifest; other checksums stay as they are."""
+    assert manifest.engine is not None
     built = build_engine(
-        folder / ONNX,
-        folder / ENGINE,
-        engine.shapes,
-        precision=manifest.precision,
-        options=EngineOptions(),
-        progress=progress,
+        folder / ONNX, folder / ENGINE, manifest.engine.shapes, precision=manifest.precision, progress=progress
     )
-    changed = replace(manifest, engine=built)
-    write_manifest(folder, changed, files=[ONNX, REFERENCE, ENGINE])
-    return changed
+    write_manifest(folder, replace(manifest, engine=built), files=[ENGINE])
+    return read_claims(folder)
 
 
 def _compared(rung: str, run: Runner, manifest: Manifest, reference: Reference) -> Compared:
-    outputs = compare_answers(
-        reference.outputs,
-        run(reference.inputs),
-        manifest.answers.values(),
-        gate=GATES[manifest.precision],
-    )
-    return Compared(rung=rung, precision=manifest.precision, pictures=REAL, outputs=outputs)
+    gate = SAME_FILE[manifest.precision]
+    outputs = compare_answers(reference.outputs, run(reference.inputs), manifest.answers.values(), gate=gate)
+    return Compared(rung=rung, precision=manifest.precision, pictures=REAL, outputs=outputs, same=True)
 
 
 def _best(one: Compared) -> str:
     """What a comparison that passed has to tell."""
-    worst = max(parity.error for parity in one.outputs if not parity.ranked)
+    worst = max((parity.error for parity in one.outputs if not parity.ranked), default=0.0)
     return f"{one.rung} gives what was exported: at most {worst:.1e} of an output's range off"
-
-
-def to_json(validation: Validation) -> dict[str, Any]:
-    """What ``fbnetv5 validate --json`` prints, without the times."""
-    engine = validation.manifest.engine
-    return {
-        "passed": validation.passed,
-        "precision": validation.manifest.precision,
-        "findings": [
-            {"what": finding.what, "passed": finding.passed, "detail": finding.detail}
-            for finding in validation.findings
-        ],
-        "parity": [entry for one in validation.compared for entry in one.to_json()],
-        "engine": None
-        if engine is None
-        else {"runtime": engine.runtime, "version": engine.version, "ran": validation.engine_ran},
-    }

@@ -14,6 +14,7 @@ from export.errors import CheckFailed, NotHere, UserError
 from fbnetv5.printing import (
     console,
     is_first_process,
+    outermost,
     print_bundle,
     print_estimated,
     print_evaluated,
@@ -425,6 +426,8 @@ def export(
 
     if fixed_size and dynamic_size:
         raise UserError("--fixed-size and --dynamic-size exclude each other")
+    if head is not None and task is None:
+        raise UserError("--head is of one task; add --task det")
     if engine and head == "nms":
         raise UserError("--head nms is for ONNX Runtime: TensorRT builds no engine of it. Leave out --engine")
     if engine_config is not None and not engine:
@@ -446,7 +449,7 @@ def export(
             one = export_tasks(run, names, folder, options, say, stage_lines(bar))
             if engine and missing is None:
                 try:
-                    one = with_engine(one, engine_options, say, stage_lines(bar))
+                    one = with_engine(one, engine_options, say, outermost(stage_lines(bar)))
                 except NotHere as error:
                     missing = error
             exported.append(one)
@@ -466,7 +469,7 @@ def validate(
     from fbnetv5.validating import validate_folder
 
     with progress_bar() as bar:
-        validation, found = validate_folder(folder, say, stage_lines(bar))
+        validation, found = validate_folder(folder, say, outermost(stage_lines(bar)))
     if json:
         print_json({"folder": str(folder), **found})
     else:

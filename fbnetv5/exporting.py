@@ -8,6 +8,7 @@ Beside the file lie its manifest and what it answered to a few pictures, so that
 whether it still is the same network.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,16 +16,27 @@ from typing import Any
 
 import torch
 
-from export import tensorrt
 from export.blame import find_culprit
 from export.calibration import Batches, Progress
+from export.cuda import found_gpus
 from export.engine import NAME as ENGINE
 from export.engine import Engine, ShapeRange, build_engine
 from export.engine_runner import open_engine
 from export.errors import CheckFailed, NotHere, UserError
 from export.files import written_whole
 from export.graph import Exporter, to_onnx_bytes
-from export.ladder import REAL, SEEDED, Compared, Pictures, Rung, climb, failure, rungs_to, values_of_blocks
+from export.ladder import (
+    REAL,
+    SEEDED,
+    Compared,
+    Pictures,
+    Rung,
+    climb,
+    complaint_of,
+    failure,
+    rungs_to,
+    values_of_blocks,
+)
 from export.manifest import Manifest, export_versions, read_manifest, write_manifest
 from export.options import EngineOptions
 from export.parity import GATES, compare_answers
@@ -74,6 +86,8 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         rungs_to(self.precision)
+        if self.max_drop is not None and not math.isfinite(self.max_drop):
+            raise UserError(f"--max-drop is {self.max_drop}, where a number such as 0.01 is needed")
         if self.keep_float and self.precision != "int8":
             raise UserError("--keep-float names what int8 leaves alone; it needs --precision int8")
 
@@ -94,6 +108,8 @@ class Exported:
     metric_size: Resolution
     """Of the test pictures."""
     max_drop: float | None
+    kept_float: tuple[str, ...]
+    """Patterns of names of nodes that int8 left alone."""
     latency_ms_p50: float
     """Of the ONNX file at the deploy resolution, batch 1, one thread of this processor."""
     engine: Engine | None = None
@@ -136,7 +152,9 @@ def export_tasks(
     deployed = parts if size == given.resolution else open_data(replace(config, size=given.resolution))
     pictures = {SEEDED: given.seeded(given.resolution, 2), REAL: given.first(parts.test, _COMPARED)}
     say(f"{given.name}: exporting")
-    rungs = [_float_rung(given, options, pictures)]
+    rungs = [
+        _float_rung(given, options, pictures, (min(size[0], given.resolution[0]), min(size[1], given.resolution[1])))
+    ]
     for precision in rungs_to(options.precision)[1:]:
         say(f"{given.name}: converting to {precision}")
         rungs.append(
@@ -166,19 +184,23 @@ def export_tasks(
         metrics=metrics,
         metric_size=size,
         max_drop=options.max_drop,
+        kept_float=rungs[-1].kept_float,
         latency_ms_p50=measure_network(rungs[-1].content, shape, timing=Timing()).latency_ms_median,
     )
     _write(exported, rungs[-1].content, given.first(deployed.test, _KEPT))
     return exported
 
 
-def _float_rung(given: Deliverable, options: ExportOptions, pictures: Pictures) -> Rung:
+def _float_rung(given: Deliverable, options: ExportOptions, pictures: Pictures, smallest: Resolution) -> Rung:
     """The float32 graph, which gives what torch gives.
+
+    It is traced on pictures of the smallest size that it is to take: a detector of one class has fewer than a hundred
+    boxes to choose from on small ones, and how many it answers is fixed then.
 
     Raises:
         CheckFailed: it does not, or cannot be made.
     """
-    example = torch.from_numpy(given.seeded(given.resolution, 2)[INPUT])
+    example = torch.from_numpy(given.seeded(smallest, 2)[INPUT])
     content = to_onnx_bytes(
         given.module,
         (example,),
@@ -226,11 +248,11 @@ def _check_drop(metrics: dict[str, dict[str, float]], options: ExportOptions) ->
 
 def _write(exported: Exported, content: bytes, inputs: Mapping[str, Array]) -> None:
     """The folder, the manifest last: what it names is there."""
-    folder = exported.folder
+    folder, runner = exported.folder, OrtRunner(content)
+    manifest = _manifest(exported, runner.inputs, runner.outputs)
     (folder / ENGINE).unlink(missing_ok=True)  # of an earlier export: it would not be of this network
     with written_whole(folder / ONNX) as temporary:
         temporary.write_bytes(content)
-    runner = OrtRunner(content)
     blocks = values_of_blocks(content, content, inputs)
     write_reference(
         folder,
@@ -238,7 +260,7 @@ def _write(exported: Exported, content: bytes, inputs: Mapping[str, Array]) -> N
             inputs=inputs, outputs=runner(inputs), blocks={name: sample(values) for name, values in blocks.items()}
         ),
     )
-    write_manifest(folder, _manifest(exported, runner.inputs, runner.outputs), files=[ONNX, REFERENCE])
+    write_manifest(folder, manifest, files=[ONNX, REFERENCE])
 
 
 def _manifest(exported: Exported, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> Manifest:
@@ -276,20 +298,26 @@ def with_engine(
         )
     except NotHere as error:
         raise NotHere(f"{error}; or run where TensorRT is: {_trtexec(folder, shapes)}") from None
-    write_manifest(folder, replace(read_manifest(folder), engine=engine), files=[ONNX, REFERENCE, ENGINE])
     exported = replace(exported, engine=engine)
-    if tensorrt.load_driver() is None:
-        say(f"{name}: {folder / ENGINE} built, not run: no GPU here")
-        return exported
     try:
-        return _run(exported, say)
+        exported = _run(exported, say)
     except NotHere as error:
         say(f"{name}: {folder / ENGINE} built, not run: {error}")
-        return exported
+    except CheckFailed:
+        (folder / ENGINE).unlink()
+        raise
+    changed = replace(
+        read_manifest(folder),
+        engine=exported.engine,
+        parity=tuple(entry for one in exported.compared for entry in one.to_json()),
+        metrics={task: _metric_document(exported, task) for task in exported.deliverable.tasks},
+    )
+    write_manifest(folder, changed, files=[ENGINE])
+    return exported
 
 
 def _run(exported: Exported, say: Callable[[str], None]) -> Exported:
-    """Run and time the engine on this machine's GPU, and say so in the manifest.
+    """Run, compare and time the engine on this machine's GPU.
 
     Raises:
         NotHere: the GPU, or what gives its memory, is missing.
@@ -297,32 +325,26 @@ def _run(exported: Exported, say: Callable[[str], None]) -> Exported:
     """
     folder, engine = exported.folder, exported.engine
     assert engine is not None
+    if not found_gpus():
+        raise NotHere("no GPU here")
     say(f"{exported.deliverable.name}: running the engine")
     manifest, reference = read_manifest(folder), read_reference(folder)
-    one = run_engine(folder, manifest, reference)
+    runner = open_engine(folder / engine.file, runtime=engine.runtime)
+    one = run_engine(runner, manifest, reference)
     if one.complaint is not None:
-        raise CheckFailed(failure(one, None))
+        raise CheckFailed(complaint_of(one))
     metrics = dict(exported.metrics)
     if exported.metric_size == exported.deliverable.resolution:
-        runner = open_engine(folder / engine.file, runtime=engine.runtime)
         test = open_data(replace(SearchConfig.load(exported.run / "config.json"), size=exported.metric_size)).test
         metrics["engine"] = exported.deliverable.metrics(runner, test, most=MAX_BATCH)
     first = {name: array[:1] for name, array in reference.inputs.items()}
-    ran = replace(
+    return replace(
         exported,
         engine=replace(engine, ran=True),
         compared=(*exported.compared, one),
         metrics=metrics,
-        engine_latency_ms_p50=time_engine(folder / engine.file, engine.precision, first).latency_ms_median,
+        engine_latency_ms_p50=time_engine(folder, engine, first).latency_ms_median,
     )
-    changed = replace(
-        manifest,
-        engine=ran.engine,
-        parity=(*manifest.parity, *one.to_json()),
-        metrics={task: _metric_document(ran, task) for task in ran.deliverable.tasks},
-    )
-    write_manifest(folder, changed, files=[ONNX, REFERENCE, ENGINE])
-    return ran
 
 
 def _trtexec(folder: Path, shapes: ShapeRange) -> str:
@@ -386,13 +408,14 @@ def _metric_document(exported: Exported, task: str) -> dict[str, Any]:
 
 def _engine_document(exported: Exported) -> dict[str, Any]:
     engine = exported.engine
+    precision = {"requested": exported.precision, "kept_float": list(exported.kept_float)}
     if engine is None:
-        return {"engine": None, "precision": {"requested": exported.precision}}
+        return {"engine": None, "precision": precision}
     return {
         "engine": str(exported.folder / engine.file),
         "runtime": {"name": engine.runtime, "version": engine.version},
         "ran": engine.ran,
-        "precision": {"requested": engine.precision, "layers": engine.layers, "audited": engine.audited},
+        "precision": {**precision, "layers": engine.layers, "audited": engine.audited},
         "shapes": [asdict(one) for one in engine.shapes],
         "warnings": list(engine.warnings),
     }

@@ -74,6 +74,19 @@ def progress_bar() -> Progress:
     )
 
 
+def outermost(report: Callable[[str, int, int], None]) -> Callable[[str, int, int], None]:
+    """Reports the first stage that is told of and none of its parts."""
+    first: str | None = None
+
+    def tell(stage: str, done: int, total: int) -> None:
+        nonlocal first
+        first = first or stage
+        if stage == first:
+            report(stage, done, total)
+
+    return tell
+
+
 def stage_lines(bar: Progress) -> Callable[[str, int, int], None]:
     """Shows each stage of a work on a line of its own: (stage, done, total)."""
     lines: dict[str, TaskID] = {}
@@ -260,7 +273,8 @@ def print_exported(exported: "list[Exported]") -> None:
     for one in exported:
         for task, network in one.deliverable.architectures.items():
             found = {rung: metrics[task] for rung, metrics in one.metrics.items()}
-            worst = max(parity.error for step in one.compared if step.gated for parity in step.outputs)
+            judged = [parity for step in one.compared if step.gated for parity in step.outputs if not parity.ranked]
+            worst = max(parity.error for parity in judged)
             rows.append(
                 [
                     task,
@@ -273,6 +287,8 @@ def print_exported(exported: "list[Exported]") -> None:
                     f"{worst:.1e}",
                 ]
             )
+        if one.kept_float:
+            print_line(f"{one.deliverable.name}: left in float by int8: {' '.join(one.kept_float)}")
         if one.deliverable.sharing is not None:
             saved = one.deliverable.sharing
             print_line(

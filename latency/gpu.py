@@ -24,7 +24,7 @@ from export.builder import EngineBuilder
 from export.cuda import CudaDriver, CudaHandle, DeviceMemory, FoundGpu, open_driver, open_memory
 from export.errors import CheckFailed, NotHere, UserError
 from export.gpu import LoadedEngine
-from export.tensorrt import Flavour, find_flavour
+from export.tensorrt import Flavour, find_flavour, load
 from latency.clocks import ClockWatch, watch_clocks
 from latency.protocol import Sampler, in_turns
 
@@ -219,8 +219,14 @@ class TimedEngine(LoadedEngine):
         return driver.launcher(graph, stream)
 
 
-def open_gpu_backend(device: str, precision: str, *, index: int = 0) -> GpuBackend:
+def open_gpu_backend(device: str, precision: str, *, index: int = 0, runtime: str | None = None) -> GpuBackend:
     """The GPU of that index, by the driver's count, through the TensorRT installed.
+
+    Args:
+        device: its name here, such as "a100".
+        precision: of all graphs.
+        index: by the driver's count.
+        runtime: tensorrt or tensorrt_rtx; None for the one that is here.
 
     Raises:
         UserError: there is no such precision.
@@ -237,7 +243,9 @@ def open_gpu_backend(device: str, precision: str, *, index: int = 0) -> GpuBacke
         gpu=gpus[index],
         driver=driver,
         memory=memory,
-        builder=EngineBuilder(find_flavour(), compute_capability=gpus[index].compute_capability),
+        builder=EngineBuilder(
+            find_flavour() if runtime is None else load(runtime), compute_capability=gpus[index].compute_capability
+        ),
         clocks=watch_clocks(driver.bus_id(index)),
     )
 

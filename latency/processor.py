@@ -5,7 +5,6 @@ import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,12 +41,14 @@ class Processor:
             raise UserError(f"a processor needs at least 1 thread, not {self.threads}")
 
     def fingerprint(self) -> dict[str, str | int]:
+        import onnxruntime
+
         return {
             "processor": processor_name(),
             "cores": os.cpu_count() or 1,
             "threads": self.threads,
             "runtime": "onnxruntime",
-            "runtime_version": version("onnxruntime"),
+            "runtime_version": onnxruntime.__version__,
             "os": platform.system(),
             "arch": platform.machine(),
         }

@@ -1,11 +1,14 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
 from export import ladder
+from export.calibration import Batches
 from export.errors import CheckFailed, UserError
 from export.ladder import REAL, SEEDED, climb, rungs_to
 from export.parity import GATES
+from export.precision import to_int8
 from tests.export.tiny import Tiny, exported, pictures, sabotaged
 
 PICTURES = {SEEDED: pictures(), REAL: pictures(seed=1)}
@@ -40,10 +43,23 @@ def test_a_sabotaged_block_is_caught_and_named(monkeypatch: pytest.MonkeyPatch, 
         climb(exported(Tiny()), precision, PICTURES, calibration=[pictures(seed=2)])
 
 
+def test_int8_leaves_a_block_in_float_that_it_would_spoil(monkeypatch: pytest.MonkeyPatch) -> None:
+    def clumsy(content: bytes, batches: Batches, *, keep_float: Sequence[str], **more: Any) -> bytes:
+        spoilt = content if "/head/mix/*" in keep_float else sabotaged(content, "head/mix", 3.0)
+        return to_int8(spoilt, batches, keep_float=keep_float, **more)
+
+    monkeypatch.setattr(ladder, "to_int8", clumsy)
+    rung = climb(exported(Tiny()), "int8", PICTURES, calibration=[pictures(seed=2)])
+    assert rung.kept_float == ("/head/mix/*",)
+    assert all(one.complaint is None for one in rung.compared)
+
+
 def test_int8_needs_pictures_and_patterns_that_match() -> None:
     content = exported(Tiny())
     with pytest.raises(UserError, match="int8 needs pictures to calibrate with"):
         climb(content, "int8", PICTURES)
+    with pytest.raises(UserError, match=r"'\*' leave nothing to be int8"):
+        climb(content, "int8", PICTURES, calibration=[pictures()], keep_float=["*"])
     with pytest.raises(UserError, match=r"matches '/neck/\*'; one of them is /backbone/stem/"):
         climb(content, "int8", PICTURES, calibration=[pictures()], keep_float=["/neck/*"])
 

@@ -1,10 +1,12 @@
 import json
 import subprocess
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from export.engine import NAME as ENGINE
+from export.engine import Engine, ShapeRange, build_engine
 from export.errors import UserError
 from export.ladder import values_of_blocks
 from export.manifest import Manifest, Preprocessing, export_versions, read_claims, write_manifest
@@ -13,7 +15,7 @@ from export.precision import to_half, to_int8
 from export.reference import NAME as REFERENCE
 from export.reference import Reference, sample, write_reference
 from export.runners import OrtRunner
-from export.validate import ONNX, Validation, to_json, validate
+from export.validate import ONNX, Validation, validate
 from tests.bare_python import bare_python
 from tests.export.tiny import Tiny, exported, pictures, sabotaged
 
@@ -50,7 +52,7 @@ def validated(folder: Path) -> Validation:
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_an_untouched_folder_passes(tmp_path: Path, precision: str) -> None:
-    found = to_json(validated(folder_of(tmp_path, precision)))
+    found = validated(folder_of(tmp_path, precision)).to_json()
     assert found["passed"]
     assert {one["what"]: one["passed"] for one in found["findings"]} == {
         "files": True,
@@ -72,6 +74,34 @@ def test_a_block_with_other_weights_is_caught_and_named(tmp_path: Path, precisio
     assert "the block at fault is backbone/last" in found["onnx"].detail
 
 
+@pytest.mark.parametrize("other", ["cut off", "another network"])
+def test_an_onnx_file_that_does_not_run_or_answers_something_else_is_a_finding(tmp_path: Path, other: str) -> None:
+    path = folder_of(tmp_path, "fp32") / ONNX
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] if other == "cut off" else exported(Tiny(best=True), ["logits", "k"]))
+    found = {one.what: one for one in validated(tmp_path).findings}
+    assert found["files"].passed is False
+    assert found["onnx"].passed is False
+    assert ("refuses the ONNX graph" if other == "cut off" else "'logits' is float32 [2, 2]") in found["onnx"].detail
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("precision", "fp8"), ("answers", {}), ("engine.runtime", "os"), ("engine.file", "../e")]
+)
+def test_a_manifest_that_names_what_there_is_not_is_damaged(tmp_path: Path, field: str, value: object) -> None:
+    path = folder_of(tmp_path, "fp32") / "manifest.json"
+    document = json.loads(path.read_text())
+    engine = Engine(
+        file="model.engine", runtime="tensorrt", version="1", precision="fp32", layers={}, shapes=(), ran=False
+    )
+    document["engine"] = asdict(engine)
+    name, _, inner = field.partition(".")
+    document[name] = {**document[name], inner: value} if inner else value
+    path.write_text(json.dumps(document))
+    with pytest.raises(UserError, match="is damaged"):
+        validated(tmp_path)
+
+
 def test_other_versions_are_told_of_and_fail_nothing(tmp_path: Path) -> None:
     folder_of(tmp_path, "fp32")
     manifest = replace(read_claims(tmp_path), versions={"onnxruntime": "0.1", "abacus": "9"})
@@ -88,6 +118,23 @@ def test_a_folder_that_is_not_whole_is_refused(tmp_path: Path, name: str) -> Non
     (folder_of(tmp_path, "fp32") / name).unlink()
     with pytest.raises(UserError, match=name):
         validated(tmp_path)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_an_engine_is_run_and_one_of_elsewhere_is_built_anew(tmp_path: Path, precision: str) -> None:
+    folder_of(tmp_path, precision)
+    one, most = (1, 3, 32, 32), (4, 3, 32, 32)
+    shapes = [ShapeRange(name="images", smallest=one, typical=one, largest=most)]
+    engine = build_engine(tmp_path / ONNX, tmp_path / ENGINE, shapes, precision=precision)
+    write_manifest(tmp_path, replace(read_claims(tmp_path), engine=engine), files=[ONNX, REFERENCE, ENGINE])
+    assert validated(tmp_path).holds("engine")
+    (tmp_path / ENGINE).write_bytes(b"an engine of another machine")
+    write_manifest(tmp_path, replace(read_claims(tmp_path), engine=engine), files=[ONNX, REFERENCE, ENGINE])
+    validation = validated(tmp_path)
+    assert validation.holds("engine")
+    assert any("built anew" in finding.detail for finding in validation.findings)
+    assert validated(tmp_path).passed
 
 
 def test_the_command_needs_no_torch(tmp_path: Path) -> None:

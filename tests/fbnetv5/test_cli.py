@@ -115,14 +115,16 @@ def test_a_search_within_milliseconds_follows_the_table(work: Path) -> None:
 
 def test_an_engine_is_built_without_a_gpu_and_says_that_it_was_not_run(work: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
-    (exported,) = document("export", "--task", "det", "--engine", cwd=work)["exported"]
+    exported = document("export", "--task", "det", "--engine", "--precision", "fp16", cwd=work)
     assert (work / exported["engine"]).stat().st_size > 1_000_000
     assert exported["ran"] is False
-    assert exported["precision"]["requested"] == "fp32"
-    assert exported["precision"]["layers"]["FLOAT"] > 0
+    assert exported["precision"]["requested"] == "fp16"
+    assert exported["precision"]["layers"]["HALF"] > exported["precision"]["layers"]["FLOAT"]
+    assert {one["rung"] for one in exported["parity"]} == {"fp32 onnxruntime", "fp16 onnxruntime"}
+    assert list(exported["metric"]["rungs"]) == ["torch", "fp32", "fp16"]
     manifest = read_manifest(work / exported["folder"])
     assert manifest.engine is not None
-    assert set(manifest.sha256) == {"model.onnx", "model.engine"}
+    assert set(manifest.sha256) == {"model.onnx", "model.engine", "reference.npz"}
 
 
 def test_an_engine_that_cannot_be_built_leaves_the_onnx_file_and_no_older_engine(
@@ -134,9 +136,45 @@ def test_an_engine_that_cannot_be_built_leaves_the_onnx_file_and_no_older_engine
     assert done.returncode == 3
     assert "pip install 'fbnetv5[rtx]'" in done.stderr
     assert "--minShapes=images:1x3x64x64 --optShapes=images:1x3x64x64 --maxShapes=images:8x3x64x64" in done.stderr
-    assert json.loads(done.stdout)["exported"][0]["engine"] is None
+    assert json.loads(done.stdout)["engine"] is None
     assert read_manifest(tmp_path / "cls").engine is None
-    assert {path.name for path in (tmp_path / "cls").iterdir()} == {"model.onnx", "manifest.json"}
+    assert {path.name for path in (tmp_path / "cls").iterdir()} == {"model.onnx", "reference.npz", "manifest.json"}
+
+
+def test_several_tasks_in_one_int8_file_from_pixels_are_validated_elsewhere(work: Path, tmp_path: Path) -> None:
+    options = ["--precision", "int8", "--pixels", "--output", str(tmp_path)]
+    exported = document("export", "--task", "cls,det", *options, cwd=work)
+    assert exported["sharing"]["blocks_shared"] > 0
+    for found in exported["tasks"].values():
+        assert list(found["metric"]["rungs"]) == ["torch", "fp32", "fp16", "int8"]
+    folder = tmp_path / "cls+det"
+    manifest = read_manifest(folder)
+    assert [one.dtype for one in manifest.inputs] == ["uint8"]
+    assert [one.name for one in manifest.outputs] == ["cls_logits", "det_boxes", "det_scores", "det_labels"]
+    assert document("validate", str(folder), cwd=tmp_path)["passed"]
+    whole = (folder / "reference.npz").read_bytes()
+    (folder / "reference.npz").write_bytes(whole[:-100])
+    done = fbnetv5("validate", str(folder), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "reference.npz is damaged" in done.stderr
+
+
+def test_a_metric_that_drops_too_far_fails_and_nothing_is_written(work: Path, tmp_path: Path) -> None:
+    done = fbnetv5("export", "--task", "cls", "--max-drop", "-0.5", "--output", str(tmp_path), cwd=work)
+    assert done.returncode == 1
+    assert "and at most -0.5 was allowed (--max-drop); nothing is written" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_detector_answers_in_the_form_asked_for(work: Path, tmp_path: Path) -> None:
+    aps = set()
+    for head, names in (("decode", ["boxes", "scores"]), ("nms", ["boxes", "scores", "labels"])):
+        folder = tmp_path / head
+        exported = document("export", "--task", "det", "--head", head, "--output", str(folder), cwd=work)
+        assert [one.name for one in read_manifest(folder / "det").outputs] == names
+        aps.add(exported["metric"]["onnxruntime"])
+    assert max(aps) - min(aps) < 1e-6
+    assert min(aps) > 0
 
 
 def test_an_unreachable_latency_budget_says_what_is_reachable(work: Path) -> None:
@@ -181,6 +219,13 @@ WRONG = {
     "odd size": (["search", "--flops", "400M", "--size", "65x65"], "multiples of 32"),
     "no such ONNX file": (["check", "nowhere.onnx"], "cannot read nowhere.onnx"),
     "no run": (["export"], "does not exist"),
+    "unknown precision": (["export", "--precision", "fp8"], "there is no precision 'fp8'"),
+    "two sizes": (["export", "--fixed-size", "--dynamic-size"], "exclude each other"),
+    "engine of nms": (["export", "--task", "det", "--head", "nms", "--engine"], "TensorRT builds no engine of it"),
+    "head of all": (["export", "--head", "decode"], "--head is of one task; add --task det"),
+    "keep what is float": (["export", "--keep-float", "/head/*"], "needs --precision int8"),
+    "config of no engine": (["export", "--engine-config", "e.json"], "it needs --engine"),
+    "nothing to validate": (["validate", "nowhere"], "manifest file nowhere/manifest.json does not exist"),
     "no run to resume": (["search", "--resume", "runs/none"], "does not exist"),
     "no table": (["search", "--latency", "8ms", "--device", "cpu"], "fbnetv5 profile --device cpu"),
     "latency of nothing": (["search", "--latency", "8ms"], "add --device cpu, or --table FILE"),
