@@ -3,7 +3,8 @@
 Expected: 20 random architectures for each task of a finished search, with its shared weights and batch norm calibrated
 for each, and FBNetV3-A to -G with weights as torch makes them, pass the gate of every precision (fp32 1e-4 of an
 output's range; fp16 5e-3 and 45 dB; int8 25 dB on real pictures), and tensorrt-rtx builds an engine of every one at
-every precision, with layers of that precision. int8 may leave a few blocks in float, as export does. It is calibrated on training scenes and judged on test scenes.
+every precision, with layers of that precision. int8 is calibrated on training scenes and judged on test scenes; it may
+leave a few blocks in float, as export does.
 
     python benchmarks/ladder.py runs/latest --output docs/ladder.json
 
@@ -16,7 +17,7 @@ import json
 import platform
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -62,9 +63,11 @@ class Case:
     """Side of those that its engine takes."""
 
 
-def cases(run: Path, count: int) -> Iterator[Case]:
-    """FBNetV3, then random architectures of each task, each slot kept with one random probability."""
+def cases(run: Path, count: int, wanted: Callable[[str], bool]) -> Iterator[Case]:
+    """Those of the names wanted: FBNetV3, then random architectures, each slot kept with one random probability."""
     for letter, config in FBNETV3.items():
+        if not wanted(f"fbnetv3-{letter}"):
+            continue
         side = -(-config.resolution // 32) * 32
         network = FBNetV3Network(config).eval()
         yield Case(
@@ -75,7 +78,7 @@ def cases(run: Path, count: int) -> Iterator[Case]:
     supernet = load_supernet(run, search, prepared)
     calibration = calibration_pictures(prepared.parts.weights, torch.device("cpu"))
     for name, task in prepared.tasks.items():
-        for seed in range(count):
+        for seed in (seed for seed in range(count) if wanted(f"{name}-{seed}")):
             rng = np.random.default_rng(seed)
             kept = rng.random(len(search.space.slots)) < rng.uniform(0.1, 1.0)
             choices = np.where(kept, rng.integers(1, np.asarray(search.space.choice_counts)), 0)
@@ -123,7 +126,7 @@ def run_case(case: Case) -> dict[str, Any]:
         compared.append(Compared(rung="fp32 onnxruntime", precision="fp32", pictures=kind, outputs=found))
     calibration = batches("train", case.size, 128 if case.size < case.deployed else 16, 16)
     calibration += batches("train", case.deployed, 16, 4)
-    graphs, kept = {"fp32": content}, ()
+    graphs, kept = {"fp32": content}, tuple[str, ...]()
     for precision in ("fp16", "int8"):
         rung = climb(content, precision, pictures, calibration=calibration)
         graphs[precision], kept = rung.content, rung.kept_float
@@ -204,9 +207,11 @@ def main() -> None:
     torch.manual_seed(0)
     document = json.loads(arguments.output.read_text()) if arguments.output.exists() else {"networks": {}}
     networks: dict[str, Any] = document["networks"]
-    for case in cases(arguments.run, arguments.networks):
-        if case.name in networks or not case.name.startswith(arguments.only):
-            continue
+
+    def wanted(name: str) -> bool:
+        return name not in networks and name.startswith(arguments.only)
+
+    for case in cases(arguments.run, arguments.networks, wanted):
         try:
             networks[case.name] = run_case(case)
         except UserError as error:
