@@ -1,0 +1,39 @@
+import pytest
+from torch import nn
+
+from benchmarks.ladder import Case, failed, run_case, worst
+from fbnetv5.backbone import TaskNetwork
+from fbnetv5.data.scenes import CLASSES
+from fbnetv5.fbnetv3 import FBNetV3Network, fbnetv3
+from fbnetv5.space import Space
+from fbnetv5.tasks import make_tasks
+
+SPACE = Space(stages=1, blocks_per_path=1)
+
+
+def case(name: str) -> Case:
+    """FBNetV3-A, or all of a small space for a task."""
+    if name == "fbnetv3-a":
+        module: nn.Module = FBNetV3Network(fbnetv3("a"))
+        outputs: tuple[str, ...] = ("logits",)
+        ranked_by = None
+    else:
+        task = make_tasks((name,), CLASSES)[name]
+        module = TaskNetwork(task, SPACE, SPACE.full())
+        outputs, ranked_by = task.output_names, task.ranked_by
+    return Case(name=name, module=module.eval(), outputs=outputs, ranked_by=ranked_by, size=64, deployed=64)
+
+
+@pytest.mark.parametrize("name", ["fbnetv3-a", "det", "seg"])
+def test_a_network_passes_every_rung_and_is_built_at_every_precision(name: str) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
+    found = run_case(case(name))
+    assert not failed(found)
+    assert {row["precision"] for row in found["compared"]} == {"fp32", "fp16", "int8"}
+    layers = {precision: engine["layers"] for precision, engine in found["engines"].items()}
+    assert "HALF" in layers["fp16"]
+    assert "INT8" in layers["int8"]
+    assert layers["fp32"].keys().isdisjoint({"HALF", "INT8"})
+    line = worst({name: found})
+    assert line["fp16_real"]["least_sqnr_db"] > 45
+    assert line["int8_built"] == 1
