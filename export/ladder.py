@@ -14,7 +14,7 @@ from export.blame import Culprit, find_culprit
 from export.calibration import Batches, Progress
 from export.errors import CheckFailed
 from export.inside import before_selection, block_outputs, with_outputs
-from export.parity import GATES, SAME_FILE, Gate, Parity, compare
+from export.parity import GATES, SAME_FILE, Gate, Parity, compare, sqnr_db
 from export.precision import PRECISIONS, check_precision, to_half, to_int8
 from export.runners import Array, OrtRunner
 
@@ -106,8 +106,8 @@ def climb(
 ) -> Rung:
     """The graph in another precision, which passed the gate of it.
 
-    Where int8 does not pass, the block at fault is left in float and the rest is tried again, up to
-    ``MOST_FLOAT_BLOCKS`` times: a few blocks whose channels have rare large values cost most of what is lost.
+    Where int8 does not pass, the block at fault, or else the noisiest, is left in float and the rest is tried again, up
+    to ``MOST_FLOAT_BLOCKS`` times: a few blocks whose channels have rare large values cost most of what is lost.
 
     Args:
         content: the graph, in float32.
@@ -132,10 +132,10 @@ def climb(
         failed = next((one for one in compared if one.complaint is not None), None)
         if failed is None:
             return Rung(precision=precision, content=lower, compared=compared, kept_float=tuple(kept))
-        culprit = culprit_between(content, lower, precision, pictures[failed.pictures], threads=threads)
-        pattern = None if culprit is None else f"/{culprit.block}/*"
+        culprit, noisiest = culprit_between(content, lower, precision, pictures[failed.pictures], threads=threads)
+        pattern = f"/{noisiest if culprit is None else culprit.block}/*"
         more = len(kept) - len(keep_float) < MOST_FLOAT_BLOCKS
-        if precision != "int8" or pattern is None or pattern in kept or not more:
+        if precision != "int8" or pattern in kept or not more:
             raise CheckFailed(failure(failed, culprit))
         kept.append(pattern)
 
@@ -176,10 +176,14 @@ def compare_graphs(
 
 def culprit_between(
     content: bytes, lower: bytes, precision: str, inputs: Mapping[str, Array], *, threads: int = 1
-) -> Culprit | None:
-    """The block of ``lower`` that is at fault, by what all blocks of both graphs give in ONNX Runtime."""
+) -> tuple[Culprit | None, str]:
+    """The block of ``lower`` at fault, by what all blocks of both graphs give in ONNX Runtime; and the noisiest one.
+
+    They differ where every block passes by itself and what comes after the last of them does not.
+    """
     reference, candidate = (values_of_blocks(graph, content, inputs, threads=threads) for graph in (content, lower))
-    return find_culprit(content, reference, candidate, precision)
+    levels = {block: sqnr_db(values, candidate[block]) for block, values in reference.items()}
+    return find_culprit(content, reference, candidate, precision), min(levels, key=levels.__getitem__, default="")
 
 
 def values_of_blocks(
