@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from export.blame import Culprit, find_culprit
-from export.calibration import Batches, Progress
+from export.calibration import Batches, Progress, quantised_nodes
 from export.errors import CheckFailed
-from export.inside import before_selection, block_outputs, with_outputs
+from export.inside import before_selection, block_name, block_outputs, with_outputs
 from export.parity import GATES, SAME_FILE, Gate, Parity, compare, sqnr_db
 from export.precision import PRECISIONS, check_precision, to_half, to_int8
 from export.runners import Array, OrtRunner
@@ -132,12 +132,20 @@ def climb(
         failed = next((one for one in compared if one.complaint is not None), None)
         if failed is None:
             return Rung(precision=precision, content=lower, compared=compared, kept_float=tuple(kept))
-        culprit, noisiest = culprit_between(content, lower, precision, pictures[failed.pictures], threads=threads)
-        pattern = f"/{noisiest if culprit is None else culprit.block}/*"
-        more = len(kept) - len(keep_float) < MOST_FLOAT_BLOCKS
-        if precision != "int8" or pattern in kept or not more:
+        culprit, noise = culprit_between(content, lower, precision, pictures[failed.pictures], threads=threads)
+        left = _blocks_in_int8(content, kept) & noise.keys()
+        if precision != "int8" or len(left) < 2 or len(kept) - len(keep_float) == MOST_FLOAT_BLOCKS:
             raise CheckFailed(failure(failed, culprit))
-        kept.append(pattern)
+        at_fault = culprit is not None and culprit.block in left
+        kept.append(f"/{culprit.block if culprit and at_fault else min(left, key=noise.__getitem__)}/*")
+
+
+def _blocks_in_int8(content: bytes, keep_float: Sequence[str]) -> set[str]:
+    """The blocks that hold a node to quantise: others, such as an activation by itself, cannot be left in float."""
+    import onnx
+
+    graph = onnx.load_from_string(content).graph
+    return {block_name(node.name) for node in quantised_nodes(graph, keep_float)}
 
 
 def compare_graphs(
@@ -176,14 +184,14 @@ def compare_graphs(
 
 def culprit_between(
     content: bytes, lower: bytes, precision: str, inputs: Mapping[str, Array], *, threads: int = 1
-) -> tuple[Culprit | None, str]:
-    """The block of ``lower`` at fault, by what all blocks of both graphs give in ONNX Runtime; and the noisiest one.
+) -> tuple[Culprit | None, dict[str, float]]:
+    """The block of ``lower`` at fault, by what all blocks of both graphs give in ONNX Runtime; and each one's SQNR.
 
-    They differ where every block passes by itself and what comes after the last of them does not.
+    None is at fault where every block passes by itself and what comes after the last of them does not.
     """
     reference, candidate = (values_of_blocks(graph, content, inputs, threads=threads) for graph in (content, lower))
     levels = {block: sqnr_db(values, candidate[block]) for block, values in reference.items()}
-    return find_culprit(content, reference, candidate, precision), min(levels, key=levels.__getitem__, default="")
+    return find_culprit(content, reference, candidate, precision), levels
 
 
 def values_of_blocks(

@@ -54,6 +54,15 @@ def test_int8_leaves_a_block_in_float_that_it_would_spoil(monkeypatch: pytest.Mo
     assert all(one.complaint is None for one in rung.compared)
 
 
+def test_int8_gives_up_with_the_gates_words_when_no_block_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(content: bytes, batches: Batches, *, keep_float: Sequence[str], **more: Any) -> bytes:
+        return to_int8(sabotaged(content, "backbone/middle", 30.0), batches, **more)
+
+    monkeypatch.setattr(ladder, "to_int8", broken)
+    with pytest.raises(CheckFailed, match="less than 25 dB; the block at fault is backbone/middle"):
+        climb(exported(Tiny()), "int8", PICTURES, calibration=[pictures(seed=2)])
+
+
 def test_int8_needs_pictures_and_patterns_that_match() -> None:
     content = exported(Tiny())
     with pytest.raises(UserError, match="int8 needs pictures to calibrate with"):
