@@ -15,6 +15,7 @@ Prints a table and ends in one JSON line.
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from fbnetv5.search.additive import AdditiveFit, expectation_gradient
 from fbnetv5.search.baselines import MovingAverage
 from fbnetv5.search.controller import Controller, Floats
 from fbnetv5.search.derive import AIM
-from fbnetv5.search.estimators import DAMPING, Estimator, OnePass, Pair, PerTask
+from fbnetv5.search.estimators import DAMPING, FULL_AFTER, Estimator, OnePass, Pair, PerTask
 from fbnetv5.search.loop import PENALTY
 from fbnetv5.space import Choices
 
@@ -107,9 +108,10 @@ def course(world: World, make: Callable[[Controller], Estimator], passes: int, l
     return found
 
 
-def with_fit(controller: Controller, unexplained: float) -> Estimator:
+def with_fit(controller: Controller, unexplained: float, full_after: float = math.inf) -> Estimator:
     """An estimator with a control variate; its pictures are all alike here, so one average serves."""
-    return OnePass(MovingAverage(TASKS), AdditiveFit(controller), unexplained=unexplained)
+    fit = AdditiveFit(controller)
+    return OnePass(MovingAverage(TASKS), fit, unexplained=unexplained, full_after=full_after)
 
 
 ENTRANTS: dict[str, Callable[[Controller], Estimator]] = {
@@ -117,7 +119,8 @@ ENTRANTS: dict[str, Callable[[Controller], Estimator]] = {
     "pair": lambda controller: Pair(),
     "per-task": lambda controller: PerTask(MovingAverage(TASKS)),
     "control": lambda controller: with_fit(controller, 1.0),
-    "damped (the default)": lambda controller: with_fit(controller, DAMPING),
+    "damped (the default)": lambda controller: with_fit(controller, DAMPING, FULL_AFTER),
+    "a quarter throughout": lambda controller: with_fit(controller, DAMPING),
     "fit alone": lambda controller: with_fit(controller, 0.0),
 }
 

@@ -36,6 +36,8 @@ class AdditiveFit:
         self.effects: Floats = np.zeros(controller.logits.shape)
         """[T, S, C]; 0 for skipping."""
         self.level: Floats = np.zeros(controller.tasks)
+        self.seen: Floats = np.zeros(controller.tasks)
+        """[T]: how many draws were learned from, none faded."""
 
     def predict(self, choices: Choices) -> Floats:
         """[K, T]: what the fit expects of architectures [K, S]."""
@@ -51,6 +53,7 @@ class AdditiveFit:
         features = np.ones((len(choices), len(self.slots) + 1))
         features[:, :-1] = choices[:, self.slots] == self.kept
         known = ~np.isnan(values)
+        self.seen += known.sum(axis=0)
         for task in np.nonzero(known.any(axis=0))[0].tolist():
             rows = features[known[:, task]]
             self.moments[task] = self.decay * self.moments[task] + rows.T @ rows
@@ -59,7 +62,8 @@ class AdditiveFit:
 
     def state(self) -> dict[str, Floats]:
         """The arrays that a checkpoint keeps; they are written to in place when it is read."""
-        return {"moments": self.moments, "products": self.products, "effects": self.effects, "level": self.level}
+        names = ("moments", "products", "effects", "level", "seen")
+        return {name: getattr(self, name) for name in names}
 
     def _solve(self, task: int) -> None:
         solution = np.linalg.solve(self.moments[task] + self.penalty, self.products[task])

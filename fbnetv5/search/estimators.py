@@ -6,6 +6,7 @@ and ``benchmarks/race.py`` compare them, docs/search.md says what was found.
 Shape legend: T tasks, S slots, C most choices of any slot, K architectures on the same pictures, N pictures.
 """
 
+import math
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +18,9 @@ from fbnetv5.search.controller import Controller, Floats
 from fbnetv5.space import Choices
 
 DAMPING = 0.25
-"""Weight of what the additive fit does not explain, in the estimator called "damped"."""
+"""Least weight of what the additive fit does not explain, in the estimator called "damped"."""
+FULL_AFTER = 2000
+"""Draws after which it counts in full there, growing in proportion to them."""
 
 
 class Estimator(Protocol):
@@ -50,14 +53,25 @@ class OnePass:
     """One architecture from the policies' mixture serves all tasks, importance weights say how far.
 
     With a fit, REINFORCE learns from what the fit leaves unexplained and the fit's exact gradient is added: unbiased,
-    as long as the unexplained part keeps its weight of 1. A smaller weight trades its noise for a bias, that part of
-    the gradient of the unexplained.
+    as long as the unexplained part has its weight of 1. A smaller weight trades its noise for a bias, the rest of the
+    gradient of the unexplained; the weight can grow with the draws that the fit has learned from, so that a search
+    starts with little noise and ends without bias.
     """
 
-    def __init__(self, baseline: Baseline, fit: AdditiveFit | None = None, *, unexplained: float = 1.0) -> None:
+    def __init__(
+        self,
+        baseline: Baseline,
+        fit: AdditiveFit | None = None,
+        *,
+        unexplained: float = 1.0,
+        full_after: float = math.inf,
+    ) -> None:
         self.baseline = baseline
         self.fit = fit
         self.unexplained = unexplained
+        """Least weight of what the fit leaves unexplained."""
+        self.full_after = full_after
+        """Draws after which that weight is 1; before, it is their share if that is more than the least."""
 
     def draw(self, controller: Controller, rng: np.random.Generator) -> Choices:
         return controller.propose(rng)[None]
@@ -72,7 +86,8 @@ class OnePass:
         expected = self.fit.predict(choices)
         # The baseline learns from what is left too, or it would take a picture for hard that met poor architectures.
         advantages = self.baseline.advantages(losses - expected[:, None], pictures)
-        gradient = reinforce(controller, choices, self.unexplained * weights * advantages)
+        unexplained = np.clip(self.fit.seen / self.full_after, self.unexplained, 1.0)
+        gradient = reinforce(controller, choices, unexplained * weights * advantages)
         unknown = np.isnan(mean_of_known(advantages, axis=0))
         gradient += np.where(unknown[:, None, None], 0.0, self.fit.gradient(controller))
         self.fit.learn(choices, advantages + expected)
@@ -149,4 +164,7 @@ def make_estimator(kind: str, controller: Controller, *, pictures: int) -> Estim
         return OnePass(baseline)
     if kind == "per-task":
         return PerTask(baseline)
-    return OnePass(baseline, AdditiveFit(controller), unexplained=DAMPING if kind == "damped" else 1.0)
+    fit = AdditiveFit(controller)
+    if kind == "control":
+        return OnePass(baseline, fit)
+    return OnePass(baseline, fit, unexplained=DAMPING, full_after=FULL_AFTER)
