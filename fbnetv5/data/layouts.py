@@ -5,16 +5,17 @@
     ADE20K        images/training/NAME.jpg and annotations/training/NAME.png, validation/ likewise: segmentation
 
 The layout is told by what is in the folder. A validation split of its own is the test part, and the rest is shared out
-as ever. Splits called val, valid, validation or test are taken for it.
+as ever. Splits called val, valid, validation, test or testing, in whatever case, are taken for it.
 
 In the ADE20K layout 0 in a mask is a pixel that nobody knows and class ids start at 1, as in the scene-parsing
 benchmark of that name; ``objectInfo150.txt`` names the classes if it is there. Masks in which 0 is a class of its own
 go into the folder for several tasks.
 
-Left out: COCO's polygons and crowds, and its boxes without width or height, of which the published files have some.
+Left out: COCO's polygons and crowds, and its boxes without width or height, of which the published files have some;
+hidden folders and files, as the copies that notebooks make.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from fbnetv5.data.folder import (
 from fbnetv5.data.sample import Classes
 
 TRAINING = ("train", "training")
-VALIDATION = ("val", "valid", "validation", "test")
+VALIDATION = ("val", "valid", "validation", "test", "testing")
 ADE20K_NAMES = "objectInfo150.txt"
 Size = tuple[int, int]
 
@@ -79,7 +80,8 @@ def open_folder(root: Path, *, size: Size) -> LabelledPictures:
 
 
 def _is_several_tasks(root: Path) -> bool:
-    return (root / "instances.json").exists() or (root / "masks").is_dir()
+    labels = (root / "instances.json").exists() or (root / "masks").is_dir()
+    return labels and (root / "images").is_dir()
 
 
 def _read_several_tasks(root: Path, size: Size) -> LabelledPictures:
@@ -167,40 +169,73 @@ def _ade20k_names(root: Path) -> tuple[str, ...]:
 
 
 def _is_image_folder(root: Path) -> bool:
-    base = (_splits(root, TRAINING) or [root])[0]
-    holding = [folder for folder in _folders(base) if any(map(is_picture, folder.rglob("*")))]
-    return len(holding) > 1
+    base = (_splits_of_classes(root, TRAINING) or [root])[0]
+    return len(_classes(base)) > 1
 
 
 def read_image_folder(root: Path, size: Size) -> LabelledPictures:
     """A folder of torchvision's ImageFolder layout; pictures are named [SPLIT/]CLASS/FILE."""
-    splits = _splits(root, TRAINING + VALIDATION) if _splits(root, TRAINING) else [root]
-    labels = tuple(folder.name for folder in _folders(splits[0]))
+    splits = [root]
+    if _splits_of_classes(root, TRAINING):
+        splits = _splits_of_classes(root, TRAINING + VALIDATION)
+    else:
+        _refuse_splits(root)
+    filled = {folder.name for split in splits for folder in _classes(split)}
+    labels = tuple(folder.name for folder in _folders(splits[0]) if folder.name in filled)
     pictures: dict[str, Labelled] = {}
     test: set[str] = set()
     for split in splits:
-        for folder in _folders(split):
+        for folder in _classes(split):
             if folder.name not in labels:
                 raise UserError(f"{folder} is of a class that {splits[0]} has not. Rename or remove it")
-            for path in sorted(filter(is_picture, folder.rglob("*"))):
+            for path in sorted(_pictures_within(folder)):
                 picture = read_header(path)
                 picture.label = labels.index(folder.name)
                 name = path.relative_to(root).as_posix()
                 pictures[name] = picture
-                if split.name in VALIDATION and split != root:
+                if split.name.lower() in VALIDATION and split != root:
                     test.add(name)
     return LabelledPictures(
         pictures, Classes(labels=labels, boxes=(), masks=()), size=size, test=_proper(test, pictures)
     )
 
 
-def _splits(folder: Path, names: tuple[str, ...]) -> list[Path]:
-    """The sub-folders of these names that are there, in the order of the names."""
-    return [folder / name for name in names if (folder / name).is_dir()]
+def _splits_of_classes(root: Path, names: tuple[str, ...]) -> list[Path]:
+    """The splits that hold folders of pictures; one that holds pictures itself may be a class of that name."""
+    return [folder for folder in _splits(root, names) if _classes(folder)]
+
+
+def _refuse_splits(root: Path) -> None:
+    """Refuse validation splits of a folder without a training split: they would be classes."""
+    for folder in _splits_of_classes(root, VALIDATION):
+        if not any(map(is_picture, folder.iterdir())):
+            raise UserError(
+                f"{folder} looks like a split, but there is no training split. Put the pictures to learn from into "
+                f"{root / TRAINING[0]}/CLASS; or, if {folder.name!r} is a class, its pictures directly into its folder"
+            )
+
+
+def _classes(folder: Path) -> list[Path]:
+    """The sub-folders that hold a picture."""
+    return [path for path in _folders(folder) if any(_pictures_within(path))]
 
 
 def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+
+
+def _pictures_within(folder: Path) -> Iterator[Path]:
+    """The pictures in a folder and in folders within, none of them hidden."""
+    for path in folder.rglob("*"):
+        if is_picture(path) and not any(part[0] == "." for part in path.relative_to(folder).parts):
+            yield path
+
+
+def _splits(folder: Path, names: tuple[str, ...]) -> list[Path]:
+    """The sub-folders of these names, in whatever case, in the order of the names."""
+    there = folder.iterdir() if folder.is_dir() else ()
+    found = [path for path in there if path.name.lower() in names and path.is_dir()]
+    return sorted(found, key=lambda path: (names.index(path.name.lower()), path.name))
 
 
 def _proper(test: set[str], pictures: dict[str, Labelled]) -> frozenset[str]:

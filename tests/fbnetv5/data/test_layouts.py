@@ -22,6 +22,15 @@ ARRANGED: dict[str, Rearrange] = {"COCO": as_coco, "ADE20K": as_ade20k, "ImageFo
 SAME = {"COCO": ("boxes", "box_labels"), "ADE20K": ("mask",), "ImageFolder": ("label",)}
 
 
+def draw(root: Path, *names: str) -> Path:
+    """A folder of small pictures of these names."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+    return root
+
+
 @pytest.mark.parametrize("name", ARRANGED)
 def test_each_layout_is_told_and_gives_the_same_labels(picture_folder: Path, tmp_path: Path, name: str) -> None:
     root = ARRANGED[name](picture_folder, tmp_path / name)
@@ -42,7 +51,8 @@ def test_each_layout_is_told_and_gives_the_same_labels(picture_folder: Path, tmp
 
 def test_classes_have_the_names_that_the_layout_gives_them(picture_folder: Path, tmp_path: Path) -> None:
     assert classes_of(as_coco(picture_folder, tmp_path / "c")).boxes == CLASSES.boxes
-    assert classes_of(as_image_folder(picture_folder, tmp_path / "i")).labels == tuple(sorted(CLASSES.labels))
+    given = {image["label"] for image in json.loads((picture_folder / "instances.json").read_text())["images"]}
+    assert classes_of(as_image_folder(picture_folder, tmp_path / "i")).labels == tuple(sorted(given))
     root = as_ade20k(picture_folder, tmp_path / "a")
     assert classes_of(root).masks == CLASSES.masks[1:]
     (root / "objectInfo150.txt").unlink()
@@ -89,6 +99,36 @@ def test_a_box_without_area_is_passed_over_and_a_malformed_one_is_not(picture_fo
         open_folder(root, size=SIZE)
 
 
+@pytest.mark.parametrize(
+    ("training", "test"), [("train", "val"), ("Train", "Test"), ("Training", "Testing"), ("TRAIN", "Validation")]
+)
+def test_splits_of_an_image_folder_have_several_spellings(tmp_path: Path, training: str, test: str) -> None:
+    root = draw(tmp_path, f"{training}/a/0.png", f"{training}/b/1.png", f"{test}/a/2.png")
+    found = open_folder(root, size=SIZE)
+    assert found.classes.labels == ("a", "b")
+    assert found.test == {f"{test}/a/2.png"}
+    assert len(found) == 3
+
+
+@pytest.mark.parametrize(
+    "labels", [("gloves", "masks"), ("bus", "car", "train"), ("bus", "test", "train")], ids=" ".join
+)
+def test_a_class_may_have_the_name_of_something_else(tmp_path: Path, labels: tuple[str, ...]) -> None:
+    found = open_folder(draw(tmp_path, *(f"{label}/0.png" for label in labels)), size=SIZE)
+    assert found.classes.labels == labels
+    assert (len(found), found.test) == (len(labels), frozenset())
+
+
+def test_what_is_hidden_or_holds_no_picture_is_no_class(tmp_path: Path) -> None:
+    root = draw(tmp_path / ".hidden", "a/deep/0.png", "b/1.png", "b/.ipynb_checkpoints/1-checkpoint.png")
+    draw(root, ".c/2.png", ".trash/train/a/3.png")
+    (root / "labels").mkdir()
+    (root / "labels/0.txt").touch()
+    found = open_folder(root, size=SIZE)
+    assert found.classes.labels == ("a", "b")
+    assert found.names == ("a/deep/0.png", "b/1.png")
+
+
 def damage_categories(root: Path) -> None:
     path = root / "annotations/instances_val.json"
     document = json.loads(path.read_text())
@@ -96,20 +136,29 @@ def damage_categories(root: Path) -> None:
     path.write_text(json.dumps(document))
 
 
-def remove_masks(root: Path) -> None:
-    for path in root.glob("annotations/*/*.png"):
+def remove_masks(root: Path, split: str = "*") -> None:
+    for path in root.glob(f"annotations/{split}/*.png"):
         path.unlink()
+
+
+def remove_training(root: Path) -> None:
+    (root / "train").rename(root / "test")
 
 
 WRONG: dict[str, tuple[Rearrange, Callable[[Path], object], str]] = {
     "other categories": (as_coco, damage_categories, "have different categories"),
     "no pictures of a split": (as_coco, lambda root: shutil.rmtree(root / "val"), "which is in none of"),
-    "a class of its own": (as_image_folder, lambda root: (root / "val/hat").mkdir(), "is of a class that .*train has"),
-    "no mask at all": (
-        as_ade20k,
-        remove_masks,
-        "has no mask of any",
+    "a class of its own": (
+        as_image_folder,
+        lambda root: draw(root, "val/hat/0.png"),
+        "is of a class that .*train has",
     ),
+    "no training split": (
+        as_image_folder,
+        remove_training,
+        "root/val looks like a split, but there is no training split. Put .* into .*root/train/CLASS",
+    ),
+    "no mask at all": (as_ade20k, remove_masks, "has no mask of any"),
 }
 
 
@@ -130,7 +179,7 @@ def test_a_class_id_without_a_name_is_told_as_the_file_has_it(picture_folder: Pa
         _ = open_folder(root, size=SIZE)[0]
 
 
-@pytest.mark.parametrize("made", [[], ["images"], ["readme", "one"]])
+@pytest.mark.parametrize("made", [[], ["images"], ["masks"], ["readme", "one"]])
 def test_a_folder_of_no_layout_is_told_what_each_looks_like(tmp_path: Path, made: list[str]) -> None:
     for name in made:
         (tmp_path / name).mkdir()
