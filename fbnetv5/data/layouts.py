@@ -5,7 +5,8 @@
     ADE20K        images/training/NAME.jpg and annotations/training/NAME.png, validation/ likewise: segmentation
 
 The layout is told by what is in the folder. A validation split of its own is the test part, and the rest is shared out
-as ever. Splits called val, valid, validation, test or testing, in whatever case, are taken for it.
+as ever. Splits called val, valid, validation, test or testing, in whatever case, are taken for it. One without labels
+is left out: it has nothing to test by, and nothing else would use it.
 
 In the ADE20K layout 0 in a mask is a pixel that nobody knows and class ids start at 1, as in the scene-parsing
 benchmark of that name; ``objectInfo150.txt`` names the classes if it is there. Masks in which 0 is a class of its own
@@ -97,15 +98,23 @@ def read_coco(root: Path, size: Size) -> LabelledPictures:
     pictures: dict[str, Labelled] = {}
     test: set[str] = set()
     classes: dict[Path, tuple[str, ...]] = {}
+    listing: dict[Path, Path] = {}
     for path in sorted((root / "annotations").glob("instances_*.json")):
         split = path.stem.removeprefix("instances_")
         document = read_document(path)
+        is_test = split.lower().startswith(VALIDATION)
+        if is_test and not document.get("annotations"):
+            continue
         document["annotations"] = [one for one in entry(document, "annotations", list, str(path)) if _has_area(one)]
         found = _coco_pictures(document, root, split, str(path))
         classes[path] = set_boxes(document, listed_pictures(document, found, str(path)), found, str(path))
+        for picture in found.values():
+            _refuse_listed(listing, picture.path, path)
         pictures |= {f"{split}/{name}": picture for name, picture in found.items()}
-        if split.startswith(VALIDATION):
+        if is_test:
             test |= {f"{split}/{name}" for name in found}
+    if not any(picture.boxes for picture in pictures.values()):
+        raise UserError(f"{root / 'annotations'} has no box of any picture. Export the files with their annotations")
     if len(set(classes.values())) != 1:
         raise UserError(
             f"{' and '.join(map(str, classes))} have different categories. Give them the same, in one order"
@@ -114,6 +123,17 @@ def read_coco(root: Path, size: Size) -> LabelledPictures:
     return LabelledPictures(
         pictures, Classes(labels=(), boxes=boxes, masks=()), size=size, test=_proper(test, pictures)
     )
+
+
+def _refuse_listed(listing: dict[Path, Path], picture: Path, path: Path) -> None:
+    """Note which file lists a picture, and refuse it if it is listed already: training and test could share it."""
+    resolved = picture.resolve()
+    if resolved in listing:
+        raise UserError(
+            f"{listing[resolved]} and {path} both list {picture}, and a picture is listed once. "
+            "Remove one of the two .json files, or the second record if it is one file"
+        )
+    listing[resolved] = path
 
 
 def _coco_pictures(document: dict[str, Any], root: Path, split: str, where: str) -> dict[str, Labelled]:
@@ -148,12 +168,15 @@ def read_ade20k(root: Path, size: Size) -> LabelledPictures:
     test: set[str] = set()
     for folder in _splits(root / "images", TRAINING + VALIDATION):
         found = list_pictures(folder)
-        set_masks(root / "annotations" / folder.name, found)
+        annotations, is_test = root / "annotations" / folder.name, folder.name.lower() in VALIDATION
+        set_masks(annotations, found)
+        if all(picture.mask is None for picture in found.values()):
+            if is_test:
+                continue
+            raise UserError(f"{annotations} has no mask of any picture: a mask is a .png of its picture's name")
         pictures |= {f"{folder.name}/{name}": picture for name, picture in found.items()}
-        if folder.name in VALIDATION:
+        if is_test:
             test |= {f"{folder.name}/{name}" for name in found}
-    if all(picture.mask is None for picture in pictures.values()):
-        raise UserError(f"{root / 'annotations'} has no mask of any picture: a mask is a .png of its picture's name")
     masks = _ade20k_names(root) or tuple(f"class {n}" for n in range(1, number_of_mask_classes(pictures)))
     classes = Classes(labels=(), boxes=(), masks=masks)
     return LabelledPictures(pictures, classes, size=size, test=_proper(test, pictures), zero_is_ignored=True)

@@ -110,6 +110,18 @@ def test_splits_of_an_image_folder_have_several_spellings(tmp_path: Path, traini
     assert len(found) == 3
 
 
+@pytest.mark.parametrize(("training", "test"), [("training", "validation"), ("Train", "Val")])
+def test_splits_of_ade20k_have_several_spellings(
+    picture_folder: Path, tmp_path: Path, training: str, test: str
+) -> None:
+    root = as_ade20k(picture_folder, tmp_path / "a")
+    for kind in ("images", "annotations"):
+        (root / kind / "training").rename(root / kind / training)
+        (root / kind / "validation").rename(root / kind / test)
+    found = open_folder(root, size=SIZE)
+    assert found.test == {f"{test}/{number:02d}.png" for number in SPLITS["val"]}
+
+
 @pytest.mark.parametrize(
     "labels", [("gloves", "masks"), ("bus", "car", "train"), ("bus", "test", "train")], ids=" ".join
 )
@@ -129,11 +141,62 @@ def test_what_is_hidden_or_holds_no_picture_is_no_class(tmp_path: Path) -> None:
     assert found.names == ("a/deep/0.png", "b/1.png")
 
 
+def test_a_split_of_coco_without_annotations_is_left_out(picture_folder: Path, tmp_path: Path) -> None:
+    root = as_coco(picture_folder, tmp_path / "c")
+    document = json.loads((root / "annotations/instances_val.json").read_text())
+    lacking = {"images": [{**document["images"][0], "file_name": "none.png"}]}
+    for test in (lacking, {**lacking, "annotations": []}):
+        (root / "annotations/instances_test.json").write_text(json.dumps(test))
+        found = open_folder(root, size=SIZE)
+        assert found.test == {f"val/{number:02d}.png" for number in SPLITS["val"]}
+        assert len(found) == 24
+    (root / "annotations/instances_val.json").unlink()
+    parts = open_parts(root, size=SIZE)
+    assert sum(map(len, (parts.weights, parts.policies, parts.test))) == len(SPLITS["train"])
+
+
+def test_a_split_of_ade20k_without_masks_is_left_out(picture_folder: Path, tmp_path: Path) -> None:
+    root = draw(as_ade20k(picture_folder, tmp_path / "a"), "images/test/0.png")
+    found = open_folder(root, size=SIZE)
+    assert found.test == {f"validation/{number:02d}.png" for number in SPLITS["val"]}
+    assert len(found) == 24
+    shutil.rmtree(root / "annotations/validation")
+    found = open_folder(root, size=SIZE)
+    assert (len(found), found.test) == (len(SPLITS["train"]), frozenset())
+
+
+def test_a_picture_that_two_files_list_is_refused(picture_folder: Path, tmp_path: Path) -> None:
+    root = as_coco(picture_folder, tmp_path / "c")
+    (root / "images").mkdir()
+    for split in SPLITS:
+        for path in (root / split).iterdir():
+            path.rename(root / "images" / path.name)
+        (root / split).rmdir()
+    assert len(open_folder(root, size=SIZE)) == 24
+    shutil.copy(root / "annotations/instances_val.json", root / "annotations/instances_default.json")
+    with pytest.raises(
+        UserError, match=r"_default\.json and \S*_val\.json both list \S*images/18\.png.* Remove one of"
+    ):
+        open_folder(root, size=SIZE)
+
+
+def list_again(root: Path) -> None:
+    path = root / "annotations/instances_val.json"
+    document = json.loads(path.read_text())
+    document["images"].append({**document["images"][0], "id": 1000, "file_name": "../val/18.png"})
+    path.write_text(json.dumps(document))
+
+
 def damage_categories(root: Path) -> None:
     path = root / "annotations/instances_val.json"
     document = json.loads(path.read_text())
     document["categories"][0]["name"] = "something else"
     path.write_text(json.dumps(document))
+
+
+def remove_annotations(root: Path) -> None:
+    for path in root.glob("annotations/*.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "annotations": []}))
 
 
 def remove_masks(root: Path, split: str = "*") -> None:
@@ -158,7 +221,14 @@ WRONG: dict[str, tuple[Rearrange, Callable[[Path], object], str]] = {
         remove_training,
         "root/val looks like a split, but there is no training split. Put .* into .*root/train/CLASS",
     ),
+    "a picture twice": (as_coco, list_again, r"both list \S*/val/18\.png"),
+    "no box at all": (as_coco, remove_annotations, "annotations has no box of any picture"),
     "no mask at all": (as_ade20k, remove_masks, "has no mask of any"),
+    "no mask to learn from": (
+        as_ade20k,
+        lambda root: remove_masks(root, "training"),
+        "annotations/training has no mask of any",
+    ),
 }
 
 
