@@ -183,12 +183,18 @@ def read_ade20k(root: Path, size: Size) -> LabelledPictures:
 
 
 def _ade20k_names(root: Path) -> tuple[str, ...]:
-    """The last column of ``objectInfo150.txt`` after its heading; () where there is no such file."""
+    """The last column of ``objectInfo150.txt`` after its heading, distinct; () where there is no such file."""
     path = root / ADE20K_NAMES
     if not path.exists():
         return ()
-    lines = path.read_text(encoding="utf-8").splitlines()[1:]
-    return tuple(line.rpartition("\t")[2].strip() for line in lines if line.strip())
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()[1:]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not text in UTF-8 ({error}). Save it as such") from None
+    found = tuple(line.rpartition("\t")[2].strip() for line in lines if line.strip())
+    if twice := [name for name in found if found.count(name) > 1]:
+        raise UserError(f"{path} names {twice[0]!r} twice. Give each class a name of its own")
+    return found
 
 
 def _is_image_folder(root: Path) -> bool:

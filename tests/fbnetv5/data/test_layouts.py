@@ -208,6 +208,10 @@ def remove_training(root: Path) -> None:
     (root / "train").rename(root / "test")
 
 
+def write_names(root: Path, *names: str, encoding: str = "utf-8") -> None:
+    (root / "objectInfo150.txt").write_text("\n".join(["Idx\tName", *(f"1\t{name}" for name in names)]), encoding)
+
+
 WRONG: dict[str, tuple[Rearrange, Callable[[Path], object], str]] = {
     "other categories": (as_coco, damage_categories, "have different categories"),
     "no pictures of a split": (as_coco, lambda root: shutil.rmtree(root / "val"), "which is in none of"),
@@ -228,6 +232,16 @@ WRONG: dict[str, tuple[Rearrange, Callable[[Path], object], str]] = {
         as_ade20k,
         lambda root: remove_masks(root, "training"),
         "annotations/training has no mask of any",
+    ),
+    "names in another encoding": (
+        as_ade20k,
+        lambda root: write_names(root, "Möbel", encoding="latin-1"),
+        r"objectInfo150\.txt is not text in UTF-8",
+    ),
+    "a name twice": (
+        as_ade20k,
+        lambda root: write_names(root, *CLASSES.masks[1:], CLASSES.masks[1]),
+        rf"objectInfo150\.txt names {CLASSES.masks[1]!r} twice",
     ),
 }
 
