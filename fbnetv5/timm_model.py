@@ -10,6 +10,7 @@ Left out: dilation (``output_stride`` below 32), whose blocks nothing searched o
 Shape legend: N pictures, H x W pixels, both multiples of 32; C_p channels of the feature at stride p.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ RGB = 3
 IMAGENET_CLASSES = 1000
 """timm's default, for architectures that were not searched for classification."""
 POOLS = ("avg", "max", "avgmax", "")
+OF_THE_CLASSIFIER = ("num_classes", "global_pool", "drop_rate")
+"""Options that features ignore, as timm's own models do."""
 RUN_HEAD = "head.pooled."
 """Where a classification run's file keeps the classifier's head."""
 
@@ -198,21 +201,34 @@ def build(
         weights: load these weights of a run's network instead.
         features_only: ``FBNetV5Features``, else ``FBNetV5Classifier``.
         output_stride: 32; others are refused.
-        options: arguments of the class.
+        options: arguments of the class; ``FBNetV5Features`` ignores those of the classifier.
 
     Raises:
         UserError: a file is refused, or an option cannot be met.
     """
     if output_stride != COARSEST:
         raise UserError(f"output_stride must be {COARSEST}, not {output_stride}: searched blocks are not dilated")
+    kind = FBNetV5Features if features_only else FBNetV5Classifier
+    if features_only:
+        options = {name: value for name, value in options.items() if name not in OF_THE_CLASSIFIER}
+    _check_options(kind, options)
     architecture = load_architecture(arch)
-    model = (FBNetV5Features if features_only else FBNetV5Classifier)(architecture, **options)
+    model = kind(architecture, **options)
     if weights is not None or pretrained:
         path = arch.with_suffix(".safetensors") if weights is None else Path(weights)
         tensors = load_tensors(path)
         load_weights(architecture.build(), tensors, path)  # refuses what is not the whole of the run's network
         model.load_state_dict(tensors)
     return model
+
+
+def _check_options(kind: type[FBNetV5], options: Mapping[str, Any]) -> None:
+    _, *known = inspect.signature(kind).parameters  # the first is the architecture
+    if unknown := sorted(set(options) - set(known)):
+        raise UserError(
+            f"{kind.__name__} takes no {', '.join(unknown)}. Its options are {', '.join(known)}, and every model's: "
+            "arch, pretrained, weights, features_only, output_stride"
+        )
 
 
 def _set_input_channels(stem: nn.Module, in_chans: int) -> None:

@@ -118,6 +118,13 @@ def test_features_are_those_of_the_paths_the_task_reads(run: Path, task: str) ->
         assert torch.equal(feature, expected)
 
 
+def test_features_ignore_what_is_of_the_classifier(run: Path) -> None:
+    options: dict[str, Any] = {"features_only": True, "num_classes": 0, "global_pool": "", "drop_rate": 0.1}
+    timms, model = timm.create_model("mobilenetv3_small_050", **options), create(run, "seg", **options)
+    for one, count in ((timms, 5), (model, 4)):
+        assert len(one(torch.randn(1, 3, 64, 64))) == count
+
+
 @pytest.mark.parametrize(("asked", "indices"), [((0, -2), [0, 2]), (2, [2, 3])])
 def test_out_indices_choose_features_and_drop_dead_blocks(run: Path, asked: Any, indices: list[int]) -> None:
     images, whole = torch.randn(1, 3, *RESOLUTION), load(run, "seg").backbone
@@ -135,6 +142,16 @@ REFUSED = {
     "dilation": ("seg", {"features_only": True, "output_stride": 16}, "output_stride must be 32, not 16"),
     "no channel": ("seg", {"in_chans": 0}, "in_chans must be at least 1"),
     "unknown pool": ("cls", {"global_pool": "median"}, "global_pool must be one of 'avg', 'max', 'avgmax', ''"),
+    "stochastic depth": (
+        "cls",
+        {"drop_path_rate": 0.1},
+        "takes no drop_path_rate.* are num_classes, in_chans, global_pool, drop_rate, and",
+    ),
+    "no option": (
+        "seg",
+        {"features_only": True, "pool": 1, "drop": 0},
+        "takes no drop, pool.* are out_indices, in_chans, and",
+    ),
     "unpooled classes": ("cls", {"global_pool": ""}, "num_classes=3 does not go with global_pool=''"),
 }
 
