@@ -7,6 +7,7 @@ from typing import Any, Self
 from export.errors import UserError
 from export.files import read_json, read_json_object, write_json
 from fbnetv5.cost import Budget, Resolution, check_resolution
+from fbnetv5.limits import NOT_NEGATIVE, POSITIVE, SEED, Limits, at_least, check_limits
 from fbnetv5.search.estimators import ESTIMATORS
 from fbnetv5.space import Space
 
@@ -29,6 +30,24 @@ TUNABLE = (
     "checkpoint_every",
 )
 """The fields that a user's file may set; the others come from flags."""
+LIMITS: Limits = {
+    "seed": SEED,
+    "warmup_steps": at_least(0),
+    "steps": at_least(0),
+    # Batch norm has no statistics of one picture on a 1x1 map.
+    "batch": at_least(2),
+    "policy_batch": at_least(2),
+    "weight_lr": POSITIVE,
+    "weight_decay": NOT_NEGATIVE,
+    "policy_lr": POSITIVE,
+    "multiplier_lr": NOT_NEGATIVE,
+    "clip_norm": POSITIVE,
+    "pictures": at_least(1),
+    "candidates": at_least(1),
+    "finalists": at_least(1),
+    "score_pictures": at_least(1),
+    "checkpoint_every": at_least(1),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,16 +97,9 @@ class SearchConfig:
         check_resolution(self.size)
         if not self.budgets:
             raise UserError("a search needs at least one task with a budget")
-        # Batch norm has no statistics of one picture on a 1x1 map.
-        least = {"batch": 2, "policy_batch": 2, "candidates": 1, "finalists": 1, "checkpoint_every": 1}
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise UserError(f"search: {name} must be at least {value}, not {getattr(self, name)}")
+        check_limits("search", self, LIMITS)
         if self.estimator not in ESTIMATORS:
             raise UserError(f"search: estimator must be one of {', '.join(ESTIMATORS)}, not {self.estimator!r}")
-        for name in ("warmup_steps", "steps", "seed"):
-            if getattr(self, name) < 0:
-                raise UserError(f"search: {name} must not be negative, not {getattr(self, name)}")
 
     @property
     def total_steps(self) -> int:

@@ -13,14 +13,35 @@ from typing import Any, Self
 from export.errors import UserError
 from export.files import read_json, read_json_object, write_json
 from fbnetv5.cost import Resolution, check_resolution
+from fbnetv5.limits import NOT_NEGATIVE, POSITIVE, SEED, SHARE, Limits, at_least, check_limits
 
 SCHEMA = 1
 NAME = "training.json"
 OPTIMIZERS = ("adamw", "sgd")
 GIVEN = ("task", "init", "data", "size", "seed")
 """Fields that come from flags; a user's file may set the others."""
+LIMITS: Limits = {
+    "seed": SEED,
+    "pictures": at_least(1),
+    "held_out": at_least(1),
+    "steps": at_least(1),
+    # Batch norm has no statistics of one picture on a 1x1 map.
+    "batch": at_least(2),
+    "lr": POSITIVE,
+    "momentum": SHARE,
+    "weight_decay": NOT_NEGATIVE,
+    "warmup_steps": at_least(0),
+    "ema_decay": SHARE,
+    "clip_norm": POSITIVE,
+    "flip": SHARE,
+    "colour": SHARE,
+    "mixup": NOT_NEGATIVE,
+    "evaluate_every": at_least(1),
+    "checkpoint_every": at_least(1),
+}
+MOST_SCALE = 16
 RECIPES: dict[str, dict[str, Any]] = {
-    "cls": {"lr": 2e-3, "colour": 0.0},
+    "cls": {"lr": 7e-4, "colour": 0.0},
     "det": {"scale": (0.7, 1.4)},
     "seg": {"scale": (0.7, 1.4)},
 }
@@ -72,20 +93,14 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_resolution(self.size)
-        # Batch norm has no statistics of one picture on a 1x1 map.
-        least = {"batch": 2, "held_out": 1, "steps": 1, "evaluate_every": 1, "checkpoint_every": 1, "warmup_steps": 0}
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise UserError(f"training: {name} must be at least {value}, not {getattr(self, name)}")
+        check_limits("training", self, LIMITS)
         if self.optimizer not in OPTIMIZERS:
             raise UserError(f"training: optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}")
-        for name in ("flip", "colour", "ema_decay"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"training: {name} must be from 0 to 1, not {getattr(self, name)}")
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise UserError(f"training: scale must be a range of factors above 0, not {self.scale}")
-        if self.mixup < 0 or self.seed < 0:
-            raise UserError(f"training: mixup and seed must not be negative, not {self.mixup} and {self.seed}")
+        if not 0 < self.scale[0] <= self.scale[1] <= MOST_SCALE:
+            raise UserError(f"training: scale must be a range of factors above 0 to {MOST_SCALE}, not {self.scale}")
+        if round(min(self.size) * self.scale[0]) < 1:
+            size = f"{self.size[0]}x{self.size[1]}"
+            raise UserError(f"training: scale from {self.scale[0]} leaves nothing of pictures of {size}")
 
     def save(self, folder: Path) -> None:
         """Write ``training.json``."""

@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,17 @@ def test_tasks_and_steps_follow_from_the_fields() -> None:
         ({"candidates": 0}, "candidates must be at least 1"),
         ({"finalists": 0}, "finalists must be at least 1"),
         ({"checkpoint_every": 0}, "checkpoint_every must be at least 1"),
-        ({"warmup_steps": -1}, "warmup_steps must not be negative, not -1"),
-        ({"steps": -1}, "steps must not be negative"),
-        ({"seed": -1}, "seed must not be negative"),
+        ({"warmup_steps": -1}, "warmup_steps must be at least 0, not -1"),
+        ({"steps": -1}, "steps must be at least 0"),
+        ({"seed": -1}, "seed must be from 0 to 2147483647, not -1"),
+        ({"seed": 2**31}, "seed must be from 0"),
+        ({"weight_lr": math.nan}, "weight_lr must be from 1e-12 to 1000000, not nan"),
+        ({"policy_lr": 10**400}, "policy_lr must be from 1e-12"),
+        ({"clip_norm": -5.0}, "clip_norm must be from 1e-12"),
+        ({"weight_decay": -1.0}, "weight_decay must be from 0 to 1000000"),
+        ({"multiplier_lr": math.inf}, "multiplier_lr must be from 0"),
+        ({"pictures": (16, 0, 4)}, "pictures must be at least 1, not 0"),
+        ({"score_pictures": (0, 8)}, "score_pictures must be at least 1, not 0"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

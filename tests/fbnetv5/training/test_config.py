@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "batch": ({"batch": 1}, "batch must be at least 2"),
     "optimizer": ({"optimizer": "lion"}, "optimizer must be one of adamw, sgd"),
     "probability": ({"flip": 1.5}, "flip must be from 0 to 1"),
+    "sign": ({"lr": -0.001}, "lr must be from 1e-12"),
+    "not finite": ({"weight_decay": math.inf}, "weight_decay must be from 0"),
+    "momentum": ({"momentum": -1.0}, "momentum must be from 0 to 1"),
+    "counts": ({"pictures": [8, -4, 4]}, "pictures must be at least 1, not -4"),
+    "too small": ({"scale": [0.005, 0.02]}, "scale .* leaves nothing of pictures of 64x64"),
 }
 
 
