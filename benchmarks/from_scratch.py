@@ -10,7 +10,7 @@ came out, whatever it is.
 
     python -m benchmarks.from_scratch runs/latest --output runs/from-scratch
 
-A training of 400 steps takes three minutes of one core; what the output holds already is not done again, and a
+A training of 300 steps takes some three minutes of one core; what the output holds already is not done again, and a
 training that was cut off goes on. Prints a table and ends in one JSON line.
 """
 
@@ -143,7 +143,10 @@ def main() -> None:
             parser.error(f"{arguments.output} holds trainings for {task} of other steps; choose another --output")
         write_json(known, recipe)
         for name, architecture in entrants.items():
-            architecture.save(arguments.output / task / f"{name}.json")
+            file = arguments.output / task / f"{name}.json"
+            if file.exists() and load_architecture(file).choices != architecture.choices:
+                parser.error(f"{file} is another network than this run's; choose another --output")
+            architecture.save(file)
     cells = [(seed, task, name) for seed in range(arguments.seeds) for task in found for name in found[task]]
     metrics = {task: next(iter(entrants.values())).make_task().metric_name for task, entrants in found.items()}
     threads = max(1, (os.cpu_count() or 1) // arguments.processes)
