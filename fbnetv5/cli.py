@@ -255,6 +255,7 @@ def _estimate(scope: "Scope", *, device: str, precision: str, luts: Path, as_jso
 
 @app.command()
 def search(
+    context: typer.Context,
     flops: Annotated[str | None, typer.Option(help="Budget, such as 400M or det=1.2G@320x640,400M.")] = None,
     latency: Annotated[str | None, typer.Option(help="Budget, such as 8ms; needs a latency table.")] = None,
     device: Annotated[str | None, typer.Option(help="Device whose table counts or predicts milliseconds.")] = None,
@@ -277,12 +278,11 @@ def search(
     json: Json = False,
 ) -> None:
     """Search a network for every task in one run."""
-    from fbnetv5.processes import links_closed
+    from fbnetv5.processes import links_closed, same_again
     from fbnetv5.search.run import run_search, start_run
 
     if resume is not None:
-        if flops or latency:
-            raise UserError("--resume goes on with the run's own budget; leave out --flops and --latency")
+        _refuse_others(context)
         folder = resume
     else:
         _say_layout(data)
@@ -299,7 +299,8 @@ def search(
             fields=config,
         )
         folder = start_run(chosen, runs / (name or time.strftime("%Y%m%d-%H%M%S")), print_ranges)
-    with links_closed(), progress_bar() as bar, _interruptible(f"go on with: fbnetv5 search --resume {folder}"):
+    way_on = f"go on with: {same_again(f'search --resume {folder}')}"
+    with links_closed(), progress_bar() as bar, _interruptible(way_on):
         found = run_search(folder, search_report(bar, folder), stage_lines(bar))
     if is_first_process():
         print_found(folder, found, as_json=json)
@@ -307,6 +308,7 @@ def search(
 
 @app.command()
 def train(
+    context: typer.Context,
     task: Annotated[
         str | None, typer.Option(help="Task whose network to train; the architecture file says it too.")
     ] = None,
@@ -330,12 +332,11 @@ def train(
     json: Json = False,
 ) -> None:
     """Train one found network alone."""
-    from fbnetv5.processes import links_closed
+    from fbnetv5.processes import links_closed, same_again
     from fbnetv5.train import run_training, start_training
 
     if resume is not None:
-        if arch or config or output:
-            raise UserError("--resume goes on with the folder's own network and fields; leave out the other flags")
+        _refuse_others(context)
         folder = resume
     else:
         from fbnetv5.architecture import load_architecture
@@ -356,7 +357,8 @@ def train(
             file=config,
         )
         folder = start_training(chosen, file, output or Path("trained") / architecture.task)
-    with links_closed(), progress_bar() as bar, _interruptible(f"go on with: fbnetv5 train --resume {folder}"):
+    way_on = f"go on with: {same_again(f'train --resume {folder}')}"
+    with links_closed(), progress_bar() as bar, _interruptible(way_on):
         result = run_training(folder, train_report(bar, folder), say)
     if is_first_process():
         print_trained(result, as_json=json)
@@ -538,6 +540,17 @@ def _interruptible(way_on: str) -> Iterator[None]:
         raise UserError(f"interrupted; what was done is kept, {way_on}") from None
 
 
+def _refuse_others(context: typer.Context) -> None:
+    """Refuse flags beside ``--resume``: all that they could say is in the folder."""
+    others = []
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE" and name not in ("resume", "json"):
+            others.append(f"--{name.replace('_', '-')}")
+    if others:
+        raise UserError(f"--resume goes on with what its folder says; leave out {', '.join(others)}")
+
+
 def _space(variant: str, stages: int, blocks_per_path: int, strict: bool) -> "Space":
     from fbnetv5.space import Space
 
@@ -585,13 +598,21 @@ def _table(device: str | None, table: Path | None, luts: Path) -> Path | None:
     """The latency table asked for by file or by device."""
     if table is not None or device is None:
         return table
+    from latency.estimate import ESTIMATED
     from latency.table import table_path
 
     path = table_path(luts, device)
-    if not path.exists():
-        _resolve(device)
-        raise UserError(f"there is no latency table {path}; make it with: fbnetv5 profile --device {device}")
-    return path
+    if path.exists():
+        return path
+    measured = [found for found in sorted(luts.glob(f"{device}-*.json")) if ESTIMATED not in found.stem]
+    if len(measured) == 1:
+        say(f"the latency table is {measured[0]}")
+        return measured[0]
+    if measured:
+        names = ", ".join(map(str, measured))
+        raise UserError(f"{luts} has several latency tables of {device}: {names}; choose one with --table")
+    _resolve(device)
+    raise UserError(f"there is no latency table {path}; make it with: fbnetv5 profile --device {device}")
 
 
 def _search_config(

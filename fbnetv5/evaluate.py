@@ -110,6 +110,16 @@ def check_classes(architecture: Architecture, classes: Classes) -> None:
         )
 
 
+def check_labelled(task: Task, pictures: PictureSet, use: str) -> None:
+    """Raise UserError if none of the pictures has labels for the task; all are read only then."""
+    if any(bool(task.labelled(batch).any()) for batch in in_order(pictures, batch=1)):
+        return
+    raise UserError(
+        f"none of the {len(pictures)} pictures to {use} has labels for {task.name}; label some more, or leave the task "
+        "out with --tasks"
+    )
+
+
 def trained_size(architecture: Architecture) -> Resolution:
     """The size of the pictures that the weights beside an architecture file were trained at."""
     size = architecture.provenance.get("trained_at")

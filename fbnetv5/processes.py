@@ -3,11 +3,17 @@
 One process without links is the usual case. ``torchrun`` and ``accelerate launch`` start several.
 """
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from export.errors import UserError
 
 
 def make_accelerator() -> Accelerator:
@@ -23,6 +29,35 @@ def average_gradients(accelerator: Accelerator, parameters: Iterable[torch.nn.Pa
     flat = accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
     for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))
+
+
+def in_first_process(work: Callable[[], Path]) -> Path:
+    """Do the work in the first process alone; all get the path that it gives.
+
+    Raises:
+        UserError: the work raised it; in every process, for the others would wait.
+    """
+    outcome: list[Any] = [None]
+    if make_accelerator().is_main_process:
+        try:
+            outcome = [work()]
+        except UserError as error:
+            outcome = [error]
+    (found,) = broadcast_object_list(outcome)
+    if isinstance(found, UserError):
+        raise found
+    return Path(found)
+
+
+def crew(accelerator: Accelerator) -> dict[str, Any]:
+    """What of the processes decides a result, kept in checkpoints: they share out the pictures of a step."""
+    return {"processes": accelerator.num_processes, "mixed_precision": accelerator.mixed_precision}
+
+
+def same_again(command: str) -> str:
+    """The line that starts the command in as many processes as this one is of."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    return f"fbnetv5 {command}" if count == 1 else f"torchrun --nproc_per_node {count} -m fbnetv5 {command}"
 
 
 @contextmanager

@@ -17,8 +17,8 @@ from export.errors import UserError
 from fbnetv5.architecture import Architecture, load_architecture
 from fbnetv5.cost import Budget
 from fbnetv5.data.parts import Parts, open_parts, without_policies
-from fbnetv5.evaluate import Evaluated, check_classes, evaluate_network
-from fbnetv5.processes import make_accelerator
+from fbnetv5.evaluate import Evaluated, check_classes, check_labelled, evaluate_network
+from fbnetv5.processes import in_first_process
 from fbnetv5.search.checkpoint import load_tensors, load_weights, save_tensors
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.training.config import NAME, TrainConfig
@@ -65,17 +65,22 @@ def start_training(config: TrainConfig, file: Path, folder: Path) -> Path:
     Raises:
         UserError: something does not fit, or the folder exists already or cannot be written.
     """
-    architecture = load_architecture(file)
-    check_classes(architecture, open_pictures(config).weights.classes)
+    architecture, parts = load_architecture(file), open_pictures(config)
+    check_classes(architecture, parts.weights.classes)
+    pictures, held_out = without_policies(parts, config.held_out)
+    for use, part in (("learn from", pictures), ("hold out", held_out), ("test on", parts.test)):
+        check_labelled(architecture.make_task(), part, use)
     network = initial_network(architecture, config.init, file=file, seed=config.seed)
-    if make_accelerator().is_main_process:
+
+    def make() -> Path:
         _make_folder(folder)
         architecture.save(folder / f"{config.task}.json")
         save_tensors(folder / f"{config.task}.safetensors", network.state_dict())
         _as_run(config, architecture).save(folder / "config.json")
         config.save(folder)
-    (chosen,) = broadcast_object_list([folder])
-    return Path(chosen)
+        return folder
+
+    return in_first_process(make)
 
 
 def run_training(folder: Path, report: Report, say: Callable[[str], None]) -> Result:

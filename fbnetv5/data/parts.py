@@ -70,11 +70,15 @@ def without_policies(parts: Parts, most: int) -> tuple[PictureSet, PictureSet]:
 
     The held-out ones are spread evenly over the part that a search keeps for its policies.
     """
-    total = len(parts.policies)
-    count = min(most, total)
-    held_out = [number * total // count for number in range(count)]
-    others = sorted(set(range(total)) - set(held_out))
+    held_out = spread(len(parts.policies), most)
+    others = sorted(set(range(len(parts.policies))) - set(held_out))
     return Joined(parts.weights, Subset(parts.policies, others)), Subset(parts.policies, held_out)
+
+
+def spread(total: int, most: int) -> list[int]:
+    """At most ``most`` of the indices below ``total``, evenly spread."""
+    count = min(most, total)
+    return [number * total // count for number in range(count)]
 
 
 def part_of(name: str, shares: tuple[float, ...] = SHARES) -> int:

@@ -85,6 +85,20 @@ def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], stat
             path.unlink(missing_ok=True)
 
 
+def check_identity(state: Mapping[str, Any], identity: Mapping[str, Any], folder: Path, what: str) -> None:
+    """Hold what a checkpoint says of itself against what goes on with it.
+
+    Raises:
+        UserError: it was made with something else.
+    """
+    for field, value in identity.items():
+        if state.get(field) != value:
+            raise UserError(
+                f"the checkpoint in {folder} was made with other {field}: {state.get(field)}, now {value}. "
+                f"Go on as it was begun, or start a new {what}"
+            )
+
+
 def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """The newest checkpoint, or None if there is none yet.
 

@@ -26,12 +26,13 @@ from torch import Tensor
 from export.errors import UserError
 from fbnetv5.cost import CostTable
 from fbnetv5.data.loading import batches, readers
-from fbnetv5.data.parts import Parts
+from fbnetv5.data.parts import Parts, Subset, spread
 from fbnetv5.data.preprocess import normalise
-from fbnetv5.data.sample import Batch
-from fbnetv5.processes import average_gradients, make_accelerator
+from fbnetv5.data.sample import Batch, PictureSet
+from fbnetv5.processes import average_gradients, crew, make_accelerator
 from fbnetv5.search.checkpoint import (
     by_group,
+    check_identity,
     load_checkpoint,
     load_weights,
     optimizer_tensors,
@@ -55,6 +56,8 @@ SCALE_FLOOR = 1e-3
 PENALTY = 20.0
 """Of the squared excess over the aim (augmented Lagrangian); without it multipliers swing, see docs/lab-notes.md."""
 LOG_EVERY = 10
+VISITS = 8
+"""How often policies meet each of their pictures at least, if there are more pictures than that leaves room for."""
 
 
 def warm_architecture(space: Space, progress: float, rng: np.random.Generator) -> Choices:
@@ -71,6 +74,17 @@ def warm_architecture(space: Space, progress: float, rng: np.random.Generator) -
     return np.where(kept, filled, 0)
 
 
+def revisited(pictures: PictureSet, config: SearchConfig) -> PictureSet:
+    """The held-out pictures that policies learn from: no more than they meet ``VISITS`` times.
+
+    A picture's first loss only says what the later ones are held against, so of a large set that is seen once
+    nothing would be learned.
+    """
+    draws = (config.steps + 1) // 2 * config.policy_batch
+    most = max(config.policy_batch, draws // VISITS)
+    return pictures if len(pictures) <= most else Subset(pictures, spread(len(pictures), most))
+
+
 class SearchLoop:
     """The state of a search and its steps. ``run`` goes from the last checkpoint to the end."""
 
@@ -80,6 +94,7 @@ class SearchLoop:
         self.config = config
         self.folder = folder
         self.parts = parts
+        self.held_out = revisited(parts.policies, config)
         self.tables = tables
         self.accelerator = make_accelerator()
         if self.accelerator.mixed_precision == "fp16":
@@ -88,7 +103,7 @@ class SearchLoop:
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in supernet.named_parameters()}
         self.optimizer = self._make_optimizer()
         self.controller = Controller(supernet.space.choice_counts, len(config.tasks), lr=config.policy_lr)
-        self.estimator = make_estimator(config.estimator, self.controller, pictures=len(parts.policies))
+        self.estimator = make_estimator(config.estimator, self.controller, pictures=len(self.held_out))
         self.noise = Noise(self.controller)
         self.scale: Floats = np.full(len(config.tasks), np.nan)
         """[T]: moving average of each task's training loss; nan until its first."""
@@ -106,7 +121,7 @@ class SearchLoop:
         """
         self._restore()
         weights = self._stream(self.parts.weights, self.config.batch, self._passes("weights"), tag=1)
-        policies = self._stream(self.parts.policies, self.config.policy_batch, self._passes("policies"), tag=2)
+        policies = self._stream(self.held_out, self.config.policy_batch, self._passes("policies"), tag=2)
         with ExitStack() as stack:
             main = self.accelerator.is_main_process
             history = stack.enter_context(closing(History(self.folder, step=self.done))) if main else None
@@ -188,8 +203,8 @@ class SearchLoop:
         with self.accelerator.autocast():
             losses, labelled = self._losses(batch, choices)
         self._mean_losses(losses.sum(0), labelled.sum(0).to(losses))
-        known = losses.masked_fill(~labelled, torch.nan).double()
-        everyone: Floats = self.accelerator.gather(known).cpu().numpy()
+        known = self.accelerator.gather(losses.float().masked_fill(~labelled, torch.nan))
+        everyone: Floats = known.cpu().double().numpy()  # some accelerators have no doubles
         return everyone
 
     def _losses(self, batch: Batch, choices: Choices) -> tuple[Tensor, Tensor]:
@@ -205,7 +220,7 @@ class SearchLoop:
         Raises:
             UserError: a loss is not finite.
         """
-        total, count = self.accelerator.reduce(torch.stack([sums, counts]), "sum").double().cpu().numpy()
+        total, count = self.accelerator.reduce(torch.stack([sums, counts]), "sum").cpu().double().numpy()
         for name, value in zip(self.config.tasks, total, strict=True):
             if not np.isfinite(value):
                 raise self._diverged(f"the loss of {name}")
@@ -295,19 +310,20 @@ class SearchLoop:
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a checkpoint to fit."""
         parts = {"weights": len(self.parts.weights), "policies": len(self.parts.policies)}
-        return {"space": self.supernet.space.to_json(), "tasks": list(self.config.tasks), "pictures": parts}
+        return {
+            "space": self.supernet.space.to_json(),
+            "tasks": list(self.config.tasks),
+            "estimator": self.config.estimator,
+            "pictures": parts,
+            **crew(self.accelerator),
+        }
 
     def _restore(self) -> None:
         found = load_checkpoint(self.folder / "checkpoint")
         if found is None:
             return
         tensors, state = found
-        for field, value in self._identity().items():
-            if state.get(field) != value:
-                raise UserError(
-                    f"the checkpoint in {self.folder} was made with other {field}: {state.get(field)}, now {value}. "
-                    "Start a new search"
-                )
+        check_identity(state, self._identity(), self.folder, "search")
         parts = by_group(tensors)
         load_weights(self.supernet, parts["weights"], self.folder / "checkpoint")
         restore_optimizer(self.optimizer, self.names, parts.get("optimizer", {}))
@@ -317,5 +333,11 @@ class SearchLoop:
         for name in ("scale", "multiplier", "expected_cost"):
             setattr(self, name, parts["state"][name].numpy().copy())
         for name, array in self._arrays().items():
-            array[:] = parts["arrays"][name].numpy()
+            kept = parts["arrays"].get(name)
+            if kept is None or kept.shape != array.shape:
+                raise UserError(
+                    f"the checkpoint in {self.folder} is of another version or configuration: its {name} does not fit. "
+                    "Start a new search"
+                )
+            array[:] = kept.numpy()
         self.done = int(state["step"])

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import broadcast_object_list, gather_object, set_seed
+from accelerate.utils import gather_object, set_seed
 
 from export.errors import UserError
 from export.files import write_json
@@ -22,7 +22,8 @@ from fbnetv5.architecture import Architecture
 from fbnetv5.backbone import recalibrate
 from fbnetv5.cost import Budget, CostTable, Counter, Resolution, format_cost, latency_table
 from fbnetv5.data.parts import Parts, open_parts
-from fbnetv5.processes import make_accelerator
+from fbnetv5.evaluate import check_labelled
+from fbnetv5.processes import in_first_process, make_accelerator
 from fbnetv5.search.checkpoint import save_tensors
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.derive import Scored, best, candidates_for, pareto_front, score_candidates
@@ -68,22 +69,28 @@ def start_run(config: SearchConfig, folder: Path, show_ranges: Callable[[Sequenc
     Raises:
         UserError: something does not fit, or the folder exists already or cannot be written.
     """
-    main = make_accelerator().is_main_process
-    ranges = cost_ranges(prepare(config).tables)
-    if main:
+    prepared = prepare(config)
+    ranges = cost_ranges(prepared.tables)
+    if make_accelerator().is_main_process:
         show_ranges(ranges)
     check_budgets(ranges, config.budgets)
-    if main:
-        latest_link(folder.parent)
-        _make_folder(folder)
-        try:
-            config.save(folder / "config.json")
-        except UserError:
-            folder.rmdir()
-            raise
-        point_latest(folder)
-    (chosen,) = broadcast_object_list([folder])
-    return Path(chosen)
+    parts = prepared.parts
+    for task in prepared.tasks.values():
+        for use, part in (("learn from", parts.weights), ("hold out", parts.policies), ("test on", parts.test)):
+            check_labelled(task, part, use)
+    return in_first_process(lambda: _make_run(config, folder))
+
+
+def _make_run(config: SearchConfig, folder: Path) -> Path:
+    latest_link(folder.parent)
+    _make_folder(folder)
+    try:
+        config.save(folder / "config.json")
+    except UserError:
+        folder.rmdir()
+        raise
+    point_latest(folder)
+    return folder
 
 
 def _make_folder(folder: Path) -> None:

@@ -25,9 +25,10 @@ from fbnetv5.data.loading import batches, in_order, readers
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch, PictureSet
 from fbnetv5.evaluate import evaluate
-from fbnetv5.processes import average_gradients, make_accelerator
+from fbnetv5.processes import average_gradients, crew, make_accelerator
 from fbnetv5.search.checkpoint import (
     by_group,
+    check_identity,
     load_checkpoint,
     load_weights,
     optimizer_tensors,
@@ -235,7 +236,11 @@ class TrainLoop:
         for name, value in optimizer_tensors(self.optimizer, self.names).items():
             tensors[f"optimizer/{name}"] = value
         state: dict[str, Any] = {"best": self.best, "best_step": self.best_step, "first": self.first}
-        save_checkpoint(self.folder / CHECKPOINT, self.done, tensors, state | {"pictures": len(self.pictures)})
+        save_checkpoint(self.folder / CHECKPOINT, self.done, tensors, state | self._identity())
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same for a checkpoint to be gone on with."""
+        return {"pictures": len(self.pictures), **crew(self.accelerator)}
 
     def restore(self) -> None:
         """Go to where the newest checkpoint stands.
@@ -247,11 +252,7 @@ class TrainLoop:
         if found is None:
             return
         tensors, state = found
-        if state["pictures"] != len(self.pictures):
-            raise UserError(
-                f"the checkpoint in {self.folder} was made with {state['pictures']} pictures to train on, now there "
-                f"are {len(self.pictures)}. Start a new training"
-            )
+        check_identity(state, self._identity(), self.folder, "training")
         parts = by_group(tensors)
         load_weights(self.network, parts["weights"], self.folder / CHECKPOINT)
         load_weights(self.average.network, parts["average"], self.folder / CHECKPOINT)

@@ -12,7 +12,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from export.errors import UserError
 from export.manifest import read_manifest
+from fbnetv5.cli import _table
 from fbnetv5.cost import latency_table
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.space import Space
@@ -226,6 +228,8 @@ WRONG = {
     "config of no engine": (["export", "--engine-config", "e.json"], "it needs --engine"),
     "nothing to validate": (["validate", "nowhere"], "manifest file nowhere/manifest.json does not exist"),
     "no run to resume": (["search", "--resume", "runs/none"], "does not exist"),
+    "resume otherwise": (["search", "--resume", "r", "--seed", "0", "--config", "c"], "leave out --config, --seed"),
+    "train otherwise": (["train", "--resume", "r", "--init", "timm", "--size", "64"], "leave out --init, --size"),
     "no table": (["search", "--latency", "8ms", "--device", "cpu"], "fbnetv5 profile --device cpu"),
     "latency of nothing": (["search", "--latency", "8ms"], "add --device cpu, or --table FILE"),
     "unknown option": (["search", "--flop", "400M"], "--flop"),
@@ -240,6 +244,17 @@ def test_a_mistake_is_one_clear_line_and_exit_code_2(tmp_path: Path, arguments: 
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_only_table_of_a_device_is_found_and_several_are_named(tmp_path: Path) -> None:
+    (tmp_path / "orin-fp16-b1.json").touch()
+    (tmp_path / "orin-int8-b1-estimated.json").touch()
+    assert _table("orin", None, tmp_path) == tmp_path / "orin-fp16-b1.json"
+    (tmp_path / "orin-int8-b1.json").touch()
+    with pytest.raises(UserError, match=r"several latency tables of orin: .*fp16-b1.json, .*int8-b1.json; choose"):
+        _table("orin", None, tmp_path)
+    (tmp_path / "orin-fp32-b1.json").touch()
+    assert _table("orin", None, tmp_path) == tmp_path / "orin-fp32-b1.json"
 
 
 @pytest.mark.parametrize("arguments", [["profile"], ["search", "--latency", "8ms"]])

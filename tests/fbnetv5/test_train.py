@@ -3,6 +3,7 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from export.errors import CheckFailed, UserError
 from fbnetv5.architecture import load_architecture
+from fbnetv5.data.parts import part_of
 from fbnetv5.deliverable import load_network, tasks_of
 from fbnetv5.search.checkpoint import load_tensors
 from fbnetv5.search.config import SearchConfig
@@ -203,12 +205,33 @@ def test_pictures_of_other_classes_are_refused(
     assert not (tmp_path / "det").exists()
 
 
+def test_pictures_without_labels_are_told_before_anything_is_spent(
+    make_training: MakeTraining, networks: Path, picture_folder: Path, tmp_path: Path
+) -> None:
+    for mask in (picture_folder / "masks").iterdir():
+        if part_of(mask.stem + ".png") == 2:
+            mask.unlink()
+    config = make_training("seg", data=str(picture_folder))
+    with pytest.raises(UserError, match=r"none of the \d+ pictures to test on has labels for seg"):
+        start_training(config, networks / "seg.json", tmp_path / "seg")
+    assert not (tmp_path / "seg").exists()
+
+
+def test_a_checkpoint_of_more_processes_is_refused(undisturbed: tuple[Path, Result], tmp_path: Path) -> None:
+    folder = tmp_path / "det"
+    shutil.copytree(undisturbed[0], folder)
+    (state,) = (folder / "checkpoint").glob("*.json")
+    state.write_text(state.read_text().replace('"processes": 1', '"processes": 2'))
+    with pytest.raises(UserError, match=r"was made with other processes: 2, now 1\. Go on as it was begun"):
+        run_training(folder, quiet, quiet)
+
+
 def test_a_checkpoint_of_other_pictures_is_refused(undisturbed: tuple[Path, Result], tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     subprocess.run(["cp", "-r", str(undisturbed[0]), str(folder)], check=True)
     path = folder / "training.json"
     path.write_text(path.read_text().replace('"held_out": 8', '"held_out": 9'))
-    with pytest.raises(UserError, match="was made with 28 pictures to train on, now there are 27"):
+    with pytest.raises(UserError, match=r"was made with other pictures: 28, now 27\. .* start a new training"):
         run_training(folder, quiet, quiet)
 
 

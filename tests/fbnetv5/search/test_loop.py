@@ -15,6 +15,7 @@ from fbnetv5.data.loading import in_order
 from fbnetv5.data.sample import IGNORE, Batch
 from fbnetv5.search import loop as module
 from fbnetv5.search.derive import AIM
+from fbnetv5.search.estimators import OnePass
 from fbnetv5.search.history import SERIES, Progress
 from fbnetv5.search.loop import SearchLoop, warm_architecture
 from fbnetv5.space import Space
@@ -61,6 +62,22 @@ def test_policies_and_weights_take_turns_after_the_warm_up(
     loop = make_loop("cls", warmup_steps=warmup, steps=steps)
     letters = {"warm-up": "w", "policies": "p", "weights": "x"}
     assert "".join(letters[loop.phase(step)] for step in range(warmup + steps)) == phases
+
+
+def test_policies_keep_to_pictures_that_they_meet_again(make_loop: MakeLoop) -> None:
+    loop = make_loop("cls", warmup_steps=1, steps=7)
+    assert len(loop.held_out) == 4
+    spread = [loop.held_out[index].image for index in range(4)]
+    assert all(torch.equal(image, loop.parts.policies[6 * index].image) for index, image in enumerate(spread))
+    loop.run(quiet)
+    assert isinstance(loop.estimator, OnePass)
+    assert loop.estimator.fit is not None
+    assert loop.estimator.fit.seen.tolist() == [4 - 2]  # the first two steps with policies go into the baseline
+
+
+def test_policies_use_all_pictures_that_they_meet_eight_times(make_loop: MakeLoop) -> None:
+    assert len(make_loop("cls", steps=96).held_out) == 24
+    assert len(make_loop("cls", steps=94).held_out) == 23
 
 
 @pytest.mark.parametrize(("progress", "lowest"), [(0.0, 0.9), (0.25, 0.55), (0.5, 0.2), (1.0, 0.2)])
@@ -212,8 +229,10 @@ def test_history_has_a_line_a_step_with_every_task(make_loop: MakeLoop) -> None:
     [
         ({"space": Space(stages=1, blocks_per_path=2, strict=True)}, "was made with other space"),
         ({"tasks": ("seg",)}, r"was made with other tasks: \['cls'\], now \['seg'\]"),
+        ({"estimator": "average"}, "was made with other estimator: damped, now average"),
+        ({"steps": 80}, "of another version or configuration: its baseline.means does not fit"),
     ],
-    ids=["space", "tasks"],
+    ids=["space", "tasks", "estimator", "steps"],
 )
 def test_a_checkpoint_of_another_search_is_refused(
     make_loop: MakeLoop, changes: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
