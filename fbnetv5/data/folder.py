@@ -266,7 +266,7 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
 def set_masks(folder: Path, pictures: dict[str, Labelled]) -> None:
     """Give each picture its mask, headers checked."""
     by_stem = {picture.path.stem: picture for picture in pictures.values()}
-    for path in sorted(folder.glob("*.png")) if folder.is_dir() else ():
+    for path in sorted(filter(is_picture, folder.glob("*.png"))) if folder.is_dir() else ():
         if path.stem not in by_stem:
             raise UserError(f"{path} is the mask of no picture: images/ has no {path.stem!r}. Rename or remove it")
         picture = by_stem[path.stem]

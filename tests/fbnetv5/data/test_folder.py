@@ -87,6 +87,12 @@ def test_masks_alone_are_enough_and_number_their_classes(picture_folder: Path) -
     assert set(folder[0].mask.flatten().tolist()) == {0, 1, 4, IGNORE}
 
 
+def test_hidden_files_are_passed_over(picture_folder: Path) -> None:
+    for part in ("images", "masks"):
+        (picture_folder / part / "._00.png").write_bytes(b"what another system keeps of a file")
+    assert len(Folder(picture_folder, size=(64, 64))) == 24
+
+
 def test_palette_and_one_bit_masks_keep_their_ids(picture_folder: Path) -> None:
     ids = np.zeros((64, 64), dtype=np.uint8)
     ids[10:20, 30:50] = 1
