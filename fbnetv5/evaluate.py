@@ -115,8 +115,7 @@ def check_labelled(task: Task, pictures: PictureSet, use: str) -> None:
     if any(bool(task.labelled(batch).any()) for batch in in_order(pictures, batch=1)):
         return
     raise UserError(
-        f"none of the {len(pictures)} pictures to {use} has labels for {task.name}; label some more, or leave the task "
-        "out with --tasks"
+        f"none of the {len(pictures)} pictures to {use} has labels for {task.name}. Label some, or leave the task out"
     )
 
 

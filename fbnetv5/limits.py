@@ -8,8 +8,8 @@ from export.errors import UserError
 
 Limits = Mapping[str, tuple[float, float]]
 """By field, the least and the most that each of its numbers may be."""
-POSITIVE = (1e-12, 1e6)
-NOT_NEGATIVE = (0.0, 1e6)
+POSITIVE = (1e-12, 1e12)
+NOT_NEGATIVE = (0.0, 1e12)
 SHARE = (0.0, 1.0)
 SEED = (0, 2**31 - 1)
 """Streams of pictures and torch's and numpy's generators are seeded with small multiples of it."""

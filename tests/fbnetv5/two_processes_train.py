@@ -8,10 +8,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from export.errors import UserError
 from fbnetv5.architecture import load_architecture
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import normalise
@@ -83,6 +85,8 @@ def main(file: Path, folder: Path) -> None:
     digests = gather_object([digest.hexdigest()])
     assert len(digests) == 2
     assert len(set(digests)) == 1
+    with pytest.raises(UserError, match="exists already"):  # in both, or one would wait
+        start_training(CONFIG, file, folder)
 
 
 if __name__ == "__main__":
