@@ -228,7 +228,7 @@ WRONG = {
     "config of no engine": (["export", "--engine-config", "e.json"], "it needs --engine"),
     "nothing to validate": (["validate", "nowhere"], "manifest file nowhere/manifest.json does not exist"),
     "no run to resume": (["search", "--resume", "runs/none"], "does not exist"),
-    "resume otherwise": (["search", "--resume", "r", "--seed", "0", "--config", "c"], "leave out --config, --seed"),
+    "resume otherwise": (["search", "--resume", "r", "--seed", "0", "--config", "c"], "leave out --seed, --config"),
     "train otherwise": (["train", "--resume", "r", "--init", "timm", "--size", "64"], "leave out --init, --size"),
     "no table": (["search", "--latency", "8ms", "--device", "cpu"], "fbnetv5 profile --device cpu"),
     "latency of nothing": (["search", "--latency", "8ms"], "add --device cpu, or --table FILE"),
