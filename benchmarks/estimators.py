@@ -15,18 +15,19 @@ Prints a table and ends in one JSON line.
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 
 from fbnetv5.search.additive import AdditiveFit, expectation_gradient
 from fbnetv5.search.baselines import MovingAverage
+from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.controller import Controller, Floats
 from fbnetv5.search.derive import AIM
-from fbnetv5.search.estimators import DAMPING, FULL_AFTER, Estimator, OnePass, Pair, PerTask
+from fbnetv5.search.estimators import Estimate, Estimator, OnePass, Pair, PerTask
 from fbnetv5.search.loop import PENALTY
 from fbnetv5.space import Choices
 
@@ -81,11 +82,19 @@ class World:
             choices[np.where(fits, brings / self.costs, np.inf).argmin()] = 1
 
 
-def course(world: World, make: Callable[[Controller], Estimator], passes: int, lr: float, seed: int) -> list[float]:
+@dataclass(frozen=True, slots=True)
+class Entrant:
+    """An estimator, and what the policies step along."""
+
+    make: Callable[[Controller], Estimator]
+    direction: Callable[[Estimate], Floats] = attrgetter("gradient")
+
+
+def course(world: World, entrant: Entrant, passes: int, lr: float, seed: int) -> list[float]:
     """How far the policies are at every mark up to ``passes``."""
     rng = np.random.default_rng([seed, 1])
     controller = Controller([2] * BLOCKS, TASKS, lr=lr)
-    estimator = make(controller)
+    estimator = entrant.make(controller)
     random = world.losses(rng.integers(0, 2, (4000, BLOCKS))).mean(0)
     best = np.array([world.losses(world.greedy(task)[None])[0, task] for task in range(TASKS)])
     multiplier, found, done = np.zeros(TASKS), list[float](), 0
@@ -94,7 +103,7 @@ def course(world: World, make: Callable[[Controller], Estimator], passes: int, l
     while done < passes:
         choices = estimator.draw(controller, rng)
         noisy = world.losses(choices) + rng.normal(0.0, NOISE, (len(choices), TASKS))
-        gradient = estimator.gradient(controller, choices, noisy[:, None], pictures)
+        gradient = entrant.direction(estimator.estimate(controller, choices, noisy[:, None], pictures))
         probabilities = controller.probabilities()
         excess = (probabilities * costs).sum((1, 2)) / (AIM * 0.5) - 1
         force = (multiplier + PENALTY * excess) / 0.5
@@ -108,20 +117,19 @@ def course(world: World, make: Callable[[Controller], Estimator], passes: int, l
     return found
 
 
-def with_fit(controller: Controller, unexplained: float, full_after: float = math.inf) -> Estimator:
-    """An estimator with a control variate; its pictures are all alike here, so one average serves."""
-    fit = AdditiveFit(controller)
-    return OnePass(MovingAverage(TASKS), fit, unexplained=unexplained, full_after=full_after)
+def control(controller: Controller) -> Estimator:
+    """The one with a fit; its pictures are all alike here, so one average serves."""
+    return OnePass(MovingAverage(TASKS), AdditiveFit(controller))
 
 
-ENTRANTS: dict[str, Callable[[Controller], Estimator]] = {
-    "average (the reference)": lambda controller: OnePass(MovingAverage(TASKS)),
-    "pair": lambda controller: Pair(),
-    "per-task": lambda controller: PerTask(MovingAverage(TASKS)),
-    "control": lambda controller: with_fit(controller, 1.0),
-    "damped (the default)": lambda controller: with_fit(controller, DAMPING, FULL_AFTER),
-    "a quarter throughout": lambda controller: with_fit(controller, DAMPING),
-    "fit alone": lambda controller: with_fit(controller, 0.0),
+ENTRANTS = {
+    "average (the reference)": Entrant(lambda controller: OnePass(MovingAverage(TASKS))),
+    "pair": Entrant(lambda controller: Pair()),
+    "per-task": Entrant(lambda controller: PerTask(MovingAverage(TASKS))),
+    "control, sampled rate 1": Entrant(control),
+    "control (the default)": Entrant(control, lambda estimate: estimate.direction(SearchConfig.sampled_rate)),
+    "a quarter throughout": Entrant(control, lambda estimate: 0.25 * estimate.sampled + estimate.fitted),
+    "the fit alone": Entrant(control, attrgetter("fitted")),
 }
 
 
@@ -137,11 +145,11 @@ def main() -> None:
     results: dict[str, dict[str, list[float]]] = {}
     for pairs, size in PAIRS.items():
         results[pairs] = {}
-        for name, make in ENTRANTS.items():
+        for name, entrant in ENTRANTS.items():
             if arguments.only and arguments.only not in name:
                 continue
             worlds = [World.draw(seed, size) for seed in range(arguments.seeds)]
-            runs = [course(world, make, arguments.passes, arguments.lr, seed) for seed, world in enumerate(worlds)]
+            runs = [course(world, entrant, arguments.passes, arguments.lr, seed) for seed, world in enumerate(worlds)]
             results[pairs][name] = [round(float(value), 3) for value in np.mean(runs, axis=0)]
             print(f"{pairs:>7} pairs  {name:<24}", *(f"{v:6.2f}" for v in results[pairs][name]), flush=True)
     about = {"seeds": arguments.seeds, "lr": arguments.lr, "noise": NOISE, "passes": MARKS}

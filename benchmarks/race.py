@@ -35,14 +35,14 @@ from benchmarks.race_world import Floats, Rows, World
 LIMITS = (500, 1000, 2000)
 Searcher = Callable[[World, int, int], Rows]
 """(world, evaluations, seed) -> an architecture per task."""
-OURS = "one pass, damped (the default)"
+OURS = "one pass, control (the default)"
 SEARCHERS: Mapping[str, Searcher] = {
-    OURS: partial(one_pass, kind="damped"),
-    "one pass, control": partial(one_pass, kind="control"),
+    OURS: one_pass,
+    "one pass, control, sampled rate 1": partial(one_pass, rate=1.0),
     "one pass, picture": partial(one_pass, kind="picture"),
     "one pass, pair": partial(one_pass, kind="pair"),
     "one pass, average (the reference)": partial(one_pass, kind="average"),
-    "policies at rest, control": partial(one_pass, kind="control", lr=0.0),
+    "policies at rest, control": partial(one_pass, lr=0.0),
     "REINFORCE per task": partial(one_pass, kind="per-task"),
     "random search": partial(random_search, chunks=8),
     "Optuna TPE": partial(tpe, chunks=8),

@@ -6,10 +6,11 @@ from itertools import cycle
 import numpy as np
 
 from benchmarks.race_world import Book, Floats, Meter, Rows, World
+from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.controller import Controller, draw
 from fbnetv5.search.costs import cost_gradient
 from fbnetv5.search.derive import AIM
-from fbnetv5.search.estimators import OnePass, make_estimator
+from fbnetv5.search.estimators import ESTIMATORS, OnePass, make_estimator
 from fbnetv5.search.loop import PENALTY
 from fbnetv5.space import Choices
 
@@ -27,8 +28,9 @@ class OnePassSearch:
     Unlike the search proper, candidates are scored by their losses, on all chunks, and the fit learns from them too.
     """
 
-    def __init__(self, kind: str, world: World, limit: int, seed: int, *, lr: float) -> None:
+    def __init__(self, kind: str, world: World, limit: int, seed: int, *, lr: float, rate: float) -> None:
         self.world = world
+        self.rate = rate
         self.rng = np.random.default_rng([seed, 0])
         self.meter = Meter(world, limit)
         self.controller = Controller([2] * world.slots, world.tasks, lr=lr)
@@ -60,7 +62,9 @@ class OnePassSearch:
         choices = self.estimator.draw(self.controller, self.rng)
         losses = np.stack([self.meter(int(row), chunk) for row in self.world.rows(choices)])
         self.scale = losses.mean(0) if self.scale is None else self.scale
-        gradient = self.estimator.gradient(self.controller, choices, (losses / self.scale)[:, None], np.array([chunk]))
+        relative = (losses / self.scale)[:, None]
+        estimate = self.estimator.estimate(self.controller, choices, relative, np.array([chunk]))
+        gradient = estimate.direction(self.rate)
         for task, budget in enumerate(self.world.budgets):
             excess = self.expected[task] / (AIM * budget) - 1
             of_cost, self.expected[task] = cost_gradient(self.controller, task, self.costs(task), self.rng)
@@ -98,13 +102,20 @@ class OnePassSearch:
             choices = self.world.choices(np.array([row]))
             for chunk in chunks:
                 relative = losses[None, [chunk]] / self.scale
-                self.estimator.gradient(self.controller, choices, relative, chunks[[chunk]])
+                self.estimator.estimate(self.controller, choices, relative, chunks[[chunk]])
         mean: Floats = losses.mean(0)
         return mean
 
 
 def one_pass(
-    world: World, limit: int, seed: int, *, kind: str, lr: float = POLICY_LR, scoring: float = SCORING
+    world: World,
+    limit: int,
+    seed: int,
+    *,
+    kind: str = ESTIMATORS[0],
+    lr: float = POLICY_LR,
+    rate: float = SearchConfig.sampled_rate,
+    scoring: float = SCORING,
 ) -> Rows:
     """The search with one of its estimators; a learning rate of 0 leaves the policies where they start."""
-    return OnePassSearch(kind, world, limit, seed, lr=lr).run(scoring)
+    return OnePassSearch(kind, world, limit, seed, lr=lr, rate=rate).run(scoring)

@@ -7,7 +7,7 @@ from typing import Any, Self
 from export.errors import UserError
 from export.files import read_json, read_json_object, write_json
 from fbnetv5.cost import Budget, Resolution, check_resolution
-from fbnetv5.limits import NOT_NEGATIVE, POSITIVE, SEED, Limits, at_least, check_limits
+from fbnetv5.limits import NOT_NEGATIVE, POSITIVE, SEED, SHARE, Limits, at_least, check_limits
 from fbnetv5.search.estimators import ESTIMATORS
 from fbnetv5.space import Space
 
@@ -22,6 +22,7 @@ TUNABLE = (
     "weight_decay",
     "policy_lr",
     "estimator",
+    "sampled_rate",
     "multiplier_lr",
     "clip_norm",
     "candidates",
@@ -40,6 +41,7 @@ LIMITS: Limits = {
     "weight_lr": POSITIVE,
     "weight_decay": NOT_NEGATIVE,
     "policy_lr": POSITIVE,
+    "sampled_rate": SHARE,
     "multiplier_lr": NOT_NEGATIVE,
     "clip_norm": POSITIVE,
     "pictures": at_least(1),
@@ -81,6 +83,8 @@ class SearchConfig:
     policy_lr: float = 0.04
     estimator: str = ESTIMATORS[0]
     """How policies learn from losses; docs/search.md describes each, "average" is the reference."""
+    sampled_rate: float = 0.25
+    """Of what a draw says beside what a fit knows, at first; 1 is a plain step along the estimate."""
     multiplier_lr: float = 0.5
     """Of the dual ascent: what a step at twice the budget's aim adds to the multiplier."""
     clip_norm: float = 5.0

@@ -1,12 +1,13 @@
 """Estimates of the gradient of ``E[l^t(a)]`` with respect to every task's policy, from passes of the supernet.
 
-All are REINFORCE; they differ in which architectures run and in how they get rid of noise. ``benchmarks/estimators.py``
-and ``benchmarks/race.py`` compare them, docs/search.md says what was found.
+All are REINFORCE and unbiased; they differ in which architectures run and in how they get rid of noise. Policies may
+step along an estimate with its noisy part at a lower rate (``Estimate.direction``). ``benchmarks/estimators.py`` and
+``benchmarks/race.py`` compare them, docs/search.md says what was found.
 
 Shape legend: T tasks, S slots, C most choices of any slot, K architectures on the same pictures, N pictures.
 """
 
-import math
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -17,10 +18,35 @@ from fbnetv5.search.baselines import Baseline, MovingAverage, PictureBaseline, m
 from fbnetv5.search.controller import Controller, Floats
 from fbnetv5.space import Choices
 
-DAMPING = 0.25
-"""Least weight of what the additive fit does not explain, in the estimator called "damped"."""
 FULL_AFTER = 2000
-"""Draws after which it counts in full there, growing in proportion to them."""
+"""Draws that a fit has learned from when the rest moves policies in full, see ``Estimate.direction``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Of the gradient [T, S, C]: two addends, whose sum is unbiased whatever was learned before the draw."""
+
+    sampled: Floats
+    """[T, S, C]: what the draw says, by REINFORCE."""
+    fitted: Floats
+    """[T, S, C]: the exact gradient of what a fit to earlier draws expects; 0 without a fit. The draw adds no noise."""
+    learned: Floats
+    """[T]: how many draws the fit had learned from; infinitely many without a fit."""
+
+    @property
+    def gradient(self) -> Floats:
+        """[T, S, C]: unbiased."""
+        return self.sampled + self.fitted
+
+    def direction(self, sampled_rate: float) -> Floats:
+        """[T, S, C]: what a policy steps along; the noisy addend has a rate of its own beside the fit's.
+
+        The rate grows from ``sampled_rate`` to 1 with the draws that the fit has learned from. At first the noise does
+        more harm than what the fit leaves unexplained does good; in the end the direction is the estimate itself.
+        """
+        rate = np.clip(self.learned / FULL_AFTER, sampled_rate, 1.0)
+        direction: Floats = rate[:, None, None] * self.sampled + self.fitted
+        return direction
 
 
 class Estimator(Protocol):
@@ -32,8 +58,10 @@ class Estimator(Protocol):
     def weights(self, controller: Controller, choices: Choices) -> Floats:
         """[K, T]: what each architecture counts for each task; 1 in expectation, summed over K."""
 
-    def gradient(self, controller: Controller, choices: Choices, losses: Floats, pictures: NDArray[np.int64]) -> Floats:
-        """The estimate [T, S, C], before learning from the losses; a task without a known loss gets 0.
+    def estimate(
+        self, controller: Controller, choices: Choices, losses: Floats, pictures: NDArray[np.int64]
+    ) -> Estimate:
+        """The estimate, before learning from the losses; a task without a known loss gets 0.
 
         Args:
             controller: holds the policies.
@@ -52,26 +80,12 @@ class Estimator(Protocol):
 class OnePass:
     """One architecture from the policies' mixture serves all tasks, importance weights say how far.
 
-    With a fit, REINFORCE learns from what the fit leaves unexplained and the fit's exact gradient is added: unbiased,
-    as long as the unexplained part has its weight of 1. A smaller weight trades its noise for a bias, the rest of the
-    gradient of the unexplained; the weight can grow with the draws that the fit has learned from, so that a search
-    starts with little noise and ends without bias.
+    With a fit, REINFORCE learns from what the fit leaves unexplained and the fit's exact gradient is added.
     """
 
-    def __init__(
-        self,
-        baseline: Baseline,
-        fit: AdditiveFit | None = None,
-        *,
-        unexplained: float = 1.0,
-        full_after: float = math.inf,
-    ) -> None:
+    def __init__(self, baseline: Baseline, fit: AdditiveFit | None = None) -> None:
         self.baseline = baseline
         self.fit = fit
-        self.unexplained = unexplained
-        """Least weight of what the fit leaves unexplained."""
-        self.full_after = full_after
-        """Draws after which that weight is 1; before, it is their share if that is more than the least."""
 
     def draw(self, controller: Controller, rng: np.random.Generator) -> Choices:
         return controller.propose(rng)[None]
@@ -79,19 +93,24 @@ class OnePass:
     def weights(self, controller: Controller, choices: Choices) -> Floats:
         return controller.importance(choices) / len(choices)
 
-    def gradient(self, controller: Controller, choices: Choices, losses: Floats, pictures: NDArray[np.int64]) -> Floats:
+    def estimate(
+        self, controller: Controller, choices: Choices, losses: Floats, pictures: NDArray[np.int64]
+    ) -> Estimate:
         weights = self.weights(controller, choices)
         if self.fit is None:
-            return reinforce(controller, choices, weights * self.baseline.advantages(losses, pictures))
+            sampled = reinforce(controller, choices, weights * self.baseline.advantages(losses, pictures))
+            return Estimate(sampled, np.zeros_like(sampled), np.full(controller.tasks, np.inf))
         expected = self.fit.predict(choices)
         # The baseline learns from what is left too, or it would take a picture for hard that met poor architectures.
         advantages = self.baseline.advantages(losses - expected[:, None], pictures)
-        unexplained = np.clip(self.fit.seen / self.full_after, self.unexplained, 1.0)
-        gradient = reinforce(controller, choices, unexplained * weights * advantages)
         unknown = np.isnan(mean_of_known(advantages, axis=0))
-        gradient += np.where(unknown[:, None, None], 0.0, self.fit.gradient(controller))
+        estimate = Estimate(
+            reinforce(controller, choices, weights * advantages),
+            np.where(unknown[:, None, None], 0.0, self.fit.gradient(controller)),
+            self.fit.seen.copy(),
+        )
         self.fit.learn(choices, advantages + expected)
-        return gradient
+        return estimate
 
     def expected(self, choices: Choices, task: int) -> Floats:
         return np.zeros(len(choices)) if self.fit is None else self.fit.predict(choices)[:, task]
@@ -112,8 +131,10 @@ class Pair(OnePass):
     def draw(self, controller: Controller, rng: np.random.Generator) -> Choices:
         return np.stack([controller.propose(rng), controller.propose(rng)])
 
-    def gradient(self, controller: Controller, choices: Choices, losses: Floats, pictures: NDArray[np.int64]) -> Floats:
-        return super().gradient(controller, choices, losses - losses[::-1], pictures)
+    def estimate(
+        self, controller: Controller, choices: Choices, losses: Floats, pictures: NDArray[np.int64]
+    ) -> Estimate:
+        return super().estimate(controller, choices, losses - losses[::-1], pictures)
 
 
 class PerTask(OnePass):
@@ -125,10 +146,12 @@ class PerTask(OnePass):
     def weights(self, controller: Controller, choices: Choices) -> Floats:
         return np.eye(controller.tasks)
 
-    def gradient(self, controller: Controller, choices: Choices, losses: Floats, pictures: NDArray[np.int64]) -> Floats:
+    def estimate(
+        self, controller: Controller, choices: Choices, losses: Floats, pictures: NDArray[np.int64]
+    ) -> Estimate:
         kept: Floats = np.full((controller.tasks, 1, controller.tasks), np.nan)
         kept[range(controller.tasks), :, range(controller.tasks)] = 0.0
-        return super().gradient(controller, choices, losses + kept, pictures)
+        return super().estimate(controller, choices, losses + kept, pictures)
 
 
 class _Nothing:
@@ -148,7 +171,7 @@ def reinforce(controller: Controller, choices: Choices, weighted: Floats) -> Flo
     return np.stack(columns)
 
 
-ESTIMATORS = ("damped", "control", "picture", "average", "pair", "per-task")
+ESTIMATORS = ("control", "picture", "average", "pair", "per-task")
 """The default first; "average" is the reference."""
 
 
@@ -160,11 +183,6 @@ def make_estimator(kind: str, controller: Controller, *, pictures: int) -> Estim
     if kind == "pair":
         return Pair()
     baseline = PictureBaseline(pictures, tasks)
-    if kind == "picture":
-        return OnePass(baseline)
     if kind == "per-task":
         return PerTask(baseline)
-    fit = AdditiveFit(controller)
-    if kind == "control":
-        return OnePass(baseline, fit)
-    return OnePass(baseline, fit, unexplained=DAMPING, full_after=FULL_AFTER)
+    return OnePass(baseline, AdditiveFit(controller) if kind == "control" else None)

@@ -188,7 +188,8 @@ class SearchLoop:
         self.supernet.train()
         losses = np.stack([self._policy_losses(batch, one) for one in choices])
         pictures = self.accelerator.gather(batch.indices).cpu().numpy()
-        gradient = self.estimator.gradient(self.controller, choices, losses / self.scale, pictures)
+        estimate = self.estimator.estimate(self.controller, choices, losses / self.scale, pictures)
+        gradient = estimate.direction(self.config.sampled_rate)
         self.noise.watch(self.estimator.weights(self.controller, choices), gradient)
         for task, (name, budget) in enumerate(self.config.budgets.items()):
             # The excess before these draws: their own would be correlated with the gradient that it scales.

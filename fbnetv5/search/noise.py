@@ -1,4 +1,4 @@
-"""How noisy the policies' gradient estimates are, for the history of a search.
+"""How noisy the steps of the policies are, for the history of a search.
 
 Shape legend: T tasks, S slots, C most choices of any slot, K architectures of a step.
 """
@@ -16,7 +16,7 @@ class Noise:
 
     def __init__(self, controller: Controller) -> None:
         self.mean: Floats = np.full(controller.logits.shape, np.nan)
-        """[T, S, C]: of the estimates."""
+        """[T, S, C]: of the directions."""
         self.square: Floats = np.full(controller.tasks, np.nan)
         """[T]: of their squared lengths."""
         self.weight: Floats = np.full(controller.tasks, np.nan)
@@ -24,9 +24,9 @@ class Noise:
         self.weight_square: Floats = np.full(controller.tasks, np.nan)
         """[T]: of the sum of their squares."""
 
-    def watch(self, weights: Floats, gradient: Floats) -> None:
-        """Take a step's weights [K, T] and its estimate [T, S, C]."""
-        new = (gradient, (gradient**2).sum((1, 2)), weights.sum(0), (weights**2).sum(0))
+    def watch(self, weights: Floats, direction: Floats) -> None:
+        """Take a step's weights [K, T] and what policies step along, cost aside, [T, S, C]."""
+        new = (direction, (direction**2).sum((1, 2)), weights.sum(0), (weights**2).sum(0))
         for average, value in zip((self.mean, self.square, self.weight, self.weight_square), new, strict=True):
             average[:] = moved(average, value, DECAY)
 
@@ -38,7 +38,7 @@ class Noise:
 
     @property
     def gradient_variance(self) -> Floats:
-        """[T]: of the estimate, summed over logits."""
+        """[T]: of the direction, summed over logits."""
         variance: Floats = np.maximum(self.square - (self.mean**2).sum((1, 2)), 0.0)
         return variance
 

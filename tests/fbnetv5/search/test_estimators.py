@@ -1,6 +1,8 @@
 """Expectations of the estimates, over every architecture, against gradients from automatic differentiation."""
 
 import itertools
+from collections.abc import Callable
+from operator import attrgetter
 
 import numpy as np
 import pytest
@@ -10,9 +12,9 @@ from fbnetv5.search.additive import AdditiveFit
 from fbnetv5.search.baselines import PictureBaseline
 from fbnetv5.search.controller import Controller, Floats
 from fbnetv5.search.estimators import (
-    DAMPING,
     ESTIMATORS,
     FULL_AFTER,
+    Estimate,
     Estimator,
     OnePass,
     make_estimator,
@@ -60,13 +62,12 @@ PLACES = np.array([int(np.prod(COUNTS[slot + 1 :])) for slot in range(len(COUNTS
 PICTURES = np.arange(2)
 
 
-def taught(kind: str, controller: Controller, steps: int | None = None) -> Estimator:
-    """An estimator that has seen noisy losses; the default one so many that it counts the unexplained in full."""
-    steps = steps or (FULL_AFTER + 2 if kind == "damped" else 40)  # two go into the baseline
+def taught(kind: str, controller: Controller, steps: int = 40) -> Estimator:
+    """An estimator that has seen noisy losses."""
     estimator, rng = make_estimator(kind, controller, pictures=len(PICTURES)), np.random.default_rng(3)
     for _ in range(steps):
         choices = estimator.draw(controller, rng)
-        estimator.gradient(
+        estimator.estimate(
             controller, choices, losses_of(choices) + rng.normal(size=(len(choices), 2, TASKS)), PICTURES
         )
     return estimator
@@ -78,19 +79,21 @@ def losses_of(choices: Choices) -> Floats:
     return found
 
 
-def estimate(estimator: Estimator, controller: Controller, choices: Choices) -> Floats:
+def estimated(estimator: Estimator, controller: Controller, choices: Choices) -> Estimate:
     """The gradient as the estimator would say it now; nothing is learned."""
     before = {name: array.copy() for name, array in estimator.state().items()}
-    found = estimator.gradient(controller, choices, losses_of(choices), PICTURES)
+    found = estimator.estimate(controller, choices, losses_of(choices), PICTURES)
     for name, array in estimator.state().items():
         array[:] = before[name]
     return found
 
 
-def mean_over_all(estimator: Estimator, controller: Controller) -> Floats:
+def mean_over_all(estimator: Estimator, controller: Controller, direction: Callable[[Estimate], Floats]) -> Floats:
     """Expectation over the mixture, of estimators that draw one architecture."""
     proposal = policies(controller, EVERYTHING).mean(1)
-    found = [p * estimate(estimator, controller, row[None]) for p, row in zip(proposal, EVERYTHING, strict=True)]
+    found = [
+        p * direction(estimated(estimator, controller, a[None])) for p, a in zip(proposal, EVERYTHING, strict=True)
+    ]
     mean: Floats = np.sum(found, axis=0)
     return mean
 
@@ -99,11 +102,12 @@ def exact_gradients(controller: Controller, values: Floats) -> Floats:
     return np.stack([exact_gradient(controller, task, EVERYTHING, values[:, task]) for task in range(TASKS)])
 
 
+@pytest.mark.parametrize("steps", [2, 3, 40])
 @pytest.mark.parametrize("kind", [kind for kind in ESTIMATORS if kind not in ("pair", "per-task")])
-def test_one_architecture_is_unbiased_over_all_of_them(kind: str) -> None:
+def test_one_architecture_is_unbiased_over_all_of_them(kind: str, steps: int) -> None:
     controller = make_controller()
-    estimator = taught(kind, controller)
-    mean = mean_over_all(estimator, controller)
+    estimator = taught(kind, controller, steps)  # the first two had nothing to be compared with
+    mean = mean_over_all(estimator, controller, attrgetter("gradient"))
     np.testing.assert_allclose(mean, exact_gradients(controller, LOSSES), atol=1e-10)
 
 
@@ -111,7 +115,8 @@ def test_one_architecture_is_unbiased_over_all_of_them(kind: str) -> None:
 def test_the_mean_of_many_draws_is_the_exact_gradient(kind: str) -> None:
     controller, rng = make_controller(), np.random.default_rng(5)
     estimator = taught(kind, controller)
-    found = np.stack([estimate(estimator, controller, estimator.draw(controller, rng)) for _ in range(1500)])
+    draws = [estimated(estimator, controller, estimator.draw(controller, rng)).gradient for _ in range(1500)]
+    found = np.stack(draws)
     error, spread = found.mean(0) - exact_gradients(controller, LOSSES), found.std(0) / np.sqrt(len(found))
     exists = np.broadcast_to(controller.exists, error.shape)
     off = np.abs(error[exists]) / spread[exists]
@@ -119,17 +124,25 @@ def test_the_mean_of_many_draws_is_the_exact_gradient(kind: str) -> None:
     assert off.max() < 4.0  # three standard errors each would fail by chance: there are 33
 
 
-@pytest.mark.parametrize(("steps", "weight"), [(41, DAMPING), (FULL_AFTER // 2 + 2, 0.5)])
-def test_damping_is_a_bias_of_the_unexplained_part_alone(steps: int, weight: float) -> None:
+@pytest.mark.parametrize(("steps", "rate"), [(40, 0.25), (FULL_AFTER // 2 + 2, 0.5), (FULL_AFTER + 2, 1.0)])
+def test_a_policy_steps_along_the_fit_and_ever_more_of_the_rest(steps: int, rate: float) -> None:
     controller = make_controller()
-    estimator = taught("damped", controller, steps)
+    estimator = taught("control", controller, steps)
     assert isinstance(estimator, OnePass)
     assert estimator.fit is not None
     explained = exact_gradients(controller, estimator.fit.predict(EVERYTHING))
-    mean = mean_over_all(estimator, controller)
+    mean = mean_over_all(estimator, controller, lambda estimate: estimate.direction(0.25))
     rest = exact_gradients(controller, LOSSES) - explained
-    np.testing.assert_allclose(mean, explained + weight * rest, atol=1e-10)
+    np.testing.assert_allclose(mean, explained + rate * rest, atol=1e-10)
     assert np.abs(rest).max() > 0.01
+
+
+def test_without_a_fit_a_policy_steps_along_the_estimate() -> None:
+    controller = make_controller()
+    for kind in ("picture", "average", "pair", "per-task"):
+        estimator = taught(kind, controller)
+        found = estimated(estimator, controller, estimator.draw(controller, np.random.default_rng(0)))
+        np.testing.assert_array_equal(found.direction(0.25), found.gradient)
 
 
 def additive_losses() -> Floats:
@@ -138,27 +151,26 @@ def additive_losses() -> Floats:
     return found
 
 
-def test_damping_costs_no_bias_where_effects_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_effects_add_up_the_fit_knows_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "LOSSES", additive_losses())
     controller, rng = make_controller(), np.random.default_rng(6)
-    fit = AdditiveFit(controller, ridge=1e-6, decay=0.98)
-    estimator = OnePass(PictureBaseline(len(PICTURES), TASKS), fit, unexplained=DAMPING)
+    estimator = OnePass(PictureBaseline(len(PICTURES), TASKS), AdditiveFit(controller, ridge=1e-6, decay=0.98))
     for _ in range(600):
         choices = estimator.draw(controller, rng)
-        estimator.gradient(controller, choices, losses_of(choices), PICTURES)
-    found = estimate(estimator, controller, estimator.draw(controller, rng))
-    np.testing.assert_allclose(found, exact_gradients(controller, additive_losses()), atol=0.002)
+        estimator.estimate(controller, choices, losses_of(choices), PICTURES)
+    found = estimated(estimator, controller, estimator.draw(controller, rng))
+    np.testing.assert_allclose(found.direction(0.25), exact_gradients(controller, additive_losses()), atol=0.002)
 
 
 def test_what_is_explained_is_no_longer_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "LOSSES", additive_losses())
     controller, variance = make_controller(), []
-    for kind in ("average", "picture", "control", "damped"):
+    for kind, rate in (("average", 1.0), ("picture", 1.0), ("control", 1.0), ("control", 0.25)):
         estimator, rng, found = make_estimator(kind, controller, pictures=2), np.random.default_rng(7), []
         for _ in range(400):
             choices, one = estimator.draw(controller, rng), rng.integers(2, size=1)
             noisy = losses_of(choices)[:, one] + 0.3 * rng.normal(size=(1, 1, TASKS))
-            found.append(estimator.gradient(controller, choices, noisy, one))
+            found.append(estimator.estimate(controller, choices, noisy, one).direction(rate))
         variance.append(np.var(found[200:], axis=0).sum())
     assert variance[1] < 0.7 * variance[0]
     assert variance[2] < 0.7 * variance[1]
@@ -185,8 +197,10 @@ def test_an_estimator_goes_on_from_its_arrays(kind: str) -> None:
         array[:] = one.state()[name]
     for seed in range(3):
         choices = one.draw(controller, np.random.default_rng(seed))
-        first, second = (each.gradient(controller, choices, losses_of(choices), PICTURES) for each in (one, other))
-        np.testing.assert_array_equal(first, second)
+        first, second = (each.estimate(controller, choices, losses_of(choices), PICTURES) for each in (one, other))
+        np.testing.assert_array_equal(first.sampled, second.sampled)
+        np.testing.assert_array_equal(first.fitted, second.fitted)
+        np.testing.assert_array_equal(first.learned, second.learned)
 
 
 @pytest.mark.parametrize("kind", ESTIMATORS)
@@ -195,7 +209,7 @@ def test_a_task_without_labels_moves_no_policy_and_teaches_nothing(kind: str) ->
     estimator = taught(kind, controller)
     before = {name: array.copy() for name, array in estimator.state().items()}
     choices = estimator.draw(controller, np.random.default_rng(8))
-    gradient = estimator.gradient(controller, choices, losses_of(choices) * [np.nan, 1.0, 1.0], PICTURES)
+    gradient = estimator.estimate(controller, choices, losses_of(choices) * [np.nan, 1.0, 1.0], PICTURES).gradient
     assert not gradient[0].any()
     assert gradient[1:].any(axis=(1, 2)).all()
     for name, array in estimator.state().items():

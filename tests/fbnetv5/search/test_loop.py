@@ -229,7 +229,7 @@ def test_history_has_a_line_a_step_with_every_task(make_loop: MakeLoop) -> None:
     [
         ({"space": Space(stages=1, blocks_per_path=2, strict=True)}, "was made with other space"),
         ({"tasks": ("seg",)}, r"was made with other tasks: \['cls'\], now \['seg'\]"),
-        ({"estimator": "average"}, "was made with other estimator: damped, now average"),
+        ({"estimator": "average"}, "was made with other estimator: control, now average"),
         ({"steps": 80}, "of another version or configuration: its baseline.means does not fit"),
     ],
     ids=["space", "tasks", "estimator", "steps"],
