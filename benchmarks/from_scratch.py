@@ -48,6 +48,8 @@ Cell = tuple[int, str, str]
 
 def contestants(run: Path, config: SearchConfig) -> dict[str, dict[str, Architecture]]:
     """Task -> name -> architecture, the searched one first."""
+    if config.space.variant != "a":
+        raise UserError(f"{run} searched variant {config.space.variant}; the networks are held against FBNetV3-A")
     drawn = random_architectures(config, prepare(config), RANDOM)
     found: dict[str, dict[str, Architecture]] = {}
     for task, budget in config.budgets.items():

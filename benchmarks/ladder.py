@@ -207,6 +207,9 @@ def main() -> None:
     torch.manual_seed(0)
     document = json.loads(arguments.output.read_text()) if arguments.output.exists() else {"networks": {}}
     networks: dict[str, Any] = document["networks"]
+    run = arguments.run.resolve().name
+    if document.get("run", run) != run:
+        raise SystemExit(f"{arguments.output} is of the search {document['run']}, not of {run}; name another --output")
 
     def wanted(name: str) -> bool:
         return name not in networks and name.startswith(arguments.only)
@@ -218,7 +221,7 @@ def main() -> None:
             networks[case.name] = {"error": str(error)}
         print(case.name, json.dumps(worst({case.name: networks[case.name]})), flush=True)
         about = {"date": time.strftime("%Y-%m-%d"), "machine": platform.processor() or platform.machine()}
-        write_json(arguments.output, {"schema": 1, **about, "worst": worst(networks), "networks": networks})
+        write_json(arguments.output, {"schema": 1, "run": run, **about, "worst": worst(networks), "networks": networks})
     print(json.dumps(worst(networks)))
 
 
