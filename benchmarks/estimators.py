@@ -103,13 +103,13 @@ def course(world: World, entrant: Entrant, passes: int, lr: float, seed: int) ->
     while done < passes:
         choices = estimator.draw(controller, rng)
         noisy = world.losses(choices) + rng.normal(0.0, NOISE, (len(choices), TASKS))
-        gradient = entrant.direction(estimator.estimate(controller, choices, noisy[:, None], pictures))
+        direction = entrant.direction(estimator.estimate(controller, choices, noisy[:, None], pictures))
         probabilities = controller.probabilities()
         excess = (probabilities * costs).sum((1, 2)) / (AIM * 0.5) - 1
         force = (multiplier + PENALTY * excess) / 0.5
-        gradient += force[:, None, None] * expectation_gradient(probabilities, np.broadcast_to(costs, gradient.shape))
+        direction += force[:, None, None] * expectation_gradient(probabilities, np.broadcast_to(costs, direction.shape))
         multiplier += MULTIPLIER_LR * excess
-        controller.step(gradient)
+        controller.step(direction)
         before, done = done, done + len(choices)
         if any(before < mark <= done for mark in MARKS):
             drawn = [world.losses(controller.sample(task, 500, rng))[:, task].mean() for task in range(TASKS)]

@@ -208,8 +208,8 @@ def main() -> None:
     document = json.loads(arguments.output.read_text()) if arguments.output.exists() else {"networks": {}}
     networks: dict[str, Any] = document["networks"]
     run = arguments.run.resolve().name
-    if document.get("run", run) != run:
-        raise SystemExit(f"{arguments.output} is of the search {document['run']}, not of {run}; name another --output")
+    if networks and document.get("run") != run:
+        raise SystemExit(f"{arguments.output} is not of the search {run}; name another --output")
 
     def wanted(name: str) -> bool:
         return name not in networks and name.startswith(arguments.only)

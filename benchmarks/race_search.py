@@ -64,13 +64,13 @@ class OnePassSearch:
         self.scale = losses.mean(0) if self.scale is None else self.scale
         relative = (losses / self.scale)[:, None]
         estimate = self.estimator.estimate(self.controller, choices, relative, np.array([chunk]))
-        gradient = estimate.direction(self.rate)
+        direction = estimate.direction(self.rate)
         for task, budget in enumerate(self.world.budgets):
             excess = self.expected[task] / (AIM * budget) - 1
             of_cost, self.expected[task] = cost_gradient(self.controller, task, self.costs(task), self.rng)
-            gradient[task] += (self.multiplier[task] + PENALTY * excess) * of_cost / budget
+            direction[task] += (self.multiplier[task] + PENALTY * excess) * of_cost / budget
             self.multiplier[task] += MULTIPLIER_LR * excess
-        self.controller.step(gradient)
+        self.controller.step(direction)
 
     def answer(self) -> Rows:
         """Score candidates on all chunks while evaluations last, the tasks in turns; the fit learns on."""

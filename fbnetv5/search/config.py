@@ -84,7 +84,10 @@ class SearchConfig:
     estimator: str = ESTIMATORS[0]
     """How policies learn from losses; docs/search.md describes each, "average" is the reference."""
     sampled_rate: float = 0.25
-    """Of what a draw says beside what a fit knows, at first; 1 is a plain step along the estimate."""
+    """Rate of an estimate's sampled addend in the policies' first steps; 1 steps along the estimate itself.
+
+    Without effect on estimators that have no fit.
+    """
     multiplier_lr: float = 0.5
     """Of the dual ascent: what a step at twice the budget's aim adds to the multiplier."""
     clip_norm: float = 5.0
@@ -128,7 +131,9 @@ class SearchConfig:
         del document["schema"]
         if set(document) != set(cls.__dataclass_fields__):
             wrong = ", ".join(sorted(set(document) ^ set(cls.__dataclass_fields__)))
-            raise UserError(f"search configuration {path} is of another version; fields that differ: {wrong}")
+            raise UserError(
+                f"search configuration {path} is of another version; fields that differ: {wrong}. Start a new search"
+            )
         for name in TUNABLE:
             document[name] = _checked(name, document[name], path)
         try:

@@ -19,12 +19,15 @@ from fbnetv5.search.controller import Controller, Floats
 from fbnetv5.space import Choices
 
 FULL_AFTER = 2000
-"""Draws that a fit has learned from when the rest moves policies in full, see ``Estimate.direction``."""
+"""Draws that a fit has learned from when the rate of the sampled addend reaches 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Of the gradient [T, S, C]: two addends, whose sum is unbiased whatever was learned before the draw."""
+    """Of the gradient [T, S, C]: two addends, whose sum is unbiased whatever was learned before the draw.
+
+    That is so for pictures that there is something to compare with; both are 0 for a task without any.
+    """
 
     sampled: Floats
     """[T, S, C]: what the draw says, by REINFORCE."""
@@ -185,4 +188,8 @@ def make_estimator(kind: str, controller: Controller, *, pictures: int) -> Estim
     baseline = PictureBaseline(pictures, tasks)
     if kind == "per-task":
         return PerTask(baseline)
-    return OnePass(baseline, AdditiveFit(controller) if kind == "control" else None)
+    if kind == "picture":
+        return OnePass(baseline)
+    if kind == "control":
+        return OnePass(baseline, AdditiveFit(controller))
+    raise ValueError(f"there is no estimator {kind!r}")

@@ -33,7 +33,7 @@ class Progress:
     effective_samples: Mapping[str, float]
     """How many draws from the task's own policy a policy step is worth; absent before the first."""
     gradient_variance: Mapping[str, float]
-    """Of a policy step's estimate, without the cost, summed over logits; absent before the first."""
+    """Of what policies step along, without the cost, summed over logits; absent before the first."""
 
 
 SERIES = ("losses", "expected_cost", "entropy", "multiplier", "effective_samples", "gradient_variance")

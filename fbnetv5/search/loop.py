@@ -189,15 +189,15 @@ class SearchLoop:
         losses = np.stack([self._policy_losses(batch, one) for one in choices])
         pictures = self.accelerator.gather(batch.indices).cpu().numpy()
         estimate = self.estimator.estimate(self.controller, choices, losses / self.scale, pictures)
-        gradient = estimate.direction(self.config.sampled_rate)
-        self.noise.watch(self.estimator.weights(self.controller, choices), gradient)
+        direction = estimate.direction(self.config.sampled_rate)
+        self.noise.watch(self.estimator.weights(self.controller, choices), direction)
         for task, (name, budget) in enumerate(self.config.budgets.items()):
             # The excess before these draws: their own would be correlated with the gradient that it scales.
             excess = self.expected_cost[task] / (AIM * budget.limit) - 1
             of_cost, self.expected_cost[task] = cost_gradient(self.controller, task, self.tables[name], rng)
-            gradient[task] += (self.multiplier[task] + PENALTY * excess) * of_cost / budget.limit
+            direction[task] += (self.multiplier[task] + PENALTY * excess) * of_cost / budget.limit
             self.multiplier[task] += self.config.multiplier_lr * excess
-        self.controller.step(gradient)
+        self.controller.step(direction)
 
     def _policy_losses(self, batch: Batch, choices: Choices) -> Floats:
         """[N, T]: every picture's losses under one architecture [S], over all processes; nan where not labelled."""

@@ -6,12 +6,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.from_scratch import RECIPE, RESULT, scaled_fbnetv3, stage_zero, summarise, train, with_choices
+from benchmarks.from_scratch import (
+    RECIPE,
+    RESULT,
+    contestants,
+    scaled_fbnetv3,
+    stage_zero,
+    summarise,
+    train,
+    with_choices,
+)
 from export.errors import UserError
 from export.files import write_json
 from fbnetv5.architecture import Architecture
-from fbnetv5.cost import Counter
+from fbnetv5.cost import Budget, Counter
 from fbnetv5.data.scenes import CLASSES
+from fbnetv5.search.config import SearchConfig
 from fbnetv5.space import Space
 from fbnetv5.tasks import make_tasks
 
@@ -48,6 +58,12 @@ def test_a_training_is_done_once_and_goes_on_where_it_was_cut_off(tmp_path: Path
     for file in folder.rglob("step-*"):
         file.unlink()
     assert train((3, "seg", "searched"), tmp_path, SIZE, 1) == score
+
+
+def test_another_variant_has_no_fbnetv3_a_to_be_held_against() -> None:
+    config = SearchConfig(budgets={"seg": Budget(limit=400e6, unit="macs")}, space=Space(variant="c"))
+    with pytest.raises(UserError, match="searched variant c"):
+        contestants(Path("run"), config)
 
 
 def test_a_training_that_fails_says_why(tmp_path: Path) -> None:

@@ -1,7 +1,11 @@
+import json
+import sys
+from pathlib import Path
+
 import pytest
 from torch import nn
 
-from benchmarks.ladder import Case, failed, run_case, worst
+from benchmarks.ladder import Case, failed, main, run_case, worst
 from fbnetv5.backbone import TaskNetwork
 from fbnetv5.blocks import initialise
 from fbnetv5.data.scenes import CLASSES
@@ -39,3 +43,11 @@ def test_a_network_passes_every_rung_and_is_built_at_every_precision(name: str) 
     line = worst({name: found})
     assert line["fp16_real"]["least_sqnr_db"] > 45
     assert line["int8_built"] == 1
+
+
+def test_the_output_of_another_search_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "ladder.json"
+    output.write_text(json.dumps({"run": "one", "networks": {"cls-0": {}}}))
+    monkeypatch.setattr(sys, "argv", ["ladder", str(tmp_path / "other"), "--output", str(output)])
+    with pytest.raises(SystemExit, match="is not of the search other"):
+        main()

@@ -63,6 +63,7 @@ def test_tasks_and_steps_follow_from_the_fields() -> None:
         ({"policy_lr": 10**400}, "policy_lr must be from 1e-12"),
         ({"clip_norm": -5.0}, "clip_norm must be from 1e-12"),
         ({"weight_decay": -1.0}, "weight_decay must be from 0 to 1e.12"),
+        ({"sampled_rate": 1.5}, "sampled_rate must be from 0 to 1, not 1.5"),
         ({"multiplier_lr": math.inf}, "multiplier_lr must be from 0"),
         ({"pictures": (16, 0, 4)}, "pictures must be at least 1, not 0"),
         ({"score_pictures": (0, 8)}, "score_pictures must be at least 1, not 0"),
@@ -78,7 +79,7 @@ def test_a_value_out_of_range_is_refused(fields: dict[str, Any], message: str) -
     ("change", "message"),
     [
         ({"schema": 99}, "schema 99"),
-        ({"momentum": 0.9}, "of another version; fields that differ: momentum"),
+        ({"momentum": 0.9}, "of another version; fields that differ: momentum. Start a new search"),
         ({"space": {"variant": "a"}}, "a space has the fields"),
         ({"batch": 0}, "batch must be at least 2"),
     ],

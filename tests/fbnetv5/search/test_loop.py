@@ -14,8 +14,9 @@ from fbnetv5.data.folder import Folder
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.sample import IGNORE, Batch
 from fbnetv5.search import loop as module
+from fbnetv5.search.controller import Floats
 from fbnetv5.search.derive import AIM
-from fbnetv5.search.estimators import OnePass
+from fbnetv5.search.estimators import Estimate, OnePass
 from fbnetv5.search.history import SERIES, Progress
 from fbnetv5.search.loop import SearchLoop, warm_architecture
 from fbnetv5.space import Space
@@ -129,6 +130,23 @@ def test_a_batch_without_masks_moves_only_the_other_policies(
     assert torch.equal(loop.controller.logits[1], before[1])
     assert average[0] != 9.0
     assert average[1] == 9.0
+
+
+def test_policies_step_along_the_sampled_part_at_the_configured_rate(
+    make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[Floats] = []
+    for rate in (0.0, 0.5):
+        loop = make_loop("cls", "seg", sampled_rate=rate)
+        estimate = Estimate(
+            np.full(loop.controller.logits.shape, 8.0), np.zeros(loop.controller.logits.shape), np.zeros(2)
+        )
+        monkeypatch.setattr(loop.estimator, "estimate", lambda *_, found=estimate: found)
+        monkeypatch.setattr(loop.controller, "step", steps.append)
+        full = loop.supernet.space.full()
+        loop.train_weights(batch_of(loop), full, np.ones(2))
+        loop.train_policies(batch_of(loop), full[None], np.random.default_rng(0))
+    np.testing.assert_allclose(steps[1] - steps[0], 4.0)
 
 
 def test_a_folder_without_masks_trains_the_other_tasks(make_loop: MakeLoop, picture_folder: Path) -> None:
