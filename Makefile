@@ -10,8 +10,9 @@ demo: $(VENV)/installed
 	$(BIN)/fbnetv5 search --flops 400M --device cpu
 	$(BIN)/fbnetv5 export
 
+# Two processes of one thread each: torch's threads would wait for each other. A file's tests share costly fixtures.
 test: $(VENV)/installed-dev
-	$(BIN)/pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
