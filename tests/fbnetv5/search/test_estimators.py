@@ -167,7 +167,8 @@ def test_where_effects_add_up_the_fit_knows_the_gradient(monkeypatch: pytest.Mon
         choices = estimator.draw(controller, rng)
         estimator.estimate(controller, choices, losses_of(choices), PICTURES)
     found = estimated(estimator, controller, estimator.draw(controller, rng))
-    np.testing.assert_allclose(found.fitted, exact_gradients(controller, additive_losses()), atol=0.002)
+    for known in (found.fitted, found.direction(0.25), found.gradient):
+        np.testing.assert_allclose(known, exact_gradients(controller, additive_losses()), atol=0.002)
 
 
 def test_what_is_explained_is_no_longer_noise(monkeypatch: pytest.MonkeyPatch) -> None:
