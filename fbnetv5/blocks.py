@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fbnetv5.depthwise import DepthwiseConv2d
+
 
 class Block(Protocol):
     """What the space, the networks and the tables need to know of a block."""
@@ -145,10 +147,11 @@ def conv_norm(
 ) -> nn.Sequential:
     """Bias-free convolution, batch norm, and hard-swish if ``act``: [N, in, H, W] -> [N, out, H/stride, W/stride]."""
     pad = kernel // 2 if padding is None else padding
-    layers: list[nn.Module] = [
-        nn.Conv2d(in_channels, out_channels, kernel, stride, pad, groups=groups, bias=False),
-        nn.BatchNorm2d(out_channels),
-    ]
+    if groups == in_channels == out_channels:
+        convolution: nn.Conv2d = DepthwiseConv2d(in_channels, kernel, stride, pad)
+    else:
+        convolution = nn.Conv2d(in_channels, out_channels, kernel, stride, pad, groups=groups, bias=False)
+    layers: list[nn.Module] = [convolution, nn.BatchNorm2d(out_channels)]
     if act:
         layers.append(nn.Hardswish(inplace=True))
     return nn.Sequential(*layers)

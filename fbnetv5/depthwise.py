@@ -1,0 +1,100 @@
+"""A depthwise convolution whose backward pass is fast on small feature maps on a processor.
+
+oneDNN has no vectorised weight gradient for 5x5 depthwise kernels with AVX2: on the 2x2 and 4x4 maps of a 64x64 image
+that one call took 62 % of a search step. ``weight_gradient`` computes the same sums tap by tap over the pixels where
+kernel and map overlap, vectorised over channels: 6 to 86 times as fast there (``benchmarks/depthwise.py``).
+
+Larger maps, other devices, autocast and evaluation (hence export) run torch's own convolution.
+
+Shape legend: N images, C channels, H x W pixels of the input, h x w of the output, k the kernel's side.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """A bias-free ``nn.Conv2d`` with one square filter per channel: [N, C, H, W] -> [N, C, h, w]."""
+
+    def __init__(self, channels: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
+        super().__init__(channels, channels, kernel, stride, padding, groups=channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.training and torch.is_grad_enabled() and self._is_small(x)):
+            return super().forward(x)
+        y: Tensor = _SmallMapConvolution.apply(x, self.weight, self.stride[0], self.padding[0])
+        return y
+
+    def _is_small(self, x: Tensor) -> bool:
+        """Whether the output is smaller than the kernel, in float32 on a processor."""
+        plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        return plain and max(x.shape[2:]) < self.kernel_size[0] * self.stride[0]
+
+
+class _SmallMapConvolution(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride, ctx.padding = stride, padding
+        return torch.conv2d(x, weight, None, stride, padding, 1, len(weight))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        x, weight = ctx.saved_tensors
+        of_x = of_weight = None
+        if ctx.needs_input_grad[0]:
+            of_x = torch.ops.aten.convolution_backward(
+                gradient,
+                x,
+                weight,
+                None,
+                [ctx.stride] * 2,
+                [ctx.padding] * 2,
+                [1, 1],
+                False,
+                [0, 0],
+                len(weight),
+                [True, False, False],
+            )[0]
+        if ctx.needs_input_grad[1]:
+            of_weight = weight_gradient(x, gradient, weight.shape[-1], ctx.stride, ctx.padding)
+        return of_x, of_weight, None, None
+
+
+def weight_gradient(x: Tensor, gradient: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
+    """Gradient of a depthwise convolution's weight.
+
+    Args:
+        x: the input, [N, C, H, W].
+        gradient: of the output, [N, C, h, w].
+        kernel: the kernel's side k.
+        stride: of the convolution.
+        padding: of the convolution, on each side.
+
+    Returns:
+        [C, 1, k, k].
+    """
+    pixels, gradients = x.permute(0, 2, 3, 1), gradient.permute(0, 2, 3, 1)
+    taps = x.new_zeros(kernel, kernel, x.shape[1])
+    for row, tops, rows in _overlaps(x.shape[2], gradient.shape[2], kernel, stride, padding):
+        for column, lefts, columns in _overlaps(x.shape[3], gradient.shape[3], kernel, stride, padding):
+            products = pixels[:, tops, lefts] * gradients[:, rows, columns]
+            torch.sum(products, (0, 1, 2), out=taps[row, column])
+    return taps.permute(2, 0, 1)[:, None]
+
+
+def _overlaps(size: int, out: int, kernel: int, stride: int, padding: int) -> Iterator[tuple[int, slice, slice]]:
+    """Along one axis, per tap that meets the map: (tap, input pixels that it meets, output pixels that it feeds)."""
+    for tap in range(kernel):
+        offset = tap - padding
+        first = max(0, -(offset // stride))
+        last = min(out - 1, (size - 1 - offset) // stride)
+        if first <= last:
+            start = first * stride + offset
+            yield tap, slice(start, last * stride + offset + 1, stride), slice(first, last + 1)
