@@ -4,7 +4,8 @@ The shapes are those of variant a's blocks in a search at 64x64, 32 images, floa
 turns in one process, so that drift hits all alike.
 
 Expected: where ``fbnetv5.depthwise`` is used (outputs smaller than the kernel) it is at least as fast as
-torch, and several times as fast on 2x2 and 4x4 maps with AVX2. A processor with AVX-512 may have a fast kernel of its own.
+torch, and several times as fast on 2x2 and 4x4 maps with AVX2. A processor with AVX-512 may have a fast kernel of its
+own.
 
     python -m benchmarks.depthwise
 

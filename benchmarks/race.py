@@ -38,7 +38,6 @@ Searcher = Callable[[World, int, int], Rows]
 OURS = "one pass, control (the default)"
 SEARCHERS: Mapping[str, Searcher] = {
     OURS: one_pass,
-    "one pass, control, sampled rate 1": partial(one_pass, rate=1.0),
     "one pass, picture": partial(one_pass, kind="picture"),
     "one pass, pair": partial(one_pass, kind="pair"),
     "one pass, average (the reference)": partial(one_pass, kind="average"),

@@ -6,7 +6,7 @@ from itertools import cycle
 import numpy as np
 
 from benchmarks.race_world import Book, Floats, Meter, Rows, World
-from fbnetv5.search.config import SearchConfig
+from fbnetv5.search.closed_form import set_policy
 from fbnetv5.search.controller import Controller, draw
 from fbnetv5.search.costs import cost_gradient
 from fbnetv5.search.derive import AIM
@@ -28,9 +28,9 @@ class OnePassSearch:
     Unlike the search proper, candidates are scored by their losses, on all chunks, and the fit learns from them too.
     """
 
-    def __init__(self, kind: str, world: World, limit: int, seed: int, *, lr: float, rate: float) -> None:
+    def __init__(self, kind: str, world: World, limit: int, seed: int, *, lr: float) -> None:
         self.world = world
-        self.rate = rate
+        self.lr = lr
         self.rng = np.random.default_rng([seed, 0])
         self.meter = Meter(world, limit)
         self.controller = Controller([2] * world.slots, world.tasks, lr=lr)
@@ -63,8 +63,15 @@ class OnePassSearch:
         losses = np.stack([self.meter(int(row), chunk) for row in self.world.rows(choices)])
         self.scale = losses.mean(0) if self.scale is None else self.scale
         relative = (losses / self.scale)[:, None]
-        estimate = self.estimator.estimate(self.controller, choices, relative, np.array([chunk]))
-        direction = estimate.direction(self.rate)
+        gradient = self.estimator.estimate(self.controller, choices, relative, np.array([chunk]))
+        if not self.estimator.closed_form:
+            self._step_along(gradient)
+        elif (benefits := self.estimator.benefits(self.controller)) is not None and self.lr > 0:
+            for task, budget in enumerate(self.world.budgets):
+                set_policy(self.controller, task, benefits, self.costs(task), AIM * budget, self.rng)
+
+    def _step_along(self, direction: Floats) -> None:
+        """An Adam step along the gradient [T, S, C] and the cost's."""
         for task, budget in enumerate(self.world.budgets):
             excess = self.expected[task] / (AIM * budget) - 1
             of_cost, self.expected[task] = cost_gradient(self.controller, task, self.costs(task), self.rng)
@@ -103,6 +110,7 @@ class OnePassSearch:
             for chunk in chunks:
                 relative = losses[None, [chunk]] / self.scale
                 self.estimator.estimate(self.controller, choices, relative, chunks[[chunk]])
+            self.estimator.benefits(self.controller)
         mean: Floats = losses.mean(0)
         return mean
 
@@ -114,8 +122,7 @@ def one_pass(
     *,
     kind: str = ESTIMATORS[0],
     lr: float = POLICY_LR,
-    rate: float = SearchConfig.sampled_rate,
     scoring: float = SCORING,
 ) -> Rows:
     """The search with one of its estimators; a learning rate of 0 leaves the policies where they start."""
-    return OnePassSearch(kind, world, limit, seed, lr=lr, rate=rate).run(scoring)
+    return OnePassSearch(kind, world, limit, seed, lr=lr).run(scoring)

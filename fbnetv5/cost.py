@@ -218,6 +218,12 @@ class Budget:
 WINDOW = (0.85, 1.0)
 """A derived network costs this part of its budget."""
 
+
+def in_window(costs: NDArray[np.float64], budget: Budget) -> NDArray[np.bool_]:
+    """Which costs lie within the part of the budget that a derived network may cost."""
+    return (costs >= WINDOW[0] * budget.limit) & (costs <= WINDOW[1] * budget.limit)
+
+
 _MACS = {"K": 1e3, "M": 1e6, "G": 1e9}
 _AMOUNT = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[KMG]|ms|us|s)", re.ASCII)
 

@@ -239,11 +239,19 @@ def print_found(folder: Path, found: "dict[str, Architecture]", *, as_json: bool
             f"{one.params / 1e6:.2f}M",
             one.latency_text,
             f"{one.provenance['score']:.3f} {one.provenance['metric']}",
+            f"{one.provenance['panel']['rank_correlation']:.2f}",
             str(folder / f"{task}.json"),
         ]
         for task, one in found.items()
     ]
-    print_table(["task", "multiply-adds", "params", "predicted", "held-out score", "file"], rows)
+    print_table(["task", "multiply-adds", "params", "predicted", "held-out score", "rank corr.", "file"], rows)
+    for task, one in found.items():
+        if not one.provenance["panel"]["has_signal"]:
+            say(
+                f"{task}: the search found no signal: what it predicts of networks does not rank "
+                f"{one.provenance['panel']['architectures']} others that it ran. Treat the network as a random one of "
+                "its budget, or search longer (more steps, more labelled pictures)"
+            )
 
 
 def print_trained(result: "Result", *, as_json: bool) -> None:

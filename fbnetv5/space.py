@@ -183,18 +183,37 @@ class Space:
         Returns:
             bool [B, V]: the node is not skipped and some feature of ``paths`` depends on it.
         """
+        return self._read_and_live(choices, paths)[1]
+
+    def needed(self, choices: Choices, paths: Iterable[int]) -> NDArray[np.bool_]:
+        """Which slots matter: a feature depends on the node, or on what passes through where it is skipped.
+
+        That depends on the choices of other slots only.
+
+        Args:
+            choices: [B, S].
+            paths: strides of the features that are read.
+
+        Returns:
+            bool [B, S].
+        """
+        read, _ = self._read_and_live(choices, paths)
+        return read[:, [column for column, node in enumerate(self.nodes) if node.slot is not None]]
+
+    def _read_and_live(self, choices: Choices, paths: Iterable[int]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Two bool [B, V]: some feature depends on the node's output; and the node is not skipped besides."""
         index = {node.name: column for column, node in enumerate(self.nodes)}
-        needed = np.zeros((len(choices), len(self.nodes)), dtype=np.bool_)
+        read = np.zeros((len(choices), len(self.nodes)), dtype=np.bool_)
         for path in paths:
-            needed[:, index[self.ends[path]]] = True
-        live = np.zeros_like(needed)
+            read[:, index[self.ends[path]]] = True
+        live = np.zeros_like(read)
         for column in range(len(self.nodes) - 1, -1, -1):
             node = self.nodes[column]
             kept = True if node.slot is None else choices[:, node.slot] != SKIP
-            live[:, column] = needed[:, column] & kept
+            live[:, column] = read[:, column] & kept
             for position, name in enumerate(node.inputs):
-                needed[:, index[name]] |= needed[:, column] if position == 0 else live[:, column]
-        return live
+                read[:, index[name]] |= read[:, column] if position == 0 else live[:, column]
+        return read, live
 
     def graph(self, choices: Choices, paths: Iterable[int]) -> Graph:
         """The live blocks of one architecture [S] for the features of ``paths``."""

@@ -139,11 +139,24 @@ def in_order(pictures: PictureSet, *, batch: int, limit: int | None = None, work
     Args:
         pictures: the set.
         batch: pictures per batch.
-        limit: take only this many pictures, the first ones.
+        limit: take only this many pictures, evenly spread over the set: folders are sorted by class.
         workers: processes that read pictures; 0 reads them in this one.
 
     Raises:
         UserError: a picture cannot be read.
     """
-    total = len(pictures) if limit is None else min(limit, len(pictures))
-    return load(pictures, [range(start, min(start + batch, total)) for start in range(0, total, batch)], workers)
+    chosen = spread(len(pictures), len(pictures) if limit is None else limit)
+    return load(pictures, [chosen[start : start + batch] for start in range(0, len(chosen), batch)], workers)
+
+
+def even_batches(pictures: PictureSet, *, batch: int, count: int) -> Iterator[Batch]:
+    """At most ``count`` batches of at most ``batch`` pictures, none twice, each batch evenly spread over the set."""
+    chosen = spread(len(pictures), batch * count)
+    count = -(-len(chosen) // batch)
+    return load(pictures, [chosen[number::count] for number in range(count)], workers=0)
+
+
+def spread(total: int, most: int) -> list[int]:
+    """At most ``most`` of the indices below ``total``, evenly spread."""
+    count = min(most, total)
+    return [number * total // count for number in range(count)]

@@ -13,6 +13,7 @@ from pathlib import Path
 from export.errors import UserError
 from fbnetv5.data.folder import LabelledPictures
 from fbnetv5.data.layouts import open_folder
+from fbnetv5.data.loading import spread
 from fbnetv5.data.sample import Classes, PictureSet, Sample
 from fbnetv5.data.scenes import CLASSES, Scenes
 
@@ -73,12 +74,6 @@ def without_policies(parts: Parts, most: int) -> tuple[PictureSet, PictureSet]:
     held_out = spread(len(parts.policies), most)
     others = sorted(set(range(len(parts.policies))) - set(held_out))
     return Joined(parts.weights, Subset(parts.policies, others)), Subset(parts.policies, held_out)
-
-
-def spread(total: int, most: int) -> list[int]:
-    """At most ``most`` of the indices below ``total``, evenly spread."""
-    count = min(most, total)
-    return [number * total // count for number in range(count)]
 
 
 def part_of(name: str, shares: tuple[float, ...] = SHARES) -> int:

@@ -22,10 +22,12 @@ TUNABLE = (
     "weight_decay",
     "policy_lr",
     "estimator",
-    "sampled_rate",
     "multiplier_lr",
+    "policy_every",
+    "importance",
     "clip_norm",
-    "candidates",
+    "panel_draws",
+    "panel_checks",
     "finalists",
     "score_pictures",
     "checkpoint_every",
@@ -41,11 +43,13 @@ LIMITS: Limits = {
     "weight_lr": POSITIVE,
     "weight_decay": NOT_NEGATIVE,
     "policy_lr": POSITIVE,
-    "sampled_rate": SHARE,
     "multiplier_lr": NOT_NEGATIVE,
     "clip_norm": POSITIVE,
     "pictures": at_least(1),
-    "candidates": at_least(1),
+    "policy_every": at_least(2),
+    "importance": SHARE,
+    "panel_draws": at_least(16),
+    "panel_checks": at_least(3),
     "finalists": at_least(1),
     "score_pictures": at_least(1),
     "checkpoint_every": at_least(1),
@@ -72,8 +76,10 @@ class SearchConfig:
     seed: int = 0
     warmup_steps: int = 600
     """Steps that train weights under architectures of random depth before any policy moves."""
-    steps: int = 900
-    """Steps after the warm-up; every other one trains policies."""
+    steps: int = 1200
+    """Steps after the warm-up."""
+    policy_every: int = 4
+    """Of the steps after the warm-up, every so many-th trains policies, beginning with the first."""
     batch: int = 32
     """Pictures of a step that trains weights, per process."""
     policy_batch: int = 64
@@ -81,22 +87,23 @@ class SearchConfig:
     weight_lr: float = 5e-3
     weight_decay: float = 0.01
     policy_lr: float = 0.04
+    """Of policies that step along a gradient; without effect on the default estimator, as is ``multiplier_lr``."""
     estimator: str = ESTIMATORS[0]
     """How policies learn from losses; docs/search.md describes each, "average" is the reference."""
-    sampled_rate: float = 0.25
-    """Rate of an estimate's sampled addend in the policies' first steps; 1 steps along the estimate itself.
-
-    Without effect on estimators that have no fit.
-    """
     multiplier_lr: float = 0.5
     """Of the dual ascent: what a step at twice the budget's aim adds to the multiplier."""
+    importance: float = 0.0
+    """Share of the importance weights in the loss of a step that trains weights: 0 counts every task's loss fully, 1 is
+    the paper's rule."""
     clip_norm: float = 5.0
-    candidates: int = 12
-    """Architectures drawn per task at the end."""
-    finalists: int = 4
-    """Of those, how many per task are scored a second time."""
-    score_pictures: tuple[int, int] = (512, 2000)
-    """Held-out pictures of the first and the second scoring."""
+    panel_draws: int = 280
+    """Architectures that the panel runs, each on one of its batches, when the weights are final."""
+    panel_checks: int = 24
+    """Further architectures that the panel runs on all of its batches, to hold its fit against."""
+    finalists: int = 8
+    """Architectures per task whose losses are compared on the same pictures in the end."""
+    score_pictures: int = 1024
+    """Held-out pictures of that comparison."""
     checkpoint_every: int = 100
     """Steps between checkpoints."""
 
@@ -111,6 +118,10 @@ class SearchConfig:
     @property
     def total_steps(self) -> int:
         return self.warmup_steps + self.steps
+
+    def policy_steps(self, after: int) -> int:
+        """How many of the first ``after`` steps that follow the warm-up train policies."""
+        return -(-after // self.policy_every)
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -77,6 +77,11 @@ class Controller:
         self.logits.grad = torch.from_numpy(gradient)
         self.optimizer.step()
 
+    def set_policy(self, task: int, probabilities: Floats) -> None:
+        """Make [S, C] the task's policy; 0 only where a slot has no such choice."""
+        logits = np.log(np.where(self.exists, probabilities, 1.0))
+        self.logits[task] = torch.from_numpy(logits)
+
     def tilted(self, task: int, tilt: float) -> Floats:
         """[S, C]: the task's probabilities after adding ``tilt`` to the logit of everything that is not skipping."""
         logits = self.log_table()[task].copy()
@@ -91,6 +96,13 @@ def draw(probabilities: Floats, count: int, rng: np.random.Generator) -> Choices
     cumulative /= cumulative[:, -1:]  # exactly 1 from the last choice on, or rounding could draw one that is not there
     drawn: Choices = (uniform >= cumulative[:, :-1]).sum(-1).astype(np.int64)
     return drawn
+
+
+def expectation_gradient(probabilities: Floats, effects: Floats) -> Floats:
+    """Gradient with respect to logits [..., S, C] of the expected sum of effects [..., S, C] of the choices drawn."""
+    mean = (probabilities * effects).sum(-1, keepdims=True)
+    gradient: Floats = probabilities * (effects - mean)
+    return gradient
 
 
 def _log_softmax(x: Floats) -> Floats:

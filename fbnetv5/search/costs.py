@@ -8,8 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fbnetv5.search.additive import expectation_gradient
-from fbnetv5.search.controller import Controller, Floats
+from fbnetv5.search.controller import Controller, Floats, expectation_gradient
 from fbnetv5.space import Choices
 
 Costs = Callable[[Choices], Floats]
@@ -19,7 +18,15 @@ Costs = Callable[[Choices], Floats]
 def cost_gradient(
     controller: Controller, task: int, table: Costs, rng: np.random.Generator, *, draws: int = 2, more: int = 64
 ) -> tuple[Floats, float]:
-    """Gradient [S, C] of a task's expected cost, from ``draws`` of its policy, and the expected cost; both unbiased.
+    """Gradient [S, C] of a task's expected cost, and the expected cost; both unbiased."""
+    effects, expected = expected_cost(controller, task, table, rng, draws=draws, more=more)
+    return expectation_gradient(controller.probabilities()[task], effects), expected
+
+
+def expected_cost(
+    controller: Controller, task: int, table: Costs, rng: np.random.Generator, *, draws: int = 2, more: int = 64
+) -> tuple[Floats, float]:
+    """Effects [S, C] of choices on a task's cost, from ``draws`` of its policy, and the policy's expected cost.
 
     The expected cost is taken from ``more`` further draws, less what the effects explain of them.
     """
@@ -29,7 +36,7 @@ def cost_gradient(
     others = controller.sample(task, more, rng)
     explained = effects[np.arange(others.shape[1]), others].sum(-1)
     expected = (table(others) - explained).mean() + (probabilities * effects).sum()
-    return expectation_gradient(probabilities, effects), float(expected)
+    return effects, float(expected)
 
 
 def slot_effects(controller: Controller, table: Costs, drawn: Choices) -> Floats:

@@ -1,50 +1,43 @@
-"""From policies to architectures: sample, keep what fits the budget, score with the shared weights, keep the best.
+"""From a fitted panel to architectures: local search under the budget, then paired losses on more pictures.
 
-Candidates come from each task's policy, tilted so that its expected cost meets the budget: a policy that stopped a
-little beside it still yields candidates, and one that met it is left as it is. Of those drawn, the ones are kept whose
-loss the search's estimator expects to be lowest, if it expects anything. Every candidate runs once for all tasks;
-each task compares those whose own live network fits its own budget. Scores are the tasks' metrics on held-out pictures,
-batch norm recalibrated per candidate; the better part is scored again on more pictures.
+The panel's model prices every block in units of the loss; a local search minimises it inside the budget's window, once
+for the posterior's mean and once for each of several tables drawn from the posterior (Thompson sampling), so finalists
+differ where the panel is unsure. Every finalist then runs alone, batch norm recalibrated, on the same held-out
+pictures, and the lowest mean loss wins: on few pictures a loss orders networks better than a metric does
+(docs/results.md).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from export.errors import UserError
-from fbnetv5.cost import WINDOW, Budget, CostTable, format_cost
+from fbnetv5.cost import WINDOW, Budget, CostTable, format_cost, in_window
 from fbnetv5.search.controller import Controller, Floats, draw
+from fbnetv5.search.local import descend, prune
+from fbnetv5.search.panel import LossModel
 from fbnetv5.space import Choices
 
 AIM = 0.95
 """The part of the budget that expected costs are steered to: inside ``WINDOW``, with room for a draw's spread."""
-
-SURPLUS = 16
-"""Architectures drawn per candidate kept."""
-
-Expected = Callable[[Choices, int], Floats]
-"""(architectures [K, S], task) -> what their losses are expected to be, up to a constant."""
-
-Scorer = Callable[[Sequence[Choices], int], list[dict[str, float]]]
-"""(architectures, how many pictures) -> each one's metric per task."""
+STARTS = 4
+"""Local searches for the posterior's mean, from the drawn architectures that it expects most of."""
+DRAWN = 512
+"""Architectures drawn to start from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """A candidate and what was measured of it."""
+    """A finalist of one task and what was measured of it."""
 
     choices: tuple[int, ...]
-    costs: Mapping[str, float]
-    """Cost of each task's live network, in its budget's unit."""
-    scores: Mapping[str, float]
-    """Each task's metric, 0..1."""
-
-
-def in_window(costs: Floats, budget: Budget) -> NDArray[np.bool_]:
-    """Which costs lie within the part of the budget that a derived network may cost."""
-    return (costs >= WINDOW[0] * budget.limit) & (costs <= WINDOW[1] * budget.limit)
+    cost: float
+    """Of the task's network, in its budget's unit."""
+    loss: float
+    """Mean over the held-out pictures."""
+    score: float
+    """The task's metric on the same pictures, 0..1."""
 
 
 def find_tilt(controller: Controller, task: int, table: CostTable, aim: float, rng: np.random.Generator) -> float:
@@ -75,79 +68,59 @@ def sample_within(
     return list(found.values())
 
 
-def candidates_for(
-    controller: Controller,
-    expected: Expected,
-    task: int,
+def near_budget(controller: Controller, task: int, cost: CostTable, budget: Budget, rng: np.random.Generator) -> Floats:
+    """[S, C]: a task's policy, tilted so that its expected cost is ``AIM`` of the budget."""
+    return controller.tilted(task, find_tilt(controller, task, cost, AIM * budget.limit, rng))
+
+
+def finalists_for(
     name: str,
-    table: CostTable,
+    model: LossModel,
+    policy: Floats,
+    cost: CostTable,
     budget: Budget,
     count: int,
     rng: np.random.Generator,
 ) -> list[Choices]:
-    """Architectures from a task's policy that fit its budget, best expected first; of equals, the first drawn.
+    """Up to ``count`` distinct networks of a task in its budget's window, the model's favourite first.
+
+    Args:
+        name: of the task, for the error.
+        model: of its loss.
+        policy: [S, C], what local searches start from.
+        cost: of its networks.
+        budget: of the same unit.
+        count: how many at most.
+        rng: source of randomness.
 
     Raises:
         UserError: none was found in the window.
     """
-    tilt = find_tilt(controller, task, table, AIM * budget.limit, rng)
-    found = sample_within(controller.tilted(task, tilt), table, budget, SURPLUS * count, rng)
-    if not found:
+    drawn = sample_within(policy, cost, budget, DRAWN, rng)
+    if not drawn:
         low, high = (format_cost(part * budget.limit, budget.unit) for part in WINDOW)
         raise UserError(f"no network for {name} costs between {low} and {high}; choose a larger budget or space")
-    order = expected(np.stack(found), task).argsort(kind="stable")
-    return [found[index] for index in order[:count]]
+    loss, pool = model.table, prune(np.stack(drawn), cost)
+    starts = pool[loss(pool).argsort(kind="stable")[:STARTS]]
+    favourite = min((prune(descend(start, loss, cost, budget)[None], cost)[0] for start in starts), key=loss.one)
+    found = {favourite.tobytes(): favourite}
+    for sampled in model.sampled(2 * count, rng):
+        if len(found) >= count:
+            break
+        other = prune(descend(favourite, sampled, cost, budget)[None], cost)[0]
+        found.setdefault(other.tobytes(), other)
+    return list(found.values())
 
 
-def score_candidates(
-    pool: Sequence[Choices],
-    tables: Mapping[str, CostTable],
-    budgets: Mapping[str, Budget],
-    scorer: Scorer,
-    *,
-    pictures: tuple[int, int],
-    keep: int,
-) -> list[Scored]:
-    """Score the pool on ``pictures[0]`` held-out pictures, then each task's ``keep`` best on ``pictures[1]``.
-
-    Returns:
-        The candidates of the second round; every task has at least one within its window if the pool has.
-    """
-    first = _scored(pool, tables, scorer(pool, pictures[0]))
-    chosen: dict[tuple[int, ...], None] = {}
-    for task, budget in budgets.items():
-        fitting = [scored for scored in first if in_window(np.array(scored.costs[task]), budget)]
-        for scored in sorted(fitting, key=lambda s: -s.scores[task])[:keep]:
-            chosen[scored.choices] = None
-    finalists = [np.array(choices, dtype=np.int64) for choices in chosen]
-    return _scored(finalists, tables, scorer(finalists, pictures[1]))
+def best(scored: Sequence[Scored]) -> Scored:
+    """The finalist of lowest loss; of equals, the cheaper."""
+    return min(scored, key=lambda one: (one.loss, one.cost))
 
 
-def best(scored: Sequence[Scored], task: str, budget: Budget) -> Scored:
-    """The best-scored candidate in the task's window; of equals, the cheaper."""
-    fitting = [s for s in scored if in_window(np.array(s.costs[task]), budget)]
-    return max(fitting, key=lambda s: (s.scores[task], -s.costs[task]))
-
-
-def pareto_front(scored: Sequence[Scored], task: str) -> list[Scored]:
-    """Those that no other beats in both cost and score, cheapest first."""
+def pareto_front(scored: Sequence[Scored]) -> list[Scored]:
+    """Those that no other beats in both cost and loss, cheapest first."""
     front: list[Scored] = []
-    for candidate in sorted(scored, key=lambda s: (s.costs[task], -s.scores[task])):
-        if not front or candidate.scores[task] > front[-1].scores[task]:
+    for candidate in sorted(scored, key=lambda one: (one.cost, one.loss)):
+        if not front or candidate.loss < front[-1].loss:
             front.append(candidate)
     return front
-
-
-def _scored(
-    pool: Sequence[Choices], tables: Mapping[str, CostTable], scores: Sequence[Mapping[str, float]]
-) -> list[Scored]:
-    stacked = np.stack(pool)
-    costs = {task: table(stacked) for task, table in tables.items()}
-    return [
-        Scored(
-            choices=tuple(int(choice) for choice in choices),
-            costs={task: float(column[row]) for task, column in costs.items()},
-            scores=scores[row],
-        )
-        for row, choices in enumerate(pool)
-    ]

@@ -1,59 +1,26 @@
 """Estimates of the gradient of ``E[l^t(a)]`` with respect to every task's policy, from passes of the supernet.
 
-All are REINFORCE and unbiased; they differ in which architectures run and in how they get rid of noise. Policies may
-step along an estimate with its noisy part at a lower rate (``Estimate.direction``). ``benchmarks/estimators.py`` and
-``benchmarks/race.py`` compare them, docs/search.md says what was found.
+All are REINFORCE; they differ in which architectures run and in how they get rid of noise. The default stores what it
+sees in a posterior fit, from which policies follow in closed form (``closed_form.py``); its gradient is of what the fit
+leaves unexplained. ``benchmarks/estimators.py`` and ``benchmarks/race.py`` compare them, docs/search.md has what was
+found.
 
 Shape legend: T tasks, S slots, C most choices of any slot, K architectures on the same pictures, N pictures.
 """
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fbnetv5.search.additive import AdditiveFit
 from fbnetv5.search.baselines import Baseline, MovingAverage, PictureBaseline, mean_of_known
 from fbnetv5.search.controller import Controller, Floats
+from fbnetv5.search.posterior import Benefits, Mask, PosteriorFit
 from fbnetv5.space import Choices
-
-FULL_AFTER = 2000
-"""Draws that a fit has learned from when the rate of the sampled addend reaches 1."""
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """Of the gradient [T, S, C]: two addends, whose sum is unbiased whatever was learned before the draw.
-
-    That is so for pictures that there is something to compare with; both are 0 for a task without any.
-    """
-
-    sampled: Floats
-    """[T, S, C]: what the draw says, by REINFORCE."""
-    fitted: Floats
-    """[T, S, C]: the exact gradient of what a fit to earlier draws expects; 0 without a fit. The draw adds no noise."""
-    learned: Floats
-    """[T]: how many draws the fit had learned from; infinitely many without a fit."""
-
-    @property
-    def gradient(self) -> Floats:
-        """[T, S, C]: unbiased."""
-        return self.sampled + self.fitted
-
-    def direction(self, sampled_rate: float) -> Floats:
-        """[T, S, C]: what a policy steps along; the noisy addend has a rate of its own beside the fit's.
-
-        The rate grows from ``sampled_rate`` to 1 with the draws that the fit has learned from. At first the noise does
-        more harm than what the fit leaves unexplained does good; in the end the direction is the estimate itself.
-        """
-        rate = np.clip(self.learned / FULL_AFTER, sampled_rate, 1.0)
-        direction: Floats = rate[:, None, None] * self.sampled + self.fitted
-        return direction
 
 
 class Estimator(Protocol):
-    """Says which architectures a step runs, and what their losses tell about the policies."""
+    """Chooses which architectures a step runs, and estimates the policies' gradient from their losses."""
 
     def draw(self, controller: Controller, rng: np.random.Generator) -> Choices:
         """[K, S]: the architectures of a step."""
@@ -62,31 +29,45 @@ class Estimator(Protocol):
         """[K, T]: what each architecture counts for each task; 1 in expectation, summed over K."""
 
     def estimate(
-        self, controller: Controller, choices: Choices, losses: Floats, pictures: NDArray[np.int64]
-    ) -> Estimate:
-        """The estimate, before learning from the losses; a task without a known loss gets 0.
+        self,
+        controller: Controller,
+        choices: Choices,
+        losses: Floats,
+        pictures: NDArray[np.int64],
+        matters: Mask | None = None,
+    ) -> Floats:
+        """The gradient [T, S, C], before learning from the losses; a task without a known loss gets 0.
 
         Args:
             controller: holds the policies.
             choices: [K, S], from ``draw`` under the same policies.
             losses: [K, N, T], of each picture; nan where it lacks the task's labels.
             pictures: [N], which pictures of the held-out part they are.
+            matters: [K, T, S], whether the task's loss depends on the slot, given the other slots' choices; None if
+                all may.
         """
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether policies follow from ``benefits`` in closed form; else they step along the gradient."""
+
+    def benefits(self, controller: Controller) -> Benefits | None:
+        """What choices bring, if there is a fit and a new one is due."""
 
     def expected(self, choices: Choices, task: int) -> Floats:
         """[K]: a task's losses that architectures are expected to have, up to a constant; all 0 without an opinion."""
 
-    def state(self) -> dict[str, Floats]:
+    def state(self) -> dict[str, NDArray[np.generic]]:
         """The arrays that a checkpoint keeps; they are written to in place when it is read."""
 
 
 class OnePass:
-    """One architecture from the policies' mixture serves all tasks, importance weights say how far.
+    """One architecture from the policies' mixture serves all tasks, importance weights correct for the others' draws.
 
-    With a fit, REINFORCE learns from what the fit leaves unexplained and the fit's exact gradient is added.
+    With a fit, the gradient is of what the fit does not explain.
     """
 
-    def __init__(self, baseline: Baseline, fit: AdditiveFit | None = None) -> None:
+    def __init__(self, baseline: Baseline, fit: PosteriorFit | None = None) -> None:
         self.baseline = baseline
         self.fit = fit
 
@@ -97,29 +78,38 @@ class OnePass:
         return controller.importance(choices) / len(choices)
 
     def estimate(
-        self, controller: Controller, choices: Choices, losses: Floats, pictures: NDArray[np.int64]
-    ) -> Estimate:
+        self,
+        controller: Controller,
+        choices: Choices,
+        losses: Floats,
+        pictures: NDArray[np.int64],
+        matters: Mask | None = None,
+    ) -> Floats:
         weights = self.weights(controller, choices)
         if self.fit is None:
-            sampled = reinforce(controller, choices, weights * self.baseline.advantages(losses, pictures))
-            return Estimate(sampled, np.zeros_like(sampled), np.full(controller.tasks, np.inf))
-        expected = self.fit.predict(choices)
+            return reinforce(controller, choices, weights * self.baseline.advantages(losses, pictures), matters)
+        expected = self.fit.predict(choices, matters)
         # The baseline learns from what is left too, or it would take a picture for hard that met poor architectures.
         advantages = self.baseline.advantages(losses - expected[:, None], pictures)
-        unknown = np.isnan(mean_of_known(advantages, axis=0))
-        estimate = Estimate(
-            reinforce(controller, choices, weights * advantages),
-            np.where(unknown[:, None, None], 0.0, self.fit.gradient(controller)),
-            self.fit.seen.copy(),
-        )
-        self.fit.learn(choices, advantages + expected)
-        return estimate
+        self.fit.learn(choices, advantages + expected, matters)
+        return reinforce(controller, choices, weights * advantages, matters)
+
+    @property
+    def closed_form(self) -> bool:
+        return self.fit is not None
+
+    def benefits(self, controller: Controller) -> Benefits | None:
+        if self.fit is None or not self.fit.due:
+            return None
+        return self.fit.fit(controller.probabilities())
 
     def expected(self, choices: Choices, task: int) -> Floats:
         return np.zeros(len(choices)) if self.fit is None else self.fit.predict(choices)[:, task]
 
-    def state(self) -> dict[str, Floats]:
-        found = {f"baseline.{name}": array for name, array in self.baseline.state().items()}
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        found: dict[str, NDArray[np.generic]] = {
+            f"baseline.{name}": array for name, array in self.baseline.state().items()
+        }
         if self.fit is not None:
             found |= {f"fit.{name}": array for name, array in self.fit.state().items()}
         return found
@@ -135,9 +125,14 @@ class Pair(OnePass):
         return np.stack([controller.propose(rng), controller.propose(rng)])
 
     def estimate(
-        self, controller: Controller, choices: Choices, losses: Floats, pictures: NDArray[np.int64]
-    ) -> Estimate:
-        return super().estimate(controller, choices, losses - losses[::-1], pictures)
+        self,
+        controller: Controller,
+        choices: Choices,
+        losses: Floats,
+        pictures: NDArray[np.int64],
+        matters: Mask | None = None,
+    ) -> Floats:
+        return super().estimate(controller, choices, losses - losses[::-1], pictures, matters)
 
 
 class PerTask(OnePass):
@@ -150,11 +145,16 @@ class PerTask(OnePass):
         return np.eye(controller.tasks)
 
     def estimate(
-        self, controller: Controller, choices: Choices, losses: Floats, pictures: NDArray[np.int64]
-    ) -> Estimate:
+        self,
+        controller: Controller,
+        choices: Choices,
+        losses: Floats,
+        pictures: NDArray[np.int64],
+        matters: Mask | None = None,
+    ) -> Floats:
         kept: Floats = np.full((controller.tasks, 1, controller.tasks), np.nan)
         kept[range(controller.tasks), :, range(controller.tasks)] = 0.0
-        return super().estimate(controller, choices, losses + kept, pictures)
+        return super().estimate(controller, choices, losses + kept, pictures, matters)
 
 
 class _Nothing:
@@ -167,10 +167,19 @@ class _Nothing:
         return {}
 
 
-def reinforce(controller: Controller, choices: Choices, weighted: Floats) -> Floats:
-    """``sum_k weighted_kt d log p_t(a_k)`` [T, S, C], of architectures [K, S]; nan weighs nothing."""
+def reinforce(controller: Controller, choices: Choices, weighted: Floats, matters: Mask | None = None) -> Floats:
+    """``sum_k weighted_kt d log p_t(a_k)`` [T, S, C], of architectures [K, S]; nan weighs nothing.
+
+    The score of a slot that does not matter, given the others, is 0 in expectation and is left out: ``matters`` is
+    [K, T, S].
+    """
     weights = np.where(np.isnan(weighted), 0.0, weighted)
-    columns = [np.tensordot(weights[:, t], controller.score(choices, t), axes=1) for t in range(controller.tasks)]
+    columns = []
+    for task in range(controller.tasks):
+        score = controller.score(choices, task)
+        if matters is not None:
+            score = score * matters[:, task, :, None]
+        columns.append(np.tensordot(weights[:, task], score, axes=1))
     return np.stack(columns)
 
 
@@ -191,5 +200,5 @@ def make_estimator(kind: str, controller: Controller, *, pictures: int) -> Estim
     if kind == "picture":
         return OnePass(baseline)
     if kind == "control":
-        return OnePass(baseline, AdditiveFit(controller))
+        return OnePass(baseline, PosteriorFit(controller))
     raise ValueError(f"there is no estimator {kind!r}")

@@ -29,11 +29,11 @@ class Progress:
     entropy: Mapping[str, float]
     """Mean over slots, in nats."""
     multiplier: Mapping[str, float]
-    """Of the cost."""
+    """Of the cost: the price of the aimed cost for policies in closed form, else the dual multiplier."""
     effective_samples: Mapping[str, float]
     """How many draws from the task's own policy a policy step is worth; absent before the first."""
     gradient_variance: Mapping[str, float]
-    """Of what policies step along, without the cost, summed over logits; absent before the first."""
+    """Of REINFORCE's gradient, without the cost, summed over logits; absent before the first."""
 
 
 SERIES = ("losses", "expected_cost", "entropy", "multiplier", "effective_samples", "gradient_variance")

@@ -1,13 +1,15 @@
 """The one-pass search loop: shared weights and all policies, one trunk pass a step whatever the number of tasks.
 
-A step of the warm-up trains the weights under an architecture of random depth, nearly full at first. After it, steps
-alternate: one trains the policies on held-out pictures without a backward pass, the next trains the weights; both draw
-their architecture from the policies' mixture. The multiplier of each task's cost rises while its expected cost is above
-the budget's aim and falls, below zero if need be, while it is under it (dual ascent, damped by a quadratic penalty): an
-unused budget is spent.
+A step of the warm-up trains the weights under an architecture of random depth, nearly full at first. After it, every
+few steps one trains the policies on held-out pictures without a backward pass, the others train the weights; both draw
+their architecture from the policies' mixture. The default estimator sets policies in closed form, at the price that
+makes their expected cost meet the budget's aim. For the others the multiplier of each task's cost rises while its
+expected cost is above the aim and falls, below zero if need be, while it is under it (dual ascent, damped by a
+quadratic penalty). Either way an unused budget is spent.
 
 A task's loss is divided by its own moving average, so that all tasks pull alike (the gradient is that of the sum of the
-logarithms of the losses) and their scales need no tuning.
+logarithms of the losses) and their scales need no tuning. Every task's loss counts fully in a step of the weights,
+whichever policy proposed the architecture; ``SearchConfig.importance`` brings the importance weights back.
 
 Whatever is random is a function of (seed, step), so a resumed run repeats what an undisturbed one would have done. With
 several processes all draw the same architecture, share the pictures of a step, and average gradients and losses.
@@ -21,12 +23,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from export.errors import UserError
 from fbnetv5.cost import CostTable
-from fbnetv5.data.loading import batches, readers
-from fbnetv5.data.parts import Parts, Subset, spread
+from fbnetv5.data.loading import batches, readers, spread
+from fbnetv5.data.parts import Parts, Subset
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch, PictureSet
 from fbnetv5.processes import average_gradients, crew, make_accelerator
@@ -39,6 +42,7 @@ from fbnetv5.search.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
+from fbnetv5.search.closed_form import set_policy
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.controller import Controller, Floats
 from fbnetv5.search.costs import cost_gradient
@@ -46,6 +50,7 @@ from fbnetv5.search.derive import AIM, find_tilt
 from fbnetv5.search.estimators import make_estimator
 from fbnetv5.search.history import History, Progress, Report
 from fbnetv5.search.noise import Noise
+from fbnetv5.search.posterior import Benefits, Mask, no_benefits
 from fbnetv5.space import Choices, Space
 from fbnetv5.supernet import Supernet
 
@@ -80,7 +85,7 @@ def revisited(pictures: PictureSet, config: SearchConfig) -> PictureSet:
     A picture's first loss only says what the later ones are held against, so of a large set that is seen once
     nothing would be learned.
     """
-    draws = (config.steps + 1) // 2 * config.policy_batch
+    draws = config.policy_steps(config.steps) * config.policy_batch
     most = max(config.policy_batch, draws // VISITS)
     return pictures if len(pictures) <= most else Subset(pictures, spread(len(pictures), most))
 
@@ -142,7 +147,7 @@ class SearchLoop:
         after = step - self.config.warmup_steps
         if after < 0:
             return "warm-up"
-        return "policies" if after % 2 == 0 else "weights"
+        return "policies" if after % self.config.policy_every == 0 else "weights"
 
     def _step(self, phase: str, stream: Iterator[Batch]) -> None:
         rng = np.random.default_rng([self.config.seed, self.done])
@@ -155,7 +160,8 @@ class SearchLoop:
             self.train_weights(batch, choices, np.ones(len(self.config.tasks)))
             return
         choices = self.controller.propose(rng)
-        self.train_weights(batch, choices, self.controller.importance(choices[None])[0])
+        share = self.config.importance
+        self.train_weights(batch, choices, 1 - share + share * self.controller.importance(choices[None])[0])
 
     def train_weights(self, batch: Batch, choices: Choices, gamma: Floats) -> None:
         """One pass and one step of the shared weights on ``sum_t gamma_t l_t``, each loss relative to its average."""
@@ -184,13 +190,26 @@ class SearchLoop:
 
     @torch.no_grad()
     def train_policies(self, batch: Batch, choices: Choices, rng: np.random.Generator) -> None:
-        """A pass without gradients for each architecture [K, S], one step of every policy and of every multiplier."""
+        """A pass without gradients for each architecture [K, S], and what it teaches the policies."""
         self.supernet.train()
         losses = np.stack([self._policy_losses(batch, one) for one in choices])
         pictures = self.accelerator.gather(batch.indices).cpu().numpy()
-        estimate = self.estimator.estimate(self.controller, choices, losses / self.scale, pictures)
-        direction = estimate.direction(self.config.sampled_rate)
-        self.noise.watch(self.estimator.weights(self.controller, choices), direction)
+        matters = self._matters(choices)
+        gradient = self.estimator.estimate(self.controller, choices, losses / self.scale, pictures, matters)
+        self.noise.watch(self.estimator.weights(self.controller, choices), gradient)
+        if not self.estimator.closed_form:
+            self._step_policies(gradient, rng)
+        elif (benefits := self.estimator.benefits(self.controller)) is not None:
+            self._set_policies(benefits, rng)
+
+    def _matters(self, choices: Choices) -> Mask:
+        """[K, T, S]: whether a task's loss depends on the slot, given what else was drawn."""
+        space, tasks = self.supernet.space, self.supernet.tasks
+        return np.stack([space.needed(choices, tasks[name].paths) for name in self.config.tasks], axis=1)
+
+    def _step_policies(self, gradient: Floats, rng: np.random.Generator) -> None:
+        """One Adam step along the gradient [T, S, C] and the cost's, and one step of every multiplier."""
+        direction = gradient.copy()
         for task, (name, budget) in enumerate(self.config.budgets.items()):
             # The excess before these draws: their own would be correlated with the gradient that it scales.
             excess = self.expected_cost[task] / (AIM * budget.limit) - 1
@@ -198,6 +217,13 @@ class SearchLoop:
             direction[task] += (self.multiplier[task] + PENALTY * excess) * of_cost / budget.limit
             self.multiplier[task] += self.config.multiplier_lr * excess
         self.controller.step(direction)
+
+    def _set_policies(self, benefits: Benefits, rng: np.random.Generator) -> None:
+        """Every policy in closed form; the multiplier becomes the price of the aimed cost."""
+        for task, (name, budget) in enumerate(self.config.budgets.items()):
+            self.multiplier[task], self.expected_cost[task] = set_policy(
+                self.controller, task, benefits, self.tables[name], AIM * budget.limit, rng
+            )
 
     def _policy_losses(self, batch: Batch, choices: Choices) -> Floats:
         """[N, T]: every picture's losses under one architecture [S], over all processes; nan where not labelled."""
@@ -236,14 +262,16 @@ class SearchLoop:
 
     def _learning_rate(self) -> float:
         """Linear rise, then half a cosine down to 1 % over the steps that train weights."""
-        index, total = self._passes("weights"), self.config.warmup_steps + self.config.steps // 2
+        config = self.config
+        index = self._passes("weights")
+        total = config.warmup_steps + config.steps - config.policy_steps(config.steps)
         rise = min(1.0, (index + 1) / WARMUP_LR_STEPS)
-        return self.config.weight_lr * rise * (0.505 + 0.495 * math.cos(math.pi * index / max(1, total)))
+        return config.weight_lr * rise * (0.505 + 0.495 * math.cos(math.pi * index / max(1, total)))
 
     def _passes(self, kind: str) -> int:
         """How many steps before the current one trained that kind."""
-        after = max(0, self.done - self.config.warmup_steps)
-        return (after + 1) // 2 if kind == "policies" else min(self.done, self.config.warmup_steps) + after // 2
+        policies = self.config.policy_steps(max(0, self.done - self.config.warmup_steps))
+        return policies if kind == "policies" else self.done - policies
 
     def _stream(self, pictures: Any, size: int, first: int, *, tag: int) -> Iterator[Batch]:
         return batches(
@@ -257,11 +285,17 @@ class SearchLoop:
         )
 
     def _aim_policies(self) -> None:
-        """Start every policy where its expected cost meets the budget's aim, equally for all slots."""
+        """Start every policy where its expected cost meets the budget's aim.
+
+        For policies that step along a gradient all slots are equal; policies in closed form have the largest entropy.
+        """
         for task, (name, budget) in enumerate(self.config.budgets.items()):
             rng = np.random.default_rng([self.config.seed, task])
             tilt = find_tilt(self.controller, task, self.tables[name], AIM * budget.limit, rng)
             self.controller.logits[task, :, 1:] += float(np.clip(tilt, -3.0, 3.0))
+            if self.estimator.closed_form:
+                benefits = no_benefits(self.controller)
+                set_policy(self.controller, task, benefits, self.tables[name], AIM * budget.limit, rng)
             self.expected_cost[task] = self.tables[name](self.controller.sample(task, 256, rng)).mean()
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
@@ -304,9 +338,9 @@ class SearchLoop:
             tensors[f"arrays/{name}"] = torch.from_numpy(array)
         save_checkpoint(self.folder / "checkpoint", self.done, tensors, self._identity())
 
-    def _arrays(self) -> dict[str, Floats]:
+    def _arrays(self) -> dict[str, NDArray[np.generic]]:
         """What estimator and noise remember, written to in place when a checkpoint is read."""
-        return self.estimator.state() | {f"noise.{name}": array for name, array in self.noise.state().items()}
+        return {**self.estimator.state(), **{f"noise.{name}": array for name, array in self.noise.state().items()}}
 
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a checkpoint to fit."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import set_seed
 
 from export.errors import UserError
 from export.files import write_json
@@ -26,11 +26,12 @@ from fbnetv5.evaluate import check_labelled
 from fbnetv5.processes import in_first_process, make_accelerator
 from fbnetv5.search.checkpoint import save_tensors
 from fbnetv5.search.config import SearchConfig
-from fbnetv5.search.derive import Scored, best, candidates_for, pareto_front, score_candidates
+from fbnetv5.search.derive import pareto_front
+from fbnetv5.search.final import Derived, Stage, derive
 from fbnetv5.search.history import Report
 from fbnetv5.search.loop import SearchLoop
-from fbnetv5.search.scoring import SharedWeightScorer, calibration_pictures
-from fbnetv5.space import Choices, Space
+from fbnetv5.search.scoring import calibration_pictures
+from fbnetv5.space import Space
 from fbnetv5.supernet import Supernet
 from fbnetv5.tasks import make_tasks
 from fbnetv5.tasks.task import Task
@@ -39,8 +40,6 @@ from latency.estimate import EstimatedTable
 from latency.table import LatencyTable
 
 AnyTable = LatencyTable | EstimatedTable
-Stage = Callable[[str, int, int], None]
-"""Is told of work without steps: (what, done, of how many)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,47 +238,17 @@ def run_search(folder: Path, report: Report, stage: Stage) -> dict[str, Architec
     loop = SearchLoop(config, folder, supernet, prepared.parts, prepared.tables)
     loop.run(report)
     main = loop.accelerator.is_main_process
-    scored = derive(config, loop, prepared.parts, prepared.tables, stage if main else lambda what, done, total: None)
-    found = {
-        name: describe(config, task, best(scored, name, config.budgets[name]), prepared.table)
-        for name, task in prepared.tasks.items()
-    }
+    derived = derive(loop, prepared.tables, stage if main else lambda what, done, total: None)
+    found = {name: describe(config, task, derived[name], prepared.table) for name, task in prepared.tasks.items()}
     if main:
         write_results(folder, supernet, prepared.parts, found)
-        write_json(folder / "pareto.json", pareto_document(config, scored))
+        write_json(folder / "pareto.json", pareto_document(config, derived))
     return found
 
 
-def derive(
-    config: SearchConfig, loop: SearchLoop, parts: Parts, tables: Mapping[str, CostTable], stage: Stage
-) -> list[Scored]:
-    """Candidates of all tasks, scored; processes share the work."""
-    pool: dict[bytes, Choices] = {}
-    for task, (name, budget) in enumerate(config.budgets.items()):
-        rng = np.random.default_rng([config.seed, config.total_steps, task])
-        found = candidates_for(
-            loop.controller, loop.estimator.expected, task, name, tables[name], budget, config.candidates, rng
-        )
-        for choices in found:
-            pool.setdefault(choices.tobytes(), choices)
-    scorer = SharedWeightScorer(loop.supernet, parts, limit=max(config.score_pictures), device=loop.accelerator.device)
-    rank, world = loop.accelerator.process_index, loop.accelerator.num_processes
-
-    def score(candidates: Sequence[Choices], pictures: int) -> list[dict[str, float]]:
-        mine: list[tuple[int, dict[str, float]]] = []
-        for index in range(rank, len(candidates), world):
-            mine.append((index, scorer(candidates[index], pictures)))
-            stage(f"scoring on {pictures} pictures", min(index + world, len(candidates)), len(candidates))
-        everyone: list[tuple[int, dict[str, float]]] = gather_object(mine)
-        return [scores for _, scores in sorted(everyone, key=lambda pair: pair[0])]
-
-    return score_candidates(
-        list(pool.values()), tables, config.budgets, score, pictures=config.score_pictures, keep=config.finalists
-    )
-
-
-def describe(config: SearchConfig, task: Task, result: Scored, table: AnyTable | None) -> Architecture:
-    """The architecture record of a task's best candidate."""
+def describe(config: SearchConfig, task: Task, derived: Derived, table: AnyTable | None) -> Architecture:
+    """The architecture record of a task's best finalist."""
+    result = derived.best
     budget = config.budgets[task.name]
     choices = np.array(result.choices, dtype=np.int64)
     counter = Counter(budget.resolution)
@@ -302,7 +271,9 @@ def describe(config: SearchConfig, task: Task, result: Scored, table: AnyTable |
             "budget": {"limit": budget.limit, "unit": budget.unit},
             "trained_at": list(config.size),
             "metric": task.metric_name,
-            "score": result.scores[task.name],
+            "score": result.score,
+            "loss": result.loss,
+            "panel": derived.check.to_json(),
         },
     )
 
@@ -318,16 +289,16 @@ def write_results(folder: Path, supernet: Supernet, parts: Parts, found: Mapping
         architecture.save(folder / f"{name}.json")
 
 
-def pareto_document(config: SearchConfig, scored: Sequence[Scored]) -> dict[str, Any]:
-    """Per task, the scored candidates that no other beats in both cost and score."""
+def pareto_document(config: SearchConfig, derived: Mapping[str, Derived]) -> dict[str, Any]:
+    """Per task, the finalists that no other beats in both cost and loss."""
     fronts = {
         name: {
-            "unit": budget.unit,
+            "unit": config.budgets[name].unit,
             "points": [
-                {"cost": point.costs[name], "score": point.scores[name], "choices": list(point.choices)}
-                for point in pareto_front(scored, name)
+                {"cost": point.cost, "loss": point.loss, "score": point.score, "choices": list(point.choices)}
+                for point in pareto_front(found.finalists)
             ],
         }
-        for name, budget in config.budgets.items()
+        for name, found in derived.items()
     }
     return {"schema": 1, "tasks": fronts}

@@ -1,17 +1,20 @@
-"""Scores architectures with the shared weights: batch norm recalibrated per architecture, then every task's metric."""
+"""Runs architectures with the shared weights on fixed pictures: the panel's observations and the finalists' losses."""
 
-import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from export.errors import UserError
 from fbnetv5.backbone import recalibrate
-from fbnetv5.data.loading import in_order
+from fbnetv5.cost import CostTable
+from fbnetv5.data.loading import even_batches
 from fbnetv5.data.parts import Parts
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch, PictureSet
+from fbnetv5.search.derive import Scored
+from fbnetv5.search.ridge import Floats
 from fbnetv5.space import Choices
 from fbnetv5.supernet import Supernet
 
@@ -19,33 +22,58 @@ CALIBRATION_BATCHES = 3
 BATCH = 128
 
 
-class SharedWeightScorer:
-    """Holds the pictures, so that many architectures are scored on the same ones without reading them again."""
+@torch.no_grad()
+def batch_losses(supernet: Supernet, batch: Batch, choices: Choices) -> Floats:
+    """[T]: every task's mean loss of one architecture [S] on a batch, batch norm on the batch; nan without labels."""
+    supernet.train()
+    raw = supernet(normalise(batch.images), choices)
+    means = []
+    for name, task in supernet.tasks.items():
+        count = int(task.labelled(batch).sum())
+        means.append(float(task.losses(raw[name], batch).sum()) / count if count else float("nan"))
+    return np.array(means)
 
-    def __init__(self, supernet: Supernet, parts: Parts, *, limit: int, device: torch.device) -> None:
+
+class FinalistScorer:
+    """Holds the pictures, so that all finalists run on the same ones without reading them again."""
+
+    def __init__(self, supernet: Supernet, parts: Parts, *, pictures: int, device: torch.device) -> None:
         self.supernet = supernet
+        self.device = device
         self.calibration = calibration_pictures(parts.weights, device)
-        self.held_out: list[Batch] = [batch.to(device) for batch in in_order(parts.policies, batch=BATCH, limit=limit)]
+        count = max(1, -(-pictures // BATCH))
+        held_out = even_batches(parts.policies, batch=min(BATCH, pictures), count=count)
+        self.held_out: list[Batch] = [batch.to(device) for batch in held_out]
 
     @torch.no_grad()
-    def __call__(self, choices: Choices, pictures: int) -> dict[str, float]:
-        """Every task's metric of one architecture [S] on the first ``pictures`` held-out pictures, in whole batches."""
-        recalibrate(self.supernet, self.calibration, lambda images: self.supernet(images, choices))
-        metrics = {name: task.new_metric() for name, task in self.supernet.tasks.items()}
-        for batch in self.held_out[: math.ceil(pictures / BATCH)]:
-            raw = self.supernet(normalise(batch.images), choices)
-            for name, task in self.supernet.tasks.items():
-                metrics[name].update(task.deploy(raw[name]), batch)
-        return {name: metric.compute() for name, metric in metrics.items()}
+    def __call__(self, name: str, choices: Choices, cost: CostTable) -> Scored:
+        """A task's network of one architecture [S]: its cost, mean loss and metric on the held-out pictures."""
+        network = self.supernet.derive(name, choices).to(self.device).to(memory_format=torch.channels_last)
+        recalibrate(network, self.calibration, network)
+        task, metric = network.task, network.task.new_metric()
+        total, labelled = 0.0, 0
+        for batch in self.held_out:
+            raw = network.head(network.backbone(normalise(batch.images)))
+            total += float(task.losses(raw, batch).sum())
+            labelled += int(task.labelled(batch).sum())
+            metric.update(task.deploy(raw), batch)
+        return Scored(
+            choices=tuple(int(choice) for choice in choices),
+            cost=cost.one(choices),
+            loss=total / max(1, labelled),
+            score=metric.compute(),
+        )
 
 
 def calibration_pictures(weights: PictureSet, device: torch.device) -> Sequence[Tensor]:
     """Normalised pictures of the part that weights learn on, for batch-norm statistics; no batch of one.
 
+    Every batch is evenly spread over the part: a folder is sorted by class.
+
     Raises:
         UserError: the part has a single picture, which has no statistics.
     """
-    found = [b for b in in_order(weights, batch=BATCH, limit=BATCH * CALIBRATION_BATCHES) if len(b.images) > 1]
+    found = [b for b in even_batches(weights, batch=BATCH, count=CALIBRATION_BATCHES) if len(b.images) > 1]
     if not found:
         raise UserError("batch norm needs at least 2 pictures to train weights on; add pictures")
     return [normalise(batch.images.to(device)) for batch in found]

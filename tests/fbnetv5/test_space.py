@@ -118,6 +118,18 @@ def test_liveness_follows_its_definition(name: str, paths: tuple[int, ...], seed
     ]
 
 
+@settings(max_examples=30, deadline=None)
+@given(name=st.sampled_from(sorted(SPACES)), paths=st.sampled_from(PATH_SETS), seed=st.integers(0, 2**32))
+def test_a_slot_is_needed_if_keeping_it_would_make_it_live(name: str, paths: tuple[int, ...], seed: int) -> None:
+    space, rng = SPACES[name], np.random.default_rng(seed)
+    choices = (rng.random(len(space.slots)) < rng.random()).astype(np.int64)
+    needed = space.needed(choices[None], paths)[0]
+    for slot, node in enumerate(space.slots):
+        kept = choices.copy()
+        kept[slot] = 1
+        assert needed[slot] == (node.name in live_by_recursion(space, kept, paths))
+
+
 def test_a_batch_is_as_live_as_its_members() -> None:
     space = SPACES["a, small"]
     batch = drawn(space, seed=3, count=64)

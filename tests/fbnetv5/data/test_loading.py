@@ -3,6 +3,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from export.errors import UserError
 from fbnetv5.data.folder import Folder
-from fbnetv5.data.loading import batches, in_order
+from fbnetv5.data.loading import batches, even_batches, in_order
 from fbnetv5.data.sample import Classes, Sample
 
 
@@ -68,7 +69,7 @@ def test_a_set_smaller_than_a_batch_wraps() -> None:
 def test_in_order_takes_each_once_up_to_the_limit() -> None:
     sizes = [item.labels.tolist() for item in in_order(Numbered(7), batch=3)]
     assert sizes == [[0, 1, 2], [3, 4, 5], [6]]
-    assert [item.labels.tolist() for item in in_order(Numbered(7), batch=3, limit=4)] == [[0, 1, 2], [3]]
+    assert [item.labels.tolist() for item in in_order(Numbered(7), batch=3, limit=4)] == [[0, 1, 3], [5]]
     assert sum(len(item.labels) for item in in_order(Numbered(7), batch=3, limit=99)) == 7
 
 
@@ -99,6 +100,18 @@ def test_an_unreadable_picture_is_a_user_error(picture_folder: Path, workers: in
 def test_a_batch_says_which_pictures_it_holds(workers: int) -> None:
     for batch in islice(batches(Numbered(10), batch=4, seed=0, workers=workers), 4):
         assert batch.indices.tolist() == batch.labels.tolist()
+
+
+@pytest.mark.parametrize(("length", "batch", "count"), [(100, 8, 3), (24, 8, 3), (20, 8, 3), (5, 8, 2), (3, 1, 2)])
+def test_even_batches_are_each_spread_over_the_set(length: int, batch: int, count: int) -> None:
+    found = [item.labels.tolist() for item in even_batches(Numbered(length), batch=batch, count=count)]
+    everything = sorted(label for labels in found for label in labels)
+    assert len(found) <= count
+    assert max(map(len, found)) <= batch
+    assert len(set(everything)) == len(everything) == min(length, batch * count)
+    for labels in found:
+        gaps = np.diff([-length / len(labels) / 2, *labels, length + length / len(labels) / 2])
+        assert max(gaps) <= 2 * length / len(labels)
 
 
 def test_a_change_sees_each_picture_in_order_with_a_draw_of_its_own() -> None:

@@ -1,3 +1,4 @@
+import hashlib
 import time
 
 import numpy as np
@@ -96,6 +97,17 @@ def test_sizes_span_the_paths_and_classes_are_balanced() -> None:
     assert (sides <= 12).float().mean() > 0.1
     assert (sides >= 40).float().mean() > 0.1
     assert np.bincount([scene.label for scene in scenes], minlength=len(CLASSES.labels)).min() >= 20
+
+
+def test_the_test_scenes_are_the_ones_that_published_figures_were_measured_on() -> None:
+    digest = hashlib.sha256()
+    scenes = Scenes("test", size=(64, 64), count=1000)
+    for scene in (scenes[index] for index in range(1000)):
+        for labels in (scene.image, scene.boxes, scene.box_labels, scene.mask):
+            assert labels is not None
+            digest.update(labels.numpy().tobytes())
+        digest.update(bytes([scene.label]))
+    assert digest.hexdigest() == "08813e5f3beb065fa1724e63d7684950881d257ce38e57937aa646c502b6bc94"
 
 
 def test_composing_is_fast_and_kept_scenes_are_free() -> None:

@@ -32,9 +32,11 @@ def tiny_config(*tasks: str, **changes: Any) -> SearchConfig:
         "policy_batch": 4,
         "warmup_steps": 2,
         "steps": 4,
-        "candidates": 2,
+        "policy_every": 2,
+        "panel_draws": 16,
+        "panel_checks": 3,
         "finalists": 2,
-        "score_pictures": (16, 16),
+        "score_pictures": 16,
         "checkpoint_every": 2,
     }
     return SearchConfig(**fields | changes)

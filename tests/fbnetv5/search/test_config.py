@@ -29,7 +29,9 @@ BUDGETS = {
             foreign_table=True,
             seed=5,
             pictures=(1, 2, 3),
-            score_pictures=(4, 5),
+            score_pictures=45,
+            importance=0.5,
+            policy_every=3,
             steps=0,
         ),
     ],
@@ -45,6 +47,11 @@ def test_tasks_and_steps_follow_from_the_fields() -> None:
     assert (config.tasks, config.total_steps) == (("cls", "det"), 42)
 
 
+@pytest.mark.parametrize(("after", "expected"), [(0, 0), (1, 1), (3, 1), (4, 2), (12, 4)])
+def test_every_so_many_th_step_trains_policies_the_first_one_too(after: int, expected: int) -> None:
+    assert SearchConfig(budgets=BUDGETS, policy_every=3).policy_steps(after) == expected
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -52,7 +59,10 @@ def test_tasks_and_steps_follow_from_the_fields() -> None:
         ({"size": (64, 65)}, "multiples of 32"),
         ({"batch": 1}, "batch must be at least 2, not 1"),
         ({"policy_batch": -1}, "policy_batch must be at least 2"),
-        ({"candidates": 0}, "candidates must be at least 1"),
+        ({"policy_every": 1}, "policy_every must be at least 2"),
+        ({"panel_draws": 8}, "panel_draws must be at least 16, not 8"),
+        ({"panel_checks": 2}, "panel_checks must be at least 3"),
+        ({"importance": 1.5}, "importance must be from 0 to 1"),
         ({"finalists": 0}, "finalists must be at least 1"),
         ({"checkpoint_every": 0}, "checkpoint_every must be at least 1"),
         ({"warmup_steps": -1}, "warmup_steps must be at least 0, not -1"),
@@ -63,10 +73,9 @@ def test_tasks_and_steps_follow_from_the_fields() -> None:
         ({"policy_lr": 10**400}, "policy_lr must be from 1e-12"),
         ({"clip_norm": -5.0}, "clip_norm must be from 1e-12"),
         ({"weight_decay": -1.0}, "weight_decay must be from 0 to 1e.12"),
-        ({"sampled_rate": 1.5}, "sampled_rate must be from 0 to 1, not 1.5"),
         ({"multiplier_lr": math.inf}, "multiplier_lr must be from 0"),
         ({"pictures": (16, 0, 4)}, "pictures must be at least 1, not 0"),
-        ({"score_pictures": (0, 8)}, "score_pictures must be at least 1, not 0"),
+        ({"score_pictures": 0}, "score_pictures must be at least 1, not 0"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

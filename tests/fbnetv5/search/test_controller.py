@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fbnetv5.search.controller import Controller, Floats, draw
+from fbnetv5.search.controller import Controller, Floats, draw, expectation_gradient
 from fbnetv5.space import Choices
 
 COUNTS = (2, 3, 2, 4)
@@ -139,3 +139,20 @@ def test_a_step_goes_down_the_gradient() -> None:
     controller.step(gradient)
     np.testing.assert_allclose(controller.logits[0, 0, :2], [-0.1, 0.1], rtol=1e-6)
     assert not controller.logits[0, 1:].any()
+
+
+def test_the_gradient_is_that_of_the_expected_sum() -> None:
+    logits = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    effects = torch.randn(3, 4, dtype=torch.float64)
+    (logits.softmax(-1) * effects).sum().backward()  # type: ignore[no-untyped-call]
+    found = expectation_gradient(logits.detach().softmax(-1).numpy(), effects.numpy())
+    assert logits.grad is not None
+    np.testing.assert_allclose(found, logits.grad.numpy(), atol=1e-12)
+
+
+def test_a_policy_becomes_the_probabilities_it_is_set_to() -> None:
+    controller, wanted = random_controller(), random_controller(seed=5).probabilities()[2]
+    before = controller.probabilities()
+    controller.set_policy(1, wanted)
+    np.testing.assert_allclose(controller.probabilities()[1], wanted)
+    np.testing.assert_array_equal(controller.probabilities()[[0, 2]], before[[0, 2]])

@@ -8,17 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from export.errors import UserError
-from fbnetv5.cost import Budget, CostTable
+from fbnetv5.cost import Budget, CostTable, in_window
 from fbnetv5.search.controller import Controller, Floats
 from fbnetv5.search.derive import (
     Scored,
     best,
-    candidates_for,
+    finalists_for,
     find_tilt,
     pareto_front,
     sample_within,
-    score_candidates,
 )
+from fbnetv5.search.panel import LossModel, feature_places
+from fbnetv5.search.ridge import Posterior
 from fbnetv5.space import Choices, Space
 
 SPACE = Space(stages=2, blocks_per_path=1, strict=True)
@@ -80,34 +81,40 @@ def test_all_that_fit_are_found_where_there_are_few() -> None:
 
 
 def test_a_budget_that_no_network_meets_is_refused() -> None:
-    table = cost_table()
+    table, uniform = cost_table(), np.full((len(SPACE.slots), 2), 0.5)
     budget = Budget(limit=table.cheapest / 2, unit="macs")
     with pytest.raises(UserError, match=r"no network for det costs between .* choose a larger budget"):
-        candidates_for(make_controller(), unknown, 0, "det", table, budget, 3, np.random.default_rng(0))
+        finalists_for("det", loss_model(), uniform, table, budget, 3, np.random.default_rng(0))
 
 
-def unknown(choices: Choices, task: int) -> Floats:
-    """No opinion on losses."""
-    return np.zeros(len(choices))
+def loss_model(seed: int = 0, *, noise: float = 0.0) -> LossModel:
+    """A model of seg's loss whose blocks each bring something, known up to ``noise``."""
+    count = len(feature_places(SPACE)[0])
+    effects = -np.random.default_rng(seed).uniform(0.1, 1.0, count)
+    posterior = Posterior(effects=effects, covariance=noise**2 * np.eye(count), strength=1.0, noise=1.0)
+    return LossModel(space=SPACE, paths=(4, 8, 16, 32), posterior=posterior)
 
 
-def test_candidates_are_those_expected_to_be_best() -> None:
-    table = cost_table()
-    budget = Budget(limit=(table.cheapest + table.dearest) / 2, unit="macs")
-    drawn = (make_controller(), unknown, 0, "det", table, budget, 64, np.random.default_rng(0))
-    pool = np.stack(candidates_for(*drawn))
-
-    def by_number(choices: Choices, task: int) -> Floats:
-        numbers: Floats = (choices @ 2.0 ** np.arange(choices.shape[1])) * (1 if task == 1 else -1)
-        return numbers
-
-    best = candidates_for(make_controller(), by_number, 1, "det", table, budget, 4, np.random.default_rng(0))
-    assert by_number(np.stack(best), 1).tolist() == sorted(by_number(pool, 1))[:4]
+def test_the_first_finalist_is_the_best_of_the_window_by_the_model() -> None:
+    table, model, uniform = cost_table(), loss_model(), np.full((len(SPACE.slots), 2), 0.5)
+    budget = Budget(limit=0.7 * table.dearest, unit="macs")
+    found = finalists_for("seg", model, uniform, table, budget, 5, np.random.default_rng(0))
+    inside = EVERYTHING[in_window(table(EVERYTHING), budget)]
+    assert model.table.one(found[0]) == pytest.approx(model.table(inside).min())
+    assert len(found) == 1  # a model without doubt has one favourite
 
 
-def scored(costs: Sequence[float], scores: Sequence[float]) -> list[Scored]:
-    rows = enumerate(zip(costs, scores, strict=True))
-    return [Scored(choices=(number,), costs={"cls": cost}, scores={"cls": score}) for number, (cost, score) in rows]
+def test_finalists_differ_where_the_model_is_unsure() -> None:
+    table, uniform = cost_table(), np.full((len(SPACE.slots), 2), 0.5)
+    budget = Budget(limit=0.7 * table.dearest, unit="macs")
+    found = finalists_for("seg", loss_model(noise=0.5), uniform, table, budget, 5, np.random.default_rng(0))
+    assert len({one.tobytes() for one in found}) == len(found) == 5
+    assert in_window(table(np.stack(found)), budget).all()
+
+
+def scored(costs: Sequence[float], losses: Sequence[float]) -> list[Scored]:
+    rows = enumerate(zip(costs, losses, strict=True))
+    return [Scored(choices=(number,), cost=cost, loss=loss, score=0.5) for number, (cost, loss) in rows]
 
 
 points = st.lists(st.tuples(st.integers(70, 110), st.integers(0, 6)), min_size=1, max_size=25)
@@ -115,54 +122,17 @@ points = st.lists(st.tuples(st.integers(70, 110), st.integers(0, 6)), min_size=1
 
 @given(points)
 def test_the_front_holds_whatever_is_not_beaten(drawn: list[tuple[int, int]]) -> None:
-    found = pareto_front(scored(*zip(*drawn, strict=True)), "cls")
+    found = pareto_front(scored(*zip(*drawn, strict=True)))
     beaten = {
-        (cost, score) for cost, score in drawn for c, s in drawn if c <= cost and s >= score and (c, s) != (cost, score)
+        (cost, loss)
+        for cost, loss in drawn
+        for c, other in drawn
+        if c <= cost and other <= loss and (c, other) != (cost, loss)
     }
-    assert [(s.costs["cls"], s.scores["cls"]) for s in found] == sorted(set(drawn) - beaten)
+    assert [(s.cost, s.loss) for s in found] == sorted(set(drawn) - beaten)
 
 
 @given(points)
-def test_the_best_scores_highest_within_the_window_and_is_the_cheapest_of_those(drawn: list[tuple[int, int]]) -> None:
-    fitting = [point for point in drawn if 85 <= point[0] <= 100]
-    if not fitting:
-        return
-    highest = max(score for _, score in fitting)
-    cheapest = min(cost for cost, score in fitting if score == highest)
-    found = best(scored(*zip(*drawn, strict=True)), "cls", Budget(limit=100.0, unit="macs"))
-    assert (found.costs["cls"], found.scores["cls"]) == (cheapest, highest)
-
-
-class TwoRounds:
-    """A scorer whose first round ranks by how many slots are kept, and whose second ranks the other way round."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[list[tuple[int, ...]], int]] = []
-
-    def __call__(self, pool: Sequence[Choices], pictures: int) -> list[dict[str, float]]:
-        self.calls.append(([tuple(choices) for choices in pool], pictures))
-        sign = 1 if len(self.calls) == 1 else -1
-        return [{"cls": sign * float(choices.sum()), "seg": 0.5} for choices in pool]
-
-
-def test_the_better_part_is_scored_again_and_keeps_the_second_scores() -> None:
-    table, scorer = cost_table(), TwoRounds()
-    budget = Budget(limit=0.8 * table.dearest, unit="macs")
-    pool = list(EVERYTHING[::5])
-    found = score_candidates(pool, {"cls": table}, {"cls": budget}, scorer, pictures=(16, 64), keep=3)
-    costs = table(np.stack(pool))
-    inside = [a for a, cost in zip(pool, costs, strict=True) if 0.85 * budget.limit <= cost <= budget.limit]
-    kept = sorted((int(a.sum()) for a in inside), reverse=True)[:3]
-    assert [pictures for _, pictures in scorer.calls] == [16, 64]
-    assert sorted((sum(s.choices) for s in found), reverse=True) == kept
-    assert [s.scores["cls"] for s in found] == [-float(sum(s.choices)) for s in found]
-    np.testing.assert_allclose([s.costs["cls"] for s in found], table(np.array([s.choices for s in found])))
-
-
-def test_every_task_keeps_a_finalist_in_its_own_window() -> None:
-    tables = {"cls": cost_table(0), "seg": cost_table(1)}
-    limits = {"cls": 0.5 * tables["cls"].dearest, "seg": 0.95 * tables["seg"].dearest}
-    budgets = {task: Budget(limit=limit, unit="macs") for task, limit in limits.items()}
-    found = score_candidates(list(EVERYTHING), tables, budgets, TwoRounds(), pictures=(1, 1), keep=2)
-    for task, limit in limits.items():
-        assert 0.85 * limit <= best(found, task, budgets[task]).costs[task] <= limit
+def test_the_best_has_the_lowest_loss_and_is_the_cheapest_of_those(drawn: list[tuple[int, int]]) -> None:
+    found = best(scored(*zip(*drawn, strict=True)))
+    assert (found.loss, found.cost) == min((loss, cost) for cost, loss in drawn)

@@ -94,9 +94,18 @@ def test_the_front_holds_the_network_found(undisturbed: Path, task: str) -> None
     found = load_architecture(undisturbed / f"{task}.json")
     points = json.loads((undisturbed / "pareto.json").read_text())["tasks"][task]["points"]
     assert [point["cost"] for point in points] == sorted(point["cost"] for point in points)
-    assert [point["score"] for point in points] == sorted(point["score"] for point in points)
-    inside = [point for point in points if 0.85 * LIMIT <= point["cost"] <= LIMIT]
-    assert not inside or max(inside, key=lambda point: point["score"])["choices"] == list(found.choices)
+    losses = [point["loss"] for point in points]
+    assert losses == sorted(losses, reverse=True)
+    assert points[-1]["choices"] == list(found.choices)
+    assert points[-1]["loss"] == found.provenance["loss"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_network_found_says_how_well_the_panel_ranked_others(undisturbed: Path, task: str) -> None:
+    panel = load_architecture(undisturbed / f"{task}.json").provenance["panel"]
+    assert panel["architectures"] == 3
+    assert -1 <= panel["rank_correlation"] <= 1
+    assert panel["has_signal"] is (panel["p_value"] <= 0.05)
 
 
 @pytest.mark.parametrize("step", [1, 5, 8])

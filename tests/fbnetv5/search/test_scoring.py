@@ -1,14 +1,21 @@
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from fbnetv5.backbone import recalibrate
-from fbnetv5.data.loading import in_order
+from fbnetv5.cost import CostTable, Counter
+from fbnetv5.data.loading import even_batches
 from fbnetv5.data.parts import Parts, open_parts
+from fbnetv5.data.preprocess import normalise
+from fbnetv5.data.sample import ABSENT, Classes, Sample
+from fbnetv5.data.scenes import CLASSES
 from fbnetv5.evaluate import evaluate
 from fbnetv5.search import scoring
-from fbnetv5.search.scoring import SharedWeightScorer, calibration_pictures
+from fbnetv5.search.scoring import FinalistScorer, batch_losses, calibration_pictures
 from fbnetv5.space import Space
 from fbnetv5.supernet import Supernet
 from fbnetv5.tasks import make_tasks
@@ -22,47 +29,86 @@ def parts() -> Parts:
     return open_parts(None, size=(32, 32), counts=(24, 24, 16))
 
 
+@pytest.fixture(scope="module")
+def cost() -> CostTable:
+    return Counter((32, 32)).table(SPACE, make_tasks(("seg",), CLASSES)["seg"], "macs")
+
+
 def make_supernet(parts: Parts) -> Supernet:
     torch.manual_seed(0)
     return Supernet(SPACE, make_tasks(("cls", "seg"), parts.weights.classes))
 
 
 @pytest.mark.parametrize("task", ["cls", "seg"])
-def test_a_score_is_that_of_the_derived_network(parts: Parts, task: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "BATCH", 8)
-    supernet = make_supernet(parts)
-    found = SharedWeightScorer(supernet, parts, limit=16, device=CPU)(SPACE.full(), 16)
-    network = supernet.derive(task, SPACE.full())
-    recalibrate(network, calibration_pictures(parts.weights, CPU), network)
-    alone = evaluate(supernet.tasks[task], network, in_order(parts.policies, batch=8, limit=16))
-    assert found[task] == pytest.approx(alone, abs=1e-6)
-
-
-def test_a_score_does_not_depend_on_what_was_scored_before(parts: Parts) -> None:
-    scorer = SharedWeightScorer(make_supernet(parts), parts, limit=16, device=CPU)
-    first = scorer(SPACE.full(), 16)
-    scorer(SPACE.empty(), 16)
-    assert scorer(SPACE.full(), 16) == first
-
-
-@pytest.mark.parametrize(("pictures", "looked_at"), [(1, 8), (8, 8), (9, 16), (20, 20), (99, 20)])
-def test_as_many_pictures_are_looked_at_as_asked(
-    parts: Parts, pictures: int, looked_at: int, monkeypatch: pytest.MonkeyPatch
+def test_a_finalist_has_the_loss_and_metric_of_its_derived_network(
+    parts: Parts, cost: CostTable, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scoring, "BATCH", 8)
-    supernet, seen = make_supernet(parts), list[int]()
-    scorer = SharedWeightScorer(supernet, parts, limit=20, device=CPU)
-    monkeypatch.setattr(scoring, "recalibrate", lambda *_: supernet.eval())
-    supernet.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
-    scorer(SPACE.empty(), pictures)
-    assert sum(seen) == looked_at
+    supernet = make_supernet(parts)
+    found = FinalistScorer(supernet, parts, pictures=16, device=CPU)(task, SPACE.full(), cost)
+    network = supernet.derive(task, SPACE.full())
+    recalibrate(network, calibration_pictures(parts.weights, CPU), network)
+    batches = list(even_batches(parts.policies, batch=8, count=2))
+    assert found.score == pytest.approx(evaluate(network.task, network, batches), abs=1e-6)
+    losses = [network.task.losses(network.head(network.backbone(normalise(b.images))), b) for b in batches]
+    assert found.loss == pytest.approx(float(torch.cat(losses).mean()), rel=1e-5)
+    assert found.cost == cost.one(SPACE.full())
 
 
-def test_weights_are_left_as_they_were(parts: Parts) -> None:
+def test_a_score_does_not_depend_on_what_was_scored_before(parts: Parts, cost: CostTable) -> None:
+    scorer = FinalistScorer(make_supernet(parts), parts, pictures=16, device=CPU)
+    first = scorer("seg", SPACE.full(), cost)
+    scorer("seg", SPACE.empty(), cost)
+    assert scorer("seg", SPACE.full(), cost) == first
+
+
+def test_weights_are_left_as_they_were(parts: Parts, cost: CostTable) -> None:
     supernet = make_supernet(parts)
     before = [parameter.clone() for parameter in supernet.parameters()]
-    SharedWeightScorer(supernet, parts, limit=8, device=CPU)(SPACE.full(), 8)
+    FinalistScorer(supernet, parts, pictures=8, device=CPU)("cls", SPACE.full(), cost)
     assert all(torch.equal(a, b) for a, b in zip(before, supernet.parameters(), strict=True))
+
+
+def test_losses_of_a_batch_are_means_over_what_is_labelled(parts: Parts) -> None:
+    batch = next(iter(even_batches(parts.policies, batch=8, count=1)))
+    unlabelled = replace(
+        batch, labels=torch.where(torch.arange(8) < 3, batch.labels, ABSENT), has_mask=torch.zeros(8) > 0
+    )
+    supernet = make_supernet(parts)
+    cls, seg = batch_losses(supernet, unlabelled, SPACE.full())
+    raw = supernet(normalise(batch.images), SPACE.full())["cls"]
+    assert cls == pytest.approx(float(functional.cross_entropy(raw[:3], batch.labels[:3])), rel=1e-5)
+    assert np.isnan(seg)
+
+
+def test_a_folder_sorted_by_class_is_calibrated_and_scored_on_all_classes() -> None:
+    """20 classes of 150 images each, as ImageFolder orders them."""
+    images = Sorted(classes=20, each=150)
+    parts = Parts(weights=images, policies=images, test=images)
+    scorer = FinalistScorer(make_supernet(parts), parts, pictures=1024, device=CPU)
+    for batch in scorer.held_out:
+        assert len(set(batch.labels.tolist())) == 20
+    shades = torch.cat([one[:, 0, 0, 0] for one in scorer.calibration])
+    assert len(set(shades.tolist())) == 20
+    for calibrating in scorer.calibration:
+        assert len(set(calibrating[:, 0, 0, 0].tolist())) == 20
+
+
+class Sorted:
+    """One shade of grey per class, sorted by class."""
+
+    def __init__(self, *, classes: int, each: int) -> None:
+        names = tuple(f"c{number}" for number in range(classes))
+        self.classes = Classes(labels=names, boxes=names, masks=names)
+        self._each = each
+
+    def __len__(self) -> int:
+        return len(self.classes.labels) * self._each
+
+    def __getitem__(self, index: int) -> Sample:
+        label = index // self._each
+        image = torch.full((3, 32, 32), label, dtype=torch.uint8)
+        return Sample(image=image, label=label, boxes=None, box_labels=None, mask=None)
 
 
 def test_calibration_pictures_are_those_that_weights_learn_on(picture_folder: Path) -> None:

@@ -21,7 +21,7 @@ from fbnetv5.processes import links_closed
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.loop import SearchLoop
 from fbnetv5.search.run import prepare, run_search, start_run
-from fbnetv5.search.scoring import SharedWeightScorer
+from fbnetv5.search.scoring import FinalistScorer
 from fbnetv5.space import Space
 from fbnetv5.supernet import Supernet
 
@@ -35,8 +35,10 @@ CONFIG = SearchConfig(
     warmup_steps=2,
     steps=4,
     clip_norm=1e9,
-    candidates=2,
-    score_pictures=(16, 16),
+    panel_draws=16,
+    panel_checks=3,
+    finalists=2,
+    score_pictures=16,
 )
 
 
@@ -91,10 +93,10 @@ def check_equality(loops: list[SearchLoop]) -> None:
 def check_scoring(loops: list[SearchLoop]) -> None:
     """A process scores architectures by itself: an odd one at the end keeps nobody waiting, and no scores are mixed."""
     (loop,) = loops
-    scorer = SharedWeightScorer(loop.supernet, loop.parts, limit=16, device=loop.accelerator.device)
-    full = loop.supernet.space.full()
-    alone = scorer(full, 16) if loop.accelerator.is_main_process else None
-    together = gather_object([scorer(full, 16)])
+    scorer = FinalistScorer(loop.supernet, loop.parts, pictures=16, device=loop.accelerator.device)
+    full, cost = loop.supernet.space.full(), loop.tables["seg"]
+    alone = scorer("seg", full, cost) if loop.accelerator.is_main_process else None
+    together = gather_object([scorer("seg", full, cost)])
     assert together[0] == together[1]
     assert alone in (None, together[0])
 

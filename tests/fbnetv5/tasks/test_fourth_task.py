@@ -102,9 +102,10 @@ def test_a_task_in_a_new_file_is_searched_and_exported(tmp_path: Path) -> None:
         steps=2,
         batch=4,
         policy_batch=4,
-        candidates=2,
+        panel_draws=16,
+        panel_checks=3,
         finalists=1,
-        score_pictures=(16, 16),
+        score_pictures=16,
     )
     run = start_run(config, tmp_path / "run", lambda ranges: None)
     found = run_search(run, lambda progress: None, lambda *_: None)
