@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types smoke check clean
+.PHONY: demo test lint types smoke results check clean
 
 demo: $(VENV)/installed
 	$(BIN)/fbnetv5 profile --device cpu --networks 15
@@ -28,6 +28,21 @@ smoke: $(VENV)/installed
 	cd build/smoke && ../../$(BIN)/fbnetv5 search --flops 32M@64x64 --device cpu --config ../../tests/quick-search.json
 	cd build/smoke && ../../$(BIN)/fbnetv5 export
 	cd build/smoke && ../../$(BIN)/fbnetv5 show runs/latest/det.json
+
+# The figures of docs/results.md on whether searches find better networks: runs/judge/report.json and
+# runs/from-scratch/TASK/report.json. Estimated for two cores with nothing else running: 20 minutes for each search, half
+# an hour for the judge and for each task from scratch, some four hours in all. Stopped and called again, it goes on.
+SEEDS := 0 1 2 3 4
+SEARCHES := $(SEEDS:%=runs/s%)
+results: $(SEARCHES:%=%/pareto.json)
+	$(BIN)/python -m benchmarks.judge $(SEARCHES) --output runs/judge
+	for task in det seg cls; do \
+	  $(BIN)/python -m benchmarks.from_scratch $(SEARCHES) --task $$task --output runs/from-scratch --judge runs/judge || exit 1; \
+	done
+
+runs/s%/pareto.json: | $(VENV)/installed
+	if [ -d $(@D) ]; then $(BIN)/fbnetv5 search --resume $(@D); \
+	  else $(BIN)/fbnetv5 search --flops 400M --seed $* --name s$*; fi
 
 check: lint types test smoke
 

@@ -1,174 +1,405 @@
-"""Are the searched networks better when each is trained alone? Theirs against others of the same budget, same recipe.
+"""Are searched networks better when each is trained alone? Theirs against random and bad ones of the same cost.
 
-For each task: the searched network, five random ones whose cost lies in the same window (85 to 100 % of the budget),
-and FBNetV3-A with the task's head, scaled to the budget by leaving out one of its repeats. Every one is trained from
-scratch on the demo scenes by `fbnetv5 train --init scratch` with the task's recipe, once per seed, and measured on the
-test scenes. Nothing is inherited from the search, so this judges the architectures alone.
+The unit is the architecture. For one task there are three groups: S, found by searches of several seeds; R, random; W,
+planted to be bad, or files that are named. R and planted networks cost 93 to 99 % of the search's budget. Each network
+is trained once from scratch with half the channels, all under the same conditions (common random numbers): the same
+demo scenes in the same order, no scene twice in a training, and the same initial weights in the blocks that networks
+share. The endpoint is the mean loss of the averaged weights on 4000 test scenes; the task's metric on 1000 of them is
+reported beside it. Nothing is inherited from a search.
 
-Expected: the searched network's mean score is above the median of the random ones for every task. The table says what
-came out, whatever it is.
+Expected: S has a lower loss than R, and a much lower one than W. The report says what came out, whatever it is, and how
+many networks per group would settle what is not settled.
 
-    python -m benchmarks.from_scratch runs/latest --output runs/from-scratch
+    python -m benchmarks.from_scratch runs/s0 runs/s1 runs/s2 --task det --output runs/from-scratch --judge runs/judge
 
-A training of 300 steps takes some three minutes of one core; what the output holds already is not done again, and a
-training that was cut off goes on. Prints a table and ends in one JSON line.
+A training takes a minute or two of one core; whatever is done is not done again. Half the channels do not cost exactly
+half: multiply-adds of the networks as trained are reported. Writes ``TASK/report.json`` in the output folder and ends
+in one JSON line.
 """
 
 import argparse
+import hashlib
 import json
-import os
-import shutil
-import subprocess
-import sys
+import math
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from benchmarks.against_random import random_architectures
-from export.errors import UserError
+from benchmarks import judge, stats
+from benchmarks.architectures import (
+    PLANTED_SEED,
+    RANDOM_SEED,
+    architecture_key,
+    live_choices,
+    narrow,
+    planted_bad,
+    random_matched,
+    scaled_fbnetv3,
+)
+from benchmarks.experiment import Trial, begin_experiment, hash_pictures, in_turns, plain, trial_file
+from benchmarks.stored_scenes import StoredScenes, store_scenes
+from export.errors import CheckFailed, UserError
 from export.files import read_json_object, write_json
-from fbnetv5.architecture import Architecture, load_architecture
-from fbnetv5.blocks import InvertedResidual
+from fbnetv5.architecture import load_architecture
+from fbnetv5.backbone import TaskNetwork
+from fbnetv5.blocks import initialise
 from fbnetv5.cost import CostTable, Counter, Resolution
+from fbnetv5.data.preprocess import normalise
+from fbnetv5.data.scenes import CLASSES
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.run import prepare
-from fbnetv5.space import SKIP, Choices, Space
+from fbnetv5.space import Choices, Space
+from fbnetv5.tasks import make_tasks
+from fbnetv5.tasks.task import Task
+from fbnetv5.training.average import MovingAverage
+from fbnetv5.training.config import RECIPES, TrainConfig
+from fbnetv5.training.loop import make_optimizer
 
-RANDOM = 5
-RESULT = "result.json"
-RECIPE = "recipe.json"
+SEARCHED, RANDOM, WORST, FBNETV3, OTHER_TASK = "S", "R", "W", "fbnetv3-a", "other task"
+SCENES_SEED = 3000
+"""Of a training's scenes, plus its seed: searches and the judge have others."""
+EVALUATION_BATCH = 125
+METRIC_SCENES = 1000
+"""The metric of detection takes longer than the network and the loss do."""
+STEPS = 400
 
-Cell = tuple[int, str, str]
-"""(seed, task, contestant)."""
+Groups = dict[str, dict[str, Choices]]
+"""Group -> architecture key -> choices."""
 
 
-def contestants(run: Path, config: SearchConfig) -> dict[str, dict[str, Architecture]]:
-    """Task -> name -> architecture, the searched one first."""
-    if config.space.variant != "a":
-        raise UserError(f"{run} searched variant {config.space.variant}; the networks are held against FBNetV3-A")
-    drawn = random_architectures(config, prepare(config), RANDOM)
-    found: dict[str, dict[str, Architecture]] = {}
-    for task, budget in config.budgets.items():
-        if budget.unit != "macs":
-            raise UserError(f"{run} has a budget in {budget.unit}; scaling FBNetV3-A to it needs one in multiply-adds")
-        searched = load_architecture(run / f"{task}.json")
-        macs = Counter(searched.resolution).table(config.space, searched.make_task(), "macs")
-        found[task] = {"searched": searched, "fbnetv3-a": with_choices(searched, scaled_fbnetv3(macs, budget.limit))}
-        found[task] |= {f"random-{n}": with_choices(searched, choices) for n, choices in enumerate(drawn[task], 1)}
+def seeded_network(task: Task, space: Space, choices: Choices, seed: int) -> TaskNetwork:
+    """The network of [S] with weights that depend on the seed and each block's name alone."""
+    with torch.random.fork_rng(devices=[]):
+        network = TaskNetwork(task, space, choices)
+        for name, block in network.backbone.blocks.items():
+            torch.manual_seed(named_seed(seed, name))
+            initialise(block)
+        torch.manual_seed(named_seed(seed, "head"))
+        network.head = task.build_head(network.backbone.channels)
+    return network.to(memory_format=torch.channels_last)
+
+
+def named_seed(seed: int, name: str) -> int:
+    """A seed of 63 bits for something with a name."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "big") >> 1
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Linear rise, then half a cosine down to 1 %."""
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return config.lr * (0.505 + 0.495 * math.cos(math.pi * progress))
+
+
+def train(network: TaskNetwork, scenes: StoredScenes, config: TrainConfig) -> TaskNetwork:
+    """Train on the scenes in order, each once; returns the moving average of the weights, ready to be measured.
+
+    Raises:
+        CheckFailed: the gradient is not finite.
+    """
+    average = MovingAverage(network, decay=config.ema_decay)
+    parameters: list[Tensor] = list(network.parameters())
+    optimizer = make_optimizer(config, parameters)
+    network.train()
+    for step in range(config.steps):
+        batch = scenes.batch(range(step * config.batch, (step + 1) * config.batch))
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, step)
+        raw = network.head(network.backbone(normalise(batch.images)))
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(network.task.losses(raw, batch).mean())
+        if not torch.isfinite(torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)):
+            raise CheckFailed(f"the gradient is not finite at step {step}")
+        optimizer.step()
+        average.update(network, step + 1)
+    return average.network
+
+
+@torch.no_grad()
+def measure(network: TaskNetwork, scenes: StoredScenes) -> tuple[float, float]:
+    """(mean loss per picture of all scenes, the task's metric on the first ``METRIC_SCENES``)."""
+    total, metric = 0.0, network.task.new_metric()
+    for start in range(0, len(scenes), EVALUATION_BATCH):
+        batch = scenes.batch(range(start, min(start + EVALUATION_BATCH, len(scenes))))
+        raw = network.head(network.backbone(normalise(batch.images)))
+        total += float(network.task.losses(raw, batch).double().sum())
+        if start < METRIC_SCENES:
+            metric.update(network.task.deploy(raw), batch)
+    return total / len(scenes), metric.compute()
+
+
+@cache
+def open_scenes(folder: Path) -> StoredScenes:
+    """The folder's scenes, opened once in each process."""
+    return StoredScenes(folder)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """Trains and measures the network of a trial."""
+
+    space: Space
+    config: TrainConfig
+    scenes: Path
+    test: Path
+
+    def __call__(self, trial: Trial) -> dict[str, Any]:
+        choices = np.array(trial.inputs["choices"], dtype=np.int64)
+        task = make_tasks((self.config.task,), CLASSES)[self.config.task]
+        network = seeded_network(task, self.space, choices, self.config.seed)
+        begin = time.perf_counter()
+        average = train(network, open_scenes(self.scenes), self.config)
+        seconds = time.perf_counter() - begin
+        loss, metric = measure(average, open_scenes(self.test))
+        return {"loss": loss, "metric": metric, "ms_per_step": 1e3 * seconds / self.config.steps}
+
+
+def training_config(asked: argparse.Namespace, size: Resolution) -> TrainConfig:
+    """The task's recipe without changes to pictures, for which there is no need where none comes twice."""
+    return TrainConfig(
+        task=asked.task,
+        size=size,
+        init="scratch",
+        seed=asked.seed,
+        steps=asked.steps,
+        batch=asked.batch,
+        warmup_steps=min(100, asked.steps // 5),
+        lr=RECIPES[asked.task].get("lr", TrainConfig.lr),
+    )
+
+
+def draw_groups(asked: argparse.Namespace, config: SearchConfig, table: CostTable, counter: Counter) -> Groups:
+    """The networks to train, by group.
+
+    Raises:
+        UserError: a file is of another space or task, or a group has fewer than two networks.
+    """
+    task, budget = asked.task, config.budgets[asked.task]
+    groups = {
+        SEARCHED: read_all([*(run / f"{task}.json" for run in asked.runs), *asked.found], task, config.space),
+        RANDOM: random_matched(table, budget, asked.count, seed=RANDOM_SEED),
+        WORST: read_all(asked.worst, task, config.space)
+        or planted_bad(task, table, budget, asked.count, seed=PLANTED_SEED),
+    }
+    if asked.fbnetv3:
+        macs = counter.table(config.space, make_tasks((task,), CLASSES)[task], "macs")
+        groups[FBNETV3] = [scaled_fbnetv3(macs, budget.limit)]
+    if asked.other_task:
+        files = [run / f"{asked.other_task}.json" for run in asked.runs]
+        groups[OTHER_TASK] = read_all(files, asked.other_task, config.space)
+    live = {name: live_choices(table, np.stack(group)) for name, group in groups.items()}
+    found = {name: {architecture_key(choices): choices for choices in group} for name, group in live.items()}
+    for name in (SEARCHED, RANDOM, WORST):
+        if len(found[name]) < 2:
+            raise UserError(f"group {name} has {len(found[name])} network; name more runs or files, two at least")
     return found
 
 
-def scaled_fbnetv3(macs: CostTable, limit: float) -> Choices:
-    """[S]: stage 0 in full and nothing else, less the one repeat that brings it nearest below ``limit``."""
-    full = stage_zero(macs.space)
-    shorter = [np.where(np.arange(len(full)) == slot, SKIP, full) for slot in np.nonzero(full)[0]]
-    fitting = [choices for choices in (full, *shorter) if macs.one(choices) <= limit]
-    if not fitting:
-        raise UserError(
-            f"FBNetV3 less one repeat still costs more than {limit / 1e6:.0f}M; search with a larger budget"
-        )
-    return max(fitting, key=macs.one)
+def read_all(files: Sequence[Path], task: str, space: Space) -> list[Choices]:
+    """The choices of architecture files.
+
+    Raises:
+        UserError: one is of another task, space or classes.
+    """
+    found = [load_architecture(file) for file in files]
+    for file, architecture in zip(files, found, strict=True):
+        if (architecture.task, architecture.space, architecture.classes) != (task, space, CLASSES):
+            raise UserError(f"{file} is not a network for {task} of the runs' space on the demo scenes; leave it out")
+    return [architecture.choices_array for architecture in found]
 
 
-def stage_zero(space: Space) -> Choices:
-    """[S]: every repeat of stage 0, no later block and no fusion."""
-    kept = [node.stage == 0 and isinstance(node.candidates[0], InvertedResidual) for node in space.slots]
-    return np.array(kept, dtype=np.int64)
+def compare(first: Sequence[float], second: Sequence[float], *, better: stats.Alternative) -> dict[str, Any]:
+    """Two groups' values; ``better`` says which way the first is expected to differ.
+
+    The effect size and what follows from it are left out where no value differs from the others of its group.
+    """
+    p = stats.permutation_p(first, second)
+    found = {
+        "difference": asdict(stats.mean_difference(first, second)),
+        "p_one_sided": stats.permutation_p(first, second, alternative=better),
+        "p_two_sided": p,
+        "settled": p < stats.ALPHA,
+        "detectable_g": stats.detectable_effect(min(len(first), len(second))),
+    }
+    if len(set(first)) > 1 or len(set(second)) > 1:
+        effect = stats.hedges_g(first, second)
+        found |= {"hedges_g": asdict(effect), "networks_per_group_to_settle": stats.units_needed(effect.value)}
+    return found
 
 
-def with_choices(like: Architecture, choices: Choices) -> Architecture:
-    """Another architecture of the same space, task and resolution."""
-    counter, task = Counter(like.resolution), like.make_task()
-    macs, params = (int(counter.table(like.space, task, unit).one(choices)) for unit in ("macs", "params"))
-    chosen = tuple(int(choice) for choice in choices)
-    return replace(like, choices=chosen, macs=macs, params=params, latency_ms=None, provenance={})
+def predicted_losses(source: Path, task: str, keys: Sequence[str]) -> dict[str, float]:
+    """What was expected of each architecture before its training, as far as known.
 
-
-def train(cell: Cell, output: Path, size: Resolution, threads: int) -> float:
-    """The task's metric on the test scenes after one training, run now or before."""
-    seed, task, name = cell
-    folder = output / f"seed-{seed}" / task / name
-    result = folder / RESULT
-    if not result.exists():
-        start = ["--resume", str(folder)]
-        if not (folder / "training.json").exists():
-            shutil.rmtree(folder, ignore_errors=True)  # cut off before there was anything to go on from
-            start = ["--task", task, "--arch", str(output / task / f"{name}.json"), "--init", "scratch"]
-            start += ["--size", f"{size[0]}x{size[1]}", "--seed", str(seed)]
-            start += ["--config", str(output / task / RECIPE), "--output", str(folder)]
-        command = [sys.executable, "-m", "fbnetv5", "train", "--json", *start]
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        done = subprocess.run(command, capture_output=True, env=environment, text=True)
-        if done.returncode:
-            raise UserError(f"training {folder} ended with code {done.returncode}: {done.stderr.strip()[-400:]}")
-        write_json(result, json.loads(done.stdout))
-    return float(read_json_object(result, what="training result")["test"]["metric"]["value"])
-
-
-def summarise(scores: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """How the searched network stands among the others, from everyone's score per seed."""
-    means = {name: float(np.mean(values)) for name, values in scores.items()}
-    others = [mean for name, mean in means.items() if name.startswith("random")]
+    Args:
+        source: a judge's folder, or a JSON file of architecture keys and losses, such as a fit predicts.
+        task: the judged task.
+        keys: of the architectures.
+    """
+    if source.is_file():
+        known = read_json_object(source, what="predicted losses")
+        return {key: float(known[key]) for key in keys if key in known}
+    files = {key: trial_file(source, Trial(arm=task, unit=key)) for key in keys}
     return {
-        "searched": means["searched"],
-        "fbnetv3_a": means["fbnetv3-a"],
-        "random_median": float(np.median(others)),
-        "random_best": max(others),
-        "random_beaten": sum(means["searched"] > other for other in others),
-        "between_seeds_sd": float(np.sqrt(np.mean([np.var(values, ddof=1) for values in scores.values()]))),
+        key: float(np.mean(read_json_object(file, what="trial")["gave"]["losses"]))
+        for key, file in files.items()
+        if file.exists()
     }
 
 
-def main() -> None:
-    """Train, print a table and one JSON line."""
+def correlate(predicted: Mapping[str, float], losses: Mapping[str, float]) -> dict[str, Any]:
+    """Rank correlation of predicted and measured losses over the architectures that have both."""
+    both = sorted(set(predicted) & set(losses))
+    if len(both) < 4:
+        return {"networks": len(both)}
+    found = stats.spearman([predicted[key] for key in both], [losses[key] for key in both])
+    return {"networks": len(both), "spearman": asdict(found)}
+
+
+def summarise(
+    groups: Groups, gave: Mapping[str, Mapping[str, float]], table: CostTable, macs: CostTable
+) -> dict[str, Any]:
+    """The report's figures: every network, every group, and S against W and R."""
+    networks = {
+        name: [
+            {"key": key, "cost": table.one(choices), "trained_macs": macs.one(choices), **gave[key]}
+            for key, choices in group.items()
+        ]
+        for name, group in groups.items()
+    }
+    means = {
+        name: {figure: float(np.mean([row[figure] for row in rows])) for figure in rows[0] if figure != "key"}
+        | {"networks": len(rows)}
+        for name, rows in networks.items()
+    }
+
+    def values(name: str, figure: str) -> list[float]:
+        return [gave[key][figure] for key in groups[name]]
+
+    against = {
+        other: {
+            "loss": compare(values(SEARCHED, "loss"), values(other, "loss"), better="less"),
+            "metric": compare(values(SEARCHED, "metric"), values(other, "metric"), better="greater"),
+        }
+        for other in (WORST, RANDOM)
+    }
+    return {"groups": means, "searched_against": against, "networks": networks}
+
+
+def print_table(report: Mapping[str, Any]) -> None:
+    """A line per group and comparison."""
+    for name, row in report["groups"].items():
+        print(
+            f"{name:<10} {row['networks']:3d} networks, cost {row['cost']:.4g}, {row['trained_macs'] / 1e6:.1f}M "
+            f"multiply-adds as trained, loss {row['loss']:.4f}, metric {row['metric']:.4f}"
+        )
+    for name, figures in report["searched_against"].items():
+        for figure, row in figures.items():
+            print(f"S - {name}, {figure}: {interval(row['difference'])}, p {row['p_two_sided']:.4f}", end="")
+            if "hedges_g" in row:
+                needed = row["networks_per_group_to_settle"] or f"over {stats.MOST_UNITS}"
+                print(f", g {interval(row['hedges_g'])}; networks per group to settle: {needed}", end="")
+            print()
+
+
+def interval(estimate: Mapping[str, float]) -> str:
+    """E.g. "-0.0123 (-0.0201 to -0.0045)"."""
+    return f"{estimate['value']:+.4f} ({estimate['low']:+.4f} to {estimate['high']:+.4f})"
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="folder of a finished search")
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of finished searches with one budget")
     parser.add_argument("--output", type=Path, required=True, help="folder for the trainings; they go on if it exists")
-    parser.add_argument("--tasks", help="comma-separated; all if not given")
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--processes", type=int, default=2, help="trainings at a time; they share the cores")
-    arguments = parser.parse_args()
-    begin = time.perf_counter()
-    config = SearchConfig.load(arguments.run / "config.json")
-    found = contestants(arguments.run, config)
-    if arguments.tasks:
-        found = {task: found[task] for task in arguments.tasks.split(",")}
-    recipe = {"steps": arguments.steps, "evaluate_every": arguments.steps}
-    for task, entrants in found.items():
-        known = arguments.output / task / RECIPE
-        if known.exists() and read_json_object(known, what="recipe") != recipe:
-            parser.error(f"{arguments.output} holds trainings for {task} of other steps; choose another --output")
-        write_json(known, recipe)
-        for name, architecture in entrants.items():
-            file = arguments.output / task / f"{name}.json"
-            if file.exists() and load_architecture(file).choices != architecture.choices:
-                parser.error(f"{file} is another network than this run's; choose another --output")
-            architecture.save(file)
-    cells = [(seed, task, name) for seed in range(arguments.seeds) for task in found for name in found[task]]
-    metrics = {task: next(iter(entrants.values())).make_task().metric_name for task, entrants in found.items()}
-    threads = max(1, (os.cpu_count() or 1) // arguments.processes)
+    parser.add_argument("--task", default="det", choices=sorted(RECIPES))
+    parser.add_argument("--found", type=Path, nargs="*", default=[], help="more architecture files for S")
+    parser.add_argument("--worst", type=Path, nargs="*", default=[], help="files for W; planted bad ones if none")
+    parser.add_argument("--fbnetv3", action="store_true", help="also train FBNetV3-A, scaled to the budget")
+    parser.add_argument("--other-task", choices=sorted(RECIPES), help="also train the networks found for this task")
+    parser.add_argument("--judge", type=Path, help="folder of judge.py, or JSON file of predicted losses by key")
+    parser.add_argument("--count", type=int, default=15, help="networks in R, and in W if planted")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--test", type=int, default=4000, help="test scenes")
+    parser.add_argument("--seed", type=int, default=0, help="of initial weights and scenes")
+    parser.add_argument("--full-width", action="store_true", help="train the networks with all their channels")
+    parser.add_argument("--processes", type=int, default=2, help="trainings at a time")
+    parser.add_argument("--threads", type=int, default=1, help="of each training")
+    return parser.parse_args(arguments)
 
-    def scored(cell: Cell) -> float:
-        score = train(cell, arguments.output, config.size, threads)
-        print(*cell, f"{score:.4f}", f"{(time.perf_counter() - begin) / 60:.1f} min", flush=True)
-        return score
 
-    with ThreadPoolExecutor(arguments.processes) as pool:
-        scores = dict(zip(cells, pool.map(scored, cells), strict=True))
-    results = {}
-    for task, entrants in found.items():
-        of_task = {name: [scores[seed, task, name] for seed in range(arguments.seeds)] for name in entrants}
-        for name, architecture in entrants.items():
-            row = "  ".join(f"{score:.4f}" for score in of_task[name])
-            print(f"{task} {name:<10} {architecture.macs / 1e6:6.1f}M {architecture.params / 1e6:5.2f}M  {row}")
-        results[task] = {"metric": metrics[task], **summarise(of_task), "scores": of_task}
-    about = {"seeds": arguments.seeds, "steps": arguments.steps, "minutes": (time.perf_counter() - begin) / 60}
-    print(json.dumps({"benchmark": "from_scratch", **about, "results": results}))
+def open_config(runs: Sequence[Path], task: str) -> SearchConfig:
+    """The searches' configuration, whose pictures must be the demo scenes.
+
+    Raises:
+        UserError: the runs differ, have no such task, or were searched on other pictures.
+    """
+    config = judge.judge_config(runs, steps=0, pictures=1)
+    if config.data is not None:
+        raise UserError(f"{runs[0]} was searched on {config.data}; this benchmark trains on demo scenes alone")
+    if task not in config.budgets:
+        raise UserError(f"{runs[0]} has no task {task}; it has: {', '.join(config.tasks)}")
+    return config
+
+
+def compose_scenes(asked: argparse.Namespace, size: Resolution) -> tuple[Path, Path]:
+    """The folders of the scenes to train and to test on; tasks of one output folder share them."""
+    seed = SCENES_SEED + asked.seed
+    counts = {"train": asked.steps * asked.batch, "test": asked.test}
+    train_folder, test_folder = (asked.output / f"{split}-{count}-{seed}" for split, count in counts.items())
+    store_scenes(train_folder, "train", size=size, count=counts["train"], seed=seed)
+    store_scenes(test_folder, "test", size=size, count=counts["test"], seed=seed)
+    return train_folder, test_folder
+
+
+def train_all(asked: argparse.Namespace, groups: Groups, space: Space, config: TrainConfig) -> dict[str, Any]:
+    """What every network's training gave, by architecture key."""
+    scenes, test = compose_scenes(asked, config.size)
+    experiment = begin_experiment(
+        asked.output / asked.task,
+        name="from_scratch",
+        configuration={"space": space.to_json(), "narrow": not asked.full_width, "recipe": asdict(config)},
+        data=hash_pictures(StoredScenes(scenes), StoredScenes(test)),
+        threads=asked.threads,
+    )
+    trials = [[judge.trial_of(asked.task, choices) for choices in group.values()] for group in groups.values()]
+    work = Training(space=space, config=config, scenes=scenes, test=test)
+    done = experiment.run(in_turns(*trials), work, processes=asked.processes, report=print_trial)
+    return {trial.unit: gave for trial, gave in done.items()}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train, print a table and one JSON line."""
+    asked = parse(arguments)
+    search = open_config(asked.runs, asked.task)
+    table, counter = prepare(search).tables[asked.task], Counter(search.budgets[asked.task].resolution)
+    groups = draw_groups(asked, search, table, counter)
+    space = search.space if asked.full_width else narrow(search.space)
+    gave = train_all(asked, groups, space, training_config(asked, search.size))
+    macs = counter.table(space, make_tasks((asked.task,), CLASSES)[asked.task], "macs")
+    report = {"benchmark": "from_scratch", "task": asked.task, "steps": asked.steps, "seed": asked.seed}
+    report |= summarise(groups, gave, table, macs)
+    if asked.judge:
+        predicted = predicted_losses(asked.judge, asked.task, list(gave))
+        report["predicted"] = correlate(predicted, {key: result["loss"] for key, result in gave.items()})
+    print_table(report)
+    write_json(asked.output / asked.task / "report.json", plain(report))
+    print(json.dumps(plain(report)))
+
+
+def print_trial(trial: Trial, gave: Mapping[str, float]) -> None:
+    """One line for a training done now."""
+    figures = f"loss {gave['loss']:.4f} metric {gave['metric']:.4f} at {gave['ms_per_step']:.0f} ms a step"
+    print(trial.arm, trial.unit, figures, flush=True)
 
 
 if __name__ == "__main__":

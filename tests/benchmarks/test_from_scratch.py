@@ -1,100 +1,133 @@
-"""The contestants of the from-scratch benchmark, its trainings and what it says of them."""
+"""The from-scratch benchmark: common random numbers, its figures, and a tiny run from end to end."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from benchmarks.from_scratch import (
-    RECIPE,
-    RESULT,
-    contestants,
-    scaled_fbnetv3,
-    stage_zero,
-    summarise,
-    train,
-    with_choices,
+from benchmarks import from_scratch, stats
+from benchmarks.architectures import (
+    PLANTED_SEED,
+    RANDOM_SEED,
+    architecture_key,
+    narrow,
+    planted_bad,
+    random_matched,
 )
+from benchmarks.from_scratch import compare, correlate, learning_rate, predicted_losses, seeded_network, train
+from benchmarks.stored_scenes import store_scenes
 from export.errors import UserError
 from export.files import write_json
-from fbnetv5.architecture import Architecture
-from fbnetv5.cost import Budget, Counter
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.space import Space
 from fbnetv5.tasks import make_tasks
+from fbnetv5.training.config import TrainConfig
+from tests.benchmarks.conftest import BUDGET, COUNTER, counted, record
 
-SPACE = Space(stages=1, blocks_per_path=1)
-SIZE = (32, 32)
-UNCOUNTED = Architecture(
-    space=SPACE,
-    task="seg",
-    classes=CLASSES,
-    choices=(),
-    resolution=SIZE,
-    macs=0,
-    params=0,
-    latency_ms=None,
-    provenance={},
-)
+SPACE = Space()
+DET = make_tasks(("det",), CLASSES)["det"]
 
 
-def test_a_training_is_done_once_and_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
-    with_choices(UNCOUNTED, SPACE.empty()).save(tmp_path / "seg" / "searched.json")
-    recipe = {"steps": 2, "batch": 2, "pictures": [8, 4, 4], "held_out": 4, "evaluate_every": 2}
-    write_json(tmp_path / "seg" / RECIPE, recipe)
-    folder = tmp_path / "seed-3" / "seg" / "searched"
-    folder.mkdir(parents=True)
-    (folder / "seg.json").write_text("cut off")
-    score = train((3, "seg", "searched"), tmp_path, SIZE, 1)
-    assert 0.0 <= score < 1.0
-    training = json.loads((folder / "training.json").read_text())
-    assert (training["seed"], training["init"], training["size"], training["steps"]) == (3, "scratch", [32, 32], 2)
-    (folder / RESULT).unlink()
-    for file in (tmp_path / "seg").iterdir():
-        file.unlink()  # so only the folder itself can be gone on with
-    assert train((3, "seg", "searched"), tmp_path, SIZE, 1) == score
-    for file in folder.rglob("step-*"):
-        file.unlink()
-    assert train((3, "seg", "searched"), tmp_path, SIZE, 1) == score
+def test_networks_start_with_the_same_weights_in_the_blocks_they_share() -> None:
+    first, second = (seeded_network(DET, SPACE, choices, 1) for choices in (SPACE.full(), SPACE.empty()))
+    full, empty = first.state_dict(), second.state_dict()
+    assert set(empty) < set(full)
+    assert all(torch.equal(full[name], tensor) for name, tensor in empty.items())
+    other = seeded_network(DET, SPACE, SPACE.empty(), 2).state_dict()
+    assert not torch.equal(other["backbone.blocks.s0_p4_0.0.weight"], empty["backbone.blocks.s0_p4_0.0.weight"])
+    assert not torch.equal(
+        full["backbone.blocks.s1_p8_0.expand.0.weight"], full["backbone.blocks.s2_p8_0.expand.0.weight"]
+    )
 
 
-def test_another_variant_has_no_fbnetv3_a_to_be_held_against() -> None:
-    config = SearchConfig(budgets={"seg": Budget(limit=400e6, unit="macs")}, space=Space(variant="c"))
-    with pytest.raises(UserError, match="searched variant c"):
-        contestants(Path("run"), config)
+def test_a_training_repeats_itself_and_lowers_the_loss(tmp_path: Path) -> None:
+    small = narrow(Space(stages=1, blocks_per_path=1))
+    scenes = store_scenes(tmp_path / "x", "train", size=(32, 32), count=60, seed=0)
+    config = TrainConfig(task="det", size=(32, 32), steps=10, batch=6, warmup_steps=1)
+    trained = [train(seeded_network(DET, small, small.empty(), 0), scenes, config) for _ in range(2)]
+    first, second = (from_scratch.measure(network, scenes) for network in trained)
+    assert first == second
+    assert first[0] < from_scratch.measure(seeded_network(DET, small, small.empty(), 0).eval(), scenes)[0]
 
 
-def test_a_training_that_fails_says_why(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"ended with code 2: .*random-1\.json"):
-        train((0, "seg", "random-1"), tmp_path, SIZE, 1)
+def test_the_learning_rate_rises_and_falls_to_a_hundredth() -> None:
+    config = TrainConfig(task="det", size=(32, 32), steps=100, warmup_steps=10, lr=1.0)
+    rates = [learning_rate(config, step) for step in range(100)]
+    assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
+    assert (np.diff(rates[10:]) < 0).all()
+    assert rates[-1] == pytest.approx(0.01, abs=1e-3)
 
 
-def test_the_searched_network_is_ranked_among_the_random_ones_by_its_mean() -> None:
-    scores = {"searched": [0.3, 0.5], "fbnetv3-a": [0.9, 0.9], "random-1": [0.1, 0.1], "random-2": [0.3, 0.3]}
-    found = summarise(scores | {"random-3": [0.6, 0.8]})
-    assert found["random_beaten"] == 2
-    assert found["random_median"] == pytest.approx(0.3)
-    assert found["random_best"] == pytest.approx(0.7)
-    assert found["between_seeds_sd"] == pytest.approx(np.sqrt((0.02 + 0.02) / 5))
+def test_groups_are_compared_in_the_direction_expected() -> None:
+    searched, others = [1.0, 1.1, 0.9, 1.05], [1.5, 1.4, 1.6, 1.45]
+    found = compare(searched, others, better="less")
+    assert found["difference"]["value"] == pytest.approx(np.mean(searched) - np.mean(others))
+    assert found["p_one_sided"] == pytest.approx(1 / 70)  # of the 70 ways to choose four of eight
+    assert found["settled"]
+    assert compare(searched, [1.02, 0.93, 1.1, 1.04], better="less")["networks_per_group_to_settle"] > 4
 
 
-@pytest.mark.parametrize("task", ["cls", "det", "seg"])
-def test_fbnetv3_is_shortened_by_the_one_repeat_that_leaves_it_nearest_below_the_budget(task: str) -> None:
-    space = Space()
-    macs = Counter((224, 224)).table(space, make_tasks((task,), CLASSES)[task], "macs")
-    full = stage_zero(space)
-    assert full.sum() == sum(node.stage == 0 for node in space.slots)
-    assert macs.one(full) > 400e6
-    scaled = scaled_fbnetv3(macs, 400e6)
-    assert full.sum() - scaled.sum() == 1
-    assert (scaled <= full).all()
-    assert 390e6 < macs.one(scaled) <= 400e6
-    np.testing.assert_array_equal(scaled_fbnetv3(macs, 450e6), full)
+def test_groups_without_any_spread_have_no_effect_size() -> None:
+    found = compare([0.0, 0.0], [0.0, 0.0], better="greater")
+    assert (found["p_two_sided"], found["settled"], "hedges_g" in found) == (1.0, False, False)
 
 
-def test_a_budget_far_below_fbnetv3_is_refused() -> None:
-    macs = Counter((224, 224)).table(Space(), make_tasks(("cls",), CLASSES)["cls"], "macs")
-    with pytest.raises(UserError, match="larger budget"):
-        scaled_fbnetv3(macs, 200e6)
+def test_predicted_losses_come_from_a_file_and_are_correlated_where_known(tmp_path: Path) -> None:
+    write_json(tmp_path / "fit.json", {str(key): key * 2.0 for key in range(5)})
+    losses = {str(key): key**3.0 for key in range(7)}
+    predicted = predicted_losses(tmp_path / "fit.json", "det", list(losses))
+    found = correlate(predicted, losses)
+    assert (found["networks"], found["spearman"]["value"]) == (5, pytest.approx(1.0))
+    assert correlate({"1": 1.0}, losses) == {"networks": 1}
+
+
+def test_a_network_of_another_task_or_a_group_of_one_is_refused(runs: list[Path], tmp_path: Path) -> None:
+    command = [str(runs[0]), "--output", str(tmp_path / "x")]
+    with pytest.raises(UserError, match="group S has 1 network"):
+        from_scratch.main(command)
+    with pytest.raises(UserError, match="not a network for det"):
+        from_scratch.main([*command, "--found", str(runs[1] / "seg.json")])
+    with pytest.raises(UserError, match="has no task cls"):
+        from_scratch.main([*command, "--task", "cls"])
+    SearchConfig(budgets={"det": BUDGET}, data="/pictures").save(runs[0] / "config.json")
+    with pytest.raises(UserError, match="demo scenes alone"):
+        from_scratch.main(command)
+
+
+def test_groups_are_runs_files_random_bad_and_optional_networks(runs: list[Path], tmp_path: Path) -> None:
+    table = counted(SPACE, "det")
+    bad = random_matched(table, BUDGET, 2, seed=9)
+    files = [str(tmp_path / f"worst-{number}.json") for number in range(2)]
+    for file, choices in zip(files, bad, strict=True):
+        record(SPACE, "det", choices).save(Path(file))
+    command = [*map(str, runs), "--output", "x", "--found", files[0], "--worst", *files, "--count", "3"]
+    asked = from_scratch.parse([*command, "--fbnetv3", "--other-task", "seg"])
+    groups = from_scratch.draw_groups(asked, SearchConfig.load(runs[0] / "config.json"), table, COUNTER)
+    sizes = {name: len(group) for name, group in groups.items()}
+    assert sizes == {"S": 3, "R": 3, "W": 2, "fbnetv3-a": 1, "other task": 2}
+    assert list(groups["W"]) == [architecture_key(choices) for choices in bad]
+
+
+def test_from_scratch_from_end_to_end_and_again_from_its_folder(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stats, "RESAMPLES", 99)
+    table = counted(SPACE, "det")
+    known = random_matched(table, BUDGET, 2, seed=RANDOM_SEED)
+    known += planted_bad("det", table, BUDGET, 2, seed=PLANTED_SEED)
+    fit = {architecture_key(choices): float(number) for number, choices in enumerate(known)}
+    write_json(tmp_path / "fit.json", fit)
+    command = [*map(str, runs), "--output", str(tmp_path / "x"), "--count", "2", "--judge", str(tmp_path / "fit.json")]
+    command += ["--processes", "1", "--batch", "4", "--test", "8", "--steps", "2"]
+    from_scratch.main(command)
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {name: row["networks"] for name, row in report["groups"].items()} == {"S": 2, "R": 2, "W": 2}
+    assert report["predicted"]["networks"] == 4
+    assert set(report["searched_against"]) == {"W", "R"}
+    assert all(row["trained_macs"] < 0.5 * row["cost"] for row in report["networks"]["R"])
+    monkeypatch.setattr(from_scratch, "train", lambda *arguments: pytest.fail("a network was trained again"))
+    from_scratch.main(command)
+    assert json.loads((tmp_path / "x" / "det" / "report.json").read_text()) == report

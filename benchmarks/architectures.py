@@ -1,0 +1,195 @@
+"""The architectures that searched ones are compared with: random, planted bad, scaled FBNetV3-A, and narrow ones.
+
+All lie in one narrow cost window, ``MATCHED``, so that a difference between groups is not one of cost.
+
+Shape legend: S slots, C most choices of any slot.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.errors import UserError
+from fbnetv5.blocks import Block, InvertedResidual, Stem, round_width
+from fbnetv5.cost import Budget, CostTable
+from fbnetv5.fbnetv3 import Group
+from fbnetv5.search.controller import Controller, draw
+from fbnetv5.search.derive import find_tilt
+from fbnetv5.space import SKIP, Choices, Node, Space
+
+MATCHED = (0.93, 0.99)
+"""The part of a task's budget that a compared network costs."""
+RANDOM_SEED, CONTROL_SEED, PLANTED_SEED = 2026, 2027, 2028
+"""The benchmarks share them: what one measures of a network, another can look up."""
+CERTAIN = 60.0
+"""Logit of a choice that is made whatever the tilt, which is at most 12."""
+TRIES = 400
+
+
+def architecture_key(choices: Iterable[int]) -> str:
+    """A name for an architecture: the first 12 hexadecimal digits of the SHA-256 of its choices, comma-separated."""
+    return hashlib.sha256(",".join(str(int(choice)) for choice in choices).encode()).hexdigest()[:12]
+
+
+def matched(costs: NDArray[np.float64], budget: Budget) -> NDArray[np.bool_]:
+    """Which costs lie in the window ``MATCHED`` of the budget."""
+    found: NDArray[np.bool_] = (costs >= MATCHED[0] * budget.limit) & (costs <= MATCHED[1] * budget.limit)
+    return found
+
+
+def density(controller: Controller, table: CostTable, budget: Budget) -> NDArray[np.float64]:
+    """[S, C]: the probabilities of the first policy, tilted to an expected cost in the middle of the window."""
+    rng = np.random.default_rng(0)
+    return controller.tilted(0, find_tilt(controller, 0, table, sum(MATCHED) / 2 * budget.limit, rng))
+
+
+def random_matched(table: CostTable, budget: Budget, count: int, *, seed: int) -> list[Choices]:
+    """Distinct architectures whose slots are kept with one probability; the first ones are the same for any count.
+
+    Raises:
+        UserError: the window has too few.
+    """
+    controller = Controller(table.space.choice_counts, 1, lr=1.0)
+    return draw_matched(density(controller, table, budget), table, budget, count, np.random.default_rng(seed))
+
+
+def planted_bad(task: str, table: CostTable, budget: Budget, count: int, *, seed: int) -> list[Choices]:
+    """Distinct architectures that spend the budget where the task can hardly use it.
+
+    Raises:
+        UserError: the task has no such plan, or the window has too few.
+    """
+    if task not in PLANS:
+        raise UserError(f"there is no plan of bad networks for {task}; there is one for: {', '.join(PLANS)}")
+    plan = PLANS[task]
+    controller = Controller(table.space.choice_counts, 1, lr=1.0)
+    for slot, node in enumerate(table.space.slots):
+        if node.name in plan.kept:
+            controller.logits[0, slot, SKIP + 1 :] = CERTAIN
+        elif not plan.allowed(node):
+            controller.logits[0, slot, SKIP] = CERTAIN
+    return draw_matched(density(controller, table, budget), table, budget, count, np.random.default_rng(seed))
+
+
+def draw_matched(
+    probabilities: NDArray[np.float64], table: CostTable, budget: Budget, count: int, rng: np.random.Generator
+) -> list[Choices]:
+    """Distinct architectures drawn from [S, C] whose cost lies in the window, dead slots emptied.
+
+    Raises:
+        UserError: ``count`` of them are not found in ``TRIES`` times 256 draws.
+    """
+    found: dict[bytes, Choices] = {}
+    for _ in range(TRIES):
+        drawn = draw(probabilities, 256, rng)
+        for choices in live_choices(table, drawn[matched(table(drawn), budget)]):
+            found.setdefault(choices.tobytes(), choices)
+            if len(found) == count:
+                return list(found.values())
+    raise UserError(f"only {len(found)} of {count} architectures were found within {MATCHED} of {budget.limit:g}")
+
+
+def live_choices(table: CostTable, choices: Choices) -> Choices:
+    """[B, S]: the architectures with every slot skipped that the table's task does not depend on."""
+    live = table.space.live(choices, table.paths)
+    kept = live[:, [node.slot is not None for node in table.space.nodes]]
+    return np.where(kept, choices, SKIP)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Where a bad network has its blocks."""
+
+    kept: frozenset[str]
+    """Names of the slots that are kept always."""
+    allowed: Callable[[Node], bool]
+    """Whether another slot may be kept."""
+
+
+def _late_blocks(*paths: int) -> Callable[[Node], bool]:
+    return lambda node: _is_block(node) and node.stage > 0 and node.stride in paths
+
+
+def _fine_then_coarse(node: Node) -> bool:
+    """Blocks of the finest path, and late ones of the coarsest."""
+    return _is_block(node) and (node.stride == 4 or (node.stage > 0 and node.stride == 32))
+
+
+def _late_detour(node: Node) -> bool:
+    """Blocks that the coarsest path depends on over the edges of the last stages alone, and the finer half of stage 0.
+
+    An edge reads the stage before its own, so only stage 1 of the finest path can reach the coarsest by stage 4.
+    """
+    last = {4: 1, 8: 2, 16: 3}.get(node.stride, -1)
+    early = node.stage == 0 and (node.stride < 16 or node.name in WIDTH_72)
+    return _is_block(node) and (early or 0 < node.stage <= last)
+
+
+def _is_block(node: Node) -> bool:
+    return isinstance(node.candidates[0], InvertedResidual)
+
+
+WIDTH_72 = frozenset(f"s0_p16_{number}" for number in range(1, 5))
+"""The cheaper repeats of stage 0 at stride 16."""
+PLANS: Mapping[str, Plan] = {
+    "cls": Plan(kept=frozenset({"s2_p8_from_p4", "s3_p16_from_p8", "s4_p32_from_p16"}), allowed=_late_detour),
+    "det": Plan(kept=frozenset({"s4_p8_from_p4"}), allowed=_fine_then_coarse),
+    "seg": Plan(kept=frozenset(), allowed=_late_blocks(16, 32)),
+}
+"""By task, for variant a with four later stages. Classification reads the coarsest path, which gets none of the budget
+but for what arrives in the last stages. Detection and segmentation get a shallow trunk, and late blocks on maps that
+are too coarse to place things (2x2 pixels for pictures of 64x64)."""
+
+
+def scaled_fbnetv3(macs: CostTable, limit: float) -> Choices:
+    """[S]: stage 0 in full and nothing else, less the one repeat that brings it nearest below ``limit``."""
+    full = stage_zero(macs.space)
+    shorter = [np.where(np.arange(len(full)) == slot, SKIP, full) for slot in np.nonzero(full)[0]]
+    fitting = [choices for choices in (full, *shorter) if macs.one(choices) <= limit]
+    if not fitting:
+        raise UserError(
+            f"FBNetV3 less one repeat still costs more than {limit / 1e6:.0f}M; search with a larger budget"
+        )
+    return max(fitting, key=macs.one)
+
+
+def stage_zero(space: Space) -> Choices:
+    """[S]: every repeat of stage 0, no later block and no fusion."""
+    kept = [node.stage == 0 and isinstance(node.candidates[0], InvertedResidual) for node in space.slots]
+    return np.array(kept, dtype=np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NarrowSpace(Space):
+    """The same slots in the same order with half the channels, so that choices carry over and train faster."""
+
+    def _stage_zero(self) -> Iterable[Node]:
+        for node in super()._stage_zero():
+            yield replace(node, candidates=tuple(_narrow_block(block) for block in node.candidates))
+
+    def _last_groups(self) -> tuple[Group, Group, Group, Group]:
+        first, second, third, fourth = (
+            replace(group, channels=_half(group.channels)) for group in super()._last_groups()
+        )
+        return first, second, third, fourth
+
+
+def narrow(space: Space) -> NarrowSpace:
+    """The space with half the channels."""
+    parameters: dict[str, Any] = space.to_json()
+    return NarrowSpace(**parameters)
+
+
+def _narrow_block(block: Block) -> Block:
+    if isinstance(block, Stem):
+        return replace(block, out_channels=_half(block.out_channels))
+    assert isinstance(block, InvertedResidual)
+    return replace(block, in_channels=_half(block.in_channels), out_channels=_half(block.out_channels))
+
+
+def _half(channels: int) -> int:
+    return round_width(channels / 2)

@@ -1,0 +1,369 @@
+"""An independent judge of finished searches: their networks against random ones, with weights that no search trained.
+
+The weights of a search were trained under its own policies and know its networks better than others. The judge trains a
+supernet of its own, from another seed and without policies: half of its steps under architectures of random depth, half
+under random ones of each task's budget. With these weights, batch norm recalibrated for each network, it measures per
+task the searched networks and 64 random ones of the window 93 to 99 % of the budget, on the same test pictures: every
+picture's loss, and the task's metric.
+
+Two controls show whether the judge can be trusted. It must place networks that are planted to be bad below the median
+of the random ones at p < .01, and must not tell apart random networks drawn with another seed
+(Kolmogorov-Smirnov).
+
+Expected: every searched network's loss is better than that of 90 % of the random ones.
+
+    python -m benchmarks.judge runs/s0 runs/s1 --output runs/judge
+
+A network's loss with shared weights is not its loss when it is trained alone; from_scratch.py measures that. The
+training takes some ten minutes of two cores and a network some three seconds of one; whatever is done is not done
+again. Writes ``report.json`` and ends in one JSON line.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks import stats
+from benchmarks.architectures import (
+    CONTROL_SEED,
+    PLANTED_SEED,
+    RANDOM_SEED,
+    architecture_key,
+    density,
+    live_choices,
+    planted_bad,
+    random_matched,
+)
+from benchmarks.experiment import Experiment, Trial, begin_experiment, hash_pictures, in_turns, plain, threads_set
+from export.errors import UserError
+from export.files import write_json
+from fbnetv5.architecture import load_architecture
+from fbnetv5.backbone import recalibrate
+from fbnetv5.cost import Budget, CostTable, format_cost
+from fbnetv5.data.loading import in_order
+from fbnetv5.data.preprocess import normalise
+from fbnetv5.data.sample import Batch
+from fbnetv5.search.checkpoint import by_group, load_checkpoint, load_weights
+from fbnetv5.search.config import SearchConfig
+from fbnetv5.search.controller import Controller, draw
+from fbnetv5.search.history import Progress
+from fbnetv5.search.loop import SearchLoop, warm_architecture
+from fbnetv5.search.run import prepare
+from fbnetv5.search.scoring import calibration_pictures
+from fbnetv5.space import Choices
+from fbnetv5.supernet import Supernet
+
+SEED = 1000
+"""Of the judge's weights; searches have small seeds."""
+BATCH = 128
+CONTROL_ALPHA = 0.01
+FOUND, RANDOM, CONTROL, PLANTED = "found", "random", "control", "planted"
+
+Groups = dict[str, list[Choices]]
+"""Networks of one task, by what they are; those of ``FOUND`` are in the order of the runs."""
+
+
+class JudgeLoop(SearchLoop):
+    """A warm-up to the end: every other step under an architecture of random depth, the others at a task's budget."""
+
+    @cached_property
+    def densities(self) -> list[NDArray[np.float64]]:
+        """Per task [S, C]: the probabilities of choices that meet its budget."""
+        untrained = Controller(self.supernet.space.choice_counts, 1, lr=1.0)
+        return [density(untrained, self.tables[name], budget) for name, budget in self.config.budgets.items()]
+
+    def _step(self, phase: str, stream: Iterator[Batch]) -> None:
+        rng = np.random.default_rng([self.config.seed, self.done])
+        turn, odd = divmod(self.done, 2)
+        if odd:
+            probabilities = self.densities[turn % len(self.densities)]
+            choices = draw(probabilities, 1, rng)[0]
+        else:
+            choices = warm_architecture(self.supernet.space, self.done / self.config.warmup_steps, rng)
+        batch = next(stream).to(self.accelerator.device)
+        self.train_weights(batch, choices, np.ones(len(self.config.tasks)))
+
+
+def train_judge(config: SearchConfig, folder: Path) -> None:
+    """Train the judge's weights into the folder's checkpoint, or go on."""
+    torch.manual_seed(config.seed)
+    prepared = prepare(config)
+    supernet = Supernet(config.space, prepared.tasks)
+
+    def report(progress: Progress) -> None:
+        if progress.step % 100 == 0:
+            print(f"judge, step {progress.step}:", {k: round(v, 4) for k, v in progress.losses.items()}, flush=True)
+
+    JudgeLoop(config, folder, supernet, prepared.parts, prepared.tables).run(report)
+
+
+class Judge:
+    """The trained weights and the test pictures."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read what ``train_judge`` left.
+
+        Raises:
+            UserError: there is no checkpoint.
+        """
+        config = SearchConfig.load(folder / "config.json")
+        prepared = prepare(config)
+        checkpoint = load_checkpoint(folder / "checkpoint")
+        if checkpoint is None:
+            raise UserError(f"{folder} has no checkpoint: the judge is not trained")
+        self.supernet = Supernet(config.space, prepared.tasks).to(memory_format=torch.channels_last)
+        load_weights(self.supernet, by_group(checkpoint[0])["weights"], folder)
+        self.calibration = calibration_pictures(prepared.parts.weights, torch.device("cpu"))
+        self.test = list(in_order(prepared.parts.test, batch=BATCH, limit=config.pictures[2]))
+
+    @torch.no_grad()
+    def score(self, task: str, choices: Choices) -> dict[str, Any]:
+        """The loss of each labelled test picture and the task's metric, of one architecture [S]."""
+        network = self.supernet.derive(task, choices).to(memory_format=torch.channels_last)
+        recalibrate(network, self.calibration, network)
+        losses, metric = [], network.task.new_metric()
+        for batch in self.test:
+            raw = network.head(network.backbone(normalise(batch.images)))
+            losses.append(network.task.losses(raw, batch)[network.task.labelled(batch)])
+            metric.update(network.task.deploy(raw), batch)
+        return {"losses": [round(loss, 6) for loss in torch.cat(losses).tolist()], "metric": metric.compute()}
+
+
+@cache
+def open_judge(folder: Path) -> Judge:
+    """The folder's judge, opened once in each process."""
+    return Judge(folder)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scoring:
+    """Scores the network of a trial: the arm is the task."""
+
+    folder: Path
+
+    def __call__(self, trial: Trial) -> dict[str, Any]:
+        return open_judge(self.folder).score(trial.arm, np.array(trial.inputs["choices"], dtype=np.int64))
+
+
+def trial_of(task: str, choices: Choices) -> Trial:
+    """The trial of a network, whatever group it is in."""
+    return Trial(arm=task, unit=architecture_key(choices), inputs={"choices": choices.tolist()})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A network as the judge measured it."""
+
+    cost: float
+    """In the unit of the task's budget."""
+    losses: NDArray[np.float64]
+    """Of each test picture."""
+    metric: float
+
+    @property
+    def loss(self) -> float:
+        """Mean over the pictures."""
+        return float(self.losses.mean())
+
+
+def judge_config(runs: Sequence[Path], *, steps: int, pictures: int) -> SearchConfig:
+    """How the judge of these runs is trained, and on how many test scenes it measures.
+
+    Raises:
+        UserError: the runs differ in space, budgets or pictures.
+    """
+    first, *others = [SearchConfig.load(run / "config.json") for run in runs]
+    for run, other in zip(runs[1:], others, strict=True):
+        for name in ("space", "budgets", "size", "data", "table"):
+            if getattr(other, name) != getattr(first, name):
+                raise UserError(f"{run} was searched with another {name} than {runs[0]}; judge them apart")
+    learn, hold_out, _ = first.pictures
+    return replace(first, seed=SEED, warmup_steps=steps, steps=0, pictures=(learn, hold_out, pictures))
+
+
+def draw_groups(task: str, table: CostTable, budget: Budget, runs: Sequence[Path], counts: Mapping[str, int]) -> Groups:
+    """The networks of a task: those of the runs, and as many of each other group as ``counts`` has."""
+    found = np.stack([load_architecture(run / f"{task}.json").choices_array for run in runs])
+    return {
+        FOUND: list(live_choices(table, found)),
+        RANDOM: random_matched(table, budget, counts[RANDOM], seed=RANDOM_SEED),
+        CONTROL: random_matched(table, budget, counts[CONTROL], seed=CONTROL_SEED),
+        PLANTED: planted_bad(task, table, budget, counts[PLANTED], seed=PLANTED_SEED) if counts[PLANTED] else [],
+    }
+
+
+def assess(network: Measured, others: Sequence[Measured], budget: Budget) -> dict[str, Any]:
+    """How a network stands among random ones; every percentile is the share of them that it beats."""
+    difference = network.losses - np.mean([other.losses for other in others], axis=0)
+    losses, metrics = [-other.loss for other in others], [other.metric for other in others]
+    by_loss = stats.percentile(-network.loss, losses)
+    return {
+        "cost": network.cost,
+        "share_of_budget": network.cost / budget.limit,
+        "loss": network.loss,
+        "metric": network.metric,
+        "percentile_by_loss": asdict(by_loss),
+        "percentile_by_metric": asdict(stats.percentile(network.metric, metrics)),
+        "p_by_loss": stats.rank_p(-network.loss, losses),
+        "p_by_metric": stats.rank_p(network.metric, metrics),
+        "above_p90_by_loss": by_loss.value > 0.9,
+        "loss_difference": asdict(stats.mean(difference)),
+        "p_over_pictures": stats.sign_flip_p(difference, alternative="less"),
+    }
+
+
+def check_planted(planted: Sequence[Measured], others: Sequence[Measured]) -> dict[str, Any]:
+    """Whether the judge places planted bad networks below the median of random ones."""
+    losses, reference = [network.loss for network in planted], [other.loss for other in others]
+    below = [loss > float(np.median(reference)) for loss in losses]
+    p = stats.permutation_p(losses, reference, alternative="greater")
+    return {
+        "networks": len(planted),
+        "below_median": sum(below),
+        "percentiles": [stats.percentile(-loss, [-other for other in reference]).value for loss in losses],
+        "costs": [network.cost for network in planted],
+        "p_value": p,
+        "passed": p < CONTROL_ALPHA and 2 * sum(below) > len(below),
+    }
+
+
+def check_control(control: Sequence[Measured], others: Sequence[Measured]) -> dict[str, Any]:
+    """Whether random networks of another seed have losses like the others."""
+    p = stats.same_distribution_p([network.loss for network in control], [other.loss for other in others])
+    return {"networks": len(control), "p_value": p, "passed": p >= CONTROL_ALPHA}
+
+
+def summarise(
+    measured: Mapping[str, Sequence[Measured]], budget: Budget, runs: Sequence[Path], metric: str
+) -> dict[str, Any]:
+    """A task's part of the report."""
+    others = measured[RANDOM]
+    losses, metrics = [other.loss for other in others], [other.metric for other in others]
+    summary: dict[str, Any] = {
+        "metric": metric,
+        "random": {
+            "networks": len(others),
+            "loss_mean": float(np.mean(losses)),
+            "loss_sd": float(np.std(losses, ddof=1)),
+            "metric_p50": float(np.median(metrics)),
+            "metric_p90": float(np.percentile(metrics, 90)),
+            "metric_best": max(metrics),
+        },
+        "runs": {str(run): assess(one, others, budget) for run, one in zip(runs, measured[FOUND], strict=True)},
+        "all_runs": {
+            "hedges_g": asdict(stats.hedges_g([one.loss for one in measured[FOUND]], losses)),
+            "p_value": stats.permutation_p([one.loss for one in measured[FOUND]], losses, alternative="less"),
+        },
+        "control": check_control(measured[CONTROL], others),
+    }
+    return summary | ({"planted": check_planted(measured[PLANTED], others)} if measured[PLANTED] else {})
+
+
+def count_cases(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    """How many searched networks there are, over all tasks and runs, and how many beat 90 % of the random ones."""
+    cases = [case for task in tasks.values() for case in task["runs"].values()]
+    return {"cases": len(cases), "above_p90_by_loss": sum(case["above_p90_by_loss"] for case in cases)}
+
+
+def print_table(tasks: Mapping[str, Mapping[str, Any]], budgets: Mapping[str, Budget]) -> None:
+    """A line per task and run, and one per control."""
+    for name, task in tasks.items():
+        print(f"{name}: random {task['random']}")
+        for run, case in task["runs"].items():
+            place = case["percentile_by_loss"]
+            print(
+                f"{name} {run}: {format_cost(case['cost'], budgets[name].unit)}, loss {case['loss']:.4f} beats "
+                f"{place['value']:.3f} ({place['low']:.3f} to {place['high']:.3f}), {task['metric']} "
+                f"{case['metric']:.4f} beats {case['percentile_by_metric']['value']:.3f}, p {case['p_by_loss']:.4f}"
+            )
+        for check in ("planted", "control"):
+            if check in task:
+                print(f"{name} {check}: p {task[check]['p_value']:.4f}, passed: {task[check]['passed']}")
+
+
+def measure(
+    experiment: Experiment, groups: Mapping[str, Groups], tables: Mapping[str, CostTable], processes: int
+) -> dict[str, dict[str, list[Measured]]]:
+    """Task -> group -> its networks as the judge measures them."""
+    queues = [
+        [trial_of(task, choices) for choices in group] for task in groups for group in groups[task].values() if group
+    ]
+
+    def report(trial: Trial, gave: Mapping[str, Any]) -> None:
+        print(trial.arm, trial.unit, f"loss {np.mean(gave['losses']):.4f} metric {gave['metric']:.4f}", flush=True)
+
+    gave = experiment.run(in_turns(*queues), Scoring(folder=experiment.folder), processes=processes, report=report)
+
+    def measured(task: str, choices: Choices) -> Measured:
+        found = gave[trial_of(task, choices)]
+        return Measured(cost=tables[task].one(choices), losses=np.array(found["losses"]), metric=found["metric"])
+
+    return {
+        task: {name: [measured(task, choices) for choices in group] for name, group in of_task.items()}
+        for task, of_task in groups.items()
+    }
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of finished searches")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the judge; it goes on if it exists")
+    parser.add_argument("--count", type=int, default=64, help="random networks per task")
+    parser.add_argument("--controls", type=int, default=32, help="random networks of another seed per task")
+    parser.add_argument("--planted", type=int, default=8, help="bad networks per task; 0 leaves them out")
+    parser.add_argument("--pictures", type=int, default=512, help="test pictures")
+    parser.add_argument("--steps", type=int, default=1500, help="of the judge's training")
+    parser.add_argument("--processes", type=int, default=2, help="networks measured at a time")
+    parser.add_argument("--threads", type=int, default=1, help="of each process")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train the judge, measure, print a table and one JSON line."""
+    asked = parse(arguments)
+    config = judge_config(asked.runs, steps=asked.steps, pictures=asked.pictures)
+    prepared = prepare(config)
+    experiment = begin_experiment(
+        asked.output,
+        name="judge",
+        configuration=asdict(config),
+        data=hash_pictures(prepared.parts.weights, prepared.parts.test),
+        threads=asked.threads,
+    )
+    config.save(asked.output / "config.json")
+    counts = {RANDOM: asked.count, CONTROL: asked.controls, PLANTED: asked.planted}
+    groups = {
+        name: draw_groups(name, prepared.tables[name], budget, asked.runs, counts)
+        for name, budget in config.budgets.items()
+    }
+    with threads_set(asked.threads * asked.processes):
+        train_judge(config, asked.output)
+    measured = measure(experiment, groups, prepared.tables, asked.processes)
+    tasks = {
+        name: summarise(measured[name], budget, asked.runs, prepared.tasks[name].metric_name)
+        for name, budget in config.budgets.items()
+    }
+    print_table(tasks, config.budgets)
+    report = {
+        "benchmark": "judge",
+        "steps": asked.steps,
+        "test_pictures": asked.pictures,
+        **count_cases(tasks),
+        "tasks": tasks,
+    }
+    write_json(asked.output / "report.json", plain(report))
+    print(json.dumps(plain(report)))
+
+
+if __name__ == "__main__":
+    main()

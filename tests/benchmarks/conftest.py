@@ -1,0 +1,54 @@
+"""Finished searches, as far as the benchmarks read them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.architectures import random_matched
+from fbnetv5.architecture import Architecture
+from fbnetv5.cost import Budget, CostTable, Counter
+from fbnetv5.data.scenes import CLASSES
+from fbnetv5.search.config import SearchConfig
+from fbnetv5.space import Choices, Space
+from fbnetv5.tasks import make_tasks
+
+BUDGET = Budget(limit=400e6, unit="macs")
+COUNTER = Counter(BUDGET.resolution)
+
+
+def counted(space: Space, task: str, unit: str = "macs") -> CostTable:
+    """The task's table at the budget's resolution."""
+    return COUNTER.table(space, make_tasks((task,), CLASSES)[task], unit)
+
+
+def record(space: Space, task: str, choices: Choices) -> Architecture:
+    """The architecture of choices [S]."""
+    macs, params = (int(counted(space, task, unit).one(choices)) for unit in ("macs", "params"))
+    return Architecture(
+        space=space,
+        task=task,
+        classes=CLASSES,
+        choices=tuple(int(choice) for choice in choices),
+        resolution=BUDGET.resolution,
+        macs=macs,
+        params=params,
+        latency_ms=None,
+        provenance={},
+    )
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[Path]:
+    """Two searches of det and seg on 32x32 scenes, which have found random networks."""
+    folders = [tmp_path / "s0", tmp_path / "s1"]
+    for seed, folder in enumerate(folders):
+        config = SearchConfig(
+            budgets={"det": BUDGET, "seg": BUDGET}, size=(32, 32), pictures=(16, 8, 8), batch=4, seed=seed
+        )
+        folder.mkdir()
+        config.save(folder / "config.json")
+        for task in config.tasks:
+            found = random_matched(counted(config.space, task), BUDGET, 2, seed=7)[seed]
+            record(config.space, task, np.array(found)).save(folder / f"{task}.json")
+    return folders

@@ -1,0 +1,104 @@
+"""The architectures that searched ones are compared with."""
+
+import numpy as np
+import pytest
+
+from benchmarks.architectures import (
+    MATCHED,
+    PLANS,
+    architecture_key,
+    live_choices,
+    matched,
+    narrow,
+    planted_bad,
+    random_matched,
+    scaled_fbnetv3,
+    stage_zero,
+)
+from export.errors import UserError
+from fbnetv5.blocks import Fusion
+from fbnetv5.cost import Budget
+from fbnetv5.space import Space
+from tests.benchmarks.conftest import BUDGET, counted
+
+TASKS = ["cls", "det", "seg"]
+SPACE = Space()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_random_architectures_are_distinct_within_the_window_and_repeatable(task: str) -> None:
+    table = counted(SPACE, task)
+    found = np.stack(random_matched(table, BUDGET, 40, seed=1))
+    costs = table(found) / BUDGET.limit
+    assert ((costs >= MATCHED[0]) & (costs <= MATCHED[1])).all()
+    assert len(np.unique(found, axis=0)) == 40
+    np.testing.assert_array_equal(found[:5], random_matched(table, BUDGET, 5, seed=1))
+    assert (found[:5] != random_matched(table, BUDGET, 5, seed=2)).any()
+    np.testing.assert_array_equal(live_choices(table, found), found)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_planted_architectures_cost_the_same_and_spend_it_elsewhere(task: str) -> None:
+    table = counted(SPACE, task)
+    found = np.stack(planted_bad(task, table, BUDGET, 15, seed=1))
+    assert matched(table(found), BUDGET).all()
+    assert len(np.unique(found, axis=0)) == 15
+    coarse = [node.stage == 0 and node.stride >= 16 and node.name not in PLANS_EXCEPT for node in SPACE.slots]
+    assert not found[:, coarse].any()
+
+
+PLANS_EXCEPT = {f"s0_p16_{number}" for number in range(1, 5)}
+
+
+def test_a_space_or_task_without_a_plan_is_refused() -> None:
+    small = Space(stages=1)
+    with pytest.raises(UserError, match="were found within"):
+        planted_bad("seg", counted(small, "seg"), BUDGET, 1, seed=1)
+    with pytest.raises(UserError, match="no plan of bad networks for depth"):
+        planted_bad("depth", counted(small, "seg"), BUDGET, 1, seed=1)
+    assert set(PLANS) == set(TASKS)
+
+
+def test_dead_slots_are_emptied_and_change_nothing() -> None:
+    table = counted(SPACE, "cls")
+    choices = np.random.default_rng(0).integers(0, 2, (5, len(SPACE.slots)))
+    live = live_choices(table, choices)
+    assert (live.sum(1) < choices.sum(1)).all()
+    np.testing.assert_array_equal(table(live), table(choices))
+    assert live_choices(counted(SPACE, "seg"), SPACE.full()[None]).all()
+
+
+def test_a_key_names_the_choices() -> None:
+    assert architecture_key([1, 0, 2]) == architecture_key(np.array([1, 0, 2]))
+    assert architecture_key([1, 0, 2]) != architecture_key([1, 2, 0])
+
+
+@pytest.mark.parametrize("space", [Space(), Space(variant="c"), Space(variant="f", stages=2, strict=True)])
+def test_a_narrow_space_has_the_same_slots_and_half_the_channels(space: Space) -> None:
+    thin = narrow(space)
+    assert [node.name for node in thin.nodes] == [node.name for node in space.nodes]
+    assert [(node.inputs, node.slot) for node in thin.nodes] == [(node.inputs, node.slot) for node in space.nodes]
+    for wide, half in zip(space.nodes, thin.nodes, strict=True):
+        assert half.candidates[0].out_channels == pytest.approx(wide.candidates[0].out_channels / 2, abs=4)
+        assert type(half.candidates[0]) is type(wide.candidates[0])
+    edges = [node.candidates[0] for node in thin.nodes if isinstance(node.candidates[0], Fusion)]
+    assert {edge.target_channels for edge in edges} <= set(thin.widths.values())
+    assert counted(thin, "seg").dearest < 0.45 * counted(space, "seg").dearest
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_fbnetv3_is_shortened_by_the_one_repeat_that_leaves_it_nearest_below_the_budget(task: str) -> None:
+    macs = counted(SPACE, task)
+    full = stage_zero(SPACE)
+    assert full.sum() == sum(node.stage == 0 for node in SPACE.slots)
+    assert macs.one(full) > 400e6
+    scaled = scaled_fbnetv3(macs, 400e6)
+    assert full.sum() - scaled.sum() == 1
+    assert (scaled <= full).all()
+    assert 390e6 < macs.one(scaled) <= 400e6
+    np.testing.assert_array_equal(scaled_fbnetv3(macs, 450e6), full)
+
+
+def test_a_budget_far_below_fbnetv3_is_refused() -> None:
+    with pytest.raises(UserError, match="larger budget"):
+        scaled_fbnetv3(counted(SPACE, "cls"), Budget(limit=200e6, unit="macs").limit)

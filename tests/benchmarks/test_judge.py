@@ -1,0 +1,85 @@
+"""The judge of finished searches: its figures on made-up losses, and a tiny run from end to end."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import judge, stats
+from benchmarks.judge import Measured, assess, check_control, check_planted, count_cases
+from export.errors import UserError
+from fbnetv5.search.config import SearchConfig
+from tests.benchmarks.conftest import BUDGET
+
+RNG = np.random.default_rng(0)
+NOISE = RNG.normal(size=50)
+NOISE -= NOISE.mean()
+
+
+def made_up(loss: float, metric: float = 0.5) -> Measured:
+    own = RNG.normal(size=50) * 0.1
+    return Measured(cost=380e6, losses=loss + NOISE + own - own.mean(), metric=metric)
+
+
+OTHERS = [made_up(float(loss), metric) for loss, metric in zip(RNG.normal(1, 0.1, 64), RNG.random(64), strict=True)]
+
+
+def test_the_best_network_beats_all_and_the_worst_none() -> None:
+    best, worst = assess(made_up(0.0, 2.0), OTHERS, BUDGET), assess(made_up(2.0, -1.0), OTHERS, BUDGET)
+    assert best["percentile_by_loss"]["value"] == best["percentile_by_metric"]["value"] == 1.0
+    assert best["p_by_loss"] == best["p_by_metric"] == pytest.approx(1 / 65)
+    assert best["above_p90_by_loss"]
+    assert best["p_over_pictures"] < 1e-3
+    assert best["share_of_budget"] == pytest.approx(0.95)
+    assert worst["percentile_by_loss"]["value"] == worst["percentile_by_metric"]["value"] == 0.0
+    assert worst["p_over_pictures"] > 0.99
+    assert count_cases({"det": {"runs": {"a": best, "b": worst}}}) == {"cases": 2, "above_p90_by_loss": 1}
+
+
+def test_differences_are_paired_by_picture() -> None:
+    mean = float(np.mean([other.loss for other in OTHERS]))
+    found = assess(made_up(mean - 0.05), OTHERS, BUDGET)["loss_difference"]
+    assert found["value"] == pytest.approx(-0.05, abs=0.02)
+    assert found["high"] < 0  # unpaired, the pictures' own spread of 1 would drown it
+
+
+def test_planted_bad_networks_must_be_below_the_median() -> None:
+    assert check_planted([made_up(1.3), made_up(1.2), made_up(1.25)], OTHERS)["passed"]
+    same = check_planted([made_up(0.9), made_up(1.0), made_up(1.1)], OTHERS)
+    better = check_planted([made_up(0.7), made_up(0.7), made_up(0.75)], OTHERS)
+    assert not same["passed"]
+    assert not better["passed"]
+    assert (better["below_median"], better["p_value"] > 0.9) == (0, True)
+
+
+def test_random_networks_of_another_seed_must_not_differ() -> None:
+    assert check_control([made_up(float(loss)) for loss in np.random.default_rng(9).normal(1, 0.1, 32)], OTHERS)[
+        "passed"
+    ]
+    assert not check_control([made_up(float(loss)) for loss in RNG.normal(1.2, 0.1, 32)], OTHERS)["passed"]
+
+
+def test_runs_of_other_budgets_or_sizes_are_judged_apart(runs: list[Path]) -> None:
+    SearchConfig(budgets={"det": BUDGET}).save(runs[1] / "config.json")
+    with pytest.raises(UserError, match="was searched with another budgets"):
+        judge.judge_config(runs, steps=1, pictures=8)
+
+
+def test_a_judge_from_end_to_end_and_again_from_its_folder(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stats, "RESAMPLES", 99)
+    command = [*map(str, runs), "--output", str(tmp_path / "judge"), "--steps", "2", "--pictures", "8"]
+    command += ["--count", "3", "--controls", "2", "--planted", "2", "--processes", "1"]
+    judge.main(command)
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (report["cases"], set(report["tasks"])) == (4, {"det", "seg"})
+    of_det = report["tasks"]["det"]
+    assert set(of_det["runs"]) == set(map(str, runs))
+    assert (of_det["random"]["networks"], of_det["planted"]["networks"], of_det["control"]["networks"]) == (3, 2, 2)
+    monkeypatch.setattr(judge, "open_judge", lambda folder: pytest.fail("a network was scored again"))
+    judge.main([*command[:-6], "--count", "3", "--controls", "2", "--planted", "0", "--processes", "1"])
+    again = json.loads((tmp_path / "judge" / "report.json").read_text())
+    assert again["tasks"]["det"]["runs"][str(runs[0])]["loss"] == of_det["runs"][str(runs[0])]["loss"]
+    assert "planted" not in again["tasks"]["det"]
