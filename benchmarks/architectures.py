@@ -19,6 +19,7 @@ from fbnetv5.cost import Budget, CostTable
 from fbnetv5.fbnetv3 import Group
 from fbnetv5.search.controller import Controller, draw
 from fbnetv5.search.derive import find_tilt
+from fbnetv5.search.local import prune
 from fbnetv5.space import SKIP, Choices, Node, Space
 
 MATCHED = (0.93, 0.99)
@@ -85,19 +86,12 @@ def draw_matched(
     """
     found: dict[bytes, Choices] = {}
     for _ in range(TRIES):
+        if len(found) >= count:
+            return list(found.values())[:count]
         drawn = draw(probabilities, 256, rng)
-        for choices in live_choices(table, drawn[matched(table(drawn), budget)]):
+        for choices in prune(drawn[matched(table(drawn), budget)], table):
             found.setdefault(choices.tobytes(), choices)
-            if len(found) == count:
-                return list(found.values())
     raise UserError(f"only {len(found)} of {count} architectures were found within {MATCHED} of {budget.limit:g}")
-
-
-def live_choices(table: CostTable, choices: Choices) -> Choices:
-    """[B, S]: the architectures with every slot skipped that the table's task does not depend on."""
-    live = table.space.live(choices, table.paths)
-    kept = live[:, [node.slot is not None for node in table.space.nodes]]
-    return np.where(kept, choices, SKIP)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

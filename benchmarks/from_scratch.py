@@ -37,7 +37,6 @@ from benchmarks.architectures import (
     PLANTED_SEED,
     RANDOM_SEED,
     architecture_key,
-    live_choices,
     narrow,
     planted_bad,
     random_matched,
@@ -54,6 +53,7 @@ from fbnetv5.cost import CostTable, Counter, Resolution
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.search.config import SearchConfig
+from fbnetv5.search.local import prune
 from fbnetv5.search.run import prepare
 from fbnetv5.space import Choices, Space
 from fbnetv5.tasks import make_tasks
@@ -195,7 +195,7 @@ def draw_groups(asked: argparse.Namespace, config: SearchConfig, table: CostTabl
     if asked.other_task:
         files = [run / f"{asked.other_task}.json" for run in asked.runs]
         groups[OTHER_TASK] = read_all(files, asked.other_task, config.space)
-    live = {name: live_choices(table, np.stack(group)) for name, group in groups.items()}
+    live = {name: prune(np.stack(group), table) for name, group in groups.items()}
     found = {name: {architecture_key(choices): choices for choices in group} for name, group in live.items()}
     for name in (SEARCHED, RANDOM, WORST):
         if len(found[name]) < 2:

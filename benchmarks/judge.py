@@ -38,7 +38,6 @@ from benchmarks.architectures import (
     RANDOM_SEED,
     architecture_key,
     density,
-    live_choices,
     planted_bad,
     random_matched,
 )
@@ -55,6 +54,7 @@ from fbnetv5.search.checkpoint import by_group, load_checkpoint, load_weights
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.controller import Controller, draw
 from fbnetv5.search.history import Progress
+from fbnetv5.search.local import prune
 from fbnetv5.search.loop import SearchLoop, warm_architecture
 from fbnetv5.search.run import prepare
 from fbnetv5.search.scoring import calibration_pictures
@@ -193,7 +193,7 @@ def draw_groups(task: str, table: CostTable, budget: Budget, runs: Sequence[Path
     """The networks of a task: those of the runs, and as many of each other group as ``counts`` has."""
     found = np.stack([load_architecture(run / f"{task}.json").choices_array for run in runs])
     return {
-        FOUND: list(live_choices(table, found)),
+        FOUND: list(prune(found, table)),
         RANDOM: random_matched(table, budget, counts[RANDOM], seed=RANDOM_SEED),
         CONTROL: random_matched(table, budget, counts[CONTROL], seed=CONTROL_SEED),
         PLANTED: planted_bad(task, table, budget, counts[PLANTED], seed=PLANTED_SEED) if counts[PLANTED] else [],

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from fbnetv5.cost import CostTable
+from fbnetv5.search.baselines import mean_of_known
 from fbnetv5.search.ridge import Floats, Posterior, fit_ridge
 from fbnetv5.space import Choices, Space
 
@@ -85,7 +86,7 @@ class Check:
 
     architectures: int
     rank_correlation: float
-    """Spearman's, of predicted and measured losses; 0 if all predictions are equal."""
+    """Spearman's, of predicted and measured losses; 0 if all predictions are equal or nothing is labelled."""
     p_value: float
     """One-sided: of as high a correlation without any relation."""
 
@@ -134,9 +135,9 @@ def fit_losses(space: Space, paths: Sequence[int], observed: Observations, task:
 def check_fit(model: LossModel, held_out: Observations, task: int) -> Check:
     """Hold a model against architectures that each ran on all batches, batches in the same order for every one."""
     batches = len(np.unique(held_out.batches))
-    measured = np.nanmean(held_out.losses[:, task].reshape(-1, batches), axis=1)
+    measured = mean_of_known(held_out.losses[:, task].reshape(-1, batches), axis=1)
     predicted = model.table(held_out.choices[::batches])
-    if np.ptp(predicted) == 0 or np.ptp(measured) == 0:
+    if np.isnan(measured).any() or np.ptp(predicted) == 0 or np.ptp(measured) == 0:
         return Check(architectures=len(measured), rank_correlation=0.0, p_value=1.0)
     found = spearmanr(predicted, measured, alternative="greater")
     return Check(architectures=len(measured), rank_correlation=float(found.statistic), p_value=float(found.pvalue))

@@ -9,7 +9,7 @@ from torch import Tensor
 from export.errors import UserError
 from fbnetv5.backbone import recalibrate
 from fbnetv5.cost import CostTable
-from fbnetv5.data.loading import even_batches
+from fbnetv5.data.loading import even_batches, in_order
 from fbnetv5.data.parts import Parts
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch, PictureSet
@@ -17,6 +17,7 @@ from fbnetv5.search.derive import Scored
 from fbnetv5.search.ridge import Floats
 from fbnetv5.space import Choices
 from fbnetv5.supernet import Supernet
+from fbnetv5.tasks.task import Task
 
 CALIBRATION_BATCHES = 3
 BATCH = 128
@@ -44,6 +45,9 @@ class FinalistScorer:
         count = max(1, -(-pictures // BATCH))
         held_out = even_batches(parts.policies, batch=min(BATCH, pictures), count=count)
         self.held_out: list[Batch] = [batch.to(device) for batch in held_out]
+        if not all(_labelled(task, self.held_out) for task in supernet.tasks.values()):
+            # Few labels: take all pictures, some of which are labelled, as was checked before the search.
+            self.held_out = [batch.to(device) for batch in in_order(parts.policies, batch=BATCH)]
 
     @torch.no_grad()
     def __call__(self, name: str, choices: Choices, cost: CostTable) -> Scored:
@@ -63,6 +67,10 @@ class FinalistScorer:
             loss=total / max(1, labelled),
             score=metric.compute(),
         )
+
+
+def _labelled(task: Task, batches: Sequence[Batch]) -> bool:
+    return any(bool(task.labelled(batch).any()) for batch in batches)
 
 
 def calibration_pictures(weights: PictureSet, device: torch.device) -> Sequence[Tensor]:

@@ -7,7 +7,6 @@ from benchmarks.architectures import (
     MATCHED,
     PLANS,
     architecture_key,
-    live_choices,
     matched,
     narrow,
     planted_bad,
@@ -18,6 +17,7 @@ from benchmarks.architectures import (
 from export.errors import UserError
 from fbnetv5.blocks import Fusion
 from fbnetv5.cost import Budget
+from fbnetv5.search.local import prune
 from fbnetv5.space import Space
 from tests.benchmarks.conftest import BUDGET, counted
 
@@ -34,7 +34,8 @@ def test_random_architectures_are_distinct_within_the_window_and_repeatable(task
     assert len(np.unique(found, axis=0)) == 40
     np.testing.assert_array_equal(found[:5], random_matched(table, BUDGET, 5, seed=1))
     assert (found[:5] != random_matched(table, BUDGET, 5, seed=2)).any()
-    np.testing.assert_array_equal(live_choices(table, found), found)
+    np.testing.assert_array_equal(prune(found, table), found)
+    assert random_matched(table, BUDGET, 0, seed=1) == []
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -62,10 +63,10 @@ def test_a_space_or_task_without_a_plan_is_refused() -> None:
 def test_dead_slots_are_emptied_and_change_nothing() -> None:
     table = counted(SPACE, "cls")
     choices = np.random.default_rng(0).integers(0, 2, (5, len(SPACE.slots)))
-    live = live_choices(table, choices)
+    live = prune(choices, table)
     assert (live.sum(1) < choices.sum(1)).all()
     np.testing.assert_array_equal(table(live), table(choices))
-    assert live_choices(counted(SPACE, "seg"), SPACE.full()[None]).all()
+    assert prune(SPACE.full()[None], counted(SPACE, "seg")).all()
 
 
 def test_a_key_names_the_choices() -> None:

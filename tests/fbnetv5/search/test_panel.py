@@ -69,3 +69,11 @@ def test_sampled_tables_lie_around_the_mean() -> None:
     model = fit_losses(SPACE, PATHS, observations(300, 1.0, 0)[0], 0)
     blocks = np.mean([table.blocks for table in model.sampled(400, np.random.default_rng(0))], axis=0)
     np.testing.assert_allclose(blocks, model.table.blocks, atol=0.1)
+
+
+def test_a_task_without_any_label_has_no_signal() -> None:
+    seen, _ = observations(40, 1.0, 0)
+    nothing = Observations(choices=seen.choices, batches=seen.batches, losses=np.full((40, 1), np.nan))
+    model = fit_losses(SPACE, PATHS, nothing, 0)
+    check = check_fit(model, nothing, 0)
+    assert (check.rank_correlation, check.has_signal) == (0.0, False)

@@ -11,7 +11,7 @@ from fbnetv5.cost import CostTable, Counter
 from fbnetv5.data.loading import even_batches
 from fbnetv5.data.parts import Parts, open_parts
 from fbnetv5.data.preprocess import normalise
-from fbnetv5.data.sample import ABSENT, Classes, Sample
+from fbnetv5.data.sample import ABSENT, Classes, PictureSet, Sample
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.evaluate import evaluate
 from fbnetv5.search import scoring
@@ -34,9 +34,9 @@ def cost() -> CostTable:
     return Counter((32, 32)).table(SPACE, make_tasks(("seg",), CLASSES)["seg"], "macs")
 
 
-def make_supernet(parts: Parts) -> Supernet:
+def make_supernet(parts: Parts, *tasks: str) -> Supernet:
     torch.manual_seed(0)
-    return Supernet(SPACE, make_tasks(("cls", "seg"), parts.weights.classes))
+    return Supernet(SPACE, make_tasks(tasks or ("cls", "seg"), parts.weights.classes))
 
 
 @pytest.mark.parametrize("task", ["cls", "seg"])
@@ -51,7 +51,7 @@ def test_a_finalist_has_the_loss_and_metric_of_its_derived_network(
     batches = list(even_batches(parts.policies, batch=8, count=2))
     assert found.score == pytest.approx(evaluate(network.task, network, batches), abs=1e-6)
     losses = [network.task.losses(network.head(network.backbone(normalise(b.images))), b) for b in batches]
-    assert found.loss == pytest.approx(float(torch.cat(losses).mean()), rel=1e-5)
+    assert found.loss == pytest.approx(float(torch.cat(losses).detach().mean()), rel=1e-5)
     assert found.cost == cost.one(SPACE.full())
 
 
@@ -81,11 +81,33 @@ def test_losses_of_a_batch_are_means_over_what_is_labelled(parts: Parts) -> None
     assert np.isnan(seg)
 
 
+def test_where_labels_are_few_all_pictures_are_looked_at(parts: Parts) -> None:
+    few = Few(parts.policies, labelled=5)
+    scorer = FinalistScorer(
+        make_supernet(parts), Parts(weights=parts.weights, policies=few, test=few), pictures=2, device=CPU
+    )
+    assert sum(int(batch.has_mask.sum()) for batch in scorer.held_out) == 1
+
+
+class Few:
+    """A set of which a single picture has a mask."""
+
+    def __init__(self, pictures: PictureSet, *, labelled: int) -> None:
+        self.classes, self._pictures, self._labelled = pictures.classes, pictures, labelled
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self._pictures[index]
+        return sample if index == self._labelled else replace(sample, mask=None)
+
+
 def test_a_folder_sorted_by_class_is_calibrated_and_scored_on_all_classes() -> None:
     """20 classes of 150 images each, as ImageFolder orders them."""
     images = Sorted(classes=20, each=150)
     parts = Parts(weights=images, policies=images, test=images)
-    scorer = FinalistScorer(make_supernet(parts), parts, pictures=1024, device=CPU)
+    scorer = FinalistScorer(make_supernet(parts, "cls"), parts, pictures=1024, device=CPU)
     for batch in scorer.held_out:
         assert len(set(batch.labels.tolist())) == 20
     shades = torch.cat([one[:, 0, 0, 0] for one in scorer.calibration])
