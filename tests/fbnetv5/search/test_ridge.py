@@ -32,9 +32,7 @@ def test_the_strength_maximises_the_marginal_likelihood() -> None:
         variance = y @ np.linalg.solve(covariance, y) / 199
         return float(-0.5 * (np.linalg.slogdet(covariance)[1] + 199 * np.log(variance)))
 
-    assert found.strength == max(STRENGTHS[::4], key=evidence) or evidence(found.strength) >= max(
-        evidence(strength) for strength in STRENGTHS[::4]
-    )
+    assert evidence(found.strength) >= max(evidence(strength) for strength in STRENGTHS[::4])
 
 
 def test_without_a_signal_effects_are_nothing() -> None:
