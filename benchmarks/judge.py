@@ -258,13 +258,18 @@ def summarise(
             "metric_best": max(metrics),
         },
         "runs": {str(run): assess(one, others, budget) for run, one in zip(runs, measured[FOUND], strict=True)},
-        "all_runs": {
-            "hedges_g": asdict(stats.hedges_g([one.loss for one in measured[FOUND]], losses)),
-            "p_value": stats.permutation_p([one.loss for one in measured[FOUND]], losses, alternative="less"),
-        },
-        "control": check_control(measured[CONTROL], others),
     }
-    return summary | ({"planted": check_planted(measured[PLANTED], others)} if measured[PLANTED] else {})
+    if len(runs) > 1:  # a single network has no spread to test
+        found = [one.loss for one in measured[FOUND]]
+        summary["all_runs"] = {
+            "hedges_g": asdict(stats.hedges_g(found, losses)),
+            "p_value": stats.permutation_p(found, losses, alternative="less"),
+        }
+    if measured[CONTROL]:
+        summary["control"] = check_control(measured[CONTROL], others)
+    if measured[PLANTED]:
+        summary["planted"] = check_planted(measured[PLANTED], others)
+    return summary
 
 
 def count_cases(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
@@ -319,7 +324,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("runs", type=Path, nargs="+", help="folders of finished searches")
     parser.add_argument("--output", type=Path, required=True, help="folder of the judge; it goes on if it exists")
     parser.add_argument("--count", type=int, default=64, help="random networks per task")
-    parser.add_argument("--controls", type=int, default=32, help="random networks of another seed per task")
+    parser.add_argument(
+        "--controls", type=int, default=32, help="random networks of another seed per task; 0 leaves them out"
+    )
     parser.add_argument("--planted", type=int, default=8, help="bad networks per task; 0 leaves them out")
     parser.add_argument("--pictures", type=int, default=512, help="test pictures")
     parser.add_argument("--steps", type=int, default=1500, help="of the judge's training")

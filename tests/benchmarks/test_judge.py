@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 
 from benchmarks import judge, stats
-from benchmarks.judge import Measured, assess, check_control, check_planted, count_cases
+from benchmarks.judge import (
+    CONTROL,
+    FOUND,
+    PLANTED,
+    RANDOM,
+    Measured,
+    assess,
+    check_control,
+    check_planted,
+    count_cases,
+    summarise,
+)
 from export.errors import UserError
 from fbnetv5.search.config import SearchConfig
 from tests.benchmarks.conftest import BUDGET
@@ -83,3 +94,11 @@ def test_a_judge_from_end_to_end_and_again_from_its_folder(
     again = json.loads((tmp_path / "judge" / "report.json").read_text())
     assert again["tasks"]["det"]["runs"][str(runs[0])]["loss"] == of_det["runs"][str(runs[0])]["loss"]
     assert "planted" not in again["tasks"]["det"]
+
+
+def test_a_single_run_without_controls_is_reported_without_them() -> None:
+    nobody: list[Measured] = []
+    measured = {FOUND: [made_up(0.9)], RANDOM: OTHERS, CONTROL: nobody, PLANTED: nobody}
+    assert not {"control", "planted", "all_runs"} & set(summarise(measured, BUDGET, [Path("a")], "top1"))
+    with_control = summarise(measured | {CONTROL: OTHERS[:8]}, BUDGET, [Path("a")], "top1")
+    assert with_control["control"]["networks"] == 8
