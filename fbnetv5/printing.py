@@ -229,6 +229,14 @@ def print_report(found: "Report") -> None:
 
 
 def print_found(folder: Path, found: "dict[str, Architecture]", *, as_json: bool) -> None:
+    """The architectures on stdout; on stderr, whatever the form, a warning for each task without a signal."""
+    for task, one in found.items():
+        if not one.provenance["panel"]["has_signal"]:
+            say(
+                f"{task}: the search found no signal: what it predicts of networks does not rank "
+                f"{one.provenance['panel']['architectures']} others that it ran. Treat the network as a random one of "
+                "its budget, or search longer (more steps, more labelled pictures)"
+            )
     if as_json:
         print_json({"run": str(folder), "architectures": {task: one.to_json() for task, one in found.items()}})
         return
@@ -245,13 +253,6 @@ def print_found(folder: Path, found: "dict[str, Architecture]", *, as_json: bool
         for task, one in found.items()
     ]
     print_table(["task", "multiply-adds", "params", "predicted", "held-out score", "rank corr.", "file"], rows)
-    for task, one in found.items():
-        if not one.provenance["panel"]["has_signal"]:
-            say(
-                f"{task}: the search found no signal: what it predicts of networks does not rank "
-                f"{one.provenance['panel']['architectures']} others that it ran. Treat the network as a random one of "
-                "its budget, or search longer (more steps, more labelled pictures)"
-            )
 
 
 def print_trained(result: "Result", *, as_json: bool) -> None:
