@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import onnx
 import pytest
@@ -20,23 +19,11 @@ from fbnetv5.data.scenes import CLASSES
 from fbnetv5.space import Space
 from fbnetv5.tasks import make_tasks
 from latency.table import LatencyTable
+from tests.command_line import document, fbnetv5
+from tests.contract.schemas import check_document
 
 QUICK = Path(__file__).parent.parent / "quick-search.json"
 SMALL = ["--stages", "1", "--blocks-per-path", "1"]
-
-
-def fbnetv5(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "fbnetv5", *arguments], cwd=cwd, capture_output=True, text=True, check=False
-    )
-
-
-def document(*arguments: str, cwd: Path) -> Any:
-    """What a command prints with --json, which must be all it prints on stdout."""
-    done = fbnetv5(*arguments, "--json", cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +125,9 @@ def test_an_engine_that_cannot_be_built_leaves_the_onnx_file_and_no_older_engine
     assert done.returncode == 3
     assert "pip install 'fbnetv5[rtx]'" in done.stderr
     assert "--minShapes=images:1x3x64x64 --optShapes=images:1x3x64x64 --maxShapes=images:8x3x64x64" in done.stderr
-    assert json.loads(done.stdout)["engine"] is None
+    exported = json.loads(done.stdout)
+    check_document(["export", "--task", "cls"], exported)
+    assert exported["engine"] is None
     assert read_manifest(tmp_path / "cls").engine is None
     assert {path.name for path in (tmp_path / "cls").iterdir()} == {"model.onnx", "reference.npz", "manifest.json"}
 
@@ -317,7 +306,9 @@ def test_check_tells_the_verdict_by_its_exit_code(tmp_path: Path) -> None:
         path = relu(tmp_path / f"{operator}.onnx", operator)
         done = fbnetv5("check", str(path), "--json", cwd=tmp_path)
         assert done.returncode == code, done.stderr
-        assert json.loads(done.stdout)["accepted"] == (code == 0)
+        verdict = json.loads(done.stdout)
+        check_document(["check"], verdict)
+        assert verdict["accepted"] == (code == 0)
         done = fbnetv5("check", str(path), cwd=tmp_path)
         assert ("hint: " in done.stdout) == (code == 1)
 

@@ -21,6 +21,7 @@ from fbnetv5.evaluate import Predict, evaluate, evaluate_file, trained_size
 from fbnetv5.search.checkpoint import save_tensors
 from fbnetv5.tasks import make_tasks
 from fbnetv5.tasks.detection import COCO_FIGURES
+from tests.contract.schemas import check_document
 from tests.fbnetv5.data.rearrange import as_ade20k, as_coco, as_image_folder
 
 ARRANGED = {"ImageFolder": as_image_folder, "COCO": as_coco, "ADE20K": as_ade20k}
@@ -88,6 +89,7 @@ def test_a_network_is_measured_on_each_layout(
     done = CliRunner().invoke(app, ["eval", "--arch", str(file), "--data", str(root), "--json"])
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
+    check_document(["eval"], found)
     assert (found["pictures"], found["size"]) == (len(open_parts(root, size=(32, 32)).test), [32, 32])
     assert found["figures"].keys() == FIGURES[task]
     assert found["figures"][found["metric"]["name"]] == pytest.approx(found["metric"]["value"])

@@ -1,0 +1,16 @@
+"""The tests that need a GPU are collected on a machine without one, so that none is lost when files move."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+TESTS = 13
+"""How many there are; raise it with every test that is added."""
+
+
+def test_no_gpu_test_is_lost() -> None:
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert len([line for line in done.stdout.splitlines() if "::" in line]) == TESTS

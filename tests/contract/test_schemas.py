@@ -1,0 +1,37 @@
+"""The contract notices what it is there to notice."""
+
+import json
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from fbnetv5.cli import app
+from tests.contract.schemas import DOCUMENTS, check_document, registry, schema_name
+
+BUNDLE = {"bundle": "b", "device": "cpu", "precision": "fp32", "blocks": 3, "networks": 0}
+WRONG = {
+    "missing": ({key: value for key, value in BUNDLE.items() if key != "device"}, "'device' is a required property"),
+    "another": (BUNDLE | {"size": 3}, "'size' was unexpected"),
+    "type": (BUNDLE | {"blocks": "3"}, r"\$.blocks: '3' is not of type 'integer'"),
+}
+
+
+@pytest.mark.parametrize(("document", "message"), WRONG.values(), ids=WRONG)
+def test_a_document_that_differs_is_refused(document: dict[str, object], message: str) -> None:
+    check_document(["profile", "--bundle", "b"], BUNDLE)
+    with pytest.raises(AssertionError, match=message):
+        check_document(["profile", "--bundle", "b"], document)
+
+
+def test_every_command_has_a_schema_and_every_schema_is_one() -> None:
+    names = {path.stem for path in DOCUMENTS.glob("*.json")}
+    commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    assert commands <= names
+    assert {schema_name([name.partition("-")[0]]) for name in names} >= commands - {"export"}
+    for name in names:
+        Draft202012Validator.check_schema(registry().contents(f"{name}.json"))
+
+
+def test_an_exported_run_holds_the_documents_of_its_tasks() -> None:
+    with pytest.raises(AssertionError, match="is a required property"):
+        check_document(["export"], {"exported": [json.loads("{}")]})

@@ -1,0 +1,63 @@
+"""Run folders, tables, bundles and exported folders of earlier versions still work, through the command line."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import document, fbnetv5
+from tests.contract.stored import STORED, TASKS, describe_graph, stored_run
+
+SMALL = ["--stages", "1", "--blocks-per-path", "1"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return stored_run(tmp_path_factory.mktemp("stored") / "run")
+
+
+def test_an_architecture_is_shown_with_the_cost_that_it_states(tmp_path: Path) -> None:
+    file = STORED / "run" / "det.json"
+    shown = document("show", str(file), cwd=tmp_path)
+    stated = json.loads(file.read_text(encoding="utf-8"))["cost"]
+    assert {unit: shown[unit] for unit in ("macs", "params")} == {unit: stated[unit] for unit in ("macs", "params")}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_run_is_exported_as_the_graph_it_was(run: Path, task: str) -> None:
+    exported = document("export", "--run", str(run), "--task", task, cwd=run)
+    graph = describe_graph(run / exported["onnx"])
+    stored = json.loads((run / "graphs.json").read_text(encoding="utf-8"))[task]
+    for values in ("means", "deviations"):
+        assert graph.pop(values) == pytest.approx(stored.pop(values), rel=1e-3, abs=1e-4)
+    assert graph == stored
+
+
+def test_a_run_without_its_checkpoint_is_refused_in_one_line(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    document_of = json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))
+    del document_of["panel_draws"]  # as the version before had it
+    (tmp_path / "run" / "config.json").write_text(json.dumps(document_of), encoding="utf-8")
+    done = fbnetv5("search", "--resume", "run", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "is of another version; fields that differ: panel_draws. Start a new search" in " ".join(done.stderr.split())
+
+
+def test_a_table_counts_networks_as_it_did(tmp_path: Path) -> None:
+    table = STORED / "tables" / "cpu-fp32-b1.json"
+    done = fbnetv5("search", "--latency", "900ms@64x64", "--table", str(table), *SMALL, cwd=tmp_path)
+    assert done.returncode == 2
+    ranges = [line for line in done.stderr.splitlines() if "networks of this space cost" in line]
+    assert ranges == json.loads((STORED / "tables" / "ranges.json").read_text(encoding="utf-8"))
+
+
+def test_a_measured_bundle_is_imported(tmp_path: Path) -> None:
+    imported = document("profile", "--import", str(STORED / "bundle"), cwd=tmp_path)
+    assert imported["table"] == "luts/cpu-fp32-b1.json"
+    assert list(imported["latency_ms"]) == ["conv@8"]
+    assert imported["held_out"]["networks"] == 3
+
+
+def test_an_exported_folder_is_validated(tmp_path: Path) -> None:
+    assert document("validate", str(STORED / "exported"), cwd=tmp_path)["passed"]
