@@ -34,8 +34,8 @@ from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch
 from fbnetv5.search.config import SearchConfig
-from fbnetv5.search.history import Progress
 from fbnetv5.search.loop import SearchLoop, warm_architecture
+from fbnetv5.search.progress import Progress
 from fbnetv5.search.run import prepare
 from fbnetv5.space import Choices, Graph, Space, Step
 from fbnetv5.supernet import Supernet

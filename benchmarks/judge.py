@@ -50,12 +50,12 @@ from fbnetv5.cost import Budget, CostTable, format_cost
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch
-from fbnetv5.search.checkpoint import by_group, load_checkpoint, load_weights
+from fbnetv5.runs.checkpoint import by_group, load_checkpoint, load_weights
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.controller import Controller, draw
-from fbnetv5.search.history import Progress
 from fbnetv5.search.local import prune
 from fbnetv5.search.loop import SearchLoop, warm_architecture
+from fbnetv5.search.progress import Progress
 from fbnetv5.search.run import prepare
 from fbnetv5.search.scoring import calibration_pictures
 from fbnetv5.space import Choices

@@ -38,7 +38,7 @@ from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.scenes import Scenes
 from fbnetv5.fbnetv3 import FBNETV3, FBNetV3Network
-from fbnetv5.search.checkpoint import load_checkpoint, load_weights
+from fbnetv5.runs.checkpoint import load_checkpoint, load_weights
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.run import Prepared, prepare
 from fbnetv5.search.scoring import calibration_pictures

@@ -278,7 +278,7 @@ def search(
     json: Json = False,
 ) -> None:
     """Search a network for every task in one run."""
-    from fbnetv5.processes import links_closed, same_again
+    from fbnetv5.runs.processes import links_closed, same_again
     from fbnetv5.search.run import run_search, start_run
 
     if resume is not None:
@@ -332,7 +332,7 @@ def train(
     json: Json = False,
 ) -> None:
     """Train one found network alone."""
-    from fbnetv5.processes import links_closed, same_again
+    from fbnetv5.runs.processes import links_closed, same_again
     from fbnetv5.train import run_training, start_training
 
     if resume is not None:

@@ -19,7 +19,7 @@ from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import MEAN, STD, normalise
 from fbnetv5.data.sample import PictureSet
 from fbnetv5.deployed import FromPixels, JointNetwork, Sharing
-from fbnetv5.search.checkpoint import load_tensors, load_weights
+from fbnetv5.runs.checkpoint import load_tensors, load_weights
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.tasks.task import Task
 

@@ -16,8 +16,8 @@ from fbnetv5.data.loading import in_order, readers
 from fbnetv5.data.parts import open_parts
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch, Classes, PictureSet
-from fbnetv5.processes import make_accelerator
-from fbnetv5.search.checkpoint import load_tensors, load_weights
+from fbnetv5.runs.checkpoint import load_tensors, load_weights
+from fbnetv5.runs.processes import make_accelerator
 from fbnetv5.tasks import make_tasks
 from fbnetv5.tasks.task import Metric, Task
 

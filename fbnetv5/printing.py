@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fbnetv5.architecture import Architecture
     from fbnetv5.evaluate import Evaluated
     from fbnetv5.exporting import Exported
-    from fbnetv5.search.history import Progress as SearchProgress
+    from fbnetv5.search.progress import Progress as SearchProgress
     from fbnetv5.search.run import CostRange
     from fbnetv5.train import Result
     from fbnetv5.training.loop import Trained

@@ -26,7 +26,7 @@ from fbnetv5.backbone import Backbone
 from fbnetv5.blocks import PooledHead, initialise
 from fbnetv5.data.preprocess import MEAN, STD
 from fbnetv5.fbnetv3 import STRIDES
-from fbnetv5.search.checkpoint import load_tensors, load_weights
+from fbnetv5.runs.checkpoint import load_tensors, load_weights
 from fbnetv5.tasks.classification import Classification
 
 COARSEST = STRIDES[-1]

@@ -18,8 +18,8 @@ from fbnetv5.architecture import Architecture, load_architecture
 from fbnetv5.cost import Budget
 from fbnetv5.data.parts import Parts, open_parts, without_policies
 from fbnetv5.evaluate import Evaluated, check_classes, check_labelled, evaluate_network
-from fbnetv5.processes import in_first_process
-from fbnetv5.search.checkpoint import load_tensors, load_weights, save_tensors
+from fbnetv5.runs.checkpoint import load_tensors, load_weights, save_tensors
+from fbnetv5.runs.processes import in_first_process
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.training.config import NAME, TrainConfig
 from fbnetv5.training.initial import initial_network

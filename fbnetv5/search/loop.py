@@ -18,6 +18,7 @@ several processes all draw the same architecture, share the pictures of a step, 
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,7 @@ from fbnetv5.data.loading import batches, readers, spread
 from fbnetv5.data.parts import Parts, Subset
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch, PictureSet
-from fbnetv5.processes import average_gradients, crew, make_accelerator
-from fbnetv5.search.checkpoint import (
+from fbnetv5.runs.checkpoint import (
     by_group,
     check_identity,
     load_checkpoint,
@@ -42,15 +42,17 @@ from fbnetv5.search.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
+from fbnetv5.runs.history import History
+from fbnetv5.runs.processes import average_gradients, crew, make_accelerator
 from fbnetv5.search.closed_form import set_policy
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.controller import Controller, Floats
 from fbnetv5.search.costs import cost_gradient
 from fbnetv5.search.derive import AIM, find_tilt
 from fbnetv5.search.estimators import make_estimator
-from fbnetv5.search.history import History, Progress, Report
 from fbnetv5.search.noise import Noise
 from fbnetv5.search.posterior import Benefits, Mask, no_benefits
+from fbnetv5.search.progress import Progress, Report
 from fbnetv5.space import Choices, Space
 from fbnetv5.supernet import Supernet
 
@@ -137,7 +139,7 @@ class SearchLoop:
                 last = self.done == self.config.total_steps
                 if history is not None and (self.done % LOG_EVERY == 0 or last):
                     progress = self.progress(phase)
-                    history.write(progress)
+                    history.add(progress.step, asdict(progress), progress.scalars)
                     report(progress)
                 if main and (self.done % self.config.checkpoint_every == 0 or last):
                     self._save()

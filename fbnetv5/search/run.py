@@ -23,13 +23,13 @@ from fbnetv5.backbone import recalibrate
 from fbnetv5.cost import Budget, CostTable, Counter, Resolution, format_cost, latency_table
 from fbnetv5.data.parts import Parts, open_parts
 from fbnetv5.evaluate import check_labelled
-from fbnetv5.processes import in_first_process, make_accelerator
-from fbnetv5.search.checkpoint import save_tensors
+from fbnetv5.runs.checkpoint import save_tensors
+from fbnetv5.runs.processes import in_first_process, make_accelerator
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.derive import pareto_front
 from fbnetv5.search.final import Derived, Stage, derive
-from fbnetv5.search.history import Report
 from fbnetv5.search.loop import SearchLoop
+from fbnetv5.search.progress import Report
 from fbnetv5.search.scoring import calibration_pictures
 from fbnetv5.space import Space
 from fbnetv5.supernet import Supernet

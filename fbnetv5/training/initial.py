@@ -16,7 +16,7 @@ from fbnetv5.architecture import Architecture
 from fbnetv5.backbone import TaskNetwork
 from fbnetv5.blocks import initialise
 from fbnetv5.fbnetv3 import FBNETV3, STRIDES, FBNetV3Network
-from fbnetv5.search.checkpoint import load_tensors, load_weights
+from fbnetv5.runs.checkpoint import load_tensors, load_weights
 
 SCRATCH, INHERITED, TIMM = "scratch", "inherited", "timm"
 TIMM_NAMES = {"a": "fbnetv3_b"}

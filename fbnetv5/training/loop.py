@@ -25,8 +25,7 @@ from fbnetv5.data.loading import batches, in_order, readers
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch, PictureSet
 from fbnetv5.evaluate import evaluate
-from fbnetv5.processes import average_gradients, crew, make_accelerator
-from fbnetv5.search.checkpoint import (
+from fbnetv5.runs.checkpoint import (
     by_group,
     check_identity,
     load_checkpoint,
@@ -36,7 +35,8 @@ from fbnetv5.search.checkpoint import (
     save_checkpoint,
     save_tensors,
 )
-from fbnetv5.search.history import History
+from fbnetv5.runs.history import History
+from fbnetv5.runs.processes import average_gradients, crew, make_accelerator
 from fbnetv5.training.augment import Augment
 from fbnetv5.training.average import MovingAverage
 from fbnetv5.training.config import TrainConfig

@@ -18,7 +18,7 @@ from fbnetv5.data.parts import classes_of, open_parts
 from fbnetv5.data.sample import ABSENT
 from fbnetv5.data.scenes import CLASSES, Scenes
 from fbnetv5.evaluate import Predict, evaluate, evaluate_file, trained_size
-from fbnetv5.search.checkpoint import save_tensors
+from fbnetv5.runs.checkpoint import save_tensors
 from fbnetv5.tasks import make_tasks
 from fbnetv5.tasks.detection import COCO_FIGURES
 from tests.contract.schemas import check_document

@@ -32,7 +32,7 @@ from fbnetv5.cost import Counter
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Classes
 from fbnetv5.deliverable import load_network
-from fbnetv5.search.checkpoint import save_tensors
+from fbnetv5.runs.checkpoint import save_tensors
 from fbnetv5.space import Space
 from fbnetv5.tasks import make_tasks
 from fbnetv5.timm_registry import register_architecture

@@ -19,7 +19,7 @@ from export.errors import CheckFailed, UserError
 from fbnetv5.architecture import load_architecture
 from fbnetv5.data.parts import part_of
 from fbnetv5.deliverable import load_network, tasks_of
-from fbnetv5.search.checkpoint import load_tensors
+from fbnetv5.runs.checkpoint import load_tensors
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.tasks.classification import Classification
 from fbnetv5.train import Result, run_training, start_training

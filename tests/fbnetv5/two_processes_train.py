@@ -18,7 +18,7 @@ from fbnetv5.architecture import load_architecture
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import IGNORE, Batch
-from fbnetv5.processes import links_closed
+from fbnetv5.runs.processes import links_closed
 from fbnetv5.train import open_pictures, run_training, start_training
 from fbnetv5.training.config import TrainConfig
 from fbnetv5.training.loop import TrainLoop

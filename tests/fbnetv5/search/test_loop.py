@@ -16,9 +16,9 @@ from fbnetv5.data.sample import IGNORE, Batch
 from fbnetv5.search import loop as module
 from fbnetv5.search.derive import AIM
 from fbnetv5.search.estimators import OnePass
-from fbnetv5.search.history import SERIES, Progress
 from fbnetv5.search.loop import SearchLoop, warm_architecture
 from fbnetv5.search.posterior import no_benefits
+from fbnetv5.search.progress import SERIES, Progress
 from fbnetv5.space import Space
 
 MakeLoop = Callable[..., SearchLoop]

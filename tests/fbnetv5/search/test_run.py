@@ -15,11 +15,11 @@ import torch
 from export.errors import UserError
 from fbnetv5.architecture import Architecture, load_architecture
 from fbnetv5.cost import Budget
+from fbnetv5.runs.checkpoint import load_tensors, load_weights
 from fbnetv5.search import loop as loop_module
 from fbnetv5.search import run
-from fbnetv5.search.checkpoint import load_tensors, load_weights
 from fbnetv5.search.config import SearchConfig
-from fbnetv5.search.history import Progress
+from fbnetv5.search.progress import Progress
 from fbnetv5.search.run import (
     CostRange,
     check_budgets,

@@ -17,7 +17,7 @@ from fbnetv5.cost import Budget
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import ABSENT, Batch
-from fbnetv5.processes import links_closed
+from fbnetv5.runs.processes import links_closed
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.loop import SearchLoop
 from fbnetv5.search.run import prepare, run_search, start_run

@@ -1,8 +1,7 @@
-"""What a search or training leaves behind of its course: one JSON line every few steps, the same for TensorBoard."""
+"""The history of a run: one JSON line every few steps, and the same for TensorBoard."""
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +13,6 @@ from export.files import written_whole
 NAME = "history.jsonl"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """Where a search stands, per task where it is a mapping."""
-
-    step: int
-    """Steps done."""
-    phase: str
-    """What the last one trained: "warm-up", "weights" or "policies"."""
-    losses: Mapping[str, float]
-    """Moving averages of the training losses."""
-    expected_cost: Mapping[str, float]
-    """Of the policies, in the budget's unit."""
-    entropy: Mapping[str, float]
-    """Mean over slots, in nats."""
-    multiplier: Mapping[str, float]
-    """Of the cost: the price of the aimed cost for policies in closed form, else the dual multiplier."""
-    effective_samples: Mapping[str, float]
-    """How many draws from the task's own policy a policy step is worth; absent before the first."""
-    gradient_variance: Mapping[str, float]
-    """Of REINFORCE's gradient, without the cost, summed over logits; absent before the first."""
-
-
-SERIES = ("losses", "expected_cost", "entropy", "multiplier", "effective_samples", "gradient_variance")
-"""The fields with a value per task."""
-Report = Callable[[Progress], None]
-
-
 class History:
     """Appends to a run's ``history.jsonl`` and ``tensorboard/``, after taking back what lies beyond a resumed step."""
 
@@ -48,11 +20,6 @@ class History:
         self.path = folder / NAME
         truncate_history(self.path, step)
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
-
-    def write(self, progress: Progress) -> None:
-        """Add a search's line."""
-        scalars = {f"{name}/{task}": value for name in SERIES for task, value in getattr(progress, name).items()}
-        self.add(progress.step, asdict(progress), scalars)
 
     def add(self, step: int, line: Mapping[str, Any], scalars: Mapping[str, float]) -> None:
         """Add one line, which holds ``step``, and TensorBoard's scalars of that step.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from export.errors import UserError
-from fbnetv5.search.checkpoint import (
+from fbnetv5.runs.checkpoint import (
     load_checkpoint,
     load_tensors,
     load_weights,

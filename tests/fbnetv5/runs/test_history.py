@@ -1,38 +1,28 @@
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from export.errors import UserError
-from fbnetv5.search.history import History, Progress, truncate_history
+from fbnetv5.runs.history import History, truncate_history
 
-PROGRESS = Progress(
-    step=2,
-    phase="weights",
-    losses={"cls": 1.5},
-    expected_cost={"cls": 4e8},
-    entropy={"cls": 0.6},
-    multiplier={"cls": -0.25},
-    effective_samples={"cls": 0.75},
-    gradient_variance={},
-)
+LINE = {"phase": "weights", "losses": {"cls": 1.5}}
 
 
 def test_a_resumed_history_goes_on_after_its_step(tmp_path: Path) -> None:
     for first, steps in ((0, (2, 4, 6)), (4, (6, 8))):
         history = History(tmp_path, step=first)
         for step in steps:
-            history.write(replace(PROGRESS, step=step))
+            history.add(step, {"step": step, **LINE}, {"losses/cls": 1.5})
         history.close()
     lines = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4, 6, 8]
-    assert lines[0]["multiplier"] == {"cls": -0.25}
+    assert lines[0] == {"step": 2, **LINE}
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert {event.step for event in events.Scalars("losses/cls")} == {2, 4, 6, 8}
-    assert {event.value for event in events.Scalars("effective_samples/cls")} == {0.75}
+    assert {event.value for event in events.Scalars("losses/cls")} == {1.5}
 
 
 @pytest.mark.parametrize(("step", "kept"), [(0, 0), (2, 1), (4, 2), (99, 3)])
@@ -53,4 +43,4 @@ def test_a_full_disk_names_the_file_and_the_way_on(tmp_path: Path) -> None:
     history = History(tmp_path, step=0)
     history.path = Path("/dev/full")
     with pytest.raises(UserError, match=r"cannot write /dev/full: No space left.*--resume"):
-        history.write(PROGRESS)
+        history.add(2, LINE, {})

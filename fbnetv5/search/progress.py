@@ -1,0 +1,36 @@
+"""Where a search stands, as it is shown to people and written to the run's history."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Where a search stands, per task where it is a mapping."""
+
+    step: int
+    """Steps done."""
+    phase: str
+    """What the last one trained: "warm-up", "weights" or "policies"."""
+    losses: Mapping[str, float]
+    """Moving averages of the training losses."""
+    expected_cost: Mapping[str, float]
+    """Of the policies, in the budget's unit."""
+    entropy: Mapping[str, float]
+    """Mean over slots, in nats."""
+    multiplier: Mapping[str, float]
+    """Of the cost: the price of the aimed cost for policies in closed form, else the dual multiplier."""
+    effective_samples: Mapping[str, float]
+    """How many draws from the task's own policy a policy step is worth; absent before the first."""
+    gradient_variance: Mapping[str, float]
+    """Of REINFORCE's gradient, without the cost, summed over logits; absent before the first."""
+
+    @property
+    def scalars(self) -> dict[str, float]:
+        """Every value per task as TensorBoard names it, e.g. "losses/det"."""
+        return {f"{name}/{task}": value for name in SERIES for task, value in getattr(self, name).items()}
+
+
+SERIES = ("losses", "expected_cost", "entropy", "multiplier", "effective_samples", "gradient_variance")
+"""The fields with a value per task."""
+Report = Callable[[Progress], None]
