@@ -50,6 +50,7 @@ from fbnetv5.architecture import load_architecture
 from fbnetv5.backbone import TaskNetwork
 from fbnetv5.blocks import initialise
 from fbnetv5.cost import CostTable, Counter, Resolution
+from fbnetv5.data.config import DataConfig
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.search.config import SearchConfig
@@ -166,13 +167,13 @@ def training_config(asked: argparse.Namespace, size: Resolution) -> TrainConfig:
     """The task's recipe without changes to pictures, for which there is no need where none comes twice."""
     return TrainConfig(
         task=asked.task,
-        size=size,
+        data=DataConfig(size=size),
         init="scratch",
         seed=asked.seed,
         steps=asked.steps,
         batch=asked.batch,
         warmup_steps=min(100, asked.steps // 5),
-        lr=RECIPES[asked.task].get("lr", TrainConfig.lr),
+        **{name: value for name, value in RECIPES[asked.task].items() if name == "lr"},
     )
 
 
@@ -344,8 +345,8 @@ def open_config(runs: Sequence[Path], task: str) -> SearchConfig:
         UserError: the runs differ, have no such task, or were searched on other pictures.
     """
     config = judge.judge_config(runs, steps=0, pictures=1)
-    if config.data is not None:
-        raise UserError(f"{runs[0]} was searched on {config.data}; this benchmark trains on demo scenes alone")
+    if config.data.folder is not None:
+        raise UserError(f"{runs[0]} was searched on {config.data.folder}; this benchmark trains on demo scenes alone")
     if task not in config.budgets:
         raise UserError(f"{runs[0]} has no task {task}; it has: {', '.join(config.tasks)}")
     return config
@@ -363,11 +364,11 @@ def compose_scenes(asked: argparse.Namespace, size: Resolution) -> tuple[Path, P
 
 def train_all(asked: argparse.Namespace, groups: Groups, space: Space, config: TrainConfig) -> dict[str, Any]:
     """What every network's training gave, by architecture key."""
-    scenes, test = compose_scenes(asked, config.size)
+    scenes, test = compose_scenes(asked, config.data.size)
     experiment = begin_experiment(
         asked.output / asked.task,
         name="from_scratch",
-        configuration={"space": space.to_json(), "narrow": not asked.full_width, "recipe": asdict(config)},
+        configuration={"space": space.to_json(), "narrow": not asked.full_width, "recipe": config.to_json()},
         data=hash_pictures(StoredScenes(scenes), StoredScenes(test)),
         threads=asked.threads,
     )
@@ -384,7 +385,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table, counter = prepare(search).tables[asked.task], Counter(search.budgets[asked.task].resolution)
     groups = draw_groups(asked, search, table, counter)
     space = search.space if asked.full_width else narrow(search.space)
-    gave = train_all(asked, groups, space, training_config(asked, search.size))
+    gave = train_all(asked, groups, space, training_config(asked, search.data.size))
     macs = counter.table(space, make_tasks((asked.task,), CLASSES)[asked.task], "macs")
     report = {"benchmark": "from_scratch", "task": asked.task, "steps": asked.steps, "seed": asked.seed}
     report |= summarise(groups, gave, table, macs)

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from export.files import written_whole
 from fbnetv5.backbone import run_graph
 from fbnetv5.cost import Budget
+from fbnetv5.data.config import DataConfig
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch
@@ -187,8 +188,7 @@ def main() -> None:
     config = SearchConfig(
         budgets={name: Budget(limit=200e6, unit="macs") for name in TASKS},
         space=SPACE,
-        size=(32, 32),
-        pictures=(16_000, CHUNK * MOST_CHUNKS, 32),
+        data=DataConfig(size=(32, 32), scenes=(16_000, CHUNK * MOST_CHUNKS, 32)),
         warmup_steps=arguments.steps,
         steps=0,
     )

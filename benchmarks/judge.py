@@ -22,7 +22,7 @@ again. Writes ``report.json`` and ends in one JSON line.
 import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,7 @@ class Judge:
         Raises:
             UserError: there is no checkpoint.
         """
-        config = SearchConfig.load(folder / "config.json")
+        config = SearchConfig.load(folder)
         prepared = prepare(config)
         checkpoint = load_checkpoint(folder / "checkpoint")
         if checkpoint is None:
@@ -122,7 +122,7 @@ class Judge:
         self.supernet = Supernet(config.space, prepared.tasks).to(memory_format=torch.channels_last)
         load_weights(self.supernet, by_group(checkpoint[0])["weights"], folder)
         self.calibration = calibration_pictures(prepared.parts.weights, torch.device("cpu"))
-        self.test = list(in_order(prepared.parts.test, batch=BATCH, limit=config.pictures[2]))
+        self.test = list(in_order(prepared.parts.test, batch=BATCH, limit=config.data.scenes[2]))
 
     @torch.no_grad()
     def score(self, task: str, choices: Choices) -> dict[str, Any]:
@@ -180,13 +180,14 @@ def judge_config(runs: Sequence[Path], *, steps: int, pictures: int) -> SearchCo
     Raises:
         UserError: the runs differ in space, budgets or pictures.
     """
-    first, *others = [SearchConfig.load(run / "config.json") for run in runs]
+    first, *others = [SearchConfig.load(run) for run in runs]
     for run, other in zip(runs[1:], others, strict=True):
-        for name in ("space", "budgets", "size", "data", "table"):
+        for name in ("space", "budgets", "data", "table"):
             if getattr(other, name) != getattr(first, name):
                 raise UserError(f"{run} was searched with another {name} than {runs[0]}; judge them apart")
-    learn, hold_out, _ = first.pictures
-    return replace(first, seed=SEED, warmup_steps=steps, steps=0, pictures=(learn, hold_out, pictures))
+    learn, hold_out, _ = first.data.scenes
+    data = first.data.changed(scenes=(learn, hold_out, pictures))
+    return first.changed(seed=SEED, warmup_steps=steps, steps=0, data=data)
 
 
 def draw_groups(task: str, table: CostTable, budget: Budget, runs: Sequence[Path], counts: Mapping[str, int]) -> Groups:
@@ -343,11 +344,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     experiment = begin_experiment(
         asked.output,
         name="judge",
-        configuration=asdict(config),
+        configuration=config.to_json(),
         data=hash_pictures(prepared.parts.weights, prepared.parts.test),
         threads=asked.threads,
     )
-    config.save(asked.output / "config.json")
+    config.save(asked.output)
     counts = {RANDOM: asked.count, CONTROL: asked.controls, PLANTED: asked.planted}
     groups = {
         name: draw_groups(name, prepared.tables[name], budget, asked.runs, counts)

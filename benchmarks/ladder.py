@@ -73,7 +73,7 @@ def cases(run: Path, count: int, wanted: Callable[[str], bool]) -> Iterator[Case
         yield Case(
             name=f"fbnetv3-{letter}", module=network, outputs=("logits",), ranked_by=None, size=side, deployed=side
         )
-    search = SearchConfig.load(run / "config.json")
+    search = SearchConfig.load(run)
     prepared = prepare(search)
     supernet = load_supernet(run, search, prepared)
     calibration = calibration_pictures(prepared.parts.weights, torch.device("cpu"))
@@ -89,7 +89,7 @@ def cases(run: Path, count: int, wanted: Callable[[str], bool]) -> Iterator[Case
                 module=derived,
                 outputs=task.output_names,
                 ranked_by=task.ranked_by,
-                size=search.size[0],
+                size=search.data.size[0],
                 deployed=DEPLOYED,
             )
 

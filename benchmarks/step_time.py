@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from fbnetv5.cost import Budget
+from fbnetv5.data.config import DataConfig
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch
 from fbnetv5.search.config import SearchConfig
@@ -37,13 +38,12 @@ TASKS = ("cls", "det", "seg")
 def make_loop(tasks: tuple[str, ...], copies: int) -> SearchLoop:
     """A loop over ``tasks``, each ``copies`` times with a head, policy and loss of its own."""
     config = SearchConfig(
-        budgets={task: Budget(limit=400e6, unit="macs") for task in tasks}, pictures=(512, 256, 32), seed=0
+        budgets={task: Budget(limit=400e6, unit="macs") for task in tasks},
+        data=DataConfig(scenes=(512, 256, 32)),
     )
     prepared = prepare(config)
     names = {f"{task}{number or ''}": task for number in range(copies) for task in tasks}
-    copied = SearchConfig(
-        budgets={name: config.budgets[task] for name, task in names.items()}, pictures=config.pictures
-    )
+    copied = SearchConfig(budgets={name: config.budgets[task] for name, task in names.items()}, data=config.data)
     supernet = Supernet(config.space, {name: prepared.tasks[task] for name, task in names.items()})
     tables = {name: prepared.tables[task] for name, task in names.items()}
     return SearchLoop(copied, Path(tempfile.gettempdir()), supernet, prepared.parts, tables)

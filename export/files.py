@@ -5,6 +5,7 @@ A reader never sees half a file: everything is written beside its target, flushe
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -80,3 +81,39 @@ def read_json_object(path: Path, *, what: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise UserError(f"{what} file {path} holds {type(document).__name__}, not a JSON object")
     return document
+
+
+def read_document(path: Path, *, what: str) -> dict[str, Any]:
+    """Read an object that a user wrote: YAML where the file's name ends in .yaml or .yml, else JSON.
+
+    Raises:
+        UserError: the file is missing, unreadable, or holds something else.
+    """
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        return read_json_object(path, what=what)
+    import yaml
+
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), _yaml_loader())
+    except FileNotFoundError:
+        raise UserError(f"{what} file {path} does not exist") from None
+    except OSError as error:
+        raise UserError(f"cannot read {what} file {path}: {error.strerror or error}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{what} file {path} is not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(document, dict) or any(not isinstance(name, str) for name in document):
+        raise UserError(f"{what} file {path} is not a list of NAME: VALUE lines")
+    return document
+
+
+def _yaml_loader() -> Any:
+    """YAML 1.1 reads 1e-3 as a text, for want of a point; this loader reads it as the number that it is meant to be."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )
+    return Loader

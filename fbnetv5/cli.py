@@ -268,7 +268,7 @@ def search(
     blocks_per_path: Blocks = 2,
     strict: Strict = False,
     config: Annotated[
-        Path | None, typer.Option(help="JSON file that sets any other field of the search, such as steps.")
+        Path | None, typer.Option(help="JSON or YAML file that sets any other field of the search, such as steps.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     name: Annotated[str | None, typer.Option(help="Of the run; its date and time if not given.")] = None,
@@ -325,7 +325,7 @@ def train(
         Path | None, typer.Option("--output", "-o", help="Folder to make; trained/TASK if not given.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="JSON file that sets any other field of the training, such as steps.")
+        Path | None, typer.Option(help="JSON or YAML file that sets any other field of the training, such as steps.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     resume: Annotated[Path | None, typer.Option(help="Folder of a training to go on with.")] = None,
@@ -341,20 +341,22 @@ def train(
     else:
         from fbnetv5.architecture import load_architecture
         from fbnetv5.cost import parse_resolution
+        from fbnetv5.data.config import DataConfig
         from fbnetv5.evaluate import check_task, trained_size
-        from fbnetv5.training.config import make_config
+        from fbnetv5.training.config import RECIPES, TrainConfig
 
         _say_layout(data)
         file = _architecture_file(task, arch)
         architecture = load_architecture(file)
         check_task(architecture, task, file)
-        chosen = make_config(
-            architecture.task,
-            size=trained_size(architecture) if size is None else parse_resolution(size),
+        trained = trained_size(architecture) if size is None else parse_resolution(size)
+        chosen = TrainConfig.make(
+            config,
+            defaults=RECIPES.get(architecture.task),
+            task=architecture.task,
             init=init,
-            data=data,
+            data=DataConfig.of(data, size=trained),
             seed=seed,
-            file=config,
         )
         folder = start_training(chosen, file, output or Path("trained") / architecture.task)
     way_on = f"go on with: {same_again(f'train --resume {folder}')}"
@@ -629,7 +631,8 @@ def _search_config(
     fields: Path | None,
 ) -> "SearchConfig":
     from fbnetv5.cost import parse_budgets, parse_resolution
-    from fbnetv5.search.config import SearchConfig, read_fields
+    from fbnetv5.data.config import DataConfig
+    from fbnetv5.search.config import SearchConfig
     from fbnetv5.tasks import check_names
 
     if (flops is None) == (latency is None):
@@ -638,13 +641,12 @@ def _search_config(
         raise UserError("--latency needs a measured device: add --device cpu, or --table FILE")
     check_names(tasks)
     budgets = parse_budgets(flops or latency or "", unit="macs" if flops else "ms", tasks=tasks)
-    return SearchConfig(
+    return SearchConfig.make(
+        fields,
         budgets=budgets,
         space=space,
-        data=None if data is None else str(data.resolve()),
-        size=parse_resolution(size),
+        data=DataConfig.of(data, size=parse_resolution(size)),
         table=None if table is None else str(table.resolve()),
         foreign_table=foreign,
         seed=seed,
-        **({} if fields is None else read_fields(fields)),
     )

@@ -20,7 +20,7 @@ from fbnetv5.data.preprocess import MEAN, STD, normalise
 from fbnetv5.data.sample import PictureSet
 from fbnetv5.deployed import FromPixels, JointNetwork, Sharing
 from fbnetv5.runs.checkpoint import load_tensors, load_weights
-from fbnetv5.search.config import SearchConfig
+from fbnetv5.runs.config import Run
 from fbnetv5.tasks.task import Task
 
 INPUT = "images"
@@ -182,4 +182,4 @@ def tasks_of(run: Path) -> list[str]:
     Raises:
         UserError: it is not a run folder.
     """
-    return list(SearchConfig.load(run / "config.json").tasks)
+    return list(Run.load(run).tasks)

@@ -49,8 +49,7 @@ from fbnetv5.cost import Resolution
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.sample import PictureSet
 from fbnetv5.deliverable import INPUT, Deliverable, load_deliverable
-from fbnetv5.search.config import SearchConfig
-from fbnetv5.search.run import open_data
+from fbnetv5.runs.config import Run
 from fbnetv5.validating import time_engine
 from latency.profile import measure_network
 from latency.protocol import Timing
@@ -145,11 +144,11 @@ def export_tasks(
         CheckFailed: a rung differs from the one above it by more than its precision explains, or the metric drops by
             more than allowed; nothing is written.
     """
-    config = SearchConfig.load(run / "config.json")
+    data = Run.load(run).data
     given = load_deliverable(run, tasks, head=options.head, from_pixels=options.from_pixels)
-    size = given.resolution if options.fixed_size else config.size
-    parts = open_data(replace(config, size=size))
-    deployed = parts if size == given.resolution else open_data(replace(config, size=given.resolution))
+    size = given.resolution if options.fixed_size else data.size
+    parts = data.changed(size=size).open()
+    deployed = parts if size == given.resolution else data.changed(size=given.resolution).open()
     pictures = {SEEDED: given.seeded(given.resolution, 2), REAL: given.first(parts.test, _COMPARED)}
     say(f"{given.name}: exporting")
     rungs = [
@@ -335,7 +334,7 @@ def _run(exported: Exported, say: Callable[[str], None]) -> Exported:
         raise CheckFailed(complaint_of(one))
     metrics = dict(exported.metrics)
     if exported.metric_size == exported.deliverable.resolution:
-        test = open_data(replace(SearchConfig.load(exported.run / "config.json"), size=exported.metric_size)).test
+        test = Run.load(exported.run).data.changed(size=exported.metric_size).open().test
         metrics["engine"] = exported.deliverable.metrics(runner, test, most=MAX_BATCH)
     first = {name: array[:1] for name, array in reference.inputs.items()}
     return replace(

@@ -107,7 +107,7 @@ def search_report(bar: Progress, folder: Path) -> "Callable[[SearchProgress], No
     from fbnetv5.search.config import SearchConfig
     from fbnetv5.search.run import units
 
-    config = SearchConfig.load(folder / "config.json")
+    config = SearchConfig.load(folder)
     unit = units(config)
     line = bar.add_task("search", total=config.total_steps, note="")
 

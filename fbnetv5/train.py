@@ -1,9 +1,8 @@
 """One training of one derived network, from its arguments to its files: the work behind ``fbnetv5 train``.
 
-The folder reads like a run's: the architecture ``TASK.json`` with its best weights ``TASK.safetensors``, and a
-``config.json`` that names its pictures and their size, so that export takes it; beside them ``training.json``,
-``history.jsonl``, ``tensorboard/`` and ``checkpoint/``. A killed training is resumed from its folder alone and ends
-with the same files.
+The folder is a run's: ``config.json``, the architecture ``TASK.json`` with its best weights ``TASK.safetensors``,
+``history.jsonl``, ``tensorboard/`` and ``checkpoint/``; export takes it. A killed training is resumed from its folder
+alone and ends with the same files.
 """
 
 from collections.abc import Callable
@@ -13,15 +12,13 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list, set_seed
 
-from export.errors import UserError
 from fbnetv5.architecture import Architecture, load_architecture
-from fbnetv5.cost import Budget
-from fbnetv5.data.parts import Parts, open_parts, without_policies
+from fbnetv5.data.parts import Parts, without_policies
 from fbnetv5.evaluate import Evaluated, check_classes, check_labelled, evaluate_network
 from fbnetv5.runs.checkpoint import load_tensors, load_weights, save_tensors
+from fbnetv5.runs.folder import make_folder
 from fbnetv5.runs.processes import in_first_process
-from fbnetv5.search.config import SearchConfig
-from fbnetv5.training.config import NAME, TrainConfig
+from fbnetv5.training.config import TrainConfig
 from fbnetv5.training.initial import initial_network
 from fbnetv5.training.loop import Report, TrainLoop
 
@@ -65,7 +62,7 @@ def start_training(config: TrainConfig, file: Path, folder: Path) -> Path:
     Raises:
         UserError: something does not fit, or the folder exists already or cannot be written.
     """
-    architecture, parts = load_architecture(file), open_pictures(config)
+    architecture, parts = load_architecture(file), config.data.open()
     check_classes(architecture, parts.weights.classes)
     pictures, held_out = without_policies(parts, config.held_out)
     for use, part in (("learn from", pictures), ("hold out", held_out), ("test on", parts.test)):
@@ -73,10 +70,9 @@ def start_training(config: TrainConfig, file: Path, folder: Path) -> Path:
     network = initial_network(architecture, config.init, file=file, seed=config.seed)
 
     def make() -> Path:
-        _make_folder(folder)
+        make_folder(folder, otherwise="--output")
         architecture.save(folder / f"{config.task}.json")
         save_tensors(folder / f"{config.task}.safetensors", network.state_dict())
-        _as_run(config, architecture).save(folder / "config.json")
         config.save(folder)
         return folder
 
@@ -90,12 +86,10 @@ def run_training(folder: Path, report: Report, say: Callable[[str], None]) -> Re
         UserError: bad input or a damaged checkpoint.
         CheckFailed: a loss is not finite.
     """
-    if not (folder / NAME).exists():
-        raise UserError(f"{folder} is not the folder of a training: it has no {NAME}")
     config = TrainConfig.load(folder)
     set_seed(config.seed)
     architecture = load_architecture(folder / f"{config.task}.json")
-    parts = open_pictures(config)
+    parts = config.data.open()
     pictures, held_out = without_policies(parts, config.held_out)
     weights = folder / f"{config.task}.safetensors"
     network = architecture.build()
@@ -123,32 +117,5 @@ def _result(folder: Path, loop: TrainLoop, parts: Parts) -> Result:
         best=loop.best,
         best_step=loop.best_step,
         steps=loop.done,
-        test=evaluate_network(best, parts.test, size=loop.config.size, workers=loop.readers),
+        test=evaluate_network(best, parts.test, size=loop.config.data.size, workers=loop.readers),
     )
-
-
-def open_pictures(config: TrainConfig) -> Parts:
-    """The configuration's pictures."""
-    return open_parts(None if config.data is None else Path(config.data), size=config.size, counts=config.pictures)
-
-
-def _as_run(config: TrainConfig, architecture: Architecture) -> SearchConfig:
-    """What export reads of a run: its tasks, its pictures and their size."""
-    budget = Budget(limit=float(architecture.macs), unit="macs", resolution=architecture.resolution)
-    return SearchConfig(
-        budgets={config.task: budget},
-        space=architecture.space,
-        data=config.data,
-        pictures=config.pictures,
-        size=config.size,
-        seed=config.seed,
-    )
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        raise UserError(f"{folder} exists already; go on with --resume {folder} or choose another --output") from None
-    except OSError as error:
-        raise UserError(f"cannot make {folder}: {error.strerror}") from None

@@ -27,9 +27,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from export.errors import UserError
+from export.errors import CheckFailed, UserError
 from fbnetv5.cost import CostTable
-from fbnetv5.data.loading import batches, readers, spread
+from fbnetv5.data.loading import batches, spread
 from fbnetv5.data.parts import Parts, Subset
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch, PictureSet
@@ -124,7 +124,8 @@ class SearchLoop:
         """Resume if there is a checkpoint, run every step left, and leave a checkpoint of the last.
 
         Raises:
-            UserError: the checkpoint is damaged or of another space, or a loss is not finite.
+            UserError: the checkpoint is damaged or of another space.
+            CheckFailed: a loss or gradient is not finite.
         """
         self._restore()
         weights = self._stream(self.parts.weights, self.config.batch, self._passes("weights"), tag=1)
@@ -247,7 +248,7 @@ class SearchLoop:
         """[T]: mean loss over all processes, from each one's sums and counts [T]; nan for a task without labels.
 
         Raises:
-            UserError: a loss is not finite.
+            CheckFailed: a loss is not finite.
         """
         total, count = self.accelerator.reduce(torch.stack([sums, counts]), "sum").cpu().double().numpy()
         for name, value in zip(self.config.tasks, total, strict=True):
@@ -256,8 +257,8 @@ class SearchLoop:
         mean: Floats = np.where(count > 0, total / np.maximum(count, 1), np.nan)
         return mean
 
-    def _diverged(self, what: str) -> UserError:
-        return UserError(
+    def _diverged(self, what: str) -> CheckFailed:
+        return CheckFailed(
             f"{what} is not finite at step {self.done}; the last checkpoint in {self.folder} is from before it. "
             "Start again with a smaller learning rate (weight_lr) or check the pictures"
         )
@@ -283,7 +284,7 @@ class SearchLoop:
             first_step=first,
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
-            workers=readers(self.config.data),
+            workers=self.config.data.workers,
         )
 
     def _aim_policies(self) -> None:

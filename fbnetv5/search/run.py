@@ -5,7 +5,6 @@ architecture ``TASK.json`` with its weights ``TASK.safetensors``, and ``pareto.j
 folder alone and ends with the same files.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +20,10 @@ from fbnetv5 import __version__
 from fbnetv5.architecture import Architecture
 from fbnetv5.backbone import recalibrate
 from fbnetv5.cost import Budget, CostTable, Counter, Resolution, format_cost, latency_table
-from fbnetv5.data.parts import Parts, open_parts
+from fbnetv5.data.parts import Parts
 from fbnetv5.evaluate import check_labelled
 from fbnetv5.runs.checkpoint import save_tensors
+from fbnetv5.runs.folder import latest_link, make_folder, point_latest
 from fbnetv5.runs.processes import in_first_process, make_accelerator
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.derive import pareto_front
@@ -82,43 +82,14 @@ def start_run(config: SearchConfig, folder: Path, show_ranges: Callable[[Sequenc
 
 def _make_run(config: SearchConfig, folder: Path) -> Path:
     latest_link(folder.parent)
-    _make_folder(folder)
+    make_folder(folder, otherwise="--name")
     try:
-        config.save(folder / "config.json")
+        config.save(folder)
     except UserError:
         folder.rmdir()
         raise
     point_latest(folder)
     return folder
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        raise UserError(f"{folder} exists already; resume it with --resume {folder} or choose another --name") from None
-    except OSError as error:
-        raise UserError(f"cannot make {folder}: {error.strerror}") from None
-
-
-def point_latest(folder: Path) -> None:
-    """Make the link ``latest`` in the folder's parent name the folder."""
-    link = latest_link(folder.parent)
-    temporary = link.with_name(f".latest.{os.getpid()}")
-    temporary.symlink_to(folder.name)
-    temporary.replace(link)
-
-
-def latest_link(runs: Path) -> Path:
-    """The link in a folder of runs that names the newest.
-
-    Raises:
-        UserError: something else has that name.
-    """
-    link = runs / "latest"
-    if link.exists() and not link.is_symlink():
-        raise UserError(f"{link} is not a link; move it away, the search keeps it as the name of the newest run")
-    return link
 
 
 def cost_tables(
@@ -203,18 +174,12 @@ def prepare(config: SearchConfig) -> Prepared:
     Raises:
         UserError: one of them does not fit.
     """
-    parts = open_data(config)
+    parts = config.data.open()
     tasks = make_tasks(config.tasks, parts.weights.classes)
     table = open_table(config)
     return Prepared(
         parts=parts, tasks=tasks, table=table, tables=cost_tables(config.space, tasks, config.budgets, table)
     )
-
-
-def open_data(config: SearchConfig) -> Parts:
-    """The configuration's pictures."""
-    folder = None if config.data is None else Path(config.data)
-    return open_parts(folder, size=config.size, counts=config.pictures)
 
 
 def run_search(folder: Path, report: Report, stage: Stage) -> dict[str, Architecture]:
@@ -231,7 +196,7 @@ def run_search(folder: Path, report: Report, stage: Stage) -> dict[str, Architec
     Raises:
         UserError: bad input, a damaged checkpoint, or a loss that is not finite.
     """
-    config = SearchConfig.load(folder / "config.json")
+    config = SearchConfig.load(folder)
     set_seed(config.seed)
     prepared = prepare(config)
     supernet = Supernet(config.space, prepared.tasks)
@@ -269,7 +234,7 @@ def describe(config: SearchConfig, task: Task, derived: Derived, table: AnyTable
             "version": __version__,
             "seed": config.seed,
             "budget": {"limit": budget.limit, "unit": budget.unit},
-            "trained_at": list(config.size),
+            "trained_at": list(config.data.size),
             "metric": task.metric_name,
             "score": result.score,
             "loss": result.loss,

@@ -29,9 +29,9 @@ class Augment:
         fill = {tv_tensors.Image: GREY, tv_tensors.Mask: IGNORE, "others": 0}
         changes: list[v2.Transform] = [v2.RandomHorizontalFlip(config.flip)]
         if config.scale != (1.0, 1.0):
-            shorter = [round(min(config.size) * factor) for factor in config.scale]
+            shorter = [round(min(config.data.size) * factor) for factor in config.scale]
             changes.append(v2.RandomResize(shorter[0], shorter[1] + 1))
-            changes.append(v2.RandomCrop(config.size, pad_if_needed=True, fill=fill))
+            changes.append(v2.RandomCrop(config.data.size, pad_if_needed=True, fill=fill))
         if config.colour:
             changes.append(v2.ColorJitter(config.colour, config.colour, config.colour))
         self._change = v2.Compose(changes)

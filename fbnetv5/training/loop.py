@@ -21,7 +21,7 @@ from torch import Tensor
 from export.errors import CheckFailed, UserError
 from fbnetv5.architecture import Architecture
 from fbnetv5.backbone import TaskNetwork
-from fbnetv5.data.loading import batches, in_order, readers
+from fbnetv5.data.loading import batches, in_order
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch, PictureSet
 from fbnetv5.evaluate import evaluate
@@ -88,7 +88,7 @@ class TrainLoop:
         self.average = MovingAverage(self.network, decay=config.ema_decay)
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in self.network.named_parameters()}
         self.optimizer = make_optimizer(config, list(self.names))
-        self.readers = readers(config.data)
+        self.readers = config.data.workers
         self.pictures = pictures
         self.held_out = held_out
         self.done = 0
@@ -215,7 +215,7 @@ class TrainLoop:
         save_tensors(self.folder / f"{name}.safetensors", self.average.network.state_dict())
         provenance = {
             **self.architecture.provenance,
-            "trained_at": list(self.config.size),
+            "trained_at": list(self.config.data.size),
             "score": score,
             "training": {"init": self.config.init, "seed": self.config.seed, "step": self.done},
         }

@@ -8,6 +8,7 @@ import pytest
 from benchmarks.architectures import random_matched
 from fbnetv5.architecture import Architecture
 from fbnetv5.cost import Budget, CostTable, Counter
+from fbnetv5.data.config import DataConfig
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.space import Choices, Space
@@ -44,10 +45,13 @@ def runs(tmp_path: Path) -> list[Path]:
     folders = [tmp_path / "s0", tmp_path / "s1"]
     for seed, folder in enumerate(folders):
         config = SearchConfig(
-            budgets={"det": BUDGET, "seg": BUDGET}, size=(32, 32), pictures=(16, 8, 8), batch=4, seed=seed
+            budgets={"det": BUDGET, "seg": BUDGET},
+            data=DataConfig(size=(32, 32), scenes=(16, 8, 8)),
+            batch=4,
+            seed=seed,
         )
         folder.mkdir()
-        config.save(folder / "config.json")
+        config.save(folder)
         for task in config.tasks:
             found = random_matched(counted(config.space, task), BUDGET, 2, seed=7)[seed]
             record(config.space, task, np.array(found)).save(folder / f"{task}.json")

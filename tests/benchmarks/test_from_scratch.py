@@ -20,6 +20,7 @@ from benchmarks.from_scratch import compare, correlate, learning_rate, predicted
 from benchmarks.stored_scenes import store_scenes
 from export.errors import UserError
 from export.files import write_json
+from fbnetv5.data.config import DataConfig
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.space import Space
@@ -46,7 +47,7 @@ def test_networks_start_with_the_same_weights_in_the_blocks_they_share() -> None
 def test_a_training_repeats_itself_and_lowers_the_loss(tmp_path: Path) -> None:
     small = narrow(Space(stages=1, blocks_per_path=1))
     scenes = store_scenes(tmp_path / "x", "train", size=(32, 32), count=60, seed=0)
-    config = TrainConfig(task="det", size=(32, 32), steps=10, batch=6, warmup_steps=1)
+    config = TrainConfig(task="det", data=DataConfig(size=(32, 32)), steps=10, batch=6, warmup_steps=1)
     trained = [train(seeded_network(DET, small, small.empty(), 0), scenes, config) for _ in range(2)]
     first, second = (from_scratch.measure(network, scenes) for network in trained)
     assert first == second
@@ -54,7 +55,7 @@ def test_a_training_repeats_itself_and_lowers_the_loss(tmp_path: Path) -> None:
 
 
 def test_the_learning_rate_rises_and_falls_to_a_hundredth() -> None:
-    config = TrainConfig(task="det", size=(32, 32), steps=100, warmup_steps=10, lr=1.0)
+    config = TrainConfig(task="det", data=DataConfig(size=(32, 32)), steps=100, warmup_steps=10, lr=1.0)
     rates = [learning_rate(config, step) for step in range(100)]
     assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
     assert (np.diff(rates[10:]) < 0).all()
@@ -92,7 +93,7 @@ def test_a_network_of_another_task_or_a_group_of_one_is_refused(runs: list[Path]
         from_scratch.main([*command, "--found", str(runs[1] / "seg.json")])
     with pytest.raises(UserError, match="has no task cls"):
         from_scratch.main([*command, "--task", "cls"])
-    SearchConfig(budgets={"det": BUDGET}, data="/pictures").save(runs[0] / "config.json")
+    SearchConfig(budgets={"det": BUDGET}, data=DataConfig(folder="/pictures")).save(runs[0])
     with pytest.raises(UserError, match="demo scenes alone"):
         from_scratch.main(command)
 
@@ -105,7 +106,7 @@ def test_groups_are_runs_files_random_bad_and_optional_networks(runs: list[Path]
         record(SPACE, "det", choices).save(Path(file))
     command = [*map(str, runs), "--output", "x", "--found", files[0], "--worst", *files, "--count", "3"]
     asked = from_scratch.parse([*command, "--fbnetv3", "--other-task", "seg"])
-    groups = from_scratch.draw_groups(asked, SearchConfig.load(runs[0] / "config.json"), table, COUNTER)
+    groups = from_scratch.draw_groups(asked, SearchConfig.load(runs[0]), table, COUNTER)
     sizes = {name: len(group) for name, group in groups.items()}
     assert sizes == {"S": 3, "R": 3, "W": 2, "fbnetv3-a": 1, "other task": 2}
     assert list(groups["W"]) == [architecture_key(choices) for choices in bad]

@@ -9,6 +9,7 @@ import torch
 
 from fbnetv5.architecture import Architecture
 from fbnetv5.cost import Counter
+from fbnetv5.data.config import DataConfig
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.runs.checkpoint import save_tensors
 from fbnetv5.space import Space
@@ -47,10 +48,16 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_training() -> MakeTraining:
     """(task, **fields that differ) -> a training of six steps."""
 
-    def make(task: str, **changes: Any) -> TrainConfig:
+    def make(
+        task: str,
+        *,
+        folder: Path | None = None,
+        size: tuple[int, int] = SIZE,
+        scenes: Any = (24, 12, 16),
+        **changes: Any,
+    ) -> TrainConfig:
         fields: dict[str, Any] = {
-            "size": SIZE,
-            "pictures": (24, 12, 16),
+            "data": DataConfig.of(folder, size=size).changed(scenes=scenes),
             "held_out": 8,
             "steps": 6,
             "batch": 4,

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from export.errors import CheckFailed, UserError
 from fbnetv5.architecture import load_architecture
+from fbnetv5.data.config import DataConfig
 from fbnetv5.data.parts import part_of
 from fbnetv5.deliverable import load_network, tasks_of
 from fbnetv5.runs.checkpoint import load_tensors
-from fbnetv5.search.config import SearchConfig
+from fbnetv5.runs.config import Run
 from fbnetv5.tasks.classification import Classification
 from fbnetv5.train import Result, run_training, start_training
 from fbnetv5.training.config import TrainConfig
@@ -52,15 +53,14 @@ def undisturbed(
 def test_a_training_leaves_a_folder_that_reads_like_a_runs(undisturbed: tuple[Path, Result]) -> None:
     folder, result = undisturbed
     names = {path.name for path in folder.iterdir()}
-    files = {"det.json", "det.safetensors", "training.json", "config.json", "history.jsonl"}
+    files = {"det.json", "det.safetensors", "config.json", "history.jsonl"}
     assert names == {*files, "checkpoint", "tensorboard"}
     assert tasks_of(folder) == ["det"]
     architecture, network = load_network(folder, "det")
     assert architecture.provenance["score"] == result.best >= result.first
     assert architecture.provenance["training"]["step"] == result.best_step
     assert all(bool(torch.isfinite(output).all()) for output in network(torch.randn(1, 3, 32, 32)))
-    config = SearchConfig.load(folder / "config.json")
-    assert (config.size, config.pictures, config.data) == ((32, 32), (24, 12, 16), None)
+    assert Run.load(folder).data == DataConfig(size=(32, 32), scenes=(24, 12, 16))
 
 
 def test_history_holds_losses_and_scores(undisturbed: tuple[Path, Result]) -> None:
@@ -122,7 +122,7 @@ def test_a_killed_training_ends_with_the_same_files(
 
 
 def test_ctrl_c_keeps_the_checkpoint_and_says_how_to_go_on(networks: Path, tmp_path: Path) -> None:
-    (tmp_path / "c.json").write_text('{"pictures": [24, 12, 16], "batch": 4, "evaluate_every": 5, "held_out": 8}')
+    (tmp_path / "c.json").write_text('{"scenes": [24, 12, 16], "batch": 4, "evaluate_every": 5, "held_out": 8}')
     command = [sys.executable, "-m", "fbnetv5", "train", "--arch", str(networks / "det.json"), "--config", "c.json"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -199,7 +199,7 @@ def test_pictures_of_other_classes_are_refused(
 ) -> None:
     path = picture_folder / "instances.json"
     path.write_text(path.read_text().replace('"bag"', '"sack"'))
-    config = make_training("det", data=str(picture_folder))
+    config = make_training("det", folder=picture_folder)
     with pytest.raises(UserError, match=r"tells 10 \(t-shirt, trouser, pullover, \.\.\.\) classes apart"):
         start_training(config, networks / "det.json", tmp_path / "det")
     assert not (tmp_path / "det").exists()
@@ -211,7 +211,7 @@ def test_pictures_without_labels_are_told_before_anything_is_spent(
     for mask in (picture_folder / "masks").iterdir():
         if part_of(mask.stem + ".png") == 2:
             mask.unlink()
-    config = make_training("seg", data=str(picture_folder))
+    config = make_training("seg", folder=picture_folder)
     with pytest.raises(UserError, match=r"none of the \d+ pictures to test on has labels for seg"):
         start_training(config, networks / "seg.json", tmp_path / "seg")
     assert not (tmp_path / "seg").exists()
@@ -229,7 +229,7 @@ def test_a_checkpoint_of_more_processes_is_refused(undisturbed: tuple[Path, Resu
 def test_a_checkpoint_of_other_pictures_is_refused(undisturbed: tuple[Path, Result], tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     subprocess.run(["cp", "-r", str(undisturbed[0]), str(folder)], check=True)
-    path = folder / "training.json"
+    path = folder / "config.json"
     path.write_text(path.read_text().replace('"held_out": 8', '"held_out": 9'))
     with pytest.raises(UserError, match=r"was made with other pictures: 28, now 27\. .* start a new training"):
         run_training(folder, quiet, quiet)

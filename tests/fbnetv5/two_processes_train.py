@@ -15,18 +15,18 @@ from torch import Tensor
 
 from export.errors import UserError
 from fbnetv5.architecture import load_architecture
+from fbnetv5.data.config import DataConfig
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import IGNORE, Batch
 from fbnetv5.runs.processes import links_closed
-from fbnetv5.train import open_pictures, run_training, start_training
+from fbnetv5.train import run_training, start_training
 from fbnetv5.training.config import TrainConfig
 from fbnetv5.training.loop import TrainLoop
 
 CONFIG = TrainConfig(
     task="seg",
-    size=(32, 32),
-    pictures=(24, 12, 16),
+    data=DataConfig(size=(32, 32), scenes=(24, 12, 16)),
     held_out=8,
     steps=4,
     batch=4,
@@ -56,7 +56,7 @@ def expected_gradients(loop: TrainLoop, batch: Batch) -> list[Tensor]:
 
 def check_gradients(file: Path, folder: Path) -> None:
     """The gradient that the optimizer gets is that of the pooled mean loss."""
-    architecture, pictures = load_architecture(file), open_pictures(CONFIG).weights
+    architecture, pictures = load_architecture(file), CONFIG.data.open().weights
     torch.manual_seed(0)
     loop = TrainLoop(CONFIG, folder, architecture, architecture.build(), pictures=pictures, held_out=pictures)
     batch = own_batch(loop)

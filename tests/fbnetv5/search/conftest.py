@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fbnetv5.cost import Budget, CostTable
+from fbnetv5.data.config import DataConfig
 from fbnetv5.search import loop
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.loop import SearchLoop
@@ -26,8 +27,7 @@ def tiny_config(*tasks: str, **changes: Any) -> SearchConfig:
     fields: dict[str, Any] = {
         "budgets": {task: Budget(limit=LIMITS[task], unit="macs") for task in tasks},
         "space": SPACE,
-        "size": (32, 32),
-        "pictures": (24, 24, 16),
+        "data": DataConfig(size=(32, 32), scenes=(24, 24, 16)),
         "batch": 4,
         "policy_batch": 4,
         "warmup_steps": 2,

@@ -15,6 +15,7 @@ import torch
 from export.errors import UserError
 from fbnetv5.architecture import Architecture, load_architecture
 from fbnetv5.cost import Budget
+from fbnetv5.data.config import DataConfig
 from fbnetv5.runs.checkpoint import load_tensors, load_weights
 from fbnetv5.search import loop as loop_module
 from fbnetv5.search import run
@@ -25,7 +26,6 @@ from fbnetv5.search.run import (
     check_budgets,
     cost_ranges,
     cost_tables,
-    point_latest,
     prepare,
     run_search,
     start_run,
@@ -47,7 +47,9 @@ def quiet(*_: object) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def cheaper() -> Iterator[None]:
     """Log every step; count costs once, not once a run."""
-    config = SearchConfig(budgets={task: Budget(limit=LIMIT, unit="macs") for task in TASKS}, space=WIDE, size=(32, 32))
+    config = SearchConfig(
+        budgets={task: Budget(limit=LIMIT, unit="macs") for task in TASKS}, space=WIDE, data=DataConfig(size=(32, 32))
+    )
     tables = prepare(config).tables
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop_module, "LOG_EVERY", 1)
@@ -189,7 +191,7 @@ def test_nothing_is_made_for_a_budget_out_of_reach(make_config: MakeConfig, tmp_
 
 
 def test_ranges_span_what_networks_cost() -> None:
-    config = SearchConfig(budgets={"cls": Budget(limit=LIMIT, unit="macs")}, space=WIDE, size=(32, 32))
+    config = SearchConfig(budgets={"cls": Budget(limit=LIMIT, unit="macs")}, space=WIDE, data=DataConfig(size=(32, 32)))
     tables = prepare(config).tables
     (found,) = cost_ranges(tables)
     drawn = np.random.default_rng(5).integers(0, 2, (4000, len(WIDE.slots)))
@@ -213,22 +215,6 @@ def test_a_budget_must_lie_within_its_range(limit: float, fits: bool) -> None:
 def test_a_budget_in_milliseconds_needs_a_table() -> None:
     with pytest.raises(UserError, match="needs a latency table"):
         cost_tables(WIDE, {}, {"cls": Budget(limit=2.0, unit="ms")}, None)
-
-
-def test_latest_names_the_newest_run(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        point_latest(tmp_path / name)
-    assert (tmp_path / "latest").readlink() == Path("two")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "one", "two"]
-
-
-def test_a_folder_of_the_users_called_latest_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "latest").mkdir()
-    (tmp_path / "run").mkdir()
-    with pytest.raises(UserError, match="is not a link; move it away"):
-        point_latest(tmp_path / "run")
-    assert (tmp_path / "latest").is_dir()
 
 
 def test_a_latency_table_that_is_not_there_is_named(make_config: MakeConfig) -> None:

@@ -14,6 +14,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from fbnetv5.cost import Budget
+from fbnetv5.data.config import DataConfig
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import ABSENT, Batch
@@ -28,8 +29,7 @@ from fbnetv5.supernet import Supernet
 CONFIG = SearchConfig(
     budgets={"cls": Budget(limit=425e6, unit="macs"), "seg": Budget(limit=450e6, unit="macs")},
     space=Space(stages=1, blocks_per_path=1, strict=True),
-    size=(32, 32),
-    pictures=(24, 24, 16),
+    data=DataConfig(size=(32, 32), scenes=(24, 24, 16)),
     batch=4,
     policy_batch=4,
     warmup_steps=2,

@@ -9,6 +9,7 @@ import torch
 
 import fbnetv5.tasks
 from fbnetv5.cost import Budget
+from fbnetv5.data.config import DataConfig
 from fbnetv5.exporting import ExportOptions, export_tasks
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.run import run_search, start_run
@@ -96,8 +97,7 @@ def test_a_task_in_a_new_file_is_searched_and_exported(tmp_path: Path) -> None:
     config = SearchConfig(
         budgets={"cls": budget, "count": budget},
         space=Space(stages=1, blocks_per_path=1),
-        size=(32, 32),
-        pictures=(24, 16, 16),
+        data=DataConfig(size=(32, 32), scenes=(24, 16, 16)),
         warmup_steps=2,
         steps=2,
         batch=4,

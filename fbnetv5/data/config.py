@@ -1,0 +1,44 @@
+"""Which images a run is about, and their size."""
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Self
+
+from pydantic import AfterValidator, Field, Strict
+
+from export.document import Document
+from fbnetv5.cost import Resolution, check_resolution
+from fbnetv5.data.loading import readers
+from fbnetv5.data.parts import Parts, open_parts
+
+Size = Annotated[Resolution, Strict(False), AfterValidator(check_resolution)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class DataConfig(Document):
+    """A user's folder of images, or the demo scenes."""
+
+    title: ClassVar[str] = "data"
+    folder: str | None = None
+    """Folder of the user's images; None for the demo scenes."""
+    size: Size = (64, 64)
+    """Height and width that images are resized to."""
+    scenes: Annotated[tuple[Count, Count, Count], Strict(False)] = (8000, 2000, 1000)
+    """How many demo scenes: for weights, for policies, for the test."""
+
+    @classmethod
+    def of(cls, folder: Path | None, *, size: Resolution) -> Self:
+        """The images that a command's ``--data`` names."""
+        return cls(folder=None if folder is None else str(folder.resolve()), size=size)
+
+    def open(self) -> Parts:
+        """The three splits.
+
+        Raises:
+            UserError: the folder is unfit, or the size no multiple of 32.
+        """
+        return open_parts(None if self.folder is None else Path(self.folder), size=self.size, counts=self.scenes)
+
+    @property
+    def workers(self) -> int:
+        """How many processes should read the images."""
+        return readers(self.folder)

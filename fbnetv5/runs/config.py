@@ -1,0 +1,143 @@
+"""The ``config.json`` of a run folder: what every method's configuration has, and how the file is read and written.
+
+Readers of finished runs (export, verify) need no field of the method's own: they load a ``Run``. Files of schema 1,
+from before methods had a kind, are read as what they were.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import Field, Strict
+
+from export.document import Document
+from export.errors import UserError
+from export.files import read_document, read_json_object, write_json
+from fbnetv5.data.config import DataConfig
+
+NAME = "config.json"
+SCHEMA = 2
+OLD_TRAINING = "training.json"
+"""Where schema 1 kept the configuration of a training."""
+
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+"""Image streams and torch's and numpy's generators are seeded with small multiples of it."""
+Positive = Annotated[float, Field(gt=0.0, le=1e12)]
+NotNegative = Annotated[float, Field(ge=0.0, le=1e12)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Images = Annotated[DataConfig, Strict(False)]
+
+
+class Run(Document):
+    """A run folder as its readers see it."""
+
+    title: ClassVar[str] = "run"
+    kind: str
+    """The method: "search" or "training"."""
+    tasks: Annotated[tuple[str, ...], Strict(False)]
+    """In the run's own order."""
+    data: Images
+    """Images that the run learned from and was measured on."""
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read the ``config.json`` of a run folder of any method.
+
+        Raises:
+            UserError: it is not a run folder, or the file is damaged or of another version.
+        """
+        document = read_config(folder)
+        return cls(**{name: document[name] for name in cls.model_fields if name in document})
+
+
+class RunConfig(Document):
+    """Base of every method's configuration: all that decides a run's result."""
+
+    kind: ClassVar[str]
+    """The method, as ``config.json`` names it."""
+    flags: ClassVar[frozenset[str]]
+    """Fields that the command line sets; a user's file may set the others."""
+    data: Images = DataConfig()
+    seed: Seed = 0
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The run's tasks in their order."""
+        raise NotImplementedError
+
+    def save(self, folder: Path) -> None:
+        """Write ``config.json``."""
+        header = {"schema": SCHEMA, "kind": self.kind, "tasks": list(self.tasks)}
+        write_json(folder / NAME, header | self.to_json())
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read ``config.json``.
+
+        Raises:
+            UserError: missing, damaged, of another method, or with fields of another version.
+        """
+        document, path = read_config(folder), folder / NAME
+        kind, _ = document.pop("kind", None), document.pop("tasks", None)
+        if kind != cls.kind:
+            raise UserError(f"{folder} is the folder of a {kind}, not of a {cls.kind}")
+        if set(document) != set(cls.model_fields):
+            wrong = ", ".join(sorted(set(document) ^ set(cls.model_fields)))
+            raise UserError(f"{path} is of another version; fields that differ: {wrong}. Start a new {cls.kind}")
+        try:
+            return cls(**document)
+        except UserError as error:
+            raise UserError(f"{path} is damaged: {error}") from None
+
+    @classmethod
+    def make(cls, file: Path | None, *, defaults: Mapping[str, Any] | None = None, **flags: Any) -> Self:
+        """A configuration from the command line's flags and, for every other field, a user's file.
+
+        Args:
+            file: JSON or YAML, an object of fields without a flag; ``scenes`` in it counts the demo scenes.
+            defaults: values of fields where neither says anything, in place of the model's own.
+            flags: fields by name; ``data`` is among them.
+
+        Raises:
+            UserError: the file is missing or unreadable, has a field that does not exist or has a flag, or a value is
+                refused.
+        """
+        if file is None:
+            return cls(**{**(defaults or {}), **flags})
+        chosen = read_document(file, what="configuration")
+        settable = sorted(set(cls.model_fields) - cls.flags | {"scenes"})
+        if unknown := [name for name in chosen if name not in settable]:
+            raise UserError(f"{file}: there is no field {unknown[0]!r} to set; there are: {', '.join(settable)}")
+        try:
+            if "scenes" in chosen:
+                flags["data"] = flags["data"].changed(scenes=chosen.pop("scenes"))
+            return cls(**{**(defaults or {}), **flags, **chosen})
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The document of a run folder's ``config.json``, as schema 2 has it.
+
+    Raises:
+        UserError: it is not a run folder, or the file is damaged or of an unknown schema.
+    """
+    document = read_json_object(folder / NAME, what="run configuration")
+    schema = document.pop("schema", None)
+    if schema == 1:
+        return _from_schema_1(document, folder)
+    if schema != SCHEMA:
+        known = f"this version reads 1 and {SCHEMA}"
+        raise UserError(f"run configuration file {folder / NAME} has schema {schema!r}; {known}")
+    return document
+
+
+def _from_schema_1(search: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Schema 1 had the data's fields beside the others, and described a training in a file of its own."""
+    kind, document, tasks = "search", search, list(search.get("budgets", {}))
+    if (folder / OLD_TRAINING).exists():
+        kind, document = "training", read_json_object(folder / OLD_TRAINING, what="training configuration")
+        document.pop("schema", None)
+        tasks = [document.get("task")]
+    data = {new: document.pop(old, None) for new, old in (("folder", "data"), ("size", "size"), ("scenes", "pictures"))}
+    return {"kind": kind, "tasks": tasks, "data": data, **document}

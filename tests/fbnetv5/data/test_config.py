@@ -1,0 +1,28 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from export.errors import UserError
+from fbnetv5.data.config import DataConfig
+from fbnetv5.data.parts import open_parts
+
+
+def test_it_opens_the_splits_of_a_folder_and_of_the_scenes(picture_folder: Path) -> None:
+    for config, folder in ((DataConfig.of(picture_folder, size=(64, 64)), picture_folder), (DataConfig(), None)):
+        splits, expected = config.open(), open_parts(folder, size=(64, 64))
+        assert [len(split) for split in (splits.weights, splits.policies, splits.test)] == [
+            len(split) for split in (expected.weights, expected.policies, expected.test)
+        ]
+
+
+def test_a_folder_is_kept_by_its_full_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert DataConfig.of(Path("images"), size=(64, 64)).folder == str(tmp_path / "images")
+    assert DataConfig.of(None, size=(64, 64)).folder is None
+
+
+@pytest.mark.parametrize("size", [(64, 65), (0, 64), (64,)])
+def test_a_size_that_paths_do_not_divide_is_refused(size: Any) -> None:
+    with pytest.raises(UserError):
+        DataConfig(size=size)

@@ -1,0 +1,31 @@
+from pathlib import Path
+
+import pytest
+
+from export.errors import UserError
+from fbnetv5.runs.folder import make_folder, point_latest
+
+
+def test_latest_names_the_newest_run(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        point_latest(tmp_path / name)
+    assert (tmp_path / "latest").readlink() == Path("two")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "one", "two"]
+
+
+def test_a_folder_of_the_users_called_latest_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "latest").mkdir()
+    (tmp_path / "run").mkdir()
+    with pytest.raises(UserError, match="is not a link; move it away"):
+        point_latest(tmp_path / "run")
+    assert (tmp_path / "latest").is_dir()
+
+
+def test_a_folder_is_made_once(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a" / "b", otherwise="--name")
+    with pytest.raises(UserError, match=r"b exists already; go on with --resume .*b or choose another --name"):
+        make_folder(tmp_path / "a" / "b", otherwise="--name")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot make .*file/b: "):
+        make_folder(tmp_path / "file" / "b", otherwise="--name")
