@@ -2,6 +2,7 @@
 
 import signal
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ from rich.text import Text
 
 from export.errors import CheckFailed, NotHere, UserError
 from fbnetv5.printing import (
+    UNEXPECTED,
+    OutputClosedError,
     console,
     is_first_process,
     outermost,
@@ -31,6 +34,7 @@ from fbnetv5.printing import (
     print_verdict,
     print_verified,
     progress_bar,
+    safe_streams,
     say,
     search_report,
     shape_text,
@@ -298,7 +302,7 @@ def search(
             seed=seed,
             fields=config,
         )
-        folder = start_run(chosen, runs / (name or time.strftime("%Y%m%d-%H%M%S")), print_ranges)
+        folder = start_run(chosen, runs / _run_name(name), print_ranges, say)
     way_on = f"go on with: {same_again(f'search --resume {folder}')}"
     with links_closed(), progress_bar() as bar, _interruptible(way_on):
         found = run_search(folder, search_report(bar, folder), stage_lines(bar))
@@ -515,8 +519,13 @@ def doctor(json: Json = False) -> None:
 
 
 def main() -> None:
-    """Entry point: what the user can fix becomes one red line and an exit code."""
+    """Entry point: what the user can fix becomes one red line and an exit code; anything else is ours, and 70."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a GPU's locked clock is let go on the way out
+    with safe_streams():
+        _run_app()
+
+
+def _run_app() -> None:
     try:
         app()
     except UserError as error:
@@ -526,6 +535,15 @@ def main() -> None:
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         _fail(f"{place}{error.strerror or error}", UserError.exit_code)
+    except OutputClosedError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever is left is a fault of this program
+        traceback.print_exc()
+        _fail(
+            f"this is a fault of fbnetv5, not yours ({type(error).__name__}: {error}). Report it with the lines above, "
+            "the command and what fbnetv5 doctor prints",
+            UNEXPECTED,
+        )
 
 
 def _fail(message: str, exit_code: int) -> None:
@@ -551,6 +569,14 @@ def _refuse_others(context: typer.Context) -> None:
             others.append(f"--{name.replace('_', '-')}")
     if others:
         raise UserError(f"--resume goes on with what its folder says; leave out {', '.join(others)}")
+
+
+def _run_name(name: str | None) -> str:
+    if name is None:
+        return time.strftime("%Y%m%d-%H%M%S")
+    if name != Path(name).name or "\\" in name or name in ("", "..", "latest"):
+        raise UserError(f"--name {name!r} is not the name of a run: it has no slashes; --runs says in which folder")
+    return name
 
 
 def _space(variant: str, stages: int, blocks_per_path: int, strict: bool) -> "Space":

@@ -280,6 +280,17 @@ def parse_resolution(text: str) -> Resolution:
     return check_resolution((int(match[1]), int(match[2] or match[1])))
 
 
-def format_cost(value: float, unit: str) -> str:
-    """E.g. "398.2M", "7.91 ms" or "7.91 estimated ms"."""
-    return f"{float(f'{value:.3g}'):g} {unit}" if unit.endswith("ms") else f"{value / 1e6:.1f}M"
+def format_cost(value: float, unit: str, *, more: int = 0) -> str:
+    """E.g. "398.2M", "7.91 ms" or "7.91 estimated ms", with ``more`` digits than these."""
+    if unit.endswith("ms"):
+        return f"{float(f'{value:.{3 + more}g}'):.{15}g} {unit}"
+    return f"{value / 1e6:.{1 + more}f}M"
+
+
+def format_apart(values: Sequence[float], unit: str) -> list[str]:
+    """Costs with as many digits as it takes to tell different ones apart."""
+    for more in range(12):
+        texts = [format_cost(value, unit, more=more) for value in values]
+        if len(set(texts)) == len(set(values)):
+            break
+    return texts

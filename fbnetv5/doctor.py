@@ -104,9 +104,14 @@ def abilities(findings: tuple[Finding, ...]) -> tuple[Ability, ...]:
         Ability(
             name="run",
             works=networks,
-            detail="ONNX files on the processor; this version runs no engines" if networks else "nothing",
+            detail=_run(works) if networks else "nothing",
         ),
     )
+
+
+def _run(works: Mapping[str, str]) -> str:
+    engines = "gpu" in works and any(name in works for name in tensorrt.NAMES)
+    return "ONNX files on the processor, and engines" if engines else "ONNX files on the processor; no engines"
 
 
 def _profiled(works: Mapping[str, str], builders: Sequence[str]) -> str:

@@ -1,10 +1,12 @@
 """What the commands print: results on stdout, progress and remarks on stderr."""
 
+import io
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
     from latency.verify import Verified
 
 console = Console(stderr=True)
+UNEXPECTED = 70
+"""Exit code of an error that is ours, as sysexits.h has it; 1 says that a check failed."""
+BROKEN_PIPE = 141
+"""128 + SIGPIPE."""
 
 
 def is_first_process() -> bool:
@@ -40,14 +46,52 @@ def say(line: str) -> None:
     console.print(Text(line), soft_wrap=True)
 
 
+class OutputClosedError(Exception):
+    """Whoever reads stdout has closed it, as ``fbnetv5 doctor | head -1`` does."""
+
+
+@contextmanager
+def safe_streams() -> Iterator[None]:
+    """Let no stream end the work: closed ones lead nowhere, and one without our characters gets escapes.
+
+    Raises:
+        SystemExit: stdout was closed by its reader; 141, as shells call the end by a broken pipe.
+    """
+    sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    stdout = sys.stdout
+    try:
+        try:
+            yield
+        finally:
+            if sys.stdout is not stdout:  # typer replaces it when a pipe breaks under its help
+                raise OutputClosedError
+            stdout.flush()
+    except (OutputClosedError, BrokenPipeError):
+        # The interpreter flushes stdout once more at its end; let it do so into nothing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
+        raise SystemExit(BROKEN_PIPE) from None
+
+
+def _write(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise OutputClosedError from None
+
+
 def print_json(document: dict[str, Any]) -> None:
-    """One JSON document on stdout."""
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """One JSON document on stdout, in ASCII where stdout is not UTF-8."""
+    utf_8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    _write(json.dumps(document, indent=2, ensure_ascii=not utf_8, allow_nan=False) + "\n")
 
 
 def print_line(text: str) -> None:
     """One line of a result, unwrapped, on stdout."""
-    sys.stdout.write(text + "\n")
+    _write(text + "\n")
 
 
 def print_table(columns: list[str], rows: list[list[str]]) -> None:
@@ -58,7 +102,9 @@ def print_table(columns: list[str], rows: list[list[str]]) -> None:
         table.add_column(Text(column), justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console(width=max(120, Console().width)).print(table)
+    text = io.StringIO()
+    Console(file=text, width=max(120, Console().width)).print(table)
+    _write(text.getvalue())
 
 
 def progress_bar() -> Progress:

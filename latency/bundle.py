@@ -137,7 +137,8 @@ def write_bundle(
 def measure_py() -> str:
     """The text of the file that measures a bundle."""
     about = '"""Times the ONNX graphs of this folder. Joined from the modules that time graphs in fbnetv5 itself."""'
-    return f"#!/usr/bin/env python3\n{about}\n\n{joined(PARTS)}"
+    telemetry = 'import os\n\nos.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # see export/__init__.py'
+    return f"#!/usr/bin/env python3\n{about}\n\n{telemetry}\n\n{joined(PARTS)}"
 
 
 def import_bundle(folder: Path, luts: Path) -> tuple[Path, Profiled]:

@@ -1,6 +1,7 @@
 """Run folders: made once, and the newest of a folder of runs linked as ``latest``."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from export.errors import UserError
@@ -26,12 +27,22 @@ def make_folder(folder: Path, *, otherwise: str) -> None:
         raise UserError(f"cannot make {folder}: {error.strerror}") from None
 
 
-def point_latest(folder: Path) -> None:
-    """Make the link ``latest`` in the folder's parent name the folder."""
+def point_latest(folder: Path, say: Callable[[str], None]) -> None:
+    """Make the link ``latest`` in the folder's parent name the folder; say so where there can be no links.
+
+    Raises:
+        UserError: something else is called ``latest``.
+    """
     link = latest_link(folder.parent)
     temporary = link.with_name(f".latest.{os.getpid()}")
-    temporary.symlink_to(folder.name)
-    temporary.replace(link)
+    try:
+        temporary.symlink_to(folder.name)
+        temporary.replace(link)
+    except OSError as error:
+        say(
+            f"{link} cannot be made to name this run ({error.strerror or error}), and may name an older one: "
+            f"add --run {folder} to export, and --arch {folder}/TASK.json to train and eval"
+        )
 
 
 def latest_link(runs: Path) -> Path:

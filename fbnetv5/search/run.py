@@ -19,7 +19,7 @@ from export.files import write_json
 from fbnetv5 import __version__
 from fbnetv5.architecture import Architecture
 from fbnetv5.backbone import recalibrate
-from fbnetv5.cost import Budget, CostTable, Counter, Resolution, format_cost, latency_table
+from fbnetv5.cost import Budget, CostTable, Counter, Resolution, format_apart, latency_table
 from fbnetv5.data.parts import Parts
 from fbnetv5.evaluate import check_labelled
 from fbnetv5.runs.checkpoint import save_tensors
@@ -54,13 +54,16 @@ class CostRange:
     dearest: float
 
 
-def start_run(config: SearchConfig, folder: Path, show_ranges: Callable[[Sequence[CostRange]], None]) -> Path:
+def start_run(
+    config: SearchConfig, folder: Path, show_ranges: Callable[[Sequence[CostRange]], None], say: Callable[[str], None]
+) -> Path:
     """Check everything that can be checked before anything is spent, then make the run folder.
 
     Args:
         config: of the search.
         folder: to make; ``latest`` beside it will name it.
         show_ranges: called with what each task's networks cost, before the budgets are held against it.
+        say: takes a line for the user.
 
     Returns:
         The folder, the first process's where there are several.
@@ -77,10 +80,10 @@ def start_run(config: SearchConfig, folder: Path, show_ranges: Callable[[Sequenc
     for task in prepared.tasks.values():
         for use, part in (("learn from", parts.weights), ("hold out", parts.policies), ("test on", parts.test)):
             check_labelled(task, part, use)
-    return in_first_process(lambda: _make_run(config, folder))
+    return in_first_process(lambda: _make_run(config, folder, say))
 
 
-def _make_run(config: SearchConfig, folder: Path) -> Path:
+def _make_run(config: SearchConfig, folder: Path, say: Callable[[str], None]) -> Path:
     latest_link(folder.parent)
     make_folder(folder, otherwise="--name")
     try:
@@ -88,7 +91,7 @@ def _make_run(config: SearchConfig, folder: Path) -> Path:
     except UserError:
         folder.rmdir()
         raise
-    point_latest(folder)
+    point_latest(folder, say)
     return folder
 
 
@@ -138,7 +141,7 @@ def check_budgets(ranges: Sequence[CostRange], budgets: Mapping[str, Budget]) ->
     for found in ranges:
         budget = budgets[found.task]
         if not found.cheapest <= budget.limit <= found.dearest:
-            low, high, asked = (format_cost(v, found.unit) for v in (found.cheapest, found.dearest, budget.limit))
+            low, high, asked = format_apart((found.cheapest, found.dearest, budget.limit), found.unit)
             size = "x".join(map(str, budget.resolution))
             raise UserError(
                 f"budget {asked} for {found.task} at {size} is outside what this space offers: {low} to {high}. "

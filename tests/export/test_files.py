@@ -69,3 +69,10 @@ def test_a_document_that_cannot_be_used_is_refused(tmp_path: Path, content: byte
 def test_a_missing_document_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"test file .*none\.json does not exist"):
         read_json(tmp_path / "none.json", what="test", schema=1)
+
+
+def test_a_file_that_a_library_wrote_for_the_owner_alone_gets_the_usual_mode(tmp_path: Path) -> None:
+    (tmp_path / "usual").touch()
+    with written_whole(tmp_path / "private") as temporary:
+        temporary.touch(mode=0o600)
+    assert (tmp_path / "private").stat().st_mode == (tmp_path / "usual").stat().st_mode

@@ -1,6 +1,7 @@
 """The commands as a user types them: one search from profile to export, and every wrong argument."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from onnx import TensorProto, helper
 
 from export.errors import UserError
 from export.manifest import read_manifest
+from fbnetv5 import cli
 from fbnetv5.cli import _table
 from fbnetv5.cost import latency_table
 from fbnetv5.data.scenes import CLASSES
@@ -354,3 +356,80 @@ def test_show_gives_every_published_network(tmp_path: Path, letter: str) -> None
     shown = show(f"fbnetv3-{letter}")
     assert isinstance(shown["macs"], int)
     assert shown["macs"] == sum(row["macs"] for row in shown["blocks"])
+
+
+@pytest.mark.parametrize("name", ["group/new", "..", "latest", ""])
+def test_a_run_has_a_name_and_no_path(tmp_path: Path, name: str) -> None:
+    done = fbnetv5("search", "--flops", "15M@64x64", *SMALL, "--name", name, cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"--name {name!r} is not the name of a run" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_budget_just_outside_is_told_with_the_digits_that_differ(tmp_path: Path) -> None:
+    low = document("space", *SMALL, "--resolution", "64x64", "--tasks", "cls", cwd=tmp_path)["macs"]["cls"]["cheapest"]
+    flops = f"{(low - 1) / 1e6:.6f}M@64x64"
+    done = fbnetv5("search", "--flops", flops, "--tasks", "cls", *SMALL, cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"budget {(low - 1) / 1e6:.6f}M for cls at 64x64 is outside what this space offers: {low / 1e6:.6f}M" in (
+        done.stderr
+    )
+
+
+def test_names_that_stdout_cannot_write_are_escaped(picture_folder: Path, tmp_path: Path) -> None:
+    path = picture_folder / "instances.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"bag"', '"手提包"'), encoding="utf-8")
+    folder = picture_folder.rename(tmp_path / "图片")
+    command = [sys.executable, "-m", "fbnetv5", "space", *SMALL, "--data", str(folder)]
+    for more in (["--json"], []):
+        done = subprocess.run(
+            [*command, *more], cwd=tmp_path, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"}
+        )
+        assert done.returncode == 0, done.stderr
+    refused = subprocess.run(
+        [*command[:-1], str(tmp_path / "没有")], capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"}
+    )
+    assert (refused.returncode, "\\u6ca1\\u6709 does not exist" in refused.stderr.decode("ascii")) == (2, True)
+
+
+@pytest.mark.parametrize("arguments", [["show", "fbnetv3-g"], ["--help"]], ids=" ".join)
+def test_a_reader_that_leaves_ends_the_command_without_a_word(arguments: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "fbnetv5", *arguments], stdout=write, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_without_stdout_a_command_ends_well() -> None:
+    done = subprocess.run(["/bin/sh", "-c", f"{sys.executable} -m fbnetv5 show fbnetv3-a >&-"], capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_fault_of_ours_has_a_code_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    printed = " ".join(capsys.readouterr().err.split())
+    assert ended.value.code == 70
+    assert "Traceback" in printed
+    assert "this is a fault of fbnetv5, not yours (ZeroDivisionError: division by zero). Report it" in printed
+
+
+def test_onnx_runtime_reports_nothing_and_leaves_nothing_at_home(tmp_path: Path) -> None:
+    code = (
+        "from export.runners import OrtRunner; from tests.fbnetv5.test_cli import relu; from pathlib import Path; "
+        f"OrtRunner(relu(Path({str(tmp_path / 'x.onnx')!r})).read_bytes())"
+    )
+    (tmp_path / "home").mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment["HOME"] = str(tmp_path / "home")
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert list((tmp_path / "home").iterdir()) == []

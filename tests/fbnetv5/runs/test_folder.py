@@ -1,3 +1,4 @@
+import errno
 from pathlib import Path
 
 import pytest
@@ -6,10 +7,14 @@ from export.errors import UserError
 from fbnetv5.runs.folder import make_folder, point_latest
 
 
+def fail(line: str) -> None:
+    raise AssertionError(line)
+
+
 def test_latest_names_the_newest_run(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        point_latest(tmp_path / name)
+        point_latest(tmp_path / name, fail)
     assert (tmp_path / "latest").readlink() == Path("two")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "one", "two"]
 
@@ -18,8 +23,20 @@ def test_a_folder_of_the_users_called_latest_is_left_alone(tmp_path: Path) -> No
     (tmp_path / "latest").mkdir()
     (tmp_path / "run").mkdir()
     with pytest.raises(UserError, match="is not a link; move it away"):
-        point_latest(tmp_path / "run")
+        point_latest(tmp_path / "run", fail)
     assert (tmp_path / "latest").is_dir()
+
+
+def test_where_no_link_can_be_made_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(link: Path, target: str) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    said: list[str] = []
+    point_latest(tmp_path / "run", said.append)
+    (line,) = said
+    assert "latest cannot be made to name this run (Operation not permitted)" in line
+    assert f"add --run {tmp_path / 'run'} to export" in line
 
 
 def test_a_folder_is_made_once(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def cheaper() -> Iterator[None]:
 def started(make_config: MakeConfig, folder: Path) -> Path:
     budgets = {task: Budget(limit=LIMIT, unit="macs") for task in TASKS}
     config = make_config(budgets=budgets, space=WIDE, warmup_steps=2, steps=6, checkpoint_every=3)
-    return start_run(config, folder, quiet)
+    return start_run(config, folder, quiet, quiet)
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +185,7 @@ def test_nothing_is_made_for_a_budget_out_of_reach(make_config: MakeConfig, tmp_
     config = make_config(budgets={"cls": Budget(limit=1e6, unit="macs")}, space=WIDE)
     shown: list[Sequence[CostRange]] = []
     with pytest.raises(UserError, match=r"budget 1\.0M for cls at 224x224 is outside what this space offers"):
-        start_run(config, tmp_path / "run", shown.append)
+        start_run(config, tmp_path / "run", shown.append, quiet)
     assert [found.task for found in shown[0]] == ["cls"]
     assert not list(tmp_path.iterdir())
 

@@ -112,7 +112,7 @@ def main(folder: Path) -> None:
 
     check_gradients(folder)
     SearchLoop.run = run  # type: ignore[assignment, method-assign]
-    chosen = start_run(CONFIG, folder, lambda _: None)
+    chosen = start_run(CONFIG, folder, lambda _: None, print)
     found = run_search(chosen, lambda _: None, lambda *_: None)
     check_equality(loops)
     check_scoring(loops)

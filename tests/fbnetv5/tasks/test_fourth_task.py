@@ -107,7 +107,7 @@ def test_a_task_in_a_new_file_is_searched_and_exported(tmp_path: Path) -> None:
         finalists=1,
         score_pictures=16,
     )
-    run = start_run(config, tmp_path / "run", lambda ranges: None)
+    run = start_run(config, tmp_path / "run", lambda ranges: None, print)
     found = run_search(run, lambda progress: None, lambda *_: None)
     assert found["count"].task == "count"
     assert torch.isfinite(torch.tensor(found["count"].provenance["score"]))
