@@ -12,10 +12,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from export.errors import UserError
 from export.manifest import read_manifest
-from fbnetv5 import cli
-from fbnetv5.cli import _table
+from fbnetv5.cli import entry
 from fbnetv5.cost import latency_table
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.space import Space
@@ -24,7 +22,7 @@ from latency.table import LatencyTable
 from tests.command_line import document, fbnetv5
 from tests.contract.schemas import check_document
 
-QUICK = Path(__file__).parent.parent / "quick-search.json"
+QUICK = Path(__file__).parent.parent.parent / "quick-search.json"
 SMALL = ["--stages", "1", "--blocks-per-path", "1"]
 
 
@@ -237,17 +235,6 @@ def test_a_mistake_is_one_clear_line_and_exit_code_2(tmp_path: Path, arguments: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_only_table_of_a_device_is_found_and_several_are_named(tmp_path: Path) -> None:
-    (tmp_path / "orin-fp16-b1.json").touch()
-    (tmp_path / "orin-int8-b1-estimated.json").touch()
-    assert _table("orin", None, tmp_path) == tmp_path / "orin-fp16-b1.json"
-    (tmp_path / "orin-int8-b1.json").touch()
-    with pytest.raises(UserError, match=r"several latency tables of orin: .*fp16-b1.json, .*int8-b1.json; choose"):
-        _table("orin", None, tmp_path)
-    (tmp_path / "orin-fp32-b1.json").touch()
-    assert _table("orin", None, tmp_path) == tmp_path / "orin-fp32-b1.json"
-
-
 @pytest.mark.parametrize("arguments", [["profile"], ["search", "--latency", "8ms"]])
 def test_a_device_that_is_not_here_is_exit_code_3_and_the_other_ways_are_said(
     tmp_path: Path, arguments: list[str]
@@ -414,9 +401,9 @@ def test_a_fault_of_ours_has_a_code_of_its_own(
     def fail() -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(entry, "app", fail)
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        entry.main()
     printed = " ".join(capsys.readouterr().err.split())
     assert ended.value.code == 70
     assert "Traceback" in printed
@@ -424,10 +411,8 @@ def test_a_fault_of_ours_has_a_code_of_its_own(
 
 
 def test_onnx_runtime_reports_nothing_and_leaves_nothing_at_home(tmp_path: Path) -> None:
-    code = (
-        "from export.runners import OrtRunner; from tests.fbnetv5.test_cli import relu; from pathlib import Path; "
-        f"OrtRunner(relu(Path({str(tmp_path / 'x.onnx')!r})).read_bytes())"
-    )
+    content = relu(tmp_path / "x.onnx").read_bytes()
+    code = f"from export.runners import OrtRunner; OrtRunner({content!r})"
     (tmp_path / "home").mkdir()
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     environment["HOME"] = str(tmp_path / "home")

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from export.errors import UserError
 from fbnetv5.architecture import load_architecture
-from fbnetv5.printing import print_found
+from fbnetv5.cli.search import _table, print_found
 
 
 @pytest.mark.parametrize("as_json", [False, True], ids=["table", "json"])
@@ -21,3 +22,14 @@ def test_a_task_without_a_signal_is_warned_about_on_stderr(
     assert "no signal" not in printed.out
     if as_json:
         assert json.loads(printed.out)["architectures"]["cls"]["provenance"]["panel"] == panel
+
+
+def test_the_only_table_of_a_device_is_found_and_several_are_named(tmp_path: Path) -> None:
+    (tmp_path / "orin-fp16-b1.json").touch()
+    (tmp_path / "orin-int8-b1-estimated.json").touch()
+    assert _table("orin", None, tmp_path) == tmp_path / "orin-fp16-b1.json"
+    (tmp_path / "orin-int8-b1.json").touch()
+    with pytest.raises(UserError, match=r"several latency tables of orin: .*fp16-b1.json, .*int8-b1.json; choose"):
+        _table("orin", None, tmp_path)
+    (tmp_path / "orin-fp32-b1.json").touch()
+    assert _table("orin", None, tmp_path) == tmp_path / "orin-fp32-b1.json"

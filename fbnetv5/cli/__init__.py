@@ -1,0 +1,5 @@
+"""The command line: one file a command."""
+
+from fbnetv5.cli.entry import app, main
+
+__all__ = ["app", "main"]

@@ -1,0 +1,81 @@
+"""The command line's entry: all commands in the order of ``fbnetv5 --help``, and what becomes of errors.
+
+A command is one file of this folder: options, a call of the module that does the work, and how its result is printed.
+Heavy packages load when a command runs.
+"""
+
+import signal
+import traceback
+from collections.abc import Callable
+
+import typer
+from rich.text import Text
+
+from export.errors import UserError
+from fbnetv5.cli.check import check
+from fbnetv5.cli.console import UNEXPECTED, OutputClosedError, console, safe_streams
+from fbnetv5.cli.doctor import doctor
+from fbnetv5.cli.eval import evaluate
+from fbnetv5.cli.export import export
+from fbnetv5.cli.profile import profile
+from fbnetv5.cli.search import search
+from fbnetv5.cli.show import show
+from fbnetv5.cli.space import space
+from fbnetv5.cli.train import train
+from fbnetv5.cli.validate import validate
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="One search, a network per vision task, within a budget of multiply-adds or of milliseconds on your device.",
+)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "show": show,
+    "space": space,
+    "profile": profile,
+    "search": search,
+    "train": train,
+    "eval": evaluate,
+    "export": export,
+    "validate": validate,
+    "check": check,
+    "doctor": doctor,
+}
+for name, command in COMMANDS.items():
+    app.command(name)(command)
+
+
+def main() -> None:
+    """Entry point: what the user can fix becomes one red line and an exit code; anything else is ours, and 70."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a GPU's locked clock is let go on the way out
+    with safe_streams():
+        _run_app()
+
+
+def _run_app() -> None:
+    try:
+        app()
+    except UserError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted", UserError.exit_code)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        _fail(f"{place}{error.strerror or error}", UserError.exit_code)
+    except OutputClosedError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever is left is a fault of this program
+        traceback.print_exc()
+        _fail(
+            f"this is a fault of fbnetv5, not yours ({type(error).__name__}: {error}). Report it with the lines above, "
+            "the command and what fbnetv5 doctor prints",
+            UNEXPECTED,
+        )
+
+
+def _fail(message: str, exit_code: int) -> None:
+    # Text, not markup: rich would read the "[trt]" of a pip extra as a style tag and drop it.
+    console.print(Text(f"error: {message}", style="red"), soft_wrap=True)
+    raise SystemExit(exit_code)

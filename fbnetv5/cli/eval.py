@@ -1,0 +1,47 @@
+"""``fbnetv5 eval``: all figures of a network on the test pictures."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fbnetv5.cli.console import print_json, print_line, print_table
+from fbnetv5.cli.options import Data, Json, architecture_file, say_layout
+
+if TYPE_CHECKING:
+    from fbnetv5.evaluate import Evaluated
+
+
+def evaluate(
+    task: Annotated[str | None, typer.Option(help="Task whose network to measure.")] = None,
+    arch: Annotated[Path | None, typer.Option(help="Architecture file; runs/latest/TASK.json if not given.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Safetensors file; the one beside the architecture file if not given.")
+    ] = None,
+    data: Data = None,
+    size: Annotated[
+        str | None, typer.Option(help="Size of the pictures, HEIGHTxWIDTH; what it was trained at if not given.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Measure a network on the test pictures: top-1 and top-5, COCO's twelve figures, or IoU by class."""
+    from fbnetv5.cost import parse_resolution
+    from fbnetv5.evaluate import evaluate_file
+
+    say_layout(data)
+    asked = None if size is None else parse_resolution(size)
+    found = evaluate_file(architecture_file(task, arch), task=task, weights=weights, data=data, size=asked)
+    if json:
+        print_json(found.to_json())
+    else:
+        print_evaluated(found)
+
+
+def print_evaluated(found: "Evaluated") -> None:
+    height, width = found.size
+    print_line(f"{found.task} on {found.pictures} test pictures of {height}x{width}:")
+    rows: list[list[str]] = []
+    for name, value in found.figures.items():
+        parts = value.items() if isinstance(value, dict) else [("", value)]
+        rows += [[f"{name} {label}".strip(), "-" if one is None else f"{one:.4f}"] for label, one in parts]
+    print_table(["figure", "value"], rows)

@@ -1,0 +1,67 @@
+"""Options and arguments that several commands have, and what they stand for."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from export.errors import NotHere, UserError
+from fbnetv5.cli.console import is_first_process, say
+
+if TYPE_CHECKING:
+    from fbnetv5.space import Space
+    from latency.backend import Backend
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
+Data = Annotated[Path | None, typer.Option(help="Folder of your pictures; without it the demo scenes.")]
+Tasks = Annotated[str, typer.Option(help="Comma-separated tasks.")]
+Variant = Annotated[str, typer.Option(help="FBNetV3 letter of stage 0: a, c or f.")]
+Stages = Annotated[int, typer.Option(help="Stages after stage 0.")]
+Blocks = Annotated[int, typer.Option("--blocks-per-path", help="Blocks on each path in each of those stages.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Only later stages' blocks are slots.")]
+Luts = Annotated[Path, typer.Option(help="Folder of latency tables.")]
+Runs = Annotated[Path, typer.Option(help="Folder of runs.")]
+ALL_TASKS = "cls,det,seg"
+
+
+def make_space(variant: str, stages: int, blocks_per_path: int, strict: bool) -> "Space":
+    from fbnetv5.space import Space
+
+    return Space(variant=variant, stages=stages, blocks_per_path=blocks_per_path, strict=strict)
+
+
+def say_layout(data: Path | None) -> None:
+    """Say as what a folder of pictures is read."""
+    if data is None or not is_first_process():
+        return
+    from fbnetv5.data.layouts import layout_of
+
+    say(f"{data}: read as {layout_of(data).name}")
+
+
+def architecture_file(task: str | None, arch: Path | None) -> Path:
+    if arch is not None:
+        return arch
+    if task is None:
+        raise UserError("name a network: --task det for runs/latest/det.json, or --arch FILE")
+    return Path("runs/latest") / f"{task}.json"
+
+
+def task_names(tasks: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in tasks.split(","))
+    if len(set(names)) != len(names) or not all(names):
+        raise UserError(f"--tasks {tasks!r} is not a list of different tasks, such as {ALL_TASKS}")
+    return names
+
+
+def resolve_device(device: str, *, precision: str = "fp32", threads: int = 1) -> "Backend":
+    """What times graphs on the device; where that is not here, the error says what else can be done."""
+    from latency.devices import resolve
+
+    try:
+        return resolve(device, precision=precision, threads=threads)
+    except NotHere as error:
+        raise NotHere(
+            f"{error}. Two other ways: measure it where it is, with what fbnetv5 profile --device {device} "
+            f"--bundle DIR writes; or a rough table from its data sheet, with the same and --estimate"
+        ) from None

@@ -1,0 +1,38 @@
+"""``fbnetv5 space``: what a search can choose."""
+
+from typing import Annotated
+
+import typer
+
+from fbnetv5.cli.console import print_json, print_line, print_table
+from fbnetv5.cli.options import ALL_TASKS, Blocks, Data, Json, Stages, Strict, Tasks, Variant, make_space, task_names
+
+
+def space(
+    variant: Variant = "a",
+    stages: Stages = 4,
+    blocks_per_path: Blocks = 2,
+    strict: Strict = False,
+    resolution: Annotated[str, typer.Option(help="Deploy resolution, HEIGHTxWIDTH.")] = "224x224",
+    tasks: Tasks = ALL_TASKS,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """What a search can choose: slots, size, cost range per task."""
+    from fbnetv5.cost import parse_resolution
+    from fbnetv5.data.parts import classes_of
+    from fbnetv5.show import show_space
+
+    chosen = make_space(variant, stages, blocks_per_path, strict)
+    document = show_space(chosen, classes_of(data), task_names(tasks), parse_resolution(resolution))
+    if json:
+        print_json(document)
+        return
+    print_line(
+        f"variant {variant}: {len(document['slots'])} slots, 2^{document['log2_architectures']:.0f} architectures"
+    )
+    rows = [
+        [task, *(f"{found[key] / 1e6:.1f}M" for key in ("cheapest", "expected", "dearest"))]
+        for task, found in document["macs"].items()
+    ]
+    print_table(["task", "cheapest", "expected", "dearest"], rows)
