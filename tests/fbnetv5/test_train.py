@@ -190,7 +190,7 @@ def test_a_folder_is_never_written_over(
 
 
 def test_a_folder_without_a_training_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"is not the folder of a training: it has no training\.json"):
+    with pytest.raises(UserError, match=r"run configuration file .*config\.json does not exist"):
         run_training(tmp_path, quiet, quiet)
 
 

@@ -327,7 +327,11 @@ def relu(path: Path, operator: str = "Relu") -> Path:
 
 @pytest.mark.parametrize(
     ("field", "message"),
-    [('{"step": 3}', "no field 'step'"), ('{"steps": "3"}', "steps must be like"), ("[1]", "not a JSON object")],
+    [
+        ('{"step": 3}', "no field 'step'"),
+        ('{"steps": "3"}', "search: steps: must be a valid integer, not '3'"),
+        ("[1]", "not a JSON object"),
+    ],
 )
 def test_a_wrong_config_file_names_the_field(tmp_path: Path, field: str, message: str) -> None:
     (tmp_path / "c.json").write_text(field)

@@ -177,7 +177,7 @@ def test_two_processes_share_a_search(tmp_path: Path) -> None:
 
 
 def test_a_run_is_never_written_over(make_config: MakeConfig, undisturbed: Path) -> None:
-    with pytest.raises(UserError, match=r"exists already; resume it with --resume .* or choose another --name"):
+    with pytest.raises(UserError, match=r"exists already; go on with --resume .* or choose another --name"):
         started(make_config, undisturbed)
 
 
