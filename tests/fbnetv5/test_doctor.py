@@ -75,3 +75,10 @@ def test_without_torch_nothing_is_profiled_or_run() -> None:
 @pytest.mark.parametrize(("number", "version"), [(13000, "13.0"), (12080, "12.8"), (11040, "11.4")])
 def test_cuda_versions_are_read_as_cuda_writes_them(number: int, version: str) -> None:
     assert doctor._cuda_version(number) == version
+
+
+@pytest.mark.parametrize(("gpu", "runs"), [("works", "and engines"), ("missing", "no engines")])
+def test_engines_run_where_there_is_a_gpu(gpu: Status, runs: str) -> None:
+    found_here = found(torch="works", onnxruntime="works", tensorrt="works", gpu=gpu)
+    (ability,) = (ability for ability in abilities(found_here) if ability.name == "run")
+    assert runs in ability.detail
