@@ -283,7 +283,7 @@ def parse_resolution(text: str) -> Resolution:
 def format_cost(value: float, unit: str, *, more: int = 0) -> str:
     """E.g. "398.2M", "7.91 ms" or "7.91 estimated ms", with ``more`` digits than these."""
     if unit.endswith("ms"):
-        return f"{float(f'{value:.{3 + more}g}'):.{15}g} {unit}"
+        return f"{float(f'{value:.{3 + more}g}'):.15g} {unit}"
     return f"{value / 1e6:.{1 + more}f}M"
 
 
