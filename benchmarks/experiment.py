@@ -154,9 +154,13 @@ def hash_pictures(*sets: PictureSet) -> str:
 
 
 def _digest_sample(update: Callable[[bytes], None], sample: Sample) -> None:
-    update(f"{tuple(sample.image.shape)} {sample.label}".encode())
-    for tensor in (sample.image, sample.boxes, sample.box_labels, sample.mask):
-        update(b"none" if tensor is None else tensor.contiguous().numpy().tobytes())
+    """The image, then every label in the order of names."""
+    update(f"{tuple(sample.image.shape)}".encode())
+    update(sample.image.contiguous().numpy().tobytes())
+    for name, value in sorted(sample.targets.items()):
+        update(f" {name} ".encode())
+        for part in value if isinstance(value, tuple) else (value,):
+            update(part.contiguous().numpy().tobytes() if isinstance(part, torch.Tensor) else str(part).encode())
 
 
 def plain(document: Mapping[str, Any]) -> dict[str, Any]:

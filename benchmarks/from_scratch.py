@@ -57,10 +57,10 @@ from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.local import prune
 from fbnetv5.search.run import prepare
 from fbnetv5.space import Choices, Space
-from fbnetv5.tasks import make_tasks
+from fbnetv5.tasks import default_tasks, make_tasks, task_types
 from fbnetv5.tasks.task import Task
 from fbnetv5.training.average import MovingAverage
-from fbnetv5.training.config import RECIPES, TrainConfig
+from fbnetv5.training.config import TrainConfig
 from fbnetv5.training.loop import make_optimizer
 
 SEARCHED, RANDOM, WORST, FBNETV3, OTHER_TASK = "S", "R", "W", "fbnetv3-a", "other task"
@@ -173,7 +173,7 @@ def training_config(asked: argparse.Namespace, size: Resolution) -> TrainConfig:
         steps=asked.steps,
         batch=asked.batch,
         warmup_steps=min(100, asked.steps // 5),
-        **{name: value for name, value in RECIPES[asked.task].items() if name == "lr"},
+        **{name: value for name, value in task_types()[asked.task].training.items() if name == "lr"},
     )
 
 
@@ -212,7 +212,8 @@ def read_all(files: Sequence[Path], task: str, space: Space) -> list[Choices]:
     """
     found = [load_architecture(file) for file in files]
     for file, architecture in zip(files, found, strict=True):
-        if (architecture.task, architecture.space, architecture.classes) != (task, space, CLASSES):
+        labels = make_tasks((task,), CLASSES)[task].labels
+        if (architecture.task, architecture.space) != (task, space) or architecture.make_task().labels != labels:
             raise UserError(f"{file} is not a network for {task} of the runs' space on the demo scenes; leave it out")
     return [architecture.choices_array for architecture in found]
 
@@ -321,11 +322,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+", help="folders of finished searches with one budget")
     parser.add_argument("--output", type=Path, required=True, help="folder for the trainings; they go on if it exists")
-    parser.add_argument("--task", default="det", choices=sorted(RECIPES))
+    parser.add_argument("--task", default="det", choices=default_tasks())
     parser.add_argument("--found", type=Path, nargs="*", default=[], help="more architecture files for S")
     parser.add_argument("--worst", type=Path, nargs="*", default=[], help="files for W; planted bad ones if none")
     parser.add_argument("--fbnetv3", action="store_true", help="also train FBNetV3-A, scaled to the budget")
-    parser.add_argument("--other-task", choices=sorted(RECIPES), help="also train the networks found for this task")
+    parser.add_argument("--other-task", choices=default_tasks(), help="also train the networks found for this task")
     parser.add_argument("--judge", type=Path, help="folder of judge.py, or JSON file of predicted losses by key")
     parser.add_argument("--count", type=int, default=15, help="networks in R, and in W if planted")
     parser.add_argument("--steps", type=int, default=STEPS)

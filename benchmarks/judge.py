@@ -358,7 +358,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         train_judge(config, asked.output)
     measured = measure(experiment, groups, prepared.tables, asked.processes)
     tasks = {
-        name: summarise(measured[name], budget, asked.runs, prepared.tasks[name].metric_name)
+        name: summarise(measured[name], budget, asked.runs, prepared.tasks[name].metric.name)
         for name, budget in config.budgets.items()
     }
     print_table(tasks, config.budgets)

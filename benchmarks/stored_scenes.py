@@ -6,7 +6,7 @@ scenes share them.
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,19 @@ from numpy.lib.format import open_memmap
 from export.errors import UserError
 from export.files import read_json_object, write_json
 from fbnetv5.cost import Resolution
-from fbnetv5.data.sample import ABSENT, Batch, Sample, collate
-from fbnetv5.data.scenes import CLASSES, MOST_OBJECTS, Scenes, Split
+from fbnetv5.data.sample import Batch, Sample, collate
+from fbnetv5.data.scenes import MOST_OBJECTS, TARGETS, Scenes, Split
+from fbnetv5.data.targets import ABSENT, Boxes, Target
 
 ABOUT = "scenes.json"
+STORED = ("label", "boxes", "mask")
+"""The targets that are kept."""
 
 
 class StoredScenes:
     """A folder's scenes as a set of pictures."""
 
-    classes = CLASSES
+    targets: Mapping[str, Target] = {name: TARGETS[name] for name in STORED}
 
     def __init__(self, folder: Path) -> None:
         """Map the arrays that ``store_scenes`` wrote."""
@@ -44,15 +47,18 @@ class StoredScenes:
         real = box_labels != ABSENT
         return Sample(
             image=torch.from_numpy(np.array(self._images[index])),
-            label=int(self._labels[index]),
-            boxes=torch.from_numpy(np.array(self._boxes[index])[real]),
-            box_labels=torch.from_numpy(box_labels[real]),
-            mask=torch.from_numpy(np.array(self._masks[index])),
+            targets={
+                "label": int(self._labels[index]),
+                "boxes": Boxes(
+                    torch.from_numpy(np.array(self._boxes[index])[real]), torch.from_numpy(box_labels[real])
+                ),
+                "mask": torch.from_numpy(np.array(self._masks[index])),
+            },
         )
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """The scenes at ``indices``, stacked."""
-        return collate([self[index] for index in indices], indices)
+        return collate([self[index] for index in indices], self.targets, indices)
 
 
 def store_scenes(folder: Path, split: Split, *, size: Resolution, count: int, seed: int) -> StoredScenes:
@@ -73,7 +79,7 @@ def store_scenes(folder: Path, split: Split, *, size: Resolution, count: int, se
         temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        _compose_into(temporary, Scenes(split, size=size, count=count, seed=seed), size)
+        _compose_into(temporary, Scenes(split, size=size, count=count, seed=seed, targets=STORED), size)
         write_json(temporary / ABOUT, about)
         temporary.rename(folder)
     kept = read_json_object(folder / ABOUT, what="scenes")
@@ -94,8 +100,8 @@ def _compose_into(folder: Path, scenes: Scenes, size: Resolution) -> None:
     box_labels[:] = ABSENT
     for index in range(count):
         scene = scenes[index]
-        assert scene.boxes is not None
-        images[index], masks[index], labels[index] = scene.image, scene.mask, scene.label
-        boxes[index, : len(scene.boxes)], box_labels[index, : len(scene.boxes)] = scene.boxes, scene.box_labels
+        there: Boxes = scene.targets["boxes"]
+        images[index], masks[index], labels[index] = scene.image, scene.targets["mask"], scene.targets["label"]
+        boxes[index, : len(there.xyxy)], box_labels[index, : len(there.xyxy)] = there
     for each in (images, masks, boxes, box_labels, labels):
         each.flush()

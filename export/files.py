@@ -50,21 +50,23 @@ def write_whole_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def read_json(path: Path, *, what: str, schema: int) -> dict[str, Any]:
+def read_json(path: Path, *, what: str, schema: int | tuple[int, ...]) -> dict[str, Any]:
     """Read a JSON document and check its schema number.
 
     Args:
         path: the file.
         what: how messages call it, e.g. "architecture".
-        schema: the only schema number accepted.
+        schema: the schema number, or numbers, accepted.
 
     Raises:
         UserError: the file is missing, unreadable, not JSON, or of another schema.
     """
     document = read_json_object(path, what=what)
     found = document.get("schema")
-    if type(found) is not int or found != schema:
-        raise UserError(f"{what} file {path} has schema {found!r}; this version reads schema {schema}")
+    accepted = (schema,) if isinstance(schema, int) else schema
+    if type(found) is not int or found not in accepted:
+        known = " and ".join(map(str, accepted))
+        raise UserError(f"{what} file {path} has schema {found!r}; this version reads schema {known}")
     return document
 
 

@@ -1,7 +1,7 @@
 """The architecture file: everything that rebuilds one task's network, and nothing that is not checked on reading."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ from export.errors import UserError
 from export.files import read_json, write_json
 from fbnetv5.backbone import TaskNetwork
 from fbnetv5.cost import Counter, Resolution, check_resolution
-from fbnetv5.data.sample import Classes
 from fbnetv5.space import Choices, Space
 from fbnetv5.tasks import make_tasks
-from fbnetv5.tasks.task import Task
+from fbnetv5.tasks.task import ClassNames, Task
 
-SCHEMA = 1
+SCHEMA = 2
+OLD_CLASSES = {"labels": "label", "boxes": "boxes", "masks": "mask"}
+"""Names of the targets in schema 1, which listed all three, and what they are called now."""
 _FIELDS = {"schema", "space", "task", "classes", "choices", "resolution", "cost", "provenance"}
 
 
@@ -26,7 +27,8 @@ class Architecture:
 
     space: Space
     task: str
-    classes: Classes
+    classes: ClassNames
+    """Of the targets that the network's run learned from."""
     choices: tuple[int, ...]
     resolution: Resolution
     """Of the deployed network."""
@@ -68,7 +70,7 @@ class Architecture:
             "schema": SCHEMA,
             "space": self.space.to_json(),
             "task": self.task,
-            "classes": asdict(self.classes),
+            "classes": {target: list(names) for target, names in self.classes.items()},
             "choices": list(self.choices),
             "resolution": list(self.resolution),
             "cost": {"macs": self.macs, "params": self.params, "latency_ms": self.latency_ms},
@@ -82,7 +84,7 @@ def load_architecture(path: Path) -> Architecture:
     Raises:
         UserError: missing, damaged, unfit, or edited so that its cost no longer agrees.
     """
-    document = read_json(path, what="architecture", schema=SCHEMA)
+    document = read_json(path, what="architecture", schema=(1, SCHEMA))
     try:
         architecture = _from_json(document)
         _check_cost(architecture)
@@ -112,7 +114,7 @@ def _from_json(document: Mapping[str, Any]) -> Architecture:
     return Architecture(
         space=space,
         task=document["task"],
-        classes=_classes(document["classes"]),
+        classes=_classes(document["classes"], document["schema"]),
         choices=tuple(int(choice) for choice in choices),
         resolution=check_resolution((*resolution,)),
         macs=_whole(cost, "macs"),
@@ -139,14 +141,18 @@ def _latency(document: Any) -> Mapping[str, Any] | None:
     return document
 
 
-def _classes(document: Any) -> Classes:
-    kinds = set(Classes.__dataclass_fields__)
-    if not isinstance(document, dict) or set(document) != kinds:
-        raise UserError(f"classes must hold {', '.join(sorted(kinds))}")
-    for kind, names in document.items():
+def _classes(document: Any, schema: int) -> ClassNames:
+    if not isinstance(document, dict):
+        raise UserError(f"classes must hold the names of each target's classes, not {document!r}")
+    for target, names in document.items():
         if not isinstance(names, list) or any(not isinstance(name, str) for name in names):
-            raise UserError(f"classes: {kind} is not a list of names")
-    return Classes(**{kind: tuple(names) for kind, names in document.items()})
+            raise UserError(f"classes: {target} is not a list of names")
+    classes = {target: tuple(names) for target, names in document.items()}
+    if schema > 1:
+        return classes
+    if set(classes) != set(OLD_CLASSES):
+        raise UserError(f"classes must hold {', '.join(OLD_CLASSES)}")
+    return {OLD_CLASSES[kind]: names for kind, names in classes.items() if names}
 
 
 def _check_cost(architecture: Architecture) -> None:

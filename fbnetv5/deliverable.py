@@ -99,7 +99,7 @@ class Deliverable:
         return self.feed(next(iter(in_order(pictures, batch=limit, limit=limit))).images)
 
     def metrics(self, run: Runner, pictures: PictureSet, *, most: int = BATCH) -> dict[str, float]:
-        """Every task's metric on the pictures, 0..1, of whatever runs the network on at most so many at once."""
+        """Every task's metric on the pictures, of whatever runs the network on at most so many at once."""
         found = {name: task.new_metric() for name, task in self.tasks.items()}
         for batch in in_order(pictures, batch=self.most_pictures or most):
             outputs = run(self.feed(batch.images))

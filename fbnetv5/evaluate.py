@@ -1,7 +1,7 @@
 """Measures a network on pictures: one task's metric, or all of its figures, from whatever runs the network."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from fbnetv5.cost import Resolution, check_resolution
 from fbnetv5.data.loading import in_order, readers
 from fbnetv5.data.parts import open_parts
 from fbnetv5.data.preprocess import normalise
-from fbnetv5.data.sample import Batch, Classes, PictureSet
+from fbnetv5.data.sample import Batch, PictureSet
+from fbnetv5.data.targets import class_names
 from fbnetv5.runs.checkpoint import load_tensors, load_weights
 from fbnetv5.runs.processes import make_accelerator
-from fbnetv5.tasks import make_tasks
-from fbnetv5.tasks.task import Metric, Task
+from fbnetv5.tasks import make_tasks, needed_targets
+from fbnetv5.tasks.task import ClassNames, Metric, MetricInfo, Task
 
 BATCH = 64
 
@@ -32,10 +33,10 @@ class Evaluated:
     """All figures of a network on a set of pictures."""
 
     task: str
-    metric: str
-    """Name of the figure that searches and trainings go by."""
+    metric: MetricInfo
+    """The figure that searches and trainings go by."""
     value: float
-    """Of that figure, 0..1."""
+    """Of that figure."""
     figures: dict[str, Any]
     """All of them by name; see the task's metric."""
     pictures: int
@@ -44,7 +45,7 @@ class Evaluated:
     def to_json(self) -> dict[str, Any]:
         return {
             "task": self.task,
-            "metric": {"name": self.metric, "value": self.value},
+            "metric": {**asdict(self.metric), "value": self.value},
             "figures": self.figures,
             "pictures": self.pictures,
             "size": list(self.size),
@@ -52,7 +53,7 @@ class Evaluated:
 
 
 def evaluate(task: Task, predict: Predict, batches: Iterable[Batch]) -> float:
-    """The task's metric, 0..1, over the batches."""
+    """The task's metric over the batches."""
     return measure(task, predict, batches).compute()
 
 
@@ -83,8 +84,8 @@ def evaluate_file(
     architecture = load_architecture(file)
     check_task(architecture, task, file)
     size = size or trained_size(architecture)
-    pictures = open_parts(data, size=size).test
-    check_classes(architecture, pictures.classes)
+    pictures = open_parts(data, size=size, targets=needed_targets([architecture.task])).test
+    check_classes(architecture, class_names(pictures.targets))
     path = weights or file.with_suffix(".safetensors")
     network = architecture.build()
     load_weights(network, load_tensors(path), path)
@@ -98,7 +99,7 @@ def check_task(architecture: Architecture, task: str | None, file: Path) -> None
         raise UserError(f"{file} is a network for {architecture.task}, not for {task}; name another --arch")
 
 
-def check_classes(architecture: Architecture, classes: Classes) -> None:
+def check_classes(architecture: Architecture, classes: ClassNames) -> None:
     """Raise UserError if pictures with these classes have other ones for the architecture's task."""
     ours = architecture.make_task().labels
     theirs = make_tasks((architecture.task,), classes)[architecture.task].labels
@@ -135,7 +136,7 @@ def evaluate_network(network: TaskNetwork, pictures: PictureSet, *, size: Resolu
     metric = measure(task, lambda images: network(images.to(device)), found)
     return Evaluated(
         task=task.name,
-        metric=task.metric_name,
+        metric=task.metric,
         value=metric.compute(),
         figures=metric.report(),
         pictures=len(pictures),

@@ -50,6 +50,8 @@ from fbnetv5.data.loading import in_order
 from fbnetv5.data.sample import PictureSet
 from fbnetv5.deliverable import INPUT, Deliverable, load_deliverable
 from fbnetv5.runs.config import Run
+from fbnetv5.tasks import needed_targets
+from fbnetv5.tasks.task import Task
 from fbnetv5.validating import time_engine
 from latency.profile import measure_network
 from latency.protocol import Timing
@@ -79,7 +81,7 @@ class ExportOptions:
     fixed_size: bool = False
     """The file accepts the deploy resolution only; then the metric is measured at that size."""
     max_drop: float | None = None
-    """Most that the metric may be below torch's, 0..1."""
+    """Most that the metric may be worse than torch's, in its own unit."""
     keep_float: tuple[str, ...] = ()
     """Patterns of names of nodes that int8 leaves alone."""
 
@@ -117,8 +119,9 @@ class Exported:
 
     @property
     def drops(self) -> dict[str, float]:
-        """By task, how far the shipped network's metric is below torch's."""
-        return {task: first - self.metrics[self.precision][task] for task, first in self.metrics["torch"].items()}
+        """By task, by how much the shipped network's metric is worse than torch's."""
+        shipped, tasks = self.metrics[self.precision], self.deliverable.tasks
+        return {name: tasks[name].metric.drop(first, shipped[name]) for name, first in self.metrics["torch"].items()}
 
 
 def export_tasks(
@@ -147,8 +150,9 @@ def export_tasks(
     data = Run.load(run).data
     given = load_deliverable(run, tasks, head=options.head, from_pixels=options.from_pixels)
     size = given.resolution if options.fixed_size else data.size
-    parts = data.changed(size=size).open()
-    deployed = parts if size == given.resolution else data.changed(size=given.resolution).open()
+    needed = needed_targets(given.tasks)
+    parts = data.changed(size=size).open(needed)
+    deployed = parts if size == given.resolution else data.changed(size=given.resolution).open(needed)
     pictures = {SEEDED: given.seeded(given.resolution, 2), REAL: given.first(parts.test, _COMPARED)}
     say(f"{given.name}: exporting")
     rungs = [
@@ -171,7 +175,7 @@ def export_tasks(
     threads = torch.get_num_threads()
     metrics = {"torch": given.metrics(TorchRunner(given.module, [INPUT], given.output_names), parts.test)}
     metrics |= {one.precision: given.metrics(OrtRunner(one.content, threads=threads), parts.test) for one in rungs}
-    _check_drop(metrics, options)
+    _check_drop(given.tasks, metrics, options)
     say(f"{given.name}: timing")
     shape = (1, 3, *given.resolution)
     exported = Exported(
@@ -232,11 +236,11 @@ def _calibration(given: Deliverable, pictures: PictureSet, deployed: PictureSet)
     ]
 
 
-def _check_drop(metrics: dict[str, dict[str, float]], options: ExportOptions) -> None:
+def _check_drop(tasks: Mapping[str, Task], metrics: dict[str, dict[str, float]], options: ExportOptions) -> None:
     if options.max_drop is None:
         return
     for task, shipped in metrics[options.precision].items():
-        drop = metrics["torch"][task] - shipped
+        drop = tasks[task].metric.drop(metrics["torch"][task], shipped)
         if drop > options.max_drop:
             raise CheckFailed(
                 f"{task}: the metric falls from {metrics['torch'][task]:.4f} in torch to {shipped:.4f} in "
@@ -334,7 +338,8 @@ def _run(exported: Exported, say: Callable[[str], None]) -> Exported:
         raise CheckFailed(complaint_of(one))
     metrics = dict(exported.metrics)
     if exported.metric_size == exported.deliverable.resolution:
-        test = Run.load(exported.run).data.changed(size=exported.metric_size).open().test
+        data = Run.load(exported.run).data.changed(size=exported.metric_size)
+        test = data.open(needed_targets(exported.deliverable.tasks)).test
         metrics["engine"] = exported.deliverable.metrics(runner, test, most=MAX_BATCH)
     first = {name: array[:1] for name, array in reference.inputs.items()}
     return replace(
@@ -395,7 +400,7 @@ def _task_document(exported: Exported, task: str) -> dict[str, Any]:
 def _metric_document(exported: Exported, task: str) -> dict[str, Any]:
     rungs = {rung: found[task] for rung, found in exported.metrics.items()}
     return {
-        "name": exported.deliverable.tasks[task].metric_name,
+        **asdict(exported.deliverable.tasks[task].metric),
         "torch": rungs["torch"],
         "onnxruntime": rungs[exported.precision],
         "rungs": rungs,

@@ -26,11 +26,10 @@ from fbnetv5.cost import (
     head_shapes,
 )
 from fbnetv5.cost import Counter as CostCounter
-from fbnetv5.data.sample import Classes
 from fbnetv5.deliverable import tasks_of
 from fbnetv5.space import SKIP, Choices, Space
 from fbnetv5.tasks import make_tasks
-from fbnetv5.tasks.task import Task
+from fbnetv5.tasks.task import ClassNames, Task
 from latency.figures import BlockFacts
 from latency.page import render
 from latency.profile import Graph, Network, Profiled
@@ -46,7 +45,7 @@ class Scope:
 
     space: Space
     tasks: tuple[str, ...]
-    classes: Classes
+    classes: ClassNames
     resolution: Resolution
     """At which they are deployed."""
 

@@ -10,11 +10,11 @@ from fbnetv5.architecture import Architecture, load_architecture
 from fbnetv5.blocks import InvertedResidual, PooledHead, Stem
 from fbnetv5.cost import Budget, Counter, Resolution, block_key, head_key
 from fbnetv5.count import Count, count
-from fbnetv5.data.sample import Classes
 from fbnetv5.fbnetv3 import STRIDES, fbnetv3
 from fbnetv5.search.run import cost_ranges, cost_tables
 from fbnetv5.space import SKIP, Space
 from fbnetv5.tasks import make_tasks
+from fbnetv5.tasks.task import ClassNames
 
 IMAGENET_CLASSES = 1000
 
@@ -78,7 +78,7 @@ def show_architecture(architecture: Architecture) -> dict[str, Any]:
     }
 
 
-def show_space(space: Space, classes: Classes, task_names: Sequence[str], resolution: Resolution) -> dict[str, Any]:
+def show_space(space: Space, classes: ClassNames, task_names: Sequence[str], resolution: Resolution) -> dict[str, Any]:
     """A space's slots, its size, and what each task's networks cost in it."""
     tasks = make_tasks(tuple(task_names), classes)
     budgets = {name: Budget(limit=float("inf"), unit="macs", resolution=resolution) for name in tasks}

@@ -277,7 +277,7 @@ def _chosen(out_indices: int | Sequence[int] | None, task: str, paths: Sequence[
 
 def _default_classes(architecture: Architecture) -> int:
     if architecture.task == Classification.name:
-        return len(architecture.classes.labels)
+        return len(architecture.make_task().labels)
     return IMAGENET_CLASSES
 
 

@@ -14,10 +14,12 @@ from accelerate.utils import broadcast_object_list, set_seed
 
 from fbnetv5.architecture import Architecture, load_architecture
 from fbnetv5.data.parts import Parts, without_policies
+from fbnetv5.data.targets import class_names
 from fbnetv5.evaluate import Evaluated, check_classes, check_labelled, evaluate_network
 from fbnetv5.runs.checkpoint import load_tensors, load_weights, save_tensors
 from fbnetv5.runs.folder import make_folder
 from fbnetv5.runs.processes import in_first_process
+from fbnetv5.tasks import needed_targets
 from fbnetv5.training.config import TrainConfig
 from fbnetv5.training.initial import initial_network
 from fbnetv5.training.loop import Report, TrainLoop
@@ -62,8 +64,8 @@ def start_training(config: TrainConfig, file: Path, folder: Path) -> Path:
     Raises:
         UserError: something does not fit, or the folder exists already or cannot be written.
     """
-    architecture, parts = load_architecture(file), config.data.open()
-    check_classes(architecture, parts.weights.classes)
+    architecture, parts = load_architecture(file), config.data.open(needed_targets(config.tasks))
+    check_classes(architecture, class_names(parts.weights.targets))
     pictures, held_out = without_policies(parts, config.held_out)
     for use, part in (("learn from", pictures), ("hold out", held_out), ("test on", parts.test)):
         check_labelled(architecture.make_task(), part, use)
@@ -89,7 +91,7 @@ def run_training(folder: Path, report: Report, say: Callable[[str], None]) -> Re
     config = TrainConfig.load(folder)
     set_seed(config.seed)
     architecture = load_architecture(folder / f"{config.task}.json")
-    parts = config.data.open()
+    parts = config.data.open(needed_targets(config.tasks))
     pictures, held_out = without_policies(parts, config.held_out)
     weights = folder / f"{config.task}.safetensors"
     network = architecture.build()

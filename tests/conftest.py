@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -21,13 +22,10 @@ SCENES = 24
 
 def annotations_of(sample: Sample, image_id: int, first_id: int) -> list[dict[str, object]]:
     """A scene's boxes as COCO annotations."""
-    assert sample.boxes is not None
-    assert sample.box_labels is not None
+    boxes = sample.targets["boxes"]
     return [
         {"id": first_id + n, "image_id": image_id, "category_id": label + 1, "bbox": [x0, y0, x1 - x0, y1 - y0]}
-        for n, ((x0, y0, x1, y1), label) in enumerate(
-            zip(sample.boxes.tolist(), sample.box_labels.tolist(), strict=True)
-        )
+        for n, ((x0, y0, x1, y1), label) in enumerate(zip(boxes.xyxy.tolist(), boxes.labels.tolist(), strict=True))
     ]
 
 
@@ -56,25 +54,27 @@ def picture_folder(tmp_path: Path) -> Path:
     """A folder of 24 fully labelled 64x64 pictures, 00.png to 23.png: the first training scenes."""
     root = tmp_path / "pictures"
     (root / "images").mkdir(parents=True)
-    (root / "masks").mkdir()
+    for name in ("masks", "saliency", "edges", "depth"):
+        (root / name).mkdir()
     images: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
     scenes = Scenes("train", size=(64, 64), count=SCENES)
     for index in range(SCENES):
         sample, name = scenes[index], f"{index:02d}.png"
-        assert sample.mask is not None
         Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(root / "images" / name)
-        Image.fromarray(sample.mask.numpy()).save(root / "masks" / name)
-        images.append(
-            {"id": index + 1, "file_name": name, "width": 64, "height": 64, "label": CLASSES.labels[sample.label]}
-        )
+        Image.fromarray(sample.targets["mask"].numpy()).save(root / "masks" / name)
+        for binary in ("saliency", "edges"):
+            Image.fromarray(sample.targets[binary].numpy() * 255).save(root / binary / name)
+        Image.fromarray((sample.targets["depth"].numpy() * 1000).astype(np.uint16)).save(root / "depth" / name)
+        label = CLASSES["label"][sample.targets["label"]]
+        images.append({"id": index + 1, "file_name": name, "width": 64, "height": 64, "label": label})
         annotations += annotations_of(sample, index + 1, len(annotations) + 1)
     document = {
-        "labels": CLASSES.labels,
-        "mask_classes": CLASSES.masks,
+        "labels": CLASSES["label"],
+        "mask_classes": CLASSES["mask"],
         "images": images,
         "annotations": annotations,
-        "categories": [{"id": n + 1, "name": name} for n, name in enumerate(CLASSES.boxes)],
+        "categories": [{"id": n + 1, "name": name} for n, name in enumerate(CLASSES["boxes"])],
     }
     (root / "instances.json").write_text(json.dumps(document), encoding="utf-8")
     return root

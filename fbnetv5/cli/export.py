@@ -24,7 +24,7 @@ def export(
     ] = None,
     precision: Annotated[str, typer.Option(help="fp32, fp16 or int8; every one above it is proven as well.")] = "fp32",
     max_drop: Annotated[
-        float | None, typer.Option(help="Most that a metric may fall below torch's, such as 0.01; else exit code 1.")
+        float | None, typer.Option(help="Most that a metric may be worse than torch's, such as 0.01; else exit code 1.")
     ] = None,
     keep_float: Annotated[
         list[str] | None, typer.Option(help="Nodes that int8 leaves alone, such as '/head/*'; may be repeated.")
@@ -100,7 +100,7 @@ def print_exported(exported: "list[Exported]") -> None:
                     f"{network.params / 1e6:.2f}M",
                     network.latency_text,
                     f"{one.latency_ms_p50:.2f} ms",
-                    f"{one.deliverable.tasks[task].metric_name} @{one.metric_size[0]}x{one.metric_size[1]}",
+                    f"{one.deliverable.tasks[task].metric.name} @{one.metric_size[0]}x{one.metric_size[1]}",
                     " ".join(f"{rung} {value:.4f}" for rung, value in found.items()),
                     f"{worst:.1e}",
                 ]

@@ -14,14 +14,13 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
 Data = Annotated[Path | None, typer.Option(help="Folder of your pictures; without it the demo scenes.")]
-Tasks = Annotated[str, typer.Option(help="Comma-separated tasks.")]
+Tasks = Annotated[str | None, typer.Option(help="Comma-separated tasks.", show_default="cls,det,seg")]
 Variant = Annotated[str, typer.Option(help="FBNetV3 letter of stage 0: a, c or f.")]
 Stages = Annotated[int, typer.Option(help="Stages after stage 0.")]
 Blocks = Annotated[int, typer.Option("--blocks-per-path", help="Blocks on each path in each of those stages.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Only later stages' blocks are slots.")]
 Luts = Annotated[Path, typer.Option(help="Folder of latency tables.")]
 Runs = Annotated[Path, typer.Option(help="Folder of runs.")]
-ALL_TASKS = "cls,det,seg"
 
 
 def make_space(variant: str, stages: int, blocks_per_path: int, strict: bool) -> "Space":
@@ -47,10 +46,16 @@ def architecture_file(task: str | None, arch: Path | None) -> Path:
     return Path("runs/latest") / f"{task}.json"
 
 
-def task_names(tasks: str) -> tuple[str, ...]:
+def task_names(tasks: str | None) -> tuple[str, ...]:
+    """The tasks of a comma-separated list, which must exist, or those that commands work on without one."""
+    from fbnetv5.tasks import check_names, default_tasks
+
+    if tasks is None:
+        return default_tasks()
     names = tuple(name.strip() for name in tasks.split(","))
     if len(set(names)) != len(names) or not all(names):
-        raise UserError(f"--tasks {tasks!r} is not a list of different tasks, such as {ALL_TASKS}")
+        raise UserError(f"--tasks {tasks!r} is not a list of different tasks, such as {','.join(default_tasks())}")
+    check_names(names)
     return names
 
 

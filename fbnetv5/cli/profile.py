@@ -8,7 +8,6 @@ import typer
 from export.errors import UserError
 from fbnetv5.cli.console import interruptible, print_json, print_line, print_table, progress_bar, stage_lines
 from fbnetv5.cli.options import (
-    ALL_TASKS,
     Blocks,
     Data,
     Json,
@@ -40,7 +39,7 @@ def profile(
     stages: Stages = 4,
     blocks_per_path: Blocks = 2,
     resolution: Annotated[str, typer.Option(help="Deploy resolution, HEIGHTxWIDTH.")] = "224x224",
-    tasks: Tasks = ALL_TASKS,
+    tasks: Tasks = None,
     data: Data = None,
     threads: Annotated[int, typer.Option(min=1, help="Processor threads one operator may use.")] = 1,
     networks: Annotated[
@@ -74,13 +73,14 @@ def profile(
     here = not (verify or bundle or import_ or estimate)
     backend = resolve_device(device, precision=precision, threads=threads) if here else None
     from fbnetv5.cost import parse_resolution
-    from fbnetv5.data.parts import classes_of
+    from fbnetv5.data.parts import targets_of
+    from fbnetv5.data.targets import class_names
     from fbnetv5.profiling import Scope
 
     scope = Scope(
         space=make_space(variant, stages, blocks_per_path, strict=False),
         tasks=task_names(tasks),
-        classes=classes_of(data),
+        classes=class_names(targets_of(data)),
         resolution=parse_resolution(resolution),
     )
     if backend is not None:

@@ -21,7 +21,6 @@ from fbnetv5.cli.console import (
     stage_lines,
 )
 from fbnetv5.cli.options import (
-    ALL_TASKS,
     Blocks,
     Data,
     Json,
@@ -51,7 +50,7 @@ def search(
     latency: Annotated[str | None, typer.Option(help="Budget, such as 8ms; needs a latency table.")] = None,
     device: Annotated[str | None, typer.Option(help="Device whose table counts or predicts milliseconds.")] = None,
     table: Annotated[Path | None, typer.Option(help="Latency table to use, of whatever machine.")] = None,
-    tasks: Tasks = ALL_TASKS,
+    tasks: Tasks = None,
     data: Data = None,
     size: Annotated[str, typer.Option(help="Size of the pictures the search trains on, HEIGHTxWIDTH.")] = "64x64",
     variant: Variant = "a",
@@ -142,13 +141,11 @@ def _search_config(
     from fbnetv5.cost import parse_budgets, parse_resolution
     from fbnetv5.data.config import DataConfig
     from fbnetv5.search.config import SearchConfig
-    from fbnetv5.tasks import check_names
 
     if (flops is None) == (latency is None):
         raise UserError("a search needs one budget: either --flops, such as 400M, or --latency, such as 8ms")
     if latency is not None and table is None:
         raise UserError("--latency needs a measured device: add --device cpu, or --table FILE")
-    check_names(tasks)
     budgets = parse_budgets(flops or latency or "", unit="macs" if flops else "ms", tasks=tasks)
     return SearchConfig.make(
         fields,

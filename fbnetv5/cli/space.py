@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from fbnetv5.cli.console import print_json, print_line, print_table
-from fbnetv5.cli.options import ALL_TASKS, Blocks, Data, Json, Stages, Strict, Tasks, Variant, make_space, task_names
+from fbnetv5.cli.options import Blocks, Data, Json, Stages, Strict, Tasks, Variant, make_space, task_names
 
 
 def space(
@@ -14,17 +14,18 @@ def space(
     blocks_per_path: Blocks = 2,
     strict: Strict = False,
     resolution: Annotated[str, typer.Option(help="Deploy resolution, HEIGHTxWIDTH.")] = "224x224",
-    tasks: Tasks = ALL_TASKS,
+    tasks: Tasks = None,
     data: Data = None,
     json: Json = False,
 ) -> None:
     """What a search can choose: slots, size, cost range per task."""
     from fbnetv5.cost import parse_resolution
-    from fbnetv5.data.parts import classes_of
+    from fbnetv5.data.parts import targets_of
+    from fbnetv5.data.targets import class_names
     from fbnetv5.show import show_space
 
     chosen = make_space(variant, stages, blocks_per_path, strict)
-    document = show_space(chosen, classes_of(data), task_names(tasks), parse_resolution(resolution))
+    document = show_space(chosen, class_names(targets_of(data)), task_names(tasks), parse_resolution(resolution))
     if json:
         print_json(document)
         return

@@ -62,7 +62,7 @@ def train(
         from fbnetv5.cost import parse_resolution
         from fbnetv5.data.config import DataConfig
         from fbnetv5.evaluate import check_task, trained_size
-        from fbnetv5.training.config import RECIPES, TrainConfig
+        from fbnetv5.training.config import TrainConfig
 
         say_layout(data)
         file = architecture_file(task, arch)
@@ -71,7 +71,7 @@ def train(
         trained = trained_size(architecture) if size is None else parse_resolution(size)
         chosen = TrainConfig.make(
             config,
-            defaults=RECIPES.get(architecture.task),
+            defaults=architecture.make_task().training,
             task=architecture.task,
             init=init,
             data=DataConfig.of(data, size=trained),
@@ -110,7 +110,7 @@ def print_trained(result: "Result", *, as_json: bool) -> None:
     if as_json:
         print_json(result.to_json())
         return
-    metric, file = result.test.metric, result.folder / f"{result.test.task}.json"
+    metric, file = result.test.metric.name, result.folder / f"{result.test.task}.json"
     print_line(
         f"{file}: held-out {metric} {result.first:.4f} before, {result.best:.4f} of step {result.best_step}, "
         f"{result.steps} steps done"

@@ -1,5 +1,6 @@
 """Which images a run is about, and their size."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
@@ -30,13 +31,14 @@ class DataConfig(Document):
         """The images that a command's ``--data`` names."""
         return cls(folder=None if folder is None else str(folder.resolve()), size=size)
 
-    def open(self) -> Parts:
-        """The three splits.
+    def open(self, targets: Collection[str]) -> Parts:
+        """The three splits, with those of the named labels that the data have.
 
         Raises:
             UserError: the folder is unfit, or the size no multiple of 32.
         """
-        return open_parts(None if self.folder is None else Path(self.folder), size=self.size, counts=self.scenes)
+        folder = None if self.folder is None else Path(self.folder)
+        return open_parts(folder, size=self.size, targets=targets, counts=self.scenes)
 
     @property
     def workers(self) -> int:

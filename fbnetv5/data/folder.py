@@ -1,50 +1,47 @@
-"""A user's own pictures: one folder, three tasks, and any label may be missing.
+"""A user's own pictures: one folder, all tasks, and any label may be missing.
 
     images/NAME.jpg         jpg, jpeg, png, webp or bmp
     instances.json          COCO's format (Lin et al., arXiv:1405.0312), plus what COCO has no place for:
                             "label" of an image, top-level "labels" and "mask_classes" (names in the order of ids)
     masks/NAME.png          class id of each pixel (grey or palette), 255 where nobody knows
+    saliency/, edges/, depth/NAME.png   see ``fbnetv5.data.maps``
 
 A picture that lacks a task's labels trains the other tasks: no "label"; not listed in "images" (its boxes are unknown;
-listed without annotations says "nothing here"); no mask. What JSON, file names and picture headers can tell is checked
-on opening, so that a search does not die of it hours later; a picture whose pixels cannot be read says so when it is.
+listed without annotations says "nothing here"); no file of its name in masks/ and its siblings. What JSON, file names
+and picture headers can tell is checked on opening, so that a search does not die of it hours later; a picture whose
+pixels cannot be read says so when it is.
 Sizes and boxes refer to the picture as it is shown, after its EXIF orientation.
 
 Left out: polygons and crowds (``iscrowd`` annotations are skipped), and keeping the aspect when pictures are resized.
 """
 
 import json
-import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from reprlib import repr as short
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image
 
 from export.errors import UserError
-from fbnetv5.data.sample import ABSENT, IGNORE, Classes, Sample
+from fbnetv5.data.image_files import SUFFIXES, is_picture, opened, upright, upright_size
+from fbnetv5.data.maps import FORMATS, find_maps, number_of_mask_classes
+from fbnetv5.data.sample import Sample
+from fbnetv5.data.targets import BOXES, CLASS, IGNORE, Boxes, Target
 
 T = TypeVar("T")
 Corners = tuple[float, float, float, float]
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 OUTSIDE_PIXELS = 1.0
 """A box may reach this far outside of its picture, as rounding makes it; it is then cut."""
 UNLIKELY_PIXELS = 1 << 31
 """No coordinate reaches this; infinity and "not a number" fail the comparison too."""
-EXIF_ORIENTATION = 0x0112
-SIDEWAYS = (5, 6, 7, 8)
-"""EXIF orientations that swap width and height."""
 DEEP_MODES = ("I", "F")
 """First letters of Pillow's modes of more than 8 bits a channel."""
-PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
-"""What Pillow raises on a damaged file."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,42 +51,16 @@ class Labelled:
     path: Path
     size: tuple[int, int]
     """(H, W), upright."""
-    label: int = ABSENT
+    label: int | None = None
     boxes: list[Corners] | None = None
     """(x0, y0, x1, y1)."""
     box_labels: list[int] = field(default_factory=list)
-    mask: Path | None = None
+    maps: dict[str, Path] = field(default_factory=dict)
+    """Files of the labels that are images, by name of the target."""
 
-
-@contextmanager
-def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
-    """The picture at ``path``, whose pixels are read on use.
-
-    Raises:
-        UserError: it cannot be read, now or within the block.
-    """
-    try:
-        with Image.open(path) as image:
-            yield image
-    except PILLOW_ERRORS as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"cannot read {path}: {reason}. Replace the file or remove it") from None
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """The picture turned as its EXIF orientation says."""
-    return ImageOps.exif_transpose(image) if "exif" in image.info else image
-
-
-def upright_size(image: Image.Image) -> tuple[int, int]:
-    """(H, W) that ``upright`` gives, from the header alone."""
-    turned = "exif" in image.info and image.getexif().get(EXIF_ORIENTATION) in SIDEWAYS
-    return (image.width, image.height) if turned else (image.height, image.width)
-
-
-def is_picture(path: Path) -> bool:
-    """Whether the name is that of a picture."""
-    return path.suffix.lower() in SUFFIXES and path.name[0] != "."
+    @property
+    def is_labelled(self) -> bool:
+        return self.label is not None or self.boxes is not None or bool(self.maps)
 
 
 def list_pictures(folder: Path) -> dict[str, Labelled]:
@@ -257,42 +228,19 @@ def set_boxes(
     return tuple(categories.values())
 
 
-def read_mask(path: Path) -> NDArray[np.uint8]:
-    """The class ids of a mask, uint8 [H, W], upright."""
-    with opened(path) as image:
-        return np.asarray(upright(image), dtype=np.uint8)
-
-
-def set_masks(folder: Path, pictures: dict[str, Labelled]) -> None:
-    """Give each picture its mask, headers checked."""
+def set_maps(folder: Path, target: str, pictures: Mapping[str, Labelled]) -> bool:
+    """Give each picture its file of a target, headers checked; whether there is any."""
     by_stem = {picture.path.stem: picture for picture in pictures.values()}
-    for path in sorted(filter(is_picture, folder.glob("*.png"))) if folder.is_dir() else ():
-        if path.stem not in by_stem:
-            raise UserError(f"{path} is the mask of no picture: images/ has no {path.stem!r}. Rename or remove it")
-        picture = by_stem[path.stem]
-        with opened(path) as image:
-            if image.mode not in ("L", "P", "1"):
-                raise UserError(
-                    f"{path} has mode {image.mode}: a mask holds one class id a pixel. Save it grey or palette"
-                )
-            if image.mode == "L" and image.tile[0][3] != "L":
-                raise UserError(f"{path} has grey of fewer than 8 bits, which loses the class ids. Save it with 8")
-            if upright_size(image) != picture.size:
-                (h, w), (height, width) = upright_size(image), picture.size
-                raise UserError(
-                    f"{path} is {w}x{h}, its picture is {width}x{height}. Save the mask at the picture's size"
-                )
-        picture.mask = path
+    files = find_maps(folder, target, {stem: picture.size for stem, picture in by_stem.items()})
+    for stem, path in files.items():
+        by_stem[stem].maps[target] = path
+    return bool(files)
 
 
-def number_of_mask_classes(pictures: dict[str, Labelled]) -> int:
-    """One more than the largest class id in any mask; reads them all."""
-    largest = -1
-    for picture in pictures.values():
-        if picture.mask is not None:
-            ids = read_mask(picture.mask)
-            largest = max(largest, int(np.where(ids == IGNORE, -1, ids.astype(np.int16)).max()))
-    return largest + 1
+def mask_classes(pictures: Mapping[str, Labelled]) -> tuple[str, ...]:
+    """Names for the class ids of masks that nobody named: "class 0" and so on."""
+    masks = [picture.maps["mask"] for picture in pictures.values() if "mask" in picture.maps]
+    return tuple(f"class {number}" for number in range(number_of_mask_classes(masks)))
 
 
 class LabelledPictures:
@@ -301,7 +249,7 @@ class LabelledPictures:
     def __init__(
         self,
         pictures: dict[str, Labelled],
-        classes: Classes,
+        targets: Mapping[str, Target],
         *,
         size: tuple[int, int],
         test: frozenset[str] = frozenset(),
@@ -311,17 +259,23 @@ class LabelledPictures:
 
         Args:
             pictures: by name.
-            classes: of their labels.
+            targets: what they are labelled with.
             size: (H, W) that pictures are resized to.
             test: names of those that are the test; without any, a share of all will be.
             zero_is_ignored: class ids in mask files start at 1, and 0 is a pixel that nobody knows.
         """
-        self.classes = classes
+        self.targets = targets
         self.names = tuple(pictures)
         self.test = test
         self._pictures = tuple(pictures.values())
         self._size = size
         self._zero_is_ignored = zero_is_ignored
+
+    def only(self, targets: Collection[str]) -> Self:
+        """The same pictures with the named labels alone; files of the others are not read."""
+        fewer = copy(self)
+        fewer.targets = {name: target for name, target in self.targets.items() if name in targets}
+        return fewer
 
     def __len__(self) -> int:
         return len(self._pictures)
@@ -336,63 +290,73 @@ class LabelledPictures:
         height, width = self._size
         with opened(picture.path) as image:
             pixels = upright(image).convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-        boxes = box_labels = None
-        if picture.boxes is not None:
-            scale = torch.tensor([width / picture.size[1], height / picture.size[0]]).repeat(2)
-            boxes = torch.tensor(picture.boxes, dtype=torch.float32).reshape(-1, 4) * scale
-            box_labels = torch.tensor(picture.box_labels, dtype=torch.int64)
+        stored = {name: self._stored(picture, name) for name in self.targets}
         return Sample(
             image=torch.from_numpy(np.array(pixels).transpose(2, 0, 1).copy()),
-            label=picture.label,
-            boxes=boxes,
-            box_labels=box_labels,
-            mask=None if picture.mask is None else self._resized_mask(picture.mask),
+            targets={
+                name: self.targets[name].kind.resize(value, picture.size, self._size)
+                for name, value in stored.items()
+                if value is not None
+            },
         )
 
-    def _resized_mask(self, path: Path) -> torch.Tensor:
-        height, width = self._size
-        ids = read_mask(path)
+    def _stored(self, picture: Labelled, target: str) -> Any:
+        """A label at the size of its file, None where the picture has none."""
+        if target == "label":
+            return picture.label
+        if target == "boxes":
+            if picture.boxes is None:
+                return None
+            corners = torch.tensor(picture.boxes, dtype=torch.float32).reshape(-1, 4)
+            return Boxes(corners, torch.tensor(picture.box_labels, dtype=torch.int64))
+        path = picture.maps.get(target)
+        if path is None:
+            return None
+        return self._class_ids(path) if target == "mask" else torch.from_numpy(FORMATS[target].read(path))
+
+    def _class_ids(self, path: Path) -> torch.Tensor:
+        ids, classes = FORMATS["mask"].read(path), len(self.targets["mask"].classes)
         if self._zero_is_ignored:
             ids = np.where((ids == 0) | (ids == IGNORE), IGNORE, ids - 1).astype(np.uint8)
-        unknown = ids[(ids >= len(self.classes.masks)) & (ids != IGNORE)]
+        unknown = ids[(ids >= classes) & (ids != IGNORE)]
         if unknown.size:
             stored = int(unknown[0]) + self._zero_is_ignored
             raise UserError(
-                f"{path} holds class id {stored}, {len(self.classes.masks)} mask classes are named. "
+                f"{path} holds class id {stored}, {classes} mask classes are named. "
                 f"Name the class, or use {IGNORE} for pixels to ignore"
             )
-        return torch.from_numpy(np.array(Image.fromarray(ids).resize((width, height), Image.Resampling.NEAREST)))
+        return torch.from_numpy(np.array(ids))
 
 
-class Folder(LabelledPictures):
-    """A folder for several tasks; see the module."""
+def read_several_tasks(root: Path, size: tuple[int, int]) -> LabelledPictures:
+    """A folder for several tasks, everything but the pixels checked; see the module.
 
-    def __init__(self, root: Path, *, size: tuple[int, int]) -> None:
-        """Read and check everything but the pixels.
+    Args:
+        root: the folder; see the module.
+        size: (H, W) that pictures are resized to.
 
-        Args:
-            root: the folder; see the module.
-            size: (H, W) that pictures are resized to.
-
-        Raises:
-            UserError: something is missing or wrong; the message names it and the way out.
-        """
-        if not root.is_dir():
-            raise UserError(f"folder {root} does not exist: name one with images/ and instances.json or masks/")
-        pictures = list_pictures(root / "images")
-        set_masks(root / "masks", pictures)
-        document: dict[str, Any] = {"images": []}
-        where = str(root / "instances.json")
-        if (root / "instances.json").exists():
-            document = read_document(root / "instances.json")
-        elif all(picture.mask is None for picture in pictures.values()):
-            raise UserError(f"{root} has neither instances.json nor masks/: add labels for one task at least")
-        records = listed_pictures(document, pictures, where)
-        labels = set_labels(records, pictures, names(document, "labels", where), where)
-        boxes = set_boxes(document, records, pictures, where)
-        masks = names(document, "mask_classes", where)
-        if not masks:
-            masks = tuple(f"class {number}" for number in range(number_of_mask_classes(pictures)))
-        if all(p.label == ABSENT and p.boxes is None and p.mask is None for p in pictures.values()):
-            raise UserError(f"{where} gives no label, box or mask to any picture: label one at least")
-        super().__init__(pictures, Classes(labels=labels, boxes=boxes, masks=masks), size=size)
+    Raises:
+        UserError: something is missing or wrong; the message names it and the way out.
+    """
+    if not root.is_dir():
+        raise UserError(f"folder {root} does not exist: name one with images/ and instances.json or masks/")
+    pictures = list_pictures(root / "images")
+    maps = [name for name, form in FORMATS.items() if set_maps(root / form.folder, name, pictures)]
+    document: dict[str, Any] = {"images": []}
+    where = str(root / "instances.json")
+    if (root / "instances.json").exists():
+        document = read_document(root / "instances.json")
+    elif not maps:
+        raise UserError(f"{root} has neither instances.json nor masks/: add labels for one task at least")
+    records = listed_pictures(document, pictures, where)
+    classes = {
+        "label": set_labels(records, pictures, names(document, "labels", where), where),
+        "boxes": set_boxes(document, records, pictures, where),
+        "mask": names(document, "mask_classes", where) or mask_classes(pictures),
+    }
+    if not any(picture.is_labelled for picture in pictures.values()):
+        raise UserError(f"{where} gives no label, box or mask to any picture: label one at least")
+    kinds = {"label": CLASS, "boxes": BOXES} | {name: form.kind for name, form in FORMATS.items()}
+    targets = {name: Target(kind=kinds[name], classes=named) for name, named in classes.items() if named}
+    targets |= {name: Target(kind=kinds[name]) for name in maps if name not in classes}
+    return LabelledPictures(pictures, targets, size=size)

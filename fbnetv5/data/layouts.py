@@ -23,20 +23,21 @@ from typing import Any
 
 from export.errors import UserError
 from fbnetv5.data.folder import (
-    Folder,
     Labelled,
     LabelledPictures,
     entry,
-    is_picture,
     list_pictures,
     listed_pictures,
-    number_of_mask_classes,
+    mask_classes,
     read_document,
     read_header,
+    read_several_tasks,
     set_boxes,
-    set_masks,
+    set_maps,
 )
-from fbnetv5.data.sample import Classes
+from fbnetv5.data.image_files import is_picture
+from fbnetv5.data.maps import FORMATS
+from fbnetv5.data.targets import BOXES, CLASS, CLASS_MAP, Target
 
 TRAINING = ("train", "training")
 VALIDATION = ("val", "valid", "validation", "test", "testing")
@@ -72,7 +73,7 @@ def layout_of(root: Path) -> Layout:
 
 
 def open_folder(root: Path, *, size: Size) -> LabelledPictures:
-    """The pictures of a folder of whatever layout.
+    """The pictures of a folder of whatever layout, with every label that it has.
 
     Raises:
         UserError: the layout is unknown, or something in the folder is wrong.
@@ -81,12 +82,8 @@ def open_folder(root: Path, *, size: Size) -> LabelledPictures:
 
 
 def _is_several_tasks(root: Path) -> bool:
-    labels = (root / "instances.json").exists() or (root / "masks").is_dir()
-    return labels and (root / "images").is_dir()
-
-
-def _read_several_tasks(root: Path, size: Size) -> LabelledPictures:
-    return Folder(root, size=size)
+    maps = any((root / form.folder).is_dir() for form in FORMATS.values())
+    return ((root / "instances.json").exists() or maps) and (root / "images").is_dir()
 
 
 def _is_coco(root: Path) -> bool:
@@ -120,9 +117,8 @@ def read_coco(root: Path, size: Size) -> LabelledPictures:
             f"{' and '.join(map(str, classes))} have different categories. Give them the same, in one order"
         )
     (boxes,) = set(classes.values())
-    return LabelledPictures(
-        pictures, Classes(labels=(), boxes=boxes, masks=()), size=size, test=_proper(test, pictures)
-    )
+    targets = {"boxes": Target(kind=BOXES, classes=boxes)}
+    return LabelledPictures(pictures, targets, size=size, test=_proper(test, pictures))
 
 
 def _refuse_listed(listing: dict[Path, Path], picture: Path, path: Path) -> None:
@@ -169,17 +165,15 @@ def read_ade20k(root: Path, size: Size) -> LabelledPictures:
     for folder in _splits(root / "images", TRAINING + VALIDATION):
         found = list_pictures(folder)
         annotations, is_test = root / "annotations" / folder.name, folder.name.lower() in VALIDATION
-        set_masks(annotations, found)
-        if all(picture.mask is None for picture in found.values()):
+        if not set_maps(annotations, "mask", found):
             if is_test:
                 continue
             raise UserError(f"{annotations} has no mask of any picture: a mask is a .png of its picture's name")
         pictures |= {f"{folder.name}/{name}": picture for name, picture in found.items()}
         if is_test:
             test |= {f"{folder.name}/{name}" for name in found}
-    masks = _ade20k_names(root) or tuple(f"class {n}" for n in range(1, number_of_mask_classes(pictures)))
-    classes = Classes(labels=(), boxes=(), masks=masks)
-    return LabelledPictures(pictures, classes, size=size, test=_proper(test, pictures), zero_is_ignored=True)
+    targets = {"mask": Target(kind=CLASS_MAP, classes=_ade20k_names(root) or mask_classes(pictures)[1:])}
+    return LabelledPictures(pictures, targets, size=size, test=_proper(test, pictures), zero_is_ignored=True)
 
 
 def _ade20k_names(root: Path) -> tuple[str, ...]:
@@ -224,9 +218,8 @@ def read_image_folder(root: Path, size: Size) -> LabelledPictures:
                 pictures[name] = picture
                 if split.name.lower() in VALIDATION and split != root:
                     test.add(name)
-    return LabelledPictures(
-        pictures, Classes(labels=labels, boxes=(), masks=()), size=size, test=_proper(test, pictures)
-    )
+    targets = {"label": Target(kind=CLASS, classes=labels)}
+    return LabelledPictures(pictures, targets, size=size, test=_proper(test, pictures))
 
 
 def _splits_of_classes(root: Path, names: tuple[str, ...]) -> list[Path]:
@@ -275,9 +268,9 @@ def _proper(test: set[str], pictures: dict[str, Labelled]) -> frozenset[str]:
 LAYOUTS = (
     Layout(
         name="several tasks",
-        looks_like="images/ beside instances.json or masks/",
+        looks_like="images/ beside instances.json, masks/, saliency/, edges/ or depth/",
         fits=_is_several_tasks,
-        read=_read_several_tasks,
+        read=read_several_tasks,
     ),
     Layout(
         name="COCO",

@@ -6,8 +6,8 @@ batch works too. torch's random state is not touched.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from itertools import count
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from export.errors import UserError
 from fbnetv5.data.sample import Batch, PictureSet, Sample, collate
+from fbnetv5.data.targets import Target
 
 Change = Callable[[Sample, int], Sample]
 """(sample, draw) -> what training sees instead; the draw is a number that no other epoch's same picture has."""
@@ -47,7 +48,7 @@ class Changed:
     """A set without end: place ``epoch * len(pictures) + index`` is the picture ``index`` as changed for that epoch."""
 
     def __init__(self, pictures: PictureSet, change: Change) -> None:
-        self.classes = pictures.classes
+        self.targets = pictures.targets
         self._pictures = pictures
         self._change = change
 
@@ -58,13 +59,15 @@ class Changed:
         return self._change(self._pictures[draw % len(self._pictures)], draw)
 
 
-def collate_carried(carried: Sequence[tuple[int, Sample | UserError]]) -> Batch | UserError:
+def collate_carried(
+    carried: Sequence[tuple[int, Sample | UserError]], targets: Mapping[str, Target]
+) -> Batch | UserError:
     """The batch, or the first error among its samples."""
     for _, sample in carried:
         if isinstance(sample, UserError):
             return sample
     found = [(index, sample) for index, sample in carried if isinstance(sample, Sample)]
-    return collate([sample for _, sample in found], [index for index, _ in found])
+    return collate([sample for _, sample in found], targets, [index for index, _ in found])
 
 
 def load(pictures: PictureSet, groups: Iterable[Sequence[int]], workers: int) -> Iterator[Batch]:
@@ -72,7 +75,7 @@ def load(pictures: PictureSet, groups: Iterable[Sequence[int]], workers: int) ->
     loader: DataLoader[tuple[int, Sample | UserError]] = DataLoader(
         Carried(pictures),
         batch_sampler=groups,  # type: ignore[arg-type]  # any iterable does; torch's stub asks for a Sampler
-        collate_fn=collate_carried,
+        collate_fn=partial(collate_carried, targets=pictures.targets),
         num_workers=workers,
         generator=torch.Generator(),
     )

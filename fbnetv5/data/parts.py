@@ -6,6 +6,7 @@ A user's pictures are assigned by a hash of the file name: adding, removing or r
 """
 
 import hashlib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -14,8 +15,9 @@ from export.errors import UserError
 from fbnetv5.data.folder import LabelledPictures
 from fbnetv5.data.layouts import open_folder
 from fbnetv5.data.loading import spread
-from fbnetv5.data.sample import Classes, PictureSet, Sample
-from fbnetv5.data.scenes import CLASSES, Scenes
+from fbnetv5.data.sample import PictureSet, Sample
+from fbnetv5.data.scenes import TARGETS, Scenes
+from fbnetv5.data.targets import Target
 
 SHARES = (0.7, 0.2, 0.1)
 """Of a user's pictures: weights, policies, test."""
@@ -39,7 +41,7 @@ class Subset:
     """Some pictures of a set."""
 
     def __init__(self, pictures: PictureSet, indices: list[int]) -> None:
-        self.classes = pictures.classes
+        self.targets = pictures.targets
         self._pictures = pictures
         self._indices = indices
 
@@ -51,10 +53,10 @@ class Subset:
 
 
 class Joined:
-    """Two sets of the same classes, one after the other."""
+    """Two sets with the same targets, one after the other."""
 
     def __init__(self, first: PictureSet, second: PictureSet) -> None:
-        self.classes = first.classes
+        self.targets = first.targets
         self._first = first
         self._second = second
 
@@ -99,13 +101,19 @@ def split(folder: LabelledPictures, root: Path) -> Parts:
 
 
 def open_parts(
-    data: Path | None, *, size: tuple[int, int], seed: int = 0, counts: tuple[int, int, int] = (8000, 2000, 1000)
+    data: Path | None,
+    *,
+    size: tuple[int, int],
+    targets: Collection[str],
+    seed: int = 0,
+    counts: tuple[int, int, int] = (8000, 2000, 1000),
 ) -> Parts:
     """The parts of a user's folder, or of the demo scenes.
 
     Args:
         data: the folder, or None for the demo scenes.
         size: (H, W) of all pictures.
+        targets: names of the labels that are needed; the pictures bear those of them that the data have.
         seed: of the demo scenes; a folder's split depends on file names alone.
         counts: how many demo scenes each part has.
 
@@ -115,18 +123,18 @@ def open_parts(
     if any(side < STRIDE or side % STRIDE for side in size):
         raise UserError(f"picture size {size[0]}x{size[1]} must be multiples of {STRIDE}, e.g. 64x64 or 224x224")
     if data is not None:
-        return split(open_folder(data, size=size), data)
+        return split(open_folder(data, size=size).only(targets), data)
     return Parts(
-        weights=Scenes("train", size=size, count=counts[0], seed=seed),
-        policies=Scenes("train", size=size, count=counts[1], seed=seed, first=counts[0]),
-        test=Scenes("test", size=size, count=counts[2], seed=seed),
+        weights=Scenes("train", size=size, count=counts[0], seed=seed, targets=targets),
+        policies=Scenes("train", size=size, count=counts[1], seed=seed, first=counts[0], targets=targets),
+        test=Scenes("test", size=size, count=counts[2], seed=seed, targets=targets),
     )
 
 
-def classes_of(data: Path | None) -> Classes:
-    """The classes of a user's folder, or of the demo scenes.
+def targets_of(data: Path | None) -> Mapping[str, Target]:
+    """What a user's folder, or the demo scenes, are labelled with.
 
     Raises:
         UserError: the folder is unfit.
     """
-    return CLASSES if data is None else open_folder(data, size=(STRIDE, STRIDE)).classes
+    return TARGETS if data is None else open_folder(data, size=(STRIDE, STRIDE)).targets

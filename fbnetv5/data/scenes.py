@@ -1,4 +1,4 @@
-"""The demo data: pictures composed on the fly, with exact labels for all three tasks and no download.
+"""The demo data: pictures composed on the fly, with exact labels for every task and no download.
 
 A crop of a photograph is the ground; one to four Fashion-MNIST products (Xiao et al., arXiv:1708.07747) are pasted onto
 it, from an eighth of the picture to nearly all of it, so that every resolution of a network matters to some object.
@@ -8,24 +8,31 @@ products nor photographs. ``assets/LICENSES.md`` names every source.
 A scene depends on (seed, split, index) alone. Its draws are relative to the picture's size, so the same index is the
 same composition at any size, save for objects that only just are, or are not, large and visible enough to keep.
 
+Labels: ``TARGETS``. An object's class is that of its product, and the picture's class is that of the object of which
+the most can be seen. Saliency is 1 on all objects. Edges are the rims of objects: the pixels of an object beside a
+pixel of what it covers. Depth is the order of the layers, in layers: the ground is ``MOST_OBJECTS`` + 1 away and each
+object is one layer nearer than the object that was pasted before it.
+
 Left out: rotation, shadows and objects cut by the picture's edge.
 
 Shape legend: h x w pixels of one object, H x W of the picture.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import count as endless
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
-from fbnetv5.data.sample import Classes, Sample
+from fbnetv5.data.sample import Sample
+from fbnetv5.data.targets import BOXES, CLASS, CLASS_MAP, DENSE_MAP, LINE_MAP, Boxes, Target, class_names
 
 Split = Literal["train", "test"]
 
@@ -41,7 +48,16 @@ PRODUCTS = (
     "bag",
     "ankle boot",
 )
-CLASSES = Classes(labels=PRODUCTS, boxes=PRODUCTS, masks=("background", *PRODUCTS))
+TARGETS: dict[str, Target] = {
+    "label": Target(kind=CLASS, classes=PRODUCTS),
+    "boxes": Target(kind=BOXES, classes=PRODUCTS),
+    "mask": Target(kind=CLASS_MAP, classes=("background", *PRODUCTS)),
+    "saliency": Target(kind=CLASS_MAP),
+    "edges": Target(kind=LINE_MAP),
+    "depth": Target(kind=DENSE_MAP),
+}
+"""What scenes can be labelled with."""
+CLASSES = class_names(TARGETS)
 ASSETS = Path(__file__).parent / "assets"
 PRODUCT_SIDE = 28
 MOST_OBJECTS = 4
@@ -51,6 +67,8 @@ LEAST_VISIBLE = 0.3
 """An object of which less than this share can be seen is left out of the picture."""
 LEAST_SIDE = 4
 """So is one whose visible part is narrower or lower than this many pixels."""
+PIXEL_BYTES = {"mask": 1, "saliency": 1, "edges": 1, "depth": 4}
+"""Memory that a kept label takes per pixel; other labels take next to none."""
 CACHE_BYTES = 2 << 30
 """Scenes are kept in memory after they are first composed if all of the set fit into this."""
 
@@ -182,40 +200,88 @@ def keep_visible(objects: Iterable[Pasted], size: tuple[int, int]) -> list[Visib
     return kept[::-1]
 
 
-def render(ground: NDArray[np.float32], objects: list[Visible]) -> Sample:
-    """Paint the objects onto the ground, lowest first, and label the result."""
-    mask = np.zeros(ground.shape[:2], dtype=np.uint8)
-    for pasted in (visible.pasted for visible in objects):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layers:
+    """What is painted, lowest first, and which pixel belongs to which object."""
+
+    objects: list[Visible]
+    numbers: NDArray[np.uint8]
+    """[H, W]: 0 for the ground, 1 for the lowest object and so on."""
+
+    def label(self) -> int:
+        return max(self.objects, key=lambda visible: visible.area).pasted.product
+
+    def boxes(self) -> Boxes:
+        return Boxes(
+            torch.tensor([visible.box for visible in self.objects], dtype=torch.float32),
+            torch.tensor([visible.pasted.product for visible in self.objects]),
+        )
+
+    def mask(self) -> Tensor:
+        ids = [0, *(visible.pasted.product + 1 for visible in self.objects)]
+        return torch.from_numpy(np.array(ids, dtype=np.uint8)[self.numbers])
+
+    def saliency(self) -> Tensor:
+        return torch.from_numpy((self.numbers > 0).astype(np.uint8))
+
+    def edges(self) -> Tensor:
+        around = np.pad(self.numbers, 1, mode="edge")
+        lowest = np.minimum.reduce([around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:]])
+        return torch.from_numpy((lowest < self.numbers).astype(np.uint8))
+
+    def depth(self) -> Tensor:
+        return torch.from_numpy((MOST_OBJECTS + 1 - self.numbers).astype(np.float32))
+
+
+LABELLERS: dict[str, Callable[[Layers], Any]] = {
+    "label": Layers.label,
+    "boxes": Layers.boxes,
+    "mask": Layers.mask,
+    "saliency": Layers.saliency,
+    "edges": Layers.edges,
+    "depth": Layers.depth,
+}
+"""By name of the target. A task with a target of its own adds to this and to ``TARGETS``."""
+
+
+def render(ground: NDArray[np.float32], objects: list[Visible], targets: Collection[str] = tuple(TARGETS)) -> Sample:
+    """Paint the objects onto the ground, lowest first, and label the result with the named targets."""
+    numbers = np.zeros(ground.shape[:2], dtype=np.uint8)
+    for number, pasted in enumerate((visible.pasted for visible in objects), start=1):
         under = ground[pasted.window]
         under += pasted.opacity * (pasted.colours - under)
-        mask[pasted.window][pasted.solid] = pasted.product + 1
+        numbers[pasted.window][pasted.solid] = number
     image = np.ascontiguousarray(ground.round().astype(np.uint8).transpose(2, 0, 1))
-    return Sample(
-        image=torch.from_numpy(image),
-        label=max(objects, key=lambda visible: visible.area).pasted.product,
-        boxes=torch.tensor([visible.box for visible in objects], dtype=torch.float32),
-        box_labels=torch.tensor([visible.pasted.product for visible in objects]),
-        mask=torch.from_numpy(mask),
-    )
+    layers = Layers(objects=objects, numbers=numbers)
+    return Sample(image=torch.from_numpy(image), targets={name: LABELLERS[name](layers) for name in targets})
 
 
-def compose(split: Split, index: int, *, size: tuple[int, int], seed: int) -> Sample:
-    """One scene; see the module."""
+def compose(
+    split: Split, index: int, *, size: tuple[int, int], seed: int, targets: Collection[str] = tuple(TARGETS)
+) -> Sample:
+    """One scene with the named targets; see the module."""
     rng = np.random.default_rng((seed, int(split == "test"), index))
     ground = draw_ground(rng, split, size)
     for _ in endless():
         objects = [draw_object(rng, split, size) for _ in range(rng.integers(1, MOST_OBJECTS + 1))]
         if kept := keep_visible(objects, size):
             break
-    return render(ground, kept)
+    return render(ground, kept, targets)
 
 
 class Scenes:
     """A range of demo scenes of one split, as a set of pictures."""
 
-    classes = CLASSES
-
-    def __init__(self, split: Split, *, size: tuple[int, int], count: int, seed: int = 0, first: int = 0) -> None:
+    def __init__(
+        self,
+        split: Split,
+        *,
+        size: tuple[int, int],
+        count: int,
+        seed: int = 0,
+        first: int = 0,
+        targets: Collection[str] = tuple(TARGETS),
+    ) -> None:
         """Name the scenes; each is composed when it is first asked for.
 
         Args:
@@ -224,13 +290,16 @@ class Scenes:
             count: how many scenes.
             seed: another seed makes other scenes of the same products.
             first: index of the first scene; ranges that do not overlap share no scene.
+            targets: names of the labels that the scenes bear; a name that is none of ``TARGETS`` is left out.
         """
+        self.targets: Mapping[str, Target] = {name: target for name, target in TARGETS.items() if name in targets}
         self._split: Split = split
         self._size = size
         self._count = count
         self._seed = seed
         self._first = first
-        self._keeps = count * size[0] * size[1] * 4 <= CACHE_BYTES
+        pixel_bytes = 3 + sum(PIXEL_BYTES.get(name, 0) for name in self.targets)
+        self._keeps = count * size[0] * size[1] * pixel_bytes <= CACHE_BYTES
         self._composed: dict[int, Sample] = {}
 
     def __len__(self) -> int:
@@ -242,7 +311,7 @@ class Scenes:
             raise IndexError(f"scene {index} of {self._count}")
         if (known := self._composed.get(index)) is not None:
             return known
-        sample = compose(self._split, self._first + index, size=self._size, seed=self._seed)
+        sample = compose(self._split, self._first + index, size=self._size, seed=self._seed, targets=self.targets)
         if self._keeps:
             self._composed[index] = sample
         return sample

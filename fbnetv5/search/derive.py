@@ -37,7 +37,7 @@ class Scored:
     loss: float
     """Mean over the held-out pictures."""
     score: float
-    """The task's metric on the same pictures, 0..1."""
+    """The task's metric on the same pictures."""
 
 
 def find_tilt(controller: Controller, task: int, table: CostTable, aim: float, rng: np.random.Generator) -> float:

@@ -21,6 +21,7 @@ from fbnetv5.architecture import Architecture
 from fbnetv5.backbone import recalibrate
 from fbnetv5.cost import Budget, CostTable, Counter, Resolution, format_apart, latency_table
 from fbnetv5.data.parts import Parts
+from fbnetv5.data.targets import class_names
 from fbnetv5.evaluate import check_labelled
 from fbnetv5.runs.checkpoint import save_tensors
 from fbnetv5.runs.folder import latest_link, make_folder, point_latest
@@ -33,7 +34,7 @@ from fbnetv5.search.progress import Report
 from fbnetv5.search.scoring import calibration_pictures
 from fbnetv5.space import Space
 from fbnetv5.supernet import Supernet
-from fbnetv5.tasks import make_tasks
+from fbnetv5.tasks import make_tasks, needed_targets
 from fbnetv5.tasks.task import Task
 from latency import estimate
 from latency.estimate import EstimatedTable
@@ -177,8 +178,8 @@ def prepare(config: SearchConfig) -> Prepared:
     Raises:
         UserError: one of them does not fit.
     """
-    parts = config.data.open()
-    tasks = make_tasks(config.tasks, parts.weights.classes)
+    parts = config.data.open(needed_targets(config.tasks))
+    tasks = make_tasks(config.tasks, class_names(parts.weights.targets))
     table = open_table(config)
     return Prepared(
         parts=parts, tasks=tasks, table=table, tables=cost_tables(config.space, tasks, config.budgets, table)
@@ -238,7 +239,7 @@ def describe(config: SearchConfig, task: Task, derived: Derived, table: AnyTable
             "seed": config.seed,
             "budget": {"limit": budget.limit, "unit": budget.unit},
             "trained_at": list(config.data.size),
-            "metric": task.metric_name,
+            "metric": task.metric.name,
             "score": result.score,
             "loss": result.loss,
             "panel": derived.check.to_json(),

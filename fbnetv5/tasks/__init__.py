@@ -2,14 +2,14 @@
 
 import importlib
 import pkgutil
+from collections.abc import Iterable
 
 from export.errors import UserError
-from fbnetv5.data.sample import Classes
-from fbnetv5.tasks.task import Task
+from fbnetv5.tasks.task import ClassNames, Task
 
 
 def task_types() -> dict[str, type[Task]]:
-    """Every task class by name, in the order of names."""
+    """Every task class by name, in their order."""
     found: dict[str, type[Task]] = {}
     for module_info in pkgutil.iter_modules(__path__):
         module = importlib.import_module(f"{__name__}.{module_info.name}")
@@ -21,10 +21,15 @@ def task_types() -> dict[str, type[Task]]:
                 and value is not Task
             ):
                 found[value.name] = value
-    return dict(sorted(found.items()))
+    return dict(sorted(found.items(), key=lambda item: (item[1].order, item[0])))
 
 
-def check_names(names: tuple[str, ...]) -> None:
+def default_tasks() -> tuple[str, ...]:
+    """The tasks that commands work on where none are named."""
+    return tuple(name for name, task in task_types().items() if task.by_default)
+
+
+def check_names(names: Iterable[str]) -> None:
     """Raise UserError if a name is not a task's."""
     types = task_types()
     for name in names:
@@ -32,16 +37,31 @@ def check_names(names: tuple[str, ...]) -> None:
             raise UserError(f"unknown task {name!r}; there are: {', '.join(types)}")
 
 
-def make_tasks(names: tuple[str, ...], classes: Classes) -> dict[str, Task]:
-    """The named tasks on these classes, in the order given.
+def needed_targets(names: Iterable[str]) -> tuple[str, ...]:
+    """The targets that the named tasks learn from, each once.
 
     Raises:
-        UserError: a name is not a task, or the classes have none for it.
+        UserError: a name is not a task.
+    """
+    names = tuple(names)
+    check_names(names)
+    types = task_types()
+    return tuple(dict.fromkeys(target for name in names for target in types[name].targets))
+
+
+def make_tasks(names: tuple[str, ...], classes: ClassNames) -> dict[str, Task]:
+    """The named tasks on data with these targets, in the order given.
+
+    Args:
+        names: of the tasks.
+        classes: by target of the data, the names of its classes.
+
+    Raises:
+        UserError: a name is not a task, or the data lack one of its targets.
     """
     check_names(names)
     types = task_types()
-    tasks = {name: types[name](classes) for name in names}
-    for name, task in tasks.items():
-        if not task.labels:
+    for name in names:
+        if not classes.keys() >= set(types[name].targets):
             raise UserError(f"the pictures carry no labels for {name!r}; leave it out of --tasks")
-    return tasks
+    return {name: types[name](classes) for name in names}

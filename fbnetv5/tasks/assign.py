@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fbnetv5.data.sample import ABSENT
+from fbnetv5.data.targets import ABSENT
 
 SCORE_POWER = 0.5
 """Alpha of TOOD's equation 2 (1 there; the gentler power lets an untrained network be led by its boxes)."""

@@ -6,8 +6,8 @@ published networks cost. Loss: cross entropy. Metric: top-1 accuracy.
 Shape legend: N pictures, C classes, F channels of the feature at stride 32, h x w its pixels.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,21 +15,23 @@ from torch.nn import functional
 
 from export.errors import UserError
 from fbnetv5.blocks import PooledHead, initialise
-from fbnetv5.data.sample import ABSENT, Batch
-from fbnetv5.tasks.task import Metric, Task
+from fbnetv5.data.sample import Batch
+from fbnetv5.data.targets import ABSENT
+from fbnetv5.tasks.task import Metric, MetricInfo, Task
 
 
 class Classification(Task):
     """Raw and deployable outputs are the same logits [N, C]."""
 
     name = "cls"
+    order = 1
+    by_default = True
+    targets = ("label",)
     paths = (32,)
-    metric_name = "top1"
+    metric = MetricInfo(name="top1")
     output_names = ("logits",)
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return self.classes.labels
+    training: ClassVar[Mapping[str, Any]] = {"lr": 7e-4, "colour": 0.0}
+    """It only mirrors: a class belongs to the whole picture, which a crop may cut it from."""
 
     def build_head(self, channels: Sequence[int]) -> nn.Module:
         (width,) = channels
@@ -37,12 +39,9 @@ class Classification(Task):
         initialise(head)
         return head
 
-    def labelled(self, batch: Batch) -> Tensor:
-        return batch.labels != ABSENT
-
     def losses(self, raw: Tensor, batch: Batch) -> Tensor:
         """Cross entropy of each picture in nats: [N, C] -> [N]."""
-        return functional.cross_entropy(raw.float(), batch.labels, ignore_index=ABSENT, reduction="none")
+        return functional.cross_entropy(raw.float(), batch.targets["label"], ignore_index=ABSENT, reduction="none")
 
     def deploy(self, raw: Tensor) -> tuple[Tensor, ...]:
         return (raw,)
@@ -74,7 +73,7 @@ class Top1:
 
     def update(self, outputs: Sequence[Tensor], batch: Batch) -> None:
         (logits,) = outputs
-        truth = batch.labels.cpu()
+        truth = batch.targets["label"].cpu()
         known = truth != ABSENT
         logits = logits.cpu()
         five = logits.topk(min(5, logits.shape[1]), dim=1).indices

@@ -22,8 +22,8 @@ import contextlib
 import io
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from pycocotools.coco import COCO
@@ -34,9 +34,10 @@ from torchvision.ops import batched_nms, generalized_box_iou_loss, nms
 
 from export.errors import UserError
 from fbnetv5.blocks import conv_norm, initialise
-from fbnetv5.data.sample import ABSENT, Batch, Classes
+from fbnetv5.data.sample import Batch
+from fbnetv5.data.targets import ABSENT, Boxes
 from fbnetv5.tasks.assign import Assignment, assign
-from fbnetv5.tasks.task import Metric, Task
+from fbnetv5.tasks.task import ClassNames, Metric, MetricInfo, Task
 
 WIDTH = 64
 """Channels of both branches."""
@@ -76,31 +77,29 @@ class Detection(Task):
     """Raw: per path [N, C + 4, h, w]: class logits, then (x, y) offset of the middle, then log (width, height)."""
 
     name = "det"
+    order = 2
+    by_default = True
+    targets = ("boxes",)
     paths = (8, 16, 32)
-    metric_name = "ap"
+    metric = MetricInfo(name="ap")
+    training: ClassVar[Mapping[str, Any]] = {"scale": (0.7, 1.4)}
     output_names: tuple[str, ...] = ("boxes", "scores", "labels")
     ranked_by: str | None = "scores"
     forms = ("topk", "decode", "nms")
 
-    def __init__(self, classes: Classes, *, form: str = "topk") -> None:
+    def __init__(self, classes: ClassNames, *, form: str | None = None) -> None:
         super().__init__(classes, form=form)
         if self.form == "decode":
             self.output_names, self.ranked_by = ("boxes", "scores"), None
         if self.form == "nms":
             self.most_pictures, self.ranked_by = 1, None  # its rows are not of [N, K], and how many depends on ties
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return self.classes.boxes
-
     def build_head(self, channels: Sequence[int]) -> nn.Module:
         return DetectionHead(channels, len(self.labels))
 
-    def labelled(self, batch: Batch) -> Tensor:
-        return batch.has_boxes
-
     def losses(self, raw: Sequence[Tensor], batch: Batch) -> Tensor:
         """Class loss + BOX_WEIGHT * box loss, each over the picture's sum of targets (at least 1): -> [N]."""
+        truth: Boxes = batch.targets["boxes"]
         logits, cell_boxes = _flatten([level.float() for level in raw])
         centres, strides = _cells(raw, self.paths)
         boxes = decode(cell_boxes, centres, strides)
@@ -109,11 +108,11 @@ class Detection(Task):
             boxes.detach(),
             centres=centres,
             strides=strides,
-            true_boxes=batch.boxes,
-            true_labels=batch.box_labels,
+            true_boxes=truth.xyxy,
+            true_labels=truth.labels,
         )
-        total = _class_losses(logits, assignment, batch) + BOX_WEIGHT * _box_losses(boxes, assignment, batch)
-        return (total / assignment.target.sum(1).clamp(min=1.0)) * batch.has_boxes
+        total = _class_losses(logits, assignment, truth) + BOX_WEIGHT * _box_losses(boxes, assignment, truth)
+        return (total / assignment.target.sum(1).clamp(min=1.0)) * self.labelled(batch)
 
     def deploy(self, raw: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The outputs of the task's form.
@@ -231,13 +230,14 @@ class AveragePrecision:
         self._found: list[dict[str, Any]] = []
 
     def update(self, outputs: Sequence[Tensor], batch: Batch) -> None:
+        truth: Boxes = batch.targets["boxes"]
         for row, (boxes, scores, labels) in enumerate(self._finish(outputs)):
-            if not batch.has_boxes[row]:
+            if not batch.present["boxes"][row]:
                 continue
             self._pictures += 1
-            real = batch.box_labels[row] != ABSENT
-            true_labels = batch.box_labels[row, real]
-            _record(self._truth, self._pictures, batch.boxes[row, real], torch.ones_like(true_labels), true_labels)
+            real = truth.labels[row] != ABSENT
+            labels_there = truth.labels[row, real]
+            _record(self._truth, self._pictures, truth.xyxy[row, real], torch.ones_like(labels_there), labels_there)
             _record(self._found, self._pictures, boxes, scores, labels)
 
     def compute(self) -> float:
@@ -328,17 +328,17 @@ def _size(tensor: Tensor, axis: int) -> int:
         return int(tensor.shape[axis])
 
 
-def _class_losses(logits: Tensor, assignment: Assignment, batch: Batch) -> Tensor:
+def _class_losses(logits: Tensor, assignment: Assignment, truth: Boxes) -> Tensor:
     """Binary cross entropy against the soft targets, summed over cells and classes: -> [N]."""
-    label = batch.box_labels.gather(1, assignment.owner.clamp(min=0)).clamp(min=0)
+    label = truth.labels.gather(1, assignment.owner.clamp(min=0)).clamp(min=0)
     target = torch.zeros_like(logits).scatter_(2, label[:, :, None], assignment.target[:, :, None])
     return functional.binary_cross_entropy_with_logits(logits, target, reduction="none").sum((1, 2))
 
 
-def _box_losses(boxes: Tensor, assignment: Assignment, batch: Batch) -> Tensor:
+def _box_losses(boxes: Tensor, assignment: Assignment, truth: Boxes) -> Tensor:
     """1 - GIoU of each cell's box and its owner's, weighted by the target, summed over cells: -> [N]."""
     index = assignment.owner.clamp(min=0)[:, :, None].expand(-1, -1, 4)
-    loss: Tensor = generalized_box_iou_loss(boxes, batch.boxes.gather(1, index))
+    loss: Tensor = generalized_box_iou_loss(boxes, truth.xyxy.gather(1, index))
     return (loss * assignment.target).sum(1)
 
 

@@ -1,12 +1,9 @@
 """The configuration of a training: one frozen record, written to its folder so that a resumed training is the same one.
 
-What suits a task differs, so the fields' defaults come from ``RECIPES``: detection and segmentation see their pictures
-at random scales, with boxes and masks moved along; a class belongs to the whole picture, which a crop may cut it from,
-so classification only mirrors. They suit a training of a few epochs; a long one wants more change, see
-docs/training.md.
+What suits a task differs: ``Task.training`` names the fields whose defaults differ from those here.
 """
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
@@ -14,12 +11,6 @@ from export.errors import UserError
 from fbnetv5.runs.config import NotNegative, Positive, RunConfig, Share
 
 MOST_SCALE = 16
-RECIPES: dict[str, dict[str, Any]] = {
-    "cls": {"lr": 7e-4, "colour": 0.0},
-    "det": {"scale": (0.7, 1.4)},
-    "seg": {"scale": (0.7, 1.4)},
-}
-"""Per task, the fields whose defaults differ from those below."""
 
 
 class TrainConfig(RunConfig):

@@ -10,7 +10,7 @@ Whatever is random is a function of (seed, step), so a resumed training repeats 
 import math
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ class TrainLoop:
         self.held_out = held_out
         self.done = 0
         """Steps finished."""
-        self.best, self.best_step = -1.0, 0
+        self.best, self.best_step = network.task.metric.worst, 0
         self.first: float | None = None
         """Score of the initial weights."""
 
@@ -114,7 +114,7 @@ class TrainLoop:
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
             workers=self.readers,
-            change=Augment(config),
+            change=Augment(config, self.pictures.targets),
         )
         with ExitStack() as stack:
             kept = -1 if self.first is None else self.done
@@ -167,8 +167,7 @@ class TrainLoop:
         total, count = task.losses(raw, batch).sum(), task.labelled(batch).sum()
         if share == 1.0:
             return total, count.to(total)
-        other = replace(batch, **{field.name: getattr(batch, field.name).flip(0) for field in fields(batch)})
-        return share * total + (1 - share) * task.losses(raw, other).sum(), count.to(total)
+        return share * total + (1 - share) * task.losses(raw, batch.flipped()).sum(), count.to(total)
 
     def learning_rate(self) -> float:
         """Linear rise, then half a cosine down to 1 %."""
@@ -208,7 +207,7 @@ class TrainLoop:
         """Write the average weights and the architecture file if none before was better."""
         if self.first is None:
             self.first = score
-        if score <= self.best:
+        if self.network.task.metric.drop(self.best, score) >= 0:
             return
         self.best, self.best_step = score, self.done
         name = self.config.task

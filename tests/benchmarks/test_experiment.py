@@ -95,9 +95,7 @@ def test_the_hash_of_pictures_follows_images_labels_and_order() -> None:
     assert hash_pictures(scenes, others) == hash_pictures(scenes, others)
     assert hash_pictures(scenes, others) != hash_pictures(others, scenes)
     whole = hash_pictures(scenes)
-    box_labels = scenes[1].box_labels
-    assert box_labels is not None
-    box_labels[0] += 1
+    scenes[1].targets["boxes"].labels[0] += 1
     assert hash_pictures(scenes) != whole
 
 

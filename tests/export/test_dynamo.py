@@ -19,7 +19,6 @@ from export.parity import check as check_parity
 from export.runners import OrtRunner, TorchRunner
 from export.tensorrt import find_flavour
 from fbnetv5.backbone import TaskNetwork
-from fbnetv5.data.sample import Classes
 from fbnetv5.fbnetv3 import FBNETV3
 from fbnetv5.space import Space
 from fbnetv5.tasks import make_tasks
@@ -31,7 +30,7 @@ except NotHere:
     HERE = False
 with_tensorrt = pytest.mark.skipif(not HERE, reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
 
-CLASSES = Classes(labels=("a",), boxes=("a", "b"), masks=("a",))
+CLASSES = {"label": ("a",), "boxes": ("a", "b"), "mask": ("a",)}
 PICTURE = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 Exported = tuple[TaskNetwork, bytes]
 

@@ -36,7 +36,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
             macs=int(counter.table(SPACE, task, "macs").one(SPACE.empty())),
             params=int(counter.table(SPACE, task, "params").one(SPACE.empty())),
             latency_ms=None,
-            provenance={"trained_at": list(SIZE), "metric": task.metric_name, "score": 0.0},
+            provenance={"trained_at": list(SIZE), "metric": task.metric.name, "score": 0.0},
         )
         architecture.save(folder / f"{name}.json")
         torch.manual_seed(1)

@@ -12,12 +12,11 @@ import torch
 from export.errors import UserError
 from fbnetv5.architecture import Architecture, load_architecture
 from fbnetv5.cost import Counter
-from fbnetv5.data.sample import Classes
 from fbnetv5.space import Space
 from fbnetv5.tasks import make_tasks
 
 SPACE = Space(stages=1, blocks_per_path=1)
-CLASSES = Classes(labels=("a", "b", "é"), boxes=("a", "b"), masks=())
+CLASSES = {"label": ("a", "b", "é"), "boxes": ("a", "b")}
 RESOLUTION = (64, 96)
 Document = dict[str, Any]
 
@@ -77,7 +76,7 @@ def set_choice(value: Any) -> Callable[[Document], None]:
 
 
 REFUSED: dict[str, tuple[Callable[[Document], None], str]] = {
-    "wrong schema": (changed(schema=2), "has schema 2; this version reads schema 1"),
+    "wrong schema": (changed(schema=3), "has schema 3; this version reads schema 1 and 2"),
     "no schema": (without("schema"), "has schema None"),
     "unknown field": (changed(color="red"), "missing or unknown: color"),
     "missing field": (without("classes"), "missing or unknown: classes"),
@@ -88,11 +87,13 @@ REFUSED: dict[str, tuple[Callable[[Document], None], str]] = {
     "choice a fraction": (set_choice(1.0), "slot s0_p4_1: choice must be 0 to 1, not 1.0"),
     "unknown variant": (inside("space", variant="z"), "unknown variant 'z'; there are: a, c, f"),
     "space of more": (inside("space", width=2), "a space has the fields"),
-    "unknown task": (changed(task="depth"), "unknown task 'depth'; there are: cls, det, seg"),
+    "unknown task": (changed(task="pose"), "unknown task 'pose'; there are: cls, det, seg, saliency, edges, depth"),
     "task no name": (changed(task=["cls"]), "task must be a name, not ['cls']"),
     "task without labels": (changed(task="seg"), "the pictures carry no labels for 'seg'"),
-    "classes of less": (changed(classes={"labels": ["a"]}), "classes must hold boxes, labels, masks"),
-    "class no name": (inside("classes", labels=[1]), "classes: labels is not a list of names"),
+    "classes no object": (changed(classes=["a"]), "classes must hold the names of each target's classes"),
+    "classes of less": (changed(classes={"mask": ["a"]}), "the pictures carry no labels for 'cls'"),
+    "old classes of less": (changed(schema=1), "classes must hold labels, boxes, masks"),
+    "class no name": (inside("classes", label=[1]), "classes: label is not a list of names"),
     "edited macs": (inside("cost", macs=1), "it states 1 macs, but its choices make"),
     "edited params": (inside("cost", params=1), "it states 1 params, but its choices make"),
     "macs no number": (inside("cost", macs="1"), "macs must be a whole number, not '1'"),

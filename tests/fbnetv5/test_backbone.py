@@ -6,12 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from fbnetv5.backbone import Backbone, TaskNetwork, recalibrate, run_graph
-from fbnetv5.data.sample import Classes
 from fbnetv5.space import Choices, Space
 from fbnetv5.tasks import make_tasks
 
 SPACE = Space(stages=2, blocks_per_path=1)
-CLASSES = Classes(labels=("a", "b", "c"), boxes=("a", "b"), masks=("w", "x", "y", "z"))
+CLASSES = {"label": ("a", "b", "c"), "boxes": ("a", "b"), "mask": ("w", "x", "y", "z")}
 TASKS = make_tasks(("cls", "det", "seg"), CLASSES)
 ANSWERS = {"cls": [(2, 3)], "det": [(2, 100, 4), (2, 100), (2, 100)], "seg": [(2, 4, 64, 96)]}
 

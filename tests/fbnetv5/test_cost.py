@@ -28,12 +28,11 @@ from fbnetv5.cost import (
     parse_resolution,
 )
 from fbnetv5.count import count
-from fbnetv5.data.sample import Classes
 from fbnetv5.space import Choices, Node, Space
 from fbnetv5.tasks import make_tasks
 
 SPACE = Space(stages=2, blocks_per_path=1)
-CLASSES = Classes(labels=("a", "b", "c"), boxes=("a", "b"), masks=("w", "x", "y", "z"))
+CLASSES = {"label": ("a", "b", "c"), "boxes": ("a", "b"), "mask": ("w", "x", "y", "z")}
 TASKS = make_tasks(("cls", "det", "seg"), CLASSES)
 NAMES = tuple(TASKS)
 SMALL: Resolution = (64, 64)

@@ -15,7 +15,6 @@ from export.tensorrt import find_flavour
 from fbnetv5.backbone import TaskNetwork
 from fbnetv5.cost import Counter
 from fbnetv5.data.preprocess import normalise
-from fbnetv5.data.sample import Classes
 from fbnetv5.deployed import FromPixels, JointNetwork
 from fbnetv5.space import Choices, Space
 from fbnetv5.supernet import Supernet
@@ -29,7 +28,7 @@ except NotHere:
 with_tensorrt = pytest.mark.skipif(not HERE, reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
 
 SPACE = Space(stages=1, blocks_per_path=1)
-CLASSES = Classes(labels=("a", "b", "c"), boxes=("a", "b"), masks=("w", "x", "y", "z"))
+CLASSES = {"label": ("a", "b", "c"), "boxes": ("a", "b"), "mask": ("w", "x", "y", "z")}
 SIZE = (64, 64)
 
 

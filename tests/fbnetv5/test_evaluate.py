@@ -14,21 +14,30 @@ from fbnetv5.architecture import load_architecture
 from fbnetv5.cli import app
 from fbnetv5.cost import Counter
 from fbnetv5.data.loading import in_order
-from fbnetv5.data.parts import classes_of, open_parts
-from fbnetv5.data.sample import ABSENT
+from fbnetv5.data.parts import open_parts, targets_of
 from fbnetv5.data.scenes import CLASSES, Scenes
+from fbnetv5.data.targets import class_names
 from fbnetv5.evaluate import Predict, evaluate, evaluate_file, trained_size
 from fbnetv5.runs.checkpoint import save_tensors
 from fbnetv5.tasks import make_tasks
+from fbnetv5.tasks.depth import RATIOS
 from fbnetv5.tasks.detection import COCO_FIGURES
 from tests.contract.schemas import check_document
 from tests.fbnetv5.data.rearrange import as_ade20k, as_coco, as_image_folder
+from tests.samples import keep_labels
 
 ARRANGED = {"ImageFolder": as_image_folder, "COCO": as_coco, "ADE20K": as_ade20k}
-FIGURES = {"cls": {"top1", "top5"}, "det": set(COCO_FIGURES), "seg": {"miou", "pixel_accuracy", "iou"}}
+FIGURES = {
+    "cls": {"top1", "top5"},
+    "det": set(COCO_FIGURES),
+    "seg": {"miou", "pixel_accuracy", "iou"},
+    "saliency": {"max_miou", "threshold", "mae"},
+    "edges": {"ods_f", "threshold", "precision", "recall"},
+    "depth": {"rmse", "abs_rel", *RATIOS},
+}
 UNITS = ("macs", "params")
 PICTURES = Scenes("train", size=(32, 32), count=10)
-TRUTH = torch.tensor([PICTURES[index].label for index in range(10)])
+TRUTH = torch.tensor([PICTURES[index].targets["label"] for index in range(10)])
 
 
 def answering(labels: Tensor) -> Predict:
@@ -37,7 +46,7 @@ def answering(labels: Tensor) -> Predict:
 
     def predict(images: Tensor) -> Sequence[Tensor]:
         taken = torch.stack([next(answers) for _ in images])
-        return (functional.one_hot(taken, len(CLASSES.labels)).float(),)
+        return (functional.one_hot(taken, len(CLASSES["label"])).float(),)
 
     return predict
 
@@ -46,15 +55,15 @@ def answering(labels: Tensor) -> Predict:
 @pytest.mark.parametrize("batch", [1, 4, 10])
 def test_the_metric_is_taken_over_all_batches(wrong: int, expected: float, batch: int) -> None:
     labels = TRUTH.clone()
-    labels[:wrong] = (labels[:wrong] + 1) % len(CLASSES.labels)
+    labels[:wrong] = (labels[:wrong] + 1) % len(CLASSES["label"])
     task = make_tasks(("cls",), CLASSES)["cls"]
     assert evaluate(task, answering(labels), in_order(PICTURES, batch=batch)) == pytest.approx(expected)
 
 
 def test_pictures_without_labels_do_not_count() -> None:
     (batch,) = in_order(PICTURES, batch=10)
-    known = replace(batch, labels=torch.where(torch.arange(10) < 4, batch.labels, ABSENT))
-    answers = torch.where(torch.arange(10) < 3, TRUTH, (TRUTH + 1) % len(CLASSES.labels))
+    known = keep_labels(batch, "label", torch.arange(10) < 4)
+    answers = torch.where(torch.arange(10) < 3, TRUTH, (TRUTH + 1) % len(CLASSES["label"]))
     assert evaluate(make_tasks(("cls",), CLASSES)["cls"], answering(answers), [known]) == pytest.approx(0.75)
 
 
@@ -63,7 +72,7 @@ def test_networks_see_normalised_pictures_without_gradients() -> None:
 
     def predict(images: Tensor) -> Sequence[Tensor]:
         seen.append((float(images.abs().max()), torch.is_grad_enabled()))
-        return (torch.zeros(len(images), len(CLASSES.labels)),)
+        return (torch.zeros(len(images), len(CLASSES["label"])),)
 
     evaluate(make_tasks(("cls",), CLASSES)["cls"], predict, in_order(PICTURES, batch=5))
     assert len(seen) == 2
@@ -90,14 +99,14 @@ def test_a_network_is_measured_on_each_layout(
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     check_document(["eval"], found)
-    assert (found["pictures"], found["size"]) == (len(open_parts(root, size=(32, 32)).test), [32, 32])
+    assert (found["pictures"], found["size"]) == (len(open_parts(root, size=(32, 32), targets=CLASSES).test), [32, 32])
     assert found["figures"].keys() == FIGURES[task]
     assert found["figures"][found["metric"]["name"]] == pytest.approx(found["metric"]["value"])
 
 
 def with_classes_of(root: Path, source: Path, file: Path) -> Path:
     """The same network for the classes of a folder, with fresh weights."""
-    architecture = replace(load_architecture(source), classes=classes_of(root))
+    architecture = replace(load_architecture(source), classes=class_names(targets_of(root)))
     table = {unit: Counter((32, 32)).table(architecture.space, architecture.make_task(), unit) for unit in UNITS}
     macs, params = (int(table[unit].one(architecture.choices_array)) for unit in UNITS)
     replace(architecture, macs=macs, params=params).save(file)

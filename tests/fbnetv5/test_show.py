@@ -9,7 +9,6 @@ from fbnetv5.architecture import Architecture
 from fbnetv5.backbone import TaskNetwork
 from fbnetv5.cost import Counter
 from fbnetv5.count import count
-from fbnetv5.data.sample import Classes
 from fbnetv5.show import show, show_architecture, show_space
 from fbnetv5.space import Choices, Space
 from fbnetv5.tasks import make_tasks
@@ -20,7 +19,7 @@ PUBLISHED = {
     "fbnetv3-g": (2_129_656_384, 16_513_648, [288, 10, 10]),
 }
 SPACE = Space(stages=2, blocks_per_path=1)
-CLASSES = Classes(labels=("a", "b", "c"), boxes=("a", "b"), masks=("w", "x", "y", "z"))
+CLASSES = {"label": ("a", "b", "c"), "boxes": ("a", "b"), "mask": ("w", "x", "y", "z")}
 
 
 COUNTER = Counter((64, 96))

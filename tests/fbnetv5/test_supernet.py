@@ -6,13 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from fbnetv5.backbone import recalibrate
-from fbnetv5.data.sample import Classes
 from fbnetv5.space import Choices, Space
 from fbnetv5.supernet import Supernet
 from fbnetv5.tasks import make_tasks
 
 SPACE = Space(stages=2, blocks_per_path=1)
-CLASSES = Classes(labels=("a", "b", "c"), boxes=("a", "b"), masks=("w", "x", "y", "z"))
+CLASSES = {"label": ("a", "b", "c"), "boxes": ("a", "b"), "mask": ("w", "x", "y", "z")}
 NAMES = ("cls", "det", "seg")
 
 

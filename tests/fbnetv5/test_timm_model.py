@@ -30,7 +30,6 @@ from fbnetv5.backbone import TaskNetwork
 from fbnetv5.blocks import initialise
 from fbnetv5.cost import Counter
 from fbnetv5.data.preprocess import normalise
-from fbnetv5.data.sample import Classes
 from fbnetv5.deliverable import load_network
 from fbnetv5.runs.checkpoint import save_tensors
 from fbnetv5.space import Space
@@ -38,7 +37,7 @@ from fbnetv5.tasks import make_tasks
 from fbnetv5.timm_registry import register_architecture
 
 SPACE = Space(stages=1, blocks_per_path=1)
-CLASSES = Classes(labels=("a", "b", "c"), boxes=("a", "b"), masks=("x", "y"))
+CLASSES = {"label": ("a", "b", "c"), "boxes": ("a", "b"), "mask": ("x", "y")}
 RESOLUTION = (64, 96)
 PATHS = {"cls": [32], "det": [8, 16, 32], "seg": [4, 8, 16, 32]}
 WIDTHS = {4: 24, 8: 40, 16: 120, 32: 224}

@@ -18,7 +18,8 @@ from fbnetv5.architecture import load_architecture
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import normalise
-from fbnetv5.data.sample import IGNORE, Batch
+from fbnetv5.data.sample import Batch
+from fbnetv5.data.targets import IGNORE
 from fbnetv5.runs.processes import links_closed
 from fbnetv5.train import run_training, start_training
 from fbnetv5.training.config import TrainConfig
@@ -41,7 +42,8 @@ def own_batch(loop: TrainLoop) -> Batch:
     rank = loop.accelerator.process_index
     batch: Batch = list(in_order(loop.pictures, batch=4, limit=8))[rank]
     known = torch.arange(4) < (1 if rank else 4)
-    return replace(batch, has_mask=known, masks=batch.masks.masked_fill(~known[:, None, None], IGNORE))
+    masks = batch.targets["mask"].masked_fill(~known[:, None, None], IGNORE)
+    return replace(batch, targets={"mask": masks}, present={"mask": known})
 
 
 def expected_gradients(loop: TrainLoop, batch: Batch) -> list[Tensor]:
@@ -49,14 +51,14 @@ def expected_gradients(loop: TrainLoop, batch: Batch) -> list[Tensor]:
     network, reduce = loop.network.train(), loop.accelerator.reduce
     losses = network.task.losses(network.head(network.backbone(normalise(batch.images))), batch)
     found = torch.autograd.grad(losses.sum(), list(network.parameters()))
-    count = reduce(batch.has_mask.sum().float(), "sum")
+    count = reduce(batch.present["mask"].sum().float(), "sum")
     assert count == 5
     return [reduce(gradient, "sum") / count for gradient in found]
 
 
 def check_gradients(file: Path, folder: Path) -> None:
     """The gradient that the optimizer gets is that of the pooled mean loss."""
-    architecture, pictures = load_architecture(file), CONFIG.data.open().weights
+    architecture, pictures = load_architecture(file), CONFIG.data.open(["mask"]).weights
     torch.manual_seed(0)
     loop = TrainLoop(CONFIG, folder, architecture, architecture.build(), pictures=pictures, held_out=pictures)
     batch = own_batch(loop)

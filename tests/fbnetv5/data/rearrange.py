@@ -36,7 +36,7 @@ def as_ade20k(source: Path, root: Path) -> Path:
             (root / folder / split).mkdir(parents=True)
             for number in numbers:
                 shutil.copy(source / kind / f"{number:02d}.png", root / folder / split)
-    rows = [f"{n + 1}\t0.1\t10\t10\t1\t{name}" for n, name in enumerate(CLASSES.masks[1:])]
+    rows = [f"{n + 1}\t0.1\t10\t10\t1\t{name}" for n, name in enumerate(CLASSES["mask"][1:])]
     (root / "objectInfo150.txt").write_text("\n".join(["Idx\tRatio\tTrain\tVal\tStuff\tName", *rows]) + "\n")
     return root
 
@@ -45,7 +45,7 @@ def as_image_folder(source: Path, root: Path) -> Path:
     """train/CLASS and val/CLASS, with a folder for every class in both."""
     document = json.loads((source / "instances.json").read_text(encoding="utf-8"))
     for split, numbers in SPLITS.items():
-        for label in CLASSES.labels:
+        for label in CLASSES["label"]:
             (root / split / label).mkdir(parents=True)
         for number in numbers:
             image = document["images"][number]

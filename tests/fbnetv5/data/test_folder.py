@@ -12,11 +12,13 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from export.errors import UserError
-from fbnetv5.data.folder import Folder, corners
-from fbnetv5.data.sample import ABSENT, IGNORE
-from fbnetv5.data.scenes import CLASSES, Scenes
+from fbnetv5.data.folder import corners, read_several_tasks
+from fbnetv5.data.scenes import TARGETS, Scenes
+from fbnetv5.data.targets import IGNORE
+from tests.samples import stack
 
 SIZE = (64, 64)
+MAPS = ("masks", "saliency", "edges", "depth")
 Document = dict[str, Any]
 
 
@@ -27,25 +29,33 @@ def edit(root: Path, change: Callable[[Document], object]) -> None:
 
 
 def test_a_folder_gives_back_the_scenes_it_was_made_of(picture_folder: Path) -> None:
-    folder, scenes = Folder(picture_folder, size=SIZE), Scenes("train", size=SIZE, count=24)
-    assert folder.classes == CLASSES
+    folder, scenes = read_several_tasks(picture_folder, SIZE), Scenes("train", size=SIZE, count=24)
+    assert folder.targets == TARGETS
     assert len(folder) == 24
     for index in range(24):
-        for name in ("image", "boxes", "box_labels", "mask"):
-            assert torch.equal(getattr(folder[index], name), getattr(scenes[index], name)), name
-        assert folder[index].label == scenes[index].label
+        assert torch.equal(folder[index].image, scenes[index].image)
+        ours, theirs = (stack([pictures[index]]).targets for pictures in (folder, scenes))
+        for name in TARGETS:
+            torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=0)
+
+
+def test_only_the_labels_asked_for_are_read(picture_folder: Path) -> None:
+    (picture_folder / "masks/00.png").write_bytes((picture_folder / "masks/00.png").read_bytes()[:80])
+    folder = read_several_tasks(picture_folder, SIZE)
+    assert list(folder.only(["depth", "label", "pose"])[0].targets) == ["label", "depth"]
+    with pytest.raises(UserError, match=r"cannot read .*masks/00\.png"):
+        _ = folder[0]
 
 
 def test_boxes_are_those_that_pycocotools_loads(picture_folder: Path) -> None:
-    folder, coco = Folder(picture_folder, size=(128, 32)), COCO(str(picture_folder / "instances.json"))
+    folder, coco = read_several_tasks(picture_folder, (128, 32)), COCO(str(picture_folder / "instances.json"))
     for image_id, image in coco.imgs.items():
         theirs = torch.tensor([a["bbox"] for a in coco.imgToAnns[image_id]])
         theirs[:, 2:] += theirs[:, :2]
         sample = folder[folder.names.index(image["file_name"])]
-        torch.testing.assert_close(sample.boxes, theirs * torch.tensor([0.5, 2.0, 0.5, 2.0]))
+        torch.testing.assert_close(sample.targets["boxes"].xyxy, theirs * torch.tensor([0.5, 2.0, 0.5, 2.0]))
         assert sample.image.shape == (3, 128, 32)
-        assert sample.mask is not None
-        assert sample.mask.shape == (128, 32)
+        assert {sample.targets[name].shape for name in ("mask", "saliency", "edges", "depth")} == {(128, 32)}
 
 
 def test_missing_labels_are_absent(picture_folder: Path) -> None:
@@ -56,12 +66,13 @@ def test_missing_labels_are_absent(picture_folder: Path) -> None:
 
     edit(picture_folder, change)
     (picture_folder / "masks/02.png").unlink()
-    folder = Folder(picture_folder, size=SIZE)
-    assert [folder[n].label == ABSENT for n in range(3)] == [True, True, False]
-    assert [folder[n].boxes is None for n in range(3)] == [False, True, False]
-    assert [folder[n].mask is None for n in range(3)] == [False, False, True]
-    assert folder[0].boxes is not None
-    assert folder[0].boxes.shape == (0, 4)
+    (picture_folder / "depth/01.png").unlink()
+    folder = read_several_tasks(picture_folder, SIZE)
+    assert ["label" in folder[n].targets for n in range(3)] == [False, False, True]
+    assert ["boxes" in folder[n].targets for n in range(3)] == [True, False, True]
+    assert ["mask" in folder[n].targets for n in range(3)] == [True, True, False]
+    assert ["depth" in folder[n].targets for n in range(3)] == [True, False, True]
+    assert folder[0].targets["boxes"].xyxy.shape == (0, 4)
 
 
 NO_BOXES: dict[str, Callable[[Document], object]] = {
@@ -73,7 +84,8 @@ NO_BOXES: dict[str, Callable[[Document], object]] = {
 @pytest.mark.parametrize("change", NO_BOXES.values(), ids=NO_BOXES.keys())
 def test_a_document_without_boxes_labels_none(picture_folder: Path, change: Callable[[Document], object]) -> None:
     edit(picture_folder, change)
-    assert all(sample.boxes is None for sample in map(Folder(picture_folder, size=SIZE).__getitem__, range(24)))
+    folder = read_several_tasks(picture_folder, SIZE)
+    assert not any("boxes" in folder[index].targets for index in range(24))
 
 
 def test_masks_alone_are_enough_and_number_their_classes(picture_folder: Path) -> None:
@@ -81,16 +93,15 @@ def test_masks_alone_are_enough_and_number_their_classes(picture_folder: Path) -
     ids = np.array([[0, 4], [IGNORE, 1]], dtype=np.uint8).repeat(32, 0).repeat(32, 1)
     for path in (picture_folder / "masks").iterdir():
         Image.fromarray(ids).save(path)
-    folder = Folder(picture_folder, size=(32, 32))
-    assert folder.classes.masks == ("class 0", "class 1", "class 2", "class 3", "class 4")
-    assert folder[0].mask is not None
-    assert set(folder[0].mask.flatten().tolist()) == {0, 1, 4, IGNORE}
+    folder = read_several_tasks(picture_folder, (32, 32))
+    assert folder.targets["mask"].classes == ("class 0", "class 1", "class 2", "class 3", "class 4")
+    assert set(folder[0].targets["mask"].flatten().tolist()) == {0, 1, 4, IGNORE}
 
 
 def test_hidden_files_are_passed_over(picture_folder: Path) -> None:
     for part in ("images", "masks"):
         (picture_folder / part / "._00.png").write_bytes(b"what another system keeps of a file")
-    assert len(Folder(picture_folder, size=(64, 64))) == 24
+    assert len(read_several_tasks(picture_folder, (64, 64))) == 24
 
 
 def test_palette_and_one_bit_masks_keep_their_ids(picture_folder: Path) -> None:
@@ -100,9 +111,9 @@ def test_palette_and_one_bit_masks_keep_their_ids(picture_folder: Path) -> None:
     palette.putpalette([255, 0, 0, 0, 255, 0])
     palette.save(picture_folder / "masks/00.png")
     Image.fromarray(ids.astype(bool)).save(picture_folder / "masks/01.png")
-    folder = Folder(picture_folder, size=SIZE)
+    folder = read_several_tasks(picture_folder, SIZE)
     for sample in (folder[0], folder[1]):
-        assert torch.equal(torch.from_numpy(ids), sample.mask if sample.mask is not None else torch.empty(0))
+        assert torch.equal(torch.from_numpy(ids), sample.targets["mask"])
 
 
 def test_labels_without_a_list_are_sorted_and_crowds_skipped(picture_folder: Path) -> None:
@@ -114,10 +125,10 @@ def test_labels_without_a_list_are_sorted_and_crowds_skipped(picture_folder: Pat
             annotation["iscrowd"] = int(annotation["image_id"] == 1)
 
     edit(picture_folder, change)
-    folder = Folder(picture_folder, size=SIZE)
-    assert folder.classes.labels == ("apple", "pear")
-    assert [folder[n].label for n in range(3)] == [1, 0, 0]
-    assert [len(sample.boxes) == 0 for sample in (folder[0], folder[1]) if sample.boxes is not None] == [True, False]
+    folder = read_several_tasks(picture_folder, SIZE)
+    assert folder.targets["label"].classes == ("apple", "pear")
+    assert [folder[n].targets["label"] for n in range(3)] == [1, 0, 0]
+    assert [len(folder[n].targets["boxes"].labels) == 0 for n in (0, 1)] == [True, False]
 
 
 def test_exif_orientation_turns_picture_and_size(picture_folder: Path) -> None:
@@ -126,10 +137,11 @@ def test_exif_orientation_turns_picture_and_size(picture_folder: Path) -> None:
     wide = np.zeros((20, 40, 3), dtype=np.uint8)
     wide[:, :20] = 255
     Image.fromarray(wide).save(picture_folder / "images/00.png", exif=exif)
-    (picture_folder / "masks/00.png").unlink()
+    for name in MAPS:
+        (picture_folder / name / "00.png").unlink()
     edit(picture_folder, lambda document: document["images"][0].update(width=20, height=40))
     edit(picture_folder, lambda document: document.update(annotations=[]))
-    image = Folder(picture_folder, size=(40, 20))[0].image
+    image = read_several_tasks(picture_folder, (40, 20))[0].image
     assert image[:, :18].min() == 255
     assert image[:, 22:].max() == 0
 
@@ -176,7 +188,7 @@ def test_a_bad_document_is_refused_in_one_line(
 ) -> None:
     edit(picture_folder, change)
     with pytest.raises(UserError, match=message) as caught:
-        Folder(picture_folder, size=SIZE)
+        read_several_tasks(picture_folder, SIZE)
     assert "\n" not in str(caught.value)
     assert "instances.json" in str(caught.value)
 
@@ -193,8 +205,9 @@ def folder_for_json(root: Path) -> None:
 
 def no_labels(root: Path) -> None:
     (root / "instances.json").unlink()
-    for path in (root / "masks").iterdir():
-        path.unlink()
+    for name in MAPS:
+        for path in (root / name).iterdir():
+            path.unlink()
 
 
 def save(name: str, mode: str, size: tuple[int, int] = SIZE) -> Callable[[Path], None]:
@@ -216,6 +229,9 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "mask of other size": (save("masks/05.png", "L", (32, 64)), r"05\.png is 32x64, its picture is 64x64"),
     "mask in colour": (save("masks/05.png", "RGB"), r"05\.png has mode RGB"),
     "mask of no picture": (save("masks/hat.png", "L"), "is the mask of no picture"),
+    "depth of 8 bits": (save("depth/05.png", "L"), r"05\.png has mode L.* Save it grey with 16 bits, in millimetres"),
+    "edges in colour": (save("edges/05.png", "RGB"), r"05\.png has mode RGB, which no edges file has"),
+    "depth of other size": (save("depth/05.png", "I;16", (32, 64)), r"05\.png is 32x64, its picture is 64x64"),
     "damaged mask": (lambda root: (root / "masks/05.png").write_bytes(b"\x89PNG"), r"cannot read .*05\.png"),
 }
 
@@ -226,7 +242,7 @@ def test_bad_files_are_refused_in_one_line(
 ) -> None:
     change(picture_folder)
     with pytest.raises(UserError, match=message) as caught:
-        Folder(picture_folder, size=SIZE)
+        read_several_tasks(picture_folder, SIZE)
     assert "\n" not in str(caught.value)
 
 
@@ -236,13 +252,13 @@ def test_a_picture_cut_half_way_says_so_when_it_is_read(picture_folder: Path, su
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UserError, match=rf"cannot read .*99\.{suffix}") as caught:
-        _ = Folder(picture_folder, size=SIZE)[24]
+        _ = read_several_tasks(picture_folder, SIZE)[24]
     assert "\n" not in str(caught.value)
 
 
 def test_an_undeclared_mask_class_says_so_when_it_is_read(picture_folder: Path) -> None:
     Image.new("L", SIZE, 11).save(picture_folder / "masks/07.png")
-    folder = Folder(picture_folder, size=SIZE)
+    folder = read_several_tasks(picture_folder, SIZE)
     with pytest.raises(UserError, match=r"07\.png holds class id 11, 11 mask classes are named"):
         _ = folder[7]
 

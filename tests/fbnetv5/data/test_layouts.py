@@ -9,17 +9,17 @@ import torch
 from PIL import Image
 
 from export.errors import UserError
-from fbnetv5.data.folder import Folder
+from fbnetv5.data.folder import read_several_tasks
 from fbnetv5.data.layouts import LAYOUTS, layout_of, open_folder
-from fbnetv5.data.parts import classes_of, open_parts
-from fbnetv5.data.sample import IGNORE
+from fbnetv5.data.parts import open_parts, targets_of
 from fbnetv5.data.scenes import CLASSES
+from fbnetv5.data.targets import IGNORE
 from tests.fbnetv5.data.rearrange import SPLITS, as_ade20k, as_coco, as_image_folder
 
 SIZE = (64, 64)
 Rearrange = Callable[[Path, Path], Path]
 ARRANGED: dict[str, Rearrange] = {"COCO": as_coco, "ADE20K": as_ade20k, "ImageFolder": as_image_folder}
-SAME = {"COCO": ("boxes", "box_labels"), "ADE20K": ("mask",), "ImageFolder": ("label",)}
+SAME = {"COCO": "boxes", "ADE20K": "mask", "ImageFolder": "label"}
 
 
 def draw(root: Path, *names: str) -> Path:
@@ -35,34 +35,33 @@ def draw(root: Path, *names: str) -> Path:
 def test_each_layout_is_told_and_gives_the_same_labels(picture_folder: Path, tmp_path: Path, name: str) -> None:
     root = ARRANGED[name](picture_folder, tmp_path / name)
     assert layout_of(root).name == name
-    found, original = open_folder(root, size=SIZE), Folder(picture_folder, size=SIZE)
+    found, original = open_folder(root, size=SIZE), read_several_tasks(picture_folder, SIZE)
     assert len(found) == len(original) == 24
     for index, stem in enumerate(Path(one).stem for one in found.names):
         sample, expected = found[index], original[int(stem)]
         assert torch.equal(sample.image, expected.image)
-        for field in SAME[name]:
-            wanted = torch.as_tensor(getattr(expected, field))
-            if field == "mask":  # background, id 0, is nobody's there, and the others move down
-                wanted = torch.where(wanted == 0, IGNORE, wanted - 1)
-            if field == "label":  # classes are in the order of their names there
-                wanted = torch.tensor(found.classes.labels.index(CLASSES.labels[expected.label]))
-            assert torch.equal(torch.as_tensor(getattr(sample, field)), wanted)
+        ours, wanted = sample.targets[SAME[name]], expected.targets[SAME[name]]
+        if name == "ADE20K":  # background, id 0, is nobody's there, and the others move down
+            wanted = torch.where(wanted == 0, IGNORE, wanted - 1)
+        if name == "ImageFolder":  # classes are in the order of their names there
+            wanted = found.targets["label"].classes.index(CLASSES["label"][wanted])
+        torch.testing.assert_close(ours, wanted, rtol=0, atol=0)
 
 
 def test_classes_have_the_names_that_the_layout_gives_them(picture_folder: Path, tmp_path: Path) -> None:
-    assert classes_of(as_coco(picture_folder, tmp_path / "c")).boxes == CLASSES.boxes
+    assert targets_of(as_coco(picture_folder, tmp_path / "c"))["boxes"].classes == CLASSES["boxes"]
     given = {image["label"] for image in json.loads((picture_folder / "instances.json").read_text())["images"]}
-    assert classes_of(as_image_folder(picture_folder, tmp_path / "i")).labels == tuple(sorted(given))
+    assert targets_of(as_image_folder(picture_folder, tmp_path / "i"))["label"].classes == tuple(sorted(given))
     root = as_ade20k(picture_folder, tmp_path / "a")
-    assert classes_of(root).masks == CLASSES.masks[1:]
+    assert targets_of(root)["mask"].classes == CLASSES["mask"][1:]
     (root / "objectInfo150.txt").unlink()
-    assert classes_of(root).masks == tuple(f"class {n}" for n in range(1, 11))
+    assert targets_of(root)["mask"].classes == tuple(f"class {n}" for n in range(1, 11))
 
 
 @pytest.mark.parametrize("name", ARRANGED)
 def test_its_own_validation_split_is_the_test(picture_folder: Path, tmp_path: Path, name: str) -> None:
     root = ARRANGED[name](picture_folder, tmp_path / name)
-    parts, original = open_parts(root, size=SIZE), Folder(picture_folder, size=SIZE)
+    parts, original = open_parts(root, size=SIZE, targets=CLASSES), read_several_tasks(picture_folder, SIZE)
     test = [parts.test[index].image for index in range(len(parts.test))]
     expected = [original[number].image for number in SPLITS["val"]]
     assert {image.numpy().tobytes() for image in test} == {image.numpy().tobytes() for image in expected}
@@ -80,7 +79,7 @@ def test_without_such_a_split_pictures_are_shared_out(picture_folder: Path, tmp_
             folder.rename(root / folder.name)
         shutil.rmtree(root / "train")
         shutil.rmtree(root / "val")
-    parts = open_parts(root, size=SIZE)
+    parts = open_parts(root, size=SIZE, targets=CLASSES)
     assert all(len(part) for part in (parts.weights, parts.policies, parts.test))
     assert sum(len(part) for part in (parts.weights, parts.policies, parts.test)) == len(SPLITS["train"])
 
@@ -105,7 +104,7 @@ def test_a_box_without_area_is_passed_over_and_a_malformed_one_is_not(picture_fo
 def test_splits_of_an_image_folder_have_several_spellings(tmp_path: Path, training: str, test: str) -> None:
     root = draw(tmp_path, f"{training}/a/0.png", f"{training}/b/1.png", f"{test}/a/2.png")
     found = open_folder(root, size=SIZE)
-    assert found.classes.labels == ("a", "b")
+    assert found.targets["label"].classes == ("a", "b")
     assert found.test == {f"{test}/a/2.png"}
     assert len(found) == 3
 
@@ -127,7 +126,7 @@ def test_splits_of_ade20k_have_several_spellings(
 )
 def test_a_class_may_have_the_name_of_something_else(tmp_path: Path, labels: tuple[str, ...]) -> None:
     found = open_folder(draw(tmp_path, *(f"{label}/0.png" for label in labels)), size=SIZE)
-    assert found.classes.labels == labels
+    assert found.targets["label"].classes == labels
     assert (len(found), found.test) == (len(labels), frozenset())
 
 
@@ -137,7 +136,7 @@ def test_what_is_hidden_or_holds_no_picture_is_no_class(tmp_path: Path) -> None:
     (root / "labels").mkdir()
     (root / "labels/0.txt").touch()
     found = open_folder(root, size=SIZE)
-    assert found.classes.labels == ("a", "b")
+    assert found.targets["label"].classes == ("a", "b")
     assert found.names == ("a/deep/0.png", "b/1.png")
 
 
@@ -151,7 +150,7 @@ def test_a_split_of_coco_without_annotations_is_left_out(picture_folder: Path, t
         assert found.test == {f"val/{number:02d}.png" for number in SPLITS["val"]}
         assert len(found) == 24
     (root / "annotations/instances_val.json").unlink()
-    parts = open_parts(root, size=SIZE)
+    parts = open_parts(root, size=SIZE, targets=CLASSES)
     assert sum(map(len, (parts.weights, parts.policies, parts.test))) == len(SPLITS["train"])
 
 
@@ -240,8 +239,8 @@ WRONG: dict[str, tuple[Rearrange, Callable[[Path], object], str]] = {
     ),
     "a name twice": (
         as_ade20k,
-        lambda root: write_names(root, *CLASSES.masks[1:], CLASSES.masks[1]),
-        rf"objectInfo150\.txt names {CLASSES.masks[1]!r} twice",
+        lambda root: write_names(root, *CLASSES["mask"][1:], CLASSES["mask"][1]),
+        rf"objectInfo150\.txt names {CLASSES['mask'][1]!r} twice",
     ),
 }
 

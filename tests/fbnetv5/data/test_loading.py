@@ -1,7 +1,9 @@
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.errors import UserError
-from fbnetv5.data.folder import Folder
+from fbnetv5.data.folder import read_several_tasks
 from fbnetv5.data.loading import batches, even_batches, in_order
-from fbnetv5.data.sample import Classes, Sample
+from fbnetv5.data.sample import Sample
+from fbnetv5.data.targets import CLASS, Target
 
 
 @dataclass
@@ -20,21 +23,21 @@ class Numbered:
     """Pictures whose label is their index."""
 
     length: int
-    classes: Classes = Classes(labels=(), boxes=(), masks=())  # noqa: RUF009  # frozen
+    targets: ClassVar[Mapping[str, Target]] = {"label": Target(kind=CLASS)}
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> Sample:
         image = torch.zeros(3, 1, 1, dtype=torch.uint8)
-        return Sample(image=image, label=index, boxes=None, box_labels=None, mask=None)
+        return Sample(image=image, targets={"label": index})
 
 
 def labels(
     length: int, steps: int, *, batch: int, seed: int = 0, first: int = 0, rank: int = 0, world: int = 1
 ) -> list[list[int]]:
     stream = batches(Numbered(length), batch=batch, seed=seed, first_step=first, rank=rank, world=world)
-    return [item.labels.tolist() for item in islice(stream, steps)]
+    return [item.targets["label"].tolist() for item in islice(stream, steps)]
 
 
 @given(length=st.integers(1, 20), batch=st.integers(1, 30), seed=st.integers(0, 2**31), first=st.integers(0, 9))
@@ -67,17 +70,17 @@ def test_a_set_smaller_than_a_batch_wraps() -> None:
 
 
 def test_in_order_takes_each_once_up_to_the_limit() -> None:
-    sizes = [item.labels.tolist() for item in in_order(Numbered(7), batch=3)]
+    sizes = [item.targets["label"].tolist() for item in in_order(Numbered(7), batch=3)]
     assert sizes == [[0, 1, 2], [3, 4, 5], [6]]
-    assert [item.labels.tolist() for item in in_order(Numbered(7), batch=3, limit=4)] == [[0, 1, 3], [5]]
-    assert sum(len(item.labels) for item in in_order(Numbered(7), batch=3, limit=99)) == 7
+    assert [item.targets["label"].tolist() for item in in_order(Numbered(7), batch=3, limit=4)] == [[0, 1, 3], [5]]
+    assert sum(len(item.targets["label"]) for item in in_order(Numbered(7), batch=3, limit=99)) == 7
 
 
 def test_workers_change_nothing_but_the_time() -> None:
-    with_workers = [item.labels.tolist() for item in in_order(Numbered(9), batch=2, workers=2)]
-    assert with_workers == [item.labels.tolist() for item in in_order(Numbered(9), batch=2)]
+    with_workers = [item.targets["label"].tolist() for item in in_order(Numbered(9), batch=2, workers=2)]
+    assert with_workers == [item.targets["label"].tolist() for item in in_order(Numbered(9), batch=2)]
     stream = batches(Numbered(9), batch=4, seed=3, workers=1)
-    assert [item.labels.tolist() for item in islice(stream, 3)] == labels(9, 3, batch=4, seed=3)
+    assert [item.targets["label"].tolist() for item in islice(stream, 3)] == labels(9, 3, batch=4, seed=3)
 
 
 def test_torch_random_state_is_left_alone() -> None:
@@ -90,7 +93,7 @@ def test_torch_random_state_is_left_alone() -> None:
 def test_an_unreadable_picture_is_a_user_error(picture_folder: Path, workers: int) -> None:
     path = picture_folder / "images/03.png"
     path.write_bytes(path.read_bytes()[:600])
-    folder = Folder(picture_folder, size=(64, 64))
+    folder = read_several_tasks(picture_folder, size=(64, 64))
     with pytest.raises(UserError, match=r"^cannot read .*03\.png") as caught:
         list(in_order(folder, batch=4, workers=workers))
     assert "\n" not in str(caught.value)
@@ -99,12 +102,12 @@ def test_an_unreadable_picture_is_a_user_error(picture_folder: Path, workers: in
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_batch_says_which_pictures_it_holds(workers: int) -> None:
     for batch in islice(batches(Numbered(10), batch=4, seed=0, workers=workers), 4):
-        assert batch.indices.tolist() == batch.labels.tolist()
+        assert batch.indices.tolist() == batch.targets["label"].tolist()
 
 
 @pytest.mark.parametrize(("length", "batch", "count"), [(100, 8, 3), (24, 8, 3), (20, 8, 3), (5, 8, 2), (3, 1, 2)])
 def test_even_batches_are_each_spread_over_the_set(length: int, batch: int, count: int) -> None:
-    found = [item.labels.tolist() for item in even_batches(Numbered(length), batch=batch, count=count)]
+    found = [item.targets["label"].tolist() for item in even_batches(Numbered(length), batch=batch, count=count)]
     everything = sorted(label for labels in found for label in labels)
     assert len(found) <= count
     assert max(map(len, found)) <= batch
@@ -116,12 +119,12 @@ def test_even_batches_are_each_spread_over_the_set(length: int, batch: int, coun
 
 def test_a_change_sees_each_picture_in_order_with_a_draw_of_its_own() -> None:
     def change(sample: Sample, draw: int) -> Sample:
-        seen.append((sample.label, draw))
-        return replace(sample, label=1000 + draw)
+        seen.append((sample.targets["label"], draw))
+        return replace(sample, targets={"label": 1000 + draw})
 
     seen: list[tuple[int, int]] = []
     stream = batches(Numbered(5), batch=3, seed=2, change=change)
-    answered = list(chain.from_iterable(batch.labels.tolist() for batch in islice(stream, 10)))
+    answered = list(chain.from_iterable(batch.targets["label"].tolist() for batch in islice(stream, 10)))
     assert [label for label, _ in seen[:30]] == list(chain.from_iterable(labels(5, 10, batch=3, seed=2)))
     assert answered == [1000 + draw for _, draw in seen[:30]]
     assert len({draw for _, draw in seen[:30]}) == 30

@@ -10,6 +10,7 @@ from PIL import Image
 from export.errors import UserError
 from fbnetv5.data.parts import SHARES, open_parts, part_of, without_policies
 from fbnetv5.data.sample import PictureSet
+from fbnetv5.data.scenes import TARGETS
 
 
 def pictures_of(part: PictureSet) -> set[bytes]:
@@ -17,29 +18,29 @@ def pictures_of(part: PictureSet) -> set[bytes]:
 
 
 def test_demo_parts_share_no_picture() -> None:
-    parts = open_parts(None, size=(32, 32), counts=(30, 20, 10))
+    parts = open_parts(None, size=(32, 32), targets=TARGETS, counts=(30, 20, 10))
     sets = [pictures_of(part) for part in (parts.weights, parts.policies, parts.test)]
     assert [len(pictures) for pictures in sets] == [30, 20, 10]
     assert all(not one & other for one, other in combinations(sets, 2))
 
 
 def test_demo_parts_have_the_stated_sizes() -> None:
-    parts = open_parts(None, size=(64, 64))
+    parts = open_parts(None, size=(64, 64), targets=TARGETS)
     assert [len(part) for part in (parts.weights, parts.policies, parts.test)] == [8000, 2000, 1000]
-    assert parts.weights.classes == parts.policies.classes == parts.test.classes
+    assert parts.weights.targets == parts.policies.targets == parts.test.targets
 
 
 def test_a_folder_is_divided_completely(picture_folder: Path) -> None:
-    parts = open_parts(picture_folder, size=(64, 64))
+    parts = open_parts(picture_folder, size=(64, 64), targets=TARGETS)
     sets = [pictures_of(part) for part in (parts.weights, parts.policies, parts.test)]
     assert sum(map(len, sets)) == len(set().union(*sets)) == 24
     assert all(sets)
 
 
 def test_a_further_picture_moves_no_other(picture_folder: Path) -> None:
-    before = pictures_of(open_parts(picture_folder, size=(64, 64)).weights)
+    before = pictures_of(open_parts(picture_folder, size=(64, 64), targets=TARGETS).weights)
     Image.new("RGB", (64, 64)).save(picture_folder / "images/000.png")
-    after = pictures_of(open_parts(picture_folder, size=(64, 64)).weights)
+    after = pictures_of(open_parts(picture_folder, size=(64, 64), targets=TARGETS).weights)
     assert before <= after
     assert len(after - before) <= 1
 
@@ -56,23 +57,23 @@ def test_shares_are_about_those_stated() -> None:
 
 def test_a_folder_too_small_to_divide_is_refused(picture_folder: Path) -> None:
     (picture_folder / "instances.json").unlink()
-    for folder in ("images", "masks"):
+    for folder in ("images", "masks", "saliency", "edges", "depth"):
         for path in sorted((picture_folder / folder).iterdir())[1:]:
             path.unlink()
     with pytest.raises(UserError, match="each needs at least 1") as caught:
-        open_parts(picture_folder, size=(64, 64))
+        open_parts(picture_folder, size=(64, 64), targets=TARGETS)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("size", [(0, 64), (64, 65), (-32, 32), (100, 64)])
 def test_a_size_off_the_stride_is_refused(size: tuple[int, int]) -> None:
     with pytest.raises(UserError, match="multiples of 32"):
-        open_parts(None, size=size)
+        open_parts(None, size=size, targets=TARGETS)
 
 
 @pytest.mark.parametrize(("most", "expected"), [(1, 1), (5, 5), (20, 20), (999, 20)])
 def test_a_training_learns_from_all_but_the_held_out_pictures(most: int, expected: int) -> None:
-    parts = open_parts(None, size=(32, 32), counts=(30, 20, 10))
+    parts = open_parts(None, size=(32, 32), targets=TARGETS, counts=(30, 20, 10))
     pictures, held_out = without_policies(parts, most)
     assert (len(pictures), len(held_out)) == (50 - expected, expected)
     assert pictures_of(pictures) | pictures_of(held_out) == pictures_of(parts.weights) | pictures_of(parts.policies)
@@ -81,7 +82,7 @@ def test_a_training_learns_from_all_but_the_held_out_pictures(most: int, expecte
 
 
 def test_held_out_pictures_are_spread_over_their_part() -> None:
-    parts = open_parts(None, size=(32, 32), counts=(1, 20, 1))
+    parts = open_parts(None, size=(32, 32), targets=TARGETS, counts=(1, 20, 1))
     _, held_out = without_policies(parts, 4)
     expected = {parts.policies[index].image.numpy().tobytes() for index in (0, 5, 10, 15)}
     assert pictures_of(held_out) == expected

@@ -1,42 +1,45 @@
 import torch
 
-from fbnetv5.data.sample import ABSENT, IGNORE, Sample, collate
+from fbnetv5.data.sample import Sample, collate
+from fbnetv5.data.scenes import TARGETS
+from fbnetv5.data.targets import ABSENT, Boxes
+from tests.samples import make_sample, stack
+
+IMAGE = torch.zeros(3, 32, 64, dtype=torch.uint8)
+BOX = Boxes(torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([2]))
 
 
-def sample(*, label: int = ABSENT, boxes: list[list[float]] | None = None, mask: bool = False) -> Sample:
-    return Sample(
-        image=torch.full((3, 32, 64), max(label, 0), dtype=torch.uint8),
-        label=label,
-        boxes=None if boxes is None else torch.tensor(boxes).reshape(-1, 4),
-        box_labels=None if boxes is None else torch.arange(len(boxes)),
-        mask=torch.ones(32, 64, dtype=torch.uint8) if mask else None,
-    )
+def samples() -> list[Sample]:
+    mask = torch.ones(32, 64, dtype=torch.uint8)
+    return [make_sample(IMAGE + 1, label=1), make_sample(IMAGE + 2, boxes=BOX, mask=mask), make_sample(IMAGE + 3)]
 
 
-def test_boxes_are_padded_to_the_most_of_the_batch() -> None:
-    batch = collate([sample(boxes=[[0, 0, 4, 4], [1, 2, 3, 4]]), sample(boxes=[[5, 6, 7, 8]])])
-    assert batch.boxes.tolist() == [[[0, 0, 4, 4], [1, 2, 3, 4]], [[5, 6, 7, 8], [0, 0, 0, 0]]]
-    assert batch.box_labels.tolist() == [[0, 1], [0, ABSENT]]
+def test_a_batch_says_which_labels_each_image_has() -> None:
+    present = stack(samples()).present
+    assert {name: there.tolist() for name, there in present.items()} == {
+        "label": [True, False, False],
+        "boxes": [False, True, False],
+        "mask": [False, True, False],
+        **dict.fromkeys(("saliency", "edges", "depth"), [False] * 3),
+    }
 
 
-def test_unlabelled_and_empty_boxes_differ() -> None:
-    batch = collate([sample(boxes=None), sample(boxes=[])])
-    assert batch.has_boxes.tolist() == [False, True]
-    assert batch.boxes.shape == (2, 1, 4)
-    assert (batch.box_labels == ABSENT).all()
+def test_only_the_targets_of_the_set_are_stacked() -> None:
+    batch = collate(samples(), {"label": TARGETS["label"]}, [7, 5, 6])
+    assert list(batch.targets) == list(batch.present) == ["label"]
+    assert batch.indices.tolist() == [7, 5, 6]
+    assert batch.images[:, 0, 0, 0].tolist() == [1, 2, 3]
 
 
-def test_absent_labels_and_masks_are_marked() -> None:
-    batch = collate([sample(label=3), sample(mask=True)])
-    assert batch.labels.tolist() == [3, ABSENT]
-    assert batch.has_mask.tolist() == [False, True]
-    assert (batch.masks[0] == IGNORE).all()
-    assert (batch.masks[1] == 1).all()
-
-
-def test_types_and_shapes() -> None:
-    batch = collate([sample(label=1, boxes=[[0, 0, 4, 4]], mask=True)] * 3)
-    assert batch.images.shape == (3, 3, 32, 64)
-    assert batch.images.dtype == batch.masks.dtype == torch.uint8
-    assert batch.labels.dtype == batch.box_labels.dtype == torch.int64
-    assert batch.to(torch.device("cpu")).boxes.dtype == torch.float32
+def test_all_parts_of_a_batch_are_flipped_and_moved_together() -> None:
+    batch = stack(samples())
+    flipped = batch.flipped().to(torch.device("cpu"))
+    assert flipped.images[:, 0, 0, 0].tolist() == [3, 2, 1]
+    assert flipped.indices.tolist() == [2, 1, 0]
+    assert flipped.targets["label"].tolist() == [ABSENT, ABSENT, 1]
+    assert isinstance(flipped.targets["boxes"], Boxes)
+    assert flipped.targets["boxes"].labels.tolist() == [[ABSENT], [2], [ABSENT]]
+    assert flipped.present["label"].tolist() == [False, False, True]
+    on_meta = batch.to(torch.device("meta"))
+    assert on_meta.targets["boxes"].xyxy.is_meta
+    assert on_meta.present["mask"].is_meta

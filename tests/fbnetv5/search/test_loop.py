@@ -10,9 +10,9 @@ import torch
 
 from export.errors import UserError
 from fbnetv5.cost import Budget, CostTable
-from fbnetv5.data.folder import Folder
+from fbnetv5.data.folder import read_several_tasks
 from fbnetv5.data.loading import in_order
-from fbnetv5.data.sample import IGNORE, Batch
+from fbnetv5.data.sample import Batch
 from fbnetv5.search import loop as module
 from fbnetv5.search.derive import AIM
 from fbnetv5.search.estimators import OnePass
@@ -20,6 +20,7 @@ from fbnetv5.search.loop import SearchLoop, warm_architecture
 from fbnetv5.search.posterior import no_benefits
 from fbnetv5.search.progress import SERIES, Progress
 from fbnetv5.space import Space
+from tests.samples import keep_labels
 
 MakeLoop = Callable[..., SearchLoop]
 
@@ -33,7 +34,7 @@ def batch_of(loop: SearchLoop, pictures: int = 4) -> Batch:
 
 
 def unmasked(batch: Batch) -> Batch:
-    return replace(batch, has_mask=torch.zeros_like(batch.has_mask), masks=torch.full_like(batch.masks, IGNORE))
+    return keep_labels(batch, "mask", torch.zeros(len(batch.images)) > 0)
 
 
 def values(loop: SearchLoop) -> dict[str, torch.Tensor]:
@@ -148,7 +149,7 @@ def test_a_folder_without_masks_trains_the_other_tasks(make_loop: MakeLoop, pict
     for path in (picture_folder / "masks").iterdir():
         path.unlink()
     (picture_folder / "masks").rmdir()
-    batch = next(in_order(Folder(picture_folder, size=(32, 32)), batch=4))
+    batch = next(in_order(read_several_tasks(picture_folder, (32, 32)), batch=4))
     loop = make_loop("cls", "det", "seg")
     loop.train_weights(batch, loop.supernet.space.full(), np.ones(3))
     assert np.isfinite(loop.scale).tolist() == [True, True, False]

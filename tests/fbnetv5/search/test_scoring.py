@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,14 +12,16 @@ from fbnetv5.cost import CostTable, Counter
 from fbnetv5.data.loading import even_batches
 from fbnetv5.data.parts import Parts, open_parts
 from fbnetv5.data.preprocess import normalise
-from fbnetv5.data.sample import ABSENT, Classes, PictureSet, Sample
+from fbnetv5.data.sample import PictureSet, Sample
 from fbnetv5.data.scenes import CLASSES
+from fbnetv5.data.targets import CLASS, Target, class_names
 from fbnetv5.evaluate import evaluate
 from fbnetv5.search import scoring
 from fbnetv5.search.scoring import FinalistScorer, batch_losses, calibration_pictures
 from fbnetv5.space import Space
 from fbnetv5.supernet import Supernet
 from fbnetv5.tasks import make_tasks
+from tests.samples import keep_labels
 
 SPACE = Space(stages=1, blocks_per_path=1, strict=True)
 CPU = torch.device("cpu")
@@ -26,7 +29,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def parts() -> Parts:
-    return open_parts(None, size=(32, 32), counts=(24, 24, 16))
+    return open_parts(None, size=(32, 32), targets=CLASSES, counts=(24, 24, 16))
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,7 @@ def cost() -> CostTable:
 
 def make_supernet(parts: Parts, *tasks: str) -> Supernet:
     torch.manual_seed(0)
-    return Supernet(SPACE, make_tasks(tasks or ("cls", "seg"), parts.weights.classes))
+    return Supernet(SPACE, make_tasks(tasks or ("cls", "seg"), class_names(parts.weights.targets)))
 
 
 @pytest.mark.parametrize("task", ["cls", "seg"])
@@ -71,13 +74,11 @@ def test_weights_are_left_as_they_were(parts: Parts, cost: CostTable) -> None:
 
 def test_losses_of_a_batch_are_means_over_what_is_labelled(parts: Parts) -> None:
     batch = next(iter(even_batches(parts.policies, batch=8, count=1)))
-    unlabelled = replace(
-        batch, labels=torch.where(torch.arange(8) < 3, batch.labels, ABSENT), has_mask=torch.zeros(8) > 0
-    )
+    unlabelled = keep_labels(keep_labels(batch, "label", torch.arange(8) < 3), "mask", torch.zeros(8) > 0)
     supernet = make_supernet(parts)
     cls, seg = batch_losses(supernet, unlabelled, SPACE.full())
     raw = supernet(normalise(batch.images), SPACE.full())["cls"]
-    assert cls == pytest.approx(float(functional.cross_entropy(raw[:3], batch.labels[:3])), rel=1e-5)
+    assert cls == pytest.approx(float(functional.cross_entropy(raw[:3].detach(), batch.targets["label"][:3])), rel=1e-5)
     assert np.isnan(seg)
 
 
@@ -86,21 +87,23 @@ def test_where_labels_are_few_all_pictures_are_looked_at(parts: Parts) -> None:
     scorer = FinalistScorer(
         make_supernet(parts), Parts(weights=parts.weights, policies=few, test=few), pictures=2, device=CPU
     )
-    assert sum(int(batch.has_mask.sum()) for batch in scorer.held_out) == 1
+    assert sum(int(batch.present["mask"].sum()) for batch in scorer.held_out) == 1
 
 
 class Few:
     """A set of which a single picture has a mask."""
 
     def __init__(self, pictures: PictureSet, *, labelled: int) -> None:
-        self.classes, self._pictures, self._labelled = pictures.classes, pictures, labelled
+        self.targets, self._pictures, self._labelled = pictures.targets, pictures, labelled
 
     def __len__(self) -> int:
         return len(self._pictures)
 
     def __getitem__(self, index: int) -> Sample:
         sample = self._pictures[index]
-        return sample if index == self._labelled else replace(sample, mask=None)
+        if index == self._labelled:
+            return sample
+        return replace(sample, targets={name: label for name, label in sample.targets.items() if name != "mask"})
 
 
 def test_a_folder_sorted_by_class_is_calibrated_and_scored_on_all_classes() -> None:
@@ -109,7 +112,7 @@ def test_a_folder_sorted_by_class_is_calibrated_and_scored_on_all_classes() -> N
     parts = Parts(weights=images, policies=images, test=images)
     scorer = FinalistScorer(make_supernet(parts, "cls"), parts, pictures=1024, device=CPU)
     for batch in scorer.held_out:
-        assert len(set(batch.labels.tolist())) == 20
+        assert len(set(batch.targets["label"].tolist())) == 20
     shades = torch.cat([one[:, 0, 0, 0] for one in scorer.calibration])
     assert len(set(shades.tolist())) == 20
     for calibrating in scorer.calibration:
@@ -121,20 +124,20 @@ class Sorted:
 
     def __init__(self, *, classes: int, each: int) -> None:
         names = tuple(f"c{number}" for number in range(classes))
-        self.classes = Classes(labels=names, boxes=names, masks=names)
+        self.targets: Mapping[str, Target] = {"label": Target(kind=CLASS, classes=names)}
         self._each = each
 
     def __len__(self) -> int:
-        return len(self.classes.labels) * self._each
+        return len(self.targets["label"].classes) * self._each
 
     def __getitem__(self, index: int) -> Sample:
         label = index // self._each
         image = torch.full((3, 32, 32), label, dtype=torch.uint8)
-        return Sample(image=image, label=label, boxes=None, box_labels=None, mask=None)
+        return Sample(image=image, targets={"label": label})
 
 
 def test_calibration_pictures_are_those_that_weights_learn_on(picture_folder: Path) -> None:
-    parts = open_parts(picture_folder, size=(64, 64))
+    parts = open_parts(picture_folder, size=(64, 64), targets=CLASSES)
     found = torch.cat(list(calibration_pictures(parts.weights, CPU)))
     assert found.shape == (len(parts.weights), 3, 64, 64)
     assert abs(float(found.mean())) < 2

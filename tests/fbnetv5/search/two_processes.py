@@ -17,7 +17,8 @@ from fbnetv5.cost import Budget
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import normalise
-from fbnetv5.data.sample import ABSENT, Batch
+from fbnetv5.data.sample import Batch
+from fbnetv5.data.targets import ABSENT
 from fbnetv5.runs.processes import links_closed
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.loop import SearchLoop
@@ -47,7 +48,8 @@ def own_batch(loop: SearchLoop) -> Batch:
     rank = loop.accelerator.process_index
     batch: Batch = list(in_order(loop.parts.weights, batch=4, limit=8))[rank]
     known = torch.arange(4) < (1 if rank else 4)
-    return replace(batch, labels=torch.where(known, batch.labels, ABSENT))
+    labels = torch.where(known, batch.targets["label"], ABSENT)
+    return replace(batch, targets={**batch.targets, "label": labels}, present={**batch.present, "label": known})
 
 
 def expected_gradients(loop: SearchLoop, batch: Batch) -> list[Tensor]:

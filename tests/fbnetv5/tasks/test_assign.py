@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from fbnetv5.data.sample import ABSENT
+from fbnetv5.data.targets import ABSENT
 from fbnetv5.tasks.assign import CELLS_PER_OBJECT, TARGET_FLOOR, Assignment, assign, pairwise_iou
 
 MIDDLES = torch.cartesian_prod(torch.arange(4, 64, 8), torch.arange(4, 64, 8)).flip(1).float()

@@ -3,15 +3,17 @@ import math
 import pytest
 import torch
 
-from fbnetv5.data.sample import ABSENT, Batch, Classes, Sample, collate
+from fbnetv5.data.sample import Batch
+from fbnetv5.data.targets import ABSENT
 from fbnetv5.tasks.classification import Classification
+from tests.samples import make_sample, stack
 
-TASK = Classification(Classes(labels=("cat", "dog", "hen"), boxes=("x",), masks=("x",)))
+TASK = Classification({"label": ("cat", "dog", "hen"), "boxes": ("x",), "mask": ("x",)})
 
 
 def batch_of(*labels: int) -> Batch:
     image = torch.zeros(3, 32, 32, dtype=torch.uint8)
-    return collate([Sample(image=image, label=label, boxes=None, box_labels=None, mask=None) for label in labels])
+    return stack([make_sample(image, label=None if label == ABSENT else label) for label in labels])
 
 
 def test_loss_is_the_negative_log_share_of_the_true_class() -> None:
@@ -33,7 +35,7 @@ def test_top1(labels: tuple[int, ...], expected: float) -> None:
 
 
 def test_top5_counts_the_true_class_among_the_five_largest() -> None:
-    task = Classification(Classes(labels=tuple("abcdefgh"), boxes=(), masks=()))
+    task = Classification({"label": tuple("abcdefgh"), "boxes": (), "mask": ()})
     logits = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
     labels = [row % 8 if row % 5 else ABSENT for row in range(40)]
     metric = task.new_metric()

@@ -1,7 +1,7 @@
 import contextlib
 import io
 import json
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,21 @@ from export.graph import Exporter, to_onnx_bytes
 from export.parity import compare
 from export.runners import OrtRunner
 from fbnetv5.blocks import conv_norm, initialise
-from fbnetv5.data.sample import Batch, Classes, Sample, collate
+from fbnetv5.data.sample import Batch, Sample, collate
+from fbnetv5.data.targets import BOXES, Boxes, Target
 from fbnetv5.tasks.detection import CLASS_PRIOR, TOP_K, Detection, decode, select, suppress
 from fbnetv5.tasks.task import Task
 
-TASK = Detection(Classes(labels=("x",), boxes=("red", "green", "blue"), masks=("x",)))
+TASK = Detection({"label": ("x",), "boxes": ("red", "green", "blue"), "mask": ("x",)})
 IMAGE = torch.zeros(3, 64, 64, dtype=torch.uint8)
 
 
-def picture(boxes: Tensor | None, labels: Tensor | None, image: Tensor = IMAGE) -> Sample:
-    return Sample(image=image, label=0, boxes=boxes, box_labels=labels, mask=None)
+def picture(boxes: Tensor, labels: Tensor, image: Tensor = IMAGE) -> Sample:
+    return Sample(image=image, targets={"boxes": Boxes(boxes, labels)})
+
+
+def stack(samples: list[Sample]) -> Batch:
+    return collate(samples, {"boxes": Target(kind=BOXES, classes=TASK.labels)})
 
 
 def random_picture(seed: int) -> Sample:
@@ -46,11 +51,11 @@ def random_picture(seed: int) -> Sample:
 def random_answers(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """The truth, blurred, among wrong boxes."""
     generator = torch.Generator().manual_seed(0)
-    near = batch.boxes + 2 * torch.randn(batch.boxes.shape, generator=generator)
+    near = batch.targets["boxes"].xyxy + 2 * torch.randn(batch.targets["boxes"].xyxy.shape, generator=generator)
     corner = torch.rand(len(near), 20, 2, generator=generator) * 40
     boxes = torch.cat([near, torch.cat([corner, corner + 20], dim=-1)], dim=1)
     labels = torch.randint(3, boxes.shape[:2], generator=generator)
-    labels[:, : near.shape[1]] = batch.box_labels.clamp(min=0)
+    labels[:, : near.shape[1]] = batch.targets["boxes"].labels.clamp(min=0)
     scores = torch.rand(boxes.shape[:2], generator=generator)
     scores[:, : near.shape[1]] += 0.5
     return boxes, scores, labels
@@ -67,7 +72,8 @@ def stats_of_pycocotools(outputs: tuple[Tensor, Tensor, Tensor], batch: Batch, f
     truth: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
     for row, (boxes, scores, labels) in enumerate(suppress(outputs)):
-        for box, label in zip(batch.boxes[row].tolist(), batch.box_labels[row].tolist(), strict=True):
+        true_boxes, true_labels = (tensor[row].tolist() for tensor in batch.targets["boxes"])
+        for box, label in zip(true_boxes, true_labels, strict=True):
             if label >= 0:
                 xywh = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
                 entry = {"id": len(truth) + 1, "image_id": row, "category_id": label, "bbox": xywh}
@@ -75,7 +81,7 @@ def stats_of_pycocotools(outputs: tuple[Tensor, Tensor, Tensor], batch: Batch, f
         for box, score, label in zip(boxes.tolist(), scores.tolist(), labels.tolist(), strict=True):
             xywh = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
             found.append({"image_id": row, "category_id": label, "bbox": xywh, "score": score})
-    images = [{"id": row} for row in range(len(batch.boxes))]
+    images = [{"id": row} for row in range(len(batch.images))]
     categories = [{"id": label} for label in range(3)]
     (folder / "gt.json").write_text(json.dumps({"images": images, "annotations": truth, "categories": categories}))
     (folder / "dt.json").write_text(json.dumps(found))
@@ -123,7 +129,7 @@ def test_head_starts_at_its_priors() -> None:
 def test_perfect_cell_leaves_only_the_class_loss() -> None:
     raw = [torch.full((1, 7, size, size), -20.0) for size in (8, 4, 2)]
     raw[0][0, :, 1, 6] = torch.tensor([-20.0, -20.0, 20.0, 0.0, 0.0, 0.0, 0.0])
-    batch = collate([picture(torch.tensor([[48.0, 8.0, 56.0, 16.0]]), torch.tensor([2]))])
+    batch = stack([picture(torch.tensor([[48.0, 8.0, 56.0, 16.0]]), torch.tensor([2]))])
     assert float(TASK.losses(raw, batch)) == pytest.approx(0.0, abs=1e-4)
     raw[0][0, 3, 1, 6] = 0.5  # half a stride aside: IoU 1/3, GIoU 1/3, target 1/3, sum of targets below 1
     logit_loss = 20.0 * (1 - 1 / 3)
@@ -133,7 +139,7 @@ def test_perfect_cell_leaves_only_the_class_loss() -> None:
 
 def test_an_empty_picture_pays_for_every_score() -> None:
     raw = [torch.zeros(1, 7, size, size) for size in (8, 4, 2)]
-    empty = collate([picture(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))])
+    empty = stack([picture(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))])
     assert float(TASK.losses(raw, empty)) == pytest.approx(84 * 3 * torch.log(torch.tensor(2.0)).item())
 
 
@@ -145,16 +151,17 @@ def test_suppress_keeps_the_surest_of_a_class() -> None:
 
 
 def test_ap_of_perfect_and_of_absent_answers(capsys: pytest.CaptureFixture[str]) -> None:
-    batch = collate([picture(torch.tensor([[4.0, 4.0, 20.0, 30.0]]), torch.tensor([2]))])
+    batch = stack([picture(torch.tensor([[4.0, 4.0, 20.0, 30.0]]), torch.tensor([2]))])
     nothing = (torch.zeros(1, 0, 4), torch.zeros(1, 0), torch.zeros(1, 0, dtype=torch.int64))
-    assert ap((batch.boxes, torch.ones(1, 1), batch.box_labels), batch) == pytest.approx(1.0)
-    assert ap((batch.boxes, torch.ones(1, 1), batch.box_labels - 1), batch) == 0.0
+    boxes, labels = batch.targets["boxes"]
+    assert ap((boxes, torch.ones(1, 1), labels), batch) == pytest.approx(1.0)
+    assert ap((boxes, torch.ones(1, 1), labels - 1), batch) == 0.0
     assert ap(nothing, batch) == 0.0
     assert capsys.readouterr().out == ""
 
 
 def test_ap_is_that_of_pycocotools(tmp_path: Path) -> None:
-    batch = collate([random_picture(seed) for seed in range(12)])
+    batch = stack([random_picture(seed) for seed in range(12)])
     outputs = random_answers(batch)
     mine = ap(outputs, batch)
     assert 0.05 < mine < 0.95
@@ -163,9 +170,10 @@ def test_ap_is_that_of_pycocotools(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("largest", "unmeasured"), [(1, {"medium", "large"}), (5, set())], ids=["small", "all sizes"])
 def test_the_twelve_figures_are_those_of_pycocotools(tmp_path: Path, largest: int, unmeasured: set[str]) -> None:
-    batch = collate([random_picture(seed) for seed in range(12)])
+    batch = stack([random_picture(seed) for seed in range(12)])
     magnified = torch.tensor([1.0, largest, (1 + largest) / 2]).repeat(4)
-    batch = replace(batch, boxes=batch.boxes * magnified[:, None, None])
+    truth = batch.targets["boxes"]
+    batch = replace(batch, targets={"boxes": Boxes(truth.xyxy * magnified[:, None, None], truth.labels)})
     outputs = random_answers(batch)
     metric = TASK.new_metric()
     metric.update(outputs, batch)
@@ -202,7 +210,7 @@ class TinyDetector(nn.Module):
 
 def test_a_tiny_network_learns_sixteen_pictures() -> None:
     torch.manual_seed(0)
-    batch = collate([random_picture(seed) for seed in range(16)])
+    batch = stack([random_picture(seed) for seed in range(16)])
     network = TinyDetector()
     optimizer = torch.optim.AdamW(network.parameters(), lr=5e-3)
     for _ in range(100):
@@ -324,14 +332,14 @@ def test_nothing_in_a_graph_is_of_double_precision() -> None:
 
 
 def test_every_form_has_the_same_ap() -> None:
-    batch = collate([random_picture(seed) for seed in range(8)])
-    raw = raw_near_truth(batch)
+    samples = [random_picture(seed) for seed in range(8)]
+    raw = raw_near_truth(stack(samples))
     found = {}
     for form in TASK.forms:
         task = TASK.in_form(form)
-        metric, step = task.new_metric(), task.most_pictures or len(batch.labels)
-        for row in range(0, len(batch.labels), step):
-            part = type(batch)(**{field.name: getattr(batch, field.name)[row : row + step] for field in fields(batch)})
+        metric, step = task.new_metric(), task.most_pictures or len(samples)
+        for row in range(0, len(samples), step):
+            part = stack(samples[row : row + step])
             metric.update(task.deploy([level[row : row + step] for level in raw]), part)
         found[form] = metric.compute()
     assert 0.05 < found["topk"] < 0.95
@@ -341,8 +349,8 @@ def test_every_form_has_the_same_ap() -> None:
 def raw_near_truth(batch: Batch) -> list[Tensor]:
     """Raw outputs whose finest level finds most true boxes nearly, each twice, among noise."""
     generator = torch.Generator().manual_seed(0)
-    raw = [torch.randn(len(batch.labels), 7, 64 // path, 64 // path, generator=generator) - 4 for path in TASK.paths]
-    for picture, (boxes, labels) in enumerate(zip(batch.boxes, batch.box_labels, strict=True)):
+    raw = [torch.randn(len(batch.images), 7, 64 // path, 64 // path, generator=generator) - 4 for path in TASK.paths]
+    for picture, (boxes, labels) in enumerate(zip(*batch.targets["boxes"], strict=True)):
         for box, label in zip(boxes[labels >= 0], labels[labels >= 0].tolist(), strict=True):
             middle, side = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
             column, row = (int(value) for value in middle.div(8).floor())

@@ -5,16 +5,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from fbnetv5.data.sample import IGNORE, Batch, Classes, Sample, collate
+from fbnetv5.data.sample import Batch
+from fbnetv5.data.targets import IGNORE
 from fbnetv5.tasks.segmentation import Segmentation
+from tests.samples import make_sample, stack
 
-TASK = Segmentation(Classes(labels=("x",), boxes=("x",), masks=("sky", "road", "car", "tram")))
+TASK = Segmentation({"label": ("x",), "boxes": ("x",), "mask": ("sky", "road", "car", "tram")})
 
 
 def batch_of(masks: Tensor) -> Batch:
     image = torch.zeros(3, *masks.shape[1:], dtype=torch.uint8)
-    samples = [Sample(image=image, label=0, boxes=None, box_labels=None, mask=mask) for mask in masks.to(torch.uint8)]
-    return collate(samples)
+    return stack([make_sample(image, mask=mask) for mask in masks.to(torch.uint8)])
 
 
 def one_hot_logits(classes: Tensor) -> Tensor:

@@ -8,11 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from export.errors import UserError
-from fbnetv5.data.sample import ABSENT, Batch, Classes, Sample, collate
-from fbnetv5.tasks import make_tasks, task_types
-from fbnetv5.tasks.task import Task
+from fbnetv5.data.sample import Batch, Sample
+from fbnetv5.data.scenes import TARGETS
+from fbnetv5.data.targets import Boxes
+from fbnetv5.tasks import default_tasks, make_tasks, needed_targets, task_types
+from fbnetv5.tasks.task import MetricInfo, Task
+from fbnetv5.training.config import TrainConfig
+from tests.samples import make_sample, stack
 
-CLASSES = Classes(labels=("a", "b", "c"), boxes=tuple("abcdefghij"), masks=("a", "b", "c", "d"))
+CLASSES = {"label": ("a", "b", "c"), "boxes": tuple("abcdefghij"), "mask": ("a", "b", "c", "d")}
+CLASSES |= dict.fromkeys(("saliency", "edges", "depth"), ())
 TASKS = list(make_tasks(tuple(task_types()), CLASSES).values())
 CHANNELS = {4: 8, 8: 16, 16: 24, 32: 32}
 
@@ -46,13 +51,17 @@ def features(task: Task, *, pictures: int = 2, size: int = 64) -> list[Tensor]:
 def sample(seed: int, *, labelled: bool = True) -> Sample:
     generator = torch.Generator().manual_seed(seed)
     corner = torch.rand(seed, 2, generator=generator) * 40
-    return Sample(
-        image=torch.zeros(3, 64, 64, dtype=torch.uint8),
-        label=seed % 3 if labelled else ABSENT,
-        boxes=torch.cat([corner, corner + 16], dim=1) if labelled else None,
-        box_labels=torch.randint(10, (seed,), generator=generator) if labelled else None,
-        mask=torch.randint(4, (64, 64), generator=generator).to(torch.uint8) if labelled else None,
-    )
+    boxes = Boxes(torch.cat([corner, corner + 16], dim=1), torch.randint(10, (seed,), generator=generator))
+    mask = torch.randint(4, (64, 64), generator=generator, dtype=torch.uint8)
+    labels = {
+        "label": seed % 3,
+        "boxes": boxes,
+        "mask": mask,
+        "saliency": (mask > 1).to(torch.uint8),
+        "edges": (mask == 3).to(torch.uint8),
+        "depth": mask + 0.5,
+    }
+    return make_sample(torch.zeros(3, 64, 64, dtype=torch.uint8), **(labels if labelled else {}))
 
 
 def head_outputs(task: Task, pictures: int) -> tuple[Tensor, ...]:
@@ -64,12 +73,39 @@ def loss(task: Task, outputs: tuple[Tensor, ...], batch: Batch) -> Tensor:
     return task.losses(outputs if len(outputs) > 1 else outputs[0], batch)
 
 
-def test_the_folder_holds_three_tasks() -> None:
-    assert list(task_types()) == ["cls", "det", "seg"]
+def test_the_folder_holds_these_tasks_in_their_order() -> None:
+    assert list(task_types()) == ["cls", "det", "seg", "saliency", "edges", "depth"]
+    assert default_tasks() == ("cls", "det", "seg")
+
+
+def test_the_targets_that_tasks_need() -> None:
+    assert needed_targets(["seg", "cls", "seg"]) == ("mask", "label")
+    assert set(needed_targets(task_types())) == set(TARGETS)
+    with pytest.raises(UserError, match="unknown task 'pose'"):
+        needed_targets(["pose"])
+
+
+def test_a_task_whose_target_the_data_lack_is_refused() -> None:
+    with pytest.raises(UserError, match="no labels for 'depth'; leave it out of --tasks"):
+        make_tasks(("cls", "depth"), {"label": ("a", "b")})
+
+
+@pytest.mark.parametrize(("lower", "worse"), [(False, 0.3), (True, 0.9)])
+def test_a_drop_is_in_the_direction_that_is_worse(lower: bool, worse: float) -> None:
+    metric = MetricInfo(name="any", lower_is_better=lower)
+    assert metric.drop(0.5, worse) > 0
+    assert metric.drop(worse, 0.5) < 0
+    assert metric.drop(0.5, 0.5) == 0
+    assert metric.drop(metric.worst, 0.5) < 0
+
+
+@each_task
+def test_training_defaults_are_fields_of_a_training(task: Task) -> None:
+    assert TrainConfig(task=task.name, **task.training).task == task.name
 
 
 def test_unknown_task_is_named_with_those_there_are() -> None:
-    with pytest.raises(UserError, match="unknown task 'pose'; there are: cls, det, seg"):
+    with pytest.raises(UserError, match="unknown task 'pose'; there are: cls, det, seg, saliency, edges, depth"):
         make_tasks(("cls", "pose"), CLASSES)
 
 
@@ -77,8 +113,8 @@ def test_unknown_task_is_named_with_those_there_are() -> None:
 def test_a_picture_costs_in_a_batch_what_it_costs_alone(task: Task) -> None:
     samples = [sample(1), sample(3, labelled=False), sample(2)]
     outputs = head_outputs(task, 3)
-    together = loss(task, outputs, collate(samples))
-    alone = [loss(task, tuple(x[i : i + 1] for x in outputs), collate([samples[i]])) for i in range(3)]
+    together = loss(task, outputs, stack(samples))
+    alone = [loss(task, tuple(x[i : i + 1] for x in outputs), stack([samples[i]])) for i in range(3)]
     torch.testing.assert_close(together, torch.cat(alone))
     assert (together > 0).tolist() == [True, False, True]
 
@@ -86,29 +122,29 @@ def test_a_picture_costs_in_a_batch_what_it_costs_alone(task: Task) -> None:
 @each_task
 def test_loss_has_finite_gradients_for_every_weight(task: Task) -> None:
     deployed = Deployed(task)
-    total = task.losses(deployed.head(features(task)), collate([sample(1), sample(2)])).sum()
+    total = task.losses(deployed.head(features(task)), stack([sample(1), sample(2)])).sum()
     assert all(bool(grad.isfinite().all()) for grad in torch.autograd.grad(total, list(deployed.parameters())))
 
 
 @each_task
 def test_labelled_says_which_pictures_count(task: Task) -> None:
-    assert task.labelled(collate([sample(1), sample(1, labelled=False)])).tolist() == [True, False]
+    assert task.labelled(stack([sample(1), sample(1, labelled=False)])).tolist() == [True, False]
 
 
 @each_task
 def test_metric_leaves_out_unlabelled_pictures(task: Task) -> None:
     one, two = task.new_metric(), task.new_metric()
     outputs = Deployed(task).eval()(*features(task))
-    two.update(outputs, collate([sample(2), sample(1, labelled=False)]))
-    one.update([x[:1] for x in outputs], collate([sample(2)]))
+    two.update(outputs, stack([sample(2), sample(1, labelled=False)]))
+    one.update([x[:1] for x in outputs], stack([sample(2)]))
     assert one.compute() == two.compute()
 
 
 @each_task
 def test_metric_without_any_label_is_a_user_error(task: Task) -> None:
     metric = task.new_metric()
-    metric.update(Deployed(task).eval()(*features(task)), collate([sample(1, labelled=False)] * 2))
-    with pytest.raises(UserError, match=r"no labelled .* in the test pictures"):
+    metric.update(Deployed(task).eval()(*features(task)), stack([sample(1, labelled=False)] * 2))
+    with pytest.raises(UserError, match=r"no labelled .* in the test (pictures|images)"):
         metric.compute()
 
 

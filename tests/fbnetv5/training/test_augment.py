@@ -1,14 +1,15 @@
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from fbnetv5.data.sample import IGNORE, Sample
-from fbnetv5.data.scenes import Scenes
+from fbnetv5.data.sample import Sample
+from fbnetv5.data.scenes import TARGETS, Scenes
+from fbnetv5.data.targets import IGNORE, Boxes
 from fbnetv5.training.augment import GREY, Augment
 from fbnetv5.training.config import TrainConfig
+from tests.samples import stack
 
 MakeTraining = Callable[..., TrainConfig]
 SCENES = Scenes("train", size=(64, 64), count=8)
@@ -20,10 +21,12 @@ def square(side: int = 64) -> Sample:
     mask[16:40, 8:24] = 1
     return Sample(
         image=(mask * 255).expand(3, -1, -1).contiguous(),
-        label=3,
-        boxes=torch.tensor([[8.0, 16.0, 24.0, 40.0]]),
-        box_labels=torch.tensor([5]),
-        mask=mask,
+        targets={
+            "label": 3,
+            "boxes": Boxes(torch.tensor([[8.0, 16.0, 24.0, 40.0]]), torch.tensor([5])),
+            "mask": mask,
+            "depth": torch.where(mask == 1, 2.0, 7.0),
+        },
     )
 
 
@@ -35,30 +38,32 @@ def extent(white: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("draw", range(12))
 def test_boxes_and_masks_move_with_the_pixels(make_training: MakeTraining, draw: int) -> None:
-    augment = Augment(make_training("det", size=(64, 64), colour=0.0, scale=(0.5, 2.0)))
+    augment = Augment(make_training("det", size=(64, 64), colour=0.0, scale=(0.5, 2.0)), TARGETS)
     changed = augment(square(), draw)
     white = changed.image[0] > 200
-    assert changed.boxes is not None
-    assert changed.mask is not None
-    if not len(changed.boxes):
+    boxes, mask, depth = (changed.targets[name] for name in ("boxes", "mask", "depth"))
+    if not len(boxes.labels):
         assert white.sum() < 128
         return
-    torch.testing.assert_close(changed.boxes[0], extent(white), atol=1.6, rtol=0)
-    assert ((changed.mask == 1) != white).float().mean() < 0.05
-    assert (changed.image[0][changed.mask == IGNORE] == GREY).all()
-    assert (changed.label, changed.box_labels.tolist()) == (3, [5])  # type: ignore[union-attr]
+    torch.testing.assert_close(boxes.xyxy[0], extent(white), atol=1.6, rtol=0)
+    assert ((mask == 1) != white).float().mean() < 0.05
+    assert (changed.image[0][mask == IGNORE] == GREY).all()
+    torch.testing.assert_close(
+        depth, torch.where(mask == 1, 2.0, 7.0).masked_fill(mask == IGNORE, float("nan")), equal_nan=True
+    )
+    assert (changed.targets["label"], boxes.labels.tolist()) == (3, [5])
 
 
 def test_a_change_is_a_function_of_seed_and_draw(make_training: MakeTraining) -> None:
     sample = SCENES[0]
     before, state = sample.image.clone(), torch.random.get_rng_state()
-    first = Augment(make_training("det", size=(64, 64)))(sample, 7)
+    first = Augment(make_training("det", size=(64, 64)), TARGETS)(sample, 7)
     torch.rand(5)
-    again = Augment(make_training("det", size=(64, 64)))(sample, 7)
+    again = Augment(make_training("det", size=(64, 64)), TARGETS)(sample, 7)
     assert torch.equal(first.image, again.image)
     others = (
-        Augment(make_training("det", size=(64, 64)))(sample, 8),
-        Augment(make_training("det", size=(64, 64), seed=1))(sample, 7),
+        Augment(make_training("det", size=(64, 64)), TARGETS)(sample, 8),
+        Augment(make_training("det", size=(64, 64), seed=1), TARGETS)(sample, 7),
     )
     assert all(not torch.equal(first.image, other.image) for other in others)
     assert torch.equal(sample.image, before)
@@ -67,7 +72,7 @@ def test_a_change_is_a_function_of_seed_and_draw(make_training: MakeTraining) ->
 
 def test_torchs_own_random_state_is_left_alone(make_training: MakeTraining) -> None:
     state = torch.random.get_rng_state()
-    Augment(make_training("det", size=(64, 64)))(SCENES[1], 0)
+    Augment(make_training("det", size=(64, 64)), TARGETS)(SCENES[1], 0)
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
@@ -75,15 +80,19 @@ def test_torchs_own_random_state_is_left_alone(make_training: MakeTraining) -> N
 def test_pictures_keep_their_size_and_lacking_labels_stay_absent(
     make_training: MakeTraining, size: tuple[int, int]
 ) -> None:
-    bare = replace(Scenes("train", size=size, count=1)[0], boxes=None, box_labels=None, mask=None)
+    bare = Scenes("train", size=size, count=1, targets=["label"])[0]
     for draw in range(5):
-        changed = Augment(make_training("cls", size=size, scale=(0.6, 1.7)))(bare, draw)
+        changed = Augment(make_training("cls", size=size, scale=(0.6, 1.7)), TARGETS)(bare, draw)
         assert changed.image.shape == (3, *size)
         assert changed.image.dtype == torch.uint8
-        assert (changed.boxes, changed.box_labels, changed.mask) == (None, None, None)
+        assert changed.targets == bare.targets
 
 
 def test_without_changes_a_picture_stays_as_it_is(make_training: MakeTraining) -> None:
-    changed = Augment(make_training("det", size=(64, 64), flip=0.0, colour=0.0, scale=(1.0, 1.0)))(SCENES[2], 3)
-    for name in ("image", "boxes", "box_labels", "mask"):
-        assert torch.equal(getattr(changed, name), getattr(SCENES[2], name))
+    changed = Augment(make_training("det", size=(64, 64), flip=0.0, colour=0.0, scale=(1.0, 1.0)), TARGETS)(
+        SCENES[2], 3
+    )
+    assert torch.equal(changed.image, SCENES[2].image)
+    before, after = stack([SCENES[2]]).targets, stack([changed]).targets
+    for name in TARGETS:
+        torch.testing.assert_close(after[name], before[name])

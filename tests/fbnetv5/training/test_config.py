@@ -7,18 +7,19 @@ import pytest
 
 from export.errors import UserError
 from fbnetv5.data.config import DataConfig
-from fbnetv5.training.config import RECIPES, TrainConfig
+from fbnetv5.tasks import task_types
+from fbnetv5.training.config import TrainConfig
 
 
 def made(tmp_path: Path, task: str = "det", **fields: Any) -> TrainConfig:
     file = tmp_path / "c.json"
     file.write_text(json.dumps(fields))
     return TrainConfig.make(
-        file, defaults=RECIPES.get(task), task=task, init="scratch", data=DataConfig(size=(64, 64)), seed=3
+        file, defaults=task_types()[task].training, task=task, init="scratch", data=DataConfig(size=(64, 64)), seed=3
     )
 
 
-@pytest.mark.parametrize("task", ["cls", "det", "seg", "another"])
+@pytest.mark.parametrize("task", list(task_types()))
 def test_a_configuration_comes_back_from_its_folder(tmp_path: Path, task: str) -> None:
     config = made(tmp_path, task, lr=1, scale=[0.5, 2])
     config.save(tmp_path)
@@ -26,8 +27,12 @@ def test_a_configuration_comes_back_from_its_folder(tmp_path: Path, task: str) -
     assert (config.task, config.lr, config.scale, config.seed) == (task, 1, (0.5, 2), 3)
 
 
-def test_a_file_goes_before_the_recipe_and_the_recipe_before_the_defaults(tmp_path: Path) -> None:
-    assert made(tmp_path, "det").scale == RECIPES["det"]["scale"] != TrainConfig.model_fields["scale"].default
+def test_a_file_goes_before_the_tasks_fields_and_these_before_the_defaults(tmp_path: Path) -> None:
+    assert (
+        made(tmp_path, "det").scale
+        == task_types()["det"].training["scale"]
+        != TrainConfig.model_fields["scale"].default
+    )
     assert made(tmp_path, "det", scale=[1.0, 1.0]).scale == (1.0, 1.0)
 
 

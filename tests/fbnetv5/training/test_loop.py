@@ -1,5 +1,4 @@
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,10 @@ from export.errors import CheckFailed, UserError
 from fbnetv5.architecture import load_architecture
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import normalise
-from fbnetv5.data.sample import ABSENT
 from fbnetv5.data.scenes import Scenes
 from fbnetv5.training.config import TrainConfig
 from fbnetv5.training.loop import TrainLoop, make_optimizer
+from tests.samples import keep_labels
 
 MakeTraining = Callable[..., TrainConfig]
 PICTURES = Scenes("train", size=(32, 32), count=8)
@@ -74,7 +73,8 @@ def test_mixup_blends_pictures_and_losses_alike(make_loop: Callable[..., TrainLo
     with torch.no_grad():
         (logits,) = loop.network(share * images + (1 - share) * images.flip(0))
     each = functional.log_softmax(logits, dim=1)
-    expected = -(share * each[range(8), batch.labels] + (1 - share) * each[range(8), batch.labels.flip(0)]).sum()
+    truth = batch.targets["label"]
+    expected = -(share * each[range(8), truth] + (1 - share) * each[range(8), truth.flip(0)]).sum()
     torch.testing.assert_close(total.detach(), expected, rtol=1e-4, atol=1e-4)
     assert count == 8
 
@@ -83,7 +83,7 @@ def test_a_batch_without_labels_moves_no_weight_far(make_loop: Callable[..., Tra
     loop = make_loop("cls", weight_decay=0.0)
     before = {name: parameter.clone() for name, parameter in loop.network.named_parameters()}
     (batch,) = in_order(PICTURES, batch=8)
-    assert loop.train(replace(batch, labels=torch.full_like(batch.labels, ABSENT))) == 0.0
+    assert loop.train(keep_labels(batch, "label", torch.zeros(8) > 0)) == 0.0
     assert all(torch.equal(before[name], parameter) for name, parameter in loop.network.named_parameters())
 
 

@@ -1,0 +1,126 @@
+"""Labels that are images themselves: a value for each pixel, in a file named like the image.
+
+    masks/NAME.png      class id of each pixel, grey or palette; 255 where unknown
+    saliency/NAME.png   what is salient, grey or black and white: yes from half of the file's largest value on
+    edges/NAME.png      boundaries of objects, in the same form
+    depth/NAME.png      16-bit grey, the distance in millimetres; 0 where unknown
+
+The depth format is that of the usual RGB-D data sets (BOP, ScanNet and TUM after scaling); values are read in metres.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.errors import UserError
+from fbnetv5.data.image_files import is_picture, opened, upright, upright_size
+from fbnetv5.data.targets import CLASS_MAP, DENSE_MAP, IGNORE, LINE_MAP, Kind
+
+Array = NDArray[Any]
+
+
+def read_class_ids(path: Path) -> NDArray[np.uint8]:
+    """The class ids of a mask, uint8 [H, W], upright."""
+    ids: NDArray[np.uint8] = _pixels(path).astype(np.uint8)
+    return ids
+
+
+def read_binary(path: Path) -> NDArray[np.uint8]:
+    """1 where a file has at least half of its largest value, else 0: uint8 [H, W], upright."""
+    values = _pixels(path)
+    binary: NDArray[np.uint8] = (values * 2.0 >= max(1, values.max())).astype(np.uint8)
+    return binary
+
+
+def read_depth(path: Path) -> NDArray[np.float32]:
+    """Millimetres in a file -> metres, NaN for 0: float32 [H, W], upright."""
+    millimetres = _pixels(path).astype(np.float32)
+    return np.where(millimetres == 0, np.float32("nan"), millimetres / 1000)
+
+
+def _pixels(path: Path) -> Array:
+    with opened(path) as image:
+        return np.asarray(upright(image))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapFormat:
+    """How files of one target are stored."""
+
+    folder: str
+    kind: Kind
+    read: Callable[[Path], Array]
+    modes: tuple[str, ...]
+    """Pillow's modes that such a file may have."""
+    wanted: str
+    """The end of "Save it ...", for a file of another mode."""
+
+
+_GREY_MODES = ("L", "P", "1")
+FORMATS: Mapping[str, MapFormat] = {
+    "mask": MapFormat(
+        folder="masks",
+        kind=CLASS_MAP,
+        read=read_class_ids,
+        modes=_GREY_MODES,
+        wanted="with one class id a pixel, grey or palette",
+    ),
+    "saliency": MapFormat(
+        folder="saliency", kind=CLASS_MAP, read=read_binary, modes=("L", "1"), wanted="grey with 8 bits, white for yes"
+    ),
+    "edges": MapFormat(
+        folder="edges", kind=LINE_MAP, read=read_binary, modes=("L", "1"), wanted="grey with 8 bits, white for yes"
+    ),
+    "depth": MapFormat(
+        folder="depth",
+        kind=DENSE_MAP,
+        read=read_depth,
+        modes=("I;16", "I;16B", "I"),
+        wanted="grey with 16 bits, in millimetres",
+    ),
+}
+"""By name of the target."""
+
+
+def find_maps(folder: Path, target: str, sizes: Mapping[str, tuple[int, int]]) -> dict[str, Path]:
+    """The files of one target by stem, headers checked; none where there is no such folder.
+
+    Args:
+        folder: that holds them.
+        target: whose files they are, a key of ``FORMATS``.
+        sizes: (H, W) of each image by stem.
+
+    Raises:
+        UserError: a file belongs to no image, or has another size or a form that the target has not.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(filter(is_picture, folder.glob("*.png"))) if folder.is_dir() else ():
+        if path.stem not in sizes:
+            raise UserError(f"{path} is the {target} of no picture: images/ has no {path.stem!r}. Rename or remove it")
+        _check_header(path, FORMATS[target], target, sizes[path.stem])
+        found[path.stem] = path
+    return found
+
+
+def _check_header(path: Path, form: MapFormat, target: str, size: tuple[int, int]) -> None:
+    with opened(path) as image:
+        if image.mode not in form.modes:
+            raise UserError(f"{path} has mode {image.mode}, which no {target} file has. Save it {form.wanted}")
+        if image.mode == "L" and image.tile[0][3] != "L":
+            raise UserError(f"{path} has grey of fewer than 8 bits, which loses the values. Save it with 8")
+        if upright_size(image) != size:
+            (h, w), (height, width) = upright_size(image), size
+            raise UserError(f"{path} is {w}x{h}, its picture is {width}x{height}. Save it at the picture's size")
+
+
+def number_of_mask_classes(paths: Iterable[Path]) -> int:
+    """One more than the largest class id in any of these masks; reads them all."""
+    largest = -1
+    for path in paths:
+        ids = read_class_ids(path)
+        largest = max(largest, int(np.where(ids == IGNORE, -1, ids.astype(np.int16)).max()))
+    return largest + 1

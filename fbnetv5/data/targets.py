@@ -1,0 +1,194 @@
+"""What a label of an image can be: its kind, and what stacking, resizing and augmenting mean for that kind.
+
+A target has a name ("label", "boxes", "mask", "depth", ...), a kind and, where it tells classes apart, their names. A
+new kind of label is a subclass of ``Kind``; nothing else in ``fbnetv5.data`` or ``fbnetv5.training`` depends on which
+kinds exist.
+
+Absence is explicit: a sample without a label lacks its name in ``Sample.targets``. In a batch, ``Batch.present`` says
+which images have the label, and each kind fills the rows of the others as its ``collate`` documents.
+
+Augmentations are torchvision's ``transforms.v2``: a kind wraps its value in the ``tv_tensors`` class that they flip,
+resize, crop and pad together with the image, and unwraps the result.
+
+Shape legend: N images, H x W pixels, M the most boxes of any image of the batch, C classes.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import tv_tensors
+
+Resolution = tuple[int, int]
+"""(H, W) in pixels."""
+
+ABSENT = -1
+"""Class id of an image, or of a padding box, that has none."""
+IGNORE = 255
+"""Class id of pixels that neither loss nor metric uses."""
+MIN_BOX_SIDE = 2.0
+"""Pixels: an augmentation drops a box of which less than this is left in width or height."""
+
+
+class Kind(ABC):
+    """One kind of label. A value is the label of one image; a collated value is that of a batch."""
+
+    padding: ClassVar[Mapping[type | str, float]] = {}
+    """By ``tv_tensors`` class that ``wrap`` returns: the value of pixels that a crop adds outside of the image."""
+
+    @abstractmethod
+    def collate(self, values: Sequence[Any], size: Resolution) -> Any:
+        """Stack the values of a batch: a tensor or a NamedTuple of tensors whose first axis is N.
+
+        Args:
+            values: of the batch's images; None where an image is not labelled.
+            size: (H, W) of the images.
+        """
+
+    def resize(self, value: Any, old: Resolution, new: Resolution) -> Any:
+        """The value of an image of size ``old`` that is resized to ``new``."""
+        return value
+
+    def wrap(self, value: Any, size: Resolution) -> Any:
+        """The value of an image of ``size`` as torchvision's transforms expect it."""
+        return value
+
+    def unwrap(self, moved: Any) -> Any:
+        """The value, given what the transforms made of ``wrap``."""
+        return moved
+
+
+class ClassKind(Kind):
+    """One class per image. Value: class id, an int; collated: int64 [N], ABSENT where not labelled."""
+
+    def collate(self, values: Sequence[int | None], size: Resolution) -> Tensor:
+        return torch.tensor([ABSENT if value is None else value for value in values])
+
+
+class Boxes(NamedTuple):
+    """Objects of one image, or of a batch, padded to its largest number."""
+
+    xyxy: Tensor
+    """float32 [M, 4] or [N, M, 4]: (x0, y0, x1, y1) in pixels; zeros where padded. No box says "nothing is there"."""
+    labels: Tensor
+    """int64 [M] or [N, M]: class id of each box, ABSENT where padded."""
+
+
+class BoxesKind(Kind):
+    """Boxes with classes. Value and collated: ``Boxes``; a batch has at least one row per image, M >= 1."""
+
+    def collate(self, values: Sequence[Boxes | None], size: Resolution) -> Boxes:
+        most = max(1, *(len(value.labels) for value in values if value is not None), 1)
+        batch = Boxes(torch.zeros(len(values), most, 4), torch.full((len(values), most), ABSENT))
+        for row, value in enumerate(values):
+            if value is not None:
+                batch.xyxy[row, : len(value.labels)] = value.xyxy
+                batch.labels[row, : len(value.labels)] = value.labels
+        return batch
+
+    def resize(self, value: Boxes, old: Resolution, new: Resolution) -> Boxes:
+        scale = torch.tensor([new[1] / old[1], new[0] / old[0]]).repeat(2)
+        return Boxes(value.xyxy * scale, value.labels)
+
+    def wrap(self, value: Boxes, size: Resolution) -> Boxes:
+        boxes = tv_tensors.BoundingBoxes(value.xyxy, format=tv_tensors.BoundingBoxFormat.XYXY, canvas_size=size)
+        return Boxes(boxes, value.labels)
+
+    def unwrap(self, moved: Boxes) -> Boxes:
+        boxes = moved.xyxy.as_subclass(Tensor)
+        kept = (boxes[:, 2:] - boxes[:, :2]).amin(1) >= MIN_BOX_SIDE
+        return Boxes(boxes[kept], moved.labels[kept])
+
+
+class ClassMapKind(Kind):
+    """A class per pixel. Value: uint8 [H, W] with IGNORE where unknown; collated: uint8 [N, H, W]."""
+
+    padding: ClassVar[Mapping[type | str, float]] = {tv_tensors.Mask: IGNORE}
+
+    def collate(self, values: Sequence[Tensor | None], size: Resolution) -> Tensor:
+        return _stack(values, torch.full(size, IGNORE, dtype=torch.uint8))
+
+    def resize(self, value: Tensor, old: Resolution, new: Resolution) -> Tensor:
+        return _nearest(value, new)
+
+    def wrap(self, value: Tensor, size: Resolution) -> Tensor:
+        mask: Tensor = tv_tensors.Mask(value)
+        return mask
+
+    def unwrap(self, moved: Tensor) -> Tensor:
+        plain: Tensor = moved.as_subclass(Tensor)
+        return plain
+
+
+class LineMapKind(ClassMapKind):
+    """A class map of lines one pixel wide, 1 on a line and 0 beside it: they survive being made smaller.
+
+    Only ``resize`` knows that; augmentations scale it like any class map.
+    """
+
+    def resize(self, value: Tensor, old: Resolution, new: Resolution) -> Tensor:
+        """1 in every pixel that covers a part of a line; IGNORE as for class maps elsewhere."""
+        covered = Image.fromarray((value == 1).numpy().astype(np.float32)).resize(new[::-1], Image.Resampling.BOX)
+        return _nearest(value, new).masked_fill(torch.from_numpy(np.asarray(covered) > 0), 1)
+
+
+class DenseTensor(tv_tensors.Mask):  # type: ignore[misc]  # torchvision has no types
+    """Numbers per pixel: torchvision moves them like a mask, without mixing neighbours."""
+
+
+class DenseMapKind(Kind):
+    """A number per pixel. Value: float32 [H, W], NaN where unknown; collated: float32 [N, H, W]."""
+
+    padding: ClassVar[Mapping[type | str, float]] = {DenseTensor: float("nan")}
+
+    def collate(self, values: Sequence[Tensor | None], size: Resolution) -> Tensor:
+        return _stack(values, torch.full(size, float("nan")))
+
+    def resize(self, value: Tensor, old: Resolution, new: Resolution) -> Tensor:
+        return _nearest(value, new)
+
+    def wrap(self, value: Tensor, size: Resolution) -> Tensor:
+        return DenseTensor(value)
+
+    def unwrap(self, moved: Tensor) -> Tensor:
+        plain: Tensor = moved.as_subclass(Tensor)
+        return plain
+
+
+class LogitsKind(Kind):
+    """A teacher's logits. Value: float32 [C]; collated: float32 [N, C], NaN where not labelled."""
+
+    def collate(self, values: Sequence[Tensor | None], size: Resolution) -> Tensor:
+        classes = next((len(value) for value in values if value is not None), 1)
+        return _stack(values, torch.full((classes,), float("nan")))
+
+
+CLASS, BOXES, CLASS_MAP, LINE_MAP = ClassKind(), BoxesKind(), ClassMapKind(), LineMapKind()
+DENSE_MAP, LOGITS = DenseMapKind(), LogitsKind()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What a set of images is labelled with, under one name."""
+
+    kind: Kind
+    classes: tuple[str, ...] = ()
+    """Names of the classes, a class id being an index into them; () where there are no classes to tell apart."""
+
+
+def class_names(targets: Mapping[str, Target]) -> dict[str, tuple[str, ...]]:
+    """The names of each target's classes."""
+    return {name: target.classes for name, target in targets.items()}
+
+
+def _stack(values: Sequence[Tensor | None], absent: Tensor) -> Tensor:
+    return torch.stack([absent if value is None else value for value in values])
+
+
+def _nearest(value: Tensor, size: Resolution) -> Tensor:
+    return torch.from_numpy(np.array(Image.fromarray(value.numpy()).resize(size[::-1], Image.Resampling.NEAREST)))

@@ -1,0 +1,68 @@
+"""What the tasks share that predict every pixel: one head on all four paths, and upsampling to the picture's size.
+
+Head: every path is brought to one width, added up from coarse to fine in the manner of feature pyramids (arXiv
+1612.03144), and mixed once by a depthwise-separable convolution at a quarter of the picture's resolution. The raw
+outputs stay there; loss and deployment upsample them alike, so the head pays nothing for the finest pixels and the loss
+sees what is deployed.
+
+Heights and widths of pictures must be multiples of 32, else the paths do not fit on each other.
+
+Shape legend: N pictures, C outputs per pixel, H x W pixels of the picture.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fbnetv5.blocks import conv_norm, initialise
+from fbnetv5.data.targets import IGNORE
+
+PATHS = (4, 8, 16, 32)
+"""Strides of the features that the head reads."""
+WIDTH = 64
+"""Channels in which the paths are added and mixed."""
+THRESHOLDS = torch.linspace(0.05, 0.95, 19)
+"""Probabilities from which on a pixel counts as "yes", of which a metric takes the best."""
+
+
+class PixelHead(nn.Module):
+    """Features of strides 4, 8, 16, 32 -> [N, C, H/4, W/4]."""
+
+    def __init__(self, channels: Sequence[int], outputs: int) -> None:
+        super().__init__()
+        self.laterals = nn.ModuleList(conv_norm(width, WIDTH, act=False) for width in channels)
+        self.act = nn.Hardswish(inplace=True)
+        self.depthwise = conv_norm(WIDTH, WIDTH, kernel=3, groups=WIDTH, act=True)
+        self.pointwise = conv_norm(WIDTH, WIDTH, act=True)
+        self.classify = nn.Conv2d(WIDTH, outputs, 1)
+        initialise(self)
+        nn.init.normal_(self.classify.weight, std=0.01)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        finer_last = [lateral(x) for lateral, x in zip(self.laterals, features, strict=True)][::-1]
+        total = finer_last[0]
+        for x in finer_last[1:]:
+            total = x + functional.interpolate(total, scale_factor=2.0, mode="nearest")
+        outputs: Tensor = self.classify(self.pointwise(self.depthwise(self.act(total))))
+        return outputs
+
+
+def upsample(raw: Tensor) -> Tensor:
+    """[N, C, H/4, W/4] -> [N, C, H, W]."""
+    return functional.interpolate(raw, scale_factor=4.0, mode="bilinear", align_corners=False)
+
+
+def binary_losses(logits: Tensor, truth: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Binary cross entropy in nats, the mean over each picture's pixels that are not IGNORE: -> [N].
+
+    Args:
+        logits: [N, H, W].
+        truth: uint8 [N, H, W]: 0, 1 or IGNORE.
+        weights: [N, H, W] of the pixels; the mean is weighted by them.
+    """
+    known = (truth != IGNORE).float()
+    weights = known if weights is None else weights * known
+    pixels = functional.binary_cross_entropy_with_logits(logits, (truth == 1).float(), reduction="none")
+    return (pixels * weights).sum((1, 2)) / weights.sum((1, 2)).clamp(min=1e-9)

@@ -1,0 +1,144 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from fbnetv5.data.targets import (
+    ABSENT,
+    BOXES,
+    CLASS,
+    CLASS_MAP,
+    DENSE_MAP,
+    IGNORE,
+    LINE_MAP,
+    LOGITS,
+    Boxes,
+    Kind,
+    Target,
+    class_names,
+)
+
+SIZE = (8, 12)
+IDS = torch.arange(96, dtype=torch.uint8).reshape(SIZE)
+DEPTH = IDS.float() / 7
+ONE_BOX = Boxes(torch.tensor([[1.0, 2, 5, 6]]), torch.tensor([3]))
+NO_BOX = Boxes(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+VALUES: dict[str, tuple[Kind, Any]] = {
+    "class": (CLASS, 4),
+    "boxes": (BOXES, ONE_BOX),
+    "class map": (CLASS_MAP, IDS),
+    "line map": (LINE_MAP, IDS % 2),
+    "dense map": (DENSE_MAP, DEPTH),
+    "logits": (LOGITS, torch.arange(5.0)),
+}
+each_kind = pytest.mark.parametrize(("kind", "value"), VALUES.values(), ids=VALUES.keys())
+
+
+def rows_of(collated: Any) -> tuple[Tensor, ...]:
+    return collated if isinstance(collated, tuple) else (collated,)
+
+
+@each_kind
+def test_a_value_is_its_row_of_a_batch_beside_absent_ones(kind: Kind, value: Any) -> None:
+    for collated in rows_of(kind.collate([None, value, None], SIZE)):
+        assert len(collated) == 3
+        torch.testing.assert_close(collated[0], collated[2], equal_nan=True)
+    for collated, alone in zip(rows_of(kind.collate([None, value], SIZE)), rows_of(value), strict=True):
+        torch.testing.assert_close(collated[1], torch.as_tensor(alone))
+
+
+@each_kind
+def test_a_batch_without_any_value_can_be_stacked(kind: Kind, value: Any) -> None:
+    for absent, present in zip(
+        rows_of(kind.collate([None, None], SIZE)), rows_of(kind.collate([value], SIZE)), strict=True
+    ):
+        assert absent.dtype == present.dtype
+        assert absent.ndim == present.ndim
+
+
+def test_what_absent_is() -> None:
+    assert CLASS.collate([None, 2], SIZE).tolist() == [ABSENT, 2]
+    assert (CLASS_MAP.collate([None], SIZE) == IGNORE).all()
+    assert DENSE_MAP.collate([None], SIZE).isnan().all()
+    assert LOGITS.collate([None, torch.zeros(5)], SIZE)[0].isnan().all()
+
+
+def test_boxes_are_padded_to_the_most_of_the_batch() -> None:
+    two = Boxes(torch.tensor([[0.0, 0, 4, 4], [1, 2, 3, 4]]), torch.tensor([0, 1]))
+    batch = BOXES.collate([two, ONE_BOX, NO_BOX], SIZE)
+    assert batch.xyxy.tolist() == [[[0, 0, 4, 4], [1, 2, 3, 4]], [[1, 2, 5, 6], [0] * 4], [[0] * 4, [0] * 4]]
+    assert batch.labels.tolist() == [[0, 1], [3, ABSENT], [ABSENT, ABSENT]]
+
+
+@each_kind
+def test_no_change_of_size_changes_nothing(kind: Kind, value: Any) -> None:
+    for resized, before in zip(rows_of(kind.resize(value, SIZE, SIZE)), rows_of(value), strict=True):
+        assert torch.equal(torch.as_tensor(resized), torch.as_tensor(before))
+
+
+def test_boxes_scale_with_their_image() -> None:
+    assert BOXES.resize(ONE_BOX, SIZE, (16, 6)).xyxy.tolist() == [[0.5, 4, 2.5, 12]]
+
+
+def test_maps_are_resized_like_pillow_does_without_mixing_values() -> None:
+    theirs = np.asarray(Image.fromarray(IDS.numpy()).resize((6, 4), Image.Resampling.NEAREST))
+    assert torch.equal(CLASS_MAP.resize(IDS, SIZE, (4, 6)), torch.from_numpy(np.array(theirs)))
+    assert torch.equal(DENSE_MAP.resize(DEPTH, SIZE, (4, 6)), torch.from_numpy(theirs.astype(np.float32)) / 7)
+    unknown = DEPTH.masked_fill(IDS == 0, float("nan"))
+    assert DENSE_MAP.resize(unknown, SIZE, (16, 24)).isnan().sum() == 4
+
+
+@pytest.mark.parametrize("column", range(12))
+def test_a_line_survives_being_made_smaller(column: int) -> None:
+    line = torch.zeros(SIZE, dtype=torch.uint8)
+    line[:, column] = 1
+    smaller = LINE_MAP.resize(line, SIZE, (2, 3))
+    assert smaller.tolist() == [[int(column // 4 == place) for place in range(3)]] * 2
+    line[:, (column + 6) % 12] = IGNORE
+    assert set(LINE_MAP.resize(line, SIZE, (8, 24)).flatten().tolist()) == {0, 1, IGNORE}
+
+
+@each_kind
+def test_unwrapping_gives_back_what_was_wrapped(kind: Kind, value: Any) -> None:
+    for again, before in zip(rows_of(kind.unwrap(kind.wrap(value, SIZE))), rows_of(value), strict=True):
+        assert torch.equal(torch.as_tensor(again), torch.as_tensor(before))
+        assert not isinstance(again, tv_tensors.TVTensor)
+
+
+@each_kind
+def test_a_flip_moves_what_has_a_place(kind: Kind, value: Any) -> None:
+    image = tv_tensors.Image(torch.zeros(3, *SIZE, dtype=torch.uint8))
+    _, moved = v2.RandomHorizontalFlip(1.0)(image, kind.wrap(value, SIZE))
+    flipped = kind.unwrap(moved)
+    if isinstance(value, Boxes):
+        assert flipped.xyxy.tolist() == [[7, 2, 11, 6]]
+    elif isinstance(value, Tensor) and value.ndim == 2:
+        assert torch.equal(flipped, value.flip(1))
+    else:
+        assert torch.equal(torch.as_tensor(flipped), torch.as_tensor(value))
+
+
+@pytest.mark.parametrize(("kind", "value"), [VALUES["class map"], VALUES["dense map"]], ids=["class map", "dense map"])
+def test_what_a_crop_adds_is_unknown(kind: Kind, value: Tensor) -> None:
+    image = tv_tensors.Image(torch.zeros(3, *SIZE, dtype=torch.uint8))
+    crop = v2.RandomCrop((16, 12), pad_if_needed=True, fill={"others": 0, **kind.padding})
+    _, moved = crop(image, kind.wrap(value, SIZE))
+    changed = kind.unwrap(moved)
+    unknown = changed.isnan() if changed.is_floating_point() else changed == IGNORE
+    assert changed.shape == (16, 12)
+    assert unknown.all(1).sum() == 8
+
+
+def test_a_box_of_which_little_is_left_is_dropped() -> None:
+    boxes = Boxes(torch.tensor([[0.0, 0, 1.9, 8], [0, 0, 2, 8], [4, 4, 4, 4]]), torch.tensor([0, 1, 2]))
+    assert BOXES.unwrap(BOXES.wrap(boxes, SIZE)).labels.tolist() == [1]
+
+
+def test_the_names_of_classes_by_target() -> None:
+    targets = {"label": Target(kind=CLASS, classes=("a", "b")), "depth": Target(kind=DENSE_MAP)}
+    assert class_names(targets) == {"label": ("a", "b"), "depth": ()}
