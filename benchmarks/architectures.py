@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.errors import UserError
-from fbnetv5.blocks import Block, InvertedResidual, Stem, round_width
-from fbnetv5.cost import Budget, CostTable
-from fbnetv5.fbnetv3 import Group
+from fbnetv5.blocks.specs import Block, InvertedResidual, Stem, round_width
+from fbnetv5.costs.budgets import Budget
+from fbnetv5.costs.tables import CostTable
 from fbnetv5.search.controller import Controller, draw
 from fbnetv5.search.derive import find_tilt
 from fbnetv5.search.local import prune
-from fbnetv5.space import SKIP, Choices, Node, Space
+from fbnetv5.spaces.fbnetv3 import Group
+from fbnetv5.spaces.space import SKIP, Choices, Node, Space
 
 MATCHED = (0.93, 0.99)
 """The part of a task's budget that a compared network costs."""

@@ -3,7 +3,7 @@
 The shapes are those of variant a's blocks in a search at 64x64, 32 images, float32, channels last. All are timed in
 turns in one process, so that drift hits all alike.
 
-Expected: where ``fbnetv5.depthwise`` is used (outputs smaller than the kernel) it is at least as fast as
+Expected: where ``fbnetv5.blocks.depthwise`` is used (outputs smaller than the kernel) it is at least as fast as
 torch, and several times as fast on 2x2 and 4x4 maps with AVX2. A processor with AVX-512 may have a fast kernel of its
 own.
 
@@ -21,7 +21,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fbnetv5.depthwise import weight_gradient
+from fbnetv5.blocks.depthwise import weight_gradient
 
 IMAGES = 32
 SHAPES = ((896, 2, 5, 1), (736, 2, 5, 1), (720, 4, 5, 2), (360, 4, 5, 1), (160, 8, 5, 2), (64, 2, 3, 1))

@@ -31,8 +31,8 @@ PRECISIONS = ("fp32", "fp16")
 def write_graphs(folder: Path) -> None:
     """Every distinct block and head at every precision, as ``PRECISION/NUMBER.onnx``."""
     from fbnetv5.data.scenes import CLASSES
-    from fbnetv5.profiling import Scope, graphs_of
-    from fbnetv5.space import Space
+    from fbnetv5.deploy.profile import Scope, graphs_of
+    from fbnetv5.spaces.space import Space
     from latency.profile import onnx_at
 
     scope = Scope(space=Space(variant="a"), tasks=("cls", "det", "seg"), classes=CLASSES, resolution=(224, 224))

@@ -32,7 +32,7 @@ from fbnetv5.search.derive import AIM
 from fbnetv5.search.estimators import OnePass, Pair, PerTask
 from fbnetv5.search.loop import PENALTY
 from fbnetv5.search.posterior import Benefits, Mask, PosteriorFit, no_benefits
-from fbnetv5.space import Choices
+from fbnetv5.spaces.space import Choices
 
 BLOCKS = 54
 USELESS = 25

@@ -47,16 +47,17 @@ from benchmarks.stored_scenes import StoredScenes, store_scenes
 from export.errors import CheckFailed, UserError
 from export.files import read_json_object, write_json
 from fbnetv5.architecture import load_architecture
-from fbnetv5.backbone import TaskNetwork
-from fbnetv5.blocks import initialise
-from fbnetv5.cost import CostTable, Counter, Resolution
+from fbnetv5.blocks.specs import initialise
+from fbnetv5.costs.tables import CostTable, Counter
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.preprocess import normalise
+from fbnetv5.data.resolution import Resolution
 from fbnetv5.data.scenes import CLASSES
+from fbnetv5.networks.backbone import TaskNetwork
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.local import prune
 from fbnetv5.search.run import prepare
-from fbnetv5.space import Choices, Space
+from fbnetv5.spaces.space import Choices, Space
 from fbnetv5.tasks import default_tasks, make_tasks, task_types
 from fbnetv5.tasks.task import Task
 from fbnetv5.training.average import MovingAverage

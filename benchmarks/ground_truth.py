@@ -28,18 +28,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from export.files import written_whole
-from fbnetv5.backbone import run_graph
-from fbnetv5.cost import Budget
+from fbnetv5.costs.budgets import Budget
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch
+from fbnetv5.networks.backbone import run_graph
+from fbnetv5.networks.supernet import Supernet
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.loop import SearchLoop, warm_architecture
 from fbnetv5.search.progress import Progress
 from fbnetv5.search.run import prepare
-from fbnetv5.space import Choices, Graph, Space, Step
-from fbnetv5.supernet import Supernet
+from fbnetv5.spaces.space import Choices, Graph, Space, Step
 
 TASKS = ("cls", "det", "seg")
 SPACE = Space(stages=2, blocks_per_path=1)

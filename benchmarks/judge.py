@@ -45,11 +45,13 @@ from benchmarks.experiment import Experiment, Trial, begin_experiment, hash_pict
 from export.errors import UserError
 from export.files import write_json
 from fbnetv5.architecture import load_architecture
-from fbnetv5.backbone import recalibrate
-from fbnetv5.cost import Budget, CostTable, format_cost
+from fbnetv5.costs.budgets import Budget, format_cost
+from fbnetv5.costs.tables import CostTable
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch
+from fbnetv5.networks.backbone import recalibrate
+from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import by_group, load_checkpoint, load_weights
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.controller import Controller, draw
@@ -58,8 +60,7 @@ from fbnetv5.search.loop import SearchLoop, warm_architecture
 from fbnetv5.search.progress import Progress
 from fbnetv5.search.run import prepare
 from fbnetv5.search.scoring import calibration_pictures
-from fbnetv5.space import Choices
-from fbnetv5.supernet import Supernet
+from fbnetv5.spaces.space import Choices
 
 SEED = 1000
 """Of the judge's weights; searches have small seeds."""

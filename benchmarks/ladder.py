@@ -33,16 +33,16 @@ from export.graph import to_onnx_bytes
 from export.ladder import REAL, SEEDED, Compared, climb
 from export.parity import GATES, compare
 from export.runners import Array, OrtRunner, TorchRunner
-from fbnetv5.backbone import recalibrate
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.scenes import Scenes
-from fbnetv5.fbnetv3 import FBNETV3, FBNetV3Network
+from fbnetv5.networks.backbone import recalibrate
+from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import load_checkpoint, load_weights
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.run import Prepared, prepare
 from fbnetv5.search.scoring import calibration_pictures
-from fbnetv5.supernet import Supernet
+from fbnetv5.spaces.fbnetv3 import FBNETV3, FBNetV3Network
 
 INPUT = "images"
 DEPLOYED = 224

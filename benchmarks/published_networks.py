@@ -18,13 +18,13 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from fbnetv5.blocks import PooledHead
-from fbnetv5.cost import block_key, block_shapes
-from fbnetv5.count import count
+from fbnetv5.blocks.specs import PooledHead
+from fbnetv5.costs.counting import count
+from fbnetv5.costs.tables import block_key, block_shapes
 from fbnetv5.data.scenes import CLASSES
-from fbnetv5.fbnetv3 import FBNETV3, FBNetV3, FBNetV3Network
-from fbnetv5.profiling import Scope, graphs_of, networks_to_fit
-from fbnetv5.space import Space
+from fbnetv5.deploy.profile import Scope, graphs_of, networks_to_fit
+from fbnetv5.spaces.fbnetv3 import FBNETV3, FBNetV3, FBNetV3Network
+from fbnetv5.spaces.space import Space
 from latency.devices import resolve
 from latency.profile import Graph, Network, anchors_of, measure_networks, profile, speed_of
 from latency.table import LatencyTable

@@ -13,8 +13,8 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 
 from benchmarks.race_world import Book, Floats, Meter, Rows, World
-from fbnetv5.cost import WINDOW
-from fbnetv5.space import Choices
+from fbnetv5.costs.budgets import WINDOW
+from fbnetv5.spaces.space import Choices
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler

@@ -12,7 +12,7 @@ from fbnetv5.search.costs import cost_gradient
 from fbnetv5.search.derive import AIM
 from fbnetv5.search.estimators import ESTIMATORS, OnePass, make_estimator
 from fbnetv5.search.loop import PENALTY
-from fbnetv5.space import Choices
+from fbnetv5.spaces.space import Choices
 
 DRAWN = 8192
 """Architectures per task that candidates are taken from."""

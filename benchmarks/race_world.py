@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.ground_truth import GroundTruth
-from fbnetv5.cost import WINDOW
-from fbnetv5.space import Choices
+from fbnetv5.costs.budgets import WINDOW
+from fbnetv5.spaces.space import Choices
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]

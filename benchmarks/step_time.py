@@ -21,15 +21,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fbnetv5.cost import Budget
+from fbnetv5.costs.budgets import Budget
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch
+from fbnetv5.networks.supernet import Supernet
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.loop import SearchLoop
 from fbnetv5.search.run import prepare
-from fbnetv5.space import Choices
-from fbnetv5.supernet import Supernet
+from fbnetv5.spaces.space import Choices
 
 ROUNDS = 15
 TASKS = ("cls", "det", "seg")

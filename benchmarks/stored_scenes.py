@@ -16,7 +16,7 @@ from numpy.lib.format import open_memmap
 
 from export.errors import UserError
 from export.files import read_json_object, write_json
-from fbnetv5.cost import Resolution
+from fbnetv5.data.resolution import Resolution
 from fbnetv5.data.sample import Batch, Sample, collate
 from fbnetv5.data.scenes import MOST_OBJECTS, TARGETS, Scenes, Split
 from fbnetv5.data.targets import ABSENT, Boxes, Target

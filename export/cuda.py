@@ -19,7 +19,7 @@ from export.errors import CheckFailed, NotHere
 from export.tensorrt import load_driver
 
 if TYPE_CHECKING:
-    from export.runners import Array
+    import numpy as np
 
 _NO_GPU = (34, 100)
 """CUDA_ERROR_STUB_LIBRARY, as of the library that programs are linked with, and CUDA_ERROR_NO_DEVICE."""
@@ -106,12 +106,12 @@ class CudaDriver:
         """Wait until all that was asked of the GPU is done."""
         self._call("cuCtxSynchronize")
 
-    def copy_to_gpu(self, address: int, array: "Array") -> None:
+    def copy_to_gpu(self, address: int, array: "np.ndarray[Any, np.dtype[Any]]") -> None:
         """Copy a contiguous array; from ordinary memory this may still be under way when it returns."""
         size = ctypes.c_size_t(array.nbytes)
         self._call("cuMemcpyHtoD_v2", ctypes.c_uint64(address), ctypes.c_void_p(array.ctypes.data), size)
 
-    def copy_from_gpu(self, array: "Array", address: int) -> None:
+    def copy_from_gpu(self, array: "np.ndarray[Any, np.dtype[Any]]", address: int) -> None:
         """Fill a contiguous array."""
         size = ctypes.c_size_t(array.nbytes)
         self._call("cuMemcpyDtoH_v2", ctypes.c_void_p(array.ctypes.data), ctypes.c_uint64(address), size)

@@ -9,9 +9,10 @@ import numpy as np
 
 from export.errors import UserError
 from export.files import read_json, write_json
-from fbnetv5.backbone import TaskNetwork
-from fbnetv5.cost import Counter, Resolution, check_resolution
-from fbnetv5.space import Choices, Space
+from fbnetv5.costs.tables import Counter
+from fbnetv5.data.resolution import Resolution, check_resolution
+from fbnetv5.networks.backbone import TaskNetwork
+from fbnetv5.spaces.space import Choices, Space
 from fbnetv5.tasks import make_tasks
 from fbnetv5.tasks.task import ClassNames, Task
 

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from export.errors import UserError
 from fbnetv5.architecture import Architecture, load_architecture
-from fbnetv5.backbone import TaskNetwork
-from fbnetv5.cost import Resolution, check_resolution
 from fbnetv5.data.loading import in_order, readers
 from fbnetv5.data.parts import open_parts
 from fbnetv5.data.preprocess import normalise
+from fbnetv5.data.resolution import Resolution, check_resolution
 from fbnetv5.data.sample import Batch, PictureSet
 from fbnetv5.data.targets import class_names
+from fbnetv5.networks.backbone import TaskNetwork
 from fbnetv5.runs.checkpoint import load_tensors, load_weights
 from fbnetv5.runs.processes import make_accelerator
 from fbnetv5.tasks import make_tasks, needed_targets

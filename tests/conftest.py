@@ -13,8 +13,8 @@ from export.errors import NotHere
 from export.runners import Array
 from fbnetv5.data.sample import Sample
 from fbnetv5.data.scenes import CLASSES, Scenes
-from fbnetv5.profiling import Scope, graphs_of
-from fbnetv5.space import Space
+from fbnetv5.deploy.profile import Scope, graphs_of
+from fbnetv5.spaces.space import Space
 from latency.profile import NULL, onnx_of
 
 SCENES = 24

@@ -4,6 +4,8 @@ import ast
 import subprocess
 import sys
 import zipfile
+from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,58 @@ def test_imports_go_one_way(package: str) -> None:
         assert not {module.partition(".")[0] for module in modules} & FORBIDDEN[package], path
         if path.name != "__main__.py" and path.parent.name != "cli":
             assert not any(module.startswith("fbnetv5.cli") for module in modules), path
+
+
+MAX_IMPORTS = 15
+"""Of the project's own modules, in any module."""
+KNOWN_LARGER = {
+    "fbnetv5.cli.profile": 17,
+    "fbnetv5.deploy.engine": 16,
+    "fbnetv5.deploy.export": 23,
+    "fbnetv5.search.loop": 20,
+    "fbnetv5.search.run": 26,
+}
+"""Modules that still import more; none may import more than this."""
+
+
+@cache
+def project_imports() -> dict[str, set[str]]:
+    """Every module of the three packages, and which of the others it imports anywhere in its code."""
+    files = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for package in FORBIDDEN
+        for path in (ROOT / package).rglob("*.py")
+    }
+    return {module: (imported(path) & files.keys()) - {module} for module, path in files.items()}
+
+
+def package_of(module: str) -> str:
+    """One of export and latency, or a package or module directly in fbnetv5."""
+    first, _, rest = module.partition(".")
+    return f"{first}.{rest.partition('.')[0]}" if first == "fbnetv5" and rest else first
+
+
+def test_modules_do_not_import_each_other_in_a_circle() -> None:
+    list(TopologicalSorter(project_imports()).static_order())
+
+
+def test_packages_do_not_import_each_other_in_a_circle() -> None:
+    graph: dict[str, set[str]] = {}
+    for module, others in project_imports().items():
+        found = {package_of(other) for other in others} - {package_of(module), "fbnetv5"}
+        graph.setdefault(package_of(module), set()).update(found)
+    del graph["fbnetv5"]  # its __init__ registers the integrations
+    list(TopologicalSorter(graph).static_order())
+
+
+def test_fbnetv5_holds_few_packages_and_modules() -> None:
+    inside = {package_of(module) for module in project_imports() if module.startswith("fbnetv5.")}
+    assert len(inside) <= 16, sorted(inside)
+
+
+def test_modules_import_few_others() -> None:
+    for module, others in project_imports().items():
+        assert len(others - {"fbnetv5"}) <= KNOWN_LARGER.get(module, MAX_IMPORTS), module
 
 
 COMMANDS = ["", "show", "space", "profile", "search", "train", "eval", "export", "validate", "check", "doctor"]

@@ -6,7 +6,7 @@ from fbnetv5.cli.options import Json
 
 def doctor(json: Json = False) -> None:
     """What this machine can profile, build and run, and what would fix the rest."""
-    from fbnetv5.doctor import diagnose
+    from fbnetv5.deploy.doctor import diagnose
 
     diagnosis = diagnose()
     if json:

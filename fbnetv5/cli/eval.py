@@ -25,7 +25,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Measure a network on the test pictures: top-1 and top-5, COCO's twelve figures, or IoU by class."""
-    from fbnetv5.cost import parse_resolution
+    from fbnetv5.data.resolution import parse_resolution
     from fbnetv5.evaluate import evaluate_file
 
     say_layout(data)

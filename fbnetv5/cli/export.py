@@ -11,7 +11,7 @@ from fbnetv5.cli.options import Json, task_names
 
 if TYPE_CHECKING:
     from export.graph import Exporter
-    from fbnetv5.exporting import Exported
+    from fbnetv5.deploy.exported import Exported
 
 
 def export(
@@ -46,8 +46,10 @@ def export(
 ) -> None:
     """Turn a run's networks into validated ONNX files, and these into engines."""
     from export.options import EngineOptions
-    from fbnetv5.deliverable import tasks_of
-    from fbnetv5.exporting import ExportOptions, document, export_tasks, with_engine
+    from fbnetv5.deploy.engine import with_engine
+    from fbnetv5.deploy.export import ExportOptions, export_tasks
+    from fbnetv5.deploy.export_model import tasks_of
+    from fbnetv5.deploy.exported import document
 
     if fixed_size and dynamic_size:
         raise UserError("--fixed-size and --dynamic-size exclude each other")

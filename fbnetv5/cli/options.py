@@ -9,7 +9,7 @@ from export.errors import NotHere, UserError
 from fbnetv5.cli.console import is_first_process, say
 
 if TYPE_CHECKING:
-    from fbnetv5.space import Space
+    from fbnetv5.spaces.space import Space
     from latency.backend import Backend
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
@@ -24,7 +24,7 @@ Runs = Annotated[Path, typer.Option(help="Folder of runs.")]
 
 
 def make_space(variant: str, stages: int, blocks_per_path: int, strict: bool) -> "Space":
-    from fbnetv5.space import Space
+    from fbnetv5.spaces.space import Space
 
     return Space(variant=variant, stages=stages, blocks_per_path=blocks_per_path, strict=strict)
 

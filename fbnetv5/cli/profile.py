@@ -21,7 +21,7 @@ from fbnetv5.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from fbnetv5.profiling import Scope
+    from fbnetv5.deploy.profile import Scope
     from latency.backend import Backend
     from latency.correction import Report
     from latency.estimate import EstimatedTable
@@ -72,10 +72,10 @@ def profile(
         raise UserError("--run says what --verify measures; name a table with it")
     here = not (verify or bundle or import_ or estimate)
     backend = resolve_device(device, precision=precision, threads=threads) if here else None
-    from fbnetv5.cost import parse_resolution
     from fbnetv5.data.parts import targets_of
+    from fbnetv5.data.resolution import parse_resolution
     from fbnetv5.data.targets import class_names
-    from fbnetv5.profiling import Scope
+    from fbnetv5.deploy.profile import Scope
 
     scope = Scope(
         space=make_space(variant, stages, blocks_per_path, strict=False),
@@ -96,7 +96,7 @@ def profile(
 
 
 def _profile(backend: "Backend", scope: "Scope", networks: int, *, luts: Path, dry_run: bool, as_json: bool) -> None:
-    from fbnetv5.profiling import graphs_of, networks_to_fit, write_page
+    from fbnetv5.deploy.profile import graphs_of, networks_to_fit, write_page
     from latency.profile import plan
     from latency.profile import profile as measure
     from latency.protocol import Timing
@@ -114,7 +114,7 @@ def _profile(backend: "Backend", scope: "Scope", networks: int, *, luts: Path, d
 
 
 def _verify(path: Path, scope: "Scope", networks: int, run: Path | None, *, as_json: bool) -> None:
-    from fbnetv5.profiling import fresh_networks, networks_of, networks_to_fit
+    from fbnetv5.deploy.profile import fresh_networks, networks_of, networks_to_fit
     from latency.table import LatencyTable
     from latency.verify import verify
 
@@ -128,7 +128,7 @@ def _verify(path: Path, scope: "Scope", networks: int, run: Path | None, *, as_j
 def _bundle(
     folder: Path, scope: "Scope", networks: int, *, device: str, precision: str, threads: int, as_json: bool
 ) -> None:
-    from fbnetv5.profiling import graphs_of, networks_to_fit
+    from fbnetv5.deploy.profile import graphs_of, networks_to_fit
     from latency.bundle import Target, write_bundle
     from latency.protocol import Timing
 
@@ -140,7 +140,7 @@ def _bundle(
 
 
 def _import(folder: Path, scope: "Scope", luts: Path, *, as_json: bool) -> None:
-    from fbnetv5.profiling import write_page
+    from fbnetv5.deploy.profile import write_page
     from latency.bundle import import_bundle
 
     path, profiled = import_bundle(folder, luts)
@@ -149,7 +149,7 @@ def _import(folder: Path, scope: "Scope", luts: Path, *, as_json: bool) -> None:
 
 
 def _estimate(scope: "Scope", *, device: str, precision: str, luts: Path, as_json: bool) -> None:
-    from fbnetv5.profiling import graphs_of
+    from fbnetv5.deploy.profile import graphs_of
     from latency.devices import gpu
     from latency.estimate import estimate, estimated_path
 
@@ -169,7 +169,7 @@ def print_plan(path: Path, lacking: "Plan", *, as_json: bool) -> None:
 
 
 def print_profiled(path: Path, page: Path, profiled: "Profiled", keys: list[str], *, as_json: bool) -> None:
-    from fbnetv5.profiling import document
+    from fbnetv5.deploy.profile import document
 
     table, correction = profiled.table, profiled.table.correction
     if as_json:

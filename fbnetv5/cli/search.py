@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from fbnetv5.search.config import SearchConfig
     from fbnetv5.search.progress import Progress as SearchProgress
     from fbnetv5.search.run import CostRange
-    from fbnetv5.space import Space
+    from fbnetv5.spaces.space import Space
 
 
 def search(
@@ -138,8 +138,9 @@ def _search_config(
     seed: int,
     fields: Path | None,
 ) -> "SearchConfig":
-    from fbnetv5.cost import parse_budgets, parse_resolution
+    from fbnetv5.costs.budgets import parse_budgets
     from fbnetv5.data.config import DataConfig
+    from fbnetv5.data.resolution import parse_resolution
     from fbnetv5.search.config import SearchConfig
 
     if (flops is None) == (latency is None):
@@ -160,7 +161,7 @@ def _search_config(
 
 def search_report(bar: Progress, folder: Path) -> "Callable[[SearchProgress], None]":
     """Shows the step, and each task's loss, expected cost and entropy; without a terminal, in a line now and then."""
-    from fbnetv5.cost import format_cost
+    from fbnetv5.costs.budgets import format_cost
     from fbnetv5.search.config import SearchConfig
     from fbnetv5.search.run import units
 
@@ -184,7 +185,7 @@ def search_report(bar: Progress, folder: Path) -> "Callable[[SearchProgress], No
 
 
 def print_ranges(ranges: "Sequence[CostRange]") -> None:
-    from fbnetv5.cost import format_cost
+    from fbnetv5.costs.budgets import format_cost
 
     for found in ranges:
         costs = [format_cost(value, found.unit) for value in (found.cheapest, found.expected, found.dearest)]

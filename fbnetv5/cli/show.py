@@ -12,7 +12,7 @@ def show(
     network: Annotated[str, typer.Argument(help="fbnetv3-a to fbnetv3-g, or an architecture file.")], json: Json = False
 ) -> None:
     """A network: blocks, multiply-adds, params, live paths."""
-    from fbnetv5.show import show as describe
+    from fbnetv5.deploy.show import show as describe
 
     document = describe(network)
     if json:

@@ -19,10 +19,10 @@ def space(
     json: Json = False,
 ) -> None:
     """What a search can choose: slots, size, cost range per task."""
-    from fbnetv5.cost import parse_resolution
     from fbnetv5.data.parts import targets_of
+    from fbnetv5.data.resolution import parse_resolution
     from fbnetv5.data.targets import class_names
-    from fbnetv5.show import show_space
+    from fbnetv5.deploy.show import show_space
 
     chosen = make_space(variant, stages, blocks_per_path, strict)
     document = show_space(chosen, class_names(targets_of(data)), task_names(tasks), parse_resolution(resolution))

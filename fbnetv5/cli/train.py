@@ -59,8 +59,8 @@ def train(
         folder = resume
     else:
         from fbnetv5.architecture import load_architecture
-        from fbnetv5.cost import parse_resolution
         from fbnetv5.data.config import DataConfig
+        from fbnetv5.data.resolution import parse_resolution
         from fbnetv5.evaluate import check_task, trained_size
         from fbnetv5.training.config import TrainConfig
 

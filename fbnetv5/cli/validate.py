@@ -14,7 +14,7 @@ def validate(
     folder: Annotated[Path, typer.Argument(help="An exported folder, with its manifest.json.")], json: Json = False
 ) -> None:
     """Check on any machine that an exported folder still is the same network, and time it; needs no torch."""
-    from fbnetv5.validating import validate_folder
+    from fbnetv5.deploy.validate import validate_folder
 
     with progress_bar() as bar:
         validation, found = validate_folder(folder, say, outermost(stage_lines(bar)))

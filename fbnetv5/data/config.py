@@ -7,9 +7,9 @@ from typing import Annotated, ClassVar, Self
 from pydantic import AfterValidator, Field, Strict
 
 from export.document import Document
-from fbnetv5.cost import Resolution, check_resolution
 from fbnetv5.data.loading import readers
 from fbnetv5.data.parts import Parts, open_parts
+from fbnetv5.data.resolution import Resolution, check_resolution
 
 Size = Annotated[Resolution, Strict(False), AfterValidator(check_resolution)]
 Count = Annotated[int, Field(ge=1)]

@@ -24,8 +24,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 
-Resolution = tuple[int, int]
-"""(H, W) in pixels."""
+from fbnetv5.data.resolution import Resolution
 
 ABSENT = -1
 """Class id of an image, or of a padding box, that has none."""

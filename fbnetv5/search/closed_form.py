@@ -16,7 +16,7 @@ import numpy as np
 from fbnetv5.search.controller import Controller, Floats
 from fbnetv5.search.costs import Costs, expected_cost
 from fbnetv5.search.posterior import Benefits, Mask
-from fbnetv5.space import SKIP
+from fbnetv5.spaces.space import SKIP
 
 SHARPNESS = 4.0
 """Log-odds per standard deviation in the end; 1.702 is the logistic approximation of the probit."""

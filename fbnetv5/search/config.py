@@ -6,10 +6,10 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import BeforeValidator, Field, InstanceOf, PlainSerializer, model_validator
 
 from export.errors import UserError
-from fbnetv5.cost import Budget
+from fbnetv5.costs.budgets import Budget
 from fbnetv5.runs.config import NotNegative, Positive, RunConfig, Share
 from fbnetv5.search.estimators import ESTIMATORS
-from fbnetv5.space import Space
+from fbnetv5.spaces.space import Space
 
 
 def _budget(value: Any) -> Any:

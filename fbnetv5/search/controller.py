@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fbnetv5.space import SKIP, Choices
+from fbnetv5.spaces.space import SKIP, Choices
 
 Floats = NDArray[np.float64]
 

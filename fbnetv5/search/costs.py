@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fbnetv5.search.controller import Controller, Floats, expectation_gradient
-from fbnetv5.space import Choices
+from fbnetv5.spaces.space import Choices
 
 Costs = Callable[[Choices], Floats]
 """Prices architectures, [B, S] -> [B]; a ``CostTable`` is one."""

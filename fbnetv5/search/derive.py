@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from export.errors import UserError
-from fbnetv5.cost import WINDOW, Budget, CostTable, format_cost, in_window
+from fbnetv5.costs.budgets import WINDOW, Budget, format_cost, in_window
+from fbnetv5.costs.tables import CostTable
 from fbnetv5.search.controller import Controller, Floats, draw
 from fbnetv5.search.local import descend, prune
 from fbnetv5.search.panel import LossModel
-from fbnetv5.space import Choices
+from fbnetv5.spaces.space import Choices
 
 AIM = 0.95
 """The part of the budget that expected costs are steered to: inside ``WINDOW``, with room for a draw's spread."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fbnetv5.search.baselines import Baseline, MovingAverage, PictureBaseline, mean_of_known
 from fbnetv5.search.controller import Controller, Floats
 from fbnetv5.search.posterior import Benefits, Mask, PosteriorFit
-from fbnetv5.space import Choices
+from fbnetv5.spaces.space import Choices
 
 
 class Estimator(Protocol):

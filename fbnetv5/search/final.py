@@ -11,7 +11,8 @@ from typing import TypeVar
 import numpy as np
 from accelerate.utils import gather_object
 
-from fbnetv5.cost import Budget, CostTable
+from fbnetv5.costs.budgets import Budget
+from fbnetv5.costs.tables import CostTable
 from fbnetv5.data.loading import even_batches
 from fbnetv5.search.controller import Controller, draw
 from fbnetv5.search.derive import Scored, best, finalists_for, near_budget
@@ -19,7 +20,7 @@ from fbnetv5.search.loop import SearchLoop
 from fbnetv5.search.panel import BATCH, BATCHES, Check, LossModel, Observations, check_fit, fit_losses
 from fbnetv5.search.ridge import Floats
 from fbnetv5.search.scoring import FinalistScorer, batch_losses
-from fbnetv5.space import Choices
+from fbnetv5.spaces.space import Choices
 
 R = TypeVar("R")
 Stage = Callable[[str, int, int], None]

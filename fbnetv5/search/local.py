@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fbnetv5.cost import Budget, CostTable, in_window
-from fbnetv5.space import SKIP, Choices
+from fbnetv5.costs.budgets import Budget, in_window
+from fbnetv5.costs.tables import CostTable
+from fbnetv5.spaces.space import SKIP, Choices
 
 
 def prune(choices: Choices, table: CostTable) -> Choices:

@@ -28,11 +28,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from export.errors import CheckFailed, UserError
-from fbnetv5.cost import CostTable
+from fbnetv5.costs.tables import CostTable
 from fbnetv5.data.loading import batches, spread
 from fbnetv5.data.parts import Parts, Subset
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch, PictureSet
+from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import (
     by_group,
     check_identity,
@@ -53,8 +54,7 @@ from fbnetv5.search.estimators import make_estimator
 from fbnetv5.search.noise import Noise
 from fbnetv5.search.posterior import Benefits, Mask, no_benefits
 from fbnetv5.search.progress import Progress, Report
-from fbnetv5.space import Choices, Space
-from fbnetv5.supernet import Supernet
+from fbnetv5.spaces.space import Choices, Space
 
 WARMUP_LR_STEPS = 50
 SCALE_DECAY = 0.98

@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from fbnetv5.cost import CostTable
+from fbnetv5.costs.tables import CostTable
 from fbnetv5.search.baselines import mean_of_known
 from fbnetv5.search.ridge import Floats, Posterior, fit_ridge
-from fbnetv5.space import Choices, Space
+from fbnetv5.spaces.space import Choices, Space
 
 BATCHES = 8
 BATCH = 64

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 
 from fbnetv5.search.controller import Controller, Floats
-from fbnetv5.space import SKIP, Choices
+from fbnetv5.spaces.space import SKIP, Choices
 
 Mask = NDArray[np.bool_]
 

@@ -18,11 +18,14 @@ from export.errors import UserError
 from export.files import write_json
 from fbnetv5 import __version__
 from fbnetv5.architecture import Architecture
-from fbnetv5.backbone import recalibrate
-from fbnetv5.cost import Budget, CostTable, Counter, Resolution, format_apart, latency_table
+from fbnetv5.costs.budgets import Budget, format_apart
+from fbnetv5.costs.tables import CostTable, Counter, latency_table
 from fbnetv5.data.parts import Parts
+from fbnetv5.data.resolution import Resolution
 from fbnetv5.data.targets import class_names
 from fbnetv5.evaluate import check_labelled
+from fbnetv5.networks.backbone import recalibrate
+from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import save_tensors
 from fbnetv5.runs.folder import latest_link, make_folder, point_latest
 from fbnetv5.runs.processes import in_first_process, make_accelerator
@@ -32,8 +35,7 @@ from fbnetv5.search.final import Derived, Stage, derive
 from fbnetv5.search.loop import SearchLoop
 from fbnetv5.search.progress import Report
 from fbnetv5.search.scoring import calibration_pictures
-from fbnetv5.space import Space
-from fbnetv5.supernet import Supernet
+from fbnetv5.spaces.space import Space
 from fbnetv5.tasks import make_tasks, needed_targets
 from fbnetv5.tasks.task import Task
 from latency import estimate

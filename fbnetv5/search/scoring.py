@@ -7,16 +7,16 @@ import torch
 from torch import Tensor
 
 from export.errors import UserError
-from fbnetv5.backbone import recalibrate
-from fbnetv5.cost import CostTable
+from fbnetv5.costs.tables import CostTable
 from fbnetv5.data.loading import even_batches, in_order
 from fbnetv5.data.parts import Parts
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch, PictureSet
+from fbnetv5.networks.backbone import recalibrate
+from fbnetv5.networks.supernet import Supernet
 from fbnetv5.search.derive import Scored
 from fbnetv5.search.ridge import Floats
-from fbnetv5.space import Choices
-from fbnetv5.supernet import Supernet
+from fbnetv5.spaces.space import Choices
 from fbnetv5.tasks.task import Task
 
 CALIBRATION_BATCHES = 3

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from export.errors import UserError
-from fbnetv5.blocks import PooledHead, initialise
+from fbnetv5.blocks.specs import PooledHead, initialise
 from fbnetv5.data.sample import Batch
 from fbnetv5.data.targets import ABSENT
 from fbnetv5.tasks.task import Metric, MetricInfo, Task

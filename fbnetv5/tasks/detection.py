@@ -33,7 +33,7 @@ from torch.nn import functional
 from torchvision.ops import batched_nms, generalized_box_iou_loss, nms
 
 from export.errors import UserError
-from fbnetv5.blocks import conv_norm, initialise
+from fbnetv5.blocks.specs import conv_norm, initialise
 from fbnetv5.data.sample import Batch
 from fbnetv5.data.targets import ABSENT, Boxes
 from fbnetv5.tasks.assign import Assignment, assign

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fbnetv5.blocks import conv_norm, initialise
+from fbnetv5.blocks.specs import conv_norm, initialise
 from fbnetv5.data.targets import IGNORE
 
 PATHS = (4, 8, 16, 32)

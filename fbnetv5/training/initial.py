@@ -13,10 +13,10 @@ from torch import nn
 
 from export.errors import NotHere, UserError
 from fbnetv5.architecture import Architecture
-from fbnetv5.backbone import TaskNetwork
-from fbnetv5.blocks import initialise
-from fbnetv5.fbnetv3 import FBNETV3, STRIDES, FBNetV3Network
+from fbnetv5.blocks.specs import initialise
+from fbnetv5.networks.backbone import TaskNetwork
 from fbnetv5.runs.checkpoint import load_tensors, load_weights
+from fbnetv5.spaces.fbnetv3 import FBNETV3, STRIDES, FBNetV3Network
 
 SCRATCH, INHERITED, TIMM = "scratch", "inherited", "timm"
 TIMM_NAMES = {"a": "fbnetv3_b"}

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from export.errors import CheckFailed, UserError
 from fbnetv5.architecture import Architecture
-from fbnetv5.backbone import TaskNetwork
 from fbnetv5.data.loading import batches, in_order
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch, PictureSet
 from fbnetv5.evaluate import evaluate
+from fbnetv5.networks.backbone import TaskNetwork
 from fbnetv5.runs.checkpoint import (
     by_group,
     check_identity,

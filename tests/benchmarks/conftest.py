@@ -7,11 +7,12 @@ import pytest
 
 from benchmarks.architectures import random_matched
 from fbnetv5.architecture import Architecture
-from fbnetv5.cost import Budget, CostTable, Counter
+from fbnetv5.costs.budgets import Budget
+from fbnetv5.costs.tables import CostTable, Counter
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.search.config import SearchConfig
-from fbnetv5.space import Choices, Space
+from fbnetv5.spaces.space import Choices, Space
 from fbnetv5.tasks import make_tasks
 
 BUDGET = Budget(limit=400e6, unit="macs")

@@ -15,10 +15,10 @@ from benchmarks.architectures import (
     stage_zero,
 )
 from export.errors import UserError
-from fbnetv5.blocks import Fusion
-from fbnetv5.cost import Budget
+from fbnetv5.blocks.specs import Fusion
+from fbnetv5.costs.budgets import Budget
 from fbnetv5.search.local import prune
-from fbnetv5.space import Space
+from fbnetv5.spaces.space import Space
 from tests.benchmarks.conftest import BUDGET, counted
 
 TASKS = ["cls", "det", "seg"]

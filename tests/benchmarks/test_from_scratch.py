@@ -23,7 +23,7 @@ from export.files import write_json
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.search.config import SearchConfig
-from fbnetv5.space import Space
+from fbnetv5.spaces.space import Space
 from fbnetv5.tasks import make_tasks
 from fbnetv5.training.config import TrainConfig
 from tests.benchmarks.conftest import BUDGET, COUNTER, counted, record

@@ -9,7 +9,7 @@ from benchmarks.ground_truth import FREE, SPACE, TASKS, embed, everything, score
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.scenes import CLASSES, Scenes
-from fbnetv5.supernet import Supernet
+from fbnetv5.networks.supernet import Supernet
 from fbnetv5.tasks import make_tasks
 
 

@@ -6,11 +6,11 @@ import pytest
 from torch import nn
 
 from benchmarks.ladder import Case, failed, main, run_case, worst
-from fbnetv5.backbone import TaskNetwork
-from fbnetv5.blocks import initialise
+from fbnetv5.blocks.specs import initialise
 from fbnetv5.data.scenes import CLASSES
-from fbnetv5.fbnetv3 import FBNetV3Network, fbnetv3
-from fbnetv5.space import Space
+from fbnetv5.networks.backbone import TaskNetwork
+from fbnetv5.spaces.fbnetv3 import FBNetV3Network, fbnetv3
+from fbnetv5.spaces.space import Space
 from fbnetv5.tasks import make_tasks
 
 SPACE = Space(stages=1, blocks_per_path=1)

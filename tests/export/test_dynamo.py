@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import fbnetv5.space
+import fbnetv5.spaces.space
 from export.check import check
 from export.errors import CheckFailed, NotHere
 from export.graph import to_onnx, to_onnx_bytes
@@ -18,9 +18,9 @@ from export.parity import Gate, compare
 from export.parity import check as check_parity
 from export.runners import OrtRunner, TorchRunner
 from export.tensorrt import find_flavour
-from fbnetv5.backbone import TaskNetwork
-from fbnetv5.fbnetv3 import FBNETV3
-from fbnetv5.space import Space
+from fbnetv5.networks.backbone import TaskNetwork
+from fbnetv5.spaces.fbnetv3 import FBNETV3
+from fbnetv5.spaces.space import Space
 from fbnetv5.tasks import make_tasks
 
 try:
@@ -40,7 +40,7 @@ def exported() -> Exported:
     """A detector of 16 blocks, whose scores differ enough not to tie, of dynamic batch and size."""
     short = replace(FBNETV3["a"], groups=tuple(replace(group, repeats=0) for group in FBNETV3["a"].groups))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fbnetv5.space, "FBNETV3", {"a": short})
+        patch.setattr(fbnetv5.spaces.space, "FBNETV3", {"a": short})
         space = Space(stages=1, blocks_per_path=1, strict=True)
         torch.manual_seed(0)
         network = TaskNetwork(make_tasks(("det",), CLASSES)["det"], space, space.full()).eval()

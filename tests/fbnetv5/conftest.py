@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from fbnetv5.architecture import Architecture
-from fbnetv5.cost import Counter
+from fbnetv5.costs.tables import Counter
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.runs.checkpoint import save_tensors
-from fbnetv5.space import Space
+from fbnetv5.spaces.space import Space
 from fbnetv5.tasks import make_tasks
 from fbnetv5.training.config import TrainConfig
 

@@ -11,8 +11,8 @@ import torch
 
 from export.errors import UserError
 from fbnetv5.architecture import Architecture, load_architecture
-from fbnetv5.cost import Counter
-from fbnetv5.space import Space
+from fbnetv5.costs.tables import Counter
+from fbnetv5.spaces.space import Space
 from fbnetv5.tasks import make_tasks
 
 SPACE = Space(stages=1, blocks_per_path=1)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from export.errors import UserError
 from fbnetv5.architecture import load_architecture
 from fbnetv5.cli import app
-from fbnetv5.cost import Counter
+from fbnetv5.costs.tables import Counter
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.parts import open_parts, targets_of
 from fbnetv5.data.scenes import CLASSES, Scenes

@@ -19,7 +19,7 @@ from export.errors import CheckFailed, UserError
 from fbnetv5.architecture import load_architecture
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.parts import part_of
-from fbnetv5.deliverable import load_network, tasks_of
+from fbnetv5.deploy.export_model import load_network, tasks_of
 from fbnetv5.runs.checkpoint import load_tensors
 from fbnetv5.runs.config import Run
 from fbnetv5.tasks.classification import Classification

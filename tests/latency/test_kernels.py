@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from export.errors import CheckFailed
 from export.graph import to_onnx_bytes
-from fbnetv5.count import count
+from fbnetv5.costs.counting import count
 from fbnetv5.data.scenes import CLASSES
-from fbnetv5.profiling import Scope, graphs_of
-from fbnetv5.space import Space
+from fbnetv5.deploy.profile import Scope, graphs_of
+from fbnetv5.spaces.space import Space
 from latency.kernels import Kernel, kernels_of
 from latency.profile import Graph, onnx_of
 

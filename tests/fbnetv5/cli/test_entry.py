@@ -14,9 +14,9 @@ from onnx import TensorProto, helper
 
 from export.manifest import read_manifest
 from fbnetv5.cli import entry
-from fbnetv5.cost import latency_table
+from fbnetv5.costs.tables import latency_table
 from fbnetv5.data.scenes import CLASSES
-from fbnetv5.space import Space
+from fbnetv5.spaces.space import Space
 from fbnetv5.tasks import make_tasks
 from latency.table import LatencyTable
 from tests.command_line import document, fbnetv5
@@ -342,7 +342,7 @@ def test_a_wrong_config_file_names_the_field(tmp_path: Path, field: str, message
 
 @pytest.mark.parametrize("letter", "abcdefg")
 def test_show_gives_every_published_network(tmp_path: Path, letter: str) -> None:
-    from fbnetv5.show import show
+    from fbnetv5.deploy.show import show
 
     shown = show(f"fbnetv3-{letter}")
     assert isinstance(shown["macs"], int)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from export.errors import UserError
-from fbnetv5.cost import Budget
+from fbnetv5.costs.budgets import Budget
 from fbnetv5.data.config import DataConfig
 from fbnetv5.runs.config import Run
 from fbnetv5.search.config import SearchConfig

@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 import torch
 
-from fbnetv5.cost import Budget, CostTable
+from fbnetv5.costs.budgets import Budget
+from fbnetv5.costs.tables import CostTable
 from fbnetv5.data.config import DataConfig
+from fbnetv5.networks.supernet import Supernet
 from fbnetv5.search import loop
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.loop import SearchLoop
 from fbnetv5.search.run import Prepared, prepare
-from fbnetv5.space import Space
-from fbnetv5.supernet import Supernet
+from fbnetv5.spaces.space import Space
 
 SPACE = Space(stages=1, blocks_per_path=1, strict=True)
 LIMITS = {"cls": 425e6, "det": 445e6, "seg": 450e6}

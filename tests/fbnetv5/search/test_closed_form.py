@@ -10,7 +10,7 @@ from fbnetv5.search.closed_form import FLOOR, SHARPNESS, set_policy, solve
 from fbnetv5.search.controller import Controller, Floats
 from fbnetv5.search.estimators import OnePass
 from fbnetv5.search.posterior import Benefits, PosteriorFit, no_benefits
-from fbnetv5.space import Choices
+from fbnetv5.spaces.space import Choices
 
 SLOTS = 30
 COSTS = np.random.default_rng(0).uniform(0.5, 1.5, SLOTS) / SLOTS

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from export.errors import UserError
-from fbnetv5.cost import Budget
+from fbnetv5.costs.budgets import Budget
 from fbnetv5.data.config import DataConfig
 from fbnetv5.search.config import SearchConfig
-from fbnetv5.space import Space
+from fbnetv5.spaces.space import Space
 
 BUDGETS = {
     "cls": Budget(limit=400e6, unit="macs"),

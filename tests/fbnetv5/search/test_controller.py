@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fbnetv5.search.controller import Controller, Floats, draw, expectation_gradient
-from fbnetv5.space import Choices
+from fbnetv5.spaces.space import Choices
 
 COUNTS = (2, 3, 2, 4)
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from fbnetv5.cost import CostTable
+from fbnetv5.costs.tables import CostTable
 from fbnetv5.search.controller import Controller, Floats
 from fbnetv5.search.costs import cost_gradient, slot_effects
-from fbnetv5.space import Choices, Space
+from fbnetv5.spaces.space import Choices, Space
 
 SPACE = Space(stages=1, blocks_per_path=1)
 FREE = ("s1_p8_from_p4", "s1_p16_from_p8", "s1_p16_0", "s1_p32_from_p16", "s1_p32_0")

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from export.errors import UserError
-from fbnetv5.cost import Budget, CostTable, in_window
+from fbnetv5.costs.budgets import Budget, in_window
+from fbnetv5.costs.tables import CostTable
 from fbnetv5.search.controller import Controller, Floats
 from fbnetv5.search.derive import (
     Scored,
@@ -20,7 +21,7 @@ from fbnetv5.search.derive import (
 )
 from fbnetv5.search.panel import LossModel, feature_places
 from fbnetv5.search.ridge import Posterior
-from fbnetv5.space import Choices, Space
+from fbnetv5.spaces.space import Choices, Space
 
 SPACE = Space(stages=2, blocks_per_path=1, strict=True)
 EVERYTHING: Choices = np.array(list(itertools.product(range(2), repeat=len(SPACE.slots))))

@@ -9,7 +9,7 @@ import torch
 from fbnetv5.search.controller import Controller, Floats
 from fbnetv5.search.estimators import ESTIMATORS, Estimator, make_estimator, reinforce
 from fbnetv5.search.posterior import Mask
-from fbnetv5.space import Choices, Space
+from fbnetv5.spaces.space import Choices, Space
 
 COUNTS = (2, 2, 3, 2, 2)
 TASKS = 3

@@ -3,9 +3,10 @@ import itertools
 import numpy as np
 import pytest
 
-from fbnetv5.cost import Budget, CostTable, in_window
+from fbnetv5.costs.budgets import Budget, in_window
+from fbnetv5.costs.tables import CostTable
 from fbnetv5.search.local import descend, neighbours, prune
-from fbnetv5.space import Choices, Space
+from fbnetv5.spaces.space import Choices, Space
 
 SPACE = Space(stages=2, blocks_per_path=1, strict=True)
 EVERYTHING: Choices = np.array(list(itertools.product(range(2), repeat=len(SPACE.slots))))

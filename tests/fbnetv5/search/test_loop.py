@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from export.errors import UserError
-from fbnetv5.cost import Budget, CostTable
+from fbnetv5.costs.budgets import Budget
+from fbnetv5.costs.tables import CostTable
 from fbnetv5.data.folder import read_several_tasks
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.sample import Batch
@@ -19,7 +20,7 @@ from fbnetv5.search.estimators import OnePass
 from fbnetv5.search.loop import SearchLoop, warm_architecture
 from fbnetv5.search.posterior import no_benefits
 from fbnetv5.search.progress import SERIES, Progress
-from fbnetv5.space import Space
+from fbnetv5.spaces.space import Space
 from tests.samples import keep_labels
 
 MakeLoop = Callable[..., SearchLoop]

@@ -3,7 +3,7 @@ import pytest
 
 from fbnetv5.search.panel import Observations, check_fit, fit_losses, live_features
 from fbnetv5.search.ridge import Floats
-from fbnetv5.space import Choices, Space
+from fbnetv5.spaces.space import Choices, Space
 
 SPACE = Space(stages=1, blocks_per_path=1)
 PATHS = (16, 32)

@@ -5,7 +5,7 @@ import pytest
 
 from fbnetv5.search.controller import Controller, Floats
 from fbnetv5.search.posterior import COMMON, LEVEL, PosteriorFit
-from fbnetv5.space import Choices
+from fbnetv5.spaces.space import Choices
 
 COUNTS = (2, 3, 2, 4)
 TASKS = 2

@@ -14,7 +14,7 @@ import torch
 
 from export.errors import UserError
 from fbnetv5.architecture import Architecture, load_architecture
-from fbnetv5.cost import Budget
+from fbnetv5.costs.budgets import Budget
 from fbnetv5.data.config import DataConfig
 from fbnetv5.runs.checkpoint import load_tensors, load_weights
 from fbnetv5.search import loop as loop_module
@@ -30,7 +30,7 @@ from fbnetv5.search.run import (
     run_search,
     start_run,
 )
-from fbnetv5.space import Space
+from fbnetv5.spaces.space import Space
 
 MakeConfig = Callable[..., SearchConfig]
 TASKS = ("cls", "det", "seg")

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from fbnetv5.backbone import recalibrate
-from fbnetv5.cost import CostTable, Counter
+from fbnetv5.costs.tables import CostTable, Counter
 from fbnetv5.data.loading import even_batches
 from fbnetv5.data.parts import Parts, open_parts
 from fbnetv5.data.preprocess import normalise
@@ -16,10 +15,11 @@ from fbnetv5.data.sample import PictureSet, Sample
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.data.targets import CLASS, Target, class_names
 from fbnetv5.evaluate import evaluate
+from fbnetv5.networks.backbone import recalibrate
+from fbnetv5.networks.supernet import Supernet
 from fbnetv5.search import scoring
 from fbnetv5.search.scoring import FinalistScorer, batch_losses, calibration_pictures
-from fbnetv5.space import Space
-from fbnetv5.supernet import Supernet
+from fbnetv5.spaces.space import Space
 from fbnetv5.tasks import make_tasks
 from tests.samples import keep_labels
 

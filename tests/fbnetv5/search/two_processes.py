@@ -13,19 +13,19 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from fbnetv5.cost import Budget
+from fbnetv5.costs.budgets import Budget
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch
 from fbnetv5.data.targets import ABSENT
+from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.processes import links_closed
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.loop import SearchLoop
 from fbnetv5.search.run import prepare, run_search, start_run
 from fbnetv5.search.scoring import FinalistScorer
-from fbnetv5.space import Space
-from fbnetv5.supernet import Supernet
+from fbnetv5.spaces.space import Space
 
 CONFIG = SearchConfig(
     budgets={"cls": Budget(limit=425e6, unit="macs"), "seg": Budget(limit=450e6, unit="macs")},

@@ -17,7 +17,7 @@ from export.errors import UserError
 from export.graph import Exporter, to_onnx_bytes
 from export.parity import compare
 from export.runners import OrtRunner
-from fbnetv5.blocks import conv_norm, initialise
+from fbnetv5.blocks.specs import conv_norm, initialise
 from fbnetv5.data.sample import Batch, Sample, collate
 from fbnetv5.data.targets import BOXES, Boxes, Target
 from fbnetv5.tasks.detection import CLASS_PRIOR, TOP_K, Detection, decode, select, suppress

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 import fbnetv5.tasks
-from fbnetv5.cost import Budget
+from fbnetv5.costs.budgets import Budget
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.scenes import LABELLERS, TARGETS
+from fbnetv5.deploy.export import ExportOptions, export_tasks
 from fbnetv5.evaluate import evaluate_file
-from fbnetv5.exporting import ExportOptions, export_tasks
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.run import run_search, start_run
-from fbnetv5.space import Space
+from fbnetv5.spaces.space import Space
 from fbnetv5.train import run_training, start_training
 from fbnetv5.training.config import TrainConfig
 

@@ -10,7 +10,7 @@ from torch import nn
 from export.errors import NotHere, UserError
 from fbnetv5.architecture import Architecture, load_architecture
 from fbnetv5.runs.checkpoint import load_tensors, save_tensors
-from fbnetv5.space import Space
+from fbnetv5.spaces.space import Space
 from fbnetv5.training import initial
 from fbnetv5.training.initial import initial_network, take_stage_zero
 

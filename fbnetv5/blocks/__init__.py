@@ -1,0 +1,1 @@
+"""Blocks: small frozen records that build their torch modules and name themselves."""

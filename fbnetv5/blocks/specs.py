@@ -1,0 +1,254 @@
+"""The blocks networks are made of: each a small frozen description that names itself and builds its torch module.
+
+A description is data: it goes into spaces, cost tables and latency tables, where its ``key`` names everything that
+changes its cost except the resolution. Sources: FBNetV3 (arXiv 2006.02049, table 8 and appendix) for the inverted
+residual; the fusion edges follow FBNetV5 (arXiv 2111.10007, section 3.1), whose exact form is not published and is
+ours.
+
+Shape legend: N pictures, C channels, H x W pixels of the block's first input.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fbnetv5.blocks.depthwise import DepthwiseConv2d
+
+
+class Block(Protocol):
+    """What the space, the networks and the tables need to know of a block."""
+
+    @property
+    def key(self) -> str:
+        """Names all that changes the block's cost except its resolution."""
+
+    @property
+    def stride(self) -> int:
+        """Height of the first input over height of the output."""
+
+    @property
+    def out_channels(self) -> int:
+        """Width of the output."""
+
+    def build(self) -> nn.Module:
+        """A fresh torch module; it is called with one tensor per input."""
+
+    def input_shapes(self, height: int, width: int) -> tuple[tuple[int, int, int], ...]:
+        """(C, H, W) of every input, given H x W of the first."""
+
+
+def round_width(width: float, divisor: int = 8) -> int:
+    """Round to a multiple of ``divisor``, half up, at least one, up again if that loses over 5 % (FBNetV3's rule)."""
+    rounded = max(divisor, int(width + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.95 * width else rounded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stem:
+    """3x3 convolution of stride 2 on the picture, batch norm, hard-swish."""
+
+    out_channels: int
+
+    @property
+    def stride(self) -> int:
+        return 2
+
+    @property
+    def key(self) -> str:
+        return f"stem_c{self.out_channels}"
+
+    def build(self) -> nn.Module:
+        return conv_norm(3, self.out_channels, kernel=3, stride=self.stride, act=True)
+
+    def input_shapes(self, height: int, width: int) -> tuple[tuple[int, int, int], ...]:
+        return ((3, height, width),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvertedResidual:
+    """Expand 1x1, depthwise k x k, squeeze-excite, project 1x1; residual where shape is kept (FBNetV3)."""
+
+    kernel: int
+    in_channels: int
+    out_channels: int
+    expansion: int
+    stride: int = 1
+    squeeze: bool = False
+    padding: int | None = None
+    """Of the depthwise convolution; None is the ordinary kernel // 2."""
+
+    @property
+    def mid_channels(self) -> int:
+        return round_width(self.in_channels * self.expansion)
+
+    @property
+    def squeeze_channels(self) -> int:
+        """A quarter of the block's input width."""
+        return round_width(self.mid_channels * 0.25 / self.expansion)
+
+    @property
+    def keeps_shape(self) -> bool:
+        return self.stride == 1 and self.in_channels == self.out_channels
+
+    @property
+    def key(self) -> str:
+        se = "_se" if self.squeeze else ""
+        pad = "" if self.padding is None else f"_pad{self.padding}"
+        return f"ir_k{self.kernel}_c{self.in_channels}-{self.out_channels}_e{self.expansion}_s{self.stride}{se}{pad}"
+
+    def build(self) -> nn.Module:
+        return InvertedResidualModule(self)
+
+    def input_shapes(self, height: int, width: int) -> tuple[tuple[int, int, int], ...]:
+        return ((self.in_channels, height, width),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fusion:
+    """Adds the features of the next finer or coarser path to a path's own, resampled by 2; H x W are the path's own."""
+
+    source_channels: int
+    target_channels: int
+    up: bool
+    """True: the source is coarser and is upsampled; False: it is finer and is downsampled."""
+
+    @property
+    def stride(self) -> int:
+        return 1
+
+    @property
+    def out_channels(self) -> int:
+        return self.target_channels
+
+    @property
+    def key(self) -> str:
+        return f"fuse_{'up' if self.up else 'down'}_c{self.source_channels}-{self.target_channels}"
+
+    def build(self) -> nn.Module:
+        return FusionModule(self)
+
+    def input_shapes(self, height: int, width: int) -> tuple[tuple[int, int, int], ...]:
+        source = (height // 2, width // 2) if self.up else (height * 2, width * 2)
+        return ((self.target_channels, height, width), (self.source_channels, *source))
+
+
+def conv_norm(
+    in_channels: int,
+    out_channels: int,
+    *,
+    kernel: int = 1,
+    stride: int = 1,
+    groups: int = 1,
+    act: bool,
+    padding: int | None = None,
+) -> nn.Sequential:
+    """Bias-free convolution, batch norm, and hard-swish if ``act``: [N, in, H, W] -> [N, out, H/stride, W/stride]."""
+    pad = kernel // 2 if padding is None else padding
+    if groups == in_channels == out_channels:
+        convolution: nn.Conv2d = DepthwiseConv2d(in_channels, kernel, stride, pad)
+    else:
+        convolution = nn.Conv2d(in_channels, out_channels, kernel, stride, pad, groups=groups, bias=False)
+    layers: list[nn.Module] = [convolution, nn.BatchNorm2d(out_channels)]
+    if act:
+        layers.append(nn.Hardswish(inplace=True))
+    return nn.Sequential(*layers)
+
+
+class SqueezeExcite(nn.Module):
+    """Channel gate from the pooled picture: pool, 1x1, hard-swish, 1x1, hard-sigmoid, multiply. Keeps [N, C, H, W]."""
+
+    def __init__(self, channels: int, squeezed: int) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.reduce = nn.Conv2d(channels, squeezed, 1)
+        self.act = nn.Hardswish(inplace=True)
+        self.expand = nn.Conv2d(squeezed, channels, 1)
+        self.gate = nn.Hardsigmoid(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate: Tensor = self.gate(self.expand(self.act(self.reduce(self.pool(x)))))
+        return x * gate
+
+
+class InvertedResidualModule(nn.Module):
+    """[N, in, H, W] -> [N, out, H/stride, W/stride]."""
+
+    def __init__(self, spec: InvertedResidual) -> None:
+        super().__init__()
+        mid = spec.mid_channels
+        self.expand = nn.Identity() if mid == spec.in_channels else conv_norm(spec.in_channels, mid, act=True)
+        self.depthwise = conv_norm(
+            mid, mid, kernel=spec.kernel, stride=spec.stride, groups=mid, act=True, padding=spec.padding
+        )
+        self.squeeze = SqueezeExcite(mid, spec.squeeze_channels) if spec.squeeze else nn.Identity()
+        self.project = conv_norm(mid, spec.out_channels, act=False)
+        self.residual = spec.keeps_shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.project(self.squeeze(self.depthwise(self.expand(x))))
+        return x + y if self.residual else y
+
+
+class FusionModule(nn.Module):
+    """(target [N, C, H, W], source at half or double that size) -> target's shape."""
+
+    def __init__(self, spec: Fusion) -> None:
+        super().__init__()
+        self.up = spec.up
+        source, target = spec.source_channels, spec.target_channels
+        self.resample = (
+            nn.Identity() if spec.up else conv_norm(source, source, kernel=3, stride=2, groups=source, act=False)
+        )
+        self.project = conv_norm(source, target, act=False)
+
+    def forward(self, target: Tensor, source: Tensor) -> Tensor:
+        y: Tensor = self.project(self.resample(source))
+        if self.up:
+            y = functional.interpolate(y, scale_factor=2.0, mode="nearest")
+        return target + y
+
+
+class PooledHead(nn.Module):
+    """FBNetV3's classifier: 1x1 expand by 6, pool, 1x1 to 1984 without norm, linear; [N, C, H, W] -> [N, classes].
+
+    On the pooled 1x1 map the convolution to 1984 is a linear layer, which trains over four times as fast on a
+    processor. The second pool changes nothing; it is kept because the published multiply-adds count it.
+    """
+
+    def __init__(self, channels: int, classes: int, *, hidden: int = 1984) -> None:
+        super().__init__()
+        self.expand = conv_norm(channels, channels * 6, act=True)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.hidden = nn.Linear(channels * 6, hidden)
+        self.act = nn.Hardswish(inplace=True)
+        self.last_pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(hidden, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.hidden(torch.flatten(self.pool(self.expand(x)), 1)))
+        logits: Tensor = self.classifier(torch.flatten(self.last_pool(x[:, :, None, None]), 1))
+        return logits
+
+
+def initialise(module: nn.Module) -> None:
+    """He-normal (fan out) convolutions, LeCun-normal linear layers, unit batch norm; zero for a residual's last norm.
+
+    A residual block that starts as the identity keeps the signal's scale the same whatever architecture is drawn.
+    """
+    for child in module.modules():
+        if isinstance(child, nn.Conv2d):
+            fan_out = child.kernel_size[0] * child.kernel_size[1] * child.out_channels // child.groups
+            nn.init.normal_(child.weight, std=(2.0 / fan_out) ** 0.5)
+            if child.bias is not None:
+                nn.init.zeros_(child.bias)
+        elif isinstance(child, nn.Linear):
+            nn.init.normal_(child.weight, std=child.in_features**-0.5)
+            nn.init.zeros_(child.bias)
+    for child in module.modules():
+        if isinstance(child, FusionModule) or (isinstance(child, InvertedResidualModule) and child.residual):
+            norm = child.project.get_submodule("1")
+            assert isinstance(norm, nn.BatchNorm2d)
+            nn.init.zeros_(norm.weight)

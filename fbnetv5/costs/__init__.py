@@ -1,0 +1,1 @@
+"""Costs of blocks, heads and architectures, and the budgets they are compared with."""

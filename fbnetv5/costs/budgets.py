@@ -1,0 +1,98 @@
+"""Budgets: the most that a deployed network may cost, how a user writes them, and how costs are printed."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.errors import UserError
+from fbnetv5.data.resolution import DEPLOY_RESOLUTION, Resolution, parse_resolution
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """The most that a task's deployed network may cost, and at which resolution."""
+
+    limit: float
+    """In ``unit``."""
+    unit: str
+    """"macs" or "ms"."""
+    resolution: Resolution = DEPLOY_RESOLUTION
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """The budget whose ``asdict`` this is."""
+        height, width = document["resolution"]
+        return cls(limit=float(document["limit"]), unit=str(document["unit"]), resolution=(int(height), int(width)))
+
+
+WINDOW = (0.85, 1.0)
+"""A derived network costs this part of its budget."""
+
+
+def in_window(costs: NDArray[np.float64], budget: Budget) -> NDArray[np.bool_]:
+    """Which costs lie within the part of the budget that a derived network may cost."""
+    return (costs >= WINDOW[0] * budget.limit) & (costs <= WINDOW[1] * budget.limit)
+
+
+_MACS = {"K": 1e3, "M": 1e6, "G": 1e9}
+_AMOUNT = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[KMG]|ms|us|s)", re.ASCII)
+
+
+def parse_budgets(text: str, *, unit: str, tasks: Sequence[str]) -> dict[str, Budget]:
+    """Budgets per task from "400M", "det=1.2G@320x640,400M" or "8ms".
+
+    A part without a task's name holds for every task not named; ``@HxW`` sets the deploy resolution.
+
+    Raises:
+        UserError: a part cannot be read, names an unknown task, or a task is left without a budget.
+    """
+    budgets: dict[str, Budget] = {}
+    default: Budget | None = None
+    for part in text.split(","):
+        name, found, amount = part.strip().rpartition("=")
+        if found and name not in tasks:
+            raise UserError(f"budget {part.strip()!r}: this run has no task {name!r}; it has: {', '.join(tasks)}")
+        budget = _parse_budget(amount, unit)
+        if name in budgets or (not found and default is not None):
+            raise UserError(f"budget {text!r} sets {name or 'the default'} twice")
+        if found:
+            budgets[name] = budget
+        else:
+            default = budget
+    if default is not None:
+        budgets = dict.fromkeys(tasks, default) | budgets
+    missing = [task for task in tasks if task not in budgets]
+    if missing:
+        raise UserError(f"budget {text!r} leaves out {', '.join(missing)}; add a part without a name for the others")
+    return {task: budgets[task] for task in tasks}
+
+
+def _parse_budget(text: str, unit: str) -> Budget:
+    amount, found, size = text.partition("@")
+    match = _AMOUNT.fullmatch(amount.strip())
+    example = "400M or 1.2G multiply-adds" if unit == "macs" else "8ms"
+    if not match or float(match["number"]) == 0 or (unit == "macs") != (match["unit"] in _MACS):
+        raise UserError(f"budget {text!r} is not a positive number with its unit, such as {example}")
+    scale = _MACS[match["unit"]] if unit == "macs" else {"ms": 1.0, "us": 1e-3, "s": 1e3}[match["unit"]]
+    resolution = parse_resolution(size) if found else DEPLOY_RESOLUTION
+    return Budget(limit=float(match["number"]) * scale, unit=unit, resolution=resolution)
+
+
+def format_cost(value: float, unit: str, *, more: int = 0) -> str:
+    """E.g. "398.2M", "7.91 ms" or "7.91 estimated ms", with ``more`` digits than these."""
+    if unit.endswith("ms"):
+        return f"{float(f'{value:.{3 + more}g}'):.15g} {unit}"
+    return f"{value / 1e6:.{1 + more}f}M"
+
+
+def format_apart(values: Sequence[float], unit: str) -> list[str]:
+    """Costs with as many digits as it takes to tell different ones apart."""
+    for more in range(12):
+        texts = [format_cost(value, unit, more=more) for value in values]
+        if len(set(texts)) == len(set(values)):
+            break
+    return texts

@@ -1,0 +1,35 @@
+"""Sizes of images and networks: (height, width) in pixels, multiples of the coarsest path's stride."""
+
+import re
+
+from export.errors import UserError
+
+Resolution = tuple[int, int]
+"""(height, width) in pixels, multiples of 32."""
+DEPLOY_RESOLUTION: Resolution = (224, 224)
+MAX_SIDE = 65_536
+"""Of a picture, in pixels: beyond it counts overflow."""
+
+
+def check_resolution(resolution: Resolution) -> Resolution:
+    """``resolution`` if every path divides it.
+
+    Raises:
+        UserError: not two positive multiples of 32, or larger than any picture a network is deployed on.
+    """
+    if len(resolution) != 2 or any(side % 32 or not 0 < side <= MAX_SIDE for side in resolution):
+        sides = "x".join(map(str, resolution))
+        raise UserError(f"resolution {sides}: height and width must be multiples of 32 up to {MAX_SIDE}")
+    return resolution
+
+
+def parse_resolution(text: str) -> Resolution:
+    """(height, width) from "224" or "320x640".
+
+    Raises:
+        UserError: not one or two multiples of 32.
+    """
+    match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text.strip(), re.ASCII)
+    if not match:
+        raise UserError(f"resolution {text!r} is not HEIGHTxWIDTH, such as 224x224")
+    return check_resolution((int(match[1]), int(match[2] or match[1])))

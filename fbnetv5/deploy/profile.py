@@ -1,0 +1,207 @@
+"""What ``fbnetv5 profile`` times: every distinct block and head of a space, and whole networks of all tasks."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.errors import UserError
+from export.files import write_whole_text
+from fbnetv5.architecture import load_architecture
+from fbnetv5.blocks.specs import Block
+from fbnetv5.costs.tables import CostTable, DeployedHead, block_key, block_shapes, head_key, head_shapes
+from fbnetv5.costs.tables import Counter as CostCounter
+from fbnetv5.data.resolution import Resolution, check_resolution
+from fbnetv5.deploy.export_model import tasks_of
+from fbnetv5.networks.backbone import TaskNetwork
+from fbnetv5.spaces.space import SKIP, Choices, Space
+from fbnetv5.tasks import make_tasks
+from fbnetv5.tasks.task import ClassNames, Task
+from latency.figures import BlockFacts
+from latency.page import render
+from latency.profile import Graph, Network, Profiled
+from latency.table import LatencyTable
+
+DRAWS = 256
+"""Architectures among which the one nearest to a budget is taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """The networks that a table is for."""
+
+    space: Space
+    tasks: tuple[str, ...]
+    classes: ClassNames
+    resolution: Resolution
+    """At which they are deployed."""
+
+    @cached_property
+    def built_tasks(self) -> tuple[Task, ...]:
+        """The tasks on these classes."""
+        return tuple(make_tasks(self.tasks, self.classes).values())
+
+
+def graphs_of(scope: Scope) -> list[Graph]:
+    """Every distinct block of the space and the head of every task, by table key."""
+    resolution = check_resolution(scope.resolution)
+    graphs: dict[str, Graph] = {}
+    for node in scope.space.nodes:
+        for block in node.candidates:
+            graph = _block_graph(block, node.stride, resolution)
+            graphs.setdefault(graph.key, graph)
+    for task in scope.built_tasks:
+        graph = _head_graph(task, scope.space, resolution)
+        graphs[graph.key] = graph
+    return list(graphs.values())
+
+
+def block_facts(scope: Scope) -> list[BlockFacts]:
+    """What the space says of every block and head of ``graphs_of``, for a page beside the table."""
+    counter = CostCounter(scope.resolution)
+    facts: dict[str, BlockFacts] = {}
+    stages: dict[str, set[int]] = {}
+    for node in scope.space.nodes:
+        for block in node.candidates:
+            key = block_key(block, node.stride, scope.resolution)
+            stages.setdefault(key, set()).add(node.stage)
+            facts[key] = BlockFacts(
+                key=key,
+                strides=(node.stride,),  # one only: a key names the resolution
+                stages=tuple(sorted(stages[key])),
+                macs=counter.block(block, node.stride).macs,
+            )
+    for task in scope.built_tasks:
+        key, macs = head_key(task, scope.space, scope.resolution), counter.head(task, scope.space).macs
+        facts[key] = BlockFacts(key=key, strides=task.paths, stages=(), macs=macs)
+    return list(facts.values())
+
+
+def write_page(path: Path, table: LatencyTable, scope: Scope) -> Path:
+    """Write the page that shows the table at ``path``, beside it."""
+    page = path.with_suffix(".html")
+    write_whole_text(page, render(table, block_facts(scope)))
+    return page
+
+
+def networks_to_fit(scope: Scope, count: int) -> list[Network]:
+    """The networks on which a table is corrected: always the same ones, so that an interrupted profile goes on."""
+    return _networks(scope, count, np.random.default_rng(0))
+
+
+def fresh_networks(scope: Scope, count: int, known: Sequence[Network] = ()) -> list[Network]:
+    """Networks that nobody drew before, to hold a table against; none of the known ones.
+
+    Raises:
+        UserError: fewer than two are asked for.
+    """
+    if count < 2:
+        raise UserError(f"a table is held against at least 2 networks, not {count}")
+    return _networks(scope, count, np.random.default_rng(), {network.key for network in known})
+
+
+def networks_of(run: Path) -> list[Network]:
+    """The networks that a search found, as they would be deployed.
+
+    Raises:
+        UserError: the run has fewer than two, or a file of it is damaged.
+    """
+    found = [load_architecture(run / f"{task}.json") for task in tasks_of(run)]
+    if len(found) < 2:
+        raise UserError(f"a table is held against at least 2 networks, and {run} has {len(found)}")
+    networks = []
+    for one in found:
+        task, counter = one.make_task(), CostCounter(one.resolution)
+        networks.append(_network(task, counter.table(one.space, task, "macs"), one.choices_array, one.resolution))
+    return networks
+
+
+def _networks(scope: Scope, count: int, rng: np.random.Generator, known: Collection[str] = ()) -> list[Network]:
+    """Distinct networks as they would be deployed, the tasks in turns, near budgets from the cheapest to the dearest.
+
+    Raises:
+        UserError: the space has not so many.
+    """
+    tasks, resolution = scope.built_tasks, scope.resolution
+    counter = CostCounter(resolution)
+    tables = [counter.table(scope.space, task, "macs") for task in tasks]
+    networks: dict[str, Network] = {}
+    for draw in range(20 * count):
+        if len(networks) == count:
+            break
+        task, table = tasks[draw % len(tasks)], tables[draw % len(tasks)]
+        network = _network(task, table, _near_random_budget(table, rng), resolution)
+        if network.key not in known:
+            networks.setdefault(network.key, network)
+    if len(networks) == count:
+        return list(networks.values())
+    raise UserError(f"this space has fewer than {count} different networks to measure; ask for fewer with --networks")
+
+
+def _near_random_budget(table: CostTable, rng: np.random.Generator) -> Choices:
+    """[S]: of many architectures, from nearly empty to nearly full, the one nearest to a budget drawn evenly."""
+    budget = rng.uniform(table.cheapest, table.dearest)
+    counts = np.array(table.space.choice_counts)
+    kept = rng.random((DRAWS, len(counts))) < rng.random((DRAWS, 1))
+    drawn = np.where(kept, rng.integers(1, counts, size=(DRAWS, len(counts))), SKIP)
+    nearest: Choices = drawn[np.abs(table(drawn) - budget).argmin()]
+    return nearest
+
+
+def _network(task: Task, table: CostTable, choices: Choices, resolution: Resolution) -> Network:
+    space = table.space
+    steps = space.graph(choices, task.paths).steps
+    blocks = [*(block_key(step.block, step.stride, resolution) for step in steps), head_key(task, space, resolution)]
+    wiring = [(step.name, step.inputs) for step in steps]
+    return Network(
+        key=f"{task.name}@{resolution[0]}x{resolution[1]}_{_digest([*blocks, wiring])}",
+        build=lambda: TaskNetwork(task, space, choices),
+        input_shapes=((3, *resolution),),
+        output_names=task.output_names,
+        blocks=dict(Counter(blocks)),
+        macs=int(table.one(choices)),
+    )
+
+
+def _digest(parts: Iterable[object]) -> str:
+    """Equal for equal parts; 48 bits are plenty for some hundred networks."""
+    return hashlib.sha256(repr(list(parts)).encode()).hexdigest()[:12]
+
+
+def document(profiled: Profiled, keys: Sequence[str]) -> dict[str, Any]:
+    """The ``--json`` form of a profile of the blocks of these keys."""
+    table = profiled.table
+    return {
+        "device": table.device,
+        "threads": table.threads,
+        "measured": len(profiled.measured),
+        "overhead_ms": table.overhead_ms,
+        "unstable": table.unstable,
+        "kind": table.kind,
+        "latency_ms": table.values_ms(keys),
+        "latency_ms_p50": {key: table.entries[key].latency_ms_median for key in keys},
+        "held_out": None if table.correction is None else table.correction.held_out.to_json(),
+    }
+
+
+def _block_graph(block: Block, stride: int, resolution: Resolution) -> Graph:
+    return Graph(
+        key=block_key(block, stride, resolution),
+        build=block.build,
+        input_shapes=block_shapes(block, stride, resolution),
+        output_names=("output",),
+    )
+
+
+def _head_graph(task: Task, space: Space, resolution: Resolution) -> Graph:
+    return Graph(
+        key=head_key(task, space, resolution),
+        build=lambda: DeployedHead(task, space),
+        input_shapes=head_shapes(task, space, resolution),
+        output_names=task.output_names,
+    )

@@ -1,0 +1,116 @@
+"""What ``fbnetv5 show`` and ``fbnetv5 space`` say: networks block by block, and what a space offers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fbnetv5.architecture import Architecture, load_architecture
+from fbnetv5.blocks.specs import InvertedResidual, PooledHead, Stem
+from fbnetv5.costs.budgets import Budget
+from fbnetv5.costs.counting import Count, count
+from fbnetv5.costs.tables import Counter, block_key, head_key
+from fbnetv5.data.resolution import Resolution
+from fbnetv5.search.run import cost_ranges, cost_tables
+from fbnetv5.spaces.fbnetv3 import STRIDES, fbnetv3
+from fbnetv5.spaces.space import SKIP, Space
+from fbnetv5.tasks import make_tasks
+from fbnetv5.tasks.task import ClassNames
+
+IMAGENET_CLASSES = 1000
+
+
+def show(what: str) -> dict[str, Any]:
+    """Describe the network called ``what``: "fbnetv3-a" to "-g", or an architecture file.
+
+    Raises:
+        UserError: there is no such network, or the file is refused.
+    """
+    if Path(what).suffix or Path(what).exists():
+        return show_architecture(load_architecture(Path(what)))
+    return show_fbnetv3(what)
+
+
+def show_fbnetv3(name: str) -> dict[str, Any]:
+    """A published network at the resolution of its published figures, 1000 classes."""
+    config = fbnetv3(name)
+    side = config.resolution
+    rows: list[dict[str, Any]] = []
+    total = Count()
+    channels, height = 3, side
+    for partition, stride in zip(config.partitions(), STRIDES, strict=True):
+        for number, block in enumerate(partition):
+            found = count(block.build, block.input_shapes(height, height))
+            height = _output_side(block, height)
+            channels = block.out_channels
+            rows.append(_row(f"p{stride}_{number}", block.key, found, [channels, height, height]))
+            total += found
+    head = count(lambda: PooledHead(channels, IMAGENET_CLASSES), [(channels, height, height)])
+    rows.append(_row("head", f"head_cls_c{channels}_n{IMAGENET_CLASSES}", head, [IMAGENET_CLASSES]))
+    return {"name": name, "resolution": [side, side], **_totals(total + head), "blocks": rows}
+
+
+def show_architecture(architecture: Architecture) -> dict[str, Any]:
+    """A searched network at its deploy resolution; "paths" are those that its head reads or a later stage works on."""
+    space, task, size = architecture.space, architecture.make_task(), architecture.resolution
+    counter = Counter(size)
+    graph = space.graph(architecture.choices_array, task.paths)
+    rows: list[dict[str, Any]] = []
+    total = Count()
+    for step in graph.steps:
+        found = counter.block(step.block, step.stride)
+        shape = [step.block.out_channels, size[0] // step.stride, size[1] // step.stride]
+        rows.append(_row(step.name, block_key(step.block, step.stride, size), found, shape))
+        total += found
+    head = counter.head(task, space)
+    rows.append(_row("head", head_key(task, space, size), head, None))
+    live = {step.name for step in graph.steps}
+    kept = int((architecture.choices_array != SKIP).sum())
+    return {
+        "name": f"{task.name} in variant {space.variant}",
+        "task": task.name,
+        "resolution": list(size),
+        **_totals(total + head),
+        "latency_ms": architecture.latency_ms,
+        "paths": sorted({*task.paths, *(step.stride for step in graph.steps if not step.name.startswith("s0_"))}),
+        "slots": {"all": len(space.slots), "kept": kept, "live": sum(node.name in live for node in space.slots)},
+        "provenance": dict(architecture.provenance),
+        "blocks": rows,
+    }
+
+
+def show_space(space: Space, classes: ClassNames, task_names: Sequence[str], resolution: Resolution) -> dict[str, Any]:
+    """A space's slots, its size, and what each task's networks cost in it."""
+    tasks = make_tasks(tuple(task_names), classes)
+    budgets = {name: Budget(limit=float("inf"), unit="macs", resolution=resolution) for name in tasks}
+    tables = cost_tables(space, tasks, budgets, None)
+    bits = float(np.log2(np.array(space.choice_counts, dtype=np.float64)).sum())
+    return {
+        "space": space.to_json(),
+        "resolution": list(resolution),
+        "log2_architectures": bits,
+        "slots": [
+            {"name": node.name, "stride": node.stride, "candidates": [block.key for block in node.candidates]}
+            for node in space.slots
+        ],
+        "macs": {
+            found.task: {"cheapest": int(found.cheapest), "expected": found.expected, "dearest": int(found.dearest)}
+            for found in cost_ranges(tables)
+        },
+    }
+
+
+def _totals(total: Count) -> dict[str, int]:
+    return {"macs": total.macs, "params": total.params, "macs_conv": total.macs_conv, "macs_pool": total.macs_pool}
+
+
+def _row(name: str, key: str, found: Count, shape: Sequence[int] | None) -> dict[str, Any]:
+    return {"name": name, "block": key, "macs": found.macs, "params": found.params, "output": shape}
+
+
+def _output_side(block: Stem | InvertedResidual, side: int) -> int:
+    """Height of a block's output: some published networks pad one strided convolution unusually."""
+    kernel = block.kernel if isinstance(block, InvertedResidual) else 3
+    padding = block.padding if isinstance(block, InvertedResidual) else None
+    return (side + 2 * (kernel // 2 if padding is None else padding) - kernel) // block.stride + 1

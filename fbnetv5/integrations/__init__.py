@@ -1,0 +1,1 @@
+"""Other libraries that searched networks are made known to."""

@@ -1,0 +1,1 @@
+"""Searched networks as timm models."""

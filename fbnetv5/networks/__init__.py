@@ -1,0 +1,1 @@
+"""Networks: what runs a graph of blocks, alone or with shared weights."""

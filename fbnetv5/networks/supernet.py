@@ -1,0 +1,57 @@
+"""The supernet: every candidate of every slot with one shared set of weights, and a head per task.
+
+One call runs exactly the blocks that some task's features need under the sampled architecture, once, whatever the
+number of tasks.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from fbnetv5.blocks.specs import initialise
+from fbnetv5.networks.backbone import TaskNetwork, run_graph
+from fbnetv5.spaces.space import Choices, Space, Step
+from fbnetv5.tasks.task import Task
+
+
+class Supernet(nn.Module):
+    """Shared weights over a space, and one head per task."""
+
+    def __init__(self, space: Space, tasks: Mapping[str, Task]) -> None:
+        super().__init__()
+        self.space = space
+        self.tasks = dict(tasks)
+        self.paths = tuple(sorted({path for task in tasks.values() for path in task.paths}))
+        self.blocks = nn.ModuleDict(
+            {node.name: nn.ModuleList(block.build() for block in node.candidates) for node in space.nodes}
+        )
+        initialise(self.blocks)
+        self.heads = nn.ModuleDict(
+            {name: task.build_head([space.widths[path] for path in task.paths]) for name, task in tasks.items()}
+        )
+        self.trunk_passes = 0
+        """How often the trunk ran; a search step adds one."""
+
+    def trunk(self, images: Tensor, choices: Choices) -> dict[int, Tensor]:
+        """Normalised [N, 3, H, W] -> by stride, [N, C, H/stride, W/stride] of every path that some task reads."""
+        self.trunk_passes += 1
+        return run_graph(self.space.graph(choices, self.paths), self.module_of, images)
+
+    def forward(self, images: Tensor, choices: Choices) -> dict[str, object]:
+        """Raw outputs of every task's head under one architecture [S]."""
+        features = self.trunk(images, choices)
+        return {name: self.heads[name]([features[path] for path in task.paths]) for name, task in self.tasks.items()}
+
+    def module_of(self, step: Step) -> nn.Module:
+        """The shared module that runs a step."""
+        candidates = self.blocks[step.name]
+        assert isinstance(candidates, nn.ModuleList)
+        return candidates[step.choice - 1]
+
+    def derive(self, task: str, choices: Choices) -> TaskNetwork:
+        """The task's network for ``choices``, alone, with its own copy of the weights, on torch's default device."""
+        network = TaskNetwork(self.tasks[task], self.space, choices)
+        for step in network.backbone.graph.steps:
+            network.backbone.blocks[step.name].load_state_dict(self.module_of(step).state_dict())
+        network.head.load_state_dict(self.heads[task].state_dict())
+        return network.train(self.training)

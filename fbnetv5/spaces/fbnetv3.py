@@ -1,0 +1,205 @@
+"""FBNetV3-A to -G as data (arXiv 2006.02049): the networks whose first layers are a space's stage 0.
+
+A network is a stem and seven groups of inverted residuals, cut into four partitions by the stride they end at: 4, 8, 16
+and 32. Some published networks pad one strided depthwise convolution unusually, which shrinks the late maps; a supernet
+cannot use that, since its maps must halve exactly, so every table can also be read with ordinary padding.
+
+Leaves out: training recipes and weights.
+"""
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from export.errors import UserError
+from fbnetv5.blocks.specs import InvertedResidual, PooledHead, Stem
+
+STRIDES = (4, 8, 16, 32)
+"""Where the four partitions end, and the strides of a space's four paths."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Blocks of one width: a first one that may change shape, and ``repeats`` that keep it."""
+
+    kernel: int
+    channels: int
+    expansion: int
+    stride: int = 1
+    squeeze: bool = False
+    padding: int | None = None
+    """Of the first depthwise convolution where it is not kernel // 2."""
+    repeats: int = 0
+    repeat_kernel: int = 0
+    repeat_expansion: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FBNetV3:
+    """One network of the family."""
+
+    resolution: int
+    """Height and width of the picture its published figures are for."""
+    stem_channels: int
+    groups: tuple[Group, ...]
+    """Stages 1, 2, 3, 4a, 4b, 5 and the last block(s), in order."""
+
+    def with_ordinary_padding(self) -> "FBNetV3":
+        """The same network with every depthwise convolution padded by kernel // 2."""
+        return replace(self, groups=tuple(replace(group, padding=None) for group in self.groups))
+
+    def partitions(self) -> tuple[tuple[Stem | InvertedResidual, ...], ...]:
+        """The blocks in order, cut after the ones that reach stride 4, 8, 16 and 32."""
+        blocks: list[Stem | InvertedResidual] = [Stem(out_channels=self.stem_channels)]
+        ends: list[int] = []
+        width, stride = self.stem_channels, 2
+        for group in self.groups:
+            if group.stride == 2 and stride in STRIDES:
+                ends.append(len(blocks))
+            stride *= group.stride
+            blocks += group_blocks(group, in_channels=width)
+            width = group.channels
+        return tuple(tuple(blocks[a:b]) for a, b in zip([0, *ends], [*ends, len(blocks)], strict=True))
+
+
+def group_blocks(group: Group, *, in_channels: int) -> list[InvertedResidual]:
+    """The inverted residuals of a group, first to last."""
+    first = InvertedResidual(
+        kernel=group.kernel,
+        in_channels=in_channels,
+        out_channels=group.channels,
+        expansion=group.expansion,
+        stride=group.stride,
+        squeeze=group.squeeze,
+        padding=group.padding,
+    )
+    repeat = InvertedResidual(
+        kernel=group.repeat_kernel,
+        in_channels=group.channels,
+        out_channels=group.channels,
+        expansion=group.repeat_expansion,
+        squeeze=group.squeeze,
+    )
+    return [first] + [repeat] * group.repeats
+
+
+def _first(kernel: int, channels: int, repeats: int) -> Group:
+    return Group(
+        kernel=kernel, channels=channels, expansion=1, repeats=repeats, repeat_kernel=kernel, repeat_expansion=1
+    )
+
+
+def _group(
+    first: tuple[int, int, int],
+    repeat: tuple[int, int, int],
+    *,
+    stride: int = 2,
+    se: bool = True,
+    pad: int | None = None,
+) -> Group:
+    """``first`` = (kernel, channels, expansion); ``repeat`` = (how many, kernel, expansion)."""
+    kernel, channels, expansion = first
+    repeats, repeat_kernel, repeat_expansion = repeat
+    return Group(
+        kernel=kernel,
+        channels=channels,
+        expansion=expansion,
+        stride=stride,
+        squeeze=se,
+        padding=pad,
+        repeats=repeats,
+        repeat_kernel=repeat_kernel,
+        repeat_expansion=repeat_expansion,
+    )
+
+
+_A = (
+    _first(3, 16, 1),
+    _group((5, 24, 4), (3, 5, 2), se=False),
+    _group((5, 40, 5), (4, 5, 3)),
+    _group((5, 72, 5), (4, 3, 3), se=False, pad=1),
+    _group((3, 120, 5), (5, 5, 3), stride=1),
+    _group((3, 184, 6), (5, 5, 4), pad=0),
+    _group((5, 224, 6), (0, 5, 6), stride=1),
+)
+_C = (
+    _first(3, 16, 1),
+    _group((5, 24, 5), (4, 3, 3), se=False),
+    _group((5, 48, 5), (4, 5, 2)),
+    _group((5, 88, 4), (4, 3, 3), se=False, pad=1),
+    _group((3, 120, 4), (5, 5, 3), stride=1),
+    _group((5, 216, 5), (5, 5, 5), pad=1),
+    _group((5, 216, 6), (0, 5, 6), stride=1),
+)
+_D = (
+    _first(3, 16, 1),
+    _group((3, 24, 5), (5, 3, 2), se=False),
+    _group((5, 40, 4), (4, 3, 3)),
+    _group((3, 72, 5), (4, 3, 3), se=False),
+    _group((3, 128, 5), (6, 5, 3), stride=1),
+    _group((3, 208, 6), (5, 5, 5)),
+    _group((5, 240, 6), (0, 5, 6), stride=1),
+)
+_E = (
+    _first(3, 16, 2),
+    _group((5, 24, 4), (4, 5, 2), se=False),
+    _group((5, 48, 4), (4, 5, 3)),
+    _group((5, 80, 5), (4, 3, 3), se=False, pad=1),
+    _group((3, 128, 5), (7, 5, 3), stride=1),
+    _group((3, 216, 6), (5, 5, 5)),
+    _group((5, 240, 6), (0, 5, 6), stride=1),
+)
+_F = (
+    _first(3, 24, 2),
+    _group((5, 32, 4), (4, 5, 2), se=False),
+    _group((5, 56, 4), (4, 5, 3)),
+    _group((5, 88, 5), (4, 3, 3), se=False),
+    _group((3, 144, 5), (8, 5, 3), stride=1),
+    _group((3, 248, 6), (6, 5, 5), pad=0),
+    _group((5, 272, 6), (0, 5, 6), stride=1),
+)
+_G = (
+    _first(3, 24, 2),
+    _group((5, 40, 4), (4, 5, 2), se=False),
+    _group((5, 56, 4), (4, 5, 3)),
+    _group((5, 104, 5), (4, 3, 3), se=False),
+    _group((3, 160, 5), (8, 5, 3), stride=1),
+    _group((3, 264, 6), (6, 5, 5)),
+    _group((5, 288, 6), (1, 5, 6), stride=1),
+)
+FBNETV3 = {
+    "a": FBNetV3(resolution=224, stem_channels=16, groups=_A),
+    "b": FBNetV3(resolution=248, stem_channels=16, groups=_A),
+    "c": FBNetV3(resolution=248, stem_channels=16, groups=_C),
+    "d": FBNetV3(resolution=248, stem_channels=24, groups=_D),
+    "e": FBNetV3(resolution=264, stem_channels=24, groups=_E),
+    "f": FBNetV3(resolution=272, stem_channels=24, groups=_F),
+    "g": FBNetV3(resolution=320, stem_channels=32, groups=_G),
+}
+"""The published networks by letter; B is A at another resolution."""
+
+
+def fbnetv3(name: str) -> FBNetV3:
+    """The network called "fbnetv3-a" to "fbnetv3-g".
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    letter = name.lower().removeprefix("fbnetv3-")
+    if letter not in FBNETV3:
+        raise UserError(f"unknown network {name!r}; there are: {', '.join(f'fbnetv3-{key}' for key in FBNETV3)}")
+    return FBNETV3[letter]
+
+
+class FBNetV3Network(nn.Module):
+    """A classifier of the family in torch: [N, 3, H, W] -> logits [N, classes]."""
+
+    def __init__(self, config: FBNetV3, *, classes: int = 1000) -> None:
+        super().__init__()
+        blocks = [block for partition in config.partitions() for block in partition]
+        self.blocks = nn.Sequential(*(block.build() for block in blocks))
+        self.head = PooledHead(blocks[-1].out_channels, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.blocks(x))
+        return logits

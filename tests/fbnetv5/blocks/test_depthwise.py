@@ -1,0 +1,55 @@
+import pytest
+import torch
+from torch import nn
+
+from fbnetv5.blocks.depthwise import DepthwiseConv2d, weight_gradient
+
+CASES = [(5, 1, 2, 2), (5, 1, 2, 4), (5, 2, 2, 8), (5, 2, 2, 7), (5, 1, 1, 4), (3, 1, 1, 2), (3, 2, 1, 4), (3, 1, 1, 1)]
+
+
+def reference(x: torch.Tensor, weight: torch.Tensor, stride: int, padding: int) -> list[torch.Tensor]:
+    """Output and both gradients of torch's own convolution, in float64."""
+    x, weight = x.detach().double().requires_grad_(), weight.detach().double().requires_grad_()
+    y = nn.functional.conv2d(x, weight, None, stride, padding, groups=len(weight))
+    return [y, *torch.autograd.grad(y.square().sum(), (x, weight))]
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding", "size"), CASES)
+def test_output_and_gradients_are_those_of_torch(kernel: int, stride: int, padding: int, size: int) -> None:
+    torch.manual_seed(0)
+    module = DepthwiseConv2d(6, kernel, stride, padding)
+    x = torch.randn(3, 6, size, size).to(memory_format=torch.channels_last).requires_grad_()
+    y = module(x)
+    assert "SmallMap" in type(y.grad_fn).__name__
+    found = [y, *torch.autograd.grad(y.square().sum(), (x, module.weight))]
+    for ours, theirs in zip(found, reference(x, module.weight, stride, padding), strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_maps_that_are_not_square() -> None:
+    torch.manual_seed(0)
+    module, x = DepthwiseConv2d(4, 5, 1, 2), torch.randn(2, 4, 2, 6)
+    expected = reference(x, module.weight, 1, 2)[2]
+    gradient = 2 * nn.functional.conv2d(x, module.weight.detach(), padding=2, groups=4)
+    torch.testing.assert_close(weight_gradient(x, gradient, 5, 1, 2).double(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["large", "eval", "autocast", "double"])
+def test_elsewhere_torch_itself_runs(mode: str) -> None:
+    module, x = DepthwiseConv2d(4, 3, 1, 1), torch.randn(2, 4, 32 if mode == "large" else 4, 4, requires_grad=True)
+    if mode == "double":
+        module, x = module.double(), x.double()
+    module.train(mode != "eval")
+    with torch.autocast("cpu", torch.bfloat16, enabled=mode == "autocast"):
+        y = module(x)
+    assert "SmallMap" not in type(y.grad_fn).__name__
+
+
+def test_only_what_needs_a_gradient_gets_one() -> None:
+    module = DepthwiseConv2d(4, 5, 1, 2)
+    module(torch.randn(2, 4, 2, 2)).sum().backward()
+    assert module.weight.grad is not None
+    module.weight.requires_grad_(False)
+    x = torch.randn(2, 4, 2, 2, requires_grad=True)
+    module(x).sum().backward()
+    assert x.grad is not None

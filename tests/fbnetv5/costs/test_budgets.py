@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+
+from export.errors import UserError
+from fbnetv5.costs.budgets import Budget, format_apart, format_cost, in_window, parse_budgets
+
+MACS_400 = Budget(limit=400e6, unit="macs")
+BUDGETS: dict[str, tuple[str, str, tuple[Budget, Budget]]] = {
+    "one for all": ("400M", "macs", (MACS_400, MACS_400)),
+    "own size": (
+        "det=1.2G@320x640,400M",
+        "macs",
+        (MACS_400, Budget(limit=1.2e9, unit="macs", resolution=(320, 640))),
+    ),
+    "default first": ("400M, det=500K", "macs", (MACS_400, Budget(limit=500e3, unit="macs"))),
+    "all named": ("det=1G,cls=400M", "macs", (MACS_400, Budget(limit=1e9, unit="macs"))),
+    "square": ("400M@256", "macs", (Budget(limit=400e6, unit="macs", resolution=(256, 256)),) * 2),
+    "milliseconds": ("8ms", "ms", (Budget(limit=8.0, unit="ms"),) * 2),
+    "other times": ("cls=500us,0.25s", "ms", (Budget(limit=0.5, unit="ms"), Budget(limit=250.0, unit="ms"))),
+}
+NO_AMOUNT = "is not a positive number with its unit, such as 400M or 1.2G multiply-adds"
+BAD_BUDGETS = {
+    "no unit": ("400", NO_AMOUNT),
+    "negative": ("-1M", NO_AMOUNT),
+    "zero": ("0.0M", NO_AMOUNT),
+    "nothing": ("", NO_AMOUNT),
+    "bits": ("1Mb", NO_AMOUNT),
+    "no number": ("M", NO_AMOUNT),
+    "not a number": ("nan", NO_AMOUNT),
+    "infinite": ("infM", NO_AMOUNT),
+    "lower case": ("400m", NO_AMOUNT),
+    "a time": ("8ms", NO_AMOUNT),
+    "empty part": ("400M,", NO_AMOUNT),
+    "other digits": ("٤M", NO_AMOUNT),
+    "task left out": ("det=400M", "leaves out cls; add a part without a name for the others"),
+    "unknown task": ("depth=400M,400M", "this run has no task 'depth'; it has: cls, det"),
+    "empty name": ("=400M", "this run has no task ''"),
+    "task twice": ("det=1M,det=2M,3M", "sets det twice"),
+    "default twice": ("400M,500M", "sets the default twice"),
+    "odd size": ("400M@100x100", "resolution 100x100: height and width must be multiples of 32"),
+    "no size": ("400M@", "resolution '' is not HEIGHTxWIDTH"),
+}
+
+
+@pytest.mark.parametrize(("text", "unit", "expected"), BUDGETS.values(), ids=BUDGETS)
+def test_budgets_are_read(text: str, unit: str, expected: tuple[Budget, Budget]) -> None:
+    found = parse_budgets(text, unit=unit, tasks=("cls", "det"))
+    assert list(found) == ["cls", "det"]
+    for budget, wanted in zip(found.values(), expected, strict=True):
+        assert budget.limit == pytest.approx(wanted.limit)
+        assert (budget.unit, budget.resolution) == (wanted.unit, wanted.resolution)
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_BUDGETS.values(), ids=BAD_BUDGETS)
+def test_budgets_that_cannot_be_read_say_why(text: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_budgets(text, unit="macs", tasks=("cls", "det"))
+    assert message in str(caught.value)
+
+
+def test_multiply_adds_are_no_time() -> None:
+    with pytest.raises(UserError, match=r"budget '400M' is not a positive number with its unit, such as 8ms"):
+        parse_budgets("400M", unit="ms", tasks=("cls",))
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [(398.21e6, "macs", "398.2M"), (7.912, "ms", "7.91 ms"), (1234.0, "ms", "1230 ms"), (0.01234, "ms", "0.0123 ms")],
+)
+def test_costs_are_written_with_their_unit(value: float, unit: str, text: str) -> None:
+    assert format_cost(value, unit) == text
+
+
+def test_different_costs_are_told_apart() -> None:
+    assert format_apart([400e6, 400.04e6], "macs") == ["400.00M", "400.04M"]
+    assert format_apart([7.0, 8.0, 7.0], "ms") == ["7 ms", "8 ms", "7 ms"]
+
+
+def test_a_derived_network_may_cost_from_85_percent_of_its_budget_to_all_of_it() -> None:
+    costs = np.array([339.9, 340.0, 400.0, 400.1])
+    assert in_window(costs, Budget(limit=400.0, unit="ms")).tolist() == [False, True, True, False]
+
+
+def test_a_budget_comes_back_from_json() -> None:
+    budget = Budget(limit=4e8, unit="macs", resolution=(320, 640))
+    assert Budget.from_json({"limit": 400000000, "unit": "macs", "resolution": [320, 640]}) == budget

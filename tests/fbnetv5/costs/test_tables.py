@@ -1,0 +1,169 @@
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from export.errors import UserError
+from fbnetv5.blocks.specs import InvertedResidual, Stem
+from fbnetv5.costs.counting import count
+from fbnetv5.costs.tables import CostTable, Counter, block_key, block_shapes, head_key, latency_table
+from fbnetv5.data.resolution import Resolution
+from fbnetv5.networks.backbone import TaskNetwork
+from fbnetv5.spaces.space import Choices, Node, Space
+from fbnetv5.tasks import make_tasks
+
+SPACE = Space(stages=2, blocks_per_path=1)
+CLASSES = {"label": ("a", "b", "c"), "boxes": ("a", "b"), "mask": ("w", "x", "y", "z")}
+TASKS = make_tasks(("cls", "det", "seg"), CLASSES)
+NAMES = tuple(TASKS)
+SMALL: Resolution = (64, 64)
+COUNTERS = {resolution: Counter(resolution) for resolution in (SMALL, (96, 160), (224, 224))}
+TABLES = {
+    (name, unit): COUNTERS[SMALL].table(SPACE, TASKS[name], unit) for name in NAMES for unit in ("macs", "params")
+}
+
+
+class WiderSpace(Space):
+    """Every inverted residual that may be skipped may also be cheaper or dearer than its first candidate."""
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        return tuple(widened(node) for node in super().nodes)
+
+
+def widened(node: Node) -> Node:
+    (block,) = node.candidates
+    if node.slot is None or not isinstance(block, InvertedResidual):
+        return node
+    return replace(node, candidates=(block, replace(block, expansion=block.expansion * 2), replace(block, expansion=1)))
+
+
+def drawn(space: Space, seed: int, count: int = 1) -> Choices:
+    return np.random.default_rng(seed).integers(np.array(space.choice_counts), size=(count, len(space.slots)))
+
+
+def built(name: str, space: Space, choices: Choices) -> TaskNetwork:
+    with torch.device("meta"):
+        return TaskNetwork(TASKS[name], space, choices).eval()
+
+
+def torch_macs(network: nn.Module, resolution: Resolution) -> int:
+    """Multiply-adds as torch's own counter finds them, which counts each twice."""
+    with torch.no_grad(), FlopCounterMode(display=False) as mode:
+        network(torch.empty(1, 3, *resolution, device="meta"))
+    total = mode.get_total_flops()
+    assert total % 2 == 0
+    return int(total) // 2
+
+
+def weights(network: nn.Module) -> int:
+    layers = [layer for layer in network.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    return sum(layer.weight.numel() for layer in layers)
+
+
+def assert_table_equals_network(name: str, space: Space, choices: Choices, resolution: Resolution) -> None:
+    counter, network = COUNTERS[resolution], built(name, space, choices)
+    whole = count(lambda: network, [(3, *resolution)])
+    assert counter.table(space, TASKS[name], "macs").one(choices) == whole.macs
+    assert counter.table(space, TASKS[name], "params").one(choices) == whole.params == weights(network)
+    assert torch_macs(network, resolution) == whole.macs_conv
+
+
+@pytest.mark.parametrize("resolution", [(64, 64), (224, 224), (96, 160)])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_table_equals_the_network_that_is_built(name: str, resolution: Resolution) -> None:
+    (choices,) = drawn(SPACE, seed=sum(resolution))
+    assert_table_equals_network(name, SPACE, choices, resolution)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_wider_choices_are_priced_without_more_ado(name: str) -> None:
+    space = WiderSpace(stages=1, blocks_per_path=1)
+    assert_table_equals_network(name, space, drawn(space, seed=1)[0], SMALL)
+
+
+@pytest.mark.parametrize(("name", "variant"), [("cls", "a"), ("det", "c"), ("seg", "f")])
+def test_the_default_space_of_each_variant_is_priced(name: str, variant: str) -> None:
+    space = Space(variant=variant)
+    assert_table_equals_network(name, space, drawn(space, 0)[0], (224, 224))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32), key=st.sampled_from(sorted(TABLES)))
+def test_nothing_is_cheaper_than_the_cheapest_or_dearer_than_the_dearest(seed: int, key: tuple[str, str]) -> None:
+    table = TABLES[key]
+    costs = table(drawn(SPACE, seed, count=64))
+    assert table.cheapest <= costs.min()
+    assert costs.max() <= table.dearest
+    assert table.cheapest == table.one(SPACE.empty())
+
+
+def test_the_dearest_takes_the_dearest_candidates() -> None:
+    space = WiderSpace(stages=1, blocks_per_path=1)
+    table = COUNTERS[SMALL].table(space, TASKS["seg"], "macs")
+    doubled = np.array([2 if len(node.candidates) > 1 else 1 for node in space.slots])
+    assert table.dearest == table.one(doubled) > table.one(space.full())
+    assert table.dearest >= table(drawn(space, 0, count=256)).max()
+
+
+def test_a_batch_costs_what_its_members_cost() -> None:
+    batch = drawn(SPACE, 7, count=16)
+    for table in TABLES.values():
+        assert table(batch).tolist() == [table.one(choices) for choices in batch]
+
+
+def test_keys_carry_the_size_of_the_first_input() -> None:
+    block = InvertedResidual(kernel=5, in_channels=24, out_channels=40, expansion=5, stride=2, squeeze=True)
+    assert block_key(block, 8, (320, 640)) == "ir_k5_c24-40_e5_s2_se@80x160"
+    assert block_shapes(block, 8, (320, 640)) == ((24, 80, 160),)
+    assert block_key(Stem(out_channels=16), 2, (320, 640)) == "stem_c16@320x640"
+    assert head_key(TASKS["det"], SPACE, (320, 640)) == "head_det_c40-120-224_n2@320x640"
+
+
+def made_up(keys: Sequence[str]) -> Mapping[str, float]:
+    """Milliseconds that differ from key to key."""
+    return {key: 0.01 * (1 + len(key)) for key in keys}
+
+
+def milliseconds(name: str) -> CostTable:
+    return latency_table(SPACE, TASKS[name], (96, 160), made_up)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_milliseconds_are_the_sum_over_live_blocks_and_the_head(name: str) -> None:
+    (choices,) = drawn(SPACE, 1)
+    steps = SPACE.graph(choices, TASKS[name].paths).steps
+    keys = [block_key(step.block, step.stride, (96, 160)) for step in steps] + [head_key(TASKS[name], SPACE, (96, 160))]
+    assert milliseconds(name).one(choices) == pytest.approx(sum(made_up([key])[key] for key in keys))
+    assert milliseconds(name).unit == "ms"
+
+
+def test_a_block_without_a_measured_time_is_an_error() -> None:
+    def incomplete(keys: Sequence[str]) -> Mapping[str, float]:
+        return dict.fromkeys(keys[:-2], 1.0)
+
+    def refusing(keys: Sequence[str]) -> Mapping[str, float]:
+        raise UserError(f"no time for {keys[0]}")
+
+    with pytest.raises(KeyError):
+        latency_table(SPACE, TASKS["cls"], SMALL, incomplete)
+    with pytest.raises(UserError, match="no time for stem_c16@64x64"):
+        latency_table(SPACE, TASKS["cls"], SMALL, refusing)
+
+
+def test_each_time_is_asked_for_once() -> None:
+    asked: list[str] = []
+
+    def recording(keys: Sequence[str]) -> Mapping[str, float]:
+        asked.extend(keys)
+        return made_up(keys)
+
+    latency_table(SPACE, TASKS["cls"], SMALL, recording)
+    assert len(asked) == len(set(asked))

@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from export.errors import UserError
+from fbnetv5.data.maps import FORMATS, find_maps, number_of_mask_classes, read_binary, read_class_ids, read_depth
+
+STORED = {
+    "black and white": (np.array([[False, True]]), [[0, 1]]),
+    "0 and 255": (np.array([[0, 255]], dtype=np.uint8), [[0, 1]]),
+    "0 and 1": (np.array([[0, 1]], dtype=np.uint8), [[0, 1]]),
+    "shades": (np.array([[0, 90, 100, 200]], dtype=np.uint8), [[0, 0, 1, 1]]),
+    "nothing": (np.zeros((1, 3), dtype=np.uint8), [[0, 0, 0]]),
+}
+
+
+@pytest.mark.parametrize(("stored", "expected"), STORED.values(), ids=STORED)
+def test_a_pixel_is_white_from_half_of_the_largest_value_on(
+    tmp_path: Path, stored: np.ndarray[tuple[int, int], np.dtype[np.uint8]], expected: list[list[int]]
+) -> None:
+    Image.fromarray(stored).save(tmp_path / "a.png")
+    assert read_binary(tmp_path / "a.png").tolist() == expected
+
+
+def test_depth_is_millimetres_and_zero_is_unknown(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 1, 65535]], dtype=np.uint16)).save(tmp_path / "a.png")
+    found = read_depth(tmp_path / "a.png")
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, [[np.nan, 0.001, 65.535]])
+
+
+@pytest.mark.parametrize("target", FORMATS)
+def test_every_format_is_found_and_read_upright(tmp_path: Path, target: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    values = np.arange(8, dtype=np.uint16 if target == "depth" else np.uint8).reshape(2, 4)
+    Image.fromarray(values).save(tmp_path / "a.png", exif=exif)
+    found = find_maps(tmp_path, target, {"a": (4, 2)})
+    assert found == {"a": tmp_path / "a.png"}
+    assert FORMATS[target].read(found["a"]).shape == (4, 2)
+    assert find_maps(tmp_path / "nowhere", target, {}) == {}
+
+
+def test_a_file_of_no_image_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((2, 2), dtype=np.uint8)).save(tmp_path / "b.png")
+    with pytest.raises(UserError, match="is the edges of no picture"):
+        find_maps(tmp_path, "edges", {"a": (2, 2)})
+
+
+def test_classes_are_counted_up_to_the_largest_id(tmp_path: Path) -> None:
+    for name, ids in (("a", [[0, 4, 255]]), ("b", [[255, 255, 255]])):
+        Image.fromarray(np.array(ids, dtype=np.uint8)).save(tmp_path / f"{name}.png")
+    assert number_of_mask_classes([tmp_path / "a.png", tmp_path / "b.png"]) == 5
+    assert number_of_mask_classes([tmp_path / "b.png"]) == 0
+    assert read_class_ids(tmp_path / "a.png").tolist() == [[0, 4, 255]]

@@ -1,0 +1,20 @@
+import pytest
+
+from export.errors import UserError
+from fbnetv5.data.resolution import Resolution, check_resolution, parse_resolution
+
+
+@pytest.mark.parametrize(("text", "size"), [("224", (224, 224)), (" 320x640 ", (320, 640))])
+def test_resolutions_are_height_by_width(text: str, size: Resolution) -> None:
+    assert parse_resolution(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "x", "224x", "224X224", "-32", "0", "224x100", "3.2", "99968"])
+def test_other_resolutions_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match="resolution"):
+        parse_resolution(text)
+
+
+def test_a_resolution_too_large_to_count_is_refused() -> None:
+    with pytest.raises(UserError, match="multiples of 32 up to"):
+        check_resolution((32 * 10**14, 32))

@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+
+from export.errors import UserError
+from fbnetv5.costs.counting import count
+from fbnetv5.costs.tables import Counter, block_key, head_key, latency_table
+from fbnetv5.data.scenes import CLASSES
+from fbnetv5.deploy import profile as profiling
+from fbnetv5.deploy.profile import Scope, block_facts, fresh_networks, graphs_of, networks_to_fit
+from fbnetv5.networks.backbone import TaskNetwork
+from fbnetv5.spaces.space import Space
+
+SCOPE = Scope(
+    space=Space(stages=1, blocks_per_path=1), tasks=("cls", "det", "seg"), classes=CLASSES, resolution=(64, 64)
+)
+
+
+def test_every_key_of_every_task_is_timed() -> None:
+    keys = [graph.key for graph in graphs_of(SCOPE)]
+    assert len(set(keys)) == len(keys)
+    values = dict.fromkeys(keys, 1.0)
+    for task in SCOPE.built_tasks:
+        assert latency_table(SCOPE.space, task, SCOPE.resolution, lambda _: values).head == 1.0
+
+
+def test_a_networks_blocks_and_multiply_adds_are_those_of_the_network_built() -> None:
+    counter = Counter(SCOPE.resolution)
+    macs = {
+        block_key(block, node.stride, SCOPE.resolution): counter.block(block, node.stride).macs
+        for node in SCOPE.space.nodes
+        for block in node.candidates
+    }
+    for task in SCOPE.built_tasks:
+        macs[head_key(task, SCOPE.space, SCOPE.resolution)] = counter.head(task, SCOPE.space).macs
+    for network in networks_to_fit(SCOPE, 6):
+        module = network.build().eval()
+        assert isinstance(module, TaskNetwork)
+        assert f"{module.task.name}@64x64_" in network.key
+        assert head_key(module.task, SCOPE.space, SCOPE.resolution) in network.blocks
+        assert sum(network.blocks.values()) == len(module.backbone.blocks) + 1
+        assert network.macs == sum(macs[key] * times for key, times in network.blocks.items())
+        assert network.macs == count(network.build, network.input_shapes).macs
+
+
+def test_facts_are_of_every_key_and_their_multiply_adds_those_of_the_networks() -> None:
+    facts = {one.key: one for one in block_facts(SCOPE)}
+    assert list(facts) == [graph.key for graph in graphs_of(SCOPE)]
+    for network in networks_to_fit(SCOPE, 3):
+        assert network.macs == sum(facts[key].macs * times for key, times in network.blocks.items())
+
+
+def test_facts_name_every_stage_and_stride_where_a_block_stands() -> None:
+    scope = Scope(space=Space(stages=3), tasks=("det",), classes=CLASSES, resolution=(64, 64))
+    facts = {one.key: one for one in block_facts(scope)}
+    for node in scope.space.nodes:
+        one = facts[block_key(node.candidates[0], node.stride, (64, 64))]
+        assert one.strides == (node.stride,)
+        assert int(node.name[1]) in one.stages
+    edges = [one for key, one in facts.items() if key.startswith("fuse_")]
+    assert {one.stages for one in edges} == {(1, 2, 3)}
+    assert sum(len(one.stages) for one in facts.values()) == len(
+        {(node.name[:2], node.candidates[0], node.stride) for node in scope.space.nodes}
+    )
+    (head,) = [one for key, one in facts.items() if key.startswith("head_")]
+    assert (head.strides, head.stages) == (scope.built_tasks[0].paths, ())
+
+
+def test_networks_to_fit_are_always_the_same_and_more_begin_with_them() -> None:
+    few, many = networks_to_fit(SCOPE, 6), networks_to_fit(SCOPE, 12)
+    assert [network.key for network in few] == [network.key for network in many[:6]]
+    assert len({network.key for network in many}) == 12
+    assert {network.key.partition("@")[0] for network in few} == {"cls", "det", "seg"}
+
+
+def test_fresh_networks_are_others_each_time() -> None:
+    scope = Scope(space=Space(), tasks=("det",), classes=CLASSES, resolution=(64, 64))
+    drawn = [network.key for _ in range(2) for network in fresh_networks(scope, 4)]
+    assert len({*drawn, *(network.key for network in networks_to_fit(scope, 4))}) == 12
+
+
+def test_networks_cover_the_space_from_cheap_to_dear() -> None:
+    scope = Scope(space=Space(), tasks=("seg",), classes=CLASSES, resolution=(64, 64))
+    table = Counter((64, 64)).table(scope.space, scope.built_tasks[0], "macs")
+    parts = [(n.macs - table.cheapest) / (table.dearest - table.cheapest) for n in networks_to_fit(scope, 40)]
+    assert np.histogram(parts, bins=4, range=(0, 1))[0].min() >= 4
+
+
+def test_too_many_and_too_few_are_refused() -> None:
+    tiny = Scope(
+        space=Space(stages=1, blocks_per_path=1, strict=True), tasks=("cls",), classes=CLASSES, resolution=(64, 64)
+    )
+    with pytest.raises(UserError, match="fewer than 50 different networks"):
+        networks_to_fit(tiny, 50)
+    with pytest.raises(UserError, match="at least 2 networks, not 1"):
+        fresh_networks(tiny, 1)
+
+
+def test_fresh_networks_are_none_of_the_known() -> None:
+    first = networks_to_fit(SCOPE, 9)
+    again = profiling._networks(SCOPE, 9, np.random.default_rng(0), {network.key for network in first[:5]})
+    assert [network.key for network in again[:4]] == [network.key for network in first[5:]]

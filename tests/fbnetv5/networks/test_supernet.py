@@ -1,0 +1,146 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fbnetv5.networks.backbone import recalibrate
+from fbnetv5.networks.supernet import Supernet
+from fbnetv5.spaces.space import Choices, Space
+from fbnetv5.tasks import make_tasks
+
+SPACE = Space(stages=2, blocks_per_path=1)
+CLASSES = {"label": ("a", "b", "c"), "boxes": ("a", "b"), "mask": ("w", "x", "y", "z")}
+NAMES = ("cls", "det", "seg")
+
+
+def drawn(seed: int) -> Choices:
+    rng = np.random.default_rng(seed)
+    return (rng.random(len(SPACE.slots)) < rng.uniform(0.2, 0.8)).astype(np.int64)
+
+
+def lively(*names: str) -> Supernet:
+    """A supernet in eval mode whose every block changes what passes it."""
+    torch.manual_seed(0)
+    supernet = Supernet(SPACE, make_tasks(names, CLASSES))
+    for norm in supernet.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.normal_(norm.bias, std=0.3)
+    return supernet.eval()
+
+
+def tensors(output: object) -> list[Tensor]:
+    return [output] if isinstance(output, Tensor) else list(output)  # type: ignore[call-overload]
+
+
+def assert_near(found: object, expected: object) -> None:
+    """Equal to 1e-5 of the expected values' range."""
+    for ours, theirs in zip(tensors(found), tensors(expected), strict=True):
+        spread = float(theirs.max() - theirs.min())
+        assert spread > 0
+        assert float((ours - theirs).abs().max()) <= 1e-5 * spread
+
+
+@pytest.mark.parametrize("names", [("cls",), ("det",), ("cls", "det"), NAMES], ids="+".join)
+@torch.no_grad()
+def test_one_pass_runs_each_live_block_once(names: tuple[str, ...]) -> None:
+    supernet = lively(*names)
+    calls: Counter[str] = Counter()
+    for node, candidates in supernet.blocks.items():
+        candidates.get_submodule("0").register_forward_hook(lambda *_, node=node: calls.update([node]))
+    for seed in range(4):
+        calls.clear()
+        supernet(torch.randn(1, 3, 32, 32), drawn(seed))
+        live = [SPACE.live(drawn(seed)[None], task.paths)[0] for task in supernet.tasks.values()]
+        runs = np.logical_or.reduce(live)
+        assert calls == {node.name: 1 for node, run in zip(SPACE.nodes, runs, strict=True) if run}
+
+
+@pytest.mark.parametrize("names", [("seg",), ("cls", "seg"), NAMES], ids="+".join)
+@torch.no_grad()
+def test_the_trunk_passes_once_whatever_the_number_of_tasks(names: tuple[str, ...]) -> None:
+    supernet = lively(*names)
+    for passes in (1, 2, 3):
+        outputs = supernet(torch.randn(1, 3, 32, 32), drawn(passes))
+        assert supernet.trunk_passes == passes
+        assert tuple(outputs) == names
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@torch.no_grad()
+def test_a_block_is_live_exactly_if_the_features_feel_it(seed: int) -> None:
+    supernet, choices = lively("cls").double(), drawn(seed)
+    images = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    before = supernet(images, choices)["cls"]
+    felt = []
+    for node in SPACE.nodes:
+        norms = [child for child in supernet.blocks[node.name].modules() if isinstance(child, nn.BatchNorm2d)]
+        for norm in norms:
+            norm.bias.add_(0.5)
+        felt.append(not torch.equal(supernet(images, choices)["cls"], before))
+        for norm in norms:
+            norm.bias.sub_(0.5)
+    live = SPACE.live(choices[None], (32,))[0]
+    assert felt == live.tolist()
+    assert 0 < live.sum() < len(live)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@torch.no_grad()
+def test_derived_networks_answer_as_the_supernet_does(seed: int) -> None:
+    supernet, choices = lively(*NAMES), drawn(seed)
+    recalibrate(supernet, [torch.randn(4, 3, 64, 64) for _ in range(2)], lambda x: supernet(x, choices))
+    images = torch.randn(2, 3, 64, 64)
+    raw = supernet(images, choices)
+    for name, task in supernet.tasks.items():
+        network = supernet.derive(name, choices)
+        assert not network.training
+        assert_near(network.head(network.backbone(images)), raw[name])
+        assert_near(network(images)[0], task.deploy(raw[name])[0])
+
+
+def test_a_derived_network_holds_live_blocks_alone() -> None:
+    network = lively(*NAMES).derive("cls", drawn(3))
+    live = SPACE.live(drawn(3)[None], (32,))[0]
+    names = {node.name for node, runs in zip(SPACE.nodes, live, strict=True) if runs}
+    keys = list(network.state_dict())
+    assert {key.split(".")[2] for key in keys if key.startswith("backbone.")} == names
+    assert {key.split(".")[0] for key in keys} == {"backbone", "head"}
+
+
+@torch.no_grad()
+def test_derived_weights_are_copies() -> None:
+    supernet = lively(*NAMES)
+    images = torch.randn(1, 3, 32, 32)
+    before = supernet(images, SPACE.full())["det"]
+    network = supernet.derive("det", SPACE.full())
+    for value in [*network.parameters(), *network.buffers()]:
+        value.zero_()
+    for now, then in zip(supernet(images, SPACE.full())["det"], before, strict=True):
+        assert torch.equal(now, then)
+
+
+def test_a_derived_network_keeps_the_mode() -> None:
+    supernet = lively("cls")
+    assert supernet.train().derive("cls", drawn(0)).training
+    assert not supernet.eval().derive("cls", drawn(0)).training
+
+
+@torch.no_grad()
+def test_a_fresh_supernet_is_the_same_function_whatever_is_skipped() -> None:
+    supernet = Supernet(SPACE, make_tasks(("cls",), CLASSES)).eval()
+    images = torch.randn(1, 3, 64, 64)
+    assert torch.equal(supernet(images, SPACE.full())["cls"], supernet(images, SPACE.empty())["cls"])
+
+
+def test_gradients_reach_live_blocks_and_the_heads_alone() -> None:
+    supernet = lively(*NAMES)
+    outputs = supernet(torch.randn(2, 3, 64, 64), SPACE.empty())
+    squares = [tensor.square().sum() for output in outputs.values() for tensor in tensors(output)]
+    torch.autograd.backward(squares)
+    for node in SPACE.nodes:
+        reached = all(weight.grad is not None for weight in supernet.blocks[node.name].parameters())
+        assert reached is (node.slot is None)
+    assert all(weight.grad is not None for weight in supernet.heads.parameters())
