@@ -24,7 +24,7 @@ def evaluate(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Measure a network on the test pictures: top-1 and top-5, COCO's twelve figures, or IoU by class."""
+    """Measure a network on the test pictures: top-1 and top-5, COCO's twelve, IoU by class, and so on."""
     from fbnetv5.data.resolution import parse_resolution
     from fbnetv5.evaluate import evaluate_file
 

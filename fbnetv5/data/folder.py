@@ -296,7 +296,7 @@ class LabelledPictures:
             targets={
                 name: self.targets[name].kind.resize(value, picture.size, self._size)
                 for name, value in stored.items()
-                if value is not None
+                if value is not None and self.targets[name].kind.is_known(value)
             },
         )
 
@@ -339,7 +339,7 @@ def read_several_tasks(root: Path, size: tuple[int, int]) -> LabelledPictures:
         UserError: something is missing or wrong; the message names it and the way out.
     """
     if not root.is_dir():
-        raise UserError(f"folder {root} does not exist: name one with images/ and instances.json or masks/")
+        raise UserError(f"folder {root} does not exist: name one with images/ and, say, instances.json or masks/")
     pictures = list_pictures(root / "images")
     maps = [name for name, form in FORMATS.items() if set_maps(root / form.folder, name, pictures)]
     document: dict[str, Any] = {"images": []}
@@ -347,7 +347,8 @@ def read_several_tasks(root: Path, size: tuple[int, int]) -> LabelledPictures:
     if (root / "instances.json").exists():
         document = read_document(root / "instances.json")
     elif not maps:
-        raise UserError(f"{root} has neither instances.json nor masks/: add labels for one task at least")
+        folders = ", ".join(f"{form.folder}/" for form in FORMATS.values())
+        raise UserError(f"{root} has no instances.json and no file in any of {folders}: label for one task at least")
     records = listed_pictures(document, pictures, where)
     classes = {
         "label": set_labels(records, pictures, names(document, "labels", where), where),
@@ -355,7 +356,7 @@ def read_several_tasks(root: Path, size: tuple[int, int]) -> LabelledPictures:
         "mask": names(document, "mask_classes", where) or mask_classes(pictures),
     }
     if not any(picture.is_labelled for picture in pictures.values()):
-        raise UserError(f"{where} gives no label, box or mask to any picture: label one at least")
+        raise UserError(f"{where} labels no picture, and neither do the folders beside it: label one at least")
     kinds = {"label": CLASS, "boxes": BOXES} | {name: form.kind for name, form in FORMATS.items()}
     targets = {name: Target(kind=kinds[name], classes=named) for name, named in classes.items() if named}
     targets |= {name: Target(kind=kinds[name]) for name in maps if name not in classes}

@@ -82,8 +82,12 @@ def open_folder(root: Path, *, size: Size) -> LabelledPictures:
 
 
 def _is_several_tasks(root: Path) -> bool:
-    maps = any((root / form.folder).is_dir() for form in FORMATS.values())
-    return ((root / "instances.json").exists() or maps) and (root / "images").is_dir()
+    if not (root / "images").is_dir():
+        return False
+    if (root / "instances.json").exists() or (root / "masks").is_dir():
+        return True
+    maps = any(any((root / form.folder).glob("*.png")) for form in FORMATS.values())
+    return maps and not _is_coco(root) and not _is_ade20k(root)
 
 
 def _is_coco(root: Path) -> bool:

@@ -98,7 +98,11 @@ def find_maps(folder: Path, target: str, sizes: Mapping[str, tuple[int, int]]) -
         UserError: a file belongs to no image, or has another size or a form that the target has not.
     """
     found: dict[str, Path] = {}
-    for path in sorted(filter(is_picture, folder.glob("*.png"))) if folder.is_dir() else ():
+    for path in sorted(filter(is_picture, folder.iterdir())) if folder.is_dir() else ():
+        if path.suffix.lower() != ".png":
+            raise UserError(
+                f"{path} is no .png, which loses no value as others do. Save the {target} as {path.stem}.png"
+            )
         if path.stem not in sizes:
             raise UserError(f"{path} is the {target} of no picture: images/ has no {path.stem!r}. Rename or remove it")
         _check_header(path, FORMATS[target], target, sizes[path.stem])
@@ -108,6 +112,8 @@ def find_maps(folder: Path, target: str, sizes: Mapping[str, tuple[int, int]]) -
 
 def _check_header(path: Path, form: MapFormat, target: str, size: tuple[int, int]) -> None:
     with opened(path) as image:
+        if image.format != "PNG":
+            raise UserError(f"{path} is {image.format} under the name of a PNG. Save it {form.wanted}, as PNG")
         if image.mode not in form.modes:
             raise UserError(f"{path} has mode {image.mode}, which no {target} file has. Save it {form.wanted}")
         if image.mode == "L" and image.tile[0][3] != "L":

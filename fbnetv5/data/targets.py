@@ -1,8 +1,9 @@
 """What a label of an image can be: its kind, and what stacking, resizing and augmenting mean for that kind.
 
 A target has a name ("label", "boxes", "mask", "depth", ...), a kind and, where it tells classes apart, their names. A
-new kind of label is a subclass of ``Kind``; nothing else in ``fbnetv5.data`` or ``fbnetv5.training`` depends on which
-kinds exist.
+new kind of label is a subclass of ``Kind``: loading, augmentation and mixup depend on no particular one. Which targets
+a user's folder may hold is in ``fbnetv5.data.folder`` and ``fbnetv5.data.maps``; which the demo
+scenes have, in ``fbnetv5.data.scenes``.
 
 Absence is explicit: a sample without a label lacks its name in ``Sample.targets``. In a batch, ``Batch.present`` says
 which images have the label, and each kind fills the rows of the others as its ``collate`` documents.
@@ -52,6 +53,10 @@ class Kind(ABC):
     def resize(self, value: Any, old: Resolution, new: Resolution) -> Any:
         """The value of an image of size ``old`` that is resized to ``new``."""
         return value
+
+    def is_known(self, value: Any) -> bool:
+        """Whether the value says anything: a map without a known pixel does not."""
+        return True
 
     def wrap(self, value: Any, size: Resolution) -> Any:
         """The value of an image of ``size`` as torchvision's transforms expect it."""
@@ -112,6 +117,9 @@ class ClassMapKind(Kind):
     def collate(self, values: Sequence[Tensor | None], size: Resolution) -> Tensor:
         return _stack(values, torch.full(size, IGNORE, dtype=torch.uint8))
 
+    def is_known(self, value: Tensor) -> bool:
+        return bool((value != IGNORE).any())
+
     def resize(self, value: Tensor, old: Resolution, new: Resolution) -> Tensor:
         return _nearest(value, new)
 
@@ -131,7 +139,7 @@ class LineMapKind(ClassMapKind):
     """
 
     def resize(self, value: Tensor, old: Resolution, new: Resolution) -> Tensor:
-        """1 in every pixel that covers a part of a line; IGNORE as for class maps elsewhere."""
+        """1 where Pillow's box filter counts a pixel of a line; elsewhere as for class maps."""
         covered = Image.fromarray((value == 1).numpy().astype(np.float32)).resize(new[::-1], Image.Resampling.BOX)
         return _nearest(value, new).masked_fill(torch.from_numpy(np.asarray(covered) > 0), 1)
 
@@ -147,6 +155,9 @@ class DenseMapKind(Kind):
 
     def collate(self, values: Sequence[Tensor | None], size: Resolution) -> Tensor:
         return _stack(values, torch.full(size, float("nan")))
+
+    def is_known(self, value: Tensor) -> bool:
+        return not value.isnan().all()
 
     def resize(self, value: Tensor, old: Resolution, new: Resolution) -> Tensor:
         return _nearest(value, new)

@@ -217,10 +217,10 @@ def _check_drop(tasks: Mapping[str, Task], metrics: dict[str, dict[str, float]],
     for task, shipped in metrics[options.precision].items():
         drop = tasks[task].metric.drop(metrics["torch"][task], shipped)
         if drop > options.max_drop:
+            name, reference = tasks[task].metric.name, metrics["torch"][task]
             raise CheckFailed(
-                f"{task}: the metric falls from {metrics['torch'][task]:.4f} in torch to {shipped:.4f} in "
-                f"{options.precision}, by {drop:.4f}, and at most {options.max_drop:g} was allowed (--max-drop); "
-                "nothing is written"
+                f"{task}: {name} goes from {reference:.4f} in torch to {shipped:.4f} in {options.precision}, which is "
+                f"{drop:.4f} worse, and at most {options.max_drop:g} was allowed (--max-drop); nothing is written"
             )
 
 

@@ -62,6 +62,7 @@ def make_tasks(names: tuple[str, ...], classes: ClassNames) -> dict[str, Task]:
     check_names(names)
     types = task_types()
     for name in names:
-        if not classes.keys() >= set(types[name].targets):
+        first, task = types[name].targets[0], types[name]
+        if not classes.keys() >= set(task.targets) or (task.has_classes and not classes[first]):
             raise UserError(f"the pictures carry no labels for {name!r}; leave it out of --tasks")
     return {name: types[name](classes) for name in names}

@@ -27,6 +27,7 @@ class Classification(Task):
     order = 1
     by_default = True
     targets = ("label",)
+    has_classes = True
     paths = (32,)
     metric = MetricInfo(name="top1")
     output_names = ("logits",)

@@ -27,6 +27,7 @@ class Segmentation(Task):
     order = 3
     by_default = True
     targets = ("mask",)
+    has_classes = True
     paths = PATHS
     metric = MetricInfo(name="miou")
     output_names = ("logits",)

@@ -1,4 +1,4 @@
-"""The one interface behind which every task stands. A new task is one new file in this folder, and nothing else.
+"""The one interface behind which every task stands. A new task on known targets is one new file in this folder.
 
 The file defines one subclass of ``Task``; ``fbnetv5.tasks`` finds it by looking at the folder. A task says which
 targets it learns from and which features it reads, builds its head, turns a batch into per-picture losses, measures
@@ -66,6 +66,8 @@ class Task(ABC):
     """Whether commands work on the task where no tasks are named."""
     targets: ClassVar[tuple[str, ...]]
     """Names of the labels that it learns from, all of which a picture must have to count as labelled."""
+    has_classes: ClassVar[bool] = False
+    """Whether it tells classes apart, so that its first target must name some."""
     paths: ClassVar[tuple[int, ...]]
     """Strides of the features the head reads, finest first."""
     metric: ClassVar[MetricInfo]

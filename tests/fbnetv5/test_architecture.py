@@ -93,6 +93,7 @@ REFUSED: dict[str, tuple[Callable[[Document], None], str]] = {
     "classes no object": (changed(classes=["a"]), "classes must hold the names of each target's classes"),
     "classes of less": (changed(classes={"mask": ["a"]}), "the pictures carry no labels for 'cls'"),
     "old classes of less": (changed(schema=1), "classes must hold labels, boxes, masks"),
+    "no class": (changed(classes={"label": []}), "the pictures carry no labels for 'cls'"),
     "class no name": (inside("classes", label=[1]), "classes: label is not a list of names"),
     "edited macs": (inside("cost", macs=1), "it states 1 macs, but its choices make"),
     "edited params": (inside("cost", params=1), "it states 1 params, but its choices make"),

@@ -39,6 +39,13 @@ def test_a_folder_gives_back_the_scenes_it_was_made_of(picture_folder: Path) -> 
             torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=0)
 
 
+def test_a_map_without_a_known_pixel_is_no_label(picture_folder: Path) -> None:
+    Image.fromarray(np.full(SIZE, IGNORE, dtype=np.uint8)).save(picture_folder / "masks/00.png")
+    Image.fromarray(np.zeros(SIZE, dtype=np.uint16)).save(picture_folder / "depth/00.png")
+    targets = read_several_tasks(picture_folder, SIZE)[0].targets
+    assert set(TARGETS) - set(targets) == {"mask", "depth"}
+
+
 def test_only_the_labels_asked_for_are_read(picture_folder: Path) -> None:
     (picture_folder / "masks/00.png").write_bytes((picture_folder / "masks/00.png").read_bytes()[:80])
     folder = read_several_tasks(picture_folder, SIZE)
@@ -218,7 +225,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (lambda root: root.rename(root.with_name("other")), "does not exist"),
     "no images": (lambda root: (root / "images").rename(root / "other"), "images does not exist"),
     "empty": (no_pictures, "holds no picture"),
-    "no labels": (no_labels, "neither instances.json nor masks"),
+    "no labels": (no_labels, r"has no instances\.json and no file in any of masks/, saliency/, edges/, depth/"),
     "damaged JSON": (lambda root: (root / "instances.json").write_text('{"images": [', "utf-8"), "not valid JSON"),
     "not UTF-8": (lambda root: (root / "instances.json").write_bytes(b'"\xff"'), "not valid JSON in UTF-8"),
     "JSON of a list": (lambda root: (root / "instances.json").write_text("[]", "utf-8"), "must hold a JSON object"),

@@ -13,7 +13,8 @@ from fbnetv5.data.folder import read_several_tasks
 from fbnetv5.data.layouts import LAYOUTS, layout_of, open_folder
 from fbnetv5.data.parts import open_parts, targets_of
 from fbnetv5.data.scenes import CLASSES
-from fbnetv5.data.targets import IGNORE
+from fbnetv5.data.targets import IGNORE, class_names
+from fbnetv5.tasks import make_tasks
 from tests.fbnetv5.data.rearrange import SPLITS, as_ade20k, as_coco, as_image_folder
 
 SIZE = (64, 64)
@@ -253,6 +254,31 @@ def test_what_is_wrong_in_a_folder_is_named(
     damage(root)
     with pytest.raises(UserError, match=message):
         open_folder(root, size=SIZE)
+
+
+def test_masks_without_any_class_are_no_labels(picture_folder: Path, tmp_path: Path) -> None:
+    root = as_ade20k(picture_folder, tmp_path / "a")
+    (root / "objectInfo150.txt").unlink()
+    for path in root.glob("annotations/*/*.png"):
+        Image.fromarray(np.zeros((64, 64), dtype=np.uint8)).save(path)
+    with pytest.raises(UserError, match="the pictures carry no labels for 'seg'"):
+        make_tasks(("seg",), class_names(targets_of(root)))
+
+
+@pytest.mark.parametrize("name", ["COCO", "ADE20K"])
+def test_a_folder_of_depth_beside_does_not_change_the_layout(picture_folder: Path, tmp_path: Path, name: str) -> None:
+    root = ARRANGED[name](picture_folder, tmp_path / name)
+    (root / "images").mkdir(exist_ok=True)
+    shutil.copytree(picture_folder / "depth", root / "depth")
+    assert layout_of(root).name == name
+
+
+@pytest.mark.parametrize("name", ["saliency", "edges", "depth"])
+def test_one_folder_of_maps_beside_images_is_enough(picture_folder: Path, name: str) -> None:
+    (picture_folder / "instances.json").unlink()
+    for other in {"masks", "saliency", "edges", "depth"} - {name}:
+        shutil.rmtree(picture_folder / other)
+    assert list(targets_of(picture_folder)) == [name]
 
 
 def test_a_class_id_without_a_name_is_told_as_the_file_has_it(picture_folder: Path, tmp_path: Path) -> None:

@@ -49,6 +49,13 @@ def test_a_file_of_no_image_is_refused(tmp_path: Path) -> None:
         find_maps(tmp_path, "edges", {"a": (2, 2)})
 
 
+@pytest.mark.parametrize(("name", "message"), [("a.jpg", "is no .png"), ("a.png", "is JPEG under the name of a PNG")])
+def test_a_file_of_another_format_is_refused(tmp_path: Path, name: str, message: str) -> None:
+    Image.fromarray(np.zeros((2, 2), dtype=np.uint8)).save(tmp_path / name, format="JPEG")
+    with pytest.raises(UserError, match=message):
+        find_maps(tmp_path, "saliency", {"a": (2, 2)})
+
+
 def test_classes_are_counted_up_to_the_largest_id(tmp_path: Path) -> None:
     for name, ids in (("a", [[0, 4, 255]]), ("b", [[255, 255, 255]])):
         Image.fromarray(np.array(ids, dtype=np.uint8)).save(tmp_path / f"{name}.png")
