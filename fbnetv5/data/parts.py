@@ -15,14 +15,13 @@ from export.errors import UserError
 from fbnetv5.data.folder import LabelledPictures
 from fbnetv5.data.layouts import open_folder
 from fbnetv5.data.loading import spread
+from fbnetv5.data.resolution import check_resolution
 from fbnetv5.data.sample import PictureSet, Sample
 from fbnetv5.data.scenes import TARGETS, Scenes
 from fbnetv5.data.targets import Target
 
 SHARES = (0.7, 0.2, 0.1)
 """Of a user's pictures: weights, policies, test."""
-STRIDE = 32
-"""Sizes are multiples of the coarsest path's stride."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +119,7 @@ def open_parts(
     Raises:
         UserError: the size is no multiple of 32, or the folder is unfit.
     """
-    if any(side < STRIDE or side % STRIDE for side in size):
-        raise UserError(f"picture size {size[0]}x{size[1]} must be multiples of {STRIDE}, e.g. 64x64 or 224x224")
+    check_resolution(size)
     if data is not None:
         return split(open_folder(data, size=size).only(targets), data)
     return Parts(
@@ -137,4 +135,4 @@ def targets_of(data: Path | None) -> Mapping[str, Target]:
     Raises:
         UserError: the folder is unfit.
     """
-    return TARGETS if data is None else open_folder(data, size=(STRIDE, STRIDE)).targets
+    return TARGETS if data is None else open_folder(data, size=(32, 32)).targets
