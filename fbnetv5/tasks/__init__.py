@@ -1,8 +1,9 @@
-"""The tasks, found by looking at this folder: every module that defines a subclass of ``Task`` is one."""
+"""The tasks, found by looking at this folder: every module that defines a concrete subclass of ``Task`` is one."""
 
 import importlib
 import pkgutil
 from collections.abc import Iterable
+from inspect import isabstract
 
 from export.errors import UserError
 from fbnetv5.tasks.task import ClassNames, Task
@@ -18,7 +19,7 @@ def task_types() -> dict[str, type[Task]]:
                 isinstance(value, type)
                 and issubclass(value, Task)
                 and value.__module__ == module.__name__
-                and value is not Task
+                and not isabstract(value)
             ):
                 found[value.name] = value
     return dict(sorted(found.items(), key=lambda item: (item[1].order, item[0])))
@@ -62,7 +63,7 @@ def make_tasks(names: tuple[str, ...], classes: ClassNames) -> dict[str, Task]:
     check_names(names)
     types = task_types()
     for name in names:
-        first, task = types[name].targets[0], types[name]
-        if not classes.keys() >= set(task.targets) or (task.has_classes and not classes[first]):
+        task = types[name]
+        if not classes.keys() >= set(task.targets) or (task.has_classes and not classes[task.targets[0]]):
             raise UserError(f"the pictures carry no labels for {name!r}; leave it out of --tasks")
     return {name: types[name](classes) for name in names}

@@ -18,8 +18,8 @@ from torch.nn import functional
 
 from export.errors import UserError
 from fbnetv5.data.sample import Batch
-from fbnetv5.tasks.pixels import PATHS, PixelHead, upsample
-from fbnetv5.tasks.task import Metric, MetricInfo, Task
+from fbnetv5.tasks.pixels import OneNumberTask, upsample
+from fbnetv5.tasks.task import Metric, MetricInfo
 
 MIN_DEPTH = 1e-3
 """Metres: no prediction is less, so that its logarithm is finite."""
@@ -27,20 +27,16 @@ RATIOS = {"delta_1.25": 1.25, "delta_1.25^2": 1.25**2, "delta_1.25^3": 1.25**3}
 """Figures by name: the share of pixels off by less than this factor (Eigen et al.)."""
 
 
-class Depth(Task):
+class Depth(OneNumberTask):
     """Raw: before the softplus, [N, 1, H/4, W/4]; deployable: depth in metres [N, 1, H, W]."""
 
     name = "depth"
     order = 6
     targets = ("depth",)
-    paths = PATHS
     metric = MetricInfo(name="rmse", unit="m", lower_is_better=True)
     output_names = ("depth",)
     training: ClassVar[Mapping[str, Any]] = {}
     """It keeps the scale: an object that is made larger would have to come nearer."""
-
-    def build_head(self, channels: Sequence[int]) -> PixelHead:
-        return PixelHead(channels, outputs=1)
 
     def losses(self, raw: Tensor, batch: Batch) -> Tensor:
         """Mean absolute error of the log depth over each image's known pixels: -> [N]."""

@@ -20,8 +20,8 @@ from torch.nn import functional
 from export.errors import UserError
 from fbnetv5.data.sample import Batch
 from fbnetv5.data.targets import IGNORE
-from fbnetv5.tasks.pixels import PATHS, THRESHOLDS, PixelHead, binary_losses, upsample
-from fbnetv5.tasks.task import Metric, MetricInfo, Task
+from fbnetv5.tasks.pixels import THRESHOLDS, BinaryTask, binary_losses, upsample
+from fbnetv5.tasks.task import Metric, MetricInfo
 
 TOLERANCE = 0.0075
 """Of the image's diagonal, and at least a pixel: how far off a right prediction may be (as in the BSDS benchmark)."""
@@ -29,20 +29,15 @@ MIN_SHARE = 0.01
 """The share of pixels on edges, or off them, counts as at least this in the weights: an image may have no edge."""
 
 
-class Edges(Task):
-    """Raw: logits [N, 1, H/4, W/4]; deployable: probabilities [N, 1, H, W]."""
+class Edges(BinaryTask):
+    """One target, the edges map."""
 
     name = "edges"
     order = 5
     targets = ("edges",)
-    paths = PATHS
     metric = MetricInfo(name="ods_f")
-    output_names = ("probability",)
     training: ClassVar[Mapping[str, Any]] = {}
     """It keeps the scale: lines one pixel wide break when they are made smaller."""
-
-    def build_head(self, channels: Sequence[int]) -> PixelHead:
-        return PixelHead(channels, outputs=1)
 
     def losses(self, raw: Tensor, batch: Batch) -> Tensor:
         """Balanced binary cross entropy in nats, over each image's pixels that are not IGNORE: -> [N]."""
@@ -51,9 +46,6 @@ class Edges(Task):
         share = on_edge.sum((1, 2)) / known.sum((1, 2)).clamp(min=1)
         share = share.clamp(MIN_SHARE, 1 - MIN_SHARE)[:, None, None]
         return binary_losses(upsample(raw.float())[:, 0], truth, torch.where(on_edge, 1 - share, share))
-
-    def deploy(self, raw: Tensor) -> tuple[Tensor, ...]:
-        return (upsample(raw).sigmoid(),)
 
     def new_metric(self) -> Metric:
         return BestF()

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from fbnetv5.blocks.specs import conv_norm, initialise
 from fbnetv5.data.targets import IGNORE
+from fbnetv5.tasks.task import Task
 
 PATHS = (4, 8, 16, 32)
 """Strides of the features that the head reads."""
@@ -47,6 +48,27 @@ class PixelHead(nn.Module):
             total = x + functional.interpolate(total, scale_factor=2.0, mode="nearest")
         outputs: Tensor = self.classify(self.pointwise(self.depthwise(self.act(total))))
         return outputs
+
+
+class OneNumberTask(Task):
+    """A task that predicts one number for every pixel."""
+
+    paths = PATHS
+
+    def build_head(self, channels: Sequence[int]) -> PixelHead:
+        return PixelHead(channels, outputs=1)
+
+
+class BinaryTask(OneNumberTask):
+    """A task that tells pixels of one sort from all others.
+
+    Raw: logits [N, 1, H/4, W/4]; deployable: probabilities [N, 1, H, W].
+    """
+
+    output_names = ("probability",)
+
+    def deploy(self, raw: Tensor) -> tuple[Tensor, ...]:
+        return (upsample(raw).sigmoid(),)
 
 
 def upsample(raw: Tensor) -> Tensor:

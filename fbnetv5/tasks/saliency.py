@@ -15,30 +15,22 @@ from torch import Tensor
 from export.errors import UserError
 from fbnetv5.data.sample import Batch
 from fbnetv5.data.targets import IGNORE
-from fbnetv5.tasks.pixels import PATHS, THRESHOLDS, PixelHead, binary_losses, upsample
-from fbnetv5.tasks.task import Metric, MetricInfo, Task
+from fbnetv5.tasks.pixels import THRESHOLDS, BinaryTask, binary_losses, upsample
+from fbnetv5.tasks.task import Metric, MetricInfo
 
 
-class Saliency(Task):
-    """Raw: logits [N, 1, H/4, W/4]; deployable: probabilities [N, 1, H, W]."""
+class Saliency(BinaryTask):
+    """One target, the saliency map."""
 
     name = "saliency"
     order = 4
     targets = ("saliency",)
-    paths = PATHS
     metric = MetricInfo(name="max_miou")
-    output_names = ("probability",)
     training: ClassVar[Mapping[str, Any]] = {"scale": (0.7, 1.4)}
-
-    def build_head(self, channels: Sequence[int]) -> PixelHead:
-        return PixelHead(channels, outputs=1)
 
     def losses(self, raw: Tensor, batch: Batch) -> Tensor:
         """Binary cross entropy in nats, the mean over each image's pixels that are not IGNORE: -> [N]."""
         return binary_losses(upsample(raw.float())[:, 0], batch.targets["saliency"])
-
-    def deploy(self, raw: Tensor) -> tuple[Tensor, ...]:
-        return (upsample(raw).sigmoid(),)
 
     def new_metric(self) -> Metric:
         return MaxMeanIoU()
