@@ -1,13 +1,20 @@
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from export.errors import UserError
-from fbnetv5.cli.options import architecture_file, task_names
+from fbnetv5.cli.options import Tasks, architecture_file, task_names
+from fbnetv5.tasks import default_tasks
 
 
 def test_task_names_keep_their_order_and_lose_their_spaces() -> None:
     assert task_names("seg, cls") == ("seg", "cls")
+
+
+def test_help_names_the_tasks_that_are_taken_without_any() -> None:
+    (option,) = get_args(Tasks)[1:]
+    assert task_names(None) == default_tasks() == tuple(option.show_default.split(","))
 
 
 @pytest.mark.parametrize("tasks", ["", "cls,", "cls,det,cls"])
