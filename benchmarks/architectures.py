@@ -137,7 +137,7 @@ PLANS: Mapping[str, Plan] = {
 }
 """By task, for variant a with four later stages. Classification reads the coarsest path, which gets none of the budget
 but for what arrives in the last stages. Detection and segmentation get a shallow trunk, and late blocks on maps that
-are too coarse to place things (2x2 pixels for pictures of 64x64)."""
+are too coarse to place things (2x2 pixels for images of 64x64)."""
 
 
 def scaled_fbnetv3(macs: CostTable, limit: float) -> Choices:

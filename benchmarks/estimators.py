@@ -1,7 +1,7 @@
 """How fast do policies learn under each estimator? A simulation of the policies alone, without a network.
 
 54 blocks, each kept or skipped, three tasks. A task's loss is the sum of what its blocks bring, of effects of pairs,
-and of noise as a draw's pictures leave it; the budget is half of what all blocks cost together. The figure says how
+and of noise as a draw's images leave it; the budget is half of what all blocks cost together. The figure says how
 far architectures drawn from the policies have moved from random ones of the same cost (0) to those that a greedy choice
 with full knowledge finds (1), mean over tasks and seeds. A pass is one architecture through the trunk.
 
@@ -168,12 +168,12 @@ def course(world: World, make: Callable[[Controller], OnePass], passes: int, lr:
     rule = ClosedForm(world, controller, estimator) if estimator.closed_form else Adam(world, controller)
     null = not world.effects.any()
     judge = entropy_left(controller) if null else progress(world, controller)
-    found, done, pictures = list[float](), 0, np.zeros(1, dtype=np.int64)
+    found, done, images = list[float](), 0, np.zeros(1, dtype=np.int64)
     while done < passes:
         choices = estimator.draw(controller, rng)
         noisy = world.losses(choices) + rng.normal(0.0, world.noise, (len(choices), TASKS))
         matters = None if world.matters is None else np.tile(world.matters, (len(choices), TASKS, 1))
-        rule.step(estimator.estimate(controller, choices, noisy[:, None], pictures, matters))
+        rule.step(estimator.estimate(controller, choices, noisy[:, None], images, matters))
         before, done = done, done + len(choices)
         if any(before < mark <= done for mark in (NULL_MARKS if null else MARKS)):
             found.append(judge())

@@ -20,7 +20,7 @@ import torch
 
 from export.errors import UserError
 from export.files import read_json, read_json_object, write_json
-from fbnetv5.data.sample import PictureSet, Sample
+from fbnetv5.data.sample import ImageSet, Sample
 from latency.processor import processor_name
 
 SCHEMA = 1
@@ -115,7 +115,7 @@ def begin_experiment(
         folder: of the experiment.
         name: of the benchmark.
         configuration: all that decides a trial's result besides its inputs and the data.
-        data: hash of the pictures and labels used.
+        data: hash of the images and labels used.
         threads: of each process that does trials.
 
     Raises:
@@ -144,12 +144,12 @@ def machine(threads: int) -> dict[str, Any]:
     return {"processor": processor_name(), "threads": threads, "torch": torch.__version__}
 
 
-def hash_pictures(*sets: PictureSet) -> str:
+def hash_images(*sets: ImageSet) -> str:
     """SHA-256 over the images and all labels of each set, in order, as hexadecimal digits."""
     digest = hashlib.sha256()
-    for pictures in sets:
-        for index in range(len(pictures)):
-            _digest_sample(digest.update, pictures[index])
+    for images in sets:
+        for index in range(len(images)):
+            _digest_sample(digest.update, images[index])
     return digest.hexdigest()
 
 

@@ -42,7 +42,7 @@ from benchmarks.architectures import (
     random_matched,
     scaled_fbnetv3,
 )
-from benchmarks.experiment import Trial, begin_experiment, hash_pictures, in_turns, plain, trial_file
+from benchmarks.experiment import Trial, begin_experiment, hash_images, in_turns, plain, trial_file
 from benchmarks.stored_scenes import StoredScenes, store_scenes
 from export.errors import CheckFailed, UserError
 from export.files import read_json_object, write_json
@@ -127,7 +127,7 @@ def train(network: TaskNetwork, scenes: StoredScenes, config: TrainConfig) -> Ta
 
 @torch.no_grad()
 def measure(network: TaskNetwork, scenes: StoredScenes) -> tuple[float, float]:
-    """(mean loss per picture of all scenes, the task's metric on the first ``METRIC_SCENES``)."""
+    """(mean loss per image of all scenes, the task's metric on the first ``METRIC_SCENES``)."""
     total, metric = 0.0, network.task.new_metric()
     for start in range(0, len(scenes), EVALUATION_BATCH):
         batch = scenes.batch(range(start, min(start + EVALUATION_BATCH, len(scenes))))
@@ -165,7 +165,7 @@ class Training:
 
 
 def training_config(asked: argparse.Namespace, size: Resolution) -> TrainConfig:
-    """The task's recipe without changes to pictures, for which there is no need where none comes twice."""
+    """The task's recipe without changes to images, for which there is no need where none comes twice."""
     return TrainConfig(
         task=asked.task,
         data=DataConfig(size=size),
@@ -341,12 +341,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def open_config(runs: Sequence[Path], task: str) -> SearchConfig:
-    """The searches' configuration, whose pictures must be the demo scenes.
+    """The searches' configuration, whose images must be the demo scenes.
 
     Raises:
-        UserError: the runs differ, have no such task, or were searched on other pictures.
+        UserError: the runs differ, have no such task, or were searched on other images.
     """
-    config = judge.judge_config(runs, steps=0, pictures=1)
+    config = judge.judge_config(runs, steps=0, images=1)
     if config.data.folder is not None:
         raise UserError(f"{runs[0]} was searched on {config.data.folder}; this benchmark trains on demo scenes alone")
     if task not in config.budgets:
@@ -371,7 +371,7 @@ def train_all(asked: argparse.Namespace, groups: Groups, space: Space, config: T
         asked.output / asked.task,
         name="from_scratch",
         configuration={"space": space.to_json(), "narrow": not asked.full_width, "recipe": config.to_json()},
-        data=hash_pictures(StoredScenes(scenes), StoredScenes(test)),
+        data=hash_images(StoredScenes(scenes), StoredScenes(test)),
         threads=asked.threads,
     )
     trials = [[judge.trial_of(asked.task, choices) for choices in group.values()] for group in groups.values()]

@@ -2,7 +2,7 @@
 
 The space: variant a with two later stages, 12 slots free (4096 architectures), the other stage-0 repeats and later
 blocks left out, the other fusion edges kept. Weights are trained on the demo scenes under random architectures, then
-every architecture's loss is taken on the same chunks of held-out pictures with batch norm on the statistics of the
+every architecture's loss is taken on the same chunks of held-out images with batch norm on the statistics of the
 chunk, as in a step of the search that trains policies. What architectures have in common is computed once: a block's
 output is remembered by the block and its inputs, which makes 4096 networks cost little more than their heads.
 
@@ -60,7 +60,7 @@ FREE = (
 """Names of the slots that are free."""
 DATA = Path(__file__).with_name("ground_truth.npz")
 CHUNK = 64
-"""Held-out pictures of one evaluation, as many as in a step that trains policies."""
+"""Held-out images of one evaluation, as many as in a step that trains policies."""
 MOST_CHUNKS = 16
 
 Floats = NDArray[np.float64]
@@ -182,7 +182,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="where the weights and the chunks done are kept")
     parser.add_argument("--steps", type=int, default=3000, help="that train weights")
-    parser.add_argument("--chunks", type=int, default=8, help=f"of {CHUNK} held-out pictures, at most {MOST_CHUNKS}")
+    parser.add_argument("--chunks", type=int, default=8, help=f"of {CHUNK} held-out images, at most {MOST_CHUNKS}")
     parser.add_argument("--output", type=Path, default=DATA)
     arguments = parser.parse_args()
     config = SearchConfig(
@@ -210,7 +210,7 @@ def main() -> None:
         "benchmark": "ground_truth",
         "architectures": len(choices),
         "chunks": len(found),
-        "pictures_per_chunk": CHUNK,
+        "images_per_chunk": CHUNK,
         "steps": arguments.steps,
         "final_training_losses": {name: round(float(v), 4) for name, v in zip(TASKS, loop.scale, strict=True)},
         "threads": torch.get_num_threads(),

@@ -3,8 +3,8 @@
 The weights of a search were trained under its own policies and know its networks better than others. The judge trains a
 supernet of its own, from another seed and without policies: half of its steps under architectures of random depth, half
 under random ones of each task's budget. With these weights, batch norm recalibrated for each network, it measures per
-task the searched networks and 64 random ones of the window 93 to 99 % of the budget, on the same test pictures: every
-picture's loss, and the task's metric.
+task the searched networks and 64 random ones of the window 93 to 99 % of the budget, on the same test images: every
+image's loss, and the task's metric.
 
 Two controls show whether the judge can be trusted. It must place networks that are planted to be bad below the median
 of the random ones at p < .01, and must not tell apart random networks drawn with another seed
@@ -41,7 +41,7 @@ from benchmarks.architectures import (
     planted_bad,
     random_matched,
 )
-from benchmarks.experiment import Experiment, Trial, begin_experiment, hash_pictures, in_turns, plain, threads_set
+from benchmarks.experiment import Experiment, Trial, begin_experiment, hash_images, in_turns, plain, threads_set
 from export.errors import UserError
 from export.files import write_json
 from fbnetv5.architecture import load_architecture
@@ -59,7 +59,7 @@ from fbnetv5.search.local import prune
 from fbnetv5.search.loop import SearchLoop, warm_architecture
 from fbnetv5.search.progress import Progress
 from fbnetv5.search.run import prepare
-from fbnetv5.search.scoring import calibration_pictures
+from fbnetv5.search.scoring import calibration_images
 from fbnetv5.spaces.space import Choices
 
 SEED = 1000
@@ -107,7 +107,7 @@ def train_judge(config: SearchConfig, folder: Path) -> None:
 
 
 class Judge:
-    """The trained weights and the test pictures."""
+    """The trained weights and the test images."""
 
     def __init__(self, folder: Path) -> None:
         """Read what ``train_judge`` left.
@@ -122,12 +122,12 @@ class Judge:
             raise UserError(f"{folder} has no checkpoint: the judge is not trained")
         self.supernet = Supernet(config.space, prepared.tasks).to(memory_format=torch.channels_last)
         load_weights(self.supernet, by_group(checkpoint[0])["weights"], folder)
-        self.calibration = calibration_pictures(prepared.parts.weights, torch.device("cpu"))
+        self.calibration = calibration_images(prepared.parts.weights, torch.device("cpu"))
         self.test = list(in_order(prepared.parts.test, batch=BATCH, limit=config.data.scenes[2]))
 
     @torch.no_grad()
     def score(self, task: str, choices: Choices) -> dict[str, Any]:
-        """The loss of each labelled test picture and the task's metric, of one architecture [S]."""
+        """The loss of each labelled test image and the task's metric, of one architecture [S]."""
         network = self.supernet.derive(task, choices).to(memory_format=torch.channels_last)
         recalibrate(network, self.calibration, network)
         losses, metric = [], network.task.new_metric()
@@ -166,20 +166,20 @@ class Measured:
     cost: float
     """In the unit of the task's budget."""
     losses: NDArray[np.float64]
-    """Of each test picture."""
+    """Of each test image."""
     metric: float
 
     @property
     def loss(self) -> float:
-        """Mean over the pictures."""
+        """Mean over the images."""
         return float(self.losses.mean())
 
 
-def judge_config(runs: Sequence[Path], *, steps: int, pictures: int) -> SearchConfig:
+def judge_config(runs: Sequence[Path], *, steps: int, images: int) -> SearchConfig:
     """How the judge of these runs is trained, and on how many test scenes it measures.
 
     Raises:
-        UserError: the runs differ in space, budgets or pictures.
+        UserError: the runs differ in space, budgets or images.
     """
     first, *others = [SearchConfig.load(run) for run in runs]
     for run, other in zip(runs[1:], others, strict=True):
@@ -187,7 +187,7 @@ def judge_config(runs: Sequence[Path], *, steps: int, pictures: int) -> SearchCo
             if getattr(other, name) != getattr(first, name):
                 raise UserError(f"{run} was searched with another {name} than {runs[0]}; judge them apart")
     learn, hold_out, _ = first.data.scenes
-    data = first.data.changed(scenes=(learn, hold_out, pictures))
+    data = first.data.changed(scenes=(learn, hold_out, images))
     return first.changed(seed=SEED, warmup_steps=steps, steps=0, data=data)
 
 
@@ -218,7 +218,7 @@ def assess(network: Measured, others: Sequence[Measured], budget: Budget) -> dic
         "p_by_metric": stats.rank_p(network.metric, metrics),
         "above_p90_by_loss": by_loss.value > 0.9,
         "loss_difference": asdict(stats.mean(difference)),
-        "p_over_pictures": stats.sign_flip_p(difference, alternative="less"),
+        "p_over_images": stats.sign_flip_p(difference, alternative="less"),
     }
 
 
@@ -330,7 +330,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--controls", type=int, default=32, help="random networks of another seed per task; 0 leaves them out"
     )
     parser.add_argument("--planted", type=int, default=8, help="bad networks per task; 0 leaves them out")
-    parser.add_argument("--pictures", type=int, default=512, help="test pictures")
+    parser.add_argument("--images", type=int, default=512, help="test images")
     parser.add_argument("--steps", type=int, default=1500, help="of the judge's training")
     parser.add_argument("--processes", type=int, default=2, help="networks measured at a time")
     parser.add_argument("--threads", type=int, default=1, help="of each process")
@@ -340,13 +340,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train the judge, measure, print a table and one JSON line."""
     asked = parse(arguments)
-    config = judge_config(asked.runs, steps=asked.steps, pictures=asked.pictures)
+    config = judge_config(asked.runs, steps=asked.steps, images=asked.images)
     prepared = prepare(config)
     experiment = begin_experiment(
         asked.output,
         name="judge",
         configuration=config.to_json(),
-        data=hash_pictures(prepared.parts.weights, prepared.parts.test),
+        data=hash_images(prepared.parts.weights, prepared.parts.test),
         threads=asked.threads,
     )
     config.save(asked.output)
@@ -366,7 +366,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     report = {
         "benchmark": "judge",
         "steps": asked.steps,
-        "test_pictures": asked.pictures,
+        "test_images": asked.images,
         **count_cases(tasks),
         "tasks": tasks,
     }

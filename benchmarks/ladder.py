@@ -2,7 +2,7 @@
 
 Expected: 20 random architectures for each task of a finished search, with its shared weights and batch norm calibrated
 for each, and FBNetV3-A to -G with weights as torch makes them, pass the gate of every precision (fp32 1e-4 of an
-output's range; fp16 5e-3 and 45 dB; int8 25 dB on real pictures), and tensorrt-rtx builds an engine of every one at
+output's range; fp16 5e-3 and 45 dB; int8 25 dB on real images), and tensorrt-rtx builds an engine of every one at
 every precision, with layers of that precision. int8 is calibrated on training scenes and judged on test scenes; it may
 leave a few blocks in float, as export does.
 
@@ -41,24 +41,24 @@ from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import load_checkpoint, load_weights
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.run import Prepared, prepare
-from fbnetv5.search.scoring import calibration_pictures
+from fbnetv5.search.scoring import calibration_images
 from fbnetv5.spaces.fbnetv3 import FBNETV3, FBNetV3Network
 
 INPUT = "images"
 DEPLOYED = 224
-"""Side of the pictures that searched networks' engines take."""
+"""Side of the images that searched networks' engines take."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A network and the pictures it is at home with."""
+    """A network and the images it is at home with."""
 
     name: str
     module: nn.Module
     outputs: tuple[str, ...]
     ranked_by: str | None
     size: int
-    """Side of the pictures it is calibrated and judged on."""
+    """Side of the images it is calibrated and judged on."""
     deployed: int
     """Side of those that its engine takes."""
 
@@ -76,7 +76,7 @@ def cases(run: Path, count: int, wanted: Callable[[str], bool]) -> Iterator[Case
     search = SearchConfig.load(run)
     prepared = prepare(search)
     supernet = load_supernet(run, search, prepared)
-    calibration = calibration_pictures(prepared.parts.weights, torch.device("cpu"))
+    calibration = calibration_images(prepared.parts.weights, torch.device("cpu"))
     for name, task in prepared.tasks.items():
         for seed in (seed for seed in range(count) if wanted(f"{name}-{seed}")):
             rng = np.random.default_rng(seed)
@@ -115,20 +115,20 @@ def run_case(case: Case) -> dict[str, Any]:
     """One network through the whole ladder."""
     shape = (2, 3, case.deployed, case.deployed)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    pictures = {SEEDED: {INPUT: noise.numpy()}, REAL: batches("test", case.size, 8, 8)[0]}
+    images = {SEEDED: {INPUT: noise.numpy()}, REAL: batches("test", case.size, 8, 8)[0]}
     content = to_onnx_bytes(
         case.module, (noise,), input_names=[INPUT], output_names=case.outputs, dynamic_size=case.size != case.deployed
     )
     compared = []
-    for kind, inputs in pictures.items():
+    for kind, inputs in images.items():
         reference = TorchRunner(case.module, [INPUT], case.outputs)(inputs)
         found = compare(reference, OrtRunner(content)(inputs), rank_by=case.ranked_by, tie=GATES["fp32"].tie)
-        compared.append(Compared(rung="fp32 onnxruntime", precision="fp32", pictures=kind, outputs=found))
+        compared.append(Compared(rung="fp32 onnxruntime", precision="fp32", images=kind, outputs=found))
     calibration = batches("train", case.size, 128 if case.size < case.deployed else 16, 16)
     calibration += batches("train", case.deployed, 16, 4)
     graphs, kept = {"fp32": content}, tuple[str, ...]()
     for precision in ("fp16", "int8"):
-        rung = climb(content, precision, pictures, calibration=calibration)
+        rung = climb(content, precision, images, calibration=calibration)
         graphs[precision], kept = rung.content, rung.kept_float
         compared += rung.compared
     return {
@@ -145,7 +145,7 @@ def summary(one: Compared) -> dict[str, Any]:
     levels = [parity.sqnr_db for parity in one.outputs if parity.sqnr_db is not None]
     return {
         "precision": one.precision,
-        "pictures": one.pictures,
+        "images": one.images,
         "gated": one.gated,
         "error": max(parity.error for parity in one.outputs) if finite else None,
         "sqnr_db": min(levels, default=None),
@@ -182,7 +182,7 @@ def worst(networks: dict[str, Any]) -> dict[str, Any]:
                 row
                 for one in networks.values()
                 for row in one.get("compared", [])
-                if (row["precision"], row["pictures"]) == (precision, kind) and row["error"] is not None
+                if (row["precision"], row["images"]) == (precision, kind) and row["error"] is not None
             ]
             if rows:
                 line[f"{precision}_{kind}"] = {

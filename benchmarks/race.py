@@ -1,6 +1,6 @@
 """Which searcher finds the best network per task with the fewest network evaluations? A race on known ground truth.
 
-Every one of 4096 architectures is known on every chunk of held-out pictures (ground_truth.py), so a searcher's answer
+Every one of 4096 architectures is known on every chunk of held-out images (ground_truth.py), so a searcher's answer
 can be held against the true optimum of the task's budget, 85 to 100 % of the space's median multiply-adds. An
 evaluation is one architecture on one chunk; it gives the losses of all tasks, with the noise that a real search meets.
 A searcher that needs a run per task shares its evaluations among the runs. Each answers with the best by its own
@@ -38,7 +38,7 @@ Searcher = Callable[[World, int, int], Rows]
 OURS = "one pass, control (the default)"
 SEARCHERS: Mapping[str, Searcher] = {
     OURS: one_pass,
-    "one pass, picture": partial(one_pass, kind="picture"),
+    "one pass, image": partial(one_pass, kind="image"),
     "one pass, pair": partial(one_pass, kind="pair"),
     "one pass, average (the reference)": partial(one_pass, kind="average"),
     "policies at rest, control": partial(one_pass, lr=0.0),
@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--searchers", nargs="+", default=list(SEARCHERS), choices=SEARCHERS, metavar="NAME")
     parser.add_argument("--data", type=Path, default=ground_truth.DATA)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--plot", type=Path, help="picture to write, .svg or .png")
+    parser.add_argument("--plot", type=Path, help="image to write, .svg or .png")
     arguments = parser.parse_args()
     start = time.perf_counter()
     jobs = [

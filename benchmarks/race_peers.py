@@ -1,7 +1,7 @@
 """The peers of race.py: random search, Optuna's TPE and NSGA-II, and pymoo's genetic algorithm.
 
 A peer sees a candidate's mean loss on a fixed set of chunks, drawn once a run, so that its candidates are compared on
-the same pictures; a candidate met again costs nothing. Whether a candidate fits a budget is free to ask, and the peers
+the same images; a candidate met again costs nothing. Whether a candidate fits a budget is free to ask, and the peers
 that know constraints are told by how much it does not.
 """
 

@@ -34,7 +34,7 @@ class OnePassSearch:
         self.rng = np.random.default_rng([seed, 0])
         self.meter = Meter(world, limit)
         self.controller = Controller([2] * world.slots, world.tasks, lr=lr)
-        self.estimator = make_estimator(kind, self.controller, pictures=world.chunks)
+        self.estimator = make_estimator(kind, self.controller, images=world.chunks)
         self.multiplier = np.zeros(world.tasks)
         self.expected = np.array([self.costs(t)(self.controller.sample(t, 256, self.rng)).mean() for t in self.tasks])
         self.fit = self.estimator.fit if isinstance(self.estimator, OnePass) else None

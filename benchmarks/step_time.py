@@ -1,7 +1,7 @@
 """What does a search step cost beside the bare trunk, and does it grow with the number of tasks?
 
 Expected: with three tasks a step that trains weights takes at most 1.35 times the forward and backward pass of the
-bare trunk on the same architecture and pictures, and a step that trains policies at most 1.35 times its forward pass;
+bare trunk on the same architecture and images, and a step that trains policies at most 1.35 times its forward pass;
 from one task to six, only heads and losses are added, never a trunk pass. All are timed in turns in one process, so
 that drift hits all alike.
 

@@ -1,6 +1,6 @@
 """Demo scenes composed once and kept on disk as arrays that several processes map into memory.
 
-Composing a scene takes some 2 ms, a third of a small network's training step per picture: trainings that see the same
+Composing a scene takes some 2 ms, a third of a small network's training step per image: trainings that see the same
 scenes share them.
 """
 
@@ -27,7 +27,7 @@ STORED = ("label", "boxes", "mask")
 
 
 class StoredScenes:
-    """A folder's scenes as a set of pictures."""
+    """A folder's scenes as a set of images."""
 
     targets: Mapping[str, Target] = {name: TARGETS[name] for name in STORED}
 

@@ -1,4 +1,4 @@
-"""What a network's activations look like on real pictures, and how to round them to int8 with the least harm.
+"""What a network's activations look like on real images, and how to round them to int8 with the least harm.
 
 TensorRT gives a whole tensor one scale. Two things make that hurt, and both are mended before a graph is quantised:
 

@@ -9,7 +9,7 @@ Both fold a batch norm into the convolution before it, and name nodes after the 
 "/backbone/s0_p4_0/s0_p4_0.0/Conv". TorchScript's exporter shares equal weights through Identity nodes; those are
 inlined here, because a convolution's weights should be plain initialisers to whatever parses them.
 
-Shape legend: N pictures ("batch"), C channels, H x W pixels ("height", "width").
+Shape legend: N images ("batch"), C channels, H x W pixels ("height", "width").
 """
 
 import io

@@ -2,7 +2,7 @@
 
 The float32 graph itself is held against the torch module by whoever exports it. The rungs below are compared inside
 ONNX Runtime, where a selection of the best boxes does not get in the way: what goes into it is compared
-(``export/inside.py``). Pictures come in kinds, such as seeded noise and real ones; int8 must pass on the real ones
+(``export/inside.py``). Images come in kinds, such as seeded noise and real ones; int8 must pass on the real ones
 alone, since noise is not what it was calibrated on.
 """
 
@@ -22,18 +22,18 @@ MOST_FLOAT_BLOCKS = 8
 """That int8 may leave alone of itself."""
 REAL = "real"
 SEEDED = "seeded"
-Pictures = Mapping[str, Mapping[str, Array]]
-"""Inputs by name, by kind of pictures."""
+Images = Mapping[str, Mapping[str, Array]]
+"""Inputs by name, by kind of images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """One network against another on one kind of pictures."""
+    """One network against another on one kind of images."""
 
     rung: str
     """What was compared: its precision and its runtime, such as "fp16 onnxruntime"."""
     precision: str
-    pictures: str
+    images: str
     """Their kind."""
     outputs: tuple[Parity, ...]
     same: bool = False
@@ -47,7 +47,7 @@ class Compared:
     @property
     def gated(self) -> bool:
         """Whether it must pass the gate of its precision."""
-        return self.precision != "int8" or self.pictures == REAL
+        return self.precision != "int8" or self.images == REAL
 
     @property
     def complaint(self) -> str | None:
@@ -60,7 +60,7 @@ class Compared:
         return [
             {
                 "rung": self.rung,
-                "pictures": self.pictures,
+                "images": self.images,
                 "output": parity.name,
                 "error": parity.error if parity.finite else None,
                 "cosine": parity.cosine,
@@ -97,7 +97,7 @@ def rungs_to(precision: str) -> tuple[str, ...]:
 def climb(
     content: bytes,
     precision: str,
-    pictures: Pictures,
+    images: Images,
     *,
     calibration: Batches = (),
     keep_float: Sequence[str] = (),
@@ -112,14 +112,14 @@ def climb(
     Args:
         content: the graph, in float32.
         precision: fp16 or int8.
-        pictures: to compare on.
+        images: to compare on.
         calibration: batches of inputs for int8.
         keep_float: patterns of names of nodes that int8 leaves alone.
         threads: processor threads one operator may use.
         progress: told of each batch of int8's calibration.
 
     Raises:
-        UserError: there are no pictures to calibrate with.
+        UserError: there are no images to calibrate with.
         CheckFailed: it does not pass; the message names the output, the figure and the block at fault.
     """
     kept = list(keep_float)
@@ -128,11 +128,11 @@ def climb(
             lower = to_half(content)
         else:
             lower = to_int8(content, calibration, keep_float=kept, threads=threads, progress=progress)
-        compared = compare_graphs(content, lower, precision, pictures, threads=threads)
+        compared = compare_graphs(content, lower, precision, images, threads=threads)
         failed = next((one for one in compared if one.complaint is not None), None)
         if failed is None:
             return Rung(precision=precision, content=lower, compared=compared, kept_float=tuple(kept))
-        culprit, noise = culprit_between(content, lower, precision, pictures[failed.pictures], threads=threads)
+        culprit, noise = culprit_between(content, lower, precision, images[failed.images], threads=threads)
         left = _blocks_in_int8(content, kept) & noise.keys()
         if precision != "int8" or len(left) < 2 or len(kept) - len(keep_float) == MOST_FLOAT_BLOCKS:
             raise CheckFailed(failure(failed, culprit))
@@ -149,15 +149,15 @@ def _blocks_in_int8(content: bytes, keep_float: Sequence[str]) -> set[str]:
 
 
 def compare_graphs(
-    content: bytes, lower: bytes, precision: str, pictures: Pictures, *, threads: int = 1
+    content: bytes, lower: bytes, precision: str, images: Images, *, threads: int = 1
 ) -> tuple[Compared, ...]:
-    """Both graphs in ONNX Runtime, by kind of pictures.
+    """Both graphs in ONNX Runtime, by kind of images.
 
     Args:
         content: the graph in float32.
         lower: the same in ``precision``.
         precision: whose gate holds.
-        pictures: to compare on.
+        images: to compare on.
         threads: processor threads one operator may use.
 
     Raises:
@@ -168,14 +168,14 @@ def compare_graphs(
         raise CheckFailed("the ONNX graph has no output of floats that could be compared")
     runners = [OrtRunner(with_outputs(graph, names), threads=threads) for graph in (content, lower)]
     found = []
-    for kind, inputs in pictures.items():
+    for kind, inputs in images.items():
         values = [runner(inputs) for runner in runners]
         reference, candidate = ({name: one[name] for name in names} for one in values)
         found.append(
             Compared(
                 rung=f"{precision} onnxruntime",
                 precision=precision,
-                pictures=kind,
+                images=kind,
                 outputs=compare(reference, candidate),
             )
         )
@@ -211,4 +211,4 @@ def failure(compared: Compared, culprit: Culprit | None) -> str:
 
 def complaint_of(compared: Compared) -> str:
     """What to tell a user of a comparison that did not pass."""
-    return f"{compared.rung} on {compared.pictures} pictures: {compared.complaint}"
+    return f"{compared.rung} on {compared.images} images: {compared.complaint}"

@@ -27,7 +27,7 @@ NAME = "manifest.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocessing:
-    """From an 8-bit picture to the network's input: resize, scale, subtract ``mean``, divide by ``std``."""
+    """From an 8-bit image to the network's input: resize, scale, subtract ``mean``, divide by ``std``."""
 
     resize: tuple[int, int]
     """(height, width) in pixels."""
@@ -57,7 +57,7 @@ class Manifest:
     versions: dict[str, str]
     """Of everything that took part, by package; see ``export_versions``."""
     parity: tuple[dict[str, Any], ...]
-    """An object for each output, kind of pictures and rung; see ``export/ladder.py``."""
+    """An object for each output, kind of images and rung; see ``export/ladder.py``."""
     metrics: dict[str, dict[str, Any]]
     """By task: its metric at every rung."""
     engine: Engine | None = None

@@ -92,7 +92,7 @@ def to_int8(
     import onnx
 
     if not batches:
-        raise UserError("int8 needs pictures to calibrate with, and there are none")
+        raise UserError("int8 needs images to calibrate with, and there are none")
     _check_patterns(onnx.load_from_string(content).graph, keep_float)
     smoothed = smooth(content, batches, keep_float=keep_float, threads=threads)
     limits = clip_limits(smoothed, batches, keep_float=keep_float, threads=threads, progress=progress)

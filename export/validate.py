@@ -201,7 +201,7 @@ def _rebuild(folder: Path, manifest: Manifest, progress: Progress | None) -> Man
 def _compared(rung: str, run: Runner, manifest: Manifest, reference: Reference) -> Compared:
     gate = SAME_FILE[manifest.precision]
     outputs = compare_answers(reference.outputs, run(reference.inputs), manifest.answers.values(), gate=gate)
-    return Compared(rung=rung, precision=manifest.precision, pictures=REAL, outputs=outputs, same=True)
+    return Compared(rung=rung, precision=manifest.precision, images=REAL, outputs=outputs, same=True)
 
 
 def _best(one: Compared) -> str:

@@ -1,4 +1,4 @@
-"""Measures a network on pictures: one task's metric, or all of its figures, from whatever runs the network."""
+"""Measures a network on images: one task's metric, or all of its figures, from whatever runs the network."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +14,7 @@ from fbnetv5.data.loading import in_order, readers
 from fbnetv5.data.parts import open_parts
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.resolution import Resolution, check_resolution
-from fbnetv5.data.sample import Batch, PictureSet
+from fbnetv5.data.sample import Batch, ImageSet
 from fbnetv5.data.targets import class_names
 from fbnetv5.networks.backbone import TaskNetwork
 from fbnetv5.runs.checkpoint import load_tensors, load_weights
@@ -25,12 +25,12 @@ from fbnetv5.tasks.task import ClassNames, Metric, MetricInfo, Task
 BATCH = 64
 
 Predict = Callable[[Tensor], Sequence[Tensor]]
-"""Normalised pictures [N, 3, H, W] -> the task's deployable outputs."""
+"""Normalised images [N, 3, H, W] -> the task's deployable outputs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluated:
-    """All figures of a network on a set of pictures."""
+    """All figures of a network on a set of images."""
 
     task: str
     metric: MetricInfo
@@ -39,7 +39,7 @@ class Evaluated:
     """Of that figure."""
     figures: dict[str, Any]
     """All of them by name; see the task's metric."""
-    pictures: int
+    images: int
     size: Resolution
 
     def to_json(self) -> dict[str, Any]:
@@ -47,7 +47,7 @@ class Evaluated:
             "task": self.task,
             "metric": {**asdict(self.metric), "value": self.value},
             "figures": self.figures,
-            "pictures": self.pictures,
+            "images": self.images,
             "size": list(self.size),
         }
 
@@ -69,28 +69,28 @@ def measure(task: Task, predict: Predict, batches: Iterable[Batch]) -> Metric:
 def evaluate_file(
     file: Path, *, task: str | None, weights: Path | None, data: Path | None, size: Resolution | None
 ) -> Evaluated:
-    """All figures of the network of an architecture file on the test pictures.
+    """All figures of the network of an architecture file on the test images.
 
     Args:
         file: the architecture file.
         task: what it must be of, if given.
         weights: a safetensors file; None for the one beside the architecture file.
-        data: folder of the user's pictures; None for the demo scenes.
-        size: of the pictures; None for the size that the weights were trained at.
+        data: folder of the user's images; None for the demo scenes.
+        size: of the images; None for the size that the weights were trained at.
 
     Raises:
-        UserError: a file is missing, damaged or of another network, or the pictures have other classes.
+        UserError: a file is missing, damaged or of another network, or the images have other classes.
     """
     architecture = load_architecture(file)
     check_task(architecture, task, file)
     size = size or trained_size(architecture)
-    pictures = open_parts(data, size=size, targets=needed_targets([architecture.task])).test
-    check_classes(architecture, class_names(pictures.targets))
+    images = open_parts(data, size=size, targets=needed_targets([architecture.task])).test
+    check_classes(architecture, class_names(images.targets))
     path = weights or file.with_suffix(".safetensors")
     network = architecture.build()
     load_weights(network, load_tensors(path), path)
     network = network.to(make_accelerator().device).to(memory_format=torch.channels_last)
-    return evaluate_network(network, pictures, size=size, workers=readers(data))
+    return evaluate_network(network, images, size=size, workers=readers(data))
 
 
 def check_task(architecture: Architecture, task: str | None, file: Path) -> None:
@@ -100,45 +100,45 @@ def check_task(architecture: Architecture, task: str | None, file: Path) -> None
 
 
 def check_classes(architecture: Architecture, classes: ClassNames) -> None:
-    """Raise UserError if pictures with these classes have other ones for the architecture's task."""
+    """Raise UserError if images with these classes have other ones for the architecture's task."""
     ours = architecture.make_task().labels
     theirs = make_tasks((architecture.task,), classes)[architecture.task].labels
     if ours != theirs:
         named = [f"{len(labels)} ({', '.join(labels[:3])}, ...)" for labels in (ours, theirs)]
         raise UserError(
-            f"the network tells {named[0]} classes apart, the pictures have {named[1]}. Name the pictures that the "
+            f"the network tells {named[0]} classes apart, the images have {named[1]}. Name the images that the "
             "network was searched for with --data, or search for these"
         )
 
 
-def check_labelled(task: Task, pictures: PictureSet, use: str) -> None:
-    """Raise UserError if none of the pictures has labels for the task; all are read only then."""
-    if any(bool(task.labelled(batch).any()) for batch in in_order(pictures, batch=1)):
+def check_labelled(task: Task, images: ImageSet, use: str) -> None:
+    """Raise UserError if none of the images has labels for the task; all are read only then."""
+    if any(bool(task.labelled(batch).any()) for batch in in_order(images, batch=1)):
         return
     raise UserError(
-        f"none of the {len(pictures)} pictures to {use} has labels for {task.name}. Label some, or leave the task out"
+        f"none of the {len(images)} images to {use} has labels for {task.name}. Label some, or leave the task out"
     )
 
 
 def trained_size(architecture: Architecture) -> Resolution:
-    """The size of the pictures that the weights beside an architecture file were trained at."""
+    """The size of the images that the weights beside an architecture file were trained at."""
     size = architecture.provenance.get("trained_at")
     if not isinstance(size, list) or len(size) != 2 or any(type(side) is not int for side in size):
         return architecture.resolution
     return check_resolution((*size,))
 
 
-def evaluate_network(network: TaskNetwork, pictures: PictureSet, *, size: Resolution, workers: int = 0) -> Evaluated:
-    """All figures of a network on pictures of ``size``."""
+def evaluate_network(network: TaskNetwork, dataset: ImageSet, *, size: Resolution, workers: int = 0) -> Evaluated:
+    """All figures of a network on a data set of ``size``."""
     task, device = network.task, next(network.parameters()).device
     network.eval()
-    found = in_order(pictures, batch=BATCH, workers=workers)
+    found = in_order(dataset, batch=BATCH, workers=workers)
     metric = measure(task, lambda images: network(images.to(device)), found)
     return Evaluated(
         task=task.name,
         metric=task.metric,
         value=metric.compute(),
         figures=metric.report(),
-        pictures=len(pictures),
+        images=len(dataset),
         size=size,
     )

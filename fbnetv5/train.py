@@ -32,13 +32,13 @@ class Result:
     folder: Path
     architecture: Architecture
     first: float
-    """The task's metric of the initial weights on the held-out pictures."""
+    """The task's metric of the initial weights on the held-out images."""
     best: float
-    """Of the weights kept, on the same pictures."""
+    """Of the weights kept, on the same images."""
     best_step: int
     steps: int
     test: Evaluated
-    """Of the weights kept, on the test pictures."""
+    """Of the weights kept, on the test images."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -66,8 +66,8 @@ def start_training(config: TrainConfig, file: Path, folder: Path) -> Path:
     """
     architecture, parts = load_architecture(file), config.data.open(needed_targets(config.tasks))
     check_classes(architecture, class_names(parts.weights.targets))
-    pictures, held_out = without_policies(parts, config.held_out)
-    for use, part in (("learn from", pictures), ("hold out", held_out), ("test on", parts.test)):
+    images, held_out = without_policies(parts, config.held_out)
+    for use, part in (("learn from", images), ("hold out", held_out), ("test on", parts.test)):
         check_labelled(architecture.make_task(), part, use)
     network = initial_network(architecture, config.init, file=file, seed=config.seed)
 
@@ -82,7 +82,7 @@ def start_training(config: TrainConfig, file: Path, folder: Path) -> Path:
 
 
 def run_training(folder: Path, report: Report, say: Callable[[str], None]) -> Result:
-    """Run or resume the training of a folder to its end, then measure its weights on the test pictures.
+    """Run or resume the training of a folder to its end, then measure its weights on the test images.
 
     Raises:
         UserError: bad input or a damaged checkpoint.
@@ -92,15 +92,15 @@ def run_training(folder: Path, report: Report, say: Callable[[str], None]) -> Re
     set_seed(config.seed)
     architecture = load_architecture(folder / f"{config.task}.json")
     parts = config.data.open(needed_targets(config.tasks))
-    pictures, held_out = without_policies(parts, config.held_out)
+    images, held_out = without_policies(parts, config.held_out)
     weights = folder / f"{config.task}.safetensors"
     network = architecture.build()
     load_weights(network, load_tensors(weights), weights)
-    loop = TrainLoop(config, folder, architecture, network, pictures=pictures, held_out=held_out)
+    loop = TrainLoop(config, folder, architecture, network, dataset=images, held_out=held_out)
     loop.run(report)
     result = None
     if loop.accelerator.is_main_process:
-        say("measuring the best weights on the test pictures")
+        say("measuring the best weights on the test images")
         result = _result(folder, loop, parts)
     (shared,) = broadcast_object_list([result])
     assert isinstance(shared, Result)

@@ -21,7 +21,7 @@ class BlockFacts:
 
     key: str
     strides: tuple[int, ...]
-    """Of its output, relative to the picture: the path it stands on. Of a head: the paths it reads."""
+    """Of its output, relative to the image: the path it stands on. Of a head: the paths it reads."""
     stages: tuple[int, ...]
     """Of the space, where it occurs; a head is in none."""
     macs: int

@@ -209,10 +209,10 @@ def measure_network(
         raise UserError(f"a network of one input is needed here, not {[spec.name for spec in runner.inputs]}")
     generator = np.random.default_rng(0)
     if runner.inputs[0].dtype == "uint8":
-        pictures: Array = generator.integers(256, size=input_shape, dtype=np.uint8)
+        images: Array = generator.integers(256, size=input_shape, dtype=np.uint8)
     else:
-        pictures = generator.standard_normal(input_shape, dtype=np.float32)
-    sampler = timed_here(runner.bound({runner.inputs[0].name: pictures}))
+        images = generator.standard_normal(input_shape, dtype=np.float32)
+    sampler = timed_here(runner.bound({runner.inputs[0].name: images}))
     return measure_interleaved({"network": [sampler]}, timing)["network"]
 
 

@@ -167,7 +167,7 @@ def scatter(x: Axis, y: Axis, points: Sequence[Point], *, lines: Sequence[Corner
             f'<path class="{_classes(point.look, point.style)}" transform="translate({left:.1f} {top:.1f})" '
             f'd="{_SHAPES[point.look % LOOKS]}"><title>{escape(point.title)}</title></path>'
         )
-    return _picture(_HEIGHT, parts, f"{y.label} against {x.label}")
+    return _image(_HEIGHT, parts, f"{y.label} against {x.label}")
 
 
 def bars(x: Axis, groups: Sequence[tuple[str, Sequence[Bar]]]) -> str:
@@ -180,7 +180,7 @@ def bars(x: Axis, groups: Sequence[tuple[str, Sequence[Bar]]]) -> str:
             rows.append(_bar(x, bar, top))
             top += _ROW
     parts = [_horizontal_axis(x, top=_TOP, bottom=top, left=_EDGE), *rows]
-    return _picture(top + _HEIGHT - _BOTTOM, parts, x.label)
+    return _image(top + _HEIGHT - _BOTTOM, parts, x.label)
 
 
 def marker(look: int, style: str = "") -> str:
@@ -230,7 +230,7 @@ def _vertical_axis(axis: Axis) -> str:
     return "".join(parts)
 
 
-def _picture(height: int, parts: Sequence[str], label: str) -> str:
+def _image(height: int, parts: Sequence[str], label: str) -> str:
     return f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
 
 

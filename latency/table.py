@@ -113,7 +113,7 @@ class LatencyTable:
             raise UserError(
                 f"{len(missing)} of {len(set(wanted))} blocks have no entry in the {self.device} table, first: "
                 f"{missing[0]}. Measure them with: fbnetv5 profile --device {self.device}, and the variant, stages, "
-                "resolution, tasks and pictures that are meant"
+                "resolution, tasks and images that are meant"
             )
         return {key: values[key] for key in wanted}
 

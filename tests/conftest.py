@@ -50,9 +50,9 @@ def without_tensorrt(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
 
 
 @pytest.fixture
-def picture_folder(tmp_path: Path) -> Path:
-    """A folder of 24 fully labelled 64x64 pictures, 00.png to 23.png: the first training scenes."""
-    root = tmp_path / "pictures"
+def image_folder(tmp_path: Path) -> Path:
+    """A folder of 24 fully labelled 64x64 images, 00.png to 23.png: the first training scenes."""
+    root = tmp_path / "images"
     (root / "images").mkdir(parents=True)
     for name in ("masks", "saliency", "edges", "depth"):
         (root / name).mkdir()

@@ -5,7 +5,7 @@ changes its cost except the resolution. Sources: FBNetV3 (arXiv 2006.02049, tabl
 residual; the fusion edges follow FBNetV5 (arXiv 2111.10007, section 3.1), whose exact form is not published and is
 ours.
 
-Shape legend: N pictures, C channels, H x W pixels of the block's first input.
+Shape legend: N images, C channels, H x W pixels of the block's first input.
 """
 
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ def round_width(width: float, divisor: int = 8) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stem:
-    """3x3 convolution of stride 2 on the picture, batch norm, hard-swish."""
+    """3x3 convolution of stride 2 on the image, batch norm, hard-swish."""
 
     out_channels: int
 
@@ -158,7 +158,7 @@ def conv_norm(
 
 
 class SqueezeExcite(nn.Module):
-    """Channel gate from the pooled picture: pool, 1x1, hard-swish, 1x1, hard-sigmoid, multiply. Keeps [N, C, H, W]."""
+    """Channel gate from the pooled image: pool, 1x1, hard-swish, 1x1, hard-sigmoid, multiply. Keeps [N, C, H, W]."""
 
     def __init__(self, channels: int, squeezed: int) -> None:
         super().__init__()

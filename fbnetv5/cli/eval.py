@@ -1,4 +1,4 @@
-"""``fbnetv5 eval``: all figures of a network on the test pictures."""
+"""``fbnetv5 eval``: all figures of a network on the test images."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,11 +20,11 @@ def evaluate(
     ] = None,
     data: Data = None,
     size: Annotated[
-        str | None, typer.Option(help="Size of the pictures, HEIGHTxWIDTH; what it was trained at if not given.")
+        str | None, typer.Option(help="Size of the images, HEIGHTxWIDTH; what it was trained at if not given.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Measure a network on the test pictures: top-1 and top-5, COCO's twelve, IoU by class, and so on."""
+    """Measure a network on the test images: top-1 and top-5, COCO's twelve, IoU by class, and so on."""
     from fbnetv5.data.resolution import parse_resolution
     from fbnetv5.evaluate import evaluate_file
 
@@ -39,7 +39,7 @@ def evaluate(
 
 def print_evaluated(found: "Evaluated") -> None:
     height, width = found.size
-    print_line(f"{found.task} on {found.pictures} test pictures of {height}x{width}:")
+    print_line(f"{found.task} on {found.images} test images of {height}x{width}:")
     rows: list[list[str]] = []
     for name, value in found.figures.items():
         parts = value.items() if isinstance(value, dict) else [("", value)]

@@ -30,9 +30,7 @@ def export(
         list[str] | None, typer.Option(help="Nodes that int8 leaves alone, such as '/head/*'; may be repeated.")
     ] = None,
     head: Annotated[str | None, typer.Option(help="What a detector answers: topk, decode or nms.")] = None,
-    pixels: Annotated[
-        bool, typer.Option("--pixels", help="Take uint8 pictures; normalise inside the network.")
-    ] = False,
+    pixels: Annotated[bool, typer.Option("--pixels", help="Take uint8 images; normalise inside the network.")] = False,
     fixed_size: Annotated[bool, typer.Option("--fixed-size", help="Accept the deploy resolution only.")] = False,
     dynamic_size: Annotated[bool, typer.Option("--dynamic-size", help="Accept any size; this is usual.")] = False,
     exporter: Annotated[

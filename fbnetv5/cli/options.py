@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from latency.backend import Backend
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
-Data = Annotated[Path | None, typer.Option(help="Folder of your pictures; without it the demo scenes.")]
+Data = Annotated[Path | None, typer.Option(help="Folder of your images; without it the demo scenes.")]
 Tasks = Annotated[str | None, typer.Option(help="Comma-separated tasks.", show_default="cls,det,seg")]
 Variant = Annotated[str, typer.Option(help="FBNetV3 letter of stage 0: a, c or f.")]
 Stages = Annotated[int, typer.Option(help="Stages after stage 0.")]
@@ -30,7 +30,7 @@ def make_space(variant: str, stages: int, blocks_per_path: int, strict: bool) ->
 
 
 def say_layout(data: Path | None) -> None:
-    """Say as what a folder of pictures is read."""
+    """Say as what a folder of images is read."""
     if data is None or not is_first_process():
         return
     from fbnetv5.data.layouts import layout_of

@@ -52,7 +52,7 @@ def search(
     table: Annotated[Path | None, typer.Option(help="Latency table to use, of whatever machine.")] = None,
     tasks: Tasks = None,
     data: Data = None,
-    size: Annotated[str, typer.Option(help="Size of the pictures the search trains on, HEIGHTxWIDTH.")] = "64x64",
+    size: Annotated[str, typer.Option(help="Size of the images the search trains on, HEIGHTxWIDTH.")] = "64x64",
     variant: Variant = "a",
     stages: Stages = 4,
     blocks_per_path: Blocks = 2,
@@ -199,7 +199,7 @@ def print_found(folder: Path, found: "dict[str, Architecture]", *, as_json: bool
             say(
                 f"{task}: the search found no signal: what it predicts of networks does not rank "
                 f"{one.provenance['panel']['architectures']} others that it ran. Treat the network as a random one of "
-                "its budget, or search longer (more steps, more labelled pictures)"
+                "its budget, or search longer (more steps, more labelled images)"
             )
     if as_json:
         print_json({"run": str(folder), "architectures": {task: one.to_json() for task, one in found.items()}})

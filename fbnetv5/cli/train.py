@@ -38,7 +38,7 @@ def train(
         typer.Option(help="Where weights start: inherited (from the search), scratch, timm, or a .safetensors file."),
     ] = "inherited",
     size: Annotated[
-        str | None, typer.Option(help="Size of the pictures, HEIGHTxWIDTH; that of the search if not given.")
+        str | None, typer.Option(help="Size of the images, HEIGHTxWIDTH; that of the search if not given.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder to make; trained/TASK if not given.")

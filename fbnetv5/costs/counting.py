@@ -18,7 +18,7 @@ COUNTED = (nn.Conv2d, nn.Linear, nn.AdaptiveAvgPool2d)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Count:
-    """What a module costs for one picture."""
+    """What a module costs for one image."""
 
     macs_conv: int = 0
     """Multiply-adds of convolutions and linear layers."""
@@ -39,7 +39,7 @@ class Count:
 
 
 def layer_count(layer: nn.Module, inputs: Tensor, output: Tensor) -> Count:
-    """The count of one layer that ran on one picture; zero for layers that are free."""
+    """The count of one layer that ran on one image; zero for layers that are free."""
     if isinstance(layer, nn.Conv2d):
         per_output = layer.weight[0].numel()
         return Count(macs_conv=output.numel() * per_output, params=layer.weight.numel())
@@ -51,7 +51,7 @@ def layer_count(layer: nn.Module, inputs: Tensor, output: Tensor) -> Count:
 
 
 def count(build: Callable[[], nn.Module], shapes: Sequence[tuple[int, int, int]]) -> Count:
-    """Count the module that ``build`` makes for one picture.
+    """Count the module that ``build`` makes for one image.
 
     Args:
         build: makes the module; called with torch's default device set to meta.

@@ -22,7 +22,7 @@ PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image
 
 @contextmanager
 def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
-    """The picture at ``path``, whose pixels are read on use.
+    """The image at ``path``, whose pixels are read on use.
 
     Raises:
         UserError: it cannot be read, now or within the block.
@@ -36,7 +36,7 @@ def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The picture turned as its EXIF orientation says."""
+    """The image turned as its EXIF orientation says."""
     return ImageOps.exif_transpose(image) if "exif" in image.info else image
 
 
@@ -46,6 +46,6 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return (image.width, image.height) if turned else (image.height, image.width)
 
 
-def is_picture(path: Path) -> bool:
-    """Whether the name is that of a picture."""
+def is_image(path: Path) -> bool:
+    """Whether the name is that of an image."""
     return path.suffix.lower() in SUFFIXES and path.name[0] != "."

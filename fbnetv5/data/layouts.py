@@ -1,7 +1,7 @@
 """How a user's folder may look: besides the folder for several tasks, the three that data sets come in.
 
     ImageFolder   [train/ and val/] CLASS/NAME.jpg, as torchvision reads them: classification
-    COCO          annotations/instances_SPLIT.json, pictures in SPLIT/, images/SPLIT/, images/ or beside: detection
+    COCO          annotations/instances_SPLIT.json, images in SPLIT/, images/SPLIT/, images/ or beside: detection
     ADE20K        images/training/NAME.jpg and annotations/training/NAME.png, validation/ likewise: segmentation
 
 The layout is told by what is in the folder. A validation split of its own is the test part, and the rest is shared out
@@ -24,10 +24,10 @@ from typing import Any
 from export.errors import UserError
 from fbnetv5.data.folder import (
     Labelled,
-    LabelledPictures,
+    LabelledImages,
     entry,
-    list_pictures,
-    listed_pictures,
+    list_images,
+    listed_images,
     mask_classes,
     read_document,
     read_header,
@@ -35,7 +35,7 @@ from fbnetv5.data.folder import (
     set_boxes,
     set_maps,
 )
-from fbnetv5.data.image_files import is_picture
+from fbnetv5.data.image_files import is_image
 from fbnetv5.data.maps import FORMATS
 from fbnetv5.data.targets import BOXES, CLASS, CLASS_MAP, Target
 
@@ -53,8 +53,8 @@ class Layout:
     looks_like: str
     """What a folder must hold."""
     fits: Callable[[Path], bool]
-    read: Callable[[Path, Size], LabelledPictures]
-    """(folder, (H, W) of the pictures) -> its pictures, checked."""
+    read: Callable[[Path, Size], LabelledImages]
+    """(folder, (H, W) of the images) -> its images, checked."""
 
 
 def layout_of(root: Path) -> Layout:
@@ -72,8 +72,8 @@ def layout_of(root: Path) -> Layout:
     raise UserError(f"{root} has none of the layouts that are known. {known}")
 
 
-def open_folder(root: Path, *, size: Size) -> LabelledPictures:
-    """The pictures of a folder of whatever layout, with every label that it has.
+def open_folder(root: Path, *, size: Size) -> LabelledImages:
+    """The images of a folder of whatever layout, with every label that it has.
 
     Raises:
         UserError: the layout is unknown, or something in the folder is wrong.
@@ -94,9 +94,9 @@ def _is_coco(root: Path) -> bool:
     return any((root / "annotations").glob("instances_*.json"))
 
 
-def read_coco(root: Path, size: Size) -> LabelledPictures:
-    """A folder of COCO's layout; pictures are named SPLIT/FILE."""
-    pictures: dict[str, Labelled] = {}
+def read_coco(root: Path, size: Size) -> LabelledImages:
+    """A folder of COCO's layout; images are named SPLIT/FILE."""
+    images: dict[str, Labelled] = {}
     test: set[str] = set()
     classes: dict[Path, tuple[str, ...]] = {}
     listing: dict[Path, Path] = {}
@@ -107,37 +107,37 @@ def read_coco(root: Path, size: Size) -> LabelledPictures:
         if is_test and not document.get("annotations"):
             continue
         document["annotations"] = [one for one in entry(document, "annotations", list, str(path)) if _has_area(one)]
-        found = _coco_pictures(document, root, split, str(path))
-        classes[path] = set_boxes(document, listed_pictures(document, found, str(path)), found, str(path))
-        for picture in found.values():
-            _refuse_listed(listing, picture.path, path)
-        pictures |= {f"{split}/{name}": picture for name, picture in found.items()}
+        found = _coco_images(document, root, split, str(path))
+        classes[path] = set_boxes(document, listed_images(document, found, str(path)), found, str(path))
+        for image in found.values():
+            _refuse_listed(listing, image.path, path)
+        images |= {f"{split}/{name}": image for name, image in found.items()}
         if is_test:
             test |= {f"{split}/{name}" for name in found}
-    if not any(picture.boxes for picture in pictures.values()):
-        raise UserError(f"{root / 'annotations'} has no box of any picture. Export the files with their annotations")
+    if not any(image.boxes for image in images.values()):
+        raise UserError(f"{root / 'annotations'} has no box of any image. Export the files with their annotations")
     if len(set(classes.values())) != 1:
         raise UserError(
             f"{' and '.join(map(str, classes))} have different categories. Give them the same, in one order"
         )
     (boxes,) = set(classes.values())
     targets = {"boxes": Target(kind=BOXES, classes=boxes)}
-    return LabelledPictures(pictures, targets, size=size, test=_proper(test, pictures))
+    return LabelledImages(images, targets, size=size, test=_proper(test, images))
 
 
-def _refuse_listed(listing: dict[Path, Path], picture: Path, path: Path) -> None:
-    """Note which file lists a picture, and refuse it if it is listed already: training and test could share it."""
-    resolved = picture.resolve()
+def _refuse_listed(listing: dict[Path, Path], image: Path, path: Path) -> None:
+    """Note which file lists an image, and refuse it if it is listed already: training and test could share it."""
+    resolved = image.resolve()
     if resolved in listing:
         raise UserError(
-            f"{listing[resolved]} and {path} both list {picture}, and a picture is listed once. "
+            f"{listing[resolved]} and {path} both list {image}, and an image is listed once. "
             "Remove one of the two .json files, or the second record if it is one file"
         )
     listing[resolved] = path
 
 
-def _coco_pictures(document: dict[str, Any], root: Path, split: str, where: str) -> dict[str, Labelled]:
-    """The pictures that a COCO file lists, headers read, by file name."""
+def _coco_images(document: dict[str, Any], root: Path, split: str, where: str) -> dict[str, Labelled]:
+    """The images that a COCO file lists, headers read, by file name."""
     files = [
         entry(record, "file_name", str, f"{where}: images[{position}]")
         for position, record in enumerate(entry(document, "images", list, where))
@@ -148,7 +148,7 @@ def _coco_pictures(document: dict[str, Any], root: Path, split: str, where: str)
     holding = next((folder for folder in folders if (folder / files[0]).is_file()), None)
     if holding is None:
         looked = ", ".join(map(str, folders))
-        raise UserError(f"{where} lists {files[0]!r}, which is in none of {looked}. Put its pictures into one of them")
+        raise UserError(f"{where} lists {files[0]!r}, which is in none of {looked}. Put its images into one of them")
     return {name: read_header(holding / name) for name in sorted(files)}
 
 
@@ -162,22 +162,22 @@ def _is_ade20k(root: Path) -> bool:
     return bool(_splits(root / "images", TRAINING) and _splits(root / "annotations", TRAINING))
 
 
-def read_ade20k(root: Path, size: Size) -> LabelledPictures:
-    """A folder of ADE20K's layout; pictures are named SPLIT/FILE."""
-    pictures: dict[str, Labelled] = {}
+def read_ade20k(root: Path, size: Size) -> LabelledImages:
+    """A folder of ADE20K's layout; images are named SPLIT/FILE."""
+    images: dict[str, Labelled] = {}
     test: set[str] = set()
     for folder in _splits(root / "images", TRAINING + VALIDATION):
-        found = list_pictures(folder)
+        found = list_images(folder)
         annotations, is_test = root / "annotations" / folder.name, folder.name.lower() in VALIDATION
         if not set_maps(annotations, "mask", found):
             if is_test:
                 continue
-            raise UserError(f"{annotations} has no mask of any picture: a mask is a .png of its picture's name")
-        pictures |= {f"{folder.name}/{name}": picture for name, picture in found.items()}
+            raise UserError(f"{annotations} has no mask of any image: a mask is a .png of its image's name")
+        images |= {f"{folder.name}/{name}": image for name, image in found.items()}
         if is_test:
             test |= {f"{folder.name}/{name}" for name in found}
-    targets = {"mask": Target(kind=CLASS_MAP, classes=_ade20k_names(root) or mask_classes(pictures)[1:])}
-    return LabelledPictures(pictures, targets, size=size, test=_proper(test, pictures), zero_is_ignored=True)
+    targets = {"mask": Target(kind=CLASS_MAP, classes=_ade20k_names(root) or mask_classes(images)[1:])}
+    return LabelledImages(images, targets, size=size, test=_proper(test, images), zero_is_ignored=True)
 
 
 def _ade20k_names(root: Path) -> tuple[str, ...]:
@@ -200,8 +200,8 @@ def _is_image_folder(root: Path) -> bool:
     return len(_classes(base)) > 1
 
 
-def read_image_folder(root: Path, size: Size) -> LabelledPictures:
-    """A folder of torchvision's ImageFolder layout; pictures are named [SPLIT/]CLASS/FILE."""
+def read_image_folder(root: Path, size: Size) -> LabelledImages:
+    """A folder of torchvision's ImageFolder layout; images are named [SPLIT/]CLASS/FILE."""
     splits = [root]
     if _splits_of_classes(root, TRAINING):
         splits = _splits_of_classes(root, TRAINING + VALIDATION)
@@ -209,51 +209,51 @@ def read_image_folder(root: Path, size: Size) -> LabelledPictures:
         _refuse_splits(root)
     filled = {folder.name for split in splits for folder in _classes(split)}
     labels = tuple(folder.name for folder in _folders(splits[0]) if folder.name in filled)
-    pictures: dict[str, Labelled] = {}
+    images: dict[str, Labelled] = {}
     test: set[str] = set()
     for split in splits:
         for folder in _classes(split):
             if folder.name not in labels:
                 raise UserError(f"{folder} is of a class that {splits[0]} has not. Rename or remove it")
-            for path in sorted(_pictures_within(folder)):
-                picture = read_header(path)
-                picture.label = labels.index(folder.name)
+            for path in sorted(_images_within(folder)):
+                image = read_header(path)
+                image.label = labels.index(folder.name)
                 name = path.relative_to(root).as_posix()
-                pictures[name] = picture
+                images[name] = image
                 if split.name.lower() in VALIDATION and split != root:
                     test.add(name)
     targets = {"label": Target(kind=CLASS, classes=labels)}
-    return LabelledPictures(pictures, targets, size=size, test=_proper(test, pictures))
+    return LabelledImages(images, targets, size=size, test=_proper(test, images))
 
 
 def _splits_of_classes(root: Path, names: tuple[str, ...]) -> list[Path]:
-    """The splits that hold folders of pictures; one that holds pictures itself may be a class of that name."""
+    """The splits that hold folders of images; one that holds images itself may be a class of that name."""
     return [folder for folder in _splits(root, names) if _classes(folder)]
 
 
 def _refuse_splits(root: Path) -> None:
     """Refuse validation splits of a folder without a training split: they would be classes."""
     for folder in _splits_of_classes(root, VALIDATION):
-        if not any(map(is_picture, folder.iterdir())):
+        if not any(map(is_image, folder.iterdir())):
             raise UserError(
-                f"{folder} looks like a split, but there is no training split. Put the pictures to learn from into "
-                f"{root / TRAINING[0]}/CLASS; or, if {folder.name!r} is a class, its pictures directly into its folder"
+                f"{folder} looks like a split, but there is no training split. Put the images to learn from into "
+                f"{root / TRAINING[0]}/CLASS; or, if {folder.name!r} is a class, its images directly into its folder"
             )
 
 
 def _classes(folder: Path) -> list[Path]:
-    """The sub-folders that hold a picture."""
-    return [path for path in _folders(folder) if any(_pictures_within(path))]
+    """The sub-folders that hold an image."""
+    return [path for path in _folders(folder) if any(_images_within(path))]
 
 
 def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
 
 
-def _pictures_within(folder: Path) -> Iterator[Path]:
-    """The pictures in a folder and in folders within, none of them hidden."""
+def _images_within(folder: Path) -> Iterator[Path]:
+    """The images in a folder and in folders within, none of them hidden."""
     for path in folder.rglob("*"):
-        if is_picture(path) and not any(part[0] == "." for part in path.relative_to(folder).parts):
+        if is_image(path) and not any(part[0] == "." for part in path.relative_to(folder).parts):
             yield path
 
 
@@ -264,9 +264,9 @@ def _splits(folder: Path, names: tuple[str, ...]) -> list[Path]:
     return sorted(found, key=lambda path: (names.index(path.name.lower()), path.name))
 
 
-def _proper(test: set[str], pictures: dict[str, Labelled]) -> frozenset[str]:
+def _proper(test: set[str], images: dict[str, Labelled]) -> frozenset[str]:
     """The test split, unless it is all there is: then it is shared out like any folder."""
-    return frozenset(test) if len(test) < len(pictures) else frozenset()
+    return frozenset(test) if len(test) < len(images) else frozenset()
 
 
 LAYOUTS = (
@@ -278,19 +278,19 @@ LAYOUTS = (
     ),
     Layout(
         name="COCO",
-        looks_like="annotations/instances_SPLIT.json, and the pictures in SPLIT/ or images/",
+        looks_like="annotations/instances_SPLIT.json, and the images in SPLIT/ or images/",
         fits=_is_coco,
         read=read_coco,
     ),
     Layout(
         name="ADE20K",
-        looks_like="images/training/ and annotations/training/ with a mask .png of each picture's name",
+        looks_like="images/training/ and annotations/training/ with a mask .png of each image's name",
         fits=_is_ade20k,
         read=read_ade20k,
     ),
     Layout(
         name="ImageFolder",
-        looks_like="a folder of pictures for each of at least two classes, or train/ and val/ with such folders",
+        looks_like="a folder of images for each of at least two classes, or train/ and val/ with such folders",
         fits=_is_image_folder,
         read=read_image_folder,
     ),

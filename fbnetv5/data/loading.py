@@ -1,4 +1,4 @@
-"""Batches from a set of pictures: endless and shuffled for training, once and in order for evaluation.
+"""Batches from a set of images: endless and shuffled for training, once and in order for evaluation.
 
 What a training batch holds depends on (seed, step, rank) alone, so a resumed run sees what the killed one would have
 seen. Every epoch is its own permutation, and batches run on across epochs: none is short, and a set smaller than a
@@ -15,48 +15,48 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from export.errors import UserError
-from fbnetv5.data.sample import Batch, PictureSet, Sample, collate
+from fbnetv5.data.sample import Batch, ImageSet, Sample, collate
 from fbnetv5.data.targets import Target
 
 Change = Callable[[Sample, int], Sample]
-"""(sample, draw) -> what training sees instead; the draw is a number that no other epoch's same picture has."""
+"""(sample, draw) -> what training sees instead; the draw is a number that no other epoch's same image has."""
 
 
 READERS = 4
-"""Processes that read and resize a user's pictures beside the work on them; demo scenes are kept in memory."""
+"""Processes that read and resize a user's images beside the work on them; demo scenes are kept in memory."""
 
 
 def readers(data: Path | str | None) -> int:
-    """How many processes should read the pictures of a user's folder, or of the demo scenes if None."""
+    """How many processes should read the images of a user's folder, or of the demo scenes if None."""
     return 0 if data is None else min(READERS, os.cpu_count() or 1)
 
 
 class Carried(Dataset[tuple[int, Sample | UserError]]):
     """A set whose user errors are values, for torch's workers would bury the message in a traceback."""
 
-    def __init__(self, pictures: PictureSet) -> None:
-        self._pictures = pictures
+    def __init__(self, images: ImageSet) -> None:
+        self._images = images
 
     def __getitem__(self, index: int) -> tuple[int, Sample | UserError]:
         try:
-            return index, self._pictures[index]
+            return index, self._images[index]
         except UserError as error:
             return index, error
 
 
 class Changed:
-    """A set without end: place ``epoch * len(pictures) + index`` is the picture ``index`` as changed for that epoch."""
+    """A set without end: place ``epoch * len(images) + index`` is the image ``index`` as changed for that epoch."""
 
-    def __init__(self, pictures: PictureSet, change: Change) -> None:
-        self.targets = pictures.targets
-        self._pictures = pictures
+    def __init__(self, images: ImageSet, change: Change) -> None:
+        self.targets = images.targets
+        self._images = images
         self._change = change
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self._images)
 
     def __getitem__(self, draw: int) -> Sample:
-        return self._change(self._pictures[draw % len(self._pictures)], draw)
+        return self._change(self._images[draw % len(self._images)], draw)
 
 
 def collate_carried(
@@ -70,12 +70,12 @@ def collate_carried(
     return collate([sample for _, sample in found], targets, [index for index, _ in found])
 
 
-def load(pictures: PictureSet, groups: Iterable[Sequence[int]], workers: int) -> Iterator[Batch]:
+def load(images: ImageSet, groups: Iterable[Sequence[int]], workers: int) -> Iterator[Batch]:
     """A batch for each group of indices."""
     loader: DataLoader[tuple[int, Sample | UserError]] = DataLoader(
-        Carried(pictures),
+        Carried(images),
         batch_sampler=groups,  # type: ignore[arg-type]  # any iterable does; torch's stub asks for a Sampler
-        collate_fn=partial(collate_carried, targets=pictures.targets),
+        collate_fn=partial(collate_carried, targets=images.targets),
         num_workers=workers,
         generator=torch.Generator(),
     )
@@ -104,7 +104,7 @@ def training_groups(
 
 
 def batches(
-    pictures: PictureSet,
+    images: ImageSet,
     *,
     batch: int,
     seed: int,
@@ -117,46 +117,46 @@ def batches(
     """Endless shuffled batches for training.
 
     Args:
-        pictures: the set.
-        batch: pictures per step and rank.
+        images: the set.
+        batch: images per step and rank.
         seed: of the shuffling.
         first_step: the step to start at, as if all before it had been taken.
         rank: which of the ``world`` shares of each step to take.
         world: how many processes share each step.
-        workers: processes that read pictures; 0 reads them in this one.
-        change: of each picture, anew in every epoch.
+        workers: processes that read images; 0 reads them in this one.
+        change: of each image, anew in every epoch.
 
     Raises:
-        UserError: a picture cannot be read.
+        UserError: an image cannot be read.
     """
     changes = change is not None
     groups = training_groups(
-        len(pictures), batch=batch, seed=seed, first_step=first_step, rank=rank, world=world, unfold=changes
+        len(images), batch=batch, seed=seed, first_step=first_step, rank=rank, world=world, unfold=changes
     )
-    return load(pictures if change is None else Changed(pictures, change), groups, workers)
+    return load(images if change is None else Changed(images, change), groups, workers)
 
 
-def in_order(pictures: PictureSet, *, batch: int, limit: int | None = None, workers: int = 0) -> Iterator[Batch]:
-    """Every picture once, in order, the last batch possibly short; for evaluation.
+def in_order(images: ImageSet, *, batch: int, limit: int | None = None, workers: int = 0) -> Iterator[Batch]:
+    """Every image once, in order, the last batch possibly short; for evaluation.
 
     Args:
-        pictures: the set.
-        batch: pictures per batch.
-        limit: take only this many pictures, evenly spread over the set: folders are sorted by class.
-        workers: processes that read pictures; 0 reads them in this one.
+        images: the set.
+        batch: images per batch.
+        limit: take only this many images, evenly spread over the set: folders are sorted by class.
+        workers: processes that read images; 0 reads them in this one.
 
     Raises:
-        UserError: a picture cannot be read.
+        UserError: an image cannot be read.
     """
-    chosen = spread(len(pictures), len(pictures) if limit is None else limit)
-    return load(pictures, [chosen[start : start + batch] for start in range(0, len(chosen), batch)], workers)
+    chosen = spread(len(images), len(images) if limit is None else limit)
+    return load(images, [chosen[start : start + batch] for start in range(0, len(chosen), batch)], workers)
 
 
-def even_batches(pictures: PictureSet, *, batch: int, count: int) -> Iterator[Batch]:
-    """At most ``count`` batches of at most ``batch`` pictures, none twice, each batch evenly spread over the set."""
-    chosen = spread(len(pictures), batch * count)
+def even_batches(images: ImageSet, *, batch: int, count: int) -> Iterator[Batch]:
+    """At most ``count`` batches of at most ``batch`` images, none twice, each batch evenly spread over the set."""
+    chosen = spread(len(images), batch * count)
     count = -(-len(chosen) // batch)
-    return load(pictures, [chosen[number::count] for number in range(count)], workers=0)
+    return load(images, [chosen[number::count] for number in range(count)], workers=0)
 
 
 def spread(total: int, most: int) -> list[int]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.errors import UserError
-from fbnetv5.data.image_files import is_picture, opened, upright, upright_size
+from fbnetv5.data.image_files import is_image, opened, upright, upright_size
 from fbnetv5.data.targets import CLASS_MAP, DENSE_MAP, IGNORE, LINE_MAP, Kind
 
 Array = NDArray[Any]
@@ -98,13 +98,13 @@ def find_maps(folder: Path, target: str, sizes: Mapping[str, tuple[int, int]]) -
         UserError: a file belongs to no image, or has another size or a form that the target has not.
     """
     found: dict[str, Path] = {}
-    for path in sorted(filter(is_picture, folder.iterdir())) if folder.is_dir() else ():
+    for path in sorted(filter(is_image, folder.iterdir())) if folder.is_dir() else ():
         if path.suffix.lower() != ".png":
             raise UserError(
                 f"{path} is no .png, which loses no value as others do. Save the {target} as {path.stem}.png"
             )
         if path.stem not in sizes:
-            raise UserError(f"{path} is the {target} of no picture: images/ has no {path.stem!r}. Rename or remove it")
+            raise UserError(f"{path} is the {target} of no image: images/ has no {path.stem!r}. Rename or remove it")
         _check_header(path, FORMATS[target], target, sizes[path.stem])
         found[path.stem] = path
     return found
@@ -120,7 +120,7 @@ def _check_header(path: Path, form: MapFormat, target: str, size: tuple[int, int
             raise UserError(f"{path} has grey of fewer than 8 bits, which loses the values. Save it with 8")
         if upright_size(image) != size:
             (h, w), (height, width) = upright_size(image), size
-            raise UserError(f"{path} is {w}x{h}, its picture is {width}x{height}. Save it at the picture's size")
+            raise UserError(f"{path} is {w}x{h}, its image is {width}x{height}. Save it at the image's size")
 
 
 def number_of_mask_classes(paths: Iterable[Path]) -> int:

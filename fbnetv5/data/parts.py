@@ -1,8 +1,8 @@
-"""Which pictures teach what: one part for the weights, one for the policies, one that the search never sees.
+"""Which images teach what: one part for the weights, one for the policies, one that the search never sees.
 
-The policies are rewarded on pictures that the weights have not learned, or they would favour whatever overfits
+The policies are rewarded on images that the weights have not learned, or they would favour whatever overfits
 (FBNetV5, arXiv:2111.10007, and DARTS, arXiv:1806.09055, hold out a share of the training set for them too).
-A user's pictures are assigned by a hash of the file name: adding, removing or reordering others moves none.
+A user's images are assigned by a hash of the file name: adding, removing or reordering others moves none.
 """
 
 import hashlib
@@ -12,49 +12,49 @@ from itertools import accumulate
 from pathlib import Path
 
 from export.errors import UserError
-from fbnetv5.data.folder import LabelledPictures
+from fbnetv5.data.folder import LabelledImages
 from fbnetv5.data.layouts import open_folder
 from fbnetv5.data.loading import spread
 from fbnetv5.data.resolution import check_resolution
-from fbnetv5.data.sample import PictureSet, Sample
+from fbnetv5.data.sample import ImageSet, Sample
 from fbnetv5.data.scenes import TARGETS, Scenes
 from fbnetv5.data.targets import Target
 
 SHARES = (0.7, 0.2, 0.1)
-"""Of a user's pictures: weights, policies, test."""
+"""Of a user's images: weights, policies, test."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """Three sets without a common picture."""
+    """Three sets without a common image."""
 
-    weights: PictureSet
+    weights: ImageSet
     """The network's weights learn on this."""
-    policies: PictureSet
+    policies: ImageSet
     """Held out from the weights: the policies learn, and candidates are scored, on this."""
-    test: PictureSet
+    test: ImageSet
     """Never seen by the search; reported figures come from it."""
 
 
 class Subset:
-    """Some pictures of a set."""
+    """Some images of a set."""
 
-    def __init__(self, pictures: PictureSet, indices: list[int]) -> None:
-        self.targets = pictures.targets
-        self._pictures = pictures
+    def __init__(self, images: ImageSet, indices: list[int]) -> None:
+        self.targets = images.targets
+        self._images = images
         self._indices = indices
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def __getitem__(self, index: int) -> Sample:
-        return self._pictures[self._indices[index]]
+        return self._images[self._indices[index]]
 
 
 class Joined:
     """Two sets with the same targets, one after the other."""
 
-    def __init__(self, first: PictureSet, second: PictureSet) -> None:
+    def __init__(self, first: ImageSet, second: ImageSet) -> None:
         self.targets = first.targets
         self._first = first
         self._second = second
@@ -67,8 +67,8 @@ class Joined:
         return self._first[index] if beyond < 0 else self._second[beyond]
 
 
-def without_policies(parts: Parts, most: int) -> tuple[PictureSet, PictureSet]:
-    """What a training without policies uses: (to learn from, held out), the latter at most ``most`` pictures.
+def without_policies(parts: Parts, most: int) -> tuple[ImageSet, ImageSet]:
+    """What a training without policies uses: (to learn from, held out), the latter at most ``most`` images.
 
     The held-out ones are spread evenly over the part that a search keeps for its policies.
     """
@@ -78,12 +78,12 @@ def without_policies(parts: Parts, most: int) -> tuple[PictureSet, PictureSet]:
 
 
 def part_of(name: str, shares: tuple[float, ...] = SHARES) -> int:
-    """0, 1, ..: the part that a picture of this name belongs to, of parts that are to each other like ``shares``."""
+    """0, 1, ..: the part that an image of this name belongs to, of parts that are to each other like ``shares``."""
     position = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64 * sum(shares)
     return next((part for part, end in enumerate(accumulate(shares[:-1])) if position < end), len(shares) - 1)
 
 
-def split(folder: LabelledPictures, root: Path) -> Parts:
+def split(folder: LabelledImages, root: Path) -> Parts:
     """The three parts of a user's folder; its own test split is the third if it has one."""
     indices: tuple[list[int], list[int], list[int]] = ([], [], [])
     for index, name in enumerate(folder.names):
@@ -92,8 +92,8 @@ def split(folder: LabelledPictures, root: Path) -> Parts:
     if not all(indices):
         sizes = ", ".join(str(len(part)) for part in indices)
         raise UserError(
-            f"{root} splits by file name into {sizes} pictures for weights, policies and test; each needs at least 1. "
-            "Add pictures: some 40 are all but sure to fill every part"
+            f"{root} splits by file name into {sizes} images for weights, policies and test; each needs at least 1. "
+            "Add images: some 40 are all but sure to fill every part"
         )
     weights, policies, test = (Subset(folder, part) for part in indices)
     return Parts(weights=weights, policies=policies, test=test)
@@ -111,8 +111,8 @@ def open_parts(
 
     Args:
         data: the folder, or None for the demo scenes.
-        size: (H, W) of all pictures.
-        targets: names of the labels that are needed; the pictures bear those of them that the data have.
+        size: (H, W) of all images.
+        targets: names of the labels that are needed; the images bear those of them that the data have.
         seed: of the demo scenes; a folder's split depends on file names alone.
         counts: how many demo scenes each part has.
 

@@ -1,10 +1,10 @@
-"""From stored pictures to what networks read; deployed networks expect exactly this."""
+"""From stored images to what networks read; deployed networks expect exactly this."""
 
 import torch
 from torch import Tensor
 
 MEAN = (0.485, 0.456, 0.406)
-"""Of ImageNet's pictures scaled to 0..1, per RGB channel; the usual constants."""
+"""Of ImageNet's images scaled to 0..1, per RGB channel; the usual constants."""
 STD = (0.229, 0.224, 0.225)
 
 

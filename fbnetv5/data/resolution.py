@@ -8,14 +8,14 @@ Resolution = tuple[int, int]
 """(height, width) in pixels, multiples of 32."""
 DEPLOY_RESOLUTION: Resolution = (224, 224)
 MAX_SIDE = 65_536
-"""Of a picture, in pixels: beyond it counts overflow."""
+"""Of an image, in pixels: beyond it counts overflow."""
 
 
 def check_resolution(resolution: Resolution) -> Resolution:
     """``resolution`` if every path divides it.
 
     Raises:
-        UserError: not two positive multiples of 32, or larger than any picture a network is deployed on.
+        UserError: not two positive multiples of 32, or larger than any image a network is deployed on.
     """
     if len(resolution) != 2 or any(side % 32 or not 0 < side <= MAX_SIDE for side in resolution):
         sides = "x".join(map(str, resolution))

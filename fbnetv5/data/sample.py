@@ -56,7 +56,7 @@ class Batch:
         )
 
 
-class PictureSet(Protocol):
+class ImageSet(Protocol):
     """A set of samples of one size, by index."""
 
     @property

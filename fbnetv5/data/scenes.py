@@ -1,21 +1,21 @@
-"""The demo data: pictures composed on the fly, with exact labels for every task and no download.
+"""The demo data: images composed on the fly, with exact labels for every task and no download.
 
 A crop of a photograph is the ground; one to four Fashion-MNIST products (Xiao et al., arXiv:1708.07747) are pasted onto
-it, from an eighth of the picture to nearly all of it, so that every resolution of a network matters to some object.
+it, from an eighth of the image to nearly all of it, so that every resolution of a network matters to some object.
 Tints, contrast and grounds are random, and later objects cover earlier ones. The training and test splits share neither
 products nor photographs. ``assets/LICENSES.md`` names every source.
 
-A scene depends on (seed, split, index) alone. Its draws are relative to the picture's size, so the same index is the
+A scene depends on (seed, split, index) alone. Its draws are relative to the image's size, so the same index is the
 same composition at any size, save for objects that only just are, or are not, large and visible enough to keep.
 
-Labels: ``TARGETS``. An object's class is that of its product, and the picture's class is that of the object of which
+Labels: ``TARGETS``. An object's class is that of its product, and the image's class is that of the object of which
 the most can be seen. Saliency is 1 on all objects. Edges are the rims of objects: the pixels of an object beside a
 pixel of what it covers. Depth is the order of the layers, in layers: the ground is ``MOST_OBJECTS`` + 1 away and each
 object is one layer nearer than the object that was pasted before it.
 
-Left out: rotation, shadows and objects cut by the picture's edge.
+Left out: rotation, shadows and objects cut by the image's edge.
 
-Shape legend: h x w pixels of one object, H x W of the picture.
+Shape legend: h x w pixels of one object, H x W of the image.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -62,9 +62,9 @@ ASSETS = Path(__file__).parent / "assets"
 PRODUCT_SIDE = 28
 MOST_OBJECTS = 4
 SMALLEST, LARGEST = 0.125, 0.9
-"""An object's longer side, as a share of the picture's shorter side; drawn log-uniformly."""
+"""An object's longer side, as a share of the image's shorter side; drawn log-uniformly."""
 LEAST_VISIBLE = 0.3
-"""An object of which less than this share can be seen is left out of the picture."""
+"""An object of which less than this share can be seen is left out of the image."""
 LEAST_SIDE = 4
 """So is one whose visible part is narrower or lower than this many pixels."""
 PIXEL_BYTES = {"mask": 1, "saliency": 1, "edges": 1, "depth": 4}
@@ -152,7 +152,7 @@ def draw_ground(rng: np.random.Generator, split: Split, size: tuple[int, int]) -
 
 
 def draw_object(rng: np.random.Generator, split: Split, size: tuple[int, int]) -> Pasted:
-    """A random product of the split, tinted, scaled and placed at random inside the picture."""
+    """A random product of the split, tinted, scaled and placed at random inside the image."""
     pool = products(split)
     product, which = int(rng.integers(len(PRODUCTS))), int(rng.integers(pool.shape[1]))
     share, stretch, left, top, flip = rng.random(5)
@@ -180,7 +180,7 @@ def draw_object(rng: np.random.Generator, split: Split, size: tuple[int, int]) -
 
 
 def keep_visible(objects: Iterable[Pasted], size: tuple[int, int]) -> list[Visible]:
-    """The objects that stay in the picture, lowest first, given all of them, lowest first.
+    """The objects that stay in the image, lowest first, given all of them, lowest first.
 
     Decided from the topmost down: an object that goes covers nothing, one that stays is covered by those above alone.
     """
@@ -270,7 +270,7 @@ def compose(
 
 
 class Scenes:
-    """A range of demo scenes of one split, as a set of pictures."""
+    """A range of demo scenes of one split, as a set of images."""
 
     def __init__(
         self,

@@ -103,7 +103,7 @@ def _trtexec(folder: Path, shapes: ShapeRange) -> str:
 
 
 def engine_shapes(deployed: Resolution) -> ShapeRange:
-    """The shapes [N, 3, H, W] of an engine's input: 1 to ``MAX_BATCH`` pictures of the deploy resolution.
+    """The shapes [N, 3, H, W] of an engine's input: 1 to ``MAX_BATCH`` images of the deploy resolution.
 
     The size does not vary, though the ONNX file would let it: tensorrt-rtx 1.7 fails on some networks where it does.
     """

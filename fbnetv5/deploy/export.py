@@ -1,10 +1,10 @@
 """What ``fbnetv5 export`` does: a derived network becomes ONNX in the precision that ships, with proof at every step.
 
-The float32 graph is held against torch, every lower precision against the float32 graph, on noise and on real pictures,
-and the task's metric is measured at each rung. Nothing is written before all of it has passed. Pictures are tested at
+The float32 graph is held against torch, every lower precision against the float32 graph, on noise and on real images,
+and the task's metric is measured at each rung. Nothing is written before all of it has passed. Images are tested at
 the size the weights were trained at: weights that came straight from a search are not at home at another.
 
-Beside the file lie its manifest and what it answered to a few pictures, so that ``fbnetv5 validate`` can tell anywhere
+Beside the file lie its manifest and what it answered to a few images, so that ``fbnetv5 validate`` can tell anywhere
 whether it still is the same network.
 """
 
@@ -25,7 +25,7 @@ from export.ladder import (
     REAL,
     SEEDED,
     Compared,
-    Pictures,
+    Images,
     Rung,
     climb,
     failure,
@@ -42,7 +42,7 @@ from fbnetv5 import __version__
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.parts import Parts
 from fbnetv5.data.resolution import Resolution
-from fbnetv5.data.sample import PictureSet
+from fbnetv5.data.sample import ImageSet
 from fbnetv5.deploy.export_model import INPUT, Deliverable, load_deliverable
 from fbnetv5.deploy.exported import Exported, metric_document
 from fbnetv5.runs.config import Run
@@ -52,11 +52,11 @@ from latency.profile import measure_network
 from latency.protocol import Timing
 
 _COMPARED = 8
-"""Real pictures that rungs are compared on."""
+"""Real images that rungs are compared on."""
 _KEPT = 2
-"""Pictures of the deploy resolution in the reference."""
+"""Images of the deploy resolution in the reference."""
 _CALIBRATION = (128, 32)
-"""Pictures that int8 is calibrated on: of the size that the metric is measured at, and of the deploy resolution."""
+"""Images that int8 is calibrated on: of the size that the metric is measured at, and of the deploy resolution."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,10 +115,10 @@ def export_tasks(
     needed = needed_targets(given.tasks)
     parts = data.changed(size=size).open(needed)
     deployed = parts if size == given.resolution else data.changed(size=given.resolution).open(needed)
-    pictures = {SEEDED: given.seeded(given.resolution, 2), REAL: given.first(parts.test, _COMPARED)}
+    images = {SEEDED: given.seeded(given.resolution, 2), REAL: given.first(parts.test, _COMPARED)}
     say(f"{given.name}: exporting")
-    rungs = _rungs(given, options, pictures, parts, deployed, say, progress)
-    say(f"{given.name}: measuring on the test pictures")
+    rungs = _rungs(given, options, images, parts, deployed, say, progress)
+    say(f"{given.name}: measuring on the test images")
     threads = torch.get_num_threads()
     metrics = {"torch": given.metrics(TorchRunner(given.module, [INPUT], given.output_names), parts.test)}
     metrics |= {one.precision: given.metrics(OrtRunner(one.content, threads=threads), parts.test) for one in rungs}
@@ -144,22 +144,22 @@ def export_tasks(
 def _rungs(
     given: Deliverable,
     options: ExportOptions,
-    pictures: Pictures,
+    images: Images,
     parts: Parts,
     deployed: Parts,
     say: Callable[[str], None],
     progress: Progress | None,
 ) -> list[Rung]:
     """The graph in float32 and in each lower precision down to the one asked for, each compared with the one before."""
-    (height, width), (deployed_height, deployed_width) = pictures[REAL][INPUT].shape[2:], given.resolution
-    rungs = [_float_rung(given, options, pictures, (min(height, deployed_height), min(width, deployed_width)))]
+    (height, width), (deployed_height, deployed_width) = images[REAL][INPUT].shape[2:], given.resolution
+    rungs = [_float_rung(given, options, images, (min(height, deployed_height), min(width, deployed_width)))]
     for precision in rungs_to(options.precision)[1:]:
         say(f"{given.name}: converting to {precision}")
         rungs.append(
             climb(
                 rungs[0].content,
                 precision,
-                pictures,
+                images,
                 calibration=_calibration(given, parts.weights, deployed.weights) if precision == "int8" else (),
                 keep_float=options.keep_float,
                 threads=torch.get_num_threads(),
@@ -169,10 +169,10 @@ def _rungs(
     return rungs
 
 
-def _float_rung(given: Deliverable, options: ExportOptions, pictures: Pictures, smallest: Resolution) -> Rung:
+def _float_rung(given: Deliverable, options: ExportOptions, images: Images, smallest: Resolution) -> Rung:
     """The float32 graph, which gives what torch gives.
 
-    It is traced on pictures of the smallest size that it is to take: a detector of one class has fewer than a hundred
+    It is traced on images of the smallest size that it is to take: a detector of one class has fewer than a hundred
     boxes to choose from on small ones, and how many it answers is fixed then.
 
     Raises:
@@ -184,16 +184,16 @@ def _float_rung(given: Deliverable, options: ExportOptions, pictures: Pictures, 
         (example,),
         input_names=[INPUT],
         output_names=given.output_names,
-        dynamic_batch=given.most_pictures is None,
+        dynamic_batch=given.most_images is None,
         dynamic_size=not options.fixed_size,
         exporter=options.exporter,
     )
     in_torch = TorchRunner(given.module, [INPUT], given.output_names)
     in_ort = OrtRunner(content, threads=torch.get_num_threads())
     found = []
-    for kind, inputs in pictures.items():
+    for kind, inputs in images.items():
         outputs = compare_answers(in_torch(inputs), in_ort(inputs), given.answers.values(), gate=GATES["fp32"])
-        one = Compared(rung="fp32 onnxruntime", precision="fp32", pictures=kind, outputs=outputs)
+        one = Compared(rung="fp32 onnxruntime", precision="fp32", images=kind, outputs=outputs)
         if one.complaint is not None:
             blocks = values_of_blocks(content, content, inputs)
             raise CheckFailed(failure(one, find_culprit(content, in_torch.blocks(inputs), blocks, "fp32")))
@@ -201,13 +201,13 @@ def _float_rung(given: Deliverable, options: ExportOptions, pictures: Pictures, 
     return Rung(precision="fp32", content=content, compared=tuple(found))
 
 
-def _calibration(given: Deliverable, pictures: PictureSet, deployed: PictureSet) -> Batches:
-    """Training pictures of both sizes, as the network's input."""
-    sets = [(pictures, _CALIBRATION[0], 16), (deployed, _CALIBRATION[1], 4)]
+def _calibration(given: Deliverable, images: ImageSet, deployed: ImageSet) -> Batches:
+    """Training images of both sizes, as the network's input."""
+    sets = [(images, _CALIBRATION[0], 16), (deployed, _CALIBRATION[1], 4)]
     return [
         given.feed(one.images)
-        for source, count, batch in (sets if pictures is not deployed else sets[1:])
-        for one in in_order(source, batch=min(batch, given.most_pictures or batch), limit=count)
+        for source, count, batch in (sets if images is not deployed else sets[1:])
+        for one in in_order(source, batch=min(batch, given.most_images or batch), limit=count)
     ]
 
 

@@ -16,7 +16,7 @@ from fbnetv5.architecture import Architecture, load_architecture
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import MEAN, STD, normalise
 from fbnetv5.data.resolution import Resolution
-from fbnetv5.data.sample import PictureSet
+from fbnetv5.data.sample import ImageSet
 from fbnetv5.deploy.wrappers import FromPixels, JointNetwork, Sharing
 from fbnetv5.networks.backbone import TaskNetwork
 from fbnetv5.runs.checkpoint import load_tensors, load_weights
@@ -25,7 +25,7 @@ from fbnetv5.tasks.task import Task
 
 INPUT = "images"
 BATCH = 64
-"""Pictures that a network is measured on at once."""
+"""Images that a network is measured on at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +33,13 @@ class Deliverable:
     """A module and what there is to know of it."""
 
     module: nn.Module
-    """In eval mode: pictures [N, 3, H, W] -> all outputs, in the order of ``output_names``."""
+    """In eval mode: images [N, 3, H, W] -> all outputs, in the order of ``output_names``."""
     tasks: dict[str, Task]
     """By name; several where their networks are joined."""
     architectures: dict[str, Architecture]
     """By task."""
     from_pixels: bool
-    """It takes uint8 pictures and normalises them itself."""
+    """It takes uint8 images and normalises them itself."""
     sharing: Sharing | None
     """What joining saves; None for one task."""
 
@@ -70,38 +70,38 @@ class Deliverable:
         return tuple(output for answer in self.answers.values() for output in answer.outputs)
 
     @property
-    def most_pictures(self) -> int | None:
+    def most_images(self) -> int | None:
         """That it answers in one call; None if any number."""
-        return min((task.most_pictures for task in self.tasks.values() if task.most_pictures), default=None)
+        return min((task.most_images for task in self.tasks.values() if task.most_images), default=None)
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """From an 8-bit picture to its input."""
+        """From an 8-bit image to its input."""
         if self.from_pixels:
             return Preprocessing(resize=self.resolution, mean=(0.0,) * 3, std=(1.0,) * 3, scale=1.0)
         return Preprocessing(resize=self.resolution, mean=MEAN, std=STD)
 
     def feed(self, images: Tensor) -> dict[str, Array]:
-        """Stored pictures, uint8 [N, 3, H, W], as the network's input."""
+        """Stored images, uint8 [N, 3, H, W], as the network's input."""
         return {INPUT: np.ascontiguousarray((images if self.from_pixels else normalise(images)).numpy())}
 
-    def seeded(self, size: Resolution, pictures: int) -> dict[str, Array]:
+    def seeded(self, size: Resolution, images: int) -> dict[str, Array]:
         """Noise as the network's input, the same at every call."""
         generator = torch.Generator().manual_seed(0)
-        shape = (min(pictures, self.most_pictures or pictures), 3, *size)
+        shape = (min(images, self.most_images or images), 3, *size)
         if self.from_pixels:
             return {INPUT: torch.randint(256, shape, generator=generator, dtype=torch.uint8).numpy()}
         return {INPUT: torch.randn(shape, generator=generator).numpy()}
 
-    def first(self, pictures: PictureSet, count: int) -> dict[str, Array]:
-        """The first pictures of a set as the network's input."""
-        limit = min(count, self.most_pictures or count)
-        return self.feed(next(iter(in_order(pictures, batch=limit, limit=limit))).images)
+    def first(self, images: ImageSet, count: int) -> dict[str, Array]:
+        """The first images of a set as the network's input."""
+        limit = min(count, self.most_images or count)
+        return self.feed(next(iter(in_order(images, batch=limit, limit=limit))).images)
 
-    def metrics(self, run: Runner, pictures: PictureSet, *, most: int = BATCH) -> dict[str, float]:
-        """Every task's metric on the pictures, of whatever runs the network on at most so many at once."""
+    def metrics(self, run: Runner, images: ImageSet, *, most: int = BATCH) -> dict[str, float]:
+        """Every task's metric on the images, of whatever runs the network on at most so many at once."""
         found = {name: task.new_metric() for name, task in self.tasks.items()}
-        for batch in in_order(pictures, batch=self.most_pictures or most):
+        for batch in in_order(images, batch=self.most_images or most):
             outputs = run(self.feed(batch.images))
             for name, answer in self.answers.items():
                 found[name].update([torch.from_numpy(outputs[output]) for output in answer.outputs], batch)

@@ -25,7 +25,7 @@ class Exported:
     metrics: dict[str, dict[str, float]]
     """By rung, from torch down, then by task."""
     metric_size: Resolution
-    """Of the test pictures."""
+    """Of the test images."""
     max_drop: float | None
     kept_float: tuple[str, ...]
     """Patterns of names of nodes that int8 left alone."""

@@ -5,7 +5,7 @@ batch-norm statistics. A joint network runs such blocks once and answers for all
 several and is smaller and faster than they are together. Nothing is made alike that is not: where the first difference
 is, the ways part, and what comes after runs once for each.
 
-Shape legend: N pictures, H x W pixels.
+Shape legend: N images, H x W pixels.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from fbnetv5.spaces.space import Step
 
 
 class FromPixels(nn.Module):
-    """A network that takes pictures as they are stored, uint8 [N, 3, H, W] in RGB, and normalises them itself."""
+    """A network that takes images as they are stored, uint8 [N, 3, H, W] in RGB, and normalises them itself."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Sharing:
 
 
 class JointNetwork(nn.Module):
-    """The networks of several tasks on one picture: normalised [N, 3, H, W] -> the deployable outputs of all tasks.
+    """The networks of several tasks on one image: normalised [N, 3, H, W] -> the deployable outputs of all tasks.
 
     The weights are the given networks' own, not copies.
     """
@@ -89,7 +89,7 @@ class JointNetwork(nn.Module):
         return tuple(out for name, task in self.tasks.items() for out in task.deploy(self.heads[name](features[name])))
 
     def sharing(self, resolution: Resolution) -> Sharing:
-        """What is saved on pictures of ``resolution``."""
+        """What is saved on images of ``resolution``."""
         counter, tasks = Counter(resolution), self.backbone.tasks_of
         macs = {step.name: counter.block(step.block, step.stride).macs for step in self.backbone.steps}
         heads = sum(counter.head(task, self.space).macs for task in self.tasks.values())

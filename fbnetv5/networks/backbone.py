@@ -54,7 +54,7 @@ class Backbone(nn.Module):
 
 
 class TaskNetwork(nn.Module):
-    """A derived network as it is deployed: normalised pictures [N, 3, H, W] -> the task's deployable outputs."""
+    """A derived network as it is deployed: normalised images [N, 3, H, W] -> the task's deployable outputs."""
 
     def __init__(self, task: Task, space: Space, choices: Choices) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ def recalibrate(module: nn.Module, batches: Iterable[Tensor], forward: Callable[
 
     Args:
         module: whose batch norms are reset; those that ``forward`` does not reach are left at their initial values.
-        batches: normalised pictures [N, 3, H, W].
+        batches: normalised images [N, 3, H, W].
         forward: runs the network on them.
     """
     norms = [child for child in module.modules() if isinstance(child, nn.BatchNorm2d)]

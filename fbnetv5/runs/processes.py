@@ -50,7 +50,7 @@ def in_first_process(work: Callable[[], Path]) -> Path:
 
 
 def crew(accelerator: Accelerator) -> dict[str, Any]:
-    """What of the processes decides a result, kept in checkpoints: they share out the pictures of a step."""
+    """What of the processes decides a result, kept in checkpoints: they share out the images of a step."""
     return {"processes": accelerator.num_processes, "mixed_precision": accelerator.mixed_precision}
 
 

@@ -1,8 +1,8 @@
-"""What is subtracted from losses before REINFORCE, so that a draw is judged by its architecture, not by its pictures.
+"""What is subtracted from losses before REINFORCE, so that a draw is judged by its architecture, not by its images.
 
 A baseline must be fixed before the architecture is drawn; the estimates are then unbiased whatever it is.
 
-Shape legend: T tasks, K architectures that ran on the same pictures, N pictures.
+Shape legend: T tasks, K architectures that ran on the same images, N images.
 """
 
 from typing import Protocol
@@ -16,12 +16,12 @@ from fbnetv5.search.controller import Floats
 class Baseline(Protocol):
     """What losses are expected to be."""
 
-    def advantages(self, losses: Floats, pictures: NDArray[np.int64]) -> Floats:
+    def advantages(self, losses: Floats, images: NDArray[np.int64]) -> Floats:
         """How much worse than expected each task fared, [K, T], before learning from it; nan where that is not known.
 
         Args:
-            losses: [K, N, T], of each picture; nan where it lacks the task's labels.
-            pictures: [N], which pictures of the held-out part they are.
+            losses: [K, N, T], of each image; nan where it lacks the task's labels.
+            images: [N], the index of each image in the held-out part.
         """
 
     def state(self) -> dict[str, Floats]:
@@ -36,7 +36,7 @@ class MovingAverage:
         self.mean: Floats = np.full(tasks, np.nan)
         """[T]; nan until the task's first loss."""
 
-    def advantages(self, losses: Floats, pictures: NDArray[np.int64]) -> Floats:
+    def advantages(self, losses: Floats, images: NDArray[np.int64]) -> Floats:
         """See ``Baseline``. A task's first loss has nothing to be compared with."""
         means = mean_of_known(losses, axis=1)
         advantages = means - self.mean
@@ -47,24 +47,24 @@ class MovingAverage:
         return {"mean": self.mean}
 
 
-class PictureBaseline:
-    """A moving average of each picture's own losses, and of how far all of them have drifted since.
+class ImageBaseline:
+    """A moving average of each image's own losses, and of how far all of them have drifted since.
 
-    A draw's loss says far more about its pictures than about its architecture. Subtracting what each picture usually
-    costs removes that; the weights learn meanwhile, which lowers all pictures alike, and a moving average of the
-    differences removes that too. A picture met for the first time has nothing to be compared with and is left out.
+    A draw's loss says far more about its images than about its architecture. Subtracting what each image usually
+    costs removes that; the weights learn meanwhile, which lowers all images alike, and a moving average of the
+    differences removes that too. An image met for the first time has nothing to be compared with and is left out.
     """
 
-    def __init__(self, pictures: int, tasks: int, *, decay: float = 0.6, drift_decay: float = 0.9) -> None:
+    def __init__(self, images: int, tasks: int, *, decay: float = 0.6, drift_decay: float = 0.9) -> None:
         self.decay = decay
-        self.means: Floats = np.full((pictures, tasks), np.nan)
-        """[pictures, T]; nan until the picture's first loss."""
+        self.means: Floats = np.full((images, tasks), np.nan)
+        """[images, T]; nan until the image's first loss."""
         self.drift = MovingAverage(tasks, decay=drift_decay)
 
-    def advantages(self, losses: Floats, pictures: NDArray[np.int64]) -> Floats:
+    def advantages(self, losses: Floats, images: NDArray[np.int64]) -> Floats:
         """See ``Baseline``."""
-        found = self.drift.advantages(losses - self.means[pictures], pictures)
-        self.means[pictures] = moved(self.means[pictures], mean_of_known(losses, axis=0), self.decay)
+        found = self.drift.advantages(losses - self.means[images], images)
+        self.means[images] = moved(self.means[images], mean_of_known(losses, axis=0), self.decay)
         return found
 
     def state(self) -> dict[str, Floats]:

@@ -40,9 +40,9 @@ class SearchConfig(RunConfig):
     policy_every: Annotated[int, Field(ge=2)] = 4
     """Of the steps after the warm-up, every so many-th trains policies, beginning with the first."""
     batch: Annotated[int, Field(ge=2)] = 32
-    """Pictures of a step that trains weights, per process; batch norm has no statistics of one picture on a 1x1 map."""
+    """Images of a step that trains weights, per process; batch norm has no statistics of one image on a 1x1 map."""
     policy_batch: Annotated[int, Field(ge=2)] = 64
-    """Pictures of a step that trains policies, per process; it needs no backward pass."""
+    """Images of a step that trains policies, per process; it needs no backward pass."""
     weight_lr: Positive = 5e-3
     weight_decay: NotNegative = 0.01
     policy_lr: Positive = 0.04
@@ -60,9 +60,9 @@ class SearchConfig(RunConfig):
     panel_checks: Annotated[int, Field(ge=3)] = 24
     """Further architectures that the panel runs on all of its batches, to hold its fit against."""
     finalists: Annotated[int, Field(ge=1)] = 8
-    """Architectures per task whose losses are compared on the same pictures in the end."""
-    score_pictures: Annotated[int, Field(ge=1)] = 1024
-    """Held-out pictures of that comparison."""
+    """Architectures per task whose losses are compared on the same images in the end."""
+    score_images: Annotated[int, Field(ge=1)] = 1024
+    """Held-out images of that comparison."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 100
     """Steps between checkpoints."""
 

@@ -1,9 +1,9 @@
-"""From a fitted panel to architectures: local search under the budget, then paired losses on more pictures.
+"""From a fitted panel to architectures: local search under the budget, then paired losses on more images.
 
 The panel's model prices every block in units of the loss; a local search minimises it inside the budget's window, once
 for the posterior's mean and once for each of several tables drawn from the posterior (Thompson sampling), so finalists
 differ where the panel is unsure. Every finalist then runs alone, batch norm recalibrated, on the same held-out
-pictures, and the lowest mean loss wins: on few pictures a loss orders networks better than a metric does
+images, and the lowest mean loss wins: on few images a loss orders networks better than a metric does
 (docs/results.md).
 """
 
@@ -36,9 +36,9 @@ class Scored:
     cost: float
     """Of the task's network, in its budget's unit."""
     loss: float
-    """Mean over the held-out pictures."""
+    """Mean over the held-out images."""
     score: float
-    """The task's metric on the same pictures."""
+    """The task's metric on the same images."""
 
 
 def find_tilt(controller: Controller, task: int, table: CostTable, aim: float, rng: np.random.Generator) -> float:

@@ -5,7 +5,7 @@ sees in a posterior fit, from which policies follow in closed form (``closed_for
 leaves unexplained. ``benchmarks/estimators.py`` and ``benchmarks/race.py`` compare them, docs/search.md has what was
 found.
 
-Shape legend: T tasks, S slots, C most choices of any slot, K architectures on the same pictures, N pictures.
+Shape legend: T tasks, S slots, C most choices of any slot, K architectures on the same images, N images.
 """
 
 from typing import Protocol
@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fbnetv5.search.baselines import Baseline, MovingAverage, PictureBaseline, mean_of_known
+from fbnetv5.search.baselines import Baseline, ImageBaseline, MovingAverage, mean_of_known
 from fbnetv5.search.controller import Controller, Floats
 from fbnetv5.search.posterior import Benefits, Mask, PosteriorFit
 from fbnetv5.spaces.space import Choices
@@ -33,7 +33,7 @@ class Estimator(Protocol):
         controller: Controller,
         choices: Choices,
         losses: Floats,
-        pictures: NDArray[np.int64],
+        images: NDArray[np.int64],
         matters: Mask | None = None,
     ) -> Floats:
         """The gradient [T, S, C], before learning from the losses; a task without a known loss gets 0.
@@ -41,8 +41,8 @@ class Estimator(Protocol):
         Args:
             controller: holds the policies.
             choices: [K, S], from ``draw`` under the same policies.
-            losses: [K, N, T], of each picture; nan where it lacks the task's labels.
-            pictures: [N], which pictures of the held-out part they are.
+            losses: [K, N, T], of each image; nan where it lacks the task's labels.
+            images: [N], the index of each image in the held-out part.
             matters: [K, T, S], whether the task's loss depends on the slot, given the other slots' choices; None if
                 all may.
         """
@@ -82,15 +82,15 @@ class OnePass:
         controller: Controller,
         choices: Choices,
         losses: Floats,
-        pictures: NDArray[np.int64],
+        images: NDArray[np.int64],
         matters: Mask | None = None,
     ) -> Floats:
         weights = self.weights(controller, choices)
         if self.fit is None:
-            return reinforce(controller, choices, weights * self.baseline.advantages(losses, pictures), matters)
+            return reinforce(controller, choices, weights * self.baseline.advantages(losses, images), matters)
         expected = self.fit.predict(choices, matters)
-        # The baseline learns from what is left too, or it would take a picture for hard that met poor architectures.
-        advantages = self.baseline.advantages(losses - expected[:, None], pictures)
+        # The baseline learns from what is left too, or it would take an image for hard that met poor architectures.
+        advantages = self.baseline.advantages(losses - expected[:, None], images)
         self.fit.learn(choices, advantages + expected, matters)
         return reinforce(controller, choices, weights * advantages, matters)
 
@@ -116,7 +116,7 @@ class OnePass:
 
 
 class Pair(OnePass):
-    """Two architectures on the same pictures, each the other's baseline: their difference is free of the pictures."""
+    """Two architectures on the same images, each the other's baseline: their difference is free of the images."""
 
     def __init__(self) -> None:
         super().__init__(_Nothing())
@@ -129,10 +129,10 @@ class Pair(OnePass):
         controller: Controller,
         choices: Choices,
         losses: Floats,
-        pictures: NDArray[np.int64],
+        images: NDArray[np.int64],
         matters: Mask | None = None,
     ) -> Floats:
-        return super().estimate(controller, choices, losses - losses[::-1], pictures, matters)
+        return super().estimate(controller, choices, losses - losses[::-1], images, matters)
 
 
 class PerTask(OnePass):
@@ -149,18 +149,18 @@ class PerTask(OnePass):
         controller: Controller,
         choices: Choices,
         losses: Floats,
-        pictures: NDArray[np.int64],
+        images: NDArray[np.int64],
         matters: Mask | None = None,
     ) -> Floats:
         kept: Floats = np.full((controller.tasks, 1, controller.tasks), np.nan)
         kept[range(controller.tasks), :, range(controller.tasks)] = 0.0
-        return super().estimate(controller, choices, losses + kept, pictures, matters)
+        return super().estimate(controller, choices, losses + kept, images, matters)
 
 
 class _Nothing:
     """The baseline of losses that need none."""
 
-    def advantages(self, losses: Floats, pictures: NDArray[np.int64]) -> Floats:
+    def advantages(self, losses: Floats, images: NDArray[np.int64]) -> Floats:
         return mean_of_known(losses, axis=1)
 
     def state(self) -> dict[str, Floats]:
@@ -183,21 +183,21 @@ def reinforce(controller: Controller, choices: Choices, weighted: Floats, matter
     return np.stack(columns)
 
 
-ESTIMATORS = ("control", "picture", "average", "pair", "per-task")
+ESTIMATORS = ("control", "image", "average", "pair", "per-task")
 """The default first; "average" is the reference."""
 
 
-def make_estimator(kind: str, controller: Controller, *, pictures: int) -> Estimator:
-    """The estimator of that kind, one of ``ESTIMATORS``, for a held-out part of so many pictures."""
+def make_estimator(kind: str, controller: Controller, *, images: int) -> Estimator:
+    """The estimator of that kind, one of ``ESTIMATORS``, for a held-out part of so many images."""
     tasks = controller.tasks
     if kind == "average":
         return OnePass(MovingAverage(tasks))
     if kind == "pair":
         return Pair()
-    baseline = PictureBaseline(pictures, tasks)
+    baseline = ImageBaseline(images, tasks)
     if kind == "per-task":
         return PerTask(baseline)
-    if kind == "picture":
+    if kind == "image":
         return OnePass(baseline)
     if kind == "control":
         return OnePass(baseline, PosteriorFit(controller))

@@ -98,7 +98,7 @@ def fit_panel(
 def compare(
     loop: SearchLoop, models: Mapping[str, LossModel], tables: Mapping[str, CostTable], stage: Stage
 ) -> dict[str, list[Scored]]:
-    """Every task's finalists with their losses on the same pictures."""
+    """Every task's finalists with their losses on the same images."""
     config = loop.config
     jobs: list[tuple[str, Choices]] = []
     for task, (name, budget) in enumerate(config.budgets.items()):
@@ -106,7 +106,7 @@ def compare(
         tilted = near_budget(loop.controller, task, tables[name], budget, rng)
         found = finalists_for(name, models[name], tilted, tables[name], budget, config.finalists, rng)
         jobs += [(name, choices) for choices in found]
-    scorer = FinalistScorer(loop.supernet, loop.parts, pictures=config.score_pictures, device=loop.accelerator.device)
+    scorer = FinalistScorer(loop.supernet, loop.parts, images=config.score_images, device=loop.accelerator.device)
 
     def score(index: int) -> Scored:
         name, choices = jobs[index]

@@ -1,7 +1,7 @@
 """The one-pass search loop: shared weights and all policies, one trunk pass a step whatever the number of tasks.
 
 A step of the warm-up trains the weights under an architecture of random depth, nearly full at first. After it, every
-few steps one trains the policies on held-out pictures without a backward pass, the others train the weights; both draw
+few steps one trains the policies on held-out images without a backward pass, the others train the weights; both draw
 their architecture from the policies' mixture. The default estimator sets policies in closed form, at the price that
 makes their expected cost meet the budget's aim. For the others the multiplier of each task's cost rises while its
 expected cost is above the aim and falls, below zero if need be, while it is under it (dual ascent, damped by a
@@ -12,7 +12,7 @@ logarithms of the losses) and their scales need no tuning. Every task's loss cou
 whichever policy proposed the architecture; ``SearchConfig.importance`` brings the importance weights back.
 
 Whatever is random is a function of (seed, step), so a resumed run repeats what an undisturbed one would have done. With
-several processes all draw the same architecture, share the pictures of a step, and average gradients and losses.
+several processes all draw the same architecture, share the images of a step, and average gradients and losses.
 """
 
 import math
@@ -32,7 +32,7 @@ from fbnetv5.costs.tables import CostTable
 from fbnetv5.data.loading import batches, spread
 from fbnetv5.data.parts import Parts, Subset
 from fbnetv5.data.preprocess import normalise
-from fbnetv5.data.sample import Batch, PictureSet
+from fbnetv5.data.sample import Batch, ImageSet
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import (
     by_group,
@@ -59,12 +59,12 @@ from fbnetv5.spaces.space import Choices, Space
 WARMUP_LR_STEPS = 50
 SCALE_DECAY = 0.98
 SCALE_FLOOR = 1e-3
-"""Losses below it are not scaled up further: a task whose pictures all look alike may reach 0."""
+"""Losses below it are not scaled up further: a task whose images all look alike may reach 0."""
 PENALTY = 20.0
 """Of the squared excess over the aim (augmented Lagrangian); without it multipliers swing, see docs/lab-notes.md."""
 LOG_EVERY = 10
 VISITS = 8
-"""How often policies meet each of their pictures at least, if there are more pictures than that leaves room for."""
+"""How often policies meet each of their images at least, if there are more images than that leaves room for."""
 
 
 def warm_architecture(space: Space, progress: float, rng: np.random.Generator) -> Choices:
@@ -81,15 +81,15 @@ def warm_architecture(space: Space, progress: float, rng: np.random.Generator) -
     return np.where(kept, filled, 0)
 
 
-def revisited(pictures: PictureSet, config: SearchConfig) -> PictureSet:
-    """The held-out pictures that policies learn from: no more than they meet ``VISITS`` times.
+def revisited(images: ImageSet, config: SearchConfig) -> ImageSet:
+    """The held-out images that policies learn from: no more than they meet ``VISITS`` times.
 
-    A picture's first loss only says what the later ones are held against, so of a large set that is seen once
+    An image's first loss only says what the later ones are held against, so of a large set that is seen once
     nothing would be learned.
     """
     draws = config.policy_steps(config.steps) * config.policy_batch
     most = max(config.policy_batch, draws // VISITS)
-    return pictures if len(pictures) <= most else Subset(pictures, spread(len(pictures), most))
+    return images if len(images) <= most else Subset(images, spread(len(images), most))
 
 
 class SearchLoop:
@@ -110,7 +110,7 @@ class SearchLoop:
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in supernet.named_parameters()}
         self.optimizer = self._make_optimizer()
         self.controller = Controller(supernet.space.choice_counts, len(config.tasks), lr=config.policy_lr)
-        self.estimator = make_estimator(config.estimator, self.controller, pictures=len(self.held_out))
+        self.estimator = make_estimator(config.estimator, self.controller, images=len(self.held_out))
         self.noise = Noise(self.controller)
         self.scale: Floats = np.full(len(config.tasks), np.nan)
         """[T]: moving average of each task's training loss; nan until its first."""
@@ -196,9 +196,9 @@ class SearchLoop:
         """A pass without gradients for each architecture [K, S], and what it teaches the policies."""
         self.supernet.train()
         losses = np.stack([self._policy_losses(batch, one) for one in choices])
-        pictures = self.accelerator.gather(batch.indices).cpu().numpy()
+        images = self.accelerator.gather(batch.indices).cpu().numpy()
         matters = self._matters(choices)
-        gradient = self.estimator.estimate(self.controller, choices, losses / self.scale, pictures, matters)
+        gradient = self.estimator.estimate(self.controller, choices, losses / self.scale, images, matters)
         self.noise.watch(self.estimator.weights(self.controller, choices), gradient)
         if not self.estimator.closed_form:
             self._step_policies(gradient, rng)
@@ -229,7 +229,7 @@ class SearchLoop:
             )
 
     def _policy_losses(self, batch: Batch, choices: Choices) -> Floats:
-        """[N, T]: every picture's losses under one architecture [S], over all processes; nan where not labelled."""
+        """[N, T]: every image's losses under one architecture [S], over all processes; nan where not labelled."""
         with self.accelerator.autocast():
             losses, labelled = self._losses(batch, choices)
         self._mean_losses(losses.sum(0), labelled.sum(0).to(losses))
@@ -238,7 +238,7 @@ class SearchLoop:
         return everyone
 
     def _losses(self, batch: Batch, choices: Choices) -> tuple[Tensor, Tensor]:
-        """Every picture's loss of every task [N, T], 0 where it is not labelled, and whether it is, bool [N, T]."""
+        """Every image's loss of every task [N, T], 0 where it is not labelled, and whether it is, bool [N, T]."""
         raw = self.supernet(normalise(batch.images), choices)
         tasks = {name: self.supernet.tasks[name] for name in self.config.tasks}
         losses = torch.stack([task.losses(raw[name], batch) for name, task in tasks.items()], dim=1)
@@ -260,7 +260,7 @@ class SearchLoop:
     def _diverged(self, what: str) -> CheckFailed:
         return CheckFailed(
             f"{what} is not finite at step {self.done}; the last checkpoint in {self.folder} is from before it. "
-            "Start again with a smaller learning rate (weight_lr) or check the pictures"
+            "Start again with a smaller learning rate (weight_lr) or check the images"
         )
 
     def _learning_rate(self) -> float:
@@ -276,9 +276,9 @@ class SearchLoop:
         policies = self.config.policy_steps(max(0, self.done - self.config.warmup_steps))
         return policies if kind == "policies" else self.done - policies
 
-    def _stream(self, pictures: Any, size: int, first: int, *, tag: int) -> Iterator[Batch]:
+    def _stream(self, images: Any, size: int, first: int, *, tag: int) -> Iterator[Batch]:
         return batches(
-            pictures,
+            images,
             batch=size,
             seed=self.config.seed * 4 + tag,
             first_step=first,
@@ -352,7 +352,7 @@ class SearchLoop:
             "space": self.supernet.space.to_json(),
             "tasks": list(self.config.tasks),
             "estimator": self.config.estimator,
-            "pictures": parts,
+            "images": parts,
             **crew(self.accelerator),
         }
 

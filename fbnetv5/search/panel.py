@@ -1,7 +1,7 @@
-"""The panel: what frozen shared weights say of every block, from a few hundred architectures on the same pictures.
+"""The panel: what frozen shared weights say of every block, from a few hundred architectures on the same images.
 
 When the weights are final, architectures drawn from the policies and at random run on a few fixed batches of held-out
-pictures. A batch's level is fitted beside the effects, so that an architecture is not judged by its pictures. The model
+images. A batch's level is fitted beside the effects, so that an architecture is not judged by its images. The model
 is a sum over LIVE blocks: a block that nothing reads adds nothing. The same sum prices costs, so a fitted model is a
 ``CostTable`` in units of the loss, and a local search minimises the one table under the budget of the other.
 
@@ -40,7 +40,7 @@ class Observations:
     batches: NDArray[np.int64]
     """[N], the number of the batch that each ran on."""
     losses: Floats
-    """[N, T], mean over the batch's labelled pictures; nan where none is labelled."""
+    """[N, T], mean over the batch's labelled images; nan where none is labelled."""
 
     def part(self, start: int, end: int) -> Self:
         """Observations ``start`` to ``end`` - 1."""

@@ -34,7 +34,7 @@ from fbnetv5.search.derive import pareto_front
 from fbnetv5.search.final import Derived, Stage, derive
 from fbnetv5.search.loop import SearchLoop
 from fbnetv5.search.progress import Report
-from fbnetv5.search.scoring import calibration_pictures
+from fbnetv5.search.scoring import calibration_images
 from fbnetv5.spaces.space import Space
 from fbnetv5.tasks import make_tasks, needed_targets
 from fbnetv5.tasks.task import Task
@@ -175,7 +175,7 @@ class Prepared:
 
 
 def prepare(config: SearchConfig) -> Prepared:
-    """Open the pictures, the tasks on their classes, and the cost tables.
+    """Open the images, the tasks on their classes, and the cost tables.
 
     Raises:
         UserError: one of them does not fit.
@@ -252,10 +252,10 @@ def describe(config: SearchConfig, task: Task, derived: Derived, table: AnyTable
 def write_results(folder: Path, supernet: Supernet, parts: Parts, found: Mapping[str, Architecture]) -> None:
     """Write each network's recalibrated weights, then its architecture file, which says that both are there."""
     device = next(supernet.parameters()).device
-    pictures = calibration_pictures(parts.weights, device)
+    images = calibration_images(parts.weights, device)
     for name, architecture in found.items():
         network = supernet.derive(name, architecture.choices_array).to(device).to(memory_format=torch.channels_last)
-        recalibrate(network, pictures, network)
+        recalibrate(network, images, network)
         save_tensors(folder / f"{name}.safetensors", network.state_dict())
         architecture.save(folder / f"{name}.json")
 

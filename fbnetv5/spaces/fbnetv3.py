@@ -39,7 +39,7 @@ class FBNetV3:
     """One network of the family."""
 
     resolution: int
-    """Height and width of the picture its published figures are for."""
+    """Height and width of the image its published figures are for."""
     stem_channels: int
     groups: tuple[Group, ...]
     """Stages 1, 2, 3, 4a, 4b, 5 and the last block(s), in order."""

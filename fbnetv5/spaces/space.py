@@ -42,7 +42,7 @@ class Node:
     """Names of the nodes read; the first passes through if this node is skipped. Empty for the stem."""
     candidates: tuple[Block, ...]
     stride: int
-    """Of the node's output, relative to the picture."""
+    """Of the node's output, relative to the image."""
     slot: int | None = None
     """Index of the slot, None if the node always runs."""
 

@@ -65,5 +65,5 @@ def make_tasks(names: tuple[str, ...], classes: ClassNames) -> dict[str, Task]:
     for name in names:
         task = types[name]
         if not classes.keys() >= set(task.targets) or (task.has_classes and not classes[task.targets[0]]):
-            raise UserError(f"the pictures carry no labels for {name!r}; leave it out of --tasks")
+            raise UserError(f"the images carry no labels for {name!r}; leave it out of --tasks")
     return {name: types[name](classes) for name in names}

@@ -5,7 +5,7 @@ best, so classification and localisation agree on the same cells. Where it depar
 tiny box may be taken too, for else such an object has no cell at all; and scores, overlaps and targets have floors, for
 else an untrained network, which places nothing well, would get targets near zero and learn nothing from them.
 
-Shape legend: N pictures, M objects, A cells of all levels, C classes. Boxes are (x0, y0, x1, y1) in pixels.
+Shape legend: N images, M objects, A cells of all levels, C classes. Boxes are (x0, y0, x1, y1) in pixels.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ SCORE_POWER = 0.5
 IOU_POWER = 6.0
 """Beta of the same equation."""
 CELLS_PER_OBJECT = 10
-"""Most cells that one object takes; 13 in TOOD, for pictures with a hundred times more cells."""
+"""Most cells that one object takes; 13 in TOOD, for images with a hundred times more cells."""
 FLOOR = 0.01
 """Least score and overlap in the alignment, so that it is never zero."""
 TARGET_FLOOR = 0.1
@@ -62,7 +62,7 @@ def assign(
 
 
 def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
-    """Intersection over union of every pair within each picture: [N, M, 4], [N, A, 4] -> [N, M, A]."""
+    """Intersection over union of every pair within each image: [N, M, 4], [N, A, 4] -> [N, M, A]."""
     a, b = first[:, :, None], second[:, None]
     overlap = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
     union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - overlap

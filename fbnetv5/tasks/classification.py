@@ -1,9 +1,9 @@
-"""Classification: one class for the whole picture, read from the coarsest path.
+"""Classification: one class for the whole image, read from the coarsest path.
 
 Head: FBNetV3's classifier (arXiv 2006.02049, table 8), which the shared blocks hold, so that the task costs what the
 published networks cost. Loss: cross entropy. Metric: top-1 accuracy.
 
-Shape legend: N pictures, C classes, F channels of the feature at stride 32, h x w its pixels.
+Shape legend: N images, C classes, F channels of the feature at stride 32, h x w its pixels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ class Classification(Task):
     metric = MetricInfo(name="top1")
     output_names = ("logits",)
     training: ClassVar[Mapping[str, Any]] = {"lr": 7e-4, "colour": 0.0}
-    """It only mirrors: a class belongs to the whole picture, which a crop may cut it from."""
+    """It only mirrors: a class belongs to the whole image, which a crop may cut it from."""
 
     def build_head(self, channels: Sequence[int]) -> nn.Module:
         (width,) = channels
@@ -41,7 +41,7 @@ class Classification(Task):
         return head
 
     def losses(self, raw: Tensor, batch: Batch) -> Tensor:
-        """Cross entropy of each picture in nats: [N, C] -> [N]."""
+        """Cross entropy of each image in nats: [N, C] -> [N]."""
         return functional.cross_entropy(raw.float(), batch.targets["label"], ignore_index=ABSENT, reduction="none")
 
     def deploy(self, raw: Tensor) -> tuple[Tensor, ...]:
@@ -65,12 +65,12 @@ class ClassificationHead(nn.Module):
 
 
 class Top1:
-    """Share of labelled pictures whose largest logit is the true class; reported with that of the five largest."""
+    """Share of labelled images whose largest logit is the true class; reported with that of the five largest."""
 
     def __init__(self) -> None:
         self._correct = 0
         self._among_five = 0
-        self._pictures = 0
+        self._images = 0
 
     def update(self, outputs: Sequence[Tensor], batch: Batch) -> None:
         (logits,) = outputs
@@ -80,18 +80,18 @@ class Top1:
         five = logits.topk(min(5, logits.shape[1]), dim=1).indices
         self._correct += int(torch.count_nonzero((logits.argmax(1) == truth) & known))
         self._among_five += int(torch.count_nonzero((five == truth[:, None]).any(1) & known))
-        self._pictures += int(torch.count_nonzero(known))
+        self._images += int(torch.count_nonzero(known))
 
     def compute(self) -> float:
         """The share, 0..1.
 
         Raises:
-            UserError: no picture carried a class.
+            UserError: no image carried a class.
         """
-        if not self._pictures:
-            raise UserError("no labelled pictures in the test pictures: top1 needs a class on at least one of them")
-        return self._correct / self._pictures
+        if not self._images:
+            raise UserError("no labelled images in the test images: top1 needs a class on at least one of them")
+        return self._correct / self._images
 
     def report(self) -> dict[str, Any]:
         """top1 and top5, the latter of all classes where there are fewer."""
-        return {"top1": self.compute(), "top5": self._among_five / self._pictures}
+        return {"top1": self.compute(), "top5": self._among_five / self._images}

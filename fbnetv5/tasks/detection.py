@@ -12,10 +12,10 @@ it takes the others on the host, as the metric does: its form says which.
 - "topk", the default: ``TOP_K`` boxes as they are; ``suppress`` finishes.
 - "decode": the boxes of all cells with the scores of all classes; ``select``, then ``suppress`` finish. For those who
   choose boxes their own way, and for runtimes that are slow at TopK.
-- "nms": the distinct boxes, of one picture at a time, since their number differs from picture to picture. TensorRT has
+- "nms": the distinct boxes, of one image at a time, since their number differs from image to image. TensorRT has
   no such outputs: this form is for ONNX Runtime.
 
-Shape legend: N pictures, A cells of all levels, C classes, M objects, K answers. Boxes are (x0, y0, x1, y1) in pixels.
+Shape legend: N images, A cells of all levels, C classes, M objects, K answers. Boxes are (x0, y0, x1, y1) in pixels.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ from fbnetv5.tasks.task import ClassNames, Metric, MetricInfo, Task
 WIDTH = 64
 """Channels of both branches."""
 TOP_K = 100
-"""Answers per picture; fewer where the picture has fewer than TOP_K cells times classes."""
+"""Answers per image; fewer where the image has fewer than TOP_K cells times classes."""
 NMS_IOU = 0.6
 """Overlap above which the less sure of two boxes of one class is a duplicate."""
 BOX_WEIGHT = 2.0
@@ -65,12 +65,12 @@ COCO_FIGURES = (
     "ar_medium",
     "ar_large",
 )
-"""Names of pycocotools' ``COCOeval.stats``, in its order: average precision and, by answers per picture, recall."""
+"""Names of pycocotools' ``COCOeval.stats``, in its order: average precision and, by answers per image, recall."""
 MAX_LOG_SIZE = math.log(128.0)
 """Of a box, in strides: bounds the exponential."""
 
 Answers = tuple[Tensor, Tensor, Tensor]
-"""Of one picture: boxes [k, 4], scores [k] from high to low, labels int64 [k]."""
+"""Of one image: boxes [k, 4], scores [k] from high to low, labels int64 [k]."""
 
 
 class Detection(Task):
@@ -93,13 +93,13 @@ class Detection(Task):
         if self.form == "decode":
             self.output_names, self.ranked_by = ("boxes", "scores"), None
         if self.form == "nms":
-            self.most_pictures, self.ranked_by = 1, None  # its rows are not of [N, K], and how many depends on ties
+            self.most_images, self.ranked_by = 1, None  # its rows are not of [N, K], and how many depends on ties
 
     def build_head(self, channels: Sequence[int]) -> nn.Module:
         return DetectionHead(channels, len(self.labels))
 
     def losses(self, raw: Sequence[Tensor], batch: Batch) -> Tensor:
-        """Class loss + BOX_WEIGHT * box loss, each over the picture's sum of targets (at least 1): -> [N]."""
+        """Class loss + BOX_WEIGHT * box loss, each over the image's sum of targets (at least 1): -> [N]."""
         truth: Boxes = batch.targets["boxes"]
         logits, cell_boxes = _flatten([level.float() for level in raw])
         centres, strides = _cells(raw, self.paths)
@@ -120,7 +120,7 @@ class Detection(Task):
 
         "topk": boxes [N, K, 4], scores [N, K] from high to low, labels int64 [N, K]. K is TOP_K, or A * C if that is
         less; an exported graph keeps the K of the size it was traced at. "decode": boxes [N, A, 4], scores [N, A, C].
-        "nms": of one picture, boxes [k, 4], scores [k] from high to low, labels int64 [k], k <= K.
+        "nms": of one image, boxes [k, 4], scores [k] from high to low, labels int64 [k], k <= K.
         """
         logits, cell_boxes = _flatten(raw)
         boxes, scores = decode(cell_boxes, *_cells(raw, self.paths)), logits.sigmoid()
@@ -133,7 +133,7 @@ class Detection(Task):
         return AveragePrecision(len(self.labels), self.finish)
 
     def finish(self, outputs: Sequence[Tensor]) -> list[Answers]:
-        """What is left to do on the host with the outputs of the task's form: each picture's distinct boxes."""
+        """What is left to do on the host with the outputs of the task's form: each image's distinct boxes."""
         if self.form == "topk":
             return suppress(outputs)
         if self.form == "decode":
@@ -194,7 +194,7 @@ def select(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def suppress(outputs: Sequence[Tensor]) -> list[Answers]:
-    """Drop duplicates from boxes [N, K, 4], scores [N, K] and labels [N, K]: per picture k <= K are left.
+    """Drop duplicates from boxes [N, K, 4], scores [N, K] and labels [N, K]: per image k <= K are left.
 
     The last step of detection, on the host: class by class, a box that overlaps a surer one by more than NMS_IOU goes.
     """
@@ -207,13 +207,13 @@ def suppress(outputs: Sequence[Tensor]) -> list[Answers]:
 
 
 def _distinct(boxes: Tensor, scores: Tensor, labels: Tensor) -> Answers:
-    """``suppress`` inside a graph, for the one picture of boxes [1, K, 4], scores [1, K] and labels [1, K].
+    """``suppress`` inside a graph, for the one image of boxes [1, K, 4], scores [1, K] and labels [1, K].
 
     Every class is moved to a place of its own, by the arithmetic of torchvision's ``batched_nms``, so that a single
     pass over all boxes compares within classes only.
     """
     if _size(boxes, 0) != 1:
-        raise UserError(f"the form 'nms' of det answers one picture at a time, and was given {len(boxes)}")
+        raise UserError(f"the form 'nms' of det answers one image at a time, and was given {len(boxes)}")
     boxes, scores, labels = boxes[0], scores[0], labels[0]
     moved = boxes + (labels.to(boxes.dtype) * (boxes.max() + 1))[:, None]
     keep = nms(moved, scores, NMS_IOU)
@@ -226,7 +226,7 @@ class AveragePrecision:
     def __init__(self, classes: int, finish: Callable[[Sequence[Tensor]], list[Answers]]) -> None:
         self._classes = classes
         self._finish = finish
-        self._pictures = 0
+        self._images = 0
         self._truth: list[dict[str, Any]] = []
         self._found: list[dict[str, Any]] = []
 
@@ -235,20 +235,20 @@ class AveragePrecision:
         for row, (boxes, scores, labels) in enumerate(self._finish(outputs)):
             if not batch.present["boxes"][row]:
                 continue
-            self._pictures += 1
+            self._images += 1
             real = truth.labels[row] != ABSENT
             labels_there = truth.labels[row, real]
-            _record(self._truth, self._pictures, truth.xyxy[row, real], torch.ones_like(labels_there), labels_there)
-            _record(self._found, self._pictures, boxes, scores, labels)
+            _record(self._truth, self._images, truth.xyxy[row, real], torch.ones_like(labels_there), labels_there)
+            _record(self._found, self._images, boxes, scores, labels)
 
     def compute(self) -> float:
         """AP, 0..1.
 
         Raises:
-            UserError: no picture had a labelled box.
+            UserError: no image had a labelled box.
         """
         if not self._truth:
-            raise UserError("no labelled boxes in the test pictures: ap needs at least one")
+            raise UserError("no labelled boxes in the test images: ap needs at least one")
         with contextlib.redirect_stdout(io.StringIO()):
             evaluation = self._evaluation()
             # AP itself needs all sizes together at 100 answers; the other figures would take five times as long.
@@ -262,7 +262,7 @@ class AveragePrecision:
     def report(self) -> dict[str, Any]:
         """COCO's twelve figures as pycocotools sums them up; None where it has -1, for want of such objects.
 
-        Small, medium and large are up to 32x32, up to 96x96 and above, in pixels of the pictures as they were shown.
+        Small, medium and large are up to 32x32, up to 96x96 and above, in pixels of the images as they were shown.
         """
         with contextlib.redirect_stdout(io.StringIO()):
             evaluation = self._evaluation()
@@ -280,7 +280,7 @@ class AveragePrecision:
     def _coco(self, annotations: list[dict[str, Any]]) -> COCO:
         coco = COCO()
         coco.dataset = {
-            "images": [{"id": picture} for picture in range(1, self._pictures + 1)],
+            "images": [{"id": image} for image in range(1, self._images + 1)],
             "categories": [{"id": label} for label in range(self._classes)],
             "annotations": annotations,
         }
@@ -343,14 +343,14 @@ def _box_losses(boxes: Tensor, assignment: Assignment, truth: Boxes) -> Tensor:
     return (loss * assignment.target).sum(1)
 
 
-def _record(records: list[dict[str, Any]], picture: int, boxes: Tensor, scores: Tensor, labels: Tensor) -> None:
+def _record(records: list[dict[str, Any]], image: int, boxes: Tensor, scores: Tensor, labels: Tensor) -> None:
     """Append boxes [k, 4] as COCO annotations; ids start at 1, for pycocotools takes 0 for "unmatched"."""
     for (x0, y0, x1, y1), score, label in zip(boxes.tolist(), scores.tolist(), labels.tolist(), strict=True):
         width, height = x1 - x0, y1 - y0
         records.append(
             {
                 "id": len(records) + 1,
-                "image_id": picture,
+                "image_id": image,
                 "category_id": label,
                 "bbox": [x0, y0, width, height],
                 "area": width * height,

@@ -1,13 +1,13 @@
-"""What the tasks share that predict every pixel: one head on all four paths, and upsampling to the picture's size.
+"""What the tasks share that predict every pixel: one head on all four paths, and upsampling to the image's size.
 
 Head: every path is brought to one width, added up from coarse to fine in the manner of feature pyramids (arXiv
-1612.03144), and mixed once by a depthwise-separable convolution at a quarter of the picture's resolution. The raw
+1612.03144), and mixed once by a depthwise-separable convolution at a quarter of the image's resolution. The raw
 outputs stay there; loss and deployment upsample them alike, so the head pays nothing for the finest pixels and the loss
 sees what is deployed.
 
-Heights and widths of pictures must be multiples of 32, else the paths do not fit on each other.
+Heights and widths of images must be multiples of 32, else the paths do not fit on each other.
 
-Shape legend: N pictures, C outputs per pixel, H x W pixels of the picture.
+Shape legend: N images, C outputs per pixel, H x W pixels of the image.
 """
 
 from collections.abc import Sequence
@@ -77,7 +77,7 @@ def upsample(raw: Tensor) -> Tensor:
 
 
 def binary_losses(logits: Tensor, truth: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Binary cross entropy in nats, the mean over each picture's pixels that are not IGNORE: -> [N].
+    """Binary cross entropy in nats, the mean over each image's pixels that are not IGNORE: -> [N].
 
     Args:
         logits: [N, H, W].

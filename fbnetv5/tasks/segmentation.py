@@ -2,7 +2,7 @@
 
 Loss: cross entropy. Metric: mean intersection over union.
 
-Shape legend: N pictures, C classes, H x W pixels of the picture.
+Shape legend: N images, C classes, H x W pixels of the image.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ class Segmentation(Task):
         return PixelHead(channels, len(self.labels))
 
     def losses(self, raw: Tensor, batch: Batch) -> Tensor:
-        """Cross entropy in nats, the mean over each picture's pixels that are not IGNORE: -> [N]."""
+        """Cross entropy in nats, the mean over each image's pixels that are not IGNORE: -> [N]."""
         (logits,) = self.deploy(raw.float())
         truth: Tensor = batch.targets["mask"]
         pixels = functional.cross_entropy(logits, truth.long(), ignore_index=IGNORE, reduction="none")
@@ -69,10 +69,10 @@ class MeanIoU:
         """The mean, 0..1.
 
         Raises:
-            UserError: no picture had a labelled pixel.
+            UserError: no image had a labelled pixel.
         """
         if not torch.count_nonzero(self._jaccard.confmat):
-            raise UserError("no labelled pixels in the test pictures: miou needs a mask on at least one of them")
+            raise UserError("no labelled pixels in the test images: miou needs a mask on at least one of them")
         return float(self._jaccard.compute())
 
     def report(self) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """The one interface behind which every task stands. A new task on known targets is one new file in this folder.
 
 The file defines one subclass of ``Task``; ``fbnetv5.tasks`` finds it by looking at the folder. A task says which
-targets it learns from and which features it reads, builds its head, turns a batch into per-picture losses, measures
+targets it learns from and which features it reads, builds its head, turns a batch into per-image losses, measures
 itself, and says what a deployed network answers.
 
-Shape legend: N pictures, C_p channels of the feature at stride p, H x W pixels of the picture.
+Shape legend: N images, C_p channels of the feature at stride p, H x W pixels of the image.
 """
 
 import math
@@ -46,7 +46,7 @@ class Metric(Protocol):
     """A figure of merit over many batches."""
 
     def update(self, outputs: Sequence[Tensor], batch: Batch) -> None:
-        """Take the deployable outputs for one batch; pictures without the task's labels are left out."""
+        """Take the deployable outputs for one batch; images without the task's labels are left out."""
 
     def compute(self) -> float:
         """The figure over all that was taken."""
@@ -65,7 +65,7 @@ class Task(ABC):
     by_default: ClassVar[bool] = False
     """Whether commands work on the task where no tasks are named."""
     targets: ClassVar[tuple[str, ...]]
-    """Names of the labels that it learns from, all of which a picture must have to count as labelled."""
+    """Names of the labels that it learns from, all of which an image must have to count as labelled."""
     has_classes: ClassVar[bool] = False
     """Whether it tells classes apart, so that its first target must name some."""
     paths: ClassVar[tuple[int, ...]]
@@ -77,7 +77,7 @@ class Task(ABC):
     """The output by which the others' rows are sorted, if any: rows whose values tie may come in any order."""
     forms: ClassVar[tuple[str, ...]] = ("plain",)
     """Which deployable outputs there are to choose from, the usual ones first; weights, losses and metric are one."""
-    most_pictures: int | None = None
+    most_images: int | None = None
     """That a deployed network answers in one call; None if any number."""
     training: ClassVar[Mapping[str, Any]] = {}
     """Fields of ``TrainConfig`` whose defaults differ for this task. They suit a training of a few epochs; a long one
@@ -112,7 +112,7 @@ class Task(ABC):
         return self.classes[self.targets[0]]
 
     def labelled(self, batch: Batch) -> Tensor:
-        """Which pictures carry this task's labels: bool [N]."""
+        """Which images carry this task's labels: bool [N]."""
         first, *others = (batch.present[name] for name in self.targets)
         for other in others:
             first = first & other
@@ -124,7 +124,7 @@ class Task(ABC):
 
     @abstractmethod
     def losses(self, raw: Any, batch: Batch) -> Tensor:
-        """Each picture's loss, float [N], differentiable; 0 where the picture is not labelled."""
+        """Each image's loss, float [N], differentiable; 0 where the image is not labelled."""
 
     @abstractmethod
     def deploy(self, raw: Any) -> tuple[Tensor, ...]:

@@ -1,10 +1,10 @@
-"""Random changes of a training picture, its labels moved along, by torchvision.transforms.v2.
+"""Random changes of a training image, its labels moved along, by torchvision.transforms.v2.
 
-A change is a function of (seed, draw) alone, the draw being the picture's place in the endless stream of a training:
-the same picture looks different in every epoch, and a resumed training sees what the killed one would have seen.
+A change is a function of (seed, draw) alone, the draw being the image's place in the endless stream of a training:
+the same image looks different in every epoch, and a resumed training sees what the killed one would have seen.
 
-Pictures come in at the size the network reads and leave at that size: enlarging magnifies their pixels.
-Left out: rotation, and pasting objects from picture to picture.
+Images come in at the size the network reads and leave at that size: enlarging magnifies their pixels.
+Left out: rotation, and pasting objects from image to image.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from fbnetv5.data.targets import Target
 from fbnetv5.training.config import TrainConfig
 
 GREY = 114
-"""What surrounds a picture that was made smaller."""
+"""What surrounds an image that was made smaller."""
 
 
 class Augment:

@@ -23,10 +23,10 @@ class TrainConfig(RunConfig):
     init: str = "inherited"
     """Where the weights come from: "inherited" from the search, "scratch", "timm", or a safetensors file."""
     held_out: Annotated[int, Field(ge=1)] = 1000
-    """Most pictures kept out of the training, to choose the best weights by."""
+    """Most images kept out of the training, to choose the best weights by."""
     steps: Annotated[int, Field(ge=1)] = 1500
     batch: Annotated[int, Field(ge=2)] = 32
-    """Pictures of a step, per process; batch norm has no statistics of one picture on a 1x1 map."""
+    """Images of a step, per process; batch norm has no statistics of one image on a 1x1 map."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """The latter with Nesterov momentum, for which a lr some ten times higher is usual."""
     lr: Positive = 3e-3
@@ -40,15 +40,15 @@ class TrainConfig(RunConfig):
     """Per step, of the moving average of the weights, which is what is kept; gentler at first."""
     clip_norm: Positive = 5.0
     flip: Share = 0.5
-    """Probability of mirroring a picture."""
+    """Probability of mirroring an image."""
     scale: Annotated[tuple[float, float], Strict(False)] = (1.0, 1.0)
-    """Range of the factor that a picture is resized by before a piece of the first size is cut out of it."""
+    """Range of the factor that an image is resized by before a piece of the first size is cut out of it."""
     colour: Share = 0.2
     """Most change of brightness, contrast and saturation."""
     mixup: NotNegative = 0.0
-    """Alpha of mixup (arXiv 1710.09412), which blends pairs of pictures and their losses; 0 is off."""
+    """Alpha of mixup (arXiv 1710.09412), which blends pairs of images and their losses; 0 is off."""
     evaluate_every: Annotated[int, Field(ge=1)] = 250
-    """Steps between measurements on the held-out pictures."""
+    """Steps between measurements on the held-out images."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 100
 
     @model_validator(mode="after")
@@ -57,7 +57,7 @@ class TrainConfig(RunConfig):
             raise UserError(f"training: scale must be a range of factors above 0 to {MOST_SCALE}, not {self.scale}")
         if round(min(self.data.size) * self.scale[0]) < 1:
             size = f"{self.data.size[0]}x{self.data.size[1]}"
-            raise UserError(f"training: scale from {self.scale[0]} leaves nothing of pictures of {size}")
+            raise UserError(f"training: scale from {self.scale[0]} leaves nothing of images of {size}")
         return self
 
     @property

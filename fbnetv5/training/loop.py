@@ -1,8 +1,8 @@
 """The loop that trains one derived network alone, from its last checkpoint to its end.
 
-A step is: a batch of changed pictures, the mean loss over the labelled pictures of all processes, averaged gradients, a
+A step is: a batch of changed images, the mean loss over the labelled images of all processes, averaged gradients, a
 step of the optimizer, a step of the weights' moving average. Now and then the first process measures that average on
-held-out pictures; the best so far is kept beside the architecture file, and a checkpoint of everything in a folder.
+held-out images; the best so far is kept beside the architecture file, and a checkpoint of everything in a folder.
 
 Whatever is random is a function of (seed, step), so a resumed training repeats what an undisturbed one would have done.
 """
@@ -22,7 +22,7 @@ from export.errors import CheckFailed, UserError
 from fbnetv5.architecture import Architecture
 from fbnetv5.data.loading import batches, in_order
 from fbnetv5.data.preprocess import normalise
-from fbnetv5.data.sample import Batch, PictureSet
+from fbnetv5.data.sample import Batch, ImageSet
 from fbnetv5.evaluate import evaluate
 from fbnetv5.networks.backbone import TaskNetwork
 from fbnetv5.runs.checkpoint import (
@@ -53,10 +53,10 @@ class Trained:
     step: int
     """Steps done."""
     loss: float | None
-    """Mean over the labelled pictures of the last step; None before the first."""
+    """Mean over the labelled images of the last step; None before the first."""
     lr: float
     score: float | None
-    """The task's metric of the average weights on the held-out pictures; None where it was not measured now."""
+    """The task's metric of the average weights on the held-out images; None where it was not measured now."""
     best: float
     """Of the scores so far."""
     best_step: int
@@ -75,8 +75,8 @@ class TrainLoop:
         architecture: Architecture,
         network: TaskNetwork,
         *,
-        pictures: PictureSet,
-        held_out: PictureSet,
+        dataset: ImageSet,
+        held_out: ImageSet,
     ) -> None:
         self.config = config
         self.folder = folder
@@ -89,7 +89,7 @@ class TrainLoop:
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in self.network.named_parameters()}
         self.optimizer = make_optimizer(config, list(self.names))
         self.readers = config.data.workers
-        self.pictures = pictures
+        self.dataset = dataset
         self.held_out = held_out
         self.done = 0
         """Steps finished."""
@@ -107,14 +107,14 @@ class TrainLoop:
         self.restore()
         config, main = self.config, self.accelerator.is_main_process
         stream = batches(
-            self.pictures,
+            self.dataset,
             batch=config.batch,
             seed=config.seed * 4 + 3,  # the search has 1 and 2
             first_step=self.done,
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
             workers=self.readers,
-            change=Augment(config, self.pictures.targets),
+            change=Augment(config, self.dataset.targets),
         )
         with ExitStack() as stack:
             kept = -1 if self.first is None else self.done
@@ -131,7 +131,7 @@ class TrainLoop:
                         self.save()
 
     def train(self, batch: Batch) -> float:
-        """One step; the mean loss over the labelled pictures of all processes.
+        """One step; the mean loss over the labelled images of all processes.
 
         Raises:
             CheckFailed: it, or the gradient, is not finite; the weights are as before.
@@ -146,7 +146,7 @@ class TrainLoop:
         if not math.isfinite(loss):
             raise self._diverged("loss")
         self.optimizer.zero_grad(set_to_none=True)
-        # Gradients are averaged over the processes, so each divides by its share of the pictures.
+        # Gradients are averaged over the processes, so each divides by its share of the images.
         self.accelerator.backward(total * self.accelerator.num_processes / sums[1].clamp(min=1e-9))
         average_gradients(self.accelerator, self.network.parameters())
         norm = torch.nn.utils.clip_grad_norm_(self.names, self.config.clip_norm)
@@ -157,7 +157,7 @@ class TrainLoop:
         return loss
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The sum of the pictures' losses, and of how many: blended pairs if mixup is on."""
+        """The sum of the images' losses, and of how many: blended pairs if mixup is on."""
         images = normalise(batch.images)
         task, share = self.network.task, 1.0
         if self.config.mixup:
@@ -178,7 +178,7 @@ class TrainLoop:
         return config.lr * (0.505 + 0.495 * math.cos(math.pi * progress))
 
     def evaluate(self) -> float:
-        """The task's metric of the average weights on the held-out pictures."""
+        """The task's metric of the average weights on the held-out images."""
         network, device = self.average.network, self.accelerator.device
         found = in_order(self.held_out, batch=EVALUATION_BATCH, workers=self.readers)
         return evaluate(self.network.task, lambda images: network(images.to(device)), found)
@@ -225,7 +225,7 @@ class TrainLoop:
         weights = self.folder / f"{self.config.task}.safetensors"
         return CheckFailed(
             f"the {what} is not finite at step {self.done + 1}; the last good checkpoint is {kept or 'none yet'}, "
-            f"the best weights so far are {weights}. Start again with a smaller lr, or check the pictures"
+            f"the best weights so far are {weights}. Start again with a smaller lr, or check the images"
         )
 
     def save(self) -> None:
@@ -239,13 +239,13 @@ class TrainLoop:
 
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a checkpoint to be gone on with."""
-        return {"pictures": len(self.pictures), **crew(self.accelerator)}
+        return {"images": len(self.dataset), **crew(self.accelerator)}
 
     def restore(self) -> None:
         """Go to where the newest checkpoint stands.
 
         Raises:
-            UserError: it is damaged, or of another network or pictures.
+            UserError: it is damaged, or of another network or images.
         """
         found = load_checkpoint(self.folder / CHECKPOINT)
         if found is None:

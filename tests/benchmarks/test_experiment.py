@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import experiment as module
-from benchmarks.experiment import Experiment, Trial, begin_experiment, hash_pictures, in_turns, trial_file
+from benchmarks.experiment import Experiment, Trial, begin_experiment, hash_images, in_turns, trial_file
 from export.errors import UserError
 from fbnetv5.data.scenes import Scenes
 
@@ -90,13 +90,13 @@ def test_another_processor_or_torch_is_refused_and_another_day_is_not(
         begin(tmp_path)
 
 
-def test_the_hash_of_pictures_follows_images_labels_and_order() -> None:
+def test_the_hash_of_images_follows_images_labels_and_order() -> None:
     scenes, others = (Scenes("train", size=(32, 32), count=2, seed=seed) for seed in (0, 1))
-    assert hash_pictures(scenes, others) == hash_pictures(scenes, others)
-    assert hash_pictures(scenes, others) != hash_pictures(others, scenes)
-    whole = hash_pictures(scenes)
+    assert hash_images(scenes, others) == hash_images(scenes, others)
+    assert hash_images(scenes, others) != hash_images(others, scenes)
+    whole = hash_images(scenes)
     scenes[1].targets["boxes"].labels[0] += 1
-    assert hash_pictures(scenes) != whole
+    assert hash_images(scenes) != whole
 
 
 def test_a_cut_off_experiment_has_some_of_every_group() -> None:

@@ -41,18 +41,18 @@ def test_the_best_network_beats_all_and_the_worst_none() -> None:
     assert best["percentile_by_loss"]["value"] == best["percentile_by_metric"]["value"] == 1.0
     assert best["p_by_loss"] == best["p_by_metric"] == pytest.approx(1 / 65)
     assert best["above_p90_by_loss"]
-    assert best["p_over_pictures"] < 1e-3
+    assert best["p_over_images"] < 1e-3
     assert best["share_of_budget"] == pytest.approx(0.95)
     assert worst["percentile_by_loss"]["value"] == worst["percentile_by_metric"]["value"] == 0.0
-    assert worst["p_over_pictures"] > 0.99
+    assert worst["p_over_images"] > 0.99
     assert count_cases({"det": {"runs": {"a": best, "b": worst}}}) == {"cases": 2, "above_p90_by_loss": 1}
 
 
-def test_differences_are_paired_by_picture() -> None:
+def test_differences_are_paired_by_image() -> None:
     mean = float(np.mean([other.loss for other in OTHERS]))
     found = assess(made_up(mean - 0.05), OTHERS, BUDGET)["loss_difference"]
     assert found["value"] == pytest.approx(-0.05, abs=0.02)
-    assert found["high"] < 0  # unpaired, the pictures' own spread of 1 would drown it
+    assert found["high"] < 0  # unpaired, the images' own spread of 1 would drown it
 
 
 def test_planted_bad_networks_must_be_below_the_median() -> None:
@@ -74,14 +74,14 @@ def test_random_networks_of_another_seed_must_not_differ() -> None:
 def test_runs_of_other_budgets_or_sizes_are_judged_apart(runs: list[Path]) -> None:
     SearchConfig(budgets={"det": BUDGET}).save(runs[1])
     with pytest.raises(UserError, match="was searched with another budgets"):
-        judge.judge_config(runs, steps=1, pictures=8)
+        judge.judge_config(runs, steps=1, images=8)
 
 
 def test_a_judge_from_end_to_end_and_again_from_its_folder(
     runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stats, "RESAMPLES", 99)
-    command = [*map(str, runs), "--output", str(tmp_path / "judge"), "--steps", "2", "--pictures", "8"]
+    command = [*map(str, runs), "--output", str(tmp_path / "judge"), "--steps", "2", "--images", "8"]
     command += ["--count", "3", "--controls", "2", "--planted", "2", "--processes", "1"]
     judge.main(command)
     report = json.loads(capsys.readouterr().out.splitlines()[-1])

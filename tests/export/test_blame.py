@@ -4,13 +4,13 @@ from export.blame import find_culprit
 from export.ladder import values_of_blocks
 from export.precision import to_half, to_int8
 from export.runners import TorchRunner
-from tests.export.tiny import BLOCKS, Tiny, exported, pictures, sabotaged
+from tests.export.tiny import BLOCKS, Tiny, exported, images, sabotaged
 
 
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_the_block_with_scaled_weights_is_named(block: str, precision: str) -> None:
-    net, inputs = Tiny(), pictures()
+    net, inputs = Tiny(), images()
     content = exported(net)
     reference = TorchRunner(net, ["images"], ["logits"]).blocks(inputs)
     bad = sabotaged(content, block)
@@ -25,7 +25,7 @@ def test_the_block_with_scaled_weights_is_named(block: str, precision: str) -> N
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_nobody_is_blamed_for_rounding(precision: str) -> None:
-    net, inputs = Tiny(), pictures()
+    net, inputs = Tiny(), images()
     content = exported(net)
     lower = {"fp32": content, "fp16": to_half(content), "int8": to_int8(content, [inputs])}[precision]
     reference = TorchRunner(net, ["images"], ["logits"]).blocks(inputs)
@@ -33,7 +33,7 @@ def test_nobody_is_blamed_for_rounding(precision: str) -> None:
 
 
 def test_a_block_that_gives_no_number_is_the_one() -> None:
-    content, inputs = exported(Tiny()), pictures()
+    content, inputs = exported(Tiny()), images()
     values = values_of_blocks(content, content, inputs)
     bad = {**values, "backbone/last": values["backbone/last"] * float("nan")}
     found = find_culprit(content, values, bad, "fp32")

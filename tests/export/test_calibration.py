@@ -12,7 +12,7 @@ from export.graph import to_onnx_bytes
 from export.parity import sqnr_db
 from export.precision import to_int8
 from export.runners import Array, OrtRunner
-from tests.export.tiny import Tiny, exported, pictures
+from tests.export.tiny import Tiny, exported, images
 
 
 def rounded(values: Array, limit: float) -> Array:
@@ -22,11 +22,11 @@ def rounded(values: Array, limit: float) -> Array:
 
 def test_smoothing_changes_nothing_but_the_way() -> None:
     content = exported(Tiny())
-    smoothed = smooth(content, [pictures()])
+    smoothed = smooth(content, [images()])
     assert len(quantised_nodes(onnx.load_from_string(smoothed).graph)) == 6
     divisions = [node for node in onnx.load_from_string(smoothed).graph.node if node.name.endswith("/Conv/Mul")]
-    assert len(divisions) == 4  # the first convolution reads the pictures themselves
-    inputs = pictures(seed=1)
+    assert len(divisions) == 4  # the first convolution reads the images themselves
+    inputs = images(seed=1)
     before, after = OrtRunner(content)(inputs)["logits"], OrtRunner(smoothed)(inputs)["logits"]
     np.testing.assert_allclose(before, after, rtol=1e-4, atol=1e-6)
 
@@ -55,7 +55,7 @@ def uneven() -> tuple[bytes, dict[str, Array]]:
         first.weight.mul_(sizes[:, None, None, None])
         second.weight.div_(sizes[None, :, None, None])
     net = nn.Sequential(first, nn.Hardtanh(-1e6, 1e6), second).eval()
-    inputs = pictures()
+    inputs = images()
     example = (torch.from_numpy(inputs["images"]),)
     return to_onnx_bytes(net, example, input_names=["images"], output_names=["y"]), inputs
 
@@ -70,7 +70,7 @@ def test_uneven_channels_survive_int8_by_smoothing(monkeypatch: pytest.MonkeyPat
 
 def test_limits_are_seen_over_all_batches() -> None:
     content = exported(Tiny())
-    small, large = pictures(), {"images": pictures(seed=1)["images"] * 10}
+    small, large = images(), {"images": images(seed=1)["images"] * 10}
     told: list[tuple[str, int, int]] = []
     limits = clip_limits(content, [small, large], progress=lambda *step: told.append(step))
     assert limits["images"] > 2 * clip_limits(content, [small])["images"]
@@ -79,7 +79,7 @@ def test_limits_are_seen_over_all_batches() -> None:
 
 def test_what_is_to_stay_in_float_is_left_alone() -> None:
     content = exported(Tiny())
-    smoothed = onnx.load_from_string(smooth(content, [pictures()], keep_float=["/head/*"])).graph
+    smoothed = onnx.load_from_string(smooth(content, [images()], keep_float=["/head/*"])).graph
     kept = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load_from_string(content).graph.initializer}
     left_alone = {node.name: node.input[1] in kept for node in smoothed.node if node.op_type in ("Conv", "Gemm")}
     assert {name.startswith(("/head/", "/backbone/stem/")) == alone for name, alone in left_alone.items()} == {True}

@@ -23,12 +23,12 @@ except NotHere:
     HERE = False
 with_tensorrt = pytest.mark.skipif(not HERE, reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
 
-PICTURES = ("batch", 3, 8, 8)
+IMAGES = ("batch", 3, 8, 8)
 
 
 def model(
     nodes: Sequence[onnx.NodeProto],
-    shape: Sequence[int | str] = PICTURES,
+    shape: Sequence[int | str] = IMAGES,
     *,
     kind: int = TensorProto.FLOAT,
     **weights: Any,
@@ -179,13 +179,13 @@ def test_the_hints_lead_to_a_quantised_network_that_is_accepted(
     tmp_path: Path, options: dict[str, bool], words: str | None
 ) -> None:
     graph = model([node("Conv", "x w b", "y", "conv")], w=WEIGHT, b=np.ones(4, np.float32))
-    quantize_static(saved(graph, tmp_path / "m.onnx"), tmp_path / "int8.onnx", OnePicture(), extra_options=options)
+    quantize_static(saved(graph, tmp_path / "m.onnx"), tmp_path / "int8.onnx", OneImage(), extra_options=options)
     problems = check(tmp_path / "int8.onnx").problems
     assert bool(problems) == (words is not None)
     assert words is None or words in (problems[0].hint or "")
 
 
-class OnePicture(CalibrationDataReader):  # type: ignore[misc]
+class OneImage(CalibrationDataReader):  # type: ignore[misc]
     def __init__(self) -> None:
         self._left = [np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype(np.float32)]
 
@@ -229,7 +229,7 @@ DAMAGED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "empty": (lambda _: b"", "holds no ONNX graph"),
     "cut off": (lambda content: content[: len(content) // 2], "not an ONNX file, or a damaged one"),
     "a text": (lambda _: b"no ONNX at all\n", "not an ONNX file"),
-    "a picture": (lambda _: b"\x89PNG\r\n\x1a\n" + bytes(100), "not an ONNX file"),
+    "an image": (lambda _: b"\x89PNG\r\n\x1a\n" + bytes(100), "not an ONNX file"),
 }
 
 

@@ -31,7 +31,7 @@ except NotHere:
 with_tensorrt = pytest.mark.skipif(not HERE, reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
 
 CLASSES = {"label": ("a",), "boxes": ("a", "b"), "mask": ("a",)}
-PICTURE = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+IMAGE = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 Exported = tuple[TaskNetwork, bytes]
 
 
@@ -105,7 +105,7 @@ def test_one_file_is_written_in_silence(tmp_path: Path, capfd: pytest.CaptureFix
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Hardswish(inplace=True)).train()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        to_onnx(net, (PICTURE,), tmp_path / "a.onnx", input_names=["x"], output_names=["y"], exporter="dynamo")
+        to_onnx(net, (IMAGE,), tmp_path / "a.onnx", input_names=["x"], output_names=["y"], exporter="dynamo")
     assert capfd.readouterr() == ("", "")
     assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
     assert [net.training, net[2].inplace] == [True, True]

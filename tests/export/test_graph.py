@@ -47,12 +47,12 @@ class Inverse(nn.Module):
         return y
 
 
-PICTURE = (torch.randn(1, 3, 16, 16),)
+IMAGE = (torch.randn(1, 3, 16, 16),)
 
 
 def test_batch_norm_is_folded_and_the_graph_computes_the_same(tmp_path: Path) -> None:
     net, path = Net(), tmp_path / "net.onnx"
-    to_onnx(net, PICTURE, path, input_names=["image"], output_names=["map"], dynamic_size=True)
+    to_onnx(net, IMAGE, path, input_names=["image"], output_names=["map"], dynamic_size=True)
     assert [node.op_type for node in onnx.load(path).graph.node] == ["Conv", "HardSwish", "Conv"]
     x = torch.randn(3, 3, 24, 20)
     (map_,) = OrtRunner(path)({"image": x.numpy()}).values()
@@ -65,7 +65,7 @@ def test_equal_weights_are_not_read_through_identity_nodes() -> None:
     net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1))
     for parameter in net.parameters():
         nn.init.ones_(parameter)
-    content = to_onnx_bytes(net, PICTURE, input_names=["image"], output_names=["map"])
+    content = to_onnx_bytes(net, IMAGE, input_names=["image"], output_names=["map"])
     assert [node.op_type for node in onnx.load_from_string(content).graph.node] == ["Conv", "Conv"]
     # Each layer sums 3 channels of ones and adds 1: 3 + 1 = 4, then 12 + 1 = 13.
     assert np.all(OrtRunner(content)({"image": np.ones((1, 3, 16, 16), np.float32)})["map"] == 13)
@@ -81,7 +81,7 @@ def test_equal_weights_are_not_read_through_identity_nodes() -> None:
 )
 def test_axes_are_dynamic_only_where_asked(batch: bool, size: bool, shape: tuple[int | str, ...]) -> None:
     content = to_onnx_bytes(
-        Net(), PICTURE, input_names=["image"], output_names=["map"], dynamic_batch=batch, dynamic_size=size
+        Net(), IMAGE, input_names=["image"], output_names=["map"], dynamic_batch=batch, dynamic_size=size
     )
     runner = OrtRunner(content)
     assert runner.inputs[0].shape == shape
@@ -108,11 +108,11 @@ def test_sizes_that_differ_have_names_that_differ(exporter: Exporter) -> None:
 
 def test_an_unknown_exporter_is_refused() -> None:
     with pytest.raises(UserError, match="there is no exporter 'jax'; known are torchscript, dynamo"):
-        to_onnx_bytes(Net(), PICTURE, input_names=["image"], output_names=["map"], exporter="jax")  # type: ignore[arg-type]
+        to_onnx_bytes(Net(), IMAGE, input_names=["image"], output_names=["map"], exporter="jax")  # type: ignore[arg-type]
 
 
 def test_the_opset_is_the_one_asked_for() -> None:
-    content = to_onnx_bytes(Net(), PICTURE, input_names=["image"], output_names=["map"], opset=18)
+    content = to_onnx_bytes(Net(), IMAGE, input_names=["image"], output_names=["map"], opset=18)
     assert [entry.version for entry in onnx.load_from_string(content).opset_import] == [18]
 
 
@@ -120,14 +120,14 @@ def test_training_flags_are_put_back_one_by_one() -> None:
     net = Net().train()
     net.body[1].eval()
     before = [child.training for child in net.modules()]
-    to_onnx_bytes(net, PICTURE, input_names=["image"], output_names=["map"])
+    to_onnx_bytes(net, IMAGE, input_names=["image"], output_names=["map"])
     assert [child.training for child in net.modules()] == before
 
 
 def test_export_is_silent() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        to_onnx_bytes(Net(), PICTURE, input_names=["image"], output_names=["map"])
+        to_onnx_bytes(Net(), IMAGE, input_names=["image"], output_names=["map"])
 
 
 @pytest.mark.parametrize(

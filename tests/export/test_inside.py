@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from export.errors import UserError
 from export.inside import before_selection, block_outputs, block_sources, with_outputs
 from export.runners import OrtRunner, TorchRunner
-from tests.export.tiny import BLOCKS, Tiny, exported, pictures
+from tests.export.tiny import BLOCKS, Tiny, exported, images
 
 
 class Wrapped(nn.Module):
@@ -20,7 +20,7 @@ class Wrapped(nn.Module):
 
 @pytest.mark.parametrize("module", [Tiny(), Wrapped(Tiny())], ids=["plain", "wrapped"])
 def test_blocks_of_a_graph_are_those_of_the_module(module: nn.Module) -> None:
-    content, inputs = exported(module), pictures()
+    content, inputs = exported(module), images()
     tensors = block_outputs(content)
     assert set(tensors) - {"backbone", "head"} == set(BLOCKS)
     found = OrtRunner(with_outputs(content, tensors.values()))(inputs)
@@ -41,7 +41,7 @@ def test_before_a_selection_is_what_it_chooses_from() -> None:
     assert before_selection(exported(Tiny())) == ("logits",)
     content = exported(Tiny(best=True), ["values", "places"])
     (name,) = before_selection(content)
-    scores = OrtRunner(with_outputs(content, [name]))(pictures())
+    scores = OrtRunner(with_outputs(content, [name]))(images())
     assert scores[name].shape == (4, 10)
     assert scores[name].sum(1) == pytest.approx(1)
     assert (scores[name].max(1) == scores["values"][:, 0]).all()

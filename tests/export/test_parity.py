@@ -22,7 +22,7 @@ def logits(*rows: list[float]) -> dict[str, Array]:
 
 
 def ranked(scores: list[float], boxes: list[float], labels: list[int]) -> dict[str, Array]:
-    """One picture's list: scores [1, K], boxes [1, K, 4] with four times the number given, labels [1, K]."""
+    """One image's list: scores [1, K], boxes [1, K, 4] with four times the number given, labels [1, K]."""
     return {
         "scores": np.asarray([scores], dtype=np.float32),
         "boxes": np.repeat(np.asarray([boxes], dtype=np.float32)[:, :, None], 4, axis=2),

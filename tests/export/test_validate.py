@@ -17,7 +17,7 @@ from export.reference import Reference, sample, write_reference
 from export.runners import OrtRunner
 from export.validate import ONNX, Validation, validate
 from tests.bare_python import bare_python
-from tests.export.tiny import Tiny, exported, pictures, sabotaged
+from tests.export.tiny import Tiny, exported, images, sabotaged
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -25,9 +25,9 @@ ROOT = Path(__file__).parent.parent.parent
 def folder_of(folder: Path, precision: str) -> Path:
     """An exported folder as the command leaves it."""
     content = exported(Tiny())
-    content = {"fp32": content, "fp16": to_half(content), "int8": to_int8(content, [pictures()])}[precision]
+    content = {"fp32": content, "fp16": to_half(content), "int8": to_int8(content, [images()])}[precision]
     (folder / ONNX).write_bytes(content)
-    runner, inputs = OrtRunner(content), pictures(2)
+    runner, inputs = OrtRunner(content), images(2)
     blocks = {name: sample(values) for name, values in values_of_blocks(content, content, inputs).items()}
     write_reference(folder, Reference(inputs=inputs, outputs=runner(inputs), blocks=blocks))
     manifest = Manifest(

@@ -62,7 +62,7 @@ class Tiny(nn.Module):
         return values, places
 
 
-def pictures(count: int = 4, seed: int = 0) -> dict[str, Array]:
+def images(count: int = 4, seed: int = 0) -> dict[str, Array]:
     return {"images": np.random.default_rng(seed).standard_normal((count, 3, 32, 32), dtype=np.float32)}
 
 

@@ -1,4 +1,4 @@
-"""A small network of each task to train: nothing but what no slot can skip, on pictures of 32x32."""
+"""A small network of each task to train: nothing but what no slot can skip, on images of 32x32."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -36,8 +36,8 @@ FIGURES = {
     "depth": {"rmse", "abs_rel", *RATIOS},
 }
 UNITS = ("macs", "params")
-PICTURES = Scenes("train", size=(32, 32), count=10)
-TRUTH = torch.tensor([PICTURES[index].targets["label"] for index in range(10)])
+IMAGES = Scenes("train", size=(32, 32), count=10)
+TRUTH = torch.tensor([IMAGES[index].targets["label"] for index in range(10)])
 
 
 def answering(labels: Tensor) -> Predict:
@@ -57,24 +57,24 @@ def test_the_metric_is_taken_over_all_batches(wrong: int, expected: float, batch
     labels = TRUTH.clone()
     labels[:wrong] = (labels[:wrong] + 1) % len(CLASSES["label"])
     task = make_tasks(("cls",), CLASSES)["cls"]
-    assert evaluate(task, answering(labels), in_order(PICTURES, batch=batch)) == pytest.approx(expected)
+    assert evaluate(task, answering(labels), in_order(IMAGES, batch=batch)) == pytest.approx(expected)
 
 
-def test_pictures_without_labels_do_not_count() -> None:
-    (batch,) = in_order(PICTURES, batch=10)
+def test_images_without_labels_do_not_count() -> None:
+    (batch,) = in_order(IMAGES, batch=10)
     known = keep_labels(batch, "label", torch.arange(10) < 4)
     answers = torch.where(torch.arange(10) < 3, TRUTH, (TRUTH + 1) % len(CLASSES["label"]))
     assert evaluate(make_tasks(("cls",), CLASSES)["cls"], answering(answers), [known]) == pytest.approx(0.75)
 
 
-def test_networks_see_normalised_pictures_without_gradients() -> None:
+def test_networks_see_normalised_images_without_gradients() -> None:
     seen: list[tuple[float, bool]] = []
 
     def predict(images: Tensor) -> Sequence[Tensor]:
         seen.append((float(images.abs().max()), torch.is_grad_enabled()))
         return (torch.zeros(len(images), len(CLASSES["label"])),)
 
-    evaluate(make_tasks(("cls",), CLASSES)["cls"], predict, in_order(PICTURES, batch=5))
+    evaluate(make_tasks(("cls",), CLASSES)["cls"], predict, in_order(IMAGES, batch=5))
     assert len(seen) == 2
     assert all(largest < 4 and not gradients for largest, gradients in seen)
 
@@ -91,15 +91,15 @@ def test_networks_see_normalised_pictures_without_gradients() -> None:
     ],
 )
 def test_a_network_is_measured_on_each_layout(
-    networks: Path, picture_folder: Path, tmp_path: Path, task: str, layout: str
+    networks: Path, image_folder: Path, tmp_path: Path, task: str, layout: str
 ) -> None:
-    root = ARRANGED[layout](picture_folder, tmp_path / "root") if layout in ARRANGED else picture_folder
+    root = ARRANGED[layout](image_folder, tmp_path / "root") if layout in ARRANGED else image_folder
     file = with_classes_of(root, networks / f"{task}.json", tmp_path / f"{task}.json")
     done = CliRunner().invoke(app, ["eval", "--arch", str(file), "--data", str(root), "--json"])
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     check_document(["eval"], found)
-    assert (found["pictures"], found["size"]) == (len(open_parts(root, size=(32, 32), targets=CLASSES).test), [32, 32])
+    assert (found["images"], found["size"]) == (len(open_parts(root, size=(32, 32), targets=CLASSES).test), [32, 32])
     assert found["figures"].keys() == FIGURES[task]
     assert found["figures"][found["metric"]["name"]] == pytest.approx(found["metric"]["value"])
 
@@ -114,20 +114,20 @@ def with_classes_of(root: Path, source: Path, file: Path) -> Path:
     return file
 
 
-def test_wrong_files_are_named(networks: Path, picture_folder: Path, tmp_path: Path) -> None:
+def test_wrong_files_are_named(networks: Path, image_folder: Path, tmp_path: Path) -> None:
     file = networks / "cls.json"
     with pytest.raises(UserError, match=r"cls\.json is a network for cls, not for det"):
-        evaluate_file(file, task="det", weights=None, data=picture_folder, size=None)
+        evaluate_file(file, task="det", weights=None, data=image_folder, size=None)
     with pytest.raises(UserError, match="holds the weights of another network"):
-        evaluate_file(file, task="cls", weights=networks / "det.safetensors", data=picture_folder, size=None)
-    root = as_coco(picture_folder, tmp_path / "coco")
+        evaluate_file(file, task="cls", weights=networks / "det.safetensors", data=image_folder, size=None)
+    root = as_coco(image_folder, tmp_path / "coco")
     with pytest.raises(UserError, match="no labels for 'cls'"):
         evaluate_file(file, task="cls", weights=None, data=root, size=None)
 
 
-def test_the_size_is_what_was_trained_at_unless_another_is_asked_for(networks: Path, picture_folder: Path) -> None:
+def test_the_size_is_what_was_trained_at_unless_another_is_asked_for(networks: Path, image_folder: Path) -> None:
     for asked, expected in ((None, (32, 32)), ((64, 96), (64, 96))):
-        found = evaluate_file(networks / "seg.json", task=None, weights=None, data=picture_folder, size=asked)
+        found = evaluate_file(networks / "seg.json", task=None, weights=None, data=image_folder, size=asked)
         assert found.size == expected
     bare = replace(load_architecture(networks / "seg.json"), provenance={}, resolution=(224, 224))
     assert trained_size(bare) == (224, 224)

@@ -194,25 +194,25 @@ def test_a_folder_without_a_training_is_refused(tmp_path: Path) -> None:
         run_training(tmp_path, quiet, quiet)
 
 
-def test_pictures_of_other_classes_are_refused(
-    make_training: MakeTraining, networks: Path, picture_folder: Path, tmp_path: Path
+def test_images_of_other_classes_are_refused(
+    make_training: MakeTraining, networks: Path, image_folder: Path, tmp_path: Path
 ) -> None:
-    path = picture_folder / "instances.json"
+    path = image_folder / "instances.json"
     path.write_text(path.read_text().replace('"bag"', '"sack"'))
-    config = make_training("det", folder=picture_folder)
+    config = make_training("det", folder=image_folder)
     with pytest.raises(UserError, match=r"tells 10 \(t-shirt, trouser, pullover, \.\.\.\) classes apart"):
         start_training(config, networks / "det.json", tmp_path / "det")
     assert not (tmp_path / "det").exists()
 
 
-def test_pictures_without_labels_are_told_before_anything_is_spent(
-    make_training: MakeTraining, networks: Path, picture_folder: Path, tmp_path: Path
+def test_images_without_labels_are_told_before_anything_is_spent(
+    make_training: MakeTraining, networks: Path, image_folder: Path, tmp_path: Path
 ) -> None:
-    for mask in (picture_folder / "masks").iterdir():
+    for mask in (image_folder / "masks").iterdir():
         if part_of(mask.stem + ".png") == 2:
             mask.unlink()
-    config = make_training("seg", folder=picture_folder)
-    with pytest.raises(UserError, match=r"none of the \d+ pictures to test on has labels for seg"):
+    config = make_training("seg", folder=image_folder)
+    with pytest.raises(UserError, match=r"none of the \d+ images to test on has labels for seg"):
         start_training(config, networks / "seg.json", tmp_path / "seg")
     assert not (tmp_path / "seg").exists()
 
@@ -226,12 +226,12 @@ def test_a_checkpoint_of_more_processes_is_refused(undisturbed: tuple[Path, Resu
         run_training(folder, quiet, quiet)
 
 
-def test_a_checkpoint_of_other_pictures_is_refused(undisturbed: tuple[Path, Result], tmp_path: Path) -> None:
+def test_a_checkpoint_of_other_images_is_refused(undisturbed: tuple[Path, Result], tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     subprocess.run(["cp", "-r", str(undisturbed[0]), str(folder)], check=True)
     path = folder / "config.json"
     path.write_text(path.read_text().replace('"held_out": 8', '"held_out": 9'))
-    with pytest.raises(UserError, match=r"was made with other pictures: 28, now 27\. .* start a new training"):
+    with pytest.raises(UserError, match=r"was made with other images: 28, now 27\. .* start a new training"):
         run_training(folder, quiet, quiet)
 
 

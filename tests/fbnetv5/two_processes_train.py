@@ -38,16 +38,16 @@ CONFIG = TrainConfig(
 
 
 def own_batch(loop: TrainLoop) -> Batch:
-    """Other pictures in each process, and three of four without a mask in the second."""
+    """Other images in each process, and three of four without a mask in the second."""
     rank = loop.accelerator.process_index
-    batch: Batch = list(in_order(loop.pictures, batch=4, limit=8))[rank]
+    batch: Batch = list(in_order(loop.dataset, batch=4, limit=8))[rank]
     known = torch.arange(4) < (1 if rank else 4)
     masks = batch.targets["mask"].masked_fill(~known[:, None, None], IGNORE)
     return replace(batch, targets={"mask": masks}, present={"mask": known})
 
 
 def expected_gradients(loop: TrainLoop, batch: Batch) -> list[Tensor]:
-    """Of the mean loss over ALL labelled pictures of both processes."""
+    """Of the mean loss over ALL labelled images of both processes."""
     network, reduce = loop.network.train(), loop.accelerator.reduce
     losses = network.task.losses(network.head(network.backbone(normalise(batch.images))), batch)
     found = torch.autograd.grad(losses.sum(), list(network.parameters()))
@@ -58,9 +58,9 @@ def expected_gradients(loop: TrainLoop, batch: Batch) -> list[Tensor]:
 
 def check_gradients(file: Path, folder: Path) -> None:
     """The gradient that the optimizer gets is that of the pooled mean loss."""
-    architecture, pictures = load_architecture(file), CONFIG.data.open(["mask"]).weights
+    architecture, images = load_architecture(file), CONFIG.data.open(["mask"]).weights
     torch.manual_seed(0)
-    loop = TrainLoop(CONFIG, folder, architecture, architecture.build(), pictures=pictures, held_out=pictures)
+    loop = TrainLoop(CONFIG, folder, architecture, architecture.build(), dataset=images, held_out=images)
     batch = own_batch(loop)
     expected = expected_gradients(loop, batch)
     loop.train(batch)

@@ -15,24 +15,24 @@ from fbnetv5.spaces.space import Space
 from latency.kernels import Kernel, kernels_of
 from latency.profile import Graph, onnx_of
 
-PICTURE = (1, 8, 6, 6)
+IMAGE = (1, 8, 6, 6)
 SIZE = 8 * 6 * 6
 
 
 class Does(nn.Module):
-    """A function of the picture, with layers of its own if it needs weights."""
+    """A function of the image, with layers of its own if it needs weights."""
 
     def __init__(self, does: Callable[..., Tensor], *layers: nn.Module) -> None:
         super().__init__()
         self.does = does
         self.layers = nn.ModuleList(layers)
 
-    def forward(self, *pictures: Tensor) -> Tensor:
-        return self.does(*pictures, *self.layers)
+    def forward(self, *images: Tensor) -> Tensor:
+        return self.does(*images, *self.layers)
 
 
 def kernels(module: nn.Module, *shapes: tuple[int, ...], dynamic: bool = False) -> list[Kernel]:
-    examples = tuple(torch.randn(shape) for shape in shapes or [PICTURE])
+    examples = tuple(torch.randn(shape) for shape in shapes or [IMAGE])
     names = [f"input{index}" for index in range(len(examples))]
     return kernels_of(
         to_onnx_bytes(module, examples, input_names=names, output_names=["output"], dynamic_batch=dynamic)
@@ -59,10 +59,10 @@ def conv(groups: int = 1, out: int = 8, kernel: int = 1) -> nn.Conv2d:
     [
         (nn.Conv2d(3, 4, 3, padding=1, bias=False), (1, 3, 8, 8), 4 * 8 * 8 * 27, 4 * 27, 4 * 8 * 8),
         (nn.Conv2d(3, 4, 3, stride=2, padding=1), (1, 3, 8, 8), 4 * 4 * 4 * 27, 4 * 27 + 4, 4 * 4 * 4),
-        (conv(groups=8, kernel=5), PICTURE, SIZE * 25, 8 * 25, SIZE),
-        (conv(groups=2, out=4), PICTURE, 4 * 36 * 4, 4 * 4, 4 * 36),
-        (nn.ConvTranspose2d(8, 6, 2, stride=2, bias=False), PICTURE, SIZE * 6 * 4, 8 * 6 * 4, 6 * 12 * 12),
-        (nn.ConvTranspose2d(8, 6, 3, groups=2, bias=False), PICTURE, SIZE * 3 * 9, 8 * 3 * 9, 6 * 8 * 8),
+        (conv(groups=8, kernel=5), IMAGE, SIZE * 25, 8 * 25, SIZE),
+        (conv(groups=2, out=4), IMAGE, 4 * 36 * 4, 4 * 4, 4 * 36),
+        (nn.ConvTranspose2d(8, 6, 2, stride=2, bias=False), IMAGE, SIZE * 6 * 4, 8 * 6 * 4, 6 * 12 * 12),
+        (nn.ConvTranspose2d(8, 6, 3, groups=2, bias=False), IMAGE, SIZE * 3 * 9, 8 * 3 * 9, 6 * 8 * 8),
         (nn.Linear(8, 5), (1, 8), 40, 45, 5),
         (nn.Linear(8, 5, bias=False), (1, 7, 8), 7 * 40, 40, 7 * 5),
     ],
@@ -98,7 +98,7 @@ def test_an_operand_that_the_kernel_itself_reads_is_no_further_one() -> None:
     assert kernels(Does(lambda x, a: x + a(x), conv())) == [alone]
 
 
-def test_a_channel_gate_reads_the_picture_again_and_writes_a_new_one() -> None:
+def test_a_channel_gate_reads_the_image_again_and_writes_a_new_one() -> None:
     gate = Does(lambda x, a, b: x * torch.sigmoid(b(a(x))), nn.AdaptiveAvgPool2d(1), conv())
     pool, multiply = kernels(gate)
     assert pool == Kernel(macs=0, elements=SIZE + 8)

@@ -27,9 +27,9 @@ def test_what_it_cannot_time_is_refused(wrong: dict[str, object], message: str) 
 
 def test_a_larger_graph_takes_longer_and_wrong_inputs_are_refused() -> None:
     def graph(side: int) -> tuple[bytes, dict[str, np.ndarray]]:
-        picture = torch.zeros(1, 8, side, side)
-        content = to_onnx_bytes(nn.Conv2d(8, 8, 3), (picture,), input_names=["x"], output_names=["y"])
-        return content, {"x": picture.numpy()}
+        image = torch.zeros(1, 8, side, side)
+        content = to_onnx_bytes(nn.Conv2d(8, 8, 3), (image,), input_names=["x"], output_names=["y"])
+        return content, {"x": image.numpy()}
 
     small, large = (Processor().open(*graph(side)) for side in (8, 256))
     assert min(large(1) for _ in range(9)) > min(small(1) for _ in range(9)) > 0
@@ -38,7 +38,7 @@ def test_a_larger_graph_takes_longer_and_wrong_inputs_are_refused() -> None:
 
 
 def test_copies_run_in_turns_and_are_no_faster() -> None:
-    picture = torch.zeros(1, 8, 64, 64)
-    content = to_onnx_bytes(nn.Conv2d(8, 8, 3), (picture,), input_names=["x"], output_names=["y"])
-    one, three = (Processor().open(content, {"x": picture.numpy()}, copies=copies) for copies in (1, 3))
+    image = torch.zeros(1, 8, 64, 64)
+    content = to_onnx_bytes(nn.Conv2d(8, 8, 3), (image,), input_names=["x"], output_names=["y"])
+    one, three = (Processor().open(content, {"x": image.numpy()}, copies=copies) for copies in (1, 3))
     assert 0 < min(three(6) for _ in range(9)) < 10 * min(one(6) for _ in range(9))

@@ -7,7 +7,7 @@ coarsest. A run's weights fit in: all of the backbone, and of a classification a
 Left out: dilation (``output_stride`` below 32), whose blocks nothing searched or timed; stochastic depth; scripting
 (``torch.jit.script``), while tracing, exporting and compiling work.
 
-Shape legend: N pictures, H x W pixels, both multiples of 32; C_p channels of the feature at stride p.
+Shape legend: N images, H x W pixels, both multiples of 32; C_p channels of the feature at stride p.
 """
 
 import inspect
@@ -31,7 +31,7 @@ from fbnetv5.tasks.classification import Classification
 
 COARSEST = STRIDES[-1]
 RGB = 3
-"""Channels of the pictures that a run's weights know."""
+"""Channels of the images that a run's weights know."""
 IMAGENET_CLASSES = 1000
 """timm's default, for architectures that were not searched for classification."""
 POOLS = ("avg", "max", "avgmax", "")
@@ -90,7 +90,7 @@ class FBNetV5(nn.Module):
 
 
 class FBNetV5Features(FBNetV5):
-    """With ``features_only``: pictures [N, in_chans, H, W] -> [N, C_p, H/p, W/p] per feature asked for."""
+    """With ``features_only``: images [N, in_chans, H, W] -> [N, C_p, H/p, W/p] per feature asked for."""
 
     def __init__(
         self, architecture: Architecture, *, out_indices: int | Sequence[int] | None = None, in_chans: int = RGB
@@ -106,7 +106,7 @@ class FBNetV5Features(FBNetV5):
 
 
 class FBNetV5Classifier(FBNetV5):
-    """Pictures [N, in_chans, H, W] -> logits [N, num_classes], or what comes before if ``num_classes`` is 0.
+    """Images [N, in_chans, H, W] -> logits [N, num_classes], or what comes before if ``num_classes`` is 0.
 
     That is [N, head_hidden_size] with a pool, and the feature [N, C_32, H/32, W/32] without one (``global_pool=""``).
     """
@@ -282,7 +282,7 @@ def _default_classes(architecture: Architecture) -> int:
 
 
 def _pretrained_cfg(model: FBNetV5) -> dict[str, Any]:
-    """How pictures are prepared: the deploy resolution, reached by plain resizing, and the statistics of training."""
+    """How images are prepared: the deploy resolution, reached by plain resizing, and the statistics of training."""
     height, width = model.architecture.resolution
     cfg: dict[str, Any] = PretrainedCfg(
         architecture="fbnetv5",
@@ -308,4 +308,4 @@ def _check_size(images: Tensor) -> None:
         return
     height, width = images.shape[-2:]
     if height % COARSEST or width % COARSEST:
-        raise UserError(f"pictures must be multiples of {COARSEST} high and wide, not {height}x{width}; resize or pad")
+        raise UserError(f"images must be multiples of {COARSEST} high and wide, not {height}x{width}; resize or pad")

@@ -367,10 +367,10 @@ def test_a_budget_just_outside_is_told_with_the_digits_that_differ(tmp_path: Pat
     )
 
 
-def test_names_that_stdout_cannot_write_are_escaped(picture_folder: Path, tmp_path: Path) -> None:
-    path = picture_folder / "instances.json"
+def test_names_that_stdout_cannot_write_are_escaped(image_folder: Path, tmp_path: Path) -> None:
+    path = image_folder / "instances.json"
     path.write_text(path.read_text(encoding="utf-8").replace('"bag"', '"手提包"'), encoding="utf-8")
-    folder = picture_folder.rename(tmp_path / "图片")
+    folder = image_folder.rename(tmp_path / "图片")
     command = [sys.executable, "-m", "fbnetv5", "space", *SMALL, "--data", str(folder)]
     for more in (["--json"], []):
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The pictures of the fixture ``picture_folder`` in the layouts that data sets come in."""
+"""The images of the fixture ``image_folder`` in the layouts that data sets come in."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ from typing import Any
 from fbnetv5.data.scenes import CLASSES
 
 SPLITS = {"train": range(18), "val": range(18, 24)}
-"""Which of the 24 pictures go where."""
+"""Which of the 24 images go where."""
 
 
 def as_coco(source: Path, root: Path) -> Path:

@@ -8,8 +8,8 @@ from fbnetv5.data.config import DataConfig
 from fbnetv5.data.parts import open_parts
 
 
-def test_it_opens_the_splits_of_a_folder_and_of_the_scenes(picture_folder: Path) -> None:
-    for config, folder in ((DataConfig.of(picture_folder, size=(64, 64)), picture_folder), (DataConfig(), None)):
+def test_it_opens_the_splits_of_a_folder_and_of_the_scenes(image_folder: Path) -> None:
+    for config, folder in ((DataConfig.of(image_folder, size=(64, 64)), image_folder), (DataConfig(), None)):
         splits, expected = config.open(["label"]), open_parts(folder, size=(64, 64), targets=["label"])
         assert [len(split) for split in (splits.weights, splits.policies, splits.test)] == [
             len(split) for split in (expected.weights, expected.policies, expected.test)

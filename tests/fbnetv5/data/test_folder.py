@@ -28,34 +28,34 @@ def edit(root: Path, change: Callable[[Document], object]) -> None:
     (root / "instances.json").write_text(json.dumps(document), encoding="utf-8")
 
 
-def test_a_folder_gives_back_the_scenes_it_was_made_of(picture_folder: Path) -> None:
-    folder, scenes = read_several_tasks(picture_folder, SIZE), Scenes("train", size=SIZE, count=24)
+def test_a_folder_gives_back_the_scenes_it_was_made_of(image_folder: Path) -> None:
+    folder, scenes = read_several_tasks(image_folder, SIZE), Scenes("train", size=SIZE, count=24)
     assert folder.targets == TARGETS
     assert len(folder) == 24
     for index in range(24):
         assert torch.equal(folder[index].image, scenes[index].image)
-        ours, theirs = (stack([pictures[index]]).targets for pictures in (folder, scenes))
+        ours, theirs = (stack([images[index]]).targets for images in (folder, scenes))
         for name in TARGETS:
             torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=0)
 
 
-def test_a_map_without_a_known_pixel_is_no_label(picture_folder: Path) -> None:
-    Image.fromarray(np.full(SIZE, IGNORE, dtype=np.uint8)).save(picture_folder / "masks/00.png")
-    Image.fromarray(np.zeros(SIZE, dtype=np.uint16)).save(picture_folder / "depth/00.png")
-    targets = read_several_tasks(picture_folder, SIZE)[0].targets
+def test_a_map_without_a_known_pixel_is_no_label(image_folder: Path) -> None:
+    Image.fromarray(np.full(SIZE, IGNORE, dtype=np.uint8)).save(image_folder / "masks/00.png")
+    Image.fromarray(np.zeros(SIZE, dtype=np.uint16)).save(image_folder / "depth/00.png")
+    targets = read_several_tasks(image_folder, SIZE)[0].targets
     assert set(TARGETS) - set(targets) == {"mask", "depth"}
 
 
-def test_only_the_labels_asked_for_are_read(picture_folder: Path) -> None:
-    (picture_folder / "masks/00.png").write_bytes((picture_folder / "masks/00.png").read_bytes()[:80])
-    folder = read_several_tasks(picture_folder, SIZE)
+def test_only_the_labels_asked_for_are_read(image_folder: Path) -> None:
+    (image_folder / "masks/00.png").write_bytes((image_folder / "masks/00.png").read_bytes()[:80])
+    folder = read_several_tasks(image_folder, SIZE)
     assert list(folder.only(["depth", "label", "pose"])[0].targets) == ["label", "depth"]
     with pytest.raises(UserError, match=r"cannot read .*masks/00\.png"):
         _ = folder[0]
 
 
-def test_boxes_are_those_that_pycocotools_loads(picture_folder: Path) -> None:
-    folder, coco = read_several_tasks(picture_folder, (128, 32)), COCO(str(picture_folder / "instances.json"))
+def test_boxes_are_those_that_pycocotools_loads(image_folder: Path) -> None:
+    folder, coco = read_several_tasks(image_folder, (128, 32)), COCO(str(image_folder / "instances.json"))
     for image_id, image in coco.imgs.items():
         theirs = torch.tensor([a["bbox"] for a in coco.imgToAnns[image_id]])
         theirs[:, 2:] += theirs[:, :2]
@@ -65,16 +65,16 @@ def test_boxes_are_those_that_pycocotools_loads(picture_folder: Path) -> None:
         assert {sample.targets[name].shape for name in ("mask", "saliency", "edges", "depth")} == {(128, 32)}
 
 
-def test_missing_labels_are_absent(picture_folder: Path) -> None:
+def test_missing_labels_are_absent(image_folder: Path) -> None:
     def change(document: Document) -> None:
         del document["images"][0]["label"]
         document["annotations"] = [a for a in document["annotations"] if a["image_id"] > 3]
         document["images"] = document["images"][:1] + document["images"][2:]
 
-    edit(picture_folder, change)
-    (picture_folder / "masks/02.png").unlink()
-    (picture_folder / "depth/01.png").unlink()
-    folder = read_several_tasks(picture_folder, SIZE)
+    edit(image_folder, change)
+    (image_folder / "masks/02.png").unlink()
+    (image_folder / "depth/01.png").unlink()
+    folder = read_several_tasks(image_folder, SIZE)
     assert ["label" in folder[n].targets for n in range(3)] == [False, False, True]
     assert ["boxes" in folder[n].targets for n in range(3)] == [True, False, True]
     assert ["mask" in folder[n].targets for n in range(3)] == [True, True, False]
@@ -89,41 +89,41 @@ NO_BOXES: dict[str, Callable[[Document], object]] = {
 
 
 @pytest.mark.parametrize("change", NO_BOXES.values(), ids=NO_BOXES.keys())
-def test_a_document_without_boxes_labels_none(picture_folder: Path, change: Callable[[Document], object]) -> None:
-    edit(picture_folder, change)
-    folder = read_several_tasks(picture_folder, SIZE)
+def test_a_document_without_boxes_labels_none(image_folder: Path, change: Callable[[Document], object]) -> None:
+    edit(image_folder, change)
+    folder = read_several_tasks(image_folder, SIZE)
     assert not any("boxes" in folder[index].targets for index in range(24))
 
 
-def test_masks_alone_are_enough_and_number_their_classes(picture_folder: Path) -> None:
-    (picture_folder / "instances.json").unlink()
+def test_masks_alone_are_enough_and_number_their_classes(image_folder: Path) -> None:
+    (image_folder / "instances.json").unlink()
     ids = np.array([[0, 4], [IGNORE, 1]], dtype=np.uint8).repeat(32, 0).repeat(32, 1)
-    for path in (picture_folder / "masks").iterdir():
+    for path in (image_folder / "masks").iterdir():
         Image.fromarray(ids).save(path)
-    folder = read_several_tasks(picture_folder, (32, 32))
+    folder = read_several_tasks(image_folder, (32, 32))
     assert folder.targets["mask"].classes == ("class 0", "class 1", "class 2", "class 3", "class 4")
     assert set(folder[0].targets["mask"].flatten().tolist()) == {0, 1, 4, IGNORE}
 
 
-def test_hidden_files_are_passed_over(picture_folder: Path) -> None:
+def test_hidden_files_are_passed_over(image_folder: Path) -> None:
     for part in ("images", "masks"):
-        (picture_folder / part / "._00.png").write_bytes(b"what another system keeps of a file")
-    assert len(read_several_tasks(picture_folder, (64, 64))) == 24
+        (image_folder / part / "._00.png").write_bytes(b"what another system keeps of a file")
+    assert len(read_several_tasks(image_folder, (64, 64))) == 24
 
 
-def test_palette_and_one_bit_masks_keep_their_ids(picture_folder: Path) -> None:
+def test_palette_and_one_bit_masks_keep_their_ids(image_folder: Path) -> None:
     ids = np.zeros((64, 64), dtype=np.uint8)
     ids[10:20, 30:50] = 1
     palette = Image.fromarray(ids)
     palette.putpalette([255, 0, 0, 0, 255, 0])
-    palette.save(picture_folder / "masks/00.png")
-    Image.fromarray(ids.astype(bool)).save(picture_folder / "masks/01.png")
-    folder = read_several_tasks(picture_folder, SIZE)
+    palette.save(image_folder / "masks/00.png")
+    Image.fromarray(ids.astype(bool)).save(image_folder / "masks/01.png")
+    folder = read_several_tasks(image_folder, SIZE)
     for sample in (folder[0], folder[1]):
         assert torch.equal(torch.from_numpy(ids), sample.targets["mask"])
 
 
-def test_labels_without_a_list_are_sorted_and_crowds_skipped(picture_folder: Path) -> None:
+def test_labels_without_a_list_are_sorted_and_crowds_skipped(image_folder: Path) -> None:
     def change(document: Document) -> None:
         del document["labels"]
         for n, image in enumerate(document["images"]):
@@ -131,24 +131,24 @@ def test_labels_without_a_list_are_sorted_and_crowds_skipped(picture_folder: Pat
         for annotation in document["annotations"]:
             annotation["iscrowd"] = int(annotation["image_id"] == 1)
 
-    edit(picture_folder, change)
-    folder = read_several_tasks(picture_folder, SIZE)
+    edit(image_folder, change)
+    folder = read_several_tasks(image_folder, SIZE)
     assert folder.targets["label"].classes == ("apple", "pear")
     assert [folder[n].targets["label"] for n in range(3)] == [1, 0, 0]
     assert [len(folder[n].targets["boxes"].labels) == 0 for n in (0, 1)] == [True, False]
 
 
-def test_exif_orientation_turns_picture_and_size(picture_folder: Path) -> None:
+def test_exif_orientation_turns_image_and_size(image_folder: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     wide = np.zeros((20, 40, 3), dtype=np.uint8)
     wide[:, :20] = 255
-    Image.fromarray(wide).save(picture_folder / "images/00.png", exif=exif)
+    Image.fromarray(wide).save(image_folder / "images/00.png", exif=exif)
     for name in MAPS:
-        (picture_folder / name / "00.png").unlink()
-    edit(picture_folder, lambda document: document["images"][0].update(width=20, height=40))
-    edit(picture_folder, lambda document: document.update(annotations=[]))
-    image = read_several_tasks(picture_folder, (40, 20))[0].image
+        (image_folder / name / "00.png").unlink()
+    edit(image_folder, lambda document: document["images"][0].update(width=20, height=40))
+    edit(image_folder, lambda document: document.update(annotations=[]))
+    image = read_several_tasks(image_folder, (40, 20))[0].image
     assert image[:, :18].min() == 255
     assert image[:, 22:].max() == 0
 
@@ -169,7 +169,7 @@ BAD_DOCUMENTS: dict[str, tuple[Callable[[Document], object], str]] = {
     "no height": (lambda d: d["images"][2].pop("height"), r'images\[2\] lacks "height"'),
     "id of wrong type": (lambda d: d["images"][0].update(id=True), '"id" must be of type int, got True'),
     "file missing": (lambda d: d["images"][0].update(file_name="a.png"), "'a.png', which is not in images/"),
-    "picture twice": (repeat("images"), "repeats the file name '00.png'"),
+    "image twice": (repeat("images"), "repeats the file name '00.png'"),
     "other size": (lambda d: d["images"][0].update(width=65), "is 65x64, its file is 64x64"),
     "unknown label": (lambda d: d["images"][0].update(label="hat"), "label 'hat' of '00.png' is none of the 10"),
     "label index": (lambda d: d["images"][0].update(label=10), "label 10 of '00.png' is none"),
@@ -184,23 +184,23 @@ BAD_DOCUMENTS: dict[str, tuple[Callable[[Document], object], str]] = {
     "infinite": (first_box(1, 2, float("inf"), 4), "must be finite"),
     "huge": (first_box(1, 2, 10**400, 4), "must be finite"),
     "empty box": (first_box(1, 2, 0, 4), "width and height above 0"),
-    "outside": (first_box(60, 2, 5.5, 4), "outside of its 64x64 picture"),
-    "beside": (first_box(64, 2, 0.5, 4), "outside of its 64x64 picture"),
+    "outside": (first_box(60, 2, 5.5, 4), "outside of its 64x64 image"),
+    "beside": (first_box(64, 2, 0.5, 4), "outside of its 64x64 image"),
 }
 
 
 @pytest.mark.parametrize(("change", "message"), BAD_DOCUMENTS.values(), ids=BAD_DOCUMENTS.keys())
 def test_a_bad_document_is_refused_in_one_line(
-    picture_folder: Path, change: Callable[[Document], object], message: str
+    image_folder: Path, change: Callable[[Document], object], message: str
 ) -> None:
-    edit(picture_folder, change)
+    edit(image_folder, change)
     with pytest.raises(UserError, match=message) as caught:
-        read_several_tasks(picture_folder, SIZE)
+        read_several_tasks(image_folder, SIZE)
     assert "\n" not in str(caught.value)
     assert "instances.json" in str(caught.value)
 
 
-def no_pictures(root: Path) -> None:
+def no_images(root: Path) -> None:
     for path in (root / "images").iterdir():
         path.unlink()
 
@@ -224,48 +224,46 @@ def save(name: str, mode: str, size: tuple[int, int] = SIZE) -> Callable[[Path],
 BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (lambda root: root.rename(root.with_name("other")), "does not exist"),
     "no images": (lambda root: (root / "images").rename(root / "other"), "images does not exist"),
-    "empty": (no_pictures, "holds no picture"),
+    "empty": (no_images, "holds no image"),
     "no labels": (no_labels, r"has no instances\.json and no file in any of masks/, saliency/, edges/, depth/"),
     "damaged JSON": (lambda root: (root / "instances.json").write_text('{"images": [', "utf-8"), "not valid JSON"),
     "not UTF-8": (lambda root: (root / "instances.json").write_bytes(b'"\xff"'), "not valid JSON in UTF-8"),
     "JSON of a list": (lambda root: (root / "instances.json").write_text("[]", "utf-8"), "must hold a JSON object"),
     "JSON is a folder": (folder_for_json, r"cannot read .*instances\.json: Is a directory"),
-    "not a picture": (lambda root: (root / "images/05.png").write_text("hello", "utf-8"), r"cannot read .*05\.png"),
-    "deep picture": (save("images/05.png", "I;16"), r"05\.png has more than 8 bits"),
+    "not an image": (lambda root: (root / "images/05.png").write_text("hello", "utf-8"), r"cannot read .*05\.png"),
+    "deep image": (save("images/05.png", "I;16"), r"05\.png has more than 8 bits"),
     "same stem": (save("images/05.jpg", "RGB"), r"05\.jpg and .*05\.png share one name"),
-    "mask of other size": (save("masks/05.png", "L", (32, 64)), r"05\.png is 32x64, its picture is 64x64"),
+    "mask of other size": (save("masks/05.png", "L", (32, 64)), r"05\.png is 32x64, its image is 64x64"),
     "mask in colour": (save("masks/05.png", "RGB"), r"05\.png has mode RGB"),
-    "mask of no picture": (save("masks/hat.png", "L"), "is the mask of no picture"),
+    "mask of no image": (save("masks/hat.png", "L"), "is the mask of no image"),
     "depth of 8 bits": (save("depth/05.png", "L"), r"05\.png has mode L.* Save it grey with 16 bits, in millimetres"),
     "edges in colour": (save("edges/05.png", "RGB"), r"05\.png has mode RGB, which no edges file has"),
-    "depth of other size": (save("depth/05.png", "I;16", (32, 64)), r"05\.png is 32x64, its picture is 64x64"),
+    "depth of other size": (save("depth/05.png", "I;16", (32, 64)), r"05\.png is 32x64, its image is 64x64"),
     "damaged mask": (lambda root: (root / "masks/05.png").write_bytes(b"\x89PNG"), r"cannot read .*05\.png"),
 }
 
 
 @pytest.mark.parametrize(("change", "message"), BAD_FILES.values(), ids=BAD_FILES.keys())
-def test_bad_files_are_refused_in_one_line(
-    picture_folder: Path, change: Callable[[Path], object], message: str
-) -> None:
-    change(picture_folder)
+def test_bad_files_are_refused_in_one_line(image_folder: Path, change: Callable[[Path], object], message: str) -> None:
+    change(image_folder)
     with pytest.raises(UserError, match=message) as caught:
-        read_several_tasks(picture_folder, SIZE)
+        read_several_tasks(image_folder, SIZE)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp"])
-def test_a_picture_cut_half_way_says_so_when_it_is_read(picture_folder: Path, suffix: str) -> None:
-    path = picture_folder / f"images/99.{suffix}"
+def test_an_image_cut_half_way_says_so_when_it_is_read(image_folder: Path, suffix: str) -> None:
+    path = image_folder / f"images/99.{suffix}"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UserError, match=rf"cannot read .*99\.{suffix}") as caught:
-        _ = read_several_tasks(picture_folder, SIZE)[24]
+        _ = read_several_tasks(image_folder, SIZE)[24]
     assert "\n" not in str(caught.value)
 
 
-def test_an_undeclared_mask_class_says_so_when_it_is_read(picture_folder: Path) -> None:
-    Image.new("L", SIZE, 11).save(picture_folder / "masks/07.png")
-    folder = read_several_tasks(picture_folder, SIZE)
+def test_an_undeclared_mask_class_says_so_when_it_is_read(image_folder: Path) -> None:
+    Image.new("L", SIZE, 11).save(image_folder / "masks/07.png")
+    folder = read_several_tasks(image_folder, SIZE)
     with pytest.raises(UserError, match=r"07\.png holds class id 11, 11 mask classes are named"):
         _ = folder[7]
 

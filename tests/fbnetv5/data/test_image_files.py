@@ -5,14 +5,14 @@ import pytest
 from PIL import Image
 
 from export.errors import UserError
-from fbnetv5.data.image_files import is_picture, opened, upright, upright_size
+from fbnetv5.data.image_files import is_image, opened, upright, upright_size
 
 
 @pytest.mark.parametrize(
     ("name", "expected"), [("a.jpg", True), ("a.JPEG", True), ("a.webp", True), ("._a.png", False), ("a.gif", False)]
 )
 def test_images_are_told_by_their_names(name: str, expected: bool) -> None:
-    assert is_picture(Path("folder") / name) == expected
+    assert is_image(Path("folder") / name) == expected
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

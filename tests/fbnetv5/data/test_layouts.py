@@ -24,7 +24,7 @@ SAME = {"COCO": "boxes", "ADE20K": "mask", "ImageFolder": "label"}
 
 
 def draw(root: Path, *names: str) -> Path:
-    """A folder of small pictures of these names."""
+    """A folder of small images of these names."""
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,10 +33,10 @@ def draw(root: Path, *names: str) -> Path:
 
 
 @pytest.mark.parametrize("name", ARRANGED)
-def test_each_layout_is_told_and_gives_the_same_labels(picture_folder: Path, tmp_path: Path, name: str) -> None:
-    root = ARRANGED[name](picture_folder, tmp_path / name)
+def test_each_layout_is_told_and_gives_the_same_labels(image_folder: Path, tmp_path: Path, name: str) -> None:
+    root = ARRANGED[name](image_folder, tmp_path / name)
     assert layout_of(root).name == name
-    found, original = open_folder(root, size=SIZE), read_several_tasks(picture_folder, SIZE)
+    found, original = open_folder(root, size=SIZE), read_several_tasks(image_folder, SIZE)
     assert len(found) == len(original) == 24
     for index, stem in enumerate(Path(one).stem for one in found.names):
         sample, expected = found[index], original[int(stem)]
@@ -49,20 +49,20 @@ def test_each_layout_is_told_and_gives_the_same_labels(picture_folder: Path, tmp
         torch.testing.assert_close(ours, wanted, rtol=0, atol=0)
 
 
-def test_classes_have_the_names_that_the_layout_gives_them(picture_folder: Path, tmp_path: Path) -> None:
-    assert targets_of(as_coco(picture_folder, tmp_path / "c"))["boxes"].classes == CLASSES["boxes"]
-    given = {image["label"] for image in json.loads((picture_folder / "instances.json").read_text())["images"]}
-    assert targets_of(as_image_folder(picture_folder, tmp_path / "i"))["label"].classes == tuple(sorted(given))
-    root = as_ade20k(picture_folder, tmp_path / "a")
+def test_classes_have_the_names_that_the_layout_gives_them(image_folder: Path, tmp_path: Path) -> None:
+    assert targets_of(as_coco(image_folder, tmp_path / "c"))["boxes"].classes == CLASSES["boxes"]
+    given = {image["label"] for image in json.loads((image_folder / "instances.json").read_text())["images"]}
+    assert targets_of(as_image_folder(image_folder, tmp_path / "i"))["label"].classes == tuple(sorted(given))
+    root = as_ade20k(image_folder, tmp_path / "a")
     assert targets_of(root)["mask"].classes == CLASSES["mask"][1:]
     (root / "objectInfo150.txt").unlink()
     assert targets_of(root)["mask"].classes == tuple(f"class {n}" for n in range(1, 11))
 
 
 @pytest.mark.parametrize("name", ARRANGED)
-def test_its_own_validation_split_is_the_test(picture_folder: Path, tmp_path: Path, name: str) -> None:
-    root = ARRANGED[name](picture_folder, tmp_path / name)
-    parts, original = open_parts(root, size=SIZE, targets=CLASSES), read_several_tasks(picture_folder, SIZE)
+def test_its_own_validation_split_is_the_test(image_folder: Path, tmp_path: Path, name: str) -> None:
+    root = ARRANGED[name](image_folder, tmp_path / name)
+    parts, original = open_parts(root, size=SIZE, targets=CLASSES), read_several_tasks(image_folder, SIZE)
     test = [parts.test[index].image for index in range(len(parts.test))]
     expected = [original[number].image for number in SPLITS["val"]]
     assert {image.numpy().tobytes() for image in test} == {image.numpy().tobytes() for image in expected}
@@ -71,8 +71,8 @@ def test_its_own_validation_split_is_the_test(picture_folder: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["COCO", "ImageFolder"])
-def test_without_such_a_split_pictures_are_shared_out(picture_folder: Path, tmp_path: Path, name: str) -> None:
-    root = ARRANGED[name](picture_folder, tmp_path / name)
+def test_without_such_a_split_images_are_shared_out(image_folder: Path, tmp_path: Path, name: str) -> None:
+    root = ARRANGED[name](image_folder, tmp_path / name)
     if name == "COCO":
         (root / "annotations/instances_val.json").unlink()
     else:
@@ -85,8 +85,8 @@ def test_without_such_a_split_pictures_are_shared_out(picture_folder: Path, tmp_
     assert sum(len(part) for part in (parts.weights, parts.policies, parts.test)) == len(SPLITS["train"])
 
 
-def test_a_box_without_area_is_passed_over_and_a_malformed_one_is_not(picture_folder: Path, tmp_path: Path) -> None:
-    root = as_coco(picture_folder, tmp_path / "c")
+def test_a_box_without_area_is_passed_over_and_a_malformed_one_is_not(image_folder: Path, tmp_path: Path) -> None:
+    root = as_coco(image_folder, tmp_path / "c")
     path = root / "annotations/instances_val.json"
     document = json.loads(path.read_text())
     first = document["annotations"][0]
@@ -111,10 +111,8 @@ def test_splits_of_an_image_folder_have_several_spellings(tmp_path: Path, traini
 
 
 @pytest.mark.parametrize(("training", "test"), [("training", "validation"), ("Train", "Val")])
-def test_splits_of_ade20k_have_several_spellings(
-    picture_folder: Path, tmp_path: Path, training: str, test: str
-) -> None:
-    root = as_ade20k(picture_folder, tmp_path / "a")
+def test_splits_of_ade20k_have_several_spellings(image_folder: Path, tmp_path: Path, training: str, test: str) -> None:
+    root = as_ade20k(image_folder, tmp_path / "a")
     for kind in ("images", "annotations"):
         (root / kind / "training").rename(root / kind / training)
         (root / kind / "validation").rename(root / kind / test)
@@ -131,7 +129,7 @@ def test_a_class_may_have_the_name_of_something_else(tmp_path: Path, labels: tup
     assert (len(found), found.test) == (len(labels), frozenset())
 
 
-def test_what_is_hidden_or_holds_no_picture_is_no_class(tmp_path: Path) -> None:
+def test_what_is_hidden_or_holds_no_image_is_no_class(tmp_path: Path) -> None:
     root = draw(tmp_path / ".hidden", "a/deep/0.png", "b/1.png", "b/.ipynb_checkpoints/1-checkpoint.png")
     draw(root, ".c/2.png", ".trash/train/a/3.png")
     (root / "labels").mkdir()
@@ -141,8 +139,8 @@ def test_what_is_hidden_or_holds_no_picture_is_no_class(tmp_path: Path) -> None:
     assert found.names == ("a/deep/0.png", "b/1.png")
 
 
-def test_a_split_of_coco_without_annotations_is_left_out(picture_folder: Path, tmp_path: Path) -> None:
-    root = as_coco(picture_folder, tmp_path / "c")
+def test_a_split_of_coco_without_annotations_is_left_out(image_folder: Path, tmp_path: Path) -> None:
+    root = as_coco(image_folder, tmp_path / "c")
     document = json.loads((root / "annotations/instances_val.json").read_text())
     lacking = {"images": [{**document["images"][0], "file_name": "none.png"}]}
     for test in (lacking, {**lacking, "annotations": []}):
@@ -155,8 +153,8 @@ def test_a_split_of_coco_without_annotations_is_left_out(picture_folder: Path, t
     assert sum(map(len, (parts.weights, parts.policies, parts.test))) == len(SPLITS["train"])
 
 
-def test_a_split_of_ade20k_without_masks_is_left_out(picture_folder: Path, tmp_path: Path) -> None:
-    root = draw(as_ade20k(picture_folder, tmp_path / "a"), "images/test/0.png")
+def test_a_split_of_ade20k_without_masks_is_left_out(image_folder: Path, tmp_path: Path) -> None:
+    root = draw(as_ade20k(image_folder, tmp_path / "a"), "images/test/0.png")
     found = open_folder(root, size=SIZE)
     assert found.test == {f"validation/{number:02d}.png" for number in SPLITS["val"]}
     assert len(found) == 24
@@ -165,8 +163,8 @@ def test_a_split_of_ade20k_without_masks_is_left_out(picture_folder: Path, tmp_p
     assert (len(found), found.test) == (len(SPLITS["train"]), frozenset())
 
 
-def test_a_picture_that_two_files_list_is_refused(picture_folder: Path, tmp_path: Path) -> None:
-    root = as_coco(picture_folder, tmp_path / "c")
+def test_an_image_that_two_files_list_is_refused(image_folder: Path, tmp_path: Path) -> None:
+    root = as_coco(image_folder, tmp_path / "c")
     (root / "images").mkdir()
     for split in SPLITS:
         for path in (root / split).iterdir():
@@ -214,7 +212,7 @@ def write_names(root: Path, *names: str, encoding: str = "utf-8") -> None:
 
 WRONG: dict[str, tuple[Rearrange, Callable[[Path], object], str]] = {
     "other categories": (as_coco, damage_categories, "have different categories"),
-    "no pictures of a split": (as_coco, lambda root: shutil.rmtree(root / "val"), "which is in none of"),
+    "no images of a split": (as_coco, lambda root: shutil.rmtree(root / "val"), "which is in none of"),
     "a class of its own": (
         as_image_folder,
         lambda root: draw(root, "val/hat/0.png"),
@@ -225,8 +223,8 @@ WRONG: dict[str, tuple[Rearrange, Callable[[Path], object], str]] = {
         remove_training,
         "root/val looks like a split, but there is no training split. Put .* into .*root/train/CLASS",
     ),
-    "a picture twice": (as_coco, list_again, r"both list \S*/val/18\.png"),
-    "no box at all": (as_coco, remove_annotations, "annotations has no box of any picture"),
+    "an image twice": (as_coco, list_again, r"both list \S*/val/18\.png"),
+    "no box at all": (as_coco, remove_annotations, "annotations has no box of any image"),
     "no mask at all": (as_ade20k, remove_masks, "has no mask of any"),
     "no mask to learn from": (
         as_ade20k,
@@ -248,41 +246,41 @@ WRONG: dict[str, tuple[Rearrange, Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize(("arrange", "damage", "message"), WRONG.values(), ids=WRONG.keys())
 def test_what_is_wrong_in_a_folder_is_named(
-    picture_folder: Path, tmp_path: Path, arrange: Rearrange, damage: Callable[[Path], object], message: str
+    image_folder: Path, tmp_path: Path, arrange: Rearrange, damage: Callable[[Path], object], message: str
 ) -> None:
-    root = arrange(picture_folder, tmp_path / "root")
+    root = arrange(image_folder, tmp_path / "root")
     damage(root)
     with pytest.raises(UserError, match=message):
         open_folder(root, size=SIZE)
 
 
-def test_masks_without_any_class_are_no_labels(picture_folder: Path, tmp_path: Path) -> None:
-    root = as_ade20k(picture_folder, tmp_path / "a")
+def test_masks_without_any_class_are_no_labels(image_folder: Path, tmp_path: Path) -> None:
+    root = as_ade20k(image_folder, tmp_path / "a")
     (root / "objectInfo150.txt").unlink()
     for path in root.glob("annotations/*/*.png"):
         Image.fromarray(np.zeros((64, 64), dtype=np.uint8)).save(path)
-    with pytest.raises(UserError, match="the pictures carry no labels for 'seg'"):
+    with pytest.raises(UserError, match="the images carry no labels for 'seg'"):
         make_tasks(("seg",), class_names(targets_of(root)))
 
 
 @pytest.mark.parametrize("name", ["COCO", "ADE20K"])
-def test_a_folder_of_depth_beside_does_not_change_the_layout(picture_folder: Path, tmp_path: Path, name: str) -> None:
-    root = ARRANGED[name](picture_folder, tmp_path / name)
+def test_a_folder_of_depth_beside_does_not_change_the_layout(image_folder: Path, tmp_path: Path, name: str) -> None:
+    root = ARRANGED[name](image_folder, tmp_path / name)
     (root / "images").mkdir(exist_ok=True)
-    shutil.copytree(picture_folder / "depth", root / "depth")
+    shutil.copytree(image_folder / "depth", root / "depth")
     assert layout_of(root).name == name
 
 
 @pytest.mark.parametrize("name", ["saliency", "edges", "depth"])
-def test_one_folder_of_maps_beside_images_is_enough(picture_folder: Path, name: str) -> None:
-    (picture_folder / "instances.json").unlink()
+def test_one_folder_of_maps_beside_images_is_enough(image_folder: Path, name: str) -> None:
+    (image_folder / "instances.json").unlink()
     for other in {"masks", "saliency", "edges", "depth"} - {name}:
-        shutil.rmtree(picture_folder / other)
-    assert list(targets_of(picture_folder)) == [name]
+        shutil.rmtree(image_folder / other)
+    assert list(targets_of(image_folder)) == [name]
 
 
-def test_a_class_id_without_a_name_is_told_as_the_file_has_it(picture_folder: Path, tmp_path: Path) -> None:
-    root = as_ade20k(picture_folder, tmp_path / "a")
+def test_a_class_id_without_a_name_is_told_as_the_file_has_it(image_folder: Path, tmp_path: Path) -> None:
+    root = as_ade20k(image_folder, tmp_path / "a")
     Image.fromarray(np.full((64, 64), 77, dtype=np.uint8)).save(root / "annotations/training/00.png")
     with pytest.raises(UserError, match=r"00\.png holds class id 77, 10 mask classes"):
         _ = open_folder(root, size=SIZE)[0]

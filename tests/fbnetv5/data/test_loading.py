@@ -20,7 +20,7 @@ from fbnetv5.data.targets import CLASS, Target
 
 @dataclass
 class Numbered:
-    """Pictures whose label is their index."""
+    """Images whose label is their index."""
 
     length: int
     targets: ClassVar[Mapping[str, Target]] = {"label": Target(kind=CLASS)}
@@ -56,7 +56,7 @@ def test_ranks_share_out_what_one_process_would_take(length: int, batch: int, wo
     assert [list(chain.from_iterable(shares)) for shares in zip(*ranks, strict=True)] == alone
 
 
-def test_every_epoch_holds_every_picture_once_in_another_order() -> None:
+def test_every_epoch_holds_every_image_once_in_another_order() -> None:
     flat = list(chain.from_iterable(labels(12, 8, batch=3)))
     epochs = [flat[:12], flat[12:24]]
     assert [sorted(epoch) for epoch in epochs] == [list(range(12))] * 2
@@ -90,17 +90,17 @@ def test_torch_random_state_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_unreadable_picture_is_a_user_error(picture_folder: Path, workers: int) -> None:
-    path = picture_folder / "images/03.png"
+def test_an_unreadable_image_is_a_user_error(image_folder: Path, workers: int) -> None:
+    path = image_folder / "images/03.png"
     path.write_bytes(path.read_bytes()[:600])
-    folder = read_several_tasks(picture_folder, size=(64, 64))
+    folder = read_several_tasks(image_folder, size=(64, 64))
     with pytest.raises(UserError, match=r"^cannot read .*03\.png") as caught:
         list(in_order(folder, batch=4, workers=workers))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_batch_says_which_pictures_it_holds(workers: int) -> None:
+def test_a_batch_says_which_images_it_holds(workers: int) -> None:
     for batch in islice(batches(Numbered(10), batch=4, seed=0, workers=workers), 4):
         assert batch.indices.tolist() == batch.targets["label"].tolist()
 
@@ -117,7 +117,7 @@ def test_even_batches_are_each_spread_over_the_set(length: int, batch: int, coun
         assert max(gaps) <= 2 * length / len(labels)
 
 
-def test_a_change_sees_each_picture_in_order_with_a_draw_of_its_own() -> None:
+def test_a_change_sees_each_image_in_order_with_a_draw_of_its_own() -> None:
     def change(sample: Sample, draw: int) -> Sample:
         seen.append((sample.targets["label"], draw))
         return replace(sample, targets={"label": 1000 + draw})

@@ -45,7 +45,7 @@ def test_every_format_is_found_and_read_upright(tmp_path: Path, target: str) -> 
 
 def test_a_file_of_no_image_is_refused(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((2, 2), dtype=np.uint8)).save(tmp_path / "b.png")
-    with pytest.raises(UserError, match="is the edges of no picture"):
+    with pytest.raises(UserError, match="is the edges of no image"):
         find_maps(tmp_path, "edges", {"a": (2, 2)})
 
 

@@ -9,18 +9,18 @@ from PIL import Image
 
 from export.errors import UserError
 from fbnetv5.data.parts import SHARES, open_parts, part_of, without_policies
-from fbnetv5.data.sample import PictureSet
+from fbnetv5.data.sample import ImageSet
 from fbnetv5.data.scenes import TARGETS
 
 
-def pictures_of(part: PictureSet) -> set[bytes]:
+def images_of(part: ImageSet) -> set[bytes]:
     return {part[index].image.numpy().tobytes() for index in range(len(part))}
 
 
-def test_demo_parts_share_no_picture() -> None:
+def test_demo_parts_share_no_image() -> None:
     parts = open_parts(None, size=(32, 32), targets=TARGETS, counts=(30, 20, 10))
-    sets = [pictures_of(part) for part in (parts.weights, parts.policies, parts.test)]
-    assert [len(pictures) for pictures in sets] == [30, 20, 10]
+    sets = [images_of(part) for part in (parts.weights, parts.policies, parts.test)]
+    assert [len(images) for images in sets] == [30, 20, 10]
     assert all(not one & other for one, other in combinations(sets, 2))
 
 
@@ -30,17 +30,17 @@ def test_demo_parts_have_the_stated_sizes() -> None:
     assert parts.weights.targets == parts.policies.targets == parts.test.targets
 
 
-def test_a_folder_is_divided_completely(picture_folder: Path) -> None:
-    parts = open_parts(picture_folder, size=(64, 64), targets=TARGETS)
-    sets = [pictures_of(part) for part in (parts.weights, parts.policies, parts.test)]
+def test_a_folder_is_divided_completely(image_folder: Path) -> None:
+    parts = open_parts(image_folder, size=(64, 64), targets=TARGETS)
+    sets = [images_of(part) for part in (parts.weights, parts.policies, parts.test)]
     assert sum(map(len, sets)) == len(set().union(*sets)) == 24
     assert all(sets)
 
 
-def test_a_further_picture_moves_no_other(picture_folder: Path) -> None:
-    before = pictures_of(open_parts(picture_folder, size=(64, 64), targets=TARGETS).weights)
-    Image.new("RGB", (64, 64)).save(picture_folder / "images/000.png")
-    after = pictures_of(open_parts(picture_folder, size=(64, 64), targets=TARGETS).weights)
+def test_a_further_image_moves_no_other(image_folder: Path) -> None:
+    before = images_of(open_parts(image_folder, size=(64, 64), targets=TARGETS).weights)
+    Image.new("RGB", (64, 64)).save(image_folder / "images/000.png")
+    after = images_of(open_parts(image_folder, size=(64, 64), targets=TARGETS).weights)
     assert before <= after
     assert len(after - before) <= 1
 
@@ -55,13 +55,13 @@ def test_shares_are_about_those_stated() -> None:
     assert [found[part] / 5000 for part in range(3)] == pytest.approx(SHARES, abs=0.02)
 
 
-def test_a_folder_too_small_to_divide_is_refused(picture_folder: Path) -> None:
-    (picture_folder / "instances.json").unlink()
+def test_a_folder_too_small_to_divide_is_refused(image_folder: Path) -> None:
+    (image_folder / "instances.json").unlink()
     for folder in ("images", "masks", "saliency", "edges", "depth"):
-        for path in sorted((picture_folder / folder).iterdir())[1:]:
+        for path in sorted((image_folder / folder).iterdir())[1:]:
             path.unlink()
     with pytest.raises(UserError, match="each needs at least 1") as caught:
-        open_parts(picture_folder, size=(64, 64), targets=TARGETS)
+        open_parts(image_folder, size=(64, 64), targets=TARGETS)
     assert "\n" not in str(caught.value)
 
 
@@ -72,17 +72,17 @@ def test_a_size_off_the_stride_is_refused(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(("most", "expected"), [(1, 1), (5, 5), (20, 20), (999, 20)])
-def test_a_training_learns_from_all_but_the_held_out_pictures(most: int, expected: int) -> None:
+def test_a_training_learns_from_all_but_the_held_out_images(most: int, expected: int) -> None:
     parts = open_parts(None, size=(32, 32), targets=TARGETS, counts=(30, 20, 10))
-    pictures, held_out = without_policies(parts, most)
-    assert (len(pictures), len(held_out)) == (50 - expected, expected)
-    assert pictures_of(pictures) | pictures_of(held_out) == pictures_of(parts.weights) | pictures_of(parts.policies)
-    assert not pictures_of(pictures) & pictures_of(held_out)
-    assert pictures_of(held_out) <= pictures_of(parts.policies)
+    images, held_out = without_policies(parts, most)
+    assert (len(images), len(held_out)) == (50 - expected, expected)
+    assert images_of(images) | images_of(held_out) == images_of(parts.weights) | images_of(parts.policies)
+    assert not images_of(images) & images_of(held_out)
+    assert images_of(held_out) <= images_of(parts.policies)
 
 
-def test_held_out_pictures_are_spread_over_their_part() -> None:
+def test_held_out_images_are_spread_over_their_part() -> None:
     parts = open_parts(None, size=(32, 32), targets=TARGETS, counts=(1, 20, 1))
     _, held_out = without_policies(parts, 4)
     expected = {parts.policies[index].image.numpy().tobytes() for index in (0, 5, 10, 15)}
-    assert pictures_of(held_out) == expected
+    assert images_of(held_out) == expected

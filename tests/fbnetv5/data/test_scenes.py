@@ -32,7 +32,7 @@ def same(one: Sample, other: Sample) -> bool:
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
-def test_every_scene_is_labelled_and_within_its_picture(size: tuple[int, int]) -> None:
+def test_every_scene_is_labelled_and_within_its_image(size: tuple[int, int]) -> None:
     scenes = Scenes("test", size=size, count=40)
     for scene in map(scenes.__getitem__, range(len(scenes))):
         assert scene.image.shape == (3, *size)

@@ -32,8 +32,8 @@ CLASSES = {"label": ("a", "b", "c"), "boxes": ("a", "b"), "mask": ("w", "x", "y"
 SIZE = (64, 64)
 
 
-def pixels(pictures: int = 2, size: tuple[int, int] = SIZE) -> Tensor:
-    return torch.randint(0, 256, (pictures, 3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+def pixels(images: int = 2, size: tuple[int, int] = SIZE) -> Tensor:
+    return torch.randint(0, 256, (images, 3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def networks(supernet: Supernet) -> Networks:
 
 
 @pytest.mark.parametrize("exporter", EXPORTERS)
-def test_pictures_as_stored_give_what_normalised_ones_do(exporter: Exporter) -> None:
+def test_images_as_stored_give_what_normalised_ones_do(exporter: Exporter) -> None:
     module = FromPixels(nn.Conv2d(3, 4, 3, 2, 1))
     content = to_onnx_bytes(
         module, (pixels(),), input_names=["images"], output_names=["map"], dynamic_size=True, exporter=exporter
@@ -77,7 +77,7 @@ def test_pictures_as_stored_give_what_normalised_ones_do(exporter: Exporter) -> 
 
 
 @with_tensorrt
-def test_pictures_as_stored_are_taken_by_tensorrt(networks: Networks, tmp_path: Path) -> None:
+def test_images_as_stored_are_taken_by_tensorrt(networks: Networks, tmp_path: Path) -> None:
     path = tmp_path / "cls.onnx"
     to_onnx(FromPixels(networks["cls"]), (pixels(),), path, input_names=["images"], output_names=["logits"])
     assert check(path).accepted

@@ -35,7 +35,7 @@ class Calibrated(nn.Module):
         return out
 
 
-def norm_pictures(sizes: tuple[int, ...]) -> list[Tensor]:
+def norm_images(sizes: tuple[int, ...]) -> list[Tensor]:
     torch.manual_seed(0)
     return [torch.randn(size, 3, 4, 5) * size + size for size in sizes]
 
@@ -87,7 +87,7 @@ def test_a_task_network_gives_the_deployable_outputs(name: str) -> None:
 
 @pytest.mark.parametrize("sizes", [(4,), (4, 4, 4), (2, 7, 3)])
 def test_recalibration_is_the_plain_average_of_batches(sizes: tuple[int, ...]) -> None:
-    module, batches = Calibrated(), norm_pictures(sizes)
+    module, batches = Calibrated(), norm_images(sizes)
     recalibrate(module, batches, module)
     means = torch.stack([batch.mean((0, 2, 3)) for batch in batches]).mean(0)
     variances = torch.stack([batch.transpose(0, 1).flatten(1).var(1, unbiased=True) for batch in batches]).mean(0)
@@ -97,7 +97,7 @@ def test_recalibration_is_the_plain_average_of_batches(sizes: tuple[int, ...]) -
 
 def test_recalibration_restores_momenta_and_ends_in_eval_mode() -> None:
     module = Calibrated()
-    recalibrate(module, norm_pictures((2, 2)), module)
+    recalibrate(module, norm_images((2, 2)), module)
     assert (module.used.momentum, module.idle.momentum) == (0.3, 0.7)
     assert not any(child.training for child in module.modules())
     assert module.idle.running_mean is not None
@@ -107,7 +107,7 @@ def test_recalibration_restores_momenta_and_ends_in_eval_mode() -> None:
 
 def test_an_interrupted_recalibration_restores_momenta() -> None:
     def interrupted() -> Iterator[Tensor]:
-        yield norm_pictures((2,))[0]
+        yield norm_images((2,))[0]
         raise KeyboardInterrupt
 
     module = Calibrated()

@@ -33,9 +33,9 @@ def names_of(network: nn.Module) -> dict[Tensor, str]:
 
 def train(network: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
     for step in steps:
-        pictures = torch.randn(4, 3, 9, 9, generator=torch.Generator().manual_seed(step))
+        images = torch.randn(4, 3, 9, 9, generator=torch.Generator().manual_seed(step))
         optimizer.zero_grad()
-        network(pictures.contiguous(memory_format=torch.channels_last)).square().mean().backward()
+        network(images.contiguous(memory_format=torch.channels_last)).square().mean().backward()
         optimizer.step()
 
 

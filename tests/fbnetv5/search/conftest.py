@@ -1,4 +1,4 @@
-"""A search small enough for tests: one block on each path of one later stage, four pictures of 32x32 a step."""
+"""A search small enough for tests: one block on each path of one later stage, four images of 32x32 a step."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +37,7 @@ def tiny_config(*tasks: str, **changes: Any) -> SearchConfig:
         "panel_draws": 16,
         "panel_checks": 3,
         "finalists": 2,
-        "score_pictures": 16,
+        "score_images": 16,
         "checkpoint_every": 2,
     }
     return SearchConfig(**fields | changes)

@@ -1,6 +1,6 @@
 import numpy as np
 
-from fbnetv5.search.baselines import MovingAverage, PictureBaseline
+from fbnetv5.search.baselines import ImageBaseline, MovingAverage
 
 TASKS = 3
 
@@ -34,8 +34,8 @@ def test_a_task_without_labels_leaves_its_average() -> None:
     np.testing.assert_allclose(baseline.mean[1:], [2.0, np.nan])
 
 
-def test_what_pictures_usually_cost_is_subtracted() -> None:
-    baseline, usual = PictureBaseline(4, 1), np.array([[1.0], [5.0], [9.0], [2.0]])
+def test_what_images_usually_cost_is_subtracted() -> None:
+    baseline, usual = ImageBaseline(4, 1), np.array([[1.0], [5.0], [9.0], [2.0]])
     first = baseline.advantages(usual[None, :3], np.arange(3))
     again = baseline.advantages(usual[None, [2, 0]], np.array([2, 0]))
     worse = baseline.advantages(usual[None, [1, 2]] + 0.5, np.array([1, 2]))
@@ -43,16 +43,16 @@ def test_what_pictures_usually_cost_is_subtracted() -> None:
     np.testing.assert_allclose(worse, [[0.5]])
 
 
-def test_what_all_pictures_have_drifted_by_is_no_advantage() -> None:
-    baseline = PictureBaseline(2, 1, drift_decay=0.0)
+def test_what_all_images_have_drifted_by_is_no_advantage() -> None:
+    baseline = ImageBaseline(2, 1, drift_decay=0.0)
     for level in (1.0, 0.75, 0.5):
         drifted = baseline.advantages(np.full((1, 2, 1), level), np.arange(2))
     np.testing.assert_allclose(baseline.means, 0.6 * (0.6 * 1.0 + 0.4 * 0.75) + 0.4 * 0.5)
     np.testing.assert_allclose(drifted, [[0.5 - 0.9 - (0.75 - 1.0)]])
 
 
-def test_a_new_picture_is_compared_with_nothing() -> None:
-    baseline = PictureBaseline(3, 1)
+def test_a_new_image_is_compared_with_nothing() -> None:
+    baseline = ImageBaseline(3, 1)
     for _ in range(2):
         baseline.advantages(np.array([[[1.0]]]), np.array([0]))
     found = baseline.advantages(np.array([[[1.25], [700.0]]]), np.array([0, 2]))
@@ -60,8 +60,8 @@ def test_a_new_picture_is_compared_with_nothing() -> None:
     np.testing.assert_allclose(baseline.means[:, 0], [0.6 * 1.0 + 0.4 * 1.25, np.nan, 700.0])
 
 
-def test_pictures_without_a_label_keep_their_average() -> None:
-    baseline = PictureBaseline(2, 2)
+def test_images_without_a_label_keep_their_average() -> None:
+    baseline = ImageBaseline(2, 2)
     baseline.means[:] = [[1.0, 2.0], [3.0, 4.0]]
     baseline.drift.mean[:] = 0.0
     found = baseline.advantages(np.array([[[np.nan, np.nan], [3.0, np.nan]]]), np.arange(2))

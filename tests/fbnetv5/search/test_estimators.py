@@ -48,23 +48,21 @@ LOSSES: Floats = np.random.default_rng(1).normal(size=(len(EVERYTHING), TASKS))
 """[B, T], with interactions of every order."""
 PLACES = np.array([int(np.prod(COUNTS[slot + 1 :])) for slot in range(len(COUNTS))])
 """``EVERYTHING[choices @ PLACES]`` is ``choices``."""
-PICTURES = np.arange(2)
+IMAGES = np.arange(2)
 
 
 def taught(kind: str, controller: Controller, steps: int = 40) -> Estimator:
     """An estimator that has seen noisy losses."""
-    estimator, rng = make_estimator(kind, controller, pictures=len(PICTURES)), np.random.default_rng(3)
+    estimator, rng = make_estimator(kind, controller, images=len(IMAGES)), np.random.default_rng(3)
     for _ in range(steps):
         choices = estimator.draw(controller, rng)
-        estimator.estimate(
-            controller, choices, losses_of(choices) + rng.normal(size=(len(choices), 2, TASKS)), PICTURES
-        )
+        estimator.estimate(controller, choices, losses_of(choices) + rng.normal(size=(len(choices), 2, TASKS)), IMAGES)
         estimator.benefits(controller)
     return estimator
 
 
 def losses_of(choices: Choices) -> Floats:
-    """[K, N, T], of two pictures, the second of which is harder."""
+    """[K, N, T], of two images, the second of which is harder."""
     found: Floats = LOSSES[choices @ PLACES][:, None] + np.array([[0.0], [5.0]])
     return found
 
@@ -72,7 +70,7 @@ def losses_of(choices: Choices) -> Floats:
 def estimated(estimator: Estimator, controller: Controller, choices: Choices) -> Floats:
     """The estimate that the estimator would make now; nothing is learned."""
     before = {name: array.copy() for name, array in estimator.state().items()}
-    gradient = estimator.estimate(controller, choices, losses_of(choices), PICTURES)
+    gradient = estimator.estimate(controller, choices, losses_of(choices), IMAGES)
     for name, array in estimator.state().items():
         array[:] = before[name]
     return gradient
@@ -129,8 +127,8 @@ def additive_losses() -> Floats:
 def test_what_is_explained_is_no_longer_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "LOSSES", additive_losses())
     controller, variance = make_controller(), []
-    for kind in ("average", "picture", "control"):
-        estimator, rng, found = make_estimator(kind, controller, pictures=2), np.random.default_rng(7), []
+    for kind in ("average", "image", "control"):
+        estimator, rng, found = make_estimator(kind, controller, images=2), np.random.default_rng(7), []
         for _ in range(400):
             choices, one = estimator.draw(controller, rng), rng.integers(2, size=1)
             noisy = losses_of(choices)[:, one] + 0.3 * rng.normal(size=(1, 1, TASKS))
@@ -180,12 +178,12 @@ def test_the_exact_gradient_agrees_with_finite_differences() -> None:
 @pytest.mark.parametrize("kind", ESTIMATORS)
 def test_an_estimator_goes_on_from_its_arrays(kind: str) -> None:
     controller = make_controller()
-    one, other = taught(kind, controller), make_estimator(kind, controller, pictures=len(PICTURES))
+    one, other = taught(kind, controller), make_estimator(kind, controller, images=len(IMAGES))
     for name, array in other.state().items():
         array[:] = one.state()[name]
     for seed in range(8):
         choices = one.draw(controller, np.random.default_rng(seed))
-        first, second = (each.estimate(controller, choices, losses_of(choices), PICTURES) for each in (one, other))
+        first, second = (each.estimate(controller, choices, losses_of(choices), IMAGES) for each in (one, other))
         np.testing.assert_array_equal(first, second)
         again = [each.benefits(controller) for each in (one, other)]
         assert (again[0] is None) == (again[1] is None)
@@ -200,7 +198,7 @@ def test_a_task_without_labels_moves_no_policy_and_teaches_nothing(kind: str) ->
     estimator = taught(kind, controller)
     before = {name: array.copy() for name, array in estimator.state().items()}
     choices = estimator.draw(controller, np.random.default_rng(8))
-    gradient = estimator.estimate(controller, choices, losses_of(choices) * [np.nan, 1.0, 1.0], PICTURES)
+    gradient = estimator.estimate(controller, choices, losses_of(choices) * [np.nan, 1.0, 1.0], IMAGES)
     assert not gradient[0].any()
     assert gradient[1:].any(axis=(1, 2)).all()
     shared = ("fit.choices", "fit.matters", "fit.counts")
@@ -215,11 +213,11 @@ def test_every_architecture_of_a_step_counts_for_every_task_once() -> None:
     controller = make_controller()
     drawn = {"average": 1, "pair": 2, "per-task": TASKS}
     for kind, count in drawn.items():
-        estimator = make_estimator(kind, controller, pictures=2)
+        estimator = make_estimator(kind, controller, images=2)
         assert estimator.draw(controller, np.random.default_rng(0)).shape == (count, len(COUNTS))
     alike = Controller(COUNTS, TASKS, lr=0.1)
     for kind in drawn:
-        estimator = make_estimator(kind, alike, pictures=2)
+        estimator = make_estimator(kind, alike, images=2)
         weights = estimator.weights(alike, estimator.draw(alike, np.random.default_rng(0)))
         np.testing.assert_allclose(weights.sum(0), 1.0)
 

@@ -30,8 +30,8 @@ def quiet(progress: Progress) -> None:
     """Report nothing."""
 
 
-def batch_of(loop: SearchLoop, pictures: int = 4) -> Batch:
-    return next(in_order(loop.parts.weights, batch=pictures))
+def batch_of(loop: SearchLoop, images: int = 4) -> Batch:
+    return next(in_order(loop.parts.weights, batch=images))
 
 
 def unmasked(batch: Batch) -> Batch:
@@ -67,7 +67,7 @@ def test_policies_and_weights_take_turns_after_the_warm_up(
     assert "".join(letters[loop.phase(step)] for step in range(warmup + steps)) == phases
 
 
-def test_policies_keep_to_pictures_that_they_meet_again(make_loop: MakeLoop) -> None:
+def test_policies_keep_to_images_that_they_meet_again(make_loop: MakeLoop) -> None:
     loop = make_loop("cls", warmup_steps=1, steps=7)
     assert len(loop.held_out) == 4
     spread = [loop.held_out[index].image for index in range(4)]
@@ -78,7 +78,7 @@ def test_policies_keep_to_pictures_that_they_meet_again(make_loop: MakeLoop) -> 
     assert loop.estimator.fit.counts[1] == 4 - 2  # the first two steps with policies go into the baseline
 
 
-def test_policies_use_all_pictures_that_they_meet_eight_times(make_loop: MakeLoop) -> None:
+def test_policies_use_all_images_that_they_meet_eight_times(make_loop: MakeLoop) -> None:
     assert len(make_loop("cls", steps=96).held_out) == 24
     assert len(make_loop("cls", steps=94).held_out) == 23
 
@@ -146,11 +146,11 @@ def test_policies_in_closed_form_meet_the_aim_and_report_their_price(make_loop: 
     assert (loop.multiplier != 0).all()
 
 
-def test_a_folder_without_masks_trains_the_other_tasks(make_loop: MakeLoop, picture_folder: Path) -> None:
-    for path in (picture_folder / "masks").iterdir():
+def test_a_folder_without_masks_trains_the_other_tasks(make_loop: MakeLoop, image_folder: Path) -> None:
+    for path in (image_folder / "masks").iterdir():
         path.unlink()
-    (picture_folder / "masks").rmdir()
-    batch = next(in_order(read_several_tasks(picture_folder, (32, 32)), batch=4))
+    (image_folder / "masks").rmdir()
+    batch = next(in_order(read_several_tasks(image_folder, (32, 32)), batch=4))
     loop = make_loop("cls", "det", "seg")
     loop.train_weights(batch, loop.supernet.space.full(), np.ones(3))
     assert np.isfinite(loop.scale).tolist() == [True, True, False]
@@ -210,7 +210,7 @@ def test_the_multiplier_rises_over_the_budget_and_falls_under_it(
     loop = make_loop("cls", budgets={"cls": budget}, policy_lr=0.5, estimator="average")
     loop.controller.logits[0, :, 1] = lean
     costs, multipliers = [], [0.0]
-    for _ in range(4):  # the same architecture on the same pictures: no advantage, so only costs move the policy
+    for _ in range(4):  # the same architecture on the same images: no advantage, so only costs move the policy
         loop.train_policies(batch_of(loop, 2), loop.supernet.space.full()[None], np.random.default_rng(0))
         costs.append(loop.expected_cost[0])
         multipliers.append(float(loop.multiplier[0]))

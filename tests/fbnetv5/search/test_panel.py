@@ -52,7 +52,7 @@ def test_checks_without_a_signal_are_seldom_taken_for_one() -> None:
     assert np.mean(found) < 0.15
 
 
-def test_pictures_without_labels_are_left_out() -> None:
+def test_images_without_labels_are_left_out() -> None:
     seen, _ = observations(300, 1.0, 0)
     gaps = seen.losses.copy()
     gaps[::3] = np.nan

@@ -11,14 +11,14 @@ from fbnetv5.costs.tables import CostTable, Counter
 from fbnetv5.data.loading import even_batches
 from fbnetv5.data.parts import Parts, open_parts
 from fbnetv5.data.preprocess import normalise
-from fbnetv5.data.sample import PictureSet, Sample
+from fbnetv5.data.sample import ImageSet, Sample
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.data.targets import CLASS, Target, class_names
 from fbnetv5.evaluate import evaluate
 from fbnetv5.networks.backbone import recalibrate
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.search import scoring
-from fbnetv5.search.scoring import FinalistScorer, batch_losses, calibration_pictures
+from fbnetv5.search.scoring import FinalistScorer, batch_losses, calibration_images
 from fbnetv5.spaces.space import Space
 from fbnetv5.tasks import make_tasks
 from tests.samples import keep_labels
@@ -48,9 +48,9 @@ def test_a_finalist_has_the_loss_and_metric_of_its_derived_network(
 ) -> None:
     monkeypatch.setattr(scoring, "BATCH", 8)
     supernet = make_supernet(parts)
-    found = FinalistScorer(supernet, parts, pictures=16, device=CPU)(task, SPACE.full(), cost)
+    found = FinalistScorer(supernet, parts, images=16, device=CPU)(task, SPACE.full(), cost)
     network = supernet.derive(task, SPACE.full())
-    recalibrate(network, calibration_pictures(parts.weights, CPU), network)
+    recalibrate(network, calibration_images(parts.weights, CPU), network)
     batches = list(even_batches(parts.policies, batch=8, count=2))
     assert found.score == pytest.approx(evaluate(network.task, network, batches), abs=1e-6)
     losses = [network.task.losses(network.head(network.backbone(normalise(b.images))), b) for b in batches]
@@ -59,7 +59,7 @@ def test_a_finalist_has_the_loss_and_metric_of_its_derived_network(
 
 
 def test_a_score_does_not_depend_on_what_was_scored_before(parts: Parts, cost: CostTable) -> None:
-    scorer = FinalistScorer(make_supernet(parts), parts, pictures=16, device=CPU)
+    scorer = FinalistScorer(make_supernet(parts), parts, images=16, device=CPU)
     first = scorer("seg", SPACE.full(), cost)
     scorer("seg", SPACE.empty(), cost)
     assert scorer("seg", SPACE.full(), cost) == first
@@ -68,7 +68,7 @@ def test_a_score_does_not_depend_on_what_was_scored_before(parts: Parts, cost: C
 def test_weights_are_left_as_they_were(parts: Parts, cost: CostTable) -> None:
     supernet = make_supernet(parts)
     before = [parameter.clone() for parameter in supernet.parameters()]
-    FinalistScorer(supernet, parts, pictures=8, device=CPU)("cls", SPACE.full(), cost)
+    FinalistScorer(supernet, parts, images=8, device=CPU)("cls", SPACE.full(), cost)
     assert all(torch.equal(a, b) for a, b in zip(before, supernet.parameters(), strict=True))
 
 
@@ -82,25 +82,25 @@ def test_losses_of_a_batch_are_means_over_what_is_labelled(parts: Parts) -> None
     assert np.isnan(seg)
 
 
-def test_where_labels_are_few_all_pictures_are_looked_at(parts: Parts) -> None:
+def test_where_labels_are_few_all_images_are_looked_at(parts: Parts) -> None:
     few = Few(parts.policies, labelled=5)
     scorer = FinalistScorer(
-        make_supernet(parts), Parts(weights=parts.weights, policies=few, test=few), pictures=2, device=CPU
+        make_supernet(parts), Parts(weights=parts.weights, policies=few, test=few), images=2, device=CPU
     )
     assert sum(int(batch.present["mask"].sum()) for batch in scorer.held_out) == 1
 
 
 class Few:
-    """A set of which a single picture has a mask."""
+    """A set of which a single image has a mask."""
 
-    def __init__(self, pictures: PictureSet, *, labelled: int) -> None:
-        self.targets, self._pictures, self._labelled = pictures.targets, pictures, labelled
+    def __init__(self, images: ImageSet, *, labelled: int) -> None:
+        self.targets, self._images, self._labelled = images.targets, images, labelled
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self._images)
 
     def __getitem__(self, index: int) -> Sample:
-        sample = self._pictures[index]
+        sample = self._images[index]
         if index == self._labelled:
             return sample
         return replace(sample, targets={name: label for name, label in sample.targets.items() if name != "mask"})
@@ -110,7 +110,7 @@ def test_a_folder_sorted_by_class_is_calibrated_and_scored_on_all_classes() -> N
     """20 classes of 150 images each, as ImageFolder orders them."""
     images = Sorted(classes=20, each=150)
     parts = Parts(weights=images, policies=images, test=images)
-    scorer = FinalistScorer(make_supernet(parts, "cls"), parts, pictures=1024, device=CPU)
+    scorer = FinalistScorer(make_supernet(parts, "cls"), parts, images=1024, device=CPU)
     for batch in scorer.held_out:
         assert len(set(batch.targets["label"].tolist())) == 20
     shades = torch.cat([one[:, 0, 0, 0] for one in scorer.calibration])
@@ -136,8 +136,8 @@ class Sorted:
         return Sample(image=image, targets={"label": label})
 
 
-def test_calibration_pictures_are_those_that_weights_learn_on(picture_folder: Path) -> None:
-    parts = open_parts(picture_folder, size=(64, 64), targets=CLASSES)
-    found = torch.cat(list(calibration_pictures(parts.weights, CPU)))
+def test_calibration_images_are_those_that_weights_learn_on(image_folder: Path) -> None:
+    parts = open_parts(image_folder, size=(64, 64), targets=CLASSES)
+    found = torch.cat(list(calibration_images(parts.weights, CPU)))
     assert found.shape == (len(parts.weights), 3, 64, 64)
     assert abs(float(found.mean())) < 2

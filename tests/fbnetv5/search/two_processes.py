@@ -39,12 +39,12 @@ CONFIG = SearchConfig(
     panel_draws=16,
     panel_checks=3,
     finalists=2,
-    score_pictures=16,
+    score_images=16,
 )
 
 
 def own_batch(loop: SearchLoop) -> Batch:
-    """Other pictures in each process, and three of four without a label in the second."""
+    """Other images in each process, and three of four without a label in the second."""
     rank = loop.accelerator.process_index
     batch: Batch = list(in_order(loop.parts.weights, batch=4, limit=8))[rank]
     known = torch.arange(4) < (1 if rank else 4)
@@ -53,7 +53,7 @@ def own_batch(loop: SearchLoop) -> Batch:
 
 
 def expected_gradients(loop: SearchLoop, batch: Batch) -> list[Tensor]:
-    """Of the sum over tasks of each one's mean loss over ALL labelled pictures, relative to itself."""
+    """Of the sum over tasks of each one's mean loss over ALL labelled images, relative to itself."""
     loop.supernet.train()
     raw = loop.supernet(normalise(batch.images), loop.supernet.space.full())
     parameters = list(loop.supernet.parameters())
@@ -95,7 +95,7 @@ def check_equality(loops: list[SearchLoop]) -> None:
 def check_scoring(loops: list[SearchLoop]) -> None:
     """A process scores architectures by itself: an odd one at the end keeps nobody waiting, and no scores are mixed."""
     (loop,) = loops
-    scorer = FinalistScorer(loop.supernet, loop.parts, pictures=16, device=loop.accelerator.device)
+    scorer = FinalistScorer(loop.supernet, loop.parts, images=16, device=loop.accelerator.device)
     full, cost = loop.supernet.space.full(), loop.tables["seg"]
     alone = scorer("seg", full, cost) if loop.accelerator.is_main_process else None
     together = gather_object([scorer("seg", full, cost)])

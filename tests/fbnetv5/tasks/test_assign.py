@@ -39,11 +39,11 @@ def test_every_object_is_served_unless_outbid(seed: int, objects: int, padding: 
     assert bool(((answer.target > 0) == (answer.owner != ABSENT)).all())
     assert 0 <= float(answer.target.min()) <= float(answer.target.max()) <= 1
     assert int(answer.owner.max()) < objects
-    for picture in range(2):
+    for image in range(2):
         for one in range(objects):
-            cells = int((answer.owner[picture] == one).sum())
+            cells = int((answer.owner[image] == one).sum())
             assert cells <= CELLS_PER_OBJECT
-            outbid = (answer.owner[picture] >= 0) & (iou[picture].amax(0) > iou[picture, one])
+            outbid = (answer.owner[image] >= 0) & (iou[image].amax(0) > iou[image, one])
             assert cells > 0 or bool(outbid.any())
 
 

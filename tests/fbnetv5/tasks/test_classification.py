@@ -53,6 +53,6 @@ def test_with_fewer_than_five_classes_every_answer_is_among_them() -> None:
     assert metric.report() == {"top1": pytest.approx(1 / 3), "top5": 1.0}
 
 
-def test_deployable_output_speaks_of_the_picture_labels() -> None:
+def test_deployable_output_speaks_of_the_image_labels() -> None:
     assert TASK.labels == ("cat", "dog", "hen")
     assert TASK.build_head([16]).eval()([torch.randn(2, 16, 2, 2)]).shape == (2, 3)

@@ -37,9 +37,9 @@ def test_figures_are_those_of_their_definitions() -> None:
     assert 0 < shares[0] < shares[1] < shares[2] < 1
 
 
-def raw_of(depth: float, pictures: int = 1) -> Tensor:
+def raw_of(depth: float, images: int = 1) -> Tensor:
     """The inverse of softplus."""
-    return torch.full((pictures, 1, 8, 8), math.log(math.expm1(depth - MIN_DEPTH)))
+    return torch.full((images, 1, 8, 8), math.log(math.expm1(depth - MIN_DEPTH)))
 
 
 @pytest.mark.parametrize("depth", [0.1, 1.0, 50.0])
@@ -47,7 +47,7 @@ def test_the_loss_is_relative_and_leaves_out_what_is_unknown(depth: float) -> No
     truth = torch.full((2, 32, 32), 3 * depth)
     truth[0, :, 10:] = NAN
     truth[1] = NAN
-    losses = TASK.losses(raw_of(depth, pictures=2), batch_of(truth))
+    losses = TASK.losses(raw_of(depth, images=2), batch_of(truth))
     torch.testing.assert_close(losses, torch.tensor([math.log(3), 0.0]), rtol=1e-4, atol=1e-6)
 
 

@@ -27,7 +27,7 @@ TASK = Detection({"label": ("x",), "boxes": ("red", "green", "blue"), "mask": ("
 IMAGE = torch.zeros(3, 64, 64, dtype=torch.uint8)
 
 
-def picture(boxes: Tensor, labels: Tensor, image: Tensor = IMAGE) -> Sample:
+def image(boxes: Tensor, labels: Tensor, image: Tensor = IMAGE) -> Sample:
     return Sample(image=image, targets={"boxes": Boxes(boxes, labels)})
 
 
@@ -35,17 +35,17 @@ def stack(samples: list[Sample]) -> Batch:
     return collate(samples, {"boxes": Target(kind=BOXES, classes=TASK.labels)})
 
 
-def random_picture(seed: int) -> Sample:
-    """A grey picture with rectangles of the three colours, the later ones on top."""
+def random_image(seed: int) -> Sample:
+    """A grey image with rectangles of the three colours, the later ones on top."""
     generator = torch.Generator().manual_seed(seed)
     count = 1 + seed % 3
     corner = torch.randint(0, 36, (count, 2), generator=generator)
     boxes = torch.cat([corner, corner + torch.randint(10, 28, (count, 2), generator=generator)], dim=1)
     labels = torch.randint(3, (count,), generator=generator)
-    image = torch.full_like(IMAGE, 90)
+    pixels = torch.full_like(IMAGE, 90)
     for (x0, y0, x1, y1), label in zip(boxes.tolist(), labels.tolist(), strict=True):
-        image[:, y0:y1, x0:x1] = torch.eye(3, dtype=torch.uint8)[label][:, None, None] * 255
-    return picture(boxes.float(), labels, image)
+        pixels[:, y0:y1, x0:x1] = torch.eye(3, dtype=torch.uint8)[label][:, None, None] * 255
+    return image(boxes.float(), labels, pixels)
 
 
 def random_answers(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -112,7 +112,7 @@ def test_deploy_reads_the_cell_of_each_level() -> None:
     torch.testing.assert_close(scores[0, :2], torch.tensor([4.0, 3.0]).sigmoid())
 
 
-def test_a_picture_with_few_cells_has_fewer_answers() -> None:
+def test_an_image_with_few_cells_has_fewer_answers() -> None:
     raw = [torch.zeros(2, 7, size, size) for size in (4, 2, 1)]
     assert [x.shape for x in TASK.deploy(raw)] == [(2, 63, 4), (2, 63), (2, 63)]
 
@@ -129,7 +129,7 @@ def test_head_starts_at_its_priors() -> None:
 def test_perfect_cell_leaves_only_the_class_loss() -> None:
     raw = [torch.full((1, 7, size, size), -20.0) for size in (8, 4, 2)]
     raw[0][0, :, 1, 6] = torch.tensor([-20.0, -20.0, 20.0, 0.0, 0.0, 0.0, 0.0])
-    batch = stack([picture(torch.tensor([[48.0, 8.0, 56.0, 16.0]]), torch.tensor([2]))])
+    batch = stack([image(torch.tensor([[48.0, 8.0, 56.0, 16.0]]), torch.tensor([2]))])
     assert float(TASK.losses(raw, batch)) == pytest.approx(0.0, abs=1e-4)
     raw[0][0, 3, 1, 6] = 0.5  # half a stride aside: IoU 1/3, GIoU 1/3, target 1/3, sum of targets below 1
     logit_loss = 20.0 * (1 - 1 / 3)
@@ -137,9 +137,9 @@ def test_perfect_cell_leaves_only_the_class_loss() -> None:
     assert float(TASK.losses(raw, batch)) == pytest.approx(expected, rel=1e-4)
 
 
-def test_an_empty_picture_pays_for_every_score() -> None:
+def test_an_empty_image_pays_for_every_score() -> None:
     raw = [torch.zeros(1, 7, size, size) for size in (8, 4, 2)]
-    empty = stack([picture(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))])
+    empty = stack([image(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))])
     assert float(TASK.losses(raw, empty)) == pytest.approx(84 * 3 * torch.log(torch.tensor(2.0)).item())
 
 
@@ -151,7 +151,7 @@ def test_suppress_keeps_the_surest_of_a_class() -> None:
 
 
 def test_ap_of_perfect_and_of_absent_answers(capsys: pytest.CaptureFixture[str]) -> None:
-    batch = stack([picture(torch.tensor([[4.0, 4.0, 20.0, 30.0]]), torch.tensor([2]))])
+    batch = stack([image(torch.tensor([[4.0, 4.0, 20.0, 30.0]]), torch.tensor([2]))])
     nothing = (torch.zeros(1, 0, 4), torch.zeros(1, 0), torch.zeros(1, 0, dtype=torch.int64))
     boxes, labels = batch.targets["boxes"]
     assert ap((boxes, torch.ones(1, 1), labels), batch) == pytest.approx(1.0)
@@ -161,7 +161,7 @@ def test_ap_of_perfect_and_of_absent_answers(capsys: pytest.CaptureFixture[str])
 
 
 def test_ap_is_that_of_pycocotools(tmp_path: Path) -> None:
-    batch = stack([random_picture(seed) for seed in range(12)])
+    batch = stack([random_image(seed) for seed in range(12)])
     outputs = random_answers(batch)
     mine = ap(outputs, batch)
     assert 0.05 < mine < 0.95
@@ -170,7 +170,7 @@ def test_ap_is_that_of_pycocotools(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("largest", "unmeasured"), [(1, {"medium", "large"}), (5, set())], ids=["small", "all sizes"])
 def test_the_twelve_figures_are_those_of_pycocotools(tmp_path: Path, largest: int, unmeasured: set[str]) -> None:
-    batch = stack([random_picture(seed) for seed in range(12)])
+    batch = stack([random_image(seed) for seed in range(12)])
     magnified = torch.tensor([1.0, largest, (1 + largest) / 2]).repeat(4)
     truth = batch.targets["boxes"]
     batch = replace(batch, targets={"boxes": Boxes(truth.xyxy * magnified[:, None, None], truth.labels)})
@@ -208,9 +208,9 @@ class TinyDetector(nn.Module):
         return raw
 
 
-def test_a_tiny_network_learns_sixteen_pictures() -> None:
+def test_a_tiny_network_learns_sixteen_images() -> None:
     torch.manual_seed(0)
-    batch = stack([random_picture(seed) for seed in range(16)])
+    batch = stack([random_image(seed) for seed in range(16)])
     network = TinyDetector()
     optimizer = torch.optim.AdamW(network.parameters(), lr=5e-3)
     for _ in range(100):
@@ -223,10 +223,10 @@ def test_a_tiny_network_learns_sixteen_pictures() -> None:
     assert ap((boxes, scores, labels), batch) > 0.7
 
 
-def random_raw(pictures: int, *, size: int = 64) -> list[Tensor]:
-    """Raw outputs full of boxes that overlap, some of them beyond the picture's left and upper edge."""
-    generator = torch.Generator().manual_seed(size + pictures)
-    raw = [torch.randn(pictures, 7, size // path, size // path, generator=generator) for path in TASK.paths]
+def random_raw(images: int, *, size: int = 64) -> list[Tensor]:
+    """Raw outputs full of boxes that overlap, some of them beyond the image's left and upper edge."""
+    generator = torch.Generator().manual_seed(size + images)
+    raw = [torch.randn(images, 7, size // path, size // path, generator=generator) for path in TASK.paths]
     for level in raw:
         level[:, 3:5] *= 0.3  # offsets, in strides
         level[:, 5:] = level[:, 5:] * 0.2 + 1.5  # log sizes: four or five strides
@@ -247,15 +247,15 @@ class Head(nn.Module):
 RAW = ("fine", "middle", "coarse")
 
 
-def in_onnx(form: str, pictures: int, exporter: Exporter = "torchscript") -> bytes:
+def in_onnx(form: str, images: int, exporter: Exporter = "torchscript") -> bytes:
     """The graph of a form, of dynamic batch where the form lets it."""
     task = TASK.in_form(form)
     return to_onnx_bytes(
         Head(task).eval(),
-        tuple(level.float() for level in random_raw(pictures)),
+        tuple(level.float() for level in random_raw(images)),
         input_names=RAW,
         output_names=task.output_names,
-        dynamic_batch=task.most_pictures is None,
+        dynamic_batch=task.most_images is None,
         dynamic_size=True,
         exporter=exporter,
     )
@@ -300,17 +300,17 @@ def test_distinct_boxes_are_those_that_suppress_keeps() -> None:
             assert torch.equal(ours, theirs)
 
 
-def test_distinct_boxes_are_of_one_picture() -> None:
-    assert TASK.in_form("nms").most_pictures == 1
-    with pytest.raises(UserError, match="'nms' of det answers one picture at a time, and was given 2"):
+def test_distinct_boxes_are_of_one_image() -> None:
+    assert TASK.in_form("nms").most_images == 1
+    with pytest.raises(UserError, match="'nms' of det answers one image at a time, and was given 2"):
         TASK.in_form("nms").deploy(random_raw(2))
 
 
 @pytest.mark.parametrize(("form", "exporter"), [*((form, "torchscript") for form in TASK.forms), ("nms", "dynamo")])
 def test_forms_are_the_same_in_onnx_at_other_sizes(form: str, exporter: Exporter) -> None:
-    pictures = TASK.in_form(form).most_pictures or 3
-    raw = random_raw(pictures, size=96)
-    found, expected = run(in_onnx(form, min(2, pictures), exporter), raw), TASK.in_form(form).deploy(raw)
+    images = TASK.in_form(form).most_images or 3
+    raw = random_raw(images, size=96)
+    found, expected = run(in_onnx(form, min(2, images), exporter), raw), TASK.in_form(form).deploy(raw)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
 
@@ -332,12 +332,12 @@ def test_nothing_in_a_graph_is_of_double_precision() -> None:
 
 
 def test_every_form_has_the_same_ap() -> None:
-    samples = [random_picture(seed) for seed in range(8)]
+    samples = [random_image(seed) for seed in range(8)]
     raw = raw_near_truth(stack(samples))
     found = {}
     for form in TASK.forms:
         task = TASK.in_form(form)
-        metric, step = task.new_metric(), task.most_pictures or len(samples)
+        metric, step = task.new_metric(), task.most_images or len(samples)
         for row in range(0, len(samples), step):
             part = stack(samples[row : row + step])
             metric.update(task.deploy([level[row : row + step] for level in raw]), part)
@@ -350,13 +350,13 @@ def raw_near_truth(batch: Batch) -> list[Tensor]:
     """Raw outputs whose finest level finds most true boxes nearly, each twice, among noise."""
     generator = torch.Generator().manual_seed(0)
     raw = [torch.randn(len(batch.images), 7, 64 // path, 64 // path, generator=generator) - 4 for path in TASK.paths]
-    for picture, (boxes, labels) in enumerate(zip(*batch.targets["boxes"], strict=True)):
+    for image, (boxes, labels) in enumerate(zip(*batch.targets["boxes"], strict=True)):
         for box, label in zip(boxes[labels >= 0], labels[labels >= 0].tolist(), strict=True):
             middle, side = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
             column, row = (int(value) for value in middle.div(8).floor())
             for cell in (column, max(column - 1, 0)):
                 offset = middle / 8 - torch.tensor([cell + 0.5, row + 0.5])
                 blurred = torch.cat([offset, (side / 8).log()]) + 0.05 * torch.randn(4, generator=generator)
-                raw[0][picture, 3:, row, cell] = blurred
-                raw[0][picture, label, row, cell] = float(torch.randn((), generator=generator))
+                raw[0][image, 3:, row, cell] = blurred
+                raw[0][image, label, row, cell] = float(torch.randn((), generator=generator))
     return raw

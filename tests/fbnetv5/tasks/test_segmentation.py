@@ -54,7 +54,7 @@ def test_iou_is_that_of_the_definition(classes: int) -> None:
     assert figures["pixel_accuracy"] == pytest.approx(float((truth == answer)[known].float().mean()))
 
 
-def test_undecided_logits_cost_log_of_the_classes_and_ignored_pictures_nothing() -> None:
+def test_undecided_logits_cost_log_of_the_classes_and_ignored_images_nothing() -> None:
     mask = torch.full((2, 8, 8), IGNORE)
     mask[0, :, :4] = 2
     losses = TASK.losses(torch.zeros(2, 4, 2, 2), batch_of(mask))
@@ -69,7 +69,7 @@ def test_loss_is_the_mean_over_known_pixels() -> None:
     torch.testing.assert_close(TASK.losses(raw, batch_of(mask)), pixels[mask != IGNORE].mean()[None])
 
 
-def test_outputs_are_as_large_as_the_picture() -> None:
+def test_outputs_are_as_large_as_the_image() -> None:
     features = [torch.randn(1, 8, 64 // path, 96 // path) for path in TASK.paths]
     raw = TASK.build_head([8] * 4).eval()(features)
     assert raw.shape == (1, 4, 16, 24)

@@ -21,7 +21,7 @@ from fbnetv5.train import run_training, start_training
 from fbnetv5.training.config import TrainConfig
 
 COUNTING = '''
-"""How many objects a picture shows, read from the 1/16 path."""
+"""How many objects an image shows, read from the 1/16 path."""
 
 import torch
 from torch import nn
@@ -115,7 +115,7 @@ def test_a_task_in_a_new_file_is_searched_trained_measured_and_exported(tmp_path
         panel_draws=16,
         panel_checks=3,
         finalists=1,
-        score_pictures=16,
+        score_images=16,
     )
     run = start_run(config, tmp_path / "run", lambda ranges: None, print)
     found = run_search(run, lambda progress: None, lambda *_: None)

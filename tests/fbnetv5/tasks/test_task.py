@@ -37,15 +37,15 @@ class Deployed(nn.Module):
                 module.momentum = 1.0
             if isinstance(module, nn.Conv2d) and module.bias is not None:
                 nn.init.normal_(module.weight, std=0.5)
-        self.head(features(task, pictures=8))
+        self.head(features(task, images=8))
 
     def forward(self, *features: Tensor) -> tuple[Tensor, ...]:
         return self.task.deploy(self.head(list(features)))
 
 
-def features(task: Task, *, pictures: int = 2, size: int = 64) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(pictures * size)
-    return [torch.randn(pictures, CHANNELS[p], size // p, size // p, generator=generator) for p in task.paths]
+def features(task: Task, *, images: int = 2, size: int = 64) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(images * size)
+    return [torch.randn(images, CHANNELS[p], size // p, size // p, generator=generator) for p in task.paths]
 
 
 def sample(seed: int, *, labelled: bool = True) -> Sample:
@@ -64,8 +64,8 @@ def sample(seed: int, *, labelled: bool = True) -> Sample:
     return make_sample(torch.zeros(3, 64, 64, dtype=torch.uint8), **(labels if labelled else {}))
 
 
-def head_outputs(task: Task, pictures: int) -> tuple[Tensor, ...]:
-    raw = Deployed(task).eval().head(features(task, pictures=pictures))
+def head_outputs(task: Task, images: int) -> tuple[Tensor, ...]:
+    raw = Deployed(task).eval().head(features(task, images=images))
     return raw if isinstance(raw, tuple) else (raw,)
 
 
@@ -110,7 +110,7 @@ def test_unknown_task_is_named_with_those_there_are() -> None:
 
 
 @each_task
-def test_a_picture_costs_in_a_batch_what_it_costs_alone(task: Task) -> None:
+def test_an_image_costs_in_a_batch_what_it_costs_alone(task: Task) -> None:
     samples = [sample(1), sample(3, labelled=False), sample(2)]
     outputs = head_outputs(task, 3)
     together = loss(task, outputs, stack(samples))
@@ -127,12 +127,12 @@ def test_loss_has_finite_gradients_for_every_weight(task: Task) -> None:
 
 
 @each_task
-def test_labelled_says_which_pictures_count(task: Task) -> None:
+def test_labelled_says_which_images_count(task: Task) -> None:
     assert task.labelled(stack([sample(1), sample(1, labelled=False)])).tolist() == [True, False]
 
 
 @each_task
-def test_metric_leaves_out_unlabelled_pictures(task: Task) -> None:
+def test_metric_leaves_out_unlabelled_images(task: Task) -> None:
     one, two = task.new_metric(), task.new_metric()
     outputs = Deployed(task).eval()(*features(task))
     two.update(outputs, stack([sample(2), sample(1, labelled=False)]))
@@ -144,7 +144,7 @@ def test_metric_leaves_out_unlabelled_pictures(task: Task) -> None:
 def test_metric_without_any_label_is_a_user_error(task: Task) -> None:
     metric = task.new_metric()
     metric.update(Deployed(task).eval()(*features(task)), stack([sample(1, labelled=False)] * 2))
-    with pytest.raises(UserError, match=r"no labelled .* in the test (pictures|images)"):
+    with pytest.raises(UserError, match=r"no labelled .* in the test (images|images)"):
         metric.compute()
 
 
@@ -181,8 +181,8 @@ def test_onnx_gives_the_same_at_other_sizes(task: Task, tmp_path: Path) -> None:
         dynamic_axes={name: {0: "n", 2: f"h_{name}", 3: f"w_{name}"} for name in names},
     )
     session = onnxruntime.InferenceSession(file)
-    for pictures, size in ((1, 64), (3, 64), (1, 96), (3, 96)):
-        inputs = features(task, pictures=pictures, size=size)
+    for images, size in ((1, 64), (3, 64), (1, 96), (3, 96)):
+        inputs = features(task, images=images, size=size)
         answers = session.run(None, {name: x.numpy() for name, x in zip(names, inputs, strict=True)})
         for answer, expected in zip(answers, deployed(*inputs), strict=True):
             torch.testing.assert_close(torch.from_numpy(answer), expected, rtol=1e-3, atol=1e-3)

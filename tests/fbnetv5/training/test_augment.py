@@ -77,7 +77,7 @@ def test_torchs_own_random_state_is_left_alone(make_training: MakeTraining) -> N
 
 
 @pytest.mark.parametrize("size", [(64, 64), (32, 96)])
-def test_pictures_keep_their_size_and_lacking_labels_stay_absent(
+def test_images_keep_their_size_and_lacking_labels_stay_absent(
     make_training: MakeTraining, size: tuple[int, int]
 ) -> None:
     bare = Scenes("train", size=size, count=1, targets=["label"])[0]
@@ -88,7 +88,7 @@ def test_pictures_keep_their_size_and_lacking_labels_stay_absent(
         assert changed.targets == bare.targets
 
 
-def test_without_changes_a_picture_stays_as_it_is(make_training: MakeTraining) -> None:
+def test_without_changes_an_image_stays_as_it_is(make_training: MakeTraining) -> None:
     changed = Augment(make_training("det", size=(64, 64), flip=0.0, colour=0.0, scale=(1.0, 1.0)), TARGETS)(
         SCENES[2], 3
     )

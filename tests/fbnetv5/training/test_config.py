@@ -49,7 +49,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "not finite": ({"weight_decay": math.inf}, "weight_decay: must be a finite number"),
     "momentum": ({"momentum": -1.0}, "momentum: must be greater than or equal to 0"),
     "counts": ({"scenes": [8, -4, 4]}, "data: scenes.1: must be greater than or equal to 1, not -4"),
-    "too small": ({"scale": [0.005, 0.02]}, "scale .* leaves nothing of pictures of 64x64"),
+    "too small": ({"scale": [0.005, 0.02]}, "scale .* leaves nothing of images of 64x64"),
 }
 
 

@@ -17,7 +17,7 @@ from fbnetv5.training.loop import TrainLoop, make_optimizer
 from tests.samples import keep_labels
 
 MakeTraining = Callable[..., TrainConfig]
-PICTURES = Scenes("train", size=(32, 32), count=8)
+IMAGES = Scenes("train", size=(32, 32), count=8)
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def make_loop(make_training: MakeTraining, networks: Path, tmp_path: Path) -> Ca
     def make(task: str, **changes: object) -> TrainLoop:
         architecture = load_architecture(networks / f"{task}.json")
         config = make_training(task, **changes)
-        return TrainLoop(config, tmp_path, architecture, architecture.build(), pictures=PICTURES, held_out=PICTURES)
+        return TrainLoop(config, tmp_path, architecture, architecture.build(), dataset=IMAGES, held_out=IMAGES)
 
     return make
 
@@ -62,9 +62,9 @@ def test_norms_and_biases_do_not_decay(
     }
 
 
-def test_mixup_blends_pictures_and_losses_alike(make_loop: Callable[..., TrainLoop]) -> None:
+def test_mixup_blends_images_and_losses_alike(make_loop: Callable[..., TrainLoop]) -> None:
     loop = make_loop("cls", mixup=0.7, seed=5)
-    (batch,) = in_order(PICTURES, batch=8)
+    (batch,) = in_order(IMAGES, batch=8)
     share = np.random.default_rng([5, 0]).beta(0.7, 0.7)
     assert 0.01 < share < 0.99
     loop.network.eval()  # else the two passes would differ by what batch norm sees
@@ -82,7 +82,7 @@ def test_mixup_blends_pictures_and_losses_alike(make_loop: Callable[..., TrainLo
 def test_a_batch_without_labels_moves_no_weight_far(make_loop: Callable[..., TrainLoop]) -> None:
     loop = make_loop("cls", weight_decay=0.0)
     before = {name: parameter.clone() for name, parameter in loop.network.named_parameters()}
-    (batch,) = in_order(PICTURES, batch=8)
+    (batch,) = in_order(IMAGES, batch=8)
     assert loop.train(keep_labels(batch, "label", torch.zeros(8) > 0)) == 0.0
     assert all(torch.equal(before[name], parameter) for name, parameter in loop.network.named_parameters())
 
@@ -96,7 +96,7 @@ def test_a_gradient_that_is_no_number_moves_no_weight(
     with pytest.raises(
         CheckFailed, match=r"the gradient is not finite at step 1; the last good checkpoint is none yet"
     ):
-        loop.train(next(iter(in_order(PICTURES, batch=4))))
+        loop.train(next(iter(in_order(IMAGES, batch=4))))
     assert all(torch.equal(before[name], tensor) for name, tensor in loop.network.named_parameters())
 
 

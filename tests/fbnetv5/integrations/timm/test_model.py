@@ -161,7 +161,7 @@ def test_what_cannot_be_met_is_refused(run: Path, task: str, options: dict[str, 
         create(run, task, **options)
 
 
-def test_a_picture_of_an_odd_size_is_refused(run: Path) -> None:
+def test_an_image_of_an_odd_size_is_refused(run: Path) -> None:
     with pytest.raises(UserError, match="multiples of 32 high and wide, not 64x100"):
         create(run, "seg", features_only=True)(torch.randn(1, 3, 64, 100))
 
@@ -224,14 +224,14 @@ def test_weights_of_another_network_are_refused(run: Path, tmp_path: Path) -> No
             create(run, "seg", features_only=True, weights=name)
 
 
-def test_a_grey_picture_gives_what_its_copy_in_three_channels_gives(run: Path) -> None:
+def test_a_grey_image_gives_what_its_copy_in_three_channels_gives(run: Path) -> None:
     grey = torch.randn(2, 1, *RESOLUTION)
     rgb, model = (create(run, "seg", features_only=True, pretrained=True, in_chans=n).eval() for n in (3, 1))
     for feature, expected in zip(model(grey), rgb(grey.expand(-1, 3, -1, -1)), strict=True):
         torch.testing.assert_close(feature, expected)
 
 
-def test_timm_prepares_pictures_as_this_project_does(run: Path) -> None:
+def test_timm_prepares_images_as_this_project_does(run: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (80, 50, 3), dtype=np.uint8)
     transform = create_transform(**resolve_model_data_config(create(run, "seg")))
     height, width = RESOLUTION
