@@ -10,9 +10,9 @@ from fbnetv5.architecture import Architecture, load_architecture
 from fbnetv5.blocks.specs import InvertedResidual, PooledHead, Stem
 from fbnetv5.costs.budgets import Budget
 from fbnetv5.costs.counting import Count, count
+from fbnetv5.costs.ranges import cost_ranges, cost_tables
 from fbnetv5.costs.tables import Counter, block_key, head_key
 from fbnetv5.data.resolution import Resolution
-from fbnetv5.search.run import cost_ranges, cost_tables
 from fbnetv5.spaces.fbnetv3 import STRIDES, fbnetv3
 from fbnetv5.spaces.space import Space
 from fbnetv5.tasks import make_tasks
