@@ -8,7 +8,7 @@ found.
 Shape legend: T tasks, S variables, C most choices of any variable, K architectures on the same images, N images.
 """
 
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -183,11 +183,12 @@ def reinforce(controller: Controller, choices: Choices, weighted: Floats, matter
     return np.stack(columns)
 
 
-ESTIMATORS = ("control", "image", "average", "pair", "per-task")
+EstimatorName = Literal["control", "image", "average", "pair", "per-task"]
 """The default first; "average" is the reference."""
+ESTIMATORS: tuple[EstimatorName, ...] = get_args(EstimatorName)
 
 
-def make_estimator(kind: str, controller: Controller, *, images: int) -> Estimator:
+def make_estimator(kind: EstimatorName, controller: Controller, *, images: int) -> Estimator:
     """The estimator of that kind, one of ``ESTIMATORS``, for a held-out part of so many images."""
     tasks = controller.tasks
     if kind == "average":
@@ -199,6 +200,4 @@ def make_estimator(kind: str, controller: Controller, *, images: int) -> Estimat
         return PerTask(baseline)
     if kind == "image":
         return OnePass(baseline)
-    if kind == "control":
-        return OnePass(baseline, PosteriorFit(controller))
-    raise ValueError(f"there is no estimator {kind!r}")
+    return OnePass(baseline, PosteriorFit(controller))

@@ -74,7 +74,7 @@ def test_every_so_many_th_step_trains_policies_the_first_one_too(after: int, exp
         ({"weight_decay": -1.0}, "weight_decay: must be greater than or equal to 0"),
         ({"multiplier_lr": math.inf}, "multiplier_lr: must be a finite number"),
         ({"score_images": 0}, "score_images: must be greater than or equal to 1, not 0"),
-        ({"estimator": "magic"}, "estimator must be one of control, "),
+        ({"estimator": "magic"}, "estimator: must be .control., .image.,"),
         ({"data": {"size": (64, 65)}}, "multiples of 32"),
         ({"steps": 1, "step": 2, "batch": "9"}, "batch: .*; there is no field 'step'; there are: data, seed"),
     ],
@@ -90,7 +90,7 @@ def test_a_value_out_of_range_is_refused(fields: dict[str, Any], message: str) -
     [
         ({"schema": 99}, "schema 99; this version reads 1 and 2"),
         ({"momentum": 0.9}, "of another version; fields that differ: momentum. Start a new search"),
-        ({"space": {"variant": "a"}}, "a space has the fields"),
+        ({"space": {"variant": "a"}}, "space: blocks_per_path, stages, strict missing"),
         ({"batch": 0}, "is damaged: search: batch: must be greater than or equal to 2"),
         ({"kind": "training"}, "is the folder of a training, not of a search"),
     ],

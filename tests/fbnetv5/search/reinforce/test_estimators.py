@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fbnetv5.search.reinforce.controller import Controller, Floats
-from fbnetv5.search.reinforce.estimators import ESTIMATORS, Estimator, make_estimator, reinforce
+from fbnetv5.search.reinforce.estimators import ESTIMATORS, Estimator, EstimatorName, make_estimator, reinforce
 from fbnetv5.search.reinforce.posterior import Mask
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.space import Choices, Space
@@ -52,7 +52,7 @@ PLACES = np.array([int(np.prod(COUNTS[variable + 1 :])) for variable in range(le
 IMAGES = np.arange(2)
 
 
-def taught(kind: str, controller: Controller, steps: int = 40) -> Estimator:
+def taught(kind: EstimatorName, controller: Controller, steps: int = 40) -> Estimator:
     """An estimator that has seen noisy losses."""
     estimator, rng = make_estimator(kind, controller, images=len(IMAGES)), np.random.default_rng(3)
     for _ in range(steps):
@@ -96,7 +96,7 @@ def exact_gradients(controller: Controller, values: Floats) -> Floats:
 
 @pytest.mark.parametrize("steps", [2, 3, 40])
 @pytest.mark.parametrize("kind", [kind for kind in ESTIMATORS if kind not in ("pair", "per-task")])
-def test_one_architecture_is_unbiased_over_all_of_them(kind: str, steps: int) -> None:
+def test_one_architecture_is_unbiased_over_all_of_them(kind: EstimatorName, steps: int) -> None:
     controller = make_controller()
     estimator = taught(kind, controller, steps)  # the first two had nothing to be compared with
     mean = mean_over_all(estimator, controller)
@@ -104,7 +104,7 @@ def test_one_architecture_is_unbiased_over_all_of_them(kind: str, steps: int) ->
 
 
 @pytest.mark.parametrize("kind", ESTIMATORS)
-def test_the_mean_of_many_draws_is_the_exact_gradient(kind: str) -> None:
+def test_the_mean_of_many_draws_is_the_exact_gradient(kind: EstimatorName) -> None:
     controller, rng = make_controller(), np.random.default_rng(5)
     estimator = taught(kind, controller)
     estimates = [estimated(estimator, controller, estimator.draw(controller, rng)) for _ in range(1500)]
@@ -177,7 +177,7 @@ def test_the_exact_gradient_agrees_with_finite_differences() -> None:
 
 
 @pytest.mark.parametrize("kind", ESTIMATORS)
-def test_an_estimator_goes_on_from_its_arrays(kind: str) -> None:
+def test_an_estimator_goes_on_from_its_arrays(kind: EstimatorName) -> None:
     controller = make_controller()
     one, other = taught(kind, controller), make_estimator(kind, controller, images=len(IMAGES))
     for name, array in other.state().items():
@@ -194,7 +194,7 @@ def test_an_estimator_goes_on_from_its_arrays(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ESTIMATORS)
-def test_a_task_without_labels_moves_no_policy_and_teaches_nothing(kind: str) -> None:
+def test_a_task_without_labels_moves_no_policy_and_teaches_nothing(kind: EstimatorName) -> None:
     controller = make_controller()
     estimator = taught(kind, controller)
     before = {name: array.copy() for name, array in estimator.state().items()}
@@ -212,7 +212,7 @@ def test_a_task_without_labels_moves_no_policy_and_teaches_nothing(kind: str) ->
 
 def test_every_architecture_of_a_step_counts_for_every_task_once() -> None:
     controller = make_controller()
-    drawn = {"average": 1, "pair": 2, "per-task": TASKS}
+    drawn: dict[EstimatorName, int] = {"average": 1, "pair": 2, "per-task": TASKS}
     for kind, count in drawn.items():
         estimator = make_estimator(kind, controller, images=2)
         assert estimator.draw(controller, np.random.default_rng(0)).shape == (count, len(COUNTS))
