@@ -95,7 +95,7 @@ def test_the_front_holds_the_network_found(undisturbed: Path, task: str) -> None
     assert [point["cost"] for point in points] == sorted(point["cost"] for point in points)
     losses = [point["loss"] for point in points]
     assert losses == sorted(losses, reverse=True)
-    assert points[-1]["choices"] == list(found.choices)
+    assert points[-1]["choices"] == list(found.choices[task])
     assert points[-1]["loss"] == found.provenance["loss"]
 
 
