@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from export.errors import CheckFailed
+from export.errors import VerificationError
 
 COMPUTED = {"FLOAT", "HALF", "BF16", "INT8", "FP8", "FP4", "INT4", "E8M0"}
 """The types that networks compute with; the others hold indices, shapes and truths."""
@@ -33,7 +33,7 @@ _WRITTEN = {
 
 
 def check_types(layers: Mapping[str, int], precision: str, *, may_lack_int8: bool = False) -> None:
-    """Raise CheckFailed where layers are not of a precision.
+    """Raise VerificationError where layers are not of a precision.
 
     Args:
         layers: how many there are of each type.
@@ -44,7 +44,7 @@ def check_types(layers: Mapping[str, int], precision: str, *, may_lack_int8: boo
     needed = _REQUIRED.get(precision)
     lacks = needed is not None and needed not in computed and not (needed == "INT8" and may_lack_int8)
     if lacks or computed - ENGINE_TYPES[precision]:
-        raise CheckFailed(
+        raise VerificationError(
             f"the engine was to be {precision}, and has layers that give {dict(layers)}: an engine is as precise as "
             "its ONNX graph, so convert that"
         )

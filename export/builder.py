@@ -16,7 +16,7 @@ from typing import Any
 
 from export.audit import inspected_types
 from export.cuda import FoundGpu, found_gpus
-from export.errors import CheckFailed, NotHere, UserError
+from export.errors import UnavailableError, UserError, VerificationError
 from export.options import EngineOptions, options_from_json
 from export.tensorrt import (
     BuilderConfig,
@@ -77,8 +77,8 @@ class EngineLoader:
         """The engine on the current GPU, where it lives no longer than this loader.
 
         Raises:
-            NotHere: there is no driver.
-            CheckFailed: the engine is of another GPU or TensorRT, or does not fit into the GPU's memory.
+            UnavailableError: there is no driver.
+            VerificationError: the engine is of another GPU or TensorRT, or does not fit into the GPU's memory.
         """
         self._logger.forget()
         if self._runtime is None:
@@ -87,7 +87,7 @@ class EngineLoader:
                 self._runtime.engine_host_code_allowed = True
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            raise CheckFailed(
+            raise VerificationError(
                 f"{self.flavour.name} {self.flavour.version} does not load the engine: {self.complaint()}. An engine "
                 "runs in the TensorRT and on the kind of GPU that it was built for: build it here"
             )
@@ -97,13 +97,13 @@ class EngineLoader:
         """How many layers of an engine give each type, at these shapes of its inputs; empty where it does not tell.
 
         Raises:
-            NotHere: there is no driver.
-            CheckFailed: the engine does not load.
+            UnavailableError: there is no driver.
+            VerificationError: the engine does not load.
         """
         trt, engine = self.flavour.module, self.load(plan)
         context = engine.create_execution_context()
         if context is None:
-            raise CheckFailed(f"the engine does not fit on the GPU: {self.complaint()}")
+            raise VerificationError(f"the engine does not fit on the GPU: {self.complaint()}")
         for name, shape in shapes.items():
             if min(engine.get_tensor_shape(name), default=0) < 0:
                 context.set_input_shape(name, tuple(shape))
@@ -146,7 +146,7 @@ class EngineBuilder(EngineLoader):
 
         Raises:
             UserError: the flavour cannot do what an option asks for, or the timing cache cannot be read.
-            NotHere: the flavour makes no builder here, or none for that GPU.
+            UnavailableError: the flavour makes no builder here, or none for that GPU.
         """
         self._options = options or EngineOptions()
         super().__init__(flavour, host_code=self._options.version_compatible)
@@ -167,7 +167,7 @@ class EngineBuilder(EngineLoader):
             profile: the shapes of every input; None for a graph of fixed shapes.
 
         Raises:
-            CheckFailed: the parser or the builder refuses, and why.
+            VerificationError: the parser or the builder refuses, and why.
         """
         name, trt, what = self.flavour.name, self.flavour.module, path or "the ONNX graph"
         self._logger.forget()
@@ -175,13 +175,13 @@ class EngineBuilder(EngineLoader):
         parser = trt.OnnxParser(network, self._logger)  # named, because the network's weights are the parser's
         if not parser.parse(content, path):
             advice = "" if path is None else f"; all of it: fbnetv5 check {path}"
-            raise CheckFailed(f"{name}'s parser refuses {what}: {first_error(parser)}{advice}")
+            raise VerificationError(f"{name}'s parser refuses {what}: {first_error(parser)}{advice}")
         config = self._config()
         if profile is not None:
             self._add_profile(config, profile)
         plan = self._builder.build_serialized_network(network, config)
         if plan is None:
-            raise CheckFailed(f"{name} builds no engine of {what}: {self.complaint()}")
+            raise VerificationError(f"{name} builds no engine of {what}: {self.complaint()}")
         return BuiltEngine(plan=bytes(plan), layers=_layer_types(network), warnings=tuple(self._logger.warnings))
 
     def timing_cache(self) -> bytes | None:
@@ -213,7 +213,7 @@ class EngineBuilder(EngineLoader):
             if self._timing_cache is None:
                 self._timing_cache = config.create_timing_cache(self._kept_times())
             if not config.set_timing_cache(self._timing_cache, False):
-                raise CheckFailed(
+                raise VerificationError(
                     f"{self.flavour.name} refuses the timing cache {self._options.timing_cache}: {self.complaint()}. "
                     "It is of another GPU or TensorRT: name another file, or remove it"
                 )
@@ -233,7 +233,7 @@ class EngineBuilder(EngineLoader):
         for name, (smallest, typical, largest) in profile.items():
             shapes.set_shape(name, smallest, typical, largest)
         if config.add_optimization_profile(shapes) != 0:
-            raise CheckFailed(f"{self.flavour.name} refuses the shapes {profile}")
+            raise VerificationError(f"{self.flavour.name} refuses the shapes {profile}")
 
 
 def build(
@@ -260,8 +260,8 @@ def build(
 
     Raises:
         UserError: an option asks for what the flavour cannot do.
-        NotHere: there is no TensorRT here that can.
-        CheckFailed: the parser or the builder refuses, or the engine does not load on the GPU that is here.
+        UnavailableError: there is no TensorRT here that can.
+        VerificationError: the parser or the builder refuses, or the engine does not load on the GPU that is here.
     """
     flavour, chosen, gpus = find_flavour(), options_from_json(options), _gpus()
     builder = EngineBuilder(flavour, options=chosen, detailed=bool(gpus), report=report)
@@ -289,7 +289,7 @@ def runtime_ready(name: str) -> str:
     """The version of the flavour of that name, once its runtime has been made: then it can load engines here.
 
     Raises:
-        NotHere: it cannot.
+        UnavailableError: it cannot.
     """
     flavour = load(name)
     open_runtime(flavour.module, make_logger(flavour.module))
@@ -304,7 +304,7 @@ def _inspected(
         return builder.inspect(plan, typical)
     except ValueError as error:
         notes.append(f"the engine was not inspected: {error}")
-    except CheckFailed as error:
+    except VerificationError as error:
         if builder.flavour.name != _RTX:
             raise
         notes.append(f"the engine was not inspected: {error}")
@@ -315,7 +315,7 @@ def _gpus() -> tuple[FoundGpu, ...]:
     """Those that can be used: a driver that does not start is none."""
     try:
         return found_gpus()
-    except NotHere:
+    except UnavailableError:
         return ()
 
 
@@ -380,7 +380,7 @@ def _rtx_target(flavour: Flavour, compute_capability: tuple[int, int]) -> Any:
     major, minor = compute_capability
     if f"SM{major}{minor}" not in known:
         others = ", ".join(name for name in known if name.startswith("SM"))
-        raise NotHere(
+        raise UnavailableError(
             f"{flavour.name} {flavour.version} builds for no GPU of compute capability {major}.{minor}, only for "
             f"{others}: pip install 'fbnetv5[tensorrt]' instead"
         )

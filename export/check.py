@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export import tensorrt
-from export.errors import CheckFailed, UserError
+from export.errors import UserError, VerificationError
 from export.isolated import DiedError, call
 
 if TYPE_CHECKING:
@@ -119,14 +119,14 @@ def check(path: Path) -> Verdict:
 
     Raises:
         UserError: the file, or one that its weights are in, is missing or damaged.
-        NotHere: no TensorRT is installed.
-        CheckFailed: the parser itself crashed or hung.
+        UnavailableError: no TensorRT is installed.
+        VerificationError: the parser itself crashed or hung.
     """
     model = read(path)
     try:
         said = call(tensorrt.parse, str(path), timeout_s=_TIMEOUT_S)
     except DiedError as error:
-        raise CheckFailed(f"TensorRT's parser gave no verdict on {path}: it {error}") from None
+        raise VerificationError(f"TensorRT's parser gave no verdict on {path}: it {error}") from None
     problems = [
         Problem(stage="parser", **error, hint=hint(error["operator"], error["description"])) for error in said["errors"]
     ]

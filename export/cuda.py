@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from export.errors import CheckFailed, NotHere
+from export.errors import UnavailableError, VerificationError
 from export.tensorrt import load_driver
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def found_gpus() -> tuple[FoundGpu, ...]:
     """The NVIDIA devices that the driver gives, in its order; none where there is no driver.
 
     Raises:
-        NotHere: the driver is there and does not start, and why.
+        UnavailableError: the driver is there and does not start, and why.
     """
     library = load_driver()
     return () if library is None else CudaDriver(library).gpus()
@@ -56,11 +56,11 @@ def open_driver() -> "CudaDriver":
     """The driver of this machine.
 
     Raises:
-        NotHere: there is none.
+        UnavailableError: there is none.
     """
     library = load_driver()
     if library is None:
-        raise NotHere("no NVIDIA driver was found on this machine: install it, or use one that has a GPU")
+        raise UnavailableError("no NVIDIA driver was found on this machine: install it, or use one that has a GPU")
     return CudaDriver(library)
 
 
@@ -79,13 +79,13 @@ class CudaDriver:
         """All GPUs.
 
         Raises:
-            NotHere: the driver does not start.
+            UnavailableError: the driver does not start.
         """
         status = self._library.cuInit(0)
         if status in _NO_GPU:
             return ()
         if status != 0:
-            raise NotHere(f"the NVIDIA driver on this machine does not start: {self._words(status)}")
+            raise UnavailableError(f"the NVIDIA driver on this machine does not start: {self._words(status)}")
         count = ctypes.c_int()
         self._call("cuDeviceGetCount", ctypes.byref(count))
         return tuple(self._gpu(index) for index in range(count.value))
@@ -143,7 +143,7 @@ class CudaDriver:
         """What ``enqueue`` puts into the stream, as a graph that one call launches; nothing of it runs now.
 
         Raises:
-            CheckFailed: something in it cannot be captured; the stream is as it was before.
+            VerificationError: something in it cannot be captured; the stream is as it was before.
         """
         self._call("cuStreamBeginCapture_v2", CudaHandle(stream), ctypes.c_int(_CAPTURE_THREAD_LOCAL))
         graph, executable = CudaHandle(), CudaHandle()
@@ -204,8 +204,8 @@ class CudaDriver:
         if status != 0:
             raise self._refusal(name, status)
 
-    def _refusal(self, name: str, status: int) -> CheckFailed:
-        return CheckFailed(f"the CUDA driver refuses {name}: {self._words(status)}")
+    def _refusal(self, name: str, status: int) -> VerificationError:
+        return VerificationError(f"the CUDA driver refuses {name}: {self._words(status)}")
 
     def _words(self, status: int) -> str:
         """Such as "CUDA_ERROR_OUT_OF_MEMORY (out of memory)"."""
@@ -249,12 +249,12 @@ class DeviceMemory:
         """The address of ``size`` bytes.
 
         Raises:
-            CheckFailed: the GPU has no such memory left.
+            VerificationError: the GPU has no such memory left.
         """
         try:
             address, free = self._new(size)
         except self._refusal as error:
-            raise CheckFailed(f"{self.provider} gives no {size} bytes of GPU memory: {error}") from error
+            raise VerificationError(f"{self.provider} gives no {size} bytes of GPU memory: {error}") from error
         self._frees[address] = free
         return address
 
@@ -267,7 +267,7 @@ def open_memory(index: int) -> DeviceMemory:
     """Memory on the GPU of that index, whose primary context becomes this thread's.
 
     Raises:
-        NotHere: there is no driver, or no package that gives memory.
+        UnavailableError: there is no driver, or no package that gives memory.
     """
     open_driver()
     reasons = []
@@ -276,7 +276,7 @@ def open_memory(index: int) -> DeviceMemory:
             return provide(index)
         except (ImportError, OSError, RuntimeError) as error:
             reasons.append(f"{name}: {str(error).strip() or type(error).__name__}")
-    raise NotHere(
+    raise UnavailableError(
         f"no package here gives GPU memory ({'; '.join(reasons)}): pip install cuda-python, or pip install pycuda"
     )
 
@@ -289,7 +289,7 @@ def _pycuda_memory(index: int) -> DeviceMemory:
     from pycuda import autoprimaryctx
 
     if autoprimaryctx.device.pci_bus_id() != driver.Device(index).pci_bus_id():
-        raise NotHere(f"pycuda uses another GPU than number {index} in this process: measure in a fresh one")
+        raise UnavailableError(f"pycuda uses another GPU than number {index} in this process: measure in a fresh one")
     stream = driver.Stream()
 
     def new(size: int) -> tuple[int, Callable[[], object]]:

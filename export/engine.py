@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from export import builder
 from export.audit import ENGINE_TYPES, check_types
 from export.check import read
-from export.errors import CheckFailed, UserError
-from export.files import written_whole
+from export.errors import UserError, VerificationError
+from export.files import atomic_write
 from export.isolated import DiedError, call
 from export.options import EngineOptions
 
@@ -97,21 +97,21 @@ def build_engine(
     Raises:
         UserError: the graph or the timing cache cannot be read, the shapes are not the graph's, there is no such
             precision, or the TensorRT that is here does not do what an option asks for.
-        NotHere: no TensorRT that can build is installed.
-        CheckFailed: the parser or the builder refuses or crashes, or the engine is not of that precision.
+        UnavailableError: no TensorRT that can build is installed.
+        VerificationError: the parser or the builder refuses or crashes, or the engine is not of that precision.
     """
     if precision not in ENGINE_TYPES:
         raise UserError(f"there is no precision {precision!r}; known are {', '.join(ENGINE_TYPES)}")
     check_shapes(read(onnx_path).graph, shapes)
     options = options or EngineOptions()
     profile = {one.name: (one.smallest, one.typical, one.largest) for one in shapes}
-    with written_whole(path) as temporary, tempfile.TemporaryDirectory(prefix="fbnetv5-") as folder:
+    with atomic_write(path) as temporary, tempfile.TemporaryDirectory(prefix="fbnetv5-") as folder:
         times = Path(folder) / "times"
         arguments = (str(onnx_path), str(temporary), profile, options.to_json(), str(times))
         try:
             built = call(builder.build, *arguments, timeout_s=_TIMEOUT_S, progress=progress)
         except DiedError as error:
-            raise CheckFailed(f"TensorRT's builder made no engine of {onnx_path}: it {error}") from None
+            raise VerificationError(f"TensorRT's builder made no engine of {onnx_path}: it {error}") from None
         for layers in (built["layers"], built["inspected"]):
             if layers:
                 check_types(layers, precision)
@@ -133,7 +133,7 @@ def build_engine(
 def _keep_times(times: Path, path: Path | None) -> None:
     """Put the timing cache where the user wants it, if one came of the build."""
     if path is not None and times.exists():
-        with written_whole(path) as temporary:
+        with atomic_write(path) as temporary:
             shutil.copyfile(times, temporary)
 
 

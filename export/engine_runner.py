@@ -15,7 +15,7 @@ from pathlib import Path
 from export import tensorrt
 from export.builder import EngineLoader, runtime_ready
 from export.cuda import FoundGpu, open_driver, open_memory
-from export.errors import NotHere, UserError
+from export.errors import UnavailableError, UserError
 from export.gpu import EngineTensor, LoadedEngine
 from export.isolated import DiedError, call
 from export.runners import Array, TensorSpec
@@ -43,7 +43,7 @@ class EngineRunner:
 
         Raises:
             UserError: the inputs are not the engine's, or of shapes that it was not built for.
-            CheckFailed: TensorRT or the GPU fails to run it.
+            VerificationError: TensorRT or the GPU fails to run it.
         """
         self._engine.fill(inputs)
         self._engine.enqueue()
@@ -63,8 +63,8 @@ def open_engine(
 
     Raises:
         UserError: the file cannot be read.
-        NotHere: the driver, the GPU, TensorRT, or what gives GPU memory is missing.
-        CheckFailed: the engine is of another GPU or TensorRT, does not fit, or is one that cannot be run here.
+        UnavailableError: the driver, the GPU, TensorRT, or what gives GPU memory is missing.
+        VerificationError: the engine is of another GPU or TensorRT, does not fit, or is one that cannot be run here.
     """
     content = _content(plan)
     driver = open_driver()
@@ -89,17 +89,19 @@ def _content(plan: Path | bytes) -> bytes:
 
 def _gpu(found: tuple[FoundGpu, ...], index: int) -> FoundGpu:
     if not 0 <= index < len(found):
-        raise NotHere(f"this machine has {len(found)} GPUs, and none of number {index}: engines run where there is one")
+        raise UnavailableError(
+            f"this machine has {len(found)} GPUs, and none of number {index}: engines run where there is one"
+        )
     return found[index]
 
 
 @cache
 def _check_runtime(name: str) -> None:
-    """Raise NotHere where the flavour of that name does not load engines here, or crashes over it."""
+    """Raise UnavailableError where the flavour of that name does not load engines here, or crashes over it."""
     try:
         call(runtime_ready, name, timeout_s=_TIMEOUT_S)
     except DiedError as error:
-        raise NotHere(
+        raise UnavailableError(
             f"{name} cannot load engines here: it {error}. The NVIDIA driver may be older than its CUDA: fbnetv5 "
             "doctor says which CUDA the driver serves"
         ) from None

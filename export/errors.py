@@ -10,13 +10,13 @@ class UserError(Exception):
     exit_code = 2
 
 
-class CheckFailed(UserError):
+class VerificationError(UserError):
     """The work was done and a check on it failed (parity, a metric gate). Exit code 1."""
 
     exit_code = 1
 
 
-class NotHere(UserError):
+class UnavailableError(UserError):
     """The device or runtime asked for is not on this machine. Exit code 3."""
 
     exit_code = 3

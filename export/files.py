@@ -18,7 +18,7 @@ os.umask(_UMASK)
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; it replaces ``path`` when the block ends well, else it is removed.
 
     Raises:
@@ -41,12 +41,12 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
     """Write ``document`` as indented UTF-8 JSON, whole or not at all."""
-    write_whole_text(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    atomic_write_text(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_whole_text(path: Path, text: str) -> None:
+def atomic_write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8, whole or not at all."""
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

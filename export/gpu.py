@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from export.builder import EngineLoader
 from export.cuda import CudaDriver, DeviceMemory
-from export.errors import CheckFailed, UserError
+from export.errors import UserError, VerificationError
 from export.tensorrt import CudaEngine, ExecutionContext
 
 if TYPE_CHECKING:
@@ -70,13 +70,13 @@ class LoadedEngine:
             memory: for inputs and outputs, and the stream.
 
         Raises:
-            NotHere: there is no driver.
-            CheckFailed: the GPU refuses the engine, or it exchanges what arrays cannot hold.
+            UnavailableError: there is no driver.
+            VerificationError: the GPU refuses the engine, or it exchanges what arrays cannot hold.
         """
         engine = loader.load(plan)
         context = engine.create_execution_context()
         if context is None:
-            raise CheckFailed(f"the engine does not fit on the GPU: {loader.complaint()}")
+            raise VerificationError(f"the engine does not fit on the GPU: {loader.complaint()}")
         # In this order they go again: TensorRT wants a context gone before its engine, and that before its runtime.
         self.enqueue: Callable[[], None] = _enqueuer(context, memory.stream, loader)
         """Put one run into the stream."""
@@ -96,7 +96,7 @@ class LoadedEngine:
 
         Raises:
             UserError: they are not the engine's, or of shapes outside its optimisation profile.
-            CheckFailed: the GPU has no memory for them, or the outputs' shapes depend on values.
+            VerificationError: the GPU has no memory for them, or the outputs' shapes depend on values.
         """
         wanted = [tensor.name for tensor in self.engine_inputs]
         if sorted(wanted) != sorted(inputs):
@@ -106,11 +106,13 @@ class LoadedEngine:
         for tensor in self.engine_inputs:
             self._fill_one(tensor, inputs[tensor.name])
         if unknown := list(self._context.infer_shapes()):
-            raise CheckFailed(f"TensorRT does not know the outputs' shapes, because of {unknown}")
+            raise VerificationError(f"TensorRT does not know the outputs' shapes, because of {unknown}")
         for tensor in self.engine_outputs:
             shape = tuple(self._context.get_tensor_shape(tensor.name))
             if min(shape, default=0) < 0:
-                raise CheckFailed(f"the shape of output {tensor.name!r} depends on values; only fixed ones can be run")
+                raise VerificationError(
+                    f"the shape of output {tensor.name!r} depends on values; only fixed ones can be run"
+                )
             self._place(tensor, shape)
         # A copy from ordinary memory may still be under way, in another stream than the engine's.
         self._driver.synchronise()
@@ -135,7 +137,7 @@ class LoadedEngine:
         import numpy as np
 
         if -1 in tensor.shape and not self._context.set_input_shape(tensor.name, array.shape):
-            raise CheckFailed(
+            raise VerificationError(
                 f"TensorRT refuses {list(array.shape)} for input {tensor.name!r}: {self._loader.complaint()}"
             )
         buffer = self._place(tensor, array.shape)
@@ -152,16 +154,16 @@ class LoadedEngine:
         placed = _Buffer(address=self._memory.allocate(size), size=size, shape=shape)
         self._buffers[tensor.name] = placed
         if not self._context.set_tensor_address(tensor.name, placed.address):
-            raise CheckFailed(f"TensorRT refuses the memory of {tensor.name!r}: {self._loader.complaint()}")
+            raise VerificationError(f"TensorRT refuses the memory of {tensor.name!r}: {self._loader.complaint()}")
         return placed
 
 
 def _tensor(engine: CudaEngine, name: str) -> EngineTensor:
-    """Raise CheckFailed where plain memory on the GPU does not hold it."""
+    """Raise VerificationError where plain memory on the GPU does not hold it."""
     shape, kind = tuple(engine.get_tensor_shape(name)), engine.get_tensor_dtype(name).name
     location, layout = engine.get_tensor_location(name).name, engine.get_tensor_format(name).name
     if kind not in NUMPY_TYPES or location != "DEVICE" or layout != "LINEAR":
-        raise CheckFailed(
+        raise VerificationError(
             f"{name!r} is {kind} {list(shape)}, {layout} on {location}: LINEAR on DEVICE and one of "
             f"{', '.join(NUMPY_TYPES)} is needed"
         )
@@ -196,7 +198,7 @@ def _enqueuer(context: ExecutionContext, stream: int, loader: EngineLoader) -> C
 
     def run() -> None:
         if not enqueue(stream):
-            raise CheckFailed(f"TensorRT does not enqueue the engine: {loader.complaint()}")
+            raise VerificationError(f"TensorRT does not enqueue the engine: {loader.complaint()}")
 
     return run
 

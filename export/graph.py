@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from export.dynamo import export_with_dynamo
-from export.errors import CheckFailed, UserError
-from export.files import written_whole
+from export.errors import UserError, VerificationError
+from export.files import atomic_write
 
 if TYPE_CHECKING:
     import onnx
@@ -58,11 +58,11 @@ def to_onnx(module: nn.Module, examples: tuple[Tensor, ...], path: Path, **optio
         options: names, axes, opset and exporter.
 
     Raises:
-        CheckFailed: the module cannot be exported, or the graph is not valid, or not what was asked for.
+        VerificationError: the module cannot be exported, or the graph is not valid, or not what was asked for.
         UserError: the file cannot be written, or there is no such exporter.
     """
     content = to_onnx_bytes(module, examples, **options)
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(content)
 
 
@@ -91,7 +91,7 @@ def to_onnx_bytes(
         exporter: of torch's.
 
     Raises:
-        CheckFailed: the module cannot be exported, or the graph is not valid, or not what was asked for.
+        VerificationError: the module cannot be exported, or the graph is not valid, or not what was asked for.
         UserError: there is no such exporter.
     """
     if exporter not in EXPORTERS:
@@ -103,7 +103,7 @@ def to_onnx_bytes(
         with _evaluating(module), torch.no_grad():
             model = export(module, examples, input_names, output_names, axes, opset)
     except _EXPORTER_ERRORS as error:
-        raise CheckFailed(f"{name} cannot be exported to ONNX: {_first_line(error)}") from error
+        raise VerificationError(f"{name} cannot be exported to ONNX: {_first_line(error)}") from error
     _inline_shared_weights(model.graph)
     _check(model, name, input_names=input_names, output_names=output_names, opset=opset)
     return bytes(model.SerializeToString())
@@ -198,20 +198,20 @@ def _inline_shared_weights(graph: "onnx.GraphProto") -> None:
 def _check(
     model: "onnx.ModelProto", name: str, *, input_names: Sequence[str], output_names: Sequence[str], opset: int
 ) -> None:
-    """Raise CheckFailed unless the graph is valid and has exactly these inputs, outputs and opset."""
+    """Raise VerificationError unless the graph is valid and has exactly these inputs, outputs and opset."""
     import onnx
 
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise CheckFailed(f"the ONNX graph of {name} is not valid: {_first_line(error)}") from error
+        raise VerificationError(f"the ONNX graph of {name} is not valid: {_first_line(error)}") from error
     obtained = {entry.domain: entry.version for entry in model.opset_import}.get("")
     if obtained != opset:
-        raise CheckFailed(f"the ONNX graph of {name} has opset {obtained}, not the {opset} asked for")
+        raise VerificationError(f"the ONNX graph of {name} has opset {obtained}, not the {opset} asked for")
     found = ([value.name for value in model.graph.input], [value.name for value in model.graph.output])
     for kind, wanted, got in zip(("inputs", "outputs"), (input_names, output_names), found, strict=True):
         if list(wanted) != got:
-            raise CheckFailed(
+            raise VerificationError(
                 f"the ONNX graph of {name} has {kind} {got}, not {list(wanted)}: an input it does not use is dropped, "
                 "and names must be as many as tensors"
             )

@@ -12,7 +12,7 @@ from typing import Any
 
 from export.blame import Culprit, find_culprit
 from export.calibration import Batches, Progress, quantised_nodes
-from export.errors import CheckFailed
+from export.errors import VerificationError
 from export.inside import before_selection, block_name, block_outputs, with_outputs
 from export.parity import GATES, SAME_FILE, Gate, Parity, compare, sqnr_db
 from export.precision import PRECISIONS, check_precision, to_half, to_int8
@@ -120,7 +120,7 @@ def climb(
 
     Raises:
         UserError: there are no images to calibrate with.
-        CheckFailed: it does not pass; the message names the output, the figure and the block at fault.
+        VerificationError: it does not pass; the message names the output, the figure and the block at fault.
     """
     kept = list(keep_float)
     while True:
@@ -135,7 +135,7 @@ def climb(
         culprit, noise = culprit_between(content, lower, precision, images[failed.images], threads=threads)
         left = _blocks_in_int8(content, kept) & noise.keys()
         if precision != "int8" or len(left) < 2 or len(kept) - len(keep_float) == MOST_FLOAT_BLOCKS:
-            raise CheckFailed(failure(failed, culprit))
+            raise VerificationError(failure(failed, culprit))
         at_fault = culprit is not None and culprit.block in left
         kept.append(f"/{culprit.block if culprit and at_fault else min(left, key=noise.__getitem__)}/*")
 
@@ -161,11 +161,11 @@ def compare_graphs(
         threads: processor threads one operator may use.
 
     Raises:
-        CheckFailed: there is nothing to compare.
+        VerificationError: there is nothing to compare.
     """
     names = before_selection(content)
     if not names:
-        raise CheckFailed("the ONNX graph has no output of floats that could be compared")
+        raise VerificationError("the ONNX graph has no output of floats that could be compared")
     runners = [OrtRunner(with_outputs(graph, names), threads=threads) for graph in (content, lower)]
     found = []
     for kind, inputs in images.items():

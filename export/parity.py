@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from export.errors import CheckFailed
+from export.errors import VerificationError
 from export.runners import Array
 
 MOST_DB = 200.0
@@ -142,7 +142,7 @@ def compare(
         tie: as a share of the scores' range.
 
     Raises:
-        CheckFailed: an output is missing, surplus, or of another shape or kind.
+        VerificationError: an output is missing, surplus, or of another shape or kind.
     """
     _check_alike(reference, candidate)
     ranked: list[str] = []
@@ -153,10 +153,10 @@ def compare(
 
 
 def check(parities: Iterable[Parity], gate: Gate = GATES["fp32"]) -> None:
-    """Raise CheckFailed for the worst output that does not pass the gate."""
+    """Raise VerificationError for the worst output that does not pass the gate."""
     failed = [parity for parity in parities if gate.complaint(parity) is not None]
     if failed:
-        raise CheckFailed(str(gate.complaint(max(failed, key=lambda parity: parity.error))))
+        raise VerificationError(str(gate.complaint(max(failed, key=lambda parity: parity.error))))
 
 
 def _round_up(value: float) -> float:
@@ -173,11 +173,11 @@ def _is_float(array: Array) -> bool:
 
 def _check_alike(reference: Mapping[str, Array], candidate: Mapping[str, Array]) -> None:
     if set(reference) != set(candidate):
-        raise CheckFailed(f"outputs are {sorted(candidate)}, where the reference has {sorted(reference)}")
+        raise VerificationError(f"outputs are {sorted(candidate)}, where the reference has {sorted(reference)}")
     for name, wanted in reference.items():
         got = candidate[name]
         if wanted.shape != got.shape or _is_float(wanted) != _is_float(got):
-            raise CheckFailed(
+            raise VerificationError(
                 f"output {name!r} is {got.dtype} {list(got.shape)}, "
                 f"where the reference is {wanted.dtype} {list(wanted.shape)}"
             )
@@ -252,7 +252,7 @@ def _cosine(a: Array, b: Array) -> float:
 def _ranked_names(reference: Mapping[str, Array], rank_by: str) -> list[str]:
     """The outputs whose rows are in the order of ``rank_by``."""
     if rank_by not in reference or reference[rank_by].ndim != 2:
-        raise CheckFailed(f"there is no output {rank_by!r} of shape [N, K] to rank by among {sorted(reference)}")
+        raise VerificationError(f"there is no output {rank_by!r} of shape [N, K] to rank by among {sorted(reference)}")
     shape = reference[rank_by].shape
     return [name for name, array in reference.items() if name != rank_by and array.shape[:2] == shape]
 

@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from export.errors import UserError
-from export.files import written_whole
+from export.files import atomic_write
 from export.runners import Array
 
 NAME = "reference.npz"
@@ -46,7 +46,7 @@ def write_reference(folder: Path, reference: Reference) -> None:
     """Write ``reference.npz`` into ``folder``, whole or not at all."""
     groups = {kind: getattr(reference, kind) for kind in _KINDS}
     arrays = {f"{kind}:{name}": array for kind, group in groups.items() for name, array in group.items()}
-    with written_whole(folder / NAME) as temporary, temporary.open("wb") as file:
+    with atomic_write(folder / NAME) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
-from export.errors import NotHere, UserError
+from export.errors import UnavailableError, UserError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -133,7 +133,7 @@ class OrtRunner:
         Raises:
             UserError: the file is missing, or ONNX Runtime refuses the graph; both ways to run raise it for inputs
                 that do not fit.
-            NotHere: ONNX Runtime has no such provider here, or there is no GPU for it.
+            UnavailableError: ONNX Runtime has no such provider here, or there is no GPU for it.
         """
         import onnxruntime as ort
 
@@ -206,7 +206,7 @@ def _scope(name: str, modules: "Mapping[str, nn.Module]") -> list[str]:
 
 
 def _check_provider(provider: str) -> None:
-    """Raise UserError where there is none of that name, and NotHere where it cannot work on this machine."""
+    """Raise UserError where there is none of that name, and UnavailableError where it cannot work on this machine."""
     import onnxruntime as ort
 
     if provider not in PROVIDERS:
@@ -215,20 +215,20 @@ def _check_provider(provider: str) -> None:
         return
     available = ort.get_available_providers()
     if _provider_name(provider) not in available:
-        raise NotHere(
+        raise UnavailableError(
             f"ONNX Runtime {ort.__version__} has no {_provider_name(provider)} here, only {', '.join(available)}: "
             f"{_HOW_TO_GET_PROVIDER[provider]}"
         )
     from export.cuda import found_gpus
 
     if not found_gpus():
-        raise NotHere(f"provider {provider!r} needs an NVIDIA GPU, and none was found on this machine")
+        raise UnavailableError(f"provider {provider!r} needs an NVIDIA GPU, and none was found on this machine")
 
 
 def _check_started(provider: str, started: Sequence[str]) -> None:
-    """Raise NotHere where ONNX Runtime quietly went on without the provider, as it does when a library is missing."""
+    """Raise UnavailableError if ONNX Runtime dropped the provider without an error, as it does for a missing library."""
     if _provider_name(provider) not in started:
-        raise NotHere(
+        raise UnavailableError(
             f"ONNX Runtime's {_provider_name(provider)} does not start here, only {', '.join(started)}; what it lacks "
             f"is on stderr. {_HOW_TO_GET_PROVIDER[provider]}"
         )

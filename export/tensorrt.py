@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol, cast
 
-from export.errors import NotHere
+from export.errors import UnavailableError
 
 HOW_TO_GET = (
     "pip install 'fbnetv5[rtx]' works on Linux and Windows on x86-64, without a GPU; "
@@ -228,31 +228,31 @@ def find_flavour() -> Flavour:
     """The flavour installed; of both, ``tensorrt`` where there is a driver and ``tensorrt_rtx`` where not.
 
     Raises:
-        NotHere: neither is installed and whole.
+        UnavailableError: neither is installed and whole.
     """
     reasons = []
     for name in NAMES if load_driver() else reversed(NAMES):
         try:
             return load(name)
-        except NotHere as error:
+        except UnavailableError as error:
             reasons.append(str(error))
-    raise NotHere(f"{', '.join(reasons)}: {HOW_TO_GET}")
+    raise UnavailableError(f"{', '.join(reasons)}: {HOW_TO_GET}")
 
 
 def load(name: str) -> Flavour:
     """The flavour of that name.
 
     Raises:
-        NotHere: it is not installed, or not whole.
+        UnavailableError: it is not installed, or not whole.
     """
     try:
         module = import_module(name)
     except (ImportError, OSError, RuntimeError) as error:
         absent = isinstance(error, ModuleNotFoundError) and error.name == name
         state = "is not installed" if absent else f"is installed and does not load ({error})"
-        raise NotHere(f"{name} {state}") from None
+        raise UnavailableError(f"{name} {state}") from None
     if not hasattr(module, "Builder"):
-        raise NotHere(f"{name} is installed without its content, as a package of type stubs leaves it")
+        raise UnavailableError(f"{name} is installed without its content, as a package of type stubs leaves it")
     return Flavour(name=name, module=cast(TensorRT, module))
 
 
@@ -260,7 +260,7 @@ def ready(name: str) -> str:
     """The version of the flavour of that name, once its builder has been made: then it can parse and build here.
 
     Raises:
-        NotHere: it cannot.
+        UnavailableError: it cannot.
     """
     flavour = load(name)
     make_builder(flavour, make_logger(flavour.module))
@@ -273,7 +273,7 @@ def parse(path: str) -> dict[str, Any]:
     It takes some files that are not ONNX at all for empty networks: read them with onnx first.
 
     Raises:
-        NotHere: there is no TensorRT here that can.
+        UnavailableError: there is no TensorRT here that can.
     """
     flavour = find_flavour()
     logger = make_logger(flavour.module)
@@ -317,18 +317,22 @@ def make_builder(flavour: Flavour, logger: Any) -> Builder:
     try:
         return flavour.module.Builder(logger)
     except TypeError:  # what the bindings make of a null pointer
-        raise NotHere(
+        raise UnavailableError(
             f"{flavour.name} {flavour.version} makes no builder without an NVIDIA driver: {HOW_TO_GET}"
         ) from None
 
 
 def open_runtime(trt: TensorRT, logger: Any) -> Runtime:
     if load_driver() is None:
-        raise NotHere("an engine runs only where there is an NVIDIA driver, and none was found on this machine")
+        raise UnavailableError(
+            "an engine runs only where there is an NVIDIA driver, and none was found on this machine"
+        )
     try:
         return trt.Runtime(logger)
     except TypeError:  # what the bindings make of a null pointer
-        raise NotHere(f"TensorRT {trt.__version__} finds no GPU to run engines on: {' '.join(logger.errors)}") from None
+        raise UnavailableError(
+            f"TensorRT {trt.__version__} finds no GPU to run engines on: {' '.join(logger.errors)}"
+        ) from None
 
 
 def empty_network(trt: TensorRT, builder: Builder, logger: Any) -> Network:

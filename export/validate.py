@@ -20,7 +20,7 @@ from export.cuda import found_gpus
 from export.engine import NAME as ENGINE
 from export.engine import build_engine
 from export.engine_runner import EngineRunner, open_engine
-from export.errors import CheckFailed, NotHere, UserError
+from export.errors import UnavailableError, UserError, VerificationError
 from export.ladder import REAL, Compared, complaint_of, failure, values_of_blocks
 from export.manifest import Manifest, changed_files, read_claims, version_here, write_manifest
 from export.parity import SAME_FILE, compare_answers
@@ -104,7 +104,7 @@ def run_engine(engine: EngineRunner, manifest: Manifest, reference: Reference) -
     """A loaded engine's outputs, held against the reference.
 
     Raises:
-        UserError, CheckFailed: the engine does not take the inputs, or its outputs are none that can be compared.
+        UserError, VerificationError: the engine does not take the inputs, or its outputs are none that can be compared.
     """
     return _compared(f"{manifest.precision} engine", engine, manifest, reference)
 
@@ -146,7 +146,7 @@ def _engine(
     told = ""
     try:
         if not found_gpus():
-            raise NotHere("no NVIDIA GPU here")
+            raise UnavailableError("no NVIDIA GPU here")
         engine, refusal = _open(folder, manifest)
         if engine is None:
             if ONNX in changed:
@@ -159,7 +159,7 @@ def _engine(
         if engine is None:
             return Finding(what="engine", passed=False, detail=f"{told}{refusal}"), manifest
         one = run_engine(engine, manifest, reference)
-    except NotHere as error:
+    except UnavailableError as error:
         return Finding(what="engine", passed=None, detail=f"{told}not run: {error}"), manifest
     except UserError as error:
         return Finding(what="engine", passed=False, detail=f"{told}{error}"), manifest
@@ -172,19 +172,19 @@ def _open(folder: Path, manifest: Manifest) -> tuple[EngineRunner | None, str]:
     """The engine, or why it is not for this machine.
 
     Raises:
-        NotHere: no TensorRT or what gives GPU memory is here.
+        UnavailableError: no TensorRT or what gives GPU memory is here.
     """
     assert manifest.engine is not None
     try:
         runtime = tensorrt.load(manifest.engine.runtime)
-    except NotHere as error:
+    except UnavailableError as error:
         tensorrt.find_flavour()  # there must be another, or there is nothing to build with
         return None, str(error)
     if runtime.version != manifest.engine.version:
         return None, f"it is of {runtime.name} {manifest.engine.version}, and {runtime.version} is here"
     try:
         return open_engine(folder / manifest.engine.file, runtime=runtime.name), ""
-    except CheckFailed as error:
+    except VerificationError as error:
         return None, str(error)
 
 

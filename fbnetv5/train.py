@@ -86,7 +86,7 @@ def run_training(folder: Path, report: Report, say: Callable[[str], None]) -> Re
 
     Raises:
         UserError: bad input or a damaged checkpoint.
-        CheckFailed: a loss is not finite.
+        VerificationError: a loss is not finite.
     """
     config = TrainConfig.load(folder)
     set_seed(config.seed)

@@ -114,7 +114,7 @@ def write_bundle(
     Raises:
         UserError: the folder exists or cannot be written, there is no such device or precision, or the networks are
             too few for a correction.
-        CheckFailed: a graph cannot be exported.
+        VerificationError: a graph cannot be exported.
     """
     if networks:
         check_count(len(networks))

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from export.audit import ENGINE_TYPES, check_types
 from export.builder import EngineBuilder
 from export.cuda import CudaDriver, CudaHandle, DeviceMemory, FoundGpu, open_driver, open_memory
-from export.errors import CheckFailed, NotHere, UserError
+from export.errors import UnavailableError, UserError, VerificationError
 from export.gpu import LoadedEngine
 from export.tensorrt import Flavour, find_flavour, load
 from latency.clocks import ClockWatch, watch_clocks
@@ -110,7 +110,7 @@ class GpuBackend:
 
         Raises:
             UserError: the inputs are not the graph's.
-            CheckFailed: the parser or the builder refuses the graph, the engine computes in other types than its
+            VerificationError: the parser or the builder refuses the graph, the engine computes in other types than its
                 precision's, or the GPU refuses it.
         """
         built = self._builder.build(content)
@@ -126,7 +126,7 @@ class GpuBackend:
 
         Raises:
             UserError: the inputs are not the engine's.
-            CheckFailed: the GPU refuses the engine.
+            VerificationError: the GPU refuses the engine.
         """
         record = EngineRecord(graph=hashlib.sha256(plan).hexdigest()[:12])
         self._records.append(record)
@@ -174,7 +174,7 @@ class TimedEngine(LoadedEngine):
 
         Raises:
             UserError: the inputs are not the engine's.
-            CheckFailed: the GPU refuses the engine.
+            VerificationError: the GPU refuses the engine.
         """
         super().__init__(plan, loader=builder, driver=driver, memory=memory)
         self._clocks, self._record = clocks, record
@@ -212,7 +212,7 @@ class TimedEngine(LoadedEngine):
         driver.synchronise()
         try:
             graph = driver.capture(stream, self.enqueue)
-        except CheckFailed as error:
+        except VerificationError as error:
             self._record.not_captured = str(error)
             return self.enqueue
         self.at_end(lambda: driver.forget_graph(graph))
@@ -230,12 +230,12 @@ def open_gpu_backend(device: str, precision: str, *, index: int = 0, runtime: st
 
     Raises:
         UserError: there is no such precision.
-        NotHere: the driver, the GPU, TensorRT, or what gives memory is missing.
+        UnavailableError: the driver, the GPU, TensorRT, or what gives memory is missing.
     """
     driver = open_driver()
     gpus = driver.gpus()
     if not 0 <= index < len(gpus):
-        raise NotHere(f"this machine has {len(gpus)} GPUs, and none of number {index}")
+        raise UnavailableError(f"this machine has {len(gpus)} GPUs, and none of number {index}")
     memory = open_memory(index)
     return GpuBackend(
         device=device,
@@ -254,7 +254,7 @@ def gpu_fingerprint(index: int) -> dict[str, str | int]:
     """That of the backend which ``open_gpu_backend`` would open, without opening it.
 
     Raises:
-        NotHere: the driver or TensorRT is missing.
+        UnavailableError: the driver or TensorRT is missing.
     """
     driver = open_driver()
     return _fingerprint_of(driver.gpus()[index], driver, find_flavour())

@@ -46,7 +46,7 @@ def measure_graphs(
 
     Raises:
         UserError: a graph is refused.
-        CheckFailed: a graph cannot be exported, or no engine can be built of it.
+        VerificationError: a graph cannot be exported, or no engine can be built of it.
     """
     samplers: dict[str, list[Sampler]] = {name: [] for name in sources}
     for done, name in enumerate([*sources, *reversed([*sources])], 1):

@@ -156,7 +156,7 @@ def profile(
     Raises:
         UserError: the table there is damaged, or of another device, machine or protocol, or another run is measuring
             it; or one key names two shapes; or the networks are too few for a correction.
-        CheckFailed: a block or network cannot be exported.
+        VerificationError: a block or network cannot be exported.
     """
     plan(graphs, networks, path=path, backend=backend, timing=timing)  # refuses before a file is made
     with only_run(path):
@@ -304,7 +304,7 @@ def onnx_at(graph: Graph, precision: str) -> tuple[bytes, dict[str, Array]]:
 
     Raises:
         UserError: there is no such precision.
-        CheckFailed: it cannot be exported.
+        VerificationError: it cannot be exported.
     """
     content, inputs = onnx_of(graph)
     return at_precision(content, precision, inputs), inputs
@@ -314,7 +314,7 @@ def onnx_of(graph: Graph) -> tuple[bytes, dict[str, Array]]:
     """The graph in ONNX at float32 and a fixed shape, and inputs for it; the same whenever it is asked for.
 
     Raises:
-        CheckFailed: it cannot be exported.
+        VerificationError: it cannot be exported.
     """
     seed = zlib.crc32(graph.key.encode())
     with torch.random.fork_rng(devices=()):

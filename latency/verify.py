@@ -40,8 +40,8 @@ def verify(
 
     Raises:
         UserError: the table is damaged, of another machine, or lacks a block of a network.
-        NotHere: its device is not.
-        CheckFailed: a network cannot be exported.
+        UnavailableError: its device is not.
+        VerificationError: a network cannot be exported.
     """
     table = LatencyTable.load(path)
     costs = table.values_ms(dict.fromkeys(key for network in networks for key in network.blocks))

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from export.cuda import found_gpus
-from export.errors import NotHere
+from export.errors import UnavailableError
 from export.runners import Array
 from fbnetv5.data.sample import Sample
 from fbnetv5.data.scenes import CLASSES, Scenes
@@ -34,7 +34,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") is not None:
         try:
             here = bool(found_gpus())
-        except NotHere:
+        except UnavailableError:
             here = False
         if not here:
             pytest.skip("needs an NVIDIA GPU with a driver")

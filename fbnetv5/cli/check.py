@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from export.errors import CheckFailed
+from export.errors import VerificationError
 from fbnetv5.cli.console import print_json, print_line
 from fbnetv5.cli.options import Json
 
@@ -23,7 +23,7 @@ def check(file: Annotated[Path, typer.Argument(help="Any ONNX file.")], json: Js
     else:
         print_verdict(verdict)
     if not verdict.accepted:
-        raise CheckFailed(f"{verdict.runtime} {verdict.version} does not take {file}")
+        raise VerificationError(f"{verdict.runtime} {verdict.version} does not take {file}")
 
 
 def print_verdict(verdict: "Verdict") -> None:

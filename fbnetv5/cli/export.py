@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from export.errors import NotHere, UserError
+from export.errors import UnavailableError, UserError
 from fbnetv5.cli.console import outermost, print_json, print_line, print_table, progress_bar, say, stage_lines
 from fbnetv5.cli.options import Json, task_names
 
@@ -75,7 +75,7 @@ def export(
             if engine and missing is None:
                 try:
                     one = with_engine(one, engine_options, say, outermost(stage_lines(bar)))
-                except NotHere as error:
+                except UnavailableError as error:
                     missing = error
             exported.append(one)
     if json:
@@ -83,7 +83,7 @@ def export(
     else:
         print_exported(exported)
     if missing is not None:
-        raise NotHere(f"the ONNX files are written, and no engine was built: {missing}")
+        raise UnavailableError(f"the ONNX files are written, and no engine was built: {missing}")
 
 
 def print_exported(exported: "list[Exported]") -> None:

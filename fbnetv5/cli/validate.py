@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from export.errors import CheckFailed
+from export.errors import VerificationError
 from fbnetv5.cli.console import outermost, print_json, print_line, progress_bar, say, stage_lines
 from fbnetv5.cli.options import Json
 
@@ -24,7 +24,7 @@ def validate(
         print_validation(found)
     if not validation.passed:
         failed = next(finding for finding in validation.findings if finding.passed is False)
-        raise CheckFailed(f"{folder}: {failed.what}: {failed.detail}")
+        raise VerificationError(f"{folder}: {failed.what}: {failed.detail}")
 
 
 def print_validation(found: dict[str, Any]) -> None:

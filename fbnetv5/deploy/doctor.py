@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 from export import tensorrt
-from export.errors import NotHere
+from export.errors import UnavailableError
 from export.isolated import DiedError, call
 
 _TIMEOUT_S = 120.0
@@ -67,7 +67,7 @@ class Probe:
 
     part: str
     function: Callable[..., str]
-    """Called in another process; gives the detail, or raises NotHere."""
+    """Called in another process; gives the detail, or raises UnavailableError."""
     arguments: tuple[str, ...] = ()
     fix: str
     needs_driver: bool = False
@@ -78,7 +78,7 @@ def _try(probe: Probe) -> Finding:
         return Finding(part=probe.part, status="missing", detail="needs the driver", fix=None)
     try:
         detail = call(probe.function, *probe.arguments, timeout_s=_TIMEOUT_S)
-    except NotHere as error:
+    except UnavailableError as error:
         return Finding(part=probe.part, status="missing", detail=str(error), fix=probe.fix)
     except DiedError as error:
         return Finding(part=probe.part, status="broken", detail=f"trying it {error}", fix=probe.fix)
@@ -153,10 +153,10 @@ def driver() -> str:
     """The CUDA version that NVIDIA's driver serves at most."""
     library = tensorrt.load_driver()
     if library is None:
-        raise NotHere("NVIDIA's driver library does not load")
+        raise UnavailableError("NVIDIA's driver library does not load")
     serves = ctypes.c_int()
     if library.cuDriverGetVersion(ctypes.byref(serves)) != 0:
-        raise NotHere("NVIDIA's driver library loads and does not answer")
+        raise UnavailableError("NVIDIA's driver library loads and does not answer")
     return f"serves CUDA up to {_cuda_version(serves.value)}"
 
 
@@ -171,7 +171,7 @@ def gpu() -> str:
 
     found = found_gpus()
     if not found:
-        raise NotHere("the driver gives none")
+        raise UnavailableError("the driver gives none")
     return ", ".join(f"{one.name} (compute capability {'.'.join(map(str, one.compute_capability))})" for one in found)
 
 
@@ -181,14 +181,14 @@ def pycuda() -> str:
         import pycuda
         import pycuda.driver
     except ModuleNotFoundError:
-        raise NotHere("pycuda is not installed") from None
+        raise UnavailableError("pycuda is not installed") from None
     return str(pycuda.VERSION_TEXT)
 
 
 def clocks() -> str:
     """Whether this user may lock a GPU's clocks, which steadies timings; it is not tried."""
     if os.name == "posix" and os.geteuid() != 0:
-        raise NotHere("only root may lock them")
+        raise UnavailableError("only root may lock them")
     return "root may lock them with nvidia-smi -lgc, unless the host forbids it"
 
 

@@ -9,7 +9,7 @@ from export.cuda import found_gpus
 from export.engine import NAME as ENGINE
 from export.engine import ShapeRange, build_engine
 from export.engine_runner import open_engine
-from export.errors import CheckFailed, NotHere
+from export.errors import UnavailableError, VerificationError
 from export.ladder import complaint_of
 from export.manifest import read_manifest, write_manifest
 from export.options import EngineOptions
@@ -32,9 +32,9 @@ def with_engine(
     """Build the engine beside an exported ONNX file, and write it into the manifest.
 
     Raises:
-        NotHere: no TensorRT that can build is installed; the ONNX file stays as it is, and the message says what to
-            install here or to run where there is one.
-        CheckFailed: there is no engine of this file, or none of its precision.
+        UnavailableError: no TensorRT that can build is installed; the ONNX file stays as it is, and the message gives
+            the package to install here and the command to run on another machine.
+        VerificationError: there is no engine of this file, or none of its precision.
     """
     folder, name = exported.folder, exported.deliverable.name
     say(f"{name}: building an engine")
@@ -43,14 +43,14 @@ def with_engine(
         engine = build_engine(
             folder / ONNX, folder / ENGINE, [shapes], precision=exported.precision, options=options, progress=progress
         )
-    except NotHere as error:
-        raise NotHere(f"{error}; or run where TensorRT is: {_trtexec(folder, shapes)}") from None
+    except UnavailableError as error:
+        raise UnavailableError(f"{error}; or run where TensorRT is: {_trtexec(folder, shapes)}") from None
     exported = replace(exported, engine=engine)
     try:
         exported = _run(exported, say)
-    except NotHere as error:
+    except UnavailableError as error:
         say(f"{name}: {folder / ENGINE} built, not run: {error}")
-    except CheckFailed:
+    except VerificationError:
         (folder / ENGINE).unlink()
         raise
     changed = replace(
@@ -67,19 +67,19 @@ def _run(exported: Exported, say: Callable[[str], None]) -> Exported:
     """Run, compare and time the engine on this machine's GPU.
 
     Raises:
-        NotHere: the GPU, or what gives its memory, is missing.
-        CheckFailed: the engine does not give what the ONNX file gives.
+        UnavailableError: the GPU, or what gives its memory, is missing.
+        VerificationError: the engine does not give what the ONNX file gives.
     """
     folder, engine = exported.folder, exported.engine
     assert engine is not None
     if not found_gpus():
-        raise NotHere("no GPU here")
+        raise UnavailableError("no GPU here")
     say(f"{exported.deliverable.name}: running the engine")
     manifest, reference = read_manifest(folder), read_reference(folder)
     runner = open_engine(folder / engine.file, runtime=engine.runtime)
     one = run_engine(runner, manifest, reference)
     if one.complaint is not None:
-        raise CheckFailed(complaint_of(one))
+        raise VerificationError(complaint_of(one))
     metrics = dict(exported.metrics)
     if exported.metric_size == exported.deliverable.resolution:
         data = Run.load(exported.run).data.changed(size=exported.metric_size)

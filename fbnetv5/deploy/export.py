@@ -18,8 +18,8 @@ import torch
 from export.blame import find_culprit
 from export.calibration import Batches, Progress
 from export.engine import NAME as ENGINE
-from export.errors import CheckFailed, UserError
-from export.files import written_whole
+from export.errors import UserError, VerificationError
+from export.files import atomic_write
 from export.graph import Exporter, to_onnx_bytes
 from export.ladder import (
     REAL,
@@ -106,8 +106,8 @@ def export_tasks(
 
     Raises:
         UserError: the run has no such network, its files are damaged, or the options do not fit it.
-        CheckFailed: a rung differs from the one above it by more than its precision explains, or the metric drops by
-            more than allowed; nothing is written.
+        VerificationError: a rung differs from the one above it by more than its precision explains, or the metric
+            drops by more than allowed; nothing is written.
     """
     data = Run.load(run).data
     given = load_deliverable(run, tasks, head=options.head, from_pixels=options.from_pixels)
@@ -176,7 +176,7 @@ def _float_rung(given: Deliverable, options: ExportOptions, images: Images, smal
     boxes to choose from on small ones, and how many it answers is fixed then.
 
     Raises:
-        CheckFailed: it does not, or cannot be made.
+        VerificationError: it does not, or cannot be made.
     """
     example = torch.from_numpy(given.seeded(smallest, 2)[INPUT])
     content = to_onnx_bytes(
@@ -196,7 +196,7 @@ def _float_rung(given: Deliverable, options: ExportOptions, images: Images, smal
         one = Compared(rung="fp32 onnxruntime", precision="fp32", images=kind, outputs=outputs)
         if one.complaint is not None:
             blocks = values_of_blocks(content, content, inputs)
-            raise CheckFailed(failure(one, find_culprit(content, in_torch.blocks(inputs), blocks, "fp32")))
+            raise VerificationError(failure(one, find_culprit(content, in_torch.blocks(inputs), blocks, "fp32")))
         found.append(one)
     return Rung(precision="fp32", content=content, compared=tuple(found))
 
@@ -218,7 +218,7 @@ def _check_drop(tasks: Mapping[str, Task], metrics: dict[str, dict[str, float]],
         drop = tasks[task].metric.drop(metrics["torch"][task], shipped)
         if drop > options.max_drop:
             name, reference = tasks[task].metric.name, metrics["torch"][task]
-            raise CheckFailed(
+            raise VerificationError(
                 f"{task}: {name} goes from {reference:.4f} in torch to {shipped:.4f} in {options.precision}, which is "
                 f"{drop:.4f} worse, and at most {options.max_drop:g} was allowed (--max-drop); nothing is written"
             )
@@ -229,7 +229,7 @@ def _write(exported: Exported, content: bytes, inputs: Mapping[str, Array]) -> N
     folder, runner = exported.folder, OrtRunner(content)
     manifest = _manifest(exported, runner.inputs, runner.outputs)
     (folder / ENGINE).unlink(missing_ok=True)  # of an earlier export: it would not be of this network
-    with written_whole(folder / ONNX) as temporary:
+    with atomic_write(folder / ONNX) as temporary:
         temporary.write_bytes(content)
     blocks = values_of_blocks(content, content, inputs)
     write_reference(

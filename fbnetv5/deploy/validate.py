@@ -41,8 +41,8 @@ def time_engine(folder: Path, engine: Engine, inputs: Mapping[str, Array]) -> Me
     """The time of a built engine on this machine's GPU.
 
     Raises:
-        NotHere: the GPU, TensorRT, or what gives GPU memory is missing.
-        CheckFailed: the GPU refuses the engine.
+        UnavailableError: the GPU, TensorRT, or what gives GPU memory is missing.
+        VerificationError: the GPU refuses the engine.
     """
     with open_gpu_backend("gpu", engine.precision, runtime=engine.runtime) as backend:
         return _timed(backend.open_plan((folder / engine.file).read_bytes(), inputs))

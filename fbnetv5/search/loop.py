@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from export.errors import CheckFailed, UserError
+from export.errors import UserError, VerificationError
 from fbnetv5.costs.tables import CostTable
 from fbnetv5.data.loading import batches, spread
 from fbnetv5.data.parts import Parts, Subset
@@ -125,7 +125,7 @@ class SearchLoop:
 
         Raises:
             UserError: the checkpoint is damaged or of another space.
-            CheckFailed: a loss or gradient is not finite.
+            VerificationError: a loss or gradient is not finite.
         """
         self._restore()
         weights = self._stream(self.parts.weights, self.config.batch, self._passes("weights"), tag=1)
@@ -248,7 +248,7 @@ class SearchLoop:
         """[T]: mean loss over all processes, from each one's sums and counts [T]; nan for a task without labels.
 
         Raises:
-            CheckFailed: a loss is not finite.
+            VerificationError: a loss is not finite.
         """
         total, count = self.accelerator.reduce(torch.stack([sums, counts]), "sum").cpu().double().numpy()
         for name, value in zip(self.config.tasks, total, strict=True):
@@ -257,8 +257,8 @@ class SearchLoop:
         mean: Floats = np.where(count > 0, total / np.maximum(count, 1), np.nan)
         return mean
 
-    def _diverged(self, what: str) -> CheckFailed:
-        return CheckFailed(
+    def _diverged(self, what: str) -> VerificationError:
+        return VerificationError(
             f"{what} is not finite at step {self.done}; the last checkpoint in {self.folder} is from before it. "
             "Start again with a smaller learning rate (weight_lr) or check the images"
         )

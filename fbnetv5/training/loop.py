@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from export.errors import CheckFailed, UserError
+from export.errors import UserError, VerificationError
 from fbnetv5.architecture import Architecture
 from fbnetv5.data.loading import batches, in_order
 from fbnetv5.data.preprocess import normalise
@@ -102,7 +102,7 @@ class TrainLoop:
 
         Raises:
             UserError: the checkpoint is damaged or of another network.
-            CheckFailed: a loss or gradient is not finite.
+            VerificationError: a loss or gradient is not finite.
         """
         self.restore()
         config, main = self.config, self.accelerator.is_main_process
@@ -134,7 +134,7 @@ class TrainLoop:
         """One step; the mean loss over the labelled images of all processes.
 
         Raises:
-            CheckFailed: it, or the gradient, is not finite; the weights are as before.
+            VerificationError: it, or the gradient, is not finite; the weights are as before.
         """
         self.network.train()
         for group in self.optimizer.param_groups:
@@ -220,10 +220,10 @@ class TrainLoop:
         }
         replace(self.architecture, provenance=provenance).save(self.folder / f"{name}.json")
 
-    def _diverged(self, what: str) -> CheckFailed:
+    def _diverged(self, what: str) -> VerificationError:
         kept = max((self.folder / CHECKPOINT).glob("step-*.json"), key=lambda path: path.stat().st_mtime, default=None)
         weights = self.folder / f"{self.config.task}.safetensors"
-        return CheckFailed(
+        return VerificationError(
             f"the {what} is not finite at step {self.done + 1}; the last good checkpoint is {kept or 'none yet'}, "
             f"the best weights so far are {weights}. Start again with a smaller lr, or check the images"
         )

@@ -11,7 +11,7 @@ import numpy as np
 
 from export.builder import BuiltEngine
 from export.cuda import DeviceMemory
-from export.errors import CheckFailed
+from export.errors import VerificationError
 from export.runners import Array
 
 STREAM = 0x7F00_0000_0008
@@ -158,7 +158,7 @@ class FakeTensorRT:
 
     def build(self, content: bytes) -> BuiltEngine:
         if content == b"refused":
-            raise CheckFailed("tensorrt's parser refuses the ONNX graph: Conv 'c': why")
+            raise VerificationError("tensorrt's parser refuses the ONNX graph: Conv 'c': why")
         return BuiltEngine(plan=content, layers={self.kind: 3}, warnings=())
 
     def load(self, _: bytes) -> "FakeTensorRT":

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from export.audit import check_types, inspected_types
-from export.errors import CheckFailed
+from export.errors import VerificationError
 
 TYPES = [
     ("fp32", {"FLOAT": 3, "INT64": 1, "BOOL": 1}, True),
@@ -25,13 +25,13 @@ def test_engines_of_another_precision_are_refused(precision: str, layers: dict[s
     if right:
         check_types(layers, precision)
     else:
-        with pytest.raises(CheckFailed, match=f"was to be {precision}, and has layers"):
+        with pytest.raises(VerificationError, match=f"was to be {precision}, and has layers"):
             check_types(layers, precision)
 
 
 def test_a_part_of_a_network_may_lack_int8_and_nothing_else() -> None:
     check_types({"FLOAT": 9}, "int8", may_lack_int8=True)
-    with pytest.raises(CheckFailed, match="was to be fp16"):
+    with pytest.raises(VerificationError, match="was to be fp16"):
         check_types({"FLOAT": 9}, "fp16", may_lack_int8=True)
 
 

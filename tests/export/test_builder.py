@@ -10,14 +10,14 @@ from export import builder as module
 from export import tensorrt
 from export.builder import BuiltEngine, EngineBuilder, EngineLoader
 from export.cuda import FoundGpu
-from export.errors import CheckFailed, NotHere, UserError
+from export.errors import UnavailableError, UserError, VerificationError
 from export.isolated import call
 from export.options import EngineOptions
 from export.tensorrt import Flavour, find_flavour
 
 try:
     FLAVOUR: Flavour | None = find_flavour()
-except NotHere:
+except UnavailableError:
     FLAVOUR = None
 with_tensorrt = pytest.mark.skipif(FLAVOUR is None, reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
 with_rtx = pytest.mark.skipif(
@@ -106,7 +106,8 @@ def test_an_engine_is_inspected_at_the_shapes_that_it_leaves_open(runtimes: list
 
 def test_an_engine_of_elsewhere_is_refused_in_tensorrts_words(runtimes: list[FakeRuntime]) -> None:
     with pytest.raises(
-        CheckFailed, match=r"tensorrt 10\.13 does not load the engine: Platform specific tag mismatch\. .*build it here"
+        VerificationError,
+        match=r"tensorrt 10\.13 does not load the engine: Platform specific tag mismatch\. .*build it here",
     ):
         loader(runtimes).load(b"foreign")
 
@@ -121,7 +122,7 @@ def test_an_engines_own_code_runs_only_where_that_was_allowed(runtimes: list[Fak
 
 def test_without_a_driver_no_runtime_is_made(runtimes: list[FakeRuntime], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensorrt, "load_driver", lambda: None)
-    with pytest.raises(NotHere, match="only where there is an NVIDIA driver"):
+    with pytest.raises(UnavailableError, match="only where there is an NVIDIA driver"):
         loader(runtimes).load(b"plan")
     assert runtimes == []
 
@@ -171,7 +172,7 @@ def refused_by_rtx() -> list[str]:
         found += [line for line in engine.warnings if "unsupported" in line]
     try:
         built(unguarded, version_compatible=True)
-    except CheckFailed as error:
+    except VerificationError as error:
         found.append(str(error))
     return found
 
@@ -226,12 +227,12 @@ def test_a_build_tells_how_it_gets_on() -> None:
 @pytest.mark.parametrize(("name", "refused"), [("tensorrt", True), ("tensorrt_rtx", False)])
 def test_an_engine_made_here_must_load_here_unless_made_for_others(name: str, refused: bool) -> None:
     def inspect(*_: Any) -> None:
-        raise CheckFailed("Platform specific tag mismatch")
+        raise VerificationError("Platform specific tag mismatch")
 
     builder: Any = SimpleNamespace(inspect=inspect, flavour=SimpleNamespace(name=name))
     notes: list[str] = []
     if refused:
-        with pytest.raises(CheckFailed, match="tag mismatch"):
+        with pytest.raises(VerificationError, match="tag mismatch"):
             module._inspected(builder, b"plan", {}, notes)
     else:
         assert module._inspected(builder, b"plan", {}, notes) == {}
@@ -240,7 +241,7 @@ def test_an_engine_made_here_must_load_here_unless_made_for_others(name: str, re
 
 def test_a_driver_that_does_not_start_has_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> tuple[FoundGpu, ...]:
-        raise NotHere("the NVIDIA driver on this machine does not start")
+        raise UnavailableError("the NVIDIA driver on this machine does not start")
 
     monkeypatch.setattr(module, "found_gpus", refuse)
     assert module._gpus() == ()

@@ -12,14 +12,14 @@ from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
 from export import check as module
 from export.check import Verdict, check, hint
-from export.errors import CheckFailed, NotHere, UserError
+from export.errors import UnavailableError, UserError, VerificationError
 from export.isolated import DiedError
 from export.tensorrt import find_flavour
 
 try:
     find_flavour()
     HERE = True
-except NotHere:
+except UnavailableError:
     HERE = False
 with_tensorrt = pytest.mark.skipif(not HERE, reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
 
@@ -259,12 +259,12 @@ def test_a_parser_that_crashes_is_a_failed_check(monkeypatch: pytest.MonkeyPatch
         raise DiedError("was ended by SIGSEGV")
 
     monkeypatch.setattr(module, "call", crash)
-    with pytest.raises(CheckFailed, match=r"gave no verdict on .*: it was ended by SIGSEGV"):
+    with pytest.raises(VerificationError, match=r"gave no verdict on .*: it was ended by SIGSEGV"):
         check(saved(model([CONV], w=WEIGHT), tmp_path / "m.onnx"))
 
 
 def test_without_tensorrt_it_says_what_to_install(without_tensorrt: None, tmp_path: Path) -> None:
-    with pytest.raises(NotHere, match=r"without its content.*: pip install 'fbnetv5\[rtx\]'"):
+    with pytest.raises(UnavailableError, match=r"without its content.*: pip install 'fbnetv5\[rtx\]'"):
         check(saved(model([CONV], w=WEIGHT), tmp_path / "m.onnx"))
 
 

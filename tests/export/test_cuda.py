@@ -8,7 +8,7 @@ import pytest
 
 from export import cuda as module
 from export.cuda import CudaDriver, FoundGpu, found_gpus, open_driver, open_memory
-from export.errors import CheckFailed, NotHere
+from export.errors import UnavailableError, VerificationError
 from tests.export.fake_cuda import STREAM, FakeCuda, fake_memory
 
 OUT_OF_MEMORY = r"CUDA_ERROR_OUT_OF_MEMORY \(out of memory\), status 2"
@@ -30,7 +30,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
 def test_without_a_driver_there_are_no_gpus_and_nothing_opens(no_driver: None) -> None:
     assert found_gpus() == ()
     for refused in (open_driver, lambda: open_memory(0)):
-        with pytest.raises(NotHere, match="no NVIDIA driver was found on this machine"):
+        with pytest.raises(UnavailableError, match="no NVIDIA driver was found on this machine"):
             refused()
 
 
@@ -51,7 +51,7 @@ def test_a_driver_without_a_gpu_has_none(fake: FakeCuda, status: int) -> None:
 
 def test_a_driver_that_does_not_start_says_why(fake: FakeCuda) -> None:
     fake.refuses["cuInit"] = 2
-    with pytest.raises(NotHere, match=f"does not start: {OUT_OF_MEMORY}"):
+    with pytest.raises(UnavailableError, match=f"does not start: {OUT_OF_MEMORY}"):
         found_gpus()
 
 
@@ -77,7 +77,7 @@ CALLS = {
 
 @pytest.mark.parametrize("name", CALLS)
 def test_every_refusal_names_the_call_and_the_reason(name: str) -> None:
-    with pytest.raises(CheckFailed, match=f"the CUDA driver refuses {name}: {OUT_OF_MEMORY}"):
+    with pytest.raises(VerificationError, match=f"the CUDA driver refuses {name}: {OUT_OF_MEMORY}"):
         CALLS[name](CudaDriver(FakeCuda(refuses={name: 2})))
 
 
@@ -110,10 +110,10 @@ def test_what_is_enqueued_is_captured_and_launched_as_one() -> None:
 
 def test_a_capture_that_fails_leaves_the_stream_usable() -> None:
     def enqueue() -> None:
-        raise CheckFailed("not while capturing")
+        raise VerificationError("not while capturing")
 
     fake = FakeCuda()
-    with pytest.raises(CheckFailed, match="not while capturing"):
+    with pytest.raises(VerificationError, match="not while capturing"):
         CudaDriver(fake).capture(STREAM, enqueue)
     assert not fake.capturing
     assert fake.calls == ["cuStreamBeginCapture_v2", "cuStreamEndCapture", "cuGraphDestroy"]
@@ -135,7 +135,7 @@ def test_memory_is_given_back_once_and_its_lack_is_told() -> None:
     memory.free(address)
     assert freed == [address]
     with pytest.raises(
-        CheckFailed, match="fake gives no 2147483648 bytes of GPU memory: 2147483648 bytes are too many"
+        VerificationError, match="fake gives no 2147483648 bytes of GPU memory: 2147483648 bytes are too many"
     ):
         memory.allocate(2**31)
 
@@ -162,14 +162,14 @@ def test_pycuda_gives_memory_in_the_primary_context_of_the_gpu_asked_for(
     memory = open_memory(1)
     assert (memory.provider, memory.stream) == ("pycuda", STREAM)
     assert os.environ["CUDA_DEVICE"] == "1"
-    with pytest.raises(NotHere, match="pycuda uses another GPU than number 0"):
+    with pytest.raises(UnavailableError, match="pycuda uses another GPU than number 0"):
         open_memory(0)
 
 
 def test_without_any_package_all_are_named(fake: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("pycuda", "cuda.bindings", "torch"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(NotHere, match=r"pycuda: .*cuda-python: .*torch: .*pip install cuda-python"):
+    with pytest.raises(UnavailableError, match=r"pycuda: .*cuda-python: .*torch: .*pip install cuda-python"):
         open_memory(0)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import fbnetv5.spaces.space
 from export.check import check
-from export.errors import CheckFailed, NotHere
+from export.errors import UnavailableError, VerificationError
 from export.graph import to_onnx, to_onnx_bytes
 from export.parity import Gate, compare
 from export.parity import check as check_parity
@@ -26,7 +26,7 @@ from fbnetv5.tasks import make_tasks
 try:
     find_flavour()
     HERE = True
-except NotHere:
+except UnavailableError:
     HERE = False
 with_tensorrt = pytest.mark.skipif(not HERE, reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
 
@@ -145,6 +145,6 @@ class Branch(nn.Module):
     ],
 )
 def test_what_it_cannot_keep_is_refused(module: nn.Module, message: str, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(CheckFailed, match=message):
+    with pytest.raises(VerificationError, match=message):
         to_onnx_bytes(module, (torch.ones(2, 4),), input_names=["x"], output_names=["y"], exporter="dynamo")
     assert capfd.readouterr() == ("", "")

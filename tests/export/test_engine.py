@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export import engine as module
 from export.engine import Engine, ShapeRange, build_engine, check_shapes, engine_from_json
-from export.errors import CheckFailed, NotHere, UserError
+from export.errors import UnavailableError, UserError, VerificationError
 from export.isolated import DiedError
 from export.options import EngineOptions
 from export.precision import at_precision
@@ -19,7 +19,7 @@ from export.tensorrt import find_flavour
 
 try:
     NAME = find_flavour().name
-except NotHere:
+except UnavailableError:
     NAME = ""
 with_tensorrt = pytest.mark.skipif(not NAME, reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
 with_rtx = pytest.mark.skipif(NAME != "tensorrt_rtx", reason="of TensorRT-RTX: pip install 'fbnetv5[rtx]'")
@@ -62,7 +62,7 @@ def test_an_engine_is_built_for_all_shapes_between(tmp_path: Path) -> None:
 @with_tensorrt
 def test_a_lower_precision_than_asked_for_leaves_no_engine(tmp_path: Path) -> None:
     path = graph(tmp_path / "half.onnx", kind=TensorProto.FLOAT16)
-    with pytest.raises(CheckFailed, match=r"was to be fp32, and has layers that give \{'HALF': 1\}"):
+    with pytest.raises(VerificationError, match=r"was to be fp32, and has layers that give \{'HALF': 1\}"):
         build_engine(path, tmp_path / "m.engine", [SHAPES])
     assert {path.name for path in tmp_path.iterdir()} == {"half.onnx"}
 
@@ -71,7 +71,7 @@ def test_a_lower_precision_than_asked_for_leaves_no_engine(tmp_path: Path) -> No
 def test_what_the_builder_refuses_is_told_in_its_words(tmp_path: Path) -> None:
     path = graph(tmp_path / "m.onnx")
     small = ShapeRange(name="x", smallest=(1, 3, 1, 1), typical=(1, 3, 1, 1), largest=(1, 3, 1, 1))
-    with pytest.raises(CheckFailed, match=r"builds no engine of .*m\.onnx: .*conv"):
+    with pytest.raises(VerificationError, match=r"builds no engine of .*m\.onnx: .*conv"):
         build_engine(path, tmp_path / "m.engine", [small])
 
 
@@ -84,7 +84,7 @@ def test_an_engine_is_of_the_graphs_precision_and_of_no_other(tmp_path: Path, pr
     assert built.precision == precision
     assert built.layers[layer] >= 1
     for other in {"fp32", "fp16", "int8"} - {precision}:
-        with pytest.raises(CheckFailed, match=f"was to be {other}, and has layers"):
+        with pytest.raises(VerificationError, match=f"was to be {other}, and has layers"):
             build_engine(path, tmp_path / f"{other}.engine", [SHAPES], precision=other)
     assert {path.name for path in tmp_path.iterdir()} == {"m.onnx", "m.engine"}
 
@@ -97,7 +97,7 @@ def test_an_unknown_precision_is_wrong_usage(tmp_path: Path) -> None:
 @with_tensorrt
 def test_too_small_a_workspace_is_told_in_tensorrts_words(tmp_path: Path) -> None:
     path = graph(tmp_path / "m.onnx")
-    with pytest.raises(CheckFailed, match=r"builds no engine of .*workspace"):
+    with pytest.raises(VerificationError, match=r"builds no engine of .*workspace"):
         build_engine(path, tmp_path / "m.engine", [SHAPES], options=EngineOptions(workspace_mb=1))
     roomy = build_engine(path, tmp_path / "m.engine", [SHAPES], options=EngineOptions(workspace_mb=1024))
     assert roomy.file == "m.engine"
@@ -155,13 +155,13 @@ def test_where_the_engine_can_be_asked_its_own_types_are_told(monkeypatch: pytes
 
 def test_an_engine_of_other_types_than_its_network_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     answer_of_a_gpu(monkeypatch, {"HALF": 2})
-    with pytest.raises(CheckFailed, match=r"was to be fp32, and has layers that give \{'HALF': 2\}"):
+    with pytest.raises(VerificationError, match=r"was to be fp32, and has layers that give \{'HALF': 2\}"):
         build_engine(graph(tmp_path / "m.onnx"), tmp_path / "m.engine", [SHAPES])
     assert {path.name for path in tmp_path.iterdir()} == {"m.onnx"}
 
 
 def test_without_tensorrt_there_is_no_engine(without_tensorrt: None, tmp_path: Path) -> None:
-    with pytest.raises(NotHere, match=r"pip install 'fbnetv5\[rtx\]'"):
+    with pytest.raises(UnavailableError, match=r"pip install 'fbnetv5\[rtx\]'"):
         build_engine(graph(tmp_path / "m.onnx"), tmp_path / "m.engine", [SHAPES])
     assert not (tmp_path / "m.engine").exists()
 
@@ -172,7 +172,7 @@ def test_a_builder_that_crashes_leaves_no_file(monkeypatch: pytest.MonkeyPatch, 
         raise DiedError("was ended by SIGSEGV")
 
     monkeypatch.setattr(module, "call", crash)
-    with pytest.raises(CheckFailed, match=r"made no engine of .*: it was ended by SIGSEGV"):
+    with pytest.raises(VerificationError, match=r"made no engine of .*: it was ended by SIGSEGV"):
         build_engine(graph(tmp_path / "m.onnx"), tmp_path / "m.engine", [SHAPES])
     assert {path.name for path in tmp_path.iterdir()} == {"m.onnx"}
 

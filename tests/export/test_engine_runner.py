@@ -13,7 +13,7 @@ from export import engine_runner as module
 from export.cuda import CudaDriver
 from export.engine import ShapeRange, build_engine
 from export.engine_runner import EngineRunner, open_engine
-from export.errors import CheckFailed, NotHere, UserError
+from export.errors import UnavailableError, UserError, VerificationError
 from export.gpu import LoadedEngine
 from export.isolated import DiedError
 from export.precision import at_precision
@@ -67,18 +67,18 @@ def test_outputs_of_a_run_are_not_touched_by_the_next(machine: FakeCuda) -> None
 
 def test_without_a_driver_there_is_no_engine_and_no_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "load_driver", lambda: None)
-    with pytest.raises(NotHere, match="no NVIDIA driver was found on this machine"):
+    with pytest.raises(UnavailableError, match="no NVIDIA driver was found on this machine"):
         open_engine(b"plan")
 
 
 def test_without_a_gpu_there_is_none_either(machine: FakeCuda) -> None:
     machine.refuses["cuInit"] = 100
-    with pytest.raises(NotHere, match="has 0 GPUs, and none of number 0"):
+    with pytest.raises(UnavailableError, match="has 0 GPUs, and none of number 0"):
         open_engine(b"plan")
 
 
 def test_a_flavour_that_is_not_installed_is_named(machine: FakeCuda, without_tensorrt_rtx: None) -> None:
-    with pytest.raises(NotHere, match="tensorrt_rtx is not installed"):
+    with pytest.raises(UnavailableError, match="tensorrt_rtx is not installed"):
         open_engine(b"plan", runtime="tensorrt_rtx")
 
 
@@ -95,7 +95,7 @@ def test_a_runtime_that_crashes_is_told_and_never_made_here(machine: FakeCuda, m
         raise DiedError(f"was ended by {signal.SIGSEGV.name}")
 
     monkeypatch.setattr(module, "call", crash)
-    with pytest.raises(NotHere, match="tensorrt cannot load engines here: it was ended by SIGSEGV"):
+    with pytest.raises(UnavailableError, match="tensorrt cannot load engines here: it was ended by SIGSEGV"):
         open_engine(b"plan")
 
 
@@ -132,7 +132,7 @@ def test_a_built_engine_gives_on_a_gpu_what_onnx_runtime_does(
 
 @pytest.mark.gpu
 def test_an_engine_of_nothing_is_refused_in_tensorrts_words() -> None:
-    with pytest.raises(CheckFailed, match="does not load the engine: "):
+    with pytest.raises(VerificationError, match="does not load the engine: "):
         open_engine(b"no engine at all" * 100)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from export.errors import UserError
-from export.files import read_json, write_json, written_whole
+from export.files import atomic_write, read_json, write_json
 
 
 def fail_with_full_disk(descriptor: int) -> None:
@@ -31,7 +31,7 @@ def test_full_disk_keeps_the_old_file_and_leaves_no_other(tmp_path: Path, monkey
 
 def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
     def interrupted() -> None:
-        with written_whole(tmp_path / "a.bin") as temporary:
+        with atomic_write(tmp_path / "a.bin") as temporary:
             temporary.write_bytes(b"half")
             raise KeyboardInterrupt
 
@@ -73,6 +73,6 @@ def test_a_missing_document_is_named(tmp_path: Path) -> None:
 
 def test_a_file_that_a_library_wrote_for_the_owner_alone_gets_the_usual_mode(tmp_path: Path) -> None:
     (tmp_path / "usual").touch()
-    with written_whole(tmp_path / "private") as temporary:
+    with atomic_write(tmp_path / "private") as temporary:
         temporary.touch(mode=0o600)
     assert (tmp_path / "private").stat().st_mode == (tmp_path / "usual").stat().st_mode

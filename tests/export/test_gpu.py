@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from export.cuda import CudaDriver
-from export.errors import CheckFailed, UserError
+from export.errors import UserError, VerificationError
 from export.gpu import LoadedEngine
 from export.runners import Array
 from tests.export.fake_cuda import FakeContext, FakeCuda, FakeTensorRT, fake_memory
@@ -106,12 +106,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize(("tensorrt", "message"), REFUSED.values(), ids=REFUSED)
 def test_an_engine_that_cannot_be_run_is_refused(tensorrt: dict[str, Any], message: str) -> None:
-    with pytest.raises(CheckFailed, match=message):
+    with pytest.raises(VerificationError, match=message):
         loaded(**tensorrt)
 
 
 def test_outputs_whose_shape_depends_on_values_are_refused() -> None:
-    with pytest.raises(CheckFailed, match="the shape of output 'y' depends on values"):
+    with pytest.raises(VerificationError, match="the shape of output 'y' depends on values"):
         loaded(values_decide=True).fill({"x": X})
 
 
@@ -125,5 +125,5 @@ REFUSALS: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize(("name", "answer", "message"), [(name, *one) for name, one in REFUSALS.items()])
 def test_what_tensorrt_refuses_is_told(name: str, answer: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeContext, name, lambda *_: answer)
-    with pytest.raises(CheckFailed, match=message):
+    with pytest.raises(VerificationError, match=message):
         loaded().fill({"x": X})

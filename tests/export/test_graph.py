@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.errors import CheckFailed, UserError
+from export.errors import UserError, VerificationError
 from export.graph import EXPORTERS, Exporter, to_onnx, to_onnx_bytes
 from export.runners import OrtRunner
 
@@ -142,11 +142,11 @@ def test_export_is_silent() -> None:
 def test_names_that_do_not_fit_are_refused(
     module: nn.Module, inputs: list[str], outputs: list[str], message: str
 ) -> None:
-    with pytest.raises(CheckFailed, match=message):
+    with pytest.raises(VerificationError, match=message):
         to_onnx_bytes(module, (torch.ones(1, 2), torch.ones(1, 2)), input_names=inputs, output_names=outputs)
 
 
 def test_what_cannot_be_exported_is_named_and_nothing_is_written(tmp_path: Path) -> None:
-    with pytest.raises(CheckFailed, match=r"^Inverse cannot be exported to ONNX: .+$"):
+    with pytest.raises(VerificationError, match=r"^Inverse cannot be exported to ONNX: .+$"):
         to_onnx(Inverse(), (torch.eye(2)[None],), tmp_path / "a.onnx", input_names=["x"], output_names=["y"])
     assert list(tmp_path.iterdir()) == []

@@ -5,7 +5,7 @@ import pytest
 
 from export import ladder
 from export.calibration import Batches
-from export.errors import CheckFailed, UserError
+from export.errors import UserError, VerificationError
 from export.ladder import REAL, SEEDED, climb, rungs_to
 from export.parity import GATES
 from export.precision import to_int8
@@ -39,7 +39,7 @@ def test_a_sabotaged_block_is_caught_and_named(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(
         ladder, name, lambda content, *rest, **more: honest(sabotaged(content, "head/mix", 3.0), *rest, **more)
     )
-    with pytest.raises(CheckFailed, match=f"{precision} onnxruntime on .* the block at fault is head/mix"):
+    with pytest.raises(VerificationError, match=f"{precision} onnxruntime on .* the block at fault is head/mix"):
         climb(exported(Tiny()), precision, IMAGES, calibration=[images(seed=2)])
 
 
@@ -59,7 +59,7 @@ def test_int8_gives_up_with_the_gates_words_when_no_block_is_left(monkeypatch: p
         return to_int8(sabotaged(content, "backbone/middle", 30.0), batches, **more)
 
     monkeypatch.setattr(ladder, "to_int8", broken)
-    with pytest.raises(CheckFailed, match="less than 25 dB; the block at fault is backbone/middle"):
+    with pytest.raises(VerificationError, match="less than 25 dB; the block at fault is backbone/middle"):
         climb(exported(Tiny()), "int8", IMAGES, calibration=[images(seed=2)])
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from export.errors import CheckFailed
+from export.errors import VerificationError
 from export.graph import to_onnx_bytes
 from export.parity import Gate, Parity, check, compare
 from export.runners import Array, OrtRunner, TorchRunner
@@ -46,14 +46,14 @@ def test_the_exported_network_passes_and_a_sabotaged_weight_does_not() -> None:
     with torch.no_grad():
         net.get_parameter("3.weight")[2, 7] += 0.1
     sabotaged = to_onnx_bytes(net, (x,), input_names=["x"], output_names=["y"])
-    with pytest.raises(CheckFailed, match="output 'y' differs by"):
+    with pytest.raises(VerificationError, match="output 'y' differs by"):
         check(compare(reference, OrtRunner(sabotaged)({"x": x.numpy()})))
 
 
 @given(st.floats(1e-6, 1e3))
 def test_the_tolerance_the_message_names_passes(error: float) -> None:
     parity = Parity(name="y", finite=True, error_of_range=error, cosine=None, agreement=None)
-    with pytest.raises(CheckFailed) as raised:
+    with pytest.raises(VerificationError) as raised:
         check([parity], Gate(error=1e-7))
     found = re.search(r"would pass is (\S+)$", str(raised.value))
     assert found
@@ -63,14 +63,14 @@ def test_the_tolerance_the_message_names_passes(error: float) -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_nan_and_infinity_never_pass(bad: float) -> None:
     for reference, candidate in ((logits([1, bad]), logits([1, 2])), (logits([1, bad]), logits([1, bad]))):
-        with pytest.raises(CheckFailed, match="'logits' holds NaN or infinity"):
+        with pytest.raises(VerificationError, match="'logits' holds NaN or infinity"):
             check(compare(reference, candidate), Gate(error=1e9))
 
 
 def test_integers_count_equal_entries() -> None:
     (parity,) = compare({"labels": np.arange(8)}, {"labels": np.asarray([0, 1, 2, 3, 4, 5, 6, 0])})
     assert parity.agreement == 0.875
-    with pytest.raises(CheckFailed, match=r"differs by 0\.125 of its entries"):
+    with pytest.raises(VerificationError, match=r"differs by 0\.125 of its entries"):
         check([parity])
 
 
@@ -90,7 +90,7 @@ def test_an_output_of_little_range(reference: list[float], candidate: list[float
     ids=["missing", "shape", "kind", "surplus"],
 )
 def test_outputs_that_do_not_correspond_are_refused(candidate: dict[str, Array]) -> None:
-    with pytest.raises(CheckFailed):
+    with pytest.raises(VerificationError):
         compare(logits([1.0, 2.0]), candidate)
 
 
@@ -98,7 +98,7 @@ def test_tied_rows_may_swap_when_ranked_and_only_then() -> None:
     reference = ranked([0.9, 0.5, 0.5, 0.1], [1, 2, 3, 4], [7, 8, 9, 7])
     swapped = ranked([0.9, 0.5, 0.5, 0.1], [1, 3, 2, 4], [7, 9, 8, 7])
     check(compare(reference, swapped, rank_by="scores"))
-    with pytest.raises(CheckFailed, match="output 'labels'"):
+    with pytest.raises(VerificationError, match="output 'labels'"):
         check(compare(reference, swapped))
 
 
@@ -114,5 +114,5 @@ def test_tied_rows_may_swap_when_ranked_and_only_then() -> None:
 )
 def test_ranking_forgives_nothing_but_ties(candidate: dict[str, Array]) -> None:
     reference = ranked([0.9, 0.5, 0.5, 0.1], [1, 2, 3, 4], [7, 8, 9, 7])
-    with pytest.raises(CheckFailed):
+    with pytest.raises(VerificationError):
         check(compare(reference, candidate, rank_by="scores"))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from export import cuda
-from export.errors import NotHere, UserError
+from export.errors import UnavailableError, UserError
 from export.graph import to_onnx_bytes
 from export.runners import PROVIDERS, Array, OrtRunner, TensorSpec, TorchRunner
 
@@ -80,7 +80,9 @@ def test_the_provider_is_told_and_an_unknown_one_refused() -> None:
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
 def test_a_provider_that_onnx_runtime_lacks_is_not_here(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(NotHere, match=r"has no \w+ExecutionProvider here, only CPU.*pip install 'onnxruntime-gpu\["):
+    with pytest.raises(
+        UnavailableError, match=r"has no \w+ExecutionProvider here, only CPU.*pip install 'onnxruntime-gpu\["
+    ):
         OrtRunner(CONTENT, provider=provider)
 
 
@@ -103,7 +105,7 @@ def gpu_build(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 def test_without_a_gpu_no_session_is_opened_for_one(gpu_build: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "load_driver", lambda: None)
-    with pytest.raises(NotHere, match="provider 'cuda' needs an NVIDIA GPU"):
+    with pytest.raises(UnavailableError, match="provider 'cuda' needs an NVIDIA GPU"):
         OrtRunner(CONTENT, provider="cuda")
     assert gpu_build == []
 
@@ -112,7 +114,7 @@ def test_a_session_that_quietly_took_the_processor_is_refused(
     gpu_build: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cuda, "found_gpus", lambda: ("a GPU",))
-    with pytest.raises(NotHere, match="CUDAExecutionProvider does not start here, only CPUExecutionProvider"):
+    with pytest.raises(UnavailableError, match="CUDAExecutionProvider does not start here, only CPUExecutionProvider"):
         OrtRunner(CONTENT, provider="cuda")
     assert gpu_build == [PROVIDERS["cuda"]]
     assert PROVIDERS["cuda"][0][1] == {"use_tf32": "0"}
@@ -123,6 +125,6 @@ def test_a_session_that_quietly_took_the_processor_is_refused(
 def test_a_gpu_computes_the_layer_too(provider: str) -> None:
     try:
         runner = OrtRunner(CONTENT, provider=provider)
-    except NotHere as error:
+    except UnavailableError as error:
         pytest.skip(str(error))
     np.testing.assert_allclose(runner({"x": X})["y"], WANTED, atol=1e-2 if provider == "tensorrt" else 1e-5)

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 
 from export import audit, builder, gpu, tensorrt
 from export.builder import EngineBuilder
-from export.errors import NotHere
+from export.errors import UnavailableError
 from export.isolated import call
 from export.precision import at_precision
 from export.runners import Array
@@ -29,7 +29,7 @@ Blocks = Mapping[str, tuple[bytes, dict[str, Array]]]
 try:
     FLAVOUR = find_flavour()
     TRT: Any = FLAVOUR.module
-except NotHere as error:
+except UnavailableError as error:
     pytest.skip(str(error), allow_module_level=True)
 
 # Which class of NVIDIA's each protocol stands for.
@@ -171,7 +171,7 @@ def a_node(operator: str, domain: str) -> bytes:
 def test_a_refused_graph_is_told_by_its_node_and_does_not_hurt_the_next(tmp_path: Path) -> None:
     graphs = {"1": a_node("Relu", ""), "2": a_node("Unheard", "of"), "3": a_node("Relu", "")}
     answers = built_in_turns(graphs, tmp_path)
-    assert answers["2"]["error"] == "CheckFailed"
+    assert answers["2"]["error"] == "VerificationError"
     assert "parser refuses the ONNX graph: Unheard 'only': " in answers["2"]["message"]
     assert answers["1"]["bytes"] == answers["3"]["bytes"] > 1000
 
@@ -179,7 +179,7 @@ def test_a_refused_graph_is_told_by_its_node_and_does_not_hurt_the_next(tmp_path
 @pytest.mark.skipif(load_driver() is not None, reason="there is a driver here")
 def test_without_a_driver_no_engine_is_loaded(tmp_path: Path) -> None:
     answer = built_in_turns({"relu": a_node("Relu", "")}, tmp_path)["relu"]
-    assert answer["error"] == "NotHere"
+    assert answer["error"] == "UnavailableError"
     assert "only where there is an NVIDIA driver" in answer["message"]
 
 
@@ -194,6 +194,8 @@ def test_weights_beside_the_file_are_found(tmp_path: Path, blocks: Blocks) -> No
 
 @pytest.mark.skipif(FLAVOUR.name != "tensorrt_rtx", reason="TensorRT builds for whatever GPU is here")
 def test_a_gpu_that_tensorrt_rtx_does_not_build_for_is_told_from_those_it_does() -> None:
-    with pytest.raises(NotHere, match=r"for no GPU of compute capability 9\.0, only for SM75, .*fbnetv5\[tensorrt\]"):
+    with pytest.raises(
+        UnavailableError, match=r"for no GPU of compute capability 9\.0, only for SM75, .*fbnetv5\[tensorrt\]"
+    ):
         EngineBuilder(FLAVOUR, compute_capability=(9, 0))
     assert builder._rtx_target(FLAVOUR, (8, 6)) == TRT.ComputeCapability.SM86

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from export.cuda import FoundGpu
-from export.errors import NotHere, UserError
+from export.errors import UnavailableError, UserError
 from latency import devices
 from latency.devices import GPUS, Gpu, check_gpu, gpu, matches, resolve
 
@@ -40,7 +40,7 @@ def test_a_gpu_that_is_not_here_gets_an_answer_that_says_what_is(
     monkeypatch: pytest.MonkeyPatch, found: tuple[FoundGpu, ...], message: str
 ) -> None:
     monkeypatch.setattr(devices, "found_gpus", lambda: found)
-    with pytest.raises(NotHere, match=message) as raised:
+    with pytest.raises(UnavailableError, match=message) as raised:
         resolve("a100")
     assert raised.value.exit_code == 3
 

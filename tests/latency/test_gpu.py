@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from export.cuda import CudaDriver, FoundGpu
-from export.errors import CheckFailed, NotHere, UserError
+from export.errors import UnavailableError, UserError, VerificationError
 from export.precision import at_precision
 from export.runners import Array, OrtRunner
 from export.tensorrt import load_driver
@@ -119,7 +119,7 @@ def test_a_gpu_that_waits_for_the_processor_is_reported() -> None:
 
 
 REFUSED: dict[str, tuple[bytes, dict[str, Array], dict[str, Any], type[Exception], str]] = {
-    "a graph": (b"refused", {"x": X}, {}, CheckFailed, "tensorrt's parser refuses the ONNX graph: Conv 'c': why"),
+    "a graph": (b"refused", {"x": X}, {}, VerificationError, "tensorrt's parser refuses the ONNX graph: Conv 'c': why"),
     "a name": (b"graph", {"z": X}, {}, UserError, r"has inputs \['x'\], and arrays were given for \['z'\]"),
     "a shape": (b"graph", {"x": X[:1]}, {}, UserError, r"'x' takes \[2, 3\], and the array is \[1, 3\]"),
     "a kind": (b"graph", {"x": X.astype(complex)}, {}, UserError, "'x' takes float32, and the array is complex128"),
@@ -163,7 +163,7 @@ def test_engines_must_be_of_the_precision_but_a_part_may_lack_int8(precision: st
     if right:
         assert found.open(b"graph", {"x": X})(1) == 2.0
     else:
-        with pytest.raises(CheckFailed, match=r"was to be fp32, and has layers that give \{'HALF': 3\}"):
+        with pytest.raises(VerificationError, match=r"was to be fp32, and has layers that give \{'HALF': 3\}"):
             found.open(b"graph", {"x": X})
 
 
@@ -174,7 +174,7 @@ def test_an_unknown_precision_is_wrong_usage() -> None:
 
 @pytest.mark.skipif(load_driver() is not None, reason="there is a driver here")
 def test_without_a_driver_there_is_no_backend() -> None:
-    with pytest.raises(NotHere, match="no NVIDIA driver was found on this machine"):
+    with pytest.raises(UnavailableError, match="no NVIDIA driver was found on this machine"):
         open_gpu_backend("a100", "fp32")
 
 

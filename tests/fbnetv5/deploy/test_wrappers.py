@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from export.check import check
 from export.engine import ShapeRange, build_engine
-from export.errors import NotHere, UserError
+from export.errors import UnavailableError, UserError
 from export.graph import EXPORTERS, Exporter, to_onnx, to_onnx_bytes
 from export.runners import OrtRunner
 from export.tensorrt import find_flavour
@@ -23,7 +23,7 @@ from fbnetv5.tasks import make_tasks
 try:
     find_flavour()
     HERE = True
-except NotHere:
+except UnavailableError:
     HERE = False
 with_tensorrt = pytest.mark.skipif(not HERE, reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
 
