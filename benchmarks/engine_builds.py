@@ -44,8 +44,8 @@ def write_graphs(folder: Path) -> None:
 
 def build_all(folder: Path) -> dict[str, Any]:
     """Seconds of every build by precision, and what this process took at most; nothing but TensorRT is loaded here."""
-    from export.builder import EngineBuilder
-    from export.tensorrt import find_flavour
+    from export.trt.bindings import find_flavour
+    from export.trt.builder import EngineBuilder
 
     flavour = find_flavour()
     builder = EngineBuilder(flavour)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.inside import weights_by_name, with_outputs
+from export.graph_blocks import weights_by_name, with_outputs
 from export.runners import Array, OrtRunner
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ Asking which GPUs there are is safe on any machine. Signatures and numbers: cuda
 
 import ctypes
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from export.errors import UnavailableError, VerificationError
-from export.tensorrt import load_driver
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +40,14 @@ class FoundGpu:
     compute_capability: tuple[int, int]
     memory_mb: int
     """All that it has, in units of 2**20 bytes."""
+
+
+def load_driver() -> ctypes.CDLL | None:
+    """NVIDIA's driver library, None where there is none: safe to ask anywhere, unlike TensorRT itself."""
+    try:
+        return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return None
 
 
 def found_gpus() -> tuple[FoundGpu, ...]:

@@ -13,13 +13,13 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 from pathlib import Path
 from typing import Any
 
-from export.engine import Engine, engine_from_json
 from export.errors import UserError
 from export.files import read_json, write_json
 from export.parity import Answer
 from export.precision import check_precision
 from export.runners import TensorSpec
-from export.tensorrt import NAMES
+from export.trt.bindings import NAMES
+from export.trt.engine import Engine, engine_from_json
 
 SCHEMA = 2
 NAME = "manifest.json"
@@ -57,7 +57,7 @@ class Manifest:
     versions: dict[str, str]
     """Of everything that took part, by package; see ``export_versions``."""
     parity: tuple[dict[str, Any], ...]
-    """An object for each output, kind of images and rung; see ``export/ladder.py``."""
+    """An object for each output, kind of images and rung; see ``export/precision_pipeline.py``."""
     metrics: dict[str, dict[str, Any]]
     """By task: its metric at every rung."""
     engine: Engine | None = None

@@ -1,7 +1,7 @@
 """What executes a network: the torch module itself, or its ONNX graph in ONNX Runtime, on the processor or a GPU.
 
-``export/engine_runner.py`` adds TensorRT engines. All take and give named numpy arrays, so that one comparison serves
-every runtime. Torch is loaded only to run a torch module: ONNX graphs are run where there is none.
+``export/trt/engine_runner.py`` adds TensorRT engines. All take and give named numpy arrays, so that one comparison
+serves every runtime. Torch is loaded only to run a torch module: ONNX graphs are run where there is none.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -85,7 +85,7 @@ class TorchRunner:
         return {name: tensor.numpy() for name, tensor in zip(self._output_names, tensors, strict=True)}
 
     def blocks(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """What each block gives, by the name that ``export/inside.py`` gives the same block of the exported graph."""
+        """Outputs of all blocks, by the names that ``export/graph_blocks.py`` gives blocks of the exported graph."""
         values: dict[str, Array] = {}
 
         def keep(block: str) -> Callable[..., None]:
@@ -226,7 +226,7 @@ def _check_provider(provider: str) -> None:
 
 
 def _check_started(provider: str, started: Sequence[str]) -> None:
-    """Raise UnavailableError if ONNX Runtime dropped the provider without an error, as it does for a missing library."""
+    """Raise UnavailableError if ONNX Runtime dropped the provider without an error, as it does for a missing one."""
     if _provider_name(provider) not in started:
         raise UnavailableError(
             f"ONNX Runtime's {_provider_name(provider)} does not start here, only {', '.join(started)}; what it lacks "

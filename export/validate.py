@@ -13,19 +13,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from export import tensorrt
-from export.blame import find_culprit
 from export.calibration import Progress
 from export.cuda import found_gpus
-from export.engine import NAME as ENGINE
-from export.engine import build_engine
-from export.engine_runner import EngineRunner, open_engine
 from export.errors import UnavailableError, UserError, VerificationError
-from export.ladder import REAL, Compared, complaint_of, failure, values_of_blocks
+from export.faulty_block import find_culprit
 from export.manifest import Manifest, changed_files, read_claims, version_here, write_manifest
 from export.parity import SAME_FILE, compare_answers
+from export.precision_pipeline import REAL, Compared, complaint_of, failure, values_of_blocks
 from export.reference import Reference, read_reference, sample
 from export.runners import OrtRunner, Runner
+from export.trt import bindings
+from export.trt.engine import NAME as ENGINE
+from export.trt.engine import build_engine
+from export.trt.engine_runner import EngineRunner, open_engine
 
 ONNX = "model.onnx"
 
@@ -176,9 +176,9 @@ def _open(folder: Path, manifest: Manifest) -> tuple[EngineRunner | None, str]:
     """
     assert manifest.engine is not None
     try:
-        runtime = tensorrt.load(manifest.engine.runtime)
+        runtime = bindings.load(manifest.engine.runtime)
     except UnavailableError as error:
-        tensorrt.find_flavour()  # there must be another, or there is nothing to build with
+        bindings.find_flavour()  # there must be another, or there is nothing to build with
         return None, str(error)
     if runtime.version != manifest.engine.version:
         return None, f"it is of {runtime.name} {manifest.engine.version}, and {runtime.version} is here"

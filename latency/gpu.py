@@ -19,12 +19,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from export.audit import ENGINE_TYPES, check_types
-from export.builder import EngineBuilder
 from export.cuda import CudaDriver, CudaHandle, DeviceMemory, FoundGpu, open_driver, open_memory
 from export.errors import UnavailableError, UserError, VerificationError
-from export.gpu import LoadedEngine
-from export.tensorrt import Flavour, find_flavour, load
+from export.trt.bindings import Flavour, find_flavour, load
+from export.trt.builder import EngineBuilder
+from export.trt.loaded_engine import LoadedEngine
+from export.trt.precision_check import ENGINE_TYPES, check_types
 from latency.clocks import ClockWatch, watch_clocks
 from latency.protocol import Sampler, in_turns
 

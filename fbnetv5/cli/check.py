@@ -10,12 +10,12 @@ from fbnetv5.cli.console import print_json, print_line
 from fbnetv5.cli.options import Json
 
 if TYPE_CHECKING:
-    from export.check import Verdict
+    from export.trt.check import Verdict
 
 
 def check(file: Annotated[Path, typer.Argument(help="Any ONNX file.")], json: Json = False) -> None:
     """Ask NVIDIA's own parser whether TensorRT takes an ONNX file; needs no GPU."""
-    from export.check import check as ask
+    from export.trt.check import check as ask
 
     verdict = ask(file)
     if json:

@@ -43,7 +43,7 @@ def export(
     json: Json = False,
 ) -> None:
     """Turn a run's networks into validated ONNX files, and these into engines."""
-    from export.options import EngineOptions
+    from export.trt.options import EngineOptions
     from fbnetv5.deploy.engine import with_engine
     from fbnetv5.deploy.export import ExportOptions, export_tasks
     from fbnetv5.deploy.export_model import tasks_of

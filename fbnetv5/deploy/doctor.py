@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
-from export import tensorrt
+from export.cuda import load_driver
 from export.errors import UnavailableError
-from export.isolated import DiedError, call
+from export.subprocesses import DiedError, call
+from export.trt import bindings
 
 _TIMEOUT_S = 120.0
 
@@ -74,7 +75,7 @@ class Probe:
 
 
 def _try(probe: Probe) -> Finding:
-    if probe.needs_driver and tensorrt.load_driver() is None:
+    if probe.needs_driver and load_driver() is None:
         return Finding(part=probe.part, status="missing", detail="needs the driver", fix=None)
     try:
         detail = call(probe.function, *probe.arguments, timeout_s=_TIMEOUT_S)
@@ -89,7 +90,7 @@ def abilities(findings: tuple[Finding, ...]) -> tuple[Ability, ...]:
     """What this version of fbnetv5 can do with what works."""
     works = {finding.part: finding.detail for finding in findings if finding.status == "works"}
     networks = "torch" in works and "onnxruntime" in works
-    builders = [f"{name} {works[name]}" for name in tensorrt.NAMES if name in works]
+    builders = [f"{name} {works[name]}" for name in bindings.NAMES if name in works]
     return (
         Ability(
             name="profile",
@@ -110,7 +111,7 @@ def abilities(findings: tuple[Finding, ...]) -> tuple[Ability, ...]:
 
 
 def _run(works: Mapping[str, str]) -> str:
-    engines = "gpu" in works and any(name in works for name in tensorrt.NAMES)
+    engines = "gpu" in works and any(name in works for name in bindings.NAMES)
     return "ONNX files on the processor, and engines" if engines else "ONNX files on the processor; no engines"
 
 
@@ -151,7 +152,7 @@ def _installed(package: str) -> bool:
 
 def driver() -> str:
     """The CUDA version that NVIDIA's driver serves at most."""
-    library = tensorrt.load_driver()
+    library = load_driver()
     if library is None:
         raise UnavailableError("NVIDIA's driver library does not load")
     serves = ctypes.c_int()
@@ -215,13 +216,13 @@ PROBES = (
     Probe(part="clocks", function=clocks, fix="sudo nvidia-smi -lgc MIN,MAX locks, -rgc unlocks", needs_driver=True),
     Probe(
         part="tensorrt",
-        function=tensorrt.ready,
+        function=bindings.ready,
         arguments=("tensorrt",),
         fix="with a GPU only: python -m pip install 'fbnetv5[tensorrt]'",
     ),
     Probe(
         part="tensorrt_rtx",
-        function=tensorrt.ready,
+        function=bindings.ready,
         arguments=("tensorrt_rtx",),
         fix="on Linux or Windows on x86-64, no GPU needed: python -m pip install 'fbnetv5[rtx]'",
     ),

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from export.calibration import Progress
 from export.cuda import found_gpus
-from export.engine import NAME as ENGINE
-from export.engine import ShapeRange, build_engine
-from export.engine_runner import open_engine
 from export.errors import UnavailableError, VerificationError
-from export.ladder import complaint_of
 from export.manifest import read_manifest, write_manifest
-from export.options import EngineOptions
+from export.precision_pipeline import complaint_of
 from export.reference import read_reference
+from export.trt.engine import NAME as ENGINE
+from export.trt.engine import ShapeRange, build_engine
+from export.trt.engine_runner import open_engine
+from export.trt.options import EngineOptions
 from export.validate import ONNX, run_engine
 from fbnetv5.data.resolution import Resolution
 from fbnetv5.deploy.export_model import INPUT

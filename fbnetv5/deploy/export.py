@@ -15,13 +15,14 @@ from pathlib import Path
 
 import torch
 
-from export.blame import find_culprit
 from export.calibration import Batches, Progress
-from export.engine import NAME as ENGINE
 from export.errors import UserError, VerificationError
+from export.faulty_block import find_culprit
 from export.files import atomic_write
 from export.graph import Exporter, to_onnx_bytes
-from export.ladder import (
+from export.manifest import Manifest, export_versions, write_manifest
+from export.parity import GATES, compare_answers
+from export.precision_pipeline import (
     REAL,
     SEEDED,
     Compared,
@@ -32,11 +33,10 @@ from export.ladder import (
     rungs_to,
     values_of_blocks,
 )
-from export.manifest import Manifest, export_versions, write_manifest
-from export.parity import GATES, compare_answers
 from export.reference import NAME as REFERENCE
 from export.reference import Reference, sample, write_reference
 from export.runners import Array, OrtRunner, TensorSpec, TorchRunner
+from export.trt.engine import NAME as ENGINE
 from export.validate import ONNX
 from fbnetv5 import __version__
 from fbnetv5.data.loading import in_order

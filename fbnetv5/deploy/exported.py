@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from export.engine import Engine
-from export.ladder import Compared
+from export.precision_pipeline import Compared
+from export.trt.engine import Engine
 from export.validate import ONNX
 from fbnetv5.data.resolution import Resolution
 from fbnetv5.deploy.export_model import Deliverable

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from export.calibration import Progress
-from export.engine import Engine
 from export.errors import UserError
 from export.runners import Array, OrtRunner
+from export.trt.engine import Engine
 from export.validate import ONNX, Validation, validate
 from latency.gpu import open_gpu_backend
 from latency.protocol import Measurement, Sampler, Timing, measure_interleaved, timed_here

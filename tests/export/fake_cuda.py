@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from export.builder import BuiltEngine
 from export.cuda import DeviceMemory
 from export.errors import VerificationError
 from export.runners import Array
+from export.trt.builder import BuiltEngine
 
 STREAM = 0x7F00_0000_0008
 """Longer than 32 bits, as real handles are."""

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 import fbnetv5.spaces.space
-from export.check import check
 from export.errors import UnavailableError, VerificationError
 from export.graph import to_onnx, to_onnx_bytes
 from export.parity import Gate, compare
 from export.parity import check as check_parity
 from export.runners import OrtRunner, TorchRunner
-from export.tensorrt import find_flavour
+from export.trt.bindings import find_flavour
+from export.trt.check import check
 from fbnetv5.networks.backbone import TaskNetwork
 from fbnetv5.spaces.fbnetv3 import FBNETV3
 from fbnetv5.spaces.space import Space

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from export.engine import Engine, ShapeRange
 from export.errors import UserError
 from export.manifest import Manifest, Preprocessing, export_versions, read_manifest, write_manifest
 from export.parity import Answer
 from export.runners import TensorSpec
+from export.trt.engine import Engine, ShapeRange
 
 MANIFEST = Manifest(
     precision="fp16",

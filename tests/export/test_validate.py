@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from export.engine import NAME as ENGINE
-from export.engine import Engine, ShapeRange, build_engine
 from export.errors import UserError
-from export.ladder import values_of_blocks
 from export.manifest import Manifest, Preprocessing, export_versions, read_claims, write_manifest
 from export.parity import Answer
 from export.precision import to_half, to_int8
+from export.precision_pipeline import values_of_blocks
 from export.reference import NAME as REFERENCE
 from export.reference import Reference, sample, write_reference
 from export.runners import OrtRunner
+from export.trt.engine import NAME as ENGINE
+from export.trt.engine import Engine, ShapeRange, build_engine
 from export.validate import ONNX, Validation, validate
 from tests.bare_python import bare_python
 from tests.export.tiny import Tiny, exported, images, sabotaged

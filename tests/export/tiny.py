@@ -9,7 +9,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from export.graph import to_onnx_bytes
-from export.inside import block_name
+from export.graph_blocks import block_name
 from export.runners import Array
 
 BLOCKS = ("backbone/stem", "backbone/middle", "backbone/last", "head/mix", "head/answer")

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.cuda import CudaDriver, FoundGpu
+from export.cuda import CudaDriver, FoundGpu, load_driver
 from export.errors import UnavailableError, UserError, VerificationError
 from export.precision import at_precision
 from export.runners import Array, OrtRunner
-from export.tensorrt import load_driver
 from latency.clocks import ClockWatch
 from latency.gpu import GpuBackend, open_gpu_backend
 from tests.export.fake_cuda import FakeCuda, FakeTensorRT, fake_memory

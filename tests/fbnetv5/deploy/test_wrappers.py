@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export.check import check
-from export.engine import ShapeRange, build_engine
 from export.errors import UnavailableError, UserError
 from export.graph import EXPORTERS, Exporter, to_onnx, to_onnx_bytes
 from export.runners import OrtRunner
-from export.tensorrt import find_flavour
+from export.trt.bindings import find_flavour
+from export.trt.check import check
+from export.trt.engine import ShapeRange, build_engine
 from fbnetv5.costs.tables import Counter
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.deploy.wrappers import FromPixels, JointNetwork

@@ -23,7 +23,7 @@ from export.errors import UserError
 
 _ROOT = str(Path(__file__).resolve().parent.parent)
 # -P keeps the working directory out of sys.path: exported folders are called "export" too.
-_CODE = f"import sys; sys.path.append({_ROOT!r}); from export.isolated import serve; serve(*sys.argv[1:])"
+_CODE = f"import sys; sys.path.append({_ROOT!r}); from export.subprocesses import serve; serve(*sys.argv[1:])"
 _POLL_S = 0.1
 
 

@@ -7,7 +7,7 @@ all are a little worse than float32 from the start: it is the bad one that lost 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from export.inside import block_outputs, block_sources
+from export.graph_blocks import block_outputs, block_sources
 from export.parity import MOST_DB, sqnr_db
 from export.runners import Array
 

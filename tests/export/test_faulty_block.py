@@ -1,8 +1,8 @@
 import pytest
 
-from export.blame import find_culprit
-from export.ladder import values_of_blocks
+from export.faulty_block import find_culprit
 from export.precision import to_half, to_int8
+from export.precision_pipeline import values_of_blocks
 from export.runners import TorchRunner
 from tests.export.tiny import BLOCKS, Tiny, exported, images, sabotaged
 

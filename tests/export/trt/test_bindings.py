@@ -1,4 +1,4 @@
-"""The contract with NVIDIA: every name that ``export/tensorrt.py`` uses is in the module installed, and it builds.
+"""The contract with NVIDIA: every name that ``export/trt/bindings.py`` uses is in the module installed, and it builds.
 
 Names are looked at here, the runtime's too, which cannot be made without a driver; whatever runs does so in a process
 of its own.
@@ -15,13 +15,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from export import audit, builder, gpu, tensorrt
-from export.builder import EngineBuilder
+from export.cuda import load_driver
 from export.errors import UnavailableError
-from export.isolated import call
 from export.precision import at_precision
 from export.runners import Array
-from export.tensorrt import find_flavour, load_driver
+from export.subprocesses import call
+from export.trt import bindings, builder, loaded_engine, precision_check
+from export.trt.bindings import find_flavour
+from export.trt.builder import EngineBuilder
 from latency.table import NULL_KEY
 
 Blocks = Mapping[str, tuple[bytes, dict[str, Array]]]
@@ -34,20 +35,20 @@ except UnavailableError as error:
 
 # Which class of NVIDIA's each protocol stands for.
 CLASSES = {
-    tensorrt.TensorRT: "",
-    tensorrt.Builder: "Builder",
-    tensorrt.BuilderConfig: "IBuilderConfig",
-    tensorrt.CudaEngine: "ICudaEngine",
-    tensorrt.EngineInspector: "EngineInspector",
-    tensorrt.ExecutionContext: "IExecutionContext",
-    tensorrt.Layer: "ILayer",
-    tensorrt.Network: "INetworkDefinition",
-    tensorrt.OnnxParser: "OnnxParser",
-    tensorrt.OptimizationProfile: "IOptimizationProfile",
-    tensorrt.ParserError: "ParserError",
-    tensorrt.Runtime: "Runtime",
-    tensorrt.Tensor: "ITensor",
-    tensorrt.TimingCache: "ITimingCache",
+    bindings.TensorRT: "",
+    bindings.Builder: "Builder",
+    bindings.BuilderConfig: "IBuilderConfig",
+    bindings.CudaEngine: "ICudaEngine",
+    bindings.EngineInspector: "EngineInspector",
+    bindings.ExecutionContext: "IExecutionContext",
+    bindings.Layer: "ILayer",
+    bindings.Network: "INetworkDefinition",
+    bindings.OnnxParser: "OnnxParser",
+    bindings.OptimizationProfile: "IOptimizationProfile",
+    bindings.ParserError: "ParserError",
+    bindings.Runtime: "Runtime",
+    bindings.Tensor: "ITensor",
+    bindings.TimingCache: "ITimingCache",
 }
 
 
@@ -70,13 +71,13 @@ def test_what_a_protocol_promises_is_there(owner: str, name: str) -> None:
 
 
 def test_every_protocol_is_held_against_a_class() -> None:
-    protocols = {value for value in vars(tensorrt).values() if getattr(value, "_is_protocol", False)}
-    assert {protocol for protocol in protocols if protocol.__module__ == tensorrt.__name__} == set(CLASSES)
+    protocols = {value for value in vars(bindings).values() if getattr(value, "_is_protocol", False)}
+    assert {protocol for protocol in protocols if protocol.__module__ == bindings.__name__} == set(CLASSES)
 
 
 def chains() -> Iterator[list[str]]:
     """What follows ``trt`` or ``.module`` in the source, such as ["ILogger", "WARNING"]."""
-    for node in [node for module in (tensorrt, builder) for node in ast.walk(ast.parse(inspect.getsource(module)))]:
+    for node in [node for module in (bindings, builder) for node in ast.walk(ast.parse(inspect.getsource(module)))]:
         names: list[str] = []
         while isinstance(node, ast.Attribute):
             names.insert(0, node.attr)
@@ -105,8 +106,8 @@ def test_every_name_in_the_source_is_there() -> None:
 
 def test_every_type_is_computed_with_or_known_not_to_be() -> None:
     others = {"INT32", "INT64", "BOOL", "UINT8"}
-    assert set(TRT.DataType.__members__) <= audit.COMPUTED | others
-    assert set(gpu.NUMPY_TYPES) | set(audit._WRITTEN.values()) <= set(TRT.DataType.__members__)
+    assert set(TRT.DataType.__members__) <= precision_check.COMPUTED | others
+    assert set(loaded_engine.NUMPY_TYPES) | set(precision_check._WRITTEN.values()) <= set(TRT.DataType.__members__)
 
 
 def test_modes_places_and_layouts_have_these_names() -> None:
@@ -118,9 +119,10 @@ def test_modes_places_and_layouts_have_these_names() -> None:
 BUILD = """
 import json
 from pathlib import Path
+from export.cuda import load_driver
 from export.errors import UserError
-from export.builder import EngineBuilder
-from export.tensorrt import find_flavour
+from export.trt.builder import EngineBuilder
+from export.trt.bindings import find_flavour
 
 builder, answers = EngineBuilder(find_flavour()), {{}}
 for path in sorted(Path({folder!r}).glob("*.onnx")):

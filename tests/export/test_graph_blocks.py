@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from export.errors import UserError
-from export.inside import before_selection, block_outputs, block_sources, with_outputs
+from export.graph_blocks import before_selection, block_outputs, block_sources, with_outputs
 from export.runners import OrtRunner, TorchRunner
 from tests.export.tiny import BLOCKS, Tiny, exported, images
 

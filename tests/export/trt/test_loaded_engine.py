@@ -6,8 +6,8 @@ import pytest
 
 from export.cuda import CudaDriver
 from export.errors import UserError, VerificationError
-from export.gpu import LoadedEngine
 from export.runners import Array
+from export.trt.loaded_engine import LoadedEngine
 from tests.export.fake_cuda import FakeContext, FakeCuda, FakeTensorRT, fake_memory
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3) / 7

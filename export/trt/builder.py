@@ -1,6 +1,7 @@
 """Builds TensorRT engines of ONNX graphs, loads them where there is a GPU, and asks what they compute in.
 
-NVIDIA's code may crash or write to stdout. So ``build`` is called through ``export.isolated``, and takes and gives what
+NVIDIA's code may crash or write to stdout. So ``build`` is called through ``export.subprocesses``, and takes and gives
+what
 JSON can carry; ``EngineBuilder``, which it uses, is for a process that also runs its engines. A Runtime is made nowhere
 but in ``EngineLoader.load`` and never without a driver, which can end the process.
 
@@ -14,11 +15,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from export.audit import inspected_types
 from export.cuda import FoundGpu, found_gpus
 from export.errors import UnavailableError, UserError, VerificationError
-from export.options import EngineOptions, options_from_json
-from export.tensorrt import (
+from export.trt.bindings import (
     BuilderConfig,
     CudaEngine,
     Flavour,
@@ -34,6 +33,8 @@ from export.tensorrt import (
     make_logger,
     open_runtime,
 )
+from export.trt.options import EngineOptions, options_from_json
+from export.trt.precision_check import inspected_types
 
 Profile = Mapping[str, Sequence[Sequence[int]]]
 """(smallest, typical, largest) shape of every input, by name."""

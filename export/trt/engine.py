@@ -1,7 +1,8 @@
 """An ONNX file becomes a TensorRT engine: built for the shapes asked for, and in the precision asked for.
 
 Where there is no GPU the engine is built ahead of time and not loaded, so it is proven to build and not proven to run;
-where there is one it is loaded and its types are read from it. ``export/engine_runner.py`` runs it. With tensorrt-rtx
+where there is one it is loaded and its types are read from it. ``export/trt/engine_runner.py`` runs it. With
+tensorrt-rtx
 building needs no GPU, and the engine is for compute capability 8.0, 8.6, 8.9 and 12.0, which is NVIDIA's default
 (docs.nvidia.com/deeplearning/tensorrt-rtx, "CPU-Only AOT"). The builder works in a process of its own, and what it is
 not trusted to check is checked before it starts: it accepts shapes for inputs that do not exist.
@@ -14,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export import builder
-from export.audit import ENGINE_TYPES, check_types
-from export.check import read
 from export.errors import UserError, VerificationError
 from export.files import atomic_write
-from export.isolated import DiedError, call
-from export.options import EngineOptions
+from export.subprocesses import DiedError, call
+from export.trt import builder
+from export.trt.check import read
+from export.trt.options import EngineOptions
+from export.trt.precision_check import ENGINE_TYPES, check_types
 
 if TYPE_CHECKING:
     import onnx

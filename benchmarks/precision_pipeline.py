@@ -6,7 +6,7 @@ output's range; fp16 5e-3 and 45 dB; int8 25 dB on real images), and tensorrt-rt
 every precision, with layers of that precision. int8 is calibrated on training scenes and judged on test scenes; it may
 leave a few blocks in float, as export does.
 
-    python benchmarks/ladder.py runs/latest --output docs/ladder.json
+    python benchmarks/precision_pipeline.py runs/latest --output docs/precisions.json
 
 What is in the output already is not done again. Needs tensorrt-rtx and no GPU; engines are built and not run. Ends in
 one JSON line, the worst of everything.
@@ -26,13 +26,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from export.engine import ShapeRange, build_engine
 from export.errors import UserError
 from export.files import write_json
 from export.graph import to_onnx_bytes
-from export.ladder import REAL, SEEDED, Compared, climb
 from export.parity import GATES, compare
+from export.precision_pipeline import REAL, SEEDED, Compared, climb
 from export.runners import Array, OrtRunner, TorchRunner
+from export.trt.engine import ShapeRange, build_engine
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.scenes import Scenes

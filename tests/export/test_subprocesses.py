@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from export.errors import UserError
-from export.isolated import DiedError, call
+from export.subprocesses import DiedError, call
 from latency.devices import resolve
 
 

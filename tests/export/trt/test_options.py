@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from export.errors import UserError
-from export.options import EngineOptions, options_from_json
+from export.trt.options import EngineOptions, options_from_json
 
 ALL = EngineOptions(
     workspace_mb=512, timing_cache=Path("/times"), level=5, compatible="ampere_plus", version_compatible=True

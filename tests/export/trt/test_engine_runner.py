@@ -7,19 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.export.test_engine import SHAPES, graph
 
-from export import cuda, tensorrt
-from export import engine_runner as module
+from export import cuda
 from export.cuda import CudaDriver
-from export.engine import ShapeRange, build_engine
-from export.engine_runner import EngineRunner, open_engine
 from export.errors import UnavailableError, UserError, VerificationError
-from export.gpu import LoadedEngine
-from export.isolated import DiedError
 from export.precision import at_precision
 from export.runners import Array, OrtRunner, Runner, TensorSpec
+from export.subprocesses import DiedError
+from export.trt import bindings
+from export.trt import engine_runner as module
+from export.trt.engine import ShapeRange, build_engine
+from export.trt.engine_runner import EngineRunner, open_engine
+from export.trt.loaded_engine import LoadedEngine
 from tests.export.fake_cuda import FakeCuda, FakeTensorRT, fake_memory
-from tests.export.test_engine import SHAPES, graph
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3) / 7
 
@@ -29,7 +30,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     """This machine, with two GPUs, TensorRT, and engines that double a batch of 1 to 4."""
     library = FakeCuda()
     monkeypatch.setattr(cuda, "load_driver", lambda: library)
-    monkeypatch.setattr(tensorrt, "find_flavour", lambda: SimpleNamespace(name="tensorrt", version="10.13"))
+    monkeypatch.setattr(bindings, "find_flavour", lambda: SimpleNamespace(name="tensorrt", version="10.13"))
     monkeypatch.setattr(module, "call", lambda *_, **__: "10.13")
     monkeypatch.setattr(module, "open_memory", lambda _: fake_memory())
     monkeypatch.setattr(module, "EngineLoader", lambda *_, **__: FakeTensorRT(library, shape=(-1, 3)))
@@ -87,7 +88,7 @@ def without_tensorrt_rtx(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> Any:
         raise ModuleNotFoundError(name, name=name)
 
-    monkeypatch.setattr(tensorrt, "import_module", absent)
+    monkeypatch.setattr(bindings, "import_module", absent)
 
 
 def test_a_runtime_that_crashes_is_told_and_never_made_here(machine: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:

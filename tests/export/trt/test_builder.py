@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 from onnx import TensorProto, helper
 
-from export import builder as module
-from export import tensorrt
-from export.builder import BuiltEngine, EngineBuilder, EngineLoader
 from export.cuda import FoundGpu
 from export.errors import UnavailableError, UserError, VerificationError
-from export.isolated import call
-from export.options import EngineOptions
-from export.tensorrt import Flavour, find_flavour
+from export.subprocesses import call
+from export.trt import bindings
+from export.trt import builder as module
+from export.trt.bindings import Flavour, find_flavour
+from export.trt.builder import BuiltEngine, EngineBuilder, EngineLoader
+from export.trt.options import EngineOptions
 
 try:
     FLAVOUR: Flavour | None = find_flavour()
@@ -88,7 +88,7 @@ class FakeRuntime:
 def runtimes(monkeypatch: pytest.MonkeyPatch) -> list[FakeRuntime]:
     """All that were made, on a machine that has a driver."""
     made: list[FakeRuntime] = []
-    monkeypatch.setattr(tensorrt, "load_driver", lambda: object())
+    monkeypatch.setattr(bindings, "load_driver", lambda: object())
     return made
 
 
@@ -121,7 +121,7 @@ def test_an_engines_own_code_runs_only_where_that_was_allowed(runtimes: list[Fak
 
 
 def test_without_a_driver_no_runtime_is_made(runtimes: list[FakeRuntime], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensorrt, "load_driver", lambda: None)
+    monkeypatch.setattr(bindings, "load_driver", lambda: None)
     with pytest.raises(UnavailableError, match="only where there is an NVIDIA driver"):
         loader(runtimes).load(b"plan")
     assert runtimes == []

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from export.audit import check_types, inspected_types
 from export.errors import VerificationError
+from export.trt.precision_check import check_types, inspected_types
 
 TYPES = [
     ("fp32", {"FLOAT": 3, "INT64": 1, "BOOL": 1}, True),

@@ -6,20 +6,20 @@ precision is what the ONNX file says, and networks are strongly typed. Neither f
 here name all that is used of them, and a contract test holds them against the module installed.
 
 NVIDIA's code may crash or write to stdout, so ``ready`` and ``parse``, which reach it, are called through
-``export.isolated``, and take and give what JSON can carry. What builds and loads engines is in ``export/builder.py``.
+``export.subprocesses``, and take and give what JSON can carry. What builds and loads engines is in
+``export/trt/builder.py``.
 
 The module is also copied into a file that measures on devices where the project is not installed: it imports nothing
 but the standard library, and of this package names only.
 """
 
-import ctypes
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol, cast
 
+from export.cuda import load_driver
 from export.errors import UnavailableError
 
 HOW_TO_GET = (
@@ -214,14 +214,6 @@ class Flavour:
     @property
     def version(self) -> str:
         return str(self.module.__version__)
-
-
-def load_driver() -> ctypes.CDLL | None:
-    """NVIDIA's driver library, None where there is none: safe to ask anywhere, unlike TensorRT itself."""
-    try:
-        return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return None
 
 
 def find_flavour() -> Flavour:

@@ -1,7 +1,8 @@
 """What a user may set of how TensorRT builds an engine, and the file that says it.
 
 Precision and shapes are not among these: the one is what the ONNX graph says, the other belongs to the network. What an
-option does depends on the flavour of TensorRT; ``export/builder.py`` refuses those that it would take and not honour.
+option does depends on the flavour of TensorRT; ``export/trt/builder.py`` refuses those that it would take and not
+honour.
 """
 
 from collections.abc import Mapping

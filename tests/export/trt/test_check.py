@@ -10,11 +10,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
-from export import check as module
-from export.check import Verdict, check, hint
 from export.errors import UnavailableError, UserError, VerificationError
-from export.isolated import DiedError
-from export.tensorrt import find_flavour
+from export.subprocesses import DiedError
+from export.trt import check as module
+from export.trt.bindings import find_flavour
+from export.trt.check import Verdict, check, hint
 
 try:
     find_flavour()

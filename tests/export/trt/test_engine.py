@@ -9,13 +9,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export import engine as module
-from export.engine import Engine, ShapeRange, build_engine, check_shapes, engine_from_json
 from export.errors import UnavailableError, UserError, VerificationError
-from export.isolated import DiedError
-from export.options import EngineOptions
 from export.precision import at_precision
-from export.tensorrt import find_flavour
+from export.subprocesses import DiedError
+from export.trt import engine as module
+from export.trt.bindings import find_flavour
+from export.trt.engine import Engine, ShapeRange, build_engine, check_shapes, engine_from_json
+from export.trt.options import EngineOptions
 
 try:
     NAME = find_flavour().name

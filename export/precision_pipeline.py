@@ -2,7 +2,7 @@
 
 The float32 graph itself is held against the torch module by whoever exports it. The rungs below are compared inside
 ONNX Runtime, where a selection of the best boxes does not get in the way: what goes into it is compared
-(``export/inside.py``). Images come in kinds, such as seeded noise and real ones; int8 must pass on the real ones
+(``export/graph_blocks.py``). Images come in kinds, such as seeded noise and real ones; int8 must pass on the real ones
 alone, since noise is not what it was calibrated on.
 """
 
@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from export.blame import Culprit, find_culprit
 from export.calibration import Batches, Progress, quantised_nodes
 from export.errors import VerificationError
-from export.inside import before_selection, block_name, block_outputs, with_outputs
+from export.faulty_block import Culprit, find_culprit
+from export.graph_blocks import before_selection, block_name, block_outputs, with_outputs
 from export.parity import GATES, SAME_FILE, Gate, Parity, compare, sqnr_db
 from export.precision import PRECISIONS, check_precision, to_half, to_int8
 from export.runners import Array, OrtRunner

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export import tensorrt
 from export.errors import UserError, VerificationError
-from export.isolated import DiedError, call
+from export.subprocesses import DiedError, call
+from export.trt import bindings
 
 if TYPE_CHECKING:
     import onnx
@@ -124,7 +124,7 @@ def check(path: Path) -> Verdict:
     """
     model = read(path)
     try:
-        said = call(tensorrt.parse, str(path), timeout_s=_TIMEOUT_S)
+        said = call(bindings.parse, str(path), timeout_s=_TIMEOUT_S)
     except DiedError as error:
         raise VerificationError(f"TensorRT's parser gave no verdict on {path}: it {error}") from None
     problems = [

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from export import tensorrt
-from export.builder import EngineLoader, runtime_ready
 from export.cuda import FoundGpu, open_driver, open_memory
 from export.errors import UnavailableError, UserError
-from export.gpu import EngineTensor, LoadedEngine
-from export.isolated import DiedError, call
 from export.runners import Array, TensorSpec
+from export.subprocesses import DiedError, call
+from export.trt import bindings
+from export.trt.builder import EngineLoader, runtime_ready
+from export.trt.loaded_engine import EngineTensor, LoadedEngine
 
 _TIMEOUT_S = 120.0
 
@@ -69,7 +69,7 @@ def open_engine(
     content = _content(plan)
     driver = open_driver()
     gpu = _gpu(driver.gpus(), index)
-    flavour = tensorrt.find_flavour() if runtime is None else tensorrt.load(runtime)
+    flavour = bindings.find_flavour() if runtime is None else bindings.load(runtime)
     _check_runtime(flavour.name)
     memory = open_memory(index)
     loader = EngineLoader(flavour, host_code=version_compatible)

@@ -1,6 +1,7 @@
 """A TensorRT engine on a GPU, with memory for what goes in and comes out; nothing of timing.
 
-``export/engine_runner.py`` makes of it what runs a network on arrays, and ``latency/gpu.py`` what times one. Inputs may
+``export/trt/engine_runner.py`` makes of it what runs a network on arrays, and ``latency/gpu.py`` what times one.
+Inputs may
 have any shape within the engine's optimisation profile, of which the first is used; outputs get the shapes that follow
 from it. Left out: outputs whose shape depends on values, such as those of NonMaxSuppression, and engines whose inputs
 or outputs are not plain rows in GPU memory. They are refused, since their memory would be of the wrong size.
@@ -13,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from export.builder import EngineLoader
 from export.cuda import CudaDriver, DeviceMemory
 from export.errors import UserError, VerificationError
-from export.tensorrt import CudaEngine, ExecutionContext
+from export.trt.bindings import CudaEngine, ExecutionContext
+from export.trt.builder import EngineLoader
 
 if TYPE_CHECKING:
     from export.runners import Array

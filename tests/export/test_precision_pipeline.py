@@ -3,12 +3,12 @@ from typing import Any
 
 import pytest
 
-from export import ladder
+from export import precision_pipeline
 from export.calibration import Batches
 from export.errors import UserError, VerificationError
-from export.ladder import REAL, SEEDED, climb, rungs_to
 from export.parity import GATES
 from export.precision import to_int8
+from export.precision_pipeline import REAL, SEEDED, climb, rungs_to
 from tests.export.tiny import Tiny, exported, images, sabotaged
 
 IMAGES = {SEEDED: images(), REAL: images(seed=1)}
@@ -35,9 +35,11 @@ def test_what_a_selection_chooses_from_is_compared() -> None:
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_a_sabotaged_block_is_caught_and_named(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
     name = {"fp16": "to_half", "int8": "to_int8"}[precision]
-    honest: Callable[..., bytes] = getattr(ladder, name)
+    honest: Callable[..., bytes] = getattr(precision_pipeline, name)
     monkeypatch.setattr(
-        ladder, name, lambda content, *rest, **more: honest(sabotaged(content, "head/mix", 3.0), *rest, **more)
+        precision_pipeline,
+        name,
+        lambda content, *rest, **more: honest(sabotaged(content, "head/mix", 3.0), *rest, **more),
     )
     with pytest.raises(VerificationError, match=f"{precision} onnxruntime on .* the block at fault is head/mix"):
         climb(exported(Tiny()), precision, IMAGES, calibration=[images(seed=2)])
@@ -48,7 +50,7 @@ def test_int8_leaves_a_block_in_float_that_it_would_spoil(monkeypatch: pytest.Mo
         spoilt = content if "/head/mix/*" in keep_float else sabotaged(content, "head/mix", 3.0)
         return to_int8(spoilt, batches, keep_float=keep_float, **more)
 
-    monkeypatch.setattr(ladder, "to_int8", clumsy)
+    monkeypatch.setattr(precision_pipeline, "to_int8", clumsy)
     rung = climb(exported(Tiny()), "int8", IMAGES, calibration=[images(seed=2)])
     assert rung.kept_float == ("/head/mix/*",)
     assert all(one.complaint is None for one in rung.compared)
@@ -58,7 +60,7 @@ def test_int8_gives_up_with_the_gates_words_when_no_block_is_left(monkeypatch: p
     def broken(content: bytes, batches: Batches, *, keep_float: Sequence[str], **more: Any) -> bytes:
         return to_int8(sabotaged(content, "backbone/middle", 30.0), batches, **more)
 
-    monkeypatch.setattr(ladder, "to_int8", broken)
+    monkeypatch.setattr(precision_pipeline, "to_int8", broken)
     with pytest.raises(VerificationError, match="less than 25 dB; the block at fault is backbone/middle"):
         climb(exported(Tiny()), "int8", IMAGES, calibration=[images(seed=2)])
 
