@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from export.errors import UserError
+from export.progress import Progress
 from latency.correction import MeasuredNetwork, check_count
 from latency.devices import GPUS, check_gpu, matches
 from latency.on_device import (
@@ -28,13 +29,14 @@ from latency.on_device import (
 from latency.parsing import mapping, read_sealed, write_sealed
 from latency.processor import CPU, Processor
 from latency.profile import BATCH, NULL, YARDSTICK, Graph, Network, Profiled, distinct, onnx_at
-from latency.protocol import Progress, Timing
+from latency.protocol import Timing
 from latency.single_file import joined
 from latency.table import LatencyTable, measurement, table_path
 from latency.unfinished import only_run
 
 PARTS = (
     "export.errors",
+    "export.progress",
     "export.files",
     "export.runners",
     "export.trt.options",

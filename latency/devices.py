@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from export.cuda import FoundGpu, found_gpus
+from export.cuda import GpuInfo, find_gpus
 from export.errors import UnavailableError, UserError
 from latency.backend import Backend
 from latency.gpu import gpu_fingerprint, open_gpu_backend
@@ -194,7 +194,7 @@ def fingerprint(name: str, *, threads: int) -> dict[str, str | int]:
 
 def _index_of(wanted: Gpu) -> int:
     """The driver's number of such a device here; raises UnavailableError."""
-    found = found_gpus()
+    found = find_gpus()
     for index, one in enumerate(found):
         if matches(wanted, one.name, one.compute_capability):
             return index
@@ -236,7 +236,7 @@ def matches(gpu: Gpu, name: str, compute_capability: tuple[int, int]) -> bool:
     return named and compute_capability == gpu.compute_capability and not {"MIG", "Laptop", "D", "Ti"} & set(words)
 
 
-def _what_is_here(found: tuple[FoundGpu, ...]) -> str:
+def _what_is_here(found: tuple[GpuInfo, ...]) -> str:
     if not found:
         return "no NVIDIA device or driver was found on this machine"
     return "this machine has " + ", ".join(gpu.name for gpu in found)

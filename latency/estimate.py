@@ -27,8 +27,8 @@ from latency.kernels import kernels_of
 from latency.table import LatencyTable
 
 if TYPE_CHECKING:
+    from export.progress import Progress
     from latency.profile import Graph
-    from latency.protocol import Progress
 
 SCHEMA = 1
 ESTIMATED = "estimated"

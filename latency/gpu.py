@@ -19,9 +19,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from export.cuda import CudaDriver, CudaHandle, DeviceMemory, FoundGpu, open_driver, open_memory
+from export.cuda import CudaDriver, CudaHandle, DeviceMemory, GpuInfo, open_driver, open_memory
 from export.errors import UnavailableError, UserError, VerificationError
-from export.trt.bindings import Flavour, find_flavour, load
+from export.trt.bindings import TensorRTVariant, find_variant, load_variant
 from export.trt.builder import EngineBuilder
 from export.trt.loaded_engine import LoadedEngine
 from export.trt.precision_check import ENGINE_TYPES, check_types
@@ -58,7 +58,7 @@ class GpuBackend:
         *,
         device: str,
         precision: str,
-        gpu: FoundGpu,
+        gpu: GpuInfo,
         driver: CudaDriver,
         memory: DeviceMemory,
         builder: EngineBuilder,
@@ -94,7 +94,7 @@ class GpuBackend:
         self._clocks.unlock()
 
     def fingerprint(self) -> dict[str, str | int]:
-        return _fingerprint_of(self._gpu, self._driver, self._builder.flavour)
+        return _fingerprint_of(self._gpu, self._driver, self._builder.variant)
 
     def open(self, content: bytes, inputs: "Mapping[str, Array]", *, copies: int = 1) -> Sampler:
         """Engines of an ONNX graph, ready to be timed in turns; ``engines`` has the arguments and errors."""
@@ -202,7 +202,7 @@ class TimedEngine(LoadedEngine):
     def _new_event(self) -> CudaHandle:
         driver = self._driver
         event = driver.new_event()
-        self.at_end(lambda: driver.forget_event(event))
+        self.at_end(lambda: driver.destroy_event(event))
         return event
 
     def _prepared(self) -> Callable[[], None]:
@@ -215,7 +215,7 @@ class TimedEngine(LoadedEngine):
         except VerificationError as error:
             self._record.not_captured = str(error)
             return self.enqueue
-        self.at_end(lambda: driver.forget_graph(graph))
+        self.at_end(lambda: driver.destroy_graph(graph))
         return driver.launcher(graph, stream)
 
 
@@ -244,7 +244,8 @@ def open_gpu_backend(device: str, precision: str, *, index: int = 0, runtime: st
         driver=driver,
         memory=memory,
         builder=EngineBuilder(
-            find_flavour() if runtime is None else load(runtime), compute_capability=gpus[index].compute_capability
+            find_variant() if runtime is None else load_variant(runtime),
+            compute_capability=gpus[index].compute_capability,
         ),
         clocks=watch_clocks(driver.bus_id(index)),
     )
@@ -257,17 +258,17 @@ def gpu_fingerprint(index: int) -> dict[str, str | int]:
         UnavailableError: the driver or TensorRT is missing.
     """
     driver = open_driver()
-    return _fingerprint_of(driver.gpus()[index], driver, find_flavour())
+    return _fingerprint_of(driver.gpus()[index], driver, find_variant())
 
 
-def _fingerprint_of(gpu: FoundGpu, driver: CudaDriver, flavour: Flavour) -> dict[str, str | int]:
+def _fingerprint_of(gpu: GpuInfo, driver: CudaDriver, variant: TensorRTVariant) -> dict[str, str | int]:
     return {
         "processor": gpu.name,
         "compute_capability": ".".join(map(str, gpu.compute_capability)),
         # Not the driver's own version: only NVML tells that, which is not everywhere. The conditions have it.
         "driver_cuda_version": driver.cuda_version(),
-        "runtime": flavour.name,
-        "runtime_version": flavour.version,
+        "runtime": variant.name,
+        "runtime_version": variant.version,
         "os": platform.system(),
         "arch": platform.machine(),
     }

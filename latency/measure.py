@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from export.progress import Progress
 from latency.backend import Backend
-from latency.protocol import Measurement, Progress, Sampler, Timing, measure_interleaved
+from latency.protocol import Measurement, Sampler, Timing, measure_interleaved
 from latency.unfinished import Unfinished
 
 if TYPE_CHECKING:

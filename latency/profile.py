@@ -26,11 +26,12 @@ from torch import nn
 from export.errors import UserError
 from export.graph import to_onnx_bytes
 from export.precision import at_precision
+from export.progress import Progress
 from export.runners import Array, OrtRunner
 from latency.backend import Backend
 from latency.correction import MeasuredNetwork, check_count
 from latency.measure import measure_graphs, named
-from latency.protocol import Measurement, Progress, Timing, measure_interleaved, timed_here
+from latency.protocol import Measurement, Timing, measure_interleaved, timed_here
 from latency.table import NULL_KEY, LatencyTable
 from latency.unfinished import Unfinished, only_run
 

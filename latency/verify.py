@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from export.progress import Progress
 from latency.correction import Report, proportion, report
 from latency.devices import resolve
 from latency.profile import Network, anchors_of, measure_networks, speed_of
-from latency.protocol import Progress
 from latency.table import LatencyTable
 
 

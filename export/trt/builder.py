@@ -1,34 +1,34 @@
-"""Builds TensorRT engines of ONNX graphs, loads them where there is a GPU, and asks what they compute in.
+"""Builds TensorRT engines from ONNX graphs, loads them on a GPU, and reads the types of their layers.
 
-NVIDIA's code may crash or write to stdout. So ``build`` is called through ``export.subprocesses``, and takes and gives
-what
-JSON can carry; ``EngineBuilder``, which it uses, is for a process that also runs its engines. A Runtime is made nowhere
-but in ``EngineLoader.load`` and never without a driver, which can end the process.
+NVIDIA's code may crash or write to stdout. ``build`` is therefore called through ``export.subprocesses``, and its
+arguments and result are JSON values; ``EngineBuilder``, which it uses, is for a process that also runs its engines. A
+Runtime is created only in ``EngineLoader.load`` and never without a driver, because that can end the process.
 
 The module is also copied into a file that measures on devices where the project is not installed.
 """
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from export.cuda import FoundGpu, found_gpus
+from export.cuda import GpuInfo, find_gpus
 from export.errors import UnavailableError, UserError, VerificationError
+from export.progress import Progress
 from export.trt.bindings import (
     BuilderConfig,
     CudaEngine,
-    Flavour,
     Network,
     Runtime,
     TensorRT,
+    TensorRTVariant,
     TimingCache,
     empty_network,
-    find_flavour,
+    find_variant,
     first_error,
-    load,
+    load_variant,
     make_builder,
     make_logger,
     open_runtime,
@@ -37,14 +37,12 @@ from export.trt.options import EngineOptions, options_from_json
 from export.trt.precision_check import inspected_types
 
 Profile = Mapping[str, Sequence[Sequence[int]]]
-"""(smallest, typical, largest) shape of every input, by name."""
-Report = Callable[[str, int, int], None]
-"""Told what is being done, how many steps of it are done, and of how many."""
+"""Input name -> (smallest, typical, largest) shape."""
 
 _RTX = "tensorrt_rtx"
 _NOT_WITH_RTX = ("level", "compatible", "version_compatible")
-"""Measured with 1.7.1: every level builds the same bytes, compatibility is warned of and ignored, and version
-compatibility wants a library that is not in the package."""
+"""Options that TensorRT-RTX ignores or cannot do. Measured with 1.7.1: every level builds the same bytes, compatibility
+gives a warning and is ignored, and version compatibility needs a library that is not in the package."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,111 +50,112 @@ class BuiltEngine:
     """An engine in memory."""
 
     plan: bytes
-    """What an engine file holds."""
+    """Content of an engine file."""
     layers: dict[str, int]
-    """How many layers of the strongly typed network give each type."""
+    """Number of layers of the strongly typed network by the type of their output."""
     warnings: tuple[str, ...]
+    """TensorRT's warnings during the build."""
 
 
 class EngineLoader:
-    """Loads engines of one TensorRT, all in one way."""
+    """Loads engines with one TensorRT variant and one runtime."""
 
-    def __init__(self, flavour: Flavour, *, host_code: bool = False) -> None:
-        """Nothing of NVIDIA's starts yet.
+    def __init__(self, variant: TensorRTVariant, *, host_code: bool = False) -> None:
+        """Store the arguments; NVIDIA's runtime starts with the first ``load``.
 
         Args:
-            flavour: of TensorRT.
-            host_code: engines may bring code of their own that runs on the processor, as those do that were built to
-                be version compatible; only for engines from a source that is trusted.
+            variant: the TensorRT variant.
+            host_code: engines may contain code that runs on the CPU, as version-compatible engines do; allow it only
+                for engines from a source that you trust.
         """
-        self.flavour = flavour
+        self.variant = variant
         self._host_code = host_code
-        self._logger = make_logger(flavour.module)
+        self._logger = make_logger(variant.module)
         self._runtime: Runtime | None = None
 
     def load(self, plan: bytes) -> CudaEngine:
-        """The engine on the current GPU, where it lives no longer than this loader.
+        """The engine, loaded on the current GPU; it must not outlive this loader.
 
         Raises:
             UnavailableError: there is no driver.
-            VerificationError: the engine is of another GPU or TensorRT, or does not fit into the GPU's memory.
+            VerificationError: the engine was built for another GPU or TensorRT, or does not fit into the GPU's memory.
         """
-        self._logger.forget()
+        self._logger.clear()
         if self._runtime is None:
-            self._runtime = open_runtime(self.flavour.module, self._logger)
+            self._runtime = open_runtime(self.variant.module, self._logger)
             if self._host_code:
                 self._runtime.engine_host_code_allowed = True
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise VerificationError(
-                f"{self.flavour.name} {self.flavour.version} does not load the engine: {self.complaint()}. An engine "
-                "runs in the TensorRT and on the kind of GPU that it was built for: build it here"
+                f"{self.variant.name} {self.variant.version} does not load the engine: {self.logged_errors()}. An "
+                "engine runs in the TensorRT and on the kind of GPU that it was built for: build it here"
             )
         return engine
 
     def inspect(self, plan: bytes, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
-        """How many layers of an engine give each type, at these shapes of its inputs; empty where it does not tell.
+        """Number of layers of an engine by the type of their output, at these input shapes; empty if it has no details.
 
         Raises:
             UnavailableError: there is no driver.
             VerificationError: the engine does not load.
         """
-        trt, engine = self.flavour.module, self.load(plan)
+        trt, engine = self.variant.module, self.load(plan)
         context = engine.create_execution_context()
         if context is None:
-            raise VerificationError(f"the engine does not fit on the GPU: {self.complaint()}")
+            raise VerificationError(f"the engine does not fit on the GPU: {self.logged_errors()}")
         for name, shape in shapes.items():
             if min(engine.get_tensor_shape(name), default=0) < 0:
                 context.set_input_shape(name, tuple(shape))
         inspector = engine.create_engine_inspector()
-        inspector.execution_context = context  # which knows shapes and layouts that the engine leaves open
+        inspector.execution_context = context  # which has the shapes and layouts that the engine leaves open
         return inspected_types(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
-    def complaint(self) -> str:
-        """What TensorRT logged as errors since the last build or load began."""
-        return " ".join(self._logger.errors) or "it says not why"
+    def logged_errors(self) -> str:
+        """The errors that TensorRT logged since the last build or load began."""
+        return " ".join(self._logger.errors) or "TensorRT gave no reason"
 
 
 class EngineBuilder(EngineLoader):
-    """Builds engines of ONNX graphs one after another, all in one way, and loads them where there is a GPU.
+    """Builds engines from ONNX graphs with the same options, and loads them on a GPU.
 
-    They share a timing cache: a layer that occurs again gets the kernel that was found fastest before, so that equal
-    parts of two graphs take equal times. TF32, which TensorRT uses for float32 unless told otherwise, is off: it keeps
-    10 of the 23 bits of a fraction. There are no auxiliary streams: which branches ran side by side would differ
-    between a block alone and the same block in a network.
+    The engines share a timing cache: a layer that occurs again gets the kernel that was fastest before, so that equal
+    parts of two graphs take equal times. TF32, which TensorRT uses for float32 by default, is off: it keeps 10 of the
+    23 bits of a fraction. There are no auxiliary streams, because a block alone and the same block in a network would
+    run different branches in parallel.
     """
 
     def __init__(
         self,
-        flavour: Flavour,
+        variant: TensorRTVariant,
         *,
         compute_capability: tuple[int, int] | None = None,
         options: EngineOptions | None = None,
         detailed: bool = False,
-        report: Report | None = None,
+        progress: Progress | None = None,
     ) -> None:
-        """Make the builder.
+        """Create the builder.
 
         Args:
-            flavour: of TensorRT.
-            compute_capability: the GPU's that the engines are for. TensorRT always builds for the GPU that is here;
-                TensorRT-RTX builds for it alone if told so, and for a choice of NVIDIA's otherwise.
+            variant: the TensorRT variant.
+            compute_capability: compute capability of the target GPU. TensorRT always builds for the GPU of this
+                machine. TensorRT-RTX builds for this one, or by default for NVIDIA's selection.
             options: how engines are built.
-            detailed: engines carry what an inspector needs to tell their types.
-            report: told how each build gets on.
+            detailed: engines contain what an inspector needs to report their types.
+            progress: called with the phases of each build.
 
         Raises:
-            UserError: the flavour cannot do what an option asks for, or the timing cache cannot be read.
-            UnavailableError: the flavour makes no builder here, or none for that GPU.
+            UserError: the variant does not support an option, or the timing cache cannot be read.
+            UnavailableError: the variant cannot build here, or not for that GPU.
         """
         self._options = options or EngineOptions()
-        super().__init__(flavour, host_code=self._options.version_compatible)
-        _check_options(flavour, self._options)
-        self._target = None if compute_capability is None else _rtx_target(flavour, compute_capability)
+        super().__init__(variant, host_code=self._options.version_compatible)
+        _check_options(variant, self._options)
+        self._target = None if compute_capability is None else _rtx_target(variant, compute_capability)
         self._detailed = detailed
-        # Kept, because TensorRT does not, and calls it as long as the builder lives.
-        self._monitor = None if report is None else _make_monitor(flavour.module, report)
-        self._builder = make_builder(flavour, self._logger)
+        # A reference, because TensorRT keeps none and calls the monitor as long as the builder lives.
+        self._monitor = None if progress is None else _make_monitor(variant.module, progress)
+        self._builder = make_builder(variant, self._logger)
         self._timing_cache: TimingCache | None = None
 
     def build(self, content: bytes, *, path: str | None = None, profile: Profile | None = None) -> BuiltEngine:
@@ -164,35 +163,35 @@ class EngineBuilder(EngineLoader):
 
         Args:
             content: the graph.
-            path: the file it is from, where its weights may lie in files beside that.
+            path: the file of the graph, which may have weights in other files of its folder.
             profile: the shapes of every input; None for a graph of fixed shapes.
 
         Raises:
-            VerificationError: the parser or the builder refuses, and why.
+            VerificationError: the parser or the builder refuses the graph.
         """
-        name, trt, what = self.flavour.name, self.flavour.module, path or "the ONNX graph"
-        self._logger.forget()
+        name, trt, source = self.variant.name, self.variant.module, path or "the ONNX graph"
+        self._logger.clear()
         network = empty_network(trt, self._builder, self._logger)
-        parser = trt.OnnxParser(network, self._logger)  # named, because the network's weights are the parser's
+        parser = trt.OnnxParser(network, self._logger)  # a reference, because the parser owns the network's weights
         if not parser.parse(content, path):
-            advice = "" if path is None else f"; all of it: fbnetv5 check {path}"
-            raise VerificationError(f"{name}'s parser refuses {what}: {first_error(parser)}{advice}")
+            advice = "" if path is None else f"; for all errors: fbnetv5 check {path}"
+            raise VerificationError(f"{name}'s parser refuses {source}: {first_error(parser)}{advice}")
         config = self._config()
         if profile is not None:
             self._add_profile(config, profile)
         plan = self._builder.build_serialized_network(network, config)
         if plan is None:
-            raise VerificationError(f"{name} builds no engine of {what}: {self.complaint()}")
+            raise VerificationError(f"{name} builds no engine of {source}: {self.logged_errors()}")
         return BuiltEngine(plan=bytes(plan), layers=_layer_types(network), warnings=tuple(self._logger.warnings))
 
     def timing_cache(self) -> bytes | None:
-        """What a file keeps of the kernels' times; None where none were taken, or the flavour takes none."""
-        if self._timing_cache is None or self.flavour.name == _RTX:
+        """The timing cache as bytes for a file; None before the first build, or if the variant does not use one."""
+        if self._timing_cache is None or self.variant.name == _RTX:
             return None
         return bytes(self._timing_cache.serialize())
 
     def _config(self) -> BuilderConfig:
-        trt = self.flavour.module
+        trt = self.variant.module
         config = self._builder.create_builder_config()
         config.clear_flag(trt.BuilderFlag.TF32)
         config.max_aux_streams = 0
@@ -209,20 +208,20 @@ class EngineBuilder(EngineLoader):
 
     def _set_timing_cache(self, config: BuilderConfig) -> None:
         with warnings.catch_warnings():
-            # TensorRT-RTX has no use for a timing cache, takes it all the same and says that this is deprecated.
+            # TensorRT-RTX does not use a timing cache; it accepts one with a DeprecationWarning.
             warnings.simplefilter("ignore", DeprecationWarning)
             if self._timing_cache is None:
-                self._timing_cache = config.create_timing_cache(self._kept_times())
+                self._timing_cache = config.create_timing_cache(self._read_timing_cache())
             if not config.set_timing_cache(self._timing_cache, False):
                 raise VerificationError(
-                    f"{self.flavour.name} refuses the timing cache {self._options.timing_cache}: {self.complaint()}. "
-                    "It is of another GPU or TensorRT: name another file, or remove it"
+                    f"{self.variant.name} refuses the timing cache {self._options.timing_cache}: "
+                    f"{self.logged_errors()}. It is of another GPU or TensorRT: name another file, or remove it"
                 )
 
-    def _kept_times(self) -> bytes:
-        """Of the file that the options name; nothing where there is none yet, or the flavour has no use for it."""
+    def _read_timing_cache(self) -> bytes:
+        """Content of the file that the options name; empty without a file, or if the variant does not use it."""
         path = self._options.timing_cache
-        if path is None or self.flavour.name == _RTX:
+        if path is None or self.variant.name == _RTX:
             return b""
         try:
             return path.read_bytes() if path.exists() else b""
@@ -234,7 +233,7 @@ class EngineBuilder(EngineLoader):
         for name, (smallest, typical, largest) in profile.items():
             shapes.set_shape(name, smallest, typical, largest)
         if config.add_optimization_profile(shapes) != 0:
-            raise VerificationError(f"{self.flavour.name} refuses the shapes {profile}")
+            raise VerificationError(f"{self.variant.name} refuses the shapes {profile}")
 
 
 def build(
@@ -243,42 +242,43 @@ def build(
     profile: dict[str, Sequence[Sequence[int]]],
     options: dict[str, Any],
     cache_path: str,
-    report: Report | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Write the engine of an ONNX file, and load and inspect it where there is a GPU.
+    """Write the engine of an ONNX file; with a GPU, load and inspect it.
 
     Args:
-        onnx_path: the graph.
-        engine_path: written there; it is left to the caller that this be whole or not at all.
+        onnx_path: the ONNX file.
+        engine_path: file to write the engine to; an atomic write is left to the caller.
         profile: (smallest, typical, largest) shape of every input.
-        options: of ``EngineOptions``.
-        cache_path: where the timing cache is put if the options ask for one and the flavour has one.
-        report: told how it gets on.
+        options: fields of ``EngineOptions``.
+        cache_path: file to write the timing cache to, if the options name one and the variant uses one.
+        progress: called with the phases of the build.
 
     Returns:
         ``{"name", "version", "layers": {DataType: count}, "inspected": the same of the engine, or empty,
         "gpu": name or None, "warnings": [...]}``.
 
     Raises:
-        UserError: an option asks for what the flavour cannot do.
-        UnavailableError: there is no TensorRT here that can.
-        VerificationError: the parser or the builder refuses, or the engine does not load on the GPU that is here.
+        UserError: the variant does not support an option.
+        UnavailableError: no TensorRT that can build is installed.
+        VerificationError: the parser or the builder refuses, or the engine does not load on this machine's GPU.
     """
-    flavour, chosen, gpus = find_flavour(), options_from_json(options), _gpus()
-    builder = EngineBuilder(flavour, options=chosen, detailed=bool(gpus), report=report)
+    variant, engine_options, gpus = find_variant(), options_from_json(options), _usable_gpus()
+    builder = EngineBuilder(variant, options=engine_options, detailed=bool(gpus), progress=progress)
     built = builder.build(Path(onnx_path).read_bytes(), path=onnx_path, profile=profile)
     Path(engine_path).write_bytes(built.plan)
     notes = list(built.warnings)
-    if chosen.timing_cache is not None:
-        times = builder.timing_cache()
-        if times is None:
-            notes.append(f"{flavour.name} takes no times: {chosen.timing_cache} was neither read nor written")
+    if engine_options.timing_cache is not None:
+        timing_cache = builder.timing_cache()
+        if timing_cache is None:
+            path = engine_options.timing_cache
+            notes.append(f"{variant.name} uses no timing cache: {path} was neither read nor written")
         else:
-            Path(cache_path).write_bytes(times)
+            Path(cache_path).write_bytes(timing_cache)
     typical = {name: shapes[1] for name, shapes in profile.items()}
     return {
-        "name": flavour.name,
-        "version": flavour.version,
+        "name": variant.name,
+        "version": variant.version,
         "layers": built.layers,
         "inspected": _inspected(builder, built.plan, typical, notes) if gpus else {},
         "gpu": gpus[0].name if gpus else None,
@@ -286,53 +286,53 @@ def build(
     }
 
 
-def runtime_ready(name: str) -> str:
-    """The version of the flavour of that name, once its runtime has been made: then it can load engines here.
+def probe_runtime(name: str) -> str:
+    """Create the runtime of a variant, which shows that it can load engines here, and return its version.
 
     Raises:
-        UnavailableError: it cannot.
+        UnavailableError: the variant cannot load engines here.
     """
-    flavour = load(name)
-    open_runtime(flavour.module, make_logger(flavour.module))
-    return flavour.version
+    variant = load_variant(name)
+    open_runtime(variant.module, make_logger(variant.module))
+    return variant.version
 
 
 def _inspected(
     builder: EngineBuilder, plan: bytes, typical: Mapping[str, Sequence[int]], notes: list[str]
 ) -> dict[str, int]:
-    """The engine's types; empty, and why in ``notes``, where one made for other GPUs does not load on this one."""
+    """The engine's layer types; empty, with a line in ``notes``, if an engine for other GPUs does not load here."""
     try:
         return builder.inspect(plan, typical)
     except ValueError as error:
         notes.append(f"the engine was not inspected: {error}")
     except VerificationError as error:
-        if builder.flavour.name != _RTX:
+        if builder.variant.name != _RTX:
             raise
         notes.append(f"the engine was not inspected: {error}")
     return {}
 
 
-def _gpus() -> tuple[FoundGpu, ...]:
-    """Those that can be used: a driver that does not start is none."""
+def _usable_gpus() -> tuple[GpuInfo, ...]:
+    """The GPUs of this machine; none if the driver does not start."""
     try:
-        return found_gpus()
+        return find_gpus()
     except UnavailableError:
         return ()
 
 
-def _check_options(flavour: Flavour, options: EngineOptions) -> None:
-    """Raise UserError where the flavour would take an option and not honour it, or does not know it."""
-    given = [field.name for field in fields(options) if getattr(options, field.name) != field.default]
-    refused = [name for name in given if name in _NOT_WITH_RTX] if flavour.name == _RTX else []
+def _check_options(variant: TensorRTVariant, options: EngineOptions) -> None:
+    """Raise UserError if the variant would accept an option and ignore it, or does not know it."""
+    changed = [field.name for field in fields(options) if getattr(options, field.name) != field.default]
+    refused = [name for name in changed if name in _NOT_WITH_RTX] if variant.name == _RTX else []
     if refused:
         raise UserError(
-            f"{flavour.name} {flavour.version} does not do what the engine option {refused[0]!r} asks for: leave it "
-            "out, or pip install 'fbnetv5[tensorrt]' where the GPU is"
+            f"{variant.name} {variant.version} does not support the engine option {refused[0]!r}: leave it out, "
+            "or pip install 'fbnetv5[tensorrt]' where the GPU is"
         )
     level = options.compatible.upper()
-    if level and level not in flavour.module.HardwareCompatibilityLevel.__members__:
+    if level and level not in variant.module.HardwareCompatibilityLevel.__members__:
         raise UserError(
-            f"{flavour.name} {flavour.version} knows no hardware compatibility {options.compatible!r}: leave the "
+            f"{variant.name} {variant.version} has no hardware compatibility {options.compatible!r}: leave the "
             "engine option 'compatible' out, or install a later version"
         )
 
@@ -348,8 +348,8 @@ def _set_options(config: BuilderConfig, trt: TensorRT, options: EngineOptions) -
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
 
 
-def _make_monitor(trt: TensorRT, report: Report) -> Any:
-    """Passes TensorRT's phases on to ``report``; they nest, and the names of those under way differ."""
+def _make_monitor(trt: TensorRT, progress: Progress) -> Any:
+    """An IProgressMonitor that passes TensorRT's phases on. Phases nest; no two open phases have the same name."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
@@ -358,37 +358,37 @@ def _make_monitor(trt: TensorRT, report: Report) -> Any:
 
         def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
             self._steps[phase] = steps
-            report(phase, 0, steps)
+            progress(phase, 0, steps)
 
         def step_complete(self, phase: str, step: int) -> bool:
-            report(phase, step + 1, self._steps[phase])
+            progress(phase, step + 1, self._steps[phase])
             return True
 
         def phase_finish(self, phase: str) -> None:
-            """It may end before its last step."""
+            """Report all steps as done: a phase may end before its last step."""
             steps = self._steps[phase]
-            report(phase, steps, steps)
+            progress(phase, steps, steps)
 
     return Monitor()
 
 
-def _rtx_target(flavour: Flavour, compute_capability: tuple[int, int]) -> Any:
-    """TensorRT-RTX's ComputeCapability for it; None for TensorRT, which builds for the GPU that is here."""
-    if flavour.name != _RTX:
+def _rtx_target(variant: TensorRTVariant, compute_capability: tuple[int, int]) -> Any:
+    """TensorRT-RTX's ComputeCapability of the target; None for TensorRT, which builds for this machine's GPU."""
+    if variant.name != _RTX:
         return None
-    trt = flavour.module
-    known = trt.ComputeCapability.__members__
+    trt = variant.module
+    targets = trt.ComputeCapability.__members__
     major, minor = compute_capability
-    if f"SM{major}{minor}" not in known:
-        others = ", ".join(name for name in known if name.startswith("SM"))
+    if f"SM{major}{minor}" not in targets:
+        others = ", ".join(name for name in targets if name.startswith("SM"))
         raise UnavailableError(
-            f"{flavour.name} {flavour.version} builds for no GPU of compute capability {major}.{minor}, only for "
+            f"{variant.name} {variant.version} builds for no GPU of compute capability {major}.{minor}, only for "
             f"{others}: pip install 'fbnetv5[tensorrt]' instead"
         )
-    return known[f"SM{major}{minor}"]
+    return targets[f"SM{major}{minor}"]
 
 
 def _layer_types(network: Network) -> dict[str, int]:
-    """How many layers give each type; of a strongly typed network, these are the types it will be run in."""
+    """Number of layers by the type of their output; a strongly typed network runs in these types."""
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     return dict(Counter(layer.get_output(0).dtype.name for layer in layers if layer.num_outputs))

@@ -1,37 +1,37 @@
-"""Runs a built TensorRT engine on named arrays, as ``export/runners.py`` runs a torch module or an ONNX graph.
+"""Runs a TensorRT engine on named arrays, as ``export/runners.py`` runs a torch module or an ONNX graph.
 
-It is what proves that an engine is the same network, and what serves one from Python. For each call the inputs go to
-the GPU, the engine runs once, and the outputs come back. The batch may vary from call to call within what the engine
-was built for. Threads: one, that which opened it.
+The verification of an engine uses it, and so can a service in Python. Each call copies the inputs to the GPU, runs the
+engine once and copies the outputs back. The batch size may change from call to call within the engine's range. Only the
+thread that opened an engine may run it.
 
-Before TensorRT's runtime is touched, the driver and its GPUs are asked for, which is safe anywhere; and it is made once
-in a process of its own, since with a driver older than its CUDA it was seen to end the process.
+Before TensorRT's runtime is created, the driver is asked for its GPUs, which is safe on any machine. The runtime is
+then created once in a subprocess: with a driver older than its CUDA, it was seen to end the process.
 """
 
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from export.cuda import FoundGpu, open_driver, open_memory
+from export.cuda import GpuInfo, open_driver, open_memory
 from export.errors import UnavailableError, UserError
 from export.runners import Array, TensorSpec
-from export.subprocesses import DiedError, call
+from export.subprocesses import SubprocessFailedError, run_in_subprocess
 from export.trt import bindings
-from export.trt.builder import EngineLoader, runtime_ready
+from export.trt.builder import EngineLoader, probe_runtime
 from export.trt.loaded_engine import EngineTensor, LoadedEngine
 
 _TIMEOUT_S = 120.0
 
 
 class EngineRunner:
-    """An engine on a GPU; ``open_engine`` makes it."""
+    """An engine on a GPU, created by ``open_engine``."""
 
     def __init__(self, engine: LoadedEngine, *, gpu: str) -> None:
-        """Of an engine that is loaded.
+        """Wrap a loaded engine.
 
         Args:
-            engine: nobody else's.
-            gpu: the name of what it runs on.
+            engine: the engine, which nothing else may use.
+            gpu: name of the GPU.
         """
         self.gpu = gpu
         self._engine = engine
@@ -39,10 +39,10 @@ class EngineRunner:
         self.outputs = tuple(_spec(tensor) for tensor in engine.engine_outputs)
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """All outputs by name, given all inputs by name; floats are cast to the floats that the engine takes.
+        """All outputs by name, given all inputs by name; floats are cast to the engine's float type.
 
         Raises:
-            UserError: the inputs are not the engine's, or of shapes that it was not built for.
+            UserError: the inputs are not the engine's, or their shapes are outside its range.
             VerificationError: TensorRT or the GPU fails to run it.
         """
         self._engine.fill(inputs)
@@ -57,22 +57,23 @@ def open_engine(
 
     Args:
         plan: an engine file or its content.
-        runtime: tensorrt or tensorrt_rtx, whichever built it, as a manifest says; None for the one that is here.
-        index: of the GPU, by the driver's count.
-        version_compatible: it was built so, and brings code of its own, which is run: only from a source you trust.
+        runtime: tensorrt or tensorrt_rtx, the variant that built it, from its manifest; None for the installed one.
+        index: index of the GPU, in the driver's order.
+        version_compatible: the engine was built version compatible and contains code, which will run on the CPU: allow
+            it only for an engine from a source that you trust.
 
     Raises:
         UserError: the file cannot be read.
-        UnavailableError: the driver, the GPU, TensorRT, or what gives GPU memory is missing.
-        VerificationError: the engine is of another GPU or TensorRT, does not fit, or is one that cannot be run here.
+        UnavailableError: the driver, the GPU, TensorRT, or a package that allocates GPU memory is missing.
+        VerificationError: the engine was built for another GPU or TensorRT, does not fit, or cannot be run here.
     """
     content = _content(plan)
     driver = open_driver()
     gpu = _gpu(driver.gpus(), index)
-    flavour = bindings.find_flavour() if runtime is None else bindings.load(runtime)
-    _check_runtime(flavour.name)
+    variant = bindings.find_variant() if runtime is None else bindings.load_variant(runtime)
+    _check_runtime(variant.name)
     memory = open_memory(index)
-    loader = EngineLoader(flavour, host_code=version_compatible)
+    loader = EngineLoader(variant, host_code=version_compatible)
     return EngineRunner(LoadedEngine(content, loader=loader, driver=driver, memory=memory), gpu=gpu.name)
 
 
@@ -87,23 +88,23 @@ def _content(plan: Path | bytes) -> bytes:
     return content
 
 
-def _gpu(found: tuple[FoundGpu, ...], index: int) -> FoundGpu:
-    if not 0 <= index < len(found):
+def _gpu(gpus: tuple[GpuInfo, ...], index: int) -> GpuInfo:
+    if not 0 <= index < len(gpus):
         raise UnavailableError(
-            f"this machine has {len(found)} GPUs, and none of number {index}: engines run where there is one"
+            f"this machine has {len(gpus)} GPUs and no GPU number {index}: run the engine on a machine that has one"
         )
-    return found[index]
+    return gpus[index]
 
 
 @cache
 def _check_runtime(name: str) -> None:
-    """Raise UnavailableError where the flavour of that name does not load engines here, or crashes over it."""
+    """Raise UnavailableError if the variant of that name cannot load engines here, or crashes."""
     try:
-        call(runtime_ready, name, timeout_s=_TIMEOUT_S)
-    except DiedError as error:
+        run_in_subprocess(probe_runtime, name, timeout_s=_TIMEOUT_S)
+    except SubprocessFailedError as error:
         raise UnavailableError(
             f"{name} cannot load engines here: it {error}. The NVIDIA driver may be older than its CUDA: fbnetv5 "
-            "doctor says which CUDA the driver serves"
+            "doctor prints the CUDA version of the driver"
         ) from None
 
 

@@ -6,22 +6,22 @@ from typing import Any
 import pytest
 from onnx import TensorProto, helper
 
-from export.cuda import FoundGpu
+from export.cuda import GpuInfo
 from export.errors import UnavailableError, UserError, VerificationError
-from export.subprocesses import call
+from export.subprocesses import run_in_subprocess
 from export.trt import bindings
 from export.trt import builder as module
-from export.trt.bindings import Flavour, find_flavour
+from export.trt.bindings import TensorRTVariant, find_variant
 from export.trt.builder import BuiltEngine, EngineBuilder, EngineLoader
 from export.trt.options import EngineOptions
 
 try:
-    FLAVOUR: Flavour | None = find_flavour()
+    VARIANT: TensorRTVariant | None = find_variant()
 except UnavailableError:
-    FLAVOUR = None
-with_tensorrt = pytest.mark.skipif(FLAVOUR is None, reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
+    VARIANT = None
+with_tensorrt = pytest.mark.skipif(VARIANT is None, reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
 with_rtx = pytest.mark.skipif(
-    FLAVOUR is None or FLAVOUR.name != "tensorrt_rtx", reason="of TensorRT-RTX: pip install 'fbnetv5[rtx]'"
+    VARIANT is None or VARIANT.name != "tensorrt_rtx", reason="of TensorRT-RTX: pip install 'fbnetv5[rtx]'"
 )
 
 
@@ -34,7 +34,7 @@ def relu() -> bytes:
 
 
 class FakeConfig(SimpleNamespace):
-    """What is set of a build, by name."""
+    """A builder configuration that stores what is set."""
 
     def set_flag(self, flag: Any) -> None:
         self.flag = flag
@@ -44,7 +44,7 @@ class FakeConfig(SimpleNamespace):
 
 
 def fake_module(**parts: Any) -> Any:
-    """TensorRT as far as loading goes; what deserialises is told by ``parts``."""
+    """The parts of TensorRT that loading an engine uses; ``parts`` adds others."""
 
     class Logger:
         ERROR, WARNING, INTERNAL_ERROR = "error", "warning", "internal"
@@ -59,7 +59,7 @@ def fake_module(**parts: Any) -> Any:
 
 
 class FakeRuntime:
-    """Of engines whose batch may vary, and whose inspector answers once it has a context of known shape."""
+    """A runtime of engines with dynamic batch, whose inspector needs a context with shapes."""
 
     engine_host_code_allowed = False
 
@@ -68,7 +68,7 @@ class FakeRuntime:
         self.shapes: dict[str, tuple[int, ...]] = {}
 
     def deserialize_cuda_engine(self, plan: bytes) -> Any:
-        if plan == b"foreign":
+        if plan == b"other machine":
             self._logger.log("error", "Serialization.cpp:12: Platform specific tag mismatch")
             return None
         context = SimpleNamespace(set_input_shape=self.shapes.__setitem__)
@@ -86,43 +86,43 @@ class FakeRuntime:
 
 @pytest.fixture
 def runtimes(monkeypatch: pytest.MonkeyPatch) -> list[FakeRuntime]:
-    """All that were made, on a machine that has a driver."""
-    made: list[FakeRuntime] = []
+    """The list of created runtimes, on a machine with a driver."""
+    created: list[FakeRuntime] = []
     monkeypatch.setattr(bindings, "load_driver", lambda: object())
-    return made
+    return created
 
 
-def loader(made: list[FakeRuntime], **arguments: Any) -> EngineLoader:
+def loader(created: list[FakeRuntime], **arguments: Any) -> EngineLoader:
     def new(logger: Any) -> FakeRuntime:
-        made.append(FakeRuntime(logger))
-        return made[-1]
+        created.append(FakeRuntime(logger))
+        return created[-1]
 
-    return EngineLoader(Flavour(name="tensorrt", module=fake_module(Runtime=new)), **arguments)
+    return EngineLoader(TensorRTVariant(name="tensorrt", module=fake_module(Runtime=new)), **arguments)
 
 
-def test_an_engine_is_inspected_at_the_shapes_that_it_leaves_open(runtimes: list[FakeRuntime]) -> None:
+def test_an_engine_is_inspected_with_shapes_of_its_dynamic_inputs(runtimes: list[FakeRuntime]) -> None:
     assert loader(runtimes).inspect(b"plan", {"x": [2, 3], "scale": [1]}) == {"HALF": 1}
 
 
-def test_an_engine_of_elsewhere_is_refused_in_tensorrts_words(runtimes: list[FakeRuntime]) -> None:
+def test_an_engine_of_another_machine_is_refused_with_tensorrts_reason(runtimes: list[FakeRuntime]) -> None:
     with pytest.raises(
         VerificationError,
         match=r"tensorrt 10\.13 does not load the engine: Platform specific tag mismatch\. .*build it here",
     ):
-        loader(runtimes).load(b"foreign")
+        loader(runtimes).load(b"other machine")
 
 
 @pytest.mark.parametrize("allowed", [True, False])
-def test_an_engines_own_code_runs_only_where_that_was_allowed(runtimes: list[FakeRuntime], allowed: bool) -> None:
-    found = loader(runtimes, host_code=allowed)
-    found.load(b"one")
-    found.load(b"two")
+def test_an_engines_own_code_runs_only_if_allowed(runtimes: list[FakeRuntime], allowed: bool) -> None:
+    engine_loader = loader(runtimes, host_code=allowed)
+    engine_loader.load(b"one")
+    engine_loader.load(b"two")
     assert [runtime.engine_host_code_allowed for runtime in runtimes] == [allowed]
 
 
-def test_without_a_driver_no_runtime_is_made(runtimes: list[FakeRuntime], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_driver_no_runtime_is_created(runtimes: list[FakeRuntime], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bindings, "load_driver", lambda: None)
-    with pytest.raises(UnavailableError, match="only where there is an NVIDIA driver"):
+    with pytest.raises(UnavailableError, match="only with an NVIDIA driver"):
         loader(runtimes).load(b"plan")
     assert runtimes == []
 
@@ -143,93 +143,93 @@ def test_every_option_reaches_tensorrt() -> None:
 
 
 REFUSED: dict[str, tuple[str, EngineOptions, str]] = {
-    "level": ("tensorrt_rtx", EngineOptions(level=0), "does not do what the engine option 'level' asks for"),
+    "level": ("tensorrt_rtx", EngineOptions(level=0), "does not support the engine option 'level'"),
     "hardware": ("tensorrt_rtx", EngineOptions(compatible="ampere_plus"), "the engine option 'compatible'"),
     "version": ("tensorrt_rtx", EngineOptions(version_compatible=True), "the engine option 'version_compatible'"),
-    "too old": ("tensorrt", EngineOptions(compatible="same_compute_capability"), "knows no hardware compatibility"),
+    "too old": ("tensorrt", EngineOptions(compatible="same_compute_capability"), "has no hardware compatibility"),
 }
 
 
 @pytest.mark.parametrize(("name", "options", "message"), REFUSED.values(), ids=REFUSED)
-def test_an_option_that_would_not_be_honoured_is_refused(name: str, options: EngineOptions, message: str) -> None:
+def test_an_unsupported_option_is_refused(name: str, options: EngineOptions, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        EngineBuilder(Flavour(name=name, module=fake_module()), options=options)
+        EngineBuilder(TensorRTVariant(name=name, module=fake_module()), options=options)
 
 
-def built(flavour: Flavour, **options: Any) -> BuiltEngine:
-    return EngineBuilder(flavour, options=EngineOptions(**options)).build(relu(), profile={"x": [(1, 2)] * 3})
+def built(variant: TensorRTVariant, **options: Any) -> BuiltEngine:
+    return EngineBuilder(variant, options=EngineOptions(**options)).build(relu(), profile={"x": [(1, 2)] * 3})
 
 
 def refused_by_rtx() -> list[str]:
-    """In a process of its own: what TensorRT-RTX itself makes of the options that are kept from it."""
-    flavour = find_flavour()
-    # Under the other flavour's name nothing is kept from it.
-    unguarded = Flavour(name="tensorrt", module=flavour.module)
-    found = []
+    """In a subprocess: the effect of the refused options in TensorRT-RTX."""
+    variant = find_variant()
+    # Under the other variant's name no option is refused.
+    unguarded = TensorRTVariant(name="tensorrt", module=variant.module)
+    effects = []
     for options in ({"level": 0}, {"level": 5}, {"compatible": "ampere_plus"}):
         engine = built(unguarded, **options)
-        found.append("same" if engine.plan == built(flavour).plan else "other")
-        found += [line for line in engine.warnings if "unsupported" in line]
+        effects.append("same" if engine.plan == built(variant).plan else "other")
+        effects += [line for line in engine.warnings if "unsupported" in line]
     try:
         built(unguarded, version_compatible=True)
     except VerificationError as error:
-        found.append(str(error))
-    return found
+        effects.append(str(error))
+    return effects
 
 
 @with_rtx
-def test_what_is_kept_from_tensorrt_rtx_is_what_it_would_not_do() -> None:
-    found = call(refused_by_rtx, timeout_s=120)
-    assert found[:3] == ["same"] * 3
-    assert "setHardwareCompatibilityLevel() is unsupported in TensorRT-RTX." in found[3]
-    assert "libnvinfer_lean" in found[4]
+def test_tensorrt_rtx_does_not_support_the_refused_options() -> None:
+    effects = run_in_subprocess(refused_by_rtx, timeout_s=120)
+    assert effects[:3] == ["same"] * 3
+    assert "setHardwareCompatibilityLevel() is unsupported in TensorRT-RTX." in effects[3]
+    assert "libnvinfer_lean" in effects[4]
 
 
-def times_of(path: str) -> list[int]:
-    """In a process of its own: how many bytes of kernels' times two builds keep, the second going on from the first."""
-    flavour = Flavour(name="tensorrt", module=find_flavour().module)
-    kept = []
+def timing_cache_sizes(path: str) -> list[int]:
+    """In a subprocess: sizes of the timing caches of two builds; the second build continues the first cache."""
+    variant = TensorRTVariant(name="tensorrt", module=find_variant().module)
+    sizes = []
     for _ in range(2):
-        builder = EngineBuilder(flavour, options=EngineOptions(timing_cache=Path(path)))
+        builder = EngineBuilder(variant, options=EngineOptions(timing_cache=Path(path)))
         builder.build(relu(), profile={"x": [(1, 2)] * 3})
-        times = builder.timing_cache()
-        assert times is not None
-        Path(path).write_bytes(times)
-        kept.append(len(times))
-    return kept
+        timing_cache = builder.timing_cache()
+        assert timing_cache is not None
+        Path(path).write_bytes(timing_cache)
+        sizes.append(len(timing_cache))
+    return sizes
 
 
 @with_tensorrt
-def test_kernels_times_are_kept_and_read_again(tmp_path: Path) -> None:
-    first, second = call(times_of, str(tmp_path / "times"), timeout_s=120)
+def test_the_timing_cache_is_written_and_read(tmp_path: Path) -> None:
+    first, second = run_in_subprocess(timing_cache_sizes, str(tmp_path / "times"), timeout_s=120)
     assert second >= first > 0
 
 
-def phases_of() -> list[tuple[str, int, int]]:
-    """In a process of its own: what a build reports."""
-    found: list[tuple[str, int, int]] = []
-    builder = EngineBuilder(find_flavour(), report=lambda *what: found.append(what))
+def reports_of_a_build() -> list[tuple[str, int, int]]:
+    """In a subprocess: the progress of a build."""
+    reports: list[tuple[str, int, int]] = []
+    builder = EngineBuilder(find_variant(), progress=lambda *report: reports.append(report))
     builder.build(relu(), profile={"x": [(1, 2)] * 3})
-    return found
+    return reports
 
 
 @with_tensorrt
-def test_a_build_tells_how_it_gets_on() -> None:
-    found = call(phases_of, timeout_s=120)
-    whole = [(done, total) for what, done, total in found if what == found[0][0]]
-    assert whole[0][0] == 0
-    assert whole[-1][0] == whole[-1][1] > 1
-    assert whole == sorted(whole)
-    assert len({what for what, _, _ in found}) > 2
-    assert all(0 <= done <= total for _, done, total in found)
+def test_a_build_reports_its_phases() -> None:
+    reports = run_in_subprocess(reports_of_a_build, timeout_s=120)
+    outermost = [(done, total) for phase, done, total in reports if phase == reports[0][0]]
+    assert outermost[0][0] == 0
+    assert outermost[-1][0] == outermost[-1][1] > 1
+    assert outermost == sorted(outermost)
+    assert len({phase for phase, _, _ in reports}) > 2
+    assert all(0 <= done <= total for _, done, total in reports)
 
 
 @pytest.mark.parametrize(("name", "refused"), [("tensorrt", True), ("tensorrt_rtx", False)])
-def test_an_engine_made_here_must_load_here_unless_made_for_others(name: str, refused: bool) -> None:
+def test_an_engine_must_load_here_unless_it_is_for_other_gpus(name: str, refused: bool) -> None:
     def inspect(*_: Any) -> None:
         raise VerificationError("Platform specific tag mismatch")
 
-    builder: Any = SimpleNamespace(inspect=inspect, flavour=SimpleNamespace(name=name))
+    builder: Any = SimpleNamespace(inspect=inspect, variant=SimpleNamespace(name=name))
     notes: list[str] = []
     if refused:
         with pytest.raises(VerificationError, match="tag mismatch"):
@@ -240,8 +240,8 @@ def test_an_engine_made_here_must_load_here_unless_made_for_others(name: str, re
 
 
 def test_a_driver_that_does_not_start_has_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse() -> tuple[FoundGpu, ...]:
+    def refuse() -> tuple[GpuInfo, ...]:
         raise UnavailableError("the NVIDIA driver on this machine does not start")
 
-    monkeypatch.setattr(module, "found_gpus", refuse)
-    assert module._gpus() == ()
+    monkeypatch.setattr(module, "find_gpus", refuse)
+    assert module._usable_gpus() == ()

@@ -109,8 +109,8 @@ def test_an_engine_is_built_without_a_gpu_and_says_that_it_was_not_run(work: Pat
     assert exported["ran"] is False
     assert exported["precision"]["requested"] == "fp16"
     assert exported["precision"]["layers"]["HALF"] > exported["precision"]["layers"]["FLOAT"]
-    assert {one["rung"] for one in exported["parity"]} == {"fp32 onnxruntime", "fp16 onnxruntime"}
-    assert list(exported["metric"]["rungs"]) == ["torch", "fp32", "fp16"]
+    assert {one["stage"] for one in exported["parity"]} == {"fp32 onnxruntime", "fp16 onnxruntime"}
+    assert list(exported["metric"]["stages"]) == ["torch", "fp32", "fp16"]
     manifest = read_manifest(work / exported["folder"])
     assert manifest.engine is not None
     assert set(manifest.sha256) == {"model.onnx", "model.engine", "reference.npz"}
@@ -139,7 +139,7 @@ def test_several_tasks_in_one_file_from_pixels_are_validated_elsewhere(work: Pat
     assert exported["precision"]["layers"]["HALF"] > 0
     assert exported["sharing"]["blocks_shared"] > 0
     for found in exported["tasks"].values():
-        assert list(found["metric"]["rungs"]) == ["torch", "fp32", "fp16"]
+        assert list(found["metric"]["stages"]) == ["torch", "fp32", "fp16"]
     folder = tmp_path / "cls+seg"
     manifest = read_manifest(folder)
     assert [one.dtype for one in manifest.inputs] == ["uint8"]

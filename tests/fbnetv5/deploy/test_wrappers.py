@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from export.errors import UnavailableError, UserError
 from export.graph import EXPORTERS, Exporter, to_onnx, to_onnx_bytes
 from export.runners import OrtRunner
-from export.trt.bindings import find_flavour
+from export.trt.bindings import find_variant
 from export.trt.check import check
 from export.trt.engine import ShapeRange, build_engine
 from fbnetv5.costs.tables import Counter
@@ -21,7 +21,7 @@ from fbnetv5.spaces.space import Choices, Space
 from fbnetv5.tasks import make_tasks
 
 try:
-    find_flavour()
+    find_variant()
     HERE = True
 except UnavailableError:
     HERE = False
@@ -38,7 +38,7 @@ def pixels(images: int = 2, size: tuple[int, int] = SIZE) -> Tensor:
 
 @pytest.fixture(scope="module")
 def supernet() -> Supernet:
-    """In eval mode; every block changes what passes it."""
+    """A supernet in eval mode whose blocks all change their input."""
     torch.manual_seed(0)
     supernet = Supernet(SPACE, make_tasks(("cls", "det", "seg"), CLASSES))
     for norm in supernet.modules():
@@ -64,7 +64,7 @@ def networks(supernet: Supernet) -> Networks:
 
 
 @pytest.mark.parametrize("exporter", EXPORTERS)
-def test_images_as_stored_give_what_normalised_ones_do(exporter: Exporter) -> None:
+def test_stored_images_give_the_outputs_of_normalised_images(exporter: Exporter) -> None:
     module = FromPixels(nn.Conv2d(3, 4, 3, 2, 1))
     content = to_onnx_bytes(
         module, (pixels(),), input_names=["images"], output_names=["map"], dynamic_size=True, exporter=exporter
@@ -77,7 +77,7 @@ def test_images_as_stored_give_what_normalised_ones_do(exporter: Exporter) -> No
 
 
 @with_tensorrt
-def test_images_as_stored_are_taken_by_tensorrt(networks: Networks, tmp_path: Path) -> None:
+def test_tensorrt_accepts_stored_images(networks: Networks, tmp_path: Path) -> None:
     path = tmp_path / "cls.onnx"
     to_onnx(FromPixels(networks["cls"]), (pixels(),), path, input_names=["images"], output_names=["logits"])
     assert check(path).accepted
@@ -87,7 +87,7 @@ def test_images_as_stored_are_taken_by_tensorrt(networks: Networks, tmp_path: Pa
 
 
 @torch.no_grad()
-def test_a_joint_network_answers_as_its_networks_do(networks: Networks) -> None:
+def test_a_joint_network_has_the_outputs_of_its_networks(networks: Networks) -> None:
     images = normalise(pixels())
     joint = JointNetwork(networks)
     expected = [output for network in networks.values() for output in network(images)]
@@ -95,13 +95,13 @@ def test_a_joint_network_answers_as_its_networks_do(networks: Networks) -> None:
     assert all(torch.equal(*pair) for pair in zip(joint(images), expected, strict=True))
 
 
-def test_networks_part_at_the_first_difference(networks: Networks) -> None:
+def test_networks_separate_at_the_first_difference(networks: Networks) -> None:
     tasks_of = JointNetwork(networks).backbone.tasks_of
-    part = SPACE.nodes.index(SPACE.slots[1])  # stage 0 is a chain, so all that comes after reads what differs
-    alike = {node.name for node in SPACE.nodes[:part] if node.slot is None}
-    assert {name for name, tasks in tasks_of.items() if len(tasks) == 3} == alike
-    assert {tasks for name, tasks in tasks_of.items() if name not in alike} == {("cls", "det"), ("det",), ("seg",)}
-    assert all(name.endswith("_of_" + "_".join(tasks)) for name, tasks in tasks_of.items() if name not in alike)
+    part = SPACE.nodes.index(SPACE.slots[1])  # stage 0 is a chain, so all later nodes depend on the difference
+    shared = {node.name for node in SPACE.nodes[:part] if node.slot is None}
+    assert {name for name, tasks in tasks_of.items() if len(tasks) == 3} == shared
+    assert {tasks for name, tasks in tasks_of.items() if name not in shared} == {("cls", "det"), ("det",), ("seg",)}
+    assert all(name.endswith("_of_" + "_".join(tasks)) for name, tasks in tasks_of.items() if name not in shared)
 
 
 @torch.no_grad()
@@ -124,7 +124,7 @@ def change_weight(network: TaskNetwork) -> None:
 
 
 @pytest.mark.parametrize("change", [change_statistics, change_weight])
-def test_what_reads_an_unequal_block_is_not_shared(networks: Networks, change: Callable[[TaskNetwork], None]) -> None:
+def test_readers_of_a_different_block_are_not_shared(networks: Networks, change: Callable[[TaskNetwork], None]) -> None:
     change(networks["seg"])
     joint = JointNetwork(networks)
     assert {tasks for tasks in joint.backbone.tasks_of.values() if len(tasks) > 1} == {("cls", "det")}
@@ -134,7 +134,7 @@ def test_what_reads_an_unequal_block_is_not_shared(networks: Networks, change: C
         JointNetwork(networks)
 
 
-def test_how_many_batches_statistics_are_from_does_not_part_networks(networks: Networks) -> None:
+def test_the_number_of_batches_of_the_statistics_does_not_matter(networks: Networks) -> None:
     shared = JointNetwork(networks).backbone.shared
     for child in networks["seg"].modules():
         if isinstance(child, nn.BatchNorm2d):
@@ -142,33 +142,33 @@ def test_how_many_batches_statistics_are_from_does_not_part_networks(networks: N
     assert JointNetwork(networks).backbone.shared == shared
 
 
-def test_what_is_saved_is_the_repeated_blocks(networks: Networks) -> None:
+def test_the_savings_are_the_repeated_blocks(networks: Networks) -> None:
     joint, counter = JointNetwork(networks), Counter(SIZE)
     sharing = joint.sharing(SIZE)
-    alone = {
-        task: int(counter.table(SPACE, one.task, "macs").one(kept(first=1 if task == "seg" else 3)))
-        for task, one in networks.items()
+    separate = {
+        task: int(counter.table(SPACE, network.task, "macs").one(kept(first=1 if task == "seg" else 3)))
+        for task, network in networks.items()
     }
-    assert sharing.macs_separate == sum(alone.values())
+    assert sharing.macs_separate == sum(separate.values())
     saved = sum(
         counter.block(step.block, step.stride).macs * (len(joint.backbone.tasks_of[step.name]) - 1)
         for step in joint.backbone.steps
     )
     assert 0 < saved == sharing.macs_separate - sharing.macs_joint
-    assert sharing.saved == pytest.approx(saved / sum(alone.values()))
+    assert sharing.saved == pytest.approx(saved / sum(separate.values()))
     assert sharing.blocks_shared == len(joint.backbone.shared)
 
 
-def test_one_file_is_smaller_than_two_and_the_same(networks: Networks) -> None:
+def test_one_file_is_smaller_than_two_and_has_the_same_outputs(networks: Networks) -> None:
     del networks["seg"]
     images, joint = normalise(pixels()), JointNetwork(networks)
     content = to_onnx_bytes(joint, (images,), input_names=["images"], output_names=joint.output_names)
-    alone = [
-        to_onnx_bytes(one, (images,), input_names=["images"], output_names=one.task.output_names)
-        for one in networks.values()
+    separate = [
+        to_onnx_bytes(network, (images,), input_names=["images"], output_names=network.task.output_names)
+        for network in networks.values()
     ]
-    assert len(content) < 0.9 * sum(map(len, alone))
-    found = OrtRunner(content)({"images": images.numpy()})
+    assert len(content) < 0.9 * sum(map(len, separate))
+    outputs = OrtRunner(content)({"images": images.numpy()})
     with torch.no_grad():
-        for array, wanted in zip(found.values(), joint(images), strict=True):
-            np.testing.assert_allclose(array, wanted.numpy(), rtol=1e-4, atol=1e-4)
+        for array, expected in zip(outputs.values(), joint(images), strict=True):
+            np.testing.assert_allclose(array, expected.numpy(), rtol=1e-4, atol=1e-4)

@@ -12,7 +12,8 @@ from export.errors import VerificationError
 from fbnetv5.costs.budgets import Budget
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.scenes import LABELLERS, TARGETS
-from fbnetv5.deploy.export import ExportOptions, export_tasks
+from fbnetv5.deploy.export import export_tasks
+from fbnetv5.deploy.export_options import ExportOptions
 from fbnetv5.evaluate import evaluate_file
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.run import run_search, start_run
