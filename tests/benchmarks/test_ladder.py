@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from benchmarks.precision_pipeline import Case, failed, main, run_case, worst
+from benchmarks.ladder import Case, failed, main, run_case, worst
 from fbnetv5.blocks.specs import initialise
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.networks.backbone import TaskNetwork
@@ -46,8 +46,8 @@ def test_a_network_passes_every_stage_and_is_built_at_every_precision(name: str)
 
 
 def test_the_output_of_another_search_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    output = tmp_path / "precision-pipeline.json"
+    output = tmp_path / "ladder.json"
     output.write_text(json.dumps({"run": "one", "networks": {"cls-0": {}}}))
-    monkeypatch.setattr(sys, "argv", ["precision_pipeline", str(tmp_path / "other"), "--output", str(output)])
+    monkeypatch.setattr(sys, "argv", ["ladder", str(tmp_path / "other"), "--output", str(output)])
     with pytest.raises(SystemExit, match="is not of the search other"):
         main()

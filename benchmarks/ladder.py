@@ -6,7 +6,7 @@ range; fp16 5e-3 and 45 dB; int8 25 dB on real images), and tensorrt-rtx builds 
 precision, with layers of that precision. int8 is calibrated on training scenes and compared on test scenes; it may
 leave a few blocks in float, as export does.
 
-    python benchmarks/precision_pipeline.py runs/latest --output docs/precision-pipeline.json
+    python benchmarks/ladder.py runs/latest --output docs/ladder.json
 
 Networks that are already in the output are skipped. Needs tensorrt-rtx and no GPU; engines are built and not run. Ends
 in one JSON line with the worst figures.
