@@ -27,7 +27,6 @@ from fbnetv5.data.config import DataConfig
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.parts import Parts
 from fbnetv5.data.resolution import Resolution
-from fbnetv5.data.sample import ImageSet
 from fbnetv5.deploy.export_model import INPUT, ExportModel
 from fbnetv5.deploy.export_options import ExportOptions
 from fbnetv5.tasks import needed_targets
@@ -134,11 +133,11 @@ def _export_float(model: ExportModel, options: ExportOptions, images: Images, sm
 def _calibration_batches(model: ExportModel, data: ExportData) -> Batches:
     """Training images of both sizes as the network's input; of one size if the two are equal."""
     metric_images, deploy_images = _CALIBRATION_IMAGES
-    sets: list[tuple[ImageSet, int, int]] = [(data.at_deploy_size.weights, deploy_images, 4)]
+    sets = [(data.at_deploy_size, deploy_images, 4)]
     if data.at_metric_size is not data.at_deploy_size:
-        sets.insert(0, (data.at_metric_size.weights, metric_images, 16))
+        sets.insert(0, (data.at_metric_size, metric_images, 16))
     return [
         model.feed(batch.images)
-        for images, count, size in sets
-        for batch in in_order(images, batch=min(size, model.max_images or size), limit=count)
+        for parts, count, size in sets
+        for batch in in_order(parts.weights, batch=min(size, model.max_images or size), limit=count)
     ]

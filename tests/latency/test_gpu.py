@@ -66,7 +66,7 @@ def test_a_graph_that_cannot_be_captured_runs_plainly_and_is_reported() -> None:
     (timed,) = found.engines(b"graph", {"x": X})
     assert timed(2) == 5.0
     (reason,) = found.conditions()["without_cuda_graph"].values()
-    assert reason == "TensorRT does not enqueue the engine: capture of a forbidden call"
+    assert reason == "TensorRT cannot enqueue the engine: capture of a forbidden call"
 
 
 def test_a_graph_that_the_driver_does_not_instantiate_is_reported_too() -> None:

@@ -112,18 +112,20 @@ def test_an_engine_that_cannot_be_run_is_refused(tensorrt: dict[str, Any], messa
 
 def test_outputs_whose_shape_depends_on_values_are_refused() -> None:
     with pytest.raises(VerificationError, match="the shape of output 'y' depends on values"):
-        loaded(values_decide=True).fill({"x": X})
+        loaded(depends_on_values=True).fill({"x": X})
 
 
-REFUSALS: dict[str, tuple[Any, str]] = {
-    "infer_shapes": (["x"], r"does not know the outputs' shapes, because of \['x'\]"),
+ERRORS: dict[str, tuple[Any, str]] = {
+    "infer_shapes": (["x"], r"cannot infer the outputs' shapes, because of \['x'\]"),
     "set_tensor_address": (False, "TensorRT refuses the memory of 'x': capture of"),
     "set_input_shape": (False, r"TensorRT refuses \[4, 3\] for input 'x': capture of"),
 }
 
 
-@pytest.mark.parametrize(("name", "answer", "message"), [(name, *one) for name, one in REFUSALS.items()])
-def test_what_tensorrt_refuses_is_told(name: str, answer: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "answer", "message"), [(name, *case) for name, case in ERRORS.items()])
+def test_an_error_of_tensorrt_has_its_reason(
+    name: str, answer: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(FakeContext, name, lambda *_: answer)
     with pytest.raises(VerificationError, match=message):
         loaded().fill({"x": X})

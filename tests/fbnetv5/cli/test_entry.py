@@ -289,20 +289,20 @@ def test_whatever_comes_of_an_estimate_says_so(tmp_path: Path) -> None:
     assert done.returncode == 3
 
 
-def test_check_tells_the_verdict_by_its_exit_code(tmp_path: Path) -> None:
+def test_check_has_an_exit_code_for_its_result(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
     for operator, code in (("Relu", 0), ("Sharpen", 1)):
         path = relu(tmp_path / f"{operator}.onnx", operator)
         done = fbnetv5("check", str(path), "--json", cwd=tmp_path)
         assert done.returncode == code, done.stderr
-        verdict = json.loads(done.stdout)
-        check_document(["check"], verdict)
-        assert verdict["accepted"] == (code == 0)
+        result = json.loads(done.stdout)
+        check_document(["check"], result)
+        assert result["accepted"] == (code == 0)
         done = fbnetv5("check", str(path), cwd=tmp_path)
         assert ("hint: " in done.stdout) == (code == 1)
 
 
-def test_check_without_tensorrt_says_what_to_install(without_tensorrt: None, tmp_path: Path) -> None:
+def test_check_without_tensorrt_names_the_package_to_install(without_tensorrt: None, tmp_path: Path) -> None:
     done = fbnetv5("check", str(relu(tmp_path / "m.onnx")), cwd=tmp_path)
     assert done.returncode == 3
     assert "pip install 'fbnetv5[rtx]'" in done.stderr
