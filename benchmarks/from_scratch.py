@@ -43,7 +43,7 @@ from benchmarks.architectures import (
 )
 from benchmarks.experiment import Trial, begin_experiment, hash_images, in_turns, plain, trial_file
 from benchmarks.stored_scenes import StoredScenes, store_scenes
-from export.errors import CheckFailed, UserError
+from export.errors import UserError, VerificationError
 from export.files import read_json_object, write_json
 from fbnetv5.architecture import load_architecture
 from fbnetv5.blocks.specs import initialise
@@ -96,7 +96,7 @@ def train(network: Network, scenes: StoredScenes, config: TrainConfig) -> Networ
     """Train on the scenes in order, each once; returns the moving average of the weights, ready to be measured.
 
     Raises:
-        CheckFailed: the gradient is not finite.
+        VerificationError: the gradient is not finite.
     """
     average = MovingAverage(network, decay=config.ema_decay)
     parameters: list[Tensor] = list(network.parameters())
@@ -110,7 +110,7 @@ def train(network: Network, scenes: StoredScenes, config: TrainConfig) -> Networ
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(network.task.losses(raw, batch).mean())
         if not torch.isfinite(torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)):
-            raise CheckFailed(f"the gradient is not finite at step {step}")
+            raise VerificationError(f"the gradient is not finite at step {step}")
         optimizer.step()
         average.update(network, step + 1)
     return average.network

@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from export.files import written_whole
+from export.files import atomic_write
 from fbnetv5.costs.budgets import Budget
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.loading import in_order
@@ -152,7 +152,7 @@ class GroundTruth:
 def save(losses: Floats, macs: Floats, path: Path, about: dict[str, object]) -> None:
     """Write the data file from the losses [chunks, A, T]."""
     means = losses.mean(1)
-    with written_whole(path) as temporary, temporary.open("wb") as file:
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(
             file,
             means=means.astype(np.float32),
@@ -203,7 +203,7 @@ def main() -> None:
     for chunk, batch in enumerate(held_out):
         path = arguments.folder / f"chunk-{chunk}.npy"
         if not path.exists():
-            with written_whole(path) as temporary, temporary.open("wb") as file:
+            with atomic_write(path) as temporary, temporary.open("wb") as file:
                 np.save(file, score(loop.supernet, graphs, batch))
         found.append(np.load(path))
         print(f"chunk {chunk}: {time.perf_counter() - start:.0f} s", flush=True)

@@ -1,31 +1,46 @@
-"""Configurations as pydantic models: a field's type, default, limits and description stand in one declaration.
+"""The base class of configurations and JSON files: a pydantic model whose errors are one line.
 
-Values are never converted: "3" is no number and 3.0 no whole one, so a typing error in a user's file is an error and
-not another search. Whatever is wrong becomes one line of a ``UserError``.
+A field's type, default, constraint and description are one declaration. Values are not converted: "3" is not a number
+and 3.0 is not an integer, so a typing error in a user's file is an error and does not start another search.
 """
 
-from typing import Any, ClassVar, Self
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Strict, ValidationError
 from pydantic_core import ErrorDetails
 
 from export.errors import UserError
 
+_Item = TypeVar("_Item")
+JsonTuple: TypeAlias = Annotated[tuple[_Item, ...], Strict(False)]
+"""A tuple that may be given as a list, because JSON has lists only; its items are not converted."""
+
+
+def _check_plain_name(name: str) -> str:
+    if Path(name).name != name:
+        raise ValueError(f"{name!r} is not a plain file name")
+    return name
+
+
+PlainName = Annotated[str, AfterValidator(_check_plain_name)]
+"""A file of the document's own folder: a document from elsewhere must not name files outside it."""
+
 
 class Document(BaseModel):
-    """A frozen record of checked fields. The docstring below a field is its description in the JSON Schema."""
+    """A frozen record of validated fields. The docstring below a field is its description in the JSON Schema."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
     title: ClassVar[str]
-    """The name of such a record in messages, e.g. "search"."""
+    """The name of the record in messages, e.g. "search"."""
 
     def __init__(self, /, **fields: Any) -> None:
         try:
             super().__init__(**fields)
         except ValidationError as error:
-            problems = "; ".join(_problem(details, type(self)) for details in error.errors())
+            problems = "; ".join(_describe(details, type(self)) for details in error.errors())
             raise UserError(f"{self.title}: {problems}") from None
 
     def to_json(self) -> dict[str, Any]:
@@ -36,13 +51,13 @@ class Document(BaseModel):
         """A copy with other values of some fields.
 
         Raises:
-            UserError: a value is refused.
+            UserError: a value is not valid.
         """
         return type(self)(**({name: getattr(self, name) for name in type(self).model_fields} | fields))
 
 
-def _problem(details: ErrorDetails, model: type[Document]) -> str:
-    """What is wrong with one field, in one phrase."""
+def _describe(details: ErrorDetails, model: type[Document]) -> str:
+    """The error of one field, in one phrase."""
     name = ".".join(str(part) for part in details["loc"])
     if details["type"] == "extra_forbidden":
         return f"there is no field {name!r}; there are: {', '.join(model.model_fields)}"

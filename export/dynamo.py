@@ -1,10 +1,9 @@
-"""torch's newer exporter, made to give graphs that look like those of its older one.
+"""Exports with torch's newer exporter, and names nodes as its older exporter does.
 
-It captures a module with torch.export and notices what tracing would freeze, such as a branch on a tensor's value. It
-writes notes onto every node: the path of its module, but also the source lines, with the folders of whoever exported,
-450 kB in the file of a small network. The paths become the nodes' names, in the scheme of the TorchScript exporter, so
-that whoever looks for the nodes of a block needs one rule; the notes are dropped. A convolution into which a batch norm
-was folded bears the batch norm's name.
+It captures a module with torch.export and detects what tracing would fix, such as a branch on a tensor's value. It
+writes metadata to every node: the path of its module, but also the source lines with the local folders, 450 kB in the
+file of a small network. The paths become the nodes' names, in the scheme of the TorchScript exporter, so that one rule
+finds the nodes of a block; the metadata is removed. A convolution with a folded batch norm has the batch norm's name.
 """
 
 import ast
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     import onnx
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
-"""The note that holds the paths of the modules a node is in, outermost first, then a name of its own."""
+"""Metadata key of the paths of the modules around a node, outermost first, then the node's own name."""
 
 
 def export_with_dynamo(
@@ -35,20 +34,20 @@ def export_with_dynamo(
     axes: Mapping[str, Mapping[int, str]],
     opset: int,
 ) -> "onnx.ModelProto":
-    """The graph of a module in eval mode.
+    """Export a module in eval mode.
 
     Args:
-        module: what to export.
+        module: the module to export.
         examples: one tensor per input.
         input_names: one per example.
         output_names: one per output.
-        axes: by name of an input, the names of its axes that may vary; those of other names are not looked at.
-        opset: the ONNX operator set; asking for less than 18 gives 18.
+        axes: input name -> names of its dynamic axes; other names are ignored.
+        opset: the ONNX operator set; the result is at least 18.
 
     Raises:
-        RuntimeError, TypeError, ValueError, IndexError: the module cannot be expressed.
+        RuntimeError, TypeError, ValueError, IndexError: the module cannot be exported.
     """
-    # An axis of length 1 is taken for a fixed one, so a single example becomes two.
+    # torch.export treats an axis of length 1 as fixed, so a single example becomes two.
     batches = tuple(
         torch.cat([x, x]) if 0 in axes[name] and len(x) == 1 else x
         for name, x in zip(input_names, examples, strict=True)
@@ -68,13 +67,13 @@ def export_with_dynamo(
         assert program is not None
         model = program.model_proto
     _name_after_modules(model.graph)
-    _drop_notes(model)
+    _drop_metadata(model)
     return model
 
 
 @contextmanager
 def _quiet_dynamo() -> Iterator[None]:
-    """Silence progress, warnings about what torch and its parts do among themselves, and code printed at a failure."""
+    """Silence progress, internal warnings of torch, and the code that it prints at a failure."""
     threshold = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -86,7 +85,7 @@ def _quiet_dynamo() -> Iterator[None]:
 
 @contextmanager
 def _out_of_place(module: nn.Module) -> Iterator[None]:
-    """No activation overwrites its input inside: dynamo would rewrite each of them, which doubles its time."""
+    """Disable in-place activations in the block: dynamo would rewrite each of them, which doubles its time."""
     changed = [child for child in module.modules() if getattr(child, "inplace", False) is True]
     for child in changed:
         child.inplace = False  # type: ignore[assignment]
@@ -98,7 +97,7 @@ def _out_of_place(module: nn.Module) -> Iterator[None]:
 
 
 def _by_argument(module: nn.Module, shapes: list[dict[int, str]]) -> tuple[object, ...]:
-    """The inputs' axes as dynamo wants them: one entry per argument of forward, so that *arguments are one tuple."""
+    """The inputs' axes in dynamo's form: one entry per argument of forward; *arguments are one tuple."""
     kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
     if inspect.Parameter.VAR_POSITIONAL not in kinds:
         return tuple(shapes)
@@ -107,24 +106,25 @@ def _by_argument(module: nn.Module, shapes: list[dict[int, str]]) -> tuple[objec
 
 
 def _name_after_modules(graph: "onnx.GraphProto") -> None:
-    """Give dynamo's nodes names as TorchScript's exporter would: the modules from outside in, then the operator."""
+    """Name dynamo's nodes as TorchScript's exporter does: the modules, outermost first, then the operator."""
     seen: Counter[str] = Counter()
     for node in graph.node:
-        notes = {note.key: note.value for note in node.metadata_props}
-        modules = ast.literal_eval(notes.get(_SCOPES, "[]"))[1:-1]
+        metadata = {entry.key: entry.value for entry in node.metadata_props}
+        modules = ast.literal_eval(metadata.get(_SCOPES, "[]"))[1:-1]
         name = "/".join(["", *map(_own_name, modules), node.op_type])
         node.name = f"{name}_{seen[name]}" if seen[name] else name
         seen[name] += 1
 
 
 def _own_name(path: str) -> str:
-    """What TorchScript's exporter calls a module: its path from the last part on that is not a number."""
+    """TorchScript's name of a module: its path from the last part that is not a number."""
     parts = path.split(".")
     last = max((index for index, part in enumerate(parts) if not part.isdigit()), default=0)
     return ".".join(parts[last:])
 
 
-def _drop_notes(model: "onnx.ModelProto") -> None:
+def _drop_metadata(model: "onnx.ModelProto") -> None:
+    """Remove metadata and docstrings everywhere."""
     graph = model.graph
     values = [*graph.input, *graph.output, *graph.value_info, *graph.initializer, *graph.node]
     for holder in [model, graph, *values]:

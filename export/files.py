@@ -1,6 +1,7 @@
-"""Files that are written whole or not at all, and JSON documents that carry their schema number.
+"""Atomic writes of files, and JSON and YAML documents with their schema number.
 
-A reader never sees half a file: everything is written beside its target, flushed to disk, and renamed.
+A reader never sees half a file: the content is written to a temporary file in the same folder, flushed to disk, and
+renamed.
 """
 
 import json
@@ -18,8 +19,8 @@ os.umask(_UMASK)
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; it replaces ``path`` when the block ends well, else it is removed.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; it replaces ``path`` if the block succeeds, else it is removed.
 
     Raises:
         UserError: the file cannot be written (full disk, no permission).
@@ -28,25 +29,25 @@ def written_whole(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        temporary.chmod(0o666 & ~_UMASK)  # some libraries write for the owner alone
+        temporary.chmod(0o666 & ~_UMASK)  # some libraries write files that only the owner can read
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}. Free space or name another folder") from error
     finally:
-        with suppress(OSError):  # nothing was written where even this fails, e.g. the parent is not a folder
+        with suppress(OSError):  # nothing was written if even this fails, e.g. the parent is not a folder
             temporary.unlink()
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write ``document`` as indented UTF-8 JSON, whole or not at all."""
-    write_whole_text(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write ``document`` as indented UTF-8 JSON, with an atomic write."""
+    atomic_write_text(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_whole_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8, whole or not at all."""
-    with written_whole(path) as temporary:
+def atomic_write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8, with an atomic write."""
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -55,23 +56,23 @@ def read_json(path: Path, *, what: str, schema: int | tuple[int, ...]) -> dict[s
 
     Args:
         path: the file.
-        what: how messages call it, e.g. "architecture".
-        schema: the schema number, or numbers, accepted.
+        what: name of the document in messages, e.g. "architecture".
+        schema: the accepted schema number or numbers.
 
     Raises:
         UserError: the file is missing, unreadable, not JSON, or of another schema.
     """
     document = read_json_object(path, what=what)
-    found = document.get("schema")
+    number = document.get("schema")
     accepted = (schema,) if isinstance(schema, int) else schema
-    if type(found) is not int or found not in accepted:
-        known = " and ".join(map(str, accepted))
-        raise UserError(f"{what} file {path} has schema {found!r}; this version reads schema {known}")
+    if type(number) is not int or number not in accepted:
+        readable = " and ".join(map(str, accepted))
+        raise UserError(f"{what} file {path} has schema {number!r}; this version reads schema {readable}")
     return document
 
 
 def read_json_object(path: Path, *, what: str) -> dict[str, Any]:
-    """Read a JSON object without a schema number, such as one that a user wrote.
+    """Read a JSON object without a schema number, such as a file that a user wrote.
 
     Raises:
         UserError: the file is missing, unreadable, or not a JSON object.
@@ -82,18 +83,21 @@ def read_json_object(path: Path, *, what: str) -> dict[str, Any]:
         raise UserError(f"{what} file {path} does not exist") from None
     except OSError as error:
         raise UserError(f"cannot read {what} file {path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:  # not UTF-8, numbers too long and nesting too deep are among these
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # also for text that is not UTF-8, too long numbers and too deep nesting
         raise UserError(f"{what} file {path} is not valid JSON ({error}): it is damaged or half-written") from None
     if not isinstance(document, dict):
-        raise UserError(f"{what} file {path} holds {type(document).__name__}, not a JSON object")
+        raise UserError(f"{what} file {path} contains {type(document).__name__}, not a JSON object")
     return document
 
 
 def read_document(path: Path, *, what: str) -> dict[str, Any]:
-    """Read an object that a user wrote: YAML where the file's name ends in .yaml or .yml, else JSON.
+    """Read a document that a user wrote: YAML if the file's name ends in .yaml or .yml, else JSON.
 
     Raises:
-        UserError: the file is missing, unreadable, or holds something else.
+        UserError: the file is missing, unreadable, or not an object.
     """
     if path.suffix.lower() not in (".yaml", ".yml"):
         return read_json_object(path, what=what)
@@ -113,7 +117,7 @@ def read_document(path: Path, *, what: str) -> dict[str, Any]:
 
 
 def _yaml_loader() -> Any:
-    """YAML 1.1 reads 1e-3 as a text, for want of a point; this loader reads it as the number that it is meant to be."""
+    """A YAML loader that reads 1e-3 as a number; YAML 1.1 reads it as text, because it has no decimal point."""
     import yaml
 
     class Loader(yaml.SafeLoader):

@@ -1,13 +1,13 @@
-"""A torch module becomes an ONNX graph: folded, checked, with the names and the opset that were asked for.
+"""Exports a torch module to an ONNX graph: folded, checked, with the requested names and opset.
 
 torch has two exporters. "torchscript" is the default here on purpose: on two cores the newer one took 32 s for a whole
-network and 0.6 s for a block where this one takes 2 s and 0.01 s, and a latency table wants blocks by the hundred. It
-traces, so it records one pass: a branch on a tensor's value is frozen, which the parity check is there to catch.
-"dynamo" is the one that torch goes on with (``export.dynamo``).
+network and 0.6 s for a block where this one takes 2 s and 0.01 s, and a latency table needs hundreds of blocks. It
+traces one pass, so it fixes a branch on a tensor's value, which the parity check detects. "dynamo" is the exporter that
+torch develops further (``export.dynamo``).
 
 Both fold a batch norm into the convolution before it, and name nodes after the modules they come from:
-"/backbone/s0_p4_0/s0_p4_0.0/Conv". TorchScript's exporter shares equal weights through Identity nodes; those are
-inlined here, because a convolution's weights should be plain initialisers to whatever parses them.
+"/backbone/s0_p4_0/s0_p4_0.0/Conv". TorchScript's exporter shares equal weights through Identity nodes. They are inlined
+here, because parsers expect a convolution's weights to be initialisers.
 
 Shape legend: N images ("batch"), C channels, H x W pixels ("height", "width").
 """
@@ -23,22 +23,22 @@ import torch
 from torch import Tensor, nn
 
 from export.dynamo import export_with_dynamo
-from export.errors import CheckFailed, UserError
-from export.files import written_whole
+from export.errors import UserError, VerificationError
+from export.files import atomic_write
 
 if TYPE_CHECKING:
     import onnx
 
-# What tracing raises when a module cannot be expressed; torch's own exporter errors are RuntimeErrors.
+# Raised by tracing if a module cannot be exported; torch's own exporter errors are RuntimeErrors.
 _EXPORTER_ERRORS = (RuntimeError, TypeError, ValueError, IndexError)
 
 Exporter = Literal["torchscript", "dynamo"]
-"""Which of torch's exporters."""
+"""One of torch's exporters."""
 EXPORTERS: tuple[Exporter, ...] = get_args(Exporter)
 
 
 class Options(TypedDict):
-    """What ``to_onnx`` and ``to_onnx_bytes`` take by name."""
+    """The keyword arguments of ``to_onnx`` and ``to_onnx_bytes``."""
 
     input_names: Sequence[str]
     output_names: Sequence[str]
@@ -49,20 +49,20 @@ class Options(TypedDict):
 
 
 def to_onnx(module: nn.Module, examples: tuple[Tensor, ...], path: Path, **options: Unpack[Options]) -> None:
-    """Write ``module`` to ``path`` as one ONNX file, weights inside; nothing is written unless every check passes.
+    """Write ``module`` with its weights to the ONNX file ``path``; nothing is written unless every check passes.
 
     Args:
-        module: see ``to_onnx_bytes``, as for all others.
+        module: see ``to_onnx_bytes``.
         examples: one tensor per input.
-        path: the ``.onnx`` file, written whole or not at all.
+        path: the ``.onnx`` file, written with an atomic write.
         options: names, axes, opset and exporter.
 
     Raises:
-        CheckFailed: the module cannot be exported, or the graph is not valid, or not what was asked for.
+        VerificationError: the module cannot be exported, or the graph is not valid, or not as requested.
         UserError: the file cannot be written, or there is no such exporter.
     """
     content = to_onnx_bytes(module, examples, **options)
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(content)
 
 
@@ -77,21 +77,21 @@ def to_onnx_bytes(
     opset: int = 20,
     exporter: Exporter = "torchscript",
 ) -> bytes:
-    """The content ``to_onnx`` writes, for graphs that need no file.
+    """The content that ``to_onnx`` writes, for graphs that need no file.
 
     Args:
-        module: exported in eval mode; its training flags are put back.
-        examples: one tensor per input, of the shapes that stay fixed where no axis is dynamic.
+        module: exported in eval mode; its training flags are restored.
+        examples: one tensor per input; their sizes are fixed on axes that are not dynamic.
         input_names: one per example.
         output_names: one per output.
         dynamic_batch: axis 0 of every input and output is "batch".
-        dynamic_size: axes 2 and 3 of every [N, C, H, W] input are "height" and "width"; with the input's name before
-            it where the example is not as high or wide as the first one.
-        opset: the ONNX operator set, which the graph is verified to have.
-        exporter: of torch's.
+        dynamic_size: axes 2 and 3 of every [N, C, H, W] input are "height" and "width"; with the input's name as
+            prefix if the example is not as high or wide as the first one.
+        opset: the ONNX operator set, which the graph is checked to have.
+        exporter: which of torch's exporters.
 
     Raises:
-        CheckFailed: the module cannot be exported, or the graph is not valid, or not what was asked for.
+        VerificationError: the module cannot be exported, or the graph is not valid, or not as requested.
         UserError: there is no such exporter.
     """
     if exporter not in EXPORTERS:
@@ -103,7 +103,7 @@ def to_onnx_bytes(
         with _evaluating(module), torch.no_grad():
             model = export(module, examples, input_names, output_names, axes, opset)
     except _EXPORTER_ERRORS as error:
-        raise CheckFailed(f"{name} cannot be exported to ONNX: {_first_line(error)}") from error
+        raise VerificationError(f"{name} cannot be exported to ONNX: {_first_line(error)}") from error
     _inline_shared_weights(model.graph)
     _check(model, name, input_names=input_names, output_names=output_names, opset=opset)
     return bytes(model.SerializeToString())
@@ -124,7 +124,7 @@ def _export_with_torchscript(
         torch.onnx.export(
             module,
             examples,
-            buffer,  # type: ignore[arg-type]  # the annotation omits it; this exporter takes buffers
+            buffer,  # type: ignore[arg-type]  # the annotation omits buffers, which this exporter accepts
             dynamo=False,
             input_names=list(input_names),
             output_names=list(output_names),
@@ -138,10 +138,10 @@ def _export_with_torchscript(
 def _dynamic_axes(
     examples: Sequence[Tensor], input_names: Sequence[str], output_names: Sequence[str], *, batch: bool, size: bool
 ) -> dict[str, dict[int, str]]:
-    """The named axes of every input and output; how an output's size follows the input's is left to shape inference.
+    """The dynamic axes of every input and output; the height and width of outputs are left to shape inference.
 
-    A name is a promise of equal lengths, by which runtimes reuse memory: an input of another size than the first one's
-    has names of its own.
+    Axes of the same name have equal lengths, and runtimes reuse memory accordingly: an input of another size than the
+    first one therefore has its own names.
     """
     first = {0: "batch"} if batch else {}
     sizes = [x.shape for x in examples if x.ndim == 4]
@@ -154,7 +154,7 @@ def _dynamic_axes(
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards each submodule has its own training flag back."""
+    """Set eval mode in the block and restore the training flag of each submodule after it."""
     training = {child: child.training for child in module.modules()}
     module.eval()
     try:
@@ -166,7 +166,7 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _quiet_torchscript() -> Iterator[None]:
-    """Silence what choosing this exporter always says, and the tracer's remark on sizes read as Python numbers."""
+    """Silence the warnings about the choice of this exporter and about sizes that are read as Python numbers."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="You are using the legacy TorchScript", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message="The feature will be removed", category=DeprecationWarning)
@@ -175,14 +175,14 @@ def _quiet_torchscript() -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    """Of the cause, since dynamo's own message says which of its steps failed; two lines where one is but a title."""
+    """First line of the cause, because dynamo's message only names its failed step; two lines if one is a title."""
     cause = error.__cause__ or error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 def _inline_shared_weights(graph: "onnx.GraphProto") -> None:
-    """Let readers of an Identity of an initialiser read the initialiser itself."""
+    """Replace the Identity of an initialiser by the initialiser."""
     weights = {tensor.name for tensor in graph.initializer}
     outputs = {value.name for value in graph.output}
     source: dict[str, str] = {}
@@ -198,20 +198,21 @@ def _inline_shared_weights(graph: "onnx.GraphProto") -> None:
 def _check(
     model: "onnx.ModelProto", name: str, *, input_names: Sequence[str], output_names: Sequence[str], opset: int
 ) -> None:
-    """Raise CheckFailed unless the graph is valid and has exactly these inputs, outputs and opset."""
+    """Raise VerificationError unless the graph is valid and has exactly these inputs, outputs and opset."""
     import onnx
 
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise CheckFailed(f"the ONNX graph of {name} is not valid: {_first_line(error)}") from error
+        raise VerificationError(f"the ONNX graph of {name} is not valid: {_first_line(error)}") from error
     obtained = {entry.domain: entry.version for entry in model.opset_import}.get("")
     if obtained != opset:
-        raise CheckFailed(f"the ONNX graph of {name} has opset {obtained}, not the {opset} asked for")
-    found = ([value.name for value in model.graph.input], [value.name for value in model.graph.output])
-    for kind, wanted, got in zip(("inputs", "outputs"), (input_names, output_names), found, strict=True):
-        if list(wanted) != got:
-            raise CheckFailed(
-                f"the ONNX graph of {name} has {kind} {got}, not {list(wanted)}: an input it does not use is dropped, "
-                "and names must be as many as tensors"
+        raise VerificationError(f"the ONNX graph of {name} has opset {obtained}, not the requested {opset}")
+    actual_names = ([value.name for value in model.graph.input], [value.name for value in model.graph.output])
+    expected_names = (list(input_names), list(output_names))
+    for kind, expected, actual in zip(("inputs", "outputs"), expected_names, actual_names, strict=True):
+        if expected != actual:
+            raise VerificationError(
+                f"the ONNX graph of {name} has {kind} {actual}, not {expected}: an unused input is dropped, and "
+                "there must be one name per tensor"
             )

@@ -1,175 +1,167 @@
-"""``manifest.json``: all that someone needs who receives an exported folder and has nothing else.
+"""``manifest.json``: the description of an exported folder, for a reader who has only the folder.
 
-It says what to feed the network, what comes out, which architecture it is, what made it and how well it was proven,
-and it holds a checksum of every file beside it, so that a file that was swapped or cut off is noticed when the folder
-is read.
+It describes the network's inputs and outputs, its preprocessing, architecture and labels, the package versions that
+made it and the results of the verification. It has a checksum of every other file in the folder, so that a swapped or
+truncated file is noticed when the folder is read.
 """
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Self
 
-from export.engine import Engine, engine_from_json
+from pydantic import Field, Strict
+
+from export.document import Document, JsonTuple, PlainName
 from export.errors import UserError
 from export.files import read_json, write_json
-from export.parity import Answer
-from export.precision import check_precision
+from export.parity import OutputGroup
+from export.precision import Precision
 from export.runners import TensorSpec
-from export.tensorrt import NAMES
+from export.trt.engine import Engine
 
-SCHEMA = 2
+SCHEMA = 3
 NAME = "manifest.json"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preprocessing:
-    """From an 8-bit image to the network's input: resize, scale, subtract ``mean``, divide by ``std``."""
+class TensorEntry(Document):
+    """An input or output of the network, as ``TensorSpec`` describes it to runners."""
 
-    resize: tuple[int, int]
+    title: ClassVar[str] = "tensor"
+    name: str
+    shape: JsonTuple[int | str]
+    """A string is a dynamic axis, e.g. "batch"."""
+    dtype: str
+    """numpy's name, e.g. "float32"."""
+
+    @classmethod
+    def of(cls, spec: TensorSpec) -> Self:
+        """The entry of an input or output of a runner."""
+        return cls(name=spec.name, shape=spec.shape, dtype=spec.dtype)
+
+
+class Preprocessing(Document):
+    """The steps from an 8-bit image to the network's input: resize, scale, subtract ``mean``, divide by ``std``."""
+
+    title: ClassVar[str] = "preprocessing"
+    resize: Annotated[tuple[int, int], Strict(False)]
     """(height, width) in pixels."""
-    mean: tuple[float, ...]
-    """Per channel, after scaling."""
-    std: tuple[float, ...]
+    mean: JsonTuple[float]
+    """Mean of each channel, after scaling."""
+    std: JsonTuple[float]
+    """Standard deviation of each channel, after scaling."""
     scale: float = 1 / 255
+    """Factor of the 8-bit values."""
     order: str = "RGB"
-    """Of the channels."""
+    """Order of the channels."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
-    """What ``manifest.json`` says."""
+class Manifest(Document):
+    """The content of ``manifest.json``."""
 
-    precision: str
-    """fp32, fp16 or int8."""
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    answers: dict[str, Answer]
-    """By task: which outputs are its."""
+    title: ClassVar[str] = "manifest"
+    precision: Precision
+    """Precision of the ONNX file."""
+    inputs: JsonTuple[TensorEntry]
+    """Inputs of the ONNX file."""
+    outputs: JsonTuple[TensorEntry]
+    """Outputs of the ONNX file."""
+    task_outputs: Annotated[dict[str, OutputGroup], Field(min_length=1)]
+    """By task: the outputs that belong to it."""
     preprocessing: Preprocessing
-    labels: dict[str, tuple[str, ...]]
-    """Class names by index, by task."""
+    labels: dict[str, JsonTuple[str]]
+    """By task: class names by index."""
     architecture: dict[str, dict[str, Any]]
-    """The architecture's own document, by task."""
+    """By task: the document of its architecture."""
     versions: dict[str, str]
-    """Of everything that took part, by package; see ``export_versions``."""
-    parity: tuple[dict[str, Any], ...]
-    """An object for each output, kind of images and rung; see ``export/ladder.py``."""
+    """By package: the version that took part in the export; see ``export_versions``."""
+    parity: JsonTuple[dict[str, Any]]
+    """One object per stage, kind of images and output; see ``export.precision_pipeline.Comparison``."""
     metrics: dict[str, dict[str, Any]]
-    """By task: its metric at every rung."""
+    """By task: its metric at every stage."""
     engine: Engine | None = None
-    """Of the same network, where one was built."""
-    sha256: dict[str, str] = field(default_factory=dict)
-    """Of every file in the folder, by name; filled in when it is written."""
+    """The engine of the same network, if one was built."""
+    sha256: dict[PlainName, str] = Field(default_factory=dict)
+    """By file name: the checksum of each file in the folder; filled in by ``write_manifest``."""
 
 
 def export_versions() -> dict[str, str]:
-    """Versions of the packages every export goes through."""
-    return {package: version_here(package) for package in ("torch", "onnx", "onnxruntime")}
+    """Versions of the packages that every export uses."""
+    return {package: installed_version(package) for package in ("torch", "onnx", "onnxruntime")}
 
 
-def version_here(package: str) -> str:
-    """Of an installed package, or "none"; ONNX Runtime for GPUs is a project of another name."""
-    for project in (package, *packages_distributions().get(package, ())):
+def installed_version(package: str) -> str:
+    """The version of an installed package, or "none"; ONNX Runtime for GPUs is a distribution of another name."""
+    for distribution in (package, *packages_distributions().get(package, ())):
         with suppress(PackageNotFoundError):
-            return version(project)
+            return version(distribution)
     return "none"
 
 
 def write_manifest(folder: Path, manifest: Manifest, *, files: Sequence[str]) -> None:
-    """Write ``manifest.json`` into ``folder``, with the checksums of ``files`` there beside those it has already.
+    """Write ``manifest.json`` into ``folder``, with new checksums of ``files`` and the other checksums as they are.
 
     Raises:
         UserError: one of the files is missing, or the manifest cannot be written.
     """
     sha256 = {**manifest.sha256, **{name: _sha256(folder / name) for name in files}}
-    write_json(folder / NAME, {"schema": SCHEMA, **asdict(manifest), "sha256": sha256})
+    write_json(folder / NAME, {"schema": SCHEMA, **manifest.changed(sha256=sha256).to_json()})
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read ``manifest.json`` from ``folder`` and hold the files beside it against their checksums.
+    """Read ``manifest.json`` from ``folder`` and compare the checksums of the other files with it.
 
     Raises:
         UserError: the manifest or a file is missing or damaged.
     """
-    manifest = read_claims(folder)
+    manifest = read_unverified_manifest(folder)
     for name in changed_files(folder, manifest):
         raise UserError(f"{folder / name} is not the file its manifest was written for: checksums differ. Export again")
     return manifest
 
 
-def read_claims(folder: Path) -> Manifest:
-    """What ``manifest.json`` says, with nothing beside it looked at.
+def read_unverified_manifest(folder: Path) -> Manifest:
+    """Read ``manifest.json`` without looking at the other files.
 
     Raises:
-        UserError: it is missing or damaged.
+        UserError: the manifest is missing or damaged.
     """
     path = folder / NAME
-    document = read_json(path, what="manifest", schema=SCHEMA)
+    document = read_json(path, what="manifest", schema=(2, SCHEMA))
+    fields = {name: value for name, value in document.items() if name != "schema"}
     try:
-        return _parse(document)
-    except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
-        raise UserError(f"manifest file {path} is damaged ({type(error).__name__}: {error}): export again") from None
+        return Manifest(**(_from_schema_2(fields) if document["schema"] == 2 else fields))
+    except UserError as error:
+        raise UserError(f"manifest file {path} is damaged ({error}): export again") from None
+
+
+def _from_schema_2(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a manifest of schema 2 under their names in schema 3; wrong values are left to the model."""
+    renamed: dict[str, Any] = _renamed(fields, "answers", "task_outputs")
+    renamed["engine"] = _renamed(renamed.get("engine"), "audited", "layers_source")
+    if isinstance(renamed.get("parity"), list):
+        renamed["parity"] = [_renamed(row, "rung", "stage") for row in renamed["parity"]]
+    if isinstance(renamed.get("metrics"), dict):
+        renamed["metrics"] = {task: _renamed(row, "rungs", "stages") for task, row in renamed["metrics"].items()}
+    return renamed
+
+
+def _renamed(document: Any, old: str, new: str) -> Any:
+    """A copy of an object with one of its fields renamed; any other value as it is."""
+    if not isinstance(document, Mapping):
+        return document
+    return {new if name == old else name: value for name, value in document.items()}
 
 
 def changed_files(folder: Path, manifest: Manifest) -> list[str]:
-    """The names of files whose checksums are not the manifest's.
+    """The names of the files whose checksums differ from the manifest's.
 
     Raises:
-        UserError: one of them cannot be read.
+        UserError: one of the files cannot be read.
     """
     return [name for name, expected in manifest.sha256.items() if _sha256(folder / name) != expected]
-
-
-def _parse(document: Mapping[str, Any]) -> Manifest:
-    """Raise KeyError, TypeError, ValueError or AttributeError where ``document`` is not a manifest."""
-    preprocessing = document["preprocessing"]
-    check_precision(document["precision"])
-    if not document["answers"] or not all(one["outputs"] for one in document["answers"].values()):
-        raise ValueError("it names no outputs")
-    return Manifest(
-        precision=str(document["precision"]),
-        inputs=_specs(document["inputs"]),
-        outputs=_specs(document["outputs"]),
-        answers={
-            task: Answer(outputs=tuple(one["outputs"]), ranked_by=one["ranked_by"])
-            for task, one in document["answers"].items()
-        },
-        preprocessing=Preprocessing(**{key: _tuple_if_list(value) for key, value in preprocessing.items()}),
-        labels={task: tuple(map(str, names)) for task, names in document["labels"].items()},
-        architecture={task: dict(one) for task, one in document["architecture"].items()},
-        versions={package: str(value) for package, value in document["versions"].items()},
-        parity=tuple(dict(entry) for entry in document["parity"]),
-        metrics={task: dict(one) for task, one in document["metrics"].items()},
-        engine=None if document["engine"] is None else _engine(document["engine"]),
-        sha256={_plain_name(name): str(value) for name, value in document["sha256"].items()},
-    )
-
-
-def _engine(document: dict[str, Any]) -> Engine:
-    engine = engine_from_json(document)
-    _plain_name(engine.file)
-    if engine.runtime not in NAMES:
-        raise ValueError(f"{engine.runtime!r} is no runtime; known are {', '.join(NAMES)}")
-    return engine
-
-
-def _specs(entries: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(name=e["name"], shape=tuple(e["shape"]), dtype=e["dtype"]) for e in entries)
-
-
-def _tuple_if_list(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _plain_name(name: str) -> str:
-    """A file of the folder itself: a manifest from elsewhere must not name files outside it."""
-    if Path(name).name != name:
-        raise ValueError(f"{name!r} is not a plain file name")
-    return name
 
 
 def _sha256(path: Path) -> str:

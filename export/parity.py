@@ -1,51 +1,54 @@
-"""Is it still the same network? Compares the outputs of two runners on the same input and says by how much they differ.
+"""Parity: compares the outputs of two runners on the same input and checks them against the gate of a precision.
 
-Errors are taken relative to an output's range, since a fixed absolute tolerance of 1e-5 passes small outputs and
-fails large ones. On the processor, float32 graphs were seen at 1e-7 of the range and float16 ones at 2e-4. The signal
-to quantisation noise ratio (SQNR) says of all values together what the error says of the worst. How much of either a
-precision may cost stands in ``GATES``; cosine similarity and agreement are beside it for the reader.
+Errors are relative to an output's range, because a fixed absolute tolerance of 1e-5 passes small outputs and fails
+large ones. On a CPU, float32 graphs were measured at 1e-7 of the range and float16 graphs at 2e-4. The error describes
+the worst value; the signal to quantisation noise ratio (SQNR) describes all values together. ``GATES`` has the limits
+of both for each precision. Cosine similarity and agreement are computed for the reader only.
 
-This package knows no tasks. The one concession is ``rank_by``: in a top-k list, rows whose scores tie may come in any
-order, and rounding makes ties. So the rows of such a list are matched before they are compared.
+This package knows no tasks. The one exception is ``rank_by``: in a top-k list, rows with tied scores may come in any
+order, and rounding makes ties. The rows of such a list are therefore matched before they are compared.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Annotated, ClassVar
 
 import numpy as np
+from pydantic import Field
 
-from export.errors import CheckFailed
+from export.document import Document, JsonTuple
+from export.errors import VerificationError
 from export.runners import Array
 
-MOST_DB = 200.0
-"""What an SQNR is said to be where there is no noise."""
+MAX_SQNR_DB = 200.0
+"""SQNR of equal arrays, which have no noise."""
 _SAME_ROW = 0.05
-"""Of an output's range: rows of a list that differ by no more tell of the same thing."""
+"""Share of an output's range: rows of a list that differ by no more describe the same object."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parity:
-    """How far one output of the candidate is from the reference. None: does not apply, or not finite."""
+    """Difference between one output of the candidate and the reference. None: does not apply, or not finite."""
 
     name: str
     finite: bool
-    """Neither side holds NaN or infinity."""
+    """Neither side contains NaN or infinity."""
     error_of_range: float | None
     """Float outputs: the largest absolute difference over the reference's range."""
     cosine: float | None
     """Float outputs: cosine similarity of all values; 1 when both are all zero."""
     sqnr_db: float | None = None
-    """Float outputs: power of the reference over that of the difference, all values together; at most ``MOST_DB``."""
+    """Float outputs: power of the reference over that of the difference, all values; at most ``MAX_SQNR_DB``."""
     agreement: float | None
     """Integer outputs: share of equal entries. Float outputs [N, C, ...] with C > 1: share of equal argmax over C.
-    Float outputs in a ranked list: share of rows that are nearly the same."""
+    Float outputs in a ranked list: share of rows that are nearly equal."""
     ranked: bool = False
-    """It is in a ranked list, in the order of another output."""
+    """The output is part of a ranked list: its rows are sorted by another output."""
 
     @property
     def error(self) -> float:
-        """The figure a tolerance is held against: ``error_of_range``, or the share of unequal integers."""
+        """The figure that is compared with a tolerance: ``error_of_range``, or the share of unequal integers."""
         if not self.finite:
             return float("inf")
         if self.error_of_range is not None:
@@ -54,78 +57,80 @@ class Parity:
 
     @property
     def smallest_tolerance(self) -> float | None:
-        """The smallest error to allow, to three digits, with which it would pass; None where none would."""
+        """The smallest tolerance that the output passes, to three digits; None if it passes none."""
         return _round_up(self.error) if self.finite else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
-    """How far an output may be off. None: does not matter."""
+    """The limits of an output. None: no limit."""
 
-    error: float | None = None
-    """Most ``Parity.error``."""
-    sqnr_db: float | None = None
-    """Least, of float outputs."""
-    rows: float | None = None
-    """Least agreement of ranked outputs, for which the other two then do not count."""
+    max_error: float | None = None
+    """Maximum ``Parity.error``."""
+    min_sqnr_db: float | None = None
+    """Minimum ``Parity.sqnr_db`` of float outputs."""
+    min_agreement: float | None = None
+    """Minimum ``Parity.agreement`` of ranked outputs; the other two limits then do not apply to them."""
 
     @property
     def tie(self) -> float:
-        """Of the scores' range: those that differ by no more may have changed places under rounding."""
-        return self.error or 0.05
+        """Share of the scores' range: rows whose scores differ by no more may have been swapped by rounding."""
+        return self.max_error or 0.05
 
-    def complaint(self, parity: Parity) -> str | None:
-        """Why the output does not pass; None if it does."""
+    def failure_reason(self, parity: Parity) -> str | None:
+        """Why the output does not pass; None if it passes."""
         name = repr(parity.name)
         if not parity.finite:
-            return f"output {name} holds NaN or infinity: no tolerance would pass"
-        if parity.ranked and self.rows is not None:
-            same = 1.0 if parity.agreement is None else parity.agreement
-            return None if same >= self.rows else f"output {name} has {same:.1%} of its rows, less than {self.rows:.1%}"
-        if self.error is not None and not parity.error <= self.error:
-            what = "of its range" if parity.error_of_range is not None else "of its entries"
+            return f"output {name} contains NaN or infinity: no tolerance would pass"
+        if parity.ranked and self.min_agreement is not None:
+            agreement = 1.0 if parity.agreement is None else parity.agreement
+            if agreement >= self.min_agreement:
+                return None
+            return f"output {name} has {agreement:.1%} of its rows, less than {self.min_agreement:.1%}"
+        if self.max_error is not None and not parity.error <= self.max_error:
+            unit = "of its range" if parity.error_of_range is not None else "of its entries"
             return (
-                f"output {name} differs by {parity.error:.3g} {what}, more than the tolerance {self.error:g}; "
+                f"output {name} differs by {parity.error:.3g} {unit}, more than the tolerance {self.max_error:g}; "
                 f"the smallest that would pass is {parity.smallest_tolerance:g}"
             )
-        if self.sqnr_db is not None and parity.sqnr_db is not None and parity.sqnr_db < self.sqnr_db:
-            return f"output {name} is {parity.sqnr_db:.1f} dB above its noise, less than {self.sqnr_db:g} dB"
+        if self.min_sqnr_db is not None and parity.sqnr_db is not None and parity.sqnr_db < self.min_sqnr_db:
+            return f"output {name} has an SQNR of {parity.sqnr_db:.1f} dB, less than {self.min_sqnr_db:g} dB"
         return None
 
 
 GATES = MappingProxyType(
     {
-        "fp32": Gate(error=1e-4),
-        "fp16": Gate(error=5e-3, sqnr_db=45.0, rows=0.9),
-        "int8": Gate(sqnr_db=25.0, rows=0.0),
+        "fp32": Gate(max_error=1e-4),
+        "fp16": Gate(max_error=5e-3, min_sqnr_db=45.0, min_agreement=0.9),
+        "int8": Gate(min_sqnr_db=25.0, min_agreement=0.0),
     }
 )
-"""By precision. int8 is judged by the task's metric besides, which this package does not know."""
-SAME_FILE = MappingProxyType({**GATES, "int8": Gate(sqnr_db=25.0, rows=0.5)})
-"""Between two runtimes on one file. int8 kernels round ties their own way, so some rows of a list may be others."""
+"""Gate of each precision. The task's metric also judges int8, but this package knows no metrics."""
+SAME_FILE_GATES = MappingProxyType({**GATES, "int8": Gate(min_sqnr_db=25.0, min_agreement=0.5)})
+"""Gates between two runtimes of one file. int8 kernels round ties differently, so some rows of a list may differ."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What a network answers to one question."""
+class OutputGroup(Document):
+    """The outputs of a network that belong together, such as the boxes, scores and labels of a detector."""
 
-    outputs: tuple[str, ...]
-    """Their names."""
+    title: ClassVar[str] = "outputs"
+    outputs: Annotated[JsonTuple[str], Field(min_length=1)]
+    """Names of the outputs."""
     ranked_by: str | None = None
-    """Which of them the others' rows are in the order of, if they are a ranked list."""
+    """For a ranked list: the output, one of ``outputs``, by which the rows of the others are sorted."""
 
 
-def compare_answers(
-    reference: Mapping[str, Array], candidate: Mapping[str, Array], answers: Iterable[Answer], *, gate: Gate
+def compare_groups(
+    reference: Mapping[str, Array], candidate: Mapping[str, Array], groups: Iterable[OutputGroup], *, gate: Gate
 ) -> tuple[Parity, ...]:
-    """Compare the outputs of each answer by itself; errors as of ``compare``."""
-    found: list[Parity] = []
-    for answer in answers:
-        mine, theirs = (
-            {name: side[name] for name in answer.outputs if name in side} for side in (reference, candidate)
+    """Compare the outputs of each group separately; raises as ``compare`` does."""
+    parities: list[Parity] = []
+    for group in groups:
+        in_reference, in_candidate = (
+            {name: outputs[name] for name in group.outputs if name in outputs} for outputs in (reference, candidate)
         )
-        found.extend(compare(mine, theirs, rank_by=answer.ranked_by, tie=gate.tie))
-    return tuple(found)
+        parities.extend(compare(in_reference, in_candidate, rank_by=group.ranked_by, tie=gate.tie))
+    return tuple(parities)
 
 
 def compare(
@@ -135,14 +140,14 @@ def compare(
 
     Args:
         reference: outputs by name.
-        candidate: outputs by the same names, of the same shapes, float or integer where the reference is.
-        rank_by: the scores [N, K] by which the outputs [N, K, ...] are sorted. Rows of those are matched before they
-            are compared, but only to rows whose score is within ``tie``; the scores themselves are compared in place,
-            and a tie across the end of the list is not forgiven.
-        tie: as a share of the scores' range.
+        candidate: outputs with the same names and shapes, float or integer as in the reference.
+        rank_by: the scores [N, K] by which the outputs [N, K, ...] are sorted. Rows of these outputs are matched before
+            they are compared, but only to rows whose score differs by at most ``tie``. The scores themselves are
+            compared without matching, and a tie across the end of the list counts as a difference.
+        tie: share of the scores' range.
 
     Raises:
-        CheckFailed: an output is missing, surplus, or of another shape or kind.
+        VerificationError: an output is missing or surplus, or has another shape or kind.
     """
     _check_alike(reference, candidate)
     ranked: list[str] = []
@@ -153,14 +158,14 @@ def compare(
 
 
 def check(parities: Iterable[Parity], gate: Gate = GATES["fp32"]) -> None:
-    """Raise CheckFailed for the worst output that does not pass the gate."""
-    failed = [parity for parity in parities if gate.complaint(parity) is not None]
+    """Raise VerificationError for the worst output that does not pass the gate."""
+    failed = [parity for parity in parities if gate.failure_reason(parity) is not None]
     if failed:
-        raise CheckFailed(str(gate.complaint(max(failed, key=lambda parity: parity.error))))
+        raise VerificationError(str(gate.failure_reason(max(failed, key=lambda parity: parity.error))))
 
 
 def _round_up(value: float) -> float:
-    """To three digits, never below ``value``: a figure to type."""
+    """``value`` rounded up to three digits, so that a user can type it."""
     if value == 0.0:
         return 0.0
     unit = 10.0 ** (np.floor(np.log10(value)) - 2)
@@ -173,21 +178,21 @@ def _is_float(array: Array) -> bool:
 
 def _check_alike(reference: Mapping[str, Array], candidate: Mapping[str, Array]) -> None:
     if set(reference) != set(candidate):
-        raise CheckFailed(f"outputs are {sorted(candidate)}, where the reference has {sorted(reference)}")
-    for name, wanted in reference.items():
-        got = candidate[name]
-        if wanted.shape != got.shape or _is_float(wanted) != _is_float(got):
-            raise CheckFailed(
-                f"output {name!r} is {got.dtype} {list(got.shape)}, "
-                f"where the reference is {wanted.dtype} {list(wanted.shape)}"
+        raise VerificationError(f"outputs are {sorted(candidate)}, where the reference has {sorted(reference)}")
+    for name, expected in reference.items():
+        actual = candidate[name]
+        if expected.shape != actual.shape or _is_float(expected) != _is_float(actual):
+            raise VerificationError(
+                f"output {name!r} is {actual.dtype} {list(actual.shape)}, "
+                f"where the reference is {expected.dtype} {list(expected.shape)}"
             )
 
 
 def _range(values: Array) -> float:
-    """Of float64 ``values``: largest minus smallest, but a tenth of the largest magnitude at least; 1 if all are zero.
+    """Range of float64 ``values``: maximum minus minimum, at least a tenth of the largest magnitude; 1 if all are zero.
 
-    Without that floor the rounding of nearly constant outputs, like the scores of an untrained detector, would count as
-    a difference.
+    Without this minimum, the rounding of nearly constant outputs, like the scores of an untrained detector, would count
+    as a difference.
     """
     if values.size == 0:
         return 1.0
@@ -213,28 +218,28 @@ def _parity(name: str, reference: Array, candidate: Array, *, ranked: bool) -> P
 
 
 def sqnr_db(reference: Array, candidate: Array) -> float:
-    """Power of the reference over that of the difference, in decibels: 20 is a tenth of the amplitude.
+    """Power of the reference over the power of the difference, in decibels: 20 dB is a tenth of the amplitude.
 
-    At most ``MOST_DB``, as of equal arrays; at least its negative, as of what holds NaN or infinity.
+    ``MAX_SQNR_DB`` for equal arrays; ``-MAX_SQNR_DB`` for arrays that contain NaN or infinity.
     """
     a, b = reference.astype(np.float64), candidate.astype(np.float64)
     signal, noise = float(np.square(a).sum()), float(np.square(a - b).sum())
     if noise == 0.0:
-        return MOST_DB
+        return MAX_SQNR_DB
     if not np.isfinite(noise) or signal == 0.0:
-        return -MOST_DB
-    return float(np.clip(10 * np.log10(signal / noise), -MOST_DB, MOST_DB))
+        return -MAX_SQNR_DB
+    return float(np.clip(10 * np.log10(signal / noise), -MAX_SQNR_DB, MAX_SQNR_DB))
 
 
 def _same_argmax(a: Array, b: Array) -> float | None:
-    """Of [N, C, ...] with C > 1: the share of equal argmax over C."""
+    """Share of equal argmax over C of arrays [N, C, ...] with C > 1; None for other shapes."""
     if a.ndim < 2 or a.shape[1] < 2 or not a.size:
         return None
     return float(np.mean(a.argmax(1) == b.argmax(1)))
 
 
 def _same_rows(a: Array, b: Array) -> float | None:
-    """Of [N, K, ...]: the share of rows that differ by no more than ``_SAME_ROW`` anywhere."""
+    """Share of rows of arrays [N, K, ...] whose values all differ by at most ``_SAME_ROW``; None without rows."""
     if not a.size:
         return None
     differences = np.abs(a - b).reshape(*a.shape[:2], -1).max(-1)
@@ -242,7 +247,7 @@ def _same_rows(a: Array, b: Array) -> float | None:
 
 
 def _cosine(a: Array, b: Array) -> float:
-    """Of all float64 values as one vector; 0 when just one side is all zero."""
+    """Cosine similarity of all float64 values as one vector; 0 if just one side is all zero."""
     norms = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
     if norms == 0.0:
         return 1.0 if np.array_equal(a, b) else 0.0
@@ -250,9 +255,9 @@ def _cosine(a: Array, b: Array) -> float:
 
 
 def _ranked_names(reference: Mapping[str, Array], rank_by: str) -> list[str]:
-    """The outputs whose rows are in the order of ``rank_by``."""
+    """The outputs whose rows are sorted by ``rank_by``."""
     if rank_by not in reference or reference[rank_by].ndim != 2:
-        raise CheckFailed(f"there is no output {rank_by!r} of shape [N, K] to rank by among {sorted(reference)}")
+        raise VerificationError(f"there is no output {rank_by!r} of shape [N, K] to rank by among {sorted(reference)}")
     shape = reference[rank_by].shape
     return [name for name, array in reference.items() if name != rank_by and array.shape[:2] == shape]
 
@@ -260,15 +265,15 @@ def _ranked_names(reference: Mapping[str, Array], rank_by: str) -> list[str]:
 def _matched(
     reference: Mapping[str, Array], candidate: Mapping[str, Array], ranked: list[str], *, rank_by: str, tie: float
 ) -> dict[str, Array]:
-    """The candidate with the rows of its ``ranked`` outputs put in the reference's order where scores tie."""
+    """The candidate with the rows of its ``ranked`` outputs in the reference's order where scores tie."""
     scores = reference[rank_by].astype(np.float64)
-    others = candidate[rank_by].astype(np.float64)
+    candidate_scores = candidate[rank_by].astype(np.float64)
     result = {name: array.copy() if name in ranked else array for name, array in candidate.items()}
     if not np.isfinite(scores).all():
         return result
     near = tie * _range(scores)
     for n in range(scores.shape[0]):
-        tied = np.abs(scores[n, :, None] - others[n, None, :]) <= near
+        tied = np.abs(scores[n, :, None] - candidate_scores[n, None, :]) <= near
         cost = sum(_row_cost(reference[name][n], candidate[name][n]) for name in ranked)
         order = _match(np.where(tied, cost, np.inf))
         for name in ranked:
@@ -277,7 +282,7 @@ def _matched(
 
 
 def _row_cost(reference: Array, candidate: Array) -> Array:
-    """[K, ...] and [K, ...] -> [K, K]: how unlike each row of one is to each of the other, 0 for equal rows."""
+    """[K, ...] and [K, ...] -> [K, K]: the difference between all pairs of rows, 0 for equal rows."""
     count = reference.shape[0]
     a, b = reference.reshape(count, 1, -1), candidate.reshape(1, count, -1)
     if not _is_float(reference):
@@ -287,7 +292,7 @@ def _row_cost(reference: Array, candidate: Array) -> Array:
 
 
 def _match(cost: Array) -> list[int]:
-    """For each row of [K, K] in turn, the cheapest column still free; the first free one where none is finite."""
+    """For each row of [K, K] in turn, the free column of minimum cost; the first free column if no cost is finite."""
     order: list[int] = []
     free = np.ones(cost.shape[1], dtype=bool)
     for row in cost:

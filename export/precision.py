@@ -1,14 +1,14 @@
-"""An ONNX graph in float32 becomes one in half precision or in int8, as TensorRT takes it.
+"""Converts a float32 ONNX graph to half precision or int8, in the form that TensorRT accepts.
 
-TensorRT's networks are strongly typed: an engine is as precise as its ONNX file says, so the precision is put there,
-by ONNX Runtime's own tools. int8 is written as QuantizeLinear and DequantizeLinear pairs, signed and symmetric with
-biases left in float, since TensorRT refuses all else. Convolutions and matrix products are quantised, each with a scale
-for every output channel; they hold nearly all of the work, and what is left in float, such as a detector's sigmoid,
-loses most by int8. Only what they read is rounded, not what they give: TensorRT fuses the activation that follows, and
-rounding in between would be for nothing. ONNX Runtime's own int8 kernels want both, so such a file is no faster there.
-``export/calibration.py`` says where the scales come from.
+TensorRT's networks are strongly typed: an engine has the precision of its ONNX file, so ONNX Runtime's tools convert
+the file. int8 is written as QuantizeLinear and DequantizeLinear pairs, signed and symmetric with biases in float,
+because TensorRT refuses everything else. Convolutions and matrix products are quantised, with a scale for every output
+channel of the weights. They do nearly all of the work; the other operators, such as a detector's sigmoid, lose most
+accuracy in int8. Only their inputs are rounded, not their outputs: TensorRT fuses the activation that follows, and
+rounding in between would cost accuracy without benefit. ONNX Runtime's int8 kernels need both, so such a file is no
+faster there. ``export/calibration.py`` chooses the scales.
 
-What it costs in accuracy is not judged here. bfloat16 and fp8 are left out: nobody needed them yet.
+The loss of accuracy is not measured here. bfloat16 and fp8 are left out: nobody has needed them yet.
 """
 
 import logging
@@ -16,18 +16,20 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from export.calibration import QUANTISED, Batches, Progress, clip_limits, quantised_nodes, smooth
+from export.calibration import QUANTISED, Batches, clip_limits, quantised_nodes, smooth
 from export.errors import UserError
+from export.progress import Progress
 from export.runners import Array
 
 if TYPE_CHECKING:
     import onnx
 
-PRECISIONS = ("fp32", "fp16", "int8")
+Precision = Literal["fp32", "fp16", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 def check_precision(precision: str) -> None:
@@ -37,12 +39,12 @@ def check_precision(precision: str) -> None:
 
 
 def at_precision(content: bytes, precision: str, inputs: Mapping[str, Array]) -> bytes:
-    """A part of a network in another precision: in half precision its inputs and outputs too, which are inside of it.
+    """Convert a part of a network; in half precision its inputs and outputs too, because they are inner tensors.
 
     Args:
         content: the graph, in float32.
         precision: fp32 leaves it as it is.
-        inputs: by name, of the graph's shapes: the ranges of int8 are those seen on them.
+        inputs: inputs by name, of the graph's shapes, which int8 is calibrated on.
 
     Raises:
         UserError: there is no such precision.
@@ -54,7 +56,7 @@ def at_precision(content: bytes, precision: str, inputs: Mapping[str, Array]) ->
 
 
 def to_half(content: bytes, *, keep_io: bool = True) -> bytes:
-    """The graph in half precision.
+    """Convert the graph to half precision.
 
     Args:
         content: the graph, in float32.
@@ -76,18 +78,18 @@ def to_int8(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> bytes:
-    """The graph with int8 convolutions and matrix products; inputs and outputs stay float32.
+    """Quantise convolutions and matrix products to int8; inputs and outputs stay float32.
 
     Args:
         content: the graph, in float32.
-        batches: inputs, by name, such as the network will meet.
-        keep_float: patterns of names of nodes that stay in float, such as ``/head/*``.
-        threads: processor threads one operator may use.
-        progress: told of each batch.
+        batches: typical inputs by name.
+        keep_float: name patterns of nodes that stay in float, such as ``/head/*``.
+        threads: CPU threads that one operator may use.
+        progress: called after each batch.
 
     Raises:
-        UserError: there is nothing to calibrate with, a pattern matches no node that would be quantised, or they match
-            all of them.
+        UserError: there is no batch, a pattern matches no node that would be quantised, or the patterns match all
+            of these nodes.
     """
     import onnx
 
@@ -100,33 +102,34 @@ def to_int8(
 
 
 def _check_patterns(graph: "onnx.GraphProto", keep_float: Sequence[str]) -> None:
-    everything = len(quantised_nodes(graph))
+    """Raise UserError unless each pattern matches a node and some node is left to quantise."""
+    total = len(quantised_nodes(graph))
     for pattern in keep_float:
-        if len(quantised_nodes(graph, [pattern])) == everything:
-            example = quantised_nodes(graph)[0].name if everything else "none"
+        if len(quantised_nodes(graph, [pattern])) == total:
+            example = quantised_nodes(graph)[0].name if total else "none"
             raise UserError(f"no node of the graph that could be int8 matches {pattern!r}; one of them is {example}")
     if keep_float and not quantised_nodes(graph, keep_float):
-        raise UserError(f"{', '.join(map(repr, keep_float))} leave nothing to be int8")
+        raise UserError(f"{', '.join(map(repr, keep_float))} leave no node to quantise")
 
 
 def _quantise(content: bytes, batch: Mapping[str, Array], limits: Mapping[str, float], keep: Sequence[str]) -> bytes:
-    """Write the pairs. The batch is for the tool, which insists on observing what the limits already say."""
+    """Write the QuantizeLinear pairs. ``limits`` has all ranges, but the tool needs a batch to observe as well."""
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class OneBatch(CalibrationDataReader):  # type: ignore[misc]
-        """``batch``, once."""
+        """Reads ``batch`` once."""
 
         def __init__(self) -> None:
-            self._left = iter([dict(batch)])
+            self._batches = iter([dict(batch)])
 
         def get_next(self) -> dict[str, Array] | None:
-            return next(self._left, None)
+            return next(self._batches, None)
 
     model = onnx.load_from_string(content)
     quantised = {node.name for node in quantised_nodes(model.graph, keep)}
     if not quantised:
-        return content  # such as a part of a network that only adds: the tool would take no names for all names
+        return content  # e.g. a part of a network that only adds: the tool would read no names as all names
     options: dict[str, Any] = {
         "ActivationSymmetric": True,
         "WeightSymmetric": True,
@@ -155,7 +158,7 @@ def _quantise(content: bytes, batch: Mapping[str, Array], limits: Mapping[str, f
 
 @contextmanager
 def _quiet_converters() -> Iterator[None]:
-    """Silence advice that does not apply, and undo that a first message gives the root logger a handler."""
+    """Silence advice that does not apply, and remove the handler that a first message adds to the root logger."""
     root = logging.getLogger()
     handlers, threshold = list(root.handlers), root.manager.disable
     logging.disable(logging.WARNING)

@@ -1,7 +1,7 @@
-"""``reference.npz``: what a network answered where it was exported, for whoever has the folder and not the data.
+"""``reference.npz``: inputs of an exported network and its outputs, for validation without the data.
 
-It holds a few inputs, all outputs to them, and of every block a sample of what it gave. On another machine or in an
-engine the same inputs must give the same outputs; where they do not, the samples tell which block parted from them.
+It contains a few inputs, all outputs for them, and a sample of the output of every block. On another machine or in an
+engine, the same inputs must give the same outputs; if they do not, the samples show which block differs.
 """
 
 import zlib
@@ -13,40 +13,40 @@ from zipfile import BadZipFile
 import numpy as np
 
 from export.errors import UserError
-from export.files import written_whole
+from export.files import atomic_write
 from export.runners import Array
 
 NAME = "reference.npz"
 _SAMPLES = 2048
-"""Of a block's values."""
+"""Maximum number of values in the sample of a block."""
 _KINDS = ("inputs", "outputs", "blocks")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """Inputs and what came of them."""
+    """Inputs of a network and its outputs for them."""
 
     inputs: Mapping[str, Array]
-    """By name."""
+    """Inputs by name."""
     outputs: Mapping[str, Array]
-    """By name."""
+    """Outputs by name."""
     blocks: Mapping[str, Array]
-    """By block, what ``sample`` takes of its output."""
+    """By block: the ``sample`` of its output."""
 
 
 def sample(values: Array) -> Array:
-    """At most ``_SAMPLES`` of the values, evenly spread over the array; always the same ones."""
+    """At most ``_SAMPLES`` values, evenly spaced over the array; always at the same positions."""
     flat = values.ravel()
-    places = np.linspace(0, flat.size - 1, num=min(_SAMPLES, flat.size)).round().astype(np.int64)
-    taken: Array = flat[places].astype(np.float32)
-    return taken
+    positions = np.linspace(0, flat.size - 1, num=min(_SAMPLES, flat.size)).round().astype(np.int64)
+    values_at: Array = flat[positions].astype(np.float32)
+    return values_at
 
 
 def write_reference(folder: Path, reference: Reference) -> None:
-    """Write ``reference.npz`` into ``folder``, whole or not at all."""
+    """Write ``reference.npz`` into ``folder``, with an atomic write."""
     groups = {kind: getattr(reference, kind) for kind in _KINDS}
     arrays = {f"{kind}:{name}": array for kind, group in groups.items() for name, array in group.items()}
-    with written_whole(folder / NAME) as temporary, temporary.open("wb") as file:
+    with atomic_write(folder / NAME) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
 
@@ -54,7 +54,7 @@ def read_reference(folder: Path) -> Reference:
     """Read ``reference.npz`` from ``folder``.
 
     Raises:
-        UserError: it is missing or damaged.
+        UserError: the file is missing or damaged.
     """
     path = folder / NAME
     try:
@@ -64,10 +64,10 @@ def read_reference(folder: Path) -> Reference:
         raise UserError(f"{path} is missing: export again") from None
     except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is damaged ({error}): export again") from None
-    found: dict[str, dict[str, Array]] = {kind: {} for kind in _KINDS}
+    groups: dict[str, dict[str, Array]] = {kind: {} for kind in _KINDS}
     for name, array in arrays.items():
-        kind, _, rest = name.partition(":")
-        if kind not in found:
-            raise UserError(f"{path} holds {name!r}, which is no reference: export again")
-        found[kind][rest] = array
-    return Reference(**found)
+        kind, _, key = name.partition(":")
+        if kind not in groups:
+            raise UserError(f"{path} contains {name!r}, which is no reference: export again")
+        groups[kind][key] = array
+    return Reference(**groups)

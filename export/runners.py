@@ -1,7 +1,7 @@
-"""What executes a network: the torch module itself, or its ONNX graph in ONNX Runtime, on the processor or a GPU.
+"""Runners execute a network: the torch module, or its ONNX graph in ONNX Runtime, on the CPU or a GPU.
 
-``export/engine_runner.py`` adds TensorRT engines. All take and give named numpy arrays, so that one comparison serves
-every runtime. Torch is loaded only to run a torch module: ONNX graphs are run where there is none.
+``export/trt/engine_runner.py`` adds TensorRT engines. All have named numpy arrays as inputs and outputs, so
+that one comparison serves every runtime. Torch is loaded only to run a torch module: ONNX graphs run without it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
-from export.errors import NotHere, UserError
+from export.errors import UnavailableError, UserError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 BLOCK_DEPTH = 2
-"""Modules in the name of a block, such as "backbone/s1_p8_0"."""
+"""Number of modules in the name of a block, such as "backbone/s1_p8_0"."""
 _WRAPPER = "network"
-"""A module that only prepares the input of another bears this name for it."""
+"""A module that only prepares the input of another module has the other as attribute of this name."""
 
-# ONNX Runtime names types its own way: "tensor(float)".
+# ONNX Runtime has its own names of types: "tensor(float)".
 _DTYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -38,11 +38,11 @@ _DTYPES = {
 }
 
 _CPU = "CPUExecutionProvider"
-# TF32 keeps 10 of the 23 bits of a fraction, and ONNX Runtime uses it for float32 on GPUs unless told otherwise.
+# TF32 keeps 10 of the 23 bits of a fraction, and ONNX Runtime uses it for float32 on GPUs by default.
 _CUDA = ("CUDAExecutionProvider", {"use_tf32": "0"})
 _TENSORRT = "TensorrtExecutionProvider"
 PROVIDERS: dict[str, list[Any]] = {"cpu": [_CPU], "cuda": [_CUDA, _CPU], "tensorrt": [_TENSORRT, _CUDA, _CPU]}
-"""ONNX Runtime's own, by name here; what the first cannot do falls to the next, operator by operator."""
+"""Name -> ONNX Runtime's providers; an operator that the first cannot run is run by the next."""
 _HOW_TO_GET_GPU = "pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]'"
 _HOW_TO_GET_PROVIDER = {
     "cuda": _HOW_TO_GET_GPU,
@@ -56,7 +56,7 @@ class TensorSpec:
 
     name: str
     shape: tuple[int | str, ...]
-    """A string is an axis that may vary, e.g. "batch"."""
+    """A string is a dynamic axis, e.g. "batch"."""
     dtype: str
     """numpy's name, e.g. "float32"."""
 
@@ -65,11 +65,11 @@ class Runner(Protocol):
     """Executes one network."""
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """All outputs by name, given all inputs by name."""
+        """Run the network: all inputs by name -> all outputs by name."""
 
 
 class TorchRunner:
-    """A torch module on the processor, put in eval mode; inputs are copied, since layers may overwrite them."""
+    """Runs a torch module on the CPU in eval mode; inputs are copied, because layers may overwrite them."""
 
     def __init__(self, module: "nn.Module", input_names: Sequence[str], output_names: Sequence[str]) -> None:
         self._module = module.eval()
@@ -85,18 +85,18 @@ class TorchRunner:
         return {name: tensor.numpy() for name, tensor in zip(self._output_names, tensors, strict=True)}
 
     def blocks(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """What each block gives, by the name that ``export/inside.py`` gives the same block of the exported graph."""
+        """Outputs of all blocks, by the block names of the exported graph (``export/graph_blocks.py``)."""
         values: dict[str, Array] = {}
 
         def keep(block: str) -> Callable[..., None]:
             def hook(_module: Any, _inputs: Any, output: Any) -> None:
                 if hasattr(output, "numpy"):
-                    values[block] = output.numpy().copy()  # a later layer may overwrite it in place
+                    values[block] = output.numpy().copy()  # a copy, because a later layer may overwrite it in place
 
             return hook
 
         modules = dict(self._module.named_modules())
-        scopes = {name: within_wrapper(_scope(name, modules)) for name in modules}
+        scopes = {name: strip_wrapper(_scope(name, modules)) for name in modules}
         hooks = [
             modules[name].register_forward_hook(keep("/".join(scope)))
             for name, scope in scopes.items()
@@ -111,11 +111,11 @@ class TorchRunner:
 
 
 class OrtRunner:
-    """An ONNX graph in ONNX Runtime, operators one after the other; ``provider`` tells where.
+    """Runs an ONNX graph in ONNX Runtime, one operator after the other.
 
-    On a GPU float32 is float32, without TF32; only the provider "tensorrt" has TensorRT's own default, which uses it.
-    Threads do not spin while idle: a measurement holds many sessions open, and the waiting threads of one would take
-    the cores of another. With one thread, the default, there is nothing to spin.
+    On a GPU, float32 is computed without TF32; only the provider "tensorrt" has TensorRT's default, which uses TF32.
+    Idle threads do not spin: a measurement keeps many sessions open, and the spinning threads of one session would
+    occupy the cores of another. With one thread, the default, nothing spins.
     """
 
     def __init__(
@@ -125,15 +125,15 @@ class OrtRunner:
 
         Args:
             model: an ONNX file or its content.
-            threads: processor threads one operator may use.
-            shares_memory: take memory from the pool of all runners of this process that share theirs. They must not
-                run at once. A graph then finds that memory in the cache, as it would if it were the only one loaded.
+            threads: CPU threads that one operator may use.
+            shares_memory: allocate from a pool that all such runners of this process share. They must not run at the
+                same time. The memory of a graph is then in the cache, as if it were the only graph that is loaded.
             provider: cpu, cuda or tensorrt.
 
         Raises:
-            UserError: the file is missing, or ONNX Runtime refuses the graph; both ways to run raise it for inputs
+            UserError: the file is missing, or ONNX Runtime refuses the graph. Running the graph raises it for inputs
                 that do not fit.
-            NotHere: ONNX Runtime has no such provider here, or there is no GPU for it.
+            UnavailableError: this ONNX Runtime has no such provider, or there is no GPU for it.
         """
         import onnxruntime as ort
 
@@ -147,29 +147,29 @@ class OrtRunner:
         if shares_memory:
             _make_shared_memory()
             options.add_session_config_entry("session.use_env_allocators", "1")
-        options.log_severity_level = 3  # errors; they are raised as well
+        options.log_severity_level = 3  # log errors only; they are raised as well
         name = "the ONNX graph" if isinstance(model, bytes) else str(model)
         try:
             content = model if isinstance(model, bytes) else model.read_bytes()
         except OSError as error:
             raise UserError(f"cannot read {name}: {error.strerror or error}") from None
-        with _refusals(name):
-            # ONNX Runtime's own fallback would print to stdout and take the processor.
+        with _convert_errors(name):
+            # ONNX Runtime's own fallback would print to stdout and use the CPU.
             self._session = ort.InferenceSession(content, options, providers=PROVIDERS[provider], enable_fallback=0)
         _check_started(provider, self._session.get_providers())
         self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
         self.outputs = tuple(_spec(value) for value in self._session.get_outputs())
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        with _refusals("these inputs"):
+        with _convert_errors("these inputs"):
             arrays = self._session.run(None, dict(inputs))
         return {spec.name: array for spec, array in zip(self.outputs, arrays, strict=True)}
 
     def bound(self, inputs: Mapping[str, Array]) -> Callable[[], None]:
-        """A call that runs on ``inputs`` over and over and keeps its outputs inside: what a timing should time.
+        """A function that runs the graph on ``inputs`` without returning the outputs: the function to time.
 
-        It spares the conversion of inputs and outputs at each call, about 2 of 14 microseconds on a small block. It is
-        run once here, so that inputs that do not fit are refused at once.
+        It skips the conversion of inputs and outputs at each call, about 2 of 14 microseconds on a small block. It is
+        called once here, so that inputs that do not fit raise an error at once.
         """
         session = self._session
         binding = session.io_binding()
@@ -177,7 +177,7 @@ class OrtRunner:
         def run() -> None:
             session.run_with_iobinding(binding)
 
-        with _refusals("these inputs"):
+        with _convert_errors("these inputs"):
             for name, array in inputs.items():
                 binding.bind_cpu_input(name, np.ascontiguousarray(array))
             for spec in self.outputs:
@@ -186,13 +186,13 @@ class OrtRunner:
         return run
 
 
-def within_wrapper(scope: Sequence[str]) -> Sequence[str]:
-    """The modules around something, from the outermost, without what only wraps the network."""
+def strip_wrapper(scope: Sequence[str]) -> Sequence[str]:
+    """The names of nested modules, outermost first, without a module that only wraps the network."""
     return scope[1:] if scope[:1] == [_WRAPPER] else scope
 
 
 def _scope(name: str, modules: "Mapping[str, nn.Module]") -> list[str]:
-    """How the exporter names what a module does: the modules above it that are called, from the outermost."""
+    """The exporter's name of a module: the called modules around it and itself, outermost first."""
     scope: list[str] = []
     path, above = "", ""
     for part in name.split(".") if name else []:
@@ -206,7 +206,7 @@ def _scope(name: str, modules: "Mapping[str, nn.Module]") -> list[str]:
 
 
 def _check_provider(provider: str) -> None:
-    """Raise UserError where there is none of that name, and NotHere where it cannot work on this machine."""
+    """Raise UserError for an unknown provider, and UnavailableError for one that this machine does not have."""
     import onnxruntime as ort
 
     if provider not in PROVIDERS:
@@ -215,22 +215,22 @@ def _check_provider(provider: str) -> None:
         return
     available = ort.get_available_providers()
     if _provider_name(provider) not in available:
-        raise NotHere(
+        raise UnavailableError(
             f"ONNX Runtime {ort.__version__} has no {_provider_name(provider)} here, only {', '.join(available)}: "
             f"{_HOW_TO_GET_PROVIDER[provider]}"
         )
-    from export.cuda import found_gpus
+    from export.cuda import find_gpus
 
-    if not found_gpus():
-        raise NotHere(f"provider {provider!r} needs an NVIDIA GPU, and none was found on this machine")
+    if not find_gpus():
+        raise UnavailableError(f"provider {provider!r} needs an NVIDIA GPU, and none was found on this machine")
 
 
 def _check_started(provider: str, started: Sequence[str]) -> None:
-    """Raise NotHere where ONNX Runtime quietly went on without the provider, as it does when a library is missing."""
+    """Raise UnavailableError if ONNX Runtime dropped the provider, as it does for a missing library."""
     if _provider_name(provider) not in started:
-        raise NotHere(
-            f"ONNX Runtime's {_provider_name(provider)} does not start here, only {', '.join(started)}; what it lacks "
-            f"is on stderr. {_HOW_TO_GET_PROVIDER[provider]}"
+        raise UnavailableError(
+            f"ONNX Runtime's {_provider_name(provider)} does not start here, only {', '.join(started)}; the "
+            f"missing library is on stderr. {_HOW_TO_GET_PROVIDER[provider]}"
         )
 
 
@@ -241,7 +241,7 @@ def _provider_name(provider: str) -> str:
 
 @cache
 def _make_shared_memory() -> None:
-    """Once a process: ONNX Runtime refuses a second pool."""
+    """Create the pool once per process: ONNX Runtime refuses a second pool."""
     import onnxruntime as ort
 
     kind = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
@@ -249,19 +249,19 @@ def _make_shared_memory() -> None:
 
 
 def _spec(value: Any) -> TensorSpec:
-    """From ONNX Runtime's description of an input or output; it has None where an axis has no name."""
+    """Convert ONNX Runtime's description of an input or output, which has None for an axis without a name."""
     shape = tuple("unknown" if axis is None else axis for axis in value.shape)
     return TensorSpec(name=value.name, shape=shape, dtype=_DTYPES.get(value.type, value.type))
 
 
 @contextmanager
-def _refusals(what: str) -> Iterator[None]:
-    """What ONNX Runtime raises becomes UserError; its own exceptions have no common base but Exception."""
+def _convert_errors(subject: str) -> Iterator[None]:
+    """Raise ONNX Runtime's errors as UserError; its own exceptions have no common base except Exception."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
-    refusals: tuple[type[Exception], ...] = (ValueError, RuntimeError, *(getattr(state, name) for name in names))
+    errors: tuple[type[Exception], ...] = (ValueError, RuntimeError, *(getattr(state, name) for name in names))
     try:
         yield
-    except refusals as error:
-        raise UserError(f"ONNX Runtime refuses {what}: {str(error).strip().splitlines()[0]}") from error
+    except errors as error:
+        raise UserError(f"ONNX Runtime refuses {subject}: {str(error).strip().splitlines()[0]}") from error

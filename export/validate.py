@@ -1,210 +1,213 @@
-"""Whether an exported folder still holds the network that was exported, on whatever machine it has come to.
+"""Validates an exported folder on any machine: does it still contain the network that was exported?
 
-Files are held against their checksums, and the outputs to the stored inputs against the stored outputs: those of the
-ONNX file in ONNX Runtime, and of the engine where there is a GPU for it. An engine of another GPU or TensorRT is built
-anew from the ONNX file, in the folder. Where outputs differ, the block that parted from the reference is named. No
-training data is needed, nor torch.
+Files are compared with their checksums, and the outputs for the stored inputs with the stored outputs: the outputs of
+the ONNX file in ONNX Runtime and, with a GPU, the outputs of the engine. An engine for another GPU or TensorRT is
+rebuilt from the ONNX file, in the folder. If outputs differ, the faulty block is named. Neither training data nor torch
+are needed.
 
-What cannot be checked here is said to be so, and is no failure.
+A check that this machine cannot do is reported as such and is no failure.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export import tensorrt
-from export.blame import find_culprit
-from export.calibration import Progress
-from export.cuda import found_gpus
-from export.engine import NAME as ENGINE
-from export.engine import build_engine
-from export.engine_runner import EngineRunner, open_engine
-from export.errors import CheckFailed, NotHere, UserError
-from export.ladder import REAL, Compared, complaint_of, failure, values_of_blocks
-from export.manifest import Manifest, changed_files, read_claims, version_here, write_manifest
-from export.parity import SAME_FILE, compare_answers
+from export.cuda import find_gpus
+from export.errors import UnavailableError, UserError, VerificationError
+from export.faulty_block import find_faulty_block
+from export.manifest import Manifest, changed_files, installed_version, read_unverified_manifest, write_manifest
+from export.parity import SAME_FILE_GATES, compare_groups
+from export.precision_pipeline import REAL, Comparison, block_values, explain_failure
+from export.progress import Progress
 from export.reference import Reference, read_reference, sample
 from export.runners import OrtRunner, Runner
+from export.trt import bindings
+from export.trt.engine import NAME as ENGINE
+from export.trt.engine import build_engine
+from export.trt.engine_runner import EngineRunner, open_engine
 
 ONNX = "model.onnx"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
-    what: str
+    check: str
     """files, versions, onnx or engine."""
     passed: bool | None
-    """None: it could not be checked here, or only tells."""
+    """None: the check could not be done here, or is for information only."""
     detail: str
-    compared: Compared | None = None
-    """The figures, where outputs were compared."""
+    comparison: Comparison | None = None
+    """The compared outputs, if there are any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
-    """What became of an exported folder."""
+    """The results of all checks of an exported folder."""
 
     manifest: Manifest
-    """As it is now: an engine that was built anew is in it."""
+    """The manifest after the validation: it has the engine, if that was rebuilt."""
     reference: Reference
     findings: tuple[Finding, ...]
 
     @property
     def passed(self) -> bool:
-        """Nothing failed."""
+        """Whether no check failed."""
         return all(finding.passed is not False for finding in self.findings)
 
-    def holds(self, what: str) -> bool:
-        """Whether that was checked here and passed."""
-        return any(finding.what == what and finding.passed for finding in self.findings)
+    def passed_check(self, check: str) -> bool:
+        """Whether this check was done here and passed."""
+        return any(finding.check == check and finding.passed for finding in self.findings)
 
     def to_json(self) -> dict[str, Any]:
-        """What ``fbnetv5 validate --json`` prints, without the times."""
+        """The document of ``fbnetv5 validate --json``, without the latencies."""
         engine = self.manifest.engine
-        compared = [finding.compared for finding in self.findings if finding.compared is not None]
+        comparisons = [finding.comparison for finding in self.findings if finding.comparison is not None]
         return {
             "passed": self.passed,
             "precision": self.manifest.precision,
-            "findings": [{"what": one.what, "passed": one.passed, "detail": one.detail} for one in self.findings],
-            "parity": [entry for one in compared for entry in one.to_json()],
+            "findings": [
+                {"check": finding.check, "passed": finding.passed, "detail": finding.detail}
+                for finding in self.findings
+            ],
+            "parity": [row for comparison in comparisons for row in comparison.to_json()],
             "engine": None
             if engine is None
-            else {"runtime": engine.runtime, "version": engine.version, "ran": self.holds("engine")},
+            else {"runtime": engine.runtime, "version": engine.version, "ran": self.passed_check("engine")},
         }
 
 
 def validate(folder: Path, say: Callable[[str], None], progress: Progress | None = None) -> Validation:
-    """Check an exported folder.
+    """Validate an exported folder.
 
     Args:
-        folder: holds ``manifest.json``.
-        say: takes one line about what is being done.
-        progress: told how far an engine's build is.
+        folder: folder with a ``manifest.json``.
+        say: called with a line at each step.
+        progress: called with the progress of an engine's build.
 
     Raises:
-        UserError: the folder's manifest or reference is missing or damaged, or a file that it names cannot be read.
+        UserError: the folder's manifest or reference is missing or damaged, or one of its files cannot be read.
     """
-    manifest, reference = read_claims(folder), read_reference(folder)
+    manifest, reference = read_unverified_manifest(folder), read_reference(folder)
     changed = changed_files(folder, manifest)
     say("running the ONNX file")
-    findings = [_files(manifest, changed), _versions(manifest), _onnx(folder, manifest, reference)]
+    findings = [_check_files(manifest, changed), _check_versions(manifest), _check_onnx(folder, manifest, reference)]
     if manifest.engine is None:
-        findings.append(Finding(what="engine", passed=None, detail="none was exported; fbnetv5 export --engine"))
+        findings.append(Finding(check="engine", passed=None, detail="none was exported; fbnetv5 export --engine"))
     else:
         say("looking for a GPU for the engine")
-        finding, manifest = _engine(folder, manifest, reference, changed, progress)
+        finding, manifest = _check_engine(folder, manifest, reference, changed, progress)
         findings.append(finding)
     return Validation(manifest=manifest, reference=reference, findings=tuple(findings))
 
 
-def run_engine(engine: EngineRunner, manifest: Manifest, reference: Reference) -> Compared:
-    """A loaded engine's outputs, held against the reference.
+def run_engine(engine: EngineRunner, manifest: Manifest, reference: Reference) -> Comparison:
+    """Run a loaded engine and compare its outputs with the reference.
 
     Raises:
-        UserError, CheckFailed: the engine does not take the inputs, or its outputs are none that can be compared.
+        UserError, VerificationError: the engine does not accept the inputs, or its outputs cannot be compared.
     """
-    return _compared(f"{manifest.precision} engine", engine, manifest, reference)
+    return _compare(f"{manifest.precision} engine", engine, manifest, reference)
 
 
-def _files(manifest: Manifest, changed: list[str]) -> Finding:
-    detail = f"{', '.join(changed)}: not what the manifest was written for" if changed else ", ".join(manifest.sha256)
-    return Finding(what="files", passed=not changed, detail=detail)
+def _check_files(manifest: Manifest, changed: list[str]) -> Finding:
+    detail = f"{', '.join(changed)}: not the files of the manifest" if changed else ", ".join(manifest.sha256)
+    return Finding(check="files", passed=not changed, detail=detail)
 
 
-def _versions(manifest: Manifest) -> Finding:
-    """Tells of packages that are others here; whether that matters, the outputs show."""
-    here = {package: version_here(package) for package in manifest.versions}
-    others = [
-        f"{name} {there} there, {here[name]} here" for name, there in manifest.versions.items() if there != here[name]
+def _check_versions(manifest: Manifest) -> Finding:
+    """List packages of another version; the comparison of outputs shows whether that matters."""
+    installed = {package: installed_version(package) for package in manifest.versions}
+    differences = [
+        f"{package} {exported} there, {installed[package]} here"
+        for package, exported in manifest.versions.items()
+        if exported != installed[package]
     ]
-    return Finding(what="versions", passed=None, detail="; ".join(others) or "all as where it was exported")
+    return Finding(check="versions", passed=None, detail="; ".join(differences) or "equal to those of the export")
 
 
-def _onnx(folder: Path, manifest: Manifest, reference: Reference) -> Finding:
+def _check_onnx(folder: Path, manifest: Manifest, reference: Reference) -> Finding:
     content = (folder / ONNX).read_bytes()
     try:
-        one = _compared(f"{manifest.precision} onnxruntime", OrtRunner(content), manifest, reference)
-        if one.complaint is None:
-            return Finding(what="onnx", passed=True, detail=_best(one), compared=one)
-        blocks = values_of_blocks(content, content, reference.inputs)
+        comparison = _compare(f"{manifest.precision} onnxruntime", OrtRunner(content), manifest, reference)
+        if comparison.failure_reason is None:
+            return Finding(check="onnx", passed=True, detail=_describe_pass(comparison), comparison=comparison)
+        blocks = block_values(content, content, reference.inputs)
         samples = {name: sample(values) for name, values in blocks.items()}
-        culprit = find_culprit(content, reference.blocks, samples, manifest.precision)
-        return Finding(what="onnx", passed=False, detail=failure(one, culprit), compared=one)
+        faulty_block = find_faulty_block(content, reference.blocks, samples, manifest.precision)
+        detail = explain_failure(comparison, faulty_block)
+        return Finding(check="onnx", passed=False, detail=detail, comparison=comparison)
     except ImportError:
-        return Finding(what="onnx", passed=None, detail="not run: onnxruntime is not here; pip install onnxruntime")
+        return Finding(check="onnx", passed=None, detail="not run: no onnxruntime here; pip install onnxruntime")
     except UserError as error:
-        return Finding(what="onnx", passed=False, detail=str(error))
+        return Finding(check="onnx", passed=False, detail=str(error))
 
 
-def _engine(
+def _check_engine(
     folder: Path, manifest: Manifest, reference: Reference, changed: list[str], progress: Progress | None
 ) -> tuple[Finding, Manifest]:
-    """The finding, and the manifest as it is then."""
-    told = ""
+    """The finding, and the manifest after a rebuild of the engine, if there was one."""
+    rebuilt = ""
     try:
-        if not found_gpus():
-            raise NotHere("no NVIDIA GPU here")
-        engine, refusal = _open(folder, manifest)
+        if not find_gpus():
+            raise UnavailableError("no NVIDIA GPU here")
+        engine, reason = _open(folder, manifest)
         if engine is None:
             if ONNX in changed:
-                return Finding(
-                    what="engine", passed=False, detail=f"{refusal}; and {ONNX} is not as exported"
-                ), manifest
-            told = f"built anew, since the one in the folder is not for here ({refusal}): "
+                detail = f"{reason}; and {ONNX} is not as exported"
+                return Finding(check="engine", passed=False, detail=detail), manifest
+            rebuilt = f"rebuilt, because the engine in the folder is not for this machine ({reason}): "
             manifest = _rebuild(folder, manifest, progress)
-            engine, refusal = _open(folder, manifest)
+            engine, reason = _open(folder, manifest)
         if engine is None:
-            return Finding(what="engine", passed=False, detail=f"{told}{refusal}"), manifest
-        one = run_engine(engine, manifest, reference)
-    except NotHere as error:
-        return Finding(what="engine", passed=None, detail=f"{told}not run: {error}"), manifest
+            return Finding(check="engine", passed=False, detail=f"{rebuilt}{reason}"), manifest
+        comparison = run_engine(engine, manifest, reference)
+    except UnavailableError as error:
+        return Finding(check="engine", passed=None, detail=f"{rebuilt}not run: {error}"), manifest
     except UserError as error:
-        return Finding(what="engine", passed=False, detail=f"{told}{error}"), manifest
-    passed = one.complaint is None
-    detail = f"{told}{_best(one) if passed else complaint_of(one)}"
-    return Finding(what="engine", passed=passed, detail=detail, compared=one), manifest
+        return Finding(check="engine", passed=False, detail=f"{rebuilt}{error}"), manifest
+    passed = comparison.failure_reason is None
+    detail = f"{rebuilt}{_describe_pass(comparison) if passed else comparison.failure_message}"
+    return Finding(check="engine", passed=passed, detail=detail, comparison=comparison), manifest
 
 
 def _open(folder: Path, manifest: Manifest) -> tuple[EngineRunner | None, str]:
-    """The engine, or why it is not for this machine.
+    """The engine, or None and the reason why it does not load on this machine.
 
     Raises:
-        NotHere: no TensorRT or what gives GPU memory is here.
+        UnavailableError: no TensorRT is installed, or no package that allocates GPU memory.
     """
     assert manifest.engine is not None
     try:
-        runtime = tensorrt.load(manifest.engine.runtime)
-    except NotHere as error:
-        tensorrt.find_flavour()  # there must be another, or there is nothing to build with
+        variant = bindings.load_variant(manifest.engine.runtime)
+    except UnavailableError as error:
+        bindings.find_variant()  # raises if there is no other variant to rebuild the engine with
         return None, str(error)
-    if runtime.version != manifest.engine.version:
-        return None, f"it is of {runtime.name} {manifest.engine.version}, and {runtime.version} is here"
+    if variant.version != manifest.engine.version:
+        return None, f"it is of {variant.name} {manifest.engine.version}, and {variant.version} is here"
     try:
-        return open_engine(folder / manifest.engine.file, runtime=runtime.name), ""
-    except CheckFailed as error:
+        return open_engine(folder / manifest.engine.file, runtime=variant.name), ""
+    except VerificationError as error:
         return None, str(error)
 
 
 def _rebuild(folder: Path, manifest: Manifest, progress: Progress | None) -> Manifest:
-    """Build the engine again on this machine, and say so in the folder's manifest; other checksums stay as they are."""
+    """Rebuild the engine on this machine and write it to the folder's manifest; other checksums stay as they are."""
     assert manifest.engine is not None
-    built = build_engine(
+    engine = build_engine(
         folder / ONNX, folder / ENGINE, manifest.engine.shapes, precision=manifest.precision, progress=progress
     )
-    write_manifest(folder, replace(manifest, engine=built), files=[ENGINE])
-    return read_claims(folder)
+    write_manifest(folder, manifest.changed(engine=engine), files=[ENGINE])
+    return read_unverified_manifest(folder)
 
 
-def _compared(rung: str, run: Runner, manifest: Manifest, reference: Reference) -> Compared:
-    gate = SAME_FILE[manifest.precision]
-    outputs = compare_answers(reference.outputs, run(reference.inputs), manifest.answers.values(), gate=gate)
-    return Compared(rung=rung, precision=manifest.precision, images=REAL, outputs=outputs, same=True)
+def _compare(stage: str, run: Runner, manifest: Manifest, reference: Reference) -> Comparison:
+    gate, groups = SAME_FILE_GATES[manifest.precision], manifest.task_outputs.values()
+    outputs = compare_groups(reference.outputs, run(reference.inputs), groups, gate=gate)
+    return Comparison(stage=stage, precision=manifest.precision, images=REAL, outputs=outputs, same_file=True)
 
 
-def _best(one: Compared) -> str:
-    """What a comparison that passed has to tell."""
-    worst = max((parity.error for parity in one.outputs if not parity.ranked), default=0.0)
-    return f"{one.rung} gives what was exported: at most {worst:.1e} of an output's range off"
+def _describe_pass(comparison: Comparison) -> str:
+    return f"{comparison.stage} gives the exported outputs: error at most {comparison.max_error:.1e} of their range"

@@ -37,7 +37,7 @@ class Backend(Protocol):
 
         Raises:
             UserError: the graph or the inputs are refused.
-            CheckFailed: no engine can be built of it.
+            VerificationError: no engine can be built of it.
         """
 
     def conditions(self) -> dict[str, Any]:

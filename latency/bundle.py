@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from export.errors import UserError
+from export.progress import Progress
 from latency.correction import MeasuredNetwork, check_count
 from latency.devices import GPUS, check_gpu, matches
 from latency.on_device import (
@@ -28,21 +29,22 @@ from latency.on_device import (
 from latency.parsing import mapping, read_sealed, write_sealed
 from latency.processor import CPU, Processor
 from latency.profile import BATCH, NULL, YARDSTICK, Graph, Network, Profiled, distinct, onnx_at
-from latency.protocol import Progress, Timing
+from latency.protocol import Timing
 from latency.single_file import joined
 from latency.table import LatencyTable, measurement, table_path
 from latency.unfinished import only_run
 
 PARTS = (
     "export.errors",
+    "export.progress",
     "export.files",
     "export.runners",
-    "export.options",
-    "export.audit",
-    "export.tensorrt",
+    "export.trt.options",
+    "export.trt.precision_check",
     "export.cuda",
-    "export.builder",
-    "export.gpu",
+    "export.trt.bindings",
+    "export.trt.builder",
+    "export.trt.loaded_engine",
     "latency.parsing",
     "latency.protocol",
     "latency.backend",
@@ -114,7 +116,7 @@ def write_bundle(
     Raises:
         UserError: the folder exists or cannot be written, there is no such device or precision, or the networks are
             too few for a correction.
-        CheckFailed: a graph cannot be exported.
+        VerificationError: a graph cannot be exported.
     """
     if networks:
         check_count(len(networks))

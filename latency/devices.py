@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from export.cuda import FoundGpu, found_gpus
-from export.errors import NotHere, UserError
+from export.cuda import GpuInfo, find_gpus
+from export.errors import UnavailableError, UserError
 from latency.backend import Backend
 from latency.gpu import gpu_fingerprint, open_gpu_backend
 from latency.processor import CPU, Processor
@@ -174,7 +174,7 @@ def resolve(name: str, *, precision: str = "fp32", threads: int = 1) -> Backend:
 
     Raises:
         UserError: there is no device of that name, or it is not timed at that precision or with those threads.
-        NotHere: it is known, and it or what runs it is not here.
+        UnavailableError: it is known, and it or what runs it is not here.
     """
     if name == CPU:
         return Processor(precision=precision, threads=threads)
@@ -187,18 +187,18 @@ def fingerprint(name: str, *, threads: int) -> dict[str, str | int]:
 
     Raises:
         UserError: there is no device of that name.
-        NotHere: it is known, and it or what runs it is not here.
+        UnavailableError: it is known, and it or what runs it is not here.
     """
     return Processor(threads=threads).fingerprint() if name == CPU else gpu_fingerprint(_index_of(gpu(name)))
 
 
 def _index_of(wanted: Gpu) -> int:
-    """The driver's number of such a device here; raises NotHere."""
-    found = found_gpus()
+    """The driver's number of such a device here; raises UnavailableError."""
+    found = find_gpus()
     for index, one in enumerate(found):
         if matches(wanted, one.name, one.compute_capability):
             return index
-    raise NotHere(f"device {wanted.name!r} is not here: {_what_is_here(found)}")
+    raise UnavailableError(f"device {wanted.name!r} is not here: {_what_is_here(found)}")
 
 
 def gpu(name: str) -> Gpu:
@@ -236,7 +236,7 @@ def matches(gpu: Gpu, name: str, compute_capability: tuple[int, int]) -> bool:
     return named and compute_capability == gpu.compute_capability and not {"MIG", "Laptop", "D", "Ti"} & set(words)
 
 
-def _what_is_here(found: tuple[FoundGpu, ...]) -> str:
+def _what_is_here(found: tuple[GpuInfo, ...]) -> str:
     if not found:
         return "no NVIDIA device or driver was found on this machine"
     return "this machine has " + ", ".join(gpu.name for gpu in found)

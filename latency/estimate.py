@@ -27,8 +27,8 @@ from latency.kernels import kernels_of
 from latency.table import LatencyTable
 
 if TYPE_CHECKING:
+    from export.progress import Progress
     from latency.profile import Graph
-    from latency.protocol import Progress
 
 SCHEMA = 1
 ESTIMATED = "estimated"
@@ -175,7 +175,7 @@ def estimate(
 
     Raises:
         UserError: the device's peak at ``precision`` is not known, or the table there is damaged or from other figures.
-        CheckFailed: a block cannot be exported.
+        VerificationError: a block cannot be exported.
     """
     from latency.profile import onnx_of
 
@@ -206,7 +206,7 @@ def estimate_ms(content: bytes, gpu: Gpu, precision: str) -> Estimate:
 
     Raises:
         UserError: the device's peak at ``precision`` is not known.
-        CheckFailed: the graph has a tensor whose shape is not fixed.
+        VerificationError: the graph has a tensor whose shape is not fixed.
     """
     kernels = kernels_of(content)
     compute_ms = [2 * kernel.macs / (_peak_tflops(gpu, precision) * 1e9) for kernel in kernels]

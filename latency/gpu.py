@@ -19,12 +19,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from export.audit import ENGINE_TYPES, check_types
-from export.builder import EngineBuilder
-from export.cuda import CudaDriver, CudaHandle, DeviceMemory, FoundGpu, open_driver, open_memory
-from export.errors import CheckFailed, NotHere, UserError
-from export.gpu import LoadedEngine
-from export.tensorrt import Flavour, find_flavour, load
+from export.cuda import CudaDriver, CudaHandle, DeviceMemory, GpuInfo, open_driver, open_memory
+from export.errors import UnavailableError, UserError, VerificationError
+from export.trt.bindings import TensorRTVariant, find_variant, load_variant
+from export.trt.builder import EngineBuilder
+from export.trt.loaded_engine import LoadedEngine
+from export.trt.precision_check import ENGINE_TYPES, check_types
 from latency.clocks import ClockWatch, watch_clocks
 from latency.protocol import Sampler, in_turns
 
@@ -58,7 +58,7 @@ class GpuBackend:
         *,
         device: str,
         precision: str,
-        gpu: FoundGpu,
+        gpu: GpuInfo,
         driver: CudaDriver,
         memory: DeviceMemory,
         builder: EngineBuilder,
@@ -94,7 +94,7 @@ class GpuBackend:
         self._clocks.unlock()
 
     def fingerprint(self) -> dict[str, str | int]:
-        return _fingerprint_of(self._gpu, self._driver, self._builder.flavour)
+        return _fingerprint_of(self._gpu, self._driver, self._builder.variant)
 
     def open(self, content: bytes, inputs: "Mapping[str, Array]", *, copies: int = 1) -> Sampler:
         """Engines of an ONNX graph, ready to be timed in turns; ``engines`` has the arguments and errors."""
@@ -110,7 +110,7 @@ class GpuBackend:
 
         Raises:
             UserError: the inputs are not the graph's.
-            CheckFailed: the parser or the builder refuses the graph, the engine computes in other types than its
+            VerificationError: the parser or the builder refuses the graph, the engine computes in other types than its
                 precision's, or the GPU refuses it.
         """
         built = self._builder.build(content)
@@ -126,7 +126,7 @@ class GpuBackend:
 
         Raises:
             UserError: the inputs are not the engine's.
-            CheckFailed: the GPU refuses the engine.
+            VerificationError: the GPU refuses the engine.
         """
         record = EngineRecord(graph=hashlib.sha256(plan).hexdigest()[:12])
         self._records.append(record)
@@ -174,7 +174,7 @@ class TimedEngine(LoadedEngine):
 
         Raises:
             UserError: the inputs are not the engine's.
-            CheckFailed: the GPU refuses the engine.
+            VerificationError: the GPU refuses the engine.
         """
         super().__init__(plan, loader=builder, driver=driver, memory=memory)
         self._clocks, self._record = clocks, record
@@ -202,7 +202,7 @@ class TimedEngine(LoadedEngine):
     def _new_event(self) -> CudaHandle:
         driver = self._driver
         event = driver.new_event()
-        self.at_end(lambda: driver.forget_event(event))
+        self.at_end(lambda: driver.destroy_event(event))
         return event
 
     def _prepared(self) -> Callable[[], None]:
@@ -212,10 +212,10 @@ class TimedEngine(LoadedEngine):
         driver.synchronise()
         try:
             graph = driver.capture(stream, self.enqueue)
-        except CheckFailed as error:
+        except VerificationError as error:
             self._record.not_captured = str(error)
             return self.enqueue
-        self.at_end(lambda: driver.forget_graph(graph))
+        self.at_end(lambda: driver.destroy_graph(graph))
         return driver.launcher(graph, stream)
 
 
@@ -230,12 +230,12 @@ def open_gpu_backend(device: str, precision: str, *, index: int = 0, runtime: st
 
     Raises:
         UserError: there is no such precision.
-        NotHere: the driver, the GPU, TensorRT, or what gives memory is missing.
+        UnavailableError: the driver, the GPU, TensorRT, or what gives memory is missing.
     """
     driver = open_driver()
     gpus = driver.gpus()
     if not 0 <= index < len(gpus):
-        raise NotHere(f"this machine has {len(gpus)} GPUs, and none of number {index}")
+        raise UnavailableError(f"this machine has {len(gpus)} GPUs, and none of number {index}")
     memory = open_memory(index)
     return GpuBackend(
         device=device,
@@ -244,7 +244,8 @@ def open_gpu_backend(device: str, precision: str, *, index: int = 0, runtime: st
         driver=driver,
         memory=memory,
         builder=EngineBuilder(
-            find_flavour() if runtime is None else load(runtime), compute_capability=gpus[index].compute_capability
+            find_variant() if runtime is None else load_variant(runtime),
+            compute_capability=gpus[index].compute_capability,
         ),
         clocks=watch_clocks(driver.bus_id(index)),
     )
@@ -254,20 +255,20 @@ def gpu_fingerprint(index: int) -> dict[str, str | int]:
     """That of the backend which ``open_gpu_backend`` would open, without opening it.
 
     Raises:
-        NotHere: the driver or TensorRT is missing.
+        UnavailableError: the driver or TensorRT is missing.
     """
     driver = open_driver()
-    return _fingerprint_of(driver.gpus()[index], driver, find_flavour())
+    return _fingerprint_of(driver.gpus()[index], driver, find_variant())
 
 
-def _fingerprint_of(gpu: FoundGpu, driver: CudaDriver, flavour: Flavour) -> dict[str, str | int]:
+def _fingerprint_of(gpu: GpuInfo, driver: CudaDriver, variant: TensorRTVariant) -> dict[str, str | int]:
     return {
         "processor": gpu.name,
         "compute_capability": ".".join(map(str, gpu.compute_capability)),
         # Not the driver's own version: only NVML tells that, which is not everywhere. The conditions have it.
         "driver_cuda_version": driver.cuda_version(),
-        "runtime": flavour.name,
-        "runtime_version": flavour.version,
+        "runtime": variant.name,
+        "runtime_version": variant.version,
         "os": platform.system(),
         "arch": platform.machine(),
     }

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.errors import CheckFailed
+from export.errors import VerificationError
 
 if TYPE_CHECKING:
     import onnx
@@ -43,7 +43,7 @@ def kernels_of(content: bytes) -> list[Kernel]:
     """The kernels of an ONNX graph in running order.
 
     Raises:
-        CheckFailed: the graph has a tensor whose shape is not fixed.
+        VerificationError: the graph has a tensor whose shape is not fixed.
     """
     import onnx
 
@@ -76,7 +76,7 @@ def _shapes(graph: "onnx.GraphProto") -> dict[str, tuple[int, ...]]:
     for value in (*graph.input, *graph.value_info, *graph.output):
         tensor = value.type.tensor_type
         if not tensor.HasField("shape") or any(axis.WhichOneof("value") != "dim_value" for axis in tensor.shape.dim):
-            raise CheckFailed(f"tensor {value.name!r} has no fixed shape: export the graph at one batch and size")
+            raise VerificationError(f"tensor {value.name!r} has no fixed shape: export the graph at one batch and size")
         shapes[value.name] = tuple(axis.dim_value for axis in tensor.shape.dim)
     return shapes
 

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from export.progress import Progress
 from latency.backend import Backend
-from latency.protocol import Measurement, Progress, Sampler, Timing, measure_interleaved
+from latency.protocol import Measurement, Sampler, Timing, measure_interleaved
 from latency.unfinished import Unfinished
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def measure_graphs(
 
     Raises:
         UserError: a graph is refused.
-        CheckFailed: a graph cannot be exported, or no engine can be built of it.
+        VerificationError: a graph cannot be exported, or no engine can be built of it.
     """
     samplers: dict[str, list[Sampler]] = {name: [] for name in sources}
     for done, name in enumerate([*sources, *reversed([*sources])], 1):

@@ -119,8 +119,8 @@ def measure_bundle(folder: Path) -> Path:
 
     Raises:
         UserError: the bundle is damaged, its results are there already, or another run is measuring it.
-        NotHere: the bundle's device or its runtime is not.
-        CheckFailed: an engine cannot be built.
+        UnavailableError: the bundle's device or its runtime is not.
+        VerificationError: an engine cannot be built.
     """
     bundle, path = open_bundle(folder), folder / RESULTS_FILE
     if path.exists():

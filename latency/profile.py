@@ -26,11 +26,12 @@ from torch import nn
 from export.errors import UserError
 from export.graph import to_onnx_bytes
 from export.precision import at_precision
+from export.progress import Progress
 from export.runners import Array, OrtRunner
 from latency.backend import Backend
 from latency.correction import MeasuredNetwork, check_count
 from latency.measure import measure_graphs, named
-from latency.protocol import Measurement, Progress, Timing, measure_interleaved, timed_here
+from latency.protocol import Measurement, Timing, measure_interleaved, timed_here
 from latency.table import NULL_KEY, LatencyTable
 from latency.unfinished import Unfinished, only_run
 
@@ -156,7 +157,7 @@ def profile(
     Raises:
         UserError: the table there is damaged, or of another device, machine or protocol, or another run is measuring
             it; or one key names two shapes; or the networks are too few for a correction.
-        CheckFailed: a block or network cannot be exported.
+        VerificationError: a block or network cannot be exported.
     """
     plan(graphs, networks, path=path, backend=backend, timing=timing)  # refuses before a file is made
     with only_run(path):
@@ -304,7 +305,7 @@ def onnx_at(graph: Graph, precision: str) -> tuple[bytes, dict[str, Array]]:
 
     Raises:
         UserError: there is no such precision.
-        CheckFailed: it cannot be exported.
+        VerificationError: it cannot be exported.
     """
     content, inputs = onnx_of(graph)
     return at_precision(content, precision, inputs), inputs
@@ -314,7 +315,7 @@ def onnx_of(graph: Graph) -> tuple[bytes, dict[str, Array]]:
     """The graph in ONNX at float32 and a fixed shape, and inputs for it; the same whenever it is asked for.
 
     Raises:
-        CheckFailed: it cannot be exported.
+        VerificationError: it cannot be exported.
     """
     seed = zlib.crc32(graph.key.encode())
     with torch.random.fork_rng(devices=()):

@@ -23,9 +23,7 @@ from statistics import median
 from time import perf_counter_ns
 
 from export.errors import UserError
-
-Progress = Callable[[str, int, int], None]
-"""Called with the stage, the steps done and the steps in all."""
+from export.progress import Progress
 
 Sampler = Callable[[int], float]
 """Runs its work so many times on end and gives the milliseconds a run; the work is the same whenever it is called."""

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from export.errors import NotHere, UserError
+from export.errors import UnavailableError, UserError
 from latency.correction import Correction, Errors, MeasuredNetwork, Report, correct
 from latency.devices import fingerprint
 from latency.parsing import count, mapping, number, read_sealed, record, text, write_sealed
@@ -175,7 +175,7 @@ def _check_machine(table: LatencyTable, path: Path) -> None:
     """
     try:
         here = fingerprint(table.device, threads=table.threads)
-    except NotHere:
+    except UnavailableError:
         return
     for name in sorted(here.keys() | table.fingerprint.keys()):
         there = table.fingerprint.get(name)

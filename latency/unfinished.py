@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from export.errors import UserError
-from export.files import write_whole_text
+from export.files import atomic_write_text
 from latency.protocol import Visit, Visits
 
 
@@ -39,7 +39,7 @@ class Unfinished:
         """Keep one visit."""
         try:
             if not self._path.exists():
-                write_whole_text(self._path, self._header + "\n")
+                atomic_write_text(self._path, self._header + "\n")
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps([name, visit.samples_ms, visit.yardstick_ms]) + "\n")
         except OSError as error:
@@ -65,7 +65,7 @@ class Unfinished:
             name, visit = self._parse(line, number)
             visits.setdefault(name, []).append(visit)
         if whole != text:
-            write_whole_text(self._path, whole)
+            atomic_write_text(self._path, whole)
         return visits
 
     def _parse(self, line: str, number: int) -> tuple[str, Visit]:

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from export.progress import Progress
 from latency.correction import Report, proportion, report
 from latency.devices import resolve
 from latency.profile import Network, anchors_of, measure_networks, speed_of
-from latency.protocol import Progress
 from latency.table import LatencyTable
 
 
@@ -40,8 +40,8 @@ def verify(
 
     Raises:
         UserError: the table is damaged, of another machine, or lacks a block of a network.
-        NotHere: its device is not.
-        CheckFailed: a network cannot be exported.
+        UnavailableError: its device is not.
+        VerificationError: a network cannot be exported.
     """
     table = LatencyTable.load(path)
     costs = table.values_ms(dict.fromkeys(key for network in networks for key in network.blocks))

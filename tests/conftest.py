@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.cuda import found_gpus
-from export.errors import NotHere
+from export.cuda import find_gpus
+from export.errors import UnavailableError
 from export.runners import Array
 from fbnetv5.data.sample import Sample
 from fbnetv5.data.scenes import CLASSES, Scenes
@@ -33,8 +33,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """The mark ``gpu`` skips a test where there is none."""
     if item.get_closest_marker("gpu") is not None:
         try:
-            here = bool(found_gpus())
-        except NotHere:
+            here = bool(find_gpus())
+        except UnavailableError:
             here = False
         if not here:
             pytest.skip("needs an NVIDIA GPU with a driver")

@@ -1,40 +1,41 @@
-"""``fbnetv5 check``: the verdict of NVIDIA's parser on an ONNX file."""
+"""``fbnetv5 check``: checks an ONNX file with NVIDIA's parser."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from export.errors import CheckFailed
+from export.errors import VerificationError
 from fbnetv5.cli.console import print_json, print_line
 from fbnetv5.cli.options import Json
 
 if TYPE_CHECKING:
-    from export.check import Verdict
+    from export.trt.check import CheckResult
 
 
 def check(file: Annotated[Path, typer.Argument(help="Any ONNX file.")], json: Json = False) -> None:
-    """Ask NVIDIA's own parser whether TensorRT takes an ONNX file; needs no GPU."""
-    from export.check import check as ask
+    """Check with NVIDIA's parser whether TensorRT accepts an ONNX file; needs no GPU."""
+    from export.trt.check import check as check_onnx
 
-    verdict = ask(file)
+    result = check_onnx(file)
     if json:
-        print_json(verdict.to_json())
+        print_json(result.to_json())
     else:
-        print_verdict(verdict)
-    if not verdict.accepted:
-        raise CheckFailed(f"{verdict.runtime} {verdict.version} does not take {file}")
+        print_result(result)
+    if not result.accepted:
+        raise VerificationError(f"{result.runtime} {result.version} does not accept {file}")
 
 
-def print_verdict(verdict: "Verdict") -> None:
-    for problem in verdict.problems:
+def print_result(result: "CheckResult") -> None:
+    """Print every problem and warning with its hint."""
+    for problem in result.problems:
         place = "the file" if problem.node is None else f"node {problem.node} {problem.operator} {problem.name!r}"
         print_line(f"{place}: {problem.code} from the {problem.stage}: {problem.description}")
         if problem.hint:
             print_line(f"  hint: {problem.hint}")
-    for remark in verdict.warnings:
-        print_line(f"warning: {remark.message}")
-        if remark.hint:
-            print_line(f"  hint: {remark.hint}")
-    if verdict.accepted:
-        print_line(f"{verdict.runtime} {verdict.version} takes {verdict.file}: {verdict.nodes} nodes")
+    for warning in result.warnings:
+        print_line(f"warning: {warning.message}")
+        if warning.hint:
+            print_line(f"  hint: {warning.hint}")
+    if result.accepted:
+        print_line(f"{result.runtime} {result.version} accepts {result.file}: {result.nodes} nodes")

@@ -1,11 +1,11 @@
-"""``fbnetv5 doctor``: what this machine can profile, build and run."""
+"""``fbnetv5 doctor``: reports what this machine can profile, build and run."""
 
 from fbnetv5.cli.console import print_json, print_line
 from fbnetv5.cli.options import Json
 
 
 def doctor(json: Json = False) -> None:
-    """What this machine can profile, build and run, and what would fix the rest."""
+    """Report what this machine can profile, build and run, and how to fix the rest."""
     from fbnetv5.deploy.doctor import diagnose
 
     diagnosis = diagnose()

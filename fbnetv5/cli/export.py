@@ -1,52 +1,65 @@
-"""``fbnetv5 export``: a run's networks as ONNX files and engines."""
+"""``fbnetv5 export``: writes a run's networks as ONNX files and TensorRT engines."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from export.errors import NotHere, UserError
+from export.errors import UnavailableError, UserError
 from fbnetv5.cli.console import outermost, print_json, print_line, print_table, progress_bar, say, stage_lines
 from fbnetv5.cli.options import Json, task_names
 
 if TYPE_CHECKING:
     from export.graph import Exporter
+    from export.precision import Precision
     from fbnetv5.deploy.exported import Exported
+
+TaskOption = Annotated[
+    str | None, typer.Option(help="Task to export, or several in one file: cls,det. Default: each task of the run.")
+]
+Run = Annotated[Path, typer.Option(help="Run folder.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write to. Default: RUN/export.")]
+PrecisionOption = Annotated[str, typer.Option(help="fp32, fp16 or int8; every precision above it is verified as well.")]
+MaxDrop = Annotated[
+    float | None,
+    typer.Option(help="Maximum by which a metric may be worse than torch's, such as 0.01; else exit code 1."),
+]
+KeepFloat = Annotated[
+    list[str] | None, typer.Option(help="Nodes that int8 leaves in float, such as '/head/*'; may be repeated.")
+]
+Head = Annotated[str | None, typer.Option(help="Outputs of a detector: topk, decode or nms.")]
+Pixels = Annotated[bool, typer.Option("--pixels", help="Take uint8 images; normalise inside the network.")]
+FixedSize = Annotated[bool, typer.Option("--fixed-size", help="Accept the deploy resolution only.")]
+DynamicSize = Annotated[bool, typer.Option("--dynamic-size", help="Accept any size; this is the default.")]
+ExporterOption = Annotated[str, typer.Option(help="Exporter of torch: torchscript, which is fast, or dynamo.")]
+EngineOption = Annotated[bool, typer.Option("--engine", help="Also build TensorRT engines; needs no GPU.")]
+EngineConfig = Annotated[
+    Path | None, typer.Option(help="JSON file of engine options, such as workspace_mb or timing_cache.")
+]
 
 
 def export(
-    task: Annotated[
-        str | None, typer.Option(help="Task to export, or several in one file: cls,det. Without it each of the run's.")
-    ] = None,
-    run: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/latest"),
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder to write to; RUN/export if not given.")
-    ] = None,
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8; every one above it is proven as well.")] = "fp32",
-    max_drop: Annotated[
-        float | None, typer.Option(help="Most that a metric may be worse than torch's, such as 0.01; else exit code 1.")
-    ] = None,
-    keep_float: Annotated[
-        list[str] | None, typer.Option(help="Nodes that int8 leaves alone, such as '/head/*'; may be repeated.")
-    ] = None,
-    head: Annotated[str | None, typer.Option(help="What a detector answers: topk, decode or nms.")] = None,
-    pixels: Annotated[bool, typer.Option("--pixels", help="Take uint8 images; normalise inside the network.")] = False,
-    fixed_size: Annotated[bool, typer.Option("--fixed-size", help="Accept the deploy resolution only.")] = False,
-    dynamic_size: Annotated[bool, typer.Option("--dynamic-size", help="Accept any size; this is usual.")] = False,
-    exporter: Annotated[
-        str, typer.Option(help="Of torch's two: torchscript, which is fast, or dynamo.")
-    ] = "torchscript",
-    engine: Annotated[bool, typer.Option("--engine", help="Also build TensorRT engines; needs no GPU.")] = False,
-    engine_config: Annotated[
-        Path | None, typer.Option(help="JSON file of how engines are built, such as workspace_mb or timing_cache.")
-    ] = None,
+    task: TaskOption = None,
+    run: Run = Path("runs/latest"),
+    output: Output = None,
+    precision: PrecisionOption = "fp32",
+    max_drop: MaxDrop = None,
+    keep_float: KeepFloat = None,
+    head: Head = None,
+    pixels: Pixels = False,
+    fixed_size: FixedSize = False,
+    dynamic_size: DynamicSize = False,
+    exporter: ExporterOption = "torchscript",
+    engine: EngineOption = False,
+    engine_config: EngineConfig = None,
     json: Json = False,
 ) -> None:
-    """Turn a run's networks into validated ONNX files, and these into engines."""
-    from export.options import EngineOptions
-    from fbnetv5.deploy.engine import with_engine
-    from fbnetv5.deploy.export import ExportOptions, export_tasks
+    """Write a run's networks as validated ONNX files, and as engines."""
+    from export.trt.options import EngineOptions
+    from fbnetv5.deploy.engine import add_engine
+    from fbnetv5.deploy.export import export_tasks
     from fbnetv5.deploy.export_model import tasks_of
+    from fbnetv5.deploy.export_options import ExportOptions
     from fbnetv5.deploy.exported import document
 
     if fixed_size and dynamic_size:
@@ -56,9 +69,9 @@ def export(
     if engine and head == "nms":
         raise UserError("--head nms is for ONNX Runtime: TensorRT builds no engine of it. Leave out --engine")
     if engine_config is not None and not engine:
-        raise UserError("--engine-config says how an engine is built; it needs --engine")
+        raise UserError("--engine-config sets how an engine is built; it needs --engine")
     options = ExportOptions(
-        precision=precision,
+        precision=cast("Precision", precision),
         exporter=cast("Exporter", exporter),
         head=head,
         from_pixels=pixels,
@@ -67,54 +80,54 @@ def export(
         keep_float=tuple(keep_float or ()),
     )
     engine_options = EngineOptions.load(engine_config) if engine_config else EngineOptions()
-    exported, missing = [], None
+    results, unavailable = [], None
     with progress_bar() as bar:
         for names in [task_names(task)] if task else [[name] for name in tasks_of(run)]:
             folder = (output or run / "export") / "+".join(names)
-            one = export_tasks(run, names, folder, options, say, stage_lines(bar))
-            if engine and missing is None:
+            exported = export_tasks(run, names, folder, options, say, stage_lines(bar))
+            if engine and unavailable is None:
                 try:
-                    one = with_engine(one, engine_options, say, outermost(stage_lines(bar)))
-                except NotHere as error:
-                    missing = error
-            exported.append(one)
+                    exported = add_engine(exported, engine_options, say, outermost(stage_lines(bar)))
+                except UnavailableError as error:
+                    unavailable = error
+            results.append(exported)
     if json:
-        print_json(document(exported[0]) if task else {"exported": [document(one) for one in exported]})
+        print_json(document(results[0]) if task else {"exported": [document(exported) for exported in results]})
     else:
-        print_exported(exported)
-    if missing is not None:
-        raise NotHere(f"the ONNX files are written, and no engine was built: {missing}")
+        print_exported(results)
+    if unavailable is not None:
+        raise UnavailableError(f"the ONNX files are written, and no engine was built: {unavailable}")
 
 
-def print_exported(exported: "list[Exported]") -> None:
-    rows = []
-    for one in exported:
-        for task, network in one.deliverable.architectures.items():
-            found = {rung: metrics[task] for rung, metrics in one.metrics.items()}
-            judged = [parity for step in one.compared if step.gated for parity in step.outputs if not parity.ranked]
-            worst = max(parity.error for parity in judged)
-            rows.append(
-                [
-                    task,
-                    f"{network.cost.macs / 1e6:.1f}M",
-                    f"{network.cost.params / 1e6:.2f}M",
-                    network.latency_text,
-                    f"{one.latency_ms_p50:.2f} ms",
-                    f"{one.deliverable.tasks[task].metric.name} @{one.metric_size[0]}x{one.metric_size[1]}",
-                    " ".join(f"{rung} {value:.4f}" for rung, value in found.items()),
-                    f"{worst:.1e}",
-                ]
-            )
-        if one.kept_float:
-            print_line(f"{one.deliverable.name}: left in float by int8: {' '.join(one.kept_float)}")
-        if one.deliverable.sharing is not None:
-            saved = one.deliverable.sharing
+def print_exported(results: "list[Exported]") -> None:
+    """Print a table with a row per task, then the savings of joint networks and the engines."""
+    columns = ["task", "multiply-adds", "params", "predicted", "measured", "metric", "by stage", "parity"]
+    print_table(columns, [_row(exported, task) for exported in results for task in exported.model.tasks])
+    for exported in results:
+        model = exported.model
+        if exported.kept_float:
+            print_line(f"{model.name}: left in float by int8: {' '.join(exported.kept_float)}")
+        if model.sharing is not None:
             print_line(
-                f"{one.deliverable.name}: {saved.blocks_shared} blocks run once for several tasks, "
-                f"{saved.macs_joint / 1e6:.1f}M multiply-adds for {saved.macs_separate / 1e6:.1f}M"
+                f"{model.name}: {model.sharing.blocks_shared} blocks run once for several tasks, "
+                f"{model.sharing.macs_joint / 1e6:.1f}M multiply-adds instead of "
+                f"{model.sharing.macs_separate / 1e6:.1f}M"
             )
-    print_table(["task", "multiply-adds", "params", "predicted", "measured", "metric", "by rung", "parity"], rows)
-    for one in exported:
-        if one.engine is not None:
-            ran = "not run" if one.engine_latency_ms_p50 is None else f"{one.engine_latency_ms_p50:.3f} ms"
-            print_line(f"{one.folder / one.engine.file}: {one.engine.runtime} {one.engine.version}, {ran}")
+        if exported.engine is not None:
+            engine, latency_ms = exported.engine, exported.engine_latency_ms_p50
+            latency = "not run" if latency_ms is None else f"{latency_ms:.3f} ms"
+            print_line(f"{exported.folder / engine.file}: {engine.runtime} {engine.version}, {latency}")
+
+
+def _row(exported: "Exported", task: str) -> list[str]:
+    architecture, (height, width) = exported.model.architectures[task], exported.metric_size
+    return [
+        task,
+        f"{architecture.cost.macs / 1e6:.1f}M",
+        f"{architecture.cost.params / 1e6:.2f}M",
+        architecture.latency_text,
+        f"{exported.latency_ms_p50:.2f} ms",
+        f"{exported.model.tasks[task].metric.name} @{height}x{width}",
+        " ".join(f"{stage} {metrics[task]:.4f}" for stage, metrics in exported.metrics.items()),
+        f"{exported.max_error:.1e}",
+    ]

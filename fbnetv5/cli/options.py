@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from export.errors import NotHere, UserError
+from export.errors import UnavailableError, UserError
 from fbnetv5.cli.console import is_first_process, say
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ def resolve_device(device: str, *, precision: str = "fp32", threads: int = 1) ->
 
     try:
         return resolve(device, precision=precision, threads=threads)
-    except NotHere as error:
-        raise NotHere(
+    except UnavailableError as error:
+        raise UnavailableError(
             f"{error}. Two other ways: measure it where it is, with what fbnetv5 profile --device {device} "
             f"--bundle DIR writes; or a rough table from its data sheet, with the same and --estimate"
         ) from None

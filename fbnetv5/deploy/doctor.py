@@ -1,7 +1,7 @@
-"""What ``fbnetv5 doctor`` does: finds out what this machine can profile, build and run, and what would fix the rest.
+"""``fbnetv5 doctor``: finds out what this machine can profile, build and run, and how to fix the rest.
 
-Each part is tried in a process of its own, because trying is the only test: an import that crashes, hangs or fails is a
-finding. Nothing is changed: whether clocks can be locked is read from who is asking, not tried.
+Each part is tried in a subprocess, because trying is the only reliable test: an import that crashes, hangs or fails is
+a finding. Nothing is changed: whether clocks can be locked is derived from the user's rights, not tried.
 """
 
 import ctypes
@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
-from export import tensorrt
-from export.errors import NotHere
-from export.isolated import DiedError, call
+from export.cuda import load_driver
+from export.errors import UnavailableError
+from export.subprocesses import SubprocessFailedError, run_in_subprocess
+from export.trt import bindings
 
 _TIMEOUT_S = 120.0
 
@@ -23,18 +24,18 @@ Status = Literal["works", "missing", "broken"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One part of the machine."""
+    """The state of one part of the machine."""
 
     part: str
     status: Status
     detail: str
     fix: str | None
-    """A command, or what to do; None where it works, or where another part comes first."""
+    """A command or an instruction; None if the part works, or if another part must be fixed first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ability:
-    """What the findings come to."""
+    """What the findings mean for one kind of work."""
 
     name: str
     """profile, build or run."""
@@ -44,18 +45,18 @@ class Ability:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """All that was found."""
+    """All findings and abilities."""
 
     findings: tuple[Finding, ...]
     abilities: tuple[Ability, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The ``--json`` form."""
+        """The ``--json`` document."""
         return asdict(self)
 
 
 def diagnose() -> Diagnosis:
-    """Try every part and say what works."""
+    """Try every part and return what works."""
     with ThreadPoolExecutor(max_workers=2) as pool:
         findings = tuple(pool.map(_try, PROBES))
     return Diagnosis(findings=findings, abilities=abilities(findings))
@@ -63,33 +64,33 @@ def diagnose() -> Diagnosis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """How one part is tried."""
+    """How to try one part."""
 
     part: str
     function: Callable[..., str]
-    """Called in another process; gives the detail, or raises NotHere."""
+    """Called in a subprocess; returns the detail, or raises UnavailableError."""
     arguments: tuple[str, ...] = ()
     fix: str
     needs_driver: bool = False
 
 
 def _try(probe: Probe) -> Finding:
-    if probe.needs_driver and tensorrt.load_driver() is None:
+    if probe.needs_driver and load_driver() is None:
         return Finding(part=probe.part, status="missing", detail="needs the driver", fix=None)
     try:
-        detail = call(probe.function, *probe.arguments, timeout_s=_TIMEOUT_S)
-    except NotHere as error:
+        detail = run_in_subprocess(probe.function, *probe.arguments, timeout_s=_TIMEOUT_S)
+    except UnavailableError as error:
         return Finding(part=probe.part, status="missing", detail=str(error), fix=probe.fix)
-    except DiedError as error:
+    except SubprocessFailedError as error:
         return Finding(part=probe.part, status="broken", detail=f"trying it {error}", fix=probe.fix)
     return Finding(part=probe.part, status="works", detail=detail, fix=None)
 
 
 def abilities(findings: tuple[Finding, ...]) -> tuple[Ability, ...]:
-    """What this version of fbnetv5 can do with what works."""
+    """What this version of fbnetv5 can do with the working parts."""
     works = {finding.part: finding.detail for finding in findings if finding.status == "works"}
     networks = "torch" in works and "onnxruntime" in works
-    builders = [f"{name} {works[name]}" for name in tensorrt.NAMES if name in works]
+    builders = [f"{name} {works[name]}" for name in bindings.NAMES if name in works]
     return (
         Ability(
             name="profile",
@@ -110,21 +111,21 @@ def abilities(findings: tuple[Finding, ...]) -> tuple[Ability, ...]:
 
 
 def _run(works: Mapping[str, str]) -> str:
-    engines = "gpu" in works and any(name in works for name in tensorrt.NAMES)
-    return "ONNX files on the processor, and engines" if engines else "ONNX files on the processor; no engines"
+    engines = "gpu" in works and any(name in works for name in bindings.NAMES)
+    return "ONNX files on the CPU, and engines" if engines else "ONNX files on the CPU; no engines"
 
 
 def _profiled(works: Mapping[str, str], builders: Sequence[str]) -> str:
     if "gpu" in works and builders:
-        return f"the processor (--device cpu) and {works['gpu']}, with {builders[0]}"
-    return "the processor (--device cpu); other devices through --bundle or --estimate"
+        return f"the CPU (--device cpu) and {works['gpu']}, with {builders[0]}"
+    return "the CPU (--device cpu); other devices through --bundle or --estimate"
 
 
-# The probes: each is called in a process of its own.
+# The probes: each is called in a subprocess.
 
 
 def torch() -> str:
-    """Torch and torchvision load together, which they do only in versions made for each other."""
+    """Import torch and torchvision together, which works only in matching versions."""
     import torch
     import torchvision
 
@@ -133,7 +134,7 @@ def torch() -> str:
 
 
 def onnxruntime() -> str:
-    """Its providers, which are what it was built with; not all need load here."""
+    """ONNX Runtime's version and the providers that it was built with; some may not load here."""
     import onnxruntime
 
     providers = ", ".join(name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers())
@@ -150,46 +151,46 @@ def _installed(package: str) -> bool:
 
 
 def driver() -> str:
-    """The CUDA version that NVIDIA's driver serves at most."""
-    library = tensorrt.load_driver()
+    """The latest CUDA version that NVIDIA's driver supports."""
+    library = load_driver()
     if library is None:
-        raise NotHere("NVIDIA's driver library does not load")
-    serves = ctypes.c_int()
-    if library.cuDriverGetVersion(ctypes.byref(serves)) != 0:
-        raise NotHere("NVIDIA's driver library loads and does not answer")
-    return f"serves CUDA up to {_cuda_version(serves.value)}"
+        raise UnavailableError("NVIDIA's driver library does not load")
+    cuda = ctypes.c_int()
+    if library.cuDriverGetVersion(ctypes.byref(cuda)) != 0:
+        raise UnavailableError("NVIDIA's driver library loads and returns an error")
+    return f"supports CUDA up to {_cuda_version(cuda.value)}"
 
 
 def _cuda_version(number: int) -> str:
-    """As CUDA writes it: 13020 is 13.2."""
+    """CUDA's number of a version as text: 13020 is 13.2."""
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def gpu() -> str:
-    """The NVIDIA GPUs that the driver gives."""
-    from export.cuda import found_gpus
+    """The NVIDIA GPUs that the driver lists."""
+    from export.cuda import find_gpus
 
-    found = found_gpus()
-    if not found:
-        raise NotHere("the driver gives none")
-    return ", ".join(f"{one.name} (compute capability {'.'.join(map(str, one.compute_capability))})" for one in found)
+    gpus = find_gpus()
+    if not gpus:
+        raise UnavailableError("the driver lists none")
+    return ", ".join(f"{gpu.name} (compute capability {'.'.join(map(str, gpu.compute_capability))})" for gpu in gpus)
 
 
 def pycuda() -> str:
-    """Its driver module loads."""
+    """Import pycuda's driver module."""
     try:
         import pycuda
         import pycuda.driver
     except ModuleNotFoundError:
-        raise NotHere("pycuda is not installed") from None
+        raise UnavailableError("pycuda is not installed") from None
     return str(pycuda.VERSION_TEXT)
 
 
 def clocks() -> str:
-    """Whether this user may lock a GPU's clocks, which steadies timings; it is not tried."""
+    """Whether this user may lock a GPU's clocks, for stable timings; it is not tried."""
     if os.name == "posix" and os.geteuid() != 0:
-        raise NotHere("only root may lock them")
-    return "root may lock them with nvidia-smi -lgc, unless the host forbids it"
+        raise UnavailableError("only root may lock clocks")
+    return "root may lock clocks with nvidia-smi -lgc, unless the host forbids it"
 
 
 _MATCHING = "python -m pip install --upgrade torch torchvision"
@@ -204,24 +205,24 @@ PROBES = (
     Probe(
         part="driver",
         function=driver,
-        fix="for GPUs only: install NVIDIA's driver; a container is given it with docker run --gpus all",
+        fix="for GPUs only: install NVIDIA's driver; a container gets it with docker run --gpus all",
     ),
     Probe(
         part="gpu",
         function=gpu,
-        fix="look whether nvidia-smi sees it; a container is given it with docker run --gpus all",
+        fix="check whether nvidia-smi lists it; a container gets it with docker run --gpus all",
         needs_driver=True,
     ),
     Probe(part="clocks", function=clocks, fix="sudo nvidia-smi -lgc MIN,MAX locks, -rgc unlocks", needs_driver=True),
     Probe(
         part="tensorrt",
-        function=tensorrt.ready,
+        function=bindings.probe_builder,
         arguments=("tensorrt",),
         fix="with a GPU only: python -m pip install 'fbnetv5[tensorrt]'",
     ),
     Probe(
         part="tensorrt_rtx",
-        function=tensorrt.ready,
+        function=bindings.probe_builder,
         arguments=("tensorrt_rtx",),
         fix="on Linux or Windows on x86-64, no GPU needed: python -m pip install 'fbnetv5[rtx]'",
     ),

@@ -1,19 +1,18 @@
-"""Builds the TensorRT engine beside an exported ONNX file, and runs, compares and times it where there is a GPU."""
+"""Builds the TensorRT engine of an exported ONNX file and, with a GPU, runs it, compares its outputs and times it."""
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from export.calibration import Progress
-from export.cuda import found_gpus
-from export.engine import NAME as ENGINE
-from export.engine import ShapeRange, build_engine
-from export.engine_runner import open_engine
-from export.errors import CheckFailed, NotHere
-from export.ladder import complaint_of
+from export.cuda import find_gpus
+from export.errors import UnavailableError, VerificationError
 from export.manifest import read_manifest, write_manifest
-from export.options import EngineOptions
+from export.progress import Progress
 from export.reference import read_reference
+from export.trt.engine import NAME as ENGINE
+from export.trt.engine import Engine, ShapeRange, build_engine
+from export.trt.engine_runner import open_engine
+from export.trt.options import EngineOptions
 from export.validate import ONNX, run_engine
 from fbnetv5.data.resolution import Resolution
 from fbnetv5.deploy.export_model import INPUT
@@ -23,80 +22,78 @@ from fbnetv5.runs.config import Run
 from fbnetv5.tasks import needed_targets
 
 MAX_BATCH = 8
-"""Of an engine."""
+"""Maximum batch size of an engine."""
 
 
-def with_engine(
+def add_engine(
     exported: Exported, options: EngineOptions, say: Callable[[str], None], progress: Progress | None = None
 ) -> Exported:
-    """Build the engine beside an exported ONNX file, and write it into the manifest.
+    """Build the engine of an exported ONNX file in the same folder, and add it to the manifest.
 
     Raises:
-        NotHere: no TensorRT that can build is installed; the ONNX file stays as it is, and the message says what to
-            install here or to run where there is one.
-        CheckFailed: there is no engine of this file, or none of its precision.
+        UnavailableError: no TensorRT that can build is installed; the ONNX file stays as it is, and the message gives
+            the package to install here and the command to run on another machine.
+        VerificationError: the engine cannot be built, or not in the file's precision.
     """
-    folder, name = exported.folder, exported.deliverable.name
-    say(f"{name}: building an engine")
-    shapes = engine_shapes(exported.deliverable.resolution)
+    folder, model = exported.folder, exported.model
+    say(f"{model.name}: building an engine")
+    shapes = engine_shapes(model.resolution)
     try:
         engine = build_engine(
             folder / ONNX, folder / ENGINE, [shapes], precision=exported.precision, options=options, progress=progress
         )
-    except NotHere as error:
-        raise NotHere(f"{error}; or run where TensorRT is: {_trtexec(folder, shapes)}") from None
+    except UnavailableError as error:
+        raise UnavailableError(f"{error}; or run where TensorRT is: {_trtexec_command(folder, shapes)}") from None
     exported = replace(exported, engine=engine)
     try:
-        exported = _run(exported, say)
-    except NotHere as error:
-        say(f"{name}: {folder / ENGINE} built, not run: {error}")
-    except CheckFailed:
+        exported = _run(exported, engine, say)
+    except UnavailableError as error:
+        say(f"{model.name}: {folder / ENGINE} built, not run: {error}")
+    except VerificationError:
         (folder / ENGINE).unlink()
         raise
-    changed = replace(
-        read_manifest(folder),
+    manifest = read_manifest(folder).changed(
         engine=exported.engine,
-        parity=tuple(entry for one in exported.compared for entry in one.to_json()),
-        metrics={task: metric_document(exported, task) for task in exported.deliverable.tasks},
+        parity=exported.parity_rows,
+        metrics={task: metric_document(exported, task) for task in model.tasks},
     )
-    write_manifest(folder, changed, files=[ENGINE])
+    write_manifest(folder, manifest, files=[ENGINE])
     return exported
 
 
-def _run(exported: Exported, say: Callable[[str], None]) -> Exported:
+def _run(exported: Exported, engine: Engine, say: Callable[[str], None]) -> Exported:
     """Run, compare and time the engine on this machine's GPU.
 
     Raises:
-        NotHere: the GPU, or what gives its memory, is missing.
-        CheckFailed: the engine does not give what the ONNX file gives.
+        UnavailableError: there is no GPU, or no package that allocates its memory.
+        VerificationError: the engine's outputs differ from those of the ONNX file.
     """
-    folder, engine = exported.folder, exported.engine
-    assert engine is not None
-    if not found_gpus():
-        raise NotHere("no GPU here")
-    say(f"{exported.deliverable.name}: running the engine")
+    folder, model = exported.folder, exported.model
+    if not find_gpus():
+        raise UnavailableError("no GPU here")
+    say(f"{model.name}: running the engine")
     manifest, reference = read_manifest(folder), read_reference(folder)
     runner = open_engine(folder / engine.file, runtime=engine.runtime)
-    one = run_engine(runner, manifest, reference)
-    if one.complaint is not None:
-        raise CheckFailed(complaint_of(one))
+    comparison = run_engine(runner, manifest, reference)
+    if comparison.failure_reason is not None:
+        raise VerificationError(comparison.failure_message)
     metrics = dict(exported.metrics)
-    if exported.metric_size == exported.deliverable.resolution:
+    if exported.metric_size == model.resolution:
         data = Run.load(exported.run).data.changed(size=exported.metric_size)
-        test = data.open(needed_targets(exported.deliverable.tasks)).test
-        metrics["engine"] = exported.deliverable.metrics(runner, test, most=MAX_BATCH)
+        test = data.open(needed_targets(model.tasks)).test
+        metrics["engine"] = model.metrics(runner, test, max_batch=MAX_BATCH)
     first = {name: array[:1] for name, array in reference.inputs.items()}
     return replace(
         exported,
-        engine=replace(engine, ran=True),
-        compared=(*exported.compared, one),
+        engine=engine.changed(ran=True),
+        comparisons=(*exported.comparisons, comparison),
         metrics=metrics,
         engine_latency_ms_p50=time_engine(folder, engine, first).latency_ms_median,
     )
 
 
-def _trtexec(folder: Path, shapes: ShapeRange) -> str:
-    """The command of TensorRT's own that builds the same engine."""
+def _trtexec_command(folder: Path, shapes: ShapeRange) -> str:
+    """The command of TensorRT's ``trtexec`` that builds the same engine."""
     ranges = {"min": shapes.smallest, "opt": shapes.typical, "max": shapes.largest}
     sides = " ".join(f"--{kind}Shapes={shapes.name}:{'x'.join(map(str, shape))}" for kind, shape in ranges.items())
     return f"trtexec --onnx={folder / ONNX} --saveEngine={folder / ENGINE} --stronglyTyped --noTF32 {sides}"
@@ -105,7 +102,8 @@ def _trtexec(folder: Path, shapes: ShapeRange) -> str:
 def engine_shapes(deployed: Resolution) -> ShapeRange:
     """The shapes [N, 3, H, W] of an engine's input: 1 to ``MAX_BATCH`` images of the deploy resolution.
 
-    The size does not vary, though the ONNX file would let it: tensorrt-rtx 1.7 fails on some networks where it does.
+    The image size is fixed, although the ONNX file accepts others: tensorrt-rtx 1.7 fails on some networks of dynamic
+    size.
     """
     smallest, largest = (1, 3, *deployed), (MAX_BATCH, 3, *deployed)
     return ShapeRange(name=INPUT, smallest=smallest, typical=smallest, largest=largest)

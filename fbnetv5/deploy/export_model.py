@@ -1,4 +1,4 @@
-"""What a run hands over for export: the network of a task, or of several in one file, ready to be fed and measured."""
+"""The model that is exported: the network of one task or of several tasks, with its inputs, outputs and metrics."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from export.errors import UserError
 from export.manifest import Preprocessing
-from export.parity import Answer
+from export.parity import OutputGroup
 from export.runners import Array, Runner
 from fbnetv5.architecture import Architecture, load_architecture
 from fbnetv5.data.loading import in_order
@@ -24,39 +24,39 @@ from fbnetv5.tasks.task import Task
 
 INPUT = "images"
 BATCH = 64
-"""Images that a network is measured on at once."""
+"""Batch size of metrics."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deliverable:
-    """A module and what there is to know of it."""
+class ExportModel:
+    """A module to export and its description."""
 
     module: nn.Module
     """In eval mode: images [N, 3, H, W] -> all outputs, in the order of ``output_names``."""
     tasks: dict[str, Task]
-    """By name; several where their networks are joined."""
+    """By name; several tasks if their networks are joined."""
     architectures: dict[str, Architecture]
     """By task."""
     from_pixels: bool
-    """It takes uint8 images and normalises them itself."""
+    """The module takes uint8 images and normalises them."""
     sharing: Sharing | None
-    """What joining saves; None for one task."""
+    """What a joint network saves; None for one task."""
 
     @property
     def name(self) -> str:
-        """Of its folder, and in messages: such as "det" or "cls+det"."""
+        """Name in messages and of the folder, such as "det" or "cls+det"."""
         return "+".join(self.tasks)
 
     @property
     def resolution(self) -> Resolution:
-        """That it is deployed at."""
+        """The deploy resolution."""
         return next(iter(self.architectures.values())).resolution
 
     @property
-    def answers(self) -> dict[str, Answer]:
-        """By task, its outputs; joined ones bear the task's name before their own."""
+    def task_outputs(self) -> dict[str, OutputGroup]:
+        """The outputs of each task; in a joint network, output names start with the task's name."""
         return {
-            name: Answer(
+            name: OutputGroup(
                 outputs=tuple(self._output(name, output) for output in task.output_names),
                 ranked_by=None if task.ranked_by is None else self._output(name, task.ranked_by),
             )
@@ -65,17 +65,17 @@ class Deliverable:
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """Of all outputs, in order."""
-        return tuple(output for answer in self.answers.values() for output in answer.outputs)
+        """Names of all outputs, in order."""
+        return tuple(output for group in self.task_outputs.values() for output in group.outputs)
 
     @property
-    def most_images(self) -> int | None:
-        """That it answers in one call; None if any number."""
+    def max_images(self) -> int | None:
+        """Maximum number of images in one call; None for any number."""
         return min((task.most_images for task in self.tasks.values() if task.most_images), default=None)
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """From an 8-bit image to its input."""
+        """The steps from an 8-bit image to the network's input."""
         if self.from_pixels:
             return Preprocessing(resize=self.resolution, mean=(0.0,) * 3, std=(1.0,) * 3, scale=1.0)
         return Preprocessing(resize=self.resolution, mean=MEAN, std=STD)
@@ -87,43 +87,43 @@ class Deliverable:
     def seeded(self, size: Resolution, images: int) -> dict[str, Array]:
         """Noise as the network's input, the same at every call."""
         generator = torch.Generator().manual_seed(0)
-        shape = (min(images, self.most_images or images), 3, *size)
+        shape = (min(images, self.max_images or images), 3, *size)
         if self.from_pixels:
             return {INPUT: torch.randint(256, shape, generator=generator, dtype=torch.uint8).numpy()}
         return {INPUT: torch.randn(shape, generator=generator).numpy()}
 
     def first(self, images: ImageSet, count: int) -> dict[str, Array]:
         """The first images of a set as the network's input."""
-        limit = min(count, self.most_images or count)
+        limit = min(count, self.max_images or count)
         return self.feed(next(iter(in_order(images, batch=limit, limit=limit))).images)
 
-    def metrics(self, run: Runner, images: ImageSet, *, most: int = BATCH) -> dict[str, float]:
-        """Every task's metric on the images, of whatever runs the network on at most so many at once."""
-        found = {name: task.new_metric() for name, task in self.tasks.items()}
-        for batch in in_order(images, batch=self.most_images or most):
+    def metrics(self, run: Runner, images: ImageSet, *, max_batch: int = BATCH) -> dict[str, float]:
+        """Every task's metric on the images, with a runner of the network that accepts up to ``max_batch`` images."""
+        metrics = {name: task.new_metric() for name, task in self.tasks.items()}
+        for batch in in_order(images, batch=self.max_images or max_batch):
             outputs = run(self.feed(batch.images))
-            for name, answer in self.answers.items():
-                found[name].update([torch.from_numpy(outputs[output]) for output in answer.outputs], batch)
-        return {name: metric.compute() for name, metric in found.items()}
+            for name, group in self.task_outputs.items():
+                metrics[name].update([torch.from_numpy(outputs[output]) for output in group.outputs], batch)
+        return {name: metric.compute() for name, metric in metrics.items()}
 
     def _output(self, task: str, output: str) -> str:
         return output if len(self.tasks) == 1 else f"{task}_{output}"
 
 
-def load_deliverable(
+def load_export_model(
     run: Path, tasks: Sequence[str], *, head: str | None = None, from_pixels: bool = False
-) -> Deliverable:
+) -> ExportModel:
     """The network of a task of a finished run, or the joined networks of several.
 
     Args:
         run: the run folder.
         tasks: one name, or several.
-        head: form of the detector's outputs; None is its usual one.
-        from_pixels: normalise inside the network.
+        head: form of the detector's outputs; None is the default form.
+        from_pixels: the network contains its preprocessing.
 
     Raises:
-        UserError: the run has no such network, its files are damaged, the tasks cannot be joined, or there is no such
-            form.
+        UserError: the run has no such network, its files are damaged, the tasks cannot be joined, or the detector has
+            no such form.
     """
     loaded = {task: load_network(run, task) for task in tasks}
     architectures = {task: architecture for task, (architecture, _) in loaded.items()}
@@ -133,9 +133,9 @@ def load_deliverable(
     module = networks[tasks[0]]
     sharing = None
     if len(networks) > 1:
-        resolutions = {one.resolution for one in architectures.values()}
+        resolutions = {architecture.resolution for architecture in architectures.values()}
         if len(resolutions) > 1:
-            raise UserError(f"{', '.join(tasks)} are deployed at {sorted(resolutions)}: one file takes one size")
+            raise UserError(f"{', '.join(tasks)} are deployed at {sorted(resolutions)}: one file has one size")
         module = merge_networks(networks)
         if not module.backbone.graph.shared:
             raise UserError(
@@ -143,7 +143,7 @@ def load_deliverable(
                 "export them one by one"
             )
         sharing = measure_sharing(module, resolutions.pop())
-    return Deliverable(
+    return ExportModel(
         module=(FromPixels(module) if from_pixels else module).eval(),
         tasks={task: network.task for task, network in networks.items()},
         architectures=architectures,
@@ -153,7 +153,7 @@ def load_deliverable(
 
 
 def _set_head(networks: Mapping[str, Network], head: str) -> None:
-    """Let the one task that has several forms answer in this one."""
+    """Set the form of outputs of the task that has several forms."""
     several = [(name, network) for name, network in networks.items() if len(network.task.forms) > 1]
     if not several:
         raise UserError(f"{', '.join(networks)} has one form of outputs: leave out --head")
@@ -165,13 +165,13 @@ def load_network(run: Path, task: str) -> tuple[Architecture, Network]:
     """A finished run's network of a task, with its weights, in eval mode.
 
     Raises:
-        UserError: the run has not that network (yet), or a file is damaged or of another network.
+        UserError: the run does not have that network (yet), or a file is damaged or of another network.
     """
     path = run / f"{task}.json"
     if not path.exists():
-        there = ", ".join(sorted(p.stem for p in run.glob("*.safetensors"))) or "none yet"
+        available = ", ".join(sorted(path.stem for path in run.glob("*.safetensors"))) or "none yet"
         raise UserError(
-            f"{run} has no network for {task!r}; it has: {there}. A search that stopped goes on with --resume"
+            f"{run} has no network for {task!r}; it has: {available}. --resume continues an unfinished search"
         )
     architecture = load_architecture(path)
     return architecture, architecture.load(path.with_suffix(".safetensors")).eval()
@@ -181,6 +181,6 @@ def tasks_of(run: Path) -> list[str]:
     """The tasks of a run, in its own order.
 
     Raises:
-        UserError: it is not a run folder.
+        UserError: ``run`` is not a run folder.
     """
     return list(Run.load(run).tasks)

@@ -1,64 +1,79 @@
-"""An exported folder as a value: what was written, what was measured of it, and the document that says so."""
+"""The result of an export as a value, and its ``--json`` document."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from export.engine import Engine
-from export.ladder import Compared
+from export.precision import Precision
+from export.precision_pipeline import Comparison
+from export.trt.engine import Engine
 from export.validate import ONNX
 from fbnetv5.data.resolution import Resolution
-from fbnetv5.deploy.export_model import Deliverable
+from fbnetv5.deploy.export_model import ExportModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """An exported folder and what was measured of it."""
+    """An exported folder and its measurements."""
 
     run: Path
-    """The run folder it is from."""
+    """The run folder that the network is from."""
     folder: Path
-    deliverable: Deliverable
-    precision: str
-    compared: tuple[Compared, ...]
-    """Rung by rung."""
+    model: ExportModel
+    precision: Precision
+    comparisons: tuple[Comparison, ...]
+    """All comparisons, stage by stage."""
     metrics: dict[str, dict[str, float]]
-    """By rung, from torch down, then by task."""
+    """Stage -> task -> metric, beginning with the stage "torch"."""
     metric_size: Resolution
-    """Of the test images."""
+    """Size of the test images."""
     max_drop: float | None
     kept_float: tuple[str, ...]
-    """Patterns of names of nodes that int8 left alone."""
+    """Name patterns of the nodes that int8 left in float."""
     latency_ms_p50: float
-    """Of the ONNX file at the deploy resolution, batch 1, one thread of this processor."""
+    """Latency of the ONNX file at the deploy resolution, batch 1, one thread of this CPU."""
     engine: Engine | None = None
     engine_latency_ms_p50: float | None = None
-    """Of the engine at the deploy resolution, batch 1, on this machine's GPU."""
+    """Latency of the engine at the deploy resolution, batch 1, on this machine's GPU."""
 
     @property
     def drops(self) -> dict[str, float]:
-        """By task, by how much the shipped network's metric is worse than torch's."""
-        shipped, tasks = self.metrics[self.precision], self.deliverable.tasks
-        return {name: tasks[name].metric.drop(first, shipped[name]) for name, first in self.metrics["torch"].items()}
+        """By task: by how much the exported network's metric is worse than torch's."""
+        exported, tasks = self.metrics[self.precision], self.model.tasks
+        return {name: tasks[name].metric.drop(value, exported[name]) for name, value in self.metrics["torch"].items()}
+
+    @property
+    def parity_rows(self) -> tuple[dict[str, Any], ...]:
+        """One object per stage, kind of images and output, as the manifest and ``--json`` have them."""
+        return tuple(row for comparison in self.comparisons for row in comparison.to_json())
+
+    @property
+    def max_error(self) -> float:
+        """Largest error of all gated comparisons, without outputs in a ranked list."""
+        return max(comparison.max_error for comparison in self.comparisons if comparison.gated)
 
 
 def document(exported: Exported) -> dict[str, Any]:
-    """The ``--json`` form of one export; of several tasks in one file, what is each task's own is by task."""
-    given = exported.deliverable
-    own = {task: _task_document(exported, task) for task in given.tasks}
+    """The ``--json`` document of one export; for several tasks in one file, the fields of each task are by task."""
+    model = exported.model
+    by_task = {task: _task_document(exported, task) for task in model.tasks}
     return {
-        "task": ",".join(given.tasks),
+        "task": ",".join(model.tasks),
         "folder": str(exported.folder),
         "onnx": str(exported.folder / ONNX),
         **_engine_document(exported),
-        **(next(iter(own.values())) if given.sharing is None else {"tasks": own, "sharing": asdict(given.sharing)}),
-        "parity": [entry for one in exported.compared for entry in one.to_json()],
+        **(
+            next(iter(by_task.values()))
+            if model.sharing is None
+            else {"tasks": by_task, "sharing": asdict(model.sharing)}
+        ),
+        "parity": list(exported.parity_rows),
     }
 
 
 def _task_document(exported: Exported, task: str) -> dict[str, Any]:
-    architecture = exported.deliverable.architectures[task]
-    predicted = architecture.cost.latency_ms
+    predicted = exported.model.architectures[task].cost.latency_ms
+    architecture = exported.model.architectures[task]
     return {
         "macs": architecture.cost.macs,
         "params": architecture.cost.params,
@@ -73,13 +88,13 @@ def _task_document(exported: Exported, task: str) -> dict[str, Any]:
 
 
 def metric_document(exported: Exported, task: str) -> dict[str, Any]:
-    """A task's metric at every precision, as the manifest and ``--json`` have it."""
-    rungs = {rung: found[task] for rung, found in exported.metrics.items()}
+    """A task's metric at every stage, as the manifest and ``--json`` have it."""
+    stages = {stage: metrics[task] for stage, metrics in exported.metrics.items()}
     return {
-        **asdict(exported.deliverable.tasks[task].metric),
-        "torch": rungs["torch"],
-        "onnxruntime": rungs[exported.precision],
-        "rungs": rungs,
+        **asdict(exported.model.tasks[task].metric),
+        "torch": stages["torch"],
+        "onnxruntime": stages[exported.precision],
+        "stages": stages,
         "drop": exported.drops[task],
         "max_drop": exported.max_drop,
         "resolution": list(exported.metric_size),
@@ -95,7 +110,7 @@ def _engine_document(exported: Exported) -> dict[str, Any]:
         "engine": str(exported.folder / engine.file),
         "runtime": {"name": engine.runtime, "version": engine.version},
         "ran": engine.ran,
-        "precision": {**precision, "layers": engine.layers, "audited": engine.audited},
-        "shapes": [asdict(one) for one in engine.shapes],
+        "precision": {**precision, "layers": engine.layers, "layers_source": engine.layers_source},
+        "shapes": [shapes.to_json() for shapes in engine.shapes],
         "warnings": list(engine.warnings),
     }

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from export.errors import UserError
-from export.files import write_whole_text
+from export.files import atomic_write_text
 from fbnetv5.architecture import load_architecture
 from fbnetv5.blocks.specs import Block
 from fbnetv5.costs.tables import CostTable, DeployedHead, block_key, block_shapes, head_key, head_shapes
@@ -86,7 +86,7 @@ def block_facts(scope: Scope) -> list[BlockFacts]:
 def write_page(path: Path, table: LatencyTable, scope: Scope) -> Path:
     """Write the page that shows the table at ``path``, beside it."""
     page = path.with_suffix(".html")
-    write_whole_text(page, render(table, block_facts(scope)))
+    atomic_write_text(page, render(table, block_facts(scope)))
     return page
 
 

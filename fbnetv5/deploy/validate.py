@@ -1,13 +1,13 @@
-"""What ``fbnetv5 validate`` does: an exported folder is checked on this machine, and timed. It needs no torch."""
+"""``fbnetv5 validate``: validates an exported folder on this machine and times its network. It needs no torch."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from export.calibration import Progress
-from export.engine import Engine
 from export.errors import UserError
+from export.progress import Progress
 from export.runners import Array, OrtRunner
+from export.trt.engine import Engine
 from export.validate import ONNX, Validation, validate
 from latency.gpu import open_gpu_backend
 from latency.protocol import Measurement, Sampler, Timing, measure_interleaved, timed_here
@@ -16,37 +16,40 @@ from latency.protocol import Measurement, Sampler, Timing, measure_interleaved, 
 def validate_folder(
     folder: Path, say: Callable[[str], None], progress: Progress | None = None
 ) -> tuple[Validation, dict[str, Any]]:
-    """What became of an exported folder, and its ``--json`` form with times of what runs here.
+    """Validate an exported folder; return the validation and the ``--json`` document, with the latencies measured here.
 
     Raises:
-        UserError: the folder is not whole, or cannot be read.
+        UserError: the folder is incomplete or cannot be read.
     """
     validation = validate(folder, say, progress)
-    times: dict[str, Measurement] = {}
+    latencies: dict[str, Measurement] = {}
     first = {name: array[:1] for name, array in validation.reference.inputs.items()}
-    if validation.holds("onnx"):
+    if validation.passed_check("onnx"):
         say("timing the ONNX file")
-        times["onnxruntime, 1 thread"] = _timed(timed_here(OrtRunner(folder / ONNX).bound(first)))
-    if validation.manifest.engine is not None and validation.holds("engine"):
+        latencies["onnxruntime, 1 thread"] = _timed(timed_here(OrtRunner(folder / ONNX).bound(first)))
+    if validation.manifest.engine is not None and validation.passed_check("engine"):
         say("timing the engine")
         try:
-            times["engine"] = time_engine(folder, validation.manifest.engine, first)
-        except UserError as error:  # what was found stands without its time
+            latencies["engine"] = time_engine(folder, validation.manifest.engine, first)
+        except UserError as error:  # the findings do not depend on the latency
             say(f"the engine was not timed: {error}")
-    latency_ms = {name: {"median": one.latency_ms_median, "p90": one.latency_ms_p90} for name, one in times.items()}
+    latency_ms = {
+        name: {"median": latency.latency_ms_median, "p90": latency.latency_ms_p90}
+        for name, latency in latencies.items()
+    }
     return validation, {**validation.to_json(), "latency_ms": latency_ms}
 
 
 def time_engine(folder: Path, engine: Engine, inputs: Mapping[str, Array]) -> Measurement:
-    """The time of a built engine on this machine's GPU.
+    """Measure the latency of a built engine on this machine's GPU.
 
     Raises:
-        NotHere: the GPU, TensorRT, or what gives GPU memory is missing.
-        CheckFailed: the GPU refuses the engine.
+        UnavailableError: the GPU, TensorRT, or a package that allocates GPU memory is missing.
+        VerificationError: the GPU refuses the engine.
     """
     with open_gpu_backend("gpu", engine.precision, runtime=engine.runtime) as backend:
         return _timed(backend.open_plan((folder / engine.file).read_bytes(), inputs))
 
 
 def _timed(sampler: Sampler) -> Measurement:
-    return measure_interleaved({"it": [sampler]}, Timing())["it"]
+    return measure_interleaved({"network": [sampler]}, Timing())["network"]

@@ -1,4 +1,4 @@
-"""What changes in a network before it is exported: preprocessing becomes part of it; and what several tasks share.
+"""Preprocessing as a part of an exported network, and the savings of one network for several tasks.
 
 Shape legend: N images, H x W pixels.
 """
@@ -14,7 +14,7 @@ from fbnetv5.networks.backbone import Network
 
 
 class FromPixels(nn.Module):
-    """A network that takes images as they are stored, uint8 [N, 3, H, W] in RGB, and normalises them itself."""
+    """A network that takes stored images, uint8 [N, 3, H, W] in RGB, and normalises them."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -27,25 +27,25 @@ class FromPixels(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sharing:
-    """What one network for several tasks saves at one resolution."""
+    """The savings of one network for several tasks at one resolution, compared with one network per task."""
 
     blocks_shared: int
-    """Blocks that run once for two tasks or more."""
+    """Blocks that run once for two or more tasks."""
     blocks_separate: int
-    """Blocks of the tasks' networks when each runs alone, all together."""
+    """Total number of blocks if each task's network runs separately."""
     macs_joint: int
     """Multiply-adds of the joint network, heads included."""
     macs_separate: int
-    """Of the tasks' networks, each alone, all together."""
+    """Total multiply-adds if each task's network runs separately."""
 
     @property
     def saved(self) -> float:
-        """The share of multiply-adds that need not be done again, 0..1."""
+        """Share of multiply-adds that the joint network saves, 0..1."""
         return 1 - self.macs_joint / self.macs_separate
 
 
 def measure_sharing(network: Network, resolution: Resolution) -> Sharing:
-    """What a network of several tasks saves on images of ``resolution``, compared with one network per task."""
+    """The savings of a network of several tasks on images of ``resolution``."""
     counter, graph = Counter(resolution), network.backbone.graph
     joint = counter.graph(graph, network.tasks).macs
     saved = sum(counter.block(step.block, step.stride).macs * (len(step.tasks) - 1) for step in graph.steps)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from export.errors import UserError
-from export.files import read_json, write_json, written_whole
+from export.files import atomic_write, read_json, write_json
 
 SCHEMA = 1
 
@@ -22,7 +22,7 @@ SCHEMA = 1
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write a safetensors file, whole or not at all."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         try:
             save_file(plain, str(temporary))
         except SafetensorError as error:

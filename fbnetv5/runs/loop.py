@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor
 
-from export.errors import CheckFailed, UserError
+from export.errors import UserError, VerificationError
 from fbnetv5.data.loading import Change, batches
 from fbnetv5.data.sample import Batch, ImageSet
 from fbnetv5.runs.checkpoint import by_group, check_identity, load_checkpoint, save_checkpoint
@@ -54,7 +54,7 @@ class Loop(ABC, Generic[E]):
         """Run step number ``done``.
 
         Raises:
-            CheckFailed: a loss or gradient is not finite; the weights are as before.
+            VerificationError: a loss or gradient is not finite; the weights are as before.
         """
 
     @abstractmethod
@@ -89,7 +89,7 @@ class Loop(ABC, Generic[E]):
 
         Raises:
             UserError: the checkpoint is damaged, or of another network or configuration.
-            CheckFailed: a loss or gradient is not finite.
+            VerificationError: a loss or gradient is not finite.
         """
         fresh = not self.restore()
         with ExitStack() as stack:
@@ -165,11 +165,11 @@ class Loop(ABC, Generic[E]):
         ):
             yield found.to(self.accelerator.device)
 
-    def diverged(self, what: str) -> CheckFailed:
+    def diverged(self, what: str) -> VerificationError:
         """The error to raise when ``what`` is not finite."""
         steps = (self.folder / CHECKPOINT).glob("step-*.json")
         newest = max(steps, key=lambda path: path.stat().st_mtime, default=None)
-        return CheckFailed(
+        return VerificationError(
             f"{what} is not finite at step {self.done + 1}; the last good checkpoint is {newest or 'none yet'}. "
             f"{self.advice}"
         )

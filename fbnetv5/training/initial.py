@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from export.errors import NotHere, UserError
+from export.errors import UnavailableError, UserError
 from fbnetv5.architecture import Architecture
 from fbnetv5.blocks.specs import initialise
 from fbnetv5.networks.backbone import Network
@@ -34,7 +34,7 @@ def initial_network(architecture: Architecture, init: str, *, file: Path, seed: 
 
     Raises:
         UserError: the weights are missing, damaged, or of another network.
-        NotHere: timm is not installed, or has no way to its weights.
+        UnavailableError: timm is not installed, or has no way to its weights.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -57,7 +57,7 @@ def pretrained(variant: str) -> nn.Module:
 
     Raises:
         UserError: timm has none.
-        NotHere: timm is not installed, or cannot load the weights.
+        UnavailableError: timm is not installed, or cannot load the weights.
     """
     if variant not in TIMM_NAMES:
         letters = ", ".join(TIMM_NAMES)
@@ -65,12 +65,12 @@ def pretrained(variant: str) -> nn.Module:
     try:
         import timm
     except ImportError:
-        raise NotHere("--init timm needs timm: pip install timm") from None
+        raise UnavailableError("--init timm needs timm: pip install timm") from None
     try:
         model: nn.Module = timm.create_model(TIMM_NAMES[variant], pretrained=True)
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise NotHere(
+        raise UnavailableError(
             f"timm could not load the weights of {TIMM_NAMES[variant]} ({type(error).__name__}: {reason}). It "
             "downloads them once: connect this machine, or copy timm's cache from one that is connected"
         ) from error

@@ -106,7 +106,7 @@ class TrainLoop(Loop[TrainEntry]):
         """One step; the mean loss over the labelled images of all processes.
 
         Raises:
-            CheckFailed: it, or the gradient, is not finite; the weights are as before.
+            VerificationError: it, or the gradient, is not finite; the weights are as before.
         """
         self.network.train()
         for group in self.optimizer.param_groups:

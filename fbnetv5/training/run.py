@@ -118,7 +118,7 @@ def run_training(
 
     Raises:
         UserError: bad input or a damaged checkpoint.
-        CheckFailed: a loss is not finite.
+        VerificationError: a loss is not finite.
     """
     config = prepared.config
     set_seed(config.seed)

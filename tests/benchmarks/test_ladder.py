@@ -17,7 +17,7 @@ SPACE = FourPathSpace(stages=1, blocks_per_path=1)
 
 
 def case(name: str) -> Case:
-    """FBNetV3-A, or all of a small space for a task."""
+    """FBNetV3-A, or the largest network of a small space for a task."""
     if name == "fbnetv3-a":
         module: nn.Module = FBNetV3Network(fbnetv3("a"))
         outputs: tuple[str, ...] = ("logits",)
@@ -25,23 +25,23 @@ def case(name: str) -> Case:
     else:
         task = make_tasks((name,), CLASSES)[name]
         module = task_network(task, SPACE, SPACE.full())
-        initialise(module.backbone)  # or the signal falls below what half precision holds
+        initialise(module.backbone)  # else the signal falls below the range of half precision
         outputs, ranked_by = task.output_names, task.ranked_by
-    return Case(name=name, module=module.eval(), outputs=outputs, ranked_by=ranked_by, size=64, deployed=64)
+    return Case(name=name, module=module.eval(), outputs=outputs, ranked_by=ranked_by, size=64, deploy_size=64)
 
 
 @pytest.mark.parametrize("name", ["fbnetv3-a", "seg"])
-def test_a_network_passes_every_rung_and_is_built_at_every_precision(name: str) -> None:
+def test_a_network_passes_every_stage_and_is_built_at_every_precision(name: str) -> None:
     pytest.importorskip("tensorrt_rtx", reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
-    found = run_case(case(name))
-    assert not failed(found)
-    assert {row["precision"] for row in found["compared"]} == {"fp32", "fp16", "int8"}
-    layers = {precision: engine["layers"] for precision, engine in found["engines"].items()}
+    result = run_case(case(name))
+    assert not failed(result)
+    assert {row["precision"] for row in result["compared"]} == {"fp32", "fp16", "int8"}
+    layers = {precision: engine["layers"] for precision, engine in result["engines"].items()}
     assert "HALF" in layers["fp16"]
     assert "INT8" in layers["int8"]
     assert layers["fp32"].keys().isdisjoint({"HALF", "INT8"})
-    line = worst({name: found})
-    assert line["fp16_real"]["least_sqnr_db"] > 45
+    line = worst({name: result})
+    assert line["fp16_real"]["min_sqnr_db"] > 45
     assert line["int8_built"] == 1
 
 

@@ -15,7 +15,7 @@ import onnx
 import torch
 from safetensors.torch import save_file
 
-from export.inside import block_outputs
+from export.graph_blocks import block_outputs
 from export.runners import OrtRunner
 from tests.command_line import document
 

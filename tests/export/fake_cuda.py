@@ -1,4 +1,4 @@
-"""A CUDA driver and a TensorRT without a GPU, whose time is counted: what is called, in which order, and what fails."""
+"""A simulated CUDA driver and TensorRT with simulated time; they record calls, and calls can be made to fail."""
 
 import ctypes
 from collections.abc import Callable
@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from export.builder import BuiltEngine
 from export.cuda import DeviceMemory
-from export.errors import CheckFailed
+from export.errors import VerificationError
 from export.runners import Array
+from export.trt.builder import BuiltEngine
 
 STREAM = 0x7F00_0000_0008
-"""Longer than 32 bits, as real handles are."""
+"""Longer than 32 bits, like real handles."""
 NOT_READY = 600
-WORDS = {
+STATUS_TEXTS = {
     2: (b"CUDA_ERROR_OUT_OF_MEMORY", b"out of memory"),
     901: (b"CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", b"operation failed due to a previous error during capture"),
 }
@@ -25,22 +25,22 @@ WORDS = {
 
 @dataclass
 class FakeCuda:
-    """The library, as ctypes would load it: every function gives a status."""
+    """The driver library as ctypes loads it: every function returns a status."""
 
     names: tuple[str, ...] = ("NVIDIA A100-SXM4-40GB", "Tesla T4")
     refuses: dict[str, int] = field(default_factory=dict)
-    """Statuses other than 0, by function."""
+    """By function: its status, if other than 0."""
     capturable: bool = True
     calls: list[str] = field(default_factory=list)
     memory: dict[int, bytes] = field(default_factory=dict)
     now_ms: float = 0.0
-    """The GPU's time; it passes when something runs."""
+    """The GPU's time, which advances with every run."""
     capturing: bool = False
 
     def __post_init__(self) -> None:
         self._handles = count(0x7F00_0000_1000)
         self._events: dict[int, float] = {}
-        self._asked: set[int] = set()
+        self._queried: set[int] = set()
 
     def __getattr__(self, name: str) -> Callable[..., int]:
         if not name.startswith("cu"):
@@ -88,13 +88,13 @@ class FakeCuda:
     def _cuEventRecord(self, event: Any, stream: Any) -> None:
         assert stream.value == STREAM
         self._events[event.value] = self.now_ms
-        self._asked.discard(event.value)
+        self._queried.discard(event.value)
 
     def _cuEventQuery(self, event: Any) -> int:
-        """Not ready at first, so that whoever asks once does not wait."""
-        if event.value in self._asked:
+        """Not ready at the first query, so that a caller that queries once does not wait."""
+        if event.value in self._queried:
             return 0
-        self._asked.add(event.value)
+        self._queried.add(event.value)
         return NOT_READY
 
     def _cuEventElapsedTime(self, elapsed: Any, start: Any, end: Any) -> None:
@@ -119,52 +119,52 @@ class FakeCuda:
         self.now_ms += 2.0
 
     def _cuGetErrorName(self, status: int, text: Any) -> None:
-        text._obj.value = WORDS[status][0]
+        text._obj.value = STATUS_TEXTS[status][0]
 
     def _cuGetErrorString(self, status: int, text: Any) -> None:
-        text._obj.value = WORDS[status][1]
+        text._obj.value = STATUS_TEXTS[status][1]
 
 
 def fake_memory(freed: list[int] | None = None) -> DeviceMemory:
-    """Addresses without memory behind them; those given back are put into ``freed``."""
+    """Addresses without memory; freed addresses are added to ``freed``."""
     addresses = count(0x7F00_0010_0000, 0x1000)
-    given: list[int] = [] if freed is None else freed
+    freed_addresses: list[int] = [] if freed is None else freed
 
     def new(size: int) -> tuple[int, Callable[[], object]]:
         if size > 2**30:
             raise MemoryError(f"{size} bytes are too many")
         address = next(addresses)
-        return address, lambda: given.append(address)
+        return address, lambda: freed_addresses.append(address)
 
-    return DeviceMemory(provider="fake", stream=STREAM, new=new, refusal=MemoryError, keeps=None)
+    return DeviceMemory(provider="fake", stream=STREAM, new=new, error_type=MemoryError, keep_alive=None)
 
 
 @dataclass
 class FakeTensorRT:
-    """A builder and loader whose every engine takes "x" and gives "y", its double."""
+    """A builder and loader whose engines have an input "x" and an output "y" = 2 x."""
 
     cuda: FakeCuda
     kind: str = "FLOAT"
     shape: tuple[int, ...] = (2, 3)
-    """Of both; -1 for an axis that may be from 1 to 4."""
+    """Shape of both; -1 for a dynamic axis, from 1 to 4."""
     location: str = "DEVICE"
     layout: str = "LINEAR"
     fits: bool = True
-    """There is room for the engine on the GPU."""
-    values_decide: bool = False
-    """The shape of "y" follows from the values of "x"."""
-    flavour: Any = field(default_factory=lambda: SimpleNamespace(name="tensorrt", version="10.13"))
+    """The engine fits on the GPU."""
+    depends_on_values: bool = False
+    """The shape of "y" depends on the values of "x"."""
+    variant: Any = field(default_factory=lambda: SimpleNamespace(name="tensorrt", version="10.13"))
     num_io_tensors: int = 2
 
     def build(self, content: bytes) -> BuiltEngine:
         if content == b"refused":
-            raise CheckFailed("tensorrt's parser refuses the ONNX graph: Conv 'c': why")
+            raise VerificationError("tensorrt's parser refuses the ONNX graph: Conv 'c': why")
         return BuiltEngine(plan=content, layers={self.kind: 3}, warnings=())
 
     def load(self, _: bytes) -> "FakeTensorRT":
         return self
 
-    def complaint(self) -> str:
+    def logged_errors(self) -> str:
         return "capture of a forbidden call"
 
     def get_tensor_name(self, index: int) -> str:
@@ -195,7 +195,7 @@ class FakeTensorRT:
 
 @dataclass
 class FakeContext:
-    """Of an engine."""
+    """The execution context of an engine."""
 
     engine: FakeTensorRT
     shape: tuple[int, ...] = ()
@@ -211,7 +211,7 @@ class FakeContext:
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         shape = self.shape or self.engine.shape
-        return (-1, *shape[1:]) if self.engine.values_decide and name == "y" else shape
+        return (-1, *shape[1:]) if self.engine.depends_on_values and name == "y" else shape
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address

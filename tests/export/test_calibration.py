@@ -20,12 +20,12 @@ def rounded(values: Array, limit: float) -> Array:
     return np.clip(np.round(values / step), -127, 127) * step
 
 
-def test_smoothing_changes_nothing_but_the_way() -> None:
+def test_smoothing_keeps_the_outputs() -> None:
     content = exported(Tiny())
     smoothed = smooth(content, [images()])
     assert len(quantised_nodes(onnx.load_from_string(smoothed).graph)) == 6
     divisions = [node for node in onnx.load_from_string(smoothed).graph.node if node.name.endswith("/Conv/Mul")]
-    assert len(divisions) == 4  # the first convolution reads the images themselves
+    assert len(divisions) == 4  # the first convolution reads the images
     inputs = images(seed=1)
     before, after = OrtRunner(content)(inputs)["logits"], OrtRunner(smoothed)(inputs)["logits"]
     np.testing.assert_allclose(before, after, rtol=1e-4, atol=1e-6)
@@ -33,21 +33,21 @@ def test_smoothing_changes_nothing_but_the_way() -> None:
 
 @given(st.sampled_from(["normal", "laplace", "standard_t"]), st.floats(1e-3, 1e3), st.integers(0, 9))
 @settings(max_examples=25, deadline=None)
-def test_the_limit_is_all_but_the_best_there_is(kind: str, scale: float, seed: int) -> None:
+def test_the_limit_is_close_to_the_best_of_a_search(kind: str, scale: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     draw = rng.standard_t(4, 5000) if kind == "standard_t" else getattr(rng, kind)(size=5000)
     values = draw * scale
     chosen = np.square(rounded(values, best_limit(_histogram(values))) - values).sum()
-    tried = np.abs(values).max() * np.linspace(0.05, 1, 200)
-    assert chosen <= 1.1 * min(np.square(rounded(values, limit) - values).sum() for limit in tried)
+    limits = np.abs(values).max() * np.linspace(0.05, 1, 200)
+    assert chosen <= 1.1 * min(np.square(rounded(values, limit) - values).sum() for limit in limits)
 
 
-def test_zeros_have_a_limit_too() -> None:
+def test_zeros_have_a_limit() -> None:
     assert best_limit(_histogram(np.zeros(9))) == 1.0
 
 
 def uneven() -> tuple[bytes, dict[str, Array]]:
-    """A convolution whose input channels differ a thousand times in size, and whose weights make up for it."""
+    """A convolution whose input channels differ by a factor of 1000 in size, and whose weights compensate for it."""
     torch.manual_seed(0)
     first, second = nn.Conv2d(3, 8, 1, bias=False), nn.Conv2d(8, 4, 1, bias=False)
     with torch.no_grad():
@@ -60,7 +60,7 @@ def uneven() -> tuple[bytes, dict[str, Array]]:
     return to_onnx_bytes(net, example, input_names=["images"], output_names=["y"]), inputs
 
 
-def test_uneven_channels_survive_int8_by_smoothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_smoothing_makes_int8_accurate_for_uneven_channels(monkeypatch: pytest.MonkeyPatch) -> None:
     content, inputs = uneven()
     reference = OrtRunner(content)(inputs)["y"]
     assert sqnr_db(reference, OrtRunner(to_int8(content, [inputs]))(inputs)["y"]) > 35
@@ -68,18 +68,18 @@ def test_uneven_channels_survive_int8_by_smoothing(monkeypatch: pytest.MonkeyPat
     assert sqnr_db(reference, OrtRunner(to_int8(content, [inputs]))(inputs)["y"]) < 25
 
 
-def test_limits_are_seen_over_all_batches() -> None:
+def test_limits_are_computed_over_all_batches() -> None:
     content = exported(Tiny())
     small, large = images(), {"images": images(seed=1)["images"] * 10}
-    told: list[tuple[str, int, int]] = []
-    limits = clip_limits(content, [small, large], progress=lambda *step: told.append(step))
+    reports: list[tuple[str, int, int]] = []
+    limits = clip_limits(content, [small, large], progress=lambda *step: reports.append(step))
     assert limits["images"] > 2 * clip_limits(content, [small])["images"]
-    assert told == [("calibrating", 1, 2), ("calibrating", 2, 2)]
+    assert reports == [("calibrating", 1, 2), ("calibrating", 2, 2)]
 
 
-def test_what_is_to_stay_in_float_is_left_alone() -> None:
+def test_nodes_that_stay_in_float_are_not_smoothed() -> None:
     content = exported(Tiny())
     smoothed = onnx.load_from_string(smooth(content, [images()], keep_float=["/head/*"])).graph
     kept = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load_from_string(content).graph.initializer}
-    left_alone = {node.name: node.input[1] in kept for node in smoothed.node if node.op_type in ("Conv", "Gemm")}
-    assert {name.startswith(("/head/", "/backbone/stem/")) == alone for name, alone in left_alone.items()} == {True}
+    unchanged = {node.name: node.input[1] in kept for node in smoothed.node if node.op_type in ("Conv", "Gemm")}
+    assert {name.startswith(("/head/", "/backbone/stem/")) == same for name, same in unchanged.items()} == {True}

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from export import cuda as module
-from export.cuda import CudaDriver, FoundGpu, found_gpus, open_driver, open_memory
-from export.errors import CheckFailed, NotHere
+from export.cuda import CudaDriver, GpuInfo, find_gpus, open_driver, open_memory
+from export.errors import UnavailableError, VerificationError
 from tests.export.fake_cuda import STREAM, FakeCuda, fake_memory
 
 OUT_OF_MEMORY = r"CUDA_ERROR_OUT_OF_MEMORY \(out of memory\), status 2"
@@ -28,16 +28,16 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
 
 
 def test_without_a_driver_there_are_no_gpus_and_nothing_opens(no_driver: None) -> None:
-    assert found_gpus() == ()
+    assert find_gpus() == ()
     for refused in (open_driver, lambda: open_memory(0)):
-        with pytest.raises(NotHere, match="no NVIDIA driver was found on this machine"):
+        with pytest.raises(UnavailableError, match="no NVIDIA driver was found on this machine"):
             refused()
 
 
-def test_gpus_are_told_as_the_driver_tells_them(fake: FakeCuda) -> None:
-    assert found_gpus() == (
-        FoundGpu(name="NVIDIA A100-SXM4-40GB", compute_capability=(8, 0), memory_mb=40960),
-        FoundGpu(name="Tesla T4", compute_capability=(7, 5), memory_mb=40960),
+def test_gpus_are_listed_in_the_drivers_order(fake: FakeCuda) -> None:
+    assert find_gpus() == (
+        GpuInfo(name="NVIDIA A100-SXM4-40GB", compute_capability=(8, 0), memory_mb=40960),
+        GpuInfo(name="Tesla T4", compute_capability=(7, 5), memory_mb=40960),
     )
     assert open_driver().bus_id(1) == "0000:3B:00.1"
     assert open_driver().cuda_version() == "13.2"
@@ -46,13 +46,13 @@ def test_gpus_are_told_as_the_driver_tells_them(fake: FakeCuda) -> None:
 @pytest.mark.parametrize("status", [34, 100])
 def test_a_driver_without_a_gpu_has_none(fake: FakeCuda, status: int) -> None:
     fake.refuses["cuInit"] = status
-    assert found_gpus() == ()
+    assert find_gpus() == ()
 
 
-def test_a_driver_that_does_not_start_says_why(fake: FakeCuda) -> None:
+def test_a_driver_that_does_not_start_is_an_error_with_its_reason(fake: FakeCuda) -> None:
     fake.refuses["cuInit"] = 2
-    with pytest.raises(NotHere, match=f"does not start: {OUT_OF_MEMORY}"):
-        found_gpus()
+    with pytest.raises(UnavailableError, match=f"does not start: {OUT_OF_MEMORY}"):
+        find_gpus()
 
 
 CALLS = {
@@ -66,22 +66,22 @@ CALLS = {
     "cuEventRecord": lambda driver: driver.record(driver.new_event(), STREAM),
     "cuEventQuery": lambda driver: driver.reached(driver.new_event()),
     "cuEventElapsedTime": lambda driver: driver.elapsed_ms(driver.new_event(), driver.new_event()),
-    "cuEventDestroy_v2": lambda driver: driver.forget_event(driver.new_event()),
+    "cuEventDestroy_v2": lambda driver: driver.destroy_event(driver.new_event()),
     "cuStreamBeginCapture_v2": lambda driver: driver.capture(STREAM, lambda: None),
     "cuStreamEndCapture": lambda driver: driver.capture(STREAM, lambda: None),
     "cuGraphInstantiateWithFlags": lambda driver: driver.capture(STREAM, lambda: None),
     "cuGraphLaunch": lambda driver: driver.launcher(driver.capture(STREAM, lambda: None), STREAM)(),
-    "cuGraphExecDestroy": lambda driver: driver.forget_graph(driver.capture(STREAM, lambda: None)),
+    "cuGraphExecDestroy": lambda driver: driver.destroy_graph(driver.capture(STREAM, lambda: None)),
 }
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_every_refusal_names_the_call_and_the_reason(name: str) -> None:
-    with pytest.raises(CheckFailed, match=f"the CUDA driver refuses {name}: {OUT_OF_MEMORY}"):
+def test_every_error_names_the_function_and_the_reason(name: str) -> None:
+    with pytest.raises(VerificationError, match=f"the CUDA driver refuses {name}: {OUT_OF_MEMORY}"):
         CALLS[name](CudaDriver(FakeCuda(refuses={name: 2})))
 
 
-def test_an_event_is_waited_for_and_gives_the_gpus_time() -> None:
+def test_events_measure_the_gpus_time() -> None:
     fake = FakeCuda()
     driver = CudaDriver(fake)
     start, end = driver.new_event(), driver.new_event()
@@ -93,7 +93,7 @@ def test_an_event_is_waited_for_and_gives_the_gpus_time() -> None:
     assert driver.elapsed_ms(start, end) == 3.5
 
 
-def test_what_is_enqueued_is_captured_and_launched_as_one() -> None:
+def test_enqueued_work_is_captured_and_launched_as_one_graph() -> None:
     fake = FakeCuda()
     driver = CudaDriver(fake)
     graph = driver.capture(STREAM, lambda: fake.calls.append("enqueue"))
@@ -110,16 +110,16 @@ def test_what_is_enqueued_is_captured_and_launched_as_one() -> None:
 
 def test_a_capture_that_fails_leaves_the_stream_usable() -> None:
     def enqueue() -> None:
-        raise CheckFailed("not while capturing")
+        raise VerificationError("not while capturing")
 
     fake = FakeCuda()
-    with pytest.raises(CheckFailed, match="not while capturing"):
+    with pytest.raises(VerificationError, match="not while capturing"):
         CudaDriver(fake).capture(STREAM, enqueue)
     assert not fake.capturing
     assert fake.calls == ["cuStreamBeginCapture_v2", "cuStreamEndCapture", "cuGraphDestroy"]
 
 
-def test_arrays_come_back_as_they_went() -> None:
+def test_arrays_are_copied_to_the_gpu_and_back() -> None:
     driver = CudaDriver(FakeCuda())
     sent = np.arange(6, dtype=np.float16).reshape(2, 3)
     received = np.empty_like(sent)
@@ -128,14 +128,14 @@ def test_arrays_come_back_as_they_went() -> None:
     assert (sent == received).all()
 
 
-def test_memory_is_given_back_once_and_its_lack_is_told() -> None:
+def test_memory_is_freed_and_too_little_memory_is_an_error() -> None:
     freed: list[int] = []
     memory = fake_memory(freed)
     address = memory.allocate(8)
     memory.free(address)
     assert freed == [address]
     with pytest.raises(
-        CheckFailed, match="fake gives no 2147483648 bytes of GPU memory: 2147483648 bytes are too many"
+        VerificationError, match="fake cannot allocate 2147483648 bytes of GPU memory: 2147483648 bytes are too many"
     ):
         memory.allocate(2**31)
 
@@ -153,7 +153,7 @@ def fake_pycuda(bus_id: str) -> dict[str, ModuleType]:
     return {"pycuda": package, "pycuda.driver": package.driver, "pycuda.autoprimaryctx": package.autoprimaryctx}
 
 
-def test_pycuda_gives_memory_in_the_primary_context_of_the_gpu_asked_for(
+def test_pycuda_allocates_in_the_primary_context_of_the_requested_gpu(
     fake: FakeCuda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, part in fake_pycuda("0000:3B:00.1").items():
@@ -162,18 +162,18 @@ def test_pycuda_gives_memory_in_the_primary_context_of_the_gpu_asked_for(
     memory = open_memory(1)
     assert (memory.provider, memory.stream) == ("pycuda", STREAM)
     assert os.environ["CUDA_DEVICE"] == "1"
-    with pytest.raises(NotHere, match="pycuda uses another GPU than number 0"):
+    with pytest.raises(UnavailableError, match="pycuda already uses another GPU than number 0"):
         open_memory(0)
 
 
-def test_without_any_package_all_are_named(fake: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_package_the_error_names_all(fake: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("pycuda", "cuda.bindings", "torch"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(NotHere, match=r"pycuda: .*cuda-python: .*torch: .*pip install cuda-python"):
+    with pytest.raises(UnavailableError, match=r"pycuda: .*cuda-python: .*torch: .*pip install cuda-python"):
         open_memory(0)
 
 
-def test_cuda_python_has_every_name_used_of_it() -> None:
+def test_cuda_python_has_every_used_name() -> None:
     driver = pytest.importorskip("cuda.bindings.driver", reason="no cuda-python: pip install cuda-python")
     for name in ("cuInit", "cuDeviceGet", "cuDevicePrimaryCtxRetain", "cuCtxSetCurrent", "cuStreamCreate"):
         assert callable(getattr(driver, name))
@@ -185,7 +185,7 @@ def test_cuda_python_has_every_name_used_of_it() -> None:
 
 
 @pytest.mark.gpu
-def test_a_real_gpu_keeps_bytes_and_time() -> None:
+def test_a_real_gpu_stores_bytes_and_measures_time() -> None:
     driver, memory = open_driver(), open_memory(0)
     sent, received = np.arange(1000, dtype=np.float32), np.empty(1000, np.float32)
     address = memory.allocate(sent.nbytes)

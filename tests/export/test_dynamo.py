@@ -1,4 +1,4 @@
-"""torch's newer exporter, on small modules and on a real task's network with few blocks."""
+"""The export with torch's newer exporter, of small modules and of a detector with few blocks."""
 
 import warnings
 from dataclasses import replace
@@ -11,22 +11,22 @@ import torch
 from torch import Tensor, nn
 
 import fbnetv5.spaces.space
-from export.check import check
-from export.errors import CheckFailed, NotHere
+from export.errors import UnavailableError, VerificationError
 from export.graph import to_onnx, to_onnx_bytes
 from export.parity import Gate, compare
 from export.parity import check as check_parity
 from export.runners import OrtRunner, TorchRunner
-from export.tensorrt import find_flavour
+from export.trt.bindings import find_variant
+from export.trt.check import check
 from fbnetv5.networks.backbone import Network, task_network
 from fbnetv5.spaces.fbnetv3 import FBNETV3
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.tasks import make_tasks
 
 try:
-    find_flavour()
+    find_variant()
     HERE = True
-except NotHere:
+except UnavailableError:
     HERE = False
 with_tensorrt = pytest.mark.skipif(not HERE, reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
 
@@ -37,7 +37,7 @@ Exported = tuple[Network, bytes]
 
 @pytest.fixture(scope="module")
 def exported() -> Exported:
-    """A detector of 16 blocks, whose scores differ enough not to tie, of dynamic batch and size."""
+    """A detector of 16 blocks with dynamic batch and size, whose scores differ enough not to tie."""
     short = replace(FBNETV3["a"], groups=tuple(replace(group, repeats=0) for group in FBNETV3["a"].groups))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fbnetv5.spaces.space, "FBNETV3", {"a": short})
@@ -65,15 +65,14 @@ def test_a_detector_is_the_same_network_at_other_sizes(exported: Exported) -> No
     network, content = exported
     inputs = {"images": torch.randn(3, 3, 96, 160, generator=torch.Generator().manual_seed(1)).numpy()}
     reference = TorchRunner(network, ["images"], network.task.output_names)(inputs)
-    found = compare(reference, OrtRunner(content)(inputs), rank_by="scores")
-    check_parity(
-        found, Gate(error=1e-3, rows=0.98)
-    )  # the head's large weights amplify rounding, and scores all but tie
+    parities = compare(reference, OrtRunner(content)(inputs), rank_by="scores")
+    # The head's large weights amplify rounding, and scores are nearly tied.
+    check_parity(parities, Gate(max_error=1e-3, min_agreement=0.98))
 
 
-def test_names_and_axes_are_those_asked_for(exported: Exported) -> None:
+def test_names_and_axes_are_as_requested(exported: Exported) -> None:
     runner = OrtRunner(exported[1])
-    assert [(one.name, one.shape) for one in (*runner.inputs, *runner.outputs)] == [
+    assert [(spec.name, spec.shape) for spec in (*runner.inputs, *runner.outputs)] == [
         ("images", ("batch", 3, "height", "width")),
         ("boxes", ("batch", 100, 4)),
         ("scores", ("batch", 100)),
@@ -89,19 +88,19 @@ def test_both_exporters_name_nodes_after_blocks(exported: Exported) -> None:
     assert blocks(content) == blocks(traced) == set(network.backbone.blocks)
 
 
-def test_no_folder_of_the_exporting_machine_is_told(exported: Exported) -> None:
+def test_the_file_contains_no_folder_of_this_machine(exported: Exported) -> None:
     assert str(Path(torch.__file__).parent).encode() not in exported[1]
     assert str(Path(__file__).parents[2]).encode() not in exported[1]
 
 
 @with_tensorrt
-def test_tensorrt_takes_it(exported: Exported, tmp_path: Path) -> None:
+def test_tensorrt_accepts_it(exported: Exported, tmp_path: Path) -> None:
     path = tmp_path / "det.onnx"
     path.write_bytes(exported[1])
     assert check(path).problems == ()
 
 
-def test_one_file_is_written_in_silence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_one_file_is_written_without_messages(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Hardswish(inplace=True)).train()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -119,7 +118,7 @@ class Sum(nn.Module):
         return first + sum(others)
 
 
-def test_arguments_without_names_may_vary_too() -> None:
+def test_positional_arguments_may_have_dynamic_axes() -> None:
     content = to_onnx_bytes(
         Sum(), (torch.ones(2, 3),) * 3, input_names=["a", "b", "c"], output_names=["y"], exporter="dynamo"
     )
@@ -144,7 +143,9 @@ class Branch(nn.Module):
         (Branch(), r"^Branch cannot be exported to ONNX: .*data-dependent.*$"),
     ],
 )
-def test_what_it_cannot_keep_is_refused(module: nn.Module, message: str, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(CheckFailed, match=message):
+def test_fixed_sizes_and_branches_are_refused(
+    module: nn.Module, message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(VerificationError, match=message):
         to_onnx_bytes(module, (torch.ones(2, 4),), input_names=["x"], output_names=["y"], exporter="dynamo")
     assert capfd.readouterr() == ("", "")

@@ -5,21 +5,23 @@ from pathlib import Path
 import pytest
 
 from export.errors import UserError
-from export.files import read_json, write_json, written_whole
+from export.files import atomic_write, read_json, write_json
 
 
 def fail_with_full_disk(descriptor: int) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+def test_a_document_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.json"
     write_json(path, {"schema": 1, "name": "café"})
     assert read_json(path, what="test", schema=1) == {"schema": 1, "name": "café"}
     assert "café" in path.read_text(encoding="utf-8")
 
 
-def test_full_disk_keeps_the_old_file_and_leaves_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_the_old_file_and_leaves_no_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.json"
     write_json(path, {"schema": 1, "value": "old"})
     monkeypatch.setattr("os.fsync", fail_with_full_disk)
@@ -31,7 +33,7 @@ def test_full_disk_keeps_the_old_file_and_leaves_no_other(tmp_path: Path, monkey
 
 def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
     def interrupted() -> None:
-        with written_whole(tmp_path / "a.bin") as temporary:
+        with atomic_write(tmp_path / "a.bin") as temporary:
             temporary.write_bytes(b"half")
             raise KeyboardInterrupt
 
@@ -53,13 +55,13 @@ def test_a_folder_that_is_a_file_is_a_user_error(tmp_path: Path) -> None:
         (b'{"schema": \xff}', "damaged or half-written"),
         (b'{"schema": ' + b"9" * 5000 + b"}", "damaged or half-written"),
         (b"[" * 100_000, "damaged or half-written"),
-        (b"[1]", "holds list, not a JSON object"),
+        (b"[1]", "contains list, not a JSON object"),
         (b'{"schema": 2}', "has schema 2; this version reads schema 1"),
         (b'{"schema": true}', "has schema True"),
     ],
     ids=["truncated", "not UTF-8", "long number", "deep", "a list", "newer", "a boolean"],
 )
-def test_a_document_that_cannot_be_used_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_an_unreadable_document_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(content)
     with pytest.raises(UserError, match=message):
@@ -71,8 +73,8 @@ def test_a_missing_document_is_named(tmp_path: Path) -> None:
         read_json(tmp_path / "none.json", what="test", schema=1)
 
 
-def test_a_file_that_a_library_wrote_for_the_owner_alone_gets_the_usual_mode(tmp_path: Path) -> None:
+def test_a_file_that_a_library_wrote_with_private_mode_gets_the_usual_mode(tmp_path: Path) -> None:
     (tmp_path / "usual").touch()
-    with written_whole(tmp_path / "private") as temporary:
+    with atomic_write(tmp_path / "private") as temporary:
         temporary.touch(mode=0o600)
     assert (tmp_path / "private").stat().st_mode == (tmp_path / "usual").stat().st_mode

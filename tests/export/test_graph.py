@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.errors import CheckFailed, UserError
+from export.errors import UserError, VerificationError
 from export.graph import EXPORTERS, Exporter, to_onnx, to_onnx_bytes
 from export.runners import OrtRunner
 
 
 class Net(nn.Module):
-    """Convolution, batch norm with statistics of its own, twice; so biases are not all equal."""
+    """Two convolutions and a batch norm with random statistics, so that biases differ."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ def test_equal_weights_are_not_read_through_identity_nodes() -> None:
         (True, True, ("batch", 3, "height", "width")),
     ],
 )
-def test_axes_are_dynamic_only_where_asked(batch: bool, size: bool, shape: tuple[int | str, ...]) -> None:
+def test_axes_are_dynamic_as_requested(batch: bool, size: bool, shape: tuple[int | str, ...]) -> None:
     content = to_onnx_bytes(
         Net(), IMAGE, input_names=["image"], output_names=["map"], dynamic_batch=batch, dynamic_size=size
     )
@@ -89,7 +89,7 @@ def test_axes_are_dynamic_only_where_asked(batch: bool, size: bool, shape: tuple
 
 
 @pytest.mark.parametrize("exporter", EXPORTERS)
-def test_sizes_that_differ_have_names_that_differ(exporter: Exporter) -> None:
+def test_axes_of_different_sizes_have_different_names(exporter: Exporter) -> None:
     class Resized(nn.Module):
         def forward(self, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
             return a + c + functional.interpolate(b, scale_factor=(2.0, 1.0))
@@ -111,12 +111,12 @@ def test_an_unknown_exporter_is_refused() -> None:
         to_onnx_bytes(Net(), IMAGE, input_names=["image"], output_names=["map"], exporter="jax")  # type: ignore[arg-type]
 
 
-def test_the_opset_is_the_one_asked_for() -> None:
+def test_the_graph_has_the_requested_opset() -> None:
     content = to_onnx_bytes(Net(), IMAGE, input_names=["image"], output_names=["map"], opset=18)
     assert [entry.version for entry in onnx.load_from_string(content).opset_import] == [18]
 
 
-def test_training_flags_are_put_back_one_by_one() -> None:
+def test_training_flags_are_restored() -> None:
     net = Net().train()
     net.body[1].eval()
     before = [child.training for child in net.modules()]
@@ -139,14 +139,14 @@ def test_export_is_silent() -> None:
     ],
     ids=["unused input", "too few outputs named", "too many outputs named"],
 )
-def test_names_that_do_not_fit_are_refused(
+def test_wrong_numbers_of_names_are_refused(
     module: nn.Module, inputs: list[str], outputs: list[str], message: str
 ) -> None:
-    with pytest.raises(CheckFailed, match=message):
+    with pytest.raises(VerificationError, match=message):
         to_onnx_bytes(module, (torch.ones(1, 2), torch.ones(1, 2)), input_names=inputs, output_names=outputs)
 
 
-def test_what_cannot_be_exported_is_named_and_nothing_is_written(tmp_path: Path) -> None:
-    with pytest.raises(CheckFailed, match=r"^Inverse cannot be exported to ONNX: .+$"):
+def test_a_module_that_cannot_be_exported_is_named_and_nothing_is_written(tmp_path: Path) -> None:
+    with pytest.raises(VerificationError, match=r"^Inverse cannot be exported to ONNX: .+$"):
         to_onnx(Inverse(), (torch.eye(2)[None],), tmp_path / "a.onnx", input_names=["x"], output_names=["y"])
     assert list(tmp_path.iterdir()) == []

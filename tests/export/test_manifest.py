@@ -1,27 +1,26 @@
 import hashlib
 import json
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from export.engine import Engine, ShapeRange
 from export.errors import UserError
-from export.manifest import Manifest, Preprocessing, export_versions, read_manifest, write_manifest
-from export.parity import Answer
-from export.runners import TensorSpec
+from export.manifest import Manifest, Preprocessing, TensorEntry, export_versions, read_manifest, write_manifest
+from export.parity import OutputGroup
+from export.trt.engine import Engine, ShapeRange
 
 MANIFEST = Manifest(
     precision="fp16",
-    inputs=(TensorSpec(name="image", shape=("batch", 3, 224, 224), dtype="float32"),),
-    outputs=(TensorSpec(name="logits", shape=("batch", 10), dtype="float32"),),
+    inputs=(TensorEntry(name="image", shape=("batch", 3, 224, 224), dtype="float32"),),
+    outputs=(TensorEntry(name="logits", shape=("batch", 10), dtype="float32"),),
     preprocessing=Preprocessing(resize=(224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
-    answers={"cls": Answer(outputs=("logits",))},
+    task_outputs={"cls": OutputGroup(outputs=("logits",))},
     labels={"cls": ("shirt", "bag")},
     architecture={"cls": {"task": "cls", "choices": [0, 1]}},
     versions={**export_versions(), "fbnetv5": "0.1.0"},
-    parity=({"rung": "fp16 onnxruntime", "output": "logits", "error": 1e-4},),
-    metrics={"cls": {"name": "top1", "rungs": {"torch": 0.75, "fp16": 0.75}}},
+    parity=({"stage": "fp16 onnxruntime", "output": "logits", "error": 1e-4},),
+    metrics={"cls": {"name": "top1", "stages": {"torch": 0.75, "fp16": 0.75}}},
 )
 
 
@@ -31,10 +30,10 @@ def written(folder: Path) -> Path:
     return folder / "manifest.json"
 
 
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+def test_a_manifest_is_read_back(tmp_path: Path) -> None:
     written(tmp_path)
     expected = {"model.onnx": hashlib.sha256(b"graph").hexdigest()}
-    assert read_manifest(tmp_path) == replace(MANIFEST, sha256=expected)
+    assert read_manifest(tmp_path) == MANIFEST.changed(sha256=expected)
 
 
 def test_an_engine_is_read_back_and_its_file_checked(tmp_path: Path) -> None:
@@ -49,22 +48,22 @@ def test_an_engine_is_read_back_and_its_file_checked(tmp_path: Path) -> None:
         ran=False,
     )
     (tmp_path / "model.engine").write_bytes(b"engine")
-    write_manifest(tmp_path, replace(MANIFEST, engine=engine), files=["model.engine"])
+    write_manifest(tmp_path, MANIFEST.changed(engine=engine), files=["model.engine"])
     assert read_manifest(tmp_path).engine == engine
     (tmp_path / "model.engine").write_bytes(b"other")
     with pytest.raises(UserError, match=r"model\.engine is not the file"):
         read_manifest(tmp_path)
 
 
-def test_the_document_speaks_for_itself(tmp_path: Path) -> None:
+def test_the_document_has_all_fields(tmp_path: Path) -> None:
     document = json.loads(written(tmp_path).read_text())
-    assert document["schema"] == 2
+    assert document["schema"] == 3
     assert document["inputs"] == [{"name": "image", "shape": ["batch", 3, 224, 224], "dtype": "float32"}]
     assert document["preprocessing"]["order"] == "RGB"
     assert document["preprocessing"]["scale"] == pytest.approx(1 / 255)
 
 
-def test_another_file_in_its_place_is_noticed(tmp_path: Path) -> None:
+def test_a_swapped_file_is_detected(tmp_path: Path) -> None:
     written(tmp_path)
     (tmp_path / "model.onnx").write_bytes(b"other")
     with pytest.raises(UserError, match=r"model\.onnx is not the file its manifest was written for"):
@@ -77,7 +76,9 @@ def test_another_file_in_its_place_is_noticed(tmp_path: Path) -> None:
         ("inputs", None),
         ("preprocessing", {"crop": 1}),
         ("parity", [1]),
-        ("answers", {"cls": ["logits"]}),
+        ("precision", "fp8"),
+        ("inputs", [{"name": "image", "shape": [1.5], "dtype": "float32"}]),
+        ("task_outputs", {"cls": ["logits"]}),
         ("engine", {"file": "e"}),
         ("sha256", {"../model.onnx": "0"}),
     ],
@@ -89,7 +90,54 @@ def test_a_damaged_manifest_is_refused(tmp_path: Path, field: str, value: object
         read_manifest(tmp_path)
 
 
-def test_a_missing_file_is_not_sealed(tmp_path: Path) -> None:
+SCHEMA_2: dict[str, Any] = {
+    "answers": {"cls": {"outputs": ["logits"], "ranked_by": None}},
+    "parity": [{"rung": "fp16 onnxruntime", "output": "logits", "error": 1e-4}],
+    "metrics": {"cls": {"name": "top1", "rungs": {"torch": 0.75, "fp16": 0.75}}},
+    "engine": {
+        "file": "model.engine",
+        "runtime": "tensorrt",
+        "version": "10.13",
+        "precision": "fp16",
+        "layers": {"HALF": 9},
+        "shapes": [],
+        "ran": True,
+        "audited": "engine",
+    },
+}
+
+
+def test_a_manifest_of_schema_2_is_read_under_the_new_names(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    document = json.loads(path.read_text())
+    del document["task_outputs"]
+    path.write_text(json.dumps({**document, **SCHEMA_2, "schema": 2}))
+    manifest = read_manifest(tmp_path)
+    assert manifest.changed(sha256={}, engine=None) == MANIFEST
+    assert manifest.engine is not None
+    assert manifest.engine.layers_source == "engine"
+
+
+@pytest.mark.parametrize("field", ["answers", "parity", "metrics", "engine"])
+def test_a_damaged_manifest_of_schema_2_is_refused(tmp_path: Path, field: str) -> None:
+    path = written(tmp_path)
+    document = json.loads(path.read_text())
+    del document["task_outputs"]
+    path.write_text(json.dumps({**document, **SCHEMA_2, "schema": 2, field: 1}))
+    with pytest.raises(UserError, match="is damaged") as raised:
+        read_manifest(tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("schema", [1, 4])
+def test_another_schema_is_refused(tmp_path: Path, schema: int) -> None:
+    path = written(tmp_path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": schema}))
+    with pytest.raises(UserError, match=f"has schema {schema}; this version reads schema 2 and 3"):
+        read_manifest(tmp_path)
+
+
+def test_a_missing_file_has_no_checksum(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot read .*model\.onnx"):
         write_manifest(tmp_path, MANIFEST, files=["model.onnx"])
     assert list(tmp_path.iterdir()) == []

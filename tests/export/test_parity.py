@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from export.errors import CheckFailed
+from export.errors import VerificationError
 from export.graph import to_onnx_bytes
 from export.parity import Gate, Parity, check, compare
 from export.runners import Array, OrtRunner, TorchRunner
@@ -22,7 +22,7 @@ def logits(*rows: list[float]) -> dict[str, Array]:
 
 
 def ranked(scores: list[float], boxes: list[float], labels: list[int]) -> dict[str, Array]:
-    """One image's list: scores [1, K], boxes [1, K, 4] with four times the number given, labels [1, K]."""
+    """The list of one image: scores [1, K], boxes [1, K, 4] with each number four times, labels [1, K]."""
     return {
         "scores": np.asarray([scores], dtype=np.float32),
         "boxes": np.repeat(np.asarray([boxes], dtype=np.float32)[:, :, None], 4, axis=2),
@@ -30,7 +30,7 @@ def ranked(scores: list[float], boxes: list[float], labels: list[int]) -> dict[s
     }
 
 
-def test_figures_against_a_hand_computation() -> None:
+def test_figures_equal_a_hand_computation() -> None:
     (parity,) = compare(logits([0.0, 4.0], [3.0, 1.0]), logits([0.0, 4.0], [1.0, 2.0]))
     # Largest difference 2, range 4 - 0; dot 16 + 3 + 2 = 21; squared norms 26 and 21; one of two argmaxes stays.
     assert parity.error_of_range == pytest.approx(0.5)
@@ -46,31 +46,31 @@ def test_the_exported_network_passes_and_a_sabotaged_weight_does_not() -> None:
     with torch.no_grad():
         net.get_parameter("3.weight")[2, 7] += 0.1
     sabotaged = to_onnx_bytes(net, (x,), input_names=["x"], output_names=["y"])
-    with pytest.raises(CheckFailed, match="output 'y' differs by"):
+    with pytest.raises(VerificationError, match="output 'y' differs by"):
         check(compare(reference, OrtRunner(sabotaged)({"x": x.numpy()})))
 
 
 @given(st.floats(1e-6, 1e3))
-def test_the_tolerance_the_message_names_passes(error: float) -> None:
+def test_the_tolerance_in_the_message_passes(error: float) -> None:
     parity = Parity(name="y", finite=True, error_of_range=error, cosine=None, agreement=None)
-    with pytest.raises(CheckFailed) as raised:
-        check([parity], Gate(error=1e-7))
-    found = re.search(r"would pass is (\S+)$", str(raised.value))
-    assert found
-    check([parity], Gate(error=float(found.group(1))))
+    with pytest.raises(VerificationError) as raised:
+        check([parity], Gate(max_error=1e-7))
+    match = re.search(r"would pass is (\S+)$", str(raised.value))
+    assert match
+    check([parity], Gate(max_error=float(match.group(1))))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_nan_and_infinity_never_pass(bad: float) -> None:
     for reference, candidate in ((logits([1, bad]), logits([1, 2])), (logits([1, bad]), logits([1, bad]))):
-        with pytest.raises(CheckFailed, match="'logits' holds NaN or infinity"):
-            check(compare(reference, candidate), Gate(error=1e9))
+        with pytest.raises(VerificationError, match="'logits' contains NaN or infinity"):
+            check(compare(reference, candidate), Gate(max_error=1e9))
 
 
 def test_integers_count_equal_entries() -> None:
     (parity,) = compare({"labels": np.arange(8)}, {"labels": np.asarray([0, 1, 2, 3, 4, 5, 6, 0])})
     assert parity.agreement == 0.875
-    with pytest.raises(CheckFailed, match=r"differs by 0\.125 of its entries"):
+    with pytest.raises(VerificationError, match=r"differs by 0\.125 of its entries"):
         check([parity])
 
 
@@ -79,7 +79,7 @@ def test_integers_count_equal_entries() -> None:
     [([5.0], [5.25], 0.5), ([5.0, 5.01], [5.0, 5.0], 0.01 / 0.501), ([0.0, 0.0], [0.0, 0.5], 0.5), ([0.0], [0.0], 0.0)],
     ids=["constant", "nearly constant", "all zero", "equal zeros"],
 )
-def test_an_output_of_little_range(reference: list[float], candidate: list[float], error: float) -> None:
+def test_outputs_of_small_range(reference: list[float], candidate: list[float], error: float) -> None:
     (parity,) = compare(logits(reference), logits(candidate))
     assert parity.error_of_range == pytest.approx(error, rel=1e-4)
 
@@ -89,16 +89,16 @@ def test_an_output_of_little_range(reference: list[float], candidate: list[float
     [{}, logits([1.0]), {"logits": np.zeros((1, 2), dtype=np.int64)}, {**logits([1.0, 2.0]), "more": np.zeros(1)}],
     ids=["missing", "shape", "kind", "surplus"],
 )
-def test_outputs_that_do_not_correspond_are_refused(candidate: dict[str, Array]) -> None:
-    with pytest.raises(CheckFailed):
+def test_outputs_of_other_names_shapes_or_kinds_are_refused(candidate: dict[str, Array]) -> None:
+    with pytest.raises(VerificationError):
         compare(logits([1.0, 2.0]), candidate)
 
 
-def test_tied_rows_may_swap_when_ranked_and_only_then() -> None:
+def test_tied_rows_may_swap_only_in_a_ranked_list() -> None:
     reference = ranked([0.9, 0.5, 0.5, 0.1], [1, 2, 3, 4], [7, 8, 9, 7])
     swapped = ranked([0.9, 0.5, 0.5, 0.1], [1, 3, 2, 4], [7, 9, 8, 7])
     check(compare(reference, swapped, rank_by="scores"))
-    with pytest.raises(CheckFailed, match="output 'labels'"):
+    with pytest.raises(VerificationError, match="output 'labels'"):
         check(compare(reference, swapped))
 
 
@@ -112,7 +112,7 @@ def test_tied_rows_may_swap_when_ranked_and_only_then() -> None:
     ],
     ids=["swap without a tie", "boxes swapped without their labels", "a row given twice", "another score"],
 )
-def test_ranking_forgives_nothing_but_ties(candidate: dict[str, Array]) -> None:
+def test_ranking_matches_tied_rows_only(candidate: dict[str, Array]) -> None:
     reference = ranked([0.9, 0.5, 0.5, 0.1], [1, 2, 3, 4], [7, 8, 9, 7])
-    with pytest.raises(CheckFailed):
+    with pytest.raises(VerificationError):
         check(compare(reference, candidate, rank_by="scores"))

@@ -14,7 +14,7 @@ from latency.table import NULL_KEY
 
 Blocks = Mapping[str, tuple[bytes, dict[str, Array]]]
 SORTED = {"boxes", "labels"}
-"""Outputs in the order of scores, which differ too little between untrained boxes to stay in order."""
+"""Outputs sorted by scores, which differ too little between untrained boxes to keep their order."""
 
 
 def sqnr_db(reference: Array, candidate: Array) -> float:
@@ -30,36 +30,36 @@ def outputs(content: bytes, inputs: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def weights(content: bytes) -> Iterator[onnx.TensorProto]:
-    """Everything that a convolution or matrix product reads as its second input, through a DequantizeLinear or not."""
+    """The weights of all convolutions and matrix products, before a DequantizeLinear if there is one."""
     graph = onnx.load_from_string(content).graph
     values = {tensor.name: tensor for tensor in graph.initializer}
-    made_by = {node.output[0]: node for node in graph.node}
+    producer = {node.output[0]: node for node in graph.node}
     for node in graph.node:
         if node.op_type in ("Conv", "Gemm", "MatMul"):
             name = node.input[1]
-            yield values[made_by[name].input[0] if name in made_by else name]
+            yield values[producer[name].input[0] if name in producer else name]
 
 
-@pytest.mark.parametrize(("precision", "least_db"), [("fp16", 45), ("int8", 25)])
-def test_every_block_stays_near_float32(blocks: Blocks, precision: str, least_db: float) -> None:
+@pytest.mark.parametrize(("precision", "min_db"), [("fp16", 45), ("int8", 25)])
+def test_every_block_stays_close_to_float32(blocks: Blocks, precision: str, min_db: float) -> None:
     assert len(blocks) == 24
     for key, (content, inputs) in blocks.items():
         reference, candidate = outputs(content, inputs), outputs(at_precision(content, precision, inputs), inputs)
         for name in reference.keys() - SORTED:
-            assert sqnr_db(reference[name], candidate[name]) > least_db, (key, name)
+            assert sqnr_db(reference[name], candidate[name]) > min_db, (key, name)
 
 
-def test_half_precision_stays_within_its_gate(blocks: Blocks) -> None:
-    # No range to speak of: untrained scores, nearly all alike, and the one value of the graph that does nothing.
+def test_half_precision_passes_its_gate(blocks: Blocks) -> None:
+    # Left out: untrained scores, which are nearly equal, and the empty graph of one value, because their range is tiny.
     ranged = {key: block for key, block in blocks.items() if not key.startswith(("head_det", NULL_KEY))}
     assert len(ranged) == 22
     for key, (content, inputs) in ranged.items():
         reference, candidate = outputs(content, inputs), outputs(at_precision(content, "fp16", inputs), inputs)
-        for name, wanted in reference.items():
-            assert np.abs(wanted - candidate[name]).max() < 5e-3 * np.ptp(wanted), key
+        for name, expected in reference.items():
+            assert np.abs(expected - candidate[name]).max() < 5e-3 * np.ptp(expected), key
 
 
-def test_half_precision_is_everywhere(blocks: Blocks) -> None:
+def test_half_precision_applies_to_all_tensors(blocks: Blocks) -> None:
     for key, (content, inputs) in blocks.items():
         graph = onnx.load_from_string(at_precision(content, "fp16", inputs)).graph
         assert {tensor.data_type for tensor in graph.initializer} <= {TensorProto.FLOAT16}, key
@@ -71,16 +71,16 @@ def test_half_precision_is_everywhere(blocks: Blocks) -> None:
 def test_int8_weights_are_signed_symmetric_and_scaled_by_channel(blocks: Blocks) -> None:
     content, inputs = blocks["ir_k5_c24-40_e5_s2_se@56x56"]
     int8 = at_precision(content, "int8", inputs)
-    found = list(weights(int8))
-    assert len(found) == len(list(weights(content))) == 5
-    assert {tensor.data_type for tensor in found} == {TensorProto.INT8}
+    int8_weights = list(weights(int8))
+    assert len(int8_weights) == len(list(weights(content))) == 5
+    assert {tensor.data_type for tensor in int8_weights} == {TensorProto.INT8}
     graph = onnx.load_from_string(int8).graph
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     quantisers = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
     assert {values[node.input[2]].dtype for node in quantisers} == {np.dtype(np.int8)}
     assert not any(values[node.input[2]].any() for node in quantisers)
     scales = {node.input[0]: values[node.input[1]].size for node in quantisers}
-    assert [scales[tensor.name] for tensor in found] == [tensor.dims[0] for tensor in found]
+    assert [scales[tensor.name] for tensor in int8_weights] == [tensor.dims[0] for tensor in int8_weights]
 
 
 def test_every_blocks_weights_are_int8(blocks: Blocks) -> None:
@@ -90,14 +90,16 @@ def test_every_blocks_weights_are_int8(blocks: Blocks) -> None:
         )
 
 
-def test_float32_is_left_as_it_is_and_others_are_refused(blocks: Blocks) -> None:
+def test_float32_is_unchanged_and_unknown_precisions_are_refused(blocks: Blocks) -> None:
     content, inputs = blocks["stem_c16@224x224"]
     assert at_precision(content, "fp32", inputs) == content
     with pytest.raises(UserError, match="no precision 'fp8'; known are fp32, fp16, int8"):
         at_precision(content, "fp8", inputs)
 
 
-def test_the_converters_say_nothing_and_leave_the_log_alone(blocks: Blocks, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_converters_print_nothing_and_leave_logging_as_it_was(
+    blocks: Blocks, capfd: pytest.CaptureFixture[str]
+) -> None:
     before = (list(logging.getLogger().handlers), logging.root.manager.disable)
     content, inputs = blocks["fuse_up_c40-24@56x56"]
     for precision in ("fp16", "int8"):

@@ -13,32 +13,32 @@ REFERENCE = Reference(
 )
 
 
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+def test_a_reference_is_read_back(tmp_path: Path) -> None:
     write_reference(tmp_path, REFERENCE)
-    found = read_reference(tmp_path)
+    reference = read_reference(tmp_path)
     for kind in ("inputs", "outputs", "blocks"):
-        expected, got = getattr(REFERENCE, kind), getattr(found, kind)
-        assert list(got) == list(expected)
+        expected, actual = getattr(REFERENCE, kind), getattr(reference, kind)
+        assert list(actual) == list(expected)
         for name in expected:
-            np.testing.assert_array_equal(got[name], expected[name])
-            assert got[name].dtype == expected[name].dtype
+            np.testing.assert_array_equal(actual[name], expected[name])
+            assert actual[name].dtype == expected[name].dtype
 
 
-def test_a_sample_is_spread_from_the_first_value_to_the_last() -> None:
-    taken = sample(np.arange(100_000.0))
-    assert (taken[0], taken[-1], len(taken)) == (0.0, 99_999.0, 2048)
-    assert np.diff(taken).min() >= 48
+def test_a_sample_is_evenly_spaced_from_the_first_value_to_the_last() -> None:
+    values = sample(np.arange(100_000.0))
+    assert (values[0], values[-1], len(values)) == (0.0, 99_999.0, 2048)
+    assert np.diff(values).min() >= 48
     assert list(sample(np.arange(3.0))) == [0, 1, 2]
 
 
-def test_a_file_that_is_missing_cut_off_or_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_a_missing_truncated_or_other_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is missing: export again"):
         read_reference(tmp_path)
     write_reference(tmp_path, REFERENCE)
-    whole = (tmp_path / NAME).read_bytes()
-    (tmp_path / NAME).write_bytes(whole[: len(whole) // 2])
+    content = (tmp_path / NAME).read_bytes()
+    (tmp_path / NAME).write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match="is damaged"):
         read_reference(tmp_path)
     np.savez(tmp_path / NAME, weights=np.zeros(3))
-    with pytest.raises(UserError, match="holds 'weights', which is no reference"):
+    with pytest.raises(UserError, match="contains 'weights', which is no reference"):
         read_reference(tmp_path)

@@ -1,20 +1,26 @@
 import json
 import subprocess
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from export.engine import NAME as ENGINE
-from export.engine import Engine, ShapeRange, build_engine
 from export.errors import UserError
-from export.ladder import values_of_blocks
-from export.manifest import Manifest, Preprocessing, export_versions, read_claims, write_manifest
-from export.parity import Answer
-from export.precision import to_half, to_int8
+from export.manifest import (
+    Manifest,
+    Preprocessing,
+    TensorEntry,
+    export_versions,
+    read_unverified_manifest,
+    write_manifest,
+)
+from export.parity import OutputGroup
+from export.precision import Precision, to_half, to_int8
+from export.precision_pipeline import block_values
 from export.reference import NAME as REFERENCE
 from export.reference import Reference, sample, write_reference
 from export.runners import OrtRunner
+from export.trt.engine import NAME as ENGINE
+from export.trt.engine import Engine, ShapeRange, build_engine
 from export.validate import ONNX, Validation, validate
 from tests.bare_python import bare_python
 from tests.export.tiny import Tiny, exported, images, sabotaged
@@ -22,19 +28,19 @@ from tests.export.tiny import Tiny, exported, images, sabotaged
 ROOT = Path(__file__).parent.parent.parent
 
 
-def folder_of(folder: Path, precision: str) -> Path:
-    """An exported folder as the command leaves it."""
+def folder_of(folder: Path, precision: Precision) -> Path:
+    """An exported folder as the command writes it."""
     content = exported(Tiny())
     content = {"fp32": content, "fp16": to_half(content), "int8": to_int8(content, [images()])}[precision]
     (folder / ONNX).write_bytes(content)
     runner, inputs = OrtRunner(content), images(2)
-    blocks = {name: sample(values) for name, values in values_of_blocks(content, content, inputs).items()}
+    blocks = {name: sample(values) for name, values in block_values(content, content, inputs).items()}
     write_reference(folder, Reference(inputs=inputs, outputs=runner(inputs), blocks=blocks))
     manifest = Manifest(
         precision=precision,
-        inputs=runner.inputs,
-        outputs=runner.outputs,
-        answers={"cls": Answer(outputs=("logits",))},
+        inputs=tuple(map(TensorEntry.of, runner.inputs)),
+        outputs=tuple(map(TensorEntry.of, runner.outputs)),
+        task_outputs={"cls": OutputGroup(outputs=("logits",))},
         preprocessing=Preprocessing(resize=(32, 32), mean=(0.0,), std=(1.0,)),
         labels={"cls": ()},
         architecture={"cls": {}},
@@ -51,50 +57,50 @@ def validated(folder: Path) -> Validation:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_an_untouched_folder_passes(tmp_path: Path, precision: str) -> None:
-    found = validated(folder_of(tmp_path, precision)).to_json()
-    assert found["passed"]
-    assert {one["what"]: one["passed"] for one in found["findings"]} == {
+def test_an_untouched_folder_passes(tmp_path: Path, precision: Precision) -> None:
+    document = validated(folder_of(tmp_path, precision)).to_json()
+    assert document["passed"]
+    assert {finding["check"]: finding["passed"] for finding in document["findings"]} == {
         "files": True,
         "versions": None,
         "onnx": True,
         "engine": None,
     }
-    assert [entry["error"] for entry in found["parity"]] == [0.0]
+    assert [row["error"] for row in document["parity"]] == [0.0]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_a_block_with_other_weights_is_caught_and_named(tmp_path: Path, precision: str) -> None:
+def test_a_block_with_other_weights_is_detected_and_named(tmp_path: Path, precision: Precision) -> None:
     path = folder_of(tmp_path, precision) / ONNX
     path.write_bytes(sabotaged(path.read_bytes(), "backbone/last", 3.0))
-    found = {one.what: one for one in validated(tmp_path).findings}
-    assert found["files"].passed is False
-    assert found["files"].detail == "model.onnx: not what the manifest was written for"
-    assert found["onnx"].passed is False
-    assert "the block at fault is backbone/last" in found["onnx"].detail
+    findings = {finding.check: finding for finding in validated(tmp_path).findings}
+    assert findings["files"].passed is False
+    assert findings["files"].detail == "model.onnx: not the files of the manifest"
+    assert findings["onnx"].passed is False
+    assert "the faulty block is backbone/last" in findings["onnx"].detail
 
 
 @pytest.mark.parametrize("other", ["cut off", "another network"])
-def test_an_onnx_file_that_does_not_run_or_answers_something_else_is_a_finding(tmp_path: Path, other: str) -> None:
+def test_an_onnx_file_that_does_not_run_or_has_other_outputs_is_a_finding(tmp_path: Path, other: str) -> None:
     path = folder_of(tmp_path, "fp32") / ONNX
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2] if other == "cut off" else exported(Tiny(best=True), ["logits", "k"]))
-    found = {one.what: one for one in validated(tmp_path).findings}
-    assert found["files"].passed is False
-    assert found["onnx"].passed is False
-    assert ("refuses the ONNX graph" if other == "cut off" else "'logits' is float32 [2, 2]") in found["onnx"].detail
+    findings = {finding.check: finding for finding in validated(tmp_path).findings}
+    assert findings["files"].passed is False
+    assert findings["onnx"].passed is False
+    assert ("refuses the ONNX graph" if other == "cut off" else "'logits' is float32 [2, 2]") in findings["onnx"].detail
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("precision", "fp8"), ("answers", {}), ("engine.runtime", "os"), ("engine.file", "../e")]
+    ("field", "value"), [("precision", "fp8"), ("task_outputs", {}), ("engine.runtime", "os"), ("engine.file", "../e")]
 )
-def test_a_manifest_that_names_what_there_is_not_is_damaged(tmp_path: Path, field: str, value: object) -> None:
+def test_a_manifest_with_unknown_values_is_damaged(tmp_path: Path, field: str, value: object) -> None:
     path = folder_of(tmp_path, "fp32") / "manifest.json"
     document = json.loads(path.read_text())
     engine = Engine(
         file="model.engine", runtime="tensorrt", version="1", precision="fp32", layers={}, shapes=(), ran=False
     )
-    document["engine"] = asdict(engine)
+    document["engine"] = engine.to_json()
     name, _, inner = field.partition(".")
     document[name] = {**document[name], inner: value} if inner else value
     path.write_text(json.dumps(document))
@@ -102,19 +108,19 @@ def test_a_manifest_that_names_what_there_is_not_is_damaged(tmp_path: Path, fiel
         validated(tmp_path)
 
 
-def test_other_versions_are_told_of_and_fail_nothing(tmp_path: Path) -> None:
+def test_other_versions_are_listed_and_are_no_failure(tmp_path: Path) -> None:
     folder_of(tmp_path, "fp32")
-    manifest = replace(read_claims(tmp_path), versions={"onnxruntime": "0.1", "abacus": "9"})
+    manifest = read_unverified_manifest(tmp_path).changed(versions={"onnxruntime": "0.1", "abacus": "9"})
     write_manifest(tmp_path, manifest, files=[ONNX, REFERENCE])
     validation = validated(tmp_path)
     assert validation.passed
-    (told,) = (one.detail for one in validation.findings if one.what == "versions")
-    assert told.startswith("onnxruntime 0.1 there, ")
-    assert told.endswith("abacus 9 there, none here")
+    (detail,) = (finding.detail for finding in validation.findings if finding.check == "versions")
+    assert detail.startswith("onnxruntime 0.1 there, ")
+    assert detail.endswith("abacus 9 there, none here")
 
 
 @pytest.mark.parametrize("name", [ONNX, REFERENCE, "manifest.json"])
-def test_a_folder_that_is_not_whole_is_refused(tmp_path: Path, name: str) -> None:
+def test_an_incomplete_folder_is_refused(tmp_path: Path, name: str) -> None:
     (folder_of(tmp_path, "fp32") / name).unlink()
     with pytest.raises(UserError, match=name):
         validated(tmp_path)
@@ -122,23 +128,23 @@ def test_a_folder_that_is_not_whole_is_refused(tmp_path: Path, name: str) -> Non
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_an_engine_is_run_and_one_of_elsewhere_is_built_anew(tmp_path: Path, precision: str) -> None:
+def test_an_engine_is_run_and_an_engine_of_another_machine_is_rebuilt(tmp_path: Path, precision: Precision) -> None:
     folder_of(tmp_path, precision)
-    one, most = (1, 3, 32, 32), (4, 3, 32, 32)
-    shapes = [ShapeRange(name="images", smallest=one, typical=one, largest=most)]
+    smallest, largest = (1, 3, 32, 32), (4, 3, 32, 32)
+    shapes = [ShapeRange(name="images", smallest=smallest, typical=smallest, largest=largest)]
     engine = build_engine(tmp_path / ONNX, tmp_path / ENGINE, shapes, precision=precision)
-    write_manifest(tmp_path, replace(read_claims(tmp_path), engine=engine), files=[ONNX, REFERENCE, ENGINE])
-    assert validated(tmp_path).holds("engine")
+    write_manifest(tmp_path, read_unverified_manifest(tmp_path).changed(engine=engine), files=[ONNX, REFERENCE, ENGINE])
+    assert validated(tmp_path).passed_check("engine")
     (tmp_path / ENGINE).write_bytes(b"an engine of another machine")
-    write_manifest(tmp_path, replace(read_claims(tmp_path), engine=engine), files=[ONNX, REFERENCE, ENGINE])
+    write_manifest(tmp_path, read_unverified_manifest(tmp_path).changed(engine=engine), files=[ONNX, REFERENCE, ENGINE])
     validation = validated(tmp_path)
-    assert validation.holds("engine")
-    assert any("built anew" in finding.detail for finding in validation.findings)
+    assert validation.passed_check("engine")
+    assert any("rebuilt" in finding.detail for finding in validation.findings)
     assert validated(tmp_path).passed
 
 
 def test_the_command_needs_no_torch(tmp_path: Path) -> None:
-    python = bare_python(tmp_path / "venv", "onnxruntime", "onnx", "typer", "rich")
+    python = bare_python(tmp_path / "venv", "onnxruntime", "onnx", "pydantic", "typer", "rich")
     assert subprocess.run([python, "-P", "-c", "import torch"], capture_output=True, check=False).returncode == 1
     (tmp_path / "net").mkdir()
     folder_of(tmp_path / "net", "fp16")
@@ -146,7 +152,7 @@ def test_the_command_needs_no_torch(tmp_path: Path) -> None:
     command = [python, "-P", "-c", code, "validate", str(tmp_path / "net"), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["passed"]
-    assert found["latency_ms"]["onnxruntime, 1 thread"]["median"] > 0
-    assert "torch 2" in next(one["detail"] for one in found["findings"] if one["what"] == "versions")
+    document = json.loads(done.stdout)
+    assert document["passed"]
+    assert document["latency_ms"]["onnxruntime, 1 thread"]["median"] > 0
+    assert "torch 2" in next(finding["detail"] for finding in document["findings"] if finding["check"] == "versions")

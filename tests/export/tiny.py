@@ -1,4 +1,4 @@
-"""A network with blocks as the real ones have them, small enough to be exported in no time."""
+"""A tiny network with the same kinds of blocks as real networks, for fast exports."""
 
 from collections.abc import Sequence
 
@@ -9,14 +9,14 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from export.graph import to_onnx_bytes
-from export.inside import block_name
+from export.graph_blocks import block_name
 from export.runners import Array
 
-BLOCKS = ("backbone/stem", "backbone/middle", "backbone/last", "head/mix", "head/answer")
+BLOCKS = ("backbone/stem", "backbone/middle", "backbone/last", "head/mix", "head/classifier")
 
 
 class Backbone(nn.Module):
-    """Three blocks, the second of them beside a residual."""
+    """Three blocks; the second has a residual connection."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,15 +37,15 @@ class Head(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.mix = nn.Conv2d(12, 16, 1)
-        self.answer = nn.Linear(16, 10)
+        self.classifier = nn.Linear(16, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.answer(self.mix(x).mean((2, 3)))
+        result: Tensor = self.classifier(self.mix(x).mean((2, 3)))
         return result
 
 
 class Tiny(nn.Module):
-    """[N, 3, H, W] -> logits [N, 10], or the two best of them and their places."""
+    """[N, 3, H, W] -> logits [N, 10], or the two largest probabilities and their indices."""
 
     def __init__(self, *, best: bool = False) -> None:
         super().__init__()
@@ -58,8 +58,8 @@ class Tiny(nn.Module):
         logits: Tensor = self.head(self.backbone(x))
         if not self.best:
             return logits
-        values, places = logits.softmax(1).topk(2, dim=1)
-        return values, places
+        values, indices = logits.softmax(1).topk(2, dim=1)
+        return values, indices
 
 
 def images(count: int = 4, seed: int = 0) -> dict[str, Array]:
@@ -75,8 +75,10 @@ def sabotaged(content: bytes, block: str, factor: float = 1.5) -> bytes:
     """The graph with the first weights of a block scaled."""
     model = onnx.load_from_string(content)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    read = [node.input[1] for node in model.graph.node if block_name(node.name) == block and len(node.input) > 1]
-    tensor = next(weights[name] for name in read if name in weights)
+    weight_names = [
+        node.input[1] for node in model.graph.node if block_name(node.name) == block and len(node.input) > 1
+    ]
+    tensor = next(weights[name] for name in weight_names if name in weights)
     values = numpy_helper.to_array(tensor)
     tensor.CopyFrom(numpy_helper.from_array((values * factor).astype(values.dtype), tensor.name))
     return bytes(model.SerializeToString())

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from export.tensorrt import load_driver
+from export.cuda import load_driver
 from latency.clocks import ClockWatch, watch_clocks
 from tests.latency.fake_nvml import FakeNvml, NvmlError
 

@@ -7,12 +7,12 @@ from typing import Any
 import onnxruntime
 import pytest
 
-from export.cuda import FoundGpu
-from export.errors import NotHere, UserError
+from export.cuda import GpuInfo
+from export.errors import UnavailableError, UserError
 from latency import devices
 from latency.devices import GPUS, Gpu, check_gpu, gpu, matches, resolve
 
-T4 = FoundGpu(name="Tesla T4", compute_capability=(7, 5), memory_mb=15360)
+T4 = GpuInfo(name="Tesla T4", compute_capability=(7, 5), memory_mb=15360)
 
 
 def test_the_processor_says_what_it_is() -> None:
@@ -37,10 +37,10 @@ def test_an_unknown_device_is_wrong_usage_and_the_known_are_listed() -> None:
     ],
 )
 def test_a_gpu_that_is_not_here_gets_an_answer_that_says_what_is(
-    monkeypatch: pytest.MonkeyPatch, found: tuple[FoundGpu, ...], message: str
+    monkeypatch: pytest.MonkeyPatch, found: tuple[GpuInfo, ...], message: str
 ) -> None:
-    monkeypatch.setattr(devices, "found_gpus", lambda: found)
-    with pytest.raises(NotHere, match=message) as raised:
+    monkeypatch.setattr(devices, "find_gpus", lambda: found)
+    with pytest.raises(UnavailableError, match=message) as raised:
         resolve("a100")
     assert raised.value.exit_code == 3
 

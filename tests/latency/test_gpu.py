@@ -7,17 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.cuda import CudaDriver, FoundGpu
-from export.errors import CheckFailed, NotHere, UserError
+from export.cuda import CudaDriver, GpuInfo, load_driver
+from export.errors import UnavailableError, UserError, VerificationError
 from export.precision import at_precision
 from export.runners import Array, OrtRunner
-from export.tensorrt import load_driver
 from latency.clocks import ClockWatch
 from latency.gpu import GpuBackend, open_gpu_backend
 from tests.export.fake_cuda import FakeCuda, FakeTensorRT, fake_memory
 from tests.latency.fake_nvml import FakeNvml
 
-A100 = FoundGpu(name="NVIDIA A100-SXM4-40GB", compute_capability=(8, 0), memory_mb=40960)
+A100 = GpuInfo(name="NVIDIA A100-SXM4-40GB", compute_capability=(8, 0), memory_mb=40960)
 X = np.arange(6, dtype=np.float32).reshape(2, 3) / 7
 
 
@@ -67,7 +66,7 @@ def test_a_graph_that_cannot_be_captured_runs_plainly_and_is_reported() -> None:
     (timed,) = found.engines(b"graph", {"x": X})
     assert timed(2) == 5.0
     (reason,) = found.conditions()["without_cuda_graph"].values()
-    assert reason == "TensorRT does not enqueue the engine: capture of a forbidden call"
+    assert reason == "TensorRT cannot enqueue the engine: capture of a forbidden call"
 
 
 def test_a_graph_that_the_driver_does_not_instantiate_is_reported_too() -> None:
@@ -119,10 +118,10 @@ def test_a_gpu_that_waits_for_the_processor_is_reported() -> None:
 
 
 REFUSED: dict[str, tuple[bytes, dict[str, Array], dict[str, Any], type[Exception], str]] = {
-    "a graph": (b"refused", {"x": X}, {}, CheckFailed, "tensorrt's parser refuses the ONNX graph: Conv 'c': why"),
+    "a graph": (b"refused", {"x": X}, {}, VerificationError, "tensorrt's parser refuses the ONNX graph: Conv 'c': why"),
     "a name": (b"graph", {"z": X}, {}, UserError, r"has inputs \['x'\], and arrays were given for \['z'\]"),
-    "a shape": (b"graph", {"x": X[:1]}, {}, UserError, r"'x' takes \[2, 3\], and the array is \[1, 3\]"),
-    "a kind": (b"graph", {"x": X.astype(complex)}, {}, UserError, "'x' takes float32, and the array is complex128"),
+    "a shape": (b"graph", {"x": X[:1]}, {}, UserError, r"'x' accepts \[2, 3\], and the array is \[1, 3\]"),
+    "a kind": (b"graph", {"x": X.astype(complex)}, {}, UserError, "'x' accepts float32, and the array is complex128"),
 }
 
 
@@ -163,7 +162,7 @@ def test_engines_must_be_of_the_precision_but_a_part_may_lack_int8(precision: st
     if right:
         assert found.open(b"graph", {"x": X})(1) == 2.0
     else:
-        with pytest.raises(CheckFailed, match=r"was to be fp32, and has layers that give \{'HALF': 3\}"):
+        with pytest.raises(VerificationError, match=r"should be fp32, and the outputs of its layers are \{'HALF': 3\}"):
             found.open(b"graph", {"x": X})
 
 
@@ -174,7 +173,7 @@ def test_an_unknown_precision_is_wrong_usage() -> None:
 
 @pytest.mark.skipif(load_driver() is not None, reason="there is a driver here")
 def test_without_a_driver_there_is_no_backend() -> None:
-    with pytest.raises(NotHere, match="no NVIDIA driver was found on this machine"):
+    with pytest.raises(UnavailableError, match="no NVIDIA driver was found on this machine"):
         open_gpu_backend("a100", "fp32")
 
 

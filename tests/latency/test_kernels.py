@@ -6,7 +6,7 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-from export.errors import CheckFailed
+from export.errors import VerificationError
 from export.graph import to_onnx_bytes
 from fbnetv5.costs.counting import count
 from fbnetv5.data.scenes import CLASSES
@@ -146,7 +146,7 @@ def test_a_transposed_first_operand_counts_the_same() -> None:
 
 
 def test_a_graph_whose_shapes_are_open_is_refused() -> None:
-    with pytest.raises(CheckFailed, match="has no fixed shape"):
+    with pytest.raises(VerificationError, match="has no fixed shape"):
         kernels(conv(), dynamic=True)
 
 

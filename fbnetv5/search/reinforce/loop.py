@@ -233,7 +233,7 @@ class SearchLoop(Loop[SearchEntry]):
         """[T]: mean loss over all processes, from each one's sums and counts [T]; nan for a task without labels.
 
         Raises:
-            CheckFailed: a loss is not finite.
+            VerificationError: a loss is not finite.
         """
         total, count = self.accelerator.reduce(torch.stack([sums, counts]), "sum").cpu().double().numpy()
         for name, value in zip(self.config.tasks, total, strict=True):

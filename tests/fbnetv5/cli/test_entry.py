@@ -109,8 +109,8 @@ def test_an_engine_is_built_without_a_gpu_and_says_that_it_was_not_run(work: Pat
     assert exported["ran"] is False
     assert exported["precision"]["requested"] == "fp16"
     assert exported["precision"]["layers"]["HALF"] > exported["precision"]["layers"]["FLOAT"]
-    assert {one["rung"] for one in exported["parity"]} == {"fp32 onnxruntime", "fp16 onnxruntime"}
-    assert list(exported["metric"]["rungs"]) == ["torch", "fp32", "fp16"]
+    assert {one["stage"] for one in exported["parity"]} == {"fp32 onnxruntime", "fp16 onnxruntime"}
+    assert list(exported["metric"]["stages"]) == ["torch", "fp32", "fp16"]
     manifest = read_manifest(work / exported["folder"])
     assert manifest.engine is not None
     assert set(manifest.sha256) == {"model.onnx", "model.engine", "reference.npz"}
@@ -139,7 +139,7 @@ def test_several_tasks_in_one_file_from_pixels_are_validated_elsewhere(work: Pat
     assert exported["precision"]["layers"]["HALF"] > 0
     assert exported["sharing"]["blocks_shared"] > 0
     for found in exported["tasks"].values():
-        assert list(found["metric"]["rungs"]) == ["torch", "fp32", "fp16"]
+        assert list(found["metric"]["stages"]) == ["torch", "fp32", "fp16"]
     folder = tmp_path / "cls+seg"
     manifest = read_manifest(folder)
     assert [one.dtype for one in manifest.inputs] == ["uint8"]
@@ -289,20 +289,20 @@ def test_whatever_comes_of_an_estimate_says_so(tmp_path: Path) -> None:
     assert done.returncode == 3
 
 
-def test_check_tells_the_verdict_by_its_exit_code(tmp_path: Path) -> None:
+def test_check_has_an_exit_code_for_its_result(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
     for operator, code in (("Relu", 0), ("Sharpen", 1)):
         path = relu(tmp_path / f"{operator}.onnx", operator)
         done = fbnetv5("check", str(path), "--json", cwd=tmp_path)
         assert done.returncode == code, done.stderr
-        verdict = json.loads(done.stdout)
-        check_document(["check"], verdict)
-        assert verdict["accepted"] == (code == 0)
+        result = json.loads(done.stdout)
+        check_document(["check"], result)
+        assert result["accepted"] == (code == 0)
         done = fbnetv5("check", str(path), cwd=tmp_path)
         assert ("hint: " in done.stdout) == (code == 1)
 
 
-def test_check_without_tensorrt_says_what_to_install(without_tensorrt: None, tmp_path: Path) -> None:
+def test_check_without_tensorrt_names_the_package_to_install(without_tensorrt: None, tmp_path: Path) -> None:
     done = fbnetv5("check", str(relu(tmp_path / "m.onnx")), cwd=tmp_path)
     assert done.returncode == 3
     assert "pip install 'fbnetv5[rtx]'" in done.stderr

@@ -9,11 +9,11 @@ from fbnetv5.deploy.doctor import PROBES, Finding, Status, abilities, diagnose
 CRASH = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
 
 
-def found(**status: Status) -> tuple[Finding, ...]:
-    return tuple(Finding(part=part, status=one, detail="1.0", fix=None) for part, one in status.items())
+def findings(**status: Status) -> tuple[Finding, ...]:
+    return tuple(Finding(part=part, status=state, detail="1.0", fix=None) for part, state in status.items())
 
 
-def test_every_part_is_tried_and_what_does_not_work_has_a_fix_or_waits_for_the_driver() -> None:
+def test_every_part_is_tried_and_a_broken_part_has_a_fix_or_needs_the_driver() -> None:
     diagnosis = diagnose()
     assert [finding.part for finding in diagnosis.findings] == [probe.part for probe in PROBES]
     status = {finding.part: finding.status for finding in diagnosis.findings}
@@ -33,9 +33,9 @@ def test_every_part_is_tried_and_what_does_not_work_has_a_fix_or_waits_for_the_d
         ("__version__ = '9.9'\nclass ILogger: pass\nBuilder = None", "missing", "without an NVIDIA driver"),
         ("__version__ = '9.9'\nclass ILogger: pass\nBuilder = id", "works", "9.9"),
     ],
-    ids=["crash", "no library", "no part of it", "stubs", "no driver", "whole"],
+    ids=["crash", "no library", "no part of it", "stubs", "no driver", "complete"],
 )
-def test_a_tensorrt_of_whatever_state_is_a_finding(
+def test_tensorrt_in_any_state_is_a_finding(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str, status: Status, detail: str
 ) -> None:
     (tmp_path / "tensorrt.py").write_text(content)
@@ -59,26 +59,26 @@ def test_onnxruntime_installed_twice_is_broken(monkeypatch: pytest.MonkeyPatch, 
     assert "uninstall" in (finding.fix or "")
 
 
-def test_one_flavour_is_enough_to_build() -> None:
-    _, build, _ = abilities(found(torch="works", onnxruntime="works", tensorrt="missing", tensorrt_rtx="works"))
+def test_one_variant_is_enough_to_build() -> None:
+    _, build, _ = abilities(findings(torch="works", onnxruntime="works", tensorrt="missing", tensorrt_rtx="works"))
     assert build.works
     assert build.detail.endswith("with tensorrt_rtx 1.0")
 
 
 def test_without_torch_nothing_is_profiled_or_run() -> None:
-    profile, build, run = abilities(found(torch="broken", onnxruntime="works", tensorrt_rtx="broken"))
+    profile, build, run = abilities(findings(torch="broken", onnxruntime="works", tensorrt_rtx="broken"))
     assert not profile.works
     assert not build.works
     assert not run.works
 
 
 @pytest.mark.parametrize(("number", "version"), [(13000, "13.0"), (12080, "12.8"), (11040, "11.4")])
-def test_cuda_versions_are_read_as_cuda_writes_them(number: int, version: str) -> None:
+def test_cuda_versions_are_decoded(number: int, version: str) -> None:
     assert doctor._cuda_version(number) == version
 
 
 @pytest.mark.parametrize(("gpu", "runs"), [("works", "and engines"), ("missing", "no engines")])
 def test_engines_run_where_there_is_a_gpu(gpu: Status, runs: str) -> None:
-    found_here = found(torch="works", onnxruntime="works", tensorrt="works", gpu=gpu)
-    (ability,) = (ability for ability in abilities(found_here) if ability.name == "run")
+    working = findings(torch="works", onnxruntime="works", tensorrt="works", gpu=gpu)
+    (ability,) = (ability for ability in abilities(working) if ability.name == "run")
     assert runs in ability.detail

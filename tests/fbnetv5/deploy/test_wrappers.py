@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export.check import check
-from export.engine import ShapeRange, build_engine
-from export.errors import NotHere
+from export.errors import UnavailableError
 from export.graph import EXPORTERS, Exporter, to_onnx, to_onnx_bytes
 from export.runners import OrtRunner
-from export.tensorrt import find_flavour
+from export.trt.bindings import find_variant
+from export.trt.check import check
+from export.trt.engine import ShapeRange, build_engine
 from fbnetv5.costs.tables import Counter
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.deploy.wrappers import FromPixels, measure_sharing
@@ -21,9 +21,9 @@ from fbnetv5.spaces.space import Choices
 from fbnetv5.tasks import make_tasks
 
 try:
-    find_flavour()
+    find_variant()
     HERE = True
-except NotHere:
+except UnavailableError:
     HERE = False
 with_tensorrt = pytest.mark.skipif(not HERE, reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
 
@@ -38,7 +38,7 @@ def pixels(images: int = 2, size: tuple[int, int] = SIZE) -> Tensor:
 
 @pytest.fixture(scope="module")
 def supernet() -> Supernet:
-    """In eval mode; every block changes what passes it."""
+    """A supernet in eval mode whose blocks all change their input."""
     torch.manual_seed(0)
     supernet = Supernet(SPACE, make_tasks(("cls", "det", "seg"), CLASSES))
     for norm in supernet.modules():
@@ -64,7 +64,7 @@ def networks(supernet: Supernet) -> Networks:
 
 
 @pytest.mark.parametrize("exporter", EXPORTERS)
-def test_images_as_stored_give_what_normalised_ones_do(exporter: Exporter) -> None:
+def test_stored_images_give_the_outputs_of_normalised_images(exporter: Exporter) -> None:
     module = FromPixels(nn.Conv2d(3, 4, 3, 2, 1))
     content = to_onnx_bytes(
         module, (pixels(),), input_names=["images"], output_names=["map"], dynamic_size=True, exporter=exporter
@@ -77,7 +77,7 @@ def test_images_as_stored_give_what_normalised_ones_do(exporter: Exporter) -> No
 
 
 @with_tensorrt
-def test_images_as_stored_are_taken_by_tensorrt(networks: Networks, tmp_path: Path) -> None:
+def test_tensorrt_accepts_stored_images(networks: Networks, tmp_path: Path) -> None:
     path = tmp_path / "cls.onnx"
     to_onnx(FromPixels(networks["cls"]), (pixels(),), path, input_names=["images"], output_names=["logits"])
     assert check(path).accepted
@@ -100,16 +100,16 @@ def test_what_is_saved_is_the_repeated_blocks(networks: Networks) -> None:
     assert sharing.blocks_shared == len(graph.shared)
 
 
-def test_one_file_is_smaller_than_two_and_the_same(networks: Networks) -> None:
+def test_one_file_is_smaller_than_two_and_has_the_same_outputs(networks: Networks) -> None:
     del networks["seg"]
     images, joint = normalise(pixels()), merge_networks(networks)
     content = to_onnx_bytes(joint, (images,), input_names=["images"], output_names=["cls", "boxes", "scores", "labels"])
-    alone = [
+    separate = [
         to_onnx_bytes(one, (images,), input_names=["images"], output_names=one.task.output_names)
         for one in networks.values()
     ]
-    assert len(content) < 0.9 * sum(map(len, alone))
-    found = OrtRunner(content)({"images": images.numpy()})
+    assert len(content) < 0.9 * sum(map(len, separate))
+    outputs = OrtRunner(content)({"images": images.numpy()})
     with torch.no_grad():
-        for array, wanted in zip(found.values(), joint(images), strict=True):
-            np.testing.assert_allclose(array, wanted.numpy(), rtol=1e-4, atol=1e-4)
+        for array, expected in zip(outputs.values(), joint(images), strict=True):
+            np.testing.assert_allclose(array, expected.numpy(), rtol=1e-4, atol=1e-4)

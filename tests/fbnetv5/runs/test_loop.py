@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from export.errors import CheckFailed, UserError
+from export.errors import UserError, VerificationError
 from fbnetv5.data.scenes import Scenes
 from fbnetv5.runs.history import Entry
 from fbnetv5.runs.loop import Loop
@@ -107,5 +107,5 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("step", "checkpoint"), [(1, "step-0.json"), (5, "step-4.json")])
 def test_divergence_names_the_step_and_the_last_good_checkpoint(tmp_path: Path, step: int, checkpoint: str) -> None:
     expected = rf"the sum is not finite at step {step + 1}; the last good checkpoint is \S*{checkpoint}\. Count again$"
-    with pytest.raises(CheckFailed, match=expected):
+    with pytest.raises(VerificationError, match=expected):
         Counting(tmp_path, spoiled=step).run(quiet)

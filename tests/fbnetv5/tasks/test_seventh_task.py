@@ -8,11 +8,12 @@ import pytest
 import torch
 
 import fbnetv5.tasks
-from export.errors import CheckFailed
+from export.errors import VerificationError
 from fbnetv5.costs.budgets import Budget
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.scenes import LABELLERS, TARGETS
-from fbnetv5.deploy.export import ExportOptions, export_tasks
+from fbnetv5.deploy.export import export_tasks
+from fbnetv5.deploy.export_options import ExportOptions
 from fbnetv5.evaluate import evaluate_file
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.run import run_search, start_run
@@ -136,7 +137,7 @@ def test_a_task_in_a_new_file_is_searched_trained_measured_and_exported(tmp_path
     measured = evaluate_file(folder / "count.json", task="count", weights=None, data=None, size=None)
     assert measured.to_json()["metric"].keys() == {"name", "unit", "lower_is_better", "value"}
     assert measured.value == measured.figures["error"] > 0
-    with pytest.raises(CheckFailed, match=r"count: error goes from .* worse, and at most -1 was allowed"):
+    with pytest.raises(VerificationError, match=r"count: error goes from .* worse, and at most -1 was allowed"):
         export_tasks(folder, ["count"], tmp_path / "out", ExportOptions(max_drop=-1.0), lambda line: None)
     exported = export_tasks(folder, ["count"], tmp_path / "out", ExportOptions(), lambda line: None)
     assert exported.drops["count"] == pytest.approx(0, abs=1e-4)

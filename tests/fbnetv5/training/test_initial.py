@@ -6,7 +6,7 @@ import timm
 import torch
 from torch import nn
 
-from export.errors import NotHere, UserError
+from export.errors import UnavailableError, UserError
 from fbnetv5.architecture import Architecture, load_architecture
 from fbnetv5.runs.checkpoint import load_tensors, save_tensors
 from fbnetv5.spaces.four_path import FourPathSpace
@@ -97,13 +97,15 @@ def test_a_failed_download_is_said_in_one_line(networks: Path, monkeypatch: pyte
         raise OSError("no route to host\nand more")
 
     monkeypatch.setattr(timm, "create_model", fail)
-    with pytest.raises(NotHere, match=r"could not load the weights of fbnetv3_b \(OSError: no route to host\)"):
+    with pytest.raises(
+        UnavailableError, match=r"could not load the weights of fbnetv3_b \(OSError: no route to host\)"
+    ):
         initial_network(load_architecture(networks / "cls.json"), "timm", file=networks / "cls.json", seed=0)
 
 
 def test_timm_is_named_where_it_is_not_installed(networks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(NotHere, match=r"pip install timm"):
+    with pytest.raises(UnavailableError, match=r"pip install timm"):
         initial.pretrained("a")
 
 

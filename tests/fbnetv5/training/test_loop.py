@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from export.errors import CheckFailed, UserError
+from export.errors import UserError, VerificationError
 from fbnetv5.architecture import load_architecture
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import normalise
@@ -92,7 +92,7 @@ def test_a_gradient_that_is_no_number_moves_no_weight(
     before = {name: tensor.clone() for name, tensor in loop.network.named_parameters()}
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(float("inf")))
     with pytest.raises(
-        CheckFailed, match=r"the gradient is not finite at step 1; the last good checkpoint is none yet"
+        VerificationError, match=r"the gradient is not finite at step 1; the last good checkpoint is none yet"
     ):
         loop.train(next(iter(in_order(IMAGES, batch=4))))
     assert all(torch.equal(before[name], tensor) for name, tensor in loop.network.named_parameters())

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from export.errors import CheckFailed, UserError
+from export.errors import UserError, VerificationError
 from fbnetv5.architecture import load_architecture
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.parts import part_of
@@ -159,7 +159,9 @@ def test_a_loss_that_is_no_number_stops_it_and_names_the_last_good_checkpoint(
 
     folder, _ = start_training(make_training("cls"), networks / "cls.json", tmp_path / "cls")
     monkeypatch.setattr(Classification, "losses", losses)
-    with pytest.raises(CheckFailed, match=r"loss is not finite at step 4; the last good checkpoint is .*step-2\.json"):
+    with pytest.raises(
+        VerificationError, match=r"loss is not finite at step 4; the last good checkpoint is .*step-2\.json"
+    ):
         resume(folder, quiet)
     saved = load_tensors(folder / "checkpoint/step-2.safetensors")
     assert all(bool(torch.isfinite(tensor).all()) for tensor in saved.values())

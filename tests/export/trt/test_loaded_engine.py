@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from export.cuda import CudaDriver
-from export.errors import CheckFailed, UserError
-from export.gpu import LoadedEngine
+from export.errors import UserError, VerificationError
 from export.runners import Array
+from export.trt.loaded_engine import LoadedEngine
 from tests.export.fake_cuda import FakeContext, FakeCuda, FakeTensorRT, fake_memory
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3) / 7
@@ -28,7 +28,7 @@ def doubled(engine: LoadedEngine, x: Array) -> Array:
 
 
 @pytest.mark.parametrize("batches", [(1, 4, 2), (4, 1, 4)])
-def test_batches_may_differ_from_run_to_run(batches: tuple[int, ...]) -> None:
+def test_batch_sizes_may_differ_between_runs(batches: tuple[int, ...]) -> None:
     engine = loaded()
     for batch in batches:
         y = doubled(engine, X[-batch:])
@@ -36,7 +36,7 @@ def test_batches_may_differ_from_run_to_run(batches: tuple[int, ...]) -> None:
         assert (y == X[-batch:] * 2).all()
 
 
-def test_memory_grows_with_the_batch_and_the_old_goes_back() -> None:
+def test_buffers_grow_with_the_batch_and_old_buffers_are_freed() -> None:
     freed: list[int] = []
     engine = loaded(freed=freed)
     doubled(engine, X[:2])
@@ -59,14 +59,14 @@ def test_the_engines_tensors_are_described() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int32, np.bool_])
-def test_other_numbers_become_floats(dtype: type) -> None:
+def test_other_types_are_cast_to_float(dtype: type) -> None:
     x: Array = (X * 7).astype(dtype)
     y = doubled(loaded(), x)
     assert y.dtype == np.float32
     assert (y == x.astype(np.float32) * 2).all()
 
 
-def test_an_array_that_is_not_contiguous_is_read_right() -> None:
+def test_a_non_contiguous_array_is_copied_correctly() -> None:
     assert (doubled(loaded(), X[::2]) == X[::2] * 2).all()
 
 
@@ -74,12 +74,12 @@ WRONG = {
     "another name": ({"z": X}, r"has inputs \['x'\], and arrays were given for \['z'\]"),
     "too large a batch": (
         {"x": np.zeros((5, 3), np.float32)},
-        r"takes \[1, 3\] to \[4, 3\], and the array is \[5, 3\]",
+        r"accepts \[1, 3\] to \[4, 3\], and the array is \[5, 3\]",
     ),
     "an empty batch": ({"x": X[:0]}, r"and the array is \[0, 3\]"),
     "another side": ({"x": X[:, :2]}, r"and the array is \[4, 2\]"),
     "an axis less": ({"x": X[0]}, r"and the array is \[3\]"),
-    "complex numbers": ({"x": X.astype(complex)}, "takes float32, and the array is complex128"),
+    "complex numbers": ({"x": X.astype(complex)}, "accepts float32, and the array is complex128"),
 }
 
 
@@ -92,7 +92,7 @@ def test_inputs_that_do_not_fit_are_refused_and_the_engine_still_runs(inputs: di
 
 
 def test_floats_are_not_cut_to_integers() -> None:
-    with pytest.raises(UserError, match="takes int32, and the array is float32"):
+    with pytest.raises(UserError, match="accepts int32, and the array is float32"):
         loaded(kind="INT32").fill({"x": X})
 
 
@@ -106,24 +106,26 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize(("tensorrt", "message"), REFUSED.values(), ids=REFUSED)
 def test_an_engine_that_cannot_be_run_is_refused(tensorrt: dict[str, Any], message: str) -> None:
-    with pytest.raises(CheckFailed, match=message):
+    with pytest.raises(VerificationError, match=message):
         loaded(**tensorrt)
 
 
 def test_outputs_whose_shape_depends_on_values_are_refused() -> None:
-    with pytest.raises(CheckFailed, match="the shape of output 'y' depends on values"):
-        loaded(values_decide=True).fill({"x": X})
+    with pytest.raises(VerificationError, match="the shape of output 'y' depends on values"):
+        loaded(depends_on_values=True).fill({"x": X})
 
 
-REFUSALS: dict[str, tuple[Any, str]] = {
-    "infer_shapes": (["x"], r"does not know the outputs' shapes, because of \['x'\]"),
+ERRORS: dict[str, tuple[Any, str]] = {
+    "infer_shapes": (["x"], r"cannot infer the outputs' shapes, because of \['x'\]"),
     "set_tensor_address": (False, "TensorRT refuses the memory of 'x': capture of"),
     "set_input_shape": (False, r"TensorRT refuses \[4, 3\] for input 'x': capture of"),
 }
 
 
-@pytest.mark.parametrize(("name", "answer", "message"), [(name, *one) for name, one in REFUSALS.items()])
-def test_what_tensorrt_refuses_is_told(name: str, answer: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "answer", "message"), [(name, *case) for name, case in ERRORS.items()])
+def test_an_error_of_tensorrt_has_its_reason(
+    name: str, answer: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(FakeContext, name, lambda *_: answer)
-    with pytest.raises(CheckFailed, match=message):
+    with pytest.raises(VerificationError, match=message):
         loaded().fill({"x": X})

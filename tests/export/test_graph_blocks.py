@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from export.errors import UserError
-from export.inside import before_selection, block_outputs, block_sources, with_outputs
+from export.graph_blocks import add_outputs, block_outputs, block_sources, tensors_before_selection
 from export.runners import OrtRunner, TorchRunner
 from tests.export.tiny import BLOCKS, Tiny, exported, images
 
@@ -19,34 +19,34 @@ class Wrapped(nn.Module):
 
 
 @pytest.mark.parametrize("module", [Tiny(), Wrapped(Tiny())], ids=["plain", "wrapped"])
-def test_blocks_of_a_graph_are_those_of_the_module(module: nn.Module) -> None:
+def test_a_graph_has_the_blocks_of_the_module(module: nn.Module) -> None:
     content, inputs = exported(module), images()
     tensors = block_outputs(content)
     assert set(tensors) - {"backbone", "head"} == set(BLOCKS)
-    found = OrtRunner(with_outputs(content, tensors.values()))(inputs)
+    outputs = OrtRunner(add_outputs(content, tensors.values()))(inputs)
     reference = TorchRunner(module, ["images"], ["logits"]).blocks(inputs)
     assert set(reference) == set(BLOCKS)
     for block, values in reference.items():
-        torch.testing.assert_close(torch.from_numpy(found[tensors[block]]), torch.from_numpy(values))
+        torch.testing.assert_close(torch.from_numpy(outputs[tensors[block]]), torch.from_numpy(values))
 
 
-def test_a_block_knows_what_it_reads_from() -> None:
+def test_the_sources_of_a_block() -> None:
     sources = block_sources(exported(Tiny()))
     assert sources["backbone/middle"] == {"backbone/stem"}
-    assert sources["backbone"] == {"backbone/stem", "backbone/middle"}  # the sum is no module of its own
+    assert sources["backbone"] == {"backbone/stem", "backbone/middle"}  # the sum belongs to no block
     assert sources["head/mix"] == {"backbone/last"}
 
 
-def test_before_a_selection_is_what_it_chooses_from() -> None:
-    assert before_selection(exported(Tiny())) == ("logits",)
+def test_the_tensor_before_a_selection() -> None:
+    assert tensors_before_selection(exported(Tiny())) == ("logits",)
     content = exported(Tiny(best=True), ["values", "places"])
-    (name,) = before_selection(content)
-    scores = OrtRunner(with_outputs(content, [name]))(images())
+    (name,) = tensors_before_selection(content)
+    scores = OrtRunner(add_outputs(content, [name]))(images())
     assert scores[name].shape == (4, 10)
     assert scores[name].sum(1) == pytest.approx(1)
     assert (scores[name].max(1) == scores["values"][:, 0]).all()
 
 
-def test_a_tensor_that_is_not_there_is_named() -> None:
+def test_an_unknown_tensor_is_named() -> None:
     with pytest.raises(UserError, match="has no tensor 'nowhere'"):
-        with_outputs(exported(Tiny()), ["nowhere"])
+        add_outputs(exported(Tiny()), ["nowhere"])

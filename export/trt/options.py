@@ -1,7 +1,10 @@
-"""What a user may set of how TensorRT builds an engine, and the file that says it.
+"""The options of TensorRT's builder that a user may set, and the JSON file that contains them.
 
-Precision and shapes are not among these: the one is what the ONNX graph says, the other belongs to the network. What an
-option does depends on the flavour of TensorRT; ``export/builder.py`` refuses those that it would take and not honour.
+Precision and shapes are no options: the ONNX graph sets the precision, and the shapes belong to the network. What an
+option does depends on the TensorRT variant; ``export/trt/builder.py`` refuses options that a variant would accept and
+ignore.
+
+A plain dataclass and not a ``Document``: the file that measures on other devices carries it, where pydantic is missing.
 """
 
 from collections.abc import Mapping
@@ -13,7 +16,7 @@ from export.errors import UserError
 from export.files import read_json_object
 
 COMPATIBILITIES = ("", "ampere_plus", "same_compute_capability")
-MOST_LEVEL = 5
+MAX_LEVEL = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,35 +24,35 @@ class EngineOptions:
     """How an engine is built."""
 
     workspace_mb: int | None = None
-    """Most memory that a layer may work in, in units of 2**20 bytes; None is TensorRT's own, all that the GPU has."""
+    """Maximum workspace of a layer in MiB (2**20 bytes); None is TensorRT's default, all memory of the GPU."""
     timing_cache: Path | None = None
-    """File of kernels' times: read if it is there, and written after the build, so that the next one is faster."""
+    """File of kernel times: read if it exists, and written after the build, so that the next build is faster."""
     level: int | None = None
-    """0 builds fastest and 5 searches longest for fast kernels; None is TensorRT's own, 3."""
+    """Optimisation level: 0 builds fastest, 5 searches longest for fast kernels; None is TensorRT's default, 3."""
     compatible: str = ""
-    """Other GPUs the engine is to run on: "ampere_plus", "same_compute_capability", or "" for those like this one."""
+    """Other GPUs that the engine must run on: "ampere_plus", "same_compute_capability", or "" for this GPU only."""
     version_compatible: bool = False
-    """To run in later minor versions of TensorRT too. It then holds code of its own, which runs where it is loaded."""
+    """Also run in later minor versions of TensorRT. The engine then contains code that runs on the CPU."""
 
     def __post_init__(self) -> None:
         if self.workspace_mb is not None and (type(self.workspace_mb) is not int or self.workspace_mb < 1):
             raise UserError(f"workspace_mb is {self.workspace_mb!r}, where a whole number of at least 1 is needed")
         if self.timing_cache is not None and not isinstance(self.timing_cache, Path):
             raise UserError(f"timing_cache is {self.timing_cache!r}, where the path of a file is needed")
-        if self.level is not None and (type(self.level) is not int or not 0 <= self.level <= MOST_LEVEL):
-            raise UserError(f"level is {self.level!r}, where a whole number from 0 to {MOST_LEVEL} is needed")
+        if self.level is not None and (type(self.level) is not int or not 0 <= self.level <= MAX_LEVEL):
+            raise UserError(f"level is {self.level!r}, where a whole number from 0 to {MAX_LEVEL} is needed")
         if self.compatible not in COMPATIBILITIES:
-            known = ", ".join(map(repr, COMPATIBILITIES))
-            raise UserError(f"compatible is {self.compatible!r}, where one of {known} is needed")
+            choices = ", ".join(map(repr, COMPATIBILITIES))
+            raise UserError(f"compatible is {self.compatible!r}, where one of {choices} is needed")
         if type(self.version_compatible) is not bool:
             raise UserError(f"version_compatible is {self.version_compatible!r}, where true or false is needed")
 
     @staticmethod
     def load(path: Path) -> "EngineOptions":
-        """Those in a JSON file that a user wrote; a relative timing_cache in it is beside that file.
+        """The options of a user's JSON file; a relative timing_cache is relative to that file.
 
         Raises:
-            UserError: the file cannot be read, or an option in it is unknown or of the wrong kind.
+            UserError: the file cannot be read, or an option is unknown or has a wrong value.
         """
         document = read_json_object(path, what="engine options")
         try:
@@ -61,7 +64,7 @@ class EngineOptions:
         return EngineOptions(**{**asdict(options), "timing_cache": path.parent / options.timing_cache})
 
     def to_json(self) -> dict[str, Any]:
-        """What ``options_from_json`` reads."""
+        """The options as a JSON object that ``options_from_json`` reads."""
         return {**asdict(self), "timing_cache": None if self.timing_cache is None else str(self.timing_cache)}
 
 
@@ -69,10 +72,10 @@ def options_from_json(document: Mapping[str, Any]) -> EngineOptions:
     """The options of a JSON object, which may leave any out.
 
     Raises:
-        UserError: one is unknown or of the wrong kind.
+        UserError: an option is unknown or has a wrong value.
     """
-    known = [field.name for field in fields(EngineOptions)]
-    if unknown := sorted(document.keys() - set(known)):
-        raise UserError(f"there is no engine option {unknown[0]!r}; known are {', '.join(known)}")
+    names = [field.name for field in fields(EngineOptions)]
+    if unknown := sorted(document.keys() - set(names)):
+        raise UserError(f"there is no engine option {unknown[0]!r}; known are {', '.join(names)}")
     cache = document.get("timing_cache")
     return EngineOptions(**{**document, "timing_cache": Path(cache) if isinstance(cache, str) and cache else cache})

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from export.audit import check_types, inspected_types
-from export.errors import CheckFailed
+from export.errors import VerificationError
+from export.trt.precision_check import check_types, inspected_types
 
 TYPES = [
     ("fp32", {"FLOAT": 3, "INT64": 1, "BOOL": 1}, True),
@@ -21,17 +21,17 @@ TYPES = [
 
 
 @pytest.mark.parametrize(("precision", "layers", "right"), TYPES)
-def test_engines_of_another_precision_are_refused(precision: str, layers: dict[str, int], right: bool) -> None:
+def test_an_engine_of_another_precision_is_refused(precision: str, layers: dict[str, int], right: bool) -> None:
     if right:
         check_types(layers, precision)
     else:
-        with pytest.raises(CheckFailed, match=f"was to be {precision}, and has layers"):
+        with pytest.raises(VerificationError, match=f"should be {precision}, and the outputs of its layers"):
             check_types(layers, precision)
 
 
-def test_a_part_of_a_network_may_lack_int8_and_nothing_else() -> None:
+def test_a_part_of_a_network_may_lack_int8_only() -> None:
     check_types({"FLOAT": 9}, "int8", may_lack_int8=True)
-    with pytest.raises(CheckFailed, match="was to be fp16"):
+    with pytest.raises(VerificationError, match="should be fp16"):
         check_types({"FLOAT": 9}, "fp16", may_lack_int8=True)
 
 
@@ -74,11 +74,11 @@ TENSORRT_11 = {
     ],
     ids=["10", "11", "names only", "no layers"],
 )
-def test_an_inspectors_answer_is_read_as_both_majors_write_it(document: object, types: dict[str, int]) -> None:
+def test_the_formats_of_both_major_versions_are_read(document: object, types: dict[str, int]) -> None:
     assert inspected_types(json.dumps(document)) == types
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"Bindings": []}', '{"Layers": {}}'])
-def test_what_is_no_inspectors_answer_is_refused(text: str) -> None:
+def test_other_text_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"Layers|Expecting value"):
         inspected_types(text)

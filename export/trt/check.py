@@ -1,10 +1,10 @@
-"""Will TensorRT take this ONNX file? The verdict of NVIDIA's own parser, node by node, with a hint per known cause.
+"""Checks whether TensorRT accepts an ONNX file: the errors of NVIDIA's parser, with a hint for each known cause.
 
-Three things stand beside the parser. The file is read with onnx first, because the parser takes a text file for an
-empty network (seen with tensorrt-rtx 1.7). What it accepts and the builder refuses is looked up in the graph: there
-are two such cases that detectors meet. And its warnings count where they change what the network computes.
+Three checks complete the parser. The file is read with onnx first, because the parser accepts a text file as an empty
+network (seen with tensorrt-rtx 1.7). The graph is searched for two operators of detectors that the parser accepts and
+the builder refuses. The parser's warnings are reported, because some change what the network computes.
 
-A file that passes is not proven to build: that takes shapes, time and memory, and is what building is for.
+A file that passes may still fail to build, which depends on shapes, time and memory: only a build verifies that.
 """
 
 import re
@@ -13,15 +13,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export import tensorrt
-from export.errors import CheckFailed, UserError
-from export.isolated import DiedError, call
+from export.errors import UserError, VerificationError
+from export.subprocesses import SubprocessFailedError, run_in_subprocess
+from export.trt import bindings
 
 if TYPE_CHECKING:
     import onnx
 
 MAX_TOPK = 3840
-"""The largest K of TopK: tensorrt-rtx 1.7 builds 3840 and refuses 3841, after parsing both."""
+"""The largest K of TopK: tensorrt-rtx 1.7 parses 3840 and 3841, builds 3840 and refuses 3841."""
 _TIMEOUT_S = 300.0
 
 _SYMMETRIC = (
@@ -30,7 +30,6 @@ _SYMMETRIC = (
 )
 _NMS = "keep it outside the network, or choose a fixed number by score with TopK and Gather"
 
-# What is searched in "OPERATOR: DESCRIPTION", and what to do about it; the first that matches is given.
 HINTS: tuple[tuple[str, str], ...] = (
     (r"zero.?point is not supported|shiftIsAllZeros|UINT8 zero_point", _SYMMETRIC),
     (
@@ -44,7 +43,7 @@ HINTS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"^\w+_TRT: .*[Pp]lugin",
-        "a plugin that this TensorRT does not bring, and TensorRT-RTX brings none: " + _NMS,
+        "a plugin that this TensorRT does not contain, and TensorRT-RTX contains none: " + _NMS,
     ),
     (r"^(NonZero|NonMaxSuppression): ", "its output's size depends on the data: " + _NMS),
     (
@@ -57,34 +56,36 @@ HINTS: tuple[tuple[str, str], ...] = (
         "bfloat16 meets another type. An exporter that folds a batch norm may write float32 weights: fold it with "
         "torch.nn.utils.fusion.fuse_conv_bn_eval before casting the network",
     ),
-    (r"same (input )?types?\b", "TensorRT casts nothing by itself: put a Cast before this node"),
-    (r"convertDtype|data type", "TensorRT has no such type: texts and complex numbers stay outside the network"),
+    (r"same (input )?types?\b", "TensorRT adds no casts: put a Cast before this node"),
+    (r"convertDtype|data type", "TensorRT has no such type: keep strings and complex numbers outside the network"),
     (
         r"Node input was not registered",
-        "the graph is not valid ONNX: the node reads a tensor that no earlier one makes",
+        "the graph is not valid ONNX: the node reads a tensor that no earlier node writes",
     ),
     (r": false$", "TensorRT has no such operator: express it in others, or keep it outside the network"),
 )
+"""(pattern to search in "OPERATOR: DESCRIPTION", what to do about the error); the first match counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """Why the file is not accepted: one node, or the file as a whole."""
+    """One error: of a node, or of the file as a whole."""
 
     stage: str
-    """Who refuses: "parser", or "builder" where the parser lets it pass."""
+    """What refuses it: "parser", or "builder" if the parser accepts it."""
     code: str
     """TensorRT's ErrorCode, such as UNSUPPORTED_NODE."""
     node: int | None
     """Index in the graph; None for the file as a whole."""
     name: str
+    """Name of the node."""
     operator: str
     description: str
     hint: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Remark:
+class ParserWarning:
     """A warning of the parser."""
 
     message: str
@@ -92,21 +93,22 @@ class Remark:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What TensorRT says of one file."""
+class CheckResult:
+    """The result of the check of one file."""
 
     file: str
     runtime: str
     """tensorrt or tensorrt_rtx."""
     version: str
-    """Of the runtime."""
+    """Version of the runtime."""
     nodes: int
-    """Of the graph."""
+    """Number of nodes of the graph."""
     problems: tuple[Problem, ...]
-    warnings: tuple[Remark, ...]
+    warnings: tuple[ParserWarning, ...]
 
     @property
     def accepted(self) -> bool:
+        """Whether there is no problem."""
         return not self.problems
 
     def to_json(self) -> dict[str, Any]:
@@ -114,43 +116,44 @@ class Verdict:
         return {"accepted": self.accepted, **asdict(self)}
 
 
-def check(path: Path) -> Verdict:
-    """Have TensorRT's parser read ``path``, of whatever origin.
+def check(path: Path) -> CheckResult:
+    """Check any ONNX file with TensorRT's parser.
 
     Raises:
-        UserError: the file, or one that its weights are in, is missing or damaged.
-        NotHere: no TensorRT is installed.
-        CheckFailed: the parser itself crashed or hung.
+        UserError: the file, or a file with its weights, is missing or damaged.
+        UnavailableError: no TensorRT is installed.
+        VerificationError: the parser itself crashed or hung.
     """
-    model = read(path)
+    model = read_onnx(path)
     try:
-        said = call(tensorrt.parse, str(path), timeout_s=_TIMEOUT_S)
-    except DiedError as error:
-        raise CheckFailed(f"TensorRT's parser gave no verdict on {path}: it {error}") from None
+        parsed = run_in_subprocess(bindings.parse, str(path), timeout_s=_TIMEOUT_S)
+    except SubprocessFailedError as error:
+        raise VerificationError(f"TensorRT's parser failed on {path}: it {error}") from None
     problems = [
-        Problem(stage="parser", **error, hint=hint(error["operator"], error["description"])) for error in said["errors"]
+        Problem(stage="parser", **error, hint=hint_for(error["operator"], error["description"]))
+        for error in parsed["errors"]
     ]
-    return Verdict(
+    return CheckResult(
         file=str(path),
-        runtime=said["name"],
-        version=said["version"],
+        runtime=parsed["name"],
+        version=parsed["version"],
         nodes=len(model.graph.node),
-        problems=tuple(problems or _builder_problems(model.graph, said["name"], path.parent)),
-        warnings=tuple(Remark(message=message, hint=hint("", message)) for message in said["warnings"]),
+        problems=tuple(problems or _builder_problems(model.graph, parsed["name"], path.parent)),
+        warnings=tuple(ParserWarning(message=message, hint=hint_for("", message)) for message in parsed["warnings"]),
     )
 
 
-def hint(operator: str, description: str) -> str | None:
-    """What to do about an error of the parser, where the cause is known."""
+def hint_for(operator: str, description: str) -> str | None:
+    """What to do about an error of the parser; None if its cause is not known."""
     text = f"{operator}: {description}"
     return next((advice for pattern, advice in HINTS if re.search(pattern, text)), None)
 
 
-def read(path: Path) -> "onnx.ModelProto":
-    """The model without the weights that lie in other files, which are only looked for.
+def read_onnx(path: Path) -> "onnx.ModelProto":
+    """Read a model without its weights in other files, which must exist.
 
     Raises:
-        UserError: it, or a file of weights, is missing or damaged.
+        UserError: the model, or a file of weights, is missing or damaged.
     """
     import onnx
     from google.protobuf.message import DecodeError
@@ -160,28 +163,28 @@ def read(path: Path) -> "onnx.ModelProto":
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except DecodeError:
-        raise UserError(f"{path} is not an ONNX file, or a damaged one: copy or export it again") from None
+        raise UserError(f"{path} is not an ONNX file, or is damaged: copy or export it again") from None
     if not model.HasField("graph"):
-        raise UserError(f"{path} holds no ONNX graph: it is empty or cut off. Copy or export it again")
+        raise UserError(f"{path} contains no ONNX graph: it is empty or truncated. Copy or export it again")
     for tensor in model.graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            _look_for_weights(path, tensor)
+            _check_weights_file(path, tensor)
     return model
 
 
-def _look_for_weights(path: Path, tensor: "onnx.TensorProto") -> None:
-    """Raise UserError unless the file that ``tensor`` lies in is there and long enough."""
-    where = {entry.key: entry.value for entry in tensor.external_data}
-    weights = path.parent / where.get("location", "")
+def _check_weights_file(path: Path, tensor: "onnx.TensorProto") -> None:
+    """Raise UserError unless the file with the values of ``tensor`` exists and is long enough."""
+    location = {entry.key: entry.value for entry in tensor.external_data}
+    weights = path.parent / location.get("location", "")
     if not weights.is_file():
-        raise UserError(f"{path} keeps its weights in {weights}, which is not there: copy it along with the ONNX file")
-    end = sum(int(where[key]) for key in ("offset", "length") if where.get(key, "").isdigit())
+        raise UserError(f"{path} has its weights in {weights}, which does not exist: copy it along with the ONNX file")
+    end = sum(int(location[key]) for key in ("offset", "length") if location.get(key, "").isdigit())
     if end > weights.stat().st_size:
-        raise UserError(f"{weights}, where {path} keeps its weights, is cut off: copy or export both again")
+        raise UserError(f"{weights}, with the weights of {path}, is truncated: copy or export both again")
 
 
 def _builder_problems(graph: "onnx.GraphProto", runtime: str, folder: Path) -> Sequence[Problem]:
-    """What the parser accepts and the builder is known to refuse."""
+    """The nodes that the parser accepts and the builder is known to refuse."""
     constants = {tensor.name: tensor for tensor in graph.initializer}
     constants |= {
         node.output[0]: attribute.t
@@ -190,7 +193,7 @@ def _builder_problems(graph: "onnx.GraphProto", runtime: str, folder: Path) -> S
         for attribute in node.attribute
         if attribute.name == "value"
     }
-    found = []
+    problems = []
     for index, node in enumerate(graph.node):
         reason = None
         if node.op_type == "TopK" and node.input[-1] in constants:
@@ -199,7 +202,7 @@ def _builder_problems(graph: "onnx.GraphProto", runtime: str, folder: Path) -> S
             reason = ("TensorRT-RTX has no implementation of it", _NMS)
         if reason is not None:
             description, advice = reason
-            found.append(
+            problems.append(
                 Problem(
                     stage="builder",
                     code="UNSUPPORTED_NODE",
@@ -210,13 +213,14 @@ def _builder_problems(graph: "onnx.GraphProto", runtime: str, folder: Path) -> S
                     hint=advice,
                 )
             )
-    return found
+    return problems
 
 
 def _topk_problem(k: "onnx.TensorProto", folder: Path) -> tuple[str, str] | None:
+    """(description, hint) for a K that is too large; None for one that builds."""
     from onnx import numpy_helper
 
     value = int(numpy_helper.to_array(k, base_dir=str(folder)).item())
     if value <= MAX_TOPK:
         return None
-    return f"K is {value}, and {MAX_TOPK} at most is built", "choose fewer candidates, or take the top k of parts first"
+    return f"K is {value}, and at most {MAX_TOPK} is built", "choose fewer candidates, or take the top k of parts first"

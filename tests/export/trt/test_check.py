@@ -1,4 +1,4 @@
-"""Bad graphs made by hand: what NVIDIA's parser says where it is installed, and what is told apart without it."""
+"""The check on hand-made bad graphs: with NVIDIA's parser if it is installed, and without it."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,16 +10,16 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
-from export import check as module
-from export.check import Verdict, check, hint
-from export.errors import CheckFailed, NotHere, UserError
-from export.isolated import DiedError
-from export.tensorrt import find_flavour
+from export.errors import UnavailableError, UserError, VerificationError
+from export.subprocesses import SubprocessFailedError
+from export.trt import check as module
+from export.trt.bindings import find_variant
+from export.trt.check import CheckResult, check, hint_for
 
 try:
-    find_flavour()
+    find_variant()
     HERE = True
-except NotHere:
+except UnavailableError:
     HERE = False
 with_tensorrt = pytest.mark.skipif(not HERE, reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
 
@@ -33,7 +33,7 @@ def model(
     kind: int = TensorProto.FLOAT,
     **weights: Any,
 ) -> onnx.ModelProto:
-    """A graph from "x" to "y" with ``weights`` by name; y's shape is not told."""
+    """A graph from "x" to "y" with ``weights`` by name; the shape of y is unknown."""
     graph = helper.make_graph(
         nodes,
         "g",
@@ -91,7 +91,7 @@ def plugin(operator: str, domain: str) -> onnx.ModelProto:
     return model([node("Conv", "x w", "t"), node(operator, "t", "y", "odd", domain=domain)], w=WEIGHT)
 
 
-# What is refused: by whom, at which node, with which words in the hint.
+# name: (graph, what refuses it, index of the refused node, words of the hint)
 REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], str, int, str]] = {
     "a zero point other than 0": (lambda: quantised(np.int8(3)), "parser", 0, "symmetric"),
     "uint8": (lambda: quantised(np.uint8(128)), "parser", 0, "QInt8"),
@@ -108,7 +108,7 @@ REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], str, int, str]] = {
         lambda: plugin("Unheard_TRT", "TRT"),
         "parser",
         1,
-        "a plugin that this TensorRT does not bring",
+        "a plugin that this TensorRT does not contain",
     ),
     "an operator without importer": (lambda: model([node("Det", "x", "y")]), "parser", 0, "no such operator"),
     "K above 3840": (lambda: topk(5000), "builder", 0, "fewer candidates"),
@@ -125,13 +125,13 @@ def saved(graph: onnx.ModelProto, path: Path) -> Path:
 
 @with_tensorrt
 @pytest.mark.parametrize(("make", "stage", "at", "words"), REFUSED.values(), ids=REFUSED)
-def test_a_bad_node_is_named_with_what_to_do(
+def test_a_bad_node_is_named_with_a_hint(
     tmp_path: Path, make: Callable[[], onnx.ModelProto], stage: str, at: int, words: str
 ) -> None:
     graph = make()
-    verdict = check(saved(graph, tmp_path / "bad.onnx"))
-    (problem,) = verdict.problems
-    assert not verdict.accepted
+    result = check(saved(graph, tmp_path / "bad.onnx"))
+    (problem,) = result.problems
+    assert not result.accepted
     assert (problem.stage, problem.node) == (stage, at)
     assert (problem.operator, problem.name) == (graph.graph.node[at].op_type, graph.graph.node[at].name)
     assert words in (problem.hint or "")
@@ -140,8 +140,8 @@ def test_a_bad_node_is_named_with_what_to_do(
 @with_tensorrt
 def test_every_bad_node_is_named(tmp_path: Path) -> None:
     nodes = [node("Sharpen", "x", "a"), node("Relu", "a", "b"), node("Blur", "b", "y")]
-    verdict = check(saved(model(nodes), tmp_path / "bad.onnx"))
-    assert [(problem.node, problem.operator) for problem in verdict.problems] == [(0, "Sharpen"), (2, "Blur")]
+    result = check(saved(model(nodes), tmp_path / "bad.onnx"))
+    assert [(problem.node, problem.operator) for problem in result.problems] == [(0, "Sharpen"), (2, "Blur")]
 
 
 ACCEPTED: dict[str, Callable[[], onnx.ModelProto]] = {
@@ -155,17 +155,17 @@ ACCEPTED: dict[str, Callable[[], onnx.ModelProto]] = {
 @pytest.mark.parametrize("make", ACCEPTED.values(), ids=ACCEPTED)
 def test_a_good_graph_is_accepted(tmp_path: Path, make: Callable[[], onnx.ModelProto]) -> None:
     graph = make()
-    verdict = check(saved(graph, tmp_path / "good.onnx"))
-    assert verdict.accepted
-    assert verdict.nodes == len(graph.graph.node)
-    assert verdict.to_json()["runtime"] in ("tensorrt", "tensorrt_rtx")
+    result = check(saved(graph, tmp_path / "good.onnx"))
+    assert result.accepted
+    assert result.nodes == len(graph.graph.node)
+    assert result.to_json()["runtime"] in ("tensorrt", "tensorrt_rtx")
 
 
 @with_tensorrt
 def test_what_is_read_otherwise_than_written_is_a_warning(tmp_path: Path) -> None:
-    verdict = check(saved(quantised(np.uint8(0)), tmp_path / "uint8.onnx"))
-    assert verdict.accepted
-    assert any("UINT8" in warning.message and "QInt8" in (warning.hint or "") for warning in verdict.warnings)
+    result = check(saved(quantised(np.uint8(0)), tmp_path / "uint8.onnx"))
+    assert result.accepted
+    assert any("UINT8" in warning.message and "QInt8" in (warning.hint or "") for warning in result.warnings)
 
 
 SYMMETRIC = {"QuantizeBias": False, "ActivationSymmetric": True, "WeightSymmetric": True}
@@ -193,41 +193,43 @@ class OneImage(CalibrationDataReader):  # type: ignore[misc]
         return {"x": self._left.pop()} if self._left else None
 
 
-def test_an_operator_that_only_one_flavour_builds_is_refused_by_that_one(
+def test_an_operator_that_one_variant_does_not_build_is_refused_for_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     path = saved(nms(), tmp_path / "nms.onnx")
-    assert [problem.operator for problem in verdict_of(monkeypatch, path, "tensorrt_rtx").problems] == [
+    assert [problem.operator for problem in result_of(monkeypatch, path, "tensorrt_rtx").problems] == [
         "NonMaxSuppression"
     ]
-    assert verdict_of(monkeypatch, path, "tensorrt").accepted
+    assert result_of(monkeypatch, path, "tensorrt").accepted
 
 
-def verdict_of(monkeypatch: pytest.MonkeyPatch, path: Path, runtime: str) -> Verdict:
+def result_of(monkeypatch: pytest.MonkeyPatch, path: Path, runtime: str) -> CheckResult:
     """As if the parser of ``runtime`` had accepted the file."""
-    said = {"name": runtime, "version": "0", "errors": [], "warnings": []}
-    monkeypatch.setattr(module, "call", lambda *_, **__: said)
+    parsed = {"name": runtime, "version": "0", "errors": [], "warnings": []}
+    monkeypatch.setattr(module, "run_in_subprocess", lambda *_, **__: parsed)
     return check(path)
 
 
 @pytest.mark.parametrize("constant", [True, False], ids=["constant node", "initialiser"])
-def test_k_is_found_wherever_it_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, constant: bool) -> None:
+def test_k_may_be_an_initialiser_or_a_constant_node(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, constant: bool
+) -> None:
     graph = topk(5000)
     if constant:
         k = graph.graph.initializer.pop()
         graph.graph.node.insert(0, helper.make_node("Constant", [], ["k"], value=k))
-    (problem,) = verdict_of(monkeypatch, saved(graph, tmp_path / "k.onnx"), "tensorrt").problems
+    (problem,) = result_of(monkeypatch, saved(graph, tmp_path / "k.onnx"), "tensorrt").problems
     assert problem.node == int(constant)
-    assert problem.description == "K is 5000, and 3840 at most is built"
+    assert problem.description == "K is 5000, and at most 3840 is built"
 
 
-def whole(folder: Path) -> bytes:
-    return saved(model([CONV], w=WEIGHT), folder / "whole.onnx").read_bytes()
+def complete(folder: Path) -> bytes:
+    return saved(model([CONV], w=WEIGHT), folder / "complete.onnx").read_bytes()
 
 
 DAMAGED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
-    "empty": (lambda _: b"", "holds no ONNX graph"),
-    "cut off": (lambda content: content[: len(content) // 2], "not an ONNX file, or a damaged one"),
+    "empty": (lambda _: b"", "contains no ONNX graph"),
+    "cut off": (lambda content: content[: len(content) // 2], "not an ONNX file, or is damaged"),
     "a text": (lambda _: b"no ONNX at all\n", "not an ONNX file"),
     "an image": (lambda _: b"\x89PNG\r\n\x1a\n" + bytes(100), "not an ONNX file"),
 }
@@ -236,14 +238,14 @@ DAMAGED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 @pytest.mark.parametrize(("damage", "message"), DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_file_is_wrong_input(tmp_path: Path, damage: Callable[[bytes], bytes], message: str) -> None:
     path = tmp_path / "bad.onnx"
-    path.write_bytes(damage(whole(tmp_path)))
+    path.write_bytes(damage(complete(tmp_path)))
     with pytest.raises(UserError, match=message) as raised:
         check(path)
     assert raised.value.exit_code == 2
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "which is not there"), (b"ab", "is cut off")])
-def test_weights_in_another_file_must_be_there(tmp_path: Path, content: bytes | None, message: str) -> None:
+@pytest.mark.parametrize(("content", "message"), [(None, "which does not exist"), (b"ab", "is truncated")])
+def test_weights_in_another_file_must_exist(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "m.onnx"
     onnx.save(model([CONV], w=WEIGHT), path, save_as_external_data=True, location="m.bin", size_threshold=0)
     (tmp_path / "m.bin").unlink()
@@ -256,19 +258,19 @@ def test_weights_in_another_file_must_be_there(tmp_path: Path, content: bytes | 
 
 def test_a_parser_that_crashes_is_a_failed_check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def crash(*_: Any, **__: Any) -> None:
-        raise DiedError("was ended by SIGSEGV")
+        raise SubprocessFailedError("was ended by SIGSEGV")
 
-    monkeypatch.setattr(module, "call", crash)
-    with pytest.raises(CheckFailed, match=r"gave no verdict on .*: it was ended by SIGSEGV"):
+    monkeypatch.setattr(module, "run_in_subprocess", crash)
+    with pytest.raises(VerificationError, match=r"failed on .*: it was ended by SIGSEGV"):
         check(saved(model([CONV], w=WEIGHT), tmp_path / "m.onnx"))
 
 
-def test_without_tensorrt_it_says_what_to_install(without_tensorrt: None, tmp_path: Path) -> None:
-    with pytest.raises(NotHere, match=r"without its content.*: pip install 'fbnetv5\[rtx\]'"):
+def test_without_tensorrt_the_error_says_what_to_install(without_tensorrt: None, tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match=r"without its content.*: pip install 'fbnetv5\[rtx\]'"):
         check(saved(model([CONV], w=WEIGHT), tmp_path / "m.onnx"))
 
 
-# Descriptions as tensorrt-rtx 1.7.1 words them.
+# Descriptions of tensorrt-rtx 1.7.1.
 KNOWN = {
     "zero point": (
         "QuantizeLinear",
@@ -281,19 +283,19 @@ KNOWN = {
         "QuantizeBias",
     ),
     "operator format": ("QLinearConv", "false", "QuantFormat.QDQ"),
-    "plugin": ("EfficientNMS_TRT", 'creator && "Plugin not found, are the plugin name', "TensorRT-RTX brings none"),
+    "plugin": ("EfficientNMS_TRT", 'creator && "Plugin not found, are the plugin name', "TensorRT-RTX contains none"),
     "custom": ("Sharpen", 'creator && "Plugin not found, are the plugin name', "register a plugin"),
     "data-dependent": (
         "NonZero",
         "NonZero plugin creator version 1 was not found in plugin registry.",
         "depends on the data",
     ),
-    "text": ("", "Assertion failed: convertDtype(onnxDtype.elem_type(), &trtDtype)", "texts"),
+    "text": ("", "Assertion failed: convertDtype(onnxDtype.elem_type(), &trtDtype)", "strings"),
     "unknown": ("Conv", "a cause nobody met yet", None),
 }
 
 
 @pytest.mark.parametrize(("operator", "description", "words"), KNOWN.values(), ids=KNOWN)
 def test_known_causes_have_a_hint(operator: str, description: str, words: str | None) -> None:
-    found = hint(operator, description)
-    assert found is None if words is None else words in (found or "")
+    hint = hint_for(operator, description)
+    assert hint is None if words is None else words in (hint or "")

@@ -1,26 +1,26 @@
-"""The one place that knows which TensorRT is installed, and the NVIDIA calls that the rest needs.
+"""The installed TensorRT module: its two variants, typed protocols of its classes, and the calls that other files need.
 
-Two flavours share one API: ``tensorrt`` (10.12 to 11) and ``tensorrt_rtx``, which is meant for NVIDIA's RTX GPUs and is
-the only one whose parser and builder work without a GPU or a driver. TensorRT 11 dropped every precision flag, so
-precision is what the ONNX file says, and networks are strongly typed. Neither flavour ships type stubs: the protocols
-here name all that is used of them, and a contract test holds them against the module installed.
+Two variants share one API: ``tensorrt`` (10.12 to 11) and ``tensorrt_rtx``, which is made for NVIDIA's RTX GPUs and is
+the only one whose parser and builder work without a GPU or a driver. TensorRT 11 removed every precision flag, so the
+ONNX file sets the precision, and networks are strongly typed. Neither variant has type stubs: the protocols here name
+everything that this project uses, and a contract test compares them with the installed module.
 
-NVIDIA's code may crash or write to stdout, so ``ready`` and ``parse``, which reach it, are called through
-``export.isolated``, and take and give what JSON can carry. What builds and loads engines is in ``export/builder.py``.
+NVIDIA's code may crash or write to stdout. ``probe_builder`` and ``parse``, which call it, are therefore called through
+``export.subprocesses``; their arguments and results are JSON values. ``export/trt/builder.py`` builds and loads
+engines.
 
-The module is also copied into a file that measures on devices where the project is not installed: it imports nothing
-but the standard library, and of this package names only.
+The module is also copied into a file that measures on devices where the project is not installed: it imports only the
+standard library and names of this package.
 """
 
-import ctypes
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol, cast
 
-from export.errors import NotHere
+from export.cuda import load_driver
+from export.errors import UnavailableError
 
 HOW_TO_GET = (
     "pip install 'fbnetv5[rtx]' works on Linux and Windows on x86-64, without a GPU; "
@@ -31,7 +31,7 @@ NAMES = ("tensorrt", "tensorrt_rtx")
 
 
 class ParserError(Protocol):
-    """One node, or the file as a whole, that the ONNX parser does not take."""
+    """One node, or the file as a whole, that the ONNX parser refuses."""
 
     def code(self) -> Any:
         """An ErrorCode."""
@@ -48,14 +48,14 @@ class OnnxParser(Protocol):
     num_errors: int
 
     def parse(self, content: bytes, path: str | None) -> bool:
-        """``path`` is where the content is from, beside which weights in files of their own are looked for."""
+        """``path`` is the file of the content; weights in other files are searched in its folder."""
 
     def parse_from_file(self, path: str) -> bool: ...
     def get_error(self, index: int) -> ParserError: ...
 
 
 class Tensor(Protocol):
-    """An input of the network, or what a layer gives."""
+    """An input of the network, or an output of a layer."""
 
     name: str
     dtype: Any
@@ -76,14 +76,14 @@ class Network(Protocol):
 
 class OptimizationProfile(Protocol):
     def set_shape(self, name: str, smallest: Sequence[int], typical: Sequence[int], largest: Sequence[int]) -> None:
-        """For one input; an unknown name and a wrong order are not complained about."""
+        """Set the shapes of one input; an unknown name or a wrong order raises no error."""
 
 
 class TimingCache(Protocol):
-    """The times of kernels that the builder tried."""
+    """The times of the kernels that the builder tried."""
 
     def serialize(self) -> Any:
-        """As a buffer."""
+        """The cache as a buffer."""
 
 
 class BuilderConfig(Protocol):
@@ -92,7 +92,7 @@ class BuilderConfig(Protocol):
     max_aux_streams: int
     num_compute_capabilities: int
     profiling_verbosity: Any
-    """What an engine keeps for an inspector."""
+    """How much an engine keeps for an inspector."""
     progress_monitor: Any
     """An IProgressMonitor."""
 
@@ -102,14 +102,14 @@ class BuilderConfig(Protocol):
         """In bytes."""
 
     def create_timing_cache(self, serialized: bytes) -> TimingCache:
-        """An empty one, given nothing or what cannot be read; the logger has heard of the latter."""
+        """A cache; empty for empty or unreadable bytes, which the logger then reports."""
 
     def set_timing_cache(self, cache: TimingCache, ignore_mismatch: bool) -> bool:
-        """False where it is of another GPU or TensorRT."""
+        """False if the cache is of another GPU or TensorRT."""
 
     def set_compute_capability(self, capability: Any, index: int) -> bool: ...
     def add_optimization_profile(self, profile: OptimizationProfile) -> int:
-        """Its index; -1 if it is not valid."""
+        """Index of the profile; -1 if it is not valid."""
 
 
 class Builder(Protocol):
@@ -117,33 +117,33 @@ class Builder(Protocol):
     def create_builder_config(self) -> BuilderConfig: ...
     def create_optimization_profile(self) -> OptimizationProfile: ...
     def build_serialized_network(self, network: Network, config: BuilderConfig) -> Any | None:
-        """The engine as a buffer; None where it cannot be built, and the logger has heard why."""
+        """The engine as a buffer; None if it cannot be built, and the logger has the reason."""
 
 
 class ExecutionContext(Protocol):
-    """Runs an engine; it owns the memory of what layers pass on."""
+    """Runs an engine; it owns the memory of the activations."""
 
     def set_input_shape(self, name: str, shape: Sequence[int]) -> bool:
-        """False where it is outside the optimisation profile, and the logger has heard why."""
+        """False if the shape is outside the optimisation profile, and the logger has the reason."""
 
     def infer_shapes(self) -> Sequence[str]:
-        """The inputs that outputs' shapes depend on and that are not set."""
+        """The inputs that the outputs' shapes depend on and that are not set."""
 
     def get_tensor_shape(self, name: str) -> Sequence[int]:
-        """With the inputs' shapes set; -1 for an axis that depends on values."""
+        """The shape for the input shapes that were set; -1 for an axis that depends on values."""
 
     def set_tensor_address(self, name: str, address: int) -> bool: ...
     def execute_async_v3(self, stream: int) -> bool:
-        """Enqueue one run; False where that failed, and the logger has heard why."""
+        """Enqueue one run; False if that failed, and the logger has the reason."""
 
 
 class EngineInspector(Protocol):
-    """Tells what an engine's layers are."""
+    """Describes the layers of an engine."""
 
     execution_context: ExecutionContext
 
     def get_engine_information(self, form: Any) -> str:
-        """In a LayerInformationFormat."""
+        """The description, in a LayerInformationFormat."""
 
 
 class CudaEngine(Protocol):
@@ -159,10 +159,10 @@ class CudaEngine(Protocol):
         """A DataType."""
 
     def get_tensor_shape(self, name: str) -> Sequence[int]:
-        """-1 for an axis that may vary."""
+        """The shape; -1 for a dynamic axis."""
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> Sequence[Sequence[int]]:
-        """(smallest, typical, largest) of an input, in an optimisation profile."""
+        """(smallest, typical, largest) shape of an input in an optimisation profile."""
 
     def get_tensor_location(self, name: str) -> Any:
         """A TensorLocation."""
@@ -172,23 +172,23 @@ class CudaEngine(Protocol):
 
     def create_engine_inspector(self) -> EngineInspector: ...
     def create_execution_context(self) -> ExecutionContext | None:
-        """None where the GPU's memory does not suffice."""
+        """A context; None if the GPU has too little memory."""
 
 
 class Runtime(Protocol):
     engine_host_code_allowed: bool
-    """An engine may bring code that runs on the processor."""
+    """Engines may contain code that runs on the CPU."""
 
     def deserialize_cuda_engine(self, plan: bytes) -> CudaEngine | None: ...
 
 
 class TensorRT(Protocol):
-    """What is used of the module itself."""
+    """The names of the module itself."""
 
     __version__: str
     BuilderFlag: Any
     ComputeCapability: Any
-    """Only TensorRT-RTX has it."""
+    """TensorRT-RTX only."""
     HardwareCompatibilityLevel: Any
     ILogger: Any
     IProgressMonitor: Any
@@ -204,11 +204,11 @@ class TensorRT(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Flavour:
-    """The TensorRT that is installed."""
+class TensorRTVariant:
+    """An installed TensorRT."""
 
     name: str
-    """Of the module: tensorrt or tensorrt_rtx."""
+    """Name of the module: tensorrt or tensorrt_rtx."""
     module: TensorRT
 
     @property
@@ -216,131 +216,125 @@ class Flavour:
         return str(self.module.__version__)
 
 
-def load_driver() -> ctypes.CDLL | None:
-    """NVIDIA's driver library, None where there is none: safe to ask anywhere, unlike TensorRT itself."""
-    try:
-        return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return None
-
-
-def find_flavour() -> Flavour:
-    """The flavour installed; of both, ``tensorrt`` where there is a driver and ``tensorrt_rtx`` where not.
+def find_variant() -> TensorRTVariant:
+    """The installed variant; if both are installed, ``tensorrt`` with a driver and ``tensorrt_rtx`` without.
 
     Raises:
-        NotHere: neither is installed and whole.
+        UnavailableError: neither is installed completely.
     """
     reasons = []
     for name in NAMES if load_driver() else reversed(NAMES):
         try:
-            return load(name)
-        except NotHere as error:
+            return load_variant(name)
+        except UnavailableError as error:
             reasons.append(str(error))
-    raise NotHere(f"{', '.join(reasons)}: {HOW_TO_GET}")
+    raise UnavailableError(f"{', '.join(reasons)}: {HOW_TO_GET}")
 
 
-def load(name: str) -> Flavour:
-    """The flavour of that name.
+def load_variant(name: str) -> TensorRTVariant:
+    """The variant of that name.
 
     Raises:
-        NotHere: it is not installed, or not whole.
+        UnavailableError: the variant is not installed, or not completely.
     """
     try:
         module = import_module(name)
     except (ImportError, OSError, RuntimeError) as error:
-        absent = isinstance(error, ModuleNotFoundError) and error.name == name
-        state = "is not installed" if absent else f"is installed and does not load ({error})"
-        raise NotHere(f"{name} {state}") from None
+        missing = isinstance(error, ModuleNotFoundError) and error.name == name
+        state = "is not installed" if missing else f"is installed and does not load ({error})"
+        raise UnavailableError(f"{name} {state}") from None
     if not hasattr(module, "Builder"):
-        raise NotHere(f"{name} is installed without its content, as a package of type stubs leaves it")
-    return Flavour(name=name, module=cast(TensorRT, module))
+        raise UnavailableError(f"{name} is installed without its content, as by a package of type stubs")
+    return TensorRTVariant(name=name, module=cast(TensorRT, module))
 
 
-def ready(name: str) -> str:
-    """The version of the flavour of that name, once its builder has been made: then it can parse and build here.
+def probe_builder(name: str) -> str:
+    """Create the builder of a variant, which shows that it can parse and build here, and return its version.
 
     Raises:
-        NotHere: it cannot.
+        UnavailableError: the variant cannot build here.
     """
-    flavour = load(name)
-    make_builder(flavour, make_logger(flavour.module))
-    return flavour.version
+    variant = load_variant(name)
+    make_builder(variant, make_logger(variant.module))
+    return variant.version
 
 
 def parse(path: str) -> dict[str, Any]:
-    """What NVIDIA's parser says of an ONNX file: ``{"name", "version", "errors": [...], "warnings": [...]}``.
+    """Parse an ONNX file with NVIDIA's parser: ``{"name", "version", "errors": [...], "warnings": [...]}``.
 
-    It takes some files that are not ONNX at all for empty networks: read them with onnx first.
+    The parser accepts some files that are not ONNX as empty networks: read the file with onnx first.
 
     Raises:
-        NotHere: there is no TensorRT here that can.
+        UnavailableError: no TensorRT that can parse is installed.
     """
-    flavour = find_flavour()
-    logger = make_logger(flavour.module)
-    builder = make_builder(flavour, logger)
-    network = empty_network(flavour.module, builder, logger)  # named, because the parser does not keep it alive
-    parser = flavour.module.OnnxParser(network, logger)
+    variant = find_variant()
+    logger = make_logger(variant.module)
+    builder = make_builder(variant, logger)
+    network = empty_network(variant.module, builder, logger)  # a reference, because the parser keeps none
+    parser = variant.module.OnnxParser(network, logger)
     accepted = parser.parse_from_file(path)
     errors = [_describe_error(parser.get_error(index)) for index in range(parser.num_errors)]
     if not accepted and not errors:
         errors = [{"code": "UNKNOWN", "node": None, "name": "", "operator": "", "description": "no reason was given"}]
-    return {"name": flavour.name, "version": flavour.version, "errors": errors, "warnings": logger.warnings}
+    return {"name": variant.name, "version": variant.version, "errors": errors, "warnings": logger.warnings}
 
 
 def make_logger(trt: TensorRT) -> Any:
-    """A logger that keeps each message once, in ``warnings`` and ``errors``, and prints nothing."""
+    """A logger that stores each message once, in ``warnings`` and ``errors``, and prints nothing."""
 
     class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.forget()
+            self.clear()
 
-        def forget(self) -> None:
+        def clear(self) -> None:
             self.warnings: list[str] = []
             self.errors: list[str] = []
 
         def log(self, severity: Any, message: str) -> None:
             if severity == trt.ILogger.WARNING:
-                kept = self.warnings
+                messages = self.warnings
             elif severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                kept = self.errors
+                messages = self.errors
             else:
                 return
             text = re.sub(r"^\w+\.cpp:\d+: ", "", message.strip())
-            if text not in kept:
-                kept.append(text)
+            if text not in messages:
+                messages.append(text)
 
     return Logger()
 
 
-def make_builder(flavour: Flavour, logger: Any) -> Builder:
+def make_builder(variant: TensorRTVariant, logger: Any) -> Builder:
     try:
-        return flavour.module.Builder(logger)
-    except TypeError:  # what the bindings make of a null pointer
-        raise NotHere(
-            f"{flavour.name} {flavour.version} makes no builder without an NVIDIA driver: {HOW_TO_GET}"
+        return variant.module.Builder(logger)
+    except TypeError:  # raised by the bindings for a null pointer
+        raise UnavailableError(
+            f"{variant.name} {variant.version} creates no builder without an NVIDIA driver: {HOW_TO_GET}"
         ) from None
 
 
 def open_runtime(trt: TensorRT, logger: Any) -> Runtime:
     if load_driver() is None:
-        raise NotHere("an engine runs only where there is an NVIDIA driver, and none was found on this machine")
+        raise UnavailableError("engines run only with an NVIDIA driver, and none was found on this machine")
     try:
         return trt.Runtime(logger)
-    except TypeError:  # what the bindings make of a null pointer
-        raise NotHere(f"TensorRT {trt.__version__} finds no GPU to run engines on: {' '.join(logger.errors)}") from None
+    except TypeError:  # raised by the bindings for a null pointer
+        raise UnavailableError(
+            f"TensorRT {trt.__version__} finds no GPU to run engines on: {' '.join(logger.errors)}"
+        ) from None
 
 
 def empty_network(trt: TensorRT, builder: Builder, logger: Any) -> Network:
-    """Empty, and strongly typed: the types are those of the ONNX file, which may use NVIDIA's own plugins."""
+    """An empty, strongly typed network: its types will be those of the ONNX file, which may use NVIDIA's plugins."""
     trt.init_libnvinfer_plugins(logger, "")
     return builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
 
 
 def first_error(parser: OnnxParser) -> str:
-    """Where the parser stops first, and why."""
+    """The first node that the parser refuses, and the reason."""
     if parser.num_errors == 0:
-        return "it says not why"
+        return "the parser gave no reason"
     first = _describe_error(parser.get_error(0))
     return (
         f"{first['operator']} {first['name']!r}: {first['description']}" if first["operator"] else first["description"]
@@ -348,7 +342,7 @@ def first_error(parser: OnnxParser) -> str:
 
 
 def _describe_error(error: ParserError) -> dict[str, Any]:
-    # Without a driver every other error is followed by a remark that CUDA found none, which is not the cause.
+    # Without a driver every other error is followed by a line that CUDA found no driver, which is not the cause.
     lines = [line for line in error.desc().splitlines() if "cudaError 35" not in line]
     return {
         "code": error.code().name,

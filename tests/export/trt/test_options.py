@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from export.errors import UserError
-from export.options import EngineOptions, options_from_json
+from export.trt.options import EngineOptions, options_from_json
 
 ALL = EngineOptions(
     workspace_mb=512, timing_cache=Path("/times"), level=5, compatible="ampere_plus", version_compatible=True
@@ -14,11 +14,11 @@ ALL = EngineOptions(
 
 
 @pytest.mark.parametrize("options", [EngineOptions(), ALL], ids=["none", "all"])
-def test_options_go_through_json(options: EngineOptions) -> None:
+def test_options_are_read_back_from_json(options: EngineOptions) -> None:
     assert options_from_json(json.loads(json.dumps(options.to_json()))) == options
 
 
-def test_a_file_may_leave_options_out_and_its_paths_are_beside_it(tmp_path: Path) -> None:
+def test_a_file_may_leave_options_out_and_has_relative_paths(tmp_path: Path) -> None:
     path = tmp_path / "options.json"
     path.write_text('{"level": 0, "timing_cache": "times.bin"}')
     assert EngineOptions.load(path) == EngineOptions(level=0, timing_cache=tmp_path / "times.bin")
@@ -33,11 +33,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no memory": ({"workspace_mb": 0}, "workspace_mb is 0, where a whole number of at least 1"),
     "half a megabyte": ({"workspace_mb": 0.5}, "workspace_mb is 0.5"),
-    "a truth for memory": ({"workspace_mb": True}, "workspace_mb is True"),
+    "a boolean for memory": ({"workspace_mb": True}, "workspace_mb is True"),
     "too high a level": ({"level": 6}, "level is 6, where a whole number from 0 to 5"),
-    "a level in words": ({"level": "best"}, "level is 'best'"),
-    "an unheard compatibility": ({"compatible": "all"}, "compatible is 'all', where one of '', 'ampere_plus'"),
-    "a number for a truth": ({"version_compatible": 1}, "version_compatible is 1, where true or false"),
+    "a string for a level": ({"level": "best"}, "level is 'best'"),
+    "an unknown compatibility": ({"compatible": "all"}, "compatible is 'all', where one of '', 'ampere_plus'"),
+    "a number for a boolean": ({"version_compatible": 1}, "version_compatible is 1, where true or false"),
     "a number for a path": ({"timing_cache": 1}, "timing_cache is 1, where the path of a file"),
     "an empty path": ({"timing_cache": ""}, "timing_cache is '', where the path of a file"),
 }
@@ -51,8 +51,8 @@ def test_a_wrong_option_is_named_with_its_file(tmp_path: Path, document: dict[st
         EngineOptions.load(path)
 
 
-def test_a_file_that_is_no_object_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_object_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "options.json"
     path.write_text("[]")
-    with pytest.raises(UserError, match=r"engine options file .* holds list"):
+    with pytest.raises(UserError, match=r"engine options file .* contains list"):
         EngineOptions.load(path)
