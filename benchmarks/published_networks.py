@@ -26,7 +26,7 @@ from fbnetv5.deploy.profile import Scope, graphs_of, networks_to_fit
 from fbnetv5.spaces.fbnetv3 import FBNETV3, FBNetV3, FBNetV3Network
 from fbnetv5.spaces.space import Space
 from latency.devices import resolve
-from latency.profile import Graph, Network, anchors_of, measure_networks, profile, speed_of
+from latency.profile import Graph, Network, measure_networks, pick_remeasured, profile, relative_speed
 from latency.table import LatencyTable
 
 RESOLUTION = (224, 224)
@@ -54,6 +54,7 @@ def network(letter: str) -> Network:
         key=f"fbnetv3-{letter}",
         build=build,
         input_shapes=shapes,
+        task="cls",
         blocks=dict(Counter(graph.key for graph in published_graphs(config))),
         macs=count(build, shapes).macs,
     )
@@ -72,20 +73,20 @@ def main() -> None:
         path = Path(folder) / arguments.table.name
         shutil.copy(arguments.table, path)
         table = profile(graphs, path=path, backend=backend, timing=original.timing).table
-    known = {key: one.measured for key, one in table.networks.items()}
-    anchors = anchors_of(networks_to_fit(SCOPE, len(known)), known)
+    earlier = {key: stored.measurement for key, stored in table.networks.items()}
+    remeasured = pick_remeasured(networks_to_fit(SCOPE, len(earlier)), earlier)
     networks = [network(letter) for letter in FBNETV3]
-    now = measure_networks([*networks, *anchors.values()], backend=backend, timing=table.timing)
-    speed = speed_of(known, {key: now[key].measured for key in anchors})
+    now = measure_networks([*networks, *remeasured.values()], backend=backend, timing=table.timing)
+    speed = relative_speed(earlier, {key: now[key].measurement for key in remeasured})
     rows = {}
-    for one in networks:
-        predicted_ms = table.total_ms(Counter(one.blocks).elements())
-        measured_ms = now[one.key].measured.at_speed(speed).latency_ms_median
+    for published in networks:
+        predicted_ms = table.total_ms(Counter(published.blocks).elements())
+        measured_ms = now[published.key].measurement.at_speed(speed).latency_ms_median
         error = predicted_ms / measured_ms - 1
-        print(f"{one.key}  {predicted_ms:6.2f} ms predicted  {measured_ms:6.2f} ms measured  {error:+.1%}")
-        rows[one.key] = {"predicted_ms": predicted_ms, "measured_ms": measured_ms, "error": error}
+        print(f"{published.key}  {predicted_ms:6.2f} ms predicted  {measured_ms:6.2f} ms measured  {error:+.1%}")
+        rows[published.key] = {"predicted_ms": predicted_ms, "measured_ms": measured_ms, "error": error}
     worst = max(abs(row["error"]) for row in rows.values())
-    print(json.dumps({"kind": table.kind, "worst_error": worst, "speed": speed, "networks": rows}))
+    print(json.dumps({"kind": table.values_kind, "worst_error": worst, "speed": speed, "networks": rows}))
 
 
 if __name__ == "__main__":

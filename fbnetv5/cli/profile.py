@@ -23,11 +23,11 @@ from fbnetv5.cli.options import (
 if TYPE_CHECKING:
     from fbnetv5.deploy.profile import Scope
     from latency.backend import Backend
-    from latency.correction import Report
+    from latency.correction import ErrorReport
     from latency.estimate import EstimatedTable
     from latency.on_device import Bundle
-    from latency.profile import Plan, Profiled
-    from latency.verify import Verified
+    from latency.profile import Plan, ProfileResult
+    from latency.verify import Verification
 
 NETWORKS = 48
 
@@ -41,7 +41,7 @@ def profile(
     resolution: Annotated[str, typer.Option(help="Deploy resolution, HEIGHTxWIDTH.")] = "224x224",
     tasks: Tasks = None,
     data: Data = None,
-    threads: Annotated[int, typer.Option(min=1, help="Processor threads one operator may use.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads one operator may use.")] = 1,
     networks: Annotated[
         int, typer.Option(min=0, help="Whole networks to measure, on which block times are corrected; 0 for none.")
     ] = NETWORKS,
@@ -96,7 +96,7 @@ def profile(
 
 
 def _profile(backend: "Backend", scope: "Scope", networks: int, *, luts: Path, dry_run: bool, as_json: bool) -> None:
-    from fbnetv5.deploy.profile import graphs_of, networks_to_fit, write_page
+    from fbnetv5.deploy.profile import graphs_of, networks_to_fit, write_report
     from latency.profile import plan
     from latency.profile import profile as measure
     from latency.protocol import Timing
@@ -109,7 +109,7 @@ def _profile(backend: "Backend", scope: "Scope", networks: int, *, luts: Path, d
         return
     with progress_bar() as bar, interruptible("run the same command again"):
         profiled = measure(graphs, whole, path=path, backend=backend, timing=timing, progress=stage_lines(bar))
-    page = write_page(path, profiled.table, scope)
+    page = write_report(path, profiled.table, scope)
     print_profiled(path, page, profiled, [graph.key for graph in graphs], as_json=as_json)
 
 
@@ -119,7 +119,7 @@ def _verify(path: Path, scope: "Scope", networks: int, run: Path | None, *, as_j
     from latency.verify import verify
 
     with progress_bar() as bar:
-        known = networks_to_fit(scope, min(NETWORKS, len(LatencyTable.load(path, foreign=True).networks)))
+        known = networks_to_fit(scope, min(NETWORKS, len(LatencyTable.load(path, other_machine=True).networks)))
         chosen = fresh_networks(scope, networks, known) if run is None else networks_of(run)
         found = verify(path, chosen, known, progress=stage_lines(bar))
     print_verified(path, found, as_json=as_json)
@@ -140,12 +140,12 @@ def _bundle(
 
 
 def _import(folder: Path, scope: "Scope", luts: Path, *, as_json: bool) -> None:
-    from fbnetv5.deploy.profile import write_page
+    from fbnetv5.deploy.profile import write_report
     from latency.bundle import import_bundle
 
     path, profiled = import_bundle(folder, luts)
-    page = write_page(path, profiled.table, scope)
-    print_profiled(path, page, profiled, list(profiled.table.isolated_ms), as_json=as_json)
+    page = write_report(path, profiled.table, scope)
+    print_profiled(path, page, profiled, list(profiled.table.standalone_ms), as_json=as_json)
 
 
 def _estimate(scope: "Scope", *, device: str, precision: str, luts: Path, as_json: bool) -> None:
@@ -168,12 +168,12 @@ def print_plan(path: Path, lacking: "Plan", *, as_json: bool) -> None:
     print_line(f"{path} lacks {len(lacking.blocks)} blocks and {len(lacking.networks)} networks")
 
 
-def print_profiled(path: Path, page: Path, profiled: "Profiled", keys: list[str], *, as_json: bool) -> None:
+def print_profiled(path: Path, page: Path, profiled: "ProfileResult", keys: list[str], *, as_json: bool) -> None:
     from fbnetv5.deploy.profile import document
 
     table, correction = profiled.table, profiled.table.correction
     if as_json:
-        print_json({"table": str(path), "page": str(page), **document(profiled, keys)})
+        print_json({"table": str(path), "report": str(page), **document(profiled, keys)})
         return
     print_line(
         f"{path}: {len(keys)} blocks and {len(table.networks)} whole networks, {len(profiled.measured)} measured now; "
@@ -216,7 +216,7 @@ def print_estimated(path: Path, table: "EstimatedTable", keys: list[str], *, as_
     )
 
 
-def print_verified(path: Path, found: "Verified", *, as_json: bool) -> None:
+def print_verified(path: Path, found: "Verification", *, as_json: bool) -> None:
     if as_json:
         print_json(found.to_json())
         return
@@ -225,8 +225,8 @@ def print_verified(path: Path, found: "Verified", *, as_json: bool) -> None:
     print_line(f"the machine now runs at {found.speed:.1%} of its speed then")
 
 
-def print_report(found: "Report") -> None:
-    judged = {"table": found.predicted, "plain sum of blocks": found.isolated, "multiply-adds": found.flops}
+def print_report(found: "ErrorReport") -> None:
+    judged = {"table": found.predicted, "plain sum of blocks": found.standalone, "multiply-adds": found.flops}
     rows = [[name, *errors.texts()] for name, errors in judged.items() if errors is not None]
     print_table(["predicted by", "mean error", "bias", "within 5 %", "within 10 %", "rank (tau)"], rows)
     print_line(f"the networks' own repeats differ by {found.noise:.2%}")

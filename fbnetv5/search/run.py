@@ -154,7 +154,7 @@ def check_budgets(ranges: Sequence[CostRange], budgets: Mapping[str, Budget]) ->
 
 def open_table(config: SearchConfig) -> AnyTable | None:
     """The configuration's latency table, if it names one."""
-    return None if config.table is None else estimate.open_table(Path(config.table), foreign=config.foreign_table)
+    return None if config.table is None else estimate.open_table(Path(config.table), other_machine=config.foreign_table)
 
 
 def units(config: SearchConfig) -> dict[str, str]:

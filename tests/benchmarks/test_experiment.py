@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import experiment as module
-from benchmarks.experiment import Experiment, Trial, begin_experiment, hash_images, in_turns, trial_file
+from benchmarks.experiment import Experiment, Trial, alternating, begin_experiment, hash_images, trial_file
 from export.errors import UserError
 from fbnetv5.data.scenes import Scenes
 
@@ -85,7 +85,7 @@ def test_another_processor_or_torch_is_refused_and_another_day_is_not(
     assert set(document) >= {"begun", "processor", "torch", "threads", "data"}
     path.write_text(json.dumps(document | {"begun": "2020-01-01"}))
     begin(tmp_path)
-    monkeypatch.setattr(module, "processor_name", lambda: "another")
+    monkeypatch.setattr(module, "cpu_name", lambda: "another")
     with pytest.raises(UserError, match="other processor"):
         begin(tmp_path)
 
@@ -100,4 +100,4 @@ def test_the_hash_of_images_follows_images_labels_and_order() -> None:
 
 
 def test_a_cut_off_experiment_has_some_of_every_group() -> None:
-    assert in_turns(TRIALS[:2], TRIALS[2:3]) == [TRIALS[0], TRIALS[2], TRIALS[1]]
+    assert alternating(TRIALS[:2], TRIALS[2:3]) == [TRIALS[0], TRIALS[2], TRIALS[1]]

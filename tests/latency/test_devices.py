@@ -15,9 +15,9 @@ from latency.devices import GPUS, Gpu, check_gpu, gpu, matches, resolve
 T4 = FoundGpu(name="Tesla T4", compute_capability=(7, 5), memory_mb=15360)
 
 
-def test_the_processor_says_what_it_is() -> None:
+def test_the_cpu_backend_has_its_settings() -> None:
     fingerprint = resolve("cpu", threads=2).fingerprint()
-    assert fingerprint["processor"]
+    assert fingerprint["device_name"]
     assert fingerprint["threads"] == 2
     assert fingerprint["cores"] == os.cpu_count()
     assert fingerprint["runtime_version"] == onnxruntime.__version__
@@ -118,8 +118,8 @@ def test_figures_are_what_the_chips_units_and_clocks_give(
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"name": "a100", "precision": "fp64"}, "a100 is timed at fp32, fp16, int8, not at 'fp64'"),
-        ({"name": "a100", "threads": 2}, "--threads is for processors; a100 is none"),
+        ({"name": "a100", "precision": "fp64"}, "a100 is measured at fp32, fp16, int8, not at 'fp64'"),
+        ({"name": "a100", "threads": 2}, "--threads is for CPUs; a100 is a GPU"),
         ({"name": "cpu", "precision": "fp16"}, "fp32 or int8"),
     ],
 )
@@ -129,7 +129,7 @@ def test_what_a_device_is_not_timed_at_is_refused_wherever_it_is(asked: dict[str
     assert raised.value.exit_code == 2
 
 
-def test_a_processor_has_no_data_sheet_here() -> None:
+def test_the_cpu_has_no_data_sheet() -> None:
     with pytest.raises(UserError, match="measure it"):
         gpu("cpu")
     assert check_gpu("t4", precision="fp16", threads=1) is gpu("t4") is GPUS["t4"]

@@ -40,7 +40,7 @@ def test_the_fingerprint_says_what_must_be_equal() -> None:
     found = backend(FakeCuda())
     assert (found.device, found.precision, found.threads) == ("a100", "fp32", 1)
     assert found.fingerprint() == {
-        "processor": "NVIDIA A100-SXM4-40GB",
+        "device_name": "NVIDIA A100-SXM4-40GB",
         "compute_capability": "8.0",
         "driver_cuda_version": "13.2",
         "runtime": "tensorrt",
@@ -106,16 +106,16 @@ def test_conditions_tell_of_every_engine_and_of_the_clock() -> None:
     assert conditions["engines"] == 2
     assert conditions["layer_types"] == {"FLOAT": 6}
     assert conditions["without_cuda_graph"] == {}
-    assert conditions["starved_by_processor"] == []  # the fake's milliseconds pass in microseconds
+    assert conditions["starved_by_cpu"] == []  # the fake's milliseconds pass in microseconds
 
 
-def test_a_gpu_that_waits_for_the_processor_is_reported() -> None:
+def test_a_gpu_that_waits_for_the_cpu_is_reported() -> None:
     cuda = FakeCuda()
     found = backend(cuda)
     (timed,) = found.engines(b"graph", {"x": X})
     cuda.refuses["cuGraphLaunch"] = 0  # a success that takes the GPU no time
     timed(1)
-    assert len(found.conditions()["starved_by_processor"]) == 1
+    assert len(found.conditions()["starved_by_cpu"]) == 1
 
 
 REFUSED: dict[str, tuple[bytes, dict[str, Array], dict[str, Any], type[Exception], str]] = {
@@ -168,7 +168,7 @@ def test_engines_must_be_of_the_precision_but_a_part_may_lack_int8(precision: st
 
 
 def test_an_unknown_precision_is_wrong_usage() -> None:
-    with pytest.raises(UserError, match="no precision 'fp8'; known are fp32, fp16, int8"):
+    with pytest.raises(UserError, match="unknown precision 'fp8'; choose from fp32, fp16, int8"):
         GpuBackend(**dict.fromkeys(("device", "gpu", "driver", "memory", "builder", "clocks"), None), precision="fp8")  # type: ignore[arg-type]
 
 

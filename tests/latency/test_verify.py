@@ -21,15 +21,15 @@ def measured(latency_ms: float) -> Measurement:
 
 
 def network(blocks: dict[str, int]) -> Network:
-    return Network(key=str(blocks), build=nn.Identity, input_shapes=((3, 8, 8),), blocks=blocks, macs=100)
+    return Network(key=str(blocks), build=nn.Identity, input_shapes=((3, 8, 8),), task="det", blocks=blocks, macs=100)
 
 
 TABLE = LatencyTable(
     device="cpu",
     fingerprint=resolve("cpu").fingerprint(),
-    timing=Timing(repeats=3),
+    timing=Timing(repetitions=3),
     entries={"a": measured(1.0), "b": measured(2.0)},
-    networks={"known": MeasuredNetwork(blocks={"a": 1}, macs=50, measured=measured(2.0))},
+    networks={"known": MeasuredNetwork(task="det", blocks={"a": 1}, macs=50, measurement=measured(2.0))},
 )
 TIMES_MS = {str(blocks): time for blocks, time in (({"a": 1, "b": 1}, 4.0), ({"a": 2, "b": 2}, 6.0))} | {"known": 1.0}
 FRESH = [network({"a": 1, "b": 1}), network({"a": 2, "b": 2})]
@@ -42,7 +42,10 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def measure(networks: list[Network], *, timing: Timing, **_: object) -> dict[str, MeasuredNetwork]:
         assert timing == TABLE.timing
         return {
-            n.key: MeasuredNetwork(blocks=n.blocks, macs=n.macs, measured=measured(TIMES_MS[n.key])) for n in networks
+            n.key: MeasuredNetwork(
+                task=n.task, blocks=dict(n.blocks), macs=n.macs, measurement=measured(TIMES_MS[n.key])
+            )
+            for n in networks
         }
 
     monkeypatch.setattr(module, "measure_networks", measure)
@@ -79,7 +82,7 @@ def test_a_network_that_the_table_knows_is_judged_all_the_same(path: Path) -> No
 
 
 def test_a_table_without_networks_knows_no_proportion_to_multiply_adds(path: Path) -> None:
-    replace(TABLE, networks={}).save(path)
+    TABLE.changed(networks={}).save(path)
     assert verify(path, FRESH).report.flops is None
 
 
@@ -92,6 +95,6 @@ def test_a_block_that_the_table_lacks_is_named_before_anything_is_measured(
 
 
 def test_another_machines_table_is_refused(path: Path) -> None:
-    replace(TABLE, fingerprint={**TABLE.fingerprint, "processor": "Other 9000"}).save(path)
+    TABLE.changed(fingerprint={**TABLE.fingerprint, "device_name": "Other 9000"}).save(path)
     with pytest.raises(UserError, match="another machine"):
         verify(path, FRESH)

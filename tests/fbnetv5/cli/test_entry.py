@@ -37,8 +37,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert table["measured"] == len(table["latency_ms"]) + 9 + 1  # a call that does nothing is measured too
     assert table["held_out"]["networks"] == 3
     assert sorted(path.name for path in (folder / "luts").iterdir()) == ["cpu-fp32-b1.html", "cpu-fp32-b1.json"]
-    assert table["page"] == "luts/cpu-fp32-b1.html"
-    assert all(key in (folder / table["page"]).read_text() for key in table["latency_ms"])
+    assert table["report"] == "luts/cpu-fp32-b1.html"
+    assert all(key in (folder / table["report"]).read_text() for key in table["latency_ms"])
     found = document(
         "search", "--flops", "15M@64x64", "--device", "cpu", "--config", str(QUICK), "--name", "one", *SMALL, cwd=folder
     )
@@ -62,8 +62,8 @@ def test_a_table_is_held_against_fresh_networks(work: Path) -> None:
     table = "luts/cpu-fp32-b1.json"
     found = document("profile", "--verify", table, "--networks", "2", *SMALL, "--resolution", "64", cwd=work)
     errors = {"mape", "bias", "within_5", "within_10", "kendall_tau"}
-    assert found.keys() == {"networks", "isolated", "flops", "noise", "speed"} | errors
-    assert found["isolated"].keys() == found["flops"].keys() == errors
+    assert found.keys() == {"networks", "standalone", "flops", "noise", "speed"} | errors
+    assert found["standalone"].keys() == found["flops"].keys() == errors
     assert found["networks"] == 2
     missing = fbnetv5("profile", "--verify", table, "--networks", "2", *SMALL, "--resolution", "96", cwd=work)
     assert missing.returncode == 2
@@ -272,7 +272,7 @@ def test_an_interrupted_profile_keeps_what_it_has_and_says_how_to_go_on(tmp_path
     assert running.returncode == 2
     assert "run the same command again" in said
     assert "Traceback" not in said
-    assert len((tmp_path / "luts" / "cpu-fp32-b1.unfinished.jsonl").read_text().splitlines()) > 1
+    assert len((tmp_path / "luts" / "cpu-fp32-b1.journal.jsonl").read_text().splitlines()) > 1
 
 
 def test_whatever_comes_of_an_estimate_says_so(tmp_path: Path) -> None:
