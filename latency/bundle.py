@@ -66,7 +66,7 @@ Made by fbnetv5. Time these graphs on the device itself, at {precision}, batch {
 1. Copy this folder to the device.
 2. Install there, with Python 3.10 or newer: {install}
 3. Run `python measure.py`, with no other work on the machine. Start it again to resume an interrupted run.
-4. Copy the folder back, now with `results.json` in it, and run `fbnetv5 profile --import {folder}`.
+4. Copy the folder back, now with `results.json` in it, and run `fbnetv5 profile import {folder}`.
 
 `measure.py` needs neither torch nor fbnetv5, and writes to this folder only. `bundle.json` describes each file in
 `graphs`, with its checksum.

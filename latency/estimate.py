@@ -88,7 +88,7 @@ class EstimatedTable(Document):
         if missing := [key for key in keys if key not in self.entries]:
             raise UserError(
                 f"{len(missing)} of {len(keys)} blocks have no entry in the table {self.name}, first: {missing[0]}. "
-                f"Estimate them with: fbnetv5 profile --device {self.device} --estimate --precision {self.precision}, "
+                f"Estimate them with: fbnetv5 profile estimate --device {self.device} --precision {self.precision}, "
                 "with the variant, stages, resolution and tasks of the search"
             )
         return {key: self.entries[key].latency_ms for key in keys}

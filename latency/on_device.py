@@ -215,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the repetitions so far are kept: run the same command again\n")
         return UserError.exit_code
-    sys.stdout.write(f"{path}\ncopy this folder back, then run: fbnetv5 profile --import {path.parent.name}\n")
+    sys.stdout.write(f"{path}\ncopy this folder back, then run: fbnetv5 profile import {path.parent.name}\n")
     return 0
 
 

@@ -53,7 +53,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = bundle_in(tmp_path_factory.mktemp("bundle") / "b")
     done = measure(folder)
     assert done.returncode == 0, done.stderr
-    assert f"{RESULTS_FILE}\ncopy this folder back, then run: fbnetv5 profile --import b\n" in done.stdout
+    assert f"{RESULTS_FILE}\ncopy this folder back, then run: fbnetv5 profile import b\n" in done.stdout
     assert "networks: measure: 18 of 18" in done.stderr
     return folder
 

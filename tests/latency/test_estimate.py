@@ -143,7 +143,7 @@ def test_estimates_from_other_figures_are_not_mixed(tmp_path: Path) -> None:
 def test_a_missing_block_is_named_with_the_command_that_adds_it(tmp_path: Path) -> None:
     table = estimate([POOL], GPU, "fp16", tmp_path / "table.json")
     assert table.values_ms(["pool@8", "pool@8"]) == {"pool@8": table.entries["pool@8"].latency_ms}
-    message = r"2 of 3 blocks .*orin-fp16-b1-estimated, first: a\. .*fbnetv5 profile --device orin --estimate"
+    message = r"2 of 3 blocks .*orin-fp16-b1-estimated, first: a\. .*fbnetv5 profile estimate --device orin"
     with pytest.raises(UserError, match=message):
         table.values_ms(["pool@8", "a", "b", "a"])
 
