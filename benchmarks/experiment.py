@@ -191,7 +191,7 @@ def threads_set(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def alternating(*groups: Iterable[Trial]) -> list[Trial]:
+def in_turns(*groups: Iterable[Trial]) -> list[Trial]:
     """The first trial of every group, then the second, and so on: a cut-off experiment has some of each."""
     queues = [list(group) for group in groups]
     longest = max(map(len, queues), default=0)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from export.errors import UserError
 from latency.checksum import check_fields, read_checksummed, write_checksummed
@@ -167,21 +168,22 @@ def import_bundle(folder: Path, luts: Path) -> tuple[Path, ProfileResult]:
 
 def _table(bundle: Bundle, results: Results, path: Path) -> LatencyTable:
     measured = results.measured
+    content: dict[str, Any] = {
+        "device": bundle.device,
+        "precision": bundle.precision,
+        "batch": bundle.batch,
+        "threads": bundle.threads,
+        "fingerprint": results.fingerprint,
+        "timing": bundle.timing,
+        "entries": {key: measured[key] for key in bundle.of_kind("block")},
+        "networks": {
+            key: {"task": graph.task, "blocks": graph.blocks, "macs": graph.macs, "measurement": measured[key]}
+            for key, graph in bundle.of_kind("network").items()
+        },
+        "conditions": [results.conditions],
+    }
     try:
-        table = LatencyTable(
-            device=bundle.device,
-            precision=bundle.precision,
-            batch=bundle.batch,
-            threads=bundle.threads,
-            fingerprint=results.fingerprint,
-            timing=bundle.timing,
-            entries={key: measured[key] for key in bundle.of_kind("block")},
-            networks={
-                key: {"task": graph.task, "blocks": graph.blocks, "macs": graph.macs, "measurement": measured[key]}
-                for key, graph in bundle.of_kind("network").items()
-            },
-            conditions=[results.conditions],
-        )
+        table = LatencyTable(**content)
     except UserError as error:
         raise UserError(f"{path} makes no table: {error}") from None
     return table.corrected()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import experiment as module
-from benchmarks.experiment import Experiment, Trial, alternating, begin_experiment, hash_images, trial_file
+from benchmarks.experiment import Experiment, Trial, begin_experiment, hash_images, in_turns, trial_file
 from export.errors import UserError
 from fbnetv5.data.scenes import Scenes
 
@@ -100,4 +100,4 @@ def test_the_hash_of_images_follows_images_labels_and_order() -> None:
 
 
 def test_a_cut_off_experiment_has_some_of_every_group() -> None:
-    assert alternating(TRIALS[:2], TRIALS[2:3]) == [TRIALS[0], TRIALS[2], TRIALS[1]]
+    assert in_turns(TRIALS[:2], TRIALS[2:3]) == [TRIALS[0], TRIALS[2], TRIALS[1]]

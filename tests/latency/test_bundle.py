@@ -76,7 +76,7 @@ def test_a_bundle_is_measured_where_there_is_no_torch(tmp_path: Path) -> None:
     assert LatencyTable.load_local(path) == profiled.table
 
 
-def test_the_table_of_a_bundle_is_like_one_measured_here(copy: Path, tmp_path: Path) -> None:
+def test_the_table_of_a_bundle_equals_a_table_measured_locally(copy: Path, tmp_path: Path) -> None:
     _, imported = import_bundle(copy, tmp_path / "luts")
     here = profile([CONV], NETWORKS, path=tmp_path / "here.json", backend=resolve("cpu"), timing=BRIEF)
     for table in (imported.table, here.table):
@@ -111,7 +111,7 @@ def test_a_measured_bundle_is_not_measured_again(copy: Path) -> None:
     assert "results.json exists already" in done.stderr
 
 
-def test_an_interrupted_bundle_goes_on(copy: Path) -> None:
+def test_an_interrupted_bundle_is_resumed(copy: Path) -> None:
     (copy / RESULTS_FILE).unlink()
     killed = subprocess.Popen([sys.executable, str(copy / "measure.py")], stderr=subprocess.PIPE, text=True)
     assert killed.stderr is not None
@@ -124,12 +124,12 @@ def test_an_interrupted_bundle_goes_on(copy: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert len(lines) > 1 + 2 * 2  # a header and two blocks in two rounds
     results = json.loads((copy / RESULTS_FILE).read_text())
-    assert all(one["runs"] == 6 for one in results["measured"].values())
+    assert all(measurement["runs"] == 6 for measurement in results["measured"].values())
     assert not (copy / "results.journal.jsonl").exists()
 
 
 @pytest.mark.parametrize(("name", "old", "new"), [(BUNDLE_FILE, b"conv", b"vnoc"), ("graphs/001.onnx", b"i", b"o")])
-def test_an_edited_or_missing_file_is_refused_there_and_here(
+def test_an_edited_or_missing_file_is_refused_on_measuring_and_on_importing(
     copy: Path, tmp_path: Path, name: str, old: bytes, new: bytes
 ) -> None:
     content = (copy / name).read_bytes()
@@ -159,7 +159,7 @@ def test_results_that_are_missing_edited_or_of_another_bundle_are_refused(copy: 
     assert not list(tmp_path.glob("*.json"))
 
 
-def test_a_gpus_bundle_says_what_it_takes_and_refuses_this_machine(tmp_path: Path) -> None:
+def test_a_bundle_for_a_gpu_lists_its_requirements_and_refuses_this_machine(tmp_path: Path) -> None:
     folder = bundle_in(tmp_path / "orin", Target(device="orin", precision="fp16"))
     assert "JetPack" in (folder / "README.md").read_text()
     done = measure(folder)
@@ -176,12 +176,12 @@ def test_a_gpus_bundle_says_what_it_takes_and_refuses_this_machine(tmp_path: Pat
         ({"device": "a100", "threads": 2}, "--threads is for CPUs"),
     ],
 )
-def test_a_target_that_cannot_be_timed_is_refused(target: dict[str, object], message: str) -> None:
+def test_a_target_that_cannot_be_measured_is_refused(target: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Target(**target)  # type: ignore[arg-type]
 
 
-def test_a_bundle_is_whole_or_not_there(tmp_path: Path) -> None:
+def test_a_bundle_is_written_atomically(tmp_path: Path) -> None:
     def stop(stage: str, done: int, total: int) -> None:
         if done == 3:
             raise KeyboardInterrupt

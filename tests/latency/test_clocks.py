@@ -129,14 +129,14 @@ def test_without_nvidia_ml_py_the_conditions_have_the_reason(monkeypatch: pytest
 
 
 @pytest.mark.skipif(load_driver() is not None, reason="there is a driver here")
-def test_the_real_nvml_without_a_driver_is_no_error() -> None:
+def test_the_real_nvml_without_a_driver_raises_nothing() -> None:
     pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed: pip install nvidia-ml-py")
     clocks = watch_clocks(BUS)
     clocks.sample()
     assert clocks.summary()["why_not"].startswith("NVML does not work: ")
 
 
-def test_nvml_has_every_name_used_of_it() -> None:
+def test_pynvml_has_every_name_that_is_used() -> None:
     nvml = pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed: pip install nvidia-ml-py")
     clocks, fake = watch()
     clocks.sample()

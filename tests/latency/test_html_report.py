@@ -31,15 +31,15 @@ def measured(median: float, cv: float = 0.01) -> Measurement:
 
 def networks(count: int) -> dict[str, MeasuredNetwork]:
     """Networks of two tasks, each about 20 % slower than the sum of its standalone blocks."""
-    found = {}
+    networks_by_key = {}
     for number in range(count):
         blocks = {"stem@8": 1, "conv_a@4": 1 + number % 3, "conv_b@2": 1 + number % 4, "head_x@8": 1}
         standalone = sum(STANDALONE[key] * times for key, times in blocks.items())
         whole = measured(1.2 * standalone * (1 + 0.01 * (number % 2)))
-        found[f"{'cls' if number % 2 else 'det'}@8x8_{number}"] = MeasuredNetwork(
+        networks_by_key[f"{'cls' if number % 2 else 'det'}@8x8_{number}"] = MeasuredNetwork(
             task="cls" if number % 2 else "det", blocks=blocks, macs=10**6 * (3 + number), measurement=whole
         )
-    return found
+    return networks_by_key
 
 
 BARE = LatencyTable(
@@ -122,9 +122,9 @@ def test_texts_of_a_table_are_escaped(hostile: str) -> None:
 
 def test_without_networks_the_report_has_a_remark_and_no_empty_axes() -> None:
     page = render(BARE, FACTS)
-    said = words(parsed(page))
-    assert "Not verified: no whole network was measured" in said
-    assert "There is no correction to compare with" in said
+    text = words(parsed(page))
+    assert "Not verified: no whole network was measured" in text
+    assert "There is no correction to compare with" in text
     assert len(parsed(page).findall(".//svg[@role='img']")) == 2
     assert {row[-2] for row in block_rows(page).values()} == {"-"}
 
@@ -153,9 +153,9 @@ def test_blocks_of_another_space_are_shown_and_unstable_ones_marked() -> None:
 
 
 def test_shares_are_relative_to_the_total_predicted_time() -> None:
-    one = MeasuredNetwork(task="det", blocks={"stem@8": 1, "conv_a@4": 3}, macs=1, measurement=measured(4))
-    two = MeasuredNetwork(task="det", blocks={"stem@8": 1}, macs=1, measurement=measured(1))
-    part = shares(BARE, [one, two])
+    first = MeasuredNetwork(task="det", blocks={"stem@8": 1, "conv_a@4": 3}, macs=1, measurement=measured(4))
+    second = MeasuredNetwork(task="det", blocks={"stem@8": 1}, macs=1, measurement=measured(1))
+    part = shares(BARE, [first, second])
     assert part == pytest.approx({"stem@8": 0.25, "conv_a@4": 0.75, "conv_b@4": 0, "conv_b@2": 0, "head_x@8": 0})
     by_task = shares_by_task(TABLE, Blocks(TABLE, FACTS))
     assert list(by_task) == ["cls", "det"]

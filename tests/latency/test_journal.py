@@ -21,7 +21,7 @@ def repetition(*samples_ms: float) -> Repetition:
 REPETITIONS = [("a", repetition(1.0, 2.0)), ("b", repetition(0.25)), ("a", repetition(3.0))]
 
 
-def kept(table: Path) -> Path:
+def journal_file(table: Path) -> Path:
     """The file of a run that measured three repetitions."""
     journal = Journal(table, ORIGIN)
     for name, made in REPETITIONS:
@@ -29,8 +29,8 @@ def kept(table: Path) -> Path:
     return table.with_name("t.journal.jsonl")
 
 
-def test_repetitions_are_found_again_in_their_order_and_then_removed(tmp_path: Path) -> None:
-    path = kept(tmp_path / "t.json")
+def test_repetitions_are_read_in_their_order_and_then_removed(tmp_path: Path) -> None:
+    path = journal_file(tmp_path / "t.json")
     again = Journal(tmp_path / "t.json", ORIGIN)
     assert again.repetitions == {"a": [repetition(1.0, 2.0), repetition(3.0)], "b": [repetition(0.25)]}
     again.remove()
@@ -39,7 +39,7 @@ def test_repetitions_are_found_again_in_their_order_and_then_removed(tmp_path: P
 
 
 def test_a_half_written_line_is_dropped_wherever_the_run_was_killed(tmp_path: Path) -> None:
-    path = kept(tmp_path / "t.json")
+    path = journal_file(tmp_path / "t.json")
     content = path.read_bytes()
     header = content.index(b"\n") + 1
     for length in range(header, len(content)):
@@ -52,7 +52,7 @@ def test_a_half_written_line_is_dropped_wherever_the_run_was_killed(tmp_path: Pa
 
 
 def test_repetitions_of_another_machine_or_protocol_are_refused(tmp_path: Path) -> None:
-    kept(tmp_path / "t.json")
+    journal_file(tmp_path / "t.json")
     with pytest.raises(UserError, match=r"on another machine, runtime or protocol: .*Some 9000"):
         Journal(tmp_path / "t.json", {**ORIGIN, "device": "a100"})
 
@@ -72,7 +72,7 @@ def test_repetitions_of_another_machine_or_protocol_are_refused(tmp_path: Path) 
     ],
 )
 def test_a_damaged_line_is_refused(tmp_path: Path, line: str) -> None:
-    path = kept(tmp_path / "t.json")
+    path = journal_file(tmp_path / "t.json")
     header, first, *rest = path.read_text().splitlines()
     path.write_text("\n".join([header, first, line, *rest]) + "\n")
     with pytest.raises(UserError, match="damaged in line 3"):
@@ -80,7 +80,7 @@ def test_a_damaged_line_is_refused(tmp_path: Path, line: str) -> None:
     assert json.loads(first) == ["a", [1.0, 2.0], 2.5]
 
 
-def test_one_run_at_a_time_holds_a_table(tmp_path: Path) -> None:
+def test_one_run_at_a_time_locks_a_table(tmp_path: Path) -> None:
     table = tmp_path / "luts" / "t.json"
     with exclusive_lock(table), pytest.raises(UserError, match=f"process {os.getpid()}"), exclusive_lock(table):
         pass
@@ -89,7 +89,7 @@ def test_one_run_at_a_time_holds_a_table(tmp_path: Path) -> None:
     assert list(table.parent.iterdir()) == []
 
 
-def test_the_lock_of_a_killed_run_does_not_bar_the_next(tmp_path: Path) -> None:
+def test_the_lock_of_a_killed_run_does_not_block_the_next(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib; from latency.journal import exclusive_lock\n"
         f"with exclusive_lock(pathlib.Path({str(tmp_path / 't.json')!r})): print('held', flush=True); sys.stdin.read()"

@@ -52,7 +52,7 @@ def test_two_bundles_differ_by_their_sha256(folder: Path, tmp_path: Path) -> Non
     assert bundle_sha256(tmp_path) != first
 
 
-def test_a_graph_that_is_not_what_it_was_is_refused(folder: Path) -> None:
+def test_a_changed_graph_is_refused(folder: Path) -> None:
     (folder / "a.onnx").write_bytes(b"abd")
     with pytest.raises(UserError, match=r"a\.onnx is not the file"):
         open_bundle(folder)
@@ -61,7 +61,7 @@ def test_a_graph_that_is_not_what_it_was_is_refused(folder: Path) -> None:
         open_bundle(folder)
 
 
-def test_inputs_are_normal_and_the_same_each_time(folder: Path) -> None:
+def test_inputs_are_normal_and_deterministic(folder: Path) -> None:
     content, inputs = on_device._source(folder, BundledGraph(**GRAPH))  # type: ignore[arg-type]
     again = on_device._source(folder, BundledGraph(**GRAPH))[1]  # type: ignore[arg-type]
     assert content == b"abc"
@@ -71,7 +71,9 @@ def test_inputs_are_normal_and_the_same_each_time(folder: Path) -> None:
     assert (inputs["input0"] == again["input0"]).all()
 
 
-def test_progress_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_a_line_every_ten_seconds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     seconds = iter(range(0, 1000, 4))
     monkeypatch.setattr(time, "monotonic", lambda: next(seconds))
     lines = on_device._ProgressLines()

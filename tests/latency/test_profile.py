@@ -81,7 +81,7 @@ def killed_at(stage: str, step: int) -> Callable[[str, int, int], None]:
     return progress
 
 
-def test_each_block_is_measured_once_and_the_table_is_kept(tmp_path: Path) -> None:
+def test_each_block_is_measured_once_and_the_table_is_saved(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     result = run(path, CONV, ADD, CONV)
     assert result.measured == ("null", "conv@8", "add@8")
@@ -105,11 +105,11 @@ def test_new_blocks_are_scaled_to_the_speed_of_the_table(tmp_path: Path) -> None
     table = run(path, CONV).table
     slow = {key: entry.at_speed(100.0) for key, entry in table.entries.items()}
     table.changed(entries=slow).save(path)  # as if the machine had been a hundred times as slow then
-    alone = run(tmp_path / "alone.json", ADD).table.entries["add@8"].latency_ms_median
+    standalone_ms = run(tmp_path / "alone.json", ADD).table.entries["add@8"].latency_ms_median
     extended = run(path, CONV, ADD)
     assert extended.measured == ("add@8",)
     assert extended.table.entries["conv@8"] == slow["conv@8"]
-    assert 20 * alone < extended.table.entries["add@8"].latency_ms_median < 500 * alone
+    assert 20 * standalone_ms < extended.table.entries["add@8"].latency_ms_median < 500 * standalone_ms
 
 
 def test_remeasured_networks_are_few_and_of_all_sizes() -> None:
@@ -120,11 +120,13 @@ def test_remeasured_networks_are_few_and_of_all_sizes() -> None:
     assert chosen[0] == "net1@8"
     assert chosen[-1] == "net89@8"
     assert pick_remeasured(networks, {}) == {}
-    assert relative_speed(earlier, {key: one.at_speed(0.5) for key, one in earlier.items()}) == pytest.approx(2.0)
+    assert relative_speed(
+        earlier, {key: measurement.at_speed(0.5) for key, measurement in earlier.items()}
+    ) == pytest.approx(2.0)
     assert relative_speed(earlier, {}) == 1.0
 
 
-def test_a_table_of_another_protocol_is_not_mixed_with(tmp_path: Path) -> None:
+def test_a_table_of_another_protocol_is_not_extended(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     run(path, CONV)
     before = path.read_bytes()
@@ -151,7 +153,7 @@ def test_one_key_for_two_shapes_is_refused(tmp_path: Path) -> None:
 def test_progress_has_both_stages_and_the_random_state_is_unchanged(tmp_path: Path) -> None:
     steps: list[tuple[str, int, int]] = []
     torch.manual_seed(1)
-    wanted = torch.rand(3)
+    expected = torch.rand(3)
     torch.manual_seed(1)
     path = tmp_path / "t.json"
     profile([CONV, ADD], path=path, backend=CPU, timing=BRIEF, progress=lambda *step: steps.append(step))
@@ -159,7 +161,7 @@ def test_progress_has_both_stages_and_the_random_state_is_unchanged(tmp_path: Pa
         *(("blocks: open", done, 6) for done in range(1, 7)),
         *(("blocks: measure", done, 6) for done in range(1, 7)),
     ]
-    assert torch.equal(torch.rand(3), wanted)
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_networks_are_measured_once_and_correct_the_blocks(tmp_path: Path) -> None:

@@ -80,11 +80,11 @@ def test_statistics_equal_numpys(clock: Clock) -> None:
 
 
 def test_repetitions_alternate_between_the_samplers_of_one_graph() -> None:
-    found = measure_interleaved({"a": [lambda runs: 1.0, lambda runs: 3.0]}, replace(BRIEF, repetitions=4, max_cv=1e9))[
-        "a"
-    ]
-    assert found.latency_ms_median == 2.0
-    assert found.runs == 4 * 4
+    measurement = measure_interleaved(
+        {"a": [lambda runs: 1.0, lambda runs: 3.0]}, replace(BRIEF, repetitions=4, max_cv=1e9)
+    )["a"]
+    assert measurement.latency_ms_median == 2.0
+    assert measurement.runs == 4 * 4
 
 
 def test_a_repetition_has_the_minimum_duration(clock: Clock) -> None:
@@ -134,13 +134,13 @@ def test_only_unstable_graphs_are_repeated_and_all_samples_count(clock: Clock) -
 
 
 def test_earlier_repetitions_are_not_repeated(clock: Clock) -> None:
-    kept: list[tuple[str, Repetition]] = []
+    repetitions: list[tuple[str, Repetition]] = []
     calls = {name: clock.call_of(1_000_000) for name in "ab"}
     twos, ones = repetition(2.0, 2.0, 2.0, 2.0), repetition(1.0, 1.0, 1.0, 1.0)
     earlier = {"a": [twos, twos], "b": [twos]}
-    measured = measure(calls, earlier=earlier, on_repetition=lambda name, made: kept.append((name, made)))
-    assert [name for name, _ in kept] == ["b", "a", "b"]
-    assert kept[0][1] == ones
+    measured = measure(calls, earlier=earlier, on_repetition=lambda name, made: repetitions.append((name, made)))
+    assert [name for name, _ in repetitions] == ["b", "a", "b"]
+    assert repetitions[0][1] == ones
     assert measured["a"] == Measurement.of([twos, twos, ones])
 
 
@@ -173,18 +173,21 @@ def test_samples_are_scaled_to_the_typical_time_of_the_reference(clock: Clock) -
         "a": clock.call_of(*[1_000_000] * 10, *[2_000_000] * 10)
     }  # two repetitions of a warm-up and four runs at each
     timing = Timing(repetitions=4, warmup_ms=0, min_ms=0, min_runs=4, max_cv=1e9, reference_ms=0)
-    alone, beside = (measure(calls, timing, reference=reference)["a"] for reference in (None, alternately_slower))
-    assert alone.latency_ms_median == 1.5
-    assert alone.drift == pytest.approx(1 / 1.5)
+    unscaled, scaled = (measure(calls, timing, reference=reference)["a"] for reference in (None, alternately_slower))
+    assert unscaled.latency_ms_median == 1.5
+    assert unscaled.drift == pytest.approx(1 / 1.5)
     # The reference took 2, 2, 4, 4 and 2 ms, so 2, 3, 4 and 3 ms beside the repetitions, and typically 3 ms.
-    assert beside.latency_ms_median == pytest.approx(np.median([3 / 2, 3 / 3, 2 * 3 / 4, 2 * 3 / 3]))
+    assert scaled.latency_ms_median == pytest.approx(np.median([3 / 2, 3 / 3, 2 * 3 / 4, 2 * 3 / 3]))
 
 
 def test_a_measurement_at_another_speed_keeps_its_shape() -> None:
-    found = Measurement.of([repetition(1.0, 2.0, 3.0), repetition(2.0)])
-    twice = found.at_speed(2.0)
-    assert (twice.latency_ms_median, twice.latency_ms_p99) == (2 * found.latency_ms_median, 2 * found.latency_ms_p99)
-    assert (twice.cv, twice.drift, twice.runs) == (found.cv, found.drift, found.runs)
+    measurement = Measurement.of([repetition(1.0, 2.0, 3.0), repetition(2.0)])
+    twice = measurement.at_speed(2.0)
+    assert (twice.latency_ms_median, twice.latency_ms_p99) == (
+        2 * measurement.latency_ms_median,
+        2 * measurement.latency_ms_p99,
+    )
+    assert (twice.cv, twice.drift, twice.runs) == (measurement.cv, measurement.drift, measurement.runs)
 
 
 @pytest.mark.parametrize(

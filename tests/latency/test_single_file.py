@@ -53,7 +53,7 @@ def run(text: str) -> ModuleType:
     return module
 
 
-def test_the_joined_text_imports_none_of_its_parts_and_does_what_they_do(package: Path) -> None:
+def test_the_joined_text_imports_no_joined_module_and_works_like_them(package: Path) -> None:
     text = join_modules(write(package, first=FIRST, second=SECOND))
     assert "import HALF" not in text
     assert "# kept: a comment" in text
@@ -71,7 +71,7 @@ def test_the_joined_text_imports_none_of_its_parts_and_does_what_they_do(package
         ("from latency import first", "cannot be joined"),
     ],
 )
-def test_what_would_not_run_is_refused(package: Path, second: str, message: str) -> None:
+def test_modules_that_cannot_be_joined_are_refused(package: Path, second: str, message: str) -> None:
     modules = write(package, first=FIRST, second=second)
     with pytest.raises(ValueError, match=message):
         join_modules(modules)

@@ -44,7 +44,7 @@ HEADLINES = [
 
 
 @pytest.mark.parametrize(("figures", "headline"), HEADLINES)
-def test_the_headline_is_of_the_error_that_counts_beside_the_noise(
+def test_the_headline_depends_on_the_error_in_use_and_the_noise(
     figures: tuple[float, float, float, float], headline: str
 ) -> None:
     sentences = summary(judged(*figures))
@@ -52,7 +52,7 @@ def test_the_headline_is_of_the_error_that_counts_beside_the_noise(
     assert f"the mean error is {min(figures[:2]):.1%} and the maximum error 20.0%" in sentences[1]
 
 
-def test_a_correction_that_does_not_help_and_a_better_simpler_predictor_are_objected_to() -> None:
+def test_a_useless_correction_and_a_better_simpler_predictor_are_reported() -> None:
     good = " ".join(summary(judged(0.02, 0.1, 0.05, 0.01)))
     assert "did not help" not in good
     assert "multiply-adds" not in good
@@ -61,14 +61,14 @@ def test_a_correction_that_does_not_help_and_a_better_simpler_predictor_are_obje
     assert "A time proportional to multiply-adds predicts these networks at least as well" in bad
 
 
-def test_without_networks_nothing_is_claimed() -> None:
+def test_a_table_without_networks_is_not_verified() -> None:
     table = judged(0.02, 0.1, 0.05, 0.01).changed(networks={}, correction=None)
     assert summary(table)[0] == "Not verified: no whole network was measured."
     unfitted = judged(0.02, 0.1, 0.05, 0.01).changed(correction=None)
     assert summary(unfitted)[0].startswith("Not verified: too few whole networks")
 
 
-def test_what_varied_is_named_up_to_a_number() -> None:
+def test_unstable_measurements_are_named_up_to_a_maximum() -> None:
     table = judged(0.02, 0.1, 0.05, 0.01)
     assert summary(table)[-1] == "No measurement varied by more than 10%."
     unstable = {f"block{number}": measured(1.0, cv=0.3) for number in range(8)}

@@ -72,7 +72,7 @@ def test_the_empty_graph_is_not_a_block() -> None:
         table.values_ms([NULL_KEY])
 
 
-def test_missing_blocks_are_counted_the_first_named_and_the_command_given() -> None:
+def test_the_error_for_missing_blocks_has_count_first_block_and_command() -> None:
     message = r"2 of 3 blocks have no entry in the cpu table, first: a\. .*fbnetv5 profile --device cpu"
     with pytest.raises(UserError, match=message):
         TABLE.total_ms(["conv@56", "a", "b", "a"])
@@ -189,7 +189,7 @@ def test_an_edited_figure_is_refused(tmp_path: Path, places: tuple[str, ...]) ->
         LatencyTable.load(path, device="cpu")
 
 
-def test_blocks_of_another_machines_table_cannot_be_mixed_in(tmp_path: Path) -> None:
+def test_blocks_of_the_table_of_another_machine_cannot_be_mixed_in(tmp_path: Path) -> None:
     ours, theirs = tmp_path / "ours.json", tmp_path / "theirs.json"
     TABLE.save(ours)
     TABLE.changed(device="a100", entries={"other@56": measured(0.1)}).save(theirs)

@@ -44,7 +44,7 @@ def test_a_networks_blocks_and_multiply_adds_are_those_of_the_network_built() ->
 
 
 def test_block_facts_cover_every_key_and_add_up_to_the_networks() -> None:
-    facts = {one.key: one for one in block_facts(SCOPE)}
+    facts = {block.key: block for block in block_facts(SCOPE)}
     assert list(facts) == [graph.key for graph in graphs_of(SCOPE)]
     for network in networks_to_fit(SCOPE, 3):
         assert network.macs == sum(facts[key].macs * times for key, times in network.blocks.items())
@@ -52,17 +52,17 @@ def test_block_facts_cover_every_key_and_add_up_to_the_networks() -> None:
 
 def test_block_facts_have_every_stage_and_stride_of_a_block() -> None:
     scope = Scope(space=Space(stages=3), tasks=("det",), classes=CLASSES, resolution=(64, 64))
-    facts = {one.key: one for one in block_facts(scope)}
+    facts = {block.key: block for block in block_facts(scope)}
     for node in scope.space.nodes:
-        one = facts[block_key(node.candidates[0], node.stride, (64, 64))]
-        assert one.strides == (node.stride,)
-        assert int(node.name[1]) in one.stages
-    edges = [one for key, one in facts.items() if key.startswith("fuse_")]
-    assert {one.stages for one in edges} == {(1, 2, 3)}
-    assert sum(len(one.stages) for one in facts.values()) == len(
+        block = facts[block_key(node.candidates[0], node.stride, (64, 64))]
+        assert block.strides == (node.stride,)
+        assert int(node.name[1]) in block.stages
+    edges = [block for key, block in facts.items() if key.startswith("fuse_")]
+    assert {block.stages for block in edges} == {(1, 2, 3)}
+    assert sum(len(block.stages) for block in facts.values()) == len(
         {(node.name[:2], node.candidates[0], node.stride) for node in scope.space.nodes}
     )
-    (head,) = [one for key, one in facts.items() if key.startswith("head_")]
+    (head,) = [block for key, block in facts.items() if key.startswith("head_")]
     assert (head.strides, head.stages) == (scope.built_tasks[0].paths, ())
 
 
