@@ -1,15 +1,15 @@
 """How fast does TensorRT build the blocks of a search space, and in how much memory?
 
 Expected: one builder makes at least two engines a second of the blocks and heads of variant a at 224x224, in float32
-and in half precision alike, and its process never holds more than 4 GB, so that checking all of them before they are
-taken to a device is a matter of seconds. Beside it: whole networks of 400M multiply-adds took 1.9 to 2.9 s each and at
-most 1.0 GB (docs/export.md). One process builds them all, as the measuring process on a device does; each kind is
+and in half precision alike, and its process never uses more than 4 GB, so that checking all of them before they are
+copied to a device takes seconds. For comparison: whole networks of 400M multiply-adds took 1.9 to 2.9 s each and at
+most 1.0 GB (docs/export.md). One process builds all engines, like the measuring process on a device; each precision is
 warmed up by one build that does not count.
 
     python benchmarks/engine_builds.py
 
-Needs tensorrt-rtx and Linux, and no GPU. It says nothing of TensorRT itself, which also times kernels on the GPU while
-it builds. Ends in one JSON line.
+Needs tensorrt-rtx and Linux, and no GPU. The result does not apply to TensorRT itself, which also times kernels on the
+GPU while it builds. Ends in one JSON line.
 """
 
 import argparse
@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 LIMIT_GB = 4.0
-LEAST_PER_SECOND = 2.0
+MIN_PER_SECOND = 2.0
 PRECISIONS = ("fp32", "fp16")
 
 
 def write_graphs(folder: Path) -> None:
-    """Every distinct block and head at every precision, as ``PRECISION/NUMBER.onnx``."""
+    """Write every distinct block and head at every precision, as ``PRECISION/NUMBER.onnx``."""
     from fbnetv5.data.scenes import CLASSES
     from fbnetv5.deploy.profile import Scope, graphs_of
     from fbnetv5.spaces.space import Space
@@ -43,12 +43,12 @@ def write_graphs(folder: Path) -> None:
 
 
 def build_all(folder: Path) -> dict[str, Any]:
-    """Seconds of every build by precision, and what this process took at most; nothing but TensorRT is loaded here."""
+    """Build all graphs; returns the seconds of every build by precision, and the peak memory of this process."""
     from export.builder import EngineBuilder
     from export.tensorrt import find_flavour
 
-    flavour = find_flavour()
-    builder = EngineBuilder(flavour)
+    variant = find_flavour()
+    builder = EngineBuilder(variant)
     seconds: dict[str, list[float]] = {}
     plans_mb = dict.fromkeys(PRECISIONS, 0.0)
     for precision in PRECISIONS:
@@ -59,22 +59,22 @@ def build_all(folder: Path) -> dict[str, Any]:
             built = builder.build(path.read_bytes())
             seconds.setdefault(precision, []).append(time.perf_counter() - start)
             plans_mb[precision] += len(built.plan) / 1e6
-    version = f"{flavour.name} {flavour.version}"
+    version = f"{variant.name} {variant.version}"
     return {"seconds": seconds, "plans_mb": plans_mb, "peak_gb": peak_memory_gb(), "runtime": version}
 
 
 def peak_memory_gb() -> float:
-    """This process's, of Linux; getrusage would count what the process that started it had, torch among it."""
+    """Peak memory of this process on Linux; getrusage would include that of its parent process, which loads torch."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9
 
 
-def built_in_a_process(folder: Path) -> dict[str, Any]:
-    """``build_all`` in a process that torch was never loaded into; TensorRT may write to its stdout."""
-    answer = folder / "answer.json"
-    command = [sys.executable, __file__, "--build", str(folder), "--answer", str(answer)]
+def build_in_subprocess(folder: Path) -> dict[str, Any]:
+    """Run ``build_all`` in a subprocess without torch; TensorRT may write to its stdout."""
+    result = folder / "result.json"
+    command = [sys.executable, __file__, "--build", str(folder), "--result", str(result)]
     subprocess.run(command, check=True, stdout=sys.stderr)
-    document: dict[str, Any] = json.loads(answer.read_text())
+    document: dict[str, Any] = json.loads(result.read_text())
     return document
 
 
@@ -82,34 +82,34 @@ def main() -> None:
     """Export, build, print a table and one JSON line."""
     parser = argparse.ArgumentParser(description="Builds per second and peak memory of a space's engines.")
     parser.add_argument("--build", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--answer", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.build is not None:
-        arguments.answer.write_text(json.dumps(build_all(arguments.build)))
+        arguments.result.write_text(json.dumps(build_all(arguments.build)))
         return
     with tempfile.TemporaryDirectory(prefix="fbnetv5-") as name:
         write_graphs(Path(name))
-        found = built_in_a_process(Path(name))
+        result = build_in_subprocess(Path(name))
     columns = ("precision", "engines", "a second", "ms p50", "ms max", "plans MB")
     print(" ".join(f"{column:>9}" for column in columns))
-    for precision, seconds in found["seconds"].items():
+    for precision, seconds in result["seconds"].items():
         row = (len(seconds) / sum(seconds), 1e3 * statistics.median(seconds), 1e3 * max(seconds))
-        figures = " ".join(f"{value:9.1f}" for value in (*row, found["plans_mb"][precision]))
+        figures = " ".join(f"{value:9.1f}" for value in (*row, result["plans_mb"][precision]))
         print(f"{precision:>9} {len(seconds):9d} {figures}")
-    slowest = min(len(seconds) / sum(seconds) for seconds in found["seconds"].values())
-    print(f"peak memory of the building process: {found['peak_gb']:.2f} GB, limit {LIMIT_GB:g} GB")
+    slowest = min(len(seconds) / sum(seconds) for seconds in result["seconds"].values())
+    print(f"peak memory of the building process: {result['peak_gb']:.2f} GB, limit {LIMIT_GB:g} GB")
     print(
         json.dumps(
             {
                 "benchmark": "engine_builds",
                 "builds_per_second": {
-                    precision: round(len(seconds) / sum(seconds), 2) for precision, seconds in found["seconds"].items()
+                    precision: round(len(seconds) / sum(seconds), 2) for precision, seconds in result["seconds"].items()
                 },
-                "ms_p50": {key: round(1e3 * statistics.median(value), 1) for key, value in found["seconds"].items()},
-                "engines": {precision: len(seconds) for precision, seconds in found["seconds"].items()},
-                "peak_gb": round(found["peak_gb"], 3),
-                "as_expected": found["peak_gb"] < LIMIT_GB and slowest >= LEAST_PER_SECOND,
-                "runtime": found["runtime"],
+                "ms_p50": {key: round(1e3 * statistics.median(value), 1) for key, value in result["seconds"].items()},
+                "engines": {precision: len(seconds) for precision, seconds in result["seconds"].items()},
+                "peak_gb": round(result["peak_gb"], 3),
+                "as_expected": result["peak_gb"] < LIMIT_GB and slowest >= MIN_PER_SECOND,
+                "runtime": result["runtime"],
                 "machine": platform.machine(),
             }
         )

@@ -1,13 +1,13 @@
-"""Does a table predict networks that nobody here drew? FBNetV3-A to -G, from their own blocks, against their times.
+"""Does a table predict published networks? FBNetV3-A to -G, predicted from their own blocks, against measured times.
 
 Expected: with the blocks of all seven (ordinary padding, 224x224, 1000 classes) profiled into a copy of a table, and
 the table's correction fitted on its own sampled networks only, each network is predicted within 5 % of its measured
-time. None of the seven takes part in a fit: their blocks get what the fit found for blocks that no sampled network
-holds.
+time. None of the seven takes part in a fit: their blocks get the scale that the fit gives to blocks in no sampled
+network.
 
     python benchmarks/published_networks.py luts/cpu-fp32-b1.json
 
-Prints a table and ends in one JSON line. The table given is not changed.
+Prints a table and ends in one JSON line. The latency table is not changed.
 """
 
 import argparse
@@ -31,11 +31,11 @@ from latency.table import LatencyTable
 
 RESOLUTION = (224, 224)
 SCOPE = Scope(space=Space(), tasks=("cls", "det", "seg"), classes=CLASSES, resolution=RESOLUTION)
-"""What the table given is for."""
+"""The scope of the latency table."""
 
 
 def published_graphs(config: FBNetV3) -> list[Graph]:
-    """The network's blocks in order, and its head."""
+    """List the network's blocks in order, and its head."""
     graphs, stride, width = [], 1, 3
     for block in (block for partition in config.partitions() for block in partition):
         stride, width = stride * block.stride, block.out_channels
@@ -47,7 +47,7 @@ def published_graphs(config: FBNetV3) -> list[Graph]:
 
 
 def network(letter: str) -> Network:
-    """The whole network."""
+    """Make the whole network."""
     config = FBNETV3[letter].with_ordinary_padding()
     build, shapes = partial(FBNetV3Network, config), ((3, *RESOLUTION),)
     return Network(
