@@ -2,7 +2,7 @@
 
 All lie in one narrow cost window, ``MATCHED``, so that a difference between groups is not one of cost.
 
-Shape legend: S slots, C most choices of any slot.
+Shape legend: S variables, C most choices of any variable.
 """
 
 import hashlib
@@ -21,7 +21,9 @@ from fbnetv5.search.controller import Controller, draw
 from fbnetv5.search.derive import find_tilt
 from fbnetv5.search.local import prune
 from fbnetv5.spaces.fbnetv3 import Group
-from fbnetv5.spaces.space import SKIP, Choices, Node, Space
+from fbnetv5.spaces.four_path import FourPathSpace
+from fbnetv5.spaces.graph import Node
+from fbnetv5.spaces.space import SKIP, Choices, Space
 
 MATCHED = (0.93, 0.99)
 """The part of a task's budget that a compared network costs."""
@@ -50,7 +52,7 @@ def density(controller: Controller, table: CostTable, budget: Budget) -> NDArray
 
 
 def random_matched(table: CostTable, budget: Budget, count: int, *, seed: int) -> list[Choices]:
-    """Distinct architectures whose slots are kept with one probability; the first ones are the same for any count.
+    """Distinct architectures whose blocks are kept with one probability; the first ones are the same for any count.
 
     Raises:
         UserError: the window has too few.
@@ -69,18 +71,18 @@ def planted_bad(task: str, table: CostTable, budget: Budget, count: int, *, seed
         raise UserError(f"there is no plan of bad networks for {task}; there is one for: {', '.join(PLANS)}")
     plan = PLANS[task]
     controller = Controller(table.space.choice_counts, 1, lr=1.0)
-    for slot, node in enumerate(table.space.slots):
+    for variable, node in enumerate(skippable(table.space)):
         if node.name in plan.kept:
-            controller.logits[0, slot, SKIP + 1 :] = CERTAIN
+            controller.logits[0, variable, SKIP + 1 :] = CERTAIN
         elif not plan.allowed(node):
-            controller.logits[0, slot, SKIP] = CERTAIN
+            controller.logits[0, variable, SKIP] = CERTAIN
     return draw_matched(density(controller, table, budget), table, budget, count, np.random.default_rng(seed))
 
 
 def draw_matched(
     probabilities: NDArray[np.float64], table: CostTable, budget: Budget, count: int, rng: np.random.Generator
 ) -> list[Choices]:
-    """Distinct architectures drawn from [S, C] whose cost lies in the window, dead slots emptied.
+    """Distinct architectures drawn from [S, C] whose cost lies in the window, dead blocks skipped.
 
     Raises:
         UserError: ``count`` of them are not found in ``TRIES`` times 256 draws.
@@ -100,9 +102,9 @@ class Plan:
     """Where a bad network has its blocks."""
 
     kept: frozenset[str]
-    """Names of the slots that are kept always."""
+    """Names of the nodes that are kept always."""
     allowed: Callable[[Node], bool]
-    """Whether another slot may be kept."""
+    """Whether another node may be kept."""
 
 
 def _late_blocks(*paths: int) -> Callable[[Node], bool]:
@@ -143,7 +145,7 @@ are too coarse to place things (2x2 pixels for images of 64x64)."""
 def scaled_fbnetv3(macs: CostTable, limit: float) -> Choices:
     """[S]: stage 0 in full and nothing else, less the one repeat that brings it nearest below ``limit``."""
     full = stage_zero(macs.space)
-    shorter = [np.where(np.arange(len(full)) == slot, SKIP, full) for slot in np.nonzero(full)[0]]
+    shorter = [np.where(np.arange(len(full)) == kept, SKIP, full) for kept in np.nonzero(full)[0]]
     fitting = [choices for choices in (full, *shorter) if macs.one(choices) <= limit]
     if not fitting:
         raise UserError(
@@ -152,15 +154,20 @@ def scaled_fbnetv3(macs: CostTable, limit: float) -> Choices:
     return max(fitting, key=macs.one)
 
 
+def skippable(space: Space) -> tuple[Node, ...]:
+    """The nodes that a four-path space may skip, one per variable."""
+    assert isinstance(space, FourPathSpace)
+    return space.skippable
+
+
 def stage_zero(space: Space) -> Choices:
     """[S]: every repeat of stage 0, no later block and no fusion."""
-    kept = [node.stage == 0 and isinstance(node.candidates[0], InvertedResidual) for node in space.slots]
+    kept = [node.stage == 0 and isinstance(node.candidates[0], InvertedResidual) for node in skippable(space)]
     return np.array(kept, dtype=np.int64)
 
 
-@dataclass(frozen=True, kw_only=True)
-class NarrowSpace(Space):
-    """The same slots in the same order with half the channels, so that choices carry over and train faster."""
+class NarrowSpace(FourPathSpace):
+    """The same variables in the same order with half the channels, so that choices carry over and train faster."""
 
     def _stage_zero(self) -> Iterable[Node]:
         for node in super()._stage_zero():

@@ -32,10 +32,10 @@ def write_graphs(folder: Path) -> None:
     """Write every distinct block and head at every precision, as ``PRECISION/NUMBER.onnx``."""
     from fbnetv5.data.scenes import CLASSES
     from fbnetv5.deploy.profile import Scope, graphs_of
-    from fbnetv5.spaces.space import Space
+    from fbnetv5.spaces.four_path import FourPathSpace
     from latency.profile import onnx_at
 
-    scope = Scope(space=Space(variant="a"), tasks=("cls", "det", "seg"), classes=CLASSES, resolution=(224, 224))
+    scope = Scope(space=FourPathSpace(variant="a"), tasks=("cls", "det", "seg"), classes=CLASSES, resolution=(224, 224))
     for precision in PRECISIONS:
         (folder / precision).mkdir()
         for number, graph in enumerate(graphs_of(scope)):

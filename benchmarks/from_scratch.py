@@ -20,7 +20,6 @@ in one JSON line.
 import argparse
 import hashlib
 import json
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -53,7 +52,7 @@ from fbnetv5.data.config import DataConfig
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.resolution import Resolution
 from fbnetv5.data.scenes import CLASSES
-from fbnetv5.networks.backbone import TaskNetwork
+from fbnetv5.networks.backbone import Network, task_network
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.local import prune
 from fbnetv5.search.run import prepare
@@ -62,7 +61,7 @@ from fbnetv5.tasks import default_tasks, make_tasks, task_types
 from fbnetv5.tasks.task import Task
 from fbnetv5.training.average import MovingAverage
 from fbnetv5.training.config import TrainConfig
-from fbnetv5.training.loop import make_optimizer
+from fbnetv5.training.loop import learning_rate, make_optimizer
 
 SEARCHED, RANDOM, WORST, FBNETV3, OTHER_TASK = "S", "R", "W", "fbnetv3-a", "other task"
 SCENES_SEED = 3000
@@ -76,15 +75,15 @@ Groups = dict[str, dict[str, Choices]]
 """Group -> architecture key -> choices."""
 
 
-def seeded_network(task: Task, space: Space, choices: Choices, seed: int) -> TaskNetwork:
+def seeded_network(task: Task, space: Space, choices: Choices, seed: int) -> Network:
     """The network of [S] with weights that depend on the seed and each block's name alone."""
     with torch.random.fork_rng(devices=[]):
-        network = TaskNetwork(task, space, choices)
+        network = task_network(task, space, choices)
         for name, block in network.backbone.blocks.items():
             torch.manual_seed(named_seed(seed, name))
             initialise(block)
         torch.manual_seed(named_seed(seed, "head"))
-        network.head = task.build_head(network.backbone.channels)
+        network.heads[task.name] = task.build_head(network.backbone.graph.channels(task.name))
     return network.to(memory_format=torch.channels_last)
 
 
@@ -93,15 +92,7 @@ def named_seed(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "big") >> 1
 
 
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Linear rise, then half a cosine down to 1 %."""
-    if step < config.warmup_steps:
-        return config.lr * (step + 1) / config.warmup_steps
-    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return config.lr * (0.505 + 0.495 * math.cos(math.pi * progress))
-
-
-def train(network: TaskNetwork, scenes: StoredScenes, config: TrainConfig) -> TaskNetwork:
+def train(network: Network, scenes: StoredScenes, config: TrainConfig) -> Network:
     """Train on the scenes in order, each once; returns the moving average of the weights, ready to be measured.
 
     Raises:
@@ -115,7 +106,7 @@ def train(network: TaskNetwork, scenes: StoredScenes, config: TrainConfig) -> Ta
         batch = scenes.batch(range(step * config.batch, (step + 1) * config.batch))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
-        raw = network.head(network.backbone(normalise(batch.images)))
+        raw = network.raw(normalise(batch.images))[network.task.name]
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(network.task.losses(raw, batch).mean())
         if not torch.isfinite(torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)):
@@ -126,12 +117,12 @@ def train(network: TaskNetwork, scenes: StoredScenes, config: TrainConfig) -> Ta
 
 
 @torch.no_grad()
-def measure(network: TaskNetwork, scenes: StoredScenes) -> tuple[float, float]:
+def measure(network: Network, scenes: StoredScenes) -> tuple[float, float]:
     """(mean loss per image of all scenes, the task's metric on the first ``METRIC_SCENES``)."""
     total, metric = 0.0, network.task.new_metric()
     for start in range(0, len(scenes), EVALUATION_BATCH):
         batch = scenes.batch(range(start, min(start + EVALUATION_BATCH, len(scenes))))
-        raw = network.head(network.backbone(normalise(batch.images)))
+        raw = network.raw(normalise(batch.images))[network.task.name]
         total += float(network.task.losses(raw, batch).double().sum())
         if start < METRIC_SCENES:
             metric.update(network.task.deploy(raw), batch)

@@ -18,7 +18,7 @@ import itertools
 import json
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,13 +36,15 @@ from fbnetv5.data.sample import Batch
 from fbnetv5.networks.backbone import run_graph
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.search.config import SearchConfig
+from fbnetv5.search.entry import SearchEntry
 from fbnetv5.search.loop import SearchLoop, warm_architecture
-from fbnetv5.search.progress import Progress
 from fbnetv5.search.run import prepare
-from fbnetv5.spaces.space import Choices, Graph, Space, Step
+from fbnetv5.spaces.four_path import FourPathSpace
+from fbnetv5.spaces.graph import Graph, Step
+from fbnetv5.spaces.space import Choices
 
 TASKS = ("cls", "det", "seg")
-SPACE = Space(stages=2, blocks_per_path=1)
+SPACE = FourPathSpace(stages=2, blocks_per_path=1)
 FREE = (
     "s0_p4_4",
     "s0_p8_1",
@@ -68,8 +70,8 @@ Floats = NDArray[np.float64]
 
 def embed(free: Choices) -> Choices:
     """[B, S] from the choices of the free slots [B, F]."""
-    index = {node.name: slot for slot, node in enumerate(SPACE.slots)}
-    choices = np.tile(np.array([int("_from_" in node.name) for node in SPACE.slots]), (len(free), 1))
+    index = {node.name: slot for slot, node in enumerate(SPACE.variables)}
+    choices = np.tile(np.array([int("_from_" in node.name) for node in SPACE.variables]), (len(free), 1))
     choices[:, [index[name] for name in FREE]] = free
     return choices
 
@@ -82,11 +84,11 @@ def everything() -> Choices:
 class Training(SearchLoop):
     """A warm-up whose architectures differ in the free slots only."""
 
-    def _step(self, phase: str, stream: Iterator[Batch]) -> None:
+    def step(self) -> None:
         rng = np.random.default_rng([self.config.seed, self.done])
         drawn = warm_architecture(SPACE, self.done / self.config.warmup_steps, rng)
-        free = drawn[[node.name in FREE for node in SPACE.slots]]
-        self.train_weights(next(stream), embed(free[None])[0], np.ones(len(TASKS)))
+        free = drawn[[node.name in FREE for node in SPACE.variables]]
+        self.train_weights(next(self.weight_batches), embed(free[None])[0], np.ones(len(TASKS)))
 
 
 class Remembered(nn.Module):
@@ -114,11 +116,10 @@ def score(supernet: Supernet, graphs: Sequence[Graph], batch: Batch) -> Floats:
     losses: dict[tuple[object, ...], float] = {}
 
     def module_of(step: Step) -> nn.Module:
-        return Remembered(supernet.module_of(step), (step.name, step.choice), kept)
+        return Remembered(supernet.module_of(step), (step.name, step.candidate), kept)
 
-    def loss(name: str, features: dict[int, Tensor]) -> float:
+    def loss(name: str, read: list[Tensor]) -> float:
         task = supernet.tasks[name]
-        read = [features[path] for path in task.paths]
         key = (name, *map(id, read))
         if key not in losses:
             losses[key] = float(task.losses(supernet.heads[name](read), batch).mean())
@@ -126,7 +127,7 @@ def score(supernet: Supernet, graphs: Sequence[Graph], batch: Batch) -> Floats:
 
     def losses_of(graph: Graph) -> list[float]:
         features = run_graph(graph, module_of, images)
-        return [loss(name, features) for name in TASKS]
+        return [loss(name, features[name]) for name in TASKS]
 
     return np.array([losses_of(graph) for graph in graphs])
 
@@ -167,7 +168,7 @@ def load(path: Path = DATA) -> GroundTruth:
         return GroundTruth(means=arrays["means"], deviations=arrays["deviations"], macs=arrays["macs"])
 
 
-def train(folder: Path, config: SearchConfig, report: Callable[[Progress], None]) -> SearchLoop:
+def train(folder: Path, config: SearchConfig, report: Callable[[SearchEntry], None]) -> SearchLoop:
     """The shared weights and what they were trained with; goes on from the folder's checkpoint."""
     torch.manual_seed(config.seed)
     prepared = prepare(config)
@@ -196,7 +197,7 @@ def main() -> None:
     loop = train(arguments.folder, config, lambda p: print(p.step, dict(p.losses), flush=True))
     start = time.perf_counter()
     choices = embed(everything())
-    graphs = [SPACE.graph(row, loop.supernet.paths) for row in choices]
+    graphs = [loop.supernet.graph(row) for row in choices]
     found = []
     held_out = in_order(loop.parts.policies, batch=CHUNK, limit=CHUNK * arguments.chunks)
     for chunk, batch in enumerate(held_out):

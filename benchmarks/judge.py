@@ -21,7 +21,7 @@ again. Writes ``report.json`` and ends in one JSON line.
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -49,15 +49,14 @@ from fbnetv5.costs.budgets import Budget, format_cost
 from fbnetv5.costs.tables import CostTable
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import normalise
-from fbnetv5.data.sample import Batch
 from fbnetv5.networks.backbone import recalibrate
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import by_group, load_checkpoint, load_weights
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.controller import Controller, draw
+from fbnetv5.search.entry import SearchEntry
 from fbnetv5.search.local import prune
 from fbnetv5.search.loop import SearchLoop, warm_architecture
-from fbnetv5.search.progress import Progress
 from fbnetv5.search.run import prepare
 from fbnetv5.search.scoring import calibration_images
 from fbnetv5.spaces.space import Choices
@@ -81,7 +80,7 @@ class JudgeLoop(SearchLoop):
         untrained = Controller(self.supernet.space.choice_counts, 1, lr=1.0)
         return [density(untrained, self.tables[name], budget) for name, budget in self.config.budgets.items()]
 
-    def _step(self, phase: str, stream: Iterator[Batch]) -> None:
+    def step(self) -> None:
         rng = np.random.default_rng([self.config.seed, self.done])
         turn, odd = divmod(self.done, 2)
         if odd:
@@ -89,8 +88,7 @@ class JudgeLoop(SearchLoop):
             choices = draw(probabilities, 1, rng)[0]
         else:
             choices = warm_architecture(self.supernet.space, self.done / self.config.warmup_steps, rng)
-        batch = next(stream).to(self.accelerator.device)
-        self.train_weights(batch, choices, np.ones(len(self.config.tasks)))
+        self.train_weights(next(self.weight_batches), choices, np.ones(len(self.config.tasks)))
 
 
 def train_judge(config: SearchConfig, folder: Path) -> None:
@@ -99,9 +97,9 @@ def train_judge(config: SearchConfig, folder: Path) -> None:
     prepared = prepare(config)
     supernet = Supernet(config.space, prepared.tasks)
 
-    def report(progress: Progress) -> None:
-        if progress.step % 100 == 0:
-            print(f"judge, step {progress.step}:", {k: round(v, 4) for k, v in progress.losses.items()}, flush=True)
+    def report(entry: SearchEntry) -> None:
+        if entry.step % 100 == 0:
+            print(f"judge, step {entry.step}:", {k: round(v, 4) for k, v in entry.losses.items()}, flush=True)
 
     JudgeLoop(config, folder, supernet, prepared.parts, prepared.tables).run(report)
 
@@ -132,7 +130,7 @@ class Judge:
         recalibrate(network, self.calibration, network)
         losses, metric = [], network.task.new_metric()
         for batch in self.test:
-            raw = network.head(network.backbone(normalise(batch.images)))
+            raw = network.raw(normalise(batch.images))[network.task.name]
             losses.append(network.task.losses(raw, batch)[network.task.labelled(batch)])
             metric.update(network.task.deploy(raw), batch)
         return {"losses": [round(loss, 6) for loss in torch.cat(losses).tolist()], "metric": metric.compute()}

@@ -80,7 +80,7 @@ def cases(run: Path, count: int, wanted: Callable[[str], bool]) -> Iterator[Case
     for name, task in prepared.tasks.items():
         for seed in (seed for seed in range(count) if wanted(f"{name}-{seed}")):
             rng = np.random.default_rng(seed)
-            kept = rng.random(len(search.space.slots)) < rng.uniform(0.1, 1.0)
+            kept = rng.random(len(search.space.variables)) < rng.uniform(0.1, 1.0)
             choices = np.where(kept, rng.integers(1, np.asarray(search.space.choice_counts)), 0)
             derived = supernet.derive(name, choices)
             recalibrate(derived, calibration, derived)

@@ -24,13 +24,13 @@ from fbnetv5.costs.tables import block_key, block_shapes
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.deploy.profile import Scope, graphs_of, networks_to_fit
 from fbnetv5.spaces.fbnetv3 import FBNETV3, FBNetV3, FBNetV3Network
-from fbnetv5.spaces.space import Space
+from fbnetv5.spaces.four_path import FourPathSpace
 from latency.devices import resolve
 from latency.profile import Graph, Network, measure_networks, pick_remeasured, profile, relative_speed
 from latency.table import LatencyTable
 
 RESOLUTION = (224, 224)
-SCOPE = Scope(space=Space(), tasks=("cls", "det", "seg"), classes=CLASSES, resolution=RESOLUTION)
+SCOPE = Scope(space=FourPathSpace(), tasks=("cls", "det", "seg"), classes=CLASSES, resolution=RESOLUTION)
 """The scope of the latency table."""
 
 

@@ -56,7 +56,8 @@ def passes(loop: SearchLoop, batch: Batch, held_out: Batch, choices: Choices) ->
 
     def trunk() -> None:
         features = net.trunk(normalise(batch.images), choices)
-        torch.stack([feature.mean() for feature in features.values()]).sum().backward()  # type: ignore[no-untyped-call]
+        means = [feature.mean() for read in features.values() for feature in read]
+        torch.stack(means).sum().backward()  # type: ignore[no-untyped-call]
         net.zero_grad(set_to_none=True)
 
     @torch.no_grad()
@@ -75,10 +76,10 @@ def main() -> None:
     """Time, print a table and one JSON line."""
     torch.manual_seed(0)
     loops = {1: make_loop(("cls",), 1), 3: make_loop(TASKS, 1), 6: make_loop(TASKS, 2)}
-    batch = next(loops[3]._stream(loops[3].parts.weights, 32, 0, tag=1))
-    held_out = next(loops[3]._stream(loops[3].parts.policies, 64, 0, tag=2))
+    batch = next(loops[3].weight_batches)
+    held_out = next(loops[3].policy_batches)
     space = loops[3].supernet.space
-    choices = np.random.default_rng(0).integers(0, 2, len(space.slots))
+    choices = np.random.default_rng(0).integers(0, 2, len(space.variables))
     calls = {
         (n, kind): call for n, loop in loops.items() for kind, call in passes(loop, batch, held_out, choices).items()
     }

@@ -38,7 +38,7 @@ class Document(BaseModel):
         Raises:
             UserError: a value is refused.
         """
-        return type(self)(**(dict(self) | fields))
+        return type(self)(**({name: getattr(self, name) for name in type(self).model_fields} | fields))
 
 
 def _problem(details: ErrorDetails, model: type[Document]) -> str:

@@ -1,82 +1,177 @@
-"""The architecture file: everything that rebuilds one task's network, and nothing that is not checked on reading."""
+"""The architecture file: everything that rebuilds a network of one task or several, checked on reading.
 
+Of several tasks each has its own choices in one space. Their blocks share one set of weights: wherever two tasks choose
+alike from the images on, the network runs the block once.
+"""
+
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
+from pydantic import Field, Strict, model_validator
+from torch import Tensor
 
+from export.document import Document
 from export.errors import UserError
 from export.files import read_json, write_json
 from fbnetv5.costs.tables import Counter
 from fbnetv5.data.resolution import Resolution, check_resolution
-from fbnetv5.networks.backbone import TaskNetwork
+from fbnetv5.networks.backbone import Network
+from fbnetv5.runs.checkpoint import load_tensors, load_weights
+from fbnetv5.spaces import SpaceField
+from fbnetv5.spaces.graph import Graph, merge
 from fbnetv5.spaces.space import Choices, Space
 from fbnetv5.tasks import make_tasks
 from fbnetv5.tasks.task import ClassNames, Task
 
-SCHEMA = 2
+SCHEMA = 3
+KIND = "architecture"
 OLD_CLASSES = {"labels": "label", "boxes": "boxes", "masks": "mask"}
 """Names of the targets in schema 1, which listed all three, and what they are called now."""
-_FIELDS = {"schema", "space", "task", "classes", "choices", "resolution", "cost", "provenance"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Architecture:
-    """One task's network: one choice per slot of a space, and what it costs when deployed."""
+Names = Annotated[tuple[str, ...], Strict(False)]
+Numbers = Annotated[tuple[int, ...], Strict(False)]
+Side = Annotated[int, Field(gt=0)]
 
-    space: Space
-    task: str
-    classes: ClassNames
-    """Of the targets that the network's run learned from."""
-    choices: tuple[int, ...]
-    resolution: Resolution
-    """Of the deployed network."""
-    macs: int
-    params: int
-    latency_ms: Mapping[str, Any] | None
-    """{"value", "table"}: predicted by that table; None where no table was given."""
-    provenance: Mapping[str, Any]
-    """Where it comes from: version, seed, budget, score."""
+
+class Latency(Document):
+    """A predicted latency."""
+
+    title: ClassVar[str] = "latency_ms"
+    value: Annotated[float, Field(ge=0.0)]
+    table: str
+    """Name of the latency table that predicts it."""
+    estimated: bool = False
+    """Whether the table was computed from a data sheet, and not measured."""
+
+
+class Cost(Document):
+    """What the network costs at its deploy resolution, heads included."""
+
+    title: ClassVar[str] = "cost"
+    macs: Annotated[int, Field(ge=0)]
+    params: Annotated[int, Field(ge=0)]
+    latency_ms: Latency | None = None
+
+
+class Architecture(Document):
+    """A network of one task or several: one choice per variable of a space and task, and its cost when deployed."""
+
+    title: ClassVar[str] = "architecture"
+    space: SpaceField
+    choices: Annotated[dict[str, Numbers], Field(min_length=1)]
+    """By task."""
+    classes: dict[str, Names]
+    """Names of the classes of the targets that the network's run learned from."""
+    resolution: Annotated[tuple[Side, Side], Strict(False)]
+    """(height, width) of the deployed network's images."""
+    cost: Cost
+    provenance: dict[str, Any]
+    """Where the network comes from: version, seed, budget, score."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for choices in self.choices.values():
+            self.space.check(choices)
+        check_resolution(self.resolution)
+        return self
+
+    @property
+    def name(self) -> str:
+        """Name of the task, or of the tasks, such as "cls+det"; files of the network bear it."""
+        return "+".join(self.choices)
+
+    @property
+    def task(self) -> str:
+        """Name of the only task.
+
+        Raises:
+            UserError: the network has several.
+        """
+        if len(self.choices) > 1:
+            raise UserError(f"this is one network for {self.name}; a network of one task is needed here")
+        return next(iter(self.choices))
+
+    @property
+    def choices_array(self) -> Choices:
+        """[S], of the only task."""
+        return np.array(self.choices[self.task], dtype=np.int64)
 
     @property
     def latency_text(self) -> str:
         """For people: "8.94 ms", saying so where it is only estimated; "-" where there is none."""
-        if self.latency_ms is None:
+        latency = self.cost.latency_ms
+        if latency is None:
             return "-"
-        estimated = " estimated" if self.latency_ms["table"].endswith("-estimated") else ""
-        return f"{self.latency_ms['value']:.2f} ms{estimated}"
+        return f"{latency.value:.2f} ms{' estimated' if latency.estimated else ''}"
 
-    @property
-    def choices_array(self) -> Choices:
-        """[S]."""
-        return np.array(self.choices, dtype=np.int64)
+    def make_tasks(self) -> dict[str, Task]:
+        """The tasks on this architecture's classes."""
+        return make_tasks(tuple(self.choices), self.classes)
 
     def make_task(self) -> Task:
-        """The task on this architecture's classes."""
-        return make_tasks((self.task,), self.classes)[self.task]
+        """The only task on this architecture's classes."""
+        return self.make_tasks()[self.task]
 
-    def build(self) -> TaskNetwork:
+    @cached_property
+    def graph(self) -> Graph:
+        """The live blocks; what tasks have in common runs once."""
+        return shared_graph(self.space, self.make_tasks(), self.choices)
+
+    def build(self) -> Network:
         """The network, with fresh weights."""
-        return TaskNetwork(self.make_task(), self.space, self.choices_array)
+        return Network(self.make_tasks(), self.graph)
+
+    def load(self, weights: Path) -> Network:
+        """The network with the weights of a safetensors file.
+
+        Raises:
+            UserError: the file is missing, damaged or of another network.
+        """
+        network = self.build()
+        load_weights(network, _with_present_names(load_tensors(weights), self.name), weights)
+        return network
+
+    def to_json(self) -> dict[str, Any]:
+        """The file's document."""
+        return {"schema": SCHEMA, "kind": KIND, **super().to_json()}
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all."""
         write_json(path, self.to_json())
 
-    def to_json(self) -> dict[str, Any]:
-        """The file's document."""
-        return {
-            "schema": SCHEMA,
-            "space": self.space.to_json(),
-            "task": self.task,
-            "classes": {target: list(names) for target, names in self.classes.items()},
-            "choices": list(self.choices),
-            "resolution": list(self.resolution),
-            "cost": {"macs": self.macs, "params": self.params, "latency_ms": self.latency_ms},
-            "provenance": dict(self.provenance),
-        }
+
+def shared_graph(space: Space, tasks: Mapping[str, Task], choices: Mapping[str, Any]) -> Graph:
+    """The graph of several tasks that share one set of weights, each with its own choices [S]."""
+    graphs = {
+        name: space.graph(np.array(choices[name], dtype=np.int64), {name: task.paths}) for name, task in tasks.items()
+    }
+    return merge(graphs, lambda step, task, other: True)
+
+
+def make_architecture(
+    space: Space,
+    choices: Mapping[str, Any],
+    classes: ClassNames,
+    resolution: Resolution,
+    *,
+    latency_ms: Latency | None = None,
+    provenance: Mapping[str, Any],
+) -> Architecture:
+    """The record of a network, its multiply-adds and parameters counted."""
+    count = Counter(resolution).graph(shared_graph(space, tasks := make_tasks(tuple(choices), classes), choices), tasks)
+    return Architecture(
+        space=space,
+        choices={name: tuple(int(choice) for choice in chosen) for name, chosen in choices.items()},
+        classes=dict(classes),
+        resolution=resolution,
+        cost=Cost(macs=count.macs, params=count.params, latency_ms=latency_ms),
+        provenance=dict(provenance),
+    )
 
 
 def load_architecture(path: Path) -> Architecture:
@@ -85,82 +180,42 @@ def load_architecture(path: Path) -> Architecture:
     Raises:
         UserError: missing, damaged, unfit, or edited so that its cost no longer agrees.
     """
-    document = read_json(path, what="architecture", schema=(1, SCHEMA))
+    document = read_json(path, what="architecture", schema=(1, 2, SCHEMA))
     try:
-        architecture = _from_json(document)
+        schema, kind = document.pop("schema"), document.pop("kind", KIND)
+        if kind != KIND:
+            raise UserError(f"it is a file of kind {kind!r}")
+        architecture = Architecture(**(document if schema == SCHEMA else _from_older(document, schema)))
         _check_cost(architecture)
     except UserError as error:
         raise UserError(f"architecture file {path} is refused: {error}") from None
     return architecture
 
 
-def _from_json(document: Mapping[str, Any]) -> Architecture:
-    if set(document) != _FIELDS:
-        wrong = ", ".join(sorted(set(document) ^ _FIELDS))
-        raise UserError(f"its fields are not those of an architecture; missing or unknown: {wrong}")
-    space = Space.from_json(document["space"])
-    if not isinstance(document["choices"], list):
-        raise UserError("choices is not a list")
-    choices = space.check(document["choices"])
-    resolution = document["resolution"]
-    if not isinstance(resolution, list) or any(not isinstance(side, int) for side in resolution):
-        raise UserError(f"resolution must be [height, width], not {resolution!r}")
-    cost = document["cost"]
-    if not isinstance(cost, dict) or set(cost) != {"macs", "params", "latency_ms"}:
-        raise UserError("cost must hold macs, params and latency_ms")
-    if not isinstance(document["task"], str):
-        raise UserError(f"task must be a name, not {document['task']!r}")
-    if not isinstance(document["provenance"], dict):
-        raise UserError("provenance is not an object")
-    return Architecture(
-        space=space,
-        task=document["task"],
-        classes=_classes(document["classes"], document["schema"]),
-        choices=tuple(int(choice) for choice in choices),
-        resolution=check_resolution((*resolution,)),
-        macs=_whole(cost, "macs"),
-        params=_whole(cost, "params"),
-        latency_ms=_latency(cost["latency_ms"]),
-        provenance=document["provenance"],
-    )
+def _with_present_names(tensors: Mapping[str, Tensor], task: str) -> dict[str, Tensor]:
+    """Tensors as a network names them today; it had a single head when it had a single task."""
+    return {re.sub(r"^head\.", f"heads.{task}.", name): tensor for name, tensor in tensors.items()}
 
 
-def _whole(cost: Mapping[str, Any], unit: str) -> int:
-    value = cost[unit]
-    if type(value) is not int:
-        raise UserError(f"{unit} must be a whole number, not {value!r}")
-    return value
-
-
-def _latency(document: Any) -> Mapping[str, Any] | None:
-    if document is None:
-        return None
-    if not isinstance(document, dict) or set(document) != {"value", "table"}:
-        raise UserError(f"latency_ms must be null or hold value and table, not {document!r}")
-    if type(document["value"]) not in (int, float):
-        raise UserError(f"latency_ms: value must be a number, not {document['value']!r}")
-    return document
-
-
-def _classes(document: Any, schema: int) -> ClassNames:
-    if not isinstance(document, dict):
-        raise UserError(f"classes must hold the names of each target's classes, not {document!r}")
-    for target, names in document.items():
-        if not isinstance(names, list) or any(not isinstance(name, str) for name in names):
-            raise UserError(f"classes: {target} is not a list of names")
-    classes = {target: tuple(names) for target, names in document.items()}
-    if schema > 1:
-        return classes
-    if set(classes) != set(OLD_CLASSES):
-        raise UserError(f"classes must hold {', '.join(OLD_CLASSES)}")
-    return {OLD_CLASSES[kind]: names for kind, names in classes.items() if names}
+def _from_older(document: Mapping[str, Any], schema: int) -> dict[str, Any]:
+    """The fields of schema 3: earlier ones had a single task, and schema 1 other names for targets."""
+    fields = dict(document)
+    fields["choices"] = {str(fields.pop("task", None)): fields.get("choices")}
+    match fields:
+        case {"cost": {"latency_ms": {"table": str(table)} as latency} as cost}:
+            estimated = table.endswith("-estimated")
+            fields["cost"] = {**cost, "latency_ms": {**latency, "estimated": estimated}}
+    classes = fields.get("classes")
+    if schema == 1 and isinstance(classes, dict):
+        if set(classes) != set(OLD_CLASSES):
+            raise UserError(f"classes must hold {', '.join(OLD_CLASSES)}")
+        fields["classes"] = {OLD_CLASSES[kind]: names for kind, names in classes.items() if names}
+    return fields
 
 
 def _check_cost(architecture: Architecture) -> None:
-    task = architecture.make_task()
-    counter = Counter(architecture.resolution)
+    count = Counter(architecture.resolution).graph(architecture.graph, architecture.make_tasks())
     for unit in ("macs", "params"):
-        counted = int(counter.table(architecture.space, task, unit).one(architecture.choices_array))
-        stated = getattr(architecture, unit)
+        counted, stated = getattr(count, unit), getattr(architecture.cost, unit)
         if stated != counted:
             raise UserError(f"it states {stated} {unit}, but its choices make {counted}")

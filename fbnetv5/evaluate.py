@@ -16,8 +16,7 @@ from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.resolution import Resolution, check_resolution
 from fbnetv5.data.sample import Batch, ImageSet
 from fbnetv5.data.targets import class_names
-from fbnetv5.networks.backbone import TaskNetwork
-from fbnetv5.runs.checkpoint import load_tensors, load_weights
+from fbnetv5.networks.backbone import Network
 from fbnetv5.runs.processes import make_accelerator
 from fbnetv5.tasks import make_tasks, needed_targets
 from fbnetv5.tasks.task import ClassNames, Metric, MetricInfo, Task
@@ -87,9 +86,7 @@ def evaluate_file(
     images = open_parts(data, size=size, targets=needed_targets([architecture.task])).test
     check_classes(architecture, class_names(images.targets))
     path = weights or file.with_suffix(".safetensors")
-    network = architecture.build()
-    load_weights(network, load_tensors(path), path)
-    network = network.to(make_accelerator().device).to(memory_format=torch.channels_last)
+    network = architecture.load(path).to(make_accelerator().device).to(memory_format=torch.channels_last)
     return evaluate_network(network, images, size=size, workers=readers(data))
 
 
@@ -128,7 +125,7 @@ def trained_size(architecture: Architecture) -> Resolution:
     return check_resolution((*size,))
 
 
-def evaluate_network(network: TaskNetwork, dataset: ImageSet, *, size: Resolution, workers: int = 0) -> Evaluated:
+def evaluate_network(network: Network, dataset: ImageSet, *, size: Resolution, workers: int = 0) -> Evaluated:
     """All figures of a network on a data set of ``size``."""
     task, device = network.task, next(network.parameters()).device
     network.eval()

@@ -22,7 +22,7 @@ from fbnetv5.runs.processes import in_first_process
 from fbnetv5.tasks import needed_targets
 from fbnetv5.training.config import TrainConfig
 from fbnetv5.training.initial import initial_network
-from fbnetv5.training.loop import Report, TrainLoop
+from fbnetv5.training.loop import TrainEntry, TrainLoop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,7 @@ def start_training(config: TrainConfig, file: Path, folder: Path) -> Path:
     return in_first_process(make)
 
 
-def run_training(folder: Path, report: Report, say: Callable[[str], None]) -> Result:
+def run_training(folder: Path, report: Callable[[TrainEntry], None], say: Callable[[str], None]) -> Result:
     """Run or resume the training of a folder to its end, then measure its weights on the test images.
 
     Raises:
@@ -94,8 +94,7 @@ def run_training(folder: Path, report: Report, say: Callable[[str], None]) -> Re
     parts = config.data.open(needed_targets(config.tasks))
     images, held_out = without_policies(parts, config.held_out)
     weights = folder / f"{config.task}.safetensors"
-    network = architecture.build()
-    load_weights(network, load_tensors(weights), weights)
+    network = architecture.load(weights)
     loop = TrainLoop(config, folder, architecture, network, dataset=images, held_out=held_out)
     loop.run(report)
     result = None
@@ -119,5 +118,5 @@ def _result(folder: Path, loop: TrainLoop, parts: Parts) -> Result:
         best=loop.best,
         best_step=loop.best_step,
         steps=loop.done,
-        test=evaluate_network(best, parts.test, size=loop.config.data.size, workers=loop.readers),
+        test=evaluate_network(best, parts.test, size=loop.config.data.size, workers=loop.workers),
     )

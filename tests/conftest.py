@@ -14,7 +14,7 @@ from export.runners import Array
 from fbnetv5.data.sample import Sample
 from fbnetv5.data.scenes import CLASSES, Scenes
 from fbnetv5.deploy.profile import Scope, graphs_of
-from fbnetv5.spaces.space import Space
+from fbnetv5.spaces.four_path import FourPathSpace
 from latency.profile import NULL, onnx_of
 
 SCENES = 24
@@ -83,5 +83,5 @@ def image_folder(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def blocks() -> dict[str, tuple[bytes, dict[str, Array]]]:
     """Every distinct block and head of variant a at 224x224, and the graph that does nothing: (ONNX, inputs) by key."""
-    scope = Scope(space=Space(variant="a"), tasks=("cls", "det", "seg"), classes=CLASSES, resolution=(224, 224))
+    scope = Scope(space=FourPathSpace(variant="a"), tasks=("cls", "det", "seg"), classes=CLASSES, resolution=(224, 224))
     return {graph.key: onnx_of(graph) for graph in [NULL, *graphs_of(scope)]}

@@ -96,8 +96,8 @@ def print_exported(exported: "list[Exported]") -> None:
             rows.append(
                 [
                     task,
-                    f"{network.macs / 1e6:.1f}M",
-                    f"{network.params / 1e6:.2f}M",
+                    f"{network.cost.macs / 1e6:.1f}M",
+                    f"{network.cost.params / 1e6:.2f}M",
                     network.latency_text,
                     f"{one.latency_ms_p50:.2f} ms",
                     f"{one.deliverable.tasks[task].metric.name} @{one.metric_size[0]}x{one.metric_size[1]}",

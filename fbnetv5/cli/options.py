@@ -1,7 +1,7 @@
 """Options and arguments that several commands have, and what they stand for."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -18,15 +18,15 @@ Tasks = Annotated[str | None, typer.Option(help="Comma-separated tasks.", show_d
 Variant = Annotated[str, typer.Option(help="FBNetV3 letter of stage 0: a, c or f.")]
 Stages = Annotated[int, typer.Option(help="Stages after stage 0.")]
 Blocks = Annotated[int, typer.Option("--blocks-per-path", help="Blocks on each path in each of those stages.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Only later stages' blocks are slots.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Only later stages' blocks may be skipped.")]
 Luts = Annotated[Path, typer.Option(help="Folder of latency tables.")]
 Runs = Annotated[Path, typer.Option(help="Folder of runs.")]
 
 
 def make_space(variant: str, stages: int, blocks_per_path: int, strict: bool) -> "Space":
-    from fbnetv5.spaces.space import Space
+    from fbnetv5.spaces.four_path import FourPathSpace
 
-    return Space(variant=variant, stages=stages, blocks_per_path=blocks_per_path, strict=strict)
+    return FourPathSpace(variant=cast("Any", variant), stages=stages, blocks_per_path=blocks_per_path, strict=strict)
 
 
 def say_layout(data: Path | None) -> None:

@@ -39,7 +39,7 @@ from fbnetv5.cli.options import (
 if TYPE_CHECKING:
     from fbnetv5.architecture import Architecture
     from fbnetv5.search.config import SearchConfig
-    from fbnetv5.search.progress import Progress as SearchProgress
+    from fbnetv5.search.entry import SearchEntry
     from fbnetv5.search.run import CostRange
     from fbnetv5.spaces.space import Space
 
@@ -158,7 +158,7 @@ def _search_config(
     )
 
 
-def search_report(bar: Progress, folder: Path) -> "Callable[[SearchProgress], None]":
+def search_report(bar: Progress, folder: Path) -> "Callable[[SearchEntry], None]":
     """Shows the step, and each task's loss, expected cost and entropy; without a terminal, in a line now and then."""
     from fbnetv5.costs.budgets import format_cost
     from fbnetv5.search.config import SearchConfig
@@ -168,7 +168,7 @@ def search_report(bar: Progress, folder: Path) -> "Callable[[SearchProgress], No
     unit = units(config)
     line = bar.add_task("search", total=config.total_steps, note="")
 
-    def report(now: "SearchProgress") -> None:
+    def report(now: "SearchEntry") -> None:
         costs = {task: format_cost(cost, unit[task]) for task, cost in now.expected_cost.items()}
         losses = {task: now.losses.get(task, float("nan")) for task in costs}
         short = ", ".join(f"{task} {losses[task]:.2f} {cost}" for task, cost in costs.items())
@@ -187,7 +187,7 @@ def print_ranges(ranges: "Sequence[CostRange]") -> None:
     from fbnetv5.costs.budgets import format_cost
 
     for found in ranges:
-        costs = [format_cost(value, found.unit) for value in (found.cheapest, found.expected, found.dearest)]
+        costs = [format_cost(value, found.unit) for value in (found.min_cost, found.expected, found.max_cost)]
         say(f"{found.task}: networks of this space cost {costs[0]} to {costs[2]}, a random one {costs[1]}")
 
 
@@ -206,8 +206,8 @@ def print_found(folder: Path, found: "dict[str, Architecture]", *, as_json: bool
     rows = [
         [
             task,
-            f"{one.macs / 1e6:.1f}M",
-            f"{one.params / 1e6:.2f}M",
+            f"{one.cost.macs / 1e6:.1f}M",
+            f"{one.cost.params / 1e6:.2f}M",
             one.latency_text,
             f"{one.provenance['score']:.3f} {one.provenance['metric']}",
             f"{one.provenance['panel']['rank_correlation']:.2f}",

@@ -21,9 +21,9 @@ def show(
     size = "x".join(str(side) for side in document["resolution"])
     macs, params = document["macs"] / 1e6, document["params"] / 1e6
     print_line(f"{document['name']} at {size}: {macs:.6f}M multiply-adds, {params:.6f}M params")
-    if "slots" in document:
-        slots, paths = document["slots"], ", ".join(f"1/{path}" for path in document["paths"])
-        print_line(f"live paths {paths}; {slots['kept']} of {slots['all']} slots filled, {slots['live']} of them live")
+    if "skippable" in document:
+        blocks, paths = document["skippable"], ", ".join(f"1/{path}" for path in document["paths"])
+        print_line(f"live paths {paths}; {blocks['live']} of {blocks['all']} skippable blocks are live")
     rows = [
         [
             row["name"],

@@ -30,10 +30,11 @@ def space(
         print_json(document)
         return
     print_line(
-        f"variant {variant}: {len(document['slots'])} slots, 2^{document['log2_architectures']:.0f} architectures"
+        f"variant {variant}: {len(document['variables'])} variables, "
+        f"2^{document['log2_architectures']:.0f} architectures"
     )
     rows = [
-        [task, *(f"{found[key] / 1e6:.1f}M" for key in ("cheapest", "expected", "dearest"))]
+        [task, *(f"{found[key] / 1e6:.1f}M" for key in ("min", "expected", "max"))]
         for task, found in document["macs"].items()
     ]
-    print_table(["task", "cheapest", "expected", "dearest"], rows)
+    print_table(["task", "min", "expected", "max"], rows)

@@ -23,7 +23,7 @@ from fbnetv5.cli.options import Data, Json, architecture_file, say_layout
 
 if TYPE_CHECKING:
     from fbnetv5.train import Result
-    from fbnetv5.training.loop import Trained
+    from fbnetv5.training.loop import TrainEntry
 
 
 def train(
@@ -85,7 +85,7 @@ def train(
         print_trained(result, as_json=json)
 
 
-def train_report(bar: Progress, folder: Path) -> "Callable[[Trained], None]":
+def train_report(bar: Progress, folder: Path) -> "Callable[[TrainEntry], None]":
     """Shows the step, the loss and the best score so far; without a terminal, in a line at each measurement."""
     from fbnetv5.training.config import TrainConfig
 
@@ -93,7 +93,7 @@ def train_report(bar: Progress, folder: Path) -> "Callable[[Trained], None]":
     line = bar.add_task(f"train {config.task}", total=config.steps, note="")
     started: list[tuple[float, int]] = []
 
-    def report(now: "Trained") -> None:
+    def report(now: "TrainEntry") -> None:
         started.append((time.monotonic(), now.step))
         loss = "" if now.loss is None else f"loss {now.loss:.3f}, "
         best = f"held-out score {now.best:.4f} of step {now.best_step}"

@@ -4,7 +4,7 @@ The cost of a task's network is the sum over its live blocks plus its head, at i
 array over (node, candidate), so thousands of architectures are priced at once; a search needs that to follow expected
 costs.
 
-Shape legend: B architectures, S slots, V nodes, K most candidates of any node.
+Shape legend: B architectures, S variables, V nodes, K most candidates of any node.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fbnetv5.blocks.specs import Block
 from fbnetv5.costs.counting import Count, count
 from fbnetv5.data.resolution import Resolution, check_resolution
+from fbnetv5.spaces.graph import SKIPPED, Graph
 from fbnetv5.spaces.space import Choices, Space
 from fbnetv5.tasks.task import Task
 
@@ -27,16 +28,16 @@ def block_key(block: Block, stride: int, resolution: Resolution) -> str:
     return f"{block.key}@{height}x{width}"
 
 
-def head_key(task: Task, space: Space, resolution: Resolution) -> str:
-    """Table key of a task's head on the widths of a space."""
-    widths = "-".join(str(space.widths[path]) for path in task.paths)
+def head_key(task: Task, channels: Sequence[int], resolution: Resolution) -> str:
+    """Table key of a task's head on features of these widths."""
+    widths = "-".join(map(str, channels))
     return f"head_{task.name}_c{widths}_n{len(task.labels)}@{resolution[0]}x{resolution[1]}"
 
 
-def head_shapes(task: Task, space: Space, resolution: Resolution) -> tuple[tuple[int, int, int], ...]:
+def head_shapes(task: Task, channels: Sequence[int], resolution: Resolution) -> tuple[tuple[int, int, int], ...]:
     """(C, H, W) of the features a task's head reads."""
     height, width = resolution
-    return tuple((space.widths[path], height // path, width // path) for path in task.paths)
+    return tuple((count, height // path, width // path) for count, path in zip(channels, task.paths, strict=True))
 
 
 def block_shapes(block: Block, stride: int, resolution: Resolution) -> tuple[tuple[int, int, int], ...]:
@@ -64,11 +65,9 @@ class CostTable:
 
     def __call__(self, choices: Choices) -> NDArray[np.float64]:
         """Cost of each architecture: [B, S] -> [B]."""
-        live = self.space.live(choices, self.paths)
-        slots = np.array([-1 if node.slot is None else node.slot for node in self.space.nodes])
-        chosen = np.where(slots < 0, 1, choices[:, slots])
-        values = self.blocks[np.arange(len(slots)), np.maximum(chosen, 1) - 1]  # a skipped node is never live
-        costs: NDArray[np.float64] = np.where(live, values, 0.0).sum(axis=1) + self.head
+        live = self.space.live_candidates(choices, self.paths)
+        values = self.blocks[np.arange(live.shape[1]), np.maximum(live, 0)]
+        costs: NDArray[np.float64] = np.where(live != SKIPPED, values, 0.0).sum(axis=1) + self.head
         return costs
 
     def one(self, choices: Choices) -> float:
@@ -76,16 +75,24 @@ class CostTable:
         return float(self(choices[None])[0])
 
     @property
-    def cheapest(self) -> float:
-        """Cost of the network that skips every slot; nothing is cheaper, since costs are not negative."""
-        return self.one(self.space.empty())
+    def min_cost(self) -> float:
+        """The smallest cost of any architecture: everything that can be skipped is, the rest is cheapest."""
+        return self._extreme(self.space.empty(), np.argmin)
 
     @property
-    def dearest(self) -> float:
-        """The largest cost that some architecture reaches: keeping every slot makes everything live."""
-        rows = zip(self.space.nodes, self.blocks, strict=True)
-        choices = [row[: len(node.candidates)].argmax() + 1 for node, row in rows if node.slot is not None]
-        return self.one(np.array(choices, dtype=np.int64))
+    def max_cost(self) -> float:
+        """The largest cost of any architecture: nothing is skipped, so every node's most expensive candidate runs."""
+        return self._extreme(self.space.full(), np.argmax)
+
+    def _extreme(self, start: Choices, best: Callable[[NDArray[np.float64]], np.intp]) -> float:
+        """The cost after every variable took its best choice, each beside ``start``: exact where costs add up."""
+        counts = self.space.choice_counts
+        variables = np.repeat(np.arange(len(counts)), counts)
+        choices = np.concatenate([np.arange(count) for count in counts])
+        tried = np.repeat(start[None], len(choices), axis=0)
+        tried[np.arange(len(choices)), variables] = choices
+        costs_of_variables = np.split(self(tried), np.cumsum(counts)[:-1])
+        return self.one(np.array([best(costs) for costs in costs_of_variables], dtype=np.int64))
 
 
 def make_table(
@@ -108,10 +115,10 @@ def make_table(
 class DeployedHead(nn.Module):
     """A task's head with what makes its outputs deployable, so that both are counted and timed: a feature per path."""
 
-    def __init__(self, task: Task, space: Space) -> None:
+    def __init__(self, task: Task, channels: Sequence[int]) -> None:
         super().__init__()
         self.task = task
-        self.head = task.build_head([space.widths[path] for path in task.paths])
+        self.head = task.build_head(channels)
 
     def forward(self, *features: Tensor) -> tuple[Tensor, ...]:
         return self.task.deploy(self.head(list(features)))
@@ -122,21 +129,28 @@ class Counter:
 
     def __init__(self, resolution: Resolution) -> None:
         self.resolution = check_resolution(resolution)
-        self._known: dict[str, Count] = {}
+        self._counts: dict[str, Count] = {}
 
     def block(self, block: Block, stride: int) -> Count:
         """The count of a block whose output has ``stride``."""
         key = block_key(block, stride, self.resolution)
-        if key not in self._known:
-            self._known[key] = count(block.build, block_shapes(block, stride, self.resolution))
-        return self._known[key]
+        if key not in self._counts:
+            self._counts[key] = count(block.build, block_shapes(block, stride, self.resolution))
+        return self._counts[key]
 
-    def head(self, task: Task, space: Space) -> Count:
-        """The count of a task's head."""
-        key = head_key(task, space, self.resolution)
-        if key not in self._known:
-            self._known[key] = count(lambda: DeployedHead(task, space), head_shapes(task, space, self.resolution))
-        return self._known[key]
+    def head(self, task: Task, channels: Sequence[int]) -> Count:
+        """The count of a task's head on features of these widths."""
+        key = head_key(task, channels, self.resolution)
+        if key not in self._counts:
+            shapes = head_shapes(task, channels, self.resolution)
+            self._counts[key] = count(lambda: DeployedHead(task, channels), shapes)
+        return self._counts[key]
+
+    def graph(self, graph: Graph, tasks: Mapping[str, Task]) -> Count:
+        """The count of a whole network of one task or several, heads included."""
+        blocks = [self.block(step.block, step.stride) for step in graph.steps]
+        heads = [self.head(task, graph.channels(name)) for name, task in tasks.items()]
+        return sum([*blocks, *heads], Count())
 
     def table(self, space: Space, task: Task, unit: str) -> CostTable:
         """The task's table in "macs" or "params"."""
@@ -145,7 +159,7 @@ class Counter:
             task,
             unit,
             block_value=lambda block, stride: getattr(self.block(block, stride), unit),
-            head_value=getattr(self.head(task, space), unit),
+            head_value=getattr(self.head(task, space.channels(task.paths)), unit),
         )
 
 
@@ -167,7 +181,7 @@ def latency_table(
         unit: "ms", or "estimated ms".
     """
     keys = [block_key(block, node.stride, resolution) for node in space.nodes for block in node.candidates]
-    head = head_key(task, space, resolution)
+    head = head_key(task, space.channels(task.paths), resolution)
     values = values_ms([*dict.fromkeys(keys), head])
     return make_table(
         space,

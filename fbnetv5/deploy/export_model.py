@@ -17,9 +17,8 @@ from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import MEAN, STD, normalise
 from fbnetv5.data.resolution import Resolution
 from fbnetv5.data.sample import ImageSet
-from fbnetv5.deploy.wrappers import FromPixels, JointNetwork, Sharing
-from fbnetv5.networks.backbone import TaskNetwork
-from fbnetv5.runs.checkpoint import load_tensors, load_weights
+from fbnetv5.deploy.wrappers import FromPixels, Sharing, measure_sharing
+from fbnetv5.networks.backbone import Network, merge_networks
 from fbnetv5.runs.config import Run
 from fbnetv5.tasks.task import Task
 
@@ -131,14 +130,19 @@ def load_deliverable(
     networks = {task: network for task, (_, network) in loaded.items()}
     if head is not None:
         _set_head(networks, head)
-    module: nn.Module = networks[tasks[0]]
+    module = networks[tasks[0]]
     sharing = None
     if len(networks) > 1:
         resolutions = {one.resolution for one in architectures.values()}
         if len(resolutions) > 1:
             raise UserError(f"{', '.join(tasks)} are deployed at {sorted(resolutions)}: one file takes one size")
-        joint = JointNetwork(networks)
-        sharing, module = joint.sharing(resolutions.pop()), joint
+        module = merge_networks(networks)
+        if not module.backbone.graph.shared:
+            raise UserError(
+                f"the networks of {', '.join(networks)} share no block, so that one file of them would save nothing: "
+                "export them one by one"
+            )
+        sharing = measure_sharing(module, resolutions.pop())
     return Deliverable(
         module=(FromPixels(module) if from_pixels else module).eval(),
         tasks={task: network.task for task, network in networks.items()},
@@ -148,16 +152,16 @@ def load_deliverable(
     )
 
 
-def _set_head(networks: Mapping[str, TaskNetwork], head: str) -> None:
+def _set_head(networks: Mapping[str, Network], head: str) -> None:
     """Let the one task that has several forms answer in this one."""
-    several = [network for network in networks.values() if len(network.task.forms) > 1]
+    several = [(name, network) for name, network in networks.items() if len(network.task.forms) > 1]
     if not several:
         raise UserError(f"{', '.join(networks)} has one form of outputs: leave out --head")
-    for network in several:
-        network.task = network.task.in_form(head)
+    for name, network in several:
+        network.tasks[name] = network.task.in_form(head)
 
 
-def load_network(run: Path, task: str) -> tuple[Architecture, TaskNetwork]:
+def load_network(run: Path, task: str) -> tuple[Architecture, Network]:
     """A finished run's network of a task, with its weights, in eval mode.
 
     Raises:
@@ -170,10 +174,7 @@ def load_network(run: Path, task: str) -> tuple[Architecture, TaskNetwork]:
             f"{run} has no network for {task!r}; it has: {there}. A search that stopped goes on with --resume"
         )
     architecture = load_architecture(path)
-    network = architecture.build()
-    weights = path.with_suffix(".safetensors")
-    load_weights(network, load_tensors(weights), weights)
-    return architecture, network.eval()
+    return architecture, architecture.load(path.with_suffix(".safetensors")).eval()
 
 
 def tasks_of(run: Path) -> list[str]:

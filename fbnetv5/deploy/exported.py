@@ -58,13 +58,13 @@ def document(exported: Exported) -> dict[str, Any]:
 
 def _task_document(exported: Exported, task: str) -> dict[str, Any]:
     architecture = exported.deliverable.architectures[task]
-    latency_ms = architecture.latency_ms
+    predicted = architecture.cost.latency_ms
     return {
-        "macs": architecture.macs,
-        "params": architecture.params,
+        "macs": architecture.cost.macs,
+        "params": architecture.cost.params,
         "latency_ms": {
-            "predicted": None if latency_ms is None else latency_ms["value"],
-            "table": None if latency_ms is None else latency_ms["table"],
+            "predicted": None if predicted is None else predicted.value,
+            "table": None if predicted is None else predicted.table,
             "measured": exported.latency_ms_p50,
             "engine": exported.engine_latency_ms_p50,
         },

@@ -18,7 +18,7 @@ from fbnetv5.costs.tables import CostTable, DeployedHead, block_key, block_shape
 from fbnetv5.costs.tables import Counter as CostCounter
 from fbnetv5.data.resolution import Resolution, check_resolution
 from fbnetv5.deploy.export_model import tasks_of
-from fbnetv5.networks.backbone import TaskNetwork
+from fbnetv5.networks.backbone import task_network
 from fbnetv5.spaces.space import SKIP, Choices, Space
 from fbnetv5.tasks import make_tasks
 from fbnetv5.tasks.task import ClassNames, Task
@@ -77,7 +77,8 @@ def block_facts(scope: Scope) -> list[BlockFacts]:
                 macs=counter.block(block, node.stride).macs,
             )
     for task in scope.built_tasks:
-        key, macs = head_key(task, scope.space, scope.resolution), counter.head(task, scope.space).macs
+        channels = scope.space.channels(task.paths)
+        key, macs = head_key(task, channels, scope.resolution), counter.head(task, channels).macs
         facts[key] = BlockFacts(key=key, strides=task.paths, stages=(), macs=macs)
     return list(facts.values())
 
@@ -146,7 +147,7 @@ def _networks(scope: Scope, count: int, rng: np.random.Generator, excluded: Coll
 
 def _near_random_budget(table: CostTable, rng: np.random.Generator) -> Choices:
     """Choose from ``DRAWS`` architectures, nearly empty to nearly full, the one nearest to a uniform budget: [S]."""
-    budget = rng.uniform(table.cheapest, table.dearest)
+    budget = rng.uniform(table.min_cost, table.max_cost)
     counts = np.array(table.space.choice_counts)
     kept = rng.random((DRAWS, len(counts))) < rng.random((DRAWS, 1))
     drawn = np.where(kept, rng.integers(1, counts, size=(DRAWS, len(counts))), SKIP)
@@ -156,12 +157,13 @@ def _near_random_budget(table: CostTable, rng: np.random.Generator) -> Choices:
 
 def _network(task: Task, table: CostTable, choices: Choices, resolution: Resolution) -> Network:
     space = table.space
-    steps = space.graph(choices, task.paths).steps
-    blocks = [*(block_key(step.block, step.stride, resolution) for step in steps), head_key(task, space, resolution)]
+    steps = space.graph(choices, {task.name: task.paths}).steps
+    head = head_key(task, space.channels(task.paths), resolution)
+    blocks = [*(block_key(step.block, step.stride, resolution) for step in steps), head]
     connections = [(step.name, step.inputs) for step in steps]
     return Network(
         key=f"{task.name}@{resolution[0]}x{resolution[1]}_{_digest([*blocks, connections])}",
-        build=lambda: TaskNetwork(task, space, choices),
+        build=lambda: task_network(task, space, choices),
         input_shapes=((3, *resolution),),
         output_names=task.output_names,
         task=task.name,
@@ -201,9 +203,10 @@ def _block_graph(block: Block, stride: int, resolution: Resolution) -> Graph:
 
 
 def _head_graph(task: Task, space: Space, resolution: Resolution) -> Graph:
+    channels = space.channels(task.paths)
     return Graph(
-        key=head_key(task, space, resolution),
-        build=lambda: DeployedHead(task, space),
-        input_shapes=head_shapes(task, space, resolution),
+        key=head_key(task, channels, resolution),
+        build=lambda: DeployedHead(task, channels),
+        input_shapes=head_shapes(task, channels, resolution),
         output_names=task.output_names,
     )

@@ -1,4 +1,4 @@
-"""What ``fbnetv5 show`` and ``fbnetv5 space`` say: networks block by block, and what a space offers."""
+"""Describes networks block by block, and what a space offers, for ``fbnetv5 show`` and ``fbnetv5 space``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from fbnetv5.costs.tables import Counter, block_key, head_key
 from fbnetv5.data.resolution import Resolution
 from fbnetv5.search.run import cost_ranges, cost_tables
 from fbnetv5.spaces.fbnetv3 import STRIDES, fbnetv3
-from fbnetv5.spaces.space import SKIP, Space
+from fbnetv5.spaces.space import Space
 from fbnetv5.tasks import make_tasks
 from fbnetv5.tasks.task import ClassNames
 
@@ -52,36 +52,44 @@ def show_fbnetv3(name: str) -> dict[str, Any]:
 
 
 def show_architecture(architecture: Architecture) -> dict[str, Any]:
-    """A searched network at its deploy resolution; "paths" are those that its head reads or a later stage works on."""
-    space, task, size = architecture.space, architecture.make_task(), architecture.resolution
+    """A searched network at its deploy resolution; "paths" are those that a head reads or a later stage works on."""
+    space, size, graph, tasks = (
+        architecture.space,
+        architecture.resolution,
+        architecture.graph,
+        architecture.make_tasks(),
+    )
     counter = Counter(size)
-    graph = space.graph(architecture.choices_array, task.paths)
-    rows: list[dict[str, Any]] = []
-    total = Count()
-    for step in graph.steps:
-        found = counter.block(step.block, step.stride)
-        shape = [step.block.out_channels, size[0] // step.stride, size[1] // step.stride]
-        rows.append(_row(step.name, block_key(step.block, step.stride, size), found, shape))
-        total += found
-    head = counter.head(task, space)
-    rows.append(_row("head", head_key(task, space, size), head, None))
-    live = {step.name for step in graph.steps}
-    kept = int((architecture.choices_array != SKIP).sum())
+    rows = [
+        _row(
+            step.name,
+            block_key(step.block, step.stride, size),
+            counter.block(step.block, step.stride),
+            [step.block.out_channels, size[0] // step.stride, size[1] // step.stride],
+        )
+        for step in graph.steps
+    ]
+    for name, task in tasks.items():
+        channels = graph.channels(name)
+        row = "head" if len(tasks) == 1 else f"head_of_{name}"
+        rows.append(_row(row, head_key(task, channels, size), counter.head(task, channels), None))
+    skippable = {node.name for node in space.nodes if node.skippable}
+    paths = {path for task in tasks.values() for path in task.paths}
     return {
-        "name": f"{task.name} in variant {space.variant}",
-        "task": task.name,
+        "name": f"{architecture.name} in {space.label}",
+        "task": architecture.name,
         "resolution": list(size),
-        **_totals(total + head),
-        "latency_ms": architecture.latency_ms,
-        "paths": sorted({*task.paths, *(step.stride for step in graph.steps if not step.name.startswith("s0_"))}),
-        "slots": {"all": len(space.slots), "kept": kept, "live": sum(node.name in live for node in space.slots)},
+        **_totals(counter.graph(graph, tasks)),
+        "latency_ms": None if architecture.cost.latency_ms is None else architecture.cost.latency_ms.to_json(),
+        "paths": sorted({*paths, *(step.stride for step in graph.steps if step.stage > 0)}),
+        "skippable": {"all": len(skippable), "live": len({step.node for step in graph.steps} & skippable)},
         "provenance": dict(architecture.provenance),
         "blocks": rows,
     }
 
 
 def show_space(space: Space, classes: ClassNames, task_names: Sequence[str], resolution: Resolution) -> dict[str, Any]:
-    """A space's slots, its size, and what each task's networks cost in it."""
+    """A space's variables, its size, and what each task's networks cost in it."""
     tasks = make_tasks(tuple(task_names), classes)
     budgets = {name: Budget(limit=float("inf"), unit="macs", resolution=resolution) for name in tasks}
     tables = cost_tables(space, tasks, budgets, None)
@@ -90,13 +98,10 @@ def show_space(space: Space, classes: ClassNames, task_names: Sequence[str], res
         "space": space.to_json(),
         "resolution": list(resolution),
         "log2_architectures": bits,
-        "slots": [
-            {"name": node.name, "stride": node.stride, "candidates": [block.key for block in node.candidates]}
-            for node in space.slots
-        ],
+        "variables": [{"name": variable.name, "choices": list(variable.choices)} for variable in space.variables],
         "macs": {
-            found.task: {"cheapest": int(found.cheapest), "expected": found.expected, "dearest": int(found.dearest)}
-            for found in cost_ranges(tables)
+            costs.task: {"min": int(costs.min_cost), "expected": costs.expected, "max": int(costs.max_cost)}
+            for costs in cost_ranges(tables)
         },
     }
 

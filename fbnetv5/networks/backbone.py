@@ -1,69 +1,111 @@
-"""Networks without choices: the live blocks of one architecture, alone or with a task's head.
+"""Networks without choices: the live blocks of a graph, alone or with the heads of its tasks.
 
 The supernet and the derived networks run the same ``Graph`` with the same ``run_graph``; they differ only in where a
-step's module comes from.
+step's module comes from. A network serves one task or several.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fbnetv5.spaces.space import Choices, Graph, Space, Step
+from fbnetv5.spaces.graph import Graph, Step, merge
+from fbnetv5.spaces.space import Choices, Space
 from fbnetv5.tasks.task import Task
 
 
-def run_graph(graph: Graph, module_of: Callable[[Step], nn.Module], images: Tensor) -> dict[int, Tensor]:
+def run_graph(graph: Graph, module_of: Callable[[Step], nn.Module], images: Tensor) -> dict[str, list[Tensor]]:
     """Run the steps in order.
 
     Args:
         graph: what to run.
-        module_of: gives each step's module.
+        module_of: returns each step's module.
         images: [N, 3, H, W], normalised.
 
     Returns:
-        Stride of a path -> its feature [N, C, H/stride, W/stride].
+        Task -> its features [N, C, H/stride, W/stride], in the order in which its head reads them.
     """
-    values = run_steps(graph.steps, module_of, images)
-    return {path: values[name] for path, name in graph.outputs.items()}
-
-
-def run_steps(steps: Iterable[Step], module_of: Callable[[Step], nn.Module], images: Tensor) -> dict[str, Tensor]:
-    """Run the steps in order: every step's output by its name. Arguments as in ``run_graph``."""
     values: dict[str, Tensor] = {}
-    for step in steps:
+    for step in graph.steps:
         inputs = [values[name] for name in step.inputs] or [images]
         values[step.name] = module_of(step)(*inputs)
-    return values
+    return {task: [values[name] for name in names] for task, names in graph.features.items()}
 
 
 class Backbone(nn.Module):
-    """The live blocks of one architecture: [N, 3, H, W] -> one feature per path, finest first."""
+    """The live blocks of a graph: [N, 3, H, W] -> by task, its features."""
 
-    def __init__(self, space: Space, choices: Choices, paths: Sequence[int]) -> None:
+    def __init__(self, graph: Graph) -> None:
         super().__init__()
-        self.space = space
-        self.graph = space.graph(choices, paths)
-        self.paths = tuple(paths)
-        self.channels = tuple(space.widths[path] for path in paths)
-        self.blocks = nn.ModuleDict({step.name: step.block.build() for step in self.graph.steps})
+        self.graph = graph
+        self.blocks = nn.ModuleDict({step.name: step.block.build() for step in graph.steps})
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        features = run_graph(self.graph, lambda step: self.blocks[step.name], images)
-        return [features[path] for path in self.paths]
+    def forward(self, images: Tensor) -> dict[str, list[Tensor]]:
+        return run_graph(self.graph, lambda step: self.blocks[step.name], images)
 
 
-class TaskNetwork(nn.Module):
-    """A derived network as it is deployed: normalised images [N, 3, H, W] -> the task's deployable outputs."""
+class Network(nn.Module):
+    """A derived network as deployed: normalised images [N, 3, H, W] -> the deployable outputs of all its tasks."""
 
-    def __init__(self, task: Task, space: Space, choices: Choices) -> None:
+    def __init__(self, tasks: Mapping[str, Task], graph: Graph) -> None:
         super().__init__()
-        self.task = task
-        self.backbone = Backbone(space, choices, task.paths)
-        self.head = task.build_head(self.backbone.channels)
+        self.tasks = dict(tasks)
+        self.backbone = Backbone(graph)
+        self.heads = nn.ModuleDict({name: task.build_head(graph.channels(name)) for name, task in tasks.items()})
+
+    @property
+    def task(self) -> Task:
+        """The only task.
+
+        Raises:
+            ValueError: there are several.
+        """
+        (task,) = self.tasks.values()
+        return task
+
+    def raw(self, images: Tensor) -> dict[str, Any]:
+        """By task, the raw outputs of its head, as its loss reads them."""
+        return {name: self.heads[name](features) for name, features in self.backbone(images).items()}
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return self.task.deploy(self.head(self.backbone(images)))
+        raw = self.raw(images)
+        return tuple(output for name, task in self.tasks.items() for output in task.deploy(raw[name]))
+
+
+def task_network(task: Task, space: Space, choices: Choices) -> Network:
+    """The network of one task for an architecture [S], with fresh weights."""
+    return Network({task.name: task}, space.graph(choices, {task.name: task.paths}))
+
+
+def merge_networks(networks: Mapping[str, Network]) -> Network:
+    """One network for the tasks of several, each of one task; blocks that are alike run once.
+
+    Blocks are alike if they are the same block of the same node on the same inputs with the same weights and the same
+    batch-norm statistics. The modules are those of the given networks, not copies.
+    """
+    graphs = {task: network.backbone.graph for task, network in networks.items()}
+
+    def same_weights(step: Step, task: str, other: str) -> bool:
+        return _equal_weights(*(networks[name].backbone.blocks[step.name] for name in (task, other)))
+
+    graph = merge(graphs, same_weights)
+    with torch.device("meta"):  # the modules made here are replaced at once
+        merged = Network({task: network.tasks[task] for task, network in networks.items()}, graph)
+    for step in graph.steps:
+        merged.backbone.blocks[step.name] = networks[step.tasks[0]].backbone.blocks[step.node]
+    for task, network in networks.items():
+        merged.heads[task] = network.heads[task]
+    return merged
+
+
+def _equal_weights(module: nn.Module, other: nn.Module) -> bool:
+    """Bit for bit, batch-norm statistics included; the number of batches behind these statistics does not count."""
+    ours, theirs = (
+        {name: value for name, value in each.state_dict().items() if not name.endswith("num_batches_tracked")}
+        for each in (module, other)
+    )
+    return ours.keys() == theirs.keys() and all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
 @torch.no_grad()

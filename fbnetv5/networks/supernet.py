@@ -1,4 +1,4 @@
-"""The supernet: every candidate of every slot with one shared set of weights, and a head per task.
+"""The supernet: every candidate of every node with one shared set of weights, and a head per task.
 
 One call runs exactly the blocks that some task's features need under the sampled architecture, once, whatever the
 number of tasks.
@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from fbnetv5.blocks.specs import initialise
-from fbnetv5.networks.backbone import TaskNetwork, run_graph
-from fbnetv5.spaces.space import Choices, Space, Step
+from fbnetv5.networks.backbone import Network, run_graph, task_network
+from fbnetv5.spaces.graph import Graph, Step
+from fbnetv5.spaces.space import Choices, Space
 from fbnetv5.tasks.task import Task
 
 
@@ -21,37 +22,37 @@ class Supernet(nn.Module):
         super().__init__()
         self.space = space
         self.tasks = dict(tasks)
-        self.paths = tuple(sorted({path for task in tasks.values() for path in task.paths}))
         self.blocks = nn.ModuleDict(
             {node.name: nn.ModuleList(block.build() for block in node.candidates) for node in space.nodes}
         )
         initialise(self.blocks)
-        self.heads = nn.ModuleDict(
-            {name: task.build_head([space.widths[path] for path in task.paths]) for name, task in tasks.items()}
-        )
+        self.heads = nn.ModuleDict({name: task.build_head(space.channels(task.paths)) for name, task in tasks.items()})
         self.trunk_passes = 0
         """How often the trunk ran; a search step adds one."""
 
-    def trunk(self, images: Tensor, choices: Choices) -> dict[int, Tensor]:
-        """Normalised [N, 3, H, W] -> by stride, [N, C, H/stride, W/stride] of every path that some task reads."""
+    def graph(self, choices: Choices) -> Graph:
+        """What runs for all tasks under one architecture [S]."""
+        return self.space.graph(choices, {name: task.paths for name, task in self.tasks.items()})
+
+    def trunk(self, images: Tensor, choices: Choices) -> dict[str, list[Tensor]]:
+        """Normalised images [N, 3, H, W] -> by task, its features [N, C, H/stride, W/stride]."""
         self.trunk_passes += 1
-        return run_graph(self.space.graph(choices, self.paths), self.module_of, images)
+        return run_graph(self.graph(choices), self.module_of, images)
 
     def forward(self, images: Tensor, choices: Choices) -> dict[str, object]:
         """Raw outputs of every task's head under one architecture [S]."""
-        features = self.trunk(images, choices)
-        return {name: self.heads[name]([features[path] for path in task.paths]) for name, task in self.tasks.items()}
+        return {name: self.heads[name](features) for name, features in self.trunk(images, choices).items()}
 
     def module_of(self, step: Step) -> nn.Module:
         """The shared module that runs a step."""
-        candidates = self.blocks[step.name]
+        candidates = self.blocks[step.node]
         assert isinstance(candidates, nn.ModuleList)
-        return candidates[step.choice - 1]
+        return candidates[step.candidate]
 
-    def derive(self, task: str, choices: Choices) -> TaskNetwork:
+    def derive(self, task: str, choices: Choices) -> Network:
         """The task's network for ``choices``, alone, with its own copy of the weights, on torch's default device."""
-        network = TaskNetwork(self.tasks[task], self.space, choices)
+        network = task_network(self.tasks[task], self.space, choices)
         for step in network.backbone.graph.steps:
             network.backbone.blocks[step.name].load_state_dict(self.module_of(step).state_dict())
-        network.head.load_state_dict(self.heads[task].state_dict())
+        network.heads[task].load_state_dict(self.heads[task].state_dict())
         return network.train(self.training)

@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -11,6 +11,19 @@ from export.errors import UserError
 from export.files import written_whole
 
 NAME = "history.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A line of a history; its fields are the line's. A method adds its own."""
+
+    step: int
+    """Steps done."""
+
+    @property
+    def scalars(self) -> Mapping[str, float]:
+        """What TensorBoard shows of it, by name."""
+        raise NotImplementedError
 
 
 class History:
@@ -21,21 +34,21 @@ class History:
         truncate_history(self.path, step)
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
-    def add(self, step: int, line: Mapping[str, Any], scalars: Mapping[str, float]) -> None:
-        """Add one line, which holds ``step``, and TensorBoard's scalars of that step.
+    def add(self, entry: Entry) -> None:
+        """Add one line, and TensorBoard's scalars of that step.
 
         Raises:
             UserError: it cannot be written.
         """
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(json.dumps(asdict(entry)) + "\n")
         except OSError as error:
             raise UserError(
                 f"cannot write {self.path}: {error.strerror}. Free space, then go on with --resume"
             ) from None
-        for name, value in scalars.items():
-            self.writer.add_scalar(name, value, step)
+        for name, value in entry.scalars.items():
+            self.writer.add_scalar(name, value, entry.step)
 
     def close(self) -> None:
         """Flush what TensorBoard has not written yet."""

@@ -1,12 +1,12 @@
 """Policies in closed form: how likely a choice is follows from its benefit, its cost and how sure the benefit is.
 
-For a slot that may be kept or skipped, the log-odds of keeping it are ``steepness * (benefit - price * cost) / sd``. A
-steepness of 1.7 gives nearly the probability ``Phi((benefit - price * cost) / sd)`` that the slot is worth its price;
-the steepness grows with the draws, from exploring to exploiting. With more choices the same utilities enter a softmax.
-Benefits count by the probability that there is a signal at all. The price makes the policy's expected cost meet an aim.
-Without signal only the cost is left, and the policy is the one of maximum entropy for its expected cost.
+For a variable that may be kept or skipped, the log-odds of keeping it are ``steepness * (benefit - price * cost) /
+sd``. A steepness of 1.7 gives nearly the probability ``Phi((benefit - price * cost) / sd)`` that the variable is worth
+its price; the steepness grows with the draws, from exploring to exploiting. With more choices the same utilities enter
+a softmax. Benefits count by the probability that there is a signal at all. The price makes the policy's expected cost
+meet an aim. Without signal only the cost is left, and the policy is the one of maximum entropy for its expected cost.
 
-Shape legend: T tasks, S slots, C most choices of any slot.
+Shape legend: T tasks, S variables, C most choices of any variable.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,8 @@ FLOOR = 0.005
 LEAST_RELIABILITY = 0.3
 """The steepness is divided by the fit's mean reliability, but at least by this."""
 LEAST_NEEDED = 0.05
-"""Costs of a slot are set against its effect where it matters, which is a share of draws; no smaller share counts."""
+"""Costs of a variable are set against its effect where it matters, which is a share of draws; no smaller share
+counts."""
 ROUNDS = 3
 """How often costs are taken anew at the policy found, since blocks die with others."""
 

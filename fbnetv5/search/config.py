@@ -9,15 +9,12 @@ from export.errors import UserError
 from fbnetv5.costs.budgets import Budget
 from fbnetv5.runs.config import NotNegative, Positive, RunConfig, Share
 from fbnetv5.search.estimators import ESTIMATORS
-from fbnetv5.spaces.space import Space
+from fbnetv5.spaces import SpaceField
+from fbnetv5.spaces.four_path import FourPathSpace
 
 
 def _budget(value: Any) -> Any:
     return Budget.from_json(value) if isinstance(value, dict) else value
-
-
-def _space(value: Any) -> Any:
-    return Space.from_json(value) if isinstance(value, dict) else value
 
 
 class SearchConfig(RunConfig):
@@ -28,7 +25,7 @@ class SearchConfig(RunConfig):
     flags: ClassVar[frozenset[str]] = frozenset({"budgets", "space", "data", "table", "foreign_table", "seed"})
     budgets: dict[str, Annotated[InstanceOf[Budget], BeforeValidator(_budget), PlainSerializer(asdict)]]
     """Per task; its keys are the run's tasks."""
-    space: Annotated[InstanceOf[Space], BeforeValidator(_space), PlainSerializer(Space.to_json)] = Space()
+    space: SpaceField = FourPathSpace()
     table: str | None = None
     """Latency table file: budgets in ms are counted by it; beside a budget in multiply-adds it predicts latency."""
     foreign_table: bool = False

@@ -1,11 +1,11 @@
 """The controller: a policy per task, the proposal they share, and importance weights.
 
-A policy is an independent categorical over the choices of every slot. All tasks learn from the same sampled
+A policy is an independent categorical over the choices of every variable. All tasks learn from the same sampled
 architecture ``a``: it is drawn from the uniform mixture of the policies, ``q = (1/T) sum_t p_t``, and task t weighs
 what it sees by ``gamma_t = p_t(a) / q(a)`` (FBNetV5, arXiv 2111.10007, section 3.3; the mixture is ours). Under the
-mixture the weights are ``T softmax_t(log p_t(a))``: they lie in [0, T] and sum to T, however many slots there are.
+mixture the weights are ``T softmax_t(log p_t(a))``: they lie in [0, T] and sum to T, however many variables there are.
 
-Shape legend: T tasks, S slots, C most choices of any slot, B architectures.
+Shape legend: T tasks, S variables, C most choices of any variable, B architectures.
 """
 
 from collections.abc import Sequence
@@ -20,19 +20,19 @@ Floats = NDArray[np.float64]
 
 
 class Controller:
-    """Policies over a space's slots. Every draw takes its randomness from the caller: a resumed run repeats it."""
+    """Policies over a space's variables. Every draw takes its randomness from the caller: a resumed run repeats it."""
 
     def __init__(self, choice_counts: Sequence[int], tasks: int, *, lr: float) -> None:
         self.choice_counts = np.asarray(choice_counts)
         self.tasks = tasks
         most = int(self.choice_counts.max())
         self.exists = np.arange(most)[None] < self.choice_counts[:, None]
-        """bool [S, C]: whether the slot has that choice."""
+        """bool [S, C]: whether the variable has that choice."""
         self.logits = torch.zeros(tasks, len(choice_counts), most, dtype=torch.float64)
         self.optimizer = torch.optim.Adam([self.logits], lr=lr)
 
     def log_table(self) -> Floats:
-        """[T, S, C]: log-probability of each choice, -inf where a slot has no such choice."""
+        """[T, S, C]: log-probability of each choice, -inf where a variable has no such choice."""
         return _log_softmax(np.where(self.exists, self.logits.numpy(), -np.inf))
 
     def probabilities(self) -> Floats:
@@ -41,10 +41,10 @@ class Controller:
         return p
 
     def entropy(self) -> Floats:
-        """[T]: mean entropy of a slot, in nats."""
+        """[T]: mean entropy of a variable, in nats."""
         p = self.probabilities()
-        per_slot = -(p * np.log(np.where(p > 0, p, 1.0))).sum(-1)
-        mean: Floats = per_slot.mean(-1)
+        per_variable = -(p * np.log(np.where(p > 0, p, 1.0))).sum(-1)
+        mean: Floats = per_variable.mean(-1)
         return mean
 
     def sample(self, task: int, count: int, rng: np.random.Generator) -> Choices:
@@ -78,7 +78,7 @@ class Controller:
         self.optimizer.step()
 
     def set_policy(self, task: int, probabilities: Floats) -> None:
-        """Make [S, C] the task's policy; 0 only where a slot has no such choice."""
+        """Make [S, C] the task's policy; 0 only where a variable has no such choice."""
         logits = np.log(np.where(self.exists, probabilities, 1.0))
         self.logits[task] = torch.from_numpy(logits)
 

@@ -1,7 +1,8 @@
 """The gradient of a policy's expected cost, without a pass of the supernet: a cost is a table lookup.
 
-For every slot of a drawn architecture the cost of each of its choices is looked up, all else equal. The difference is
-the choice's effect, exact where costs add up, and noisy only through blocks that live or die with what else was drawn.
+For every variable of a drawn architecture the cost of each of its choices is looked up, all else equal. The difference
+is the choice's effect, exact where costs add up, and noisy only through blocks that live or die with what else was
+drawn.
 """
 
 from collections.abc import Callable
@@ -32,21 +33,21 @@ def expected_cost(
     """
     probabilities = controller.probabilities()[task]
     drawn = controller.sample(task, draws, rng)
-    effects = slot_effects(controller, table, drawn)
+    effects = variable_effects(controller, table, drawn)
     others = controller.sample(task, more, rng)
     explained = effects[np.arange(others.shape[1]), others].sum(-1)
     expected = (table(others) - explained).mean() + (probabilities * effects).sum()
     return effects, float(expected)
 
 
-def slot_effects(controller: Controller, table: Costs, drawn: Choices) -> Floats:
-    """[S, C]: mean cost of the drawn architectures [K, S] with one slot's choice replaced; 0 for choices not there."""
-    slots, choices = np.nonzero(controller.exists)
-    replaced = np.repeat(drawn[:, None], len(slots), axis=1)
-    replaced[:, np.arange(len(slots)), slots] = choices
-    costs = table(replaced.reshape(-1, drawn.shape[1])).reshape(len(drawn), len(slots)).mean(0)
+def variable_effects(controller: Controller, table: Costs, drawn: Choices) -> Floats:
+    """[S, C]: mean cost of the drawn architectures [K, S] with one variable's choice replaced; 0 without a choice."""
+    variables, choices = np.nonzero(controller.exists)
+    replaced = np.repeat(drawn[:, None], len(variables), axis=1)
+    replaced[:, np.arange(len(variables)), variables] = choices
+    costs = table(replaced.reshape(-1, drawn.shape[1])).reshape(len(drawn), len(variables)).mean(0)
     effects = np.zeros(controller.exists.shape)
-    effects[slots, choices] = costs
-    # Without the level, which all choices of a slot share, so that sums of effects stay comparable.
-    effects[slots, choices] -= effects[slots, 0]
+    effects[variables, choices] = costs
+    # Without the level, which all choices of a variable share, so that sums of effects stay comparable.
+    effects[variables, choices] -= effects[variables, 0]
     return effects

@@ -5,7 +5,7 @@ sees in a posterior fit, from which policies follow in closed form (``closed_for
 leaves unexplained. ``benchmarks/estimators.py`` and ``benchmarks/race.py`` compare them, docs/search.md has what was
 found.
 
-Shape legend: T tasks, S slots, C most choices of any slot, K architectures on the same images, N images.
+Shape legend: T tasks, S variables, C most choices of any variable, K architectures on the same images, N images.
 """
 
 from typing import Protocol
@@ -43,8 +43,8 @@ class Estimator(Protocol):
             choices: [K, S], from ``draw`` under the same policies.
             losses: [K, N, T], of each image; nan where it lacks the task's labels.
             images: [N], the index of each image in the held-out part.
-            matters: [K, T, S], whether the task's loss depends on the slot, given the other slots' choices; None if
-                all may.
+            matters: [K, T, S], whether the task's loss depends on the variable, given the other variables' choices;
+                None if all may.
         """
 
     @property
@@ -170,7 +170,7 @@ class _Nothing:
 def reinforce(controller: Controller, choices: Choices, weighted: Floats, matters: Mask | None = None) -> Floats:
     """``sum_k weighted_kt d log p_t(a_k)`` [T, S, C], of architectures [K, S]; nan weighs nothing.
 
-    The score of a slot that does not matter, given the others, is 0 in expectation and is left out: ``matters`` is
+    The score of a variable that does not matter, given the others, is 0 in expectation and is left out: ``matters`` is
     [K, T, S].
     """
     weights = np.where(np.isnan(weighted), 0.0, weighted)

@@ -1,9 +1,9 @@
 """Local search: the architecture of lowest predicted loss whose cost lies in the budget's window.
 
-From a start inside the window every network that differs in one slot, or that gains one block and loses another, is
+From a start inside the window every network that differs in one variable, or that gains one block and loses another, is
 priced at once; the best is taken until none is better (steepest descent). Both prices are table lookups.
 
-Shape legend: B architectures, S slots.
+Shape legend: B architectures, S variables.
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,9 @@ from fbnetv5.spaces.space import SKIP, Choices
 
 
 def prune(choices: Choices, table: CostTable) -> Choices:
-    """The same networks [B, S] with every slot skipped that is not live for the table's task."""
+    """The same networks [B, S] with every variable skipped that is not live for the table's task."""
     space = table.space
-    live = space.live(choices, table.paths)
-    columns = [column for column, node in enumerate(space.nodes) if node.slot is not None]
-    pruned: Choices = np.where(live[:, columns], choices, SKIP)
+    pruned: Choices = np.where(space.affects(choices, table.paths), choices, SKIP)
     return pruned
 
 
@@ -40,20 +38,23 @@ def descend(start: Choices, loss: CostTable, cost: CostTable, budget: Budget) ->
 
 
 def neighbours(current: Choices, choice_counts: Sequence[int]) -> Choices:
-    """[B, S]: all that differ from ``current`` [S] in one slot, or in one slot gained and one lost."""
+    """[B, S]: all that differ from ``current`` [S] in one variable, or in one variable gained and one lost."""
     singles = [
-        (slot, choice) for slot, count in enumerate(choice_counts) for choice in range(count) if choice != current[slot]
+        (variable, choice)
+        for variable, count in enumerate(choice_counts)
+        for choice in range(count)
+        if choice != current[variable]
     ]
-    gained = [(slot, choice) for slot, choice in singles if current[slot] == SKIP]
-    lost = [slot for slot, choice in singles if choice == SKIP]
-    swaps = [(slot, choice, other) for slot, choice in gained for other in lost]
+    gained = [(variable, choice) for variable, choice in singles if current[variable] == SKIP]
+    lost = [variable for variable, choice in singles if choice == SKIP]
+    swaps = [(variable, choice, other) for variable, choice in gained for other in lost]
     near = np.repeat(current[None], len(singles) + len(swaps), axis=0)
     rows = np.arange(len(singles))
-    slots, choices = np.array(singles).T
-    near[rows, slots] = choices
+    variables, choices = np.array(singles).T
+    near[rows, variables] = choices
     if swaps:
         rows = np.arange(len(singles), len(near))
-        slots, choices, others = np.array(swaps).T
-        near[rows, slots] = choices
+        variables, choices, others = np.array(swaps).T
+        near[rows, variables] = choices
         near[rows, others] = SKIP
     return near

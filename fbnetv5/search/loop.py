@@ -15,10 +15,8 @@ Whatever is random is a function of (seed, step), so a resumed run repeats what 
 several processes all draw the same architecture, share the images of a step, and average gradients and losses.
 """
 
-import math
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing
-from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,33 +25,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from export.errors import CheckFailed, UserError
+from export.errors import UserError
 from fbnetv5.costs.tables import CostTable
-from fbnetv5.data.loading import batches, spread
+from fbnetv5.data.loading import spread
 from fbnetv5.data.parts import Parts, Subset
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch, ImageSet
 from fbnetv5.networks.supernet import Supernet
-from fbnetv5.runs.checkpoint import (
-    by_group,
-    check_identity,
-    load_checkpoint,
-    load_weights,
-    optimizer_tensors,
-    restore_optimizer,
-    save_checkpoint,
-)
-from fbnetv5.runs.history import History
-from fbnetv5.runs.processes import average_gradients, crew, make_accelerator
+from fbnetv5.runs.checkpoint import load_weights, optimizer_tensors, restore_optimizer
+from fbnetv5.runs.loop import CHECKPOINT, LOG_EVERY, Loop
+from fbnetv5.runs.optimization import half_cosine, parameter_groups
+from fbnetv5.runs.processes import average_gradients
 from fbnetv5.search.closed_form import set_policy
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.controller import Controller, Floats
 from fbnetv5.search.costs import cost_gradient
 from fbnetv5.search.derive import AIM, find_tilt
+from fbnetv5.search.entry import SearchEntry
 from fbnetv5.search.estimators import make_estimator
 from fbnetv5.search.noise import Noise
 from fbnetv5.search.posterior import Benefits, Mask, no_benefits
-from fbnetv5.search.progress import Progress, Report
 from fbnetv5.spaces.space import Choices, Space
 
 WARMUP_LR_STEPS = 50
@@ -62,13 +53,12 @@ SCALE_FLOOR = 1e-3
 """Losses below it are not scaled up further: a task whose images all look alike may reach 0."""
 PENALTY = 20.0
 """Of the squared excess over the aim (augmented Lagrangian); without it multipliers swing, see docs/lab-notes.md."""
-LOG_EVERY = 10
 VISITS = 8
 """How often policies meet each of their images at least, if there are more images than that leaves room for."""
 
 
 def warm_architecture(space: Space, progress: float, rng: np.random.Generator) -> Choices:
-    """[S]: an architecture whose slots are kept with one random probability, from [0.9, 1] widening to [0.2, 1].
+    """[S]: an architecture whose variables are kept with one random probability, from [0.9, 1] widening to [0.2, 1].
 
     Args:
         space: the search space.
@@ -76,7 +66,7 @@ def warm_architecture(space: Space, progress: float, rng: np.random.Generator) -
         rng: source of randomness.
     """
     lowest = 0.9 - 0.7 * min(1.0, 2 * progress)
-    kept = rng.random(len(space.slots)) < rng.uniform(lowest, 1.0)
+    kept = rng.random(len(space.variables)) < rng.uniform(lowest, 1.0)
     filled = rng.integers(1, np.asarray(space.choice_counts))
     return np.where(kept, filled, 0)
 
@@ -92,23 +82,31 @@ def revisited(images: ImageSet, config: SearchConfig) -> ImageSet:
     return images if len(images) <= most else Subset(images, spread(len(images), most))
 
 
-class SearchLoop:
-    """The state of a search and its steps. ``run`` goes from the last checkpoint to the end."""
+class SearchLoop(Loop[SearchEntry]):
+    """The state of a search and its steps."""
+
+    title = "search"
+    advice = "Start again with a smaller learning rate (weight_lr) or check the images"
 
     def __init__(
         self, config: SearchConfig, folder: Path, supernet: Supernet, parts: Parts, tables: Mapping[str, CostTable]
     ) -> None:
+        super().__init__(
+            folder,
+            steps=config.total_steps,
+            checkpoint_every=config.checkpoint_every,
+            seed=config.seed,
+            workers=config.data.workers,
+        )
         self.config = config
-        self.folder = folder
         self.parts = parts
         self.held_out = revisited(parts.policies, config)
         self.tables = tables
-        self.accelerator = make_accelerator()
-        if self.accelerator.mixed_precision == "fp16":
-            raise UserError("fp16 mixed precision needs loss scaling, which the search has not; use bf16 or none")
         self.supernet = supernet.to(self.accelerator.device).to(memory_format=torch.channels_last)
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in supernet.named_parameters()}
-        self.optimizer = self._make_optimizer()
+        # Parameters that no live block holds get no gradient and stay.
+        groups = parameter_groups(self.names, config.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, lr=config.weight_lr, fused=True)
         self.controller = Controller(supernet.space.choice_counts, len(config.tasks), lr=config.policy_lr)
         self.estimator = make_estimator(config.estimator, self.controller, images=len(self.held_out))
         self.noise = Noise(self.controller)
@@ -116,34 +114,7 @@ class SearchLoop:
         """[T]: moving average of each task's training loss; nan until its first."""
         self.multiplier: Floats = np.zeros(len(config.tasks))
         self.expected_cost: Floats = np.zeros(len(config.tasks))
-        self.done = 0
-        """Steps finished."""
         self._aim_policies()
-
-    def run(self, report: Report) -> None:
-        """Resume if there is a checkpoint, run every step left, and leave a checkpoint of the last.
-
-        Raises:
-            UserError: the checkpoint is damaged or of another space.
-            CheckFailed: a loss or gradient is not finite.
-        """
-        self._restore()
-        weights = self._stream(self.parts.weights, self.config.batch, self._passes("weights"), tag=1)
-        policies = self._stream(self.held_out, self.config.policy_batch, self._passes("policies"), tag=2)
-        with ExitStack() as stack:
-            main = self.accelerator.is_main_process
-            history = stack.enter_context(closing(History(self.folder, step=self.done))) if main else None
-            while self.done < self.config.total_steps:
-                phase = self.phase(self.done)
-                self._step(phase, policies if phase == "policies" else weights)
-                self.done += 1
-                last = self.done == self.config.total_steps
-                if history is not None and (self.done % LOG_EVERY == 0 or last):
-                    progress = self.progress(phase)
-                    history.add(progress.step, asdict(progress), progress.scalars)
-                    report(progress)
-                if main and (self.done % self.config.checkpoint_every == 0 or last):
-                    self._save()
 
     def phase(self, step: int) -> str:
         """What the step of that number trains."""
@@ -152,12 +123,14 @@ class SearchLoop:
             return "warm-up"
         return "policies" if after % self.config.policy_every == 0 else "weights"
 
-    def _step(self, phase: str, stream: Iterator[Batch]) -> None:
+    def step(self) -> None:
+        """Train weights or policies, as the step's phase says."""
         rng = np.random.default_rng([self.config.seed, self.done])
-        batch = next(stream).to(self.accelerator.device)
+        phase = self.phase(self.done)
         if phase == "policies":
-            self.train_policies(batch, self.estimator.draw(self.controller, rng), rng)
+            self.train_policies(next(self.policy_batches), self.estimator.draw(self.controller, rng), rng)
             return
+        batch = next(self.weight_batches)
         if phase == "warm-up":
             choices = warm_architecture(self.supernet.space, self.done / self.config.warmup_steps, rng)
             self.train_weights(batch, choices, np.ones(len(self.config.tasks)))
@@ -165,6 +138,18 @@ class SearchLoop:
         choices = self.controller.propose(rng)
         share = self.config.importance
         self.train_weights(batch, choices, 1 - share + share * self.controller.importance(choices[None])[0])
+
+    @cached_property
+    def weight_batches(self) -> Iterator[Batch]:
+        """Batches for the steps left that train weights."""
+        first = self._passes("weights")
+        return self.batches(self.parts.weights, self.config.batch, first_step=first, stream=1)
+
+    @cached_property
+    def policy_batches(self) -> Iterator[Batch]:
+        """Batches for the steps left that train policies."""
+        first = self._passes("policies")
+        return self.batches(self.held_out, self.config.policy_batch, first_step=first, stream=2)
 
     def train_weights(self, batch: Batch, choices: Choices, gamma: Floats) -> None:
         """One pass and one step of the shared weights on ``sum_t gamma_t l_t``, each loss relative to its average."""
@@ -186,7 +171,7 @@ class SearchLoop:
         average_gradients(self.accelerator, live)
         norm = torch.nn.utils.clip_grad_norm_(live, self.config.clip_norm)
         if not torch.isfinite(norm):
-            raise self._diverged("the gradient")
+            raise self.diverged("the gradient")
         self.optimizer.step()
         moved = SCALE_DECAY * self.scale + (1 - SCALE_DECAY) * np.maximum(means, SCALE_FLOOR)
         self.scale = np.where(seen, moved, self.scale)
@@ -206,7 +191,7 @@ class SearchLoop:
             self._set_policies(benefits, rng)
 
     def _matters(self, choices: Choices) -> Mask:
-        """[K, T, S]: whether a task's loss depends on the slot, given what else was drawn."""
+        """[K, T, S]: whether a task's loss depends on the variable, given what else was drawn."""
         space, tasks = self.supernet.space, self.supernet.tasks
         return np.stack([space.needed(choices, tasks[name].paths) for name in self.config.tasks], axis=1)
 
@@ -253,15 +238,9 @@ class SearchLoop:
         total, count = self.accelerator.reduce(torch.stack([sums, counts]), "sum").cpu().double().numpy()
         for name, value in zip(self.config.tasks, total, strict=True):
             if not np.isfinite(value):
-                raise self._diverged(f"the loss of {name}")
+                raise self.diverged(f"the loss of {name}")
         mean: Floats = np.where(count > 0, total / np.maximum(count, 1), np.nan)
         return mean
-
-    def _diverged(self, what: str) -> CheckFailed:
-        return CheckFailed(
-            f"{what} is not finite at step {self.done}; the last checkpoint in {self.folder} is from before it. "
-            "Start again with a smaller learning rate (weight_lr) or check the images"
-        )
 
     def _learning_rate(self) -> float:
         """Linear rise, then half a cosine down to 1 % over the steps that train weights."""
@@ -269,28 +248,18 @@ class SearchLoop:
         index = self._passes("weights")
         total = config.warmup_steps + config.steps - config.policy_steps(config.steps)
         rise = min(1.0, (index + 1) / WARMUP_LR_STEPS)
-        return config.weight_lr * rise * (0.505 + 0.495 * math.cos(math.pi * index / max(1, total)))
+        return config.weight_lr * rise * half_cosine(index / max(1, total))
 
     def _passes(self, kind: str) -> int:
         """How many steps before the current one trained that kind."""
         policies = self.config.policy_steps(max(0, self.done - self.config.warmup_steps))
         return policies if kind == "policies" else self.done - policies
 
-    def _stream(self, images: Any, size: int, first: int, *, tag: int) -> Iterator[Batch]:
-        return batches(
-            images,
-            batch=size,
-            seed=self.config.seed * 4 + tag,
-            first_step=first,
-            rank=self.accelerator.process_index,
-            world=self.accelerator.num_processes,
-            workers=self.config.data.workers,
-        )
-
     def _aim_policies(self) -> None:
         """Start every policy where its expected cost meets the budget's aim.
 
-        For policies that step along a gradient all slots are equal; policies in closed form have the largest entropy.
+        For policies that step along a gradient all variables are equal; policies in closed form have the largest
+        entropy.
         """
         for task, (name, budget) in enumerate(self.config.budgets.items()):
             rng = np.random.default_rng([self.config.seed, task])
@@ -301,34 +270,26 @@ class SearchLoop:
                 set_policy(self.controller, task, benefits, self.tables[name], AIM * budget.limit, rng)
             self.expected_cost[task] = self.tables[name](self.controller.sample(task, 256, rng)).mean()
 
-    def _make_optimizer(self) -> torch.optim.Optimizer:
-        """AdamW; norms and biases do not decay. Parameters that no live block holds get no gradient and stay."""
-        decayed = [parameter for parameter in self.names if parameter.ndim > 1]
-        others = [parameter for parameter in self.names if parameter.ndim <= 1]
-        groups = [
-            {"params": decayed, "weight_decay": self.config.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW(groups, lr=self.config.weight_lr, fused=True)
-
-    def progress(self, phase: str) -> Progress:
-        """Where the search stands."""
-        return Progress(
+    def entry(self, *, last: bool) -> SearchEntry | None:
+        """The state after ``done`` steps, every ``LOG_EVERY`` steps and after the last."""
+        if self.done == 0 or (self.done % LOG_EVERY and not last):
+            return None
+        return SearchEntry(
             step=self.done,
-            phase=phase,
-            losses=self._known(self.scale),
-            expected_cost=self._known(self.expected_cost),
-            entropy=self._known(self.controller.entropy()),
-            multiplier=self._known(self.multiplier),
-            effective_samples=self._known(self.noise.effective_samples),
-            gradient_variance=self._known(self.noise.gradient_variance),
+            phase=self.phase(self.done - 1),
+            losses=self._by_task(self.scale),
+            expected_cost=self._by_task(self.expected_cost),
+            entropy=self._by_task(self.controller.entropy()),
+            multiplier=self._by_task(self.multiplier),
+            effective_samples=self._by_task(self.noise.effective_samples),
+            gradient_variance=self._by_task(self.noise.gradient_variance),
         )
 
-    def _known(self, values: Floats) -> dict[str, float]:
+    def _by_task(self, values: Floats) -> dict[str, float]:
         """By task; those that are nan are left out."""
         return {name: float(v) for name, v in zip(self.config.tasks, values, strict=True) if not np.isnan(v)}
 
-    def _save(self) -> None:
+    def tensors(self) -> dict[str, Tensor]:
         tensors = {f"weights/{name}": value for name, value in self.supernet.state_dict().items()}
         for name, value in optimizer_tensors(self.optimizer, self.names).items():
             tensors[f"optimizer/{name}"] = value
@@ -339,43 +300,34 @@ class SearchLoop:
             tensors[f"state/{name}"] = torch.from_numpy(getattr(self, name))
         for name, array in self._arrays().items():
             tensors[f"arrays/{name}"] = torch.from_numpy(array)
-        save_checkpoint(self.folder / "checkpoint", self.done, tensors, self._identity())
+        return tensors
 
     def _arrays(self) -> dict[str, NDArray[np.generic]]:
         """What estimator and noise remember, written to in place when a checkpoint is read."""
         return {**self.estimator.state(), **{f"noise.{name}": array for name, array in self.noise.state().items()}}
 
-    def _identity(self) -> dict[str, Any]:
-        """What must be the same for a checkpoint to fit."""
+    def identity(self) -> dict[str, Any]:
         parts = {"weights": len(self.parts.weights), "policies": len(self.parts.policies)}
         return {
             "space": self.supernet.space.to_json(),
             "tasks": list(self.config.tasks),
             "estimator": self.config.estimator,
             "images": parts,
-            **crew(self.accelerator),
         }
 
-    def _restore(self) -> None:
-        found = load_checkpoint(self.folder / "checkpoint")
-        if found is None:
-            return
-        tensors, state = found
-        check_identity(state, self._identity(), self.folder, "search")
-        parts = by_group(tensors)
-        load_weights(self.supernet, parts["weights"], self.folder / "checkpoint")
-        restore_optimizer(self.optimizer, self.names, parts.get("optimizer", {}))
-        self.controller.logits.copy_(parts["policies"]["logits"])
+    def load(self, groups: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
+        load_weights(self.supernet, groups["weights"], self.folder / CHECKPOINT)
+        restore_optimizer(self.optimizer, self.names, groups.get("optimizer", {}))
+        self.controller.logits.copy_(groups["policies"]["logits"])
         names = {self.controller.logits: "logits"}
-        restore_optimizer(self.controller.optimizer, names, parts.get("policy_optimizer", {}))
+        restore_optimizer(self.controller.optimizer, names, groups.get("policy_optimizer", {}))
         for name in ("scale", "multiplier", "expected_cost"):
-            setattr(self, name, parts["state"][name].numpy().copy())
+            setattr(self, name, groups["state"][name].numpy().copy())
         for name, array in self._arrays().items():
-            kept = parts["arrays"].get(name)
+            kept = groups["arrays"].get(name)
             if kept is None or kept.shape != array.shape:
                 raise UserError(
                     f"the checkpoint in {self.folder} is of another version or configuration: its {name} does not fit. "
                     "Start a new search"
                 )
             array[:] = kept.numpy()
-        self.done = int(state["step"])

@@ -1,6 +1,6 @@
 """How noisy the steps of the policies are, for the history of a search.
 
-Shape legend: T tasks, S slots, C most choices of any slot, K architectures of a step.
+Shape legend: T tasks, S variables, C most choices of any variable, K architectures of a step.
 """
 
 import numpy as np

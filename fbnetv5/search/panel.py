@@ -9,7 +9,7 @@ The search's controller learns while weights still move; the panel does not have
 (docs/results.md has both). Some further architectures run on all batches first: their losses are held against the fit
 of the others, which tells how far to trust it.
 
-Shape legend: N observations, S slots, V nodes, K most candidates of a node, F features, T tasks.
+Shape legend: N observations, S variables, V nodes, K most candidates of a node, F features, T tasks.
 """
 
 from collections.abc import Sequence
@@ -104,11 +104,11 @@ class Check:
 
 
 def feature_places(space: Space) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """([F], [F]): node and candidate of every feature, which are the candidates of the slots."""
+    """([F], [F]): node and candidate of every feature, which are the candidates of the nodes that variables set."""
     places = [
         (row, column)
         for row, node in enumerate(space.nodes)
-        if node.slot is not None
+        if node.variables
         for column in range(len(node.candidates))
     ]
     nodes, candidates = np.array(places).T
@@ -116,11 +116,9 @@ def feature_places(space: Space) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def live_features(space: Space, paths: Sequence[int], choices: Choices) -> Floats:
-    """[N, F]: 1 where a slot's candidate is live in an architecture [N, S] for the features of ``paths``."""
+    """[N, F]: 1 where a node's candidate is live in an architecture [N, S] for the features of ``paths``."""
     nodes, candidates = feature_places(space)
-    slots = np.array([-1 if node.slot is None else node.slot for node in space.nodes])[nodes]
-    live = space.live(choices, paths)[:, nodes]
-    features: Floats = (live & (choices[:, slots] == candidates + 1)).astype(np.float64)
+    features: Floats = (space.live_candidates(choices, paths)[:, nodes] == candidates).astype(np.float64)
     return features
 
 

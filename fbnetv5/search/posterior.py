@@ -1,13 +1,14 @@
-"""The posterior of what every slot's choice brings: a Gaussian process over architectures, one per task.
+"""The posterior of what every variable's choice brings: a Gaussian process over architectures, one per task.
 
-The loss of an architecture is a level plus an effect per kept choice plus an effect per pair of choices of two slots,
-plus noise. Effects of choices have a normal prior with a mean common to all slots, effects of pairs one without. In the
-space of draws this is a kernel (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, section 2.1), so
-all pairs cost no more than the draws themselves. The scales of effects, pairs and noise maximise the marginal
-likelihood (ibid., section 5.4.1). Without signal the scale of effects goes to 0, and so does the probability that there
-is a signal at all.
+The loss of an architecture is a level plus an effect per kept choice plus an effect per pair of choices of two
+variables, plus noise. Effects of choices have a normal prior with a mean common to all variables, effects of pairs one
+without. In the space of draws this is a kernel (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006,
+section 2.1), so all pairs cost no more than the draws themselves. The scales of effects, pairs and noise maximise the
+marginal likelihood (ibid., section 5.4.1). Without signal the scale of effects goes to 0, and so does the probability
+that there is a signal at all.
 
-Shape legend: T tasks, S slots, C most choices of any slot, F kept choices of all slots, M capacity, N stored draws.
+Shape legend: T tasks, S variables, C most choices of any variable, F kept choices of all variables, M capacity, N
+stored draws.
 """
 
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class Benefits:
     reliability: Floats
     """[T]: mean share of the choices' prior variance that the draws removed."""
     needed: Floats
-    """[T, S]: share of recent draws in which the slot mattered."""
+    """[T, S]: share of recent draws in which the variable mattered."""
     draws: int
     """How many draws were learned from."""
     signal: float
@@ -86,24 +87,24 @@ class PosteriorFit:
 
     def __init__(self, controller: Controller, *, capacity: int = CAPACITY) -> None:
         self.shape = controller.logits.shape
-        tasks, slots, _ = self.shape
-        self.slots, self.kept = np.nonzero(controller.exists[:, SKIP + 1 :])
+        tasks, variables, _ = self.shape
+        self.variables, self.kept = np.nonzero(controller.exists[:, SKIP + 1 :])
         self.kept += SKIP + 1
-        self.chance: Floats = 1.0 / controller.choice_counts[self.slots]
-        self.same: Floats = (self.slots[:, None] == self.slots).astype(np.float64)
-        """[F, F]: 1 where two features belong to the same slot."""
+        self.chance: Floats = 1.0 / controller.choice_counts[self.variables]
+        self.same: Floats = (self.variables[:, None] == self.variables).astype(np.float64)
+        """[F, F]: 1 where two features belong to the same variable."""
         first, second = np.nonzero(np.triu(self.same))
         self.within = (first, second, np.where(first == second, 1.0, 2.0))
-        """Pairs of features of one slot, and how often each counts in a square."""
-        self.choices: Choices = np.zeros((capacity, slots), dtype=np.int64)
-        self.matters: Mask = np.ones((capacity, tasks, slots), dtype=np.bool_)
+        """Pairs of features of one variable, and how often each counts in a square."""
+        self.choices: Choices = np.zeros((capacity, variables), dtype=np.int64)
+        self.matters: Mask = np.ones((capacity, tasks, variables), dtype=np.bool_)
         self.values: Floats = np.full((capacity, tasks), np.nan)
         """[M, T]; nan for "not known"."""
         self.level: Floats = np.zeros(tasks)
-        self.slopes: Floats = np.zeros((tasks, len(self.slots)))
+        self.slopes: Floats = np.zeros((tasks, len(self.variables)))
         """[T, F]: of the last fit, where all other features are 0."""
-        self.pairs: Floats = np.zeros((tasks, len(self.slots), len(self.slots)))
-        """[T, F, F]: of the last fit; symmetric, 0 within a slot."""
+        self.pairs: Floats = np.zeros((tasks, len(self.variables), len(self.variables)))
+        """[T, F, F]: of the last fit; symmetric, 0 within a variable."""
         self.log_effect: Floats = np.full(tasks, np.log(0.003))
         self.log_pair: Floats = np.full(tasks, np.log(0.03))
         self.noise: Floats = np.ones(tasks)
@@ -148,7 +149,7 @@ class PosteriorFit:
         mean, sd, reliability = np.zeros(self.shape), np.ones(self.shape), np.zeros(self.shape[0])
         for task in range(self.shape[0]):
             found = self._fit_task(task, probabilities[task], needed[task], rescale=rescale)
-            mean[task, self.slots, self.kept], sd[task, self.slots, self.kept], reliability[task] = found
+            mean[task, self.variables, self.kept], sd[task, self.variables, self.kept], reliability[task] = found
         signal = float(1 / (1 + np.exp(np.clip(PENALTY - self.gain.sum(), -50.0, 50.0))))
         return Benefits(mean=mean, sd=sd, reliability=reliability, needed=needed, draws=seen, signal=signal)
 
@@ -164,7 +165,7 @@ class PosteriorFit:
         """Benefits and their standard deviations, [F] each, and their mean reliability."""
         rows = np.nonzero(~np.isnan(self.values[: self.counts[0], task]))[0]
         if not len(rows):
-            return np.zeros(len(self.slots)), np.ones(len(self.slots)), 0.0
+            return np.zeros(len(self.variables)), np.ones(len(self.variables)), 0.0
         features = self._features(self.choices[rows], self.matters[rows, task])
         level = float(self.values[rows, task].mean())
         values = self.values[rows, task] - level
@@ -174,7 +175,7 @@ class PosteriorFit:
         self.noise[task] = max(float(solved.whitened @ solved.whitened) / len(rows), np.finfo(float).tiny)
         weights = solve_triangular(solved.factor, solved.whitened, lower=True, trans=1, check_finite=False)
         self._predict_by(task, features, weights, level)
-        centre = needed[self.slots] * (probabilities[self.slots, self.kept] - self.chance)
+        centre = needed[self.variables] * (probabilities[self.variables, self.kept] - self.chance)
         return self._benefits(task, features, solved, centre)
 
     def _predict_by(self, task: int, features: Floats, weights: Floats, level: float) -> None:
@@ -228,12 +229,12 @@ class PosteriorFit:
         return _Solved(float(evidence), factor, whitened)
 
     def _features(self, choices: Choices, matters: Mask | None) -> Floats:
-        """[B, F]: whether a choice is made, less its chance; 0 where the slot does not matter."""
-        features: Floats = (choices[:, self.slots] == self.kept) - self.chance
-        return features if matters is None else features * matters[:, self.slots]
+        """[B, F]: whether a choice is made, less its chance; 0 where the variable does not matter."""
+        features: Floats = (choices[:, self.variables] == self.kept) - self.chance
+        return features if matters is None else features * matters[:, self.variables]
 
     def _grams(self, one: Floats, other: Floats) -> tuple[Floats, Floats]:
-        """Inner products [B, B'] of the features, their common mean included, and of their pairs across slots."""
+        """Inner products [B, B'] of the features, their common mean included, and of their pairs across variables."""
         first, second, twice = self.within
         inner = one @ other.T
         within = (one[:, first] * one[:, second] * twice) @ (other[:, first] * other[:, second]).T

@@ -17,7 +17,7 @@ from accelerate.utils import set_seed
 from export.errors import UserError
 from export.files import write_json
 from fbnetv5 import __version__
-from fbnetv5.architecture import Architecture
+from fbnetv5.architecture import Architecture, Latency, make_architecture
 from fbnetv5.costs.budgets import Budget, format_apart
 from fbnetv5.costs.tables import CostTable, Counter, latency_table
 from fbnetv5.data.parts import Parts
@@ -31,9 +31,9 @@ from fbnetv5.runs.folder import latest_link, make_folder, point_latest
 from fbnetv5.runs.processes import in_first_process, make_accelerator
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.derive import pareto_front
+from fbnetv5.search.entry import SearchEntry
 from fbnetv5.search.final import Derived, Stage, derive
 from fbnetv5.search.loop import SearchLoop
-from fbnetv5.search.progress import Report
 from fbnetv5.search.scoring import calibration_images
 from fbnetv5.spaces.space import Space
 from fbnetv5.tasks import make_tasks, needed_targets
@@ -51,10 +51,10 @@ class CostRange:
 
     task: str
     unit: str
-    cheapest: float
+    min_cost: float
     expected: float
     """Mean over uniformly drawn architectures."""
-    dearest: float
+    max_cost: float
 
 
 def start_run(
@@ -118,7 +118,7 @@ def cost_tables(
 
 
 def cost_ranges(tables: Mapping[str, CostTable]) -> list[CostRange]:
-    """The cheapest, the expected and the dearest network of each task."""
+    """The smallest, the expected and the largest cost of each task's networks."""
     ranges = []
     for name, table in tables.items():
         counts = np.array(table.space.choice_counts)
@@ -127,9 +127,9 @@ def cost_ranges(tables: Mapping[str, CostTable]) -> list[CostRange]:
             CostRange(
                 task=name,
                 unit=table.unit,
-                cheapest=table.cheapest,
+                min_cost=table.min_cost,
                 expected=float(table(drawn).mean()),
-                dearest=table.dearest,
+                max_cost=table.max_cost,
             )
         )
     return ranges
@@ -141,13 +141,13 @@ def check_budgets(ranges: Sequence[CostRange], budgets: Mapping[str, Budget]) ->
     Raises:
         UserError: a budget lies outside its task's range.
     """
-    for found in ranges:
-        budget = budgets[found.task]
-        if not found.cheapest <= budget.limit <= found.dearest:
-            low, high, asked = format_apart((found.cheapest, found.dearest, budget.limit), found.unit)
+    for costs in ranges:
+        budget = budgets[costs.task]
+        if not costs.min_cost <= budget.limit <= costs.max_cost:
+            low, high, asked = format_apart((costs.min_cost, costs.max_cost, budget.limit), costs.unit)
             size = "x".join(map(str, budget.resolution))
             raise UserError(
-                f"budget {asked} for {found.task} at {size} is outside what this space offers: {low} to {high}. "
+                f"budget {asked} for {costs.task} at {size} is outside what this space offers: {low} to {high}. "
                 "Choose one inside, or another variant or resolution"
             )
 
@@ -188,7 +188,7 @@ def prepare(config: SearchConfig) -> Prepared:
     )
 
 
-def run_search(folder: Path, report: Report, stage: Stage) -> dict[str, Architecture]:
+def run_search(folder: Path, report: Callable[[SearchEntry], None], stage: Stage) -> dict[str, Architecture]:
     """Run or resume the search of a run folder to its end.
 
     Args:
@@ -221,20 +221,16 @@ def describe(config: SearchConfig, task: Task, derived: Derived, table: AnyTable
     """The architecture record of a task's best finalist."""
     result = derived.best
     budget = config.budgets[task.name]
-    choices = np.array(result.choices, dtype=np.int64)
-    counter = Counter(budget.resolution)
     latency = None
     if table is not None:
-        value = latency_table(config.space, task, budget.resolution, table.values_ms).one(choices)
-        latency = {"value": value, "table": table.name}
-    return Architecture(
-        space=config.space,
-        task=task.name,
-        classes=task.classes,
-        choices=result.choices,
-        resolution=budget.resolution,
-        macs=int(counter.table(config.space, task, "macs").one(choices)),
-        params=int(counter.table(config.space, task, "params").one(choices)),
+        costs = latency_table(config.space, task, budget.resolution, table.values_ms)
+        value = costs.one(np.array(result.choices, dtype=np.int64))
+        latency = Latency(value=value, table=table.name, estimated=isinstance(table, EstimatedTable))
+    return make_architecture(
+        config.space,
+        {task.name: result.choices},
+        task.classes,
+        budget.resolution,
         latency_ms=latency,
         provenance={
             "version": __version__,

@@ -57,7 +57,7 @@ class FinalistScorer:
         task, metric = network.task, network.task.new_metric()
         total, labelled = 0.0, 0
         for batch in self.held_out:
-            raw = network.head(network.backbone(normalise(batch.images)))
+            raw = network.raw(normalise(batch.images))[network.task.name]
             total += float(task.losses(raw, batch).sum())
             labelled += int(task.labelled(batch).sum())
             metric.update(task.deploy(raw), batch)

@@ -1,164 +1,90 @@
-"""What a search can choose: a graph of blocks over four paths, some of whose positions are slots.
+"""The base of all search spaces: nodes, the variables that set them, and what follows from choices.
 
-Stage 0 is an FBNetV3 cut into four partitions, whose ends feed four parallel paths at strides 4, 8, 16 and 32. Every
-later stage first fuses neighbouring paths, then runs its blocks on each path (FBNetV5, arXiv 2111.10007, section 3.1).
-A later block has the shape of its path's stage-0 repeat; how the paper shapes it is not published.
+A concrete space is one file of this folder with one subclass of ``Space``: a frozen record whose fields are its
+parameters and whose ``kind`` names it in files. It lists its nodes, its variables and the nodes where features come
+out; liveness, graphs and checks follow. Costs, panels and networks work on any space.
 
-Every position is a node with candidate blocks. A node that is a slot may be skipped: its first input then passes
-through. A fusion edge is such a node too (target plus resampled source, or the target alone), so skipping, liveness,
-cost and execution know one rule. A node is live for a task if one of the task's features depends on it; only live nodes
-run.
-
-Shape legend: B architectures, S slots, V nodes.
+Shape legend: B architectures, S variables, V nodes.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from export.document import Document
 from export.errors import UserError
-from fbnetv5.blocks.specs import Block, Fusion, InvertedResidual
-from fbnetv5.spaces.fbnetv3 import FBNETV3, STRIDES, Group
+from fbnetv5.spaces.graph import SKIPPED, Graph, Node, Step, Variable
 
 SKIP = 0
-"""The choice that leaves a slot empty; choice k > 0 is a node's k-th candidate."""
-VARIANTS = ("a", "c", "f")
-"""The FBNetV3 letters that the paper extends to a supernet."""
+"""The choice that skips, of a variable with a choice that does."""
 
 Choices = NDArray[np.int64]
-"""[S] or [B, S]: one choice per slot."""
+"""[S] or [B, S]: one choice per variable."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
-    """One position of the supernet."""
-
-    name: str
-    inputs: tuple[str, ...]
-    """Names of the nodes read; the first passes through if this node is skipped. Empty for the stem."""
-    candidates: tuple[Block, ...]
-    stride: int
-    """Of the node's output, relative to the image."""
-    slot: int | None = None
-    """Index of the slot, None if the node always runs."""
+class Space(Document, ABC):
+    """A search space. Equal parameters give the same variables in the same order."""
 
     @property
-    def stage(self) -> int:
-        """0 or the number of the later stage, as the name says."""
-        return int(self.name.partition("_")[0].removeprefix("s"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """A live node of one architecture: which block runs, and on whose outputs."""
-
-    name: str
-    choice: int
-    block: Block
-    inputs: tuple[str, ...]
-    stride: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Graph:
-    """The live blocks of one architecture in running order, and where each path's feature comes out."""
-
-    steps: tuple[Step, ...]
-    outputs: Mapping[int, str]
-    """Stride of a path -> name of the step that gives its feature."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Space:
-    """A search space. Equal parameters give the same slots in the same order."""
-
-    variant: str = "a"
-    """Which FBNetV3 stage 0 is: a, c or f, with ordinary padding."""
-    stages: int = 4
-    """How many stages follow stage 0."""
-    blocks_per_path: int = 2
-    """Blocks on each path in each of those stages."""
-    strict: bool = False
-    """Only the later stages' blocks are slots, as the paper describes; else also stage-0 repeats and fusion edges."""
-
-    def __post_init__(self) -> None:
-        if self.variant not in VARIANTS:
-            raise UserError(f"unknown variant {self.variant!r}; there are: {', '.join(VARIANTS)}")
-        for name in ("stages", "blocks_per_path"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 16:
-                raise UserError(f"space: {name} must be a whole number from 0 to 16, not {value!r}")
-        if not isinstance(self.strict, bool):
-            raise UserError(f"space: strict must be true or false, not {self.strict!r}")
-        if not self.slots:
-            raise UserError("this space has nothing to choose; give it stages and blocks per path of at least 1")
-
-    @classmethod
-    def from_json(cls, document: Any) -> Self:
-        """The space a JSON object describes.
-
-        Raises:
-            UserError: a field is missing, unknown or out of range.
-        """
-        expected = set(cls.__dataclass_fields__)
-        if not isinstance(document, dict) or set(document) != expected:
-            raise UserError(f"a space has the fields {', '.join(sorted(expected))}; this one reads {document!r}")
-        return cls(**document)
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @cached_property
+    @abstractmethod
     def nodes(self) -> tuple[Node, ...]:
         """Every position, inputs before their readers."""
-        nodes = list(self._stage_zero())
-        ends = {stride: _last_of(nodes, stride) for stride in STRIDES}
-        for stage in range(1, self.stages + 1):
-            nodes += self._later_stage(stage, ends)
-            ends = {stride: _last_of(nodes, stride) for stride in STRIDES}
-        slots = iter(range(len(nodes)))
-        return tuple(
-            Node(
-                name=node.name,
-                inputs=node.inputs,
-                candidates=node.candidates,
-                stride=node.stride,
-                slot=next(slots) if self._is_slot(node) else None,
-            )
-            for node in nodes
-        )
 
-    @cached_property
-    def slots(self) -> tuple[Node, ...]:
-        """The nodes that may be skipped, by slot index."""
-        return tuple(node for node in self.nodes if node.slot is not None)
+    @property
+    @abstractmethod
+    def variables(self) -> tuple[Variable, ...]:
+        """What a search decides, in the order of an architecture's choices."""
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """For people, such as "variant a"."""
+
+    @property
+    @abstractmethod
+    def ends(self) -> Mapping[int, str]:
+        """Stride of a path -> name of the node where its feature comes out."""
+
+    def __eq__(self, other: object) -> bool:
+        """By parameters; pydantic would compare the cached arrays as well."""
+        return type(self) is type(other) and self._parameters() == other._parameters()
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._parameters()))
+
+    def _parameters(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in type(self).model_fields)
 
     @cached_property
     def choice_counts(self) -> tuple[int, ...]:
-        """How many choices each slot has, skip included."""
-        return tuple(len(node.candidates) + 1 for node in self.slots)
+        """How many choices each variable has."""
+        return tuple(len(variable.choices) for variable in self.variables)
 
-    @cached_property
-    def ends(self) -> Mapping[int, str]:
-        """Stride -> name of the path's last node."""
-        return {stride: _last_of(self.nodes, stride) for stride in STRIDES}
-
-    @cached_property
-    def widths(self) -> Mapping[int, int]:
-        """Stride -> channels of the path's feature."""
-        return {stride: group.channels for stride, group in zip(STRIDES, self._last_groups(), strict=True)}
+    def channels(self, paths: Iterable[int]) -> tuple[int, ...]:
+        """Widths of the features of these paths."""
+        width = {node.name: node.channels for node in self.nodes}
+        return tuple(width[self.ends[path]] for path in paths)
 
     def full(self) -> Choices:
-        """The architecture that keeps every slot's first candidate."""
-        return np.ones(len(self.slots), dtype=np.int64)
+        """The architecture in which every variable has its first choice that skips nothing."""
+        skips = np.zeros((len(self.variables), max(self.choice_counts)), dtype=np.bool_)
+        for node in self.nodes:
+            counts = [self.choice_counts[variable] for variable in node.variables]
+            skipped = np.array(node.table).reshape(counts) == SKIPPED
+            for axis, variable in enumerate(node.variables):
+                others = tuple(other for other in range(len(counts)) if other != axis)
+                skips[variable, : counts[axis]] |= skipped.all(axis=others)
+        full: Choices = skips.argmin(axis=1)
+        return full
 
     def empty(self) -> Choices:
-        """The architecture that skips every slot."""
-        return np.zeros(len(self.slots), dtype=np.int64)
+        """The architecture in which every variable has choice 0, so that whatever can be skipped is."""
+        return np.zeros(len(self.variables), dtype=np.int64)
 
     def check(self, choices: Sequence[int]) -> Choices:
         """``choices`` as an array, if they fit.
@@ -166,12 +92,36 @@ class Space:
         Raises:
             UserError: wrong number of choices, or one out of range.
         """
-        if len(choices) != len(self.slots):
-            raise UserError(f"{len(choices)} choices do not fit a space of {len(self.slots)} slots")
-        for node, choice, count in zip(self.slots, choices, self.choice_counts, strict=True):
-            if not isinstance(choice, (int, np.integer)) or isinstance(choice, bool) or not 0 <= choice < count:
-                raise UserError(f"slot {node.name}: choice must be 0 to {count - 1}, not {choice!r}")
+        if len(choices) != len(self.variables):
+            raise UserError(f"{len(choices)} choices do not fit a space of {len(self.variables)} variables")
+        for variable, choice in zip(self.variables, choices, strict=True):
+            last = len(variable.choices) - 1
+            if not isinstance(choice, (int, np.integer)) or isinstance(choice, bool) or not 0 <= choice <= last:
+                raise UserError(f"variable {variable.name}: choice must be 0 to {last}, not {choice!r}")
         return np.asarray(choices, dtype=np.int64)
+
+    def candidates(self, choices: Choices) -> NDArray[np.int64]:
+        """[B, V]: the index of the candidate that each node has in architectures [B, S], or ``SKIPPED``."""
+        variables, steps, tables = self._lookup
+        padded = np.concatenate([choices, np.zeros((len(choices), 1), dtype=np.int64)], axis=1)
+        positions = (padded[:, variables] * steps).sum(axis=-1)
+        found: NDArray[np.int64] = tables[np.arange(len(self.nodes)), positions]
+        return found
+
+    @cached_property
+    def _lookup(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Variables [V, K] of every node (S where it has fewer), their strides in its table [V, K], tables [V, C]."""
+        most = max(1, *(len(node.variables) for node in self.nodes))
+        variables = np.full((len(self.nodes), most), len(self.variables), dtype=np.int64)
+        steps = np.zeros((len(self.nodes), most), dtype=np.int64)
+        tables = np.full((len(self.nodes), max(len(node.table) for node in self.nodes)), SKIPPED, dtype=np.int64)
+        for row, node in enumerate(self.nodes):
+            step = 1
+            for column, variable in reversed(list(enumerate(node.variables))):
+                variables[row, column], steps[row, column] = variable, step
+                step *= self.choice_counts[variable]
+            tables[row, : len(node.table)] = node.table
+        return variables, steps, tables
 
     def live(self, choices: Choices, paths: Iterable[int]) -> NDArray[np.bool_]:
         """Which nodes run.
@@ -183,111 +133,98 @@ class Space:
         Returns:
             bool [B, V]: the node is not skipped and some feature of ``paths`` depends on it.
         """
+        live: NDArray[np.bool_] = self.live_candidates(choices, paths) != SKIPPED
+        return live
+
+    def live_candidates(self, choices: Choices, paths: Iterable[int]) -> NDArray[np.int64]:
+        """[B, V]: the candidate of each node that runs, ``SKIPPED`` for the others; arguments as in ``live``."""
         return self._read_and_live(choices, paths)[1]
 
     def needed(self, choices: Choices, paths: Iterable[int]) -> NDArray[np.bool_]:
-        """Which slots matter: a feature depends on the node, or on what passes through where it is skipped.
-
-        That depends on the choices of other slots only.
+        """Which variables matter: a feature depends on a node that the variable sets, or on the node's first input.
 
         Args:
             choices: [B, S].
             paths: strides of the features that are read.
 
         Returns:
-            bool [B, S].
+            bool [B, S]. A variable's own choice has no influence on its entry where it sets a single node.
         """
-        read, _ = self._read_and_live(choices, paths)
-        return read[:, [column for column, node in enumerate(self.nodes) if node.slot is not None]]
+        return self._by_variable(self._read_and_live(choices, paths)[0])
 
-    def _read_and_live(self, choices: Choices, paths: Iterable[int]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Two bool [B, V]: some feature depends on the node's output; and the node is not skipped besides."""
-        index = {node.name: column for column, node in enumerate(self.nodes)}
+    def affects(self, choices: Choices, paths: Iterable[int]) -> NDArray[np.bool_]:
+        """Bool [B, S]: some node that the variable sets runs; arguments as in ``live``."""
+        return self._by_variable(self.live(choices, paths))
+
+    def _by_variable(self, nodes: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """[B, V] -> [B, S]: whether it is true of any node that the variable sets."""
+        variables = np.zeros((len(nodes), len(self.variables)), dtype=np.bool_)
+        for column, node in enumerate(self.nodes):
+            for variable in node.variables:
+                variables[:, variable] |= nodes[:, column]
+        return variables
+
+    def _read_and_live(self, choices: Choices, paths: Iterable[int]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Bool [B, V]: some feature depends on the node's output; [B, V]: candidates of nodes that run besides."""
+        index = self._index
+        candidates = self.candidates(choices)
+        kept = candidates != SKIPPED
         read = np.zeros((len(choices), len(self.nodes)), dtype=np.bool_)
         for path in paths:
             read[:, index[self.ends[path]]] = True
         live = np.zeros_like(read)
         for column in range(len(self.nodes) - 1, -1, -1):
-            node = self.nodes[column]
-            kept = True if node.slot is None else choices[:, node.slot] != SKIP
-            live[:, column] = read[:, column] & kept
-            for position, name in enumerate(node.inputs):
+            live[:, column] = read[:, column] & kept[:, column]
+            for position, name in enumerate(self.nodes[column].inputs):
                 read[:, index[name]] |= read[:, column] if position == 0 else live[:, column]
-        return read, live
+        return read, np.where(live, candidates, SKIPPED)
 
-    def graph(self, choices: Choices, paths: Iterable[int]) -> Graph:
-        """The live blocks of one architecture [S] for the features of ``paths``."""
-        paths = tuple(paths)
-        live = self.live(choices[None], paths)[0]
-        source: dict[str, str] = {}  # node -> the node whose output stands for it once skipped ones are gone
+    @cached_property
+    def _index(self) -> Mapping[str, int]:
+        """Name of a node -> its column."""
+        return {node.name: column for column, node in enumerate(self.nodes)}
+
+    def graph(self, choices: Choices, paths: Mapping[str, Sequence[int]]) -> Graph:
+        """The live blocks of one architecture.
+
+        Args:
+            choices: [S].
+            paths: by task, the strides of the features that its head reads, in its order.
+        """
+        everything = sorted({path for strides in paths.values() for path in strides})
+        candidates = self.candidates(choices[None])[0]
+        live = self.live(choices[None], everything)[0]
+        source: dict[str, str] = {}  # node -> the node whose output stands for it once skipped nodes are gone
         steps: list[Step] = []
-        for node, runs in zip(self.nodes, live, strict=True):
-            choice = 1 if node.slot is None else int(choices[node.slot])
-            if choice == SKIP:
+        for node, candidate, runs in zip(self.nodes, candidates.tolist(), live, strict=True):
+            if candidate == SKIPPED:
                 source[node.name] = source[node.inputs[0]]
                 continue
             source[node.name] = node.name
             if runs:
-                inputs = tuple(source[name] for name in node.inputs)
-                block = node.candidates[choice - 1]
-                steps.append(Step(name=node.name, choice=choice, block=block, inputs=inputs, stride=node.stride))
-        return Graph(steps=tuple(steps), outputs={path: source[self.ends[path]] for path in paths})
-
-    def _stage_zero(self) -> Iterable[Node]:
-        previous: tuple[str, ...] = ()
-        stride = 1
-        for path, partition in zip(STRIDES, FBNETV3[self.variant].with_ordinary_padding().partitions(), strict=True):
-            for number, block in enumerate(partition):
-                stride *= block.stride
-                name = f"s0_p{path}_{number}"
-                yield Node(name=name, inputs=previous, candidates=(block,), stride=stride)
-                previous = (name,)
-
-    def _later_stage(self, stage: int, ends: Mapping[int, str]) -> Iterable[Node]:
-        for position, (stride, group) in enumerate(zip(STRIDES, self._last_groups(), strict=True)):
-            main = ends[stride]
-            for neighbour in STRIDES[max(0, position - 1) : position + 2]:
-                if neighbour == stride:
-                    continue
-                edge = Fusion(
-                    source_channels=self.widths[neighbour], target_channels=group.channels, up=neighbour > stride
+                steps.append(
+                    Step(
+                        name=node.name,
+                        node=node.name,
+                        candidate=candidate,
+                        block=node.candidates[candidate],
+                        inputs=tuple(source[name] for name in node.inputs),
+                        stride=node.stride,
+                        stage=node.stage,
+                        tasks=(),
+                    )
                 )
-                name = f"s{stage}_p{stride}_from_p{neighbour}"
-                yield Node(name=name, inputs=(main, ends[neighbour]), candidates=(edge,), stride=stride)
-                main = name
-            block = InvertedResidual(
-                kernel=group.repeat_kernel,
-                in_channels=group.channels,
-                out_channels=group.channels,
-                expansion=group.repeat_expansion,
-                squeeze=group.squeeze,
-            )
-            for number in range(self.blocks_per_path):
-                name = f"s{stage}_p{stride}_{number}"
-                yield Node(name=name, inputs=(main,), candidates=(block,), stride=stride)
-                main = name
-
-    def _last_groups(self) -> tuple[Group, Group, Group, Group]:
-        """Per path, the width of its end in stage 0 and the shape of the repeats nearest to that end."""
-        groups = FBNETV3[self.variant].groups
-        last = groups[6]
-        deepest = Group(
-            kernel=last.kernel,
-            channels=last.channels,
-            expansion=last.expansion,
-            squeeze=last.squeeze,
-            repeat_kernel=groups[5].repeat_kernel,
-            repeat_expansion=groups[5].repeat_expansion,
-        )
-        return groups[1], groups[2], groups[4], deepest
-
-    def _is_slot(self, node: Node) -> bool:
-        block = node.candidates[0]
-        keeps_shape = isinstance(block, Fusion) or (isinstance(block, InvertedResidual) and block.keeps_shape)
-        if not self.strict:
-            return keeps_shape
-        return keeps_shape and isinstance(block, InvertedResidual) and node.stage > 0
+        features = {task: tuple(source[self.ends[path]] for path in strides) for task, strides in paths.items()}
+        return Graph(steps=_with_tasks(steps, features), features=features)
 
 
-def _last_of(nodes: Sequence[Node], stride: int) -> str:
-    return next(node.name for node in reversed(nodes) if node.stride == stride)
+def _with_tasks(steps: Sequence[Step], features: Mapping[str, Sequence[str]]) -> tuple[Step, ...]:
+    """The steps, each with the tasks whose features depend on it."""
+    readers: dict[str, set[str]] = {step.name: set() for step in steps}
+    for task, names in features.items():
+        for name in names:
+            readers[name].add(task)
+    for step in reversed(steps):
+        for name in step.inputs:
+            readers[name] |= readers[step.name]
+    return tuple(replace(step, tasks=tuple(task for task in features if task in readers[step.name])) for step in steps)

@@ -1,28 +1,16 @@
 """The tasks, found by looking at this folder: every module that defines a concrete subclass of ``Task`` is one."""
 
-import importlib
-import pkgutil
 from collections.abc import Iterable
-from inspect import isabstract
 
 from export.errors import UserError
+from fbnetv5.discovery import concrete_subclasses
 from fbnetv5.tasks.task import ClassNames, Task
 
 
 def task_types() -> dict[str, type[Task]]:
     """Every task class by name, in their order."""
-    found: dict[str, type[Task]] = {}
-    for module_info in pkgutil.iter_modules(__path__):
-        module = importlib.import_module(f"{__name__}.{module_info.name}")
-        for value in vars(module).values():
-            if (
-                isinstance(value, type)
-                and issubclass(value, Task)
-                and value.__module__ == module.__name__
-                and not isabstract(value)
-            ):
-                found[value.name] = value
-    return dict(sorted(found.items(), key=lambda item: (item[1].order, item[0])))
+    types = concrete_subclasses(__name__, Task)  # type: ignore[type-abstract]
+    return {task.name: task for task in sorted(types, key=lambda task: (task.order, task.name))}
 
 
 def default_tasks() -> tuple[str, ...]:

@@ -14,16 +14,16 @@ from torch import nn
 from export.errors import NotHere, UserError
 from fbnetv5.architecture import Architecture
 from fbnetv5.blocks.specs import initialise
-from fbnetv5.networks.backbone import TaskNetwork
-from fbnetv5.runs.checkpoint import load_tensors, load_weights
+from fbnetv5.networks.backbone import Network
 from fbnetv5.spaces.fbnetv3 import FBNETV3, STRIDES, FBNetV3Network
+from fbnetv5.spaces.four_path import FourPathSpace
 
 SCRATCH, INHERITED, TIMM = "scratch", "inherited", "timm"
 TIMM_NAMES = {"a": "fbnetv3_b"}
 """By variant, the model of timm whose layers are those of its stage 0."""
 
 
-def initial_network(architecture: Architecture, init: str, *, file: Path, seed: int) -> TaskNetwork:
+def initial_network(architecture: Architecture, init: str, *, file: Path, seed: int) -> Network:
     """The network of an architecture file, with the weights that ``init`` names.
 
     Args:
@@ -41,12 +41,14 @@ def initial_network(architecture: Architecture, init: str, *, file: Path, seed: 
         network = architecture.build()
         initialise(network.backbone)
     if init == TIMM:
+        if not isinstance(architecture.space, FourPathSpace):
+            raise UserError(f"--init {TIMM} is for networks of {FourPathSpace().kind} spaces, whose stage 0 timm knows")
         take_stage_zero(network, architecture.space.variant, pretrained(architecture.space.variant))
     elif init != SCRATCH:
         path = file.with_suffix(".safetensors") if init == INHERITED else Path(init)
         if not path.exists():
             raise UserError(f"--init {init}: {path} does not exist. Name a file, or use --init {SCRATCH} or {TIMM}")
-        load_weights(network, load_tensors(path), path)
+        network = architecture.load(path)
     return network
 
 
@@ -75,7 +77,7 @@ def pretrained(variant: str) -> nn.Module:
     return model
 
 
-def take_stage_zero(network: TaskNetwork, variant: str, peer: nn.Module) -> None:
+def take_stage_zero(network: Network, variant: str, peer: nn.Module) -> None:
     """Copy the weights of timm's model into the network's live stage-0 blocks; both hold their layers in one order.
 
     Raises:

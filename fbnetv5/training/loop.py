@@ -8,9 +8,9 @@ Whatever is random is a function of (seed, step), so a resumed training repeats 
 """
 
 import math
-from collections.abc import Callable
-from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,40 +18,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from export.errors import CheckFailed, UserError
 from fbnetv5.architecture import Architecture
-from fbnetv5.data.loading import batches, in_order
+from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch, ImageSet
 from fbnetv5.evaluate import evaluate
-from fbnetv5.networks.backbone import TaskNetwork
-from fbnetv5.runs.checkpoint import (
-    by_group,
-    check_identity,
-    load_checkpoint,
-    load_weights,
-    optimizer_tensors,
-    restore_optimizer,
-    save_checkpoint,
-    save_tensors,
-)
-from fbnetv5.runs.history import History
-from fbnetv5.runs.processes import average_gradients, crew, make_accelerator
+from fbnetv5.networks.backbone import Network
+from fbnetv5.runs.checkpoint import load_weights, optimizer_tensors, restore_optimizer, save_tensors
+from fbnetv5.runs.history import Entry
+from fbnetv5.runs.loop import CHECKPOINT, LOG_EVERY, Loop
+from fbnetv5.runs.optimization import half_cosine, parameter_groups
+from fbnetv5.runs.processes import average_gradients
 from fbnetv5.training.augment import Augment
 from fbnetv5.training.average import MovingAverage
 from fbnetv5.training.config import TrainConfig
 
-CHECKPOINT = "checkpoint"
-LOG_EVERY = 10
 EVALUATION_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trained:
-    """Where a training stands."""
+class TrainEntry(Entry):
+    """The state of a training."""
 
-    step: int
-    """Steps done."""
     loss: float | None
     """Mean over the labelled images of the last step; None before the first."""
     lr: float
@@ -61,74 +49,58 @@ class Trained:
     """Of the scores so far."""
     best_step: int
 
+    @property
+    def scalars(self) -> dict[str, float]:
+        values = {"loss": self.loss, "lr": self.lr, "score": self.score}
+        return {name: value for name, value in values.items() if value is not None}
 
-Report = Callable[[Trained], None]
 
+class TrainLoop(Loop[TrainEntry]):
+    """The state of a training and its steps."""
 
-class TrainLoop:
-    """The state of a training and its steps. ``run`` goes from the last checkpoint to the end."""
+    title = "training"
+    advice = "Start again with a smaller lr, or check the images"
 
     def __init__(
         self,
         config: TrainConfig,
         folder: Path,
         architecture: Architecture,
-        network: TaskNetwork,
+        network: Network,
         *,
         dataset: ImageSet,
         held_out: ImageSet,
     ) -> None:
+        super().__init__(
+            folder,
+            steps=config.steps,
+            checkpoint_every=config.checkpoint_every,
+            seed=config.seed,
+            workers=config.data.workers,
+        )
         self.config = config
-        self.folder = folder
         self.architecture = architecture
-        self.accelerator = make_accelerator()
-        if self.accelerator.mixed_precision == "fp16":
-            raise UserError("fp16 mixed precision needs loss scaling, which the training has not; use bf16 or none")
+        self.task = network.task
         self.network = network.to(self.accelerator.device).to(memory_format=torch.channels_last)
         self.average = MovingAverage(self.network, decay=config.ema_decay)
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in self.network.named_parameters()}
-        self.optimizer = make_optimizer(config, list(self.names))
-        self.readers = config.data.workers
+        self.optimizer = make_optimizer(config, self.names)
         self.dataset = dataset
         self.held_out = held_out
-        self.done = 0
-        """Steps finished."""
-        self.best, self.best_step = network.task.metric.worst, 0
+        self.loss: float | None = None
+        """Of the last step."""
+        self.best, self.best_step = self.task.metric.worst, 0
         self.first: float | None = None
         """Score of the initial weights."""
 
-    def run(self, report: Report) -> None:
-        """Resume if there is a checkpoint, and run every step left.
+    @cached_property
+    def training_batches(self) -> Iterator[Batch]:
+        """Batches of changed images for the steps left."""
+        change = Augment(self.config, self.dataset.targets)
+        return self.batches(self.dataset, self.config.batch, first_step=self.done, stream=3, change=change)
 
-        Raises:
-            UserError: the checkpoint is damaged or of another network.
-            CheckFailed: a loss or gradient is not finite.
-        """
-        self.restore()
-        config, main = self.config, self.accelerator.is_main_process
-        stream = batches(
-            self.dataset,
-            batch=config.batch,
-            seed=config.seed * 4 + 3,  # the search has 1 and 2
-            first_step=self.done,
-            rank=self.accelerator.process_index,
-            world=self.accelerator.num_processes,
-            workers=self.readers,
-            change=Augment(config, self.dataset.targets),
-        )
-        with ExitStack() as stack:
-            kept = -1 if self.first is None else self.done
-            history = stack.enter_context(closing(History(self.folder, step=kept))) if main else None
-            if history is not None and self.first is None:
-                self._report(None, history, report)
-                self.save()
-            while self.done < config.steps:
-                loss = self.train(next(stream).to(self.accelerator.device))
-                self.done += 1
-                if history is not None:
-                    self._report(loss, history, report)
-                    if self.done % config.checkpoint_every == 0 or self.done == config.steps:
-                        self.save()
+    def step(self) -> None:
+        self.loss = self.train(next(self.training_batches))
 
     def train(self, batch: Batch) -> float:
         """One step; the mean loss over the labelled images of all processes.
@@ -138,20 +110,20 @@ class TrainLoop:
         """
         self.network.train()
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
+            group["lr"] = learning_rate(self.config, self.done)
         with self.accelerator.autocast():
             total, count = self._loss(batch)
         sums = self.accelerator.reduce(torch.stack([total.detach(), count]), "sum")
         loss = float(sums[0] / sums[1].clamp(min=1e-9))
         if not math.isfinite(loss):
-            raise self._diverged("loss")
+            raise self.diverged("the loss")
         self.optimizer.zero_grad(set_to_none=True)
         # Gradients are averaged over the processes, so each divides by its share of the images.
         self.accelerator.backward(total * self.accelerator.num_processes / sums[1].clamp(min=1e-9))
         average_gradients(self.accelerator, self.network.parameters())
         norm = torch.nn.utils.clip_grad_norm_(self.names, self.config.clip_norm)
         if not torch.isfinite(norm):
-            raise self._diverged("gradient")
+            raise self.diverged("the gradient")
         self.optimizer.step()
         self.average.update(self.network, self.done)
         return loss
@@ -159,55 +131,44 @@ class TrainLoop:
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The sum of the images' losses, and of how many: blended pairs if mixup is on."""
         images = normalise(batch.images)
-        task, share = self.network.task, 1.0
+        task, share = self.task, 1.0
         if self.config.mixup:
             share = np.random.default_rng([self.config.seed, self.done]).beta(self.config.mixup, self.config.mixup)
             images = share * images + (1 - share) * images.flip(0)
-        raw = self.network.head(self.network.backbone(images))
+        raw = self.network.raw(images)[task.name]
         total, count = task.losses(raw, batch).sum(), task.labelled(batch).sum()
         if share == 1.0:
             return total, count.to(total)
         return share * total + (1 - share) * task.losses(raw, batch.flipped()).sum(), count.to(total)
 
-    def learning_rate(self) -> float:
-        """Linear rise, then half a cosine down to 1 %."""
-        config = self.config
-        if self.done < config.warmup_steps:
-            return config.lr * (self.done + 1) / config.warmup_steps
-        progress = (self.done - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-        return config.lr * (0.505 + 0.495 * math.cos(math.pi * progress))
-
     def evaluate(self) -> float:
         """The task's metric of the average weights on the held-out images."""
         network, device = self.average.network, self.accelerator.device
-        found = in_order(self.held_out, batch=EVALUATION_BATCH, workers=self.readers)
-        return evaluate(self.network.task, lambda images: network(images.to(device)), found)
+        found = in_order(self.held_out, batch=EVALUATION_BATCH, workers=self.workers)
+        return evaluate(self.task, lambda images: network(images.to(device)), found)
 
-    def _report(self, loss: float | None, history: History, report: Report) -> None:
-        last = self.done == self.config.steps
+    def entry(self, *, last: bool) -> TrainEntry | None:
+        """The state after ``done`` steps: before the first, at each measurement, and every ``LOG_EVERY`` steps."""
         score = None
         if self.done % self.config.evaluate_every == 0 or last:
             score = self.evaluate()
             self._keep_best(score)
         if score is None and self.done % LOG_EVERY:
-            return
-        now = Trained(
+            return None
+        return TrainEntry(
             step=self.done,
-            loss=loss,
-            lr=self.learning_rate(),
+            loss=self.loss,
+            lr=learning_rate(self.config, self.done),
             score=score,
             best=self.best,
             best_step=self.best_step,
         )
-        scalars = {name: getattr(now, name) for name in ("loss", "lr", "score") if getattr(now, name) is not None}
-        history.add(self.done, asdict(now), scalars)
-        report(now)
 
     def _keep_best(self, score: float) -> None:
         """Write the average weights and the architecture file if none before was better."""
         if self.first is None:
             self.first = score
-        if self.network.task.metric.drop(self.best, score) >= 0:
+        if self.task.metric.drop(self.best, score) >= 0:
             return
         self.best, self.best_step = score, self.done
         name = self.config.task
@@ -218,54 +179,38 @@ class TrainLoop:
             "score": score,
             "training": {"init": self.config.init, "seed": self.config.seed, "step": self.done},
         }
-        replace(self.architecture, provenance=provenance).save(self.folder / f"{name}.json")
+        self.architecture.changed(provenance=provenance).save(self.folder / f"{name}.json")
 
-    def _diverged(self, what: str) -> CheckFailed:
-        kept = max((self.folder / CHECKPOINT).glob("step-*.json"), key=lambda path: path.stat().st_mtime, default=None)
-        weights = self.folder / f"{self.config.task}.safetensors"
-        return CheckFailed(
-            f"the {what} is not finite at step {self.done + 1}; the last good checkpoint is {kept or 'none yet'}, "
-            f"the best weights so far are {weights}. Start again with a smaller lr, or check the images"
-        )
-
-    def save(self) -> None:
-        """Write the checkpoint of the steps done."""
+    def tensors(self) -> dict[str, Tensor]:
         tensors = {f"weights/{name}": value for name, value in self.network.state_dict().items()}
         tensors |= {f"average/{name}": value for name, value in self.average.network.state_dict().items()}
         for name, value in optimizer_tensors(self.optimizer, self.names).items():
             tensors[f"optimizer/{name}"] = value
-        state: dict[str, Any] = {"best": self.best, "best_step": self.best_step, "first": self.first}
-        save_checkpoint(self.folder / CHECKPOINT, self.done, tensors, state | self._identity())
+        return tensors
 
-    def _identity(self) -> dict[str, Any]:
-        """What must be the same for a checkpoint to be gone on with."""
-        return {"images": len(self.dataset), **crew(self.accelerator)}
+    def state(self) -> dict[str, Any]:
+        return {"best": self.best, "best_step": self.best_step, "first": self.first}
 
-    def restore(self) -> None:
-        """Go to where the newest checkpoint stands.
+    def identity(self) -> dict[str, Any]:
+        return {"images": len(self.dataset)}
 
-        Raises:
-            UserError: it is damaged, or of another network or images.
-        """
-        found = load_checkpoint(self.folder / CHECKPOINT)
-        if found is None:
-            return
-        tensors, state = found
-        check_identity(state, self._identity(), self.folder, "training")
-        parts = by_group(tensors)
-        load_weights(self.network, parts["weights"], self.folder / CHECKPOINT)
-        load_weights(self.average.network, parts["average"], self.folder / CHECKPOINT)
-        restore_optimizer(self.optimizer, self.names, parts.get("optimizer", {}))
+    def load(self, groups: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
+        load_weights(self.network, groups["weights"], self.folder / CHECKPOINT)
+        load_weights(self.average.network, groups["average"], self.folder / CHECKPOINT)
+        restore_optimizer(self.optimizer, self.names, groups.get("optimizer", {}))
         self.best, self.best_step, self.first = state["best"], state["best_step"], state["first"]
-        self.done = int(state["step"])
 
 
-def make_optimizer(config: TrainConfig, parameters: list[Tensor]) -> torch.optim.Optimizer:
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """The rate of a step: linear rise, then half a cosine down to 1 %."""
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    return config.lr * half_cosine((step - config.warmup_steps) / max(1, config.steps - config.warmup_steps))
+
+
+def make_optimizer(config: TrainConfig, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
     """AdamW or SGD; norms and biases do not decay."""
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    groups = parameter_groups(parameters, config.weight_decay)
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
     return torch.optim.AdamW(groups, lr=config.lr, fused=True)

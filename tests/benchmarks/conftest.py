@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.architectures import random_matched
-from fbnetv5.architecture import Architecture
+from fbnetv5.architecture import Architecture, make_architecture
 from fbnetv5.costs.budgets import Budget
 from fbnetv5.costs.tables import CostTable, Counter
 from fbnetv5.data.config import DataConfig
@@ -26,18 +26,7 @@ def counted(space: Space, task: str, unit: str = "macs") -> CostTable:
 
 def record(space: Space, task: str, choices: Choices) -> Architecture:
     """The architecture of choices [S]."""
-    macs, params = (int(counted(space, task, unit).one(choices)) for unit in ("macs", "params"))
-    return Architecture(
-        space=space,
-        task=task,
-        classes=CLASSES,
-        choices=tuple(int(choice) for choice in choices),
-        resolution=BUDGET.resolution,
-        macs=macs,
-        params=params,
-        latency_ms=None,
-        provenance={},
-    )
+    return make_architecture(space, {task: choices}, CLASSES, BUDGET.resolution, provenance={})
 
 
 @pytest.fixture

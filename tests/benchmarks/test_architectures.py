@@ -18,11 +18,13 @@ from export.errors import UserError
 from fbnetv5.blocks.specs import Fusion
 from fbnetv5.costs.budgets import Budget
 from fbnetv5.search.local import prune
+from fbnetv5.spaces.fbnetv3 import STRIDES
+from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.space import Space
 from tests.benchmarks.conftest import BUDGET, counted
 
 TASKS = ["cls", "det", "seg"]
-SPACE = Space()
+SPACE = FourPathSpace()
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -44,7 +46,7 @@ def test_planted_architectures_cost_the_same_and_spend_it_elsewhere(task: str) -
     found = np.stack(planted_bad(task, table, BUDGET, 15, seed=1))
     assert matched(table(found), BUDGET).all()
     assert len(np.unique(found, axis=0)) == 15
-    coarse = [node.stage == 0 and node.stride >= 16 and node.name not in PLANS_EXCEPT for node in SPACE.slots]
+    coarse = [node.stage == 0 and node.stride >= 16 and node.name not in PLANS_EXCEPT for node in SPACE.skippable]
     assert not found[:, coarse].any()
 
 
@@ -52,7 +54,7 @@ PLANS_EXCEPT = {f"s0_p16_{number}" for number in range(1, 5)}
 
 
 def test_a_space_or_task_without_a_plan_is_refused() -> None:
-    small = Space(stages=1)
+    small = FourPathSpace(stages=1)
     with pytest.raises(UserError, match="were found within"):
         planted_bad("seg", counted(small, "seg"), BUDGET, 1, seed=1)
     with pytest.raises(UserError, match="no plan of bad networks for depth"):
@@ -60,9 +62,9 @@ def test_a_space_or_task_without_a_plan_is_refused() -> None:
     assert set(PLANS) == set(TASKS)
 
 
-def test_dead_slots_are_emptied_and_change_nothing() -> None:
+def test_dead_blocks_are_emptied_and_change_nothing() -> None:
     table = counted(SPACE, "cls")
-    choices = np.random.default_rng(0).integers(0, 2, (5, len(SPACE.slots)))
+    choices = np.random.default_rng(0).integers(0, 2, (5, len(SPACE.variables)))
     live = prune(choices, table)
     assert (live.sum(1) < choices.sum(1)).all()
     np.testing.assert_array_equal(table(live), table(choices))
@@ -74,24 +76,28 @@ def test_a_key_names_the_choices() -> None:
     assert architecture_key([1, 0, 2]) != architecture_key([1, 2, 0])
 
 
-@pytest.mark.parametrize("space", [Space(), Space(variant="c"), Space(variant="f", stages=2, strict=True)])
-def test_a_narrow_space_has_the_same_slots_and_half_the_channels(space: Space) -> None:
+@pytest.mark.parametrize(
+    "space", [FourPathSpace(), FourPathSpace(variant="c"), FourPathSpace(variant="f", stages=2, strict=True)]
+)
+def test_a_narrow_space_has_the_same_variables_and_half_the_channels(space: Space) -> None:
     thin = narrow(space)
     assert [node.name for node in thin.nodes] == [node.name for node in space.nodes]
-    assert [(node.inputs, node.slot) for node in thin.nodes] == [(node.inputs, node.slot) for node in space.nodes]
+    assert [(node.inputs, node.variables) for node in thin.nodes] == [
+        (node.inputs, node.variables) for node in space.nodes
+    ]
     for wide, half in zip(space.nodes, thin.nodes, strict=True):
         assert half.candidates[0].out_channels == pytest.approx(wide.candidates[0].out_channels / 2, abs=4)
         assert type(half.candidates[0]) is type(wide.candidates[0])
     edges = [node.candidates[0] for node in thin.nodes if isinstance(node.candidates[0], Fusion)]
-    assert {edge.target_channels for edge in edges} <= set(thin.widths.values())
-    assert counted(thin, "seg").dearest < 0.45 * counted(space, "seg").dearest
+    assert {edge.target_channels for edge in edges} <= set(thin.channels(STRIDES))
+    assert counted(thin, "seg").max_cost < 0.45 * counted(space, "seg").max_cost
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_fbnetv3_is_shortened_by_the_one_repeat_that_leaves_it_nearest_below_the_budget(task: str) -> None:
     macs = counted(SPACE, task)
     full = stage_zero(SPACE)
-    assert full.sum() == sum(node.stage == 0 for node in SPACE.slots)
+    assert full.sum() == sum(node.stage == 0 for node in SPACE.skippable)
     assert macs.one(full) > 400e6
     scaled = scaled_fbnetv3(macs, 400e6)
     assert full.sum() - scaled.sum() == 1

@@ -16,19 +16,19 @@ from benchmarks.architectures import (
     planted_bad,
     random_matched,
 )
-from benchmarks.from_scratch import compare, correlate, learning_rate, predicted_losses, seeded_network, train
+from benchmarks.from_scratch import compare, correlate, predicted_losses, seeded_network, train
 from benchmarks.stored_scenes import store_scenes
 from export.errors import UserError
 from export.files import write_json
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.search.config import SearchConfig
-from fbnetv5.spaces.space import Space
+from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.tasks import make_tasks
 from fbnetv5.training.config import TrainConfig
 from tests.benchmarks.conftest import BUDGET, COUNTER, counted, record
 
-SPACE = Space()
+SPACE = FourPathSpace()
 DET = make_tasks(("det",), CLASSES)["det"]
 
 
@@ -45,21 +45,13 @@ def test_networks_start_with_the_same_weights_in_the_blocks_they_share() -> None
 
 
 def test_a_training_repeats_itself_and_lowers_the_loss(tmp_path: Path) -> None:
-    small = narrow(Space(stages=1, blocks_per_path=1))
+    small = narrow(FourPathSpace(stages=1, blocks_per_path=1))
     scenes = store_scenes(tmp_path / "x", "train", size=(32, 32), count=60, seed=0)
     config = TrainConfig(task="det", data=DataConfig(size=(32, 32)), steps=10, batch=6, warmup_steps=1)
     trained = [train(seeded_network(DET, small, small.empty(), 0), scenes, config) for _ in range(2)]
     first, second = (from_scratch.measure(network, scenes) for network in trained)
     assert first == second
     assert first[0] < from_scratch.measure(seeded_network(DET, small, small.empty(), 0).eval(), scenes)[0]
-
-
-def test_the_learning_rate_rises_and_falls_to_a_hundredth() -> None:
-    config = TrainConfig(task="det", data=DataConfig(size=(32, 32)), steps=100, warmup_steps=10, lr=1.0)
-    rates = [learning_rate(config, step) for step in range(100)]
-    assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
-    assert (np.diff(rates[10:]) < 0).all()
-    assert rates[-1] == pytest.approx(0.01, abs=1e-3)
 
 
 def test_groups_are_compared_in_the_direction_expected() -> None:

@@ -20,7 +20,7 @@ def test_remembered_blocks_give_the_losses_of_whole_passes() -> None:
         torch.nn.init.normal_(parameter, std=0.2) if parameter.ndim == 1 else None
     batch = next(in_order(Scenes("train", size=(32, 32), count=8), batch=8))
     choices = embed(everything()[[0, 1, 1365, 4095]])
-    found = score(supernet, [SPACE.graph(row, supernet.paths) for row in choices], batch)
+    found = score(supernet, [supernet.graph(row) for row in choices], batch)
     with torch.no_grad():
         for row, losses in zip(choices, found, strict=True):
             raw = supernet(normalise(batch.images), row)
@@ -31,7 +31,7 @@ def test_remembered_blocks_give_the_losses_of_whole_passes() -> None:
 
 def test_only_free_slots_differ() -> None:
     choices = embed(everything())
-    differs = {node.name for slot, node in enumerate(SPACE.slots) if np.ptp(choices[:, slot])}
+    differs = {node.name for slot, node in enumerate(SPACE.variables) if np.ptp(choices[:, slot])}
     assert differs == set(FREE)
     assert len(np.unique(choices, axis=0)) == 2 ** len(FREE)
 

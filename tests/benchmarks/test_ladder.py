@@ -8,12 +8,12 @@ from torch import nn
 from benchmarks.ladder import Case, failed, main, run_case, worst
 from fbnetv5.blocks.specs import initialise
 from fbnetv5.data.scenes import CLASSES
-from fbnetv5.networks.backbone import TaskNetwork
+from fbnetv5.networks.backbone import task_network
 from fbnetv5.spaces.fbnetv3 import FBNetV3Network, fbnetv3
-from fbnetv5.spaces.space import Space
+from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.tasks import make_tasks
 
-SPACE = Space(stages=1, blocks_per_path=1)
+SPACE = FourPathSpace(stages=1, blocks_per_path=1)
 
 
 def case(name: str) -> Case:
@@ -24,7 +24,7 @@ def case(name: str) -> Case:
         ranked_by = None
     else:
         task = make_tasks((name,), CLASSES)[name]
-        module = TaskNetwork(task, SPACE, SPACE.full())
+        module = task_network(task, SPACE, SPACE.full())
         initialise(module.backbone)  # or the signal falls below what half precision holds
         outputs, ranked_by = task.output_names, task.ranked_by
     return Case(name=name, module=module.eval(), outputs=outputs, ranked_by=ranked_by, size=64, deployed=64)

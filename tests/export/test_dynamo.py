@@ -18,9 +18,9 @@ from export.parity import Gate, compare
 from export.parity import check as check_parity
 from export.runners import OrtRunner, TorchRunner
 from export.tensorrt import find_flavour
-from fbnetv5.networks.backbone import TaskNetwork
+from fbnetv5.networks.backbone import Network, task_network
 from fbnetv5.spaces.fbnetv3 import FBNETV3
-from fbnetv5.spaces.space import Space
+from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.tasks import make_tasks
 
 try:
@@ -32,7 +32,7 @@ with_tensorrt = pytest.mark.skipif(not HERE, reason="no TensorRT is installed: p
 
 CLASSES = {"label": ("a",), "boxes": ("a", "b"), "mask": ("a",)}
 IMAGE = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-Exported = tuple[TaskNetwork, bytes]
+Exported = tuple[Network, bytes]
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +41,10 @@ def exported() -> Exported:
     short = replace(FBNETV3["a"], groups=tuple(replace(group, repeats=0) for group in FBNETV3["a"].groups))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fbnetv5.spaces.space, "FBNETV3", {"a": short})
-        space = Space(stages=1, blocks_per_path=1, strict=True)
+        space = FourPathSpace(stages=1, blocks_per_path=1, strict=True)
         torch.manual_seed(0)
-        network = TaskNetwork(make_tasks(("det",), CLASSES)["det"], space, space.full()).eval()
-    for layer in network.head.modules():
+        network = task_network(make_tasks(("det",), CLASSES)["det"], space, space.full()).eval()
+    for layer in network.heads.modules():
         if isinstance(layer, nn.Conv2d) and layer.bias is not None:
             nn.init.normal_(layer.weight, std=0.5)
     names = network.task.output_names

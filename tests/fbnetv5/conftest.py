@@ -1,4 +1,4 @@
-"""A small network of each task to train: nothing but what no slot can skip, on images of 32x32."""
+"""A small network of each task to train: nothing but what no choice can skip, on images of 32x32."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,16 +7,15 @@ from typing import Any
 import pytest
 import torch
 
-from fbnetv5.architecture import Architecture
-from fbnetv5.costs.tables import Counter
+from fbnetv5.architecture import make_architecture
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.runs.checkpoint import save_tensors
-from fbnetv5.spaces.space import Space
+from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.tasks import make_tasks
 from fbnetv5.training.config import TrainConfig
 
-SPACE = Space(stages=1, blocks_per_path=1)
+SPACE = FourPathSpace(stages=1, blocks_per_path=1)
 SIZE = (32, 32)
 
 MakeTraining = Callable[..., TrainConfig]
@@ -25,17 +24,13 @@ MakeTraining = Callable[..., TrainConfig]
 @pytest.fixture(scope="session")
 def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of architecture files with weights, as a search leaves them."""
-    folder, counter = tmp_path_factory.mktemp("networks"), Counter(SIZE)
+    folder = tmp_path_factory.mktemp("networks")
     for name, task in make_tasks(("cls", "det", "seg"), CLASSES).items():
-        architecture = Architecture(
-            space=SPACE,
-            task=name,
-            classes=CLASSES,
-            choices=tuple(map(int, SPACE.empty())),
-            resolution=SIZE,
-            macs=int(counter.table(SPACE, task, "macs").one(SPACE.empty())),
-            params=int(counter.table(SPACE, task, "params").one(SPACE.empty())),
-            latency_ms=None,
+        architecture = make_architecture(
+            SPACE,
+            {name: SPACE.empty()},
+            CLASSES,
+            SIZE,
             provenance={"trained_at": list(SIZE), "metric": task.metric.name, "score": 0.0},
         )
         architecture.save(folder / f"{name}.json")

@@ -1,6 +1,5 @@
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +9,8 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 from export.errors import UserError
-from fbnetv5.architecture import load_architecture
+from fbnetv5.architecture import load_architecture, make_architecture
 from fbnetv5.cli import app
-from fbnetv5.costs.tables import Counter
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.parts import open_parts, targets_of
 from fbnetv5.data.scenes import CLASSES, Scenes
@@ -106,10 +104,15 @@ def test_a_network_is_measured_on_each_layout(
 
 def with_classes_of(root: Path, source: Path, file: Path) -> Path:
     """The same network for the classes of a folder, with fresh weights."""
-    architecture = replace(load_architecture(source), classes=class_names(targets_of(root)))
-    table = {unit: Counter((32, 32)).table(architecture.space, architecture.make_task(), unit) for unit in UNITS}
-    macs, params = (int(table[unit].one(architecture.choices_array)) for unit in UNITS)
-    replace(architecture, macs=macs, params=params).save(file)
+    of_scenes = load_architecture(source)
+    architecture = make_architecture(
+        of_scenes.space,
+        of_scenes.choices,
+        class_names(targets_of(root)),
+        of_scenes.resolution,
+        provenance=of_scenes.provenance,
+    )
+    architecture.save(file)
     save_tensors(file.with_suffix(".safetensors"), architecture.build().state_dict())
     return file
 
@@ -129,5 +132,5 @@ def test_the_size_is_what_was_trained_at_unless_another_is_asked_for(networks: P
     for asked, expected in ((None, (32, 32)), ((64, 96), (64, 96))):
         found = evaluate_file(networks / "seg.json", task=None, weights=None, data=image_folder, size=asked)
         assert found.size == expected
-    bare = replace(load_architecture(networks / "seg.json"), provenance={}, resolution=(224, 224))
+    bare = load_architecture(networks / "seg.json").changed(provenance={}, resolution=(224, 224))
     assert trained_size(bare) == (224, 224)

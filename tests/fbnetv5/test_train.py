@@ -25,7 +25,7 @@ from fbnetv5.runs.config import Run
 from fbnetv5.tasks.classification import Classification
 from fbnetv5.train import Result, run_training, start_training
 from fbnetv5.training.config import TrainConfig
-from fbnetv5.training.loop import Trained
+from fbnetv5.training.loop import TrainEntry
 
 MakeTraining = Callable[..., TrainConfig]
 
@@ -78,7 +78,7 @@ def test_an_interrupted_training_ends_with_the_same_files(
 ) -> None:
     folder = start_training(make_training("det", mixup=0.5), networks / "det.json", tmp_path / "again")
 
-    def interrupt(now: Trained) -> None:
+    def interrupt(now: TrainEntry) -> None:
         if now.step == step:
             raise KeyboardInterrupt
 
@@ -94,7 +94,7 @@ def test_momentum_is_resumed_too(make_training: MakeTraining, networks: Path, tm
         config = make_training("cls", optimizer="sgd", lr=0.05)
         folder = start_training(config, networks / "cls.json", tmp_path / name)
 
-        def interrupt(now: Trained, stop: int | None = stop) -> None:
+        def interrupt(now: TrainEntry, stop: int | None = stop) -> None:
             if now.step == stop:
                 raise KeyboardInterrupt
 
@@ -138,7 +138,7 @@ def test_ctrl_c_keeps_the_checkpoint_and_says_how_to_go_on(networks: Path, tmp_p
 
 def test_a_finished_training_runs_no_step_again(undisturbed: tuple[Path, Result]) -> None:
     folder, result = undisturbed
-    before, steps = contents(folder), list[Trained]()
+    before, steps = contents(folder), list[TrainEntry]()
     assert run_training(folder, steps.append, quiet) == result
     assert not steps
     assert contents(folder) == before

@@ -49,7 +49,7 @@ def own_batch(loop: TrainLoop) -> Batch:
 def expected_gradients(loop: TrainLoop, batch: Batch) -> list[Tensor]:
     """Of the mean loss over ALL labelled images of both processes."""
     network, reduce = loop.network.train(), loop.accelerator.reduce
-    losses = network.task.losses(network.head(network.backbone(normalise(batch.images))), batch)
+    losses = network.task.losses(network.raw(normalise(batch.images))[network.task.name], batch)
     found = torch.autograd.grad(losses.sum(), list(network.parameters()))
     count = reduce(batch.present["mask"].sum().float(), "sum")
     assert count == 5

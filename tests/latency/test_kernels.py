@@ -11,7 +11,7 @@ from export.graph import to_onnx_bytes
 from fbnetv5.costs.counting import count
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.deploy.profile import Scope, graphs_of
-from fbnetv5.spaces.space import Space
+from fbnetv5.spaces.four_path import FourPathSpace
 from latency.kernels import Kernel, kernels_of
 from latency.profile import Graph, onnx_of
 
@@ -150,7 +150,7 @@ def test_a_graph_without_fixed_shapes_is_refused() -> None:
         kernels(conv(), dynamic=True)
 
 
-SCOPE = Scope(space=Space(variant="a"), tasks=("cls", "det", "seg"), classes=CLASSES, resolution=(64, 64))
+SCOPE = Scope(space=FourPathSpace(variant="a"), tasks=("cls", "det", "seg"), classes=CLASSES, resolution=(64, 64))
 
 
 @pytest.mark.parametrize("graph", graphs_of(SCOPE), ids=lambda graph: graph.key)

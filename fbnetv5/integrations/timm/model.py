@@ -25,7 +25,6 @@ from fbnetv5.architecture import Architecture, load_architecture
 from fbnetv5.blocks.specs import PooledHead, initialise
 from fbnetv5.data.preprocess import MEAN, STD
 from fbnetv5.networks.backbone import Backbone
-from fbnetv5.runs.checkpoint import load_tensors, load_weights
 from fbnetv5.spaces.fbnetv3 import STRIDES
 from fbnetv5.tasks.classification import Classification
 
@@ -37,8 +36,10 @@ IMAGENET_CLASSES = 1000
 POOLS = ("avg", "max", "avgmax", "")
 OF_THE_CLASSIFIER = ("num_classes", "global_pool", "drop_rate")
 """Options that features ignore, as timm's own models do."""
-RUN_HEAD = "head.pooled."
+RUN_HEAD = "heads.cls.pooled."
 """Where a classification run's file keeps the classifier's head."""
+FEATURES = "features"
+"""In the graph's place of a task."""
 
 
 class FBNetV5(nn.Module):
@@ -49,7 +50,7 @@ class FBNetV5(nn.Module):
         if in_chans < 1:
             raise UserError(f"in_chans must be at least 1, not {in_chans}")
         self.architecture = architecture
-        self.backbone = Backbone(architecture.space, architecture.choices_array, paths)
+        self.backbone = Backbone(architecture.space.graph(architecture.choices_array, {FEATURES: paths}))
         stem = self.backbone.graph.steps[0].name
         self.first_conv = f"backbone.blocks.{stem}.0"
         if in_chans != RGB:
@@ -85,7 +86,7 @@ class FBNetV5(nn.Module):
 
     def _features(self, images: Tensor) -> list[Tensor]:
         _check_size(images)
-        features: list[Tensor] = self.backbone(images)
+        features: list[Tensor] = self.backbone(images)[FEATURES]
         return features
 
 
@@ -123,7 +124,7 @@ class FBNetV5Classifier(FBNetV5):
         paths = (max(architecture.make_task().paths),)
         super().__init__(architecture, paths, in_chans)
         self.feature_info = _describe(architecture, paths)
-        self.num_features = self.backbone.channels[0]
+        (self.num_features,) = self.backbone.graph.channels(FEATURES)
         self.head = ClassifierHead(self.num_features)
         self.head_hidden_size = self.head.hidden.out_features
         self.drop = nn.Dropout(drop_rate)
@@ -215,10 +216,8 @@ def build(
     architecture = load_architecture(arch)
     model = kind(architecture, **options)
     if weights is not None or pretrained:
-        path = arch.with_suffix(".safetensors") if weights is None else Path(weights)
-        tensors = load_tensors(path)
-        load_weights(architecture.build(), tensors, path)  # refuses what is not the whole of the run's network
-        model.load_state_dict(tensors)
+        network = architecture.load(arch.with_suffix(".safetensors") if weights is None else Path(weights))
+        model.load_state_dict(network.state_dict())
     return model
 
 
@@ -252,14 +251,10 @@ def _own_name(run_name: str) -> str:
 
 def _describe(architecture: Architecture, paths: Sequence[int]) -> list[dict[str, Any]]:
     """Channels, stride and module of each path's feature; the modules are those the graph really ends in."""
-    graph = architecture.space.graph(architecture.choices_array, paths)
+    graph = architecture.space.graph(architecture.choices_array, {FEATURES: paths})
     return [
-        {
-            "num_chs": architecture.space.widths[path],
-            "reduction": path,
-            "module": f"backbone.blocks.{graph.outputs[path]}",
-        }
-        for path in paths
+        {"num_chs": channels, "reduction": path, "module": f"backbone.blocks.{step}"}
+        for path, channels, step in zip(paths, graph.channels(FEATURES), graph.features[FEATURES], strict=True)
     ]
 
 

@@ -14,7 +14,7 @@ from export.manifest import read_manifest
 from fbnetv5.cli import entry
 from fbnetv5.costs.tables import latency_table
 from fbnetv5.data.scenes import CLASSES
-from fbnetv5.spaces.space import Space
+from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.tasks import make_tasks
 from latency.table import LatencyTable
 from tests.command_line import document, fbnetv5
@@ -88,11 +88,11 @@ def test_export_writes_a_file_per_task_that_equals_torch(work: Path) -> None:
 
 
 def test_a_search_within_milliseconds_follows_the_table(work: Path) -> None:
-    space = Space(stages=1, blocks_per_path=1)
+    space = FourPathSpace(stages=1, blocks_per_path=1)
     table = LatencyTable.load(work / "luts" / "cpu-fp32-b1.json")
     task = make_tasks(("det",), CLASSES)["det"]
     costs = latency_table(space, task, (64, 64), table.values_ms)
-    budget = (costs.cheapest + costs.dearest) / 2
+    budget = (costs.min_cost + costs.max_cost) / 2
     quick = ["--tasks", "det", "--device", "cpu", "--config", str(QUICK), "--runs", "in-ms", *SMALL]
     found = document("search", "--latency", f"{budget:.6f}ms@64x64", *quick, cwd=work)
     latency = found["architectures"]["det"]["cost"]["latency_ms"]

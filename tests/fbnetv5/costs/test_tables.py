@@ -1,6 +1,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +16,13 @@ from fbnetv5.blocks.specs import InvertedResidual, Stem
 from fbnetv5.costs.counting import count
 from fbnetv5.costs.tables import CostTable, Counter, block_key, block_shapes, head_key, latency_table
 from fbnetv5.data.resolution import Resolution
-from fbnetv5.networks.backbone import TaskNetwork
-from fbnetv5.spaces.space import Choices, Node, Space
+from fbnetv5.networks.backbone import Network, task_network
+from fbnetv5.spaces.four_path import FourPathSpace
+from fbnetv5.spaces.graph import Node
+from fbnetv5.spaces.space import Choices, Space
 from fbnetv5.tasks import make_tasks
 
-SPACE = Space(stages=2, blocks_per_path=1)
+SPACE = FourPathSpace(stages=2, blocks_per_path=1)
 CLASSES = {"label": ("a", "b", "c"), "boxes": ("a", "b"), "mask": ("w", "x", "y", "z")}
 TASKS = make_tasks(("cls", "det", "seg"), CLASSES)
 NAMES = tuple(TASKS)
@@ -30,28 +33,28 @@ TABLES = {
 }
 
 
-class WiderSpace(Space):
-    """Every inverted residual that may be skipped may also be cheaper or dearer than its first candidate."""
+class WiderSpace(FourPathSpace):
+    """Every inverted residual that may be skipped may also be cheaper or more expensive than its first candidate."""
 
     @cached_property
-    def nodes(self) -> tuple[Node, ...]:
-        return tuple(widened(node) for node in super().nodes)
+    def _positions(self) -> tuple[Node, ...]:
+        return tuple(widened(node) for node in super()._positions)
 
 
 def widened(node: Node) -> Node:
     (block,) = node.candidates
-    if node.slot is None or not isinstance(block, InvertedResidual):
+    if not isinstance(block, InvertedResidual) or not block.keeps_shape:
         return node
     return replace(node, candidates=(block, replace(block, expansion=block.expansion * 2), replace(block, expansion=1)))
 
 
 def drawn(space: Space, seed: int, count: int = 1) -> Choices:
-    return np.random.default_rng(seed).integers(np.array(space.choice_counts), size=(count, len(space.slots)))
+    return np.random.default_rng(seed).integers(np.array(space.choice_counts), size=(count, len(space.variables)))
 
 
-def built(name: str, space: Space, choices: Choices) -> TaskNetwork:
+def built(name: str, space: Space, choices: Choices) -> Network:
     with torch.device("meta"):
-        return TaskNetwork(TASKS[name], space, choices).eval()
+        return task_network(TASKS[name], space, choices).eval()
 
 
 def torch_macs(network: nn.Module, resolution: Resolution) -> int:
@@ -90,27 +93,27 @@ def test_wider_choices_are_priced_without_more_ado(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "variant"), [("cls", "a"), ("det", "c"), ("seg", "f")])
-def test_the_default_space_of_each_variant_is_priced(name: str, variant: str) -> None:
-    space = Space(variant=variant)
+def test_the_default_space_of_each_variant_is_priced(name: str, variant: Any) -> None:
+    space = FourPathSpace(variant=variant)
     assert_table_equals_network(name, space, drawn(space, 0)[0], (224, 224))
 
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32), key=st.sampled_from(sorted(TABLES)))
-def test_nothing_is_cheaper_than_the_cheapest_or_dearer_than_the_dearest(seed: int, key: tuple[str, str]) -> None:
+def test_no_architecture_is_outside_the_smallest_and_largest_cost(seed: int, key: tuple[str, str]) -> None:
     table = TABLES[key]
     costs = table(drawn(SPACE, seed, count=64))
-    assert table.cheapest <= costs.min()
-    assert costs.max() <= table.dearest
-    assert table.cheapest == table.one(SPACE.empty())
+    assert table.min_cost <= costs.min()
+    assert costs.max() <= table.max_cost
+    assert table.min_cost == table.one(SPACE.empty())
 
 
-def test_the_dearest_takes_the_dearest_candidates() -> None:
+def test_the_largest_cost_takes_the_most_expensive_candidates() -> None:
     space = WiderSpace(stages=1, blocks_per_path=1)
     table = COUNTERS[SMALL].table(space, TASKS["seg"], "macs")
-    doubled = np.array([2 if len(node.candidates) > 1 else 1 for node in space.slots])
-    assert table.dearest == table.one(doubled) > table.one(space.full())
-    assert table.dearest >= table(drawn(space, 0, count=256)).max()
+    doubled = np.array([2 if len(node.candidates) > 1 else 1 for node in space.skippable])
+    assert table.max_cost == table.one(doubled) > table.one(space.full())
+    assert table.max_cost >= table(drawn(space, 0, count=256)).max()
 
 
 def test_a_batch_costs_what_its_members_cost() -> None:
@@ -124,7 +127,7 @@ def test_keys_carry_the_size_of_the_first_input() -> None:
     assert block_key(block, 8, (320, 640)) == "ir_k5_c24-40_e5_s2_se@80x160"
     assert block_shapes(block, 8, (320, 640)) == ((24, 80, 160),)
     assert block_key(Stem(out_channels=16), 2, (320, 640)) == "stem_c16@320x640"
-    assert head_key(TASKS["det"], SPACE, (320, 640)) == "head_det_c40-120-224_n2@320x640"
+    assert head_key(TASKS["det"], (40, 120, 224), (320, 640)) == "head_det_c40-120-224_n2@320x640"
 
 
 def made_up(keys: Sequence[str]) -> Mapping[str, float]:
@@ -139,8 +142,9 @@ def milliseconds(name: str) -> CostTable:
 @pytest.mark.parametrize("name", NAMES)
 def test_milliseconds_are_the_sum_over_live_blocks_and_the_head(name: str) -> None:
     (choices,) = drawn(SPACE, 1)
-    steps = SPACE.graph(choices, TASKS[name].paths).steps
-    keys = [block_key(step.block, step.stride, (96, 160)) for step in steps] + [head_key(TASKS[name], SPACE, (96, 160))]
+    graph = SPACE.graph(choices, {name: TASKS[name].paths})
+    keys = [block_key(step.block, step.stride, (96, 160)) for step in graph.steps]
+    keys.append(head_key(TASKS[name], graph.channels(name), (96, 160)))
     assert milliseconds(name).one(choices) == pytest.approx(sum(made_up([key])[key] for key in keys))
     assert milliseconds(name).unit == "ms"
 

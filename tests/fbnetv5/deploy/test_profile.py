@@ -7,11 +7,11 @@ from fbnetv5.costs.tables import Counter, block_key, head_key, latency_table
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.deploy import profile as profiling
 from fbnetv5.deploy.profile import Scope, block_facts, fresh_networks, graphs_of, networks_to_fit
-from fbnetv5.networks.backbone import TaskNetwork
-from fbnetv5.spaces.space import Space
+from fbnetv5.networks.backbone import Network
+from fbnetv5.spaces.four_path import FourPathSpace
 
 SCOPE = Scope(
-    space=Space(stages=1, blocks_per_path=1), tasks=("cls", "det", "seg"), classes=CLASSES, resolution=(64, 64)
+    space=FourPathSpace(stages=1, blocks_per_path=1), tasks=("cls", "det", "seg"), classes=CLASSES, resolution=(64, 64)
 )
 
 
@@ -31,13 +31,15 @@ def test_a_networks_blocks_and_multiply_adds_are_those_of_the_network_built() ->
         for block in node.candidates
     }
     for task in SCOPE.built_tasks:
-        macs[head_key(task, SCOPE.space, SCOPE.resolution)] = counter.head(task, SCOPE.space).macs
+        channels = SCOPE.space.channels(task.paths)
+        macs[head_key(task, channels, SCOPE.resolution)] = counter.head(task, channels).macs
     for network in networks_to_fit(SCOPE, 6):
         module = network.build().eval()
-        assert isinstance(module, TaskNetwork)
+        assert isinstance(module, Network)
         assert f"{module.task.name}@64x64_" in network.key
         assert network.task == module.task.name
-        assert head_key(module.task, SCOPE.space, SCOPE.resolution) in network.blocks
+        channels = module.backbone.graph.channels(module.task.name)
+        assert head_key(module.task, channels, SCOPE.resolution) in network.blocks
         assert sum(network.blocks.values()) == len(module.backbone.blocks) + 1
         assert network.macs == sum(macs[key] * times for key, times in network.blocks.items())
         assert network.macs == count(network.build, network.input_shapes).macs
@@ -51,7 +53,7 @@ def test_block_facts_cover_every_key_and_add_up_to_the_networks() -> None:
 
 
 def test_block_facts_have_every_stage_and_stride_of_a_block() -> None:
-    scope = Scope(space=Space(stages=3), tasks=("det",), classes=CLASSES, resolution=(64, 64))
+    scope = Scope(space=FourPathSpace(stages=3), tasks=("det",), classes=CLASSES, resolution=(64, 64))
     facts = {block.key: block for block in block_facts(scope)}
     for node in scope.space.nodes:
         block = facts[block_key(node.candidates[0], node.stride, (64, 64))]
@@ -74,21 +76,24 @@ def test_networks_to_fit_are_always_the_same_and_more_begin_with_them() -> None:
 
 
 def test_fresh_networks_differ_each_time() -> None:
-    scope = Scope(space=Space(), tasks=("det",), classes=CLASSES, resolution=(64, 64))
+    scope = Scope(space=FourPathSpace(), tasks=("det",), classes=CLASSES, resolution=(64, 64))
     drawn = [network.key for _ in range(2) for network in fresh_networks(scope, 4)]
     assert len({*drawn, *(network.key for network in networks_to_fit(scope, 4))}) == 12
 
 
 def test_networks_cover_the_space_from_min_to_max_cost() -> None:
-    scope = Scope(space=Space(), tasks=("seg",), classes=CLASSES, resolution=(64, 64))
+    scope = Scope(space=FourPathSpace(), tasks=("seg",), classes=CLASSES, resolution=(64, 64))
     table = Counter((64, 64)).table(scope.space, scope.built_tasks[0], "macs")
-    parts = [(n.macs - table.cheapest) / (table.dearest - table.cheapest) for n in networks_to_fit(scope, 40)]
+    parts = [(n.macs - table.min_cost) / (table.max_cost - table.min_cost) for n in networks_to_fit(scope, 40)]
     assert np.histogram(parts, bins=4, range=(0, 1))[0].min() >= 4
 
 
 def test_too_many_and_too_few_are_refused() -> None:
     tiny = Scope(
-        space=Space(stages=1, blocks_per_path=1, strict=True), tasks=("cls",), classes=CLASSES, resolution=(64, 64)
+        space=FourPathSpace(stages=1, blocks_per_path=1, strict=True),
+        tasks=("cls",),
+        classes=CLASSES,
+        resolution=(64, 64),
     )
     with pytest.raises(UserError, match="fewer than 50 different networks"):
         networks_to_fit(tiny, 50)

@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 
 from export.errors import UserError
-from fbnetv5.architecture import Architecture
+from fbnetv5.architecture import Architecture, make_architecture
 from fbnetv5.costs.counting import count
 from fbnetv5.costs.tables import Counter
 from fbnetv5.deploy.show import show, show_architecture, show_space
-from fbnetv5.networks.backbone import TaskNetwork
-from fbnetv5.spaces.space import Choices, Space
+from fbnetv5.networks.backbone import task_network
+from fbnetv5.spaces import read_space
+from fbnetv5.spaces.four_path import FourPathSpace
+from fbnetv5.spaces.space import Choices
 from fbnetv5.tasks import make_tasks
 
 PUBLISHED = {
@@ -18,26 +20,12 @@ PUBLISHED = {
     "fbnetv3-b": (461_550_136, 8_542_224, [224, 7, 7]),
     "fbnetv3-g": (2_129_656_384, 16_513_648, [288, 10, 10]),
 }
-SPACE = Space(stages=2, blocks_per_path=1)
+SPACE = FourPathSpace(stages=2, blocks_per_path=1)
 CLASSES = {"label": ("a", "b", "c"), "boxes": ("a", "b"), "mask": ("w", "x", "y", "z")}
 
 
-COUNTER = Counter((64, 96))
-
-
 def architecture(task: str, choices: Choices) -> Architecture:
-    made = make_tasks((task,), CLASSES)[task]
-    return Architecture(
-        space=SPACE,
-        task=task,
-        classes=CLASSES,
-        choices=tuple(choices.tolist()),
-        resolution=(64, 96),
-        macs=int(COUNTER.table(SPACE, made, "macs").one(choices)),
-        params=int(COUNTER.table(SPACE, made, "params").one(choices)),
-        latency_ms=None,
-        provenance={"seed": 1},
-    )
+    return make_architecture(SPACE, {task: choices}, CLASSES, (64, 96), provenance={"seed": 1})
 
 
 def assert_rows_add_up(document: dict[str, Any]) -> None:
@@ -58,33 +46,33 @@ def test_published_networks_show_their_published_figures(name: str) -> None:
 
 @pytest.mark.parametrize("task", ["cls", "det", "seg"])
 def test_an_architecture_file_shows_its_live_blocks(task: str, tmp_path: Path) -> None:
-    choices = np.random.default_rng(4).integers(0, 2, size=len(SPACE.slots))
+    choices = np.random.default_rng(4).integers(0, 2, size=len(SPACE.variables))
     shown = architecture(task, choices)
     shown.save(tmp_path / "a.json")
     document = show(str(tmp_path / "a.json"))
-    network = count(lambda: TaskNetwork(shown.make_task(), SPACE, choices), [(3, 64, 96)])
+    network = count(lambda: task_network(shown.make_task(), SPACE, choices), [(3, 64, 96)])
     assert (document["macs"], document["params"], document["macs_pool"]) == (
         network.macs,
         network.params,
         network.macs_pool,
     )
     assert_rows_add_up(document)
-    steps = SPACE.graph(choices, shown.make_task().paths).steps
+    steps = SPACE.graph(choices, {task: shown.make_task().paths}).steps
     assert [row["name"] for row in document["blocks"]] == [*(step.name for step in steps), "head"]
 
 
-def test_kept_slots_that_nothing_reads_are_not_live() -> None:
+def test_kept_blocks_that_nothing_reads_are_not_live() -> None:
     choices = SPACE.empty()
-    names = [node.name for node in SPACE.slots]
+    names = [node.name for node in SPACE.variables]
     choices[[names.index("s2_p4_0"), names.index("s1_p32_0"), names.index("s1_p32_from_p16")]] = 1
     document = show_architecture(architecture("cls", choices))
-    assert document["slots"] == {"all": len(names), "kept": 3, "live": 2}
+    assert document["skippable"] == {"all": len(names), "live": 2}
     assert document["paths"] == [32]
 
 
 def test_paths_that_a_later_stage_works_on_are_shown() -> None:
     choices = SPACE.empty()
-    names = [node.name for node in SPACE.slots]
+    names = [node.name for node in SPACE.variables]
     choices[[names.index("s1_p16_0"), names.index("s2_p32_from_p16")]] = 1
     assert show_architecture(architecture("cls", choices))["paths"] == [16, 32]
 
@@ -103,11 +91,11 @@ def test_what_cannot_be_shown_says_why(what: str, message: str) -> None:
         show(what)
 
 
-def test_a_space_shows_its_slots_and_what_its_networks_cost() -> None:
+def test_a_space_shows_its_variables_and_what_its_networks_cost() -> None:
     document = show_space(SPACE, CLASSES, ("cls", "seg"), (64, 64))
-    assert document["log2_architectures"] == len(document["slots"]) == len(SPACE.slots)
-    assert Space.from_json(document["space"]) == SPACE
+    assert document["log2_architectures"] == len(document["variables"]) == len(SPACE.variables)
+    assert read_space(document["space"]) == SPACE
     for name, task in make_tasks(("cls", "seg"), CLASSES).items():
         costs, table = document["macs"][name], Counter((64, 64)).table(SPACE, task, "macs")
-        assert (costs["cheapest"], costs["dearest"]) == (table.one(SPACE.empty()), table.one(SPACE.full()))
-        assert costs["cheapest"] < costs["expected"] < costs["dearest"]
+        assert (costs["min"], costs["max"]) == (table.one(SPACE.empty()), table.one(SPACE.full()))
+        assert costs["min"] < costs["expected"] < costs["max"]

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,16 +7,17 @@ from torch import Tensor, nn
 
 from export.check import check
 from export.engine import ShapeRange, build_engine
-from export.errors import NotHere, UserError
+from export.errors import NotHere
 from export.graph import EXPORTERS, Exporter, to_onnx, to_onnx_bytes
 from export.runners import OrtRunner
 from export.tensorrt import find_flavour
 from fbnetv5.costs.tables import Counter
 from fbnetv5.data.preprocess import normalise
-from fbnetv5.deploy.wrappers import FromPixels, JointNetwork
-from fbnetv5.networks.backbone import TaskNetwork
+from fbnetv5.deploy.wrappers import FromPixels, measure_sharing
+from fbnetv5.networks.backbone import Network, merge_networks
 from fbnetv5.networks.supernet import Supernet
-from fbnetv5.spaces.space import Choices, Space
+from fbnetv5.spaces.four_path import FourPathSpace
+from fbnetv5.spaces.space import Choices
 from fbnetv5.tasks import make_tasks
 
 try:
@@ -27,7 +27,7 @@ except NotHere:
     HERE = False
 with_tensorrt = pytest.mark.skipif(not HERE, reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
 
-SPACE = Space(stages=1, blocks_per_path=1)
+SPACE = FourPathSpace(stages=1, blocks_per_path=1)
 CLASSES = {"label": ("a", "b", "c"), "boxes": ("a", "b"), "mask": ("w", "x", "y", "z")}
 SIZE = (64, 64)
 
@@ -49,16 +49,16 @@ def supernet() -> Supernet:
 
 
 def kept(*, first: int) -> Choices:
-    """All slots from ``first`` on."""
-    return (np.arange(len(SPACE.slots)) >= first).astype(np.int64)
+    """Every variable from ``first`` on keeps its block."""
+    return (np.arange(len(SPACE.variables)) >= first).astype(np.int64)
 
 
-Networks = dict[str, TaskNetwork]
+Networks = dict[str, Network]
 
 
 @pytest.fixture
 def networks(supernet: Supernet) -> Networks:
-    """One architecture for cls and det, and one for seg that keeps two slots more."""
+    """One architecture for cls and det, and one for seg that keeps two blocks more."""
     firsts = {"cls": 3, "det": 3, "seg": 1}
     return {task: supernet.derive(task, kept(first=first)) for task, first in firsts.items()}
 
@@ -86,83 +86,24 @@ def test_images_as_stored_are_taken_by_tensorrt(networks: Networks, tmp_path: Pa
     assert build_engine(path, tmp_path / "cls.engine", [shapes]).layers["FLOAT"] > 0
 
 
-@torch.no_grad()
-def test_a_joint_network_answers_as_its_networks_do(networks: Networks) -> None:
-    images = normalise(pixels())
-    joint = JointNetwork(networks)
-    expected = [output for network in networks.values() for output in network(images)]
-    assert joint.output_names == ("cls_logits", "det_boxes", "det_scores", "det_labels", "seg_logits")
-    assert all(torch.equal(*pair) for pair in zip(joint(images), expected, strict=True))
-
-
-def test_networks_part_at_the_first_difference(networks: Networks) -> None:
-    tasks_of = JointNetwork(networks).backbone.tasks_of
-    part = SPACE.nodes.index(SPACE.slots[1])  # stage 0 is a chain, so all that comes after reads what differs
-    alike = {node.name for node in SPACE.nodes[:part] if node.slot is None}
-    assert {name for name, tasks in tasks_of.items() if len(tasks) == 3} == alike
-    assert {tasks for name, tasks in tasks_of.items() if name not in alike} == {("cls", "det"), ("det",), ("seg",)}
-    assert all(name.endswith("_of_" + "_".join(tasks)) for name, tasks in tasks_of.items() if name not in alike)
-
-
-@torch.no_grad()
-def test_each_block_runs_once(networks: Networks) -> None:
-    joint = JointNetwork(networks)
-    ran: list[str] = []
-    for name, block in joint.backbone.blocks.items():
-        block.register_forward_hook(lambda *_, name=name: ran.append(name))
-    joint(normalise(pixels(1)))
-    assert sorted(ran) == sorted(joint.backbone.blocks)
-    assert len(ran) < sum(len(network.backbone.blocks) for network in networks.values())
-
-
-def change_statistics(network: TaskNetwork) -> None:
-    next(child for child in network.modules() if isinstance(child, nn.BatchNorm2d)).running_mean.add_(1e-3)  # type: ignore[union-attr]
-
-
-def change_weight(network: TaskNetwork) -> None:
-    next(child for child in network.modules() if isinstance(child, nn.Conv2d)).weight.data[0, 0, 0, 0] += 1e-3
-
-
-@pytest.mark.parametrize("change", [change_statistics, change_weight])
-def test_what_reads_an_unequal_block_is_not_shared(networks: Networks, change: Callable[[TaskNetwork], None]) -> None:
-    change(networks["seg"])
-    joint = JointNetwork(networks)
-    assert {tasks for tasks in joint.backbone.tasks_of.values() if len(tasks) > 1} == {("cls", "det")}
-    change(networks["det"])
-    change(networks["det"])
-    with pytest.raises(UserError, match=r"the networks of cls, det, seg share no block, .*: export them one by one"):
-        JointNetwork(networks)
-
-
-def test_how_many_batches_statistics_are_from_does_not_part_networks(networks: Networks) -> None:
-    shared = JointNetwork(networks).backbone.shared
-    for child in networks["seg"].modules():
-        if isinstance(child, nn.BatchNorm2d):
-            nn.init.constant_(child.num_batches_tracked, 7)  # type: ignore[arg-type]
-    assert JointNetwork(networks).backbone.shared == shared
-
-
 def test_what_is_saved_is_the_repeated_blocks(networks: Networks) -> None:
-    joint, counter = JointNetwork(networks), Counter(SIZE)
-    sharing = joint.sharing(SIZE)
+    graph, counter = merge_networks(networks).backbone.graph, Counter(SIZE)
+    sharing = measure_sharing(merge_networks(networks), SIZE)
     alone = {
         task: int(counter.table(SPACE, one.task, "macs").one(kept(first=1 if task == "seg" else 3)))
         for task, one in networks.items()
     }
     assert sharing.macs_separate == sum(alone.values())
-    saved = sum(
-        counter.block(step.block, step.stride).macs * (len(joint.backbone.tasks_of[step.name]) - 1)
-        for step in joint.backbone.steps
-    )
+    saved = sum(counter.block(step.block, step.stride).macs * (len(step.tasks) - 1) for step in graph.steps)
     assert 0 < saved == sharing.macs_separate - sharing.macs_joint
     assert sharing.saved == pytest.approx(saved / sum(alone.values()))
-    assert sharing.blocks_shared == len(joint.backbone.shared)
+    assert sharing.blocks_shared == len(graph.shared)
 
 
 def test_one_file_is_smaller_than_two_and_the_same(networks: Networks) -> None:
     del networks["seg"]
-    images, joint = normalise(pixels()), JointNetwork(networks)
-    content = to_onnx_bytes(joint, (images,), input_names=["images"], output_names=joint.output_names)
+    images, joint = normalise(pixels()), merge_networks(networks)
+    content = to_onnx_bytes(joint, (images,), input_names=["images"], output_names=["cls", "boxes", "scores", "labels"])
     alone = [
         to_onnx_bytes(one, (images,), input_names=["images"], output_names=one.task.output_names)
         for one in networks.values()

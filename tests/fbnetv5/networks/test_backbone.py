@@ -1,22 +1,25 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from fbnetv5.networks.backbone import Backbone, TaskNetwork, recalibrate, run_graph
-from fbnetv5.spaces.space import Choices, Space
+from fbnetv5.networks.backbone import Backbone, Network, merge_networks, recalibrate, run_graph, task_network
+from fbnetv5.networks.supernet import Supernet
+from fbnetv5.spaces.four_path import FourPathSpace
+from fbnetv5.spaces.space import Choices
 from fbnetv5.tasks import make_tasks
 
-SPACE = Space(stages=2, blocks_per_path=1)
+SPACE = FourPathSpace(stages=2, blocks_per_path=1)
+FIRSTS = {"cls": 3, "det": 3, "seg": 1}
 CLASSES = {"label": ("a", "b", "c"), "boxes": ("a", "b"), "mask": ("w", "x", "y", "z")}
 TASKS = make_tasks(("cls", "det", "seg"), CLASSES)
 ANSWERS = {"cls": [(2, 3)], "det": [(2, 100, 4), (2, 100), (2, 100)], "seg": [(2, 4, 64, 96)]}
 
 
 def drawn(seed: int) -> Choices:
-    return np.random.default_rng(seed).integers(0, 2, size=len(SPACE.slots))
+    return np.random.default_rng(seed).integers(0, 2, size=len(SPACE.variables))
 
 
 class Calibrated(nn.Module):
@@ -42,14 +45,16 @@ def norm_images(sizes: tuple[int, ...]) -> list[Tensor]:
 
 @pytest.mark.parametrize("paths", [(4, 8, 16, 32), (8, 16, 32), (32,)])
 def test_features_halve_exactly_and_come_in_the_order_asked(paths: tuple[int, ...]) -> None:
-    backbone = Backbone(SPACE, drawn(1), paths).eval()
-    features = backbone(torch.randn(2, 3, 64, 96))
-    assert [feature.shape for feature in features] == [(2, SPACE.widths[p], 64 // p, 96 // p) for p in paths]
-    assert backbone.channels == tuple(SPACE.widths[path] for path in paths)
+    backbone = Backbone(SPACE.graph(drawn(1), {"t": paths})).eval()
+    features, channels = backbone(torch.randn(2, 3, 64, 96))["t"], SPACE.channels(paths)
+    assert [feature.shape for feature in features] == [
+        (2, count, 64 // path, 96 // path) for count, path in zip(channels, paths, strict=True)
+    ]
+    assert backbone.graph.channels("t") == channels
 
 
 def test_only_live_blocks_are_built() -> None:
-    backbone = Backbone(SPACE, drawn(2), (16,))
+    backbone = Backbone(SPACE.graph(drawn(2), {"t": (16,)}))
     live = SPACE.live(drawn(2)[None], (16,))[0]
     names = {node.name for node, runs in zip(SPACE.nodes, live, strict=True) if runs}
     assert {key.split(".")[1] for key in backbone.state_dict()} == names
@@ -57,7 +62,7 @@ def test_only_live_blocks_are_built() -> None:
 
 
 def test_a_graph_is_run_in_order_on_the_outputs_it_names() -> None:
-    graph = SPACE.graph(SPACE.full(), (8,))
+    graph = SPACE.graph(SPACE.full(), {"t": (8,)})
     called: list[str] = []
 
     class Recorder(nn.Module):
@@ -74,12 +79,12 @@ def test_a_graph_is_run_in_order_on_the_outputs_it_names() -> None:
         expected[step.name] = sum(expected[name] for name in step.inputs) + 1
     found = run_graph(graph, lambda step: Recorder(step.name), torch.zeros(()))
     assert called == [step.name for step in graph.steps]
-    assert {path: int(value) for path, value in found.items()} == {8: expected[graph.outputs[8]]}
+    assert [int(value) for value in found["t"]] == [expected[name] for name in graph.features["t"]]
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_a_task_network_gives_the_deployable_outputs(name: str) -> None:
-    network = TaskNetwork(TASKS[name], SPACE, drawn(3)).eval()
+    network = task_network(TASKS[name], SPACE, drawn(3)).eval()
     outputs = network(torch.randn(2, 3, 64, 96))
     assert [tuple(output.shape) for output in outputs] == ANSWERS[name]
     assert len(outputs) == len(TASKS[name].output_names)
@@ -114,3 +119,64 @@ def test_an_interrupted_recalibration_restores_momenta() -> None:
     with pytest.raises(KeyboardInterrupt):
         recalibrate(module, interrupted(), module)
     assert (module.used.momentum, module.idle.momentum) == (0.3, 0.7)
+
+
+Networks = dict[str, Network]
+
+
+@pytest.fixture
+def networks() -> Networks:
+    """One architecture for cls and det, and one for seg that keeps two blocks more; every block matters."""
+    torch.manual_seed(0)
+    supernet = Supernet(SPACE, TASKS).eval()
+    for norm in supernet.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.normal_(norm.bias, std=0.3)
+    index = np.arange(len(SPACE.variables))
+    return {task: supernet.derive(task, (index >= first).astype(np.int64)) for task, first in FIRSTS.items()}
+
+
+@torch.no_grad()
+def test_a_merged_network_returns_what_its_networks_do(networks: Networks) -> None:
+    images = torch.randn(2, 3, 64, 64)
+    joint = merge_networks(networks)
+    expected = [output for network in networks.values() for output in network(images)]
+    assert all(torch.equal(*pair) for pair in zip(joint(images), expected, strict=True))
+
+
+@torch.no_grad()
+def test_each_block_runs_once(networks: Networks) -> None:
+    joint = merge_networks(networks)
+    ran: list[str] = []
+    for name, block in joint.backbone.blocks.items():
+        block.register_forward_hook(lambda *_, name=name: ran.append(name))
+    joint(torch.randn(1, 3, 64, 64))
+    assert sorted(ran) == sorted(joint.backbone.blocks)
+    assert len(ran) < sum(len(network.backbone.blocks) for network in networks.values())
+
+
+def change_statistics(network: Network) -> None:
+    next(child for child in network.modules() if isinstance(child, nn.BatchNorm2d)).running_mean.add_(1e-3)  # type: ignore[union-attr]
+
+
+def change_weight(network: Network) -> None:
+    next(child for child in network.modules() if isinstance(child, nn.Conv2d)).weight.data[0, 0, 0, 0] += 1e-3
+
+
+@pytest.mark.parametrize("change", [change_statistics, change_weight])
+def test_what_reads_an_unequal_block_is_not_shared(networks: Networks, change: Callable[[Network], None]) -> None:
+    change(networks["seg"])
+    joint = merge_networks(networks)
+    assert {step.tasks for step in joint.backbone.graph.shared} == {("cls", "det")}
+    change(networks["det"])
+    change(networks["det"])
+    assert not merge_networks(networks).backbone.graph.shared
+
+
+def test_how_many_batches_statistics_are_from_does_not_part_networks(networks: Networks) -> None:
+    shared = merge_networks(networks).backbone.graph.shared
+    for child in networks["seg"].modules():
+        if isinstance(child, nn.BatchNorm2d):
+            nn.init.constant_(child.num_batches_tracked, 7)  # type: ignore[arg-type]
+    assert merge_networks(networks).backbone.graph.shared == shared

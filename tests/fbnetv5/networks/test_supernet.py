@@ -7,17 +7,18 @@ from torch import Tensor, nn
 
 from fbnetv5.networks.backbone import recalibrate
 from fbnetv5.networks.supernet import Supernet
-from fbnetv5.spaces.space import Choices, Space
+from fbnetv5.spaces.four_path import FourPathSpace
+from fbnetv5.spaces.space import Choices
 from fbnetv5.tasks import make_tasks
 
-SPACE = Space(stages=2, blocks_per_path=1)
+SPACE = FourPathSpace(stages=2, blocks_per_path=1)
 CLASSES = {"label": ("a", "b", "c"), "boxes": ("a", "b"), "mask": ("w", "x", "y", "z")}
 NAMES = ("cls", "det", "seg")
 
 
 def drawn(seed: int) -> Choices:
     rng = np.random.default_rng(seed)
-    return (rng.random(len(SPACE.slots)) < rng.uniform(0.2, 0.8)).astype(np.int64)
+    return (rng.random(len(SPACE.variables)) < rng.uniform(0.2, 0.8)).astype(np.int64)
 
 
 def lively(*names: str) -> Supernet:
@@ -97,7 +98,7 @@ def test_derived_networks_answer_as_the_supernet_does(seed: int) -> None:
     for name, task in supernet.tasks.items():
         network = supernet.derive(name, choices)
         assert not network.training
-        assert_near(network.head(network.backbone(images)), raw[name])
+        assert_near(network.raw(images)[network.task.name], raw[name])
         assert_near(network(images)[0], task.deploy(raw[name])[0])
 
 
@@ -107,7 +108,7 @@ def test_a_derived_network_holds_live_blocks_alone() -> None:
     names = {node.name for node, runs in zip(SPACE.nodes, live, strict=True) if runs}
     keys = list(network.state_dict())
     assert {key.split(".")[2] for key in keys if key.startswith("backbone.")} == names
-    assert {key.split(".")[0] for key in keys} == {"backbone", "head"}
+    assert {key.split(".")[0] for key in keys} == {"backbone", "heads"}
 
 
 @torch.no_grad()
@@ -142,5 +143,5 @@ def test_gradients_reach_live_blocks_and_the_heads_alone() -> None:
     torch.autograd.backward(squares)
     for node in SPACE.nodes:
         reached = all(weight.grad is not None for weight in supernet.blocks[node.name].parameters())
-        assert reached is (node.slot is None)
+        assert reached is (not node.variables)
     assert all(weight.grad is not None for weight in supernet.heads.parameters())

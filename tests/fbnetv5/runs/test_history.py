@@ -1,24 +1,32 @@
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from export.errors import UserError
-from fbnetv5.runs.history import History, truncate_history
+from fbnetv5.runs.history import Entry, History, truncate_history
 
-LINE = {"phase": "weights", "losses": {"cls": 1.5}}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossEntry(Entry):
+    loss: float
+
+    @property
+    def scalars(self) -> dict[str, float]:
+        return {"losses/cls": self.loss}
 
 
 def test_a_resumed_history_goes_on_after_its_step(tmp_path: Path) -> None:
     for first, steps in ((0, (2, 4, 6)), (4, (6, 8))):
         history = History(tmp_path, step=first)
         for step in steps:
-            history.add(step, {"step": step, **LINE}, {"losses/cls": 1.5})
+            history.add(LossEntry(step=step, loss=1.5))
         history.close()
     lines = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4, 6, 8]
-    assert lines[0] == {"step": 2, **LINE}
+    assert lines[0] == {"step": 2, "loss": 1.5}
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert {event.step for event in events.Scalars("losses/cls")} == {2, 4, 6, 8}
@@ -43,4 +51,4 @@ def test_a_full_disk_names_the_file_and_the_way_on(tmp_path: Path) -> None:
     history = History(tmp_path, step=0)
     history.path = Path("/dev/full")
     with pytest.raises(UserError, match=r"cannot write /dev/full: No space left.*--resume"):
-        history.add(2, LINE, {})
+        history.add(LossEntry(step=2, loss=1.5))

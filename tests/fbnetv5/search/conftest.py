@@ -15,9 +15,9 @@ from fbnetv5.search import loop
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.loop import SearchLoop
 from fbnetv5.search.run import Prepared, prepare
-from fbnetv5.spaces.space import Space
+from fbnetv5.spaces.four_path import FourPathSpace
 
-SPACE = Space(stages=1, blocks_per_path=1, strict=True)
+SPACE = FourPathSpace(stages=1, blocks_per_path=1, strict=True)
 LIMITS = {"cls": 425e6, "det": 445e6, "seg": 450e6}
 
 MakeConfig = Callable[..., SearchConfig]

@@ -9,7 +9,7 @@ from export.errors import UserError
 from fbnetv5.costs.budgets import Budget
 from fbnetv5.data.config import DataConfig
 from fbnetv5.search.config import SearchConfig
-from fbnetv5.spaces.space import Space
+from fbnetv5.spaces.four_path import FourPathSpace
 
 BUDGETS = {
     "cls": Budget(limit=400e6, unit="macs"),
@@ -23,7 +23,7 @@ BUDGETS = {
         SearchConfig(budgets=BUDGETS),
         SearchConfig(
             budgets={"seg": Budget(limit=8.0, unit="ms")},
-            space=Space(variant="c", stages=2, strict=True),
+            space=FourPathSpace(variant="c", stages=2, strict=True),
             data=DataConfig(folder="/images", size=(96, 64), scenes=(1, 2, 3)),
             table="/luts/cpu.json",
             foreign_table=True,

@@ -26,10 +26,10 @@ def random_controller(tasks: int = 3, *, seed: int = 0, spread: float = 1.0) -> 
 
 
 def plain_probability(controller: Controller, task: int, choices: Choices) -> float:
-    """The product over slots, without logarithms."""
+    """The product over variables, without logarithms."""
     product = 1.0
-    for slot, choice in enumerate(choices):
-        weights = controller.logits[task, slot, : controller.choice_counts[slot]].exp()
+    for variable, choice in enumerate(choices):
+        weights = controller.logits[task, variable, : controller.choice_counts[variable]].exp()
         product *= float(weights[choice] / weights.sum())
     return product
 
@@ -67,7 +67,9 @@ def test_importance_weights_are_policy_over_proposal(drawn: tuple[Controller, Ch
 
 def test_a_choice_that_is_not_there_has_no_probability() -> None:
     probabilities = random_controller(spread=50.0).probabilities()
-    assert [(probabilities[:, slot, count:] == 0).all() for slot, count in enumerate(COUNTS)] == [True] * len(COUNTS)
+    assert [(probabilities[:, variable, count:] == 0).all() for variable, count in enumerate(COUNTS)] == [True] * len(
+        COUNTS
+    )
     np.testing.assert_allclose(probabilities.sum(-1), 1.0)
 
 

@@ -8,19 +8,20 @@ import torch
 
 from fbnetv5.costs.tables import CostTable
 from fbnetv5.search.controller import Controller, Floats
-from fbnetv5.search.costs import cost_gradient, slot_effects
-from fbnetv5.spaces.space import Choices, Space
+from fbnetv5.search.costs import cost_gradient, variable_effects
+from fbnetv5.spaces.four_path import FourPathSpace
+from fbnetv5.spaces.space import Choices
 
-SPACE = Space(stages=1, blocks_per_path=1)
+SPACE = FourPathSpace(stages=1, blocks_per_path=1)
 FREE = ("s1_p8_from_p4", "s1_p16_from_p8", "s1_p16_0", "s1_p32_from_p16", "s1_p32_0")
-"""The other slots are skipped. The path at 1/8 is read by nobody once it is not fused into another."""
+"""The other variables are skipped. The path at 1/8 is read by nobody once it is not fused into another."""
 
 
 def make_controller() -> Controller:
     controller = Controller(SPACE.choice_counts, 2, lr=0.1)
     controller.logits[:, :, 1] = -80.0
     random = torch.from_numpy(np.random.default_rng(0).normal(size=(2, len(FREE))))
-    controller.logits[:, [node.name in FREE for node in SPACE.slots], 1] = random
+    controller.logits[:, [node.name in FREE for node in SPACE.variables], 1] = random
     return controller
 
 
@@ -30,8 +31,8 @@ def cost_table(paths: tuple[int, ...]) -> CostTable:
 
 
 def every() -> Choices:
-    choices = np.zeros((2 ** len(FREE), len(SPACE.slots)), dtype=np.int64)
-    choices[:, [node.name in FREE for node in SPACE.slots]] = list(itertools.product(range(2), repeat=len(FREE)))
+    choices = np.zeros((2 ** len(FREE), len(SPACE.variables)), dtype=np.int64)
+    choices[:, [node.name in FREE for node in SPACE.variables]] = list(itertools.product(range(2), repeat=len(FREE)))
     return choices
 
 
@@ -44,7 +45,7 @@ def exact(controller: Controller, task: int, table: CostTable) -> tuple[Floats, 
     """Gradient [S, C] by central differences, and the expected cost."""
     costs, step, gradient = table(every()), 1e-5, np.zeros(controller.logits.shape[1:])
     expected = float(probabilities(controller, task) @ costs)
-    for place in itertools.product(range(len(SPACE.slots)), range(2)):
+    for place in itertools.product(range(len(SPACE.variables)), range(2)):
         sides = []
         for sign in (1, -1):
             controller.logits[(task, *place)] += sign * step
@@ -87,8 +88,8 @@ def test_one_draw_is_exact_where_all_is_live() -> None:
     assert cost == pytest.approx(expected)
 
 
-def test_the_effect_of_a_slot_is_what_its_block_costs() -> None:
+def test_the_effect_of_a_variable_is_what_its_block_costs() -> None:
     controller, table = make_controller(), cost_table((4, 8, 16, 32))
-    effects = slot_effects(controller, table, every()[:3])
-    blocks = [table.blocks[row, 0] for row, node in enumerate(SPACE.nodes) if node.slot is not None]
+    effects = variable_effects(controller, table, every()[:3])
+    blocks = [table.blocks[row, 0] for row, node in enumerate(SPACE.nodes) if node.variables]
     np.testing.assert_allclose(effects, np.column_stack([np.zeros(len(blocks)), blocks]))

@@ -21,15 +21,16 @@ from fbnetv5.search.derive import (
 )
 from fbnetv5.search.panel import LossModel, feature_places
 from fbnetv5.search.ridge import Posterior
-from fbnetv5.spaces.space import Choices, Space
+from fbnetv5.spaces.four_path import FourPathSpace
+from fbnetv5.spaces.space import Choices
 
-SPACE = Space(stages=2, blocks_per_path=1, strict=True)
-EVERYTHING: Choices = np.array(list(itertools.product(range(2), repeat=len(SPACE.slots))))
+SPACE = FourPathSpace(stages=2, blocks_per_path=1, strict=True)
+EVERYTHING: Choices = np.array(list(itertools.product(range(2), repeat=len(SPACE.variables))))
 
 
 def cost_table(seed: int = 0) -> CostTable:
     values = np.random.default_rng(seed).uniform(5, 15, (len(SPACE.nodes), 1))
-    fixed = np.array([node.slot is None for node in SPACE.nodes])
+    fixed = np.array([not node.variables for node in SPACE.nodes])
     values[fixed] = 0.1
     return CostTable(space=SPACE, paths=(4, 8, 16, 32), unit="macs", blocks=values, head=1.0)
 
@@ -42,7 +43,7 @@ def make_controller(seed: int = 0) -> Controller:
 
 def expected_cost(probabilities: Floats, table: CostTable) -> tuple[float, float]:
     """Mean and standard deviation over all architectures."""
-    p = probabilities[np.arange(len(SPACE.slots)), EVERYTHING].prod(1)
+    p = probabilities[np.arange(len(SPACE.variables)), EVERYTHING].prod(1)
     costs = table(EVERYTHING)
     mean = float(p @ costs)
     return mean, float(np.sqrt(p @ (costs - mean) ** 2))
@@ -51,7 +52,7 @@ def expected_cost(probabilities: Floats, table: CostTable) -> tuple[float, float
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 0.9])
 def test_a_tilt_brings_the_expected_cost_to_the_aim(share: float) -> None:
     controller, table = make_controller(), cost_table()
-    aim = table.cheapest + share * (table.dearest - table.cheapest)
+    aim = table.min_cost + share * (table.max_cost - table.min_cost)
     tilt = find_tilt(controller, 1, table, aim, np.random.default_rng(0))
     mean, deviation = expected_cost(controller.tilted(1, tilt), table)
     assert abs(mean - aim) < 4 * deviation / np.sqrt(256)
@@ -65,7 +66,7 @@ def test_a_tilt_stays_bounded_where_the_aim_is_out_of_reach(aim: float, bound: f
 
 def test_samples_are_distinct_and_within_the_window() -> None:
     table, rng = cost_table(), np.random.default_rng(0)
-    limit = 0.7 * table.dearest
+    limit = 0.7 * table.max_cost
     found = sample_within(make_controller().probabilities()[0], table, Budget(limit=limit, unit="macs"), 9, rng)
     assert len({tuple(choices) for choices in found}) == len(found) == 9
     costs = table(np.stack(found))
@@ -75,15 +76,15 @@ def test_samples_are_distinct_and_within_the_window() -> None:
 
 def test_all_that_fit_are_found_where_there_are_few() -> None:
     table, rng = cost_table(), np.random.default_rng(0)
-    limit = table.dearest
+    limit = table.max_cost
     fitting = int((table(EVERYTHING) >= 0.85 * limit).sum())
-    uniform = np.full((len(SPACE.slots), 2), 0.5)
+    uniform = np.full((len(SPACE.variables), 2), 0.5)
     assert len(sample_within(uniform, table, Budget(limit=limit, unit="macs"), 10**6, rng)) == fitting
 
 
 def test_a_budget_that_no_network_meets_is_refused() -> None:
-    table, uniform = cost_table(), np.full((len(SPACE.slots), 2), 0.5)
-    budget = Budget(limit=table.cheapest / 2, unit="macs")
+    table, uniform = cost_table(), np.full((len(SPACE.variables), 2), 0.5)
+    budget = Budget(limit=table.min_cost / 2, unit="macs")
     with pytest.raises(UserError, match=r"no network for det costs between .* choose a larger budget"):
         finalists_for("det", loss_model(), uniform, table, budget, 3, np.random.default_rng(0))
 
@@ -97,8 +98,8 @@ def loss_model(seed: int = 0, *, noise: float = 0.0) -> LossModel:
 
 
 def test_the_first_finalist_is_the_best_of_the_window_by_the_model() -> None:
-    table, model, uniform = cost_table(), loss_model(), np.full((len(SPACE.slots), 2), 0.5)
-    budget = Budget(limit=0.7 * table.dearest, unit="macs")
+    table, model, uniform = cost_table(), loss_model(), np.full((len(SPACE.variables), 2), 0.5)
+    budget = Budget(limit=0.7 * table.max_cost, unit="macs")
     found = finalists_for("seg", model, uniform, table, budget, 5, np.random.default_rng(0))
     inside = EVERYTHING[in_window(table(EVERYTHING), budget)]
     assert model.table.one(found[0]) == pytest.approx(model.table(inside).min())
@@ -106,8 +107,8 @@ def test_the_first_finalist_is_the_best_of_the_window_by_the_model() -> None:
 
 
 def test_finalists_differ_where_the_model_is_unsure() -> None:
-    table, uniform = cost_table(), np.full((len(SPACE.slots), 2), 0.5)
-    budget = Budget(limit=0.7 * table.dearest, unit="macs")
+    table, uniform = cost_table(), np.full((len(SPACE.variables), 2), 0.5)
+    budget = Budget(limit=0.7 * table.max_cost, unit="macs")
     found = finalists_for("seg", loss_model(noise=0.5), uniform, table, budget, 5, np.random.default_rng(0))
     assert len({one.tobytes() for one in found}) == len(found) == 5
     assert in_window(table(np.stack(found)), budget).all()

@@ -9,6 +9,7 @@ import torch
 from fbnetv5.search.controller import Controller, Floats
 from fbnetv5.search.estimators import ESTIMATORS, Estimator, make_estimator, reinforce
 from fbnetv5.search.posterior import Mask
+from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.space import Choices, Space
 
 COUNTS = (2, 2, 3, 2, 2)
@@ -24,8 +25,8 @@ def make_controller(counts: tuple[int, ...] = COUNTS, tasks: int = TASKS, *, see
 
 def probabilities_of(controller: Controller, task: int, choices: Choices, logits: torch.Tensor) -> torch.Tensor:
     """[B]: of each architecture, as products; differentiable in ``logits`` [S, C]."""
-    rows = [logits[slot, :count].softmax(0) for slot, count in enumerate(controller.choice_counts)]
-    return torch.stack([row[torch.from_numpy(choices[:, slot])] for slot, row in enumerate(rows)]).prod(0)
+    rows = [logits[variable, :count].softmax(0) for variable, count in enumerate(controller.choice_counts)]
+    return torch.stack([row[torch.from_numpy(choices[:, variable])] for variable, row in enumerate(rows)]).prod(0)
 
 
 def exact_gradient(controller: Controller, task: int, choices: Choices, values: Floats) -> Floats:
@@ -46,7 +47,7 @@ def policies(controller: Controller, choices: Choices) -> Floats:
 
 LOSSES: Floats = np.random.default_rng(1).normal(size=(len(EVERYTHING), TASKS))
 """[B, T], with interactions of every order."""
-PLACES = np.array([int(np.prod(COUNTS[slot + 1 :])) for slot in range(len(COUNTS))])
+PLACES = np.array([int(np.prod(COUNTS[variable + 1 :])) for variable in range(len(COUNTS))])
 """``EVERYTHING[choices @ PLACES]`` is ``choices``."""
 IMAGES = np.arange(2)
 
@@ -120,7 +121,7 @@ def test_the_mean_of_many_draws_is_the_exact_gradient(kind: str) -> None:
 
 def additive_losses() -> Floats:
     effects = np.random.default_rng(4).normal(size=(len(COUNTS), max(COUNTS), TASKS))
-    found: Floats = np.sum([effects[slot, EVERYTHING[:, slot]] for slot in range(len(COUNTS))], axis=0)
+    found: Floats = np.sum([effects[variable, EVERYTHING[:, variable]] for variable in range(len(COUNTS))], axis=0)
     return found
 
 
@@ -140,15 +141,15 @@ def test_what_is_explained_is_no_longer_noise(monkeypatch: pytest.MonkeyPatch) -
 
 
 def small_space() -> tuple[Space, Choices]:
-    """A space and all architectures over four of its slots: an edge and a block that only it reads, twice."""
-    space = Space(stages=1, blocks_per_path=1)
-    free = [node.name in ("s1_p32_from_p16", "s1_p32_0", "s1_p16_0", "s1_p8_0") for node in space.slots]
-    choices = np.zeros((16, len(space.slots)), dtype=np.int64)
+    """A space and all architectures over four of its variables: an edge and a block that only it reads, twice."""
+    space = FourPathSpace(stages=1, blocks_per_path=1)
+    free = [node.name in ("s1_p32_from_p16", "s1_p32_0", "s1_p16_0", "s1_p8_0") for node in space.variables]
+    choices = np.zeros((16, len(space.variables)), dtype=np.int64)
     choices[:, free] = list(itertools.product(range(2), repeat=4))
     return space, choices
 
 
-def test_leaving_out_slots_that_do_not_matter_is_unbiased() -> None:
+def test_leaving_out_variables_that_do_not_matter_is_unbiased() -> None:
     space, choices = small_space()
     matters: Mask = space.needed(choices, (32,))[:, None]
     assert matters.all(axis=0).any()
@@ -166,13 +167,13 @@ def test_leaving_out_slots_that_do_not_matter_is_unbiased() -> None:
 def test_the_exact_gradient_agrees_with_finite_differences() -> None:
     controller, values = make_controller(), np.random.default_rng(1).normal(size=len(EVERYTHING))
     exact, step = exact_gradient(controller, 0, EVERYTHING, values), 1e-6
-    for slot, choice in ((0, 0), (2, 2), (4, 1)):
+    for variable, choice in ((0, 0), (2, 2), (4, 1)):
         sides = []
         for sign in (1, -1):
             moved = controller.logits[0].clone()
-            moved[slot, choice] += sign * step
+            moved[variable, choice] += sign * step
             sides.append(float(probabilities_of(controller, 0, EVERYTHING, moved) @ torch.from_numpy(values)))
-        assert (sides[0] - sides[1]) / (2 * step) == pytest.approx(exact[slot, choice], abs=1e-7)
+        assert (sides[0] - sides[1]) / (2 * step) == pytest.approx(exact[variable, choice], abs=1e-7)
 
 
 @pytest.mark.parametrize("kind", ESTIMATORS)

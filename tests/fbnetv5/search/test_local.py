@@ -6,22 +6,23 @@ import pytest
 from fbnetv5.costs.budgets import Budget, in_window
 from fbnetv5.costs.tables import CostTable
 from fbnetv5.search.local import descend, neighbours, prune
-from fbnetv5.spaces.space import Choices, Space
+from fbnetv5.spaces.four_path import FourPathSpace
+from fbnetv5.spaces.space import Choices
 
-SPACE = Space(stages=2, blocks_per_path=1, strict=True)
-EVERYTHING: Choices = np.array(list(itertools.product(range(2), repeat=len(SPACE.slots))))
+SPACE = FourPathSpace(stages=2, blocks_per_path=1, strict=True)
+EVERYTHING: Choices = np.array(list(itertools.product(range(2), repeat=len(SPACE.variables))))
 
 
 def table(seed: int, low: float, high: float, paths: tuple[int, ...] = (8, 16, 32)) -> CostTable:
     values = np.random.default_rng(seed).uniform(low, high, (len(SPACE.nodes), 1))
-    values[[node.slot is None for node in SPACE.nodes]] = 0.1
+    values[[not node.variables for node in SPACE.nodes]] = 0.1
     return CostTable(space=SPACE, paths=paths, unit="macs", blocks=values, head=0.0)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_best_network_of_the_window_is_found(seed: int) -> None:
     loss, cost = table(seed, -1, 0.2), table(seed + 100, 5, 15)
-    budget = Budget(limit=0.7 * cost.dearest, unit="macs")
+    budget = Budget(limit=0.7 * cost.max_cost, unit="macs")
     inside = EVERYTHING[in_window(cost(EVERYTHING), budget)]
     found = min((descend(start, loss, cost, budget) for start in inside[:: 1 + len(inside) // 6]), key=loss.one)
     assert in_window(cost(found[None]), budget)[0]
@@ -30,7 +31,7 @@ def test_the_best_network_of_the_window_is_found(seed: int) -> None:
 
 def test_a_descent_never_ends_worse_and_is_a_local_optimum() -> None:
     loss, cost = table(1, -1, 0.2), table(101, 5, 15)
-    budget = Budget(limit=0.7 * cost.dearest, unit="macs")
+    budget = Budget(limit=0.7 * cost.max_cost, unit="macs")
     start = EVERYTHING[in_window(cost(EVERYTHING), budget)][0]
     found = descend(start, loss, cost, budget)
     near = neighbours(found, SPACE.choice_counts)
@@ -38,7 +39,7 @@ def test_a_descent_never_ends_worse_and_is_a_local_optimum() -> None:
     assert loss(near[in_window(cost(near), budget)]).min() >= loss.one(found) - 1e-9
 
 
-def test_neighbours_differ_in_a_slot_or_in_one_gained_and_one_lost() -> None:
+def test_neighbours_differ_in_a_variable_or_in_one_gained_and_one_lost() -> None:
     near = neighbours(np.array([0, 1, 0]), (2, 3, 2))
     expected = {(1, 1, 0), (0, 0, 0), (0, 2, 0), (0, 1, 1), (1, 0, 0), (0, 0, 1)}
     assert {tuple(one) for one in near.tolist()} == expected

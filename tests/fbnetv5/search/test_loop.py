@@ -16,17 +16,17 @@ from fbnetv5.data.loading import in_order
 from fbnetv5.data.sample import Batch
 from fbnetv5.search import loop as module
 from fbnetv5.search.derive import AIM
+from fbnetv5.search.entry import SERIES, SearchEntry
 from fbnetv5.search.estimators import OnePass
 from fbnetv5.search.loop import SearchLoop, warm_architecture
 from fbnetv5.search.posterior import no_benefits
-from fbnetv5.search.progress import SERIES, Progress
-from fbnetv5.spaces.space import Space
+from fbnetv5.spaces.four_path import FourPathSpace
 from tests.samples import keep_labels
 
 MakeLoop = Callable[..., SearchLoop]
 
 
-def quiet(progress: Progress) -> None:
+def quiet(entry: SearchEntry) -> None:
     """Report nothing."""
 
 
@@ -85,7 +85,7 @@ def test_policies_use_all_images_that_they_meet_eight_times(make_loop: MakeLoop)
 
 @pytest.mark.parametrize(("progress", "lowest"), [(0.0, 0.9), (0.25, 0.55), (0.5, 0.2), (1.0, 0.2)])
 def test_warm_architectures_are_nearly_full_at_first(progress: float, lowest: float) -> None:
-    space, rng = Space(stages=16, blocks_per_path=16), np.random.default_rng(0)
+    space, rng = FourPathSpace(stages=16, blocks_per_path=16), np.random.default_rng(0)
     shares = [float((warm_architecture(space, progress, rng) != 0).mean()) for _ in range(300)]
     assert min(shares) == pytest.approx(lowest, abs=0.06)
     assert np.mean(shares) == pytest.approx((lowest + 1) / 2, abs=0.06)
@@ -97,7 +97,7 @@ def test_weights_that_are_not_live_stay(make_loop: MakeLoop) -> None:
     before = values(loop)
     choices = np.array([0, 1, 0, 0])
     loop.train_weights(batch_of(loop), choices, np.ones(1))
-    graph = loop.supernet.space.graph(choices, loop.supernet.paths)
+    graph = loop.supernet.graph(choices)
     live = {f"blocks.{step.name}" for step in graph.steps} | {"heads.cls"}
     assert {".".join(name.split(".")[:2]) for name in moved(loop, before)} == live
 
@@ -160,12 +160,12 @@ def test_a_folder_without_masks_trains_the_other_tasks(make_loop: MakeLoop, imag
 def test_a_loss_that_is_not_finite_names_its_step(make_loop: MakeLoop, value: float) -> None:
     loop = make_loop("cls", "seg", warmup_steps=4)
 
-    def spoil(progress: Progress) -> None:
-        if progress.step == 3:
+    def spoil(entry: SearchEntry) -> None:
+        if entry.step == 3:
             with torch.no_grad():
                 next(loop.supernet.heads["seg"].parameters()).fill_(value)
 
-    with pytest.raises(UserError, match=r"the loss of seg is not finite at step 3; .* smaller learning rate"):
+    with pytest.raises(UserError, match=r"the loss of seg is not finite at step 4; .* smaller learning rate"):
         loop.run(spoil)
     assert json.loads(next((loop.folder / "checkpoint").glob("*.json")).read_text())["step"] == 2
 
@@ -174,7 +174,7 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(make_loop: Make
     loop = make_loop("cls")
     before = values(loop)
     next(iter(loop.supernet.heads.parameters())).register_hook(lambda gradient: gradient * math.inf)  # type: ignore[no-untyped-call]
-    with pytest.raises(UserError, match="the gradient is not finite at step 0"):
+    with pytest.raises(UserError, match="the gradient is not finite at step 1"):
         loop.train_weights(batch_of(loop), loop.supernet.space.full(), np.ones(1))
     assert not moved(loop, before)
 
@@ -205,7 +205,7 @@ def test_the_learning_rate_rises_and_ends_at_a_hundredth(make_loop: MakeLoop, mo
 def test_the_multiplier_rises_over_the_budget_and_falls_under_it(
     make_loop: MakeLoop, cost_tables: dict[str, CostTable], lean: float, sign: int
 ) -> None:
-    half_way = (cost_tables["cls"].cheapest + cost_tables["cls"].dearest) / 2
+    half_way = (cost_tables["cls"].min_cost + cost_tables["cls"].max_cost) / 2
     budget = Budget(limit=half_way / AIM, unit="macs")
     loop = make_loop("cls", budgets={"cls": budget}, policy_lr=0.5, estimator="average")
     loop.controller.logits[0, :, 1] = lean
@@ -223,16 +223,16 @@ def test_policies_start_where_their_cost_meets_the_aim(make_loop: MakeLoop) -> N
     loop = make_loop("cls", "seg")
     for task, (name, budget) in enumerate(loop.config.budgets.items()):
         drawn = loop.controller.sample(task, 4000, np.random.default_rng(1))
-        reachable = np.clip(AIM * budget.limit, loop.tables[name].cheapest, loop.tables[name].dearest)
+        reachable = np.clip(AIM * budget.limit, loop.tables[name].min_cost, loop.tables[name].max_cost)
         assert loop.tables[name](drawn).mean() == pytest.approx(reachable, rel=0.01)
 
 
 def test_history_has_a_line_a_step_with_every_task(make_loop: MakeLoop) -> None:
     loop = make_loop("cls", "seg", warmup_steps=2, steps=2)
-    told: list[Progress] = []
+    told: list[SearchEntry] = []
     loop.run(told.append)
     lines = [json.loads(line) for line in (loop.folder / "history.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [progress.step for progress in told] == [1, 2, 3, 4]
+    assert [line["step"] for line in lines] == [entry.step for entry in told] == [1, 2, 3, 4]
     assert [line["phase"] for line in lines] == ["warm-up", "warm-up", "policies", "weights"]
     for name in SERIES:
         assert lines[-1][name] == getattr(told[-1], name)
@@ -242,7 +242,7 @@ def test_history_has_a_line_a_step_with_every_task(make_loop: MakeLoop) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"space": Space(stages=1, blocks_per_path=2, strict=True)}, "was made with other space"),
+        ({"space": FourPathSpace(stages=1, blocks_per_path=2, strict=True)}, "was made with other space"),
         ({"tasks": ("seg",)}, r"was made with other tasks: \['cls'\], now \['seg'\]"),
         ({"estimator": "average"}, "was made with other estimator: control, now average"),
         ({"steps": 80}, "of another version or configuration: its baseline.means does not fit"),

@@ -3,9 +3,10 @@ import pytest
 
 from fbnetv5.search.panel import Observations, check_fit, fit_losses, live_features
 from fbnetv5.search.ridge import Floats
-from fbnetv5.spaces.space import Choices, Space
+from fbnetv5.spaces.four_path import FourPathSpace
+from fbnetv5.spaces.space import Choices
 
-SPACE = Space(stages=1, blocks_per_path=1)
+SPACE = FourPathSpace(stages=1, blocks_per_path=1)
 PATHS = (16, 32)
 BATCHES = 4
 
@@ -13,7 +14,7 @@ BATCHES = 4
 def observations(count: int, signal: float, seed: int, *, each: bool = False) -> tuple[Observations, Floats]:
     """Losses of random architectures, a sum over live blocks, levels of batches, and noise of 1; and the true sums."""
     rng = np.random.default_rng(seed)
-    choices: Choices = rng.integers(0, 2, (count, len(SPACE.slots)))
+    choices: Choices = rng.integers(0, 2, (count, len(SPACE.variables)))
     effects = np.random.default_rng(7).normal(size=live_features(SPACE, PATHS, choices).shape[1])
     true = signal * live_features(SPACE, PATHS, choices) @ effects
     if each:
@@ -23,9 +24,9 @@ def observations(count: int, signal: float, seed: int, *, each: bool = False) ->
     return Observations(choices=choices, batches=batches, losses=losses[:, None]), true
 
 
-def test_features_are_the_live_slots() -> None:
-    drawn = np.random.default_rng(0).integers(0, 2, (50, len(SPACE.slots)))
-    columns = [column for column, node in enumerate(SPACE.nodes) if node.slot is not None]
+def test_features_are_the_live_variables() -> None:
+    drawn = np.random.default_rng(0).integers(0, 2, (50, len(SPACE.variables)))
+    columns = [column for column, node in enumerate(SPACE.nodes) if node.variables]
     np.testing.assert_array_equal(live_features(SPACE, PATHS, drawn), SPACE.live(drawn, PATHS)[:, columns])
 
 

@@ -60,7 +60,7 @@ def test_the_posterior_is_that_of_regression_on_choices_and_pairs() -> None:
 
 
 def test_a_benefit_is_that_under_the_policy() -> None:
-    """Two slots of which each helps only beside the other."""
+    """Two variables of which each helps only beside the other."""
     controller = Controller((2, 2), 1, lr=0.1)
     choices = np.random.default_rng(0).integers(0, 2, (400, 2))
     fit = PosteriorFit(controller)
@@ -69,7 +69,7 @@ def test_a_benefit_is_that_under_the_policy() -> None:
     np.testing.assert_allclose(fit.fit(controller.probabilities()).mean[0, :, 1], [0.8, 0.1], atol=0.1)
 
 
-def test_slots_that_do_not_matter_teach_nothing_of_themselves() -> None:
+def test_variables_that_do_not_matter_teach_nothing_of_themselves() -> None:
     controller = Controller((2, 2), 1, lr=0.1)
     choices, fit = np.random.default_rng(0).integers(0, 2, (100, 2)), PosteriorFit(controller)
     matters = np.broadcast_to(np.array([True, False]), (100, 1, 2))

@@ -20,7 +20,7 @@ from fbnetv5.runs.checkpoint import load_tensors, load_weights
 from fbnetv5.search import loop as loop_module
 from fbnetv5.search import run
 from fbnetv5.search.config import SearchConfig
-from fbnetv5.search.progress import Progress
+from fbnetv5.search.entry import SearchEntry
 from fbnetv5.search.run import (
     CostRange,
     check_budgets,
@@ -30,11 +30,11 @@ from fbnetv5.search.run import (
     run_search,
     start_run,
 )
-from fbnetv5.spaces.space import Space
+from fbnetv5.spaces.four_path import FourPathSpace
 
 MakeConfig = Callable[..., SearchConfig]
 TASKS = ("cls", "det", "seg")
-WIDE = Space(stages=1, blocks_per_path=1)
+WIDE = FourPathSpace(stages=1, blocks_per_path=1)
 """Its dearest network costs three times its cheapest."""
 LIMIT = 250e6
 RESULTS = [f"{task}.{kind}" for task in TASKS for kind in ("json", "safetensors")] + ["pareto.json", "history.jsonl"]
@@ -84,7 +84,7 @@ def test_a_search_leaves_its_files(undisturbed: Path) -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_the_network_found_meets_its_budget_and_takes_its_weights(undisturbed: Path, task: str) -> None:
     architecture: Architecture = load_architecture(undisturbed / f"{task}.json")
-    assert 0.85 * LIMIT <= architecture.macs <= LIMIT
+    assert 0.85 * LIMIT <= architecture.cost.macs <= LIMIT
     assert architecture.provenance["budget"] == {"limit": LIMIT, "unit": "macs"}
     network = architecture.build().eval()
     load_weights(network, load_tensors(undisturbed / f"{task}.safetensors"), undisturbed)
@@ -116,8 +116,8 @@ def test_an_interrupted_search_ends_with_the_same_files(
 ) -> None:
     folder = started(make_config, tmp_path / "again")
 
-    def interrupt(progress: Progress) -> None:
-        if progress.step == step:
+    def interrupt(entry: SearchEntry) -> None:
+        if entry.step == step:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -159,7 +159,7 @@ def test_a_killed_search_ends_with_the_same_files(make_config: MakeConfig, undis
 
 
 def test_a_finished_search_runs_no_step_again(undisturbed: Path) -> None:
-    before, steps = contents(undisturbed), list[Progress]()
+    before, steps = contents(undisturbed), list[SearchEntry]()
     run_search(undisturbed, steps.append, quiet)
     assert not steps
     assert contents(undisturbed) == before
@@ -194,16 +194,16 @@ def test_ranges_span_what_networks_cost() -> None:
     config = SearchConfig(budgets={"cls": Budget(limit=LIMIT, unit="macs")}, space=WIDE, data=DataConfig(size=(32, 32)))
     tables = prepare(config).tables
     (found,) = cost_ranges(tables)
-    drawn = np.random.default_rng(5).integers(0, 2, (4000, len(WIDE.slots)))
+    drawn = np.random.default_rng(5).integers(0, 2, (4000, len(WIDE.variables)))
     costs = tables["cls"](drawn)
-    assert found.cheapest <= costs.min()
-    assert costs.max() <= found.dearest
+    assert found.min_cost <= costs.min()
+    assert costs.max() <= found.max_cost
     assert found.expected == pytest.approx(costs.mean(), rel=0.02)
 
 
 @pytest.mark.parametrize(("limit", "fits"), [(99.0, False), (100.0, True), (300.0, True), (301.0, False)])
 def test_a_budget_must_lie_within_its_range(limit: float, fits: bool) -> None:
-    found = CostRange(task="cls", unit="macs", cheapest=100.0, expected=200.0, dearest=300.0)
+    found = CostRange(task="cls", unit="macs", min_cost=100.0, expected=200.0, max_cost=300.0)
     budgets = {"cls": Budget(limit=limit, unit="macs")}
     if fits:
         check_budgets([found], budgets)

@@ -19,11 +19,11 @@ from fbnetv5.networks.backbone import recalibrate
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.search import scoring
 from fbnetv5.search.scoring import FinalistScorer, batch_losses, calibration_images
-from fbnetv5.spaces.space import Space
+from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.tasks import make_tasks
 from tests.samples import keep_labels
 
-SPACE = Space(stages=1, blocks_per_path=1, strict=True)
+SPACE = FourPathSpace(stages=1, blocks_per_path=1, strict=True)
 CPU = torch.device("cpu")
 
 
@@ -53,7 +53,7 @@ def test_a_finalist_has_the_loss_and_metric_of_its_derived_network(
     recalibrate(network, calibration_images(parts.weights, CPU), network)
     batches = list(even_batches(parts.policies, batch=8, count=2))
     assert found.score == pytest.approx(evaluate(network.task, network, batches), abs=1e-6)
-    losses = [network.task.losses(network.head(network.backbone(normalise(b.images))), b) for b in batches]
+    losses = [network.task.losses(network.raw(normalise(b.images))[network.task.name], b) for b in batches]
     assert found.loss == pytest.approx(float(torch.cat(losses).detach().mean()), rel=1e-5)
     assert found.cost == cost.one(SPACE.full())
 

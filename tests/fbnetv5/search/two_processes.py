@@ -25,11 +25,11 @@ from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.loop import SearchLoop
 from fbnetv5.search.run import prepare, run_search, start_run
 from fbnetv5.search.scoring import FinalistScorer
-from fbnetv5.spaces.space import Space
+from fbnetv5.spaces.four_path import FourPathSpace
 
 CONFIG = SearchConfig(
     budgets={"cls": Budget(limit=425e6, unit="macs"), "seg": Budget(limit=450e6, unit="macs")},
-    space=Space(stages=1, blocks_per_path=1, strict=True),
+    space=FourPathSpace(stages=1, blocks_per_path=1, strict=True),
     data=DataConfig(size=(32, 32), scenes=(24, 24, 16)),
     batch=4,
     policy_batch=4,

@@ -1,240 +1,127 @@
-import json
-from dataclasses import replace
-from functools import cache, cached_property
-from typing import Any
+"""What every space has in common, on a small one whose variables set several nodes and whose nodes have several."""
+
+import itertools
+from collections.abc import Mapping
+from functools import cached_property
+from typing import ClassVar, Literal
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from export.errors import UserError
-from fbnetv5.blocks.specs import Fusion, InvertedResidual
-from fbnetv5.spaces.fbnetv3 import STRIDES
-from fbnetv5.spaces.space import SKIP, Choices, Node, Space
+from fbnetv5.blocks.specs import Block, InvertedResidual, Stem
+from fbnetv5.costs.tables import CostTable
+from fbnetv5.spaces.graph import SKIPPED, Node, Variable
+from fbnetv5.spaces.space import Choices, Space
 
-SPACES = {
-    "a": Space(variant="a"),
-    "c": Space(variant="c"),
-    "f, strict": Space(variant="f", strict=True),
-    "a, small": Space(stages=2, blocks_per_path=1),
-    "a, no later stages": Space(stages=0),
-}
-PATH_SETS = [(4, 8, 16, 32), (8, 16, 32), (32,), (4,), (16, 4)]
+KERNELS, DEPTH, EXPANSION = 0, 1, 2
 
 
-class WiderSpace(Space):
-    """Every inverted residual that may be skipped may also have kernel 3 or a doubled expansion."""
+def residual(kernel: int, expansion: int) -> Block:
+    return InvertedResidual(kernel=kernel, in_channels=16, out_channels=16, expansion=expansion)
+
+
+class StageSpace(Space):
+    """A stage of four blocks: one kernel for all, a depth of two to four, and the expansion of the first two."""
+
+    title: ClassVar[str] = "space"
+    kind: Literal["stage"] = "stage"
+
+    @property
+    def label(self) -> str:
+        return "one stage"
+
+    @cached_property
+    def variables(self) -> tuple[Variable, ...]:
+        return (
+            Variable(name="kernel", choices=("3", "5", "7")),
+            Variable(name="depth", choices=("2", "3", "4")),
+            Variable(name="expansion", choices=("1", "2")),
+        )
 
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
-        return tuple(replace(node, candidates=widened(node)) for node in super().nodes)
+        wide = tuple(residual(kernel, expansion) for kernel in (3, 5, 7) for expansion in (1, 2))
+        plain = tuple(residual(kernel, 1) for kernel in (3, 5, 7))
+        stem = Node(name="stem", inputs=(), candidates=(Stem(out_channels=16),), stride=2, stage=0)
+        first = [
+            Node(
+                name=f"b{number}",
+                inputs=(previous,),
+                candidates=wide,
+                stride=2,
+                stage=1,
+                variables=(KERNELS, EXPANSION),
+                table=tuple(range(6)),
+            )
+            for number, previous in ((0, "stem"), (1, "b0"))
+        ]
+        rest = [
+            Node(
+                name=f"b{number}",
+                inputs=(f"b{number - 1}",),
+                candidates=plain,
+                stride=2,
+                stage=1,
+                variables=(DEPTH, KERNELS),
+                table=tuple(k if 2 + depth > number else SKIPPED for depth in range(3) for k in range(3)),
+            )
+            for number in (2, 3)
+        ]
+        return (stem, *first, *rest)
+
+    @cached_property
+    def ends(self) -> Mapping[int, str]:
+        return {2: "b3"}
 
 
-def widened(node: Node) -> tuple[Any, ...]:
-    (block,) = node.candidates
-    if node.slot is None or not isinstance(block, InvertedResidual):
-        return (block,)
-    return (block, replace(block, kernel=7), replace(block, expansion=block.expansion * 2))
+SPACE = StageSpace()
+EVERYTHING: Choices = np.array(list(itertools.product(range(3), range(3), range(2))))
 
 
-def drawn(space: Space, seed: int, count: int = 1) -> Choices:
-    return np.random.default_rng(seed).integers(np.array(space.choice_counts), size=(count, len(space.slots)))
+def blocks_by_definition(choices: Choices) -> list[Block]:
+    kernel, depth, expansion = (3, 5, 7)[choices[KERNELS]], 2 + choices[DEPTH], 1 + choices[EXPANSION]
+    first = [residual(kernel, expansion)] * 2
+    return [Stem(out_channels=16), *first, *[residual(kernel, 1)] * (depth - 2)]
 
 
-def live_by_recursion(space: Space, choices: Choices, paths: tuple[int, ...]) -> set[str]:
-    """The definition, followed backwards from the features: a skipped node stands for its first input."""
-    nodes = {node.name: node for node in space.nodes}
-
-    @cache
-    def ancestors(name: str) -> frozenset[str]:
-        node = nodes[name]
-        if node.slot is not None and choices[node.slot] == SKIP:
-            return ancestors(node.inputs[0])
-        return frozenset({name}).union(*(ancestors(source) for source in node.inputs))
-
-    return set().union(*(ancestors(space.ends[path]) for path in paths))
+@pytest.mark.parametrize("choices", EVERYTHING, ids=str)
+def test_variables_set_the_nodes_they_are_of(choices: Choices) -> None:
+    graph = SPACE.graph(choices, {"t": (2,)})
+    assert [step.block for step in graph.steps] == blocks_by_definition(choices)
+    assert graph.features["t"] == (f"b{1 + choices[DEPTH]}",)
+    assert graph.channels("t") == (16,)
 
 
-@pytest.mark.parametrize(
-    ("variant", "repeats"),
-    [("a", 2 + 3 + 4 + 4 + 5 + 5), ("c", 2 + 4 + 4 + 4 + 5 + 5 + 1), ("f", 3 + 4 + 4 + 4 + 8 + 6)],
-)
-def test_slots_are_repeats_fusion_edges_and_later_blocks(variant: str, repeats: int) -> None:
-    edges, blocks = 4 * 6, 4 * 4 * 2
-    assert len(Space(variant=variant, strict=True).slots) == blocks
-    assert len(Space(variant=variant).slots) == repeats + edges + blocks
+def test_a_batch_has_the_candidates_of_its_members() -> None:
+    single = [SPACE.candidates(choices[None])[0] for choices in EVERYTHING]
+    np.testing.assert_array_equal(SPACE.candidates(EVERYTHING), np.stack(single))
+    np.testing.assert_array_equal(SPACE.live(EVERYTHING, [2]), np.stack(single) != SKIPPED)
 
 
-@pytest.mark.parametrize("variant", ["a", "c", "f"])
-def test_the_strict_reading_chooses_later_blocks_alone(variant: str) -> None:
-    for node in Space(variant=variant, strict=True).slots:
-        assert isinstance(node.candidates[0], InvertedResidual)
-        assert node.name.startswith(("s1_", "s2_", "s3_", "s4_"))
+def test_a_variable_affects_a_network_while_one_of_its_nodes_runs() -> None:
+    affects = SPACE.affects(EVERYTHING, [2])
+    assert affects[:, [KERNELS, EXPANSION]].all()
+    np.testing.assert_array_equal(affects[:, DEPTH], EVERYTHING[:, DEPTH] > 0)
+    assert SPACE.needed(EVERYTHING, [2]).all()
 
 
-@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
-def test_every_feature_halves_and_every_width_fits(space: Space) -> None:
-    nodes = {node.name: node for node in space.nodes}
-    for node in space.nodes:
-        block = node.candidates[0]
-        height, width = 64 * block.stride // node.stride, 96 * block.stride // node.stride
-        given_shapes = [
-            (nodes[name].candidates[0].out_channels, 64 // nodes[name].stride, 96 // nodes[name].stride)
-            for name in node.inputs
-        ] or [(3, 64, 96)]
-        assert list(block.input_shapes(height, width)) == given_shapes
-    for path in STRIDES:
-        end = nodes[space.ends[path]]
-        assert (end.stride, end.candidates[0].out_channels) == (path, space.widths[path])
+def test_full_skips_nothing_and_empty_what_can_be_skipped() -> None:
+    assert SPACE.empty().tolist() == [0, 0, 0]
+    assert SPACE.full().tolist() == [0, 2, 0]
+    assert SPACE.live(SPACE.full()[None], [2]).all()
+    assert SPACE.choice_counts == (3, 3, 2)
+    assert [node.skippable for node in SPACE.nodes] == [False, False, False, True, True]
 
 
-@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
-def test_a_slot_keeps_shape_so_that_it_can_be_skipped(space: Space) -> None:
-    nodes = {node.name: node for node in space.nodes}
-    assert [node.slot for node in space.slots] == list(range(len(space.slots)))
-    for node in space.slots:
-        first = nodes[node.inputs[0]]
-        assert node.stride == first.stride
-        assert {block.out_channels for block in node.candidates} == {first.candidates[0].out_channels}
-
-
-def test_equal_parameters_give_equal_slots() -> None:
-    assert Space(variant="c").nodes == Space(variant="c").nodes
-    assert len({node.name for node in SPACES["a"].nodes}) == len(SPACES["a"].nodes)
-
-
-@settings(max_examples=60, deadline=None)
-@given(name=st.sampled_from(sorted(SPACES)), paths=st.sampled_from(PATH_SETS), seed=st.integers(0, 2**32))
-def test_liveness_follows_its_definition(name: str, paths: tuple[int, ...], seed: int) -> None:
-    space = SPACES[name]
-    keep = np.random.default_rng(seed).random() ** 2
-    choices = (np.random.default_rng(seed + 1).random(len(space.slots)) < keep).astype(np.int64)
-    expected = live_by_recursion(space, choices, paths)
-    live = space.live(choices[None], paths)[0]
-    assert {node.name for node, runs in zip(space.nodes, live, strict=True) if runs} == expected
-    assert [step.name for step in space.graph(choices, paths).steps] == [
-        node.name for node in space.nodes if node.name in expected
+def test_the_largest_and_the_smallest_cost_are_those_of_enumeration() -> None:
+    values = np.zeros((5, 6))
+    for row, node in enumerate(SPACE.nodes):
+        for column, block in enumerate(node.candidates):
+            values[row, column] = (block.kernel * block.expansion if isinstance(block, InvertedResidual) else 1) + row
+    table = CostTable(space=SPACE, paths=(2,), unit="macs", blocks=values, head=0.5)
+    costs = table(EVERYTHING)
+    expected = [
+        0.5 + sum(values[r, c] for r, c in enumerate(row) if c != SKIPPED) for row in SPACE.candidates(EVERYTHING)
     ]
-
-
-@settings(max_examples=30, deadline=None)
-@given(name=st.sampled_from(sorted(SPACES)), paths=st.sampled_from(PATH_SETS), seed=st.integers(0, 2**32))
-def test_a_slot_is_needed_if_keeping_it_would_make_it_live(name: str, paths: tuple[int, ...], seed: int) -> None:
-    space, rng = SPACES[name], np.random.default_rng(seed)
-    choices = (rng.random(len(space.slots)) < rng.random()).astype(np.int64)
-    needed = space.needed(choices[None], paths)[0]
-    for slot, node in enumerate(space.slots):
-        kept = choices.copy()
-        kept[slot] = 1
-        assert needed[slot] == (node.name in live_by_recursion(space, kept, paths))
-
-
-def test_a_batch_is_as_live_as_its_members() -> None:
-    space = SPACES["a, small"]
-    batch = drawn(space, seed=3, count=64)
-    single = [space.live(choices[None], (8, 16, 32))[0] for choices in batch]
-    assert np.array_equal(space.live(batch, (8, 16, 32)), np.stack(single))
-
-
-@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
-@pytest.mark.parametrize("paths", PATH_SETS)
-def test_a_graph_reads_only_what_already_ran(space: Space, paths: tuple[int, ...]) -> None:
-    graph = space.graph(drawn(space, seed=5)[0], paths)
-    done: set[str] = set()
-    for step in graph.steps:
-        assert done.issuperset(step.inputs)
-        done.add(step.name)
-    assert tuple(graph.outputs) == paths
-    assert done.issuperset(graph.outputs.values())
-
-
-def test_skipped_slots_pass_their_first_input_through() -> None:
-    space = SPACES["a, small"]
-    stage_zero = {
-        stride: [n.name for n in space.nodes if n.stride == stride and n.name[:2] == "s0"] for stride in STRIDES
-    }
-    graph = space.graph(space.empty(), STRIDES)
-    fixed = [node.name for node in space.nodes if node.slot is None]
-    assert [step.name for step in graph.steps] == fixed
-    for stride, name in graph.outputs.items():
-        assert name == [node for node in stage_zero[stride] if node in fixed][-1]
-
-
-def test_keeping_everything_makes_everything_live() -> None:
-    space = SPACES["a"]
-    assert space.live(space.full()[None], STRIDES).all()
-    fused = [step for step in space.graph(space.full(), STRIDES).steps if isinstance(step.block, Fusion)]
-    assert len(fused) == 4 * 6
-
-
-@settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 2**32), paths=st.sampled_from(PATH_SETS))
-def test_wider_choices_need_nothing_new(seed: int, paths: tuple[int, ...]) -> None:
-    space = WiderSpace(stages=1, blocks_per_path=1)
-    assert set(space.choice_counts) == {2, 4}
-    (choices,) = drawn(space, seed)
-    steps = space.graph(space.check(choices.tolist()), paths).steps
-    assert {step.name for step in steps} == live_by_recursion(space, choices, paths)
-    nodes = {node.name: node for node in space.nodes}
-    for step in steps:
-        slot = nodes[step.name].slot
-        assert step.choice == (1 if slot is None else choices[slot])
-        assert step.block == nodes[step.name].candidates[step.choice - 1]
-
-
-def test_choices_that_fit_come_back_as_an_array() -> None:
-    space = SPACES["a, small"]
-    checked = space.check([1, *space.empty()[1:]])
-    assert checked.dtype == np.int64
-    assert checked.tolist() == [1] + [0] * (len(space.slots) - 1)
-
-
-@pytest.mark.parametrize("wrong", [2, -1, True, False, 1.0, "1", None], ids=repr)
-def test_a_choice_that_does_not_fit_is_refused(wrong: Any) -> None:
-    space = SPACES["a, small"]
-    choices = space.empty().tolist()
-    choices[3] = wrong
-    with pytest.raises(UserError, match=rf"slot {space.slots[3].name}: choice must be 0 to 1, not "):
-        space.check(choices)
-
-
-@pytest.mark.parametrize("length", [0, 31, 33])
-def test_a_wrong_number_of_choices_is_refused(length: int) -> None:
-    with pytest.raises(UserError, match=rf"^{length} choices do not fit a space of 32 slots$"):
-        Space(strict=True).check([0] * length)
-
-
-@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
-def test_a_space_survives_json(space: Space) -> None:
-    assert Space.from_json(json.loads(json.dumps(space.to_json()))) == space
-
-
-@pytest.mark.parametrize(
-    ("document", "message"),
-    [
-        ({"variant": "a", "stages": 4, "blocks_per_path": 2, "strict": False, "width": 1}, "a space has the fields"),
-        ({"variant": "a"}, "a space has the fields blocks_per_path, stages, strict, variant"),
-        ([], "a space has the fields"),
-        (
-            {"variant": "b", "stages": 4, "blocks_per_path": 2, "strict": False},
-            "unknown variant 'b'; there are: a, c, f",
-        ),
-        ({"variant": ["a"], "stages": 4, "blocks_per_path": 2, "strict": False}, "unknown variant"),
-        ({"variant": "a", "stages": -1, "blocks_per_path": 2, "strict": False}, "stages must be a whole number from 0"),
-        ({"variant": "a", "stages": 4, "blocks_per_path": 2.0, "strict": False}, "blocks_per_path must be a whole"),
-        ({"variant": "a", "stages": True, "blocks_per_path": 2, "strict": False}, "stages must be a whole number"),
-        ({"variant": "a", "stages": 4, "blocks_per_path": 2, "strict": "no"}, "strict must be true or false, not 'no'"),
-        ({"variant": "a", "stages": 0, "blocks_per_path": 2, "strict": True}, "nothing to choose"),
-        ({"variant": "a", "stages": 4, "blocks_per_path": 0, "strict": True}, "nothing to choose"),
-    ],
-)
-def test_a_space_that_cannot_be_is_refused(document: Any, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        Space.from_json(document)
-
-
-def test_without_later_stages_the_repeats_of_stage_0_remain() -> None:
-    space = SPACES["a, no later stages"]
-    assert len(space.slots) == 23
-    assert all(node.name.startswith("s0_") for node in space.nodes)
+    np.testing.assert_allclose(costs, expected)
+    assert (table.min_cost, table.max_cost) == (costs.min(), costs.max())

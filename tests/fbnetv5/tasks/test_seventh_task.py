@@ -16,7 +16,7 @@ from fbnetv5.deploy.export import ExportOptions, export_tasks
 from fbnetv5.evaluate import evaluate_file
 from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.run import run_search, start_run
-from fbnetv5.spaces.space import Space
+from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.train import run_training, start_training
 from fbnetv5.training.config import TrainConfig
 
@@ -106,7 +106,7 @@ def test_a_task_in_a_new_file_is_searched_trained_measured_and_exported(tmp_path
     data = DataConfig(size=(32, 32), scenes=(24, 16, 16))
     config = SearchConfig(
         budgets={"cls": budget, "count": budget},
-        space=Space(stages=1, blocks_per_path=1),
+        space=FourPathSpace(stages=1, blocks_per_path=1),
         data=data,
         warmup_steps=2,
         steps=2,

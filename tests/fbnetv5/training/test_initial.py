@@ -1,5 +1,4 @@
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from torch import nn
 from export.errors import NotHere, UserError
 from fbnetv5.architecture import Architecture, load_architecture
 from fbnetv5.runs.checkpoint import load_tensors, save_tensors
-from fbnetv5.spaces.space import Space
+from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.training import initial
 from fbnetv5.training.initial import initial_network, take_stage_zero
 
@@ -38,8 +37,8 @@ def peer() -> nn.Module:
 def with_choices(networks: Path, task: str, *, filled: bool) -> Architecture:
     """An architecture of which stage 0 is whole or holds nothing that can be skipped; later stages are empty."""
     architecture = load_architecture(networks / f"{task}.json")
-    choices = [int(filled and slot.name.startswith("s0_")) for slot in architecture.space.slots]
-    return replace(architecture, choices=tuple(choices))
+    choices = [int(filled and variable.name.startswith("s0_")) for variable in architecture.space.variables]
+    return architecture.changed(choices={task: tuple(choices)})
 
 
 @torch.no_grad()
@@ -50,7 +49,7 @@ def test_stage_zero_answers_as_timm_does(networks: Path, peer: nn.Module) -> Non
     body = timm.create_model("fbnetv3_b", pretrained=False, features_only=True).eval()
     body.load_state_dict(peer.state_dict(), strict=False)
     expected = {feature.shape[-1]: feature for feature in body(images)}
-    for found in network.backbone(images)[:2]:  # timm pads the strided convolutions after 1/8 in its own way
+    for found in network.backbone(images)["seg"][:2]:  # timm pads the strided convolutions after 1/8 in its own way
         theirs = expected[found.shape[-1]]
         assert float((found - theirs).abs().max()) <= 1e-4 * float(theirs.max() - theirs.min())
 
@@ -89,7 +88,7 @@ def test_timm_gives_stage_zero_and_the_rest_is_drawn(
     drawn = initial_network(architecture, "scratch", file=file, seed=0)
     stem = network.backbone.blocks["s0_p4_0"].state_dict()["0.weight"]
     assert torch.equal(stem, peer.state_dict()["conv_stem.weight"])
-    for ours, theirs in zip(network.head.state_dict().values(), drawn.head.state_dict().values(), strict=True):
+    for ours, theirs in zip(network.heads.state_dict().values(), drawn.heads.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs)
 
 
@@ -109,7 +108,7 @@ def test_timm_is_named_where_it_is_not_installed(networks: Path, monkeypatch: py
 
 
 def test_variants_that_timm_has_no_weights_for_are_refused() -> None:
-    assert Space(variant="c").variant not in initial.TIMM_NAMES
+    assert FourPathSpace(variant="c").variant not in initial.TIMM_NAMES
     with pytest.raises(UserError, match="no weights that fit variant 'c', only a"):
         initial.pretrained("c")
 

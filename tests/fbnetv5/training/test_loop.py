@@ -13,7 +13,7 @@ from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.scenes import Scenes
 from fbnetv5.training.config import TrainConfig
-from fbnetv5.training.loop import TrainLoop, make_optimizer
+from fbnetv5.training.loop import TrainLoop, learning_rate, make_optimizer
 from tests.samples import keep_labels
 
 MakeTraining = Callable[..., TrainConfig]
@@ -33,10 +33,8 @@ def make_loop(make_training: MakeTraining, networks: Path, tmp_path: Path) -> Ca
 
 
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_a_hundredth(make_loop: Callable[..., TrainLoop]) -> None:
-    loop, rates = make_loop("cls", lr=2.0, warmup_steps=4, steps=104), []
-    for step in range(105):
-        loop.done = step
-        rates.append(loop.learning_rate())
+    config = make_loop("cls", lr=2.0, warmup_steps=4, steps=104).config
+    rates = [learning_rate(config, step) for step in range(105)]
     assert rates[:4] == [0.5, 1.0, 1.5, 2.0]
     assert rates[4] == max(rates) == 2.0
     assert rates[54] == pytest.approx(1.01)
@@ -104,6 +102,6 @@ def test_fp16_is_refused(make_loop: Callable[..., TrainLoop], monkeypatch: pytes
     class HalfPrecision:
         mixed_precision = "fp16"
 
-    monkeypatch.setattr("fbnetv5.training.loop.make_accelerator", HalfPrecision)
+    monkeypatch.setattr("fbnetv5.runs.loop.make_accelerator", HalfPrecision)
     with pytest.raises(UserError, match="fp16 mixed precision needs loss scaling"):
         make_loop("cls")

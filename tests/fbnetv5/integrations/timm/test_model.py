@@ -25,18 +25,16 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from export.errors import UserError
 from export.graph import to_onnx_bytes
 from export.runners import OrtRunner
-from fbnetv5.architecture import Architecture
+from fbnetv5.architecture import make_architecture
 from fbnetv5.blocks.specs import initialise
-from fbnetv5.costs.tables import Counter
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.deploy.export_model import load_network
 from fbnetv5.integrations.timm.registry import register_architecture
-from fbnetv5.networks.backbone import TaskNetwork
+from fbnetv5.networks.backbone import Network
 from fbnetv5.runs.checkpoint import save_tensors
-from fbnetv5.spaces.space import Space
-from fbnetv5.tasks import make_tasks
+from fbnetv5.spaces.four_path import FourPathSpace
 
-SPACE = Space(stages=1, blocks_per_path=1)
+SPACE = FourPathSpace(stages=1, blocks_per_path=1)
 CLASSES = {"label": ("a", "b", "c"), "boxes": ("a", "b"), "mask": ("x", "y")}
 RESOLUTION = (64, 96)
 PATHS = {"cls": [32], "det": [8, 16, 32], "seg": [4, 8, 16, 32]}
@@ -47,19 +45,8 @@ STEPS = 4
 def save_network(run: Path, task_name: str) -> None:
     """A run's files of one task; weights and statistics are random, so that every block matters."""
     torch.manual_seed(0)
-    choices = np.random.default_rng(1).integers(0, 2, size=len(SPACE.slots))
-    counter, task = Counter(RESOLUTION), make_tasks((task_name,), CLASSES)[task_name]
-    architecture = Architecture(
-        space=SPACE,
-        task=task_name,
-        classes=CLASSES,
-        choices=tuple(choices.tolist()),
-        resolution=RESOLUTION,
-        macs=int(counter.table(SPACE, task, "macs").one(choices)),
-        params=int(counter.table(SPACE, task, "params").one(choices)),
-        latency_ms=None,
-        provenance={},
-    )
+    choices = np.random.default_rng(1).integers(0, 2, size=len(SPACE.variables))
+    architecture = make_architecture(SPACE, {task_name: choices}, CLASSES, RESOLUTION, provenance={})
     network = architecture.build()
     initialise(network)
     for norm in network.modules():
@@ -84,7 +71,7 @@ def create(run: Path, task: str, **options: Any) -> Any:
     return timm.create_model("fbnetv5", arch=str(run / f"{task}.json"), **options)
 
 
-def load(run: Path, task: str) -> TaskNetwork:
+def load(run: Path, task: str) -> Network:
     return load_network(run, task)[1]
 
 
@@ -111,7 +98,7 @@ def test_features_are_those_of_the_paths_the_task_reads(run: Path, task: str) ->
         model.get_submodule(name).register_forward_hook(lambda _m, _i, out, name=name: hooked.update({name: out}))
     features = model(images)
     assert [f.shape for f in features] == [(2, WIDTHS[p], RESOLUTION[0] // p, RESOLUTION[1] // p) for p in PATHS[task]]
-    truth = load(run, task).backbone(images)
+    truth = load(run, task).backbone(images)[task]
     for name, feature, expected in zip(model.feature_info.module_name(), features, truth, strict=True):
         assert hooked[name] is feature
         assert torch.equal(feature, expected)
@@ -130,7 +117,7 @@ def test_out_indices_choose_features_and_drop_dead_blocks(run: Path, asked: Any,
     model = create(run, "seg", features_only=True, pretrained=True, out_indices=asked).eval()
     assert model.feature_info.reduction() == [PATHS["seg"][index] for index in indices]
     for feature, index in zip(model(images), indices, strict=True):
-        assert torch.equal(feature, whole(images)[index])
+        assert torch.equal(feature, whole(images)["seg"][index])
     assert len(model.backbone.blocks) < len(whole.blocks)
 
 
@@ -178,7 +165,7 @@ def test_another_number_of_classes_keeps_all_but_the_last_layer(run: Path) -> No
     network = load(run, "cls")
     model = create(run, "cls", pretrained=True, num_classes=7)
     assert model.get_classifier().out_features == 7
-    assert torch.equal(model.head.hidden.weight, network.state_dict()["head.pooled.hidden.weight"])
+    assert torch.equal(model.head.hidden.weight, network.state_dict()["heads.cls.pooled.hidden.weight"])
     for name, tensor in model.backbone.state_dict().items():
         assert torch.equal(tensor, network.backbone.state_dict()[name])
 
@@ -198,13 +185,13 @@ def test_the_classifier_can_be_replaced_and_removed(run: Path) -> None:
 def test_a_classifier_of_another_tasks_run_has_its_backbone(run: Path) -> None:
     model, images = create(run, "det", weights=run / "det.safetensors").eval(), torch.randn(1, 3, *RESOLUTION)
     assert model.num_classes == 1000
-    assert torch.equal(model.forward_features(images), load(run, "det").backbone(images)[-1])
+    assert torch.equal(model.forward_features(images), load(run, "det").backbone(images)["det"][-1])
 
 
 def test_timm_loads_a_runs_file_and_its_own_checkpoints(run: Path, tmp_path: Path) -> None:
     images = torch.randn(1, 3, *RESOLUTION)
     model = create(run, "seg", features_only=True, checkpoint_path=run / "seg.safetensors").eval()
-    assert torch.equal(model(images)[0], load(run, "seg").backbone(images)[0])
+    assert torch.equal(model(images)[0], load(run, "seg").backbone(images)["seg"][0])
     classifier = create(run, "seg", num_classes=2).eval()
     torch.save(classifier.state_dict(), tmp_path / "own.pth")
     again = timm.create_model(
@@ -276,7 +263,7 @@ def test_segmentation_models_train_on_a_named_architecture(encoder: str, decoder
 
 def test_a_segmentation_model_has_the_runs_weights_and_exports(run: Path, encoder: str, tmp_path: Path) -> None:
     model, images = smp.Unet(encoder, encoder_weights=True, classes=2).eval(), torch.randn(2, 3, 64, 64)
-    expected = load(run, "seg").backbone(images)
+    expected = load(run, "seg").backbone(images)["seg"]
     for feature, truth in zip(model.encoder(images)[2:], expected, strict=True):
         assert torch.equal(feature, truth)
     assert_exports(model, tmp_path / "unet.onnx", ["logits"])

@@ -1,23 +1,23 @@
-"""Where a search stands, as it is shown to people and written to the run's history."""
+"""The state of a search as it is shown to people and written to the run's history."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from fbnetv5.runs.history import Entry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """Where a search stands, per task where it is a mapping."""
+class SearchEntry(Entry):
+    """The state of a search; mappings are by task."""
 
-    step: int
-    """Steps done."""
     phase: str
-    """What the last one trained: "warm-up", "weights" or "policies"."""
+    """What the last step trained: "warm-up", "weights" or "policies"."""
     losses: Mapping[str, float]
     """Moving averages of the training losses."""
     expected_cost: Mapping[str, float]
     """Of the policies, in the budget's unit."""
     entropy: Mapping[str, float]
-    """Mean over slots, in nats."""
+    """Mean over variables, in nats."""
     multiplier: Mapping[str, float]
     """Of the cost: the price of the aimed cost for policies in closed form, else the dual multiplier."""
     effective_samples: Mapping[str, float]
@@ -33,4 +33,3 @@ class Progress:
 
 SERIES = ("losses", "expected_cost", "entropy", "multiplier", "effective_samples", "gradient_variance")
 """The fields with a value per task."""
-Report = Callable[[Progress], None]

@@ -1,0 +1,175 @@
+"""The loop that every run goes through: from the last checkpoint to the last step, whatever a step is.
+
+A method derives its loop from ``Loop`` and says what a step does, what is logged, and what a checkpoint holds. The loop
+reads and writes checkpoints, keeps the history, and stops with one line when a loss is not finite. Whatever is random
+in a step is a function of (seed, step), so a resumed run repeats what an undisturbed one would have done.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from torch import Tensor
+
+from export.errors import CheckFailed, UserError
+from fbnetv5.data.loading import Change, batches
+from fbnetv5.data.sample import Batch, ImageSet
+from fbnetv5.runs.checkpoint import by_group, check_identity, load_checkpoint, save_checkpoint
+from fbnetv5.runs.history import Entry, History
+from fbnetv5.runs.processes import crew, make_accelerator
+
+CHECKPOINT = "checkpoint"
+LOG_EVERY = 10
+"""Steps between lines of the history, where a method has no reason of its own for one."""
+STREAMS = 4
+"""Image streams that a run may have; each has its own seed."""
+
+E = TypeVar("E", bound=Entry)
+
+
+class Loop(ABC, Generic[E]):
+    """The state of a run and its steps. ``run`` goes from the last checkpoint to the end."""
+
+    title: ClassVar[str]
+    """Name of such a run in messages, e.g. "search"."""
+    advice: ClassVar[str]
+    """What to do when a loss is not finite, as a sentence."""
+
+    def __init__(self, folder: Path, *, steps: int, checkpoint_every: int, seed: int, workers: int) -> None:
+        self.folder = folder
+        self.steps = steps
+        self.checkpoint_every = checkpoint_every
+        self.seed = seed
+        self.workers = workers
+        self.accelerator = make_accelerator()
+        if self.accelerator.mixed_precision == "fp16":
+            raise UserError(f"fp16 mixed precision needs loss scaling, which a {self.title} lacks; use bf16 or none")
+        self.done = 0
+        """Steps finished."""
+
+    @abstractmethod
+    def step(self) -> None:
+        """Run step number ``done``.
+
+        Raises:
+            CheckFailed: a loss or gradient is not finite; the weights are as before.
+        """
+
+    @abstractmethod
+    def entry(self, *, last: bool) -> E | None:
+        """The line of the history for the state after ``done`` steps, if it has one; called in the first process."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint holds, as GROUP/NAME."""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds besides, as JSON."""
+        return {}
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for a checkpoint to fit."""
+
+    @abstractmethod
+    def load(self, groups: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
+        """Take over what a checkpoint holds: tensors by group and name, and the JSON.
+
+        Raises:
+            UserError: it is of another network or configuration.
+        """
+
+    def run(self, report: Callable[[E], None]) -> None:
+        """Resume if there is a checkpoint, run every step left, and leave a checkpoint of the last.
+
+        Args:
+            report: called with every line of the history, in the first process.
+
+        Raises:
+            UserError: the checkpoint is damaged, or of another network or configuration.
+            CheckFailed: a loss or gradient is not finite.
+        """
+        fresh = not self.restore()
+        with ExitStack() as stack:
+            if not self.accelerator.is_main_process:
+                history = None
+            else:
+                history = stack.enter_context(closing(History(self.folder, step=-1 if fresh else self.done)))
+            if fresh:
+                self._log(history, report)
+                self._save_in_first_process()
+            while self.done < self.steps:
+                self.step()
+                self.done += 1
+                self._log(history, report)
+                if self.done % self.checkpoint_every == 0 or self.done == self.steps:
+                    self._save_in_first_process()
+
+    def _log(self, history: History | None, report: Callable[[E], None]) -> None:
+        if history is None:
+            return
+        entry = self.entry(last=self.done == self.steps)
+        if entry is not None:
+            history.add(entry)
+            report(entry)
+
+    def _save_in_first_process(self) -> None:
+        if self.accelerator.is_main_process:
+            self.save()
+
+    def save(self) -> None:
+        """Write the checkpoint of the steps done."""
+        save_checkpoint(self.folder / CHECKPOINT, self.done, self.tensors(), self.state() | self._whole_identity())
+
+    def restore(self) -> bool:
+        """Go to where the newest checkpoint stands; whether there is one.
+
+        Raises:
+            UserError: it is damaged, or of another network or configuration.
+        """
+        checkpoint = load_checkpoint(self.folder / CHECKPOINT)
+        if checkpoint is None:
+            return False
+        tensors, state = checkpoint
+        check_identity(state, self._whole_identity(), self.folder, self.title)
+        self.load(by_group(tensors), state)
+        self.done = int(state["step"])
+        return True
+
+    def _whole_identity(self) -> dict[str, Any]:
+        return self.identity() | crew(self.accelerator)
+
+    def batches(
+        self, images: ImageSet, batch: int, *, first_step: int, stream: int, change: Change | None = None
+    ) -> Iterator[Batch]:
+        """This process's share of the endless batches of a set of images, on the loop's device.
+
+        Args:
+            images: to draw from.
+            batch: images per process.
+            first_step: number of batches to leave out, as a run had them before it was resumed.
+            stream: number of the stream, below ``STREAMS``; each is shuffled in its own way.
+            change: augmentation.
+        """
+        for found in batches(
+            images,
+            batch=batch,
+            seed=self.seed * STREAMS + stream,
+            first_step=first_step,
+            rank=self.accelerator.process_index,
+            world=self.accelerator.num_processes,
+            workers=self.workers,
+            change=change,
+        ):
+            yield found.to(self.accelerator.device)
+
+    def diverged(self, what: str) -> CheckFailed:
+        """The error to raise when ``what`` is not finite."""
+        steps = (self.folder / CHECKPOINT).glob("step-*.json")
+        newest = max(steps, key=lambda path: path.stat().st_mtime, default=None)
+        return CheckFailed(
+            f"{what} is not finite at step {self.done + 1}; the last good checkpoint is {newest or 'none yet'}. "
+            f"{self.advice}"
+        )

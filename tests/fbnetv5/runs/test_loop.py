@@ -1,0 +1,111 @@
+"""The loop of every run, on one whose state is a number."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from export.errors import CheckFailed, UserError
+from fbnetv5.data.scenes import Scenes
+from fbnetv5.runs.history import Entry
+from fbnetv5.runs.loop import Loop
+
+IMAGES = Scenes("train", size=(32, 32), count=8)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountEntry(Entry):
+    total: float
+
+    @property
+    def scalars(self) -> dict[str, float]:
+        return {"total": self.total}
+
+
+class Counting(Loop[CountEntry]):
+    """Adds the number of every step, and of every image that it meets."""
+
+    title = "count"
+    advice = "Count again"
+
+    def __init__(self, folder: Path, *, steps: int = 6, name: str = "a", spoiled: int | None = None) -> None:
+        super().__init__(folder, steps=steps, checkpoint_every=4, seed=1, workers=0)
+        self.name = name
+        self.spoiled = spoiled
+        self.total = torch.zeros(1)
+        self.images: list[list[int]] = []
+
+    def step(self) -> None:
+        if self.done == self.spoiled:
+            raise self.diverged("the sum")
+        batch = next(self.batches(IMAGES, 2, first_step=self.done, stream=1))
+        self.images.append(batch.indices.tolist())
+        self.total += self.done + float(batch.indices.sum())
+
+    def entry(self, *, last: bool) -> CountEntry | None:
+        return CountEntry(step=self.done, total=float(self.total)) if last or self.done % 2 == 0 else None
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"sums/total": self.total}
+
+    def identity(self) -> dict[str, Any]:
+        return {"name": self.name}
+
+    def load(self, groups: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
+        self.total = groups["sums"]["total"].clone()
+
+
+def quiet(entry: CountEntry) -> None:
+    pass
+
+
+def stop_at(step: int) -> Callable[[CountEntry], None]:
+    def report(entry: CountEntry) -> None:
+        if entry.step == step:
+            raise KeyboardInterrupt
+
+    return report
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("step", [0, 2, 4])
+def test_an_interrupted_run_ends_as_an_undisturbed_one(tmp_path: Path, step: int) -> None:
+    whole, first, again = (Counting(tmp_path / name) for name in ("whole", "cut", "cut"))
+    for folder in ("whole", "cut"):
+        (tmp_path / folder).mkdir()
+    whole.run(quiet)
+    with pytest.raises(KeyboardInterrupt):
+        first.run(stop_at(step))
+    again.run(quiet)
+    assert torch.equal(again.total, whole.total)
+    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
+    assert [line["step"] for line in lines(tmp_path / "whole")] == [0, 2, 4, 6]
+    assert again.images == whole.images[-len(again.images) :]
+
+
+def test_a_finished_run_takes_no_step(tmp_path: Path) -> None:
+    Counting(tmp_path).run(quiet)
+    again, entries = Counting(tmp_path), list[CountEntry]()
+    again.run(entries.append)
+    assert (again.images, entries, again.done) == ([], [], 6)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    Counting(tmp_path).run(quiet)
+    with pytest.raises(UserError, match=r"was made with other name: a, now b\. .* start a new count"):
+        Counting(tmp_path, name="b").run(quiet)
+
+
+@pytest.mark.parametrize(("step", "checkpoint"), [(1, "step-0.json"), (5, "step-4.json")])
+def test_divergence_names_the_step_and_the_last_good_checkpoint(tmp_path: Path, step: int, checkpoint: str) -> None:
+    expected = rf"the sum is not finite at step {step + 1}; the last good checkpoint is \S*{checkpoint}\. Count again$"
+    with pytest.raises(CheckFailed, match=expected):
+        Counting(tmp_path, spoiled=step).run(quiet)
