@@ -17,9 +17,9 @@ from export.errors import UserError
 from fbnetv5.blocks.specs import Block, InvertedResidual, Stem, round_width
 from fbnetv5.costs.budgets import Budget
 from fbnetv5.costs.tables import CostTable
-from fbnetv5.search.controller import Controller, draw
-from fbnetv5.search.derive import find_tilt
 from fbnetv5.search.local import prune
+from fbnetv5.search.reinforce.controller import Controller, draw
+from fbnetv5.search.reinforce.finalists import find_tilt
 from fbnetv5.spaces.fbnetv3 import Group
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.graph import Node

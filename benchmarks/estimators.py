@@ -25,13 +25,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fbnetv5.search.baselines import MovingAverage
-from fbnetv5.search.closed_form import set_policy
-from fbnetv5.search.controller import Controller, Floats, expectation_gradient
-from fbnetv5.search.derive import AIM
-from fbnetv5.search.estimators import OnePass, Pair, PerTask
-from fbnetv5.search.loop import PENALTY
-from fbnetv5.search.posterior import Benefits, Mask, PosteriorFit, no_benefits
+from fbnetv5.search.reinforce.baselines import MovingAverage
+from fbnetv5.search.reinforce.closed_form import set_policy
+from fbnetv5.search.reinforce.controller import Controller, Floats, expectation_gradient
+from fbnetv5.search.reinforce.estimators import OnePass, Pair, PerTask
+from fbnetv5.search.reinforce.finalists import AIM
+from fbnetv5.search.reinforce.loop import PENALTY
+from fbnetv5.search.reinforce.posterior import Benefits, Mask, PosteriorFit, no_benefits
 from fbnetv5.spaces.space import Choices
 
 BLOCKS = 54

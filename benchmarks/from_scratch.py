@@ -53,9 +53,9 @@ from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.resolution import Resolution
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.networks.backbone import Network, task_network
-from fbnetv5.search.config import SearchConfig
 from fbnetv5.search.local import prune
-from fbnetv5.search.run import prepare
+from fbnetv5.search.reinforce.config import SearchConfig
+from fbnetv5.search.reinforce.run import prepare
 from fbnetv5.spaces.space import Choices, Space
 from fbnetv5.tasks import default_tasks, make_tasks, task_types
 from fbnetv5.tasks.task import Task

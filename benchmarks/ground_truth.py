@@ -35,10 +35,10 @@ from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch
 from fbnetv5.networks.backbone import run_graph
 from fbnetv5.networks.supernet import Supernet
-from fbnetv5.search.config import SearchConfig
-from fbnetv5.search.entry import SearchEntry
-from fbnetv5.search.loop import SearchLoop, warm_architecture
-from fbnetv5.search.run import prepare
+from fbnetv5.search.reinforce.config import SearchConfig
+from fbnetv5.search.reinforce.entry import SearchEntry
+from fbnetv5.search.reinforce.loop import SearchLoop, warm_architecture
+from fbnetv5.search.reinforce.run import prepare
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.graph import Graph, Step
 from fbnetv5.spaces.space import Choices

@@ -52,12 +52,12 @@ from fbnetv5.data.preprocess import normalise
 from fbnetv5.networks.backbone import recalibrate
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import by_group, load_checkpoint, load_weights
-from fbnetv5.search.config import SearchConfig
-from fbnetv5.search.controller import Controller, draw
-from fbnetv5.search.entry import SearchEntry
 from fbnetv5.search.local import prune
-from fbnetv5.search.loop import SearchLoop, warm_architecture
-from fbnetv5.search.run import prepare
+from fbnetv5.search.reinforce.config import SearchConfig
+from fbnetv5.search.reinforce.controller import Controller, draw
+from fbnetv5.search.reinforce.entry import SearchEntry
+from fbnetv5.search.reinforce.loop import SearchLoop, warm_architecture
+from fbnetv5.search.reinforce.run import prepare
 from fbnetv5.search.scoring import calibration_images
 from fbnetv5.spaces.space import Choices
 

@@ -39,8 +39,8 @@ from fbnetv5.data.scenes import Scenes
 from fbnetv5.networks.backbone import recalibrate
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import load_checkpoint, load_weights
-from fbnetv5.search.config import SearchConfig
-from fbnetv5.search.run import Prepared, prepare
+from fbnetv5.search.reinforce.config import SearchConfig
+from fbnetv5.search.reinforce.run import Prepared, prepare
 from fbnetv5.search.scoring import calibration_images
 from fbnetv5.spaces.fbnetv3 import FBNETV3, FBNetV3Network
 

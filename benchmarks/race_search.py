@@ -6,12 +6,12 @@ from itertools import cycle
 import numpy as np
 
 from benchmarks.race_world import Book, Floats, Meter, Rows, World
-from fbnetv5.search.closed_form import set_policy
-from fbnetv5.search.controller import Controller, draw
-from fbnetv5.search.costs import cost_gradient
-from fbnetv5.search.derive import AIM
-from fbnetv5.search.estimators import ESTIMATORS, OnePass, make_estimator
-from fbnetv5.search.loop import PENALTY
+from fbnetv5.search.reinforce.closed_form import set_policy
+from fbnetv5.search.reinforce.controller import Controller, draw
+from fbnetv5.search.reinforce.cost_gradient import cost_gradient
+from fbnetv5.search.reinforce.estimators import ESTIMATORS, EstimatorName, OnePass, make_estimator
+from fbnetv5.search.reinforce.finalists import AIM
+from fbnetv5.search.reinforce.loop import PENALTY
 from fbnetv5.spaces.space import Choices
 
 DRAWN = 8192
@@ -28,7 +28,7 @@ class OnePassSearch:
     Unlike the search proper, candidates are scored by their losses, on all chunks, and the fit learns from them too.
     """
 
-    def __init__(self, kind: str, world: World, limit: int, seed: int, *, lr: float) -> None:
+    def __init__(self, kind: EstimatorName, world: World, limit: int, seed: int, *, lr: float) -> None:
         self.world = world
         self.lr = lr
         self.rng = np.random.default_rng([seed, 0])
@@ -120,7 +120,7 @@ def one_pass(
     limit: int,
     seed: int,
     *,
-    kind: str = ESTIMATORS[0],
+    kind: EstimatorName = ESTIMATORS[0],
     lr: float = POLICY_LR,
     scoring: float = SCORING,
 ) -> Rows:

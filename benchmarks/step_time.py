@@ -26,9 +26,9 @@ from fbnetv5.data.config import DataConfig
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch
 from fbnetv5.networks.supernet import Supernet
-from fbnetv5.search.config import SearchConfig
-from fbnetv5.search.loop import SearchLoop
-from fbnetv5.search.run import prepare
+from fbnetv5.search.reinforce.config import SearchConfig
+from fbnetv5.search.reinforce.loop import SearchLoop
+from fbnetv5.search.reinforce.run import prepare
 from fbnetv5.spaces.space import Choices
 
 ROUNDS = 15

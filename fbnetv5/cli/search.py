@@ -38,9 +38,10 @@ from fbnetv5.cli.options import (
 
 if TYPE_CHECKING:
     from fbnetv5.architecture import Architecture
-    from fbnetv5.search.config import SearchConfig
-    from fbnetv5.search.entry import SearchEntry
-    from fbnetv5.search.run import CostRange
+    from fbnetv5.costs.ranges import CostRange
+    from fbnetv5.search.reinforce.config import SearchConfig
+    from fbnetv5.search.reinforce.entry import SearchEntry
+    from fbnetv5.search.reinforce.run import Prepared
     from fbnetv5.spaces.space import Space
 
 
@@ -69,11 +70,12 @@ def search(
 ) -> None:
     """Search a network for every task in one run."""
     from fbnetv5.runs.processes import links_closed, same_again
-    from fbnetv5.search.run import run_search, start_run
+    from fbnetv5.search.reinforce.config import SearchConfig
+    from fbnetv5.search.reinforce.run import prepare, run_search, start_run
 
     if resume is not None:
         refuse_others(context)
-        folder = resume
+        folder, prepared = resume, prepare(SearchConfig.load(resume))
     else:
         say_layout(data)
         chosen = _search_config(
@@ -88,10 +90,10 @@ def search(
             seed=seed,
             fields=config,
         )
-        folder = start_run(chosen, runs / _run_name(name), print_ranges, say)
+        folder, prepared = start_run(chosen, runs / _run_name(name), print_ranges, say)
     way_on = f"go on with: {same_again(f'search --resume {folder}')}"
     with links_closed(), progress_bar() as bar, interruptible(way_on):
-        found = run_search(folder, search_report(bar, folder), stage_lines(bar))
+        found = run_search(folder, prepared, search_report(bar, prepared), stage_lines(bar))
     if is_first_process():
         print_found(folder, found, as_json=json)
 
@@ -140,7 +142,7 @@ def _search_config(
     from fbnetv5.costs.budgets import parse_budgets
     from fbnetv5.data.config import DataConfig
     from fbnetv5.data.resolution import parse_resolution
-    from fbnetv5.search.config import SearchConfig
+    from fbnetv5.search.reinforce.config import SearchConfig
 
     if (flops is None) == (latency is None):
         raise UserError("a search needs one budget: either --flops, such as 400M, or --latency, such as 8ms")
@@ -158,14 +160,11 @@ def _search_config(
     )
 
 
-def search_report(bar: Progress, folder: Path) -> "Callable[[SearchEntry], None]":
+def search_report(bar: Progress, prepared: "Prepared") -> "Callable[[SearchEntry], None]":
     """Shows the step, and each task's loss, expected cost and entropy; without a terminal, in a line now and then."""
     from fbnetv5.costs.budgets import format_cost
-    from fbnetv5.search.config import SearchConfig
-    from fbnetv5.search.run import units
 
-    config = SearchConfig.load(folder)
-    unit = units(config)
+    config, unit = prepared.config, {task: table.unit for task, table in prepared.tables.items()}
     line = bar.add_task("search", total=config.total_steps, note="")
 
     def report(now: "SearchEntry") -> None:

@@ -22,8 +22,9 @@ from fbnetv5.cli.eval import print_evaluated
 from fbnetv5.cli.options import Data, Json, architecture_file, say_layout
 
 if TYPE_CHECKING:
-    from fbnetv5.train import Result
+    from fbnetv5.training.config import TrainConfig
     from fbnetv5.training.loop import TrainEntry
+    from fbnetv5.training.run import Result
 
 
 def train(
@@ -52,17 +53,17 @@ def train(
 ) -> None:
     """Train one found network alone."""
     from fbnetv5.runs.processes import links_closed, same_again
-    from fbnetv5.train import run_training, start_training
+    from fbnetv5.training.config import TrainConfig
+    from fbnetv5.training.run import prepare, run_training, start_training
 
     if resume is not None:
         refuse_others(context)
-        folder = resume
+        folder, prepared = resume, prepare(TrainConfig.load(resume))
     else:
         from fbnetv5.architecture import load_architecture
         from fbnetv5.data.config import DataConfig
         from fbnetv5.data.resolution import parse_resolution
         from fbnetv5.evaluate import check_task, trained_size
-        from fbnetv5.training.config import TrainConfig
 
         say_layout(data)
         file = architecture_file(task, arch)
@@ -77,19 +78,16 @@ def train(
             data=DataConfig.of(data, size=trained),
             seed=seed,
         )
-        folder = start_training(chosen, file, output or Path("trained") / architecture.task)
+        folder, prepared = start_training(chosen, file, output or Path("trained") / architecture.task)
     way_on = f"go on with: {same_again(f'train --resume {folder}')}"
     with links_closed(), progress_bar() as bar, interruptible(way_on):
-        result = run_training(folder, train_report(bar, folder), say)
+        result = run_training(folder, prepared, train_report(bar, prepared.config), say)
     if is_first_process():
         print_trained(result, as_json=json)
 
 
-def train_report(bar: Progress, folder: Path) -> "Callable[[TrainEntry], None]":
+def train_report(bar: Progress, config: "TrainConfig") -> "Callable[[TrainEntry], None]":
     """Shows the step, the loss and the best score so far; without a terminal, in a line at each measurement."""
-    from fbnetv5.training.config import TrainConfig
-
-    config = TrainConfig.load(folder)
     line = bar.add_task(f"train {config.task}", total=config.steps, note="")
     started: list[tuple[float, int]] = []
 

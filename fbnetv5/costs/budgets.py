@@ -1,32 +1,27 @@
 """Budgets: the most that a deployed network may cost, how a user writes them, and how costs are printed."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, Strict
 
+from export.document import Document
 from export.errors import UserError
-from fbnetv5.data.resolution import DEPLOY_RESOLUTION, Resolution, parse_resolution
+from fbnetv5.data.resolution import DEPLOY_RESOLUTION, parse_resolution
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
-    """The most that a task's deployed network may cost, and at which resolution."""
+class Budget(Document):
+    """The maximum cost of a task's deployed network, at a resolution."""
 
-    limit: float
-    """In ``unit``."""
-    unit: str
-    """"macs" or "ms"."""
-    resolution: Resolution = DEPLOY_RESOLUTION
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """The budget whose ``asdict`` this is."""
-        height, width = document["resolution"]
-        return cls(limit=float(document["limit"]), unit=str(document["unit"]), resolution=(int(height), int(width)))
+    title: ClassVar[str] = "budget"
+    limit: Annotated[float, Field(gt=0.0)]
+    """Maximum cost, in ``unit``."""
+    unit: Literal["macs", "ms"]
+    resolution: Annotated[tuple[int, int], Strict(False)] = DEPLOY_RESOLUTION
+    """(height, width) of the deployed network's images."""
 
 
 WINDOW = (0.85, 1.0)
@@ -79,7 +74,7 @@ def _parse_budget(text: str, unit: str) -> Budget:
         raise UserError(f"budget {text!r} is not a positive number with its unit, such as {example}")
     scale = _MACS[match["unit"]] if unit == "macs" else {"ms": 1.0, "us": 1e-3, "s": 1e3}[match["unit"]]
     resolution = parse_resolution(size) if found else DEPLOY_RESOLUTION
-    return Budget(limit=float(match["number"]) * scale, unit=unit, resolution=resolution)
+    return Budget(limit=float(match["number"]) * scale, unit=cast("Any", unit), resolution=resolution)
 
 
 def format_cost(value: float, unit: str, *, more: int = 0) -> str:

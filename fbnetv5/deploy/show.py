@@ -8,11 +8,10 @@ import numpy as np
 
 from fbnetv5.architecture import Architecture, load_architecture
 from fbnetv5.blocks.specs import InvertedResidual, PooledHead, Stem
-from fbnetv5.costs.budgets import Budget
 from fbnetv5.costs.counting import Count, count
+from fbnetv5.costs.ranges import cost_ranges
 from fbnetv5.costs.tables import Counter, block_key, head_key
 from fbnetv5.data.resolution import Resolution
-from fbnetv5.search.run import cost_ranges, cost_tables
 from fbnetv5.spaces.fbnetv3 import STRIDES, fbnetv3
 from fbnetv5.spaces.space import Space
 from fbnetv5.tasks import make_tasks
@@ -91,8 +90,8 @@ def show_architecture(architecture: Architecture) -> dict[str, Any]:
 def show_space(space: Space, classes: ClassNames, task_names: Sequence[str], resolution: Resolution) -> dict[str, Any]:
     """A space's variables, its size, and what each task's networks cost in it."""
     tasks = make_tasks(tuple(task_names), classes)
-    budgets = {name: Budget(limit=float("inf"), unit="macs", resolution=resolution) for name in tasks}
-    tables = cost_tables(space, tasks, budgets, None)
+    counter = Counter(resolution)
+    tables = {name: counter.table(space, task, "macs") for name, task in tasks.items()}
     bits = float(np.log2(np.array(space.choice_counts, dtype=np.float64)).sum())
     return {
         "space": space.to_json(),

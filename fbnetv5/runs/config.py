@@ -65,6 +65,25 @@ class RunConfig(Document):
         """The run's tasks in their order."""
         raise NotImplementedError
 
+    @classmethod
+    def settable(cls) -> list[str]:
+        """Names of the fields of a user's file: those without a flag, and ``scenes``, which counts the demo scenes."""
+        return sorted(set(cls.model_fields) - cls.flags | {"scenes"})
+
+    @classmethod
+    def schema_of_files(cls) -> dict[str, Any]:
+        """The JSON Schema of a user's file, for editors."""
+        whole = cls.model_json_schema()
+        properties = {name: whole["properties"].get(name) for name in cls.settable()}
+        properties["scenes"] = DataConfig.model_json_schema()["properties"]["scenes"]
+        return {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "title": f"--config of a {cls.title}",
+            "type": "object",
+            "properties": properties,
+            "additionalProperties": False,
+        }
+
     def save(self, folder: Path) -> None:
         """Write ``config.json``."""
         header = {"schema": SCHEMA, "kind": self.kind, "tasks": list(self.tasks)}
@@ -105,7 +124,7 @@ class RunConfig(Document):
         if file is None:
             return cls(**{**(defaults or {}), **flags})
         chosen = read_document(file, what="configuration")
-        settable = sorted(set(cls.model_fields) - cls.flags | {"scenes"})
+        settable = cls.settable()
         if unknown := [name for name in chosen if name not in settable]:
             raise UserError(f"{file}: there is no field {unknown[0]!r} to set; there are: {', '.join(settable)}")
         try:

@@ -1,1 +1,1 @@
-"""The search: policies, their estimator, the one-pass loop, and how the final architectures are taken."""
+"""The search methods, one folder each, and what they share."""

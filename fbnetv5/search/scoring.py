@@ -14,8 +14,8 @@ from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch, ImageSet
 from fbnetv5.networks.backbone import recalibrate
 from fbnetv5.networks.supernet import Supernet
-from fbnetv5.search.derive import Scored
-from fbnetv5.search.ridge import Floats
+from fbnetv5.search.reinforce.finalists import Scored
+from fbnetv5.search.reinforce.ridge import Floats
 from fbnetv5.spaces.space import Choices
 from fbnetv5.tasks.task import Task
 

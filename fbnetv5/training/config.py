@@ -20,36 +20,41 @@ class TrainConfig(RunConfig):
     kind: ClassVar[str] = "training"
     flags: ClassVar[frozenset[str]] = frozenset({"task", "init", "data", "seed"})
     task: str
+    """Task of the network."""
     init: str = "inherited"
     """Where the weights come from: "inherited" from the search, "scratch", "timm", or a safetensors file."""
     held_out: Annotated[int, Field(ge=1)] = 1000
-    """Most images kept out of the training, to choose the best weights by."""
+    """Maximum number of images kept out of the training, to choose the best weights by."""
     steps: Annotated[int, Field(ge=1)] = 1500
+    """Steps of the optimizer."""
     batch: Annotated[int, Field(ge=2)] = 32
     """Images of a step, per process; batch norm has no statistics of one image on a 1x1 map."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    """The latter with Nesterov momentum, for which a lr some ten times higher is usual."""
+    """Optimizer; SGD has Nesterov momentum and usually wants a learning rate some ten times higher."""
     lr: Positive = 3e-3
-    """At its highest, after the warm-up; half a cosine then brings it down to 1 %."""
+    """Highest learning rate, after the warm-up; half a cosine then brings it down to 1 %."""
     momentum: Share = 0.9
-    """Of SGD."""
+    """Momentum of SGD."""
     weight_decay: NotNegative = 0.02
-    """Of convolutions and linear layers; norms and biases do not decay."""
+    """Decay of the weights of convolutions and linear layers; norms and biases do not decay."""
     warmup_steps: Annotated[int, Field(ge=0)] = 100
+    """Steps over which the learning rate rises linearly."""
     ema_decay: Share = 0.998
-    """Per step, of the moving average of the weights, which is what is kept; gentler at first."""
+    """Decay per step of the moving average of the weights, which is what is kept; lower in the first steps."""
     clip_norm: Positive = 5.0
+    """Maximum norm of the gradient; larger ones are scaled down."""
     flip: Share = 0.5
     """Probability of mirroring an image."""
     scale: Annotated[tuple[float, float], Strict(False)] = (1.0, 1.0)
-    """Range of the factor that an image is resized by before a piece of the first size is cut out of it."""
+    """Range of the factor by which an image is resized before a crop of the training size is taken."""
     colour: Share = 0.2
-    """Most change of brightness, contrast and saturation."""
+    """Maximum change of brightness, contrast and saturation."""
     mixup: NotNegative = 0.0
     """Alpha of mixup (arXiv 1710.09412), which blends pairs of images and their losses; 0 is off."""
     evaluate_every: Annotated[int, Field(ge=1)] = 250
     """Steps between measurements on the held-out images."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 100
+    """Steps between checkpoints."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -11,7 +11,7 @@ from fbnetv5.costs.budgets import Budget
 from fbnetv5.costs.tables import CostTable, Counter
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.scenes import CLASSES
-from fbnetv5.search.config import SearchConfig
+from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.spaces.space import Choices, Space
 from fbnetv5.tasks import make_tasks
 

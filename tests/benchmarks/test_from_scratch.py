@@ -22,7 +22,7 @@ from export.errors import UserError
 from export.files import write_json
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.scenes import CLASSES
-from fbnetv5.search.config import SearchConfig
+from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.tasks import make_tasks
 from fbnetv5.training.config import TrainConfig

@@ -20,7 +20,7 @@ from benchmarks.judge import (
     summarise,
 )
 from export.errors import UserError
-from fbnetv5.search.config import SearchConfig
+from fbnetv5.search.reinforce.config import SearchConfig
 from tests.benchmarks.conftest import BUDGET
 
 RNG = np.random.default_rng(0)

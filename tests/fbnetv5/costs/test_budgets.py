@@ -1,3 +1,7 @@
+import json
+import math
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -81,6 +85,15 @@ def test_a_derived_network_may_cost_from_85_percent_of_its_budget_to_all_of_it()
     assert in_window(costs, Budget(limit=400.0, unit="ms")).tolist() == [False, True, True, False]
 
 
+DOCUMENT: dict[str, Any] = {"limit": 400000000, "unit": "macs", "resolution": [320, 640]}
+
+
 def test_a_budget_comes_back_from_json() -> None:
     budget = Budget(limit=4e8, unit="macs", resolution=(320, 640))
-    assert Budget.from_json({"limit": 400000000, "unit": "macs", "resolution": [320, 640]}) == budget
+    assert Budget(**DOCUMENT) == Budget(**json.loads(json.dumps(budget.to_json()))) == budget
+
+
+@pytest.mark.parametrize("wrong", [{"limit": 0.0}, {"limit": math.inf}, {"unit": "J"}, {"resolution": [320]}], ids=str)
+def test_a_budget_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=f"budget: {next(iter(wrong))}"):
+        Budget(**{**DOCUMENT, **wrong})

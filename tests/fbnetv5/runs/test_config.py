@@ -10,7 +10,7 @@ from export.errors import UserError
 from fbnetv5.costs.budgets import Budget
 from fbnetv5.data.config import DataConfig
 from fbnetv5.runs.config import Run
-from fbnetv5.search.config import SearchConfig
+from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.training.config import TrainConfig
 
 DATA = DataConfig(folder="/images", size=(96, 64), scenes=(3, 2, 1))

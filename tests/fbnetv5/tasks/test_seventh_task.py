@@ -14,11 +14,11 @@ from fbnetv5.data.config import DataConfig
 from fbnetv5.data.scenes import LABELLERS, TARGETS
 from fbnetv5.deploy.export import ExportOptions, export_tasks
 from fbnetv5.evaluate import evaluate_file
-from fbnetv5.search.config import SearchConfig
-from fbnetv5.search.run import run_search, start_run
+from fbnetv5.search.reinforce.config import SearchConfig
+from fbnetv5.search.reinforce.run import run_search, start_run
 from fbnetv5.spaces.four_path import FourPathSpace
-from fbnetv5.train import run_training, start_training
 from fbnetv5.training.config import TrainConfig
+from fbnetv5.training.run import run_training, start_training
 
 COUNTING = '''
 """How many objects an image shows, read from the 1/16 path."""
@@ -117,8 +117,8 @@ def test_a_task_in_a_new_file_is_searched_trained_measured_and_exported(tmp_path
         finalists=1,
         score_images=16,
     )
-    run = start_run(config, tmp_path / "run", lambda ranges: None, print)
-    found = run_search(run, lambda progress: None, lambda *_: None)
+    run, prepared = start_run(config, tmp_path / "run", lambda ranges: None, print)
+    found = run_search(run, prepared, lambda progress: None, lambda *_: None)
     assert found["count"].task == "count"
     assert torch.isfinite(torch.tensor(found["count"].provenance["score"]))
     training = TrainConfig(
@@ -130,8 +130,8 @@ def test_a_task_in_a_new_file_is_searched_trained_measured_and_exported(tmp_path
         evaluate_every=2,
         **fbnetv5.tasks.task_types()["count"].training,
     )
-    folder = start_training(training, run / "count.json", tmp_path / "trained")
-    result = run_training(folder, lambda now: None, print)
+    folder, opened = start_training(training, run / "count.json", tmp_path / "trained")
+    result = run_training(folder, opened, lambda now: None, print)
     assert result.best <= result.first
     measured = evaluate_file(folder / "count.json", task="count", weights=None, data=None, size=None)
     assert measured.to_json()["metric"].keys() == {"name", "unit", "lower_is_better", "value"}

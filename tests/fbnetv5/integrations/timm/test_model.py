@@ -29,7 +29,7 @@ from fbnetv5.architecture import make_architecture
 from fbnetv5.blocks.specs import initialise
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.deploy.export_model import load_network
-from fbnetv5.integrations.timm.registry import register_architecture
+from fbnetv5.integrations.timm import register_architecture
 from fbnetv5.networks.backbone import Network
 from fbnetv5.runs.checkpoint import save_tensors
 from fbnetv5.spaces.four_path import FourPathSpace

@@ -1,0 +1,151 @@
+"""One training of one derived network, from its arguments to its files: the work behind ``fbnetv5 train``.
+
+The folder is a run's: ``config.json``, the architecture ``TASK.json`` with its best weights ``TASK.safetensors``,
+``history.jsonl``, ``tensorboard/`` and ``checkpoint/``; export takes it. A killed training is resumed from its folder
+alone and ends with the same files.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import broadcast_object_list, set_seed
+
+from fbnetv5.architecture import Architecture, load_architecture
+from fbnetv5.data.parts import without_policies
+from fbnetv5.data.sample import ImageSet
+from fbnetv5.data.targets import class_names
+from fbnetv5.evaluate import Evaluated, check_classes, check_labelled, evaluate_network
+from fbnetv5.runs.checkpoint import load_tensors, load_weights, save_tensors
+from fbnetv5.runs.folder import make_folder
+from fbnetv5.runs.processes import in_first_process
+from fbnetv5.tasks import needed_targets
+from fbnetv5.training.config import TrainConfig
+from fbnetv5.training.initial import initial_network
+from fbnetv5.training.loop import TrainEntry, TrainLoop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a finished training achieved."""
+
+    folder: Path
+    architecture: Architecture
+    first: float
+    """The task's metric of the initial weights on the held-out images."""
+    best: float
+    """Of the weights kept, on the same images."""
+    best_step: int
+    steps: int
+    test: Evaluated
+    """Of the weights kept, on the test images."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "folder": str(self.folder),
+            "task": self.architecture.task,
+            "steps": self.steps,
+            "held_out": {"initial": self.first, "best": self.best, "best_step": self.best_step},
+            "test": self.test.to_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A configuration and the images that it names, opened once."""
+
+    config: TrainConfig
+    images: ImageSet
+    """To learn from."""
+    held_out: ImageSet
+    """To choose the best weights by."""
+    test: ImageSet
+
+
+def prepare(config: TrainConfig) -> Prepared:
+    """Open the images of a configuration.
+
+    Raises:
+        UserError: they are missing or do not fit.
+    """
+    parts = config.data.open(needed_targets(config.tasks))
+    images, held_out = without_policies(parts, config.held_out)
+    return Prepared(config=config, images=images, held_out=held_out, test=parts.test)
+
+
+def start_training(config: TrainConfig, file: Path, folder: Path) -> tuple[Path, Prepared]:
+    """Check everything that can be checked before anything is spent, then make the folder.
+
+    Args:
+        config: of the training.
+        file: the architecture file.
+        folder: to make.
+
+    Returns:
+        The folder, the first process's where there are several; and the configuration with its images, opened.
+
+    Raises:
+        UserError: something does not fit, or the folder exists already or cannot be written.
+    """
+    architecture, prepared = load_architecture(file), prepare(config)
+    check_classes(architecture, class_names(prepared.images.targets))
+    uses = (("learn from", prepared.images), ("hold out", prepared.held_out), ("test on", prepared.test))
+    for use, part in uses:
+        check_labelled(architecture.make_task(), part, use)
+    network = initial_network(architecture, config.init, file=file, seed=config.seed)
+
+    def make() -> Path:
+        make_folder(folder, otherwise="--output")
+        architecture.save(folder / f"{config.task}.json")
+        save_tensors(folder / f"{config.task}.safetensors", network.state_dict())
+        config.save(folder)
+        return folder
+
+    return in_first_process(make), prepared
+
+
+def run_training(
+    folder: Path, prepared: Prepared, report: Callable[[TrainEntry], None], say: Callable[[str], None]
+) -> Result:
+    """Run or resume the training of a folder to its end, then measure its weights on the test images.
+
+    Args:
+        folder: of the training.
+        prepared: its configuration, with images opened.
+        report: called with every line of the history.
+        say: prints a line for the user.
+
+    Raises:
+        UserError: bad input or a damaged checkpoint.
+        CheckFailed: a loss is not finite.
+    """
+    config = prepared.config
+    set_seed(config.seed)
+    architecture = load_architecture(folder / f"{config.task}.json")
+    network = architecture.load(folder / f"{config.task}.safetensors")
+    loop = TrainLoop(config, folder, architecture, network, dataset=prepared.images, held_out=prepared.held_out)
+    loop.run(report)
+    result = None
+    if loop.accelerator.is_main_process:
+        say("measuring the best weights on the test images")
+        result = _result(folder, loop, prepared.test)
+    (shared,) = broadcast_object_list([result])
+    assert isinstance(shared, Result)
+    return shared
+
+
+def _result(folder: Path, loop: TrainLoop, test: ImageSet) -> Result:
+    """Measure the best weights, which take the place of the last average."""
+    task, best = loop.config.task, loop.average.network
+    weights = folder / f"{task}.safetensors"
+    load_weights(best, load_tensors(weights), weights)
+    return Result(
+        folder=folder,
+        architecture=load_architecture(folder / f"{task}.json"),
+        first=loop.best if loop.first is None else loop.first,
+        best=loop.best,
+        best_step=loop.best_step,
+        steps=loop.done,
+        test=evaluate_network(best, test, size=loop.config.data.size, workers=loop.workers),
+    )

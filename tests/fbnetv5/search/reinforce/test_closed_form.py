@@ -1,0 +1,91 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fbnetv5.search.reinforce.baselines import MovingAverage
+from fbnetv5.search.reinforce.closed_form import FLOOR, SHARPNESS, set_policy, solve
+from fbnetv5.search.reinforce.controller import Controller, Floats
+from fbnetv5.search.reinforce.estimators import OnePass
+from fbnetv5.search.reinforce.posterior import Benefits, PosteriorFit, no_benefits
+from fbnetv5.spaces.space import Choices
+
+SLOTS = 30
+COSTS = np.random.default_rng(0).uniform(0.5, 1.5, SLOTS) / SLOTS
+
+
+def cost_of(choices: Choices) -> Floats:
+    found: Floats = choices @ COSTS
+    return found
+
+
+def sure(controller: Controller, mean: Floats, sd: float = 0.1) -> Benefits:
+    """Benefits [S, C] of one task."""
+    none = no_benefits(controller)
+    return replace(none, mean=mean[None], sd=np.full_like(none.sd, sd), draws=1000, reliability=np.ones(1), signal=1.0)
+
+
+def test_the_binary_form_is_the_steeper_probit() -> None:
+    controller, effects = Controller((2, 2), 1, lr=0.1), np.array([[0.0, 1.0], [0.0, 1.0]])
+    found, price = solve(controller, sure(controller, np.array([[0.0, 0.10], [0.0, 0.04]])), 0, effects, 1.0)
+    inner = (found[:, 1] - FLOOR) / (1 - 2 * FLOOR)
+    np.testing.assert_allclose(np.log(inner / (1 - inner)), SHARPNESS * np.array([0.3, -0.3]), rtol=1e-6)
+    assert price == pytest.approx(0.07)
+
+
+@given(st.integers(0, 2**16), st.floats(0.15, 0.85))
+@settings(max_examples=25, deadline=None)
+def test_costs_meet_the_aim_and_choices_keep_the_floor(seed: int, share: float) -> None:
+    rng, counts = np.random.default_rng(seed), np.array([2, 3, 4, 2])
+    controller = Controller(counts.tolist(), 1, lr=0.1)
+    effects = np.where(controller.exists, np.arange(4) * rng.uniform(0.5, 1.5, (4, 1)), 0.0)
+    least, most = 0.0, float(((counts - 1) * effects[:, 1]).sum())
+    aim = least + share * (most - least)
+    found, _ = solve(controller, sure(controller, rng.normal(size=(4, 4))), 0, effects, aim)
+    assert (found * effects).sum() == pytest.approx(aim, rel=1e-6)
+    assert (found[controller.exists] >= FLOOR * (1 - 1e-9)).all()
+    assert not found[~controller.exists].any()
+    np.testing.assert_allclose(found.sum(1), 1.0)
+
+
+def test_without_signal_a_policy_has_the_largest_entropy_of_its_cost() -> None:
+    """Its log-odds are proportional to costs (Lagrange)."""
+    controller = Controller([2] * SLOTS, 1, lr=0.1)
+    set_policy(controller, 0, no_benefits(controller), cost_of, 0.4, np.random.default_rng(0))
+    p = controller.probabilities()[0, :, 1]
+    inner = (p - FLOOR) / (1 - 2 * FLOOR)
+    ratio = np.log(inner / (1 - inner)) / COSTS
+    np.testing.assert_allclose(ratio, ratio[0])
+    assert p @ COSTS == pytest.approx(0.4)
+
+
+def searched(effects: Floats, noise: float, draws: int) -> Controller:
+    """Policies of two tasks after a search on a sum of effects [S]."""
+    controller, rng = Controller([2] * SLOTS, 2, lr=0.1), np.random.default_rng(1)
+    estimator = OnePass(MovingAverage(2), PosteriorFit(controller))
+    for task in range(2):
+        set_policy(controller, task, no_benefits(controller), cost_of, 0.475, rng)
+    for _ in range(draws):
+        choices = estimator.draw(controller, rng)
+        losses = (choices @ effects)[:, None, None] + noise * rng.normal(size=(1, 1, 2))
+        estimator.estimate(controller, choices, losses, np.zeros(1, dtype=np.int64))
+        benefits = estimator.benefits(controller)
+        for task in range(2 if benefits is not None else 0):
+            assert benefits is not None
+            set_policy(controller, task, benefits, cost_of, 0.475, rng)
+    return controller
+
+
+@pytest.mark.parametrize("noise", [0.01, 1.0])
+def test_without_effects_policies_keep_their_entropy(noise: float) -> None:
+    start = searched(np.zeros(SLOTS), noise, 0).entropy()
+    assert (searched(np.zeros(SLOTS), noise, 450).entropy() >= 0.95 * start).all()
+
+
+def test_clear_effects_are_found() -> None:
+    helps = np.arange(SLOTS) % 3 == 0
+    kept = searched(np.where(helps, -0.01, 0.0), 0.01, 300).probabilities()[:, :, 1]
+    assert kept[:, helps].min() > 0.9
+    assert kept[:, ~helps].mean() < 0.4

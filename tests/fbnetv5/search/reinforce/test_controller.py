@@ -1,0 +1,160 @@
+import itertools
+from typing import cast
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from fbnetv5.search.reinforce.controller import Controller, Floats, draw, expectation_gradient
+from fbnetv5.spaces.space import Choices
+
+COUNTS = (2, 3, 2, 4)
+
+
+def controller_of(counts: tuple[int, ...], logits: Floats) -> Controller:
+    controller = Controller(counts, len(logits), lr=0.1)
+    controller.logits.copy_(torch.from_numpy(logits))
+    return controller
+
+
+def random_controller(tasks: int = 3, *, seed: int = 0, spread: float = 1.0) -> Controller:
+    logits = np.random.default_rng(seed).normal(0, spread, (tasks, len(COUNTS), max(COUNTS)))
+    return controller_of(COUNTS, logits)
+
+
+def plain_probability(controller: Controller, task: int, choices: Choices) -> float:
+    """The product over variables, without logarithms."""
+    product = 1.0
+    for variable, choice in enumerate(choices):
+        weights = controller.logits[task, variable, : controller.choice_counts[variable]].exp()
+        product *= float(weights[choice] / weights.sum())
+    return product
+
+
+@st.composite
+def controllers(draw_: st.DrawFn, *, largest: float) -> tuple[Controller, Choices]:
+    counts = tuple(draw_(st.lists(st.integers(2, 4), min_size=1, max_size=60)))
+    tasks, seed = draw_(st.integers(1, 6)), draw_(st.integers(0, 2**16))
+    spread = draw_(st.floats(0, largest))
+    rng = np.random.default_rng(seed)
+    controller = controller_of(counts, rng.uniform(-spread, spread, (tasks, len(counts), max(counts))))
+    return controller, rng.integers(0, counts, size=(5, len(counts)))
+
+
+@given(controllers(largest=1e5))
+@settings(max_examples=60, deadline=None)
+def test_importance_weights_lie_in_their_range_and_sum_to_the_number_of_tasks(
+    drawn: tuple[Controller, Choices],
+) -> None:
+    controller, choices = drawn
+    gamma = controller.importance(choices)
+    assert gamma.shape == (5, controller.tasks)
+    assert (gamma >= 0).all()
+    assert (gamma <= controller.tasks).all()
+    np.testing.assert_allclose(gamma.sum(1), controller.tasks, rtol=1e-12)
+
+
+@given(controllers(largest=2.0))
+@settings(max_examples=30, deadline=None)
+def test_importance_weights_are_policy_over_proposal(drawn: tuple[Controller, Choices]) -> None:
+    controller, choices = drawn
+    p = np.array([[plain_probability(controller, t, a) for t in range(controller.tasks)] for a in choices])
+    np.testing.assert_allclose(controller.importance(choices), p / p.mean(1, keepdims=True), rtol=1e-9)
+
+
+def test_a_choice_that_is_not_there_has_no_probability() -> None:
+    probabilities = random_controller(spread=50.0).probabilities()
+    assert [(probabilities[:, variable, count:] == 0).all() for variable, count in enumerate(COUNTS)] == [True] * len(
+        COUNTS
+    )
+    np.testing.assert_allclose(probabilities.sum(-1), 1.0)
+
+
+def test_log_probabilities_of_all_architectures_add_up_to_one() -> None:
+    everything = np.array(list(itertools.product(*map(range, COUNTS))))
+    np.testing.assert_allclose(np.exp(random_controller().log_probs(everything)).sum(0), 1.0)
+
+
+def test_draws_follow_the_probabilities() -> None:
+    probabilities = random_controller(seed=4).probabilities()[1]
+    drawn = draw(probabilities, 40_000, np.random.default_rng(0))
+    frequency = (drawn[..., None] == np.arange(max(COUNTS))).mean(0)
+    deviation = np.sqrt(probabilities * (1 - probabilities) / 40_000)
+    assert (np.abs(frequency - probabilities) <= 4.5 * deviation).all()
+
+
+class Highest:
+    """Stands for a generator whose every number is the largest below 1."""
+
+    def random(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        return np.full(shape, np.nextafter(1.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    "row", [[0.5, 0.5, 0.0], [0.5, 0.5 - 2**-53, 0.0], [1.0, 0.0, 0.0]], ids=["whole", "rounded down", "certain"]
+)
+def test_no_draw_takes_a_choice_without_probability(row: list[float]) -> None:
+    (drawn,) = draw(np.array([row]), 1, cast(np.random.Generator, Highest()))
+    assert row[drawn[0]] > 0
+
+
+def test_the_proposal_is_the_uniform_mixture() -> None:
+    controller, rng = random_controller(2, spread=2.0), np.random.default_rng(1)
+    drawn = np.stack([controller.propose(rng) for _ in range(6000)])
+    mixture = controller.probabilities().mean(0)
+    frequency = (drawn[..., None] == np.arange(max(COUNTS))).mean(0)
+    assert np.abs(frequency - mixture).max() < 4.5 * 0.5 / np.sqrt(6000)
+
+
+@pytest.mark.parametrize("task", range(3))
+def test_score_is_the_gradient_of_the_log_probability(task: int) -> None:
+    controller = random_controller()
+    choices = np.array([1, 2, 0, 3])
+    logits = controller.logits[task].clone().requires_grad_()
+    hidden = torch.from_numpy(~controller.exists)
+    table = logits.masked_fill(hidden, -torch.inf).log_softmax(-1)
+    table[torch.arange(len(COUNTS)), torch.from_numpy(choices)].sum().backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    np.testing.assert_allclose(controller.score(choices[None], task)[0], logits.grad, atol=1e-14)
+
+
+def test_entropy_of_uniform_policies_is_that_of_their_choices() -> None:
+    controller = Controller(COUNTS, 2, lr=0.1)
+    np.testing.assert_allclose(controller.entropy(), np.log(COUNTS).mean())
+
+
+def test_a_tilt_moves_odds_of_keeping_and_nothing_among_the_kept() -> None:
+    controller = random_controller()
+    before, after = controller.probabilities()[0], controller.tilted(0, 1.5)
+    odds = [(1 - p[:, 0]) / p[:, 0] for p in (before, after)]
+    np.testing.assert_allclose(odds[1], odds[0] * np.exp(1.5))
+    np.testing.assert_allclose(after[1, 1] / after[1, 2], before[1, 1] / before[1, 2])
+
+
+def test_a_step_goes_down_the_gradient() -> None:
+    controller = Controller(COUNTS, 1, lr=0.1)
+    gradient = np.zeros((1, len(COUNTS), max(COUNTS)))
+    gradient[0, 0, :2] = [1.0, -1.0]
+    controller.step(gradient)
+    np.testing.assert_allclose(controller.logits[0, 0, :2], [-0.1, 0.1], rtol=1e-6)
+    assert not controller.logits[0, 1:].any()
+
+
+def test_the_gradient_is_that_of_the_expected_sum() -> None:
+    logits = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    effects = torch.randn(3, 4, dtype=torch.float64)
+    (logits.softmax(-1) * effects).sum().backward()  # type: ignore[no-untyped-call]
+    found = expectation_gradient(logits.detach().softmax(-1).numpy(), effects.numpy())
+    assert logits.grad is not None
+    np.testing.assert_allclose(found, logits.grad.numpy(), atol=1e-12)
+
+
+def test_a_policy_becomes_the_probabilities_it_is_set_to() -> None:
+    controller, wanted = random_controller(), random_controller(seed=5).probabilities()[2]
+    before = controller.probabilities()
+    controller.set_policy(1, wanted)
+    np.testing.assert_allclose(controller.probabilities()[1], wanted)
+    np.testing.assert_array_equal(controller.probabilities()[[0, 2]], before[[0, 2]])

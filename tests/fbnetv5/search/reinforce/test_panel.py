@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+
+from fbnetv5.search.reinforce.panel import Observations, check_fit, fit_losses, live_features
+from fbnetv5.search.reinforce.ridge import Floats
+from fbnetv5.spaces.four_path import FourPathSpace
+from fbnetv5.spaces.space import Choices
+
+SPACE = FourPathSpace(stages=1, blocks_per_path=1)
+PATHS = (16, 32)
+BATCHES = 4
+
+
+def observations(count: int, signal: float, seed: int, *, each: bool = False) -> tuple[Observations, Floats]:
+    """Losses of random architectures, a sum over live blocks, levels of batches, and noise of 1; and the true sums."""
+    rng = np.random.default_rng(seed)
+    choices: Choices = rng.integers(0, 2, (count, len(SPACE.variables)))
+    effects = np.random.default_rng(7).normal(size=live_features(SPACE, PATHS, choices).shape[1])
+    true = signal * live_features(SPACE, PATHS, choices) @ effects
+    if each:
+        choices, true = np.repeat(choices, BATCHES, axis=0), np.repeat(true, BATCHES)
+    batches = np.arange(len(choices)) % BATCHES
+    losses = true + 10.0 * batches + rng.normal(size=len(choices))
+    return Observations(choices=choices, batches=batches, losses=losses[:, None]), true
+
+
+def test_features_are_the_live_variables() -> None:
+    drawn = np.random.default_rng(0).integers(0, 2, (50, len(SPACE.variables)))
+    columns = [column for column, node in enumerate(SPACE.nodes) if node.variables]
+    np.testing.assert_array_equal(live_features(SPACE, PATHS, drawn), SPACE.live(drawn, PATHS)[:, columns])
+
+
+def test_a_model_predicts_networks_that_it_has_not_seen() -> None:
+    model = fit_losses(SPACE, PATHS, observations(300, 1.0, 0)[0], 0)
+    unseen, true = observations(100, 1.0, 1)
+    predicted = model.table(unseen.choices)
+    assert np.corrcoef(predicted, true)[0, 1] > 0.95
+
+
+@pytest.mark.parametrize(("signal", "has_signal"), [(1.0, True), (0.0, False)])
+def test_a_check_tells_a_signal_from_none(signal: float, has_signal: bool) -> None:
+    model = fit_losses(SPACE, PATHS, observations(200, signal, 0)[0], 0)
+    check = check_fit(model, observations(24, signal, 1, each=True)[0], 0)
+    assert check.architectures == 24
+    assert check.has_signal is has_signal
+
+
+def test_checks_without_a_signal_are_seldom_taken_for_one() -> None:
+    found = []
+    for seed in range(60):
+        model = fit_losses(SPACE, PATHS, observations(60, 0.0, seed)[0], 0)
+        found.append(check_fit(model, observations(12, 0.0, 1000 + seed, each=True)[0], 0).has_signal)
+    assert np.mean(found) < 0.15
+
+
+def test_images_without_labels_are_left_out() -> None:
+    seen, _ = observations(300, 1.0, 0)
+    gaps = seen.losses.copy()
+    gaps[::3] = np.nan
+    part = Observations(
+        choices=seen.choices[gaps[:, 0] == gaps[:, 0]],
+        batches=seen.batches[~np.isnan(gaps[:, 0])],
+        losses=seen.losses[~np.isnan(gaps[:, 0])],
+    )
+    with_gaps = fit_losses(SPACE, PATHS, Observations(choices=seen.choices, batches=seen.batches, losses=gaps), 0)
+    np.testing.assert_allclose(with_gaps.posterior.effects, fit_losses(SPACE, PATHS, part, 0).posterior.effects)
+
+
+def test_sampled_tables_lie_around_the_mean() -> None:
+    model = fit_losses(SPACE, PATHS, observations(300, 1.0, 0)[0], 0)
+    blocks = np.mean([table.blocks for table in model.sampled(400, np.random.default_rng(0))], axis=0)
+    np.testing.assert_allclose(blocks, model.table.blocks, atol=0.1)
+
+
+def test_a_task_without_any_label_has_no_signal() -> None:
+    seen, _ = observations(40, 1.0, 0)
+    nothing = Observations(choices=seen.choices, batches=seen.batches, losses=np.full((40, 1), np.nan))
+    model = fit_losses(SPACE, PATHS, nothing, 0)
+    check = check_fit(model, nothing, 0)
+    assert (check.rank_correlation, check.has_signal) == (0.0, False)

@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+
+from fbnetv5.search.reinforce.ridge import STRENGTHS, Floats, fit_ridge
+
+
+def draw(signal: float, seed: int, *, rows: int = 200, columns: int = 30) -> tuple[Floats, Floats, Floats]:
+    """Features, values and true effects; the noise has a standard deviation of 1."""
+    rng = np.random.default_rng(seed)
+    features, effects = rng.integers(0, 2, (rows, columns)).astype(float), signal * rng.normal(size=columns)
+    return features, features @ effects + rng.normal(size=rows), effects
+
+
+def test_mean_and_covariance_are_the_normal_equations() -> None:
+    features, values, _ = draw(0.5, 0)
+    found = fit_ridge(features, values, np.zeros(200, dtype=np.int64))
+    centred = features - features.mean(0)
+    precision = centred.T @ centred + found.strength * np.eye(30)
+    np.testing.assert_allclose(found.effects, np.linalg.solve(precision, centred.T @ (values - values.mean())))
+    np.testing.assert_allclose(found.covariance, found.noise**2 * np.linalg.inv(precision), atol=1e-12)
+
+
+def test_the_strength_maximises_the_marginal_likelihood() -> None:
+    features, values, _ = draw(0.3, 1)
+    found = fit_ridge(features, values, np.zeros(200, dtype=np.int64))
+    # Independently: the density of the values' contrasts under N(0, s2 (I + X X' / strength)), s2 profiled out.
+    contrasts = np.linalg.svd(np.eye(200) - 1 / 200)[0][:, :199].T
+
+    def evidence(strength: float) -> float:
+        covariance = contrasts @ (np.eye(200) + features @ features.T / strength) @ contrasts.T
+        y = contrasts @ values
+        variance = y @ np.linalg.solve(covariance, y) / 199
+        return float(-0.5 * (np.linalg.slogdet(covariance)[1] + 199 * np.log(variance)))
+
+    assert evidence(found.strength) >= max(evidence(strength) for strength in STRENGTHS[::4])
+
+
+def test_without_a_signal_effects_are_nothing() -> None:
+    sizes = []
+    for seed in range(40):
+        features, values, _ = draw(0.0, seed)
+        sizes.append(np.abs(fit_ridge(features, values, np.zeros(200, dtype=np.int64)).effects).max())
+    # Least squares has a median of .35.
+    assert np.median(sizes) < 0.05
+    assert max(sizes) < 0.25
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_effects_are_found_within_their_errors(seed: int) -> None:
+    features, values, effects = draw(1.0, seed)
+    found = fit_ridge(features, values, np.zeros(200, dtype=np.int64))
+    z = (found.effects - effects) / np.sqrt(np.diag(found.covariance))
+    assert np.abs(z).max() < 4.5
+    assert 0.5 < z.std() < 1.6
+
+
+def test_levels_of_groups_do_not_disturb() -> None:
+    features, values, _ = draw(1.0, 0)
+    groups = np.arange(200) % 4
+    shifted = fit_ridge(features, values + 100 * groups, groups)
+    np.testing.assert_allclose(shifted.effects, fit_ridge(features, values, groups).effects, atol=1e-9)
+
+
+def test_samples_have_the_posterior_moments() -> None:
+    found = fit_ridge(*draw(1.0, 0)[:2], np.zeros(200, dtype=np.int64))
+    drawn = found.sample(20000, np.random.default_rng(0))
+    np.testing.assert_allclose(drawn.mean(0), found.effects, atol=0.01)
+    np.testing.assert_allclose(np.cov(drawn.T), found.covariance, atol=0.003)
+
+
+def test_no_observation_tells_nothing() -> None:
+    found = fit_ridge(np.zeros((0, 3)), np.zeros(0), np.zeros(0, dtype=np.int64))
+    assert not found.effects.any()

@@ -1,0 +1,192 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from export.errors import UserError
+from fbnetv5.architecture import Architecture, load_architecture
+from fbnetv5.costs.budgets import Budget
+from fbnetv5.costs.ranges import CostRange
+from fbnetv5.data.config import DataConfig
+from fbnetv5.runs.checkpoint import load_tensors, load_weights
+from fbnetv5.search.reinforce import loop as loop_module
+from fbnetv5.search.reinforce import run
+from fbnetv5.search.reinforce.config import SearchConfig
+from fbnetv5.search.reinforce.derive import Stage
+from fbnetv5.search.reinforce.entry import SearchEntry
+from fbnetv5.search.reinforce.run import prepare, run_search, start_run
+from fbnetv5.spaces.four_path import FourPathSpace
+
+MakeConfig = Callable[..., SearchConfig]
+TASKS = ("cls", "det", "seg")
+WIDE = FourPathSpace(stages=1, blocks_per_path=1)
+"""Its largest network costs three times its smallest."""
+LIMIT = 250e6
+RESULTS = [f"{task}.{kind}" for task in TASKS for kind in ("json", "safetensors")] + ["pareto.json", "history.jsonl"]
+
+
+def quiet(*_: object) -> None:
+    """Say nothing."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cheaper() -> Iterator[None]:
+    """Log every step; count costs once, not once a run."""
+    config = SearchConfig(
+        budgets={task: Budget(limit=LIMIT, unit="macs") for task in TASKS}, space=WIDE, data=DataConfig(size=(32, 32))
+    )
+    tables = prepare(config).tables
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop_module, "LOG_EVERY", 1)
+        patch.setattr(run, "cost_tables", lambda space, tasks, *_: {name: tables[name] for name in tasks})
+        yield
+
+
+def started(make_config: MakeConfig, folder: Path) -> Path:
+    budgets = {task: Budget(limit=LIMIT, unit="macs") for task in TASKS}
+    config = make_config(budgets=budgets, space=WIDE, warmup_steps=2, steps=6, checkpoint_every=3)
+    return start_run(config, folder, quiet, quiet)[0]
+
+
+def resume(folder: Path, report: Callable[[SearchEntry], None], stage: Stage) -> None:
+    run_search(folder, prepare(SearchConfig.load(folder)), report, stage)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(make_config: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a search that nothing interrupted."""
+    folder = started(make_config, tmp_path_factory.mktemp("runs") / "first")
+    resume(folder, quiet, quiet)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in RESULTS}
+
+
+def test_a_search_leaves_its_files(undisturbed: Path) -> None:
+    names = {path.name for path in undisturbed.iterdir()}
+    assert names == {*RESULTS, "config.json", "checkpoint", "tensorboard"}
+    assert (undisturbed.parent / "latest").resolve() == undisturbed
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_network_found_meets_its_budget_and_takes_its_weights(undisturbed: Path, task: str) -> None:
+    architecture: Architecture = load_architecture(undisturbed / f"{task}.json")
+    assert 0.85 * LIMIT <= architecture.cost.macs <= LIMIT
+    assert architecture.provenance["budget"] == {"limit": LIMIT, "unit": "macs"}
+    network = architecture.build().eval()
+    load_weights(network, load_tensors(undisturbed / f"{task}.safetensors"), undisturbed)
+    assert all(bool(torch.isfinite(output).all()) for output in network(torch.randn(1, 3, 32, 32)))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_front_holds_the_network_found(undisturbed: Path, task: str) -> None:
+    found = load_architecture(undisturbed / f"{task}.json")
+    points = json.loads((undisturbed / "pareto.json").read_text())["tasks"][task]["points"]
+    assert [point["cost"] for point in points] == sorted(point["cost"] for point in points)
+    losses = [point["loss"] for point in points]
+    assert losses == sorted(losses, reverse=True)
+    assert points[-1]["choices"] == list(found.choices)
+    assert points[-1]["loss"] == found.provenance["loss"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_network_found_says_how_well_the_panel_ranked_others(undisturbed: Path, task: str) -> None:
+    panel = load_architecture(undisturbed / f"{task}.json").provenance["panel"]
+    assert panel["architectures"] == 3
+    assert -1 <= panel["rank_correlation"] <= 1
+    assert panel["has_signal"] is (panel["p_value"] <= 0.05)
+
+
+@pytest.mark.parametrize("step", [1, 5, 8])
+def test_an_interrupted_search_ends_with_the_same_files(
+    make_config: MakeConfig, undisturbed: Path, tmp_path: Path, step: int
+) -> None:
+    folder = started(make_config, tmp_path / "again")
+
+    def interrupt(entry: SearchEntry) -> None:
+        if entry.step == step:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        resume(folder, interrupt, quiet)
+    resume(folder, quiet, quiet)
+    assert contents(folder) == contents(undisturbed)
+
+
+def test_a_search_interrupted_while_scoring_ends_with_the_same_files(
+    make_config: MakeConfig, undisturbed: Path, tmp_path: Path
+) -> None:
+    folder = started(make_config, tmp_path / "again")
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        if done == total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        resume(folder, quiet, interrupt)
+    assert not (folder / "cls.json").exists()
+    resume(folder, quiet, quiet)
+    assert contents(folder) == contents(undisturbed)
+
+
+def test_a_killed_search_ends_with_the_same_files(make_config: MakeConfig, undisturbed: Path, tmp_path: Path) -> None:
+    folder = started(make_config, tmp_path / "killed")
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [sys.executable, "-m", "fbnetv5", "search", "--resume", str(folder)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not list(folder.glob("checkpoint/*.json")) and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(random.uniform(0.0, 1.5))
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    resume(folder, quiet, quiet)
+    found, expected = contents(folder), contents(undisturbed)
+    del found["history.jsonl"], expected["history.jsonl"]  # a search by command logs fewer steps than those here
+    assert found == expected
+
+
+def test_a_finished_search_runs_no_step_again(undisturbed: Path) -> None:
+    before, steps = contents(undisturbed), list[SearchEntry]()
+    resume(undisturbed, steps.append, quiet)
+    assert not steps
+    assert contents(undisturbed) == before
+
+
+def test_two_processes_share_a_search(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("two_processes.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    folder = tmp_path / "runs/both"
+    done = subprocess.run([*command, str(folder)], capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    expected = {"cls.json", "cls.safetensors", "seg.json", "seg.safetensors", "pareto.json", "history.jsonl"}
+    assert expected <= {path.name for path in folder.iterdir()}
+    assert len((folder / "history.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_run_is_never_written_over(make_config: MakeConfig, undisturbed: Path) -> None:
+    with pytest.raises(UserError, match=r"exists already; go on with --resume .* or choose another --name"):
+        started(make_config, undisturbed)
+
+
+def test_nothing_is_made_for_a_budget_out_of_reach(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(budgets={"cls": Budget(limit=1e6, unit="macs")}, space=WIDE)
+    shown: list[Sequence[CostRange]] = []
+    with pytest.raises(UserError, match=r"budget 1\.0M for cls at 224x224 is outside what this space offers"):
+        start_run(config, tmp_path / "run", shown.append, quiet)
+    assert [found.task for found in shown[0]] == ["cls"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_latency_table_that_is_not_there_is_named(make_config: MakeConfig) -> None:
+    with pytest.raises(UserError, match=r"nowhere\.json does not exist"):
+        prepare(make_config("cls", table="nowhere.json"))

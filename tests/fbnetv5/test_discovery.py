@@ -1,0 +1,17 @@
+from fbnetv5.discovery import concrete_subclasses
+from fbnetv5.spaces.four_path import FourPathSpace
+from fbnetv5.spaces.space import Space
+from fbnetv5.tasks.detection import Detection
+from fbnetv5.tasks.task import Task
+
+
+def test_the_concrete_classes_of_a_package_are_found_once_and_in_their_own_module() -> None:
+    tasks = concrete_subclasses("fbnetv5.tasks", Task)  # type: ignore[type-abstract]
+    assert Detection in tasks
+    assert len(tasks) == len(set(tasks)) == 6
+    assert concrete_subclasses("fbnetv5.spaces", Space) == [FourPathSpace]  # type: ignore[type-abstract]
+
+
+def test_abstract_classes_and_other_bases_are_left_out() -> None:
+    assert concrete_subclasses("fbnetv5.tasks", Space) == []  # type: ignore[type-abstract]
+    assert Task not in concrete_subclasses("fbnetv5.tasks", Task)  # type: ignore[type-abstract]

@@ -1,0 +1,245 @@
+import contextlib
+import json
+import math
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from export.errors import CheckFailed, UserError
+from fbnetv5.architecture import load_architecture
+from fbnetv5.data.config import DataConfig
+from fbnetv5.data.parts import part_of
+from fbnetv5.deploy.export_model import load_network, tasks_of
+from fbnetv5.runs.checkpoint import load_tensors
+from fbnetv5.runs.config import Run
+from fbnetv5.tasks.classification import Classification
+from fbnetv5.training.config import TrainConfig
+from fbnetv5.training.loop import TrainEntry
+from fbnetv5.training.run import Result, prepare, run_training, start_training
+
+MakeTraining = Callable[..., TrainConfig]
+
+
+def quiet(*_: object) -> None:
+    """Say nothing."""
+
+
+def resume(folder: Path, report: Callable[[TrainEntry], None]) -> Result:
+    return run_training(folder, prepare(TrainConfig.load(folder)), report, quiet)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The bytes of whatever a training leaves, save its logs."""
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if "tensorboard" not in path.parts]
+    return {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    make_training: MakeTraining, networks: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Result]:
+    """A training that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("trained") / "det"
+    start_training(make_training("det", mixup=0.5), networks / "det.json", folder)
+    return folder, resume(folder, quiet)
+
+
+def test_a_training_leaves_a_folder_that_reads_like_a_runs(undisturbed: tuple[Path, Result]) -> None:
+    folder, result = undisturbed
+    names = {path.name for path in folder.iterdir()}
+    files = {"det.json", "det.safetensors", "config.json", "history.jsonl"}
+    assert names == {*files, "checkpoint", "tensorboard"}
+    assert tasks_of(folder) == ["det"]
+    architecture, network = load_network(folder, "det")
+    assert architecture.provenance["score"] == result.best >= result.first
+    assert architecture.provenance["training"]["step"] == result.best_step
+    assert all(bool(torch.isfinite(output).all()) for output in network(torch.randn(1, 3, 32, 32)))
+    assert Run.load(folder).data == DataConfig(size=(32, 32), scenes=(24, 12, 16))
+
+
+def test_history_holds_losses_and_scores(undisturbed: tuple[Path, Result]) -> None:
+    folder, result = undisturbed
+    lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 2, 4, 6]
+    assert max(line["score"] for line in lines) == result.best
+    assert lines[0]["score"] == result.first
+    assert all(line["loss"] > 0 for line in lines[1:])
+
+
+@pytest.mark.parametrize("step", [0, 4])
+def test_an_interrupted_training_ends_with_the_same_files(
+    make_training: MakeTraining, networks: Path, undisturbed: tuple[Path, Result], tmp_path: Path, step: int
+) -> None:
+    folder, _ = start_training(make_training("det", mixup=0.5), networks / "det.json", tmp_path / "again")
+
+    def interrupt(now: TrainEntry) -> None:
+        if now.step == step:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        resume(folder, interrupt)
+    resume(folder, quiet)
+    assert contents(folder) == contents(undisturbed[0])
+
+
+def test_momentum_is_resumed_too(make_training: MakeTraining, networks: Path, tmp_path: Path) -> None:
+    found = []
+    for name, stop in (("whole", None), ("halved", 4)):
+        config = make_training("cls", optimizer="sgd", lr=0.05)
+        folder, _ = start_training(config, networks / "cls.json", tmp_path / name)
+
+        def interrupt(now: TrainEntry, stop: int | None = stop) -> None:
+            if now.step == stop:
+                raise KeyboardInterrupt
+
+        with contextlib.suppress(KeyboardInterrupt):
+            resume(folder, interrupt)
+        resume(folder, quiet)
+        found.append(contents(folder))
+    assert found[0] == found[1]
+
+
+def test_a_killed_training_ends_with_the_same_files(
+    make_training: MakeTraining, networks: Path, undisturbed: tuple[Path, Result], tmp_path: Path
+) -> None:
+    folder, _ = start_training(make_training("det", mixup=0.5), networks / "det.json", tmp_path / "killed")
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [sys.executable, "-m", "fbnetv5", "train", "--resume", str(folder)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not (folder / "checkpoint/step-0.json").exists() and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(random.uniform(0.0, 1.0))
+        process.kill()
+    assert process.returncode in (-signal.SIGKILL, 0)
+    resume(folder, quiet)
+    assert contents(folder) == contents(undisturbed[0])
+
+
+def test_ctrl_c_keeps_the_checkpoint_and_says_how_to_go_on(networks: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text('{"scenes": [24, 12, 16], "batch": 4, "evaluate_every": 5, "held_out": 8}')
+    command = [sys.executable, "-m", "fbnetv5", "train", "--arch", str(networks / "det.json"), "--config", "c.json"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "step 5 of 1500" not in (line := process.stderr.readline()):
+            assert line
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    assert process.returncode == 2
+    assert "go on with: fbnetv5 train --resume trained/det" in " ".join(said.split())
+    assert "Traceback" not in said
+    assert (tmp_path / "trained/det/checkpoint/step-0.safetensors").exists()
+
+
+def test_a_finished_training_runs_no_step_again(undisturbed: tuple[Path, Result]) -> None:
+    folder, result = undisturbed
+    before, steps = contents(folder), list[TrainEntry]()
+    assert resume(folder, steps.append) == result
+    assert not steps
+    assert contents(folder) == before
+
+
+def test_a_loss_that_is_no_number_stops_it_and_names_the_last_good_checkpoint(
+    make_training: MakeTraining, networks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, own = list[int](), Classification.losses
+
+    def losses(task: Classification, raw: Tensor, batch: object) -> Tensor:
+        calls.append(0)
+        return own(task, raw, batch) * (torch.nan if len(calls) == 4 else 1.0)  # type: ignore[arg-type]
+
+    folder, _ = start_training(make_training("cls"), networks / "cls.json", tmp_path / "cls")
+    monkeypatch.setattr(Classification, "losses", losses)
+    with pytest.raises(CheckFailed, match=r"loss is not finite at step 4; the last good checkpoint is .*step-2\.json"):
+        resume(folder, quiet)
+    saved = load_tensors(folder / "checkpoint/step-2.safetensors")
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in saved.values())
+    load_network(folder, "cls")
+
+
+def test_training_learns(make_training: MakeTraining, networks: Path, tmp_path: Path) -> None:
+    config = make_training("seg", init="scratch", steps=20, batch=8, evaluate_every=20, ema_decay=0.5, lr=5e-3)
+    folder, _ = start_training(config, networks / "seg.json", tmp_path / "seg")
+    resume(folder, quiet)
+    lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    assert lines[-1]["loss"] < 0.75 * math.log(11)  # which is the loss of a network that knows nothing
+    assert lines[-1]["score"] > lines[0]["score"]
+
+
+def test_two_processes_share_a_training(networks: Path, tmp_path: Path) -> None:
+    script = Path(__file__).with_name("two_processes.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    folder = tmp_path / "both"
+    arguments = [*command, str(networks / "seg.json"), str(folder)]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len((folder / "history.jsonl").read_text().splitlines()) == 3
+    load_network(folder, "seg")
+
+
+def test_a_folder_is_never_written_over(
+    make_training: MakeTraining, networks: Path, undisturbed: tuple[Path, Result]
+) -> None:
+    with pytest.raises(UserError, match=r"exists already; go on with --resume .* or choose another --output"):
+        start_training(make_training("det"), networks / "det.json", undisturbed[0])
+
+
+def test_a_folder_without_a_training_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"run configuration file .*config\.json does not exist"):
+        resume(tmp_path, quiet)
+
+
+def test_images_of_other_classes_are_refused(
+    make_training: MakeTraining, networks: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    path = image_folder / "instances.json"
+    path.write_text(path.read_text().replace('"bag"', '"sack"'))
+    config = make_training("det", folder=image_folder)
+    with pytest.raises(UserError, match=r"tells 10 \(t-shirt, trouser, pullover, \.\.\.\) classes apart"):
+        start_training(config, networks / "det.json", tmp_path / "det")
+    assert not (tmp_path / "det").exists()
+
+
+def test_images_without_labels_are_told_before_anything_is_spent(
+    make_training: MakeTraining, networks: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    for mask in (image_folder / "masks").iterdir():
+        if part_of(mask.stem + ".png") == 2:
+            mask.unlink()
+    config = make_training("seg", folder=image_folder)
+    with pytest.raises(UserError, match=r"none of the \d+ images to test on has labels for seg"):
+        start_training(config, networks / "seg.json", tmp_path / "seg")
+    assert not (tmp_path / "seg").exists()
+
+
+def test_a_checkpoint_of_more_processes_is_refused(undisturbed: tuple[Path, Result], tmp_path: Path) -> None:
+    folder = tmp_path / "det"
+    shutil.copytree(undisturbed[0], folder)
+    (state,) = (folder / "checkpoint").glob("*.json")
+    state.write_text(state.read_text().replace('"processes": 1', '"processes": 2'))
+    with pytest.raises(UserError, match=r"was made with other processes: 2, now 1\. Go on as it was begun"):
+        resume(folder, quiet)
+
+
+def test_a_checkpoint_of_other_images_is_refused(undisturbed: tuple[Path, Result], tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(undisturbed[0]), str(folder)], check=True)
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace('"held_out": 8', '"held_out": 9'))
+    with pytest.raises(UserError, match=r"was made with other images: 28, now 27\. .* start a new training"):
+        resume(folder, quiet)
+
+
+def test_the_architecture_is_the_one_that_was_found(networks: Path, undisturbed: tuple[Path, Result]) -> None:
+    found, trained = load_architecture(networks / "det.json"), load_architecture(undisturbed[0] / "det.json")
+    for name in ("space", "choices", "classes", "resolution", "macs", "params"):
+        assert getattr(found, name) == getattr(trained, name)

@@ -1,0 +1,96 @@
+"""Run by ``test_train.py`` in each of two processes: a training they share, and what must hold across them.
+
+Usage: torchrun --nproc_per_node 2 two_processes.py ARCHITECTURE FOLDER
+"""
+
+import hashlib
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from export.errors import UserError
+from fbnetv5.architecture import load_architecture
+from fbnetv5.data.config import DataConfig
+from fbnetv5.data.loading import in_order
+from fbnetv5.data.preprocess import normalise
+from fbnetv5.data.sample import Batch
+from fbnetv5.data.targets import IGNORE
+from fbnetv5.runs.processes import links_closed
+from fbnetv5.training.config import TrainConfig
+from fbnetv5.training.loop import TrainLoop
+from fbnetv5.training.run import run_training, start_training
+
+CONFIG = TrainConfig(
+    task="seg",
+    data=DataConfig(size=(32, 32), scenes=(24, 12, 16)),
+    held_out=8,
+    steps=4,
+    batch=4,
+    warmup_steps=0,
+    evaluate_every=2,
+    clip_norm=1e9,
+)
+
+
+def own_batch(loop: TrainLoop) -> Batch:
+    """Other images in each process, and three of four without a mask in the second."""
+    rank = loop.accelerator.process_index
+    batch: Batch = list(in_order(loop.dataset, batch=4, limit=8))[rank]
+    known = torch.arange(4) < (1 if rank else 4)
+    masks = batch.targets["mask"].masked_fill(~known[:, None, None], IGNORE)
+    return replace(batch, targets={"mask": masks}, present={"mask": known})
+
+
+def expected_gradients(loop: TrainLoop, batch: Batch) -> list[Tensor]:
+    """Of the mean loss over ALL labelled images of both processes."""
+    network, reduce = loop.network.train(), loop.accelerator.reduce
+    losses = network.task.losses(network.raw(normalise(batch.images))[network.task.name], batch)
+    found = torch.autograd.grad(losses.sum(), list(network.parameters()))
+    count = reduce(batch.present["mask"].sum().float(), "sum")
+    assert count == 5
+    return [reduce(gradient, "sum") / count for gradient in found]
+
+
+def check_gradients(file: Path, folder: Path) -> None:
+    """The gradient that the optimizer gets is that of the pooled mean loss."""
+    architecture, images = load_architecture(file), CONFIG.data.open(["mask"]).weights
+    torch.manual_seed(0)
+    loop = TrainLoop(CONFIG, folder, architecture, architecture.build(), dataset=images, held_out=images)
+    batch = own_batch(loop)
+    expected = expected_gradients(loop, batch)
+    loop.train(batch)
+    for parameter, gradient in zip(loop.network.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
+
+
+def main(file: Path, folder: Path) -> None:
+    """Check the gradient, train, and check that both processes end alike."""
+    loops: list[TrainLoop] = []
+    own_run = TrainLoop.run
+
+    def run(loop: TrainLoop, *arguments: object) -> None:
+        own_run(loop, *arguments)  # type: ignore[arg-type]
+        loops.append(loop)
+
+    check_gradients(file, folder)
+    TrainLoop.run = run  # type: ignore[assignment, method-assign]
+    run_training(*start_training(CONFIG, file, folder), lambda _: None, lambda _: None)
+    (loop,) = loops
+    digest = hashlib.sha256()
+    for parameter in loop.network.parameters():
+        digest.update(parameter.detach().numpy().tobytes())
+    digests = gather_object([digest.hexdigest()])
+    assert len(digests) == 2
+    assert len(set(digests)) == 1
+    with pytest.raises(UserError, match="exists already"):  # in both, or one would wait
+        start_training(CONFIG, file, folder)
+
+
+if __name__ == "__main__":
+    with links_closed():
+        main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,28 @@
+"""The JSON Schemas in docs/schemas/ are those of the code, and accept what the commands accept."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from tools.write_schemas import CONFIGS, FOLDER
+
+
+@pytest.mark.parametrize("command", CONFIGS)
+def test_the_schema_in_the_docs_is_that_of_the_code(command: str) -> None:
+    written = json.loads((FOLDER / f"{command}.json").read_text(encoding="utf-8"))
+    assert written == CONFIGS[command].schema_of_files(), "run: python tools/write_schemas.py"
+    Draft202012Validator.check_schema(written)
+    assert set(written["properties"]) == set(CONFIGS[command].settable())
+    assert all(field.get("description") or field.get("$ref") for field in written["properties"].values())
+
+
+def test_a_config_file_is_checked_as_the_search_checks_it() -> None:
+    schema = Draft202012Validator(CONFIGS["search"].schema_of_files())
+    quick = json.loads((Path(__file__).parent / "quick-search.json").read_text(encoding="utf-8"))
+    assert schema.is_valid(quick)
+    refused: list[dict[str, Any]] = [{"stepz": 3}, {"steps": -1}, {"steps": "3"}, {"budgets": {}}]
+    for wrong in refused:
+        assert not schema.is_valid(wrong)
