@@ -29,7 +29,7 @@ PRECISIONS = ("fp32", "fp16")
 
 
 def write_graphs(folder: Path) -> None:
-    """Every distinct block and head at every precision, as ``PRECISION/NUMBER.onnx``."""
+    """Write every distinct block and head at every precision, as ``PRECISION/NUMBER.onnx``."""
     from fbnetv5.data.scenes import CLASSES
     from fbnetv5.deploy.profile import Scope, graphs_of
     from fbnetv5.spaces.four_path import FourPathSpace

@@ -21,7 +21,7 @@ import torch
 from export.errors import UserError
 from export.files import read_json, read_json_object, write_json
 from fbnetv5.data.sample import ImageSet, Sample
-from latency.processor import processor_name
+from latency.cpu import cpu_name
 
 SCHEMA = 1
 NAME = "experiment.json"
@@ -141,7 +141,7 @@ def _check_same(begun: Mapping[str, Any], now: Mapping[str, Any], path: Path) ->
 
 def machine(threads: int) -> dict[str, Any]:
     """What of the machine may decide a result."""
-    return {"processor": processor_name(), "threads": threads, "torch": torch.__version__}
+    return {"processor": cpu_name(), "threads": threads, "torch": torch.__version__}
 
 
 def hash_images(*sets: ImageSet) -> str:

@@ -1,13 +1,13 @@
-"""Does a table predict networks that nobody here drew? FBNetV3-A to -G, from their own blocks, against their times.
+"""Does a table predict published networks? FBNetV3-A to -G, predicted from their own blocks, against measured times.
 
 Expected: with the blocks of all seven (ordinary padding, 224x224, 1000 classes) profiled into a copy of a table, and
 the table's correction fitted on its own sampled networks only, each network is predicted within 5 % of its measured
-time. None of the seven takes part in a fit: their blocks get what the fit found for blocks that no sampled network
-holds.
+time. None of the seven takes part in a fit: their blocks get the scale that the fit gives to blocks in no sampled
+network.
 
     python benchmarks/published_networks.py luts/cpu-fp32-b1.json
 
-Prints a table and ends in one JSON line. The table given is not changed.
+Prints a table and ends in one JSON line. The latency table is not changed.
 """
 
 import argparse
@@ -26,16 +26,16 @@ from fbnetv5.deploy.profile import Scope, graphs_of, networks_to_fit
 from fbnetv5.spaces.fbnetv3 import FBNETV3, FBNetV3, FBNetV3Network
 from fbnetv5.spaces.four_path import FourPathSpace
 from latency.devices import resolve
-from latency.profile import Graph, Network, anchors_of, measure_networks, profile, speed_of
+from latency.profile import Graph, Network, measure_networks, pick_remeasured, profile, relative_speed
 from latency.table import LatencyTable
 
 RESOLUTION = (224, 224)
 SCOPE = Scope(space=FourPathSpace(), tasks=("cls", "det", "seg"), classes=CLASSES, resolution=RESOLUTION)
-"""What the table given is for."""
+"""The scope of the latency table."""
 
 
 def published_graphs(config: FBNetV3) -> list[Graph]:
-    """The network's blocks in order, and its head."""
+    """List the network's blocks in order, and its head."""
     graphs, stride, width = [], 1, 3
     for block in (block for partition in config.partitions() for block in partition):
         stride, width = stride * block.stride, block.out_channels
@@ -47,13 +47,14 @@ def published_graphs(config: FBNetV3) -> list[Graph]:
 
 
 def network(letter: str) -> Network:
-    """The whole network."""
+    """Make the whole network."""
     config = FBNETV3[letter].with_ordinary_padding()
     build, shapes = partial(FBNetV3Network, config), ((3, *RESOLUTION),)
     return Network(
         key=f"fbnetv3-{letter}",
         build=build,
         input_shapes=shapes,
+        task="cls",
         blocks=dict(Counter(graph.key for graph in published_graphs(config))),
         macs=count(build, shapes).macs,
     )
@@ -72,20 +73,20 @@ def main() -> None:
         path = Path(folder) / arguments.table.name
         shutil.copy(arguments.table, path)
         table = profile(graphs, path=path, backend=backend, timing=original.timing).table
-    known = {key: one.measured for key, one in table.networks.items()}
-    anchors = anchors_of(networks_to_fit(SCOPE, len(known)), known)
+    earlier = {key: stored.measurement for key, stored in table.networks.items()}
+    remeasured = pick_remeasured(networks_to_fit(SCOPE, len(earlier)), earlier)
     networks = [network(letter) for letter in FBNETV3]
-    now = measure_networks([*networks, *anchors.values()], backend=backend, timing=table.timing)
-    speed = speed_of(known, {key: now[key].measured for key in anchors})
+    now = measure_networks([*networks, *remeasured.values()], backend=backend, timing=table.timing)
+    speed = relative_speed(earlier, {key: now[key].measurement for key in remeasured})
     rows = {}
-    for one in networks:
-        predicted_ms = table.total_ms(Counter(one.blocks).elements())
-        measured_ms = now[one.key].measured.at_speed(speed).latency_ms_median
+    for published in networks:
+        predicted_ms = table.total_ms(Counter(published.blocks).elements())
+        measured_ms = now[published.key].measurement.at_speed(speed).latency_ms_median
         error = predicted_ms / measured_ms - 1
-        print(f"{one.key}  {predicted_ms:6.2f} ms predicted  {measured_ms:6.2f} ms measured  {error:+.1%}")
-        rows[one.key] = {"predicted_ms": predicted_ms, "measured_ms": measured_ms, "error": error}
+        print(f"{published.key}  {predicted_ms:6.2f} ms predicted  {measured_ms:6.2f} ms measured  {error:+.1%}")
+        rows[published.key] = {"predicted_ms": predicted_ms, "measured_ms": measured_ms, "error": error}
     worst = max(abs(row["error"]) for row in rows.values())
-    print(json.dumps({"kind": table.kind, "worst_error": worst, "speed": speed, "networks": rows}))
+    print(json.dumps({"kind": table.values_kind, "worst_error": worst, "speed": speed, "networks": rows}))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What times ONNX graphs on one kind of device: ``latency/processor.py`` on processors, ``latency/gpu.py`` on GPUs."""
+"""The interface that times ONNX graphs on a kind of device; ``latency/cpu.py`` and ``latency/gpu.py`` implement it."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,35 +10,35 @@ if TYPE_CHECKING:
 
 
 class Backend(Protocol):
-    """Runs graphs on one device, each in the precision that the graph itself is in."""
+    """Runs graphs on one device, each in the precision of the graph itself."""
 
     @property
     def device(self) -> str:
-        """Its name, such as "cpu"."""
+        """The name of the device, such as "cpu"."""
 
     @property
     def precision(self) -> str:
-        """Of the graphs: fp32, fp16 or int8."""
+        """The precision of the graphs: fp32, fp16 or int8."""
 
     @property
     def threads(self) -> int:
-        """Processor threads one operator may use; 1 where the device is no processor."""
+        """CPU threads one operator may use; 1 where the device is not a CPU."""
 
     def fingerprint(self) -> dict[str, str | int]:
-        """What must be equal for two measurements to compare."""
+        """Everything that must be equal for two measurements to be comparable."""
 
     def open(self, content: bytes, inputs: "Mapping[str, Array]", *, copies: int = 1) -> Sampler:
-        """Make a graph of fixed shapes ready to be timed on these inputs.
+        """Make a sampler of a graph of fixed shapes on these inputs.
 
         Args:
             content: the graph.
-            inputs: of it, by name.
-            copies: so many of it, each with weights of its own, run in turns.
+            inputs: its inputs, by name.
+            copies: number of copies of the graph, each with weights of its own, run in turn.
 
         Raises:
-            UserError: the graph or the inputs are refused.
-            VerificationError: no engine can be built of it.
+            UserError: the backend refuses the graph or the inputs.
+            VerificationError: no engine can be built of the graph.
         """
 
     def conditions(self) -> dict[str, Any]:
-        """What the device went through since the backend was made; JSON."""
+        """The state of the device since the backend was made (load, clocks, heat), as JSON."""

@@ -1,12 +1,12 @@
-"""Holds a GPU's clock still while it is measured, where that is permitted, and writes down what it did all the same.
+"""Locks the clock of a GPU while it is measured, where that is permitted, and records the actual clock in any case.
 
-NVML, the library behind nvidia-smi, is asked through nvidia-ml-py (module ``pynvml``). Without it, or without the
-right to lock clocks, a measurement goes on, and its conditions say so: a table's reader must see whether the GPU was
-slowed by heat or power, or moved between clocks. Where the GPU sits inside a virtual machine or a container, NVML may
-answer only some questions; what it does not answer is null, never a guess.
+NVML, the library behind nvidia-smi, is called through nvidia-ml-py (module ``pynvml``). Without it, or without the
+right to lock clocks, a measurement continues, and its conditions record this: the reader of a table must see whether
+heat or power slowed the GPU, or whether its clock changed. In a virtual machine or a container NVML may support only
+some queries; the result of an unsupported query is null, never a guess.
 
-The clocks are let go when the process ends, by an error or a keyboard interrupt too. A process that is killed
-outright cannot: nvidia-smi -rgc does it then.
+The clocks are released when the process ends, after an error or a keyboard interrupt too. A process that receives
+SIGKILL cannot release them; then run nvidia-smi -rgc.
 """
 
 import time
@@ -16,9 +16,9 @@ from statistics import median
 from typing import Any
 
 _PERIOD_S = 0.1
-"""Between two samples: the driver itself renews what it says about ten times a second."""
-_HELD = 0.02
-"""A clock that stays within this part of its target was held; clocks move in steps of about 1 %."""
+"""Time between two samples: the driver itself updates its values about ten times a second."""
+_TOLERANCE = 0.02
+"""A clock within this fraction of its target counts as held; clocks change in steps of about 1 %."""
 
 _SLOWDOWNS = {
     0x004: "software power cap",
@@ -31,20 +31,20 @@ _SLOWDOWNS = {
     0x200: "board limit",
     0x400: "reliability",
 }
-"""Clock event reasons of nvml.h. Not among them: 0x1 (idle) and 0x2 (a clock was set, as it is here)."""
+"""Clock event reasons of nvml.h, without 0x1 (idle) and 0x2 (a user set the clock, as this module does)."""
 _NO_SLOWDOWN = 0x003
 
 
 class ClockWatch:
-    """One GPU's clock: locked from the start to ``unlock``, sampled whenever asked."""
+    """The clock of one GPU: locked from the start to ``unlock``, recorded by ``sample``."""
 
     def __init__(self, nvml: Any, bus_id: str, *, now: Callable[[], float] = time.monotonic) -> None:
-        """Lock the clock where that is permitted; nothing is raised where it is not.
+        """Lock the clock where that is permitted; raises nothing where it is not.
 
         Args:
             nvml: the module ``pynvml``; None where it is not installed.
-            bus_id: of the GPU, such as "0000:3B:00.0".
-            now: seconds by a clock of any start.
+            bus_id: the PCI bus id of the GPU, such as "0000:3B:00.0".
+            now: returns seconds of a monotonic clock.
         """
         self._nvml, self._now = nvml, now
         self._handle: Any = None
@@ -61,33 +61,33 @@ class ClockWatch:
             nvml.nvmlInit()
             self._handle = nvml.nvmlDeviceGetHandleByPciBusId(bus_id)
         except nvml.NVMLError as error:
-            self._why_not = f"NVML does not answer: {error}"
+            self._why_not = f"NVML does not work: {error}"
             return
         self._lock()
 
     def unlock(self) -> None:
-        """Let the clock go; a second time does nothing."""
+        """Release the clock; a second call does nothing."""
         if self._locked_mhz is not None:
             self._release()
 
     def sample(self) -> None:
-        """Write down what the GPU does now, unless that was done within the last tenth of a second."""
+        """Record clock, temperature and slowdowns, unless the last sample is less than a tenth of a second old."""
         if self._handle is None or self._now() < self._next_s:
             return
         self._next_s = self._now() + _PERIOD_S
         nvml = self._nvml
         for values, value in (
-            (self._clocks_mhz, self._ask("nvmlDeviceGetClockInfo", self._handle, nvml.NVML_CLOCK_SM)),
-            (self._temperatures_c, self._ask("nvmlDeviceGetTemperature", self._handle, nvml.NVML_TEMPERATURE_GPU)),
-            (self._reasons, self._ask("nvmlDeviceGetCurrentClocksEventReasons", self._handle)),
+            (self._clocks_mhz, self._query("nvmlDeviceGetClockInfo", self._handle, nvml.NVML_CLOCK_SM)),
+            (self._temperatures_c, self._query("nvmlDeviceGetTemperature", self._handle, nvml.NVML_TEMPERATURE_GPU)),
+            (self._reasons, self._query("nvmlDeviceGetCurrentClocksEventReasons", self._handle)),
         ):
             if value is not None:
                 values.append(value)
 
     def summary(self) -> dict[str, Any]:
-        """What was seen, as JSON; null is what was not."""
+        """The record as JSON; null where NVML gave no value."""
         clocks = self._clocks_mhz
-        limit_mw = self._ask("nvmlDeviceGetEnforcedPowerLimit", self._handle)
+        limit_mw = self._query("nvmlDeviceGetEnforcedPowerLimit", self._handle)
         return {
             "clocks_locked": self._locked_mhz is not None,
             "why_not": self._why_not,
@@ -100,19 +100,19 @@ class ClockWatch:
             "throttle_reasons": _slowdowns(self._reasons),
             "temperature_c_max": max(self._temperatures_c, default=None),
             "power_limit_w": None if limit_mw is None else limit_mw / 1000,
-            "driver_version": self._ask("nvmlSystemGetDriverVersion"),
+            "driver_version": self._query("nvmlSystemGetDriverVersion"),
         }
 
     def _lock(self) -> None:
         """Lock at the highest graphics clock.
 
-        A network at batch 1 rarely draws what a GPU may, so this is where a free clock goes as well once it is busy:
-        only the way there, from idle, is taken out, and the times are those that users see. The base clock would hold
-        under any load, and its times would be slower than any user's. If power or heat forbids the highest one,
-        ``held`` and ``throttle_reasons`` tell.
+        A network at batch 1 rarely reaches the power limit of a GPU, so an unlocked clock also rises to the highest
+        clock under load: locking only removes the transition from idle, and the times are those of deployment. The
+        base clock would be stable under any load, but its times would be slower than in deployment. If power or heat
+        prevents the highest clock, ``held`` and ``throttle_reasons`` record it.
         """
         nvml = self._nvml
-        # Before the lock, so that no interrupt falls between the two; it also runs when the interpreter ends.
+        # Registered before the lock, so that no interrupt falls between the two; runs at interpreter exit too.
         self._release = weakref.finalize(self, _release_clock, nvml, self._handle)
         try:
             clock_mhz = nvml.nvmlDeviceGetMaxClockInfo(self._handle, nvml.NVML_CLOCK_GRAPHICS)
@@ -120,10 +120,10 @@ class ClockWatch:
             self._locked_mhz = clock_mhz
         except nvml.NVMLError as error:
             self._release.detach()
-            self._why_not = f"NVML does not lock the clocks: {error}; where the host permits it, root may"
+            self._why_not = f"NVML does not lock the clocks: {error}; root may where the host permits it"
 
-    def _ask(self, name: str, *arguments: Any) -> Any:
-        """NVML's answer; None where it has none, or no GPU to speak of."""
+    def _query(self, name: str, *arguments: Any) -> Any:
+        """The value of an NVML query; None if the query fails or NVML has no handle of the GPU."""
         if self._handle is None:
             return None
         try:
@@ -133,7 +133,7 @@ class ClockWatch:
 
 
 def watch_clocks(bus_id: str) -> ClockWatch:
-    """Lock and watch the clock of the GPU at ``bus_id``; works without NVML too, and then says so."""
+    """Lock and watch the clock of the GPU at ``bus_id``; without NVML the summary records why there is no data."""
     try:
         import pynvml
     except ImportError:
@@ -145,24 +145,24 @@ def _release_clock(nvml: Any, handle: Any) -> None:
     try:
         nvml.nvmlDeviceResetGpuLockedClocks(handle)
     except nvml.NVMLError:
-        # Nothing is left to do at the end of a process; the module says how to do it by hand.
+        # The process is ending and can do nothing more; the module docstring has the manual way.
         return
 
 
 def _held(clocks_mhz: Sequence[int], locked_mhz: int | None) -> bool | None:
-    """Whether all samples were at the locked clock, or at their own median where none was locked."""
+    """Whether all samples were at the locked clock, or at their own median where the clock was not locked."""
     if not clocks_mhz:
         return None
     target = locked_mhz or median(clocks_mhz)
-    return all(abs(clock - target) <= _HELD * target for clock in clocks_mhz)
+    return all(abs(clock - target) <= _TOLERANCE * target for clock in clocks_mhz)
 
 
 def _slowdowns(reasons: Sequence[int]) -> list[str] | None:
-    """Everything that slowed the GPU in any sample; None where NVML did not say."""
+    """The slowdowns in any sample; None where NVML gave no value."""
     if not reasons:
         return None
-    seen = 0
-    for one in reasons:
-        seen |= one & ~_NO_SLOWDOWN
-    bits = [1 << position for position in range(seen.bit_length()) if seen >> position & 1]
-    return [_SLOWDOWNS.get(bit, f"reason {bit:#x}") for bit in bits]
+    union = 0
+    for bits in reasons:
+        union |= bits & ~_NO_SLOWDOWN
+    slowdowns = [1 << position for position in range(union.bit_length()) if union >> position & 1]
+    return [_SLOWDOWNS.get(bit, f"reason {bit:#x}") for bit in slowdowns]

@@ -1,7 +1,7 @@
-"""Which devices can be named, and what is really here.
+"""The known devices, and which of them this machine has.
 
-Device names are data. ``cpu`` is this machine's processor through ONNX Runtime; the others are NVIDIA GPUs through
-TensorRT, each known by what its driver calls it, so that a table named for one is never measured on another.
+Device names are data. ``cpu`` is the CPU of this machine through ONNX Runtime; the others are NVIDIA GPUs through
+TensorRT, each recognised by the name its driver reports, so that a table of one device is never measured on another.
 Compute capabilities: NVIDIA's list at developer.nvidia.com/cuda-gpus.
 """
 
@@ -12,32 +12,32 @@ from dataclasses import dataclass
 from export.cuda import GpuInfo, find_gpus
 from export.errors import UnavailableError, UserError
 from latency.backend import Backend
+from latency.cpu import CPU, CpuBackend
 from latency.gpu import gpu_fingerprint, open_gpu_backend
-from latency.processor import CPU, Processor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """An NVIDIA device as its driver reports it and as its maker specifies it."""
+    """An NVIDIA device as its driver reports it and as NVIDIA specifies it."""
 
     name: str
-    """As ``--device`` and the tables call it."""
+    """The name in ``--device`` and in tables."""
     model: str
-    """Stands in the driver's name as a word of its own: "A10" is in "NVIDIA A10", not in "NVIDIA A100-SXM4-40GB"."""
+    """A whole word of the name that the driver reports: "A10" is in "NVIDIA A10", not in "NVIDIA A100-SXM4-40GB"."""
     compute_capability: tuple[int, int]
     peak_tflops: Mapping[str, float]
-    """Most operations a second in 10**12 by precision, two for a multiply-add; never with sparse weights."""
+    """Peak operations a second in 10**12 by precision, two for a multiply-add; without sparsity."""
     bandwidth_gb_s: float
-    """Of the device's memory, in 10**9 bytes a second."""
+    """Bandwidth of the device's memory, in 10**9 bytes a second."""
     source: str
-    """The document of NVIDIA's with these figures, and the variant they are of."""
+    """NVIDIA's document with these figures, and the product variant they are of."""
     url: str
-    """Where that document is."""
+    """The address of the document."""
 
 
 # Datasheets often print tensor figures "with sparsity", which doubles them; those are halved here. Where a name covers
-# several variants, or two editions differ, the fastest figures stand: what is derived from them is to be a bound. For
-# the same reason fp16 is with accumulation in fp16, which on GeForce devices is twice as fast as in fp32.
+# several variants, or two editions differ, the fastest figures are used, since estimates are lower bounds. For the same
+# reason fp16 is with accumulation in fp16, which on GeForce devices is twice as fast as in fp32.
 _GPUS = (
     Gpu(
         name="a10",
@@ -170,73 +170,75 @@ GPUS = {gpu.name: gpu for gpu in _GPUS}
 
 
 def resolve(name: str, *, precision: str = "fp32", threads: int = 1) -> Backend:
-    """What times graphs of that precision on the device called ``name``.
+    """Open the backend of the device called ``name``.
 
     Raises:
-        UserError: there is no device of that name, or it is not timed at that precision or with those threads.
-        UnavailableError: it is known, and it or what runs it is not here.
+        UserError: the device is unknown, or is not measured at this precision or with these threads.
+        UnavailableError: the device or its runtime is not on this machine.
     """
     if name == CPU:
-        return Processor(precision=precision, threads=threads)
+        return CpuBackend(precision=precision, threads=threads)
     index = _index_of(check_gpu(name, precision=precision, threads=threads))
     return open_gpu_backend(name, precision, index=index)
 
 
 def fingerprint(name: str, *, threads: int) -> dict[str, str | int]:
-    """What must be equal to the fingerprint of a table for it to be of this machine; opens no device.
+    """The fingerprint of this machine's device called ``name``, without opening the device.
+
+    A table is of this machine if its fingerprint is equal.
 
     Raises:
-        UserError: there is no device of that name.
-        UnavailableError: it is known, and it or what runs it is not here.
+        UserError: the device is unknown.
+        UnavailableError: the device or its runtime is not on this machine.
     """
-    return Processor(threads=threads).fingerprint() if name == CPU else gpu_fingerprint(_index_of(gpu(name)))
+    return CpuBackend(threads=threads).fingerprint() if name == CPU else gpu_fingerprint(_index_of(gpu(name)))
 
 
-def _index_of(wanted: Gpu) -> int:
-    """The driver's number of such a device here; raises UnavailableError."""
-    found = find_gpus()
-    for index, one in enumerate(found):
-        if matches(wanted, one.name, one.compute_capability):
+def _index_of(device: Gpu) -> int:
+    """The index of such a GPU in the driver's order; raises UnavailableError."""
+    gpus = find_gpus()
+    for index, gpu in enumerate(gpus):
+        if matches(device, gpu.name, gpu.compute_capability):
             return index
-    raise UnavailableError(f"device {wanted.name!r} is not here: {_what_is_here(found)}")
+    raise UnavailableError(f"device {device.name!r} is not here: {_detected(gpus)}")
 
 
 def gpu(name: str) -> Gpu:
     """The NVIDIA device called ``name``.
 
     Raises:
-        UserError: there is none.
+        UserError: the device is unknown.
     """
     if name == CPU:
-        raise UserError(f"{CPU!r} is this machine's processor, of which no data sheet is kept here; measure it")
+        raise UserError(f"{CPU!r} is the CPU of this machine, which has no data sheet here; measure it")
     if name not in GPUS:
         raise UserError(f"there is no device {name!r}; known are {', '.join([CPU, *GPUS])}")
     return GPUS[name]
 
 
 def check_gpu(name: str, *, precision: str, threads: int) -> Gpu:
-    """The NVIDIA device called ``name``.
+    """The NVIDIA device called ``name``, if it can be measured with these settings.
 
     Raises:
-        UserError: there is none, or it is not timed at that precision or with those threads.
+        UserError: the device is unknown, or is not measured at this precision or with these threads.
     """
-    found = gpu(name)
-    if precision not in found.peak_tflops:
-        raise UserError(f"{name} is timed at {', '.join(found.peak_tflops)}, not at {precision!r}")
+    device = gpu(name)
+    if precision not in device.peak_tflops:
+        raise UserError(f"{name} is measured at {', '.join(device.peak_tflops)}, not at {precision!r}")
     if threads != 1:
-        raise UserError(f"--threads is for processors; {name} is none")
-    return found
+        raise UserError(f"--threads is for CPUs; {name} is a GPU")
+    return device
 
 
 def matches(gpu: Gpu, name: str, compute_capability: tuple[int, int]) -> bool:
-    """Whether what the driver calls ``name`` is a whole ``gpu``: no slice of it (MIG), no other chip of like name."""
+    """Whether the driver's ``name`` is a whole ``gpu``: not a slice of it (MIG), nor another chip of similar name."""
     words = re.split(r"[ -]", name)
     model = gpu.model.split(" ")
     named = any(words[i : i + len(model)] == model for i in range(len(words)))
     return named and compute_capability == gpu.compute_capability and not {"MIG", "Laptop", "D", "Ti"} & set(words)
 
 
-def _what_is_here(found: tuple[GpuInfo, ...]) -> str:
-    if not found:
+def _detected(gpus: tuple[GpuInfo, ...]) -> str:
+    if not gpus:
         return "no NVIDIA device or driver was found on this machine"
-    return "this machine has " + ", ".join(gpu.name for gpu in found)
+    return "this machine has " + ", ".join(gpu.name for gpu in gpus)

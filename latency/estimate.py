@@ -4,80 +4,78 @@ A kernel takes as long as its arithmetic at the device's peak, or as its tensors
 longer (Williams, Waterman and Patterson, "Roofline", 2009, doi 10.1145/1498765.1498785); a block takes the sum of its
 kernels (``latency/kernels.py``).
 
-That is a lower bound for kernels that exchange tensors through the memory, and good for a rough order of blocks only.
-Left out is what no datasheet tells: the launch of each kernel, which on a large device at batch 1 can be most of a
-small block's time; tiles that do not fit; tensor cores that depthwise convolutions cannot fill; changes of layout and
-transfers. No constant stands in for these, since none was measured. Left out as well is what a cache keeps between
-kernels, and that alone can make a block faster than its estimate. float32 is without TF32, as engines are built here.
+The result is a lower bound for kernels that exchange tensors through the memory, and only good for a rough order of
+blocks. Not modelled is what no datasheet contains: the launch of each kernel, which on a large device at batch 1 can be
+most of the time of a small block; partly filled tiles; tensor cores that depthwise convolutions cannot fill; changes of
+layout and transfers. No constant replaces these effects, since none was measured. Tensors that stay in a cache between
+kernels are not modelled either, and this effect alone can make a block faster than its estimate. float32 is without
+TF32, as in the engines built here.
 
-File: ``luts/DEVICE-PRECISION-b1-estimated.json``; schema 1.
+File: ``luts/DEVICE-PRECISION-b1-estimated.json``; schema 2. Schema 1 is read too (``latency/upgrade.py``).
 """
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+from pydantic import Field, Strict
+
+from export.document import Document
 from export.errors import UserError
-from export.files import read_json_object
-from latency import parsing
+from latency.checksum import read_checksummed, write_checksummed
 from latency.devices import Gpu
 from latency.kernels import kernels_of
-from latency.table import LatencyTable
+from latency.records import Count, Positive, Record
+from latency.table import ESTIMATED, LatencyTable, table_kind
+from latency.upgrade import upgrade_estimated_table
 
 if TYPE_CHECKING:
     from export.progress import Progress
     from latency.profile import Graph
 
-SCHEMA = 1
-ESTIMATED = "estimated"
+SCHEMA = 2
 BYTES_PER_ELEMENT = {"fp32": 4, "fp16": 2, "int8": 1}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """A block by the roofline."""
+class Estimate(Record):
+    """The roofline estimate of one block."""
 
-    latency_ms: float
-    macs: int
+    latency_ms: Positive
+    macs: Annotated[int, Field(ge=0)]
     """Multiply-adds of convolutions and matrix products."""
-    bytes: int
-    """Read from and written to the memory."""
-    bound: str
-    """What most of the time goes to: "compute" or "memory"."""
-    kind: str = ESTIMATED
-    """Stands beside each figure in the file too, so that none passes for a measured one."""
+    bytes: Count
+    """Bytes read from and written to the memory."""
+    bound: Literal["compute", "memory"]
+    """What most of the time is spent on."""
+    kind: Literal["estimated"] = "estimated"
+    """Beside each figure in the file too, so that no figure passes for a measured one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EstimatedTable:
+class EstimatedTable(Document):
     """Estimated blocks of one device. A missing key raises."""
 
+    title: ClassVar[str] = "estimated latency table"
+    kind: Literal["estimated"] = "estimated"
     device: str
     precision: str
-    batch: int = 1
-    peak_tflops: float
-    """At this precision; this and the next are what every entry was estimated from."""
-    bandwidth_gb_s: float
+    batch: Count = 1
+    peak_tflops: Positive
+    """Peak at this precision; every entry was estimated from the peak and the bandwidth."""
+    bandwidth_gb_s: Positive
     source: str
-    """Of these figures."""
-    entries: dict[str, Estimate]
-    """By block key."""
+    """The document with these two figures."""
+    entries: dict[str, Annotated[Estimate, Strict(False)]]
+    """The estimates, by block key."""
 
     @property
     def name(self) -> str:
-        """Of the table's file, without its ending."""
+        """The name of the table's file, without its suffix."""
         return f"{self.device}-{self.precision}-b{self.batch}-{ESTIMATED}"
 
     @property
-    def kind(self) -> str:
-        """What the values are."""
-        return ESTIMATED
-
-    @property
     def unit(self) -> str:
-        """Of the values, as it is printed: no sum of them passes for measured either."""
+        """The unit of the values, as it is printed: no sum of them passes for measured either."""
         return f"{ESTIMATED} ms"
 
     def values_ms(self, keys: Iterable[str]) -> dict[str, float]:
@@ -86,95 +84,72 @@ class EstimatedTable:
         Raises:
             UserError: a key has no entry.
         """
-        wanted = list(dict.fromkeys(keys))
-        if missing := [key for key in wanted if key not in self.entries]:
+        keys = list(dict.fromkeys(keys))
+        if missing := [key for key in keys if key not in self.entries]:
             raise UserError(
-                f"{len(missing)} of {len(wanted)} blocks have no entry in the table {self.name}, first: {missing[0]}. "
-                f"Estimate them with: fbnetv5 profile --device {self.device} --estimate --precision {self.precision}, "
-                "and the variant, stages, resolution and tasks that are meant"
+                f"{len(missing)} of {len(keys)} blocks have no entry in the table {self.name}, first: {missing[0]}. "
+                f"Estimate them with: fbnetv5 profile estimate --device {self.device} --precision {self.precision}, "
+                "with the variant, stages, resolution and tasks of the search"
             )
-        return {key: self.entries[key].latency_ms for key in wanted}
+        return {key: self.entries[key].latency_ms for key in keys}
 
     def save(self, path: Path) -> None:
-        """Write the table, whole or not at all."""
-        content = asdict(self)
+        """Write the table atomically."""
+        content = self.to_json()
         content["entries"] = dict(sorted(content["entries"].items()))
-        parsing.write_sealed(path, content, schema=SCHEMA)
+        write_checksummed(path, content, schema=SCHEMA)
 
     @classmethod
     def load(cls, path: Path) -> "EstimatedTable":
         """Read a table and check it.
 
         Raises:
-            UserError: missing, damaged or edited, or a row that does not say that it is estimated.
+            UserError: missing, damaged or edited, or with a row that is not marked as estimated.
         """
-        where = f"estimated latency table {path}"
-        content = parsing.read_sealed(path, cls, what="estimated latency table", schema=SCHEMA)
-        return cls(
-            device=parsing.text(content["device"], f"'device' in {where}"),
-            precision=parsing.text(content["precision"], f"'precision' in {where}"),
-            batch=parsing.count(content["batch"], f"'batch' in {where}"),
-            peak_tflops=parsing.number(content["peak_tflops"], f"'peak_tflops' in {where}", positive=True),
-            bandwidth_gb_s=parsing.number(content["bandwidth_gb_s"], f"'bandwidth_gb_s' in {where}", positive=True),
-            source=parsing.text(content["source"], f"'source' in {where}"),
-            entries={
-                key: _parse(value, f"block {key!r} in {where}")
-                for key, value in parsing.mapping(content["entries"], f"'entries' in {where}").items()
-            },
-        )
+        schema, content = read_checksummed(path, what="estimated latency table", schema=(1, SCHEMA))
+        try:
+            return cls(**(upgrade_estimated_table(content) if schema == 1 else content))
+        except UserError as error:
+            raise UserError(f"{path} is damaged: {error}") from None
 
 
-def _parse(value: Any, what: str) -> Estimate:
-    entry = parsing.record(value, what, Estimate)
-    if entry["kind"] != ESTIMATED:
-        raise UserError(f"{what} is {entry['kind']!r}, not {ESTIMATED!r}: a table of estimates holds nothing else")
-    if entry["bound"] not in ("compute", "memory"):
-        raise UserError(f"{what} is bound by {entry['bound']!r}, where 'compute' or 'memory' is needed")
-    return Estimate(
-        latency_ms=parsing.number(entry["latency_ms"], what, positive=True),
-        macs=parsing.count(entry["macs"], what, least=0),
-        bytes=parsing.count(entry["bytes"], what),
-        bound=entry["bound"],
-    )
-
-
-def open_table(path: Path, *, foreign: bool) -> LatencyTable | EstimatedTable:
-    """The table at ``path``, measured or estimated.
+def open_table(path: Path, *, other_machine: bool) -> LatencyTable | EstimatedTable:
+    """Read the table at ``path``, measured or estimated.
 
     Args:
         path: the file.
-        foreign: accept a table that was measured on another machine, or is kept under another's name.
+        other_machine: accept a table that was measured on another machine, one with the file name of another table, and
+            an estimated table.
 
     Raises:
-        UserError: missing, damaged, or of another machine and not ``foreign``; or estimated, which is meant as
-            little, and not ``foreign``.
+        UserError: missing or damaged; or of another machine or estimated, and not ``other_machine``.
     """
-    if "peak_tflops" not in read_json_object(path, what="latency table"):
-        return LatencyTable.load(path, foreign=True) if foreign else LatencyTable.load_kept(path)
-    if not foreign:
-        raise UserError(f"{path} is estimated; name it with --table if that is meant")
+    if table_kind(path) != ESTIMATED:
+        return LatencyTable.load(path, other_machine=True) if other_machine else LatencyTable.load_local(path)
+    if not other_machine:
+        raise UserError(f"{path} is an estimated table; name it with --table to use it all the same")
     return EstimatedTable.load(path)
 
 
 def estimated_path(folder: Path, device: str, precision: str) -> Path:
-    """Where the estimated table of these is kept."""
+    """The path of the estimated table of these settings."""
     return folder / f"{device}-{precision}-b1-{ESTIMATED}.json"
 
 
 def estimate(
     graphs: Sequence["Graph"], gpu: Gpu, precision: str, path: Path, progress: "Progress | None" = None
 ) -> EstimatedTable:
-    """Estimate every block that the table at ``path`` lacks, and write the table.
+    """Estimate every block that is missing in the table at ``path``, and write the table.
 
     Args:
-        graphs: blocks; one given twice is estimated once.
+        graphs: blocks; a block given twice is estimated once.
         gpu: the device.
-        precision: of every tensor.
-        path: a table from the same figures is extended; without one a new table is written.
-        progress: told of the stage "blocks: estimate".
+        precision: the precision of every tensor.
+        path: a table of the same figures is extended; without one a new table is written.
+        progress: called in the stage "blocks: estimate".
 
     Raises:
-        UserError: the device's peak at ``precision`` is not known, or the table there is damaged or from other figures.
+        UserError: the device's peak at ``precision`` is unknown, or the table there is damaged or from other figures.
         VerificationError: a block cannot be exported.
     """
     from latency.profile import onnx_of
@@ -188,36 +163,36 @@ def estimate(
         entries={},
     )
     table = EstimatedTable.load(path) if path.exists() else new
-    if replace(table, entries={}) != new:
+    if table.changed(entries={}) != new:
         raise UserError(f"{path} is not a table of {new.name} from today's figures: delete it and estimate again")
-    lacking = {graph.key: graph for graph in graphs if graph.key not in table.entries}
+    missing = {graph.key: graph for graph in graphs if graph.key not in table.entries}
     entries = dict(table.entries)
-    for done, (key, graph) in enumerate(lacking.items(), start=1):
+    for done, (key, graph) in enumerate(missing.items(), start=1):
         entries[key] = estimate_ms(onnx_of(graph)[0], gpu, precision)
         if progress is not None:
-            progress("blocks: estimate", done, len(lacking))
-    table = replace(table, entries=entries)
+            progress("blocks: estimate", done, len(missing))
+    table = table.changed(entries=entries)
     table.save(path)
     return table
 
 
 def estimate_ms(content: bytes, gpu: Gpu, precision: str) -> Estimate:
-    """Estimate an ONNX graph of fixed shapes; all its tensors count at ``precision``, whatever they are in the graph.
+    """Estimate an ONNX graph of fixed shapes; all its tensors count at ``precision``, whatever their type in the graph.
 
     Raises:
-        UserError: the device's peak at ``precision`` is not known.
+        UserError: the device's peak at ``precision`` is unknown.
         VerificationError: the graph has a tensor whose shape is not fixed.
     """
     kernels = kernels_of(content)
     compute_ms = [2 * kernel.macs / (_peak_tflops(gpu, precision) * 1e9) for kernel in kernels]
-    moved = [kernel.elements * BYTES_PER_ELEMENT[precision] for kernel in kernels]
-    memory_ms = [size / (gpu.bandwidth_gb_s * 1e6) for size in moved]
+    transferred = [kernel.elements * BYTES_PER_ELEMENT[precision] for kernel in kernels]
+    memory_ms = [size / (gpu.bandwidth_gb_s * 1e6) for size in transferred]
     latency_ms = math.fsum(map(max, compute_ms, memory_ms))
     computing_ms = math.fsum(a for a, b in zip(compute_ms, memory_ms, strict=True) if a > b)
     return Estimate(
         latency_ms=latency_ms,
         macs=sum(kernel.macs for kernel in kernels),
-        bytes=sum(moved),
+        bytes=sum(transferred),
         bound="compute" if 2 * computing_ms > latency_ms else "memory",
     )
 

@@ -1,13 +1,13 @@
-"""Times ONNX graphs on an NVIDIA GPU as TensorRT engines, the way NVIDIA's trtexec does.
+"""Times ONNX graphs on an NVIDIA GPU as TensorRT engines, like NVIDIA's trtexec.
 
 Each graph becomes an engine of its own in this process, by one builder for all, with its inputs copied to the GPU
-once. What is timed is the engine's work alone: first it is enqueued plainly, which is where TensorRT sets itself up;
-then one run is captured into a CUDA graph, which takes a single call to launch. A sample is the GPU's own time
-between two events around as many launches as are asked for, and the processor waits for the second one awake, since a
-sleep would let both clocks fall. Where a graph cannot be captured its runs are enqueued plainly, and the conditions
-tell, because then the processor may be what is measured.
+once. Only the work of the engine is timed: first it is enqueued without a CUDA graph, which is when TensorRT
+initialises; then one run is captured into a CUDA graph, which takes a single call to launch. A sample is the GPU's own
+time between two events around the launches, and the CPU waits for the second event in a busy loop, since a sleep would
+let both clocks fall. Where a graph cannot be captured, its runs are enqueued without a CUDA graph, and the conditions
+record it, because then the launches of the CPU may be what is measured.
 
-Not timed: transfers, building and loading. Shapes are fixed, and the precision is what the ONNX graph says
+Not timed: transfers, building and loading. Shapes are fixed, and the precision is that of the ONNX graph
 (``export/precision.py``).
 """
 
@@ -26,30 +26,30 @@ from export.trt.builder import EngineBuilder
 from export.trt.loaded_engine import LoadedEngine
 from export.trt.precision_check import ENGINE_TYPES, check_types
 from latency.clocks import ClockWatch, watch_clocks
-from latency.protocol import Sampler, in_turns
+from latency.protocol import Sampler, alternating
 
 if TYPE_CHECKING:
     from export.runners import Array
 
 _STARVED = 0.8
-"""trtexec's limit: where the processor needs more than this part of the GPU's time, it may be what is measured."""
+"""trtexec's limit: if the CPU needs more than this fraction of the GPU's time, the GPU may have waited for the CPU."""
 
 
 @dataclass(slots=True, kw_only=True)
 class EngineRecord:
-    """What there is to tell of one engine afterwards."""
+    """How one engine ran."""
 
     graph: str
-    """The beginning of the sha256 of the ONNX graph."""
+    """First characters of the sha256 of the ONNX graph."""
     not_captured: str | None = None
-    """Why it runs without a CUDA graph."""
+    """Why the engine runs without a CUDA graph; None if it runs with one."""
     samples: int = 0
     starved: int = 0
-    """Samples in which the GPU may have waited for the processor."""
+    """Samples in which the GPU may have waited for the CPU."""
 
 
 class GpuBackend:
-    """One GPU at one precision, as something that times ONNX graphs. Close it, or use it in a ``with``."""
+    """A backend for one GPU at one precision. Close it, or use it in a ``with``."""
 
     threads = 1
 
@@ -64,19 +64,19 @@ class GpuBackend:
         builder: EngineBuilder,
         clocks: ClockWatch,
     ) -> None:
-        """Of its parts, all on one GPU; ``open_gpu_backend`` makes them.
+        """Combine parts on one GPU; ``open_gpu_backend`` makes them.
 
         Args:
-            device: its name here, such as "a100".
-            precision: of all graphs.
-            gpu: what the driver says of it.
-            driver: for events and captures.
-            memory: for inputs and outputs, and the stream.
-            builder: for all engines.
+            device: name of the device, such as "a100".
+            precision: precision of all graphs.
+            gpu: the GPU as the driver reports it.
+            driver: makes events and captures.
+            memory: provides memory for inputs and outputs, and the stream.
+            builder: builds all engines.
             clocks: sampled while the GPU works.
         """
         if precision not in ENGINE_TYPES:
-            raise UserError(f"there is no precision {precision!r}; known are {', '.join(ENGINE_TYPES)}")
+            raise UserError(f"unknown precision {precision!r}; choose from {', '.join(ENGINE_TYPES)}")
         self.device = device
         self.precision = precision
         self._gpu, self._driver, self._memory, self._builder, self._clocks = gpu, driver, memory, builder, clocks
@@ -90,28 +90,28 @@ class GpuBackend:
         self.close()
 
     def close(self) -> None:
-        """Let the GPU's clock go; the conditions can still be read."""
+        """Release the GPU's clock; the conditions can still be read."""
         self._clocks.unlock()
 
     def fingerprint(self) -> dict[str, str | int]:
         return _fingerprint_of(self._gpu, self._driver, self._builder.variant)
 
     def open(self, content: bytes, inputs: "Mapping[str, Array]", *, copies: int = 1) -> Sampler:
-        """Engines of an ONNX graph, ready to be timed in turns; ``engines`` has the arguments and errors."""
-        return in_turns(self.engines(content, inputs, copies=copies))
+        """Make a sampler that alternates between engines of an ONNX graph; arguments and errors as in ``engines``."""
+        return alternating(self.engines(content, inputs, copies=copies))
 
     def engines(self, content: bytes, inputs: "Mapping[str, Array]", *, copies: int = 1) -> "list[TimedEngine]":
-        """An engine of an ONNX graph, built once and loaded so many times.
+        """Build an engine of an ONNX graph once and load it ``copies`` times.
 
         Args:
             content: the graph, of fixed shapes and of the backend's precision.
-            inputs: by name; they are cast to the types that the graph takes.
-            copies: of the engine, each with weights of its own on the GPU.
+            inputs: inputs by name; they are cast to the input types of the graph.
+            copies: number of loaded engines, each with weights of its own on the GPU.
 
         Raises:
-            UserError: the inputs are not the graph's.
-            VerificationError: the parser or the builder refuses the graph, the engine computes in other types than its
-                precision's, or the GPU refuses it.
+            UserError: the inputs do not fit the graph.
+            VerificationError: the parser or the builder refuses the graph, the engine computes in other types than
+                those of its precision, or the GPU refuses it.
         """
         built = self._builder.build(content)
         check_types(built.layers, self.precision, may_lack_int8=True)
@@ -122,10 +122,10 @@ class GpuBackend:
         return engines
 
     def open_plan(self, plan: bytes, inputs: "Mapping[str, Array]") -> Sampler:
-        """An engine that was built before, ready to be timed on ``inputs``.
+        """Load a serialised engine, to be timed on ``inputs``.
 
         Raises:
-            UserError: the inputs are not the engine's.
+            UserError: the inputs do not fit the engine.
             VerificationError: the GPU refuses the engine.
         """
         record = EngineRecord(graph=hashlib.sha256(plan).hexdigest()[:12])
@@ -144,20 +144,22 @@ class GpuBackend:
         )
 
     def conditions(self) -> dict[str, Any]:
-        """What the GPU went through so far, as JSON."""
+        """Clocks, memory provider and engines so far, as JSON."""
         return {
             "clocks": self._clocks.summary(),
             "memory_provider": self._memory.provider,
             "engines": len(self._records),
             "layer_types": dict(self._layers),
-            "without_cuda_graph": {one.graph: one.not_captured for one in self._records if one.not_captured},
-            # More often than not, as the median over samples would have it.
-            "starved_by_processor": [one.graph for one in self._records if 2 * one.starved > one.samples],
+            "without_cuda_graph": {
+                record.graph: record.not_captured for record in self._records if record.not_captured
+            },
+            # In more than half of the samples, so that the median is affected.
+            "starved_by_cpu": [record.graph for record in self._records if 2 * record.starved > record.samples],
         }
 
 
 class TimedEngine(LoadedEngine):
-    """An engine with its inputs and outputs on the GPU; calling it runs it so many times in a row."""
+    """A sampler: an engine with its inputs and outputs on the GPU."""
 
     def __init__(
         self,
@@ -170,10 +172,10 @@ class TimedEngine(LoadedEngine):
         clocks: ClockWatch,
         record: EngineRecord,
     ) -> None:
-        """Load the engine, copy the inputs, run once, and capture a run if that can be.
+        """Load the engine, copy the inputs, run once, and capture a run if possible.
 
         Raises:
-            UserError: the inputs are not the engine's.
+            UserError: the inputs do not fit the engine.
             VerificationError: the GPU refuses the engine.
         """
         super().__init__(plan, loader=builder, driver=driver, memory=memory)
@@ -183,15 +185,15 @@ class TimedEngine(LoadedEngine):
         self._launch = self._prepared()
 
     def __call__(self, runs: int) -> float:
-        """Milliseconds a run, over ``runs`` of them in a row, by the GPU's clock."""
+        """Run ``runs`` times in a row; returns the mean milliseconds of a run by the GPU's clock."""
         driver, stream, launch, end = self._driver, self._memory.stream, self._launch, self._end
-        began = time.perf_counter_ns()
+        start_ns = time.perf_counter_ns()
         driver.record(self._start, stream)
         for _ in range(runs):
             launch()
         driver.record(end, stream)
-        enqueued_ms = (time.perf_counter_ns() - began) / 1e6
-        self._clocks.sample()  # here the processor is idle and the GPU is not
+        enqueued_ms = (time.perf_counter_ns() - start_ns) / 1e6
+        self._clocks.sample()  # at this point the CPU is idle and the GPU is not
         while not driver.reached(end):
             pass
         elapsed_ms = driver.elapsed_ms(self._start, end)
@@ -206,7 +208,7 @@ class TimedEngine(LoadedEngine):
         return event
 
     def _prepared(self) -> Callable[[], None]:
-        """Run once; then what a run takes: a captured graph's launch, or a plain one where it cannot be captured."""
+        """Run once, then return the launch of a captured CUDA graph, or of a plain run where it cannot be captured."""
         driver, stream = self._driver, self._memory.stream
         self.enqueue()
         driver.synchronise()
@@ -220,22 +222,22 @@ class TimedEngine(LoadedEngine):
 
 
 def open_gpu_backend(device: str, precision: str, *, index: int = 0, runtime: str | None = None) -> GpuBackend:
-    """The GPU of that index, by the driver's count, through the TensorRT installed.
+    """Open the GPU of an index through the installed TensorRT.
 
     Args:
-        device: its name here, such as "a100".
-        precision: of all graphs.
-        index: by the driver's count.
-        runtime: tensorrt or tensorrt_rtx; None for the one that is here.
+        device: name of the device, such as "a100".
+        precision: precision of all graphs.
+        index: number of the GPU in the driver's order.
+        runtime: tensorrt or tensorrt_rtx; None for the installed one.
 
     Raises:
-        UserError: there is no such precision.
-        UnavailableError: the driver, the GPU, TensorRT, or what gives memory is missing.
+        UserError: the precision is unknown.
+        UnavailableError: the driver, the GPU, TensorRT, or a provider of GPU memory is missing.
     """
     driver = open_driver()
     gpus = driver.gpus()
     if not 0 <= index < len(gpus):
-        raise UnavailableError(f"this machine has {len(gpus)} GPUs, and none of number {index}")
+        raise UnavailableError(f"this machine has {len(gpus)} GPUs, and no GPU of number {index}")
     memory = open_memory(index)
     return GpuBackend(
         device=device,
@@ -252,7 +254,7 @@ def open_gpu_backend(device: str, precision: str, *, index: int = 0, runtime: st
 
 
 def gpu_fingerprint(index: int) -> dict[str, str | int]:
-    """That of the backend which ``open_gpu_backend`` would open, without opening it.
+    """The fingerprint of the backend of ``open_gpu_backend``, without opening it.
 
     Raises:
         UnavailableError: the driver or TensorRT is missing.
@@ -263,9 +265,9 @@ def gpu_fingerprint(index: int) -> dict[str, str | int]:
 
 def _fingerprint_of(gpu: GpuInfo, driver: CudaDriver, variant: TensorRTVariant) -> dict[str, str | int]:
     return {
-        "processor": gpu.name,
+        "device_name": gpu.name,
         "compute_capability": ".".join(map(str, gpu.compute_capability)),
-        # Not the driver's own version: only NVML tells that, which is not everywhere. The conditions have it.
+        # Not the version of the driver itself: only NVML reports it, and it may be missing. The conditions have it.
         "driver_cuda_version": driver.cuda_version(),
         "runtime": variant.name,
         "runtime_version": variant.version,

@@ -2,9 +2,9 @@
 
 A convolution or matrix product is a kernel, together with the element-wise operators after it. Element-wise operators
 elsewhere run together too. Anything else that moves data (pooling, resizing, concatenation, top-k) is a kernel of its
-own, and a reshape is free. What a kernel makes and nobody else reads never leaves it.
+own, and a reshape is free. A tensor that only its own kernel reads is never written to memory.
 
-A real builder fuses more: it pads without copying, and lets convolutions write into what a concatenation would make.
+A real builder fuses more: it pads without copying, and lets convolutions write into the output of a concatenation.
 """
 
 import math
@@ -26,21 +26,21 @@ _ELEMENTWISE = frozenset(
     | {"Pow", "Reciprocal", "Relu", "Round", "Sigmoid", "Softplus", "Sqrt", "Sub", "Tanh", "Where"}
 )
 _FREE = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
-"""The output is the first input's memory in another shape."""
+"""Operators whose output is the memory of their first input in another shape."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
-    """What one kernel does."""
+    """The work of one kernel."""
 
     macs: int
-    """Multiply-adds of its product; 0 if it has none, however much arithmetic is around it."""
+    """Multiply-adds of its matrix product or convolution; 0 without one, however many element-wise operators it has."""
     elements: int
-    """Of the tensors it reads and writes, weights too; each tensor once."""
+    """Number of elements of the tensors it reads and writes, weights too; each tensor once."""
 
 
 def kernels_of(content: bytes) -> list[Kernel]:
-    """The kernels of an ONNX graph in running order.
+    """The kernels of an ONNX graph in execution order.
 
     Raises:
         VerificationError: the graph has a tensor whose shape is not fixed.
@@ -57,12 +57,12 @@ def kernels_of(content: bytes) -> list[Kernel]:
 
 
 def _folded(content: bytes) -> bytes:
-    """The graph without what weights and shapes alone determine: a builder computes that beforehand."""
+    """The graph with constants folded, as a builder does it."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.log_severity_level = 3  # it warns of every graph it writes
+    options.log_severity_level = 3  # it warns about every graph it writes
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "folded.onnx"
         options.optimized_model_filepath = str(path)
@@ -71,7 +71,7 @@ def _folded(content: bytes) -> bytes:
 
 
 def _shapes(graph: "onnx.GraphProto") -> dict[str, tuple[int, ...]]:
-    """By tensor."""
+    """The shape of every tensor, by name."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
         tensor = value.type.tensor_type
@@ -86,48 +86,48 @@ class _Group:
     """Operators that run as one kernel."""
 
     fuses: bool
-    """Element-wise operators that read its result become part of it."""
+    """Whether element-wise operators that read its result become part of it."""
     macs: int = 0
     reads: set[str] = field(default_factory=set)
     writes: set[str] = field(default_factory=set)
 
 
 def _groups(graph: "onnx.GraphProto", shapes: Mapping[str, tuple[int, ...]]) -> list[_Group]:
-    """The graph's operators by kernel; each kernel only waits for those before it.
+    """Group the operators of the graph into kernels; each kernel only depends on earlier ones.
 
-    An element-wise operator therefore joins the kernel that makes the last of its operands, and reads the others.
+    An element-wise operator therefore joins the kernel that computes the last of its operands, and reads the others.
     """
     groups: list[_Group] = []
-    made_by: dict[str, int] = {}
-    memory: dict[str, str] = {}  # of tensors that are another under a free operator
+    producer: dict[str, int] = {}
+    memory: dict[str, str] = {}  # the tensor whose memory the output of a free operator is
     for node in graph.node:
         inputs = [memory.get(name, name) for name in node.input if name]
         if node.op_type in _FREE:
             memory[node.output[0]] = inputs[0]
             continue
-        last = max((made_by[name] for name in inputs if name in made_by), default=None)
+        last = max((producer[name] for name in inputs if name in producer), default=None)
         if last is None or not groups[last].fuses or node.op_type not in _ELEMENTWISE:
             last = len(groups)
             groups.append(_Group(fuses=node.op_type in _PRODUCTS | _ELEMENTWISE))
         groups[last].macs += _macs(node, shapes)
         groups[last].reads.update(inputs)
         groups[last].writes.update(name for name in node.output if name)
-        made_by.update(dict.fromkeys(node.output, last))
-    _keep_inside(groups, wanted={memory.get(value.name, value.name) for value in graph.output})
+        producer.update(dict.fromkeys(node.output, last))
+    _drop_internal(groups, outputs={memory.get(value.name, value.name) for value in graph.output})
     return groups
 
 
-def _keep_inside(groups: Sequence[_Group], *, wanted: set[str]) -> None:
-    """Take out of every kernel's reads and writes what only it needs; ``wanted`` is what the whole graph is for."""
+def _drop_internal(groups: Sequence[_Group], *, outputs: set[str]) -> None:
+    """Remove from the reads and writes of every kernel the tensors that only it uses; keep the graph's ``outputs``."""
     for group in groups:
         group.reads -= group.writes
-    read = wanted.union(*(group.reads for group in groups))
+    read = outputs.union(*(group.reads for group in groups))
     for group in groups:
         group.writes &= read
 
 
 def _macs(node: "onnx.NodeProto", shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Multiply-adds of a product, biases free as in the counts of the FBNet papers; 0 of any other operator."""
+    """Multiply-adds of a product, without biases, as the FBNet papers count; 0 for any other operator."""
     if node.op_type not in _PRODUCTS:
         return 0
     first, second, output = (shapes[name] for name in (*node.input[:2], node.output[0]))

@@ -1,77 +1,78 @@
-"""Opens graphs on a backend and times them beside the yardstick: here, or on a device that has only a bundle."""
+"""Opens graphs on a backend and times them beside the reference workload: on this machine, or on a bundle's device."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from export.progress import Progress
 from latency.backend import Backend
+from latency.journal import Journal
 from latency.protocol import Measurement, Sampler, Timing, measure_interleaved
-from latency.unfinished import Unfinished
 
 if TYPE_CHECKING:
     from export.runners import Array
 
-Source = Callable[[], "tuple[bytes, dict[str, Array]]"]
-"""Gives a graph in ONNX and inputs for it, the same whenever it is asked."""
+GraphSource = Callable[[], "tuple[bytes, dict[str, Array]]"]
+"""A function that returns an ONNX graph and inputs for it, the same in every call."""
 
 COLD_BYTES = 64_000_000
-"""Of weights that a part of a network is run among."""
-MOST_COPIES = 16
+"""Bytes of weights that the copies of a block have together where possible: more than a cache holds."""
+MAX_COPIES = 16
 
 
 def measure_graphs(
-    sources: Mapping[str, Source],
-    yardstick: Source,
+    sources: Mapping[str, GraphSource],
+    reference: GraphSource,
     backend: Backend,
     timing: Timing,
     *,
-    parts: bool,
+    cold_weights: bool,
     progress: Progress | None = None,
-    unfinished: Unfinished | None = None,
+    journal: Journal | None = None,
 ) -> dict[str, Measurement]:
-    """Time every graph by the protocol, all of them open at once; by name.
+    """Time all graphs by the protocol, with all of them open at once; returns measurements by name.
 
-    Each is opened twice, the second time in the opposite order, and the rounds take turns. What is opened first lies in
-    memory that others left in pieces, and was found to take up to 5 % longer than what is opened last.
+    Each graph is opened twice, the second time in the opposite order, and the repetitions alternate between the two.
+    The graphs opened first get memory that earlier work left fragmented, and were measured up to 5 % slower than the
+    graphs opened last.
 
     Args:
         sources: the graphs by name.
-        yardstick: what is timed beside them.
-        backend: where they run.
+        reference: the reference workload.
+        backend: runs the graphs.
         timing: the protocol.
-        parts: the graphs are parts of networks. Inside a network a block finds its weights cold, since those of all
-            other blocks came in between; run alone on end it would find them in the cache. So several copies of a part
-            run in turns. A whole network is run on end, as where it is deployed.
-        progress: told of the stages "open", "measure" and "measure again".
-        unfinished: the visits of an interrupted run, which it goes on with and adds to.
+        cold_weights: True for blocks, False for whole networks. Inside a network a block finds its weights outside the
+            cache, because those of all other blocks were used in between; run alone in a row it would find them in the
+            cache. Several copies of a block therefore run in turn. A whole network runs in a row, as in deployment.
+        progress: called in the stages "open", "measure" and "measure again".
+        journal: the repetitions of an interrupted run; new ones are added to it.
 
     Raises:
-        UserError: a graph is refused.
+        UserError: the backend refuses a graph.
         VerificationError: a graph cannot be exported, or no engine can be built of it.
     """
     samplers: dict[str, list[Sampler]] = {name: [] for name in sources}
     for done, name in enumerate([*sources, *reversed([*sources])], 1):
-        samplers[name].append(_open(backend, sources[name], cold=parts))
+        samplers[name].append(_open(backend, sources[name], cold_weights=cold_weights))
         if progress is not None:
             progress("open", done, 2 * len(sources))
     return measure_interleaved(
         samplers,
         timing,
         progress,
-        yardstick=_open(backend, yardstick, cold=True),
-        earlier=None if unfinished is None else unfinished.visits,
-        keep=None if unfinished is None else unfinished.add,
+        reference=_open(backend, reference, cold_weights=True),
+        earlier=None if journal is None else journal.repetitions,
+        on_repetition=None if journal is None else journal.add,
     )
 
 
-def _open(backend: Backend, source: Source, *, cold: bool) -> Sampler:
+def _open(backend: Backend, source: GraphSource, *, cold_weights: bool) -> Sampler:
     content, inputs = source()
-    copies = min(MOST_COPIES, -(-COLD_BYTES // len(content))) if cold else 1
+    copies = min(MAX_COPIES, -(-COLD_BYTES // len(content))) if cold_weights else 1
     return backend.open(content, inputs, copies=copies)
 
 
-def named(progress: Progress | None, what: str) -> Progress | None:
-    """``progress`` told of stages of ``what``."""
+def with_prefix(progress: Progress | None, prefix: str) -> Progress | None:
+    """Wrap ``progress`` so that the stage "open" is reported as "PREFIX: open"."""
     if progress is None:
         return None
-    return lambda stage, done, total: progress(f"{what}: {stage}", done, total)
+    return lambda stage, done, total: progress(f"{prefix}: {stage}", done, total)

@@ -1,7 +1,7 @@
-"""Measures a bundle of graphs on the device they were made for, with neither torch nor this package.
+"""Measures a bundle of graphs on the device it was made for, with neither torch nor this package.
 
-``latency/bundle.py`` joins this file and all that it needs into the bundle's ``measure.py``, so that a device that is
-elsewhere is measured by the very code that measures one that is here. What it finds goes into ``results.json``.
+``latency/bundle.py`` joins this file and the modules it needs into the bundle's ``measure.py``. A remote device is thus
+measured by the same code as the local one. The results are written to ``results.json``.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 from export.errors import UserError
 from latency.backend import Backend
+from latency.checksum import check_fields, read_checksummed, write_checksummed
 from latency.devices import resolve
-from latency.measure import measure_graphs, named
-from latency.parsing import read_sealed, write_sealed
+from latency.journal import Journal, exclusive_lock
+from latency.measure import measure_graphs, with_prefix
 from latency.protocol import Measurement, Timing
-from latency.unfinished import Unfinished, only_run
 
 if TYPE_CHECKING:
     from export.runners import Array
 
-BUNDLE_SCHEMA = 1
+BUNDLE_SCHEMA = 2
 BUNDLE_FILE = "bundle.json"
 RESULTS_FILE = "results.json"
 
@@ -39,21 +39,23 @@ class BundledGraph:
 
     key: str
     kind: str
-    """yardstick, block or network."""
+    """reference, block or network."""
     file: str
-    """Its name in the bundle's folder."""
+    """File name in the bundle's folder."""
     sha256: str
     inputs: dict[str, list[int]]
     """Shape of every input."""
     blocks: dict[str, int]
-    """Of a network: how often each block occurs in it."""
+    """Of a network: how often it has each block."""
     macs: int
     """Of a network: its multiply-adds."""
+    task: str
+    """Of a network: the name of its task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """What a bundle's ``bundle.json`` says."""
+    """The content of ``bundle.json``."""
 
     device: str
     precision: str
@@ -71,38 +73,51 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """What a bundle's ``results.json`` says."""
+    """The content of ``results.json``."""
 
     bundle_sha256: str
-    """Of the ``bundle.json`` that was measured."""
+    """Checksum of the ``bundle.json`` that was measured."""
     fingerprint: dict[str, str | int]
     measured: dict[str, dict[str, Any]]
-    """By key: the measurements of blocks and networks."""
+    """The measurements of blocks and networks, by key."""
     conditions: dict[str, Any]
 
 
 def open_bundle(folder: Path) -> Bundle:
-    """Read a bundle and check every file of it.
+    """Read a bundle and check all its files.
 
     Raises:
         UserError: a file is missing, damaged or edited.
     """
-    bundle = Bundle(**read_sealed(folder / BUNDLE_FILE, Bundle, what="bundle", schema=BUNDLE_SCHEMA))
+    path = folder / BUNDLE_FILE
+    _, content = read_checksummed(path, what="bundle", schema=BUNDLE_SCHEMA)
+    return checked_bundle(content, path)
+
+
+def checked_bundle(content: Mapping[str, Any], path: Path) -> Bundle:
+    """Make the bundle of the content of its ``bundle.json`` and check all its files.
+
+    Raises:
+        UserError: a file is missing, damaged or edited.
+    """
+    check_fields(content, Bundle, f"bundle {path}")
+    bundle = Bundle(**content)
     for graph in bundle.graphs:
-        content_of(folder, BundledGraph(**graph))
+        check_fields(graph, BundledGraph, f"a graph of bundle {path}")
+        content_of(path.parent, BundledGraph(**graph))
     return bundle
 
 
 def bundle_sha256(folder: Path) -> str:
-    """Of a bundle's ``bundle.json``, which holds the checksums of all its other files."""
+    """Checksum of ``bundle.json``, which contains the checksums of all other files of the bundle."""
     return hashlib.sha256((folder / BUNDLE_FILE).read_bytes()).hexdigest()
 
 
 def content_of(folder: Path, graph: BundledGraph) -> bytes:
-    """A graph's ONNX.
+    """Read the ONNX file of a graph.
 
     Raises:
-        UserError: its file is missing or not what it was.
+        UserError: the file is missing or changed.
     """
     path = folder / graph.file
     try:
@@ -115,51 +130,51 @@ def content_of(folder: Path, graph: BundledGraph) -> bytes:
 
 
 def measure_bundle(folder: Path) -> Path:
-    """Time all graphs of a bundle, going on where an interrupted run stopped; returns the path of the results.
+    """Time all graphs of a bundle, resuming an interrupted run; returns the path of the results.
 
     Raises:
-        UserError: the bundle is damaged, its results are there already, or another run is measuring it.
-        UnavailableError: the bundle's device or its runtime is not.
+        UserError: the bundle is damaged, its results exist already, or another run is measuring it.
+        UnavailableError: the device of the bundle or its runtime is not on this machine.
         VerificationError: an engine cannot be built.
     """
     bundle, path = open_bundle(folder), folder / RESULTS_FILE
     if path.exists():
-        raise UserError(f"{path} is there already; move it away to measure anew")
+        raise UserError(f"{path} exists already; move it away to measure anew")
     backend = resolve(bundle.device, precision=bundle.precision, threads=bundle.threads)
-    identity = {"bundle_sha256": bundle_sha256(folder), "fingerprint": backend.fingerprint()}
-    with only_run(path):
+    origin = {"bundle_sha256": bundle_sha256(folder), "fingerprint": backend.fingerprint()}
+    with exclusive_lock(path):
         date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        unfinished = Unfinished(path, identity)
-        measured = _measure_kind(folder, bundle, "block", backend, unfinished)
+        journal = Journal(path, origin)
+        measured = _measure_kind(folder, bundle, "block", backend, journal)
         if bundle.of_kind("network"):
-            measured |= _measure_kind(folder, bundle, "network", backend, unfinished)
+            measured |= _measure_kind(folder, bundle, "network", backend, journal)
         results = {
-            **identity,
-            "measured": {key: asdict(one) for key, one in measured.items()},
+            **origin,
+            "measured": {key: asdict(measurement) for key, measurement in measured.items()},
             "conditions": {"date": date, "python": platform.python_version(), **backend.conditions()},
         }
-        write_sealed(path, results, schema=BUNDLE_SCHEMA)
-        unfinished.remove()
+        write_checksummed(path, results, schema=BUNDLE_SCHEMA)
+        journal.remove()
     return path
 
 
 def _measure_kind(
-    folder: Path, bundle: Bundle, kind: str, backend: Backend, unfinished: Unfinished
+    folder: Path, bundle: Bundle, kind: str, backend: Backend, journal: Journal
 ) -> dict[str, Measurement]:
-    (yardstick,) = bundle.of_kind("yardstick").values()
+    (reference,) = bundle.of_kind("reference").values()
     return measure_graphs(
         {key: partial(_source, folder, graph) for key, graph in bundle.of_kind(kind).items()},
-        partial(_source, folder, yardstick),
+        partial(_source, folder, reference),
         backend,
         Timing(**bundle.timing),
-        parts=kind == "block",
-        progress=named(_Lines(), f"{kind}s"),
-        unfinished=unfinished,
+        cold_weights=kind == "block",
+        progress=with_prefix(_ProgressLines(), f"{kind}s"),
+        journal=journal,
     )
 
 
 def _source(folder: Path, graph: BundledGraph) -> "tuple[bytes, dict[str, Array]]":
-    """A graph's ONNX, and normal random inputs for it."""
+    """The ONNX of a graph, and inputs for it from a seeded normal distribution."""
     import numpy as np
 
     random = np.random.default_rng(zlib.crc32(graph.key.encode()))
@@ -167,40 +182,40 @@ def _source(folder: Path, graph: BundledGraph) -> "tuple[bytes, dict[str, Array]
     return content_of(folder, graph), inputs
 
 
-class _Lines:
-    """Progress as a line on stderr every ten seconds, with time left."""
+class _ProgressLines:
+    """A progress callback that writes a line to stderr every ten seconds, with the time left."""
 
     def __init__(self) -> None:
         self._stage = ""
-        self._began = self._said = 0.0
+        self._start_s = self._last_line_s = 0.0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
         if stage != self._stage:
-            self._stage, self._began, self._said = stage, now, now
-        elif done < total and now - self._said < 10:
+            self._stage, self._start_s, self._last_line_s = stage, now, now
+        elif done < total and now - self._last_line_s < 10:
             return
-        self._said = now
-        left_s = (now - self._began) / done * (total - done)
+        self._last_line_s = now
+        left_s = (now - self._start_s) / done * (total - done)
         sys.stderr.write(f"{stage}: {done} of {total}, {left_s:.0f} s left\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line of ``measure.py``; returns the exit code."""
     parser = argparse.ArgumentParser(
-        description="Times the graphs beside this file on this machine, into results.json beside it."
+        description="Times the graphs beside this file on this machine and writes results.json beside it."
     )
     parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a locked clock is let go on the way out
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a locked clock is released
     try:
         path = measure_bundle(Path(__file__).resolve().parent)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; what was done is kept: run the same command again\n")
+        sys.stderr.write("interrupted; the repetitions so far are kept: run the same command again\n")
         return UserError.exit_code
-    sys.stdout.write(f"{path}\nbring this folder back, and: fbnetv5 profile --import {path.parent.name}\n")
+    sys.stdout.write(f"{path}\ncopy this folder back, then run: fbnetv5 profile import {path.parent.name}\n")
     return 0
 
 

@@ -1,17 +1,19 @@
-"""How a time is taken: warmed up, many runs, all candidates in turns, and beside a yardstick.
+"""The measuring protocol: warm up, time many runs, interleave all graphs, and time a reference workload beside them.
 
-A shared or warming machine drifts by more than two blocks differ. So the runs are split into rounds, and every round
-visits every call: whatever slows the machine for a while slows them all alike, and differences keep their sign.
-Within a visit a call is warmed up first, since its weights left the cache while the others ran. The figures follow
-trtexec (warm-up, a least number of runs and a least time; median and percentiles), except that the mean is not
-reported: one pause of the operating system would own it. Calls that vary more than the protocol allows are visited in
-further rounds, and all their samples count: picking the calmer ones would flatter the machine.
+A shared or warming machine drifts by more than two blocks differ. The runs are therefore split into repetitions, and
+every repetition times all graphs in turn: whatever slows the machine for a while slows all graphs alike, and the sign
+of a difference stays right. Each graph is warmed up first in each repetition, because its weights left the cache while
+the other graphs ran. The statistics follow NVIDIA's trtexec (warm-up, a minimum number of runs and a minimum time;
+median and percentiles), except that the mean is not reported: one pause of the operating system would dominate it.
+Graphs that vary more than the protocol allows are timed in further repetitions, and all their samples count: choosing
+the calmer samples would flatter the machine.
 
-Within a round the drift is taken out too. The same yardstick, a graph whose time nobody needs, is timed beside every
-visit, and the visit's samples are given at the yardstick's usual time: if that took 5 % longer just then, the samples
-count for 5 % less.
+The drift within a repetition is removed too. One reference workload, a graph whose time nobody needs, is timed before
+and after every graph, and the samples of the graph are scaled to the typical time of the reference workload: if the
+reference workload took 5 % longer at that moment, the samples are reduced by 5 %.
 
-Standard library and numpy only: this file is part of what measures on devices that have neither torch nor this package.
+Standard library and numpy only: this file is part of the script that measures on devices which have neither torch nor
+this package.
 """
 
 import gc
@@ -26,79 +28,84 @@ from export.errors import UserError
 from export.progress import Progress
 
 Sampler = Callable[[int], float]
-"""Runs its work so many times on end and gives the milliseconds a run; the work is the same whenever it is called."""
+"""A function that runs one workload ``n`` times in a row and returns the mean milliseconds of a run.
+
+The workload is the same in every call.
+"""
 
 _TOO_SHORT_MS = 0.01
-"""Below this a single run drowns in the timer's own cost, so several are timed together."""
+"""Below this time a single run drowns in the cost of the timer itself, so several runs are timed together."""
 
 _NORMAL_MAD = 1.4826
-"""Median absolute deviation to standard deviation, for a normal distribution."""
+"""Factor from the median absolute deviation to the standard deviation of a normal distribution."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """The measuring protocol; two tables compare only if they share it."""
+    """Parameters of the measuring protocol; two tables are comparable only if they share them."""
 
-    repeats: int = 10
-    """Rounds over all calls, at least two; a call that varies too much is visited in as many again."""
+    repetitions: int = 10
+    """Passes over all graphs, at least two; a graph that varies too much is timed in as many again."""
     warmup_ms: float = 10.0
-    """At each visit, before timing; at least one run."""
+    """Warm-up time of a graph in each repetition; at least one run."""
     min_ms: float = 70.0
-    """Timed at each visit, at least."""
+    """Minimum timed duration of a graph in each repetition."""
     min_runs: int = 5
-    """Timed at each visit, at least."""
+    """Minimum number of timed runs of a graph in each repetition."""
     max_cv: float = 0.1
-    """Above this coefficient of variation a call varies too much."""
-    yardstick_ms: float = 20.0
-    """For which the yardstick is timed between two visits; once at least."""
+    """A graph above this coefficient of variation varies too much."""
+    reference_ms: float = 20.0
+    """How long the reference workload is timed between two graphs; at least one run."""
 
     def __post_init__(self) -> None:
-        if self.repeats < 2 or self.min_runs < 1:
-            raise UserError(f"timing needs at least 2 repeats and 1 run, not {self.repeats} and {self.min_runs}")
-        numbers = (self.warmup_ms, self.min_ms, self.max_cv, self.yardstick_ms)
+        if self.repetitions < 2 or self.min_runs < 1:
+            raise UserError(
+                f"timing needs at least 2 repetitions and 1 run, not {self.repetitions} and {self.min_runs}"
+            )
+        numbers = (self.warmup_ms, self.min_ms, self.max_cv, self.reference_ms)
         if not all(0 <= value < float("inf") for value in numbers):
             raise UserError(f"timing needs times and a variation of 0 or more, not {', '.join(map(str, numbers))}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Visit:
-    """Some runs of one call on end."""
+class Repetition:
+    """The samples of one graph in one repetition."""
 
     samples_ms: tuple[float, ...]
-    yardstick_ms: float = 1.0
-    """What the yardstick took just before and after."""
+    reference_ms: float = 1.0
+    """Time of the reference workload, mean of just before and just after."""
 
 
-Visits = Mapping[str, Sequence[Visit]]
-"""By call, in the order they were made."""
+Repetitions = Mapping[str, Sequence[Repetition]]
+"""By graph, in the order of measuring."""
 
-KeepVisit = Callable[[str, Visit], None]
-"""Called with the name of a call and a visit."""
+OnRepetition = Callable[[str, Repetition], None]
+"""A callback that receives the name of a graph and its new repetition."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """What was measured of one call, over the runs of all rounds."""
+    """Statistics of one graph over the runs of all repetitions."""
 
     latency_ms_median: float
     latency_ms_p90: float
     latency_ms_p99: float
     runs: int
-    """Samples taken; each is one run, or the mean of a few where one is too short to time."""
+    """Number of samples; each is one run, or the mean of a few runs where one is too short to time."""
     cv: float
     """Robust coefficient of variation: 1.4826 x median absolute deviation / median."""
     drift: float
-    """How far the median of the later half of the rounds is from that of the earlier half, relative to the median."""
+    """Difference between the medians of the later and the earlier half of the repetitions, relative to the median."""
 
     @classmethod
-    def of(cls, visits: Sequence[Visit], usual_ms: float = 1.0) -> "Measurement":
-        """Summarise two visits at least, at the yardstick's usual time."""
+    def of(cls, repetitions: Sequence[Repetition], typical_reference_ms: float = 1.0) -> "Measurement":
+        """Summarise at least two repetitions, scaled to the typical time of the reference workload."""
         import numpy as np
 
-        parts = [np.asarray(visit.samples_ms) * (usual_ms / visit.yardstick_ms) for visit in visits]
+        parts = [np.asarray(rep.samples_ms) * (typical_reference_ms / rep.reference_ms) for rep in repetitions]
         samples = np.concatenate(parts)
-        half = len(visits) // 2
-        earlier, later = (float(np.median(np.concatenate(some))) for some in (parts[:half], parts[half:]))
+        half = len(repetitions) // 2
+        earlier, later = (float(np.median(np.concatenate(side))) for side in (parts[:half], parts[half:]))
         median, p90, p99 = (float(value) for value in np.percentile(samples, (50, 90, 99)))
         deviation = float(np.median(np.abs(samples - median)))
         return cls(
@@ -110,13 +117,13 @@ class Measurement:
             drift=abs(later - earlier) / median,
         )
 
-    def at_speed(self, speed: float) -> "Measurement":
-        """What it would have been on a machine so many times as slow."""
+    def at_speed(self, slowdown: float) -> "Measurement":
+        """Scale the times to a machine that is slower by the factor ``slowdown``."""
         return replace(
             self,
-            latency_ms_median=self.latency_ms_median * speed,
-            latency_ms_p90=self.latency_ms_p90 * speed,
-            latency_ms_p99=self.latency_ms_p99 * speed,
+            latency_ms_median=self.latency_ms_median * slowdown,
+            latency_ms_p90=self.latency_ms_p90 * slowdown,
+            latency_ms_p99=self.latency_ms_p99 * slowdown,
         )
 
 
@@ -125,29 +132,29 @@ def measure_interleaved(
     timing: Timing,
     progress: Progress | None = None,
     *,
-    yardstick: Sampler | None = None,
-    earlier: Visits | None = None,
-    keep: KeepVisit | None = None,
+    reference: Sampler | None = None,
+    earlier: Repetitions | None = None,
+    on_repetition: OnRepetition | None = None,
 ) -> dict[str, Measurement]:
-    """Time every call by the protocol, in rounds over all of them; garbage collection is off meanwhile. By name.
+    """Time all graphs by the protocol, interleaved, with garbage collection off; returns measurements by name.
 
     Args:
-        samplers: of the calls, by name; where one has several, for the same work, every round takes the next.
+        samplers: of the graphs, by name; where a graph has several samplers, the repetitions alternate between them.
         timing: the protocol.
-        progress: told of every visit, in the stages "measure" and "measure again".
-        yardstick: timed between the visits; without one the samples are given as they were.
-        earlier: visits of these calls that were made already, beside the same yardstick, and are not made again.
-        keep: given every visit as soon as it is made.
+        progress: called after every graph, in the stages "measure" and "measure again".
+        reference: sampler of the reference workload; without one the samples are not scaled.
+        earlier: repetitions of these graphs by an interrupted run, beside the same reference workload; not repeated.
+        on_repetition: called with every repetition as soon as it is measured.
     """
-    rounds = _Rounds(samplers, timing, progress, yardstick, earlier or {}, keep)
+    interleaved = _Interleaved(samplers, timing, progress, reference, earlier or {}, on_repetition)
     with _no_garbage_collection():
-        rounds.visit(samplers, 0, timing.repeats, "measure")
-        rounds.visit(rounds.unstable(), timing.repeats, 2 * timing.repeats, "measure again")
-    return rounds.measurements()
+        interleaved.measure(samplers, 0, timing.repetitions, "measure")
+        interleaved.measure(interleaved.unstable(), timing.repetitions, 2 * timing.repetitions, "measure again")
+    return interleaved.measurements()
 
 
-def timed_here(call: Callable[[], None]) -> Sampler:
-    """A sampler by this machine's clock, of a call that returns when its work is done."""
+def host_timed(call: Callable[[], None]) -> Sampler:
+    """Make a sampler by the clock of this machine, of a call that returns when its work is done."""
 
     def sample(runs: int) -> float:
         numbers = range(runs)
@@ -159,68 +166,70 @@ def timed_here(call: Callable[[], None]) -> Sampler:
     return sample
 
 
-def in_turns(samplers: Sequence[Sampler]) -> Sampler:
-    """A sampler each of whose runs is another one's."""
+def alternating(samplers: Sequence[Sampler]) -> Sampler:
+    """Make a sampler whose runs go round the given samplers, one run each."""
     if len(samplers) == 1:
         return samplers[0]
     turns = cycle(samplers)
     return lambda runs: sum(next(turns)(1) for _ in range(runs)) / runs
 
 
-class _Rounds:
-    """The visits of a measurement, those made earlier and those made now."""
+class _Interleaved:
+    """The repetitions of all graphs of one measurement: those of an interrupted run and new ones."""
 
     def __init__(
         self,
         samplers: Mapping[str, Sequence[Sampler]],
         timing: Timing,
         progress: Progress | None,
-        yardstick: Sampler | None,
-        earlier: Visits,
-        keep: KeepVisit | None,
+        reference: Sampler | None,
+        earlier: Repetitions,
+        on_repetition: OnRepetition | None,
     ) -> None:
-        self._visits = {name: list(earlier.get(name, ())) for name in samplers}
-        self._samplers, self._timing, self._progress, self._keep = samplers, timing, progress, keep
-        self._yardstick = yardstick
-        self._before_ms: float | None = None
+        self._repetitions = {name: list(earlier.get(name, ())) for name in samplers}
+        self._samplers, self._timing, self._progress = samplers, timing, progress
+        self._reference, self._on_repetition = reference, on_repetition
+        self._last_reference_ms: float | None = None
 
-    def visit(self, names: Collection[str], first: int, last: int, stage: str) -> None:
-        """Make those of rounds ``first`` to ``last - 1`` that were not made, over the calls of these names."""
-        visits = [(number, name) for number in range(first, last) for name in names]
-        for done, (number, name) in enumerate(visits, 1):
-            if len(self._visits[name]) <= number:
-                visit = self._make(self._samplers[name][number % len(self._samplers[name])])
-                self._visits[name].append(visit)
-                if self._keep is not None:
-                    self._keep(name, visit)
+    def measure(self, names: Collection[str], first: int, last: int, stage: str) -> None:
+        """Measure what is missing of repetitions ``first`` to ``last - 1`` of these graphs."""
+        steps = [(number, name) for number in range(first, last) for name in names]
+        for done, (number, name) in enumerate(steps, 1):
+            if len(self._repetitions[name]) <= number:
+                repetition = self._repeat(self._samplers[name][number % len(self._samplers[name])])
+                self._repetitions[name].append(repetition)
+                if self._on_repetition is not None:
+                    self._on_repetition(name, repetition)
             if self._progress is not None:
-                self._progress(stage, done, len(visits))
+                self._progress(stage, done, len(steps))
 
-    def _make(self, sampler: Sampler) -> Visit:
-        before_ms = self._before_ms if self._before_ms is not None else self._yardstick_ms()
+    def _repeat(self, sampler: Sampler) -> Repetition:
+        before_ms = self._last_reference_ms if self._last_reference_ms is not None else self._time_reference()
         samples = _samples(sampler, self._timing)
-        self._before_ms = self._yardstick_ms()
-        return Visit(samples_ms=tuple(samples), yardstick_ms=(before_ms + self._before_ms) / 2)
+        self._last_reference_ms = self._time_reference()
+        return Repetition(samples_ms=tuple(samples), reference_ms=(before_ms + self._last_reference_ms) / 2)
 
-    def _yardstick_ms(self) -> float:
-        """Its time now; 1 where there is none, which leaves samples as they are."""
-        if self._yardstick is None:
+    def _time_reference(self) -> float:
+        """Median time of the reference workload now; 1 without a reference workload, which scales nothing."""
+        if self._reference is None:
             return 1.0
         samples: list[float] = []
         start = perf_counter_ns()
-        while not samples or perf_counter_ns() - start < self._timing.yardstick_ms * 1e6:
-            samples.append(self._yardstick(1))
+        while not samples or perf_counter_ns() - start < self._timing.reference_ms * 1e6:
+            samples.append(self._reference(1))
         return median(samples)
 
     def unstable(self) -> list[str]:
-        """The calls that varied too much in the ordinary rounds."""
-        found = self.measurements(self._timing.repeats)
-        return [name for name, measured in found.items() if measured.cv > self._timing.max_cv]
+        """The graphs that varied too much in the ordinary repetitions."""
+        measurements = self.measurements(self._timing.repetitions)
+        return [name for name, measurement in measurements.items() if measurement.cv > self._timing.max_cv]
 
-    def measurements(self, rounds: int | None = None) -> dict[str, Measurement]:
-        """Of every call, over the first so many rounds or all."""
-        usual_ms = median(visit.yardstick_ms for visits in self._visits.values() for visit in visits)
-        return {name: Measurement.of(visits[:rounds], usual_ms) for name, visits in self._visits.items()}
+    def measurements(self, count: int | None = None) -> dict[str, Measurement]:
+        """Summarise every graph over its first ``count`` repetitions, or over all of them."""
+        typical_ms = median(rep.reference_ms for repetitions in self._repetitions.values() for rep in repetitions)
+        return {
+            name: Measurement.of(repetitions[:count], typical_ms) for name, repetitions in self._repetitions.items()
+        }
 
 
 @contextmanager
@@ -236,7 +245,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def _samples(sampler: Sampler, timing: Timing) -> list[float]:
-    """Warm up, then sample for ``min_ms`` and ``min_runs`` at least; milliseconds a run."""
+    """Warm up, then sample for at least ``min_ms`` and ``min_runs``; returns milliseconds a run."""
     runs = _warm_up(sampler, timing.warmup_ms)
     samples: list[float] = []
     start = perf_counter_ns()
@@ -246,7 +255,7 @@ def _samples(sampler: Sampler, timing: Timing) -> list[float]:
 
 
 def _warm_up(sampler: Sampler, warmup_ms: float) -> int:
-    """Run for ``warmup_ms``, once at least; returns how many runs one sample must hold to be long enough to time."""
+    """Run for ``warmup_ms``, at least once; returns how many runs make one sample long enough to time."""
     start = perf_counter_ns()
     last_ms = sampler(1)
     while perf_counter_ns() - start < warmup_ms * 1e6:

@@ -1,7 +1,7 @@
-"""Joins modules of this project into one file that imports none of them, for devices that have not got it.
+"""Joins modules of this project into one file that imports none of them, for devices without this project.
 
-The text stays as it was written, comments too: only the imports between the joined modules go. So the modules must not
-define one name twice, and must import each other's names as they are.
+The source text is kept, comments too: only the imports between the joined modules are removed. So no two modules may
+define the same name, and they must import each other's names without renaming them.
 """
 
 import ast
@@ -12,11 +12,11 @@ from pathlib import Path
 PACKAGES = ("export", "fbnetv5", "latency")
 
 
-def joined(modules: Sequence[str]) -> str:
-    """The text of these modules one after the other; each may import those before it.
+def join_modules(modules: Sequence[str]) -> str:
+    """Concatenate the text of these modules; each may import the modules before it.
 
     Raises:
-        ValueError: they import a module of the project that is not among them, or cannot be joined.
+        ValueError: a module imports a module of the project that is not in the list, or cannot be joined.
     """
     owners: dict[str, str] = {}
     parts = []
@@ -39,7 +39,7 @@ def _source(module: str) -> str:
 
 
 def _defined(tree: ast.Module) -> list[str]:
-    """The names that a module defines at its top."""
+    """The names that a module defines at top level."""
     names: list[str] = []
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -51,10 +51,10 @@ def _defined(tree: ast.Module) -> list[str]:
 
 
 def _without_imports(text: str, tree: ast.Module, module: str, modules: Sequence[str]) -> str:
-    """The text without its imports of joined modules; ``pass`` stands in for those inside a block."""
+    """The text without its imports of joined modules; ``pass`` replaces an import inside a block."""
     lines = text.splitlines()
     for node in ast.walk(tree):
-        if not isinstance(node, ast.Import | ast.ImportFrom) or not _is_ours(node):
+        if not isinstance(node, ast.Import | ast.ImportFrom) or not _is_project_import(node):
             continue
         if not isinstance(node, ast.ImportFrom) or node.module not in modules or any(n.asname for n in node.names):
             raise ValueError(f"{module} line {node.lineno} cannot be joined: {ast.unparse(node)}")
@@ -66,6 +66,6 @@ def _without_imports(text: str, tree: ast.Module, module: str, modules: Sequence
     return "\n".join(line for line in lines if line is not None).rstrip() + "\n"
 
 
-def _is_ours(node: ast.Import | ast.ImportFrom) -> bool:
+def _is_project_import(node: ast.Import | ast.ImportFrom) -> bool:
     names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
     return any(name.split(".")[0] in PACKAGES for name in names)

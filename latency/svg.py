@@ -1,8 +1,9 @@
 """Plots as inline SVG text: points or bars on axes with round ticks, and a tooltip on every mark.
 
-For pages that must open anywhere and stay small: no script, no plotting package. A mark's colour is one of six that
-colour-blind readers can tell apart, and its shape goes with the colour. Both come from ``STYLE``, so that one plot
-serves light and dark pages. Leaves out what some hundred marks do not need: zoom, and labels that seek their place.
+For HTML files that must open anywhere and stay small: no script, no plotting package. Marks have one of six colours
+that colour-blind readers can distinguish, each with a shape of its own. The colours come from ``STYLE``, so that one
+plot works on light and dark pages. Not included, because some hundred marks do not need it: zoom, and automatic
+placement of labels.
 """
 
 import math
@@ -12,7 +13,7 @@ from html import escape
 from itertools import count
 
 LOOKS = 6
-"""Colours, each with a shape of its own."""
+"""Number of colours, each with a shape of its own."""
 
 STYLE = """
 :root { --c0: #0072b2; --c1: #c85200; --c2: #00825f; --c3: #aa4499; --c4: #806600; --c5: #4a4f57;
@@ -38,9 +39,9 @@ svg .mark:hover { stroke: var(--ink); stroke-width: 1.6; opacity: 1; }
 
 _WIDTH, _HEIGHT = 440, 330
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 428, 10, 284
-"""Of the plot's area; what is around it holds the axes' texts."""
+"""The plot's area in pixels; the labels of the axes are around it."""
 _EDGE, _ROW, _HEADING = 8, 31, 26
-"""Of a bar chart: where bars begin, and the heights of a bar with its texts and of a group's heading."""
+"""Bar charts: the left edge of bars, the height of a bar with its text, and the height of a group's heading."""
 _SHAPES = (
     "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
     "M-3.6-3.6h7.2v7.2h-7.2z",
@@ -49,17 +50,17 @@ _SHAPES = (
     "M0 4.8 4.6-3.6h-9.2z",
     "M-1.8-5.2h3.6v3.4h3.4v3.6h-3.4v3.4h-3.6v-3.4h-3.4v-3.6h3.4z",
 )
-_ROUND = (1, 2, 5)
-"""Ticks are these times a power of ten."""
+_MANTISSAS = (1, 2, 5)
+"""Ticks are one of these factors times a power of ten."""
 
 
-def linear_ticks(low: float, high: float, most: int = 6) -> tuple[float, ...]:
-    """Evenly spaced round numbers from at most ``low`` to at least ``high``: two of them or more, at most ``most``.
+def linear_ticks(low: float, high: float, max_ticks: int = 6) -> tuple[float, ...]:
+    """Evenly spaced round numbers from at most ``low`` to at least ``high``: at least two, at most ``max_ticks``.
 
     Args:
-        low: the least value to cover.
-        high: the greatest.
-        most: at least three, since a range across a round number needs as many.
+        low: the minimum value to cover.
+        high: the maximum value to cover.
+        max_ticks: at least three, since a range across a round number needs three.
     """
     span = max(high - low, 1e-6 * abs(high)) if low != high else abs(high) or 1.0
 
@@ -68,20 +69,22 @@ def linear_ticks(low: float, high: float, most: int = 6) -> tuple[float, ...]:
         first, last = math.floor(low / step), math.ceil(high / step)
         return range(first, max(last, first + 1) + 1)
 
-    steps = ((exponent, factor) for exponent in count(math.floor(math.log10(span / most))) for factor in _ROUND)
-    exponent, factor = next(step for step in steps if len(reach(*step)) <= most)
+    steps = (
+        (exponent, factor) for exponent in count(math.floor(math.log10(span / max_ticks))) for factor in _MANTISSAS
+    )
+    exponent, factor = next(step for step in steps if len(reach(*step)) <= max_ticks)
     return tuple(_decimal(factor * index, exponent) for index in reach(exponent, factor))
 
 
-def log_ticks(low: float, high: float, most: int = 7) -> tuple[float, ...]:
-    """1, 2 or 5 times powers of ten from at most ``low`` to at least ``high``, both positive; powers alone if many."""
+def log_ticks(low: float, high: float, max_ticks: int = 7) -> tuple[float, ...]:
+    """1, 2 or 5 times powers of ten from at most ``low`` to at least ``high``, both positive; only powers if many."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    fine = [_decimal(factor, exponent) for exponent in range(first - 1, last + 1) for factor in _ROUND]
+    fine = [_decimal(factor, exponent) for exponent in range(first - 1, last + 1) for factor in _MANTISSAS]
     begin = max(index for index, tick in enumerate(fine) if tick <= low)
     end = max(begin + 1, min(index for index, tick in enumerate(fine) if tick >= high))
-    if end - begin < most:
+    if end - begin < max_ticks:
         return tuple(fine[begin : end + 1])
-    step = math.ceil((last - first) / (most - 1))
+    step = math.ceil((last - first) / (max_ticks - 1))
     return tuple(_decimal(1, exponent) for exponent in range(first, last + step, step))
 
 
@@ -90,18 +93,18 @@ class Axis:
     """A scale from its first tick to its last."""
 
     label: str
-    """With the unit."""
+    """The label, with the unit."""
     ticks: tuple[float, ...]
     log: bool = False
 
     @classmethod
     def linear(cls, label: str, values: Sequence[float]) -> "Axis":
-        """Over all of ``values``."""
+        """An axis that covers ``values``."""
         return cls(label=label, ticks=linear_ticks(min(values), max(values)))
 
     @classmethod
     def logarithmic(cls, label: str, values: Sequence[float]) -> "Axis":
-        """Over all of ``values``, which are positive."""
+        """An axis that covers ``values``, which are positive."""
         return cls(label=label, ticks=log_ticks(min(values), max(values)), log=True)
 
     @property
@@ -109,7 +112,7 @@ class Axis:
         return self.ticks[0], self.ticks[-1]
 
     def part(self, value: float) -> float:
-        """Where ``value`` lies: 0 at the first tick, 1 at the last."""
+        """The position of ``value``: 0 at the first tick, 1 at the last."""
         low, high = self.ends
         if self.log:
             return math.log(value / low) / math.log(high / low)
@@ -125,9 +128,9 @@ class Point:
     title: str
     """The tooltip."""
     look: int
-    """Which colour and shape; beyond ``LOOKS`` they come again."""
+    """Number of the colour and shape; repeats after ``LOOKS``."""
     style: str = ""
-    """"hollow" or "faint", if not plain."""
+    """"hollow", "faint", or empty for a plain mark."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +140,7 @@ class Bar:
     name: str
     value: float
     note: str
-    """Written at the end of the row: the value with its unit, and what else should be read there."""
+    """Text at the end of the row: the value with its unit, and remarks."""
     title: str
     """The tooltip."""
     look: int
@@ -146,11 +149,11 @@ class Bar:
 
 
 Corners = Sequence[tuple[float, float]]
-"""Of a line or an area, in the units of the axes."""
+"""The corners of a line or an area, in the units of the axes."""
 
 
 def scatter(x: Axis, y: Axis, points: Sequence[Point], *, lines: Sequence[Corners] = (), area: Corners = ()) -> str:
-    """A scatter plot; ``lines`` and ``area`` lie under the points and are cut at the plot's edge."""
+    """Draw a scatter plot; ``lines`` and ``area`` are under the points and clipped at the plot's edge."""
     width, height = _RIGHT - _LEFT, _BOTTOM - _TOP
 
     def corners(of: Corners) -> str:
@@ -171,7 +174,7 @@ def scatter(x: Axis, y: Axis, points: Sequence[Point], *, lines: Sequence[Corner
 
 
 def bars(x: Axis, groups: Sequence[tuple[str, Sequence[Bar]]]) -> str:
-    """Horizontal bars under the headings of their groups, from the first tick of ``x``, which should be 0."""
+    """Draw horizontal bars under the headings of their groups, from the first tick of ``x``, which should be 0."""
     rows, top = [], _TOP
     for heading, group in groups:
         rows.append(f'<text x="{_EDGE}" y="{top + 16}" font-weight="600">{escape(heading)}</text>')
@@ -184,7 +187,7 @@ def bars(x: Axis, groups: Sequence[tuple[str, Sequence[Bar]]]) -> str:
 
 
 def marker(look: int, style: str = "") -> str:
-    """A point's mark, for a legend."""
+    """Draw the mark of a point, for a legend."""
     shape = f'<path class="{_classes(look, style)}" d="{_SHAPES[look % LOOKS]}"/>'
     return f'<svg class="marker" viewBox="-7 -7 14 14" aria-hidden="true">{shape}</svg>'
 

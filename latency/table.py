@@ -1,93 +1,118 @@
-"""A latency lookup table: what each block took on one device, and the sum of a network's blocks.
+"""Latency lookup tables: the time of each block on one device, and the sum over the blocks of a network.
 
 The worst failure of such tables elsewhere is silent: a block without an entry that counts as 0 ms, a figure edited by
 hand, a table of another machine. Each is an error here. Times are milliseconds a call at the table's batch size.
 
-A table keeps each block's time alone, the whole networks that were measured, and the block costs corrected on them.
-What it adds up are the corrected costs, or the times alone where no network was measured or correcting did not help.
+A table contains the standalone time of each block, the whole networks that were measured, and the block costs corrected
+on these networks. It adds up the corrected costs, or the standalone times where no network was measured or the
+correction did not help.
 
-File: ``luts/DEVICE-PRECISION-bN.json``, with ``-tN`` after it for more than one thread; schema 2.
+File: ``luts/DEVICE-PRECISION-bN.json``, with ``-tN`` after it for more than one thread; schema 3. Schema 2 is read too
+(``latency/upgrade.py``).
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
+from pydantic import Field, Strict
+
+from export.document import Document
 from export.errors import UnavailableError, UserError
-from latency.correction import Correction, Errors, MeasuredNetwork, Report, correct
+from export.files import read_json_object
+from latency.checksum import read_checksummed, write_checksummed
+from latency.correction import Correction, MeasuredNetwork, correct
 from latency.devices import fingerprint
-from latency.parsing import count, mapping, number, read_sealed, record, text, write_sealed
-from latency.protocol import Measurement, Timing
+from latency.records import CheckedMeasurement, CheckedTiming, Count
+from latency.upgrade import upgrade_table
 
-SCHEMA = 2
+SCHEMA = 3
 
+MEASURED = "measured"
+ESTIMATED = "estimated"
 
 NULL_KEY = "null"
-"""Of the entry of a graph that does nothing: what every call costs before any block runs."""
+"""Key of the entry of an empty graph, which does nothing: the overhead of every call."""
 
 
 def table_path(folder: Path, device: str, precision: str = "fp32", batch: int = 1, threads: int = 1) -> Path:
-    """Where the table of these is kept."""
+    """The path of the measured table of these settings."""
     return folder / f"{_table_name(device, precision, batch, threads)}.json"
+
+
+def measured_tables(folder: Path, device: str) -> list[Path]:
+    """The measured tables of a device in a folder, without the estimated ones."""
+    return [path for path in sorted(folder.glob(f"{device}-*.json")) if table_kind(path) == MEASURED]
+
+
+def table_kind(path: Path) -> str:
+    """The kind of a table, ``MEASURED`` or ``ESTIMATED``; files of earlier versions have no field for it.
+
+    Raises:
+        UserError: the file is missing, or not a JSON object.
+    """
+    content = read_json_object(path, what="latency table")
+    return str(content.get("kind", ESTIMATED if "peak_tflops" in content else MEASURED))
 
 
 def _table_name(device: str, precision: str, batch: int, threads: int) -> str:
     return f"{device}-{precision}-b{batch}" + (f"-t{threads}" if threads > 1 else "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LatencyTable:
+class LatencyTable(Document):
     """Measured blocks of one device. Entries are never guessed: a missing key raises."""
 
+    title: ClassVar[str] = "latency table"
+    kind: Literal["measured"] = "measured"
     device: str
     precision: str = "fp32"
-    batch: int = 1
-    threads: int = 1
-    """Processor threads one operator may use."""
+    batch: Count = 1
+    threads: Count = 1
+    """CPU threads one operator may use."""
     fingerprint: dict[str, str | int]
-    """The machine it was measured on."""
-    timing: Timing
-    entries: dict[str, Measurement]
-    """Blocks timed alone, by a key that names everything that changes the time; and ``NULL_KEY``."""
-    networks: dict[str, MeasuredNetwork] = field(default_factory=dict)
-    """Whole networks, by a name of their own."""
-    correction: Correction | None = None
+    """The machine and runtime of the measurements."""
+    timing: CheckedTiming
+    """The measuring protocol."""
+    entries: dict[str, CheckedMeasurement]
+    """Standalone blocks, by a key that names everything that changes the time; and ``NULL_KEY``."""
+    networks: dict[str, Annotated[MeasuredNetwork, Strict(False)]] = Field(default_factory=dict)
+    """Whole networks, by key."""
+    correction: Annotated[Correction, Strict(False)] | None = None
     """Fitted on ``networks``; None where too few were measured."""
-    conditions: tuple[Mapping[str, Any], ...] = ()
-    """What the device went through, and when, for each profile that added to the table."""
+    conditions: Annotated[tuple[dict[str, Any], ...], Strict(False)] = ()
+    """Date and state of the device (load, clocks, heat) of each profile that added to the table."""
 
     @property
     def name(self) -> str:
-        """Of the table's file, without its ending."""
+        """The name of the table's file, without its suffix."""
         return _table_name(self.device, self.precision, self.batch, self.threads)
 
     @property
-    def kind(self) -> str:
-        """What the values are: "corrected" or "isolated"."""
-        return "corrected" if self.correction is not None and self.correction.helps else "isolated"
+    def values_kind(self) -> str:
+        """What ``values_ms`` returns: "corrected" or "standalone" values."""
+        return "corrected" if self.correction is not None and self.correction.helps else "standalone"
 
     @property
     def unit(self) -> str:
-        """Of the values, as it is printed."""
+        """The unit of the values, as it is printed."""
         return "ms"
 
     @property
-    def isolated_ms(self) -> dict[str, float]:
-        """The median of every block timed alone, in ms."""
+    def standalone_ms(self) -> dict[str, float]:
+        """The median time of every standalone block, in ms."""
         return {key: entry.latency_ms_median for key, entry in self.entries.items() if key != NULL_KEY}
 
     @property
     def overhead_ms(self) -> float:
-        """What a call costs that does nothing, in ms."""
+        """The time of a call that does nothing, in ms."""
         return self.entries[NULL_KEY].latency_ms_median
 
     @property
     def unstable(self) -> list[str]:
-        """The blocks and networks that varied by more than the protocol allows, for all their further rounds."""
-        measured = {**self.entries, **{name: network.measured for name, network in self.networks.items()}}
-        return [name for name, one in measured.items() if one.cv > self.timing.max_cv]
+        """The blocks and networks that varied by more than the protocol allows, after the further repetitions too."""
+        measurements = {**self.entries, **{key: network.measurement for key, network in self.networks.items()}}
+        return [key for key, measurement in measurements.items() if measurement.cv > self.timing.max_cv]
 
     def total_ms(self, keys: Iterable[str]) -> float:
         """The sum over ``keys``, in ms; a key given twice counts twice.
@@ -95,186 +120,97 @@ class LatencyTable:
         Raises:
             UserError: a key has no entry.
         """
-        wanted = list(keys)
-        values = self.values_ms(wanted)
-        return math.fsum(values[key] for key in wanted)
+        keys = list(keys)
+        values = self.values_ms(keys)
+        return math.fsum(values[key] for key in keys)
 
     def values_ms(self, keys: Iterable[str]) -> dict[str, float]:
-        """What each of ``keys`` adds to a network, in ms: corrected where that helps, else timed alone.
+        """What each of ``keys`` adds to a network, in ms: corrected where the correction helps, else standalone.
 
         Raises:
             UserError: a key has no entry.
         """
-        wanted = list(keys)
-        values = self.isolated_ms
+        keys = list(dict.fromkeys(keys))
+        values = self.standalone_ms
         if self.correction is not None and self.correction.helps:
             values.update(self.correction.latency_ms)
-        if missing := [key for key in dict.fromkeys(wanted) if key not in values]:
+        if missing := [key for key in keys if key not in values]:
             raise UserError(
-                f"{len(missing)} of {len(set(wanted))} blocks have no entry in the {self.device} table, first: "
-                f"{missing[0]}. Measure them with: fbnetv5 profile --device {self.device}, and the variant, stages, "
-                "resolution, tasks and images that are meant"
+                f"{len(missing)} of {len(keys)} blocks have no entry in the {self.device} table, first: "
+                f"{missing[0]}. Measure them with: fbnetv5 profile --device {self.device}, with the variant, stages, "
+                "resolution, tasks and images of the search"
             )
-        return {key: values[key] for key in wanted}
+        return {key: values[key] for key in keys}
 
     def corrected(self) -> "LatencyTable":
-        """This table with its blocks corrected on its networks; as it is where it has none.
+        """This table with block costs corrected on its networks; unchanged where it has no networks.
 
         Raises:
-            UserError: the networks are too few, or one has a block without an entry.
+            UserError: the networks are too few, or a network has a block without an entry.
         """
         if not self.networks:
             return self
-        return replace(self, correction=correct(self.isolated_ms, list(self.networks.values())))
+        return self.changed(correction=correct(self.standalone_ms, list(self.networks.values())))
 
     def save(self, path: Path) -> None:
-        """Write the table, whole or not at all."""
-        content = asdict(self)
+        """Write the table atomically."""
+        content = self.to_json()
         content["entries"] = dict(sorted(content["entries"].items()))
-        write_sealed(path, content, schema=SCHEMA)
+        write_checksummed(path, content, schema=SCHEMA)
 
     @classmethod
-    def load(cls, path: Path, *, device: str | None = None, foreign: bool = False) -> "LatencyTable":
+    def load(cls, path: Path, *, device: str | None = None, other_machine: bool = False) -> "LatencyTable":
         """Read a table and check it.
 
         Args:
             path: the file.
-            device: whose table it must be; None for any.
-            foreign: accept a table that was measured on another machine with such a device.
+            device: the device the table must be of; None for any.
+            other_machine: accept a table that was measured on another machine with such a device.
 
         Raises:
-            UserError: missing, damaged or edited, of another device, or of another machine and not ``foreign``.
+            UserError: missing, damaged or edited, of another device, or of another machine and not ``other_machine``.
         """
-        table = _parse(read_sealed(path, cls, what="latency table", schema=SCHEMA), f"latency table {path}")
+        schema, content = read_checksummed(path, what="latency table", schema=(2, SCHEMA))
+        try:
+            table = cls(**(upgrade_table(content) if schema == 2 else content))
+        except UserError as error:
+            raise UserError(f"{path} is damaged: {error}") from None
         if device not in (None, table.device):
             raise UserError(f"latency table {path} is of device {table.device!r}, not {device!r}")
-        if not foreign:
+        if not other_machine:
             _check_machine(table, path)
         return table
 
     @classmethod
-    def load_kept(cls, path: Path) -> "LatencyTable":
-        """Read the table of this machine that is kept at a ``table_path``.
+    def load_local(cls, path: Path) -> "LatencyTable":
+        """Read a table of this machine from its ``table_path``.
 
         Raises:
-            UserError: as ``load``; or the table is another than the file's name says.
+            UserError: as ``load``; or the file has the name of another table.
         """
         table = cls.load(path)
         if path.stem != table.name:
             raise UserError(
-                f"{path} holds the table {table.name}, another precision, batch or thread count than it is named for. "
-                "Name it with --table if it is meant"
+                f"{path} contains the table {table.name}, with another precision, batch or thread count than its name. "
+                "Name it with --table to use it all the same"
             )
         return table
 
 
 def _check_machine(table: LatencyTable, path: Path) -> None:
-    """Raise UserError if ``table`` was measured on another device of its name than the one that is here.
+    """Raise UserError if ``table`` was measured on another machine than this one.
 
-    Where none is here, the table is of a device elsewhere, and whoever names that device means it.
+    Without such a device on this machine, the table is of a remote device, and the user who names that device means it.
     """
     try:
-        here = fingerprint(table.device, threads=table.threads)
+        local = fingerprint(table.device, threads=table.threads)
     except UnavailableError:
         return
-    for name in sorted(here.keys() | table.fingerprint.keys()):
-        there = table.fingerprint.get(name)
-        if there != here.get(name):
+    for name in sorted(local.keys() | table.fingerprint.keys()):
+        measured = table.fingerprint.get(name)
+        if measured != local.get(name):
             raise UserError(
-                f"latency table {path} is of another machine: {name} is {there!r} there and {here.get(name)!r} here. "
-                f"Profile this machine into another folder (--luts), or name this table with --table if it is meant"
+                f"latency table {path} is of another machine: {name} is {measured!r} there and {local.get(name)!r} "
+                "here. Profile this machine into another folder (--luts), or name this table with --table to use it "
+                "all the same"
             )
-
-
-def _parse(document: Mapping[str, Any], where: str) -> LatencyTable:
-    """Raise UserError naming the field or key where ``document`` is not a table."""
-    return LatencyTable(
-        device=text(document["device"], f"'device' in {where}"),
-        precision=text(document["precision"], f"'precision' in {where}"),
-        batch=count(document["batch"], f"'batch' in {where}"),
-        threads=count(document["threads"], f"'threads' in {where}"),
-        fingerprint=dict(mapping(document["fingerprint"], f"'fingerprint' in {where}")),
-        timing=_timing(document["timing"], f"'timing' in {where}"),
-        entries={
-            key: measurement(value, f"block {key!r} in {where}")
-            for key, value in mapping(document["entries"], f"'entries' in {where}").items()
-        },
-        networks={
-            name: _network(value, f"network {name!r} in {where}")
-            for name, value in mapping(document["networks"], f"'networks' in {where}").items()
-        },
-        correction=None if document["correction"] is None else _correction(document["correction"], where),
-        conditions=_conditions(document["conditions"], f"'conditions' in {where}"),
-    )
-
-
-def _conditions(value: Any, what: str) -> tuple[dict[str, Any], ...]:
-    if not isinstance(value, list):
-        raise UserError(f"{what} is not a list: {value!r}")
-    return tuple(mapping(one, what) for one in value)
-
-
-def _timing(value: Any, what: str) -> Timing:
-    entry = record(value, what, Timing)
-    return Timing(
-        repeats=count(entry["repeats"], what),
-        min_runs=count(entry["min_runs"], what),
-        warmup_ms=number(entry["warmup_ms"], what),
-        min_ms=number(entry["min_ms"], what),
-        max_cv=number(entry["max_cv"], what),
-        yardstick_ms=number(entry["yardstick_ms"], what),
-    )
-
-
-def measurement(value: Any, what: str) -> Measurement:
-    """The measurement whose ``asdict`` is ``value``; raises UserError naming ``what`` if it is none."""
-    entry = record(value, what, Measurement)
-    return Measurement(
-        latency_ms_median=number(entry["latency_ms_median"], what, positive=True),
-        latency_ms_p90=number(entry["latency_ms_p90"], what, positive=True),
-        latency_ms_p99=number(entry["latency_ms_p99"], what, positive=True),
-        runs=count(entry["runs"], what),
-        cv=number(entry["cv"], what),
-        drift=number(entry["drift"], what),
-    )
-
-
-def _network(value: Any, what: str) -> MeasuredNetwork:
-    entry = record(value, what, MeasuredNetwork)
-    return MeasuredNetwork(
-        blocks={key: count(times, what) for key, times in mapping(entry["blocks"], what).items()},
-        macs=count(entry["macs"], what),
-        measured=measurement(entry["measured"], what),
-    )
-
-
-def _correction(value: Any, where: str) -> Correction:
-    what = f"'correction' in {where}"
-    entry = record(value, what, Correction)
-    costs = mapping(entry["latency_ms"], what)
-    return Correction(
-        latency_ms={key: number(cost, f"block {key!r} of {what}") for key, cost in costs.items()},
-        strength=number(entry["strength"], what),
-        fitted_on=count(entry["fitted_on"], what),
-        held_out=_report(entry["held_out"], what),
-    )
-
-
-def _report(value: Any, what: str) -> Report:
-    entry = record(value, what, Report)
-    return Report(
-        networks=count(entry["networks"], what),
-        predicted=_errors(entry["predicted"], what),
-        isolated=_errors(entry["isolated"], what),
-        flops=None if entry["flops"] is None else _errors(entry["flops"], what),
-        noise=number(entry["noise"], what),
-    )
-
-
-def _errors(value: Any, what: str) -> Errors:
-    entry = record(value, what, Errors)
-    for name in ("mape", "within_5", "within_10"):
-        number(entry[name], what)
-    for name in ("bias", "kendall_tau"):
-        number(entry[name], what, signed=True)
-    return Errors(**{name: float(number) for name, number in entry.items()})

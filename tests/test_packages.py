@@ -31,14 +31,13 @@ def test_imports_go_one_way(package: str) -> None:
     for path in (ROOT / package).rglob("*.py"):
         modules = imported(path)
         assert not {module.partition(".")[0] for module in modules} & FORBIDDEN[package], path
-        if path.name != "__main__.py" and path.parent.name != "cli":
+        if path.name != "__main__.py" and "cli" not in path.relative_to(ROOT).parts:
             assert not any(module.startswith("fbnetv5.cli") for module in modules), path
 
 
 MAX_IMPORTS = 15
 """Of the project's own modules, in any module."""
 KNOWN_LARGER = {
-    "fbnetv5.cli.profile": 17,
     "fbnetv5.deploy.export": 17,
     "fbnetv5.search.reinforce.loop": 20,
     "fbnetv5.search.reinforce.run": 26,
@@ -87,9 +86,10 @@ def test_modules_import_few_others() -> None:
 
 
 COMMANDS = ["", "show", "space", "profile", "search", "train", "eval", "export", "validate", "check", "doctor"]
+PROFILE_COMMANDS = ["profile verify", "profile bundle", "profile import", "profile estimate"]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *PROFILE_COMMANDS])
 def test_help_loads_no_heavy_package(command: str) -> None:
     code = (
         "import sys; from fbnetv5.cli import app; from typer.testing import CliRunner; "

@@ -27,8 +27,10 @@ def test_the_command_line_parses(command: str) -> None:
     arguments = arguments[arguments.index("fbnetv5") + 1 :]
     group = typer.main.get_command(app)
     assert isinstance(group, typer.core.TyperGroup)
-    subcommand = group.commands[arguments[0]]
-    subcommand.make_context(arguments[0], arguments[1:])
+    subcommand = group.commands[arguments.pop(0)]
+    while isinstance(subcommand, typer.core.TyperGroup) and arguments[0] in subcommand.commands:
+        subcommand = subcommand.commands[arguments.pop(0)]
+    subcommand.make_context(subcommand.name, arguments)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

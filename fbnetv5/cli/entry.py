@@ -1,15 +1,17 @@
 """The command line's entry: all commands in the order of ``fbnetv5 --help``, and what becomes of errors.
 
-A command is one file of this folder: options, a call of the module that does the work, and how its result is printed.
-Heavy packages load when a command runs.
+A command is one file of this folder, or a folder with one file per sub-command: options, a call of the module that does
+the work, and how its result is printed. Heavy packages load when a command runs.
 """
 
 import signal
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 import typer
 from rich.text import Text
+from typer.core import TyperGroup
 
 from export.errors import UserError
 from fbnetv5.cli.check import check
@@ -24,14 +26,23 @@ from fbnetv5.cli.space import space
 from fbnetv5.cli.train import train
 from fbnetv5.cli.validate import validate
 
+
+class OrderedGroup(TyperGroup):
+    """Lists commands in the order of ``COMMANDS``; typer would list command groups last."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+
 app = typer.Typer(
+    cls=OrderedGroup,
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="One search, a network per vision task, within a budget of multiply-adds or of milliseconds on your device.",
 )
-COMMANDS: dict[str, Callable[..., None]] = {
+COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
     "show": show,
     "space": space,
     "profile": profile,
@@ -44,7 +55,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "doctor": doctor,
 }
 for name, command in COMMANDS.items():
-    app.command(name)(command)
+    if isinstance(command, typer.Typer):
+        app.add_typer(command, name=name)
+    else:
+        app.command(name)(command)
 
 
 def main() -> None:

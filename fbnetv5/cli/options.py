@@ -60,13 +60,13 @@ def task_names(tasks: str | None) -> tuple[str, ...]:
 
 
 def resolve_device(device: str, *, precision: str = "fp32", threads: int = 1) -> "Backend":
-    """What times graphs on the device; where that is not here, the error says what else can be done."""
+    """Open the backend of a device; for a device that is not here the error names the two other ways."""
     from latency.devices import resolve
 
     try:
         return resolve(device, precision=precision, threads=threads)
     except UnavailableError as error:
         raise UnavailableError(
-            f"{error}. Two other ways: measure it where it is, with what fbnetv5 profile --device {device} "
-            f"--bundle DIR writes; or a rough table from its data sheet, with the same and --estimate"
+            f"{error}. Two other ways: fbnetv5 profile bundle FOLDER --device {device} writes a bundle to measure on "
+            f"the device; fbnetv5 profile estimate --device {device} computes a rough table from its data sheet"
         ) from None

@@ -110,13 +110,12 @@ def _table(device: str | None, table: Path | None, luts: Path) -> Path | None:
     """The latency table asked for by file or by device."""
     if table is not None or device is None:
         return table
-    from latency.estimate import ESTIMATED
-    from latency.table import table_path
+    from latency.table import measured_tables, table_path
 
     path = table_path(luts, device)
     if path.exists():
         return path
-    measured = [found for found in sorted(luts.glob(f"{device}-*.json")) if ESTIMATED not in found.stem]
+    measured = measured_tables(luts, device)
     if len(measured) == 1:
         say(f"the latency table is {measured[0]}")
         return measured[0]

@@ -118,7 +118,7 @@ def _run(works: Mapping[str, str]) -> str:
 def _profiled(works: Mapping[str, str], builders: Sequence[str]) -> str:
     if "gpu" in works and builders:
         return f"the CPU (--device cpu) and {works['gpu']}, with {builders[0]}"
-    return "the CPU (--device cpu); other devices through --bundle or --estimate"
+    return "the CPU (--device cpu); other devices through fbnetv5 profile bundle or estimate"
 
 
 # The probes: each is called in a subprocess.

@@ -1,4 +1,4 @@
-"""What ``fbnetv5 profile`` times: every distinct block and head of a space, and whole networks of all tasks."""
+"""The graphs that ``fbnetv5 profile`` times: every distinct block and head of a space, and networks of all tasks."""
 
 import hashlib
 from collections import Counter
@@ -22,33 +22,33 @@ from fbnetv5.networks.backbone import task_network
 from fbnetv5.spaces.space import SKIP, Choices, Space
 from fbnetv5.tasks import make_tasks
 from fbnetv5.tasks.task import ClassNames, Task
-from latency.figures import BlockFacts
-from latency.page import render
-from latency.profile import Graph, Network, Profiled
+from latency.html_report import render
+from latency.plots import BlockFacts
+from latency.profile import Graph, Network, ProfileResult
 from latency.table import LatencyTable
 
 DRAWS = 256
-"""Architectures among which the one nearest to a budget is taken."""
+"""Number of random architectures; the one nearest to a random budget is used."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scope:
-    """The networks that a table is for."""
+    """The space, tasks, classes and resolution of a table."""
 
     space: Space
     tasks: tuple[str, ...]
     classes: ClassNames
     resolution: Resolution
-    """At which they are deployed."""
+    """The deploy resolution."""
 
     @cached_property
     def built_tasks(self) -> tuple[Task, ...]:
-        """The tasks on these classes."""
+        """The tasks, made for these classes."""
         return tuple(make_tasks(self.tasks, self.classes).values())
 
 
 def graphs_of(scope: Scope) -> list[Graph]:
-    """Every distinct block of the space and the head of every task, by table key."""
+    """List every distinct block of the space and the head of every task; keys are those of the table."""
     resolution = check_resolution(scope.resolution)
     graphs: dict[str, Graph] = {}
     for node in scope.space.nodes:
@@ -62,7 +62,7 @@ def graphs_of(scope: Scope) -> list[Graph]:
 
 
 def block_facts(scope: Scope) -> list[BlockFacts]:
-    """What the space says of every block and head of ``graphs_of``, for a page beside the table."""
+    """List strides, stages and multiply-adds of every block and head of ``graphs_of``, for the HTML report."""
     counter = CostCounter(scope.resolution)
     facts: dict[str, BlockFacts] = {}
     stages: dict[str, set[int]] = {}
@@ -72,7 +72,7 @@ def block_facts(scope: Scope) -> list[BlockFacts]:
             stages.setdefault(key, set()).add(node.stage)
             facts[key] = BlockFacts(
                 key=key,
-                strides=(node.stride,),  # one only: a key names the resolution
+                strides=(node.stride,),  # a single stride: the key names the resolution
                 stages=tuple(sorted(stages[key])),
                 macs=counter.block(block, node.stride).macs,
             )
@@ -83,50 +83,51 @@ def block_facts(scope: Scope) -> list[BlockFacts]:
     return list(facts.values())
 
 
-def write_page(path: Path, table: LatencyTable, scope: Scope) -> Path:
-    """Write the page that shows the table at ``path``, beside it."""
-    page = path.with_suffix(".html")
-    atomic_write_text(page, render(table, block_facts(scope)))
-    return page
+def write_report(path: Path, table: LatencyTable, scope: Scope) -> Path:
+    """Write the HTML report of the table beside its file ``path``; returns the path of the report."""
+    report = path.with_suffix(".html")
+    atomic_write_text(report, render(table, block_facts(scope)))
+    return report
 
 
 def networks_to_fit(scope: Scope, count: int) -> list[Network]:
-    """The networks on which a table is corrected: always the same ones, so that an interrupted profile goes on."""
+    """Draw the networks on which a table is corrected: always the same, so that a profile can be resumed."""
     return _networks(scope, count, np.random.default_rng(0))
 
 
-def fresh_networks(scope: Scope, count: int, known: Sequence[Network] = ()) -> list[Network]:
-    """Networks that nobody drew before, to hold a table against; none of the known ones.
+def fresh_networks(scope: Scope, count: int, excluded: Sequence[Network] = ()) -> list[Network]:
+    """Draw new random networks to verify a table with, without the excluded ones.
 
     Raises:
-        UserError: fewer than two are asked for.
+        UserError: ``count`` is below two.
     """
     if count < 2:
-        raise UserError(f"a table is held against at least 2 networks, not {count}")
-    return _networks(scope, count, np.random.default_rng(), {network.key for network in known})
+        raise UserError(f"a table is compared with at least 2 networks, not {count}")
+    return _networks(scope, count, np.random.default_rng(), {network.key for network in excluded})
 
 
 def networks_of(run: Path) -> list[Network]:
-    """The networks that a search found, as they would be deployed.
+    """Load the networks that a search found, in their deployed form.
 
     Raises:
-        UserError: the run has fewer than two, or a file of it is damaged.
+        UserError: the run has fewer than two networks, or one of its files is damaged.
     """
-    found = [load_architecture(run / f"{task}.json") for task in tasks_of(run)]
-    if len(found) < 2:
-        raise UserError(f"a table is held against at least 2 networks, and {run} has {len(found)}")
+    architectures = [load_architecture(run / f"{task}.json") for task in tasks_of(run)]
+    if len(architectures) < 2:
+        raise UserError(f"a table is compared with at least 2 networks, and {run} has {len(architectures)}")
     networks = []
-    for one in found:
-        task, counter = one.make_task(), CostCounter(one.resolution)
-        networks.append(_network(task, counter.table(one.space, task, "macs"), one.choices_array, one.resolution))
+    for architecture in architectures:
+        task, resolution = architecture.make_task(), architecture.resolution
+        table = CostCounter(resolution).table(architecture.space, task, "macs")
+        networks.append(_network(task, table, architecture.choices_array, resolution))
     return networks
 
 
-def _networks(scope: Scope, count: int, rng: np.random.Generator, known: Collection[str] = ()) -> list[Network]:
-    """Distinct networks as they would be deployed, the tasks in turns, near budgets from the cheapest to the dearest.
+def _networks(scope: Scope, count: int, rng: np.random.Generator, excluded: Collection[str] = ()) -> list[Network]:
+    """Draw distinct networks in their deployed form, the tasks in turn, near random budgets from min to max cost.
 
     Raises:
-        UserError: the space has not so many.
+        UserError: the space has fewer networks.
     """
     tasks, resolution = scope.built_tasks, scope.resolution
     counter = CostCounter(resolution)
@@ -137,7 +138,7 @@ def _networks(scope: Scope, count: int, rng: np.random.Generator, known: Collect
             break
         task, table = tasks[draw % len(tasks)], tables[draw % len(tasks)]
         network = _network(task, table, _near_random_budget(table, rng), resolution)
-        if network.key not in known:
+        if network.key not in excluded:
             networks.setdefault(network.key, network)
     if len(networks) == count:
         return list(networks.values())
@@ -145,7 +146,7 @@ def _networks(scope: Scope, count: int, rng: np.random.Generator, known: Collect
 
 
 def _near_random_budget(table: CostTable, rng: np.random.Generator) -> Choices:
-    """[S]: of many architectures, from nearly empty to nearly full, the one nearest to a budget drawn evenly."""
+    """Choose from ``DRAWS`` architectures, nearly empty to nearly full, the one nearest to a uniform budget: [S]."""
     budget = rng.uniform(table.min_cost, table.max_cost)
     counts = np.array(table.space.choice_counts)
     kept = rng.random((DRAWS, len(counts))) < rng.random((DRAWS, 1))
@@ -159,24 +160,25 @@ def _network(task: Task, table: CostTable, choices: Choices, resolution: Resolut
     steps = space.graph(choices, {task.name: task.paths}).steps
     head = head_key(task, space.channels(task.paths), resolution)
     blocks = [*(block_key(step.block, step.stride, resolution) for step in steps), head]
-    wiring = [(step.name, step.inputs) for step in steps]
+    connections = [(step.name, step.inputs) for step in steps]
     return Network(
-        key=f"{task.name}@{resolution[0]}x{resolution[1]}_{_digest([*blocks, wiring])}",
+        key=f"{task.name}@{resolution[0]}x{resolution[1]}_{_digest([*blocks, connections])}",
         build=lambda: task_network(task, space, choices),
         input_shapes=((3, *resolution),),
         output_names=task.output_names,
+        task=task.name,
         blocks=dict(Counter(blocks)),
         macs=int(table.one(choices)),
     )
 
 
 def _digest(parts: Iterable[object]) -> str:
-    """Equal for equal parts; 48 bits are plenty for some hundred networks."""
+    """A short hash of the parts; 48 bits are enough for some hundred networks."""
     return hashlib.sha256(repr(list(parts)).encode()).hexdigest()[:12]
 
 
-def document(profiled: Profiled, keys: Sequence[str]) -> dict[str, Any]:
-    """The ``--json`` form of a profile of the blocks of these keys."""
+def document(profiled: ProfileResult, keys: Sequence[str]) -> dict[str, Any]:
+    """The ``--json`` document of a profile of the blocks of these keys."""
     table = profiled.table
     return {
         "device": table.device,
@@ -184,7 +186,7 @@ def document(profiled: Profiled, keys: Sequence[str]) -> dict[str, Any]:
         "measured": len(profiled.measured),
         "overhead_ms": table.overhead_ms,
         "unstable": table.unstable,
-        "kind": table.kind,
+        "kind": table.values_kind,
         "latency_ms": table.values_ms(keys),
         "latency_ms_p50": {key: table.entries[key].latency_ms_median for key in keys},
         "held_out": None if table.correction is None else table.correction.held_out.to_json(),

@@ -10,7 +10,7 @@ from export.runners import Array, OrtRunner
 from export.trt.engine import Engine
 from export.validate import ONNX, Validation, validate
 from latency.gpu import open_gpu_backend
-from latency.protocol import Measurement, Sampler, Timing, measure_interleaved, timed_here
+from latency.protocol import Measurement, Sampler, Timing, host_timed, measure_interleaved
 
 
 def validate_folder(
@@ -26,7 +26,7 @@ def validate_folder(
     first = {name: array[:1] for name, array in validation.reference.inputs.items()}
     if validation.passed_check("onnx"):
         say("timing the ONNX file")
-        latencies["onnxruntime, 1 thread"] = _timed(timed_here(OrtRunner(folder / ONNX).bound(first)))
+        latencies["onnxruntime, 1 thread"] = _timed(host_timed(OrtRunner(folder / ONNX).bound(first)))
     if validation.manifest.engine is not None and validation.passed_check("engine"):
         say("timing the engine")
         try:

@@ -85,7 +85,7 @@ def test_another_processor_or_torch_is_refused_and_another_day_is_not(
     assert set(document) >= {"begun", "processor", "torch", "threads", "data"}
     path.write_text(json.dumps(document | {"begun": "2020-01-01"}))
     begin(tmp_path)
-    monkeypatch.setattr(module, "processor_name", lambda: "another")
+    monkeypatch.setattr(module, "cpu_name", lambda: "another")
     with pytest.raises(UserError, match="other processor"):
         begin(tmp_path)
 

@@ -10,17 +10,20 @@ from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
 DOCUMENTS = Path(__file__).parent / "documents"
-PROFILE_FORMS = ("dry-run", "verify", "bundle", "estimate")
-"""Flags of ``profile`` whose document differs from a profile's; that of ``--import`` does not."""
+PROFILE_FORMS = ("verify", "bundle", "estimate")
+"""Sub-commands of ``profile`` with a document of their own; ``profile import`` prints that of ``profile``."""
 
 
 def schema_name(arguments: Sequence[str]) -> str:
     """The schema of the document that a command line prints, such as "profile-verify"."""
-    command = arguments[0]
-    forms = [f"profile-{form}" for form in PROFILE_FORMS if command == "profile" and f"--{form}" in arguments]
-    if command == "export" and "--task" not in arguments:
-        forms.append("export-run")
-    return forms[0] if forms else command
+    command, *others = arguments
+    if command == "profile" and others and others[0] in PROFILE_FORMS:
+        return f"profile-{others[0]}"
+    if command == "profile" and "--dry-run" in others:
+        return "profile-dry-run"
+    if command == "export" and "--task" not in others:
+        return "export-run"
+    return command
 
 
 @cache

@@ -53,7 +53,7 @@ def test_a_table_counts_networks_as_it_did(tmp_path: Path) -> None:
 
 
 def test_a_measured_bundle_is_imported(tmp_path: Path) -> None:
-    imported = document("profile", "--import", str(STORED / "bundle"), cwd=tmp_path)
+    imported = document("profile", "import", str(STORED / "bundle"), cwd=tmp_path)
     assert imported["table"] == "luts/cpu-fp32-b1.json"
     assert list(imported["latency_ms"]) == ["conv@8"]
     assert imported["held_out"]["networks"] == 3

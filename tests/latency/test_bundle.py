@@ -3,7 +3,6 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from torch import nn
 
 from export.errors import UserError
 from latency.bundle import Target, import_bundle, write_bundle
-from latency.correction import LEAST_NETWORKS
+from latency.correction import MIN_NETWORKS
 from latency.devices import resolve
 from latency.on_device import BUNDLE_FILE, RESULTS_FILE
 from latency.profile import Graph, Network, profile
@@ -19,17 +18,18 @@ from latency.protocol import Timing
 from latency.table import LatencyTable
 from tests.bare_python import bare_python
 
-BRIEF = Timing(repeats=2, warmup_ms=0, min_ms=0, min_runs=3, max_cv=1e9, yardstick_ms=0)
+BRIEF = Timing(repetitions=2, warmup_ms=0, min_ms=0, min_runs=3, max_cv=1e9, reference_ms=0)
 CONV = Graph(key="conv@8", build=lambda: nn.Conv2d(3, 3, 3), input_shapes=((3, 8, 8),))
 NETWORKS = [
     Network(
         key=f"net{n}@8",
         build=lambda n=n: nn.Sequential(*(nn.Conv2d(3, 3, 1) for _ in range(n))),  # type: ignore[misc]
         input_shapes=((3, 8, 8),),
+        task="net",
         blocks={"conv@8": n},
         macs=n,
     )
-    for n in range(1, LEAST_NETWORKS + 1)
+    for n in range(1, MIN_NETWORKS + 1)
 ]
 
 
@@ -49,11 +49,11 @@ def measure(
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle for this processor that was measured by its own file."""
+    """A bundle for the CPU of this machine, measured by its own script."""
     folder = bundle_in(tmp_path_factory.mktemp("bundle") / "b")
     done = measure(folder)
     assert done.returncode == 0, done.stderr
-    assert f"{RESULTS_FILE}\nbring this folder back, and: fbnetv5 profile --import b\n" in done.stdout
+    assert f"{RESULTS_FILE}\ncopy this folder back, then run: fbnetv5 profile import b\n" in done.stdout
     assert "networks: measure: 18 of 18" in done.stderr
     return folder
 
@@ -73,18 +73,18 @@ def test_a_bundle_is_measured_where_there_is_no_torch(tmp_path: Path) -> None:
     path, profiled = import_bundle(folder, tmp_path / "luts")
     assert path == tmp_path / "luts" / "cpu-fp32-b1.json"
     assert profiled.table.correction is not None
-    assert LatencyTable.load_kept(path) == profiled.table
+    assert LatencyTable.load_local(path) == profiled.table
 
 
-def test_the_table_of_a_bundle_is_like_one_measured_here(copy: Path, tmp_path: Path) -> None:
+def test_the_table_of_a_bundle_equals_a_table_measured_locally(copy: Path, tmp_path: Path) -> None:
     _, imported = import_bundle(copy, tmp_path / "luts")
     here = profile([CONV], NETWORKS, path=tmp_path / "here.json", backend=resolve("cpu"), timing=BRIEF)
     for table in (imported.table, here.table):
         assert table.entries.keys() == {"null", "conv@8"}
         assert table.networks.keys() == {network.key for network in NETWORKS}
     assert imported.table.fingerprint == here.table.fingerprint
-    assert replace(imported.table, entries={}, networks={}, correction=None, conditions=()) == replace(
-        here.table, entries={}, networks={}, correction=None, conditions=()
+    assert imported.table.changed(entries={}, networks={}, correction=None, conditions=()) == here.table.changed(
+        entries={}, networks={}, correction=None, conditions=()
     )
     assert imported.measured == ("null", "conv@8", *(network.key for network in NETWORKS))
 
@@ -100,7 +100,7 @@ def test_a_bundle_without_networks_gives_a_table_without_a_correction(tmp_path: 
 def test_a_table_is_not_overwritten(copy: Path, tmp_path: Path) -> None:
     path, _ = import_bundle(copy, tmp_path)
     before = path.read_bytes()
-    with pytest.raises(UserError, match="there is a table"):
+    with pytest.raises(UserError, match="exists already"):
         import_bundle(copy, tmp_path)
     assert path.read_bytes() == before
 
@@ -108,10 +108,10 @@ def test_a_table_is_not_overwritten(copy: Path, tmp_path: Path) -> None:
 def test_a_measured_bundle_is_not_measured_again(copy: Path) -> None:
     done = measure(copy)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "results.json is there already" in done.stderr
+    assert "results.json exists already" in done.stderr
 
 
-def test_an_interrupted_bundle_goes_on(copy: Path) -> None:
+def test_an_interrupted_bundle_is_resumed(copy: Path) -> None:
     (copy / RESULTS_FILE).unlink()
     killed = subprocess.Popen([sys.executable, str(copy / "measure.py")], stderr=subprocess.PIPE, text=True)
     assert killed.stderr is not None
@@ -119,17 +119,17 @@ def test_an_interrupted_bundle_goes_on(copy: Path) -> None:
         pass
     killed.kill()
     killed.communicate()
-    lines = (copy / "results.unfinished.jsonl").read_text().splitlines()
+    lines = (copy / "results.journal.jsonl").read_text().splitlines()
     done = measure(copy)
     assert done.returncode == 0, done.stderr
     assert len(lines) > 1 + 2 * 2  # a header and two blocks in two rounds
     results = json.loads((copy / RESULTS_FILE).read_text())
-    assert all(one["runs"] == 6 for one in results["measured"].values())
-    assert not (copy / "results.unfinished.jsonl").exists()
+    assert all(measurement["runs"] == 6 for measurement in results["measured"].values())
+    assert not (copy / "results.journal.jsonl").exists()
 
 
 @pytest.mark.parametrize(("name", "old", "new"), [(BUNDLE_FILE, b"conv", b"vnoc"), ("graphs/001.onnx", b"i", b"o")])
-def test_an_edited_or_missing_file_is_refused_there_and_here(
+def test_an_edited_or_missing_file_is_refused_on_measuring_and_on_importing(
     copy: Path, tmp_path: Path, name: str, old: bytes, new: bytes
 ) -> None:
     content = (copy / name).read_bytes()
@@ -154,12 +154,12 @@ def test_results_that_are_missing_edited_or_of_another_bundle_are_refused(copy: 
     other = tmp_path / "other"
     write_bundle([CONV], folder=other, networks=[], target=Target(device="cpu"), timing=BRIEF)
     (other / RESULTS_FILE).write_text(text)
-    with pytest.raises(UserError, match="of another bundle"):
+    with pytest.raises(UserError, match="results of another bundle"):
         import_bundle(other, tmp_path)
     assert not list(tmp_path.glob("*.json"))
 
 
-def test_a_gpus_bundle_says_what_it_takes_and_refuses_this_machine(tmp_path: Path) -> None:
+def test_a_bundle_for_a_gpu_lists_its_requirements_and_refuses_this_machine(tmp_path: Path) -> None:
     folder = bundle_in(tmp_path / "orin", Target(device="orin", precision="fp16"))
     assert "JetPack" in (folder / "README.md").read_text()
     done = measure(folder)
@@ -173,15 +173,15 @@ def test_a_gpus_bundle_says_what_it_takes_and_refuses_this_machine(tmp_path: Pat
         ({"device": "tpu"}, "no device 'tpu'"),
         ({"device": "cpu", "precision": "fp16"}, "fp32 or int8"),
         ({"device": "a100", "precision": "fp64"}, "not at 'fp64'"),
-        ({"device": "a100", "threads": 2}, "--threads is for processors"),
+        ({"device": "a100", "threads": 2}, "--threads is for CPUs"),
     ],
 )
-def test_a_target_that_cannot_be_timed_is_refused(target: dict[str, object], message: str) -> None:
+def test_a_target_that_cannot_be_measured_is_refused(target: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Target(**target)  # type: ignore[arg-type]
 
 
-def test_a_bundle_is_whole_or_not_there(tmp_path: Path) -> None:
+def test_a_bundle_is_written_atomically(tmp_path: Path) -> None:
     def stop(stage: str, done: int, total: int) -> None:
         if done == 3:
             raise KeyboardInterrupt

@@ -20,7 +20,7 @@ def watch(**answers: Any) -> tuple[ClockWatch, FakeNvml]:
     return ClockWatch(nvml, BUS, now=count().__next__), nvml
 
 
-def test_the_clock_is_locked_at_its_highest_and_let_go_once() -> None:
+def test_the_clock_is_locked_at_its_highest_and_released_once() -> None:
     clocks, nvml = watch()
     assert nvml.called("nvmlDeviceGetHandleByPciBusId") == [[BUS]]
     assert nvml.called("nvmlDeviceSetGpuLockedClocks") == [["gpu", 1410, 1410]]
@@ -31,7 +31,7 @@ def test_the_clock_is_locked_at_its_highest_and_let_go_once() -> None:
     assert clocks.summary()["clocks_locked"]  # while it was measured
 
 
-def test_what_was_seen_is_summed_up() -> None:
+def test_the_summary_has_the_samples() -> None:
     clocks, _ = watch(
         nvmlDeviceGetClockInfo=[1410, 1395, 1410],
         nvmlDeviceGetTemperature=[50, 61, 60],
@@ -59,7 +59,7 @@ def test_what_was_seen_is_summed_up() -> None:
     }
 
 
-def test_a_gpu_that_was_slowed_is_not_said_to_have_held() -> None:
+def test_a_slowed_gpu_did_not_hold_its_clock() -> None:
     clocks, _ = watch(nvmlDeviceGetClockInfo=[1410, 1200], nvmlDeviceGetCurrentClocksEventReasons=[0x6, 0x1042])
     clocks.sample()
     clocks.sample()
@@ -81,7 +81,7 @@ def test_a_user_without_the_right_to_lock_still_gets_samples_and_the_reason() ->
     assert not nvml.called("nvmlDeviceResetGpuLockedClocks")
 
 
-def test_what_nvml_does_not_answer_is_null() -> None:
+def test_unsupported_queries_are_null() -> None:
     unsupported = NvmlError("Not Supported")
     names = ("ClockInfo", "Temperature", "CurrentClocksEventReasons", "EnforcedPowerLimit")
     clocks, _ = watch(**{f"nvmlDeviceGet{name}": unsupported for name in names}, nvmlSystemGetDriverVersion=unsupported)
@@ -114,13 +114,13 @@ raise KeyboardInterrupt
 """
 
 
-def test_an_interrupted_process_lets_the_clock_go() -> None:
+def test_an_interrupted_process_releases_the_clock() -> None:
     done = subprocess.run([sys.executable, "-c", AT_THE_END], capture_output=True, text=True, check=False)
     assert done.stdout == "let go\n"
     assert "KeyboardInterrupt" in done.stderr
 
 
-def test_without_nvidia_ml_py_the_conditions_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_nvidia_ml_py_the_conditions_have_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
     clocks = watch_clocks(BUS)
     clocks.sample()
@@ -129,14 +129,14 @@ def test_without_nvidia_ml_py_the_conditions_say_so(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.skipif(load_driver() is not None, reason="there is a driver here")
-def test_the_real_nvml_without_a_driver_is_no_error() -> None:
+def test_the_real_nvml_without_a_driver_raises_nothing() -> None:
     pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed: pip install nvidia-ml-py")
     clocks = watch_clocks(BUS)
     clocks.sample()
-    assert clocks.summary()["why_not"].startswith("NVML does not answer: ")
+    assert clocks.summary()["why_not"].startswith("NVML does not work: ")
 
 
-def test_nvml_has_every_name_used_of_it() -> None:
+def test_pynvml_has_every_name_that_is_used() -> None:
     nvml = pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed: pip install nvidia-ml-py")
     clocks, fake = watch()
     clocks.sample()

@@ -15,31 +15,31 @@ from latency.devices import GPUS, Gpu, check_gpu, gpu, matches, resolve
 T4 = GpuInfo(name="Tesla T4", compute_capability=(7, 5), memory_mb=15360)
 
 
-def test_the_processor_says_what_it_is() -> None:
+def test_the_cpu_backend_has_its_settings() -> None:
     fingerprint = resolve("cpu", threads=2).fingerprint()
-    assert fingerprint["processor"]
+    assert fingerprint["device_name"]
     assert fingerprint["threads"] == 2
     assert fingerprint["cores"] == os.cpu_count()
     assert fingerprint["runtime_version"] == onnxruntime.__version__
 
 
-def test_an_unknown_device_is_wrong_usage_and_the_known_are_listed() -> None:
+def test_an_unknown_device_is_wrong_usage_and_known_devices_are_listed() -> None:
     with pytest.raises(UserError, match="no device 'tpu'; known are cpu, a10, a30, a100") as raised:
         resolve("tpu")
     assert raised.value.exit_code == 2
 
 
 @pytest.mark.parametrize(
-    ("found", "message"),
+    ("gpus", "message"),
     [
         ((), "'a100' is not here: no NVIDIA device or driver was found"),
         ((T4,), "'a100' is not here: this machine has Tesla T4"),
     ],
 )
-def test_a_gpu_that_is_not_here_gets_an_answer_that_says_what_is(
-    monkeypatch: pytest.MonkeyPatch, found: tuple[GpuInfo, ...], message: str
+def test_the_error_for_an_absent_gpu_lists_the_detected_gpus(
+    monkeypatch: pytest.MonkeyPatch, gpus: tuple[GpuInfo, ...], message: str
 ) -> None:
-    monkeypatch.setattr(devices, "find_gpus", lambda: found)
+    monkeypatch.setattr(devices, "find_gpus", lambda: gpus)
     with pytest.raises(UnavailableError, match=message) as raised:
         resolve("a100")
     assert raised.value.exit_code == 3
@@ -69,12 +69,12 @@ def test_a_gpu_that_is_not_here_gets_an_answer_that_says_what_is(
         ("t4", "Tesla T4", (7, 5), True),
     ],
 )
-def test_driver_names_are_told_apart(name: str, driver_name: str, capability: tuple[int, int], same: bool) -> None:
+def test_driver_names_are_distinguished(name: str, driver_name: str, capability: tuple[int, int], same: bool) -> None:
     assert matches(GPUS[name], driver_name, capability) == same
 
 
 @pytest.mark.parametrize("gpu", GPUS.values(), ids=GPUS)
-def test_every_gpu_says_how_fast_it_is_and_where_that_stands(gpu: Gpu) -> None:
+def test_every_gpu_has_peaks_a_bandwidth_and_their_source(gpu: Gpu) -> None:
     assert set(gpu.peak_tflops) == {"fp32", "fp16", "int8"}
     assert 0 < gpu.peak_tflops["fp32"] <= gpu.peak_tflops["fp16"] <= gpu.peak_tflops["int8"]
     assert gpu.bandwidth_gb_s > 0
@@ -83,7 +83,7 @@ def test_every_gpu_says_how_fast_it_is_and_where_that_stands(gpu: Gpu) -> None:
 
 
 @pytest.mark.parametrize("gpu", GPUS.values(), ids=GPUS)
-def test_no_tensor_figure_is_a_sparse_one(gpu: Gpu) -> None:
+def test_no_tensor_throughput_is_with_sparsity(gpu: Gpu) -> None:
     """Dense int8 is exactly twice dense fp16 on every one of these; a sparse figure in one of the two breaks that."""
     assert gpu.peak_tflops["int8"] == pytest.approx(2 * gpu.peak_tflops["fp16"], rel=0.01)
 
@@ -106,7 +106,7 @@ def test_no_tensor_figure_is_a_sparse_one(gpu: Gpu) -> None:
         ("t4", 40, 1024, 1.59, 256, 10.0),
     ],
 )
-def test_figures_are_what_the_chips_units_and_clocks_give(
+def test_peaks_equal_units_times_clocks(
     name: str, multiprocessors: int, macs_per_clock: int, clock_ghz: float, bus_bits: int, gbit_per_pin: float
 ) -> None:
     """``macs_per_clock``: dense int8 multiply-adds of one multiprocessor's tensor cores."""
@@ -118,18 +118,18 @@ def test_figures_are_what_the_chips_units_and_clocks_give(
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"name": "a100", "precision": "fp64"}, "a100 is timed at fp32, fp16, int8, not at 'fp64'"),
-        ({"name": "a100", "threads": 2}, "--threads is for processors; a100 is none"),
+        ({"name": "a100", "precision": "fp64"}, "a100 is measured at fp32, fp16, int8, not at 'fp64'"),
+        ({"name": "a100", "threads": 2}, "--threads is for CPUs; a100 is a GPU"),
         ({"name": "cpu", "precision": "fp16"}, "fp32 or int8"),
     ],
 )
-def test_what_a_device_is_not_timed_at_is_refused_wherever_it_is(asked: dict[str, Any], message: str) -> None:
+def test_unsupported_settings_of_a_device_are_refused(asked: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as raised:
         resolve(**asked)
     assert raised.value.exit_code == 2
 
 
-def test_a_processor_has_no_data_sheet_here() -> None:
+def test_the_cpu_has_no_data_sheet() -> None:
     with pytest.raises(UserError, match="measure it"):
         gpu("cpu")
     assert check_gpu("t4", precision="fp16", threads=1) is gpu("t4") is GPUS["t4"]

@@ -1,7 +1,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from export.errors import UserError
 from export.graph import to_onnx_bytes
+from latency.checksum import write_checksummed
 from latency.devices import GPUS, Gpu
-from latency.estimate import EstimatedTable, estimate, estimate_ms, estimated_path
-from latency.parsing import write_sealed
+from latency.estimate import EstimatedTable, estimate, estimate_ms, estimated_path, open_table
 from latency.profile import Graph
 
 GPU = Gpu(
@@ -41,24 +41,24 @@ ELEMENTS = 64 * 16 * 16 + 32 * 64 * 9 + 32 * 16 * 16
 
 
 def test_a_convolution_bound_by_arithmetic_takes_its_operations_at_the_peak() -> None:
-    found = estimate_ms(WIDE, GPU, "fp32")
-    assert found.latency_ms == pytest.approx(2 * MACS / 1e9)
-    assert (found.macs, found.bytes, found.bound) == (MACS, 4 * ELEMENTS, "compute")
+    estimated = estimate_ms(WIDE, GPU, "fp32")
+    assert estimated.latency_ms == pytest.approx(2 * MACS / 1e9)
+    assert (estimated.macs, estimated.bytes, estimated.bound) == (MACS, 4 * ELEMENTS, "compute")
 
 
 def test_a_convolution_bound_by_memory_takes_its_tensors_at_the_bandwidth() -> None:
-    found = estimate_ms(WIDE, SLOW_MEMORY, "fp32")
-    assert found.latency_ms == pytest.approx(4 * ELEMENTS / 1e6)
-    assert (found.macs, found.bytes, found.bound) == (MACS, 4 * ELEMENTS, "memory")
+    estimated = estimate_ms(WIDE, SLOW_MEMORY, "fp32")
+    assert estimated.latency_ms == pytest.approx(4 * ELEMENTS / 1e6)
+    assert (estimated.macs, estimated.bytes, estimated.bound) == (MACS, 4 * ELEMENTS, "memory")
 
 
-def test_a_smaller_precision_computes_faster_and_moves_less() -> None:
+def test_a_smaller_precision_computes_faster_and_transfers_less() -> None:
     half, half_slow = estimate_ms(WIDE, GPU, "fp16"), estimate_ms(WIDE, SLOW_MEMORY, "fp16")
     assert half.latency_ms == pytest.approx(2 * MACS / 4e9)
     assert half_slow.latency_ms == pytest.approx(2 * ELEMENTS / 1e6)
 
 
-def test_kernels_add_up_each_by_its_own_limit() -> None:
+def test_kernels_add_up_each_with_its_own_bound() -> None:
     module = nn.Sequential(nn.Conv2d(64, 32, 3, padding=1, bias=False), nn.MaxPool2d(2))
     pooled = 4 * (32 * 16 * 16 + 32 * 8 * 8)
     total = estimate_ms(onnx_bytes(module, 1, 64, 16, 16), GPU, "fp32")
@@ -100,14 +100,14 @@ def test_a_block_is_never_faster_than_its_arithmetic_or_its_tensors(
     module = Bottleneck(channels, groups, kernel)
     content = onnx_bytes(module, 1, channels, side, side)
     gpu = replace(GPU, peak_tflops={"fp32": peak}, bandwidth_gb_s=bandwidth)
-    found = estimate_ms(content, gpu, "fp32")
+    estimated = estimate_ms(content, gpu, "fp32")
     macs = side * side * channels * (width * kernel**2 + channels)
     weights = sum(parameter.numel() for parameter in module.parameters())
-    assert found.macs == macs
-    assert found.latency_ms >= 2 * macs / (peak * 1e9) * (1 - 1e-9)
-    assert found.latency_ms >= 4 * (weights + 2 * channels * side**2) / (bandwidth * 1e6) * (1 - 1e-9)
+    assert estimated.macs == macs
+    assert estimated.latency_ms >= 2 * macs / (peak * 1e9) * (1 - 1e-9)
+    assert estimated.latency_ms >= 4 * (weights + 2 * channels * side**2) / (bandwidth * 1e6) * (1 - 1e-9)
     wider = estimate_ms(content, replace(gpu, bandwidth_gb_s=2 * bandwidth), "fp32").latency_ms
-    assert found.latency_ms / 2 * (1 - 1e-9) <= wider <= found.latency_ms
+    assert estimated.latency_ms / 2 * (1 - 1e-9) <= wider <= estimated.latency_ms
 
 
 CONV = Graph(key="conv@8", build=lambda: nn.Conv2d(3, 4, 3), input_shapes=((3, 8, 8),))
@@ -115,10 +115,10 @@ POOL = Graph(key="pool@8", build=lambda: nn.MaxPool2d(2), input_shapes=((3, 8, 8
 
 
 def test_a_table_is_written_and_extended(tmp_path: Path) -> None:
-    path, told = estimated_path(tmp_path, "orin", "fp16"), []
-    first = estimate([CONV, CONV], GPU, "fp16", path, lambda *step: told.append(step))
-    both = estimate([CONV, POOL], GPU, "fp16", path, lambda *step: told.append(step))
-    assert told == [("blocks: estimate", 1, 1), ("blocks: estimate", 1, 1)]
+    path, steps = estimated_path(tmp_path, "orin", "fp16"), []
+    first = estimate([CONV, CONV], GPU, "fp16", path, lambda *step: steps.append(step))
+    both = estimate([CONV, POOL], GPU, "fp16", path, lambda *step: steps.append(step))
+    assert steps == [("blocks: estimate", 1, 1), ("blocks: estimate", 1, 1)]
     assert EstimatedTable.load(path) == both
     assert set(both.entries) == {"conv@8", "pool@8"}
     assert both.entries["conv@8"] == first.entries["conv@8"]
@@ -126,7 +126,7 @@ def test_a_table_is_written_and_extended(tmp_path: Path) -> None:
     assert both.source == "NVIDIA brief: https://example.org/brief"
 
 
-def test_a_table_is_named_for_what_it_is(tmp_path: Path) -> None:
+def test_the_name_of_an_estimated_table_is_marked(tmp_path: Path) -> None:
     table = estimate([POOL], GPUS["orin"], "fp16", estimated_path(tmp_path, "orin", "fp16"))
     assert table.name == "orin-fp16-b1-estimated"
     assert [path.stem for path in tmp_path.iterdir()] == [table.name]
@@ -143,12 +143,12 @@ def test_estimates_from_other_figures_are_not_mixed(tmp_path: Path) -> None:
 def test_a_missing_block_is_named_with_the_command_that_adds_it(tmp_path: Path) -> None:
     table = estimate([POOL], GPU, "fp16", tmp_path / "table.json")
     assert table.values_ms(["pool@8", "pool@8"]) == {"pool@8": table.entries["pool@8"].latency_ms}
-    message = r"2 of 3 blocks .*orin-fp16-b1-estimated, first: a\. .*fbnetv5 profile --device orin --estimate"
+    message = r"2 of 3 blocks .*orin-fp16-b1-estimated, first: a\. .*fbnetv5 profile estimate --device orin"
     with pytest.raises(UserError, match=message):
         table.values_ms(["pool@8", "a", "b", "a"])
 
 
-def test_every_row_of_the_file_says_that_it_is_estimated(tmp_path: Path) -> None:
+def test_every_row_of_the_file_is_marked_as_estimated(tmp_path: Path) -> None:
     estimate([CONV, POOL], GPU, "fp16", tmp_path / "table.json")
     rows = json.loads((tmp_path / "table.json").read_text())["entries"]
     assert {key: row["kind"] for key, row in rows.items()} == {"conv@8": "estimated", "pool@8": "estimated"}
@@ -160,16 +160,15 @@ ROW = {"latency_ms": 0.1, "macs": 0, "bytes": 8, "bound": "memory", "kind": "est
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (ROW | {"kind": "measured"}, "'measured', not 'estimated'"),
-        ({key: value for key, value in ROW.items() if key != "kind"}, "is not an object of"),
-        (ROW | {"latency_ms": 0.0}, "positive finite number"),
-        (ROW | {"latency_ms": None}, "positive finite number"),
-        (ROW | {"macs": -1}, "whole number of at least 0"),
-        (ROW | {"bytes": 0}, "whole number of at least 1"),
-        (ROW | {"bound": "hope"}, "bound by 'hope'"),
+        (ROW | {"kind": "measured"}, "kind: must be 'estimated', not 'measured'"),
+        (ROW | {"latency_ms": 0.0}, "latency_ms: must be greater than 0"),
+        (ROW | {"latency_ms": None}, "latency_ms: must be a valid number"),
+        (ROW | {"macs": -1}, "macs: must be greater than or equal to 0"),
+        (ROW | {"bytes": 0}, "bytes: must be greater than or equal to 1"),
+        (ROW | {"bound": "hope"}, "bound: must be 'compute' or 'memory'"),
     ],
 )
-def test_a_row_that_is_no_estimate_is_refused_whatever_its_checksum(
+def test_a_row_that_is_not_an_estimate_is_refused_despite_its_checksum(
     tmp_path: Path, row: dict[str, Any], message: str
 ) -> None:
     path = tmp_path / "table.json"
@@ -177,14 +176,14 @@ def test_a_row_that_is_no_estimate_is_refused_whatever_its_checksum(
         device="orin", precision="fp16", peak_tflops=1.0, bandwidth_gb_s=1.0, source="brief", entries={}
     )
     for entries, fine in (({"a": ROW}, True), ({"a": row}, False)):
-        write_sealed(path, {**asdict(table), "entries": entries}, schema=1)
+        write_checksummed(path, {**table.to_json(), "entries": entries}, schema=2)
         if fine:
             assert EstimatedTable.load(path).entries["a"].latency_ms == 0.1
-    with pytest.raises(UserError, match=f"block 'a' in .*{message}"):
+    with pytest.raises(UserError, match=f"is damaged: estimated latency table: entries.a.{message}"):
         EstimatedTable.load(path)
 
 
-def test_a_table_cut_short_or_edited_is_refused(tmp_path: Path) -> None:
+def test_a_truncated_or_edited_table_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "table.json"
     estimate([POOL], GPU, "fp16", path)
     whole = path.read_text()
@@ -199,3 +198,13 @@ def test_a_table_cut_short_or_edited_is_refused(tmp_path: Path) -> None:
 def test_estimates_are_read_without_heavy_packages() -> None:
     code = "import sys, latency.estimate; print(sorted({'numpy', 'onnx', 'onnxruntime', 'torch'} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_a_table_of_schema_1_without_a_kind_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    table = estimate([POOL], GPU, "fp16", path)
+    content = {name: value for name, value in table.to_json().items() if name != "kind"}
+    write_checksummed(path, content, schema=1)
+    assert open_table(path, other_machine=True) == table
+    with pytest.raises(UserError, match="is an estimated table; name it with --table"):
+        open_table(path, other_machine=False)

@@ -35,11 +35,11 @@ def backend(cuda: FakeCuda, freed: list[int] | None = None, *, precision: str = 
     )
 
 
-def test_the_fingerprint_says_what_must_be_equal() -> None:
-    found = backend(FakeCuda())
-    assert (found.device, found.precision, found.threads) == ("a100", "fp32", 1)
-    assert found.fingerprint() == {
-        "processor": "NVIDIA A100-SXM4-40GB",
+def test_the_fingerprint_has_gpu_driver_and_runtime() -> None:
+    timer = backend(FakeCuda())
+    assert (timer.device, timer.precision, timer.threads) == ("a100", "fp32", 1)
+    assert timer.fingerprint() == {
+        "device_name": "NVIDIA A100-SXM4-40GB",
         "compute_capability": "8.0",
         "driver_cuda_version": "13.2",
         "runtime": "tensorrt",
@@ -61,60 +61,60 @@ def test_a_graph_is_run_once_then_captured_then_launched_between_two_events() ->
     assert cuda.calls == [*opened, *captured, *run, "cuEventElapsedTime"]
 
 
-def test_a_graph_that_cannot_be_captured_runs_plainly_and_is_reported() -> None:
-    found = backend(FakeCuda(capturable=False))
-    (timed,) = found.engines(b"graph", {"x": X})
+def test_a_graph_that_cannot_be_captured_runs_without_a_cuda_graph_and_is_reported() -> None:
+    timer = backend(FakeCuda(capturable=False))
+    (timed,) = timer.engines(b"graph", {"x": X})
     assert timed(2) == 5.0
-    (reason,) = found.conditions()["without_cuda_graph"].values()
+    (reason,) = timer.conditions()["without_cuda_graph"].values()
     assert reason == "TensorRT cannot enqueue the engine: capture of a forbidden call"
 
 
 def test_a_graph_that_the_driver_does_not_instantiate_is_reported_too() -> None:
-    found = backend(FakeCuda(refuses={"cuGraphInstantiateWithFlags": 2}))
-    assert found.open(b"graph", {"x": X})(2) == 5.0
-    (reason,) = found.conditions()["without_cuda_graph"].values()
+    timer = backend(FakeCuda(refuses={"cuGraphInstantiateWithFlags": 2}))
+    assert timer.open(b"graph", {"x": X})(2) == 5.0
+    (reason,) = timer.conditions()["without_cuda_graph"].values()
     assert "refuses cuGraphInstantiateWithFlags: CUDA_ERROR_OUT_OF_MEMORY" in reason
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", np.float32), ("fp16", np.float16)])
-def test_inputs_are_cast_to_what_the_graph_takes_and_outputs_come_back(precision: str, dtype: type) -> None:
+def test_inputs_are_cast_to_the_types_of_the_graph_and_outputs_are_returned(precision: str, dtype: type) -> None:
     (timed,) = backend(FakeCuda(), precision=precision).engines(b"graph", {"x": X})
     (y,) = timed.outputs().values()
     assert y.dtype == dtype
     assert (y == X.astype(dtype) * dtype(2)).all()
 
 
-def test_copies_of_a_graph_are_built_once_and_run_in_turns() -> None:
+def test_copies_of_a_graph_are_built_once_and_alternate() -> None:
     cuda = FakeCuda()
-    found = backend(cuda)
-    found.open(b"graph", {"x": X}, copies=3)(4)
-    assert found.conditions()["engines"] == 1
+    timer = backend(cuda)
+    timer.open(b"graph", {"x": X}, copies=3)(4)
+    assert timer.conditions()["engines"] == 1
     launched = [call for call in cuda.calls if call in ("cuGraphLaunch", "cuEventElapsedTime")]
     assert launched == ["cuGraphLaunch", "cuEventElapsedTime"] * 4
     assert cuda.calls.count("cuStreamBeginCapture_v2") == 3
 
 
-def test_conditions_tell_of_every_engine_and_of_the_clock() -> None:
-    found = backend(FakeCuda())
+def test_conditions_contain_every_engine_and_the_clock() -> None:
+    timer = backend(FakeCuda())
     for content in (b"one", b"two"):
-        found.open(content, {"x": X})(2)
-    conditions = found.conditions()
+        timer.open(content, {"x": X})(2)
+    conditions = timer.conditions()
     assert json.loads(json.dumps(conditions)) == conditions
     assert conditions["clocks"]["locked_mhz"] == 1410
     assert conditions["memory_provider"] == "fake"
     assert conditions["engines"] == 2
     assert conditions["layer_types"] == {"FLOAT": 6}
     assert conditions["without_cuda_graph"] == {}
-    assert conditions["starved_by_processor"] == []  # the fake's milliseconds pass in microseconds
+    assert conditions["starved_by_cpu"] == []  # the fake's milliseconds pass in microseconds
 
 
-def test_a_gpu_that_waits_for_the_processor_is_reported() -> None:
+def test_a_gpu_that_waits_for_the_cpu_is_reported() -> None:
     cuda = FakeCuda()
-    found = backend(cuda)
-    (timed,) = found.engines(b"graph", {"x": X})
+    timer = backend(cuda)
+    (timed,) = timer.engines(b"graph", {"x": X})
     cuda.refuses["cuGraphLaunch"] = 0  # a success that takes the GPU no time
     timed(1)
-    assert len(found.conditions()["starved_by_processor"]) == 1
+    assert len(timer.conditions()["starved_by_cpu"]) == 1
 
 
 REFUSED: dict[str, tuple[bytes, dict[str, Array], dict[str, Any], type[Exception], str]] = {
@@ -126,18 +126,18 @@ REFUSED: dict[str, tuple[bytes, dict[str, Array], dict[str, Any], type[Exception
 
 
 @pytest.mark.parametrize(("content", "inputs", "tensorrt", "error", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_timed_is_told(
+def test_graphs_and_inputs_that_cannot_be_timed_are_refused(
     content: bytes, inputs: dict[str, Array], tensorrt: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         backend(FakeCuda(), **tensorrt).open(content, inputs)
 
 
-def test_an_engine_that_is_no_longer_needed_gives_all_of_it_back() -> None:
+def test_an_engine_releases_everything_when_it_is_deleted() -> None:
     freed: list[int] = []
     cuda = FakeCuda()
-    found = backend(cuda, freed)
-    (timed,) = found.engines(b"graph", {"x": X})
+    timer = backend(cuda, freed)
+    (timed,) = timer.engines(b"graph", {"x": X})
     gc.disable()
     try:
         del timed
@@ -146,28 +146,28 @@ def test_an_engine_that_is_no_longer_needed_gives_all_of_it_back() -> None:
     assert len(freed) == 2
     assert cuda.calls.count("cuEventDestroy_v2") == 2
     assert cuda.calls.count("cuGraphExecDestroy") == 1
-    assert found.conditions()["engines"] == 1
+    assert timer.conditions()["engines"] == 1
 
 
-def test_the_clock_is_let_go_at_the_end_of_a_with() -> None:
-    with backend(FakeCuda()) as found:
-        nvml: Any = found._clocks._nvml
+def test_the_clock_is_released_at_the_end_of_a_with() -> None:
+    with backend(FakeCuda()) as timer:
+        nvml: Any = timer._clocks._nvml
         assert not nvml.called("nvmlDeviceResetGpuLockedClocks")
     assert nvml.called("nvmlDeviceResetGpuLockedClocks") == [["gpu"]]
 
 
 @pytest.mark.parametrize(("precision", "kind", "right"), [("int8", "FLOAT", True), ("fp32", "HALF", False)])
-def test_engines_must_be_of_the_precision_but_a_part_may_lack_int8(precision: str, kind: str, right: bool) -> None:
-    found = backend(FakeCuda(), precision=precision, kind=kind)
+def test_engines_must_be_of_the_precision_but_a_block_may_lack_int8(precision: str, kind: str, right: bool) -> None:
+    timer = backend(FakeCuda(), precision=precision, kind=kind)
     if right:
-        assert found.open(b"graph", {"x": X})(1) == 2.0
+        assert timer.open(b"graph", {"x": X})(1) == 2.0
     else:
-        with pytest.raises(VerificationError, match=r"should be fp32, and the outputs of its layers are \{'HALF': 3\}"):
-            found.open(b"graph", {"x": X})
+        with pytest.raises(VerificationError, match=r"was to be fp32, and has layers that give \{'HALF': 3\}"):
+            timer.open(b"graph", {"x": X})
 
 
 def test_an_unknown_precision_is_wrong_usage() -> None:
-    with pytest.raises(UserError, match="no precision 'fp8'; known are fp32, fp16, int8"):
+    with pytest.raises(UserError, match="unknown precision 'fp8'; choose from fp32, fp16, int8"):
         GpuBackend(**dict.fromkeys(("device", "gpu", "driver", "memory", "builder", "clocks"), None), precision="fp8")  # type: ignore[arg-type]
 
 
@@ -179,17 +179,17 @@ def test_without_a_driver_there_is_no_backend() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("fp16", 5e-3)])
-def test_a_real_gpu_computes_what_onnx_runtime_does_and_takes_time_for_it(
+def test_a_real_gpu_equals_onnx_runtime_and_its_times_are_positive(
     blocks: Mapping[str, tuple[bytes, dict[str, Array]]], precision: str, tolerance: float
 ) -> None:
     content, inputs = blocks["ir_k5_c24-40_e5_s2_se@56x56"]
-    with open_gpu_backend("this", precision) as found:
-        (timed,) = found.engines(at_precision(content, precision, inputs), inputs)
+    with open_gpu_backend("this", precision) as timer:
+        (timed,) = timer.engines(at_precision(content, precision, inputs), inputs)
         timed(3)  # as a graph, where it could be captured
-        wanted, got = OrtRunner(content)(inputs)["output"], timed.outputs()["output"]
-        assert np.abs(wanted - got).max() < tolerance * np.ptp(wanted)
+        expected, got = OrtRunner(content)(inputs)["output"], timed.outputs()["output"]
+        assert np.abs(expected - got).max() < tolerance * np.ptp(expected)
         timed(1000)
         few, many = (min(timed(runs) * runs for _ in range(5)) for runs in (500, 1000))
         assert 1.6 < many / few < 2.5
         assert 1e-4 < many / 1000 < 10
-        assert found.conditions()["engines"] == 1
+        assert timer.conditions()["engines"] == 1

@@ -80,22 +80,22 @@ def test_a_product_of_two_inputs_reads_both() -> None:
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU(), nn.Hardswish(), nn.Sigmoid(), nn.SiLU(), nn.ReLU6()])
-def test_an_activation_adds_no_kernel_and_next_to_nothing_to_its_convolutions(activation: nn.Module) -> None:
-    (alone,) = kernels(conv())
+def test_an_activation_adds_no_kernel_and_almost_no_elements(activation: nn.Module) -> None:
+    (convolution,) = kernels(conv())
     (fused,) = kernels(nn.Sequential(conv(), activation))
-    assert fused.macs == alone.macs
-    assert 0 <= fused.elements - alone.elements <= 2  # the bounds of a clip, if it has any
+    assert fused.macs == convolution.macs
+    assert 0 <= fused.elements - convolution.elements <= 2  # the bounds of a clip, if it has any
 
 
 def test_a_residual_addition_reads_its_other_operand() -> None:
-    (alone,) = kernels(nn.Sequential(conv(), conv()))[1:]
+    (convolution,) = kernels(nn.Sequential(conv(), conv()))[1:]
     _, last = kernels(Does(lambda x, a, b: x + b(a(x)), conv(), conv()))
-    assert last == Kernel(macs=alone.macs, elements=alone.elements + SIZE)
+    assert last == Kernel(macs=convolution.macs, elements=convolution.elements + SIZE)
 
 
-def test_an_operand_that_the_kernel_itself_reads_is_no_further_one() -> None:
-    (alone,) = kernels(conv())
-    assert kernels(Does(lambda x, a: x + a(x), conv())) == [alone]
+def test_an_operand_that_the_kernel_reads_already_counts_once() -> None:
+    (convolution,) = kernels(conv())
+    assert kernels(Does(lambda x, a: x + a(x), conv())) == [convolution]
 
 
 def test_a_channel_gate_reads_the_image_again_and_writes_a_new_one() -> None:
@@ -105,19 +105,19 @@ def test_a_channel_gate_reads_the_image_again_and_writes_a_new_one() -> None:
     assert multiply == Kernel(macs=64, elements=8 + 64 + SIZE + SIZE)
 
 
-def test_what_two_kernels_read_is_written_once_and_read_by_each() -> None:
+def test_a_tensor_of_two_kernels_is_written_once_and_read_by_each() -> None:
     twice = Does(lambda x, a, b, c: torch.cat([b(y := a(x)), c(y)], 1), conv(), conv(), conv())
     ends = [kernel.elements for kernel in kernels(twice)]
     assert ends == [SIZE + 64 + SIZE, SIZE + 64 + SIZE, SIZE + 64 + SIZE, 2 * SIZE + 2 * SIZE]
 
 
-def test_elementwise_operators_run_together_but_not_with_what_does_not_fuse() -> None:
+def test_elementwise_operators_are_fused_but_not_with_other_operators() -> None:
     pool = nn.MaxPool2d(2)
     assert kernels(Does(lambda x: (x * x).exp().sqrt())) == [Kernel(macs=0, elements=2 * SIZE)]
     assert [k.elements for k in kernels(nn.Sequential(pool, nn.ReLU()))] == [SIZE + SIZE // 4, 2 * (SIZE // 4)]
 
 
-def test_an_addition_never_makes_a_kernel_wait_for_itself() -> None:
+def test_an_addition_never_makes_a_kernel_depend_on_itself() -> None:
     """The pool needs the convolution, so the convolution cannot do what needs the pool."""
     ends = kernels(Does(lambda x, a, p: (y := a(x)) + p(y), conv(), nn.MaxPool2d(3, 1, 1)))
     assert [k.elements for k in ends] == [SIZE + 64 + SIZE, 2 * SIZE, 3 * SIZE]
@@ -129,7 +129,7 @@ def test_reshapes_are_free() -> None:
         assert kernels(Does(end, conv())) == kernels(conv())
 
 
-def test_what_shapes_determine_is_known_beforehand() -> None:
+def test_constants_of_shapes_are_folded() -> None:
     nodes = [
         helper.make_node("Shape", ["x"], ["shape"]),
         helper.make_node("ConstantOfShape", ["shape"], ["zeros"]),
@@ -145,7 +145,7 @@ def test_a_transposed_first_operand_counts_the_same() -> None:
     assert kernels_of(graph([gemm], {"a": (8, 2), "b": (8, 3)}, (2, 3))) == [Kernel(macs=48, elements=16 + 24 + 6)]
 
 
-def test_a_graph_whose_shapes_are_open_is_refused() -> None:
+def test_a_graph_without_fixed_shapes_is_refused() -> None:
     with pytest.raises(VerificationError, match="has no fixed shape"):
         kernels(conv(), dynamic=True)
 
@@ -154,7 +154,7 @@ SCOPE = Scope(space=FourPathSpace(variant="a"), tasks=("cls", "det", "seg"), cla
 
 
 @pytest.mark.parametrize("graph", graphs_of(SCOPE), ids=lambda graph: graph.key)
-def test_multiply_adds_are_those_the_cost_tables_count_but_for_pools(graph: Graph) -> None:
+def test_multiply_adds_equal_the_cost_tables_except_for_pools(graph: Graph) -> None:
     """The papers count a global pool's inputs as multiply-adds; here a pool costs its memory and no arithmetic."""
     counted = count(graph.build, graph.input_shapes)
     assert (

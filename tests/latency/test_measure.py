@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from latency import measure as module
-from latency.measure import measure_graphs, named
+from latency.journal import Journal
+from latency.measure import measure_graphs, with_prefix
 from latency.protocol import Sampler, Timing
-from latency.unfinished import Unfinished
 
-BRIEF = Timing(repeats=3, warmup_ms=0, min_ms=0, min_runs=2, max_cv=1e9, yardstick_ms=0)
+BRIEF = Timing(repetitions=3, warmup_ms=0, min_ms=0, min_runs=2, max_cv=1e9, reference_ms=0)
 
 
 class Counted:
@@ -40,17 +40,17 @@ def source(content: bytes) -> tuple[bytes, dict[str, Any]]:
     return content, {"x": np.ones(1)}
 
 
-@pytest.mark.parametrize(("parts", "copies"), [(True, {1: 12, 3: 4, 9: 2}), (False, {1: 1, 3: 1, 9: 1})])
-def test_the_weights_of_parts_are_cold_and_those_of_networks_are_not(
-    monkeypatch: pytest.MonkeyPatch, parts: bool, copies: dict[int, int]
+@pytest.mark.parametrize(("cold_weights", "copies"), [(True, {1: 12, 3: 4, 9: 2}), (False, {1: 1, 3: 1, 9: 1})])
+def test_blocks_have_cold_weights_and_networks_have_not(
+    monkeypatch: pytest.MonkeyPatch, cold_weights: bool, copies: dict[int, int]
 ) -> None:
-    monkeypatch.setattr(module, "COLD_BYTES", 9 if not parts else 12)
+    monkeypatch.setattr(module, "COLD_BYTES", 9 if not cold_weights else 12)
     backend = Counted()
     sources = {str(size): partial(source, b"x" * size) for size in copies}
-    measured = measure_graphs(sources, lambda: source(b"22"), backend, BRIEF, parts=parts)
+    measured = measure_graphs(sources, lambda: source(b"22"), backend, BRIEF, cold_weights=cold_weights)
     assert {len(content): number for content, number in backend.opened.items() if content != b"22"} == copies
     assert backend.opened[b"22"] > 1
-    assert {name: one.latency_ms_median for name, one in measured.items()} == {
+    assert {name: measurement.latency_ms_median for name, measurement in measured.items()} == {
         str(size): float(size) for size in copies
     }
 
@@ -58,30 +58,32 @@ def test_the_weights_of_parts_are_cold_and_those_of_networks_are_not(
 def test_graphs_are_opened_in_both_orders() -> None:
     backend = Counted()
     sources = {name: partial(source, name.encode()) for name in "abc"}
-    measure_graphs(sources, lambda: source(b"22"), backend, BRIEF, parts=False)
+    measure_graphs(sources, lambda: source(b"22"), backend, BRIEF, cold_weights=False)
     assert b"".join(backend.order) == b"abccba22"
 
 
-def test_copies_are_not_without_end() -> None:
+def test_the_number_of_copies_is_limited() -> None:
     backend = Counted()
-    measure_graphs({"a": lambda: source(b"1")}, lambda: source(b"22"), backend, BRIEF, parts=True)
+    measure_graphs({"a": lambda: source(b"1")}, lambda: source(b"22"), backend, BRIEF, cold_weights=True)
     assert backend.opened == {b"1": 16, b"22": 16}
 
 
-def test_visits_are_kept_and_not_made_again(tmp_path: Path) -> None:
-    unfinished = Unfinished(tmp_path / "t.json", {})
+def test_repetitions_in_the_journal_are_not_repeated(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "t.json", {})
     sources = {"a": lambda: source(b"1")}
-    first = measure_graphs(sources, lambda: source(b"22"), Counted(), BRIEF, parts=True, unfinished=unfinished)
-    again = Unfinished(tmp_path / "t.json", {})
-    assert len(again.visits["a"]) == 3
+    first = measure_graphs(sources, lambda: source(b"22"), Counted(), BRIEF, cold_weights=True, journal=journal)
+    again = Journal(tmp_path / "t.json", {})
+    assert len(again.repetitions["a"]) == 3
     slower = {"a": lambda: source(b"1" * 9)}
-    assert measure_graphs(slower, lambda: source(b"22"), Counted(), BRIEF, parts=True, unfinished=again) == first
+    assert measure_graphs(slower, lambda: source(b"22"), Counted(), BRIEF, cold_weights=True, journal=again) == first
 
 
-def test_progress_is_told_under_a_name() -> None:
-    told: list[tuple[str, int, int]] = []
-    progress = named(lambda *step: told.append(step), "blocks")
-    measure_graphs({"a": lambda: source(b"1")}, lambda: source(b"22"), Counted(), BRIEF, parts=True, progress=progress)
-    steps = [("open", 1, 2), ("open", 2, 2), *(("measure", done, 3) for done in (1, 2, 3))]
-    assert told == [(f"blocks: {stage}", done, total) for stage, done, total in steps]
-    assert named(None, "blocks") is None
+def test_stages_of_progress_get_the_prefix() -> None:
+    steps: list[tuple[str, int, int]] = []
+    progress = with_prefix(lambda *step: steps.append(step), "blocks")
+    measure_graphs(
+        {"a": lambda: source(b"1")}, lambda: source(b"22"), Counted(), BRIEF, cold_weights=True, progress=progress
+    )
+    expected = [("open", 1, 2), ("open", 2, 2), *(("measure", done, 3) for done in (1, 2, 3))]
+    assert steps == [(f"blocks: {stage}", done, total) for stage, done, total in expected]
+    assert with_prefix(None, "blocks") is None

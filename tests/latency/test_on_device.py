@@ -5,8 +5,8 @@ import pytest
 
 from export.errors import UserError
 from latency import on_device
+from latency.checksum import write_checksummed
 from latency.on_device import BUNDLE_FILE, BUNDLE_SCHEMA, Bundle, BundledGraph, bundle_sha256, content_of, open_bundle
-from latency.parsing import write_sealed
 
 SHA256_OF_ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-4's example
 GRAPH = {
@@ -17,6 +17,7 @@ GRAPH = {
     "inputs": {"input0": [1, 3, 8, 8]},
     "blocks": {},
     "macs": 0,
+    "task": "",
 }
 CONTENT = {
     "device": "cpu",
@@ -24,13 +25,13 @@ CONTENT = {
     "batch": 1,
     "threads": 1,
     "timing": {},
-    "graphs": [GRAPH, {**GRAPH, "key": "n@8", "kind": "network", "blocks": {"a@8": 2}, "macs": 7}],
+    "graphs": [GRAPH, {**GRAPH, "key": "n@8", "kind": "network", "blocks": {"a@8": 2}, "macs": 7, "task": "n"}],
 }
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_sealed(tmp_path / BUNDLE_FILE, CONTENT, schema=BUNDLE_SCHEMA)
+    write_checksummed(tmp_path / BUNDLE_FILE, CONTENT, schema=BUNDLE_SCHEMA)
     (tmp_path / "a.onnx").write_bytes(b"abc")
     return tmp_path
 
@@ -40,18 +41,18 @@ def test_a_bundle_is_opened_with_its_graphs_by_kind(folder: Path) -> None:
     assert bundle == Bundle(**CONTENT)  # type: ignore[arg-type]
     assert bundle.of_kind("block") == {"a@8": BundledGraph(**GRAPH)}  # type: ignore[arg-type]
     assert bundle.of_kind("network")["n@8"].blocks == {"a@8": 2}
-    assert bundle.of_kind("yardstick") == {}
+    assert bundle.of_kind("reference") == {}
     assert content_of(folder, BundledGraph(**GRAPH)) == b"abc"  # type: ignore[arg-type]
 
 
 def test_two_bundles_differ_by_their_sha256(folder: Path, tmp_path: Path) -> None:
     first = bundle_sha256(folder)
-    write_sealed(tmp_path / BUNDLE_FILE, {**CONTENT, "threads": 2}, schema=BUNDLE_SCHEMA)
+    write_checksummed(tmp_path / BUNDLE_FILE, {**CONTENT, "threads": 2}, schema=BUNDLE_SCHEMA)
     assert len(first) == 64
     assert bundle_sha256(tmp_path) != first
 
 
-def test_a_graph_that_is_not_what_it_was_is_refused(folder: Path) -> None:
+def test_a_changed_graph_is_refused(folder: Path) -> None:
     (folder / "a.onnx").write_bytes(b"abd")
     with pytest.raises(UserError, match=r"a\.onnx is not the file"):
         open_bundle(folder)
@@ -60,7 +61,7 @@ def test_a_graph_that_is_not_what_it_was_is_refused(folder: Path) -> None:
         open_bundle(folder)
 
 
-def test_inputs_are_normal_and_the_same_each_time(folder: Path) -> None:
+def test_inputs_are_normal_and_deterministic(folder: Path) -> None:
     content, inputs = on_device._source(folder, BundledGraph(**GRAPH))  # type: ignore[arg-type]
     again = on_device._source(folder, BundledGraph(**GRAPH))[1]  # type: ignore[arg-type]
     assert content == b"abc"
@@ -70,10 +71,12 @@ def test_inputs_are_normal_and_the_same_each_time(folder: Path) -> None:
     assert (inputs["input0"] == again["input0"]).all()
 
 
-def test_progress_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_a_line_every_ten_seconds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     seconds = iter(range(0, 1000, 4))
     monkeypatch.setattr(time, "monotonic", lambda: next(seconds))
-    lines = on_device._Lines()
+    lines = on_device._ProgressLines()
     for done in range(1, 7):
         lines("measure", done, 6)
     assert capsys.readouterr().err.splitlines() == [

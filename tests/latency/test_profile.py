@@ -1,6 +1,5 @@
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,17 +10,26 @@ from export.errors import UserError
 from export.graph import to_onnx_bytes
 from latency import protocol
 from latency.devices import resolve
-from latency.profile import Graph, Network, Profiled, anchors_of, measure_network, plan, profile, speed_of
-from latency.protocol import Measurement, Sampler, Timing, Visit
+from latency.journal import exclusive_lock
+from latency.profile import (
+    Graph,
+    Network,
+    ProfileResult,
+    measure_network,
+    pick_remeasured,
+    plan,
+    profile,
+    relative_speed,
+)
+from latency.protocol import Measurement, Repetition, Sampler, Timing
 from latency.table import LatencyTable
-from latency.unfinished import only_run
 
-BRIEF = Timing(repeats=2, warmup_ms=0, min_ms=0, min_runs=3, max_cv=1e9)
+BRIEF = Timing(repetitions=2, warmup_ms=0, min_ms=0, min_runs=3, max_cv=1e9)
 CPU = resolve("cpu")
 
 
-def visit(*samples_ms: float) -> Visit:
-    return Visit(samples_ms=samples_ms)
+def repetition(*samples_ms: float) -> Repetition:
+    return Repetition(samples_ms=samples_ms)
 
 
 class Add(nn.Module):
@@ -43,14 +51,19 @@ def network(number: int) -> Network:
     """Some convolutions in a row, three channels in and out."""
     layers = nn.Sequential(*(nn.Conv2d(3, 3, 1) for _ in range(number)))
     return Network(
-        key=f"net{number}@8", build=lambda: layers, input_shapes=((3, 8, 8),), blocks={"conv@8": number}, macs=number
+        key=f"net{number}@8",
+        build=lambda: layers,
+        input_shapes=((3, 8, 8),),
+        task="net",
+        blocks={"conv@8": number},
+        macs=number,
     )
 
 
 NETWORKS = [network(number) for number in range(1, 10)]
 
 
-def run(path: Path, *graphs: Graph, networks: Sequence[Network] = ()) -> Profiled:
+def run(path: Path, *graphs: Graph, networks: Sequence[Network] = ()) -> ProfileResult:
     return profile(graphs, networks, path=path, backend=CPU, timing=BRIEF)
 
 
@@ -68,17 +81,17 @@ def killed_at(stage: str, step: int) -> Callable[[str, int, int], None]:
     return progress
 
 
-def test_each_block_is_measured_once_and_the_table_is_kept(tmp_path: Path) -> None:
+def test_each_block_is_measured_once_and_the_table_is_saved(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     result = run(path, CONV, ADD, CONV)
     assert result.measured == ("null", "conv@8", "add@8")
     assert result.table.overhead_ms > 0
     assert all(result.table.entries[key].runs == 2 * 3 for key in result.measured)
-    assert set(result.table.isolated_ms) == {"conv@8", "add@8"}
+    assert set(result.table.standalone_ms) == {"conv@8", "add@8"}
     assert LatencyTable.load(path, device="cpu") == result.table
 
 
-def test_an_existing_table_is_extended_by_what_it_lacks(tmp_path: Path) -> None:
+def test_a_table_is_extended_by_missing_blocks(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     first = run(path, CONV)
     second = run(path, CONV, ADD)
@@ -87,31 +100,33 @@ def test_an_existing_table_is_extended_by_what_it_lacks(tmp_path: Path) -> None:
     assert run(path, ADD, CONV).measured == ()
 
 
-def test_what_is_added_later_is_measured_beside_what_is_known(tmp_path: Path) -> None:
+def test_new_blocks_are_scaled_to_the_speed_of_the_table(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     table = run(path, CONV).table
     slow = {key: entry.at_speed(100.0) for key, entry in table.entries.items()}
-    replace(table, entries=slow).save(path)  # as if the machine had been a hundred times as slow then
-    alone = run(tmp_path / "alone.json", ADD).table.entries["add@8"].latency_ms_median
+    table.changed(entries=slow).save(path)  # as if the machine had been a hundred times as slow then
+    standalone_ms = run(tmp_path / "alone.json", ADD).table.entries["add@8"].latency_ms_median
     extended = run(path, CONV, ADD)
     assert extended.measured == ("add@8",)
     assert extended.table.entries["conv@8"] == slow["conv@8"]
-    assert 20 * alone < extended.table.entries["add@8"].latency_ms_median < 500 * alone
+    assert 20 * standalone_ms < extended.table.entries["add@8"].latency_ms_median < 500 * standalone_ms
 
 
-def test_anchors_are_few_known_and_of_all_sizes() -> None:
-    known = {f"net{n}@8": Measurement.of([visit(float(n)), visit(float(n))]) for n in range(1, 100)}
+def test_remeasured_networks_are_few_and_of_all_sizes() -> None:
+    earlier = {f"net{n}@8": Measurement.of([repetition(float(n)), repetition(float(n))]) for n in range(1, 100)}
     networks = [network(n) for n in range(1, 120)]
-    chosen = list(anchors_of(networks, known))
+    chosen = list(pick_remeasured(networks, earlier))
     assert len(chosen) == 12
     assert chosen[0] == "net1@8"
     assert chosen[-1] == "net89@8"
-    assert anchors_of(networks, {}) == {}
-    assert speed_of(known, {key: one.at_speed(0.5) for key, one in known.items()}) == pytest.approx(2.0)
-    assert speed_of(known, {}) == 1.0
+    assert pick_remeasured(networks, {}) == {}
+    assert relative_speed(
+        earlier, {key: measurement.at_speed(0.5) for key, measurement in earlier.items()}
+    ) == pytest.approx(2.0)
+    assert relative_speed(earlier, {}) == 1.0
 
 
-def test_a_table_of_another_protocol_is_not_mixed_with(tmp_path: Path) -> None:
+def test_a_table_of_another_protocol_is_not_extended(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     run(path, CONV)
     before = path.read_bytes()
@@ -135,10 +150,10 @@ def test_one_key_for_two_shapes_is_refused(tmp_path: Path) -> None:
         run(tmp_path / "t.json", CONV, Graph(key="conv@8", build=conv, input_shapes=((3, 9, 9),)))
 
 
-def test_progress_tells_of_both_stages_and_the_random_state_is_left_alone(tmp_path: Path) -> None:
+def test_progress_has_both_stages_and_the_random_state_is_unchanged(tmp_path: Path) -> None:
     steps: list[tuple[str, int, int]] = []
     torch.manual_seed(1)
-    wanted = torch.rand(3)
+    expected = torch.rand(3)
     torch.manual_seed(1)
     path = tmp_path / "t.json"
     profile([CONV, ADD], path=path, backend=CPU, timing=BRIEF, progress=lambda *step: steps.append(step))
@@ -146,7 +161,7 @@ def test_progress_tells_of_both_stages_and_the_random_state_is_left_alone(tmp_pa
         *(("blocks: open", done, 6) for done in range(1, 7)),
         *(("blocks: measure", done, 6) for done in range(1, 7)),
     ]
-    assert torch.equal(torch.rand(3), wanted)
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_networks_are_measured_once_and_correct_the_blocks(tmp_path: Path) -> None:
@@ -171,14 +186,14 @@ def test_too_few_networks_are_refused_before_anything_is_measured(tmp_path: Path
 
 
 @pytest.mark.parametrize(("stage", "step"), [("blocks: measure", 4), ("networks: open", 2), ("networks: measure", 7)])
-def test_a_killed_run_goes_on_and_measures_nothing_twice(
+def test_a_killed_run_is_resumed_and_measures_nothing_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, step: int
 ) -> None:
-    visits: list[Timing] = []
+    repetitions: list[Timing] = []
     samples = protocol._samples
 
     def counted(sampler: Sampler, timing: Timing) -> list[float]:
-        visits.append(timing)
+        repetitions.append(timing)
         return samples(sampler, timing)
 
     monkeypatch.setattr(protocol, "_samples", counted)
@@ -186,23 +201,23 @@ def test_a_killed_run_goes_on_and_measures_nothing_twice(
     with pytest.raises(Killed):
         profile([CONV, ADD], NETWORKS, path=path, backend=CPU, timing=BRIEF, progress=killed_at(stage, step))
     table = run(path, CONV, ADD, networks=NETWORKS).table
-    assert len(visits) == 2 * (3 + 9)
+    assert len(repetitions) == 2 * (3 + 9)
     assert all(table.entries[key].runs == 2 * 3 for key in ("null", "conv@8", "add@8"))
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_plan_lists_what_the_table_lacks_and_touches_nothing(tmp_path: Path) -> None:
+def test_a_plan_lists_missing_graphs_and_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     run(path, CONV)
-    lacking = plan([CONV, ADD], NETWORKS, path=path, backend=CPU, timing=BRIEF)
-    assert list(lacking.blocks) == ["add@8"]
-    assert len(lacking.networks) == 9
+    missing = plan([CONV, ADD], NETWORKS, path=path, backend=CPU, timing=BRIEF)
+    assert list(missing.blocks) == ["add@8"]
+    assert len(missing.networks) == 9
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
-    with only_run(path), pytest.raises(UserError, match=f"being measured by process {os.getpid()}"):
+    with exclusive_lock(path), pytest.raises(UserError, match=f"being measured by process {os.getpid()}"):
         run(path, CONV)
     assert run(path, CONV).measured
 
@@ -211,5 +226,5 @@ def test_a_whole_network_is_measured_by_the_same_protocol(tmp_path: Path) -> Non
     content = to_onnx_bytes(conv(), (torch.ones(1, 3, 8, 8),), input_names=["x"], output_names=["y"])
     assert measure_network(content, (2, 3, 8, 8), timing=BRIEF).runs == 2 * 3
     two = to_onnx_bytes(Add(), (torch.ones(1, 3, 8, 8), torch.ones(1, 3, 4, 4)), input_names="ab", output_names="y")
-    with pytest.raises(UserError, match="of one input"):
+    with pytest.raises(UserError, match="with one input"):
         measure_network(two, (1, 3, 8, 8), timing=BRIEF)

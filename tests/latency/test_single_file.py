@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 
 from latency.bundle import measure_py
-from latency.single_file import joined
+from latency.single_file import join_modules
 
 FIRST = '''
 """First."""
@@ -53,8 +53,8 @@ def run(text: str) -> ModuleType:
     return module
 
 
-def test_the_joined_text_imports_none_of_its_parts_and_does_what_they_do(package: Path) -> None:
-    text = joined(write(package, first=FIRST, second=SECOND))
+def test_the_joined_text_imports_no_joined_module_and_works_like_them(package: Path) -> None:
+    text = join_modules(write(package, first=FIRST, second=SECOND))
     assert "import HALF" not in text
     assert "# kept: a comment" in text
     assert run(text).half_area(2.0) == pytest.approx(6.2831853)
@@ -71,10 +71,10 @@ def test_the_joined_text_imports_none_of_its_parts_and_does_what_they_do(package
         ("from latency import first", "cannot be joined"),
     ],
 )
-def test_what_would_not_run_is_refused(package: Path, second: str, message: str) -> None:
+def test_modules_that_cannot_be_joined_are_refused(package: Path, second: str, message: str) -> None:
     modules = write(package, first=FIRST, second=second)
     with pytest.raises(ValueError, match=message):
-        joined(modules)
+        join_modules(modules)
 
 
 def test_measure_py_is_python_that_loads_no_heavy_package(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def mantissa(value: float) -> float:
 
 
 @pytest.mark.parametrize(("ticks", "span", "expected"), MEANT)
-def test_ticks_are_those_one_would_draw(
+def test_ticks_equal_a_manual_choice(
     ticks: Callable[[float, float], tuple[float, ...]], span: tuple[float, float], expected: tuple[float, ...]
 ) -> None:
     assert ticks(*span) == expected
@@ -69,7 +69,7 @@ def test_a_logarithmic_axis_gives_equal_factors_equal_lengths(value: float) -> N
     assert axis.part(value) == pytest.approx(math.log10(value / 0.02) / 2)
 
 
-def test_points_lie_where_their_values_are_and_carry_their_texts() -> None:
+def test_points_are_at_their_values_with_their_tooltips() -> None:
     axis = Axis.linear("<ms>", [0, 10])
     points = [Point(x=0, y=0, title='a & "b"', look=0), Point(x=10, y=5, title="c", look=7, style="hollow")]
     drawn = ET.fromstring(scatter(axis, axis, points, lines=[[(0, 0), (10, 10)]]))
@@ -83,7 +83,7 @@ def test_points_lie_where_their_values_are_and_carry_their_texts() -> None:
     assert line.get("points") == "0.0,274.0 374.0,0.0"
 
 
-def test_bars_are_as_long_as_their_values_and_stand_under_their_groups() -> None:
+def test_bars_have_the_length_of_their_values_under_their_groups() -> None:
     def bar(name: str, value: float, reference: float | None = None) -> Bar:
         return Bar(name=name, value=value, note=f"{value} ms", title=name, look=0, reference=reference)
 

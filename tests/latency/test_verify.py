@@ -21,15 +21,15 @@ def measured(latency_ms: float) -> Measurement:
 
 
 def network(blocks: dict[str, int]) -> Network:
-    return Network(key=str(blocks), build=nn.Identity, input_shapes=((3, 8, 8),), blocks=blocks, macs=100)
+    return Network(key=str(blocks), build=nn.Identity, input_shapes=((3, 8, 8),), task="det", blocks=blocks, macs=100)
 
 
 TABLE = LatencyTable(
     device="cpu",
     fingerprint=resolve("cpu").fingerprint(),
-    timing=Timing(repeats=3),
+    timing=Timing(repetitions=3),
     entries={"a": measured(1.0), "b": measured(2.0)},
-    networks={"known": MeasuredNetwork(blocks={"a": 1}, macs=50, measured=measured(2.0))},
+    networks={"known": MeasuredNetwork(task="det", blocks={"a": 1}, macs=50, measurement=measured(2.0))},
 )
 TIMES_MS = {str(blocks): time for blocks, time in (({"a": 1, "b": 1}, 4.0), ({"a": 2, "b": 2}, 6.0))} | {"known": 1.0}
 FRESH = [network({"a": 1, "b": 1}), network({"a": 2, "b": 2})]
@@ -42,7 +42,10 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def measure(networks: list[Network], *, timing: Timing, **_: object) -> dict[str, MeasuredNetwork]:
         assert timing == TABLE.timing
         return {
-            n.key: MeasuredNetwork(blocks=n.blocks, macs=n.macs, measured=measured(TIMES_MS[n.key])) for n in networks
+            n.key: MeasuredNetwork(
+                task=n.task, blocks=dict(n.blocks), macs=n.macs, measurement=measured(TIMES_MS[n.key])
+            )
+            for n in networks
         }
 
     monkeypatch.setattr(module, "measure_networks", measure)
@@ -50,48 +53,46 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "t.json"
 
 
-def test_the_tables_sums_are_compared_with_what_is_measured_now(path: Path) -> None:
+def test_the_tables_sums_are_compared_with_times_measured_now(path: Path) -> None:
     before = path.read_bytes()
     verified = verify(path, FRESH)
     assert verified.speed == 1.0
-    found = verified.report
-    assert found.networks == 2
-    assert found.noise == pytest.approx(0.03)
-    assert found.predicted.mape == pytest.approx((1 / 4 + 0) / 2)  # 3 and 6 ms are predicted
-    assert found.predicted.bias == pytest.approx(-1 / 8)
-    assert found.flops is not None
-    assert found.flops.within_10 == 0.5  # 2 ms for 50 multiply-adds makes 4 ms for 100
+    report = verified.report
+    assert report.networks == 2
+    assert report.noise == pytest.approx(0.03)
+    assert report.predicted.mape == pytest.approx((1 / 4 + 0) / 2)  # 3 and 6 ms are predicted
+    assert report.predicted.bias == pytest.approx(-1 / 8)
+    assert report.flops is not None
+    assert report.flops.within_10 == 0.5  # 2 ms for 50 multiply-adds makes 4 ms for 100
     assert path.read_bytes() == before
 
 
-def test_networks_that_the_table_knows_tell_the_machines_speed_from_the_tables_errors(path: Path) -> None:
-    known = replace(FRESH[0], key="known")  # 2 ms in the table and 1 now: the machine is twice as fast
-    verified = verify(path, FRESH, [known, replace(known, key="unknown")])
+def test_networks_of_the_table_separate_the_machines_speed_from_the_tables_errors(path: Path) -> None:
+    earlier = replace(FRESH[0], key="known")  # 2 ms in the table and 1 now: the machine is twice as fast
+    verified = verify(path, FRESH, [earlier, replace(earlier, key="unknown")])
     assert verified.speed == pytest.approx(2.0)
     assert verified.report.networks == 2
     assert verified.report.predicted.bias == pytest.approx((3 / 8 + 6 / 12) / 2 - 1)
 
 
-def test_a_network_that_the_table_knows_is_judged_all_the_same(path: Path) -> None:
-    known = replace(FRESH[0], key="known")
-    verified = verify(path, [known, FRESH[1]], [known])
+def test_a_compared_network_is_not_remeasured_as_a_reference(path: Path) -> None:
+    earlier = replace(FRESH[0], key="known")
+    verified = verify(path, [earlier, FRESH[1]], [earlier])
     assert (verified.report.networks, verified.speed) == (2, 1.0)
 
 
-def test_a_table_without_networks_knows_no_proportion_to_multiply_adds(path: Path) -> None:
-    replace(TABLE, networks={}).save(path)
+def test_a_table_without_networks_has_no_proportion_to_multiply_adds(path: Path) -> None:
+    TABLE.changed(networks={}).save(path)
     assert verify(path, FRESH).report.flops is None
 
 
-def test_a_block_that_the_table_lacks_is_named_before_anything_is_measured(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_block_is_named_before_anything_is_measured(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "measure_networks", pytest.fail)
     with pytest.raises(UserError, match="1 of 3 blocks have no entry in the cpu table, first: c"):
         verify(path, [*FRESH, network({"c": 1})])
 
 
 def test_another_machines_table_is_refused(path: Path) -> None:
-    replace(TABLE, fingerprint={**TABLE.fingerprint, "processor": "Other 9000"}).save(path)
+    TABLE.changed(fingerprint={**TABLE.fingerprint, "device_name": "Other 9000"}).save(path)
     with pytest.raises(UserError, match="another machine"):
         verify(path, FRESH)

@@ -34,7 +34,7 @@ from latency import estimate
 
 def open_table(config: SearchConfig) -> AnyTable | None:
     """The configuration's latency table, if it names one."""
-    return None if config.table is None else estimate.open_table(Path(config.table), foreign=config.foreign_table)
+    return None if config.table is None else estimate.open_table(Path(config.table), other_machine=config.foreign_table)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

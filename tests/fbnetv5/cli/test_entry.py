@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import onnx
@@ -37,8 +35,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert table["measured"] == len(table["latency_ms"]) + 9 + 1  # a call that does nothing is measured too
     assert table["held_out"]["networks"] == 3
     assert sorted(path.name for path in (folder / "luts").iterdir()) == ["cpu-fp32-b1.html", "cpu-fp32-b1.json"]
-    assert table["page"] == "luts/cpu-fp32-b1.html"
-    assert all(key in (folder / table["page"]).read_text() for key in table["latency_ms"])
+    assert table["report"] == "luts/cpu-fp32-b1.html"
+    assert all(key in (folder / table["report"]).read_text() for key in table["latency_ms"])
     found = document(
         "search", "--flops", "15M@64x64", "--device", "cpu", "--config", str(QUICK), "--name", "one", *SMALL, cwd=folder
     )
@@ -58,14 +56,14 @@ def test_a_dry_run_lists_what_is_missing_and_writes_nothing(work: Path) -> None:
     assert (work / "luts" / "cpu-fp32-b1.json").read_bytes() == before
 
 
-def test_a_table_is_held_against_fresh_networks(work: Path) -> None:
+def test_a_table_is_compared_with_random_networks(work: Path) -> None:
     table = "luts/cpu-fp32-b1.json"
-    found = document("profile", "--verify", table, "--networks", "2", *SMALL, "--resolution", "64", cwd=work)
+    found = document("profile", "verify", table, "--networks", "2", *SMALL, "--resolution", "64", cwd=work)
     errors = {"mape", "bias", "within_5", "within_10", "kendall_tau"}
-    assert found.keys() == {"networks", "isolated", "flops", "noise", "speed"} | errors
-    assert found["isolated"].keys() == found["flops"].keys() == errors
+    assert found.keys() == {"networks", "standalone", "flops", "noise", "speed"} | errors
+    assert found["standalone"].keys() == found["flops"].keys() == errors
     assert found["networks"] == 2
-    missing = fbnetv5("profile", "--verify", table, "--networks", "2", *SMALL, "--resolution", "96", cwd=work)
+    missing = fbnetv5("profile", "verify", table, "--networks", "2", *SMALL, "--resolution", "96", cwd=work)
     assert missing.returncode == 2
     assert "blocks have no entry in the cpu table, first: " in missing.stderr
     assert "fbnetv5 profile --device cpu" in missing.stderr
@@ -182,15 +180,13 @@ def test_a_table_without_the_blocks_asked_for_names_one_and_the_command(work: Pa
     assert "fbnetv5 profile --device cpu" in done.stderr
 
 
-def test_a_table_is_held_against_a_runs_networks(work: Path) -> None:
+def test_a_table_is_compared_with_the_networks_of_a_run(work: Path) -> None:
     table, small = "luts/cpu-fp32-b1.json", [*SMALL, "--resolution", "64"]
-    found = document("profile", "--verify", table, "--run", "runs/one", *small, cwd=work)
+    found = document("profile", "verify", table, "--run", "runs/one", *small, cwd=work)
     assert found["networks"] == 3
 
 
 WRONG = {
-    "run without table": (["profile", "--run", "runs/one"], "name a table with it"),
-    "two ways": (["profile", "--dry-run", "--estimate"], "--dry-run and --estimate exclude each other"),
     "no budget": (["search"], "either --flops, such as 400M, or --latency"),
     "two budgets": (["search", "--flops", "400M", "--latency", "8ms"], "either --flops"),
     "no unit": (["search", "--flops", "400"], "positive number with its unit"),
@@ -202,7 +198,7 @@ WRONG = {
     "unknown device": (["profile", "--device", "abacus"], "no device 'abacus'"),
     "no threads": (["profile", "--threads", "0"], "--threads"),
     "few networks": (["profile", "--networks", "3"], "at least 9 measured networks, not 3"),
-    "nothing to verify": (["profile", "--verify", "luts/none.json"], "does not exist"),
+    "nothing to verify": (["profile", "verify", "luts/none.json"], "does not exist"),
     "unknown network": (["show", "fbnetv3-z"], "unknown network 'fbnetv3-z'"),
     "no such file": (["show", "runs/none/det.json"], "does not exist"),
     "no such folder": (["search", "--flops", "400M", "--data", "nowhere"], "nowhere"),
@@ -236,57 +232,16 @@ def test_a_mistake_is_one_clear_line_and_exit_code_2(tmp_path: Path, arguments: 
 
 
 @pytest.mark.parametrize("arguments", [["profile"], ["search", "--latency", "8ms"]])
-def test_a_device_that_is_not_here_is_exit_code_3_and_the_other_ways_are_said(
+def test_a_device_that_is_not_here_is_exit_code_3_and_the_other_ways_are_named(
     tmp_path: Path, arguments: list[str]
 ) -> None:
     done = fbnetv5(*arguments, "--device", "a100", cwd=tmp_path)
     assert done.returncode == 3
     line = " ".join(done.stderr.split())
     assert "device 'a100' is not here: no NVIDIA device or driver was found on this machine" in line
-    assert "--device a100 --bundle DIR" in line
-    assert "and --estimate" in line
+    assert "fbnetv5 profile bundle FOLDER --device a100" in line
+    assert "fbnetv5 profile estimate --device a100" in line
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_device_elsewhere_is_measured_through_a_bundle(tmp_path: Path) -> None:
-    small = [*SMALL, "--resolution", "64", "--networks", "0", "--tasks", "cls"]
-    written = document("profile", "--bundle", "b", *small, cwd=tmp_path)
-    assert (written["device"], written["networks"]) == ("cpu", 0)
-    subprocess.run([sys.executable, "b/measure.py"], cwd=tmp_path, check=True, capture_output=True)
-    imported = document("profile", "--import", "b", cwd=tmp_path)
-    assert imported["table"] == "luts/cpu-fp32-b1.json"
-    assert len(imported["latency_ms"]) == imported["measured"] - 1 == written["blocks"] - 1
-    assert document("profile", *small, "--dry-run", cwd=tmp_path)["blocks"] == []
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_profile_keeps_what_it_has_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
-    command = [sys.executable, "-m", "fbnetv5", "profile", *SMALL, "--resolution", "64", "--networks", "0"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as running:
-        assert running.stderr is not None
-        while "blocks: measure" not in running.stderr.readline():
-            pass
-        time.sleep(1)
-        running.send_signal(number)
-        _, said = running.communicate()
-    assert running.returncode == 2
-    assert "run the same command again" in said
-    assert "Traceback" not in said
-    assert len((tmp_path / "luts" / "cpu-fp32-b1.unfinished.jsonl").read_text().splitlines()) > 1
-
-
-def test_whatever_comes_of_an_estimate_says_so(tmp_path: Path) -> None:
-    estimated = document("profile", "--device", "orin", "--precision", "fp16", "--estimate", *SMALL, cwd=tmp_path)
-    assert estimated["kind"] == "estimated"
-    path = estimated["table"]
-    done = fbnetv5("profile", "--device", "orin", "--precision", "fp16", "--estimate", *SMALL, cwd=tmp_path)
-    assert all("estimated" in line for line in done.stdout.splitlines()[1:])
-    done = fbnetv5("search", "--latency", "1ms", "--table", path, *SMALL, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "det: networks of this space cost" in done.stderr
-    assert all("estimated ms" in line for line in done.stderr.splitlines() if "this space" in line)
-    done = fbnetv5("search", "--latency", "1ms", "--device", "orin", *SMALL, cwd=tmp_path)
-    assert done.returncode == 3
 
 
 def test_check_has_an_exit_code_for_its_result(tmp_path: Path) -> None:

@@ -25,10 +25,10 @@ def test_a_task_without_a_signal_is_warned_about_on_stderr(
 
 
 def test_the_only_table_of_a_device_is_found_and_several_are_named(tmp_path: Path) -> None:
-    (tmp_path / "orin-fp16-b1.json").touch()
-    (tmp_path / "orin-int8-b1-estimated.json").touch()
+    (tmp_path / "orin-fp16-b1.json").write_text('{"kind": "measured"}')
+    (tmp_path / "orin-int8-b1-estimated.json").write_text('{"kind": "estimated"}')
     assert _table("orin", None, tmp_path) == tmp_path / "orin-fp16-b1.json"
-    (tmp_path / "orin-int8-b1.json").touch()
+    (tmp_path / "orin-int8-b1.json").write_text('{"kind": "measured"}')
     with pytest.raises(UserError, match=r"several latency tables of orin: .*fp16-b1.json, .*int8-b1.json; choose"):
         _table("orin", None, tmp_path)
     (tmp_path / "orin-fp32-b1.json").touch()

@@ -1,4 +1,4 @@
-"""Times ONNX graphs on this machine's processor through ONNX Runtime."""
+"""Times ONNX graphs on the CPU of this machine through ONNX Runtime."""
 
 import os
 import platform
@@ -9,22 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.errors import UserError
-from latency.protocol import Sampler, in_turns, timed_here
+from latency.protocol import Sampler, alternating, host_timed
 
 if TYPE_CHECKING:
     from export.runners import Array
 
 CPU = "cpu"
-PROCESSOR_PRECISIONS = ("fp32", "int8")
-"""Not fp16, which ONNX Runtime computes on processors by casting to float32 and back."""
+CPU_PRECISIONS = ("fp32", "int8")
+"""Without fp16, which ONNX Runtime computes on CPUs by casting to float32 and back."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Processor:
-    """A backend: graphs one after the other, each operator on ``threads`` threads.
+class CpuBackend:
+    """A backend that runs one graph after the other, each operator on ``threads`` threads.
 
-    All graphs share their working memory. With memory of its own each would find it cold in its turn, while a network
-    that is deployed alone finds it warm: blocks alone then foretold networks of other blocks 6 % too low.
+    All graphs share their working memory. With memory of its own each graph would find it outside the cache in its
+    turn, while a network that is deployed alone finds it in the cache: sums of standalone blocks then predicted whole
+    networks of other blocks 6 % too low.
     """
 
     precision: str = "fp32"
@@ -32,19 +33,19 @@ class Processor:
     device: str = CPU
 
     def __post_init__(self) -> None:
-        if self.precision not in PROCESSOR_PRECISIONS:
+        if self.precision not in CPU_PRECISIONS:
             raise UserError(
-                f"a processor is timed at {' or '.join(PROCESSOR_PRECISIONS)}, not {self.precision}: "
+                f"a CPU is measured at {' or '.join(CPU_PRECISIONS)}, not {self.precision}: "
                 "ONNX Runtime would cast every operator to float32 and back"
             )
         if self.threads < 1:
-            raise UserError(f"a processor needs at least 1 thread, not {self.threads}")
+            raise UserError(f"a CPU needs at least 1 thread, not {self.threads}")
 
     def fingerprint(self) -> dict[str, str | int]:
         import onnxruntime
 
         return {
-            "processor": processor_name(),
+            "device_name": cpu_name(),
             "cores": os.cpu_count() or 1,
             "threads": self.threads,
             "runtime": "onnxruntime",
@@ -57,18 +58,18 @@ class Processor:
         from export.runners import OrtRunner
 
         runners = [OrtRunner(content, threads=self.threads, shares_memory=True) for _ in range(copies)]
-        return in_turns([timed_here(runner.bound(inputs)) for runner in runners])
+        return alternating([host_timed(runner.bound(inputs)) for runner in runners])
 
     def conditions(self) -> dict[str, Any]:
-        """How many processes wanted a processor of this machine, ours among them."""
+        """The mean number of processes that wanted a CPU in the last minute, this one included."""
         return {"load_average_1min": round(os.getloadavg()[0], 2)} if hasattr(os, "getloadavg") else {}
 
 
-def processor_name() -> str:
-    """The processor's model name: Linux tells it in /proc/cpuinfo only."""
+def cpu_name() -> str:
+    """The model name of the CPU; on Linux only /proc/cpuinfo has it."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = ""
-    found = re.search(r"^model name\s*:\s*(.+)$", text, flags=re.MULTILINE)
-    return found.group(1).strip() if found else platform.processor() or platform.machine()
+    match = re.search(r"^model name\s*:\s*(.+)$", text, flags=re.MULTILINE)
+    return match.group(1).strip() if match else platform.processor() or platform.machine()

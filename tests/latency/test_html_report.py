@@ -1,19 +1,18 @@
-"""The page is parsed as XML, which is stricter than a browser, and read as one would read it."""
+"""The report is parsed as XML, which is stricter than a browser, and its texts are checked."""
 
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from latency.correction import MeasuredNetwork, correct, split
-from latency.figures import Blocks, shares, shares_by_task, stages_text
-from latency.page import BlockFacts, render
+from latency.html_report import BlockFacts, render
+from latency.plots import Blocks, shares, shares_by_task, stages_text
 from latency.protocol import Measurement, Timing
 from latency.table import NULL_KEY, LatencyTable
 
-ALONE = {"stem@8": 0.5, "conv_a@4": 1.0, "conv_b@4": 2.0, "conv_b@2": 0.25, "head_x@8": 0.75}
+STANDALONE = {"stem@8": 0.5, "conv_a@4": 1.0, "conv_b@4": 2.0, "conv_b@2": 0.25, "head_x@8": 0.75}
 FACTS = [
     BlockFacts(key="head_x@8", strides=(4, 8), stages=(), macs=9_000_000),
     BlockFacts(key="stem@8", strides=(2,), stages=(0,), macs=1_000_000),
@@ -31,26 +30,26 @@ def measured(median: float, cv: float = 0.01) -> Measurement:
 
 
 def networks(count: int) -> dict[str, MeasuredNetwork]:
-    """Networks of two tasks, each a fifth dearer than its blocks alone, give or take a little."""
-    found = {}
+    """Networks of two tasks, each about 20 % slower than the sum of its standalone blocks."""
+    networks_by_key = {}
     for number in range(count):
         blocks = {"stem@8": 1, "conv_a@4": 1 + number % 3, "conv_b@2": 1 + number % 4, "head_x@8": 1}
-        alone = sum(ALONE[key] * times for key, times in blocks.items())
-        whole = measured(1.2 * alone * (1 + 0.01 * (number % 2)))
-        found[f"{'cls' if number % 2 else 'det'}@8x8_{number}"] = MeasuredNetwork(
-            blocks=blocks, macs=10**6 * (3 + number), measured=whole
+        standalone = sum(STANDALONE[key] * times for key, times in blocks.items())
+        whole = measured(1.2 * standalone * (1 + 0.01 * (number % 2)))
+        networks_by_key[f"{'cls' if number % 2 else 'det'}@8x8_{number}"] = MeasuredNetwork(
+            task="cls" if number % 2 else "det", blocks=blocks, macs=10**6 * (3 + number), measurement=whole
         )
-    return found
+    return networks_by_key
 
 
 BARE = LatencyTable(
     device="cpu",
-    fingerprint={"processor": "Some 9000", "cores": 2, "threads": 1, "runtime": "onnxruntime"},
+    fingerprint={"device_name": "Some 9000", "cores": 2, "threads": 1, "runtime": "onnxruntime"},
     timing=Timing(),
-    entries={NULL_KEY: measured(0.002), **{key: measured(median) for key, median in ALONE.items()}},
+    entries={NULL_KEY: measured(0.002), **{key: measured(median) for key, median in STANDALONE.items()}},
 )
 WHOLE = networks(12)
-TABLE = replace(BARE, networks=WHOLE, correction=correct(ALONE, list(WHOLE.values())))
+TABLE = BARE.changed(networks=WHOLE, correction=correct(STANDALONE, list(WHOLE.values())))
 
 
 def parsed(page: str) -> ET.Element:
@@ -68,16 +67,16 @@ def block_rows(page: str) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in rows}
 
 
-def test_every_block_has_one_row_with_its_figures_in_the_order_of_strides() -> None:
+def test_every_block_has_one_row_with_its_numbers_in_the_order_of_strides() -> None:
     assert TABLE.correction is not None
-    assert TABLE.kind == "corrected"
+    assert TABLE.values_kind == "corrected"
     rows = block_rows(render(TABLE, FACTS))
     assert list(rows) == ["stem@8", "conv_a@4", "conv_b@4", "conv_b@2", "head_x@8"]
-    stride, stage, macs, alone, p90, cv, corrected, _ = rows["conv_b@2"]
-    assert (stride, stage, macs, alone, p90, cv) == ("8", "1-2, 4", "2,000,000", "0.2500", "0.3125", "1.0%")
+    stride, stage, macs, standalone, p90, cv, corrected, _ = rows["conv_b@2"]
+    assert (stride, stage, macs, standalone, p90, cv) == ("8", "1-2, 4", "2,000,000", "0.2500", "0.3125", "1.0%")
     assert float(corrected) == pytest.approx(TABLE.correction.latency_ms["conv_b@2"], abs=1e-4)
     assert rows["head_x@8"][:2] == ["4, 8", "head"]
-    assert rows["conv_b@4"][-1] == "0.0%"  # no network holds it
+    assert rows["conv_b@4"][-1] == "0.0%"  # no network has it
 
 
 def test_every_network_is_a_point_in_both_plots_and_held_out_ones_are_filled() -> None:
@@ -97,7 +96,7 @@ def test_every_network_is_a_point_in_both_plots_and_held_out_ones_are_filled() -
         assert all(title.startswith("cls") for title in of_style["look0"])
 
 
-def test_nothing_comes_from_the_net_and_nothing_runs() -> None:
+def test_the_report_loads_nothing_and_has_no_script() -> None:
     page = render(TABLE, FACTS)
     assert not re.search(r"https?:|//\w|url\(|@import|<script|<link|<img|\bon\w+=|src=|href=", page)
     assert len(page.encode()) < 60_000
@@ -105,12 +104,12 @@ def test_nothing_comes_from_the_net_and_nothing_runs() -> None:
 
 
 @pytest.mark.parametrize("hostile", [HOSTILE, "a]]> b", "'><svg onload=x>", "&lt;b&gt;"])
-def test_texts_of_a_table_stay_texts(hostile: str) -> None:
+def test_texts_of_a_table_are_escaped(hostile: str) -> None:
     entries = {**BARE.entries, hostile: measured(1.0, cv=0.5)}
-    whole = {**WHOLE, f"{hostile}@1": WHOLE["cls@8x8_1"]}
-    costs = correct({**ALONE, hostile: 1.0}, list(whole.values()))
-    table = replace(
-        BARE, device=hostile, fingerprint={hostile: hostile}, entries=entries, networks=whole, correction=costs
+    whole = {**WHOLE, f"{hostile}@1": WHOLE["cls@8x8_1"].model_copy(update={"task": hostile})}
+    costs = correct({**STANDALONE, hostile: 1.0}, list(whole.values()))
+    table = BARE.changed(
+        device=hostile, fingerprint={hostile: hostile}, entries=entries, networks=whole, correction=costs
     )
     facts = [*FACTS, BlockFacts(key=hostile, strides=(4,), stages=(0,), macs=1)]
     page = render(table, facts)
@@ -121,11 +120,11 @@ def test_texts_of_a_table_stay_texts(hostile: str) -> None:
     assert words(heading) == f"Latency table {hostile}-fp32-b1"
 
 
-def test_without_networks_the_page_says_so_and_draws_no_empty_axes() -> None:
+def test_without_networks_the_report_has_a_remark_and_no_empty_axes() -> None:
     page = render(BARE, FACTS)
-    said = words(parsed(page))
-    assert "Unproven: no whole network was measured" in said
-    assert "There is no correction to compare with" in said
+    text = words(parsed(page))
+    assert "Not verified: no whole network was measured" in text
+    assert "There is no correction to compare with" in text
     assert len(parsed(page).findall(".//svg[@role='img']")) == 2
     assert {row[-2] for row in block_rows(page).values()} == {"-"}
 
@@ -133,8 +132,9 @@ def test_without_networks_the_page_says_so_and_draws_no_empty_axes() -> None:
 def test_a_correction_that_does_not_help_is_shown_and_not_used() -> None:
     assert TABLE.correction is not None
     report = TABLE.correction.held_out
-    worse = replace(report, predicted=replace(report.isolated, mape=0.9))
-    page = parsed(render(replace(TABLE, correction=replace(TABLE.correction, held_out=worse)), FACTS))
+    worse = report.model_copy(update={"predicted": report.standalone.model_copy(update={"mape": 0.9})})
+    correction = TABLE.correction.model_copy(update={"held_out": worse})
+    page = parsed(render(TABLE.changed(correction=correction), FACTS))
     used = page.find(".//tr[@class='used']/th")
     assert used is not None
     assert words(used) == "plain sum of blocks"
@@ -143,19 +143,19 @@ def test_a_correction_that_does_not_help_is_shown_and_not_used() -> None:
 
 
 def test_blocks_of_another_space_are_shown_and_unstable_ones_marked() -> None:
-    table = replace(TABLE, entries={**TABLE.entries, "stem@8": measured(0.5, cv=0.2)})
+    table = TABLE.changed(entries={**TABLE.entries, "stem@8": measured(0.5, cv=0.2)})
     page = render(table, FACTS[:1])
     marked = parsed(page).findall(".//tr[@class='unstable']/th")
     assert [words(cell) for cell in marked] == ["stem@8"]
     assert block_rows(page)["stem@8"][:3] == ["-", "-", "-"]
     assert "20.0% (varies)" in block_rows(page)["stem@8"]
-    assert "No block's multiply-adds are known." in words(parsed(render(table, [])))
+    assert "The multiply-adds of the blocks are unknown." in words(parsed(render(table, [])))
 
 
-def test_shares_are_of_all_the_time_predicted() -> None:
-    one = MeasuredNetwork(blocks={"stem@8": 1, "conv_a@4": 3}, macs=1, measured=measured(4))
-    two = MeasuredNetwork(blocks={"stem@8": 1}, macs=1, measured=measured(1))
-    part = shares(BARE, [one, two])
+def test_shares_are_relative_to_the_total_predicted_time() -> None:
+    first = MeasuredNetwork(task="det", blocks={"stem@8": 1, "conv_a@4": 3}, macs=1, measurement=measured(4))
+    second = MeasuredNetwork(task="det", blocks={"stem@8": 1}, macs=1, measurement=measured(1))
+    part = shares(BARE, [first, second])
     assert part == pytest.approx({"stem@8": 0.25, "conv_a@4": 0.75, "conv_b@4": 0, "conv_b@2": 0, "head_x@8": 0})
     by_task = shares_by_task(TABLE, Blocks(TABLE, FACTS))
     assert list(by_task) == ["cls", "det"]
@@ -164,5 +164,5 @@ def test_shares_are_of_all_the_time_predicted() -> None:
 
 
 @pytest.mark.parametrize(("stages", "text"), [((), ""), ((3,), "3"), ((0, 1, 2), "0-2"), ((0, 2, 3, 5), "0, 2-3, 5")])
-def test_stages_are_told_as_ranges(stages: tuple[int, ...], text: str) -> None:
+def test_stages_are_formatted_as_ranges(stages: tuple[int, ...], text: str) -> None:
     assert stages_text(BlockFacts(key="a", strides=(4,), stages=stages, macs=1)) == text

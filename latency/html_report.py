@@ -1,13 +1,14 @@
-"""A page to look at beside a latency table: whether to trust it, and where the time goes.
+"""The HTML report beside a latency table: how accurate the table is, and where the time goes.
 
-One file that opens anywhere: no script, and nothing is loaded. Plots are inline SVG with a tooltip on every mark, and
-every figure that a block's mark shows also stands in the table at the end. What was not measured is said, not drawn.
+One file that opens anywhere: it has no script and loads nothing. Plots are inline SVG with a tooltip on every mark, and
+every number in a block's tooltip is also in the table at the end. For missing measurements there is a sentence instead
+of a plot.
 """
 
 from collections.abc import Sequence
 from html import escape
 
-from latency.figures import (
+from latency.plots import (
     BlockFacts,
     Blocks,
     block_times,
@@ -19,9 +20,9 @@ from latency.figures import (
     stages_text,
     time_by_macs,
 )
+from latency.summary import summary
 from latency.svg import STYLE
 from latency.table import LatencyTable
-from latency.verdict import verdict
 
 __all__ = ["BlockFacts", "render"]
 
@@ -37,11 +38,11 @@ p { margin: 0 0 10px; max-width: 78ch; overflow-wrap: anywhere; text-wrap: prett
 dl { display: flex; flex-wrap: wrap; gap: 8px 28px; margin: 16px 0; }
 dt { color: var(--soft); font-size: 13px; }
 dd { margin: 0; overflow-wrap: anywhere; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 28px 40px;
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 28px 40px;
   margin-top: 18px; align-items: start; }
-.figures > div { display: grid; gap: 28px; }
-.figures > .verdict { display: block; border-left: 4px solid var(--c0); padding: 2px 0 2px 14px; }
-.verdict p:first-child { font-size: 18px; font-weight: 600; }
+.plots > div { display: grid; gap: 28px; }
+.plots > .summary { display: block; border-left: 4px solid var(--c0); padding: 2px 0 2px 14px; }
+.summary p:first-child { font-size: 18px; font-weight: 600; }
 figure { margin: 0; max-width: 560px; min-width: 0; }
 figcaption p { margin: 2px 0 8px; color: var(--soft); font-size: 13px; }
 .legend { display: flex; flex-wrap: wrap; gap: 2px 14px; margin: 0 0 6px; padding: 0; list-style: none;
@@ -58,18 +59,19 @@ tbody th { font-weight: 400; }
 
 
 def render(table: LatencyTable, facts: Sequence[BlockFacts]) -> str:
-    """The page of ``table`` as HTML text.
+    """Render the report of ``table`` as HTML text.
 
     Args:
-        table: any table, with or without networks and correction.
-        facts: of its blocks; one without facts is shown as of another space, and facts without an entry are not shown.
+        table: any measured table, with or without networks and correction.
+        facts: properties of its blocks; a block without facts is shown as of another space, and facts of a block
+            without an entry are not shown.
     """
     blocks = Blocks(table, facts)
     title = escape(f"Latency table {table.name}")
-    sentences = "".join(f"<p>{escape(sentence)}</p>" for sentence in verdict(table))
+    sentences = "".join(f"<p>{escape(sentence)}</p>" for sentence in summary(table))
     body = [
         f"<header><h1>{title}</h1>{_header(table)}</header>",
-        f'<section class="figures"><div class="verdict">{sentences}</div>{_held_out(table)}</section>',
+        f'<section class="plots"><div class="summary">{sentences}</div>{_held_out(table)}</section>',
         _networks_section(table),
         _blocks_section(table, blocks),
         f"<section><h2>All blocks</h2>{_blocks_table(table, blocks)}</section>",
@@ -89,9 +91,9 @@ def _header(table: LatencyTable) -> str:
         "batch": table.batch,
         "threads": table.threads,
         **table.fingerprint,
-        "blocks": len(table.isolated_ms),
+        "blocks": len(table.standalone_ms),
         "whole networks": len(table.networks),
-        "a call that does nothing": f"{table.overhead_ms:.4f} ms",
+        "overhead of a call": f"{table.overhead_ms:.4f} ms",
         "values": _values(table),
         **({"last measured": table.conditions[-1]["date"]} if table.conditions else {}),
     }
@@ -104,78 +106,79 @@ def _header(table: LatencyTable) -> str:
 
 def _values(table: LatencyTable) -> str:
     if table.correction is None:
-        return "isolated: blocks timed alone"
-    if table.kind == "isolated":
-        return "isolated: correcting did not help"
+        return "standalone block times"
+    if table.values_kind == "standalone":
+        return "standalone block times: the correction did not help"
     return f"corrected on {table.correction.fitted_on} networks"
 
 
 def _protocol(table: LatencyTable) -> str:
     timing = table.timing
     return (
-        f"Times are medians over all runs of {timing.repeats} rounds. Each round visited every block or network in "
-        f"turn, warmed it up for {timing.warmup_ms:g} ms and timed it for at least {timing.min_ms:g} ms and "
-        f"{timing.min_runs} runs. Between visits a yardstick was timed, and all times are given at its usual speed. "
-        f"What varied by more than {timing.max_cv:.0%} was visited in {timing.repeats} further rounds."
+        f"Times are medians over all runs of {timing.repetitions} repetitions. Each repetition timed every block or "
+        f"network in turn: a warm-up of {timing.warmup_ms:g} ms, then at least {timing.min_ms:g} ms and "
+        f"{timing.min_runs} runs. A reference workload was timed in between, and all times are scaled to its typical "
+        f"time. Blocks and networks that varied by more than {timing.max_cv:.0%} were timed in {timing.repetitions} "
+        "further repetitions."
     )
 
 
 def _held_out(table: LatencyTable) -> str:
-    """The errors on held-out networks; nothing where there are none."""
+    """The errors on held-out networks; empty without a correction."""
     if table.correction is None:
         return ""
-    found = table.correction.held_out
-    judged = {
-        "corrected blocks": found.predicted,
-        "plain sum of blocks": found.isolated,
-        "multiply-adds": found.flops,
+    report = table.correction.held_out
+    predictors = {
+        "corrected blocks": report.predicted,
+        "plain sum of blocks": report.standalone,
+        "multiply-adds": report.flops,
     }
-    rows = [[name, *errors.texts()] for name, errors in judged.items() if errors is not None]
-    rows.append(["own repeats", f"{found.noise:.2%}", "", "", "", ""])
-    head = [f"{found.networks} held-out networks", "mean error", "bias", "within 5%", "within 10%", "rank (tau)"]
-    return _table(head, rows, {0 if table.kind == "corrected" else 1: "used"})
+    rows = [[name, *errors.texts()] for name, errors in predictors.items() if errors is not None]
+    rows.append(["measurement noise", f"{report.noise:.2%}", "", "", "", ""])
+    head = [f"{report.networks} held-out networks", "mean error", "bias", "within 5%", "within 10%", "rank (tau)"]
+    return _table(head, rows, {0 if table.values_kind == "corrected" else 1: "used"})
 
 
 def _networks_section(table: LatencyTable) -> str:
     if not table.networks:
-        return "<section><h2>Whole networks</h2><p>None was measured.</p></section>"
-    figures = predicted_against_measured(table) + errors_by_size(table)
-    return f'<section><h2>Whole networks</h2><div class="figures">{figures}</div></section>'
+        return "<section><h2>Whole networks</h2><p>No whole network was measured.</p></section>"
+    plots = predicted_against_measured(table) + errors_by_size(table)
+    return f'<section><h2>Whole networks</h2><div class="plots">{plots}</div></section>'
 
 
 def _blocks_section(table: LatencyTable, blocks: Blocks) -> str:
-    missing, beside = [], []
+    missing, plots = [], []
     if any(facts is not None and facts.macs for facts in blocks.facts.values()):
-        beside.append(time_by_macs(table, blocks))
+        plots.append(time_by_macs(table, blocks))
     else:
-        missing.append("No block's multiply-adds are known.")
+        missing.append("The multiply-adds of the blocks are unknown.")
     if table.correction is not None:
-        beside.append(correction_by_time(table, blocks))
+        plots.append(correction_by_time(table, blocks))
     else:
-        missing.append("There is no correction to compare with: blocks were timed alone only.")
-    said = "".join(f"<p>{escape(sentence)}</p>" for sentence in missing)
+        missing.append("There is no correction to compare with: only standalone blocks were timed.")
+    remarks = "".join(f"<p>{escape(sentence)}</p>" for sentence in missing)
     return (
-        f"<section><h2>Where the time goes</h2>{_shares(table, blocks)}{said}"
-        f'<div class="figures">{block_times(table, blocks)}<div>{"".join(beside)}</div></div></section>'
+        f"<section><h2>Where the time goes</h2>{_shares(table, blocks)}{remarks}"
+        f'<div class="plots">{block_times(table, blocks)}<div>{"".join(plots)}</div></div></section>'
     )
 
 
 def _shares(table: LatencyTable, blocks: Blocks) -> str:
-    """How the tasks' networks spend their time; nothing where no network was measured."""
+    """The shares of the blocks in the time of each task's networks; empty where no network was measured."""
     if not table.networks:
         return ""
     by_task = shares_by_task(table, blocks)
     rows = [[task, *(f"{part:.1%}" for part in parts.values())] for task, parts in by_task.items()]
     note = (
-        "How the time predicted for all measured networks of a task is spent, by stride of the blocks' output. These "
-        "networks were drawn from cheap to dear, not searched: a searched one may spend its time otherwise."
+        "Shares of the predicted time of all measured networks of a task, by stride of the blocks' output. These "
+        "networks were drawn from min to max cost, not searched: a searched network may have other shares."
     )
     return f"<p>{note}</p>{_table(['task', *blocks.groups], rows, {})}"
 
 
 def _blocks_table(table: LatencyTable, blocks: Blocks) -> str:
-    """Every block with all figures; unstable ones are marked."""
-    head = ["block", "stride", "stage", "multiply-adds", "alone, ms", "p90, ms", "cv", "corrected, ms", "share"]
+    """Every block with all its numbers; unstable blocks are marked."""
+    head = ["block", "stride", "stage", "multiply-adds", "standalone, ms", "p90, ms", "cv", "corrected, ms", "share"]
     part = shares(table, list(table.networks.values())) if table.networks else {}
     rows, marked = [], {}
     for number, (key, facts) in enumerate(blocks.facts.items()):
@@ -197,8 +200,8 @@ def _blocks_table(table: LatencyTable, blocks: Blocks) -> str:
             ]
         )
     note = (
-        "alone: median of the block by itself; p90: 90th percentile; cv: robust coefficient of variation; share: of "
-        "the time predicted for all measured networks."
+        "standalone: median of the block on its own; p90: 90th percentile; cv: robust coefficient of variation; "
+        "share: of the predicted time of all measured networks."
     )
     return f'<p class="soft">{note}</p>{_table(head, rows, marked)}'
 

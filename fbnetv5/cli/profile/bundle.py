@@ -1,0 +1,57 @@
+"""``fbnetv5 profile bundle``: write a folder with everything needed to measure a remote device."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fbnetv5.cli.console import print_json, print_line, progress_bar, stage_lines
+from fbnetv5.cli.options import Blocks, Data, Json, Stages, Tasks, Variant
+from fbnetv5.cli.profile.options import (
+    NETWORKS,
+    Device,
+    FitNetworks,
+    Precision,
+    ProfileResolution,
+    Threads,
+    make_scope,
+)
+
+if TYPE_CHECKING:
+    from latency.on_device import Bundle
+
+
+def bundle(
+    folder: Annotated[Path, typer.Argument(help="Folder to make.")],
+    device: Device = "cpu",
+    precision: Precision = "fp32",
+    variant: Variant = "a",
+    stages: Stages = 4,
+    blocks_per_path: Blocks = 2,
+    resolution: ProfileResolution = "224x224",
+    tasks: Tasks = None,
+    data: Data = None,
+    threads: Threads = 1,
+    networks: FitNetworks = NETWORKS,
+    json: Json = False,
+) -> None:
+    """Write a folder with everything needed to measure a remote device."""
+    scope = make_scope(variant, stages, blocks_per_path, resolution, tasks, data)
+    from fbnetv5.deploy.profile import graphs_of, networks_to_fit
+    from latency.bundle import Target, write_bundle
+    from latency.protocol import Timing
+
+    target = Target(device=device, precision=precision, threads=threads)
+    graphs, whole = graphs_of(scope), networks_to_fit(scope, networks)
+    with progress_bar() as bar:
+        written = write_bundle(graphs, whole, folder=folder, target=target, timing=Timing(), progress=stage_lines(bar))
+    print_bundle(folder, written, as_json=json)
+
+
+def print_bundle(folder: Path, bundle: "Bundle", *, as_json: bool) -> None:
+    """Print what the bundle in ``folder`` measures."""
+    if as_json:
+        counts = {f"{kind}s": len(bundle.of_kind(kind)) for kind in ("block", "network")}
+        print_json({"bundle": str(folder), "device": bundle.device, "precision": bundle.precision, **counts})
+        return
+    print_line(f"{folder}: {len(bundle.graphs)} graphs to time on {bundle.device}; its README.md has the steps")

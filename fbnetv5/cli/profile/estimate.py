@@ -1,0 +1,54 @@
+"""``fbnetv5 profile estimate``: compute a rough table from the data sheet of a device, without measuring."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fbnetv5.cli.console import print_json, print_line, print_table, progress_bar, stage_lines
+from fbnetv5.cli.options import Blocks, Data, Json, Luts, Stages, Tasks, Variant
+from fbnetv5.cli.profile.options import Device, Precision, ProfileResolution, make_scope
+
+if TYPE_CHECKING:
+    from latency.estimate import EstimatedTable
+
+
+def estimate(
+    device: Device = "cpu",
+    precision: Precision = "fp32",
+    variant: Variant = "a",
+    stages: Stages = 4,
+    blocks_per_path: Blocks = 2,
+    resolution: ProfileResolution = "224x224",
+    tasks: Tasks = None,
+    data: Data = None,
+    luts: Luts = Path("luts"),
+    json: Json = False,
+) -> None:
+    """Measure nothing: compute a rough table from the data sheet of a GPU."""
+    scope = make_scope(variant, stages, blocks_per_path, resolution, tasks, data)
+    from fbnetv5.deploy.profile import graphs_of
+    from latency.devices import gpu
+    from latency.estimate import estimate as estimate_blocks
+    from latency.estimate import estimated_path
+
+    path, graphs = estimated_path(luts, device, precision), graphs_of(scope)
+    with progress_bar() as bar:
+        table = estimate_blocks(graphs, gpu(device), precision, path, stage_lines(bar))
+    print_estimates(path, table, [graph.key for graph in graphs], as_json=json)
+
+
+def print_estimates(path: Path, table: "EstimatedTable", keys: list[str], *, as_json: bool) -> None:
+    """Print the blocks called ``keys`` of an estimated table."""
+    if as_json:
+        about = {"table": str(path), "device": table.device, "precision": table.precision, "kind": table.kind}
+        print_json({**about, "latency_ms": table.values_ms(keys)})
+        return
+    rows = [
+        [key, f"{entry.latency_ms:.4f} ms {entry.kind}", entry.bound]
+        for key, entry in table.entries.items()
+        if key in keys
+    ]
+    print_table(["block", "at least", "bound by"], rows)
+    print_line(
+        f"{path}: {len(rows)} blocks estimated from {table.peak_tflops:g} TFLOPS and {table.bandwidth_gb_s:g} GB/s "
+        f"({table.source}); nothing was measured. Search with: --latency BUDGET --table {path}"
+    )

@@ -1,0 +1,86 @@
+"""``fbnetv5 profile`` without a sub-command: time the blocks of a space into a lookup table."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from export.errors import UserError
+from fbnetv5.cli.console import interruptible, print_json, print_line, progress_bar, stage_lines
+from fbnetv5.cli.options import Blocks, Data, Json, Luts, Stages, Tasks, Variant, resolve_device
+from fbnetv5.cli.profile.options import (
+    NETWORKS,
+    Device,
+    FitNetworks,
+    Precision,
+    ProfileResolution,
+    Threads,
+    make_scope,
+)
+from fbnetv5.cli.profile.tables import print_profile
+
+if TYPE_CHECKING:
+    from fbnetv5.deploy.profile import Scope
+    from latency.backend import Backend
+    from latency.profile import Plan
+
+
+def measure(
+    context: typer.Context,
+    device: Device = "cpu",
+    precision: Precision = "fp32",
+    variant: Variant = "a",
+    stages: Stages = 4,
+    blocks_per_path: Blocks = 2,
+    resolution: ProfileResolution = "224x224",
+    tasks: Tasks = None,
+    data: Data = None,
+    threads: Threads = 1,
+    networks: FitNetworks = NETWORKS,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be measured.")] = False,
+    luts: Luts = Path("luts"),
+    json: Json = False,
+) -> None:
+    """Time a space's blocks into a lookup table, corrected on whole networks."""
+    if context.invoked_subcommand is not None:
+        _refuse_options(context, context.invoked_subcommand)
+        return
+    backend = resolve_device(device, precision=precision, threads=threads)
+    scope = make_scope(variant, stages, blocks_per_path, resolution, tasks, data)
+    _measure(backend, scope, networks, luts=luts, dry_run=dry_run, as_json=json)
+
+
+def _refuse_options(context: typer.Context, subcommand: str) -> None:
+    """Raise UserError for options before a sub-command, which would have no effect."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            option = f"--{name.replace('_', '-')}"
+            raise UserError(f"options of a sub-command come after its name: fbnetv5 profile {subcommand} ... {option}")
+
+
+def _measure(backend: "Backend", scope: "Scope", networks: int, *, luts: Path, dry_run: bool, as_json: bool) -> None:
+    from fbnetv5.deploy.profile import graphs_of, networks_to_fit, write_report
+    from latency.profile import plan, profile
+    from latency.protocol import Timing
+    from latency.table import table_path
+
+    path, timing = table_path(luts, backend.device, backend.precision, threads=backend.threads), Timing()
+    graphs, whole = graphs_of(scope), networks_to_fit(scope, networks)
+    if dry_run:
+        print_plan(path, plan(graphs, whole, path=path, backend=backend, timing=timing), as_json=as_json)
+        return
+    with progress_bar() as bar, interruptible("run the same command again"):
+        result = profile(graphs, whole, path=path, backend=backend, timing=timing, progress=stage_lines(bar))
+    report = write_report(path, result.table, scope)
+    print_profile(path, report, result, [graph.key for graph in graphs], as_json=as_json)
+
+
+def print_plan(path: Path, missing: "Plan", *, as_json: bool) -> None:
+    """Print the blocks and networks that are missing in the table at ``path``."""
+    if as_json:
+        print_json({"table": str(path), "blocks": list(missing.blocks), "networks": list(missing.networks)})
+        return
+    for key in (*missing.blocks, *missing.networks):
+        print_line(key)
+    print_line(f"{path} lacks {len(missing.blocks)} blocks and {len(missing.networks)} networks")

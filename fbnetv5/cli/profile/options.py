@@ -1,0 +1,44 @@
+"""Options that several forms of ``fbnetv5 profile`` share, and the objects they describe."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fbnetv5.cli.options import make_space, task_names
+
+if TYPE_CHECKING:
+    from fbnetv5.deploy.profile import Scope
+
+NETWORKS = 48
+"""Default number of whole networks."""
+
+Device = Annotated[str, typer.Option(help="Device: cpu, or the name of an NVIDIA GPU.")]
+Precision = Annotated[str, typer.Option(help="Precision of the blocks: fp32, fp16 (GPUs only) or int8.")]
+ProfileResolution = Annotated[str, typer.Option("--resolution", help="Deploy resolution, HEIGHTxWIDTH.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads one operator may use.")]
+FitNetworks = Annotated[
+    int,
+    typer.Option("--networks", min=0, help="Whole networks to measure, on which blocks are corrected; 0 for none."),
+]
+
+
+def make_scope(
+    variant: str, stages: int, blocks_per_path: int, resolution: str, tasks: str | None, data: Path | None
+) -> "Scope":
+    """Make the scope of a table from the options of a command.
+
+    Raises:
+        UserError: one of the options is wrong.
+    """
+    from fbnetv5.data.parts import targets_of
+    from fbnetv5.data.resolution import parse_resolution
+    from fbnetv5.data.targets import class_names
+    from fbnetv5.deploy.profile import Scope
+
+    return Scope(
+        space=make_space(variant, stages, blocks_per_path, strict=False),
+        tasks=task_names(tasks),
+        classes=class_names(targets_of(data)),
+        resolution=parse_resolution(resolution),
+    )

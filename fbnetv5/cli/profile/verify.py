@@ -1,0 +1,53 @@
+"""``fbnetv5 profile verify``: compare a table with whole networks measured now."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fbnetv5.cli.console import print_json, print_line, progress_bar, stage_lines
+from fbnetv5.cli.options import Blocks, Data, Json, Stages, Tasks, Variant
+from fbnetv5.cli.profile.options import NETWORKS, ProfileResolution, make_scope
+from fbnetv5.cli.profile.tables import print_errors
+
+if TYPE_CHECKING:
+    from latency.verify import Verification
+
+
+def verify(
+    table: Annotated[Path, typer.Argument(help="Table to compare with networks measured now; it is not changed.")],
+    run: Annotated[
+        Path | None, typer.Option(help="Run folder, whose networks are measured instead of random ones.")
+    ] = None,
+    variant: Variant = "a",
+    stages: Stages = 4,
+    blocks_per_path: Blocks = 2,
+    resolution: ProfileResolution = "224x224",
+    tasks: Tasks = None,
+    data: Data = None,
+    networks: Annotated[int, typer.Option(min=0, help="Number of random networks to measure.")] = NETWORKS,
+    json: Json = False,
+) -> None:
+    """Measure whole networks and report the errors of a table's sums."""
+    scope = make_scope(variant, stages, blocks_per_path, resolution, tasks, data)
+    from fbnetv5.deploy.profile import fresh_networks, networks_of, networks_to_fit
+    from latency.table import LatencyTable
+    from latency.verify import verify as measure_and_compare
+
+    with progress_bar() as bar:
+        stored = len(LatencyTable.load(table, other_machine=True).networks)
+        fitted = networks_to_fit(scope, min(NETWORKS, stored))
+        compared = fresh_networks(scope, networks, fitted) if run is None else networks_of(run)
+        verification = measure_and_compare(table, compared, fitted, progress=stage_lines(bar))
+    print_verification(table, verification, as_json=json)
+
+
+def print_verification(path: Path, verification: "Verification", *, as_json: bool) -> None:
+    """Print the errors of the table at ``path`` on the networks measured now."""
+    if as_json:
+        print_json(verification.to_json())
+        return
+    count = verification.report.networks
+    print_line(f"{path} compared with {count} networks measured now, scaled to the machine's speed in the table")
+    print_errors(verification.report)
+    print_line(f"the machine now runs at {verification.speed:.1%} of its speed in the table")

@@ -1,0 +1,113 @@
+"""The journal of a measurement that takes minutes: every repetition is on disk as soon as it is measured.
+
+File: ``TABLE.journal.jsonl`` beside the table. The first line records the machine and protocol of the repetitions, each
+further line is one repetition; a line that a killed run left half-written is dropped. The file is removed once the
+table contains the results. A lock beside the table keeps two runs from measuring at once.
+"""
+
+import fcntl
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from export.errors import UserError
+from export.files import atomic_write_text
+from latency.protocol import Repetition, Repetitions
+
+
+class Journal:
+    """The repetitions measured so far for one table."""
+
+    def __init__(self, table: Path, origin: Mapping[str, Any]) -> None:
+        """Open the journal of an interrupted run, or start one.
+
+        Args:
+            table: path of the table that the repetitions are for.
+            origin: everything that must be equal for repetitions to belong together, such as machine and protocol;
+                JSON.
+
+        Raises:
+            UserError: the journal there is damaged, or of another machine or protocol.
+        """
+        self._path = table.with_name(f"{table.stem}.journal.jsonl")
+        self._header = json.dumps(origin, sort_keys=True)
+        self.repetitions: Repetitions = self._read()
+
+    def add(self, name: str, repetition: Repetition) -> None:
+        """Append one repetition of the graph called ``name``."""
+        try:
+            if not self._path.exists():
+                atomic_write_text(self._path, self._header + "\n")
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([name, repetition.samples_ms, repetition.reference_ms]) + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write {self._path}: {error.strerror or error}") from error
+
+    def remove(self) -> None:
+        """Delete the journal, once the table contains the results."""
+        self._path.unlink(missing_ok=True)
+
+    def _read(self) -> Repetitions:
+        if not self._path.exists():
+            return {}
+        text = self._path.read_text(encoding="utf-8", errors="replace")
+        complete = text[: text.rfind("\n") + 1]
+        header, *lines = complete.splitlines() or [""]
+        if header != self._header:
+            raise UserError(
+                f"{self._path} is of an interrupted run on another machine, runtime or protocol: {header[:400]}. "
+                "Delete it to measure anew"
+            )
+        repetitions: dict[str, list[Repetition]] = {}
+        for number, line in enumerate(lines, 2):
+            name, repetition = self._parse(line, number)
+            repetitions.setdefault(name, []).append(repetition)
+        if complete != text:
+            atomic_write_text(self._path, complete)
+        return repetitions
+
+    def _parse(self, line: str, number: int) -> tuple[str, Repetition]:
+        with suppress(ValueError, TypeError):
+            name, samples, reference = json.loads(line)
+            times = [float(time) for time in (*samples, reference)]
+            if isinstance(name, str) and isinstance(samples, list) and samples and all(0 < t < math.inf for t in times):
+                return name, Repetition(samples_ms=tuple(times[:-1]), reference_ms=times[-1])
+        raise UserError(f"{self._path} is damaged in line {number}. Delete it to measure anew")
+
+
+@contextmanager
+def exclusive_lock(table: Path) -> Iterator[None]:
+    """Lock the table: two runs would slow each other down, and one would overwrite the results of the other.
+
+    The operating system releases the lock when its process ends, so the lock of a killed run need not be removed.
+
+    Raises:
+        UserError: another run has the lock.
+    """
+    path = table.with_name(f"{table.stem}.lock")
+    table.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        if not _lock(file, path):
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            raise UserError(f"{table} is being measured by process {owner}; wait for it or stop it")
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _lock(file: IO[str], path: Path) -> bool:
+    """Try to lock ``file``; False also if the previous run removed the file since it was opened."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        return False

@@ -1,0 +1,63 @@
+"""Converts the content of files of earlier schemas to the current one: tables, bundles and their results.
+
+Table schema 2 and bundle schema 1 (version 0.1.0) had other names for some fields, and no task beside a network: its
+task was the beginning of the network's key, such as "det@224x224_1a2b3c".
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+_TIMING = {"repeats": "repetitions", "yardstick_ms": "reference_ms"}
+_FINGERPRINT = {"processor": "device_name"}
+_NETWORK = {"measured": "measurement"}
+_REPORT = {"isolated": "standalone"}
+
+
+def upgrade_table(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert the content of a measured table of schema 2."""
+    correction = content["correction"]
+    if correction is not None:
+        correction = {**correction, "held_out": _renamed(correction["held_out"], _REPORT)}
+    return {
+        **content,
+        "kind": "measured",
+        "fingerprint": _renamed(content["fingerprint"], _FINGERPRINT),
+        "timing": _renamed(content["timing"], _TIMING),
+        "networks": {
+            key: {**_renamed(network, _NETWORK), "task": _task_of_key(key)}
+            for key, network in content["networks"].items()
+        },
+        "correction": correction,
+    }
+
+
+def upgrade_estimated_table(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert the content of an estimated table of schema 1."""
+    return {**content, "kind": "estimated"}
+
+
+def upgrade_bundle(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert the content of a ``bundle.json`` of schema 1."""
+    return {
+        **content,
+        "timing": _renamed(content["timing"], _TIMING),
+        "graphs": [_upgraded_graph(graph) for graph in content["graphs"]],
+    }
+
+
+def upgrade_results(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert the content of a ``results.json`` of schema 1."""
+    return {**content, "fingerprint": _renamed(content["fingerprint"], _FINGERPRINT)}
+
+
+def _upgraded_graph(graph: Mapping[str, Any]) -> dict[str, Any]:
+    kind = "reference" if graph["kind"] == "yardstick" else graph["kind"]
+    return {**graph, "kind": kind, "task": _task_of_key(graph["key"]) if kind == "network" else ""}
+
+
+def _task_of_key(key: str) -> str:
+    return key.partition("@")[0]
+
+
+def _renamed(record: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(name, name): value for name, value in record.items()}
