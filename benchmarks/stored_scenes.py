@@ -18,7 +18,7 @@ from export.errors import UserError
 from export.files import read_json_object, write_json
 from fbnetv5.data.resolution import Resolution
 from fbnetv5.data.sample import Batch, Sample, collate
-from fbnetv5.data.scenes import MOST_OBJECTS, TARGETS, Scenes, Split
+from fbnetv5.data.scenes import MAX_OBJECTS, TARGETS, Scenes, Split
 from fbnetv5.data.targets import ABSENT, Boxes, Target
 
 ABOUT = "scenes.json"
@@ -95,7 +95,7 @@ def _compose_into(folder: Path, scenes: Scenes, size: Resolution) -> None:
         return open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=(count, *shape))
 
     images, masks = array("images", np.uint8, 3, height, width), array("masks", np.uint8, height, width)
-    boxes, box_labels = array("boxes", np.float32, MOST_OBJECTS, 4), array("box_labels", np.int64, MOST_OBJECTS)
+    boxes, box_labels = array("boxes", np.float32, MAX_OBJECTS, 4), array("box_labels", np.int64, MAX_OBJECTS)
     labels = array("labels", np.int64)
     box_labels[:] = ABSENT
     for index in range(count):

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from export.errors import UserError
 from fbnetv5.architecture import Architecture, load_architecture
-from fbnetv5.data.loading import in_order, readers
-from fbnetv5.data.parts import open_parts
+from fbnetv5.data.loading import in_order, num_workers_for
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.resolution import Resolution, check_resolution
 from fbnetv5.data.sample import Batch, ImageSet
+from fbnetv5.data.splits import open_splits
 from fbnetv5.data.targets import class_names
 from fbnetv5.networks.backbone import TaskNetwork
 from fbnetv5.runs.checkpoint import load_tensors, load_weights
@@ -84,13 +84,13 @@ def evaluate_file(
     architecture = load_architecture(file)
     check_task(architecture, task, file)
     size = size or trained_size(architecture)
-    images = open_parts(data, size=size, targets=needed_targets([architecture.task])).test
+    images = open_splits(data, size=size, targets=needed_targets([architecture.task])).test
     check_classes(architecture, class_names(images.targets))
     path = weights or file.with_suffix(".safetensors")
     network = architecture.build()
     load_weights(network, load_tensors(path), path)
     network = network.to(make_accelerator().device).to(memory_format=torch.channels_last)
-    return evaluate_network(network, images, size=size, workers=readers(data))
+    return evaluate_network(network, images, size=size, num_workers=num_workers_for(data))
 
 
 def check_task(architecture: Architecture, task: str | None, file: Path) -> None:
@@ -128,11 +128,11 @@ def trained_size(architecture: Architecture) -> Resolution:
     return check_resolution((*size,))
 
 
-def evaluate_network(network: TaskNetwork, dataset: ImageSet, *, size: Resolution, workers: int = 0) -> Evaluated:
+def evaluate_network(network: TaskNetwork, dataset: ImageSet, *, size: Resolution, num_workers: int = 0) -> Evaluated:
     """All figures of a network on a data set of ``size``."""
     task, device = network.task, next(network.parameters()).device
     network.eval()
-    found = in_order(dataset, batch=BATCH, workers=workers)
+    found = in_order(dataset, batch=BATCH, num_workers=num_workers)
     metric = measure(task, lambda images: network(images.to(device)), found)
     return Evaluated(
         task=task.name,

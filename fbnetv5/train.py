@@ -13,7 +13,7 @@ from typing import Any
 from accelerate.utils import broadcast_object_list, set_seed
 
 from fbnetv5.architecture import Architecture, load_architecture
-from fbnetv5.data.parts import Parts, without_policies
+from fbnetv5.data.splits import Splits, without_policies
 from fbnetv5.data.targets import class_names
 from fbnetv5.evaluate import Evaluated, check_classes, check_labelled, evaluate_network
 from fbnetv5.runs.checkpoint import load_tensors, load_weights, save_tensors
@@ -107,7 +107,7 @@ def run_training(folder: Path, report: Report, say: Callable[[str], None]) -> Re
     return shared
 
 
-def _result(folder: Path, loop: TrainLoop, parts: Parts) -> Result:
+def _result(folder: Path, loop: TrainLoop, parts: Splits) -> Result:
     """Measure the best weights, which take the place of the last average."""
     task, best = loop.config.task, loop.average.network
     weights = folder / f"{task}.safetensors"
@@ -119,5 +119,5 @@ def _result(folder: Path, loop: TrainLoop, parts: Parts) -> Result:
         best=loop.best,
         best_step=loop.best_step,
         steps=loop.done,
-        test=evaluate_network(best, parts.test, size=loop.config.data.size, workers=loop.readers),
+        test=evaluate_network(best, parts.test, size=loop.config.data.size, num_workers=loop.readers),
     )

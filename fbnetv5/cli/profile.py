@@ -72,8 +72,8 @@ def profile(
         raise UserError("--run says what --verify measures; name a table with it")
     here = not (verify or bundle or import_ or estimate)
     backend = resolve_device(device, precision=precision, threads=threads) if here else None
-    from fbnetv5.data.parts import targets_of
     from fbnetv5.data.resolution import parse_resolution
+    from fbnetv5.data.splits import targets_of
     from fbnetv5.data.targets import class_names
     from fbnetv5.deploy.profile import Scope
 

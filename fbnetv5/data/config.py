@@ -7,9 +7,9 @@ from typing import Annotated, ClassVar, Self
 from pydantic import AfterValidator, Field, Strict
 
 from export.document import Document
-from fbnetv5.data.loading import readers
-from fbnetv5.data.parts import Parts, open_parts
+from fbnetv5.data.loading import num_workers_for
 from fbnetv5.data.resolution import Resolution, check_resolution
+from fbnetv5.data.splits import Splits, open_splits
 
 Size = Annotated[Resolution, Strict(False), AfterValidator(check_resolution)]
 Count = Annotated[int, Field(ge=1)]
@@ -31,16 +31,16 @@ class DataConfig(Document):
         """The images that a command's ``--data`` names."""
         return cls(folder=None if folder is None else str(folder.resolve()), size=size)
 
-    def open(self, targets: Collection[str]) -> Parts:
+    def open(self, targets: Collection[str]) -> Splits:
         """The three splits, with those of the named labels that the data have.
 
         Raises:
             UserError: the folder is unfit, or the size no multiple of 32.
         """
         folder = None if self.folder is None else Path(self.folder)
-        return open_parts(folder, size=self.size, targets=targets, counts=self.scenes)
+        return open_splits(folder, size=self.size, targets=targets, counts=self.scenes)
 
     @property
-    def workers(self) -> int:
-        """How many processes should read the images."""
-        return readers(self.folder)
+    def num_workers(self) -> int:
+        """Number of worker processes that read the images."""
+        return num_workers_for(self.folder)

@@ -10,7 +10,7 @@ same composition at any size, save for objects that only just are, or are not, l
 
 Labels: ``TARGETS``. An object's class is that of its product, and the image's class is that of the object of which
 the most can be seen. Saliency is 1 on all objects. Edges are the rims of objects: the pixels of an object beside a
-pixel of what it covers. Depth is the order of the layers, in layers: the ground is ``MOST_OBJECTS`` + 1 away and each
+pixel of what it covers. Depth is the order of the layers, in layers: the ground is ``MAX_OBJECTS`` + 1 away and each
 object is one layer nearer than the object that was pasted before it.
 
 Left out: rotation, shadows and objects cut by the image's edge.
@@ -60,12 +60,12 @@ TARGETS: dict[str, Target] = {
 CLASSES = class_names(TARGETS)
 ASSETS = Path(__file__).parent / "assets"
 PRODUCT_SIDE = 28
-MOST_OBJECTS = 4
+MAX_OBJECTS = 4
 SMALLEST, LARGEST = 0.125, 0.9
 """An object's longer side, as a share of the image's shorter side; drawn log-uniformly."""
-LEAST_VISIBLE = 0.3
+MIN_VISIBLE = 0.3
 """An object of which less than this share can be seen is left out of the image."""
-LEAST_SIDE = 4
+MIN_SIDE = 4
 """So is one whose visible part is narrower or lower than this many pixels."""
 PIXEL_BYTES = {"mask": 1, "saliency": 1, "edges": 1, "depth": 4}
 """Memory that a kept label takes per pixel; other labels take next to none."""
@@ -162,8 +162,8 @@ def draw_object(rng: np.random.Generator, split: Split, size: tuple[int, int]) -
     height, width = size
     longest = min(size) * SMALLEST * (LARGEST / SMALLEST) ** share
     unit = longest / max(tight.x1 - tight.x0, tight.y1 - tight.y0)
-    w = min(width, max(LEAST_SIDE, round((tight.x1 - tight.x0) * unit * 0.85 ** (2 * stretch - 1))))
-    h = min(height, max(LEAST_SIDE, round((tight.y1 - tight.y0) * unit)))
+    w = min(width, max(MIN_SIDE, round((tight.x1 - tight.x0) * unit * 0.85 ** (2 * stretch - 1))))
+    h = min(height, max(MIN_SIDE, round((tight.y1 - tight.y0) * unit)))
     grey_and_opacity = Image.fromarray(np.stack((photo, np.where(photo > 0, 255, 0).astype(np.uint8)), axis=-1))
     pixels = np.asarray(grey_and_opacity.resize((w, h), Image.Resampling.BILINEAR, box=tight), np.float32)
     if flip < 0.5:
@@ -189,10 +189,10 @@ def keep_visible(objects: Iterable[Pasted], size: tuple[int, int]) -> list[Visib
     for pasted in reversed(list(objects)):
         seen = pasted.solid & ~covered[pasted.window]
         area, whole = int(seen.sum()), int(pasted.solid.sum())
-        if area == 0 or area < LEAST_VISIBLE * whole:
+        if area == 0 or area < MIN_VISIBLE * whole:
             continue
         x0, y0, x1, y1 = extent(seen)
-        if min(x1 - x0, y1 - y0) < LEAST_SIDE:
+        if min(x1 - x0, y1 - y0) < MIN_SIDE:
             continue
         covered[pasted.window] |= pasted.solid
         box = Box(pasted.frame.x0 + x0, pasted.frame.y0 + y0, pasted.frame.x0 + x1, pasted.frame.y0 + y1)
@@ -230,7 +230,7 @@ class Layers:
         return torch.from_numpy((lowest < self.numbers).astype(np.uint8))
 
     def depth(self) -> Tensor:
-        return torch.from_numpy((MOST_OBJECTS + 1 - self.numbers).astype(np.float32))
+        return torch.from_numpy((MAX_OBJECTS + 1 - self.numbers).astype(np.float32))
 
 
 LABELLERS: dict[str, Callable[[Layers], Any]] = {
@@ -263,7 +263,7 @@ def compose(
     rng = np.random.default_rng((seed, int(split == "test"), index))
     ground = draw_ground(rng, split, size)
     for _ in endless():
-        objects = [draw_object(rng, split, size) for _ in range(rng.integers(1, MOST_OBJECTS + 1))]
+        objects = [draw_object(rng, split, size) for _ in range(rng.integers(1, MAX_OBJECTS + 1))]
         if kept := keep_visible(objects, size):
             break
     return render(ground, kept, targets)

@@ -40,9 +40,9 @@ from export.runners import Array, OrtRunner, TensorSpec, TorchRunner
 from export.validate import ONNX
 from fbnetv5 import __version__
 from fbnetv5.data.loading import in_order
-from fbnetv5.data.parts import Parts
 from fbnetv5.data.resolution import Resolution
 from fbnetv5.data.sample import ImageSet
+from fbnetv5.data.splits import Splits
 from fbnetv5.deploy.export_model import INPUT, Deliverable, load_deliverable
 from fbnetv5.deploy.exported import Exported, metric_document
 from fbnetv5.runs.config import Run
@@ -145,8 +145,8 @@ def _rungs(
     given: Deliverable,
     options: ExportOptions,
     images: Images,
-    parts: Parts,
-    deployed: Parts,
+    parts: Splits,
+    deployed: Splits,
     say: Callable[[str], None],
     progress: Progress | None,
 ) -> list[Rung]:
@@ -184,7 +184,7 @@ def _float_rung(given: Deliverable, options: ExportOptions, images: Images, smal
         (example,),
         input_names=[INPUT],
         output_names=given.output_names,
-        dynamic_batch=given.most_images is None,
+        dynamic_batch=given.max_images is None,
         dynamic_size=not options.fixed_size,
         exporter=options.exporter,
     )
@@ -207,7 +207,7 @@ def _calibration(given: Deliverable, images: ImageSet, deployed: ImageSet) -> Ba
     return [
         given.feed(one.images)
         for source, count, batch in (sets if images is not deployed else sets[1:])
-        for one in in_order(source, batch=min(batch, given.most_images or batch), limit=count)
+        for one in in_order(source, batch=min(batch, given.max_images or batch), limit=count)
     ]
 
 

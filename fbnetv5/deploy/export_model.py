@@ -70,9 +70,9 @@ class Deliverable:
         return tuple(output for answer in self.answers.values() for output in answer.outputs)
 
     @property
-    def most_images(self) -> int | None:
+    def max_images(self) -> int | None:
         """That it answers in one call; None if any number."""
-        return min((task.most_images for task in self.tasks.values() if task.most_images), default=None)
+        return min((task.max_images for task in self.tasks.values() if task.max_images), default=None)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -88,20 +88,20 @@ class Deliverable:
     def seeded(self, size: Resolution, images: int) -> dict[str, Array]:
         """Noise as the network's input, the same at every call."""
         generator = torch.Generator().manual_seed(0)
-        shape = (min(images, self.most_images or images), 3, *size)
+        shape = (min(images, self.max_images or images), 3, *size)
         if self.from_pixels:
             return {INPUT: torch.randint(256, shape, generator=generator, dtype=torch.uint8).numpy()}
         return {INPUT: torch.randn(shape, generator=generator).numpy()}
 
     def first(self, images: ImageSet, count: int) -> dict[str, Array]:
         """The first images of a set as the network's input."""
-        limit = min(count, self.most_images or count)
+        limit = min(count, self.max_images or count)
         return self.feed(next(iter(in_order(images, batch=limit, limit=limit))).images)
 
     def metrics(self, run: Runner, images: ImageSet, *, most: int = BATCH) -> dict[str, float]:
         """Every task's metric on the images, of whatever runs the network on at most so many at once."""
         found = {name: task.new_metric() for name, task in self.tasks.items()}
-        for batch in in_order(images, batch=self.most_images or most):
+        for batch in in_order(images, batch=self.max_images or most):
             outputs = run(self.feed(batch.images))
             for name, answer in self.answers.items():
                 found[name].update([torch.from_numpy(outputs[output]) for output in answer.outputs], batch)

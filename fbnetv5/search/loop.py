@@ -29,10 +29,10 @@ from torch import Tensor
 
 from export.errors import CheckFailed, UserError
 from fbnetv5.costs.tables import CostTable
-from fbnetv5.data.loading import batches, spread
-from fbnetv5.data.parts import Parts, Subset
+from fbnetv5.data.loading import batches, evenly_spaced
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch, ImageSet
+from fbnetv5.data.splits import Splits, Subset
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import (
     by_group,
@@ -89,14 +89,14 @@ def revisited(images: ImageSet, config: SearchConfig) -> ImageSet:
     """
     draws = config.policy_steps(config.steps) * config.policy_batch
     most = max(config.policy_batch, draws // VISITS)
-    return images if len(images) <= most else Subset(images, spread(len(images), most))
+    return images if len(images) <= most else Subset(images, evenly_spaced(len(images), most))
 
 
 class SearchLoop:
     """The state of a search and its steps. ``run`` goes from the last checkpoint to the end."""
 
     def __init__(
-        self, config: SearchConfig, folder: Path, supernet: Supernet, parts: Parts, tables: Mapping[str, CostTable]
+        self, config: SearchConfig, folder: Path, supernet: Supernet, parts: Splits, tables: Mapping[str, CostTable]
     ) -> None:
         self.config = config
         self.folder = folder
@@ -284,7 +284,7 @@ class SearchLoop:
             first_step=first,
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
-            workers=self.config.data.workers,
+            num_workers=self.config.data.num_workers,
         )
 
     def _aim_policies(self) -> None:

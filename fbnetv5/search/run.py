@@ -20,8 +20,8 @@ from fbnetv5 import __version__
 from fbnetv5.architecture import Architecture
 from fbnetv5.costs.budgets import Budget, format_apart
 from fbnetv5.costs.tables import CostTable, Counter, latency_table
-from fbnetv5.data.parts import Parts
 from fbnetv5.data.resolution import Resolution
+from fbnetv5.data.splits import Splits
 from fbnetv5.data.targets import class_names
 from fbnetv5.evaluate import check_labelled
 from fbnetv5.networks.backbone import recalibrate
@@ -168,7 +168,7 @@ def units(config: SearchConfig) -> dict[str, str]:
 class Prepared:
     """What a configuration refers to, opened."""
 
-    parts: Parts
+    parts: Splits
     tasks: dict[str, Task]
     table: AnyTable | None
     tables: dict[str, CostTable]
@@ -249,7 +249,7 @@ def describe(config: SearchConfig, task: Task, derived: Derived, table: AnyTable
     )
 
 
-def write_results(folder: Path, supernet: Supernet, parts: Parts, found: Mapping[str, Architecture]) -> None:
+def write_results(folder: Path, supernet: Supernet, parts: Splits, found: Mapping[str, Architecture]) -> None:
     """Write each network's recalibrated weights, then its architecture file, which says that both are there."""
     device = next(supernet.parameters()).device
     images = calibration_images(parts.weights, device)

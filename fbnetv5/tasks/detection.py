@@ -93,7 +93,7 @@ class Detection(Task):
         if self.form == "decode":
             self.output_names, self.ranked_by = ("boxes", "scores"), None
         if self.form == "nms":
-            self.most_images, self.ranked_by = 1, None  # its rows are not of [N, K], and how many depends on ties
+            self.max_images, self.ranked_by = 1, None  # its rows are not of [N, K], and how many depends on ties
 
     def build_head(self, channels: Sequence[int]) -> nn.Module:
         return DetectionHead(channels, len(self.labels))

@@ -77,7 +77,7 @@ class Task(ABC):
     """The output by which the others' rows are sorted, if any: rows whose values tie may come in any order."""
     forms: ClassVar[tuple[str, ...]] = ("plain",)
     """Which deployable outputs there are to choose from, the usual ones first; weights, losses and metric are one."""
-    most_images: int | None = None
+    max_images: int | None = None
     """That a deployed network answers in one call; None if any number."""
     training: ClassVar[Mapping[str, Any]] = {}
     """Fields of ``TrainConfig`` whose defaults differ for this task. They suit a training of a few epochs; a long one

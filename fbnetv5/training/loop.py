@@ -88,7 +88,7 @@ class TrainLoop:
         self.average = MovingAverage(self.network, decay=config.ema_decay)
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in self.network.named_parameters()}
         self.optimizer = make_optimizer(config, list(self.names))
-        self.readers = config.data.workers
+        self.readers = config.data.num_workers
         self.dataset = dataset
         self.held_out = held_out
         self.done = 0
@@ -113,8 +113,8 @@ class TrainLoop:
             first_step=self.done,
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
-            workers=self.readers,
-            change=Augment(config, self.dataset.targets),
+            num_workers=self.readers,
+            transform=Augment(config, self.dataset.targets),
         )
         with ExitStack() as stack:
             kept = -1 if self.first is None else self.done
@@ -180,7 +180,7 @@ class TrainLoop:
     def evaluate(self) -> float:
         """The task's metric of the average weights on the held-out images."""
         network, device = self.average.network, self.accelerator.device
-        found = in_order(self.held_out, batch=EVALUATION_BATCH, workers=self.readers)
+        found = in_order(self.held_out, batch=EVALUATION_BATCH, num_workers=self.readers)
         return evaluate(self.network.task, lambda images: network(images.to(device)), found)
 
     def _report(self, loss: float | None, history: History, report: Report) -> None:

@@ -14,8 +14,8 @@ from fbnetv5.architecture import load_architecture
 from fbnetv5.cli import app
 from fbnetv5.costs.tables import Counter
 from fbnetv5.data.loading import in_order
-from fbnetv5.data.parts import open_parts, targets_of
 from fbnetv5.data.scenes import CLASSES, Scenes
+from fbnetv5.data.splits import open_splits, targets_of
 from fbnetv5.data.targets import class_names
 from fbnetv5.evaluate import Predict, evaluate, evaluate_file, trained_size
 from fbnetv5.runs.checkpoint import save_tensors
@@ -99,7 +99,7 @@ def test_a_network_is_measured_on_each_layout(
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     check_document(["eval"], found)
-    assert (found["images"], found["size"]) == (len(open_parts(root, size=(32, 32), targets=CLASSES).test), [32, 32])
+    assert (found["images"], found["size"]) == (len(open_splits(root, size=(32, 32), targets=CLASSES).test), [32, 32])
     assert found["figures"].keys() == FIGURES[task]
     assert found["figures"][found["metric"]["name"]] == pytest.approx(found["metric"]["value"])
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from export.errors import CheckFailed, UserError
 from fbnetv5.architecture import load_architecture
 from fbnetv5.data.config import DataConfig
-from fbnetv5.data.parts import part_of
+from fbnetv5.data.splits import split_of
 from fbnetv5.deploy.export_model import load_network, tasks_of
 from fbnetv5.runs.checkpoint import load_tensors
 from fbnetv5.runs.config import Run
@@ -209,7 +209,7 @@ def test_images_without_labels_are_told_before_anything_is_spent(
     make_training: MakeTraining, networks: Path, image_folder: Path, tmp_path: Path
 ) -> None:
     for mask in (image_folder / "masks").iterdir():
-        if part_of(mask.stem + ".png") == 2:
+        if split_of(mask.stem + ".png") == 2:
             mask.unlink()
     config = make_training("seg", folder=image_folder)
     with pytest.raises(UserError, match=r"none of the \d+ images to test on has labels for seg"):

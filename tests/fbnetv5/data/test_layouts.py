@@ -11,8 +11,8 @@ from PIL import Image
 from export.errors import UserError
 from fbnetv5.data.folder import read_several_tasks
 from fbnetv5.data.layouts import LAYOUTS, layout_of, open_folder
-from fbnetv5.data.parts import open_parts, targets_of
 from fbnetv5.data.scenes import CLASSES
+from fbnetv5.data.splits import open_splits, targets_of
 from fbnetv5.data.targets import IGNORE, class_names
 from fbnetv5.tasks import make_tasks
 from tests.fbnetv5.data.rearrange import SPLITS, as_ade20k, as_coco, as_image_folder
@@ -62,7 +62,7 @@ def test_classes_have_the_names_that_the_layout_gives_them(image_folder: Path, t
 @pytest.mark.parametrize("name", ARRANGED)
 def test_its_own_validation_split_is_the_test(image_folder: Path, tmp_path: Path, name: str) -> None:
     root = ARRANGED[name](image_folder, tmp_path / name)
-    parts, original = open_parts(root, size=SIZE, targets=CLASSES), read_several_tasks(image_folder, SIZE)
+    parts, original = open_splits(root, size=SIZE, targets=CLASSES), read_several_tasks(image_folder, SIZE)
     test = [parts.test[index].image for index in range(len(parts.test))]
     expected = [original[number].image for number in SPLITS["val"]]
     assert {image.numpy().tobytes() for image in test} == {image.numpy().tobytes() for image in expected}
@@ -80,7 +80,7 @@ def test_without_such_a_split_images_are_shared_out(image_folder: Path, tmp_path
             folder.rename(root / folder.name)
         shutil.rmtree(root / "train")
         shutil.rmtree(root / "val")
-    parts = open_parts(root, size=SIZE, targets=CLASSES)
+    parts = open_splits(root, size=SIZE, targets=CLASSES)
     assert all(len(part) for part in (parts.weights, parts.policies, parts.test))
     assert sum(len(part) for part in (parts.weights, parts.policies, parts.test)) == len(SPLITS["train"])
 
@@ -149,7 +149,7 @@ def test_a_split_of_coco_without_annotations_is_left_out(image_folder: Path, tmp
         assert found.test == {f"val/{number:02d}.png" for number in SPLITS["val"]}
         assert len(found) == 24
     (root / "annotations/instances_val.json").unlink()
-    parts = open_parts(root, size=SIZE, targets=CLASSES)
+    parts = open_splits(root, size=SIZE, targets=CLASSES)
     assert sum(map(len, (parts.weights, parts.policies, parts.test))) == len(SPLITS["train"])
 
 

@@ -77,9 +77,9 @@ def test_in_order_takes_each_once_up_to_the_limit() -> None:
 
 
 def test_workers_change_nothing_but_the_time() -> None:
-    with_workers = [item.targets["label"].tolist() for item in in_order(Numbered(9), batch=2, workers=2)]
+    with_workers = [item.targets["label"].tolist() for item in in_order(Numbered(9), batch=2, num_workers=2)]
     assert with_workers == [item.targets["label"].tolist() for item in in_order(Numbered(9), batch=2)]
-    stream = batches(Numbered(9), batch=4, seed=3, workers=1)
+    stream = batches(Numbered(9), batch=4, seed=3, num_workers=1)
     assert [item.targets["label"].tolist() for item in islice(stream, 3)] == labels(9, 3, batch=4, seed=3)
 
 
@@ -95,13 +95,13 @@ def test_an_unreadable_image_is_a_user_error(image_folder: Path, workers: int) -
     path.write_bytes(path.read_bytes()[:600])
     folder = read_several_tasks(image_folder, size=(64, 64))
     with pytest.raises(UserError, match=r"^cannot read .*03\.png") as caught:
-        list(in_order(folder, batch=4, workers=workers))
+        list(in_order(folder, batch=4, num_workers=workers))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_batch_says_which_images_it_holds(workers: int) -> None:
-    for batch in islice(batches(Numbered(10), batch=4, seed=0, workers=workers), 4):
+    for batch in islice(batches(Numbered(10), batch=4, seed=0, num_workers=workers), 4):
         assert batch.indices.tolist() == batch.targets["label"].tolist()
 
 
@@ -118,12 +118,12 @@ def test_even_batches_are_each_spread_over_the_set(length: int, batch: int, coun
 
 
 def test_a_change_sees_each_image_in_order_with_a_draw_of_its_own() -> None:
-    def change(sample: Sample, draw: int) -> Sample:
+    def transform(sample: Sample, draw: int) -> Sample:
         seen.append((sample.targets["label"], draw))
         return replace(sample, targets={"label": 1000 + draw})
 
     seen: list[tuple[int, int]] = []
-    stream = batches(Numbered(5), batch=3, seed=2, change=change)
+    stream = batches(Numbered(5), batch=3, seed=2, transform=transform)
     answered = list(chain.from_iterable(batch.targets["label"].tolist() for batch in islice(stream, 10)))
     assert [label for label, _ in seen[:30]] == list(chain.from_iterable(labels(5, 10, batch=3, seed=2)))
     assert answered == [1000 + draw for _, draw in seen[:30]]

@@ -255,7 +255,7 @@ def in_onnx(form: str, images: int, exporter: Exporter = "torchscript") -> bytes
         tuple(level.float() for level in random_raw(images)),
         input_names=RAW,
         output_names=task.output_names,
-        dynamic_batch=task.most_images is None,
+        dynamic_batch=task.max_images is None,
         dynamic_size=True,
         exporter=exporter,
     )
@@ -301,14 +301,14 @@ def test_distinct_boxes_are_those_that_suppress_keeps() -> None:
 
 
 def test_distinct_boxes_are_of_one_image() -> None:
-    assert TASK.in_form("nms").most_images == 1
+    assert TASK.in_form("nms").max_images == 1
     with pytest.raises(UserError, match="'nms' of det answers one image at a time, and was given 2"):
         TASK.in_form("nms").deploy(random_raw(2))
 
 
 @pytest.mark.parametrize(("form", "exporter"), [*((form, "torchscript") for form in TASK.forms), ("nms", "dynamo")])
 def test_forms_are_the_same_in_onnx_at_other_sizes(form: str, exporter: Exporter) -> None:
-    images = TASK.in_form(form).most_images or 3
+    images = TASK.in_form(form).max_images or 3
     raw = random_raw(images, size=96)
     found, expected = run(in_onnx(form, min(2, images), exporter), raw), TASK.in_form(form).deploy(raw)
     for ours, theirs in zip(found, expected, strict=True):
@@ -337,7 +337,7 @@ def test_every_form_has_the_same_ap() -> None:
     found = {}
     for form in TASK.forms:
         task = TASK.in_form(form)
-        metric, step = task.new_metric(), task.most_images or len(samples)
+        metric, step = task.new_metric(), task.max_images or len(samples)
         for row in range(0, len(samples), step):
             part = stack(samples[row : row + step])
             metric.update(task.deploy([level[row : row + step] for level in raw]), part)

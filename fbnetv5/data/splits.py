@@ -1,4 +1,4 @@
-"""Which images teach what: one part for the weights, one for the policies, one that the search never sees.
+"""Which images teach what: one split for the weights, one for the policies, one that the search never sees.
 
 The policies are rewarded on images that the weights have not learned, or they would favour whatever overfits
 (FBNetV5, arXiv:2111.10007, and DARTS, arXiv:1806.09055, hold out a share of the training set for them too).
@@ -14,7 +14,7 @@ from pathlib import Path
 from export.errors import UserError
 from fbnetv5.data.folder import LabelledImages
 from fbnetv5.data.layouts import open_folder
-from fbnetv5.data.loading import spread
+from fbnetv5.data.loading import evenly_spaced
 from fbnetv5.data.resolution import check_resolution
 from fbnetv5.data.sample import ImageSet, Sample
 from fbnetv5.data.scenes import TARGETS, Scenes
@@ -25,7 +25,7 @@ SHARES = (0.7, 0.2, 0.1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class Splits:
     """Three sets without a common image."""
 
     weights: ImageSet
@@ -67,62 +67,62 @@ class Joined:
         return self._first[index] if beyond < 0 else self._second[beyond]
 
 
-def without_policies(parts: Parts, most: int) -> tuple[ImageSet, ImageSet]:
+def without_policies(splits: Splits, most: int) -> tuple[ImageSet, ImageSet]:
     """What a training without policies uses: (to learn from, held out), the latter at most ``most`` images.
 
-    The held-out ones are spread evenly over the part that a search keeps for its policies.
+    The held-out ones are spread evenly over the split that a search keeps for its policies.
     """
-    held_out = spread(len(parts.policies), most)
-    others = sorted(set(range(len(parts.policies))) - set(held_out))
-    return Joined(parts.weights, Subset(parts.policies, others)), Subset(parts.policies, held_out)
+    held_out = evenly_spaced(len(splits.policies), most)
+    others = sorted(set(range(len(splits.policies))) - set(held_out))
+    return Joined(splits.weights, Subset(splits.policies, others)), Subset(splits.policies, held_out)
 
 
-def part_of(name: str, shares: tuple[float, ...] = SHARES) -> int:
-    """0, 1, ..: the part that an image of this name belongs to, of parts that are to each other like ``shares``."""
+def split_of(name: str, shares: tuple[float, ...] = SHARES) -> int:
+    """0, 1, ..: the split that an image of this name belongs to, of splits that are to each other like ``shares``."""
     position = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64 * sum(shares)
-    return next((part for part, end in enumerate(accumulate(shares[:-1])) if position < end), len(shares) - 1)
+    return next((split for split, end in enumerate(accumulate(shares[:-1])) if position < end), len(shares) - 1)
 
 
-def split(folder: LabelledImages, root: Path) -> Parts:
-    """The three parts of a user's folder; its own test split is the third if it has one."""
+def split_folder(folder: LabelledImages, root: Path) -> Splits:
+    """The three splits of a user's folder; its own test split is the third if it has one."""
     indices: tuple[list[int], list[int], list[int]] = ([], [], [])
     for index, name in enumerate(folder.names):
-        part = 2 if name in folder.test else part_of(name, SHARES[:2] if folder.test else SHARES)
-        indices[part].append(index)
+        split = 2 if name in folder.test else split_of(name, SHARES[:2] if folder.test else SHARES)
+        indices[split].append(index)
     if not all(indices):
-        sizes = ", ".join(str(len(part)) for part in indices)
+        sizes = ", ".join(str(len(split)) for split in indices)
         raise UserError(
             f"{root} splits by file name into {sizes} images for weights, policies and test; each needs at least 1. "
-            "Add images: some 40 are all but sure to fill every part"
+            "Add images: some 40 are all but sure to fill every split"
         )
-    weights, policies, test = (Subset(folder, part) for part in indices)
-    return Parts(weights=weights, policies=policies, test=test)
+    weights, policies, test = (Subset(folder, split) for split in indices)
+    return Splits(weights=weights, policies=policies, test=test)
 
 
-def open_parts(
+def open_splits(
     data: Path | None,
     *,
     size: tuple[int, int],
     targets: Collection[str],
     seed: int = 0,
     counts: tuple[int, int, int] = (8000, 2000, 1000),
-) -> Parts:
-    """The parts of a user's folder, or of the demo scenes.
+) -> Splits:
+    """The splits of a user's folder, or of the demo scenes.
 
     Args:
         data: the folder, or None for the demo scenes.
         size: (H, W) of all images.
         targets: names of the labels that are needed; the images bear those of them that the data have.
         seed: of the demo scenes; a folder's split depends on file names alone.
-        counts: how many demo scenes each part has.
+        counts: how many demo scenes each split has.
 
     Raises:
         UserError: the size is no multiple of 32, or the folder is unfit.
     """
     check_resolution(size)
     if data is not None:
-        return split(open_folder(data, size=size).only(targets), data)
-    return Parts(
+        return split_folder(open_folder(data, size=size).only(targets), data)
+    return Splits(
         weights=Scenes("train", size=size, count=counts[0], seed=seed, targets=targets),
         policies=Scenes("train", size=size, count=counts[1], seed=seed, first=counts[0], targets=targets),
         test=Scenes("test", size=size, count=counts[2], seed=seed, targets=targets),

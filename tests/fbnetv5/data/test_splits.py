@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from export.errors import UserError
-from fbnetv5.data.parts import SHARES, open_parts, part_of, without_policies
 from fbnetv5.data.sample import ImageSet
 from fbnetv5.data.scenes import TARGETS
+from fbnetv5.data.splits import SHARES, open_splits, split_of, without_policies
 
 
 def images_of(part: ImageSet) -> set[bytes]:
@@ -18,40 +18,40 @@ def images_of(part: ImageSet) -> set[bytes]:
 
 
 def test_demo_parts_share_no_image() -> None:
-    parts = open_parts(None, size=(32, 32), targets=TARGETS, counts=(30, 20, 10))
+    parts = open_splits(None, size=(32, 32), targets=TARGETS, counts=(30, 20, 10))
     sets = [images_of(part) for part in (parts.weights, parts.policies, parts.test)]
     assert [len(images) for images in sets] == [30, 20, 10]
     assert all(not one & other for one, other in combinations(sets, 2))
 
 
 def test_demo_parts_have_the_stated_sizes() -> None:
-    parts = open_parts(None, size=(64, 64), targets=TARGETS)
+    parts = open_splits(None, size=(64, 64), targets=TARGETS)
     assert [len(part) for part in (parts.weights, parts.policies, parts.test)] == [8000, 2000, 1000]
     assert parts.weights.targets == parts.policies.targets == parts.test.targets
 
 
 def test_a_folder_is_divided_completely(image_folder: Path) -> None:
-    parts = open_parts(image_folder, size=(64, 64), targets=TARGETS)
+    parts = open_splits(image_folder, size=(64, 64), targets=TARGETS)
     sets = [images_of(part) for part in (parts.weights, parts.policies, parts.test)]
     assert sum(map(len, sets)) == len(set().union(*sets)) == 24
     assert all(sets)
 
 
 def test_a_further_image_moves_no_other(image_folder: Path) -> None:
-    before = images_of(open_parts(image_folder, size=(64, 64), targets=TARGETS).weights)
+    before = images_of(open_splits(image_folder, size=(64, 64), targets=TARGETS).weights)
     Image.new("RGB", (64, 64)).save(image_folder / "images/000.png")
-    after = images_of(open_parts(image_folder, size=(64, 64), targets=TARGETS).weights)
+    after = images_of(open_splits(image_folder, size=(64, 64), targets=TARGETS).weights)
     assert before <= after
     assert len(after - before) <= 1
 
 
 @given(st.text(min_size=1, alphabet=st.characters(codec="utf-8")))
 def test_every_name_has_one_part(name: str) -> None:
-    assert part_of(name) == part_of(name) in (0, 1, 2)
+    assert split_of(name) == split_of(name) in (0, 1, 2)
 
 
 def test_shares_are_about_those_stated() -> None:
-    found = Counter(part_of(f"{number:012d}.jpg") for number in range(5000))
+    found = Counter(split_of(f"{number:012d}.jpg") for number in range(5000))
     assert [found[part] / 5000 for part in range(3)] == pytest.approx(SHARES, abs=0.02)
 
 
@@ -61,19 +61,19 @@ def test_a_folder_too_small_to_divide_is_refused(image_folder: Path) -> None:
         for path in sorted((image_folder / folder).iterdir())[1:]:
             path.unlink()
     with pytest.raises(UserError, match="each needs at least 1") as caught:
-        open_parts(image_folder, size=(64, 64), targets=TARGETS)
+        open_splits(image_folder, size=(64, 64), targets=TARGETS)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("size", [(0, 64), (64, 65), (-32, 32), (100, 64)])
 def test_a_size_off_the_stride_is_refused(size: tuple[int, int]) -> None:
     with pytest.raises(UserError, match="multiples of 32"):
-        open_parts(None, size=size, targets=TARGETS)
+        open_splits(None, size=size, targets=TARGETS)
 
 
 @pytest.mark.parametrize(("most", "expected"), [(1, 1), (5, 5), (20, 20), (999, 20)])
 def test_a_training_learns_from_all_but_the_held_out_images(most: int, expected: int) -> None:
-    parts = open_parts(None, size=(32, 32), targets=TARGETS, counts=(30, 20, 10))
+    parts = open_splits(None, size=(32, 32), targets=TARGETS, counts=(30, 20, 10))
     images, held_out = without_policies(parts, most)
     assert (len(images), len(held_out)) == (50 - expected, expected)
     assert images_of(images) | images_of(held_out) == images_of(parts.weights) | images_of(parts.policies)
@@ -82,7 +82,7 @@ def test_a_training_learns_from_all_but_the_held_out_images(most: int, expected:
 
 
 def test_held_out_images_are_spread_over_their_part() -> None:
-    parts = open_parts(None, size=(32, 32), targets=TARGETS, counts=(1, 20, 1))
+    parts = open_splits(None, size=(32, 32), targets=TARGETS, counts=(1, 20, 1))
     _, held_out = without_policies(parts, 4)
     expected = {parts.policies[index].image.numpy().tobytes() for index in (0, 5, 10, 15)}
     assert images_of(held_out) == expected
