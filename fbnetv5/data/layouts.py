@@ -16,6 +16,7 @@ Left out: COCO's polygons and crowds, and its boxes without width or height, of 
 hidden folders and files, as the copies that notebooks make.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,26 +24,25 @@ from typing import Any
 
 from export.errors import UserError
 from fbnetv5.data.folder import (
-    Labelled,
-    LabelledImages,
     entry,
+    image_record,
     list_images,
     listed_images,
     mask_classes,
     read_document,
-    read_header,
     read_several_tasks,
     set_boxes,
     set_maps,
 )
-from fbnetv5.data.image_files import is_image
+from fbnetv5.data.header_index import HeaderIndex, header_index
+from fbnetv5.data.image_files import is_image, list_image_names
+from fbnetv5.data.labelled_images import ImageRecord, LabelledImages
 from fbnetv5.data.maps import FORMATS
 from fbnetv5.data.targets import BOXES, CLASS, CLASS_MAP, Target
 
 TRAINING = ("train", "training")
 VALIDATION = ("val", "valid", "validation", "test", "testing")
 ADE20K_NAMES = "objectInfo150.txt"
-Size = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +53,8 @@ class Layout:
     looks_like: str
     """What a folder must hold."""
     fits: Callable[[Path], bool]
-    read: Callable[[Path, Size], LabelledImages]
-    """(folder, (H, W) of the images) -> its images, checked."""
+    read: Callable[[Path, HeaderIndex], LabelledImages]
+    """(folder, its headers) -> its images, checked."""
 
 
 def layout_of(root: Path) -> Layout:
@@ -72,13 +72,15 @@ def layout_of(root: Path) -> Layout:
     raise UserError(f"{root} has none of the layouts that are known. {known}")
 
 
-def open_folder(root: Path, *, size: Size) -> LabelledImages:
+def open_folder(root: Path) -> LabelledImages:
     """The images of a folder of whatever layout, with every label that it has.
 
     Raises:
         UserError: the layout is unknown, or something in the folder is wrong.
     """
-    return layout_of(root).read(root, size)
+    layout = layout_of(root)
+    with header_index(root) as headers:
+        return layout.read(root, headers)
 
 
 def _is_several_tasks(root: Path) -> bool:
@@ -94,12 +96,12 @@ def _is_coco(root: Path) -> bool:
     return any((root / "annotations").glob("instances_*.json"))
 
 
-def read_coco(root: Path, size: Size) -> LabelledImages:
+def read_coco(root: Path, headers: HeaderIndex) -> LabelledImages:
     """A folder of COCO's layout; images are named SPLIT/FILE."""
-    images: dict[str, Labelled] = {}
+    images: dict[str, ImageRecord] = {}
     test: set[str] = set()
     classes: dict[Path, tuple[str, ...]] = {}
-    listing: dict[Path, Path] = {}
+    listing = _Listing()
     for path in sorted((root / "annotations").glob("instances_*.json")):
         split = path.stem.removeprefix("instances_")
         document = read_document(path)
@@ -107,10 +109,10 @@ def read_coco(root: Path, size: Size) -> LabelledImages:
         if is_test and not document.get("annotations"):
             continue
         document["annotations"] = [one for one in entry(document, "annotations", list, str(path)) if _has_area(one)]
-        found = _coco_images(document, root, split, str(path))
+        found = _coco_images(document, root, split, str(path), headers)
         classes[path] = set_boxes(document, listed_images(document, found, str(path)), found, str(path))
         for image in found.values():
-            _refuse_listed(listing, image.path, path)
+            listing.add(image.path, path)
         images |= {f"{split}/{name}": image for name, image in found.items()}
         if is_test:
             test |= {f"{split}/{name}" for name in found}
@@ -122,21 +124,43 @@ def read_coco(root: Path, size: Size) -> LabelledImages:
         )
     (boxes,) = set(classes.values())
     targets = {"boxes": Target(kind=BOXES, classes=boxes)}
-    return LabelledImages(images, targets, size=size, test=_proper(test, images))
+    return LabelledImages(images, targets, test=_proper(test, images))
 
 
-def _refuse_listed(listing: dict[Path, Path], image: Path, path: Path) -> None:
-    """Note which file lists an image, and refuse it if it is listed already: training and test could share it."""
-    resolved = image.resolve()
-    if resolved in listing:
-        raise UserError(
-            f"{listing[resolved]} and {path} both list {image}, and an image is listed once. "
-            "Remove one of the two .json files, or the second record if it is one file"
-        )
-    listing[resolved] = path
+class _Listing:
+    """Which COCO file lists which image. An image that is listed twice could be in both training and test split."""
+
+    def __init__(self) -> None:
+        self._sources: dict[str, Path] = {}
+        self._folders: dict[str, str] = {}
+
+    def add(self, image: str, source: Path) -> None:
+        """Note that ``source`` lists the image at a path.
+
+        Raises:
+            UserError: the same file is listed already, under this or another path.
+        """
+        resolved = self._resolve(image)
+        if resolved in self._sources:
+            raise UserError(
+                f"{self._sources[resolved]} and {source} both list {image}, and an image is listed once. "
+                "Remove one of the two .json files, or the second record if it is one file"
+            )
+        self._sources[resolved] = source
+
+    def _resolve(self, image: str) -> str:
+        """The path without links, as ``Path.resolve`` gives it; the folder, with five calls a path, only once."""
+        if Path(image).is_symlink():
+            return str(Path(image).resolve())
+        folder, _, name = image.rpartition(os.sep)
+        if folder not in self._folders:
+            self._folders[folder] = str(Path(folder).resolve())
+        return f"{self._folders[folder]}{os.sep}{name}"
 
 
-def _coco_images(document: dict[str, Any], root: Path, split: str, where: str) -> dict[str, Labelled]:
+def _coco_images(
+    document: dict[str, Any], root: Path, split: str, where: str, headers: HeaderIndex
+) -> dict[str, ImageRecord]:
     """The images that a COCO file lists, headers read, by file name."""
     files = [
         entry(record, "file_name", str, f"{where}: images[{position}]")
@@ -149,7 +173,7 @@ def _coco_images(document: dict[str, Any], root: Path, split: str, where: str) -
     if holding is None:
         looked = ", ".join(map(str, folders))
         raise UserError(f"{where} lists {files[0]!r}, which is in none of {looked}. Put its images into one of them")
-    return {name: read_header(holding / name) for name in sorted(files)}
+    return {name: image_record(f"{holding}{os.sep}{name}", headers) for name in sorted(files)}
 
 
 def _has_area(annotation: Any) -> bool:
@@ -162,22 +186,22 @@ def _is_ade20k(root: Path) -> bool:
     return bool(_splits(root / "images", TRAINING) and _splits(root / "annotations", TRAINING))
 
 
-def read_ade20k(root: Path, size: Size) -> LabelledImages:
+def read_ade20k(root: Path, headers: HeaderIndex) -> LabelledImages:
     """A folder of ADE20K's layout; images are named SPLIT/FILE."""
-    images: dict[str, Labelled] = {}
+    images: dict[str, ImageRecord] = {}
     test: set[str] = set()
     for folder in _splits(root / "images", TRAINING + VALIDATION):
-        found = list_images(folder)
+        found = list_images(folder, headers)
         annotations, is_test = root / "annotations" / folder.name, folder.name.lower() in VALIDATION
-        if not set_maps(annotations, "mask", found):
+        if not set_maps(annotations, "mask", found, headers):
             if is_test:
                 continue
             raise UserError(f"{annotations} has no mask of any image: a mask is a .png of its image's name")
         images |= {f"{folder.name}/{name}": image for name, image in found.items()}
         if is_test:
             test |= {f"{folder.name}/{name}" for name in found}
-    targets = {"mask": Target(kind=CLASS_MAP, classes=_ade20k_names(root) or mask_classes(images)[1:])}
-    return LabelledImages(images, targets, size=size, test=_proper(test, images), zero_is_ignored=True)
+    targets = {"mask": Target(kind=CLASS_MAP, classes=_ade20k_names(root) or mask_classes(images, headers)[1:])}
+    return LabelledImages(images, targets, test=_proper(test, images), zero_is_ignored=True)
 
 
 def _ade20k_names(root: Path) -> tuple[str, ...]:
@@ -200,30 +224,38 @@ def _is_image_folder(root: Path) -> bool:
     return len(_classes(base)) > 1
 
 
-def read_image_folder(root: Path, size: Size) -> LabelledImages:
+def read_image_folder(root: Path, headers: HeaderIndex) -> LabelledImages:
     """A folder of torchvision's ImageFolder layout; images are named [SPLIT/]CLASS/FILE."""
     splits = [root]
     if _splits_of_classes(root, TRAINING):
         splits = _splits_of_classes(root, TRAINING + VALIDATION)
     else:
         _refuse_splits(root)
-    filled = {folder.name for split in splits for folder in _classes(split)}
-    labels = tuple(folder.name for folder in _folders(splits[0]) if folder.name in filled)
-    images: dict[str, Labelled] = {}
+    filled = {split: _classes(split) for split in splits}
+    class_names = {folder.name for folders in filled.values() for folder in folders}
+    labels = tuple(folder.name for folder in _folders(splits[0]) if folder.name in class_names)
+    images: dict[str, ImageRecord] = {}
     test: set[str] = set()
-    for split in splits:
-        for folder in _classes(split):
+    for split, folders in filled.items():
+        for folder in folders:
             if folder.name not in labels:
                 raise UserError(f"{folder} is of a class that {splits[0]} has not. Rename or remove it")
-            for path in sorted(_images_within(folder)):
-                image = read_header(path)
-                image.label = labels.index(folder.name)
-                name = path.relative_to(root).as_posix()
-                images[name] = image
-                if split.name.lower() in VALIDATION and split != root:
-                    test.add(name)
+            records = _class_records(folder, labels.index(folder.name), headers)
+            prefix = folder.relative_to(root).as_posix()
+            images |= {f"{prefix}/{name}": record for name, record in records.items()}
+            if split.name.lower() in VALIDATION and split != root:
+                test |= {f"{prefix}/{name}" for name in records}
     targets = {"label": Target(kind=CLASS, classes=labels)}
-    return LabelledImages(images, targets, size=size, test=_proper(test, images))
+    return LabelledImages(images, targets, test=_proper(test, images))
+
+
+def _class_records(folder: Path, label: int, headers: HeaderIndex) -> dict[str, ImageRecord]:
+    """Records of the images in a class's folder and in folders within, by path in the folder."""
+    records: dict[str, ImageRecord] = {}
+    for name in sorted(_image_names_within(folder), key=lambda name: name.split("/")):
+        records[name] = image_record(f"{folder}{os.sep}{name}", headers)
+        records[name].label = label
+    return records
 
 
 def _splits_of_classes(root: Path, names: tuple[str, ...]) -> list[Path]:
@@ -234,7 +266,7 @@ def _splits_of_classes(root: Path, names: tuple[str, ...]) -> list[Path]:
 def _refuse_splits(root: Path) -> None:
     """Refuse validation splits of a folder without a training split: they would be classes."""
     for folder in _splits_of_classes(root, VALIDATION):
-        if not any(map(is_image, folder.iterdir())):
+        if not list_image_names(folder):
             raise UserError(
                 f"{folder} looks like a split, but there is no training split. Put the images to learn from into "
                 f"{root / TRAINING[0]}/CLASS; or, if {folder.name!r} is a class, its images directly into its folder"
@@ -242,19 +274,22 @@ def _refuse_splits(root: Path) -> None:
 
 
 def _classes(folder: Path) -> list[Path]:
-    """The sub-folders that hold an image."""
-    return [path for path in _folders(folder) if any(_images_within(path))]
+    """The sub-folders that contain an image."""
+    return [path for path in _folders(folder) if next(_image_names_within(path), None) is not None]
 
 
 def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
 
 
-def _images_within(folder: Path) -> Iterator[Path]:
-    """The images in a folder and in folders within, none of them hidden."""
-    for path in folder.rglob("*"):
-        if is_image(path) and not any(part[0] == "." for part in path.relative_to(folder).parts):
-            yield path
+def _image_names_within(folder: str | Path, prefix: str = "") -> Iterator[str]:
+    """The images in a folder and in folders within, none of them hidden, as paths in the folder with "/"."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if is_image(entry.name):
+                yield prefix + entry.name
+            elif entry.name[0] != "." and entry.is_dir(follow_symlinks=False):
+                yield from _image_names_within(entry.path, f"{prefix}{entry.name}/")
 
 
 def _splits(folder: Path, names: tuple[str, ...]) -> list[Path]:
@@ -264,7 +299,7 @@ def _splits(folder: Path, names: tuple[str, ...]) -> list[Path]:
     return sorted(found, key=lambda path: (names.index(path.name.lower()), path.name))
 
 
-def _proper(test: set[str], images: dict[str, Labelled]) -> frozenset[str]:
+def _proper(test: set[str], images: dict[str, ImageRecord]) -> frozenset[str]:
     """The test split, unless it is all there is: then it is shared out like any folder."""
     return frozenset(test) if len(test) < len(images) else frozenset()
 

@@ -13,6 +13,7 @@ import torch
 from accelerate.utils import recursively_apply
 from torch import Tensor
 
+from fbnetv5.data.resolution import Resolution
 from fbnetv5.data.targets import Target
 
 
@@ -66,6 +67,13 @@ class ImageSet(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample: ...
+
+
+class ResizableSet(ImageSet, Protocol):
+    """An image set that can be viewed at another size."""
+
+    def resized(self, size: Resolution) -> "ResizableSet":
+        """The same images and labels at ``size``, (H, W); nothing is read again."""
 
 
 def collate(samples: Sequence[Sample], targets: Mapping[str, Target], indices: Sequence[int] | None = None) -> Batch:

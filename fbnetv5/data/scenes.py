@@ -19,11 +19,12 @@ Shape legend: h x w pixels of one object, H x W of the image.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from functools import cache
 from itertools import count as endless
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from fbnetv5.data.resolution import Resolution
 from fbnetv5.data.sample import Sample
 from fbnetv5.data.targets import BOXES, CLASS, CLASS_MAP, DENSE_MAP, LINE_MAP, Boxes, Target, class_names
 
@@ -294,12 +296,22 @@ class Scenes:
         """
         self.targets: Mapping[str, Target] = {name: target for name, target in TARGETS.items() if name in targets}
         self._split: Split = split
-        self._size = size
         self._count = count
         self._seed = seed
         self._first = first
+        self._set_size(size)
+
+    def resized(self, size: Resolution) -> Self:
+        """The same scenes composed at another size."""
+        scenes = copy(self)
+        scenes._set_size(size)
+        return scenes
+
+    def _set_size(self, size: Resolution) -> None:
+        """Start without composed scenes, to be kept from now on if all of the set fit into ``CACHE_BYTES``."""
+        self._size = size
         pixel_bytes = 3 + sum(PIXEL_BYTES.get(name, 0) for name in self.targets)
-        self._keeps = count * size[0] * size[1] * pixel_bytes <= CACHE_BYTES
+        self._keeps = self._count * size[0] * size[1] * pixel_bytes <= CACHE_BYTES
         self._composed: dict[int, Sample] = {}
 
     def __len__(self) -> int:
@@ -309,8 +321,8 @@ class Scenes:
         """The scene at ``index``; the same tensors each time where scenes are kept, so change none in place."""
         if not 0 <= index < self._count:
             raise IndexError(f"scene {index} of {self._count}")
-        if (known := self._composed.get(index)) is not None:
-            return known
+        if (scene := self._composed.get(index)) is not None:
+            return scene
         sample = compose(self._split, self._first + index, size=self._size, seed=self._seed, targets=self.targets)
         if self._keeps:
             self._composed[index] = sample

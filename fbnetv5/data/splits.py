@@ -6,17 +6,19 @@ A user's images are assigned by a hash of the file name: adding, removing or reo
 """
 
 import hashlib
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import Self
 
 from export.errors import UserError
-from fbnetv5.data.folder import LabelledImages
+from fbnetv5.data.labelled_images import LabelledImages
 from fbnetv5.data.layouts import open_folder
 from fbnetv5.data.loading import evenly_spaced
-from fbnetv5.data.resolution import check_resolution
-from fbnetv5.data.sample import ImageSet, Sample
+from fbnetv5.data.resolution import Resolution, check_resolution
+from fbnetv5.data.sample import ImageSet, ResizableSet, Sample
 from fbnetv5.data.scenes import TARGETS, Scenes
 from fbnetv5.data.targets import Target
 
@@ -28,12 +30,23 @@ SHARES = (0.7, 0.2, 0.1)
 class Splits:
     """Three sets without a common image."""
 
-    weights: ImageSet
+    weights: ResizableSet
     """The network's weights learn on this."""
-    policies: ImageSet
+    policies: ResizableSet
     """Held out from the weights: the policies learn, and candidates are scored, on this."""
-    test: ImageSet
+    test: ResizableSet
     """Never seen by the search; reported figures come from it."""
+
+    def resized(self, size: Resolution) -> Self:
+        """The same splits at another image size; nothing is read again.
+
+        Raises:
+            UserError: the size is no multiple of 32.
+        """
+        check_resolution(size)
+        return type(self)(
+            weights=self.weights.resized(size), policies=self.policies.resized(size), test=self.test.resized(size)
+        )
 
 
 class Subset:
@@ -79,11 +92,11 @@ def without_policies(splits: Splits, most: int) -> tuple[ImageSet, ImageSet]:
 
 def split_of(name: str, shares: tuple[float, ...] = SHARES) -> int:
     """0, 1, ..: the split that an image of this name belongs to, of splits that are to each other like ``shares``."""
-    position = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64 * sum(shares)
+    position = int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") / 2**64 * sum(shares)
     return next((split for split, end in enumerate(accumulate(shares[:-1])) if position < end), len(shares) - 1)
 
 
-def split_folder(folder: LabelledImages, root: Path) -> Splits:
+def split_folder(folder: LabelledImages, root: Path, size: Resolution) -> Splits:
     """The three splits of a user's folder; its own test split is the third if it has one."""
     indices: tuple[list[int], list[int], list[int]] = ([], [], [])
     for index, name in enumerate(folder.names):
@@ -95,7 +108,7 @@ def split_folder(folder: LabelledImages, root: Path) -> Splits:
             f"{root} splits by file name into {sizes} images for weights, policies and test; each needs at least 1. "
             "Add images: some 40 are all but sure to fill every split"
         )
-    weights, policies, test = (Subset(folder, split) for split in indices)
+    weights, policies, test = (folder.resized(size, split) for split in indices)
     return Splits(weights=weights, policies=policies, test=test)
 
 
@@ -121,7 +134,7 @@ def open_splits(
     """
     check_resolution(size)
     if data is not None:
-        return split_folder(open_folder(data, size=size).only(targets), data)
+        return split_folder(open_folder(data).only(targets), data, size)
     return Splits(
         weights=Scenes("train", size=size, count=counts[0], seed=seed, targets=targets),
         policies=Scenes("train", size=size, count=counts[1], seed=seed, first=counts[0], targets=targets),
@@ -135,4 +148,4 @@ def targets_of(data: Path | None) -> Mapping[str, Target]:
     Raises:
         UserError: the folder is unfit.
     """
-    return TARGETS if data is None else open_folder(data, size=(32, 32)).targets
+    return TARGETS if data is None else open_folder(data).targets

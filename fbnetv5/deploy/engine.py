@@ -82,8 +82,8 @@ def _run(exported: Exported, say: Callable[[str], None]) -> Exported:
         raise CheckFailed(complaint_of(one))
     metrics = dict(exported.metrics)
     if exported.metric_size == exported.deliverable.resolution:
-        data = Run.load(exported.run).data.changed(size=exported.metric_size)
-        test = data.open(needed_targets(exported.deliverable.tasks)).test
+        splits = Run.load(exported.run).data.open(needed_targets(exported.deliverable.tasks))
+        test = splits.test.resized(exported.metric_size)
         metrics["engine"] = exported.deliverable.metrics(runner, test, most=MAX_BATCH)
     first = {name: array[:1] for name, array in reference.inputs.items()}
     return replace(

@@ -113,8 +113,8 @@ def export_tasks(
     given = load_deliverable(run, tasks, head=options.head, from_pixels=options.from_pixels)
     size = given.resolution if options.fixed_size else data.size
     needed = needed_targets(given.tasks)
-    parts = data.changed(size=size).open(needed)
-    deployed = parts if size == given.resolution else data.changed(size=given.resolution).open(needed)
+    parts = data.open(needed).resized(size)
+    deployed = parts if size == given.resolution else parts.resized(given.resolution)
     images = {SEEDED: given.seeded(given.resolution, 2), REAL: given.first(parts.test, _COMPARED)}
     say(f"{given.name}: exporting")
     rungs = _rungs(given, options, images, parts, deployed, say, progress)

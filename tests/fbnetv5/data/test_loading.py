@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.errors import UserError
-from fbnetv5.data.folder import read_several_tasks
+from fbnetv5.data.layouts import open_folder
 from fbnetv5.data.loading import batches, even_batches, in_order
 from fbnetv5.data.sample import Sample
 from fbnetv5.data.targets import CLASS, Target
@@ -93,7 +93,7 @@ def test_torch_random_state_is_left_alone() -> None:
 def test_an_unreadable_image_is_a_user_error(image_folder: Path, workers: int) -> None:
     path = image_folder / "images/03.png"
     path.write_bytes(path.read_bytes()[:600])
-    folder = read_several_tasks(image_folder, size=(64, 64))
+    folder = open_folder(image_folder).resized((64, 64))
     with pytest.raises(UserError, match=r"^cannot read .*03\.png") as caught:
         list(in_order(folder, batch=4, num_workers=workers))
     assert "\n" not in str(caught.value)

@@ -1,3 +1,4 @@
+import os
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
@@ -48,6 +49,10 @@ def test_a_further_image_moves_no_other(image_folder: Path) -> None:
 @given(st.text(min_size=1, alphabet=st.characters(codec="utf-8")))
 def test_every_name_has_one_part(name: str) -> None:
     assert split_of(name) == split_of(name) in (0, 1, 2)
+
+
+def test_a_name_that_is_not_utf_8_has_a_split() -> None:
+    assert split_of(os.fsdecode(b"\xff.png")) in (0, 1, 2)
 
 
 def test_shares_are_about_those_stated() -> None:

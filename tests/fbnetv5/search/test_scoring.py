@@ -10,7 +10,8 @@ from torch.nn import functional
 from fbnetv5.costs.tables import CostTable, Counter
 from fbnetv5.data.loading import even_batches
 from fbnetv5.data.preprocess import normalise
-from fbnetv5.data.sample import ImageSet, Sample
+from fbnetv5.data.resolution import Resolution
+from fbnetv5.data.sample import ResizableSet, Sample
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.data.splits import Splits, open_splits
 from fbnetv5.data.targets import CLASS, Target, class_names
@@ -93,8 +94,11 @@ def test_where_labels_are_few_all_images_are_looked_at(parts: Splits) -> None:
 class Few:
     """A set of which a single image has a mask."""
 
-    def __init__(self, images: ImageSet, *, labelled: int) -> None:
+    def __init__(self, images: ResizableSet, *, labelled: int) -> None:
         self.targets, self._images, self._labelled = images.targets, images, labelled
+
+    def resized(self, size: Resolution) -> "Few":
+        return Few(self._images.resized(size), labelled=self._labelled)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -122,17 +126,20 @@ def test_a_folder_sorted_by_class_is_calibrated_and_scored_on_all_classes() -> N
 class Sorted:
     """One shade of grey per class, sorted by class."""
 
-    def __init__(self, *, classes: int, each: int) -> None:
+    def __init__(self, *, classes: int, each: int, size: Resolution = (32, 32)) -> None:
         names = tuple(f"c{number}" for number in range(classes))
         self.targets: Mapping[str, Target] = {"label": Target(kind=CLASS, classes=names)}
-        self._each = each
+        self._each, self._size = each, size
+
+    def resized(self, size: Resolution) -> "Sorted":
+        return Sorted(classes=len(self.targets["label"].classes), each=self._each, size=size)
 
     def __len__(self) -> int:
         return len(self.targets["label"].classes) * self._each
 
     def __getitem__(self, index: int) -> Sample:
         label = index // self._each
-        image = torch.full((3, 32, 32), label, dtype=torch.uint8)
+        image = torch.full((3, *self._size), label, dtype=torch.uint8)
         return Sample(image=image, targets={"label": label})
 
 
