@@ -6,7 +6,6 @@ A user's images are assigned by a hash of the file name: adding, removing or reo
 """
 
 import hashlib
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
@@ -92,7 +91,7 @@ def without_policies(splits: Splits, most: int) -> tuple[ImageSet, ImageSet]:
 
 def split_of(name: str, shares: tuple[float, ...] = SHARES) -> int:
     """0, 1, ..: the split that an image of this name belongs to, of splits that are to each other like ``shares``."""
-    position = int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") / 2**64 * sum(shares)
+    position = int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:8], "big") / 2**64 * sum(shares)
     return next((split for split, end in enumerate(accumulate(shares[:-1])) if position < end), len(shares) - 1)
 
 
