@@ -1,4 +1,4 @@
-"""Which images a run is about, and their size."""
+"""The configuration of a run's images: the folder, or the demo scenes, and the image size."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -24,15 +24,15 @@ class DataConfig(Document):
     size: Size = (64, 64)
     """Height and width that images are resized to."""
     scenes: Annotated[tuple[Count, Count, Count], Strict(False)] = (8000, 2000, 1000)
-    """How many demo scenes: for weights, for policies, for the test."""
+    """Numbers of demo scenes: for weights, policies and test."""
 
     @classmethod
     def of(cls, folder: Path | None, *, size: Resolution) -> Self:
-        """The images that a command's ``--data`` names."""
+        """The images of a command's ``--data``."""
         return cls(folder=None if folder is None else str(folder.resolve()), size=size)
 
     def open(self, targets: Collection[str]) -> Splits:
-        """The three splits, with those of the named labels that the data have.
+        """The three splits at the configured size, with those of the named labels that the data set has.
 
         Raises:
             UserError: the folder is unfit, or the size no multiple of 32.

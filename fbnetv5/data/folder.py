@@ -3,13 +3,13 @@
     images/NAME.jpg         jpg, jpeg, png, webp or bmp
     instances.json          COCO's format (Lin et al., arXiv:1405.0312), plus what COCO has no place for:
                             "label" of an image, top-level "labels" and "mask_classes" (names in the order of ids)
-    masks/NAME.png          class id of each pixel (grey or palette), 255 where nobody knows
+    masks/NAME.png          class id of each pixel (grey or palette), 255 where unknown
     saliency/, edges/, depth/NAME.png   see ``fbnetv5.data.maps``
 
 An image that lacks a task's labels trains the other tasks: no "label"; not listed in "images" (its boxes are unknown;
-listed without annotations says "nothing here"); no file of its name in masks/ and its siblings. What JSON, file names
-and image headers can tell is checked on opening, so that a search does not die of it hours later; an image whose
-pixels cannot be read says so when it is.
+listed without annotations means that it has no objects); no file of its name in masks/ and its siblings. JSON, file
+names and image headers are checked on opening, so that a search does not fail hours later; an image whose pixels cannot
+be read raises an error when it is read.
 Sizes and boxes refer to the image as it is shown, after its EXIF orientation.
 
 Left out: polygons and crowds (``iscrowd`` annotations are skipped), and keeping the aspect when images are resized.
@@ -63,11 +63,11 @@ def image_record(path: str, headers: HeaderIndex) -> ImageRecord:
     return ImageRecord(path=path, size=header.size)
 
 
-def entry(record: Any, key: str, kind: type[T], where: str) -> T:
+def field(record: Any, key: str, kind: type[T], where: str) -> T:
     """``record[key]``, of type ``kind``.
 
     Raises:
-        UserError: the record is no object, lacks the key, or holds another type there.
+        UserError: the record is no object, lacks the key, or has a value of another type.
     """
     if not isinstance(record, dict):
         raise UserError(f"{where} must be an object, got {short(record)}")
@@ -79,11 +79,11 @@ def entry(record: Any, key: str, kind: type[T], where: str) -> T:
     return value
 
 
-def names(document: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
-    """A top-level list of distinct names, () where the document has none."""
+def class_list(document: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
+    """A top-level list of distinct class names, () where the document has none."""
     if key not in document:
         return ()
-    listed = entry(document, key, list, where)
+    listed = field(document, key, list, where)
     if not all(isinstance(name, str) and name for name in listed) or len(set(listed)) != len(listed):
         raise UserError(f'{where}: "{key}" must be a list of distinct names, got {short(listed)}')
     return tuple(listed)
@@ -102,14 +102,16 @@ def read_document(path: Path) -> dict[str, Any]:
     return document
 
 
-def listed_images(document: dict[str, Any], images: dict[str, ImageRecord], where: str) -> dict[int, dict[str, Any]]:
+def read_image_records(
+    document: dict[str, Any], images: dict[str, ImageRecord], where: str
+) -> dict[int, dict[str, Any]]:
     """The records of "images" by id, each checked against its file."""
     records: dict[int, dict[str, Any]] = {}
     seen: set[str] = set()
-    for position, record in enumerate(entry(document, "images", list, where)):
+    for position, record in enumerate(field(document, "images", list, where)):
         here = f"{where}: images[{position}]"
-        key, name = entry(record, "id", int, here), entry(record, "file_name", str, here)
-        stated = entry(record, "height", int, here), entry(record, "width", int, here)
+        key, name = field(record, "id", int, here), field(record, "file_name", str, here)
+        stated = field(record, "height", int, here), field(record, "width", int, here)
         if name not in images:
             raise UserError(f"{here} lists {name!r}, which is not in images/. Add the file or remove its record")
         if name in seen or key in records:
@@ -125,38 +127,39 @@ def listed_images(document: dict[str, Any], images: dict[str, ImageRecord], wher
     return records
 
 
-def set_labels(
+def add_labels(
     records: dict[int, dict[str, Any]], images: dict[str, ImageRecord], declared: tuple[str, ...], where: str
 ) -> tuple[str, ...]:
-    """Give each listed image its class; return the names of the classes."""
-    given = {record["file_name"]: record["label"] for record in records.values() if record.get("label") is not None}
-    known = declared or tuple(sorted({label for label in given.values() if isinstance(label, str)}))
-    for name, label in given.items():
-        if isinstance(label, str) and label in known:
-            images[name].label = known.index(label)
-        elif isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(known):
+    """Add each listed image's class to its record; return the names of the classes."""
+    labels = {record["file_name"]: record["label"] for record in records.values() if record.get("label") is not None}
+    classes = declared or tuple(sorted({label for label in labels.values() if isinstance(label, str)}))
+    class_ids = {name: class_id for class_id, name in enumerate(classes)}
+    for name, label in labels.items():
+        if isinstance(label, str) and label in class_ids:
+            images[name].label = class_ids[label]
+        elif isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(classes):
             images[name].label = label
         else:
             raise UserError(
-                f'{where}: label {short(label)} of {name!r} is none of the {len(known)} "labels". '
+                f'{where}: label {short(label)} of {name!r} is none of the {len(classes)} "labels". '
                 'Use a name or an index of the top-level "labels" list'
             )
-    return known
+    return classes
 
 
 def read_categories(document: dict[str, Any], where: str) -> dict[int, str]:
-    """Names of what boxes hold by category id, in the order of the ids."""
+    """The names of the box classes by category id, in the order of the ids."""
     categories: dict[int, str] = {}
-    for position, record in enumerate(entry(document, "categories", list, where) if "categories" in document else ()):
+    for position, record in enumerate(field(document, "categories", list, where) if "categories" in document else ()):
         here = f"{where}: categories[{position}]"
-        key, name = entry(record, "id", int, here), entry(record, "name", str, here)
+        key, name = field(record, "id", int, here), field(record, "name", str, here)
         if key in categories or name in categories.values():
             raise UserError(f"{here} repeats the id {key} or the name {name!r}. Keep one category per id and name")
         categories[key] = name
     return dict(sorted(categories.items()))
 
 
-def corners(bbox: list[Any], size: tuple[int, int], where: str) -> Corners:
+def box_corners(bbox: list[Any], size: tuple[int, int], where: str) -> Corners:
     """COCO's [x, y, w, h] as corners, inside of the image."""
     if len(bbox) != 4 or any(isinstance(v, bool) or not isinstance(v, int | float) for v in bbox):
         raise UserError(f'{where}: "bbox" must be four numbers [x, y, width, height], got {short(bbox)}')
@@ -176,12 +179,12 @@ def corners(bbox: list[Any], size: tuple[int, int], where: str) -> Corners:
     return cut
 
 
-def set_boxes(
+def add_boxes(
     document: dict[str, Any], records: dict[int, dict[str, Any]], images: dict[str, ImageRecord], where: str
 ) -> tuple[str, ...]:
-    """Give each listed image its boxes; return the names of the classes."""
+    """Add each listed image's boxes to its record; return the names of the classes."""
     categories = read_categories(document, where)
-    annotations = entry(document, "annotations", list, where) if "annotations" in document else []
+    annotations = field(document, "annotations", list, where) if "annotations" in document else []
     boxes: dict[int, list[Corners]] = {key: [] for key in records}
     labels: dict[int, list[int]] = {key: [] for key in records}
     classes = {key: position for position, key in enumerate(categories)}
@@ -189,7 +192,7 @@ def set_boxes(
         here = f"{where}: annotations[{position}]"
         if isinstance(annotation, dict) and "id" in annotation:
             here += f" (id {short(annotation['id'])})"
-        image_id, category = entry(annotation, "image_id", int, here), entry(annotation, "category_id", int, here)
+        image_id, category = field(annotation, "image_id", int, here), field(annotation, "category_id", int, here)
         if image_id not in records:
             raise UserError(
                 f'{here} is of image {image_id}, which "images" does not list. Add its record or remove this'
@@ -199,7 +202,7 @@ def set_boxes(
         if annotation.get("iscrowd") == 1:
             continue
         size = images[records[image_id]["file_name"]].size
-        boxes[image_id].append(corners(entry(annotation, "bbox", list, here), size, here))
+        boxes[image_id].append(box_corners(field(annotation, "bbox", list, here), size, here))
         labels[image_id].append(classes[category])
     if "annotations" in document and categories:
         for key, record in records.items():
@@ -208,7 +211,7 @@ def set_boxes(
     return tuple(categories.values())
 
 
-def set_maps(folder: Path, target: str, images: Mapping[str, ImageRecord], headers: HeaderIndex) -> bool:
+def add_maps(folder: Path, target: str, images: Mapping[str, ImageRecord], headers: HeaderIndex) -> bool:
     """Add the files of a target to the images' records, headers checked; return whether there is any file."""
     if not folder.is_dir():
         return False
@@ -238,9 +241,11 @@ def read_several_tasks(root: Path, headers: HeaderIndex) -> LabelledImages:
         UserError: something is missing or wrong; the message names it and the way out.
     """
     if not root.is_dir():
-        raise UserError(f"folder {root} does not exist: name one with images/ and, say, instances.json or masks/")
+        raise UserError(
+            f"folder {root} does not exist: name a folder with images/ and, for example, instances.json or masks/"
+        )
     images = list_images(root / "images", headers)
-    maps = [name for name, form in FORMATS.items() if set_maps(root / form.folder, name, images, headers)]
+    maps = [name for name, form in FORMATS.items() if add_maps(root / form.folder, name, images, headers)]
     document: dict[str, Any] = {"images": []}
     where = str(root / "instances.json")
     if (root / "instances.json").exists():
@@ -248,15 +253,15 @@ def read_several_tasks(root: Path, headers: HeaderIndex) -> LabelledImages:
     elif not maps:
         folders = ", ".join(f"{form.folder}/" for form in FORMATS.values())
         raise UserError(f"{root} has no instances.json and no file in any of {folders}: label for one task at least")
-    records = listed_images(document, images, where)
+    records = read_image_records(document, images, where)
     classes = {
-        "label": set_labels(records, images, names(document, "labels", where), where),
-        "boxes": set_boxes(document, records, images, where),
-        "mask": names(document, "mask_classes", where) or mask_classes(images, headers),
+        "label": add_labels(records, images, class_list(document, "labels", where), where),
+        "boxes": add_boxes(document, records, images, where),
+        "mask": class_list(document, "mask_classes", where) or mask_classes(images, headers),
     }
     if not any(image.is_labelled for image in images.values()):
         raise UserError(f"{where} labels no image, and neither do the folders beside it: label one at least")
     kinds = {"label": CLASS, "boxes": BOXES} | {name: form.kind for name, form in FORMATS.items()}
-    targets = {name: Target(kind=kinds[name], classes=named) for name, named in classes.items() if named}
+    targets = {name: Target(kind=kinds[name], classes=labels) for name, labels in classes.items() if labels}
     targets |= {name: Target(kind=kinds[name]) for name in maps if name not in classes}
     return LabelledImages(images, targets)

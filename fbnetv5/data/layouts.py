@@ -1,16 +1,16 @@
-"""How a user's folder may look: besides the folder for several tasks, the three that data sets come in.
+"""The layouts of a user's folder: the one for several tasks, and the three that public data sets use.
 
     ImageFolder   [train/ and val/] CLASS/NAME.jpg, as torchvision reads them: classification
     COCO          annotations/instances_SPLIT.json, images in SPLIT/, images/SPLIT/, images/ or beside: detection
     ADE20K        images/training/NAME.jpg and annotations/training/NAME.png, validation/ likewise: segmentation
 
-The layout is told by what is in the folder. A validation split of its own is the test part, and the rest is shared out
-as ever. Splits called val, valid, validation, test or testing, in whatever case, are taken for it. One without labels
-is left out: it has nothing to test by, and nothing else would use it.
+The layout is recognised by the folder's content. A validation split of the data set becomes the test split, and the
+other images are divided as in ``fbnetv5.data.splits``. Splits called val, valid, validation, test or testing, in upper
+or lower case, count as validation splits. A validation split without labels is ignored: no metric could be computed.
 
-In the ADE20K layout 0 in a mask is a pixel that nobody knows and class ids start at 1, as in the scene-parsing
-benchmark of that name; ``objectInfo150.txt`` names the classes if it is there. Masks in which 0 is a class of its own
-go into the folder for several tasks.
+In the ADE20K layout 0 in a mask is an unlabelled pixel and class ids start at 1, as in the scene-parsing benchmark of
+that name (Zhou et al., arXiv 1608.05442); ``objectInfo150.txt`` names the classes if it exists. Masks in which 0 is a
+class of its own need the layout for several tasks.
 
 Left out: COCO's polygons and crowds, and its boxes without width or height, of which the published files have some;
 hidden folders and files, as the copies that notebooks make.
@@ -24,15 +24,15 @@ from typing import Any
 
 from export.errors import UserError
 from fbnetv5.data.folder import (
-    entry,
+    add_boxes,
+    add_maps,
+    field,
     image_record,
     list_images,
-    listed_images,
     mask_classes,
     read_document,
+    read_image_records,
     read_several_tasks,
-    set_boxes,
-    set_maps,
 )
 from fbnetv5.data.header_index import HeaderIndex, header_index
 from fbnetv5.data.image_files import is_image, list_image_names
@@ -47,11 +47,11 @@ ADE20K_NAMES = "objectInfo150.txt"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """One way a folder may look."""
+    """One way to arrange a data set in a folder."""
 
     name: str
     looks_like: str
-    """What a folder must hold."""
+    """What a folder must contain; a part of messages."""
     fits: Callable[[Path], bool]
     read: Callable[[Path, HeaderIndex], LabelledImages]
     """(folder, its headers) -> its images, checked."""
@@ -61,19 +61,19 @@ def layout_of(root: Path) -> Layout:
     """The layout of a folder.
 
     Raises:
-        UserError: it does not exist, or looks like none.
+        UserError: it does not exist, or has none of the layouts.
     """
     if not root.is_dir():
         raise UserError(f"folder {root} does not exist")
     for layout in LAYOUTS:
         if layout.fits(root):
             return layout
-    known = "; ".join(f"{layout.name}: {layout.looks_like}" for layout in LAYOUTS)
-    raise UserError(f"{root} has none of the layouts that are known. {known}")
+    layouts = "; ".join(f"{layout.name}: {layout.looks_like}" for layout in LAYOUTS)
+    raise UserError(f"{root} has none of the known layouts. {layouts}")
 
 
 def open_folder(root: Path) -> LabelledImages:
-    """The images of a folder of whatever layout, with every label that it has.
+    """The data set in a folder of any layout, with all of its labels.
 
     Raises:
         UserError: the layout is unknown, or something in the folder is wrong.
@@ -108,14 +108,16 @@ def read_coco(root: Path, headers: HeaderIndex) -> LabelledImages:
         is_test = split.lower().startswith(VALIDATION)
         if is_test and not document.get("annotations"):
             continue
-        document["annotations"] = [one for one in entry(document, "annotations", list, str(path)) if _has_area(one)]
-        found = _coco_images(document, root, split, str(path), headers)
-        classes[path] = set_boxes(document, listed_images(document, found, str(path)), found, str(path))
-        for image in found.values():
+        document["annotations"] = [
+            annotation for annotation in field(document, "annotations", list, str(path)) if _has_area(annotation)
+        ]
+        records = _coco_images(document, root, split, str(path), headers)
+        classes[path] = add_boxes(document, read_image_records(document, records, str(path)), records, str(path))
+        for image in records.values():
             listing.add(image.path, path)
-        images |= {f"{split}/{name}": image for name, image in found.items()}
+        images |= {f"{split}/{name}": image for name, image in records.items()}
         if is_test:
-            test |= {f"{split}/{name}" for name in found}
+            test |= {f"{split}/{name}" for name in records}
     if not any(image.boxes for image in images.values()):
         raise UserError(f"{root / 'annotations'} has no box of any image. Export the files with their annotations")
     if len(set(classes.values())) != 1:
@@ -124,7 +126,7 @@ def read_coco(root: Path, headers: HeaderIndex) -> LabelledImages:
         )
     (boxes,) = set(classes.values())
     targets = {"boxes": Target(kind=BOXES, classes=boxes)}
-    return LabelledImages(images, targets, test=_proper(test, images))
+    return LabelledImages(images, targets, test=_test_names(test, images))
 
 
 class _Listing:
@@ -163,21 +165,21 @@ def _coco_images(
 ) -> dict[str, ImageRecord]:
     """The images that a COCO file lists, headers read, by file name."""
     files = [
-        entry(record, "file_name", str, f"{where}: images[{position}]")
-        for position, record in enumerate(entry(document, "images", list, where))
+        field(record, "file_name", str, f"{where}: images[{position}]")
+        for position, record in enumerate(field(document, "images", list, where))
     ]
     if not files:
         raise UserError(f'{where} lists no "images". Remove the file or export it again')
     folders = (root / split, root / "images" / split, root / "images", root)
-    holding = next((folder for folder in folders if (folder / files[0]).is_file()), None)
-    if holding is None:
-        looked = ", ".join(map(str, folders))
-        raise UserError(f"{where} lists {files[0]!r}, which is in none of {looked}. Put its images into one of them")
-    return {name: image_record(f"{holding}{os.sep}{name}", headers) for name in sorted(files)}
+    image_folder = next((folder for folder in folders if (folder / files[0]).is_file()), None)
+    if image_folder is None:
+        searched = ", ".join(map(str, folders))
+        raise UserError(f"{where} lists {files[0]!r}, which is in none of {searched}. Put its images into one of them")
+    return {name: image_record(f"{image_folder}{os.sep}{name}", headers) for name in sorted(files)}
 
 
 def _has_area(annotation: Any) -> bool:
-    """Whether it is not one of the boxes without width or height; whatever is malformed is found later."""
+    """Whether an annotation's box has width and height; True for malformed boxes, which are refused later."""
     box = annotation.get("bbox") if isinstance(annotation, dict) else None
     return not (isinstance(box, list) and len(box) == 4 and (box[2] == 0 or box[3] == 0))
 
@@ -191,17 +193,17 @@ def read_ade20k(root: Path, headers: HeaderIndex) -> LabelledImages:
     images: dict[str, ImageRecord] = {}
     test: set[str] = set()
     for folder in _splits(root / "images", TRAINING + VALIDATION):
-        found = list_images(folder, headers)
+        records = list_images(folder, headers)
         annotations, is_test = root / "annotations" / folder.name, folder.name.lower() in VALIDATION
-        if not set_maps(annotations, "mask", found, headers):
+        if not add_maps(annotations, "mask", records, headers):
             if is_test:
                 continue
             raise UserError(f"{annotations} has no mask of any image: a mask is a .png of its image's name")
-        images |= {f"{folder.name}/{name}": image for name, image in found.items()}
+        images |= {f"{folder.name}/{name}": image for name, image in records.items()}
         if is_test:
-            test |= {f"{folder.name}/{name}" for name in found}
+            test |= {f"{folder.name}/{name}" for name in records}
     targets = {"mask": Target(kind=CLASS_MAP, classes=_ade20k_names(root) or mask_classes(images, headers)[1:])}
-    return LabelledImages(images, targets, test=_proper(test, images), zero_is_ignored=True)
+    return LabelledImages(images, targets, test=_test_names(test, images), zero_is_ignored=True)
 
 
 def _ade20k_names(root: Path) -> tuple[str, ...]:
@@ -213,10 +215,10 @@ def _ade20k_names(root: Path) -> tuple[str, ...]:
         lines = path.read_text(encoding="utf-8").splitlines()[1:]
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not text in UTF-8 ({error}). Save it as such") from None
-    found = tuple(line.rpartition("\t")[2].strip() for line in lines if line.strip())
-    if twice := [name for name in found if found.count(name) > 1]:
-        raise UserError(f"{path} names {twice[0]!r} twice. Give each class a name of its own")
-    return found
+    names = tuple(line.rpartition("\t")[2].strip() for line in lines if line.strip())
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"{path} names {repeated[0]!r} twice. Give each class a name of its own")
+    return names
 
 
 def _is_image_folder(root: Path) -> bool:
@@ -246,7 +248,7 @@ def read_image_folder(root: Path, headers: HeaderIndex) -> LabelledImages:
             if split.name.lower() in VALIDATION and split != root:
                 test |= {f"{prefix}/{name}" for name in records}
     targets = {"label": Target(kind=CLASS, classes=labels)}
-    return LabelledImages(images, targets, test=_proper(test, images))
+    return LabelledImages(images, targets, test=_test_names(test, images))
 
 
 def _class_records(folder: Path, label: int, headers: HeaderIndex) -> dict[str, ImageRecord]:
@@ -293,14 +295,14 @@ def _image_names_within(folder: str | Path, prefix: str = "") -> Iterator[str]:
 
 
 def _splits(folder: Path, names: tuple[str, ...]) -> list[Path]:
-    """The sub-folders of these names, in whatever case, in the order of the names."""
-    there = folder.iterdir() if folder.is_dir() else ()
-    found = [path for path in there if path.name.lower() in names and path.is_dir()]
-    return sorted(found, key=lambda path: (names.index(path.name.lower()), path.name))
+    """The sub-folders of these names, in upper or lower case, in the order of the names."""
+    paths = folder.iterdir() if folder.is_dir() else ()
+    splits = [path for path in paths if path.name.lower() in names and path.is_dir()]
+    return sorted(splits, key=lambda path: (names.index(path.name.lower()), path.name))
 
 
-def _proper(test: set[str], images: dict[str, ImageRecord]) -> frozenset[str]:
-    """The test split, unless it is all there is: then it is shared out like any folder."""
+def _test_names(test: set[str], images: dict[str, ImageRecord]) -> frozenset[str]:
+    """The test split; empty if it contains all images, which are then divided like any folder."""
     return frozenset(test) if len(test) < len(images) else frozenset()
 
 
@@ -330,4 +332,4 @@ LAYOUTS = (
         read=read_image_folder,
     ),
 )
-"""The first that fits counts."""
+"""The first layout that fits is used."""

@@ -1,7 +1,7 @@
 """Labels that are images themselves: a value for each pixel, in a file named like the image.
 
     masks/NAME.png      class id of each pixel, grey or palette; 255 where unknown
-    saliency/NAME.png   what is salient, grey or black and white: yes from half of the file's largest value on
+    saliency/NAME.png   salient pixels, grey or black and white: 1 from half of the file's largest value on
     edges/NAME.png      boundaries of objects, in the same form
     depth/NAME.png      16-bit grey, the distance in millimetres; 0 where unknown
 
@@ -46,15 +46,15 @@ def read_depth(path: str | Path) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapFormat:
-    """How files of one target are stored."""
+    """The file format of one target."""
 
     folder: str
     kind: Kind
     read: Callable[[str | Path], Array]
     modes: tuple[str, ...]
     """Pillow's modes that such a file may have."""
-    wanted: str
-    """The end of "Save it ...", for a file of another mode."""
+    advice: str
+    """The end of "Save it ..." in messages about a file of another mode."""
 
 
 _GREY_MODES = ("L", "P", "1")
@@ -64,20 +64,20 @@ FORMATS: Mapping[str, MapFormat] = {
         kind=CLASS_MAP,
         read=read_class_ids,
         modes=_GREY_MODES,
-        wanted="with one class id a pixel, grey or palette",
+        advice="with one class id a pixel, grey or palette",
     ),
     "saliency": MapFormat(
-        folder="saliency", kind=CLASS_MAP, read=read_binary, modes=("L", "1"), wanted="grey with 8 bits, white for yes"
+        folder="saliency", kind=CLASS_MAP, read=read_binary, modes=("L", "1"), advice="grey with 8 bits, white for yes"
     ),
     "edges": MapFormat(
-        folder="edges", kind=LINE_MAP, read=read_binary, modes=("L", "1"), wanted="grey with 8 bits, white for yes"
+        folder="edges", kind=LINE_MAP, read=read_binary, modes=("L", "1"), advice="grey with 8 bits, white for yes"
     ),
     "depth": MapFormat(
         folder="depth",
         kind=DENSE_MAP,
         read=read_depth,
         modes=("I;16", "I;16B", "I"),
-        wanted="grey with 16 bits, in millimetres",
+        advice="grey with 16 bits, in millimetres",
     ),
 }
 """By name of the target."""
@@ -110,9 +110,9 @@ def find_maps(folder: Path, target: str, sizes: Mapping[str, tuple[int, int]], h
 def _check_header(path: str, header: Header, target: str, size: tuple[int, int]) -> None:
     allowed = FORMATS[target]
     if header.format != "PNG":
-        raise UserError(f"{path} is {header.format} under the name of a PNG. Save it {allowed.wanted}, as PNG")
+        raise UserError(f"{path} is {header.format} under the name of a PNG. Save it {allowed.advice}, as PNG")
     if header.mode not in allowed.modes:
-        raise UserError(f"{path} has mode {header.mode}, which no {target} file has. Save it {allowed.wanted}")
+        raise UserError(f"{path} has mode {header.mode}, which no {target} file has. Save it {allowed.advice}")
     if header.is_narrow_grey:
         raise UserError(f"{path} has grey of fewer than 8 bits, which loses the values. Save it with 8")
     if header.size != size:

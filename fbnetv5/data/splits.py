@@ -1,8 +1,9 @@
-"""Which images teach what: one split for the weights, one for the policies, one that the search never sees.
+"""The three splits of a data set: for training weights, for training policies, and for testing.
 
 The policies are rewarded on images that the weights have not learned, or they would favour whatever overfits
 (FBNetV5, arXiv:2111.10007, and DARTS, arXiv:1806.09055, hold out a share of the training set for them too).
-A user's images are assigned by a hash of the file name: adding, removing or reordering others moves none.
+A user's images are assigned by a hash of the file name: adding, removing or reordering other images moves no image to
+another split.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ from fbnetv5.data.scenes import TARGETS, Scenes
 from fbnetv5.data.targets import Target
 
 SHARES = (0.7, 0.2, 0.1)
-"""Of a user's images: weights, policies, test."""
+"""Of a user's images: for weights, policies and test."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +31,9 @@ class Splits:
     """Three sets without a common image."""
 
     weights: ResizableSet
-    """The network's weights learn on this."""
+    """The network's weights are trained on this."""
     policies: ResizableSet
-    """Held out from the weights: the policies learn, and candidates are scored, on this."""
+    """Held out from the weights: policies are trained and candidates scored on this."""
     test: ResizableSet
     """Never seen by the search; reported figures come from it."""
 
@@ -63,7 +64,7 @@ class Subset:
         return self._images[self._indices[index]]
 
 
-class Joined:
+class Concatenated:
     """Two sets with the same targets, one after the other."""
 
     def __init__(self, first: ImageSet, second: ImageSet) -> None:
@@ -79,24 +80,25 @@ class Joined:
         return self._first[index] if beyond < 0 else self._second[beyond]
 
 
-def without_policies(splits: Splits, most: int) -> tuple[ImageSet, ImageSet]:
-    """What a training without policies uses: (to learn from, held out), the latter at most ``most`` images.
+def without_policies(splits: Splits, max_held_out: int) -> tuple[ImageSet, ImageSet]:
+    """(training images, held-out images) of a training without policies; of the latter at most ``max_held_out``.
 
-    The held-out ones are spread evenly over the split that a search keeps for its policies.
+    The held-out images are evenly spaced over the split that a search uses for its policies.
     """
-    held_out = evenly_spaced(len(splits.policies), most)
+    held_out = evenly_spaced(len(splits.policies), max_held_out)
     others = sorted(set(range(len(splits.policies))) - set(held_out))
-    return Joined(splits.weights, Subset(splits.policies, others)), Subset(splits.policies, held_out)
+    return Concatenated(splits.weights, Subset(splits.policies, others)), Subset(splits.policies, held_out)
 
 
 def split_of(name: str, shares: tuple[float, ...] = SHARES) -> int:
-    """0, 1, ..: the split that an image of this name belongs to, of splits that are to each other like ``shares``."""
-    position = int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:8], "big") / 2**64 * sum(shares)
+    """The position of the split that an image of this name belongs to, where splits have these relative ``shares``."""
+    digest = hashlib.sha256(name.encode(errors="surrogateescape")).digest()
+    position = int.from_bytes(digest[:8], "big") / 2**64 * sum(shares)
     return next((split for split, end in enumerate(accumulate(shares[:-1])) if position < end), len(shares) - 1)
 
 
 def split_folder(folder: LabelledImages, root: Path, size: Resolution) -> Splits:
-    """The three splits of a user's folder; its own test split is the third if it has one."""
+    """The three splits of a user's folder; the data set's own test split is used if it has one."""
     indices: tuple[list[int], list[int], list[int]] = ([], [], [])
     for index, name in enumerate(folder.names):
         split = 2 if name in folder.test else split_of(name, SHARES[:2] if folder.test else SHARES)
@@ -105,7 +107,7 @@ def split_folder(folder: LabelledImages, root: Path, size: Resolution) -> Splits
         sizes = ", ".join(str(len(split)) for split in indices)
         raise UserError(
             f"{root} splits by file name into {sizes} images for weights, policies and test; each needs at least 1. "
-            "Add images: some 40 are all but sure to fill every split"
+            "Add images: about 40 images almost surely fill every split"
         )
     weights, policies, test = (folder.resized(size, split) for split in indices)
     return Splits(weights=weights, policies=policies, test=test)
@@ -124,7 +126,7 @@ def open_splits(
     Args:
         data: the folder, or None for the demo scenes.
         size: (H, W) of all images.
-        targets: names of the labels that are needed; the images bear those of them that the data have.
+        targets: names of the needed labels; the samples have those of them that the data set has.
         seed: of the demo scenes; a folder's split depends on file names alone.
         counts: how many demo scenes each split has.
 

@@ -1,4 +1,4 @@
-"""The tasks, found by looking at this folder: every module that defines a concrete subclass of ``Task`` is one."""
+"""The tasks: every concrete subclass of ``Task`` that a module of this folder defines."""
 
 import importlib
 import pkgutil
@@ -11,7 +11,7 @@ from fbnetv5.tasks.task import ClassNames, Task
 
 def task_types() -> dict[str, type[Task]]:
     """Every task class by name, in their order."""
-    found: dict[str, type[Task]] = {}
+    types: dict[str, type[Task]] = {}
     for module_info in pkgutil.iter_modules(__path__):
         module = importlib.import_module(f"{__name__}.{module_info.name}")
         for value in vars(module).values():
@@ -21,17 +21,17 @@ def task_types() -> dict[str, type[Task]]:
                 and value.__module__ == module.__name__
                 and not isabstract(value)
             ):
-                found[value.name] = value
-    return dict(sorted(found.items(), key=lambda item: (item[1].order, item[0])))
+                types[value.name] = value
+    return dict(sorted(types.items(), key=lambda item: (item[1].order, item[0])))
 
 
 def default_tasks() -> tuple[str, ...]:
-    """The tasks that commands work on where none are named."""
+    """The tasks that commands use by default."""
     return tuple(name for name, task in task_types().items() if task.by_default)
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raise UserError if a name is not a task's."""
+    """Raise UserError if a name is not that of a task."""
     types = task_types()
     for name in names:
         if name not in types:
@@ -51,11 +51,11 @@ def needed_targets(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def make_tasks(names: tuple[str, ...], classes: ClassNames) -> dict[str, Task]:
-    """The named tasks on data with these targets, in the order given.
+    """The named tasks on a data set with these targets, in the order of the names.
 
     Args:
         names: of the tasks.
-        classes: by target of the data, the names of its classes.
+        classes: names of the classes by target of the data set.
 
     Raises:
         UserError: a name is not a task, or the data lack one of its targets.

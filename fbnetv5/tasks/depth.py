@@ -1,7 +1,7 @@
-"""Depth: how far away every pixel is, read from all four paths (``fbnetv5.tasks.pixels``).
+"""Depth: the distance of every pixel, read from all four paths (``fbnetv5.tasks.pixels``).
 
 The head predicts a number whose softplus is the depth: positive, and nearly linear, so that rounding in half precision
-or int8 is not magnified as an exponential would. The loss is the mean absolute error of the logarithm of the depth, so
+or int8 is not magnified as by an exponential. The loss is the mean absolute error of the logarithm of the depth, so
 that a relative error weighs the same near and far (Eigen et al., arXiv 1406.2283, compare logarithms for the same
 reason). Metric: root mean square error over all pixels, in metres; on the demo scenes a layer counts as one.
 
@@ -18,16 +18,16 @@ from torch.nn import functional
 
 from export.errors import UserError
 from fbnetv5.data.sample import Batch
-from fbnetv5.tasks.pixels import OneNumberTask, upsample
+from fbnetv5.tasks.pixels import ScalarTask, upsample
 from fbnetv5.tasks.task import Metric, MetricInfo
 
 MIN_DEPTH = 1e-3
-"""Metres: no prediction is less, so that its logarithm is finite."""
+"""Metres: the minimum of predictions, so that their logarithm is finite."""
 RATIOS = {"delta_1.25": 1.25, "delta_1.25^2": 1.25**2, "delta_1.25^3": 1.25**3}
-"""Figures by name: the share of pixels off by less than this factor (Eigen et al.)."""
+"""Figures by name: the share of pixels whose ratio to the truth is below this factor (Eigen et al., as above)."""
 
 
-class Depth(OneNumberTask):
+class Depth(ScalarTask):
     """Raw: before the softplus, [N, 1, H/4, W/4]; deployable: depth in metres [N, 1, H, W]."""
 
     name = "depth"
@@ -36,7 +36,7 @@ class Depth(OneNumberTask):
     metric = MetricInfo(name="rmse", unit="m", lower_is_better=True)
     output_names = ("depth",)
     training: ClassVar[Mapping[str, Any]] = {}
-    """It keeps the scale: an object that is made larger would have to come nearer."""
+    """No random scale: an enlarged object would have to be nearer."""
 
     def losses(self, raw: Tensor, batch: Batch) -> Tensor:
         """Mean absolute error of the log depth over each image's known pixels: -> [N]."""

@@ -1,4 +1,4 @@
-"""Saliency: which pixels belong to what stands out, read from all four paths (``fbnetv5.tasks.pixels``).
+"""Saliency: the pixels of the objects that draw attention, read from all four paths (``fbnetv5.tasks.pixels``).
 
 Loss: binary cross entropy. Metric: mean over images of the intersection over union of the salient region, at the one
 threshold that is best for all images, as multi-task benchmarks measure it (ASTMT, arXiv 1904.08918).

@@ -200,7 +200,7 @@ def test_images_of_other_classes_are_refused(
     path = image_folder / "instances.json"
     path.write_text(path.read_text().replace('"bag"', '"sack"'))
     config = make_training("det", folder=image_folder)
-    with pytest.raises(UserError, match=r"tells 10 \(t-shirt, trouser, pullover, \.\.\.\) classes apart"):
+    with pytest.raises(UserError, match=r"the network has 10 \(t-shirt, trouser, pullover, \.\.\.\) classes"):
         start_training(config, networks / "det.json", tmp_path / "det")
     assert not (tmp_path / "det").exists()
 

@@ -12,7 +12,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from export.errors import UserError
-from fbnetv5.data.folder import corners, read_several_tasks
+from fbnetv5.data.folder import box_corners, read_several_tasks
 from fbnetv5.data.header_index import header_index
 from fbnetv5.data.labelled_images import LabelledImages
 from fbnetv5.data.scenes import TARGETS, Scenes
@@ -245,7 +245,7 @@ def test_bad_files_are_refused_in_one_line(image_folder: Path, change: Callable[
 
 @given(x=st.floats(-1, 60), y=st.floats(-1, 28), w=st.floats(1.1, 5, exclude_min=True), h=st.floats(1.1, 5))
 def test_a_box_that_rounding_pushed_out_is_cut(x: float, y: float, w: float, h: float) -> None:
-    x0, y0, x1, y1 = corners([x, y, w, h], (32, 64), "here")
+    x0, y0, x1, y1 = box_corners([x, y, w, h], (32, 64), "here")
     assert 0 <= x0 < x1 <= 64
     assert 0 <= y0 < y1 <= 32
     assert x1 - x0 == pytest.approx(w, abs=1.01)

@@ -14,26 +14,26 @@ from fbnetv5.data.scenes import TARGETS
 from fbnetv5.data.splits import SHARES, open_splits, split_of, without_policies
 
 
-def images_of(part: ImageSet) -> set[bytes]:
-    return {part[index].image.numpy().tobytes() for index in range(len(part))}
+def images_of(split: ImageSet) -> set[bytes]:
+    return {split[index].image.numpy().tobytes() for index in range(len(split))}
 
 
-def test_demo_parts_share_no_image() -> None:
-    parts = open_splits(None, size=(32, 32), targets=TARGETS, counts=(30, 20, 10))
-    sets = [images_of(part) for part in (parts.weights, parts.policies, parts.test)]
+def test_demo_splits_share_no_image() -> None:
+    splits = open_splits(None, size=(32, 32), targets=TARGETS, counts=(30, 20, 10))
+    sets = [images_of(split) for split in (splits.weights, splits.policies, splits.test)]
     assert [len(images) for images in sets] == [30, 20, 10]
     assert all(not one & other for one, other in combinations(sets, 2))
 
 
-def test_demo_parts_have_the_stated_sizes() -> None:
-    parts = open_splits(None, size=(64, 64), targets=TARGETS)
-    assert [len(part) for part in (parts.weights, parts.policies, parts.test)] == [8000, 2000, 1000]
-    assert parts.weights.targets == parts.policies.targets == parts.test.targets
+def test_demo_splits_have_the_stated_sizes() -> None:
+    splits = open_splits(None, size=(64, 64), targets=TARGETS)
+    assert [len(split) for split in (splits.weights, splits.policies, splits.test)] == [8000, 2000, 1000]
+    assert splits.weights.targets == splits.policies.targets == splits.test.targets
 
 
 def test_a_folder_is_divided_completely(image_folder: Path) -> None:
-    parts = open_splits(image_folder, size=(64, 64), targets=TARGETS)
-    sets = [images_of(part) for part in (parts.weights, parts.policies, parts.test)]
+    splits = open_splits(image_folder, size=(64, 64), targets=TARGETS)
+    sets = [images_of(split) for split in (splits.weights, splits.policies, splits.test)]
     assert sum(map(len, sets)) == len(set().union(*sets)) == 24
     assert all(sets)
 
@@ -57,7 +57,7 @@ def test_a_name_that_is_not_utf_8_has_a_split() -> None:
 
 def test_shares_are_about_those_stated() -> None:
     found = Counter(split_of(f"{number:012d}.jpg") for number in range(5000))
-    assert [found[part] / 5000 for part in range(3)] == pytest.approx(SHARES, abs=0.02)
+    assert [found[split] / 5000 for split in range(3)] == pytest.approx(SHARES, abs=0.02)
 
 
 def test_a_folder_too_small_to_divide_is_refused(image_folder: Path) -> None:
@@ -76,18 +76,18 @@ def test_a_size_off_the_stride_is_refused(size: tuple[int, int]) -> None:
         open_splits(None, size=size, targets=TARGETS)
 
 
-@pytest.mark.parametrize(("most", "expected"), [(1, 1), (5, 5), (20, 20), (999, 20)])
-def test_a_training_learns_from_all_but_the_held_out_images(most: int, expected: int) -> None:
-    parts = open_splits(None, size=(32, 32), targets=TARGETS, counts=(30, 20, 10))
-    images, held_out = without_policies(parts, most)
+@pytest.mark.parametrize(("max_held_out", "expected"), [(1, 1), (5, 5), (20, 20), (999, 20)])
+def test_a_training_learns_from_all_but_the_held_out_images(max_held_out: int, expected: int) -> None:
+    splits = open_splits(None, size=(32, 32), targets=TARGETS, counts=(30, 20, 10))
+    images, held_out = without_policies(splits, max_held_out)
     assert (len(images), len(held_out)) == (50 - expected, expected)
-    assert images_of(images) | images_of(held_out) == images_of(parts.weights) | images_of(parts.policies)
+    assert images_of(images) | images_of(held_out) == images_of(splits.weights) | images_of(splits.policies)
     assert not images_of(images) & images_of(held_out)
-    assert images_of(held_out) <= images_of(parts.policies)
+    assert images_of(held_out) <= images_of(splits.policies)
 
 
-def test_held_out_images_are_spread_over_their_part() -> None:
-    parts = open_splits(None, size=(32, 32), targets=TARGETS, counts=(1, 20, 1))
-    _, held_out = without_policies(parts, 4)
-    expected = {parts.policies[index].image.numpy().tobytes() for index in (0, 5, 10, 15)}
+def test_held_out_images_are_evenly_spaced_over_their_split() -> None:
+    splits = open_splits(None, size=(32, 32), targets=TARGETS, counts=(1, 20, 1))
+    _, held_out = without_policies(splits, 4)
+    expected = {splits.policies[index].image.numpy().tobytes() for index in (0, 5, 10, 15)}
     assert images_of(held_out) == expected

@@ -302,7 +302,7 @@ def test_distinct_boxes_are_those_that_suppress_keeps() -> None:
 
 def test_distinct_boxes_are_of_one_image() -> None:
     assert TASK.in_form("nms").max_images == 1
-    with pytest.raises(UserError, match="'nms' of det answers one image at a time, and was given 2"):
+    with pytest.raises(UserError, match="'nms' of det accepts one image at a time, got 2"):
         TASK.in_form("nms").deploy(random_raw(2))
 
 
