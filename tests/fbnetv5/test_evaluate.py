@@ -40,13 +40,13 @@ IMAGES = Scenes("train", size=(32, 32), count=10)
 TRUTH = torch.tensor([IMAGES[index].targets["label"] for index in range(10)])
 
 
-def answering(labels: Tensor) -> Predict:
-    """A network that answers the labels in turn, whatever it is shown."""
-    answers = iter(labels)
+def network_with_outputs(labels: Tensor) -> Predict:
+    """A network that predicts the labels in turn, whatever its input is."""
+    remaining = iter(labels)
 
     def predict(images: Tensor) -> Sequence[Tensor]:
-        taken = torch.stack([next(answers) for _ in images])
-        return (functional.one_hot(taken, len(CLASSES["label"])).float(),)
+        predicted = torch.stack([next(remaining) for _ in images])
+        return (functional.one_hot(predicted, len(CLASSES["label"])).float(),)
 
     return predict
 
@@ -57,14 +57,16 @@ def test_the_metric_is_taken_over_all_batches(wrong: int, expected: float, batch
     labels = TRUTH.clone()
     labels[:wrong] = (labels[:wrong] + 1) % len(CLASSES["label"])
     task = make_tasks(("cls",), CLASSES)["cls"]
-    assert evaluate(task, answering(labels), in_order(IMAGES, batch=batch)) == pytest.approx(expected)
+    assert evaluate(task, network_with_outputs(labels), in_order(IMAGES, batch=batch)) == pytest.approx(expected)
 
 
 def test_images_without_labels_do_not_count() -> None:
     (batch,) = in_order(IMAGES, batch=10)
     known = keep_labels(batch, "label", torch.arange(10) < 4)
-    answers = torch.where(torch.arange(10) < 3, TRUTH, (TRUTH + 1) % len(CLASSES["label"]))
-    assert evaluate(make_tasks(("cls",), CLASSES)["cls"], answering(answers), [known]) == pytest.approx(0.75)
+    predictions = torch.where(torch.arange(10) < 3, TRUTH, (TRUTH + 1) % len(CLASSES["label"]))
+    assert evaluate(make_tasks(("cls",), CLASSES)["cls"], network_with_outputs(predictions), [known]) == pytest.approx(
+        0.75
+    )
 
 
 def test_networks_see_normalised_images_without_gradients() -> None:
@@ -97,11 +99,14 @@ def test_a_network_is_measured_on_each_layout(
     file = with_classes_of(root, networks / f"{task}.json", tmp_path / f"{task}.json")
     done = CliRunner().invoke(app, ["eval", "--arch", str(file), "--data", str(root), "--json"])
     assert done.exit_code == 0, done.output
-    found = json.loads(done.stdout)
-    check_document(["eval"], found)
-    assert (found["images"], found["size"]) == (len(open_splits(root, size=(32, 32), targets=CLASSES).test), [32, 32])
-    assert found["figures"].keys() == FIGURES[task]
-    assert found["figures"][found["metric"]["name"]] == pytest.approx(found["metric"]["value"])
+    document = json.loads(done.stdout)
+    check_document(["eval"], document)
+    assert (document["images"], document["size"]) == (
+        len(open_splits(root, size=(32, 32), targets=CLASSES).test),
+        [32, 32],
+    )
+    assert document["figures"].keys() == FIGURES[task]
+    assert document["figures"][document["metric"]["name"]] == pytest.approx(document["metric"]["value"])
 
 
 def with_classes_of(root: Path, source: Path, file: Path) -> Path:
@@ -127,7 +132,7 @@ def test_wrong_files_are_named(networks: Path, image_folder: Path, tmp_path: Pat
 
 def test_the_size_is_what_was_trained_at_unless_another_is_asked_for(networks: Path, image_folder: Path) -> None:
     for asked, expected in ((None, (32, 32)), ((64, 96), (64, 96))):
-        found = evaluate_file(networks / "seg.json", task=None, weights=None, data=image_folder, size=asked)
-        assert found.size == expected
+        evaluation = evaluate_file(networks / "seg.json", task=None, weights=None, data=image_folder, size=asked)
+        assert evaluation.size == expected
     bare = replace(load_architecture(networks / "seg.json"), provenance={}, resolution=(224, 224))
     assert trained_size(bare) == (224, 224)

@@ -37,7 +37,7 @@ def test_a_map_without_a_known_pixel_is_no_label(image_folder: Path) -> None:
     assert set(TARGETS) - set(targets) == {"mask", "depth"}
 
 
-def test_only_the_labels_asked_for_are_read(image_folder: Path) -> None:
+def test_only_the_requested_labels_are_read(image_folder: Path) -> None:
     (image_folder / "masks/00.png").write_bytes((image_folder / "masks/00.png").read_bytes()[:80])
     folder = open_folder(image_folder)
     assert list(folder.only(["depth", "label", "pose"]).sample(0, SIZE).targets) == ["label", "depth"]
@@ -46,7 +46,7 @@ def test_only_the_labels_asked_for_are_read(image_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp"])
-def test_an_image_cut_half_way_says_so_when_it_is_read(image_folder: Path, suffix: str) -> None:
+def test_a_truncated_image_raises_when_it_is_read(image_folder: Path, suffix: str) -> None:
     path = image_folder / f"images/99.{suffix}"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -55,7 +55,7 @@ def test_an_image_cut_half_way_says_so_when_it_is_read(image_folder: Path, suffi
     assert "\n" not in str(caught.value)
 
 
-def test_an_undeclared_mask_class_says_so_when_it_is_read(image_folder: Path) -> None:
+def test_an_undeclared_mask_class_raises_when_it_is_read(image_folder: Path) -> None:
     Image.new("L", SIZE, 11).save(image_folder / "masks/07.png")
     folder = open_folder(image_folder)
     with pytest.raises(UserError, match=r"07\.png holds class id 11, 11 mask classes are named"):

@@ -100,32 +100,32 @@ def test_an_unreadable_image_is_a_user_error(image_folder: Path, workers: int) -
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_batch_says_which_images_it_holds(workers: int) -> None:
+def test_a_batch_has_the_indices_of_its_images(workers: int) -> None:
     for batch in islice(batches(Numbered(10), batch=4, seed=0, num_workers=workers), 4):
         assert batch.indices.tolist() == batch.targets["label"].tolist()
 
 
 @pytest.mark.parametrize(("length", "batch", "count"), [(100, 8, 3), (24, 8, 3), (20, 8, 3), (5, 8, 2), (3, 1, 2)])
-def test_even_batches_are_each_spread_over_the_set(length: int, batch: int, count: int) -> None:
-    found = [item.targets["label"].tolist() for item in even_batches(Numbered(length), batch=batch, count=count)]
-    everything = sorted(label for labels in found for label in labels)
-    assert len(found) <= count
-    assert max(map(len, found)) <= batch
+def test_even_batches_are_each_evenly_spaced_over_the_set(length: int, batch: int, count: int) -> None:
+    groups = [item.targets["label"].tolist() for item in even_batches(Numbered(length), batch=batch, count=count)]
+    everything = sorted(label for labels in groups for label in labels)
+    assert len(groups) <= count
+    assert max(map(len, groups)) <= batch
     assert len(set(everything)) == len(everything) == min(length, batch * count)
-    for labels in found:
+    for labels in groups:
         gaps = np.diff([-length / len(labels) / 2, *labels, length + length / len(labels) / 2])
         assert max(gaps) <= 2 * length / len(labels)
 
 
-def test_a_change_sees_each_image_in_order_with_a_draw_of_its_own() -> None:
+def test_a_transform_gets_each_image_in_order_with_a_distinct_draw() -> None:
     def transform(sample: Sample, draw: int) -> Sample:
         seen.append((sample.targets["label"], draw))
         return replace(sample, targets={"label": 1000 + draw})
 
     seen: list[tuple[int, int]] = []
     stream = batches(Numbered(5), batch=3, seed=2, transform=transform)
-    answered = list(chain.from_iterable(batch.targets["label"].tolist() for batch in islice(stream, 10)))
+    results = list(chain.from_iterable(batch.targets["label"].tolist() for batch in islice(stream, 10)))
     assert [label for label, _ in seen[:30]] == list(chain.from_iterable(labels(5, 10, batch=3, seed=2)))
-    assert answered == [1000 + draw for _, draw in seen[:30]]
+    assert results == [1000 + draw for _, draw in seen[:30]]
     assert len({draw for _, draw in seen[:30]}) == 30
     assert all(draw % 5 == label for label, draw in seen)

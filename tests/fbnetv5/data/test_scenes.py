@@ -85,7 +85,7 @@ def test_saliency_edges_and_depth_agree_with_mask_and_boxes(index: int, split: S
     assert torch.equal(edges == 1, farther)
 
 
-def test_scenes_bear_the_labels_asked_for() -> None:
+def test_scenes_have_the_requested_labels() -> None:
     whole, some = Scenes("test", size=(32, 32), count=2), Scenes("test", size=(32, 32), count=2, targets=["depth", "x"])
     assert list(whole.targets) == list(whole[0].targets) == list(TARGETS)
     assert list(some.targets) == list(some[0].targets) == ["depth"]

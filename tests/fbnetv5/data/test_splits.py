@@ -22,7 +22,7 @@ def test_demo_splits_share_no_image() -> None:
     splits = open_splits(None, size=(32, 32), targets=TARGETS, counts=(30, 20, 10))
     sets = [images_of(split) for split in (splits.weights, splits.policies, splits.test)]
     assert [len(images) for images in sets] == [30, 20, 10]
-    assert all(not one & other for one, other in combinations(sets, 2))
+    assert all(not first & second for first, second in combinations(sets, 2))
 
 
 def test_demo_splits_have_the_stated_sizes() -> None:
@@ -47,7 +47,7 @@ def test_a_further_image_moves_no_other(image_folder: Path) -> None:
 
 
 @given(st.text(min_size=1, alphabet=st.characters(codec="utf-8")))
-def test_every_name_has_one_part(name: str) -> None:
+def test_every_name_has_one_split(name: str) -> None:
     assert split_of(name) == split_of(name) in (0, 1, 2)
 
 
@@ -56,8 +56,8 @@ def test_a_name_that_is_not_utf_8_has_a_split() -> None:
 
 
 def test_shares_are_about_those_stated() -> None:
-    found = Counter(split_of(f"{number:012d}.jpg") for number in range(5000))
-    assert [found[split] / 5000 for split in range(3)] == pytest.approx(SHARES, abs=0.02)
+    counts_by_split = Counter(split_of(f"{number:012d}.jpg") for number in range(5000))
+    assert [counts_by_split[split] / 5000 for split in range(3)] == pytest.approx(SHARES, abs=0.02)
 
 
 def test_a_folder_too_small_to_divide_is_refused(image_folder: Path) -> None:

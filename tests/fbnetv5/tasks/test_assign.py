@@ -30,7 +30,7 @@ def test_pairwise_iou_is_that_of_torchvision() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10_000), objects=st.integers(1, 6), padding=st.integers(0, 2))
-def test_every_object_is_served_unless_outbid(seed: int, objects: int, padding: int) -> None:
+def test_every_object_has_cells_unless_others_overlap_better(seed: int, objects: int, padding: int) -> None:
     truth = random_boxes(2, objects + padding, seed=seed)
     labels = torch.tensor([[i % 3 for i in range(objects)] + [ABSENT] * padding] * 2)
     boxes = random_boxes(2, len(MIDDLES), seed=seed + 1)
@@ -49,7 +49,7 @@ def test_every_object_is_served_unless_outbid(seed: int, objects: int, padding: 
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10_000))
-def test_best_cell_of_a_lone_object_is_told_its_overlap(seed: int) -> None:
+def test_the_target_of_a_lone_objects_best_cell_is_its_overlap(seed: int) -> None:
     truth, boxes = random_boxes(1, 1, seed=seed), random_boxes(1, len(MIDDLES), seed=seed + 1)
     assignment = assign_at(boxes, truth, torch.zeros(1, 1, dtype=torch.int64))
     overlap = pairwise_iou(truth, boxes)[0, 0][assignment.owner[0] == 0].max()
