@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from export.errors import UserError
-from fbnetv5.data import image_files
+from fbnetv5.data import header_index
 from fbnetv5.data.layouts import open_folder
 from fbnetv5.data.scenes import TARGETS
 from fbnetv5.data.targets import IGNORE
@@ -19,7 +19,7 @@ def test_two_sizes_share_the_records_and_read_no_header_again(
 ) -> None:
     folder = open_folder(image_folder)
     small = folder.resized((32, 32), [3, 5])
-    monkeypatch.setattr(image_files, "read_header", None)
+    monkeypatch.setattr(header_index, "read_header", None)
     large = small.resized((64, 96))
     assert vars(large)["_images"] is vars(small)["_images"] is folder
     assert (len(small), len(large)) == (2, 2)
