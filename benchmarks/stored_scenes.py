@@ -21,9 +21,9 @@ from fbnetv5.data.sample import Batch, Sample, collate
 from fbnetv5.data.scenes import MAX_OBJECTS, TARGETS, Scenes, Split
 from fbnetv5.data.targets import ABSENT, Boxes, Target
 
-ABOUT = "scenes.json"
+SETTINGS_FILE = "scenes.json"
 STORED = ("label", "boxes", "mask")
-"""The targets that are kept."""
+"""The stored targets."""
 
 
 class StoredScenes:
@@ -74,17 +74,17 @@ def store_scenes(folder: Path, split: Split, *, size: Resolution, count: int, se
     Raises:
         UserError: the folder holds other scenes.
     """
-    about = {"split": split, "size": list(size), "count": count, "seed": seed}
+    settings = {"split": split, "size": list(size), "count": count, "seed": seed}
     if not folder.exists():
         temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         _compose_into(temporary, Scenes(split, size=size, count=count, seed=seed, targets=STORED), size)
-        write_json(temporary / ABOUT, about)
+        write_json(temporary / SETTINGS_FILE, settings)
         temporary.rename(folder)
-    kept = read_json_object(folder / ABOUT, what="scenes")
-    if kept != about:
-        raise UserError(f"{folder} holds other scenes: {kept}, now {about}. Name another folder")
+    stored = read_json_object(folder / SETTINGS_FILE, what="scenes")
+    if stored != settings:
+        raise UserError(f"{folder} holds other scenes: {stored}, now {settings}. Name another folder")
     return StoredScenes(folder)
 
 
@@ -100,8 +100,8 @@ def _compose_into(folder: Path, scenes: Scenes, size: Resolution) -> None:
     box_labels[:] = ABSENT
     for index in range(count):
         scene = scenes[index]
-        there: Boxes = scene.targets["boxes"]
+        objects: Boxes = scene.targets["boxes"]
         images[index], masks[index], labels[index] = scene.image, scene.targets["mask"], scene.targets["label"]
-        boxes[index, : len(there.xyxy)], box_labels[index, : len(there.xyxy)] = there
-    for each in (images, masks, boxes, box_labels, labels):
-        each.flush()
+        boxes[index, : len(objects.xyxy)], box_labels[index, : len(objects.xyxy)] = objects
+    for memmap in (images, masks, boxes, box_labels, labels):
+        memmap.flush()

@@ -30,14 +30,14 @@ from fbnetv5.data.image_files import Header, read_header, read_pixels
 
 
 class FileRow(NamedTuple):
-    """What is known of one file."""
+    """The stored facts of one file."""
 
     length: int
     """Bytes."""
     mtime_ns: int
     header: Header
     class_ids: tuple[int, ...] | None = None
-    """The distinct values of a mask's pixels; None where no one has asked for them."""
+    """The distinct values of a mask's pixels; None if they were never needed."""
 
 
 class StoredIndex(BaseModel):

@@ -105,7 +105,7 @@ class LabelledImages:
             targets={
                 name: self.targets[name].kind.resize(value, record.size, size)
                 for name, value in labels.items()
-                if value is not None and self.targets[name].kind.is_known(value)
+                if value is not None and self.targets[name].kind.has_labels(value)
             },
         )
 

@@ -54,8 +54,8 @@ class Kind(ABC):
         """The value of an image of size ``old`` that is resized to ``new``."""
         return value
 
-    def is_known(self, value: Any) -> bool:
-        """Whether the value contains any information; a map without a known pixel does not."""
+    def has_labels(self, value: Any) -> bool:
+        """Whether the value labels anything; a map without a labelled pixel does not."""
         return True
 
     def wrap(self, value: Any, size: Resolution) -> Any:
@@ -117,7 +117,7 @@ class ClassMapKind(Kind):
     def collate(self, values: Sequence[Tensor | None], size: Resolution) -> Tensor:
         return _stack(values, torch.full(size, IGNORE, dtype=torch.uint8))
 
-    def is_known(self, value: Tensor) -> bool:
+    def has_labels(self, value: Tensor) -> bool:
         return bool((value != IGNORE).any())
 
     def resize(self, value: Tensor, old: Resolution, new: Resolution) -> Tensor:
@@ -156,7 +156,7 @@ class DenseMapKind(Kind):
     def collate(self, values: Sequence[Tensor | None], size: Resolution) -> Tensor:
         return _stack(values, torch.full(size, float("nan")))
 
-    def is_known(self, value: Tensor) -> bool:
+    def has_labels(self, value: Tensor) -> bool:
         return not value.isnan().all()
 
     def resize(self, value: Tensor, old: Resolution, new: Resolution) -> Tensor:

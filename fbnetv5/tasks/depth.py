@@ -39,12 +39,12 @@ class Depth(ScalarTask):
     """No random scale: an enlarged object would have to be nearer."""
 
     def losses(self, raw: Tensor, batch: Batch) -> Tensor:
-        """Mean absolute error of the log depth over each image's known pixels: -> [N]."""
+        """Mean absolute error of the log depth over each image's labelled pixels: -> [N]."""
         truth: Tensor = batch.targets["depth"]
-        known = ~truth.isnan()
-        predicted, true = self.deploy(raw.float())[0][:, 0], torch.where(known, truth, 1.0).clamp(min=MIN_DEPTH)
-        errors = (predicted.log() - true.log()).abs() * known
-        return errors.sum((1, 2)) / known.sum((1, 2)).clamp(min=1)
+        valid = ~truth.isnan()
+        predicted, true = self.deploy(raw.float())[0][:, 0], torch.where(valid, truth, 1.0).clamp(min=MIN_DEPTH)
+        errors = (predicted.log() - true.log()).abs() * valid
+        return errors.sum((1, 2)) / valid.sum((1, 2)).clamp(min=1)
 
     def deploy(self, raw: Tensor) -> tuple[Tensor, ...]:
         return (functional.softplus(upsample(raw)) + MIN_DEPTH,)
@@ -54,7 +54,7 @@ class Depth(ScalarTask):
 
 
 class DepthError:
-    """Errors of predicted depth over all known pixels of all images."""
+    """Errors of predicted depth over all labelled pixels of all images."""
 
     def __init__(self) -> None:
         self._squares = self._relative = 0.0
@@ -63,8 +63,8 @@ class DepthError:
 
     def update(self, outputs: Sequence[Tensor], batch: Batch) -> None:
         truth = batch.targets["depth"].cpu()
-        known = ~truth.isnan()
-        true, predicted = truth[known].double(), outputs[0][:, 0].detach().cpu()[known].double()
+        valid = ~truth.isnan()
+        true, predicted = truth[valid].double(), outputs[0][:, 0].detach().cpu()[valid].double()
         true = true.clamp(min=MIN_DEPTH)
         self._squares += float((predicted - true).square().sum())
         self._relative += float(((predicted - true).abs() / true).sum())

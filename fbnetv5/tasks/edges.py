@@ -42,8 +42,8 @@ class Edges(BinaryTask):
     def losses(self, raw: Tensor, batch: Batch) -> Tensor:
         """Balanced binary cross entropy in nats, over each image's pixels that are not IGNORE: -> [N]."""
         truth = batch.targets["edges"]
-        known, on_edge = truth != IGNORE, truth == 1
-        share = on_edge.sum((1, 2)) / known.sum((1, 2)).clamp(min=1)
+        valid, on_edge = truth != IGNORE, truth == 1
+        share = on_edge.sum((1, 2)) / valid.sum((1, 2)).clamp(min=1)
         share = share.clamp(MIN_SHARE, 1 - MIN_SHARE)[:, None, None]
         return binary_losses(upsample(raw.float())[:, 0], truth, torch.where(on_edge, 1 - share, share))
 
@@ -61,8 +61,8 @@ class OptimalFMeasure:
 
     def update(self, outputs: Sequence[Tensor], batch: Batch) -> None:
         probability, truth = outputs[0][:, 0].detach().float().cpu(), batch.targets["edges"].cpu()
-        known, on_edge = truth != IGNORE, truth == 1
-        probability = probability.masked_fill(~known, 0.0)
+        valid, on_edge = truth != IGNORE, truth == 1
+        probability = probability.masked_fill(~valid, 0.0)
         reach = max(1, round(TOLERANCE * math.hypot(*truth.shape[1:])))
         near_truth = _dilate(on_edge.float(), reach) > 0
         near_prediction = _dilate(probability, reach)
@@ -70,7 +70,7 @@ class OptimalFMeasure:
             predicted, detected = probability >= threshold, (near_prediction >= threshold) & on_edge
             correct = predicted & near_truth
             self._counts[:, index] += torch.stack([mask.sum() for mask in (correct, predicted, detected, on_edge)])
-        self._pixels += int(known.sum())
+        self._pixels += int(valid.sum())
 
     def compute(self) -> float:
         """The F-measure, 0..1.

@@ -84,7 +84,7 @@ def binary_losses(logits: Tensor, truth: Tensor, weights: Tensor | None = None) 
         truth: uint8 [N, H, W]: 0, 1 or IGNORE.
         weights: [N, H, W] of the pixels; the mean is weighted by them.
     """
-    known = (truth != IGNORE).float()
-    weights = known if weights is None else weights * known
+    valid = (truth != IGNORE).float()
+    weights = valid if weights is None else weights * valid
     pixels = functional.binary_cross_entropy_with_logits(logits, (truth == 1).float(), reduction="none")
     return (pixels * weights).sum((1, 2)) / weights.sum((1, 2)).clamp(min=1e-9)

@@ -41,8 +41,8 @@ class Segmentation(Task):
         (logits,) = self.deploy(raw.float())
         truth: Tensor = batch.targets["mask"]
         pixels = functional.cross_entropy(logits, truth.long(), ignore_index=IGNORE, reduction="none")
-        known = (truth != IGNORE).sum((1, 2))
-        return pixels.sum((1, 2)) / known.clamp(min=1)
+        valid = (truth != IGNORE).sum((1, 2))
+        return pixels.sum((1, 2)) / valid.clamp(min=1)
 
     def deploy(self, raw: Tensor) -> tuple[Tensor, ...]:
         return (upsample(raw),)
