@@ -25,7 +25,7 @@ PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image
 
 
 class Header(NamedTuple):
-    """What the header of an image file says."""
+    """The properties of an image file that its header contains."""
 
     size: tuple[int, int]
     """(H, W), upright."""
@@ -78,7 +78,7 @@ def read_pixels(path: str | Path) -> NDArray[Any]:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF orientation says."""
+    """The image turned by its EXIF orientation."""
     return ImageOps.exif_transpose(image) if "exif" in image.info else image
 
 

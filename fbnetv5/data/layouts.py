@@ -261,7 +261,7 @@ def _class_records(folder: Path, label: int, headers: HeaderIndex) -> dict[str, 
 
 
 def _splits_of_classes(root: Path, names: tuple[str, ...]) -> list[Path]:
-    """The splits that hold folders of images; one that holds images itself may be a class of that name."""
+    """The splits that contain folders of images; a folder that contains images itself may be a class of that name."""
     return [folder for folder in _splits(root, names) if _classes(folder)]
 
 
