@@ -18,12 +18,12 @@ from export.errors import UserError
 from export.files import read_json_object, write_json
 from fbnetv5.data.resolution import Resolution
 from fbnetv5.data.sample import Batch, Sample, collate
-from fbnetv5.data.scenes import MOST_OBJECTS, TARGETS, Scenes, Split
+from fbnetv5.data.scenes import MAX_OBJECTS, TARGETS, Scenes, Split
 from fbnetv5.data.targets import ABSENT, Boxes, Target
 
-ABOUT = "scenes.json"
+SETTINGS_FILE = "scenes.json"
 STORED = ("label", "boxes", "mask")
-"""The targets that are kept."""
+"""The stored targets."""
 
 
 class StoredScenes:
@@ -74,17 +74,17 @@ def store_scenes(folder: Path, split: Split, *, size: Resolution, count: int, se
     Raises:
         UserError: the folder holds other scenes.
     """
-    about = {"split": split, "size": list(size), "count": count, "seed": seed}
+    settings = {"split": split, "size": list(size), "count": count, "seed": seed}
     if not folder.exists():
         temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         _compose_into(temporary, Scenes(split, size=size, count=count, seed=seed, targets=STORED), size)
-        write_json(temporary / ABOUT, about)
+        write_json(temporary / SETTINGS_FILE, settings)
         temporary.rename(folder)
-    kept = read_json_object(folder / ABOUT, what="scenes")
-    if kept != about:
-        raise UserError(f"{folder} holds other scenes: {kept}, now {about}. Name another folder")
+    stored = read_json_object(folder / SETTINGS_FILE, what="scenes")
+    if stored != settings:
+        raise UserError(f"{folder} holds other scenes: {stored}, now {settings}. Name another folder")
     return StoredScenes(folder)
 
 
@@ -95,13 +95,13 @@ def _compose_into(folder: Path, scenes: Scenes, size: Resolution) -> None:
         return open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=(count, *shape))
 
     images, masks = array("images", np.uint8, 3, height, width), array("masks", np.uint8, height, width)
-    boxes, box_labels = array("boxes", np.float32, MOST_OBJECTS, 4), array("box_labels", np.int64, MOST_OBJECTS)
+    boxes, box_labels = array("boxes", np.float32, MAX_OBJECTS, 4), array("box_labels", np.int64, MAX_OBJECTS)
     labels = array("labels", np.int64)
     box_labels[:] = ABSENT
     for index in range(count):
         scene = scenes[index]
-        there: Boxes = scene.targets["boxes"]
+        objects: Boxes = scene.targets["boxes"]
         images[index], masks[index], labels[index] = scene.image, scene.targets["mask"], scene.targets["label"]
-        boxes[index, : len(there.xyxy)], box_labels[index, : len(there.xyxy)] = there
-    for each in (images, masks, boxes, box_labels, labels):
-        each.flush()
+        boxes[index, : len(objects.xyxy)], box_labels[index, : len(objects.xyxy)] = objects
+    for memmap in (images, masks, boxes, box_labels, labels):
+        memmap.flush()

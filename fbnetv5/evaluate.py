@@ -1,4 +1,4 @@
-"""Measures a network on images: one task's metric, or all of its figures, from whatever runs the network."""
+"""Evaluates a network on images: one task's metric, or all of its figures, for any runner of the network."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -10,11 +10,11 @@ from torch import Tensor
 
 from export.errors import UserError
 from fbnetv5.architecture import Architecture, load_architecture
-from fbnetv5.data.loading import in_order, readers
-from fbnetv5.data.parts import open_parts
+from fbnetv5.data.loading import in_order, num_workers_for
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.resolution import Resolution, check_resolution
 from fbnetv5.data.sample import Batch, ImageSet
+from fbnetv5.data.splits import open_splits
 from fbnetv5.data.targets import class_names
 from fbnetv5.networks.backbone import Network
 from fbnetv5.runs.processes import make_accelerator
@@ -28,14 +28,14 @@ Predict = Callable[[Tensor], Sequence[Tensor]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluated:
+class Evaluation:
     """All figures of a network on a set of images."""
 
     task: str
     metric: MetricInfo
-    """The figure that searches and trainings go by."""
+    """The metric that searches and trainings optimise."""
     value: float
-    """Of that figure."""
+    """Of the metric."""
     figures: dict[str, Any]
     """All of them by name; see the task's metric."""
     images: int
@@ -58,7 +58,7 @@ def evaluate(task: Task, predict: Predict, batches: Iterable[Batch]) -> float:
 
 @torch.no_grad()
 def measure(task: Task, predict: Predict, batches: Iterable[Batch]) -> Metric:
-    """The task's metric, having taken the batches."""
+    """The task's metric after the batches."""
     metric = task.new_metric()
     for batch in batches:
         metric.update(predict(normalise(batch.images)), batch)
@@ -67,13 +67,13 @@ def measure(task: Task, predict: Predict, batches: Iterable[Batch]) -> Metric:
 
 def evaluate_file(
     file: Path, *, task: str | None, weights: Path | None, data: Path | None, size: Resolution | None
-) -> Evaluated:
+) -> Evaluation:
     """All figures of the network of an architecture file on the test images.
 
     Args:
         file: the architecture file.
-        task: what it must be of, if given.
-        weights: a safetensors file; None for the one beside the architecture file.
+        task: the task that the file must be of; None for any.
+        weights: a safetensors file; None for the file beside the architecture file.
         data: folder of the user's images; None for the demo scenes.
         size: of the images; None for the size that the weights were trained at.
 
@@ -83,33 +83,33 @@ def evaluate_file(
     architecture = load_architecture(file)
     check_task(architecture, task, file)
     size = size or trained_size(architecture)
-    images = open_parts(data, size=size, targets=needed_targets([architecture.task])).test
+    images = open_splits(data, size=size, targets=needed_targets([architecture.task])).test
     check_classes(architecture, class_names(images.targets))
     path = weights or file.with_suffix(".safetensors")
     network = architecture.load(path).to(make_accelerator().device).to(memory_format=torch.channels_last)
-    return evaluate_network(network, images, size=size, workers=readers(data))
+    return evaluate_network(network, images, size=size, num_workers=num_workers_for(data))
 
 
 def check_task(architecture: Architecture, task: str | None, file: Path) -> None:
-    """Raise UserError if the architecture is not of the task, where one is named."""
+    """Raise UserError if the architecture is not of the task; None stands for any task."""
     if task not in (None, architecture.task):
         raise UserError(f"{file} is a network for {architecture.task}, not for {task}; name another --arch")
 
 
 def check_classes(architecture: Architecture, classes: ClassNames) -> None:
-    """Raise UserError if images with these classes have other ones for the architecture's task."""
-    ours = architecture.make_task().labels
-    theirs = make_tasks((architecture.task,), classes)[architecture.task].labels
-    if ours != theirs:
-        named = [f"{len(labels)} ({', '.join(labels[:3])}, ...)" for labels in (ours, theirs)]
+    """Raise UserError unless these classes of images are the classes of the architecture's task."""
+    of_network = architecture.make_task().labels
+    of_images = make_tasks((architecture.task,), classes)[architecture.task].labels
+    if of_network != of_images:
+        counts = [f"{len(labels)} ({', '.join(labels[:3])}, ...)" for labels in (of_network, of_images)]
         raise UserError(
-            f"the network tells {named[0]} classes apart, the images have {named[1]}. Name the images that the "
+            f"the network has {counts[0]} classes, the images have {counts[1]}. Name the images that the "
             "network was searched for with --data, or search for these"
         )
 
 
 def check_labelled(task: Task, images: ImageSet, use: str) -> None:
-    """Raise UserError if none of the images has labels for the task; all are read only then."""
+    """Raise UserError if no image has labels for the task. Images are read up to the first labelled image."""
     if any(bool(task.labelled(batch).any()) for batch in in_order(images, batch=1)):
         return
     raise UserError(
@@ -125,13 +125,13 @@ def trained_size(architecture: Architecture) -> Resolution:
     return check_resolution((*size,))
 
 
-def evaluate_network(network: Network, dataset: ImageSet, *, size: Resolution, workers: int = 0) -> Evaluated:
+def evaluate_network(network: Network, dataset: ImageSet, *, size: Resolution, num_workers: int = 0) -> Evaluation:
     """All figures of a network on a data set of ``size``."""
     task, device = network.task, next(network.parameters()).device
     network.eval()
-    found = in_order(dataset, batch=BATCH, workers=workers)
-    metric = measure(task, lambda images: network(images.to(device)), found)
-    return Evaluated(
+    batches = in_order(dataset, batch=BATCH, num_workers=num_workers)
+    metric = measure(task, lambda images: network(images.to(device)), batches)
+    return Evaluation(
         task=task.name,
         metric=task.metric,
         value=metric.compute(),

@@ -1,1 +1,1 @@
-"""Blocks: small frozen records that build their torch modules and name themselves."""
+"""Blocks: frozen specifications with a key, and the torch modules that they build."""

@@ -1,10 +1,10 @@
-"""A depthwise convolution whose backward pass is fast on small feature maps on a processor.
+"""A depthwise convolution whose backward pass is fast on small feature maps on a CPU.
 
 oneDNN has no vectorised weight gradient for 5x5 depthwise kernels with AVX2: on the 2x2 and 4x4 maps of a 64x64 image
-that one call took 62 % of a search step. ``weight_gradient`` computes the same sums tap by tap over the pixels where
+that call took 62 % of a search step. ``weight_gradient`` computes the same sums tap by tap over the pixels where
 kernel and map overlap, vectorised over channels: 6 to 86 times as fast there (``benchmarks/depthwise.py``).
 
-Larger maps, other devices, autocast and evaluation (hence export) run torch's own convolution.
+Larger maps, other devices, autocast and evaluation (so export too) use torch's own convolution.
 
 Shape legend: N images, C channels, H x W pixels of the input, h x w of the output, k the kernel's side.
 """
@@ -31,9 +31,9 @@ class DepthwiseConv2d(nn.Conv2d):
         return y
 
     def _is_small(self, x: Tensor) -> bool:
-        """Whether the output is smaller than the kernel, in float32 on a processor."""
-        plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        return plain and max(x.shape[2:]) < self.kernel_size[0] * self.stride[0]
+        """Whether the output is smaller than the kernel, in float32 on a CPU."""
+        is_float_on_cpu = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        return is_float_on_cpu and max(x.shape[2:]) < self.kernel_size[0] * self.stride[0]
 
 
 class _SmallMapConvolution(Function):
@@ -47,9 +47,9 @@ class _SmallMapConvolution(Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, weight = ctx.saved_tensors
-        of_x = of_weight = None
+        x_gradient = w_gradient = None
         if ctx.needs_input_grad[0]:
-            of_x = torch.ops.aten.convolution_backward(
+            x_gradient = torch.ops.aten.convolution_backward(
                 gradient,
                 x,
                 weight,
@@ -63,8 +63,8 @@ class _SmallMapConvolution(Function):
                 [True, False, False],
             )[0]
         if ctx.needs_input_grad[1]:
-            of_weight = weight_gradient(x, gradient, weight.shape[-1], ctx.stride, ctx.padding)
-        return of_x, of_weight, None, None
+            w_gradient = weight_gradient(x, gradient, weight.shape[-1], ctx.stride, ctx.padding)
+        return x_gradient, w_gradient, None, None
 
 
 def weight_gradient(x: Tensor, gradient: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
@@ -90,7 +90,7 @@ def weight_gradient(x: Tensor, gradient: Tensor, kernel: int, stride: int, paddi
 
 
 def _overlaps(size: int, out: int, kernel: int, stride: int, padding: int) -> Iterator[tuple[int, slice, slice]]:
-    """Along one axis, per tap that meets the map: (tap, input pixels that it meets, output pixels that it feeds)."""
+    """Along one axis, per tap that overlaps the map: (tap, its input pixels, its output pixels)."""
     for tap in range(kernel):
         offset = tap - padding
         first = max(0, -(offset // stride))

@@ -1,9 +1,9 @@
-"""The blocks networks are made of: each a small frozen description that names itself and builds its torch module.
+"""The blocks of networks: frozen specifications, each with a key and a method that builds its torch module.
 
-A description is data: it goes into spaces, cost tables and latency tables, where its ``key`` names everything that
-changes its cost except the resolution. Sources: FBNetV3 (arXiv 2006.02049, table 8 and appendix) for the inverted
-residual; the fusion edges follow FBNetV5 (arXiv 2111.10007, section 3.1), whose exact form is not published and is
-ours.
+A specification is data: spaces, cost tables and latency tables use its ``key``, which contains everything that changes
+its cost except the resolution. Sources: FBNetV3 (arXiv 2006.02049, table 8 and appendix) for the inverted residual,
+which goes back to MobileNetV2 (arXiv 1801.04381). The fusion edges follow FBNetV5 (arXiv 2111.10007, section 3.1);
+their exact form is not published, so it is this project's own.
 
 Shape legend: N images, C channels, H x W pixels of the block's first input.
 """
@@ -19,11 +19,11 @@ from fbnetv5.blocks.depthwise import DepthwiseConv2d
 
 
 class Block(Protocol):
-    """What the space, the networks and the tables need to know of a block."""
+    """The interface of a block for spaces, networks and tables."""
 
     @property
     def key(self) -> str:
-        """Names all that changes the block's cost except its resolution."""
+        """A name that contains everything that changes the block's cost except its resolution."""
 
     @property
     def stride(self) -> int:
@@ -34,21 +34,21 @@ class Block(Protocol):
         """Width of the output."""
 
     def build(self) -> nn.Module:
-        """A fresh torch module; it is called with one tensor per input."""
+        """A new torch module, to be called with one tensor per input."""
 
     def input_shapes(self, height: int, width: int) -> tuple[tuple[int, int, int], ...]:
         """(C, H, W) of every input, given H x W of the first."""
 
 
 def round_width(width: float, divisor: int = 8) -> int:
-    """Round to a multiple of ``divisor``, half up, at least one, up again if that loses over 5 % (FBNetV3's rule)."""
+    """Round half up to a multiple of ``divisor``, at least ``divisor``; up again if that loses over 5 % (FBNetV3)."""
     rounded = max(divisor, int(width + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.95 * width else rounded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stem:
-    """3x3 convolution of stride 2 on the image, batch norm, hard-swish."""
+    """3x3 convolution of stride 2 on the image, batch norm, hard-swish (MobileNetV3, arXiv 1905.02244)."""
 
     out_channels: int
 
@@ -69,7 +69,7 @@ class Stem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvertedResidual:
-    """Expand 1x1, depthwise k x k, squeeze-excite, project 1x1; residual where shape is kept (FBNetV3)."""
+    """Expand 1x1, depthwise k x k, squeeze-excite, project 1x1; residual if the shape is unchanged (FBNetV3)."""
 
     kernel: int
     in_channels: int
@@ -78,7 +78,7 @@ class InvertedResidual:
     stride: int = 1
     squeeze: bool = False
     padding: int | None = None
-    """Of the depthwise convolution; None is the ordinary kernel // 2."""
+    """Of the depthwise convolution; None for kernel // 2."""
 
     @property
     def mid_channels(self) -> int:
@@ -158,7 +158,10 @@ def conv_norm(
 
 
 class SqueezeExcite(nn.Module):
-    """Channel gate from the pooled image: pool, 1x1, hard-swish, 1x1, hard-sigmoid, multiply. Keeps [N, C, H, W]."""
+    """Squeeze-and-excitation (arXiv 1709.01507) with hard-swish and hard-sigmoid (MobileNetV3, arXiv 1905.02244).
+
+    Channel gate: pool, 1x1, hard-swish, 1x1, hard-sigmoid, multiply: [N, C, H, W] -> the same shape.
+    """
 
     def __init__(self, channels: int, squeezed: int) -> None:
         super().__init__()
@@ -215,7 +218,7 @@ class PooledHead(nn.Module):
     """FBNetV3's classifier: 1x1 expand by 6, pool, 1x1 to 1984 without norm, linear; [N, C, H, W] -> [N, classes].
 
     On the pooled 1x1 map the convolution to 1984 is a linear layer, which trains over four times as fast on a
-    processor. The second pool changes nothing; it is kept because the published multiply-adds count it.
+    CPU. The second pool changes nothing; it is kept because the published multiply-adds count it.
     """
 
     def __init__(self, channels: int, classes: int, *, hidden: int = 1984) -> None:
@@ -234,9 +237,10 @@ class PooledHead(nn.Module):
 
 
 def initialise(module: nn.Module) -> None:
-    """He-normal (fan out) convolutions, LeCun-normal linear layers, unit batch norm; zero for a residual's last norm.
+    """He-normal (fan out, arXiv 1502.01852) convolutions, LeCun-normal linear layers, zero for a residual's last norm.
 
-    A residual block that starts as the identity keeps the signal's scale the same whatever architecture is drawn.
+    A residual block that starts as the identity (Goyal et al., arXiv 1706.02677, section 5.1) keeps the signal's scale
+    the same for every sampled architecture.
     """
     for child in module.modules():
         if isinstance(child, nn.Conv2d):

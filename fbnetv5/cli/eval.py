@@ -9,18 +9,18 @@ from fbnetv5.cli.console import print_json, print_line, print_table
 from fbnetv5.cli.options import Data, Json, architecture_file, say_layout
 
 if TYPE_CHECKING:
-    from fbnetv5.evaluate import Evaluated
+    from fbnetv5.evaluate import Evaluation
 
 
 def evaluate(
     task: Annotated[str | None, typer.Option(help="Task whose network to measure.")] = None,
     arch: Annotated[Path | None, typer.Option(help="Architecture file; runs/latest/TASK.json if not given.")] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="Safetensors file; the one beside the architecture file if not given.")
+        Path | None, typer.Option(help="Safetensors file; the file beside the architecture file if not given.")
     ] = None,
     data: Data = None,
     size: Annotated[
-        str | None, typer.Option(help="Size of the images, HEIGHTxWIDTH; what it was trained at if not given.")
+        str | None, typer.Option(help="Size of the images, HEIGHTxWIDTH; the size of its training if not given.")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -29,19 +29,19 @@ def evaluate(
     from fbnetv5.evaluate import evaluate_file
 
     say_layout(data)
-    asked = None if size is None else parse_resolution(size)
-    found = evaluate_file(architecture_file(task, arch), task=task, weights=weights, data=data, size=asked)
+    image_size = None if size is None else parse_resolution(size)
+    evaluation = evaluate_file(architecture_file(task, arch), task=task, weights=weights, data=data, size=image_size)
     if json:
-        print_json(found.to_json())
+        print_json(evaluation.to_json())
     else:
-        print_evaluated(found)
+        print_evaluation(evaluation)
 
 
-def print_evaluated(found: "Evaluated") -> None:
-    height, width = found.size
-    print_line(f"{found.task} on {found.images} test images of {height}x{width}:")
+def print_evaluation(evaluation: "Evaluation") -> None:
+    height, width = evaluation.size
+    print_line(f"{evaluation.task} on {evaluation.images} test images of {height}x{width}:")
     rows: list[list[str]] = []
-    for name, value in found.figures.items():
-        parts = value.items() if isinstance(value, dict) else [("", value)]
-        rows += [[f"{name} {label}".strip(), "-" if one is None else f"{one:.4f}"] for label, one in parts]
+    for name, value in evaluation.figures.items():
+        values = value.items() if isinstance(value, dict) else [("", value)]
+        rows += [[f"{name} {label}".strip(), "-" if part is None else f"{part:.4f}"] for label, part in values]
     print_table(["figure", "value"], rows)

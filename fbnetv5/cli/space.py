@@ -19,8 +19,8 @@ def space(
     json: Json = False,
 ) -> None:
     """What a search can choose: slots, size, cost range per task."""
-    from fbnetv5.data.parts import targets_of
     from fbnetv5.data.resolution import parse_resolution
+    from fbnetv5.data.splits import targets_of
     from fbnetv5.data.targets import class_names
     from fbnetv5.deploy.show import show_space
 

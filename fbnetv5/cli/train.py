@@ -18,7 +18,7 @@ from fbnetv5.cli.console import (
     refuse_others,
     say,
 )
-from fbnetv5.cli.eval import print_evaluated
+from fbnetv5.cli.eval import print_evaluation
 from fbnetv5.cli.options import Data, Json, architecture_file, say_layout
 
 if TYPE_CHECKING:
@@ -113,4 +113,4 @@ def print_trained(result: "Result", *, as_json: bool) -> None:
         f"{file}: held-out {metric} {result.first:.4f} before, {result.best:.4f} of step {result.best_step}, "
         f"{result.steps} steps done"
     )
-    print_evaluated(result.test)
+    print_evaluation(result.test)

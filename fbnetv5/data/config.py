@@ -1,4 +1,4 @@
-"""Which images a run is about, and their size."""
+"""The configuration of a run's images: the folder, or the demo scenes, and the image size."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -7,9 +7,9 @@ from typing import Annotated, ClassVar, Self
 from pydantic import AfterValidator, Field, Strict
 
 from export.document import Document
-from fbnetv5.data.loading import readers
-from fbnetv5.data.parts import Parts, open_parts
+from fbnetv5.data.loading import num_workers_for
 from fbnetv5.data.resolution import Resolution, check_resolution
+from fbnetv5.data.splits import Splits, open_splits
 
 Size = Annotated[Resolution, Strict(False), AfterValidator(check_resolution)]
 Count = Annotated[int, Field(ge=1)]
@@ -24,23 +24,23 @@ class DataConfig(Document):
     size: Size = (64, 64)
     """Height and width that images are resized to."""
     scenes: Annotated[tuple[Count, Count, Count], Strict(False)] = (8000, 2000, 1000)
-    """How many demo scenes: for weights, for policies, for the test."""
+    """Numbers of demo scenes: for weights, policies and test."""
 
     @classmethod
     def of(cls, folder: Path | None, *, size: Resolution) -> Self:
-        """The images that a command's ``--data`` names."""
+        """The images of a command's ``--data``."""
         return cls(folder=None if folder is None else str(folder.resolve()), size=size)
 
-    def open(self, targets: Collection[str]) -> Parts:
-        """The three splits, with those of the named labels that the data have.
+    def open(self, targets: Collection[str]) -> Splits:
+        """The three splits at the configured size, with those of the named labels that the data set has.
 
         Raises:
             UserError: the folder is unfit, or the size no multiple of 32.
         """
         folder = None if self.folder is None else Path(self.folder)
-        return open_parts(folder, size=self.size, targets=targets, counts=self.scenes)
+        return open_splits(folder, size=self.size, targets=targets, counts=self.scenes)
 
     @property
-    def workers(self) -> int:
-        """How many processes should read the images."""
-        return readers(self.folder)
+    def num_workers(self) -> int:
+        """Number of worker processes that read the images."""
+        return num_workers_for(self.folder)

@@ -1,14 +1,15 @@
 """Labels that are images themselves: a value for each pixel, in a file named like the image.
 
     masks/NAME.png      class id of each pixel, grey or palette; 255 where unknown
-    saliency/NAME.png   what is salient, grey or black and white: yes from half of the file's largest value on
+    saliency/NAME.png   salient pixels, grey or black and white: 1 from half of the file's largest value on
     edges/NAME.png      boundaries of objects, in the same form
     depth/NAME.png      16-bit grey, the distance in millimetres; 0 where unknown
 
 The depth format is that of the usual RGB-D data sets (BOP, ScanNet and TUM after scaling); values are read in metres.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,47 +18,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.errors import UserError
-from fbnetv5.data.image_files import is_image, opened, upright, upright_size
-from fbnetv5.data.targets import CLASS_MAP, DENSE_MAP, IGNORE, LINE_MAP, Kind
+from fbnetv5.data.header_index import HeaderIndex
+from fbnetv5.data.image_files import Header, list_image_names, read_pixels
+from fbnetv5.data.targets import CLASS_MAP, DENSE_MAP, LINE_MAP, Kind
 
 Array = NDArray[Any]
 
 
-def read_class_ids(path: Path) -> NDArray[np.uint8]:
+def read_class_ids(path: str | Path) -> NDArray[np.uint8]:
     """The class ids of a mask, uint8 [H, W], upright."""
-    ids: NDArray[np.uint8] = _pixels(path).astype(np.uint8)
+    ids: NDArray[np.uint8] = read_pixels(path).astype(np.uint8)
     return ids
 
 
-def read_binary(path: Path) -> NDArray[np.uint8]:
+def read_binary(path: str | Path) -> NDArray[np.uint8]:
     """1 where a file has at least half of its largest value, else 0: uint8 [H, W], upright."""
-    values = _pixels(path)
+    values = read_pixels(path)
     binary: NDArray[np.uint8] = (values * 2.0 >= max(1, values.max())).astype(np.uint8)
     return binary
 
 
-def read_depth(path: Path) -> NDArray[np.float32]:
+def read_depth(path: str | Path) -> NDArray[np.float32]:
     """Millimetres in a file -> metres, NaN for 0: float32 [H, W], upright."""
-    millimetres = _pixels(path).astype(np.float32)
+    millimetres = read_pixels(path).astype(np.float32)
     return np.where(millimetres == 0, np.float32("nan"), millimetres / 1000)
-
-
-def _pixels(path: Path) -> Array:
-    with opened(path) as image:
-        return np.asarray(upright(image))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapFormat:
-    """How files of one target are stored."""
+    """The file format of one target."""
 
     folder: str
     kind: Kind
-    read: Callable[[Path], Array]
+    read: Callable[[str | Path], Array]
     modes: tuple[str, ...]
     """Pillow's modes that such a file may have."""
-    wanted: str
-    """The end of "Save it ...", for a file of another mode."""
+    advice: str
+    """The end of "Save it ..." in messages about a file of another mode."""
 
 
 _GREY_MODES = ("L", "P", "1")
@@ -67,66 +64,57 @@ FORMATS: Mapping[str, MapFormat] = {
         kind=CLASS_MAP,
         read=read_class_ids,
         modes=_GREY_MODES,
-        wanted="with one class id a pixel, grey or palette",
+        advice="with one class id a pixel, grey or palette",
     ),
     "saliency": MapFormat(
-        folder="saliency", kind=CLASS_MAP, read=read_binary, modes=("L", "1"), wanted="grey with 8 bits, white for yes"
+        folder="saliency", kind=CLASS_MAP, read=read_binary, modes=("L", "1"), advice="grey with 8 bits, white for yes"
     ),
     "edges": MapFormat(
-        folder="edges", kind=LINE_MAP, read=read_binary, modes=("L", "1"), wanted="grey with 8 bits, white for yes"
+        folder="edges", kind=LINE_MAP, read=read_binary, modes=("L", "1"), advice="grey with 8 bits, white for yes"
     ),
     "depth": MapFormat(
         folder="depth",
         kind=DENSE_MAP,
         read=read_depth,
         modes=("I;16", "I;16B", "I"),
-        wanted="grey with 16 bits, in millimetres",
+        advice="grey with 16 bits, in millimetres",
     ),
 }
 """By name of the target."""
 
 
-def find_maps(folder: Path, target: str, sizes: Mapping[str, tuple[int, int]]) -> dict[str, Path]:
-    """The files of one target by stem, headers checked; none where there is no such folder.
+def find_maps(folder: Path, target: str, sizes: Mapping[str, tuple[int, int]], headers: HeaderIndex) -> dict[str, str]:
+    """The paths of one target's files by stem, headers checked; {} where there is no such folder.
 
     Args:
-        folder: that holds them.
+        folder: that contains the files.
         target: whose files they are, a key of ``FORMATS``.
         sizes: (H, W) of each image by stem.
+        headers: of the data set.
 
     Raises:
-        UserError: a file belongs to no image, or has another size or a form that the target has not.
+        UserError: a file belongs to no image, or has another size or a form that the target does not allow.
     """
-    found: dict[str, Path] = {}
-    for path in sorted(filter(is_image, folder.iterdir())) if folder.is_dir() else ():
-        if path.suffix.lower() != ".png":
-            raise UserError(
-                f"{path} is no .png, which loses no value as others do. Save the {target} as {path.stem}.png"
-            )
-        if path.stem not in sizes:
-            raise UserError(f"{path} is the {target} of no image: images/ has no {path.stem!r}. Rename or remove it")
-        _check_header(path, FORMATS[target], target, sizes[path.stem])
-        found[path.stem] = path
-    return found
+    maps: dict[str, str] = {}
+    for name in list_image_names(folder) if folder.is_dir() else ():
+        stem, path = name.rpartition(".")[0], f"{folder}{os.sep}{name}"
+        if not name.lower().endswith(".png"):
+            raise UserError(f"{path} is no .png, which loses no value as others do. Save the {target} as {stem}.png")
+        if stem not in sizes:
+            raise UserError(f"{path} is the {target} of no image: images/ has no {stem!r}. Rename or remove it")
+        _check_header(path, headers.header(path), target, sizes[stem])
+        maps[stem] = path
+    return maps
 
 
-def _check_header(path: Path, form: MapFormat, target: str, size: tuple[int, int]) -> None:
-    with opened(path) as image:
-        if image.format != "PNG":
-            raise UserError(f"{path} is {image.format} under the name of a PNG. Save it {form.wanted}, as PNG")
-        if image.mode not in form.modes:
-            raise UserError(f"{path} has mode {image.mode}, which no {target} file has. Save it {form.wanted}")
-        if image.mode == "L" and image.tile[0][3] != "L":
-            raise UserError(f"{path} has grey of fewer than 8 bits, which loses the values. Save it with 8")
-        if upright_size(image) != size:
-            (h, w), (height, width) = upright_size(image), size
-            raise UserError(f"{path} is {w}x{h}, its image is {width}x{height}. Save it at the image's size")
-
-
-def number_of_mask_classes(paths: Iterable[Path]) -> int:
-    """One more than the largest class id in any of these masks; reads them all."""
-    largest = -1
-    for path in paths:
-        ids = read_class_ids(path)
-        largest = max(largest, int(np.where(ids == IGNORE, -1, ids.astype(np.int16)).max()))
-    return largest + 1
+def _check_header(path: str, header: Header, target: str, size: tuple[int, int]) -> None:
+    allowed = FORMATS[target]
+    if header.format != "PNG":
+        raise UserError(f"{path} is {header.format} under the name of a PNG. Save it {allowed.advice}, as PNG")
+    if header.mode not in allowed.modes:
+        raise UserError(f"{path} has mode {header.mode}, which no {target} file has. Save it {allowed.advice}")
+    if header.is_narrow_grey:
+        raise UserError(f"{path} has grey of fewer than 8 bits, which loses the values. Save it with 8")
+    if header.size != size:
+        (h, w), (height, width) = header.size, size
+        raise UserError(f"{path} is {w}x{h}, its image is {width}x{height}. Save it at the image's size")

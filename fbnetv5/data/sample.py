@@ -1,6 +1,6 @@
-"""What an image with labels is: one ``Sample``, and the ``Batch`` that every task reads.
+"""One labelled image, a ``Sample``; several, stacked in a ``Batch``; and the protocols of sets of samples.
 
-An image may lack the labels of any task; it then trains the others. See ``fbnetv5.data.targets`` for what labels are.
+An image may lack the labels of any task; it then trains the other tasks. ``fbnetv5.data.targets`` describes labels.
 
 Shape legend: N images, H x W pixels.
 """
@@ -13,12 +13,13 @@ import torch
 from accelerate.utils import recursively_apply
 from torch import Tensor
 
+from fbnetv5.data.resolution import Resolution
 from fbnetv5.data.targets import Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One image and whatever labels it has."""
+    """One image with its labels."""
 
     image: Tensor
     """uint8 [3, H, W], RGB."""
@@ -33,7 +34,7 @@ class Batch:
     images: Tensor
     """uint8 [N, 3, H, W]."""
     indices: Tensor
-    """int64 [N], each image's place in its set."""
+    """int64 [N], each image's index in its set."""
     targets: Mapping[str, Any]
     """Labels by name, collated as the target's kind documents."""
     present: Mapping[str, Tensor]
@@ -61,15 +62,22 @@ class ImageSet(Protocol):
 
     @property
     def targets(self) -> Mapping[str, Target]:
-        """What its samples are labelled with; not every sample has every label."""
+        """The labels of its samples by name; not every sample has every label."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample: ...
 
 
+class ResizableSet(ImageSet, Protocol):
+    """An image set that can be viewed at another size."""
+
+    def resized(self, size: Resolution) -> "ResizableSet":
+        """The same images and labels at ``size``, (H, W); nothing is read again."""
+
+
 def collate(samples: Sequence[Sample], targets: Mapping[str, Target], indices: Sequence[int] | None = None) -> Batch:
-    """Stack samples of one size into a batch; without ``indices`` the samples are taken for a whole set."""
+    """Stack samples of one size into a batch; without ``indices`` the samples are a whole set in order."""
     height, width = samples[0].image.shape[1:]
     labels = {name: [sample.targets.get(name) for sample in samples] for name in targets}
     return Batch(

@@ -1,17 +1,17 @@
 """The demo data: images composed on the fly, with exact labels for every task and no download.
 
-A crop of a photograph is the ground; one to four Fashion-MNIST products (Xiao et al., arXiv:1708.07747) are pasted onto
-it, from an eighth of the image to nearly all of it, so that every resolution of a network matters to some object.
-Tints, contrast and grounds are random, and later objects cover earlier ones. The training and test splits share neither
-products nor photographs. ``assets/LICENSES.md`` names every source.
+A crop of a photograph is the background. One to four Fashion-MNIST products (Xiao et al., arXiv:1708.07747) are pasted
+onto it, from an eighth of the image to nearly all of it, so that every resolution of a network matters to some object.
+Tints, contrast and backgrounds are random, and later objects cover earlier ones. The training and test splits share
+neither products nor photographs. ``assets/LICENSES.md`` names every source.
 
 A scene depends on (seed, split, index) alone. Its draws are relative to the image's size, so the same index is the
 same composition at any size, save for objects that only just are, or are not, large and visible enough to keep.
 
-Labels: ``TARGETS``. An object's class is that of its product, and the image's class is that of the object of which
-the most can be seen. Saliency is 1 on all objects. Edges are the rims of objects: the pixels of an object beside a
-pixel of what it covers. Depth is the order of the layers, in layers: the ground is ``MOST_OBJECTS`` + 1 away and each
-object is one layer nearer than the object that was pasted before it.
+Labels: ``TARGETS``. An object's class is that of its product, and the image's class is that of the object with the
+largest visible area. Saliency is 1 on all objects. Edges are the contours of objects: the pixels of an object beside a
+pixel of what it covers. Depth is the order of the layers, in layers: the background is ``MAX_OBJECTS`` + 1 away, and
+each object is one layer nearer than the object that was pasted before it.
 
 Left out: rotation, shadows and objects cut by the image's edge.
 
@@ -19,11 +19,12 @@ Shape legend: h x w pixels of one object, H x W of the image.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from functools import cache
 from itertools import count as endless
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from fbnetv5.data.resolution import Resolution
 from fbnetv5.data.sample import Sample
 from fbnetv5.data.targets import BOXES, CLASS, CLASS_MAP, DENSE_MAP, LINE_MAP, Boxes, Target, class_names
 
@@ -56,25 +58,25 @@ TARGETS: dict[str, Target] = {
     "edges": Target(kind=LINE_MAP),
     "depth": Target(kind=DENSE_MAP),
 }
-"""What scenes can be labelled with."""
+"""The labels that scenes can have."""
 CLASSES = class_names(TARGETS)
 ASSETS = Path(__file__).parent / "assets"
 PRODUCT_SIDE = 28
-MOST_OBJECTS = 4
-SMALLEST, LARGEST = 0.125, 0.9
+MAX_OBJECTS = 4
+MIN_SCALE, MAX_SCALE = 0.125, 0.9
 """An object's longer side, as a share of the image's shorter side; drawn log-uniformly."""
-LEAST_VISIBLE = 0.3
-"""An object of which less than this share can be seen is left out of the image."""
-LEAST_SIDE = 4
-"""So is one whose visible part is narrower or lower than this many pixels."""
+MIN_VISIBLE = 0.3
+"""An object whose visible share is smaller is left out of the image."""
+MIN_SIDE = 4
+"""Pixels: so is an object whose visible part is narrower or lower."""
 PIXEL_BYTES = {"mask": 1, "saliency": 1, "edges": 1, "depth": 4}
-"""Memory that a kept label takes per pixel; other labels take next to none."""
+"""Memory of a cached label per pixel; other labels need almost none."""
 CACHE_BYTES = 2 << 30
-"""Scenes are kept in memory after they are first composed if all of the set fit into this."""
+"""Scenes are cached in memory after they are first composed if the whole set is smaller than this."""
 
 
 class Box(NamedTuple):
-    """Whole pixels; x1 and y1 are the first outside."""
+    """A box in whole pixels; x1 and y1 are exclusive."""
 
     x0: int
     y0: int
@@ -84,12 +86,12 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pasted:
-    """One object as rendered: what it looks like, where, and how much of it can be seen."""
+    """One object as rendered: its pixels, their place and their opacity."""
 
     product: int
     """Class id."""
     frame: Box
-    """Where its pixels go."""
+    """The place of its pixels in the image."""
     colours: NDArray[np.float32]
     """[h, w, 3], 0 to 255."""
     opacity: NDArray[np.float32]
@@ -105,7 +107,7 @@ class Pasted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visible:
-    """A kept object with what can be seen of it."""
+    """An object of the image, with its visible part."""
 
     pasted: Pasted
     area: int
@@ -135,7 +137,7 @@ def extent(solid: NDArray[np.bool_]) -> Box:
     return Box(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
 
 
-def draw_ground(rng: np.random.Generator, split: Split, size: tuple[int, int]) -> NDArray[np.float32]:
+def draw_background(rng: np.random.Generator, split: Split, size: tuple[int, int]) -> NDArray[np.float32]:
     """A random crop of a photograph of the split, flipped and coloured at random: float32 [H, W, 3]."""
     photos = photographs(split)
     photo = photos[rng.integers(len(photos))]
@@ -154,16 +156,16 @@ def draw_ground(rng: np.random.Generator, split: Split, size: tuple[int, int]) -
 def draw_object(rng: np.random.Generator, split: Split, size: tuple[int, int]) -> Pasted:
     """A random product of the split, tinted, scaled and placed at random inside the image."""
     pool = products(split)
-    product, which = int(rng.integers(len(PRODUCTS))), int(rng.integers(pool.shape[1]))
+    product, variant = int(rng.integers(len(PRODUCTS))), int(rng.integers(pool.shape[1]))
     share, stretch, left, top, flip = rng.random(5)
     dark, bright = rng.uniform(0, 130, 3), rng.uniform(100, 255, 3)
-    photo = pool[product, which]
+    photo = pool[product, variant]
     tight = extent(photo > 0)
     height, width = size
-    longest = min(size) * SMALLEST * (LARGEST / SMALLEST) ** share
+    longest = min(size) * MIN_SCALE * (MAX_SCALE / MIN_SCALE) ** share
     unit = longest / max(tight.x1 - tight.x0, tight.y1 - tight.y0)
-    w = min(width, max(LEAST_SIDE, round((tight.x1 - tight.x0) * unit * 0.85 ** (2 * stretch - 1))))
-    h = min(height, max(LEAST_SIDE, round((tight.y1 - tight.y0) * unit)))
+    w = min(width, max(MIN_SIDE, round((tight.x1 - tight.x0) * unit * 0.85 ** (2 * stretch - 1))))
+    h = min(height, max(MIN_SIDE, round((tight.y1 - tight.y0) * unit)))
     grey_and_opacity = Image.fromarray(np.stack((photo, np.where(photo > 0, 255, 0).astype(np.uint8)), axis=-1))
     pixels = np.asarray(grey_and_opacity.resize((w, h), Image.Resampling.BILINEAR, box=tight), np.float32)
     if flip < 0.5:
@@ -179,20 +181,20 @@ def draw_object(rng: np.random.Generator, split: Split, size: tuple[int, int]) -
     )
 
 
-def keep_visible(objects: Iterable[Pasted], size: tuple[int, int]) -> list[Visible]:
-    """The objects that stay in the image, lowest first, given all of them, lowest first.
+def visible_objects(objects: Iterable[Pasted], size: tuple[int, int]) -> list[Visible]:
+    """The objects that are visible enough to stay in the image, lowest first; so are ``objects``.
 
-    Decided from the topmost down: an object that goes covers nothing, one that stays is covered by those above alone.
+    Decided from the topmost down: a dropped object covers nothing, and a kept one is covered by objects above it only.
     """
     covered = np.zeros(size, dtype=bool)
     kept: list[Visible] = []
     for pasted in reversed(list(objects)):
-        seen = pasted.solid & ~covered[pasted.window]
-        area, whole = int(seen.sum()), int(pasted.solid.sum())
-        if area == 0 or area < LEAST_VISIBLE * whole:
+        visible = pasted.solid & ~covered[pasted.window]
+        area, whole = int(visible.sum()), int(pasted.solid.sum())
+        if area == 0 or area < MIN_VISIBLE * whole:
             continue
-        x0, y0, x1, y1 = extent(seen)
-        if min(x1 - x0, y1 - y0) < LEAST_SIDE:
+        x0, y0, x1, y1 = extent(visible)
+        if min(x1 - x0, y1 - y0) < MIN_SIDE:
             continue
         covered[pasted.window] |= pasted.solid
         box = Box(pasted.frame.x0 + x0, pasted.frame.y0 + y0, pasted.frame.x0 + x1, pasted.frame.y0 + y1)
@@ -202,11 +204,11 @@ def keep_visible(objects: Iterable[Pasted], size: tuple[int, int]) -> list[Visib
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layers:
-    """What is painted, lowest first, and which pixel belongs to which object."""
+    """The painted objects, lowest first, and the object of each pixel."""
 
     objects: list[Visible]
     numbers: NDArray[np.uint8]
-    """[H, W]: 0 for the ground, 1 for the lowest object and so on."""
+    """[H, W]: 0 for the background, 1 for the lowest object and so on."""
 
     def label(self) -> int:
         return max(self.objects, key=lambda visible: visible.area).pasted.product
@@ -230,7 +232,7 @@ class Layers:
         return torch.from_numpy((lowest < self.numbers).astype(np.uint8))
 
     def depth(self) -> Tensor:
-        return torch.from_numpy((MOST_OBJECTS + 1 - self.numbers).astype(np.float32))
+        return torch.from_numpy((MAX_OBJECTS + 1 - self.numbers).astype(np.float32))
 
 
 LABELLERS: dict[str, Callable[[Layers], Any]] = {
@@ -244,14 +246,16 @@ LABELLERS: dict[str, Callable[[Layers], Any]] = {
 """By name of the target. A task with a target of its own adds to this and to ``TARGETS``."""
 
 
-def render(ground: NDArray[np.float32], objects: list[Visible], targets: Collection[str] = tuple(TARGETS)) -> Sample:
-    """Paint the objects onto the ground, lowest first, and label the result with the named targets."""
-    numbers = np.zeros(ground.shape[:2], dtype=np.uint8)
+def render(
+    background: NDArray[np.float32], objects: list[Visible], targets: Collection[str] = tuple(TARGETS)
+) -> Sample:
+    """Paint the objects onto the background, lowest first, and label the result with the named targets."""
+    numbers = np.zeros(background.shape[:2], dtype=np.uint8)
     for number, pasted in enumerate((visible.pasted for visible in objects), start=1):
-        under = ground[pasted.window]
+        under = background[pasted.window]
         under += pasted.opacity * (pasted.colours - under)
         numbers[pasted.window][pasted.solid] = number
-    image = np.ascontiguousarray(ground.round().astype(np.uint8).transpose(2, 0, 1))
+    image = np.ascontiguousarray(background.round().astype(np.uint8).transpose(2, 0, 1))
     layers = Layers(objects=objects, numbers=numbers)
     return Sample(image=torch.from_numpy(image), targets={name: LABELLERS[name](layers) for name in targets})
 
@@ -261,12 +265,12 @@ def compose(
 ) -> Sample:
     """One scene with the named targets; see the module."""
     rng = np.random.default_rng((seed, int(split == "test"), index))
-    ground = draw_ground(rng, split, size)
+    background = draw_background(rng, split, size)
     for _ in endless():
-        objects = [draw_object(rng, split, size) for _ in range(rng.integers(1, MOST_OBJECTS + 1))]
-        if kept := keep_visible(objects, size):
+        objects = [draw_object(rng, split, size) for _ in range(rng.integers(1, MAX_OBJECTS + 1))]
+        if kept := visible_objects(objects, size):
             break
-    return render(ground, kept, targets)
+    return render(background, kept, targets)
 
 
 class Scenes:
@@ -282,7 +286,7 @@ class Scenes:
         first: int = 0,
         targets: Collection[str] = tuple(TARGETS),
     ) -> None:
-        """Name the scenes; each is composed when it is first asked for.
+        """Describe the scenes; each is composed when it is first read.
 
         Args:
             split: whose products and photographs to use.
@@ -290,28 +294,38 @@ class Scenes:
             count: how many scenes.
             seed: another seed makes other scenes of the same products.
             first: index of the first scene; ranges that do not overlap share no scene.
-            targets: names of the labels that the scenes bear; a name that is none of ``TARGETS`` is left out.
+            targets: names of the labels that the scenes have; names outside of ``TARGETS`` are ignored.
         """
         self.targets: Mapping[str, Target] = {name: target for name, target in TARGETS.items() if name in targets}
         self._split: Split = split
-        self._size = size
         self._count = count
         self._seed = seed
         self._first = first
+        self._set_size(size)
+
+    def resized(self, size: Resolution) -> Self:
+        """The same scenes composed at another size."""
+        scenes = copy(self)
+        scenes._set_size(size)
+        return scenes
+
+    def _set_size(self, size: Resolution) -> None:
+        """Start with an empty cache, which is used if the whole set is smaller than ``CACHE_BYTES``."""
+        self._size = size
         pixel_bytes = 3 + sum(PIXEL_BYTES.get(name, 0) for name in self.targets)
-        self._keeps = count * size[0] * size[1] * pixel_bytes <= CACHE_BYTES
+        self._is_cached = self._count * size[0] * size[1] * pixel_bytes <= CACHE_BYTES
         self._composed: dict[int, Sample] = {}
 
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, index: int) -> Sample:
-        """The scene at ``index``; the same tensors each time where scenes are kept, so change none in place."""
+        """The scene at ``index``; cached scenes are the same tensors each time, so never change them in place."""
         if not 0 <= index < self._count:
             raise IndexError(f"scene {index} of {self._count}")
-        if (known := self._composed.get(index)) is not None:
-            return known
+        if (scene := self._composed.get(index)) is not None:
+            return scene
         sample = compose(self._split, self._first + index, size=self._size, seed=self._seed, targets=self.targets)
-        if self._keeps:
+        if self._is_cached:
             self._composed[index] = sample
         return sample

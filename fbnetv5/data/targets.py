@@ -1,17 +1,17 @@
-"""What a label of an image can be: its kind, and what stacking, resizing and augmenting mean for that kind.
+"""The kinds of image labels, and how labels of each kind are stacked, resized and augmented.
 
-A target has a name ("label", "boxes", "mask", "depth", ...), a kind and, where it tells classes apart, their names. A
+A target has a name ("label", "boxes", "mask", "depth", ...), a kind and, if it has classes, their names. A
 new kind of label is a subclass of ``Kind``: loading, augmentation and mixup depend on no particular one. Which targets
 a user's folder may hold is in ``fbnetv5.data.folder`` and ``fbnetv5.data.maps``; which the demo
 scenes have, in ``fbnetv5.data.scenes``.
 
-Absence is explicit: a sample without a label lacks its name in ``Sample.targets``. In a batch, ``Batch.present`` says
-which images have the label, and each kind fills the rows of the others as its ``collate`` documents.
+A missing label is explicit: ``Sample.targets`` lacks its name. In a batch, ``Batch.present`` marks the images that
+have the label, and each kind fills the rows of the others as its ``collate`` documents.
 
 Augmentations are torchvision's ``transforms.v2``: a kind wraps its value in the ``tv_tensors`` class that they flip,
 resize, crop and pad together with the image, and unwraps the result.
 
-Shape legend: N images, H x W pixels, M the most boxes of any image of the batch, C classes.
+Shape legend: N images, H x W pixels, M the largest number of boxes of an image of the batch, C classes.
 """
 
 from abc import ABC, abstractmethod
@@ -32,7 +32,7 @@ ABSENT = -1
 IGNORE = 255
 """Class id of pixels that neither loss nor metric uses."""
 MIN_BOX_SIDE = 2.0
-"""Pixels: an augmentation drops a box of which less than this is left in width or height."""
+"""Pixels: an augmentation drops a box whose remaining width or height is smaller."""
 
 
 class Kind(ABC):
@@ -54,17 +54,17 @@ class Kind(ABC):
         """The value of an image of size ``old`` that is resized to ``new``."""
         return value
 
-    def is_known(self, value: Any) -> bool:
-        """Whether the value says anything: a map without a known pixel does not."""
+    def has_labels(self, value: Any) -> bool:
+        """Whether the value labels anything; a map without a labelled pixel does not."""
         return True
 
     def wrap(self, value: Any, size: Resolution) -> Any:
         """The value of an image of ``size`` as torchvision's transforms expect it."""
         return value
 
-    def unwrap(self, moved: Any) -> Any:
-        """The value, given what the transforms made of ``wrap``."""
-        return moved
+    def unwrap(self, transformed: Any) -> Any:
+        """The value from a transformed result of ``wrap``."""
+        return transformed
 
 
 class ClassKind(Kind):
@@ -78,7 +78,7 @@ class Boxes(NamedTuple):
     """Objects of one image, or of a batch, padded to its largest number."""
 
     xyxy: Tensor
-    """float32 [M, 4] or [N, M, 4]: (x0, y0, x1, y1) in pixels; zeros where padded. No box says "nothing is there"."""
+    """float32 [M, 4] or [N, M, 4]: (x0, y0, x1, y1) in pixels; zeros where padded. No box means no object."""
     labels: Tensor
     """int64 [M] or [N, M]: class id of each box, ABSENT where padded."""
 
@@ -87,8 +87,8 @@ class BoxesKind(Kind):
     """Boxes with classes. Value and collated: ``Boxes``; a batch has at least one row per image, M >= 1."""
 
     def collate(self, values: Sequence[Boxes | None], size: Resolution) -> Boxes:
-        most = max(1, *(len(value.labels) for value in values if value is not None), 1)
-        batch = Boxes(torch.zeros(len(values), most, 4), torch.full((len(values), most), ABSENT))
+        max_boxes = max(1, *(len(value.labels) for value in values if value is not None), 1)
+        batch = Boxes(torch.zeros(len(values), max_boxes, 4), torch.full((len(values), max_boxes), ABSENT))
         for row, value in enumerate(values):
             if value is not None:
                 batch.xyxy[row, : len(value.labels)] = value.xyxy
@@ -103,10 +103,10 @@ class BoxesKind(Kind):
         boxes = tv_tensors.BoundingBoxes(value.xyxy, format=tv_tensors.BoundingBoxFormat.XYXY, canvas_size=size)
         return Boxes(boxes, value.labels)
 
-    def unwrap(self, moved: Boxes) -> Boxes:
-        boxes = moved.xyxy.as_subclass(Tensor)
+    def unwrap(self, transformed: Boxes) -> Boxes:
+        boxes = transformed.xyxy.as_subclass(Tensor)
         kept = (boxes[:, 2:] - boxes[:, :2]).amin(1) >= MIN_BOX_SIDE
-        return Boxes(boxes[kept], moved.labels[kept])
+        return Boxes(boxes[kept], transformed.labels[kept])
 
 
 class ClassMapKind(Kind):
@@ -117,7 +117,7 @@ class ClassMapKind(Kind):
     def collate(self, values: Sequence[Tensor | None], size: Resolution) -> Tensor:
         return _stack(values, torch.full(size, IGNORE, dtype=torch.uint8))
 
-    def is_known(self, value: Tensor) -> bool:
+    def has_labels(self, value: Tensor) -> bool:
         return bool((value != IGNORE).any())
 
     def resize(self, value: Tensor, old: Resolution, new: Resolution) -> Tensor:
@@ -127,25 +127,25 @@ class ClassMapKind(Kind):
         mask: Tensor = tv_tensors.Mask(value)
         return mask
 
-    def unwrap(self, moved: Tensor) -> Tensor:
-        plain: Tensor = moved.as_subclass(Tensor)
+    def unwrap(self, transformed: Tensor) -> Tensor:
+        plain: Tensor = transformed.as_subclass(Tensor)
         return plain
 
 
 class LineMapKind(ClassMapKind):
-    """A class map of lines one pixel wide, 1 on a line and 0 beside it: they survive being made smaller.
+    """A class map of lines one pixel wide, 1 on a line and 0 beside it: downscaling must not remove them.
 
-    Only ``resize`` knows that; augmentations scale it like any class map.
+    Only ``resize`` ensures that; augmentations scale it like any class map.
     """
 
     def resize(self, value: Tensor, old: Resolution, new: Resolution) -> Tensor:
-        """1 where Pillow's box filter counts a pixel of a line; elsewhere as for class maps."""
+        """1 where Pillow's box filter covers a pixel of a line; elsewhere as for class maps."""
         covered = Image.fromarray((value == 1).numpy().astype(np.float32)).resize(new[::-1], Image.Resampling.BOX)
         return _nearest(value, new).masked_fill(torch.from_numpy(np.asarray(covered) > 0), 1)
 
 
 class DenseTensor(tv_tensors.Mask):  # type: ignore[misc]  # torchvision has no types
-    """Numbers per pixel: torchvision moves them like a mask, without mixing neighbours."""
+    """Numbers per pixel: torchvision transforms them like a mask, without mixing neighbours."""
 
 
 class DenseMapKind(Kind):
@@ -156,7 +156,7 @@ class DenseMapKind(Kind):
     def collate(self, values: Sequence[Tensor | None], size: Resolution) -> Tensor:
         return _stack(values, torch.full(size, float("nan")))
 
-    def is_known(self, value: Tensor) -> bool:
+    def has_labels(self, value: Tensor) -> bool:
         return not value.isnan().all()
 
     def resize(self, value: Tensor, old: Resolution, new: Resolution) -> Tensor:
@@ -165,8 +165,8 @@ class DenseMapKind(Kind):
     def wrap(self, value: Tensor, size: Resolution) -> Tensor:
         return DenseTensor(value)
 
-    def unwrap(self, moved: Tensor) -> Tensor:
-        plain: Tensor = moved.as_subclass(Tensor)
+    def unwrap(self, transformed: Tensor) -> Tensor:
+        plain: Tensor = transformed.as_subclass(Tensor)
         return plain
 
 
@@ -184,11 +184,11 @@ DENSE_MAP, LOGITS = DenseMapKind(), LogitsKind()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What a set of images is labelled with, under one name."""
+    """One label of the images of a set."""
 
     kind: Kind
     classes: tuple[str, ...] = ()
-    """Names of the classes, a class id being an index into them; () where there are no classes to tell apart."""
+    """Names of the classes, a class id being an index into them; () if it has no classes."""
 
 
 def class_names(targets: Mapping[str, Target]) -> dict[str, tuple[str, ...]]:

@@ -25,8 +25,8 @@ from export.progress import Progress
 from export.runners import OrtRunner, TorchRunner
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.loading import in_order
-from fbnetv5.data.parts import Parts
 from fbnetv5.data.resolution import Resolution
+from fbnetv5.data.splits import Splits
 from fbnetv5.deploy.export_model import INPUT, ExportModel
 from fbnetv5.deploy.export_options import ExportOptions
 from fbnetv5.tasks import needed_targets
@@ -41,9 +41,9 @@ _CALIBRATION_IMAGES = (128, 32)
 class ExportData:
     """The images of a run at the two sizes that an export uses."""
 
-    at_metric_size: Parts
+    at_metric_size: Splits
     """The size that the metric is measured at."""
-    at_deploy_size: Parts
+    at_deploy_size: Splits
     """The deploy resolution; the same object if both sizes are equal."""
     metric_size: Resolution
 
@@ -52,9 +52,9 @@ class ExportData:
         """Open the images of a run, with the targets that the model's tasks need."""
         size = model.resolution if options.fixed_size else data.size
         targets = needed_targets(model.tasks)
-        parts = data.changed(size=size).open(targets)
-        deployed = parts if size == model.resolution else data.changed(size=model.resolution).open(targets)
-        return cls(at_metric_size=parts, at_deploy_size=deployed, metric_size=size)
+        splits = data.open(targets).resized(size)
+        deployed = splits if size == model.resolution else splits.resized(model.resolution)
+        return cls(at_metric_size=splits, at_deploy_size=deployed, metric_size=size)
 
 
 def convert_stages(

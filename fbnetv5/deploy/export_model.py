@@ -71,7 +71,7 @@ class ExportModel:
     @property
     def max_images(self) -> int | None:
         """Maximum number of images in one call; None for any number."""
-        return min((task.most_images for task in self.tasks.values() if task.most_images), default=None)
+        return min((task.max_images for task in self.tasks.values() if task.max_images), default=None)
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from torch import Tensor
 
 from export.errors import UserError, VerificationError
-from fbnetv5.data.loading import Change, batches
+from fbnetv5.data.loading import Transform, batches
 from fbnetv5.data.sample import Batch, ImageSet
 from fbnetv5.runs.checkpoint import by_group, check_identity, load_checkpoint, save_checkpoint
 from fbnetv5.runs.history import Entry, History
@@ -37,12 +37,12 @@ class Loop(ABC, Generic[E]):
     advice: ClassVar[str]
     """What to do when a loss is not finite, as a sentence."""
 
-    def __init__(self, folder: Path, *, steps: int, checkpoint_every: int, seed: int, workers: int) -> None:
+    def __init__(self, folder: Path, *, steps: int, checkpoint_every: int, seed: int, num_workers: int) -> None:
         self.folder = folder
         self.steps = steps
         self.checkpoint_every = checkpoint_every
         self.seed = seed
-        self.workers = workers
+        self.num_workers = num_workers
         self.accelerator = make_accelerator()
         if self.accelerator.mixed_precision == "fp16":
             raise UserError(f"fp16 mixed precision needs loss scaling, which a {self.title} lacks; use bf16 or none")
@@ -142,7 +142,7 @@ class Loop(ABC, Generic[E]):
         return self.identity() | crew(self.accelerator)
 
     def batches(
-        self, images: ImageSet, batch: int, *, first_step: int, stream: int, change: Change | None = None
+        self, images: ImageSet, batch: int, *, first_step: int, stream: int, transform: Transform | None = None
     ) -> Iterator[Batch]:
         """This process's share of the endless batches of a set of images, on the loop's device.
 
@@ -151,7 +151,7 @@ class Loop(ABC, Generic[E]):
             batch: images per process.
             first_step: number of batches to leave out, as a run had them before it was resumed.
             stream: number of the stream, below ``STREAMS``; each is shuffled in its own way.
-            change: augmentation.
+            transform: augmentation.
         """
         for found in batches(
             images,
@@ -160,8 +160,8 @@ class Loop(ABC, Generic[E]):
             first_step=first_step,
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
-            workers=self.workers,
-            change=change,
+            num_workers=self.num_workers,
+            transform=transform,
         ):
             yield found.to(self.accelerator.device)
 

@@ -9,9 +9,9 @@ from torch import Tensor
 from export.errors import UserError
 from fbnetv5.costs.tables import CostTable
 from fbnetv5.data.loading import even_batches, in_order
-from fbnetv5.data.parts import Parts
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch, ImageSet
+from fbnetv5.data.splits import Splits
 from fbnetv5.networks.backbone import recalibrate
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.search.reinforce.finalists import Scored
@@ -38,7 +38,7 @@ def batch_losses(supernet: Supernet, batch: Batch, choices: Choices) -> Floats:
 class FinalistScorer:
     """Holds the images, so that all finalists run on the same ones without reading them again."""
 
-    def __init__(self, supernet: Supernet, parts: Parts, *, images: int, device: torch.device) -> None:
+    def __init__(self, supernet: Supernet, parts: Splits, *, images: int, device: torch.device) -> None:
         self.supernet = supernet
         self.device = device
         self.calibration = calibration_images(parts.weights, device)

@@ -1,4 +1,4 @@
-"""The tasks, found by looking at this folder: every module that defines a concrete subclass of ``Task`` is one."""
+"""The tasks: every concrete subclass of ``Task`` that a module of this folder defines."""
 
 from collections.abc import Iterable
 
@@ -14,12 +14,12 @@ def task_types() -> dict[str, type[Task]]:
 
 
 def default_tasks() -> tuple[str, ...]:
-    """The tasks that commands work on where none are named."""
+    """The tasks that commands use by default."""
     return tuple(name for name, task in task_types().items() if task.by_default)
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raise UserError if a name is not a task's."""
+    """Raise UserError if a name is not that of a task."""
     types = task_types()
     for name in names:
         if name not in types:
@@ -39,11 +39,11 @@ def needed_targets(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def make_tasks(names: tuple[str, ...], classes: ClassNames) -> dict[str, Task]:
-    """The named tasks on data with these targets, in the order given.
+    """The named tasks on a data set with these targets, in the order of the names.
 
     Args:
         names: of the tasks.
-        classes: by target of the data, the names of its classes.
+        classes: names of the classes by target of the data set.
 
     Raises:
         UserError: a name is not a task, or the data lack one of its targets.

@@ -1,7 +1,7 @@
 """Classification: one class for the whole image, read from the coarsest path.
 
-Head: FBNetV3's classifier (arXiv 2006.02049, table 8), which the shared blocks hold, so that the task costs what the
-published networks cost. Loss: cross entropy. Metric: top-1 accuracy.
+Head: FBNetV3's classifier (arXiv 2006.02049, table 8), a shared block, so that the task costs as much as the published
+networks. Loss: cross entropy. Metric: top-1 accuracy.
 
 Shape legend: N images, C classes, F channels of the feature at stride 32, h x w its pixels.
 """
@@ -32,7 +32,7 @@ class Classification(Task):
     metric = MetricInfo(name="top1")
     output_names = ("logits",)
     training: ClassVar[Mapping[str, Any]] = {"lr": 7e-4, "colour": 0.0}
-    """It only mirrors: a class belongs to the whole image, which a crop may cut it from."""
+    """The only augmentation is mirroring: the class is that of the whole image, and a crop may remove its object."""
 
     def build_head(self, channels: Sequence[int]) -> nn.Module:
         (width,) = channels
@@ -65,7 +65,7 @@ class ClassificationHead(nn.Module):
 
 
 class Top1:
-    """Share of labelled images whose largest logit is the true class; reported with that of the five largest."""
+    """Share of labelled images whose largest logit is the true class; the report adds that of the five largest."""
 
     def __init__(self) -> None:
         self._correct = 0
@@ -75,23 +75,23 @@ class Top1:
     def update(self, outputs: Sequence[Tensor], batch: Batch) -> None:
         (logits,) = outputs
         truth = batch.targets["label"].cpu()
-        known = truth != ABSENT
+        is_labelled = truth != ABSENT
         logits = logits.cpu()
         five = logits.topk(min(5, logits.shape[1]), dim=1).indices
-        self._correct += int(torch.count_nonzero((logits.argmax(1) == truth) & known))
-        self._among_five += int(torch.count_nonzero((five == truth[:, None]).any(1) & known))
-        self._images += int(torch.count_nonzero(known))
+        self._correct += int(torch.count_nonzero((logits.argmax(1) == truth) & is_labelled))
+        self._among_five += int(torch.count_nonzero((five == truth[:, None]).any(1) & is_labelled))
+        self._images += int(torch.count_nonzero(is_labelled))
 
     def compute(self) -> float:
         """The share, 0..1.
 
         Raises:
-            UserError: no image carried a class.
+            UserError: no image had a class.
         """
         if not self._images:
             raise UserError("no labelled images in the test images: top1 needs a class on at least one of them")
         return self._correct / self._images
 
     def report(self) -> dict[str, Any]:
-        """top1 and top5, the latter of all classes where there are fewer."""
+        """top1 and top5; with fewer than five classes, all of them count for the latter."""
         return {"top1": self.compute(), "top5": self._among_five / self._images}

@@ -1,7 +1,7 @@
-"""Depth: how far away every pixel is, read from all four paths (``fbnetv5.tasks.pixels``).
+"""Depth: the distance of every pixel, read from all four paths (``fbnetv5.tasks.pixels``).
 
 The head predicts a number whose softplus is the depth: positive, and nearly linear, so that rounding in half precision
-or int8 is not magnified as an exponential would. The loss is the mean absolute error of the logarithm of the depth, so
+or int8 is not magnified as by an exponential. The loss is the mean absolute error of the logarithm of the depth, so
 that a relative error weighs the same near and far (Eigen et al., arXiv 1406.2283, compare logarithms for the same
 reason). Metric: root mean square error over all pixels, in metres; on the demo scenes a layer counts as one.
 
@@ -18,16 +18,16 @@ from torch.nn import functional
 
 from export.errors import UserError
 from fbnetv5.data.sample import Batch
-from fbnetv5.tasks.pixels import OneNumberTask, upsample
+from fbnetv5.tasks.pixels import ScalarTask, upsample
 from fbnetv5.tasks.task import Metric, MetricInfo
 
 MIN_DEPTH = 1e-3
-"""Metres: no prediction is less, so that its logarithm is finite."""
+"""Metres: the minimum of predictions, so that their logarithm is finite."""
 RATIOS = {"delta_1.25": 1.25, "delta_1.25^2": 1.25**2, "delta_1.25^3": 1.25**3}
-"""Figures by name: the share of pixels off by less than this factor (Eigen et al.)."""
+"""Figures by name: the share of pixels whose ratio to the truth is below this factor (Eigen et al., as above)."""
 
 
-class Depth(OneNumberTask):
+class Depth(ScalarTask):
     """Raw: before the softplus, [N, 1, H/4, W/4]; deployable: depth in metres [N, 1, H, W]."""
 
     name = "depth"
@@ -36,15 +36,15 @@ class Depth(OneNumberTask):
     metric = MetricInfo(name="rmse", unit="m", lower_is_better=True)
     output_names = ("depth",)
     training: ClassVar[Mapping[str, Any]] = {}
-    """It keeps the scale: an object that is made larger would have to come nearer."""
+    """No random scale: an enlarged object would have to be nearer."""
 
     def losses(self, raw: Tensor, batch: Batch) -> Tensor:
-        """Mean absolute error of the log depth over each image's known pixels: -> [N]."""
+        """Mean absolute error of the log depth over each image's labelled pixels: -> [N]."""
         truth: Tensor = batch.targets["depth"]
-        known = ~truth.isnan()
-        predicted, true = self.deploy(raw.float())[0][:, 0], torch.where(known, truth, 1.0).clamp(min=MIN_DEPTH)
-        errors = (predicted.log() - true.log()).abs() * known
-        return errors.sum((1, 2)) / known.sum((1, 2)).clamp(min=1)
+        valid = ~truth.isnan()
+        predicted, true = self.deploy(raw.float())[0][:, 0], torch.where(valid, truth, 1.0).clamp(min=MIN_DEPTH)
+        errors = (predicted.log() - true.log()).abs() * valid
+        return errors.sum((1, 2)) / valid.sum((1, 2)).clamp(min=1)
 
     def deploy(self, raw: Tensor) -> tuple[Tensor, ...]:
         return (functional.softplus(upsample(raw)) + MIN_DEPTH,)
@@ -54,7 +54,7 @@ class Depth(OneNumberTask):
 
 
 class DepthError:
-    """Errors of predicted depth over all known pixels of all images."""
+    """Errors of predicted depth over all labelled pixels of all images."""
 
     def __init__(self) -> None:
         self._squares = self._relative = 0.0
@@ -63,8 +63,8 @@ class DepthError:
 
     def update(self, outputs: Sequence[Tensor], batch: Batch) -> None:
         truth = batch.targets["depth"].cpu()
-        known = ~truth.isnan()
-        true, predicted = truth[known].double(), outputs[0][:, 0].detach().cpu()[known].double()
+        valid = ~truth.isnan()
+        true, predicted = truth[valid].double(), outputs[0][:, 0].detach().cpu()[valid].double()
         true = true.clamp(min=MIN_DEPTH)
         self._squares += float((predicted - true).square().sum())
         self._relative += float(((predicted - true).abs() / true).sum())

@@ -1,21 +1,21 @@
-"""Detection: boxes with classes, read from the three coarser paths, one prediction per cell and no anchors.
+"""Detection: boxes with classes, read from the three coarser paths, one prediction per cell, without anchor boxes.
 
 Head: per path a 1x1 convolution, then a branch for classes and a branch for the box, as in FCOS (arXiv 1904.01355) but
-depthwise-separable. A box is an offset of its middle from the cell's middle and a log size, both in strides, so that a
+depthwise-separable. A box is an offset of its centre from the cell's centre and a log size, both in strides, so that a
 cell just beside a tiny box can still describe it. Training: task-aligned assignment (``fbnetv5.tasks.assign``), binary
 cross entropy against its soft targets and generalised IoU (arXiv 1902.09630). Metric: COCO AP over IoU .5 to .95.
 
-Several cells may describe one object, so answers are chosen in two steps: the ``TOP_K`` best boxes, and of them those
-that no surer one of the same class overlaps. A deployed network takes none, the first or both of them, and whoever uses
-it takes the others on the host, as the metric does: its form says which.
+Several cells may predict one object, so detections are chosen in two steps: the ``TOP_K`` boxes with the highest
+scores, then non-maximum suppression within each class. A deployed network contains none, the first or both of the
+steps, by its form; its user runs the other steps on the host, as the metric does.
 
-- "topk", the default: ``TOP_K`` boxes as they are; ``suppress`` finishes.
-- "decode": the boxes of all cells with the scores of all classes; ``select``, then ``suppress`` finish. For those who
-  choose boxes their own way, and for runtimes that are slow at TopK.
-- "nms": the distinct boxes, of one image at a time, since their number differs from image to image. TensorRT has
+- "topk", the default: the ``TOP_K`` boxes; ``suppress`` remains.
+- "decode": the boxes of all cells with the scores of all classes; ``select``, then ``suppress`` remain. For users who
+  choose boxes in another way, and for runtimes that are slow at TopK.
+- "nms": the boxes after suppression, of one image at a time, since their number differs between images. TensorRT has
   no such outputs: this form is for ONNX Runtime.
 
-Shape legend: N images, A cells of all levels, C classes, M objects, K answers. Boxes are (x0, y0, x1, y1) in pixels.
+Shape legend: N images, A cells of all levels, C classes, M objects, K detections. Boxes are (x0, y0, x1, y1) in pixels.
 """
 
 import contextlib
@@ -42,9 +42,9 @@ from fbnetv5.tasks.task import ClassNames, Metric, MetricInfo, Task
 WIDTH = 64
 """Channels of both branches."""
 TOP_K = 100
-"""Answers per image; fewer where the image has fewer than TOP_K cells times classes."""
+"""Detections per image; fewer where the image has fewer than TOP_K cells times classes."""
 NMS_IOU = 0.6
-"""Overlap above which the less sure of two boxes of one class is a duplicate."""
+"""Overlap above which the lower-scored of two boxes of one class is a duplicate."""
 BOX_WEIGHT = 2.0
 """Of the box loss beside the class loss, as in TOOD (arXiv 2108.07755)."""
 CLASS_PRIOR = 0.01
@@ -65,16 +65,16 @@ COCO_FIGURES = (
     "ar_medium",
     "ar_large",
 )
-"""Names of pycocotools' ``COCOeval.stats``, in its order: average precision and, by answers per image, recall."""
+"""Names of pycocotools' ``COCOeval.stats``, in its order: average precision and, recall by detections per image."""
 MAX_LOG_SIZE = math.log(128.0)
 """Of a box, in strides: bounds the exponential."""
 
-Answers = tuple[Tensor, Tensor, Tensor]
+Detections = tuple[Tensor, Tensor, Tensor]
 """Of one image: boxes [k, 4], scores [k] from high to low, labels int64 [k]."""
 
 
 class Detection(Task):
-    """Raw: per path [N, C + 4, h, w]: class logits, then (x, y) offset of the middle, then log (width, height)."""
+    """Raw: per path [N, C + 4, h, w]: class logits, then (x, y) offset of the centre, then log (width, height)."""
 
     name = "det"
     order = 2
@@ -93,7 +93,7 @@ class Detection(Task):
         if self.form == "decode":
             self.output_names, self.ranked_by = ("boxes", "scores"), None
         if self.form == "nms":
-            self.most_images, self.ranked_by = 1, None  # its rows are not of [N, K], and how many depends on ties
+            self.max_images, self.ranked_by = 1, None  # its rows are not of [N, K], and how many depends on ties
 
     def build_head(self, channels: Sequence[int]) -> nn.Module:
         return DetectionHead(channels, len(self.labels))
@@ -127,13 +127,13 @@ class Detection(Task):
         if self.form == "decode":
             return boxes, scores
         best = select(boxes, scores)
-        return best if self.form == "topk" else _distinct(*best)
+        return best if self.form == "topk" else _suppress_one_image(*best)
 
     def new_metric(self) -> Metric:
         return AveragePrecision(len(self.labels), self.finish)
 
-    def finish(self, outputs: Sequence[Tensor]) -> list[Answers]:
-        """What is left to do on the host with the outputs of the task's form: each image's distinct boxes."""
+    def finish(self, outputs: Sequence[Tensor]) -> list[Detections]:
+        """Each image's detections after the steps that the task's form leaves to the host."""
         if self.form == "topk":
             return suppress(outputs)
         if self.form == "decode":
@@ -173,19 +173,20 @@ def decode(cell_boxes: Tensor, centres: Tensor, strides: Tensor) -> Tensor:
 
     Args:
         cell_boxes: as the head gives them.
-        centres: [A, 2], (x, y) of each cell's middle in pixels.
+        centres: [A, 2], (x, y) of each cell's centre in pixels.
         strides: [A], in pixels.
     """
     side = strides[:, None]
-    middle = centres + cell_boxes[..., :2] * side
+    centre = centres + cell_boxes[..., :2] * side
     half = cell_boxes[..., 2:].clamp(-MAX_LOG_SIZE, MAX_LOG_SIZE).exp() * side / 2
-    return torch.cat([middle - half, middle + half], dim=-1)
+    return torch.cat([centre - half, centre + half], dim=-1)
 
 
 def select(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The best of all cells and classes: boxes [N, A, 4], scores [N, A, C] -> boxes [N, K, 4], scores, labels [N, K].
+    """The ``TOP_K`` highest scores over cells and classes, with their boxes and labels.
 
-    An exported graph keeps the K of the size it was traced at.
+    Boxes [N, A, 4], scores [N, A, C] -> boxes [N, K, 4], scores [N, K], labels [N, K]. An exported graph keeps the K of
+    the size it was traced at.
     """
     cells, classes = _size(scores, 1), _size(scores, 2)
     top, index = scores.flatten(1).topk(min(TOP_K, cells * classes), dim=1)
@@ -193,10 +194,11 @@ def select(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return boxes.gather(1, cell[:, :, None].expand(-1, -1, 4)), top, index - cell * classes
 
 
-def suppress(outputs: Sequence[Tensor]) -> list[Answers]:
-    """Drop duplicates from boxes [N, K, 4], scores [N, K] and labels [N, K]: per image k <= K are left.
+def suppress(outputs: Sequence[Tensor]) -> list[Detections]:
+    """Remove duplicates from boxes [N, K, 4], scores [N, K] and labels [N, K]: k <= K remain per image.
 
-    The last step of detection, on the host: class by class, a box that overlaps a surer one by more than NMS_IOU goes.
+    The last step of detection, on the host: within each class, a box that overlaps a higher-scored one by more than
+    NMS_IOU is removed.
     """
     boxes, scores, labels = (output.cpu() for output in outputs)
     kept = []
@@ -206,29 +208,29 @@ def suppress(outputs: Sequence[Tensor]) -> list[Answers]:
     return kept
 
 
-def _distinct(boxes: Tensor, scores: Tensor, labels: Tensor) -> Answers:
-    """``suppress`` inside a graph, for the one image of boxes [1, K, 4], scores [1, K] and labels [1, K].
+def _suppress_one_image(boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:
+    """``suppress`` inside a graph, for boxes [1, K, 4], scores [1, K] and labels [1, K] of one image.
 
-    Every class is moved to a place of its own, by the arithmetic of torchvision's ``batched_nms``, so that a single
-    pass over all boxes compares within classes only.
+    Boxes of each class are shifted to a separate region, with the arithmetic of torchvision's ``batched_nms``, so that
+    a single pass over all boxes compares within classes only.
     """
     if _size(boxes, 0) != 1:
-        raise UserError(f"the form 'nms' of det answers one image at a time, and was given {len(boxes)}")
+        raise UserError(f"the form 'nms' of det accepts one image at a time, got {len(boxes)}")
     boxes, scores, labels = boxes[0], scores[0], labels[0]
-    moved = boxes + (labels.to(boxes.dtype) * (boxes.max() + 1))[:, None]
-    keep = nms(moved, scores, NMS_IOU)
+    shifted = boxes + (labels.to(boxes.dtype) * (boxes.max() + 1))[:, None]
+    keep = nms(shifted, scores, NMS_IOU)
     return boxes[keep], scores[keep], labels[keep]
 
 
 class AveragePrecision:
-    """COCO AP: mean over classes that occur and over IoU .50, .55 .. .95, as pycocotools counts it."""
+    """COCO AP: mean over classes that occur and over IoU .50, .55 .. .95, as computed by pycocotools."""
 
-    def __init__(self, classes: int, finish: Callable[[Sequence[Tensor]], list[Answers]]) -> None:
+    def __init__(self, classes: int, finish: Callable[[Sequence[Tensor]], list[Detections]]) -> None:
         self._classes = classes
         self._finish = finish
         self._images = 0
         self._truth: list[dict[str, Any]] = []
-        self._found: list[dict[str, Any]] = []
+        self._detections: list[dict[str, Any]] = []
 
     def update(self, outputs: Sequence[Tensor], batch: Batch) -> None:
         truth: Boxes = batch.targets["boxes"]
@@ -237,9 +239,9 @@ class AveragePrecision:
                 continue
             self._images += 1
             real = truth.labels[row] != ABSENT
-            labels_there = truth.labels[row, real]
-            _record(self._truth, self._images, truth.xyxy[row, real], torch.ones_like(labels_there), labels_there)
-            _record(self._found, self._images, boxes, scores, labels)
+            true_labels = truth.labels[row, real]
+            _record(self._truth, self._images, truth.xyxy[row, real], torch.ones_like(true_labels), true_labels)
+            _record(self._detections, self._images, boxes, scores, labels)
 
     def compute(self) -> float:
         """AP, 0..1.
@@ -251,7 +253,7 @@ class AveragePrecision:
             raise UserError("no labelled boxes in the test images: ap needs at least one")
         with contextlib.redirect_stdout(io.StringIO()):
             evaluation = self._evaluation()
-            # AP itself needs all sizes together at 100 answers; the other figures would take five times as long.
+            # AP itself needs all sizes together at 100 detections; the other figures would take five times as long.
             evaluation.params.areaRng, evaluation.params.areaRngLbl = evaluation.params.areaRng[:1], ["all"]
             evaluation.params.maxDets = [TOP_K]
             evaluation.evaluate()
@@ -260,9 +262,9 @@ class AveragePrecision:
         return float(precision[precision > -1].mean())
 
     def report(self) -> dict[str, Any]:
-        """COCO's twelve figures as pycocotools sums them up; None where it has -1, for want of such objects.
+        """COCO's twelve figures as summarised by pycocotools; None for its -1, where there are no such objects.
 
-        Small, medium and large are up to 32x32, up to 96x96 and above, in pixels of the images as they were shown.
+        Small, medium and large are up to 32x32, up to 96x96 and above, in pixels of the network's input images.
         """
         with contextlib.redirect_stdout(io.StringIO()):
             evaluation = self._evaluation()
@@ -275,7 +277,7 @@ class AveragePrecision:
         }
 
     def _evaluation(self) -> COCOeval:
-        return COCOeval(self._coco(self._truth), self._coco(self._found), "bbox")
+        return COCOeval(self._coco(self._truth), self._coco(self._detections), "bbox")
 
     def _coco(self, annotations: list[dict[str, Any]]) -> COCO:
         coco = COCO()
@@ -289,7 +291,7 @@ class AveragePrecision:
 
 
 def _branch(prior: Tensor) -> nn.Sequential:
-    """Two depthwise-separable convolutions, then a 1x1 that starts out answering ``prior`` [P]: WIDTH -> P channels."""
+    """Two depthwise-separable convolutions, then a 1x1 whose initial output is ``prior`` [P]: WIDTH -> P channels."""
     mixers: list[nn.Module] = []
     for _ in range(2):
         mixers += [conv_norm(WIDTH, WIDTH, kernel=3, groups=WIDTH, act=True), conv_norm(WIDTH, WIDTH, act=True)]
@@ -308,10 +310,10 @@ def _flatten(raw: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _cells(raw: Sequence[Tensor], paths: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Middles (x, y) [A, 2] and strides [A] of the cells, in pixels.
+    """Centres (x, y) [A, 2] and strides [A] of the cells, in pixels.
 
-    Broadcast by adding zeros and not by ``expand``: so exported, the arithmetic follows the input's size where that is
-    dynamic, and exporters fold it into constants where it is fixed.
+    Broadcast by adding zeros and not by ``expand``: the exported arithmetic then follows a dynamic input size, and
+    exporters fold it into constants where the size is fixed.
     """
     levels = []
     for level, stride in zip(raw, paths, strict=True):
@@ -324,7 +326,7 @@ def _cells(raw: Sequence[Tensor], paths: Sequence[int]) -> tuple[Tensor, Tensor]
 
 
 def _size(tensor: Tensor, axis: int) -> int:
-    """Length of an axis as a plain number. Tracing warns that it fixes this number, as is meant."""
+    """Length of an axis as a plain number. Tracing warns that this number becomes a constant, which is intended."""
     with warnings.catch_warnings(action="ignore"):
         return int(tensor.shape[axis])
 
@@ -344,7 +346,7 @@ def _box_losses(boxes: Tensor, assignment: Assignment, truth: Boxes) -> Tensor:
 
 
 def _record(records: list[dict[str, Any]], image: int, boxes: Tensor, scores: Tensor, labels: Tensor) -> None:
-    """Append boxes [k, 4] as COCO annotations; ids start at 1, for pycocotools takes 0 for "unmatched"."""
+    """Append boxes [k, 4] as COCO annotations; ids start at 1, because pycocotools uses 0 for "unmatched"."""
     for (x0, y0, x1, y1), score, label in zip(boxes.tolist(), scores.tolist(), labels.tolist(), strict=True):
         width, height = x1 - x0, y1 - y0
         records.append(

@@ -2,9 +2,9 @@
 
 Loss: binary cross entropy in which the pixels on and off edges weigh the same in each image (HED, arXiv 1504.06375,
 equation 2): edges are a few percent of all pixels. Metric: the F-measure at the one threshold that is best for the
-whole data set (ODS). It is simpler than the BSDS benchmark's (Martin et al., TPAMI 2004): predictions are not thinned,
-and a pixel counts as right if any pixel of the other map lies within the tolerance, without matching pixels one to one.
-Its values are comparable with each other, not with published ODS figures.
+whole data set (optimal data-set scale, ODS). It is simpler than the BSDS benchmark's (Martin et al., TPAMI 2004):
+predictions are not thinned, and a pixel counts as correct if any pixel of the other map lies within the tolerance,
+without matching pixels one to one. Its values are comparable with each other, not with published ODS figures.
 
 Shape legend: N images, H x W pixels of the image, T thresholds.
 """
@@ -24,7 +24,7 @@ from fbnetv5.tasks.pixels import THRESHOLDS, BinaryTask, binary_losses, upsample
 from fbnetv5.tasks.task import Metric, MetricInfo
 
 TOLERANCE = 0.0075
-"""Of the image's diagonal, and at least a pixel: how far off a right prediction may be (as in the BSDS benchmark)."""
+"""Maximum error of a correct pixel's place, as a share of the image's diagonal (BSDS benchmark); at least a pixel."""
 MIN_SHARE = 0.01
 """The share of pixels on edges, or off them, counts as at least this in the weights: an image may have no edge."""
 
@@ -37,40 +37,40 @@ class Edges(BinaryTask):
     targets = ("edges",)
     metric = MetricInfo(name="ods_f")
     training: ClassVar[Mapping[str, Any]] = {}
-    """It keeps the scale: lines one pixel wide break when they are made smaller."""
+    """No random scale: lines one pixel wide break when they are downscaled."""
 
     def losses(self, raw: Tensor, batch: Batch) -> Tensor:
         """Balanced binary cross entropy in nats, over each image's pixels that are not IGNORE: -> [N]."""
         truth = batch.targets["edges"]
-        known, on_edge = truth != IGNORE, truth == 1
-        share = on_edge.sum((1, 2)) / known.sum((1, 2)).clamp(min=1)
+        valid, on_edge = truth != IGNORE, truth == 1
+        share = on_edge.sum((1, 2)) / valid.sum((1, 2)).clamp(min=1)
         share = share.clamp(MIN_SHARE, 1 - MIN_SHARE)[:, None, None]
         return binary_losses(upsample(raw.float())[:, 0], truth, torch.where(on_edge, 1 - share, share))
 
     def new_metric(self) -> Metric:
-        return BestF()
+        return OptimalFMeasure()
 
 
-class BestF:
+class OptimalFMeasure:
     """Precision and recall of edge pixels over all images, and the highest F-measure over thresholds."""
 
     def __init__(self) -> None:
         self._counts = torch.zeros(4, len(THRESHOLDS), dtype=torch.int64)
-        """[4, T]: right predicted pixels, predicted pixels, found true pixels, true pixels."""
+        """[4, T]: correct predicted pixels, predicted pixels, detected true pixels, true pixels."""
         self._pixels = 0
 
     def update(self, outputs: Sequence[Tensor], batch: Batch) -> None:
         probability, truth = outputs[0][:, 0].detach().float().cpu(), batch.targets["edges"].cpu()
-        known, on_edge = truth != IGNORE, truth == 1
-        probability = probability.masked_fill(~known, 0.0)
+        valid, on_edge = truth != IGNORE, truth == 1
+        probability = probability.masked_fill(~valid, 0.0)
         reach = max(1, round(TOLERANCE * math.hypot(*truth.shape[1:])))
         near_truth = _dilate(on_edge.float(), reach) > 0
         near_prediction = _dilate(probability, reach)
         for index, threshold in enumerate(THRESHOLDS):
-            predicted, found = probability >= threshold, (near_prediction >= threshold) & on_edge
-            right = predicted & near_truth
-            self._counts[:, index] += torch.stack([one.sum() for one in (right, predicted, found, on_edge)])
-        self._pixels += int(known.sum())
+            predicted, detected = probability >= threshold, (near_prediction >= threshold) & on_edge
+            correct = predicted & near_truth
+            self._counts[:, index] += torch.stack([mask.sum() for mask in (correct, predicted, detected, on_edge)])
+        self._pixels += int(valid.sum())
 
     def compute(self) -> float:
         """The F-measure, 0..1.
@@ -94,9 +94,9 @@ class BestF:
         }
 
     def _f(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Precision, recall and F-measure, float64 [T] each; 0 where nothing is predicted or there."""
-        right, predicted, found, true = self._counts.double()
-        precision, recall = right / predicted.clamp(min=1), found / true.clamp(min=1)
+        """Precision, recall and F-measure, float64 [T] each; 0 where nothing is predicted or labelled."""
+        correct, predicted, detected, true = self._counts.double()
+        precision, recall = correct / predicted.clamp(min=1), detected / true.clamp(min=1)
         return precision, recall, 2 * precision * recall / (precision + recall).clamp(min=1e-12)
 
 

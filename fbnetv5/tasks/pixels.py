@@ -1,11 +1,11 @@
-"""What the tasks share that predict every pixel: one head on all four paths, and upsampling to the image's size.
+"""The shared head, losses and thresholds of the tasks that predict every pixel.
 
-Head: every path is brought to one width, added up from coarse to fine in the manner of feature pyramids (arXiv
+Head: all four paths are projected to one width, added up from coarse to fine as in feature pyramid networks (arXiv
 1612.03144), and mixed once by a depthwise-separable convolution at a quarter of the image's resolution. The raw
-outputs stay there; loss and deployment upsample them alike, so the head pays nothing for the finest pixels and the loss
-sees what is deployed.
+outputs stay at that resolution. The loss and the deployed network both upsample them, so the head computes nothing at
+full resolution and the loss is that of the deployed outputs.
 
-Heights and widths of images must be multiples of 32, else the paths do not fit on each other.
+Heights and widths of images must be multiples of 32, or the paths cannot be added.
 
 Shape legend: N images, C outputs per pixel, H x W pixels of the image.
 """
@@ -25,7 +25,7 @@ PATHS = (4, 8, 16, 32)
 WIDTH = 64
 """Channels in which the paths are added and mixed."""
 THRESHOLDS = torch.linspace(0.05, 0.95, 19)
-"""Probabilities from which on a pixel counts as "yes", of which a metric takes the best."""
+"""Minimum probabilities of a positive pixel; a metric uses the best threshold."""
 
 
 class PixelHead(nn.Module):
@@ -50,7 +50,7 @@ class PixelHead(nn.Module):
         return outputs
 
 
-class OneNumberTask(Task):
+class ScalarTask(Task):
     """A task that predicts one number for every pixel."""
 
     paths = PATHS
@@ -59,8 +59,8 @@ class OneNumberTask(Task):
         return PixelHead(channels, outputs=1)
 
 
-class BinaryTask(OneNumberTask):
-    """A task that tells pixels of one sort from all others.
+class BinaryTask(ScalarTask):
+    """A task that separates pixels of one class from all others.
 
     Raw: logits [N, 1, H/4, W/4]; deployable: probabilities [N, 1, H, W].
     """
@@ -84,7 +84,7 @@ def binary_losses(logits: Tensor, truth: Tensor, weights: Tensor | None = None) 
         truth: uint8 [N, H, W]: 0, 1 or IGNORE.
         weights: [N, H, W] of the pixels; the mean is weighted by them.
     """
-    known = (truth != IGNORE).float()
-    weights = known if weights is None else weights * known
+    valid = (truth != IGNORE).float()
+    weights = valid if weights is None else weights * valid
     pixels = functional.binary_cross_entropy_with_logits(logits, (truth == 1).float(), reduction="none")
     return (pixels * weights).sum((1, 2)) / weights.sum((1, 2)).clamp(min=1e-9)

@@ -1,4 +1,4 @@
-"""Saliency: which pixels belong to what stands out, read from all four paths (``fbnetv5.tasks.pixels``).
+"""Saliency: the pixels of the objects that draw attention, read from all four paths (``fbnetv5.tasks.pixels``).
 
 Loss: binary cross entropy. Metric: mean over images of the intersection over union of the salient region, at the one
 threshold that is best for all images, as multi-task benchmarks measure it (ASTMT, arXiv 1904.08918).
@@ -46,15 +46,15 @@ class MaxMeanIoU:
 
     def update(self, outputs: Sequence[Tensor], batch: Batch) -> None:
         probability, truth = outputs[0][:, 0].detach().float().cpu(), batch.targets["saliency"].cpu()
-        known, salient = truth != IGNORE, truth == 1
-        counted = known.flatten(1).any(1)
+        valid, salient = truth != IGNORE, truth == 1
+        counted = valid.flatten(1).any(1)
         for index, threshold in enumerate(THRESHOLDS):
-            predicted = (probability >= threshold) & known
+            predicted = (probability >= threshold) & valid
             overlap = (predicted & salient).sum((1, 2))
             union = (predicted | salient).sum((1, 2))
             iou = torch.where(union == 0, 1.0, overlap / union.clamp(min=1))
             self._ious[index] += iou[counted].double().sum()
-        errors = ((probability - salient.float()).abs() * known).sum((1, 2)) / known.sum((1, 2)).clamp(min=1)
+        errors = ((probability - salient.float()).abs() * valid).sum((1, 2)) / valid.sum((1, 2)).clamp(min=1)
         self._errors += float(errors[counted].double().sum())
         self._images += int(counted.sum())
 

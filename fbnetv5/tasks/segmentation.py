@@ -41,8 +41,8 @@ class Segmentation(Task):
         (logits,) = self.deploy(raw.float())
         truth: Tensor = batch.targets["mask"]
         pixels = functional.cross_entropy(logits, truth.long(), ignore_index=IGNORE, reduction="none")
-        known = (truth != IGNORE).sum((1, 2))
-        return pixels.sum((1, 2)) / known.clamp(min=1)
+        valid = (truth != IGNORE).sum((1, 2))
+        return pixels.sum((1, 2)) / valid.clamp(min=1)
 
     def deploy(self, raw: Tensor) -> tuple[Tensor, ...]:
         return (upsample(raw),)
@@ -52,7 +52,7 @@ class Segmentation(Task):
 
 
 class MeanIoU:
-    """Intersection over union of all test pixels, the mean over classes that are in the truth or in the answers."""
+    """Intersection over union of all test pixels, the mean over classes that occur in the labels or the predictions."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         # Several processes score different networks: their counts must not be added up.
@@ -76,15 +76,15 @@ class MeanIoU:
         return float(self._jaccard.compute())
 
     def report(self) -> dict[str, Any]:
-        """miou, the share of pixels that are right, and iou by class, None for one in neither truth nor answers."""
-        counts = self._jaccard.confmat.double()  # [C, C]: rows are the truth, columns the answers
-        right, total = counts.diagonal(), counts.sum()
-        union = counts.sum(0) + counts.sum(1) - right
+        """miou, the share of correct pixels, and iou by class, None for a class in neither labels nor predictions."""
+        counts = self._jaccard.confmat.double()  # [C, C]: rows are labels, columns predictions
+        correct, total = counts.diagonal(), counts.sum()
+        union = counts.sum(0) + counts.sum(1) - correct
         return {
             "miou": self.compute(),
-            "pixel_accuracy": float(right.sum() / total),
+            "pixel_accuracy": float(correct.sum() / total),
             "iou": {
-                label: float(right[index] / union[index]) if union[index] else None
+                label: float(correct[index] / union[index]) if union[index] else None
                 for index, label in enumerate(self._labels)
             },
         }

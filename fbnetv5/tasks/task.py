@@ -1,8 +1,8 @@
-"""The one interface behind which every task stands. A new task on known targets is one new file in this folder.
+"""The interface of a task. A new task on existing targets is one new file in this folder.
 
-The file defines one subclass of ``Task``; ``fbnetv5.tasks`` finds it by looking at the folder. A task says which
-targets it learns from and which features it reads, builds its head, turns a batch into per-image losses, measures
-itself, and says what a deployed network answers.
+The file defines one subclass of ``Task``, which ``fbnetv5.tasks`` finds by listing the folder. A task names the targets
+it is trained on and the features it reads, builds its head, computes the loss of each image of a batch, creates its
+metric, and defines the outputs of a deployed network.
 
 Shape legend: N images, C_p channels of the feature at stride p, H x W pixels of the image.
 """
@@ -19,12 +19,12 @@ from export.errors import UserError
 from fbnetv5.data.sample import Batch
 
 ClassNames = Mapping[str, tuple[str, ...]]
-"""By target, the names of its classes."""
+"""Names of the classes by target."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricInfo:
-    """What a task's figure of merit is."""
+    """Name, unit and direction of a task's metric."""
 
     name: str
     """E.g. "ap"."""
@@ -34,7 +34,7 @@ class MetricInfo:
 
     @property
     def worst(self) -> float:
-        """No value is worse."""
+        """The bound that no value is worse than."""
         return math.inf if self.lower_is_better else -math.inf
 
     def drop(self, reference: float, value: float) -> float:
@@ -43,16 +43,16 @@ class MetricInfo:
 
 
 class Metric(Protocol):
-    """A figure of merit over many batches."""
+    """A metric that is accumulated over many batches."""
 
     def update(self, outputs: Sequence[Tensor], batch: Batch) -> None:
-        """Take the deployable outputs for one batch; images without the task's labels are left out."""
+        """Add the deployable outputs for one batch; images without the task's labels are ignored."""
 
     def compute(self) -> float:
-        """The figure over all that was taken."""
+        """The value over all batches."""
 
     def report(self) -> dict[str, Any]:
-        """All figures by name over all that was taken, for people; None where there was nothing to measure."""
+        """All figures by name over all batches, for people; None where nothing could be measured."""
 
 
 class Task(ABC):
@@ -61,30 +61,30 @@ class Task(ABC):
     name: ClassVar[str]
     """On the command line and in file names, e.g. "det"."""
     order: ClassVar[int] = 100
-    """Tasks are listed from the lowest to the highest; equal ones by name."""
+    """Tasks are listed in ascending order; tasks of equal order by name."""
     by_default: ClassVar[bool] = False
-    """Whether commands work on the task where no tasks are named."""
+    """Whether commands use the task by default."""
     targets: ClassVar[tuple[str, ...]]
-    """Names of the labels that it learns from, all of which an image must have to count as labelled."""
+    """Names of the labels that it is trained on; an image with all of them counts as labelled."""
     has_classes: ClassVar[bool] = False
-    """Whether it tells classes apart, so that its first target must name some."""
+    """Whether it has classes, which its first target must then name."""
     paths: ClassVar[tuple[int, ...]]
     """Strides of the features the head reads, finest first."""
     metric: ClassVar[MetricInfo]
     output_names: tuple[str, ...]
     """Names of the deployable outputs, in order."""
     ranked_by: str | None = None
-    """The output by which the others' rows are sorted, if any: rows whose values tie may come in any order."""
+    """The output that rows are sorted by, if any: rows with equal values may come in any order."""
     forms: ClassVar[tuple[str, ...]] = ("plain",)
-    """Which deployable outputs there are to choose from, the usual ones first; weights, losses and metric are one."""
-    most_images: int | None = None
-    """That a deployed network answers in one call; None if any number."""
+    """Variants of the deployable outputs, the default first; they share weights, losses and metric."""
+    max_images: int | None = None
+    """Maximum batch size of a deployed network; None if unlimited."""
     training: ClassVar[Mapping[str, Any]] = {}
     """Fields of ``TrainConfig`` whose defaults differ for this task. They suit a training of a few epochs; a long one
-    wants more change, see docs/training.md."""
+    needs more augmentation, see docs/training.md."""
 
     def __init__(self, classes: ClassNames, *, form: str | None = None) -> None:
-        """Make the task.
+        """Create the task.
 
         Args:
             classes: names of the classes of each target of the data.
@@ -99,7 +99,7 @@ class Task(ABC):
             raise UserError(f"{self.name} has no outputs of form {form!r}; it has: {', '.join(self.forms)}")
 
     def in_form(self, form: str) -> Self:
-        """The same task with deployable outputs of another of its ``forms``.
+        """The same task with another of its ``forms`` of deployable outputs.
 
         Raises:
             UserError: it has no such form.
@@ -108,11 +108,11 @@ class Task(ABC):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the classes that the deployable outputs speak of: those of the first target."""
+        """Names of the classes of the deployable outputs: those of the first target."""
         return self.classes[self.targets[0]]
 
     def labelled(self, batch: Batch) -> Tensor:
-        """Which images carry this task's labels: bool [N]."""
+        """Whether each image has this task's labels: bool [N]."""
         first, *others = (batch.present[name] for name in self.targets)
         for other in others:
             first = first & other
@@ -128,7 +128,7 @@ class Task(ABC):
 
     @abstractmethod
     def deploy(self, raw: Any) -> tuple[Tensor, ...]:
-        """Raw outputs of the head -> the outputs a user of the network wants; traceable to ONNX."""
+        """Raw outputs of the head -> the outputs of the deployed network; traceable to ONNX."""
 
     @abstractmethod
     def new_metric(self) -> Metric:

@@ -76,7 +76,7 @@ class TrainLoop(Loop[TrainEntry]):
             steps=config.steps,
             checkpoint_every=config.checkpoint_every,
             seed=config.seed,
-            workers=config.data.workers,
+            num_workers=config.data.num_workers,
         )
         self.config = config
         self.architecture = architecture
@@ -96,8 +96,8 @@ class TrainLoop(Loop[TrainEntry]):
     @cached_property
     def training_batches(self) -> Iterator[Batch]:
         """Batches of changed images for the steps left."""
-        change = Augment(self.config, self.dataset.targets)
-        return self.batches(self.dataset, self.config.batch, first_step=self.done, stream=3, change=change)
+        transform = Augment(self.config, self.dataset.targets)
+        return self.batches(self.dataset, self.config.batch, first_step=self.done, stream=3, transform=transform)
 
     def step(self) -> None:
         self.loss = self.train(next(self.training_batches))
@@ -144,7 +144,7 @@ class TrainLoop(Loop[TrainEntry]):
     def evaluate(self) -> float:
         """The task's metric of the average weights on the held-out images."""
         network, device = self.average.network, self.accelerator.device
-        found = in_order(self.held_out, batch=EVALUATION_BATCH, workers=self.workers)
+        found = in_order(self.held_out, batch=EVALUATION_BATCH, num_workers=self.num_workers)
         return evaluate(self.task, lambda images: network(images.to(device)), found)
 
     def entry(self, *, last: bool) -> TrainEntry | None:

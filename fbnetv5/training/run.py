@@ -13,10 +13,10 @@ from typing import Any
 from accelerate.utils import broadcast_object_list, set_seed
 
 from fbnetv5.architecture import Architecture, load_architecture
-from fbnetv5.data.parts import without_policies
 from fbnetv5.data.sample import ImageSet
+from fbnetv5.data.splits import without_policies
 from fbnetv5.data.targets import class_names
-from fbnetv5.evaluate import Evaluated, check_classes, check_labelled, evaluate_network
+from fbnetv5.evaluate import Evaluation, check_classes, check_labelled, evaluate_network
 from fbnetv5.runs.checkpoint import load_tensors, load_weights, save_tensors
 from fbnetv5.runs.folder import make_folder
 from fbnetv5.runs.processes import in_first_process
@@ -38,7 +38,7 @@ class Result:
     """Of the weights kept, on the same images."""
     best_step: int
     steps: int
-    test: Evaluated
+    test: Evaluation
     """Of the weights kept, on the test images."""
 
     def to_json(self) -> dict[str, Any]:
@@ -147,5 +147,5 @@ def _result(folder: Path, loop: TrainLoop, test: ImageSet) -> Result:
         best=loop.best,
         best_step=loop.best_step,
         steps=loop.done,
-        test=evaluate_network(best, test, size=loop.config.data.size, workers=loop.workers),
+        test=evaluate_network(best, test, size=loop.config.data.size, num_workers=loop.num_workers),
     )

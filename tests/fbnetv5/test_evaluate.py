@@ -12,8 +12,8 @@ from export.errors import UserError
 from fbnetv5.architecture import load_architecture, make_architecture
 from fbnetv5.cli import app
 from fbnetv5.data.loading import in_order
-from fbnetv5.data.parts import open_parts, targets_of
 from fbnetv5.data.scenes import CLASSES, Scenes
+from fbnetv5.data.splits import open_splits, targets_of
 from fbnetv5.data.targets import class_names
 from fbnetv5.evaluate import Predict, evaluate, evaluate_file, trained_size
 from fbnetv5.runs.checkpoint import save_tensors
@@ -38,13 +38,13 @@ IMAGES = Scenes("train", size=(32, 32), count=10)
 TRUTH = torch.tensor([IMAGES[index].targets["label"] for index in range(10)])
 
 
-def answering(labels: Tensor) -> Predict:
-    """A network that answers the labels in turn, whatever it is shown."""
-    answers = iter(labels)
+def network_with_outputs(labels: Tensor) -> Predict:
+    """A network that predicts the labels in turn, whatever its input is."""
+    remaining = iter(labels)
 
     def predict(images: Tensor) -> Sequence[Tensor]:
-        taken = torch.stack([next(answers) for _ in images])
-        return (functional.one_hot(taken, len(CLASSES["label"])).float(),)
+        predicted = torch.stack([next(remaining) for _ in images])
+        return (functional.one_hot(predicted, len(CLASSES["label"])).float(),)
 
     return predict
 
@@ -55,14 +55,16 @@ def test_the_metric_is_taken_over_all_batches(wrong: int, expected: float, batch
     labels = TRUTH.clone()
     labels[:wrong] = (labels[:wrong] + 1) % len(CLASSES["label"])
     task = make_tasks(("cls",), CLASSES)["cls"]
-    assert evaluate(task, answering(labels), in_order(IMAGES, batch=batch)) == pytest.approx(expected)
+    assert evaluate(task, network_with_outputs(labels), in_order(IMAGES, batch=batch)) == pytest.approx(expected)
 
 
 def test_images_without_labels_do_not_count() -> None:
     (batch,) = in_order(IMAGES, batch=10)
     known = keep_labels(batch, "label", torch.arange(10) < 4)
-    answers = torch.where(torch.arange(10) < 3, TRUTH, (TRUTH + 1) % len(CLASSES["label"]))
-    assert evaluate(make_tasks(("cls",), CLASSES)["cls"], answering(answers), [known]) == pytest.approx(0.75)
+    predictions = torch.where(torch.arange(10) < 3, TRUTH, (TRUTH + 1) % len(CLASSES["label"]))
+    assert evaluate(make_tasks(("cls",), CLASSES)["cls"], network_with_outputs(predictions), [known]) == pytest.approx(
+        0.75
+    )
 
 
 def test_networks_see_normalised_images_without_gradients() -> None:
@@ -95,11 +97,14 @@ def test_a_network_is_measured_on_each_layout(
     file = with_classes_of(root, networks / f"{task}.json", tmp_path / f"{task}.json")
     done = CliRunner().invoke(app, ["eval", "--arch", str(file), "--data", str(root), "--json"])
     assert done.exit_code == 0, done.output
-    found = json.loads(done.stdout)
-    check_document(["eval"], found)
-    assert (found["images"], found["size"]) == (len(open_parts(root, size=(32, 32), targets=CLASSES).test), [32, 32])
-    assert found["figures"].keys() == FIGURES[task]
-    assert found["figures"][found["metric"]["name"]] == pytest.approx(found["metric"]["value"])
+    document = json.loads(done.stdout)
+    check_document(["eval"], document)
+    assert (document["images"], document["size"]) == (
+        len(open_splits(root, size=(32, 32), targets=CLASSES).test),
+        [32, 32],
+    )
+    assert document["figures"].keys() == FIGURES[task]
+    assert document["figures"][document["metric"]["name"]] == pytest.approx(document["metric"]["value"])
 
 
 def with_classes_of(root: Path, source: Path, file: Path) -> Path:

@@ -31,8 +31,8 @@ def make_scope(
     Raises:
         UserError: one of the options is wrong.
     """
-    from fbnetv5.data.parts import targets_of
     from fbnetv5.data.resolution import parse_resolution
+    from fbnetv5.data.splits import targets_of
     from fbnetv5.data.targets import class_names
     from fbnetv5.deploy.profile import Scope
 

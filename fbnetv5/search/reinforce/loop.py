@@ -27,10 +27,10 @@ from torch import Tensor
 
 from export.errors import UserError
 from fbnetv5.costs.tables import CostTable
-from fbnetv5.data.loading import spread
-from fbnetv5.data.parts import Parts, Subset
+from fbnetv5.data.loading import evenly_spaced
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch, ImageSet
+from fbnetv5.data.splits import Splits, Subset
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import load_weights, optimizer_tensors, restore_optimizer
 from fbnetv5.runs.loop import CHECKPOINT, LOG_EVERY, Loop
@@ -79,7 +79,7 @@ def revisited(images: ImageSet, config: SearchConfig) -> ImageSet:
     """
     draws = config.policy_steps(config.steps) * config.policy_batch
     most = max(config.policy_batch, draws // VISITS)
-    return images if len(images) <= most else Subset(images, spread(len(images), most))
+    return images if len(images) <= most else Subset(images, evenly_spaced(len(images), most))
 
 
 class SearchLoop(Loop[SearchEntry]):
@@ -89,14 +89,14 @@ class SearchLoop(Loop[SearchEntry]):
     advice = "Start again with a smaller learning rate (weight_lr) or check the images"
 
     def __init__(
-        self, config: SearchConfig, folder: Path, supernet: Supernet, parts: Parts, tables: Mapping[str, CostTable]
+        self, config: SearchConfig, folder: Path, supernet: Supernet, parts: Splits, tables: Mapping[str, CostTable]
     ) -> None:
         super().__init__(
             folder,
             steps=config.total_steps,
             checkpoint_every=config.checkpoint_every,
             seed=config.seed,
-            workers=config.data.workers,
+            num_workers=config.data.num_workers,
         )
         self.config = config
         self.parts = parts

@@ -11,7 +11,7 @@ from fbnetv5 import __version__
 from fbnetv5.architecture import Architecture, Latency, make_architecture
 from fbnetv5.costs.ranges import AnyTable
 from fbnetv5.costs.tables import latency_table
-from fbnetv5.data.parts import Parts
+from fbnetv5.data.splits import Splits
 from fbnetv5.networks.backbone import recalibrate
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import save_tensors
@@ -51,7 +51,7 @@ def describe(config: SearchConfig, task: Task, derived: Derived, table: AnyTable
     )
 
 
-def write_results(folder: Path, supernet: Supernet, parts: Parts, found: Mapping[str, Architecture]) -> None:
+def write_results(folder: Path, supernet: Supernet, parts: Splits, found: Mapping[str, Architecture]) -> None:
     """Write each network's recalibrated weights, then its architecture file, which says that both are there."""
     device = next(supernet.parameters()).device
     images = calibration_images(parts.weights, device)

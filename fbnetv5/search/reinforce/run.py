@@ -16,7 +16,7 @@ from export.files import write_json
 from fbnetv5.architecture import Architecture
 from fbnetv5.costs.ranges import AnyTable, CostRange, check_budgets, cost_ranges, cost_tables
 from fbnetv5.costs.tables import CostTable
-from fbnetv5.data.parts import Parts
+from fbnetv5.data.splits import Splits
 from fbnetv5.data.targets import class_names
 from fbnetv5.evaluate import check_labelled
 from fbnetv5.networks.supernet import Supernet
@@ -42,7 +42,7 @@ class Prepared:
     """A configuration and what it refers to, opened once."""
 
     config: SearchConfig
-    parts: Parts
+    parts: Splits
     tasks: dict[str, Task]
     table: AnyTable | None
     tables: dict[str, CostTable]

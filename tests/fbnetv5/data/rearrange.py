@@ -19,7 +19,7 @@ def as_coco(source: Path, root: Path) -> Path:
         ids = {number + 1 for number in numbers}
         part = {
             "images": [image for image in document["images"] if image["id"] in ids],
-            "annotations": [one for one in document["annotations"] if one["image_id"] in ids],
+            "annotations": [annotation for annotation in document["annotations"] if annotation["image_id"] in ids],
             "categories": document["categories"],
         }
         (root / f"annotations/instances_{split}.json").write_text(json.dumps(part), encoding="utf-8")

@@ -5,12 +5,12 @@ import pytest
 
 from export.errors import UserError
 from fbnetv5.data.config import DataConfig
-from fbnetv5.data.parts import open_parts
+from fbnetv5.data.splits import open_splits
 
 
 def test_it_opens_the_splits_of_a_folder_and_of_the_scenes(image_folder: Path) -> None:
     for config, folder in ((DataConfig.of(image_folder, size=(64, 64)), image_folder), (DataConfig(), None)):
-        splits, expected = config.open(["label"]), open_parts(folder, size=(64, 64), targets=["label"])
+        splits, expected = config.open(["label"]), open_splits(folder, size=(64, 64), targets=["label"])
         assert [len(split) for split in (splits.weights, splits.policies, splits.test)] == [
             len(split) for split in (expected.weights, expected.policies, expected.test)
         ]

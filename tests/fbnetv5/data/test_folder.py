@@ -12,7 +12,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from export.errors import UserError
-from fbnetv5.data.folder import corners, read_several_tasks
+from fbnetv5.data.folder import box_corners, read_several_tasks
+from fbnetv5.data.header_index import header_index
+from fbnetv5.data.labelled_images import LabelledImages
 from fbnetv5.data.scenes import TARGETS, Scenes
 from fbnetv5.data.targets import IGNORE
 from tests.samples import stack
@@ -22,6 +24,11 @@ MAPS = ("masks", "saliency", "edges", "depth")
 Document = dict[str, Any]
 
 
+def read(root: Path) -> LabelledImages:
+    with header_index(root) as headers:
+        return read_several_tasks(root, headers)
+
+
 def edit(root: Path, change: Callable[[Document], object]) -> None:
     document = json.loads((root / "instances.json").read_text(encoding="utf-8"))
     change(document)
@@ -29,37 +36,22 @@ def edit(root: Path, change: Callable[[Document], object]) -> None:
 
 
 def test_a_folder_gives_back_the_scenes_it_was_made_of(image_folder: Path) -> None:
-    folder, scenes = read_several_tasks(image_folder, SIZE), Scenes("train", size=SIZE, count=24)
+    folder, scenes = read(image_folder), Scenes("train", size=SIZE, count=24)
     assert folder.targets == TARGETS
     assert len(folder) == 24
     for index in range(24):
-        assert torch.equal(folder[index].image, scenes[index].image)
-        ours, theirs = (stack([images[index]]).targets for images in (folder, scenes))
+        assert torch.equal(folder.sample(index, SIZE).image, scenes[index].image)
+        ours, theirs = (stack([images[index]]).targets for images in (folder.resized(SIZE), scenes))
         for name in TARGETS:
             torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=0)
 
 
-def test_a_map_without_a_known_pixel_is_no_label(image_folder: Path) -> None:
-    Image.fromarray(np.full(SIZE, IGNORE, dtype=np.uint8)).save(image_folder / "masks/00.png")
-    Image.fromarray(np.zeros(SIZE, dtype=np.uint16)).save(image_folder / "depth/00.png")
-    targets = read_several_tasks(image_folder, SIZE)[0].targets
-    assert set(TARGETS) - set(targets) == {"mask", "depth"}
-
-
-def test_only_the_labels_asked_for_are_read(image_folder: Path) -> None:
-    (image_folder / "masks/00.png").write_bytes((image_folder / "masks/00.png").read_bytes()[:80])
-    folder = read_several_tasks(image_folder, SIZE)
-    assert list(folder.only(["depth", "label", "pose"])[0].targets) == ["label", "depth"]
-    with pytest.raises(UserError, match=r"cannot read .*masks/00\.png"):
-        _ = folder[0]
-
-
 def test_boxes_are_those_that_pycocotools_loads(image_folder: Path) -> None:
-    folder, coco = read_several_tasks(image_folder, (128, 32)), COCO(str(image_folder / "instances.json"))
+    folder, coco = read(image_folder), COCO(str(image_folder / "instances.json"))
     for image_id, image in coco.imgs.items():
         theirs = torch.tensor([a["bbox"] for a in coco.imgToAnns[image_id]])
         theirs[:, 2:] += theirs[:, :2]
-        sample = folder[folder.names.index(image["file_name"])]
+        sample = folder.sample(folder.names.index(image["file_name"]), (128, 32))
         torch.testing.assert_close(sample.targets["boxes"].xyxy, theirs * torch.tensor([0.5, 2.0, 0.5, 2.0]))
         assert sample.image.shape == (3, 128, 32)
         assert {sample.targets[name].shape for name in ("mask", "saliency", "edges", "depth")} == {(128, 32)}
@@ -74,12 +66,12 @@ def test_missing_labels_are_absent(image_folder: Path) -> None:
     edit(image_folder, change)
     (image_folder / "masks/02.png").unlink()
     (image_folder / "depth/01.png").unlink()
-    folder = read_several_tasks(image_folder, SIZE)
-    assert ["label" in folder[n].targets for n in range(3)] == [False, False, True]
-    assert ["boxes" in folder[n].targets for n in range(3)] == [True, False, True]
-    assert ["mask" in folder[n].targets for n in range(3)] == [True, True, False]
-    assert ["depth" in folder[n].targets for n in range(3)] == [True, False, True]
-    assert folder[0].targets["boxes"].xyxy.shape == (0, 4)
+    folder = read(image_folder)
+    assert ["label" in folder.sample(n, SIZE).targets for n in range(3)] == [False, False, True]
+    assert ["boxes" in folder.sample(n, SIZE).targets for n in range(3)] == [True, False, True]
+    assert ["mask" in folder.sample(n, SIZE).targets for n in range(3)] == [True, True, False]
+    assert ["depth" in folder.sample(n, SIZE).targets for n in range(3)] == [True, False, True]
+    assert folder.sample(0, SIZE).targets["boxes"].xyxy.shape == (0, 4)
 
 
 NO_BOXES: dict[str, Callable[[Document], object]] = {
@@ -91,8 +83,8 @@ NO_BOXES: dict[str, Callable[[Document], object]] = {
 @pytest.mark.parametrize("change", NO_BOXES.values(), ids=NO_BOXES.keys())
 def test_a_document_without_boxes_labels_none(image_folder: Path, change: Callable[[Document], object]) -> None:
     edit(image_folder, change)
-    folder = read_several_tasks(image_folder, SIZE)
-    assert not any("boxes" in folder[index].targets for index in range(24))
+    folder = read(image_folder)
+    assert not any("boxes" in folder.sample(index, SIZE).targets for index in range(24))
 
 
 def test_masks_alone_are_enough_and_number_their_classes(image_folder: Path) -> None:
@@ -100,15 +92,15 @@ def test_masks_alone_are_enough_and_number_their_classes(image_folder: Path) -> 
     ids = np.array([[0, 4], [IGNORE, 1]], dtype=np.uint8).repeat(32, 0).repeat(32, 1)
     for path in (image_folder / "masks").iterdir():
         Image.fromarray(ids).save(path)
-    folder = read_several_tasks(image_folder, (32, 32))
+    folder = read(image_folder)
     assert folder.targets["mask"].classes == ("class 0", "class 1", "class 2", "class 3", "class 4")
-    assert set(folder[0].targets["mask"].flatten().tolist()) == {0, 1, 4, IGNORE}
+    assert set(folder.sample(0, (32, 32)).targets["mask"].flatten().tolist()) == {0, 1, 4, IGNORE}
 
 
 def test_hidden_files_are_passed_over(image_folder: Path) -> None:
     for part in ("images", "masks"):
         (image_folder / part / "._00.png").write_bytes(b"what another system keeps of a file")
-    assert len(read_several_tasks(image_folder, (64, 64))) == 24
+    assert len(read(image_folder)) == 24
 
 
 def test_palette_and_one_bit_masks_keep_their_ids(image_folder: Path) -> None:
@@ -118,8 +110,8 @@ def test_palette_and_one_bit_masks_keep_their_ids(image_folder: Path) -> None:
     palette.putpalette([255, 0, 0, 0, 255, 0])
     palette.save(image_folder / "masks/00.png")
     Image.fromarray(ids.astype(bool)).save(image_folder / "masks/01.png")
-    folder = read_several_tasks(image_folder, SIZE)
-    for sample in (folder[0], folder[1]):
+    folder = read(image_folder)
+    for sample in (folder.sample(0, SIZE), folder.sample(1, SIZE)):
         assert torch.equal(torch.from_numpy(ids), sample.targets["mask"])
 
 
@@ -132,10 +124,10 @@ def test_labels_without_a_list_are_sorted_and_crowds_skipped(image_folder: Path)
             annotation["iscrowd"] = int(annotation["image_id"] == 1)
 
     edit(image_folder, change)
-    folder = read_several_tasks(image_folder, SIZE)
+    folder = read(image_folder)
     assert folder.targets["label"].classes == ("apple", "pear")
-    assert [folder[n].targets["label"] for n in range(3)] == [1, 0, 0]
-    assert [len(folder[n].targets["boxes"].labels) == 0 for n in (0, 1)] == [True, False]
+    assert [folder.sample(n, SIZE).targets["label"] for n in range(3)] == [1, 0, 0]
+    assert [len(folder.sample(n, SIZE).targets["boxes"].labels) == 0 for n in (0, 1)] == [True, False]
 
 
 def test_exif_orientation_turns_image_and_size(image_folder: Path) -> None:
@@ -148,7 +140,7 @@ def test_exif_orientation_turns_image_and_size(image_folder: Path) -> None:
         (image_folder / name / "00.png").unlink()
     edit(image_folder, lambda document: document["images"][0].update(width=20, height=40))
     edit(image_folder, lambda document: document.update(annotations=[]))
-    image = read_several_tasks(image_folder, (40, 20))[0].image
+    image = read(image_folder).sample(0, (40, 20)).image
     assert image[:, :18].min() == 255
     assert image[:, 22:].max() == 0
 
@@ -195,7 +187,7 @@ def test_a_bad_document_is_refused_in_one_line(
 ) -> None:
     edit(image_folder, change)
     with pytest.raises(UserError, match=message) as caught:
-        read_several_tasks(image_folder, SIZE)
+        read(image_folder)
     assert "\n" not in str(caught.value)
     assert "instances.json" in str(caught.value)
 
@@ -247,30 +239,13 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_bad_files_are_refused_in_one_line(image_folder: Path, change: Callable[[Path], object], message: str) -> None:
     change(image_folder)
     with pytest.raises(UserError, match=message) as caught:
-        read_several_tasks(image_folder, SIZE)
+        read(image_folder)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp"])
-def test_an_image_cut_half_way_says_so_when_it_is_read(image_folder: Path, suffix: str) -> None:
-    path = image_folder / f"images/99.{suffix}"
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(UserError, match=rf"cannot read .*99\.{suffix}") as caught:
-        _ = read_several_tasks(image_folder, SIZE)[24]
-    assert "\n" not in str(caught.value)
-
-
-def test_an_undeclared_mask_class_says_so_when_it_is_read(image_folder: Path) -> None:
-    Image.new("L", SIZE, 11).save(image_folder / "masks/07.png")
-    folder = read_several_tasks(image_folder, SIZE)
-    with pytest.raises(UserError, match=r"07\.png holds class id 11, 11 mask classes are named"):
-        _ = folder[7]
 
 
 @given(x=st.floats(-1, 60), y=st.floats(-1, 28), w=st.floats(1.1, 5, exclude_min=True), h=st.floats(1.1, 5))
 def test_a_box_that_rounding_pushed_out_is_cut(x: float, y: float, w: float, h: float) -> None:
-    x0, y0, x1, y1 = corners([x, y, w, h], (32, 64), "here")
+    x0, y0, x1, y1 = box_corners([x, y, w, h], (32, 64), "here")
     assert 0 <= x0 < x1 <= 64
     assert 0 <= y0 < y1 <= 32
     assert x1 - x0 == pytest.approx(w, abs=1.01)

@@ -9,10 +9,9 @@ import torch
 from PIL import Image
 
 from export.errors import UserError
-from fbnetv5.data.folder import read_several_tasks
 from fbnetv5.data.layouts import LAYOUTS, layout_of, open_folder
-from fbnetv5.data.parts import open_parts, targets_of
 from fbnetv5.data.scenes import CLASSES
+from fbnetv5.data.splits import open_splits, targets_of
 from fbnetv5.data.targets import IGNORE, class_names
 from fbnetv5.tasks import make_tasks
 from tests.fbnetv5.data.rearrange import SPLITS, as_ade20k, as_coco, as_image_folder
@@ -33,19 +32,19 @@ def draw(root: Path, *names: str) -> Path:
 
 
 @pytest.mark.parametrize("name", ARRANGED)
-def test_each_layout_is_told_and_gives_the_same_labels(image_folder: Path, tmp_path: Path, name: str) -> None:
+def test_each_layout_is_recognised_and_gives_the_same_labels(image_folder: Path, tmp_path: Path, name: str) -> None:
     root = ARRANGED[name](image_folder, tmp_path / name)
     assert layout_of(root).name == name
-    found, original = open_folder(root, size=SIZE), read_several_tasks(image_folder, SIZE)
-    assert len(found) == len(original) == 24
-    for index, stem in enumerate(Path(one).stem for one in found.names):
-        sample, expected = found[index], original[int(stem)]
+    folder_images, original = open_folder(root), open_folder(image_folder)
+    assert len(folder_images) == len(original) == 24
+    for index, stem in enumerate(Path(image_name).stem for image_name in folder_images.names):
+        sample, expected = folder_images.sample(index, SIZE), original.sample(int(stem), SIZE)
         assert torch.equal(sample.image, expected.image)
         ours, wanted = sample.targets[SAME[name]], expected.targets[SAME[name]]
         if name == "ADE20K":  # background, id 0, is nobody's there, and the others move down
             wanted = torch.where(wanted == 0, IGNORE, wanted - 1)
         if name == "ImageFolder":  # classes are in the order of their names there
-            wanted = found.targets["label"].classes.index(CLASSES["label"][wanted])
+            wanted = folder_images.targets["label"].classes.index(CLASSES["label"][wanted])
         torch.testing.assert_close(ours, wanted, rtol=0, atol=0)
 
 
@@ -62,16 +61,16 @@ def test_classes_have_the_names_that_the_layout_gives_them(image_folder: Path, t
 @pytest.mark.parametrize("name", ARRANGED)
 def test_its_own_validation_split_is_the_test(image_folder: Path, tmp_path: Path, name: str) -> None:
     root = ARRANGED[name](image_folder, tmp_path / name)
-    parts, original = open_parts(root, size=SIZE, targets=CLASSES), read_several_tasks(image_folder, SIZE)
+    parts, original = open_splits(root, size=SIZE, targets=CLASSES), open_folder(image_folder)
     test = [parts.test[index].image for index in range(len(parts.test))]
-    expected = [original[number].image for number in SPLITS["val"]]
+    expected = [original.sample(number, SIZE).image for number in SPLITS["val"]]
     assert {image.numpy().tobytes() for image in test} == {image.numpy().tobytes() for image in expected}
     assert len(parts.weights) + len(parts.policies) == len(SPLITS["train"])
     assert len(parts.weights) > len(parts.policies) > 0
 
 
 @pytest.mark.parametrize("name", ["COCO", "ImageFolder"])
-def test_without_such_a_split_images_are_shared_out(image_folder: Path, tmp_path: Path, name: str) -> None:
+def test_without_such_a_split_images_are_divided_by_name(image_folder: Path, tmp_path: Path, name: str) -> None:
     root = ARRANGED[name](image_folder, tmp_path / name)
     if name == "COCO":
         (root / "annotations/instances_val.json").unlink()
@@ -80,7 +79,7 @@ def test_without_such_a_split_images_are_shared_out(image_folder: Path, tmp_path
             folder.rename(root / folder.name)
         shutil.rmtree(root / "train")
         shutil.rmtree(root / "val")
-    parts = open_parts(root, size=SIZE, targets=CLASSES)
+    parts = open_splits(root, size=SIZE, targets=CLASSES)
     assert all(len(part) for part in (parts.weights, parts.policies, parts.test))
     assert sum(len(part) for part in (parts.weights, parts.policies, parts.test)) == len(SPLITS["train"])
 
@@ -92,11 +91,11 @@ def test_a_box_without_area_is_passed_over_and_a_malformed_one_is_not(image_fold
     first = document["annotations"][0]
     document["annotations"].append({**first, "bbox": [1, 1, 5, 0]})
     path.write_text(json.dumps(document))
-    open_folder(root, size=SIZE)
+    open_folder(root)
     document["annotations"].append({**first, "bbox": [1, 1, 5]})
     path.write_text(json.dumps(document))
     with pytest.raises(UserError, match="must be four numbers"):
-        open_folder(root, size=SIZE)
+        open_folder(root)
 
 
 @pytest.mark.parametrize(
@@ -104,10 +103,10 @@ def test_a_box_without_area_is_passed_over_and_a_malformed_one_is_not(image_fold
 )
 def test_splits_of_an_image_folder_have_several_spellings(tmp_path: Path, training: str, test: str) -> None:
     root = draw(tmp_path, f"{training}/a/0.png", f"{training}/b/1.png", f"{test}/a/2.png")
-    found = open_folder(root, size=SIZE)
-    assert found.targets["label"].classes == ("a", "b")
-    assert found.test == {f"{test}/a/2.png"}
-    assert len(found) == 3
+    folder_images = open_folder(root)
+    assert folder_images.targets["label"].classes == ("a", "b")
+    assert folder_images.test == {f"{test}/a/2.png"}
+    assert len(folder_images) == 3
 
 
 @pytest.mark.parametrize(("training", "test"), [("training", "validation"), ("Train", "Val")])
@@ -116,17 +115,17 @@ def test_splits_of_ade20k_have_several_spellings(image_folder: Path, tmp_path: P
     for kind in ("images", "annotations"):
         (root / kind / "training").rename(root / kind / training)
         (root / kind / "validation").rename(root / kind / test)
-    found = open_folder(root, size=SIZE)
-    assert found.test == {f"{test}/{number:02d}.png" for number in SPLITS["val"]}
+    folder_images = open_folder(root)
+    assert folder_images.test == {f"{test}/{number:02d}.png" for number in SPLITS["val"]}
 
 
 @pytest.mark.parametrize(
     "labels", [("gloves", "masks"), ("bus", "car", "train"), ("bus", "test", "train")], ids=" ".join
 )
 def test_a_class_may_have_the_name_of_something_else(tmp_path: Path, labels: tuple[str, ...]) -> None:
-    found = open_folder(draw(tmp_path, *(f"{label}/0.png" for label in labels)), size=SIZE)
-    assert found.targets["label"].classes == labels
-    assert (len(found), found.test) == (len(labels), frozenset())
+    folder_images = open_folder(draw(tmp_path, *(f"{label}/0.png" for label in labels)))
+    assert folder_images.targets["label"].classes == labels
+    assert (len(folder_images), folder_images.test) == (len(labels), frozenset())
 
 
 def test_what_is_hidden_or_holds_no_image_is_no_class(tmp_path: Path) -> None:
@@ -134,9 +133,9 @@ def test_what_is_hidden_or_holds_no_image_is_no_class(tmp_path: Path) -> None:
     draw(root, ".c/2.png", ".trash/train/a/3.png")
     (root / "labels").mkdir()
     (root / "labels/0.txt").touch()
-    found = open_folder(root, size=SIZE)
-    assert found.targets["label"].classes == ("a", "b")
-    assert found.names == ("a/deep/0.png", "b/1.png")
+    folder_images = open_folder(root)
+    assert folder_images.targets["label"].classes == ("a", "b")
+    assert folder_images.names == ("a/deep/0.png", "b/1.png")
 
 
 def test_a_split_of_coco_without_annotations_is_left_out(image_folder: Path, tmp_path: Path) -> None:
@@ -145,22 +144,22 @@ def test_a_split_of_coco_without_annotations_is_left_out(image_folder: Path, tmp
     lacking = {"images": [{**document["images"][0], "file_name": "none.png"}]}
     for test in (lacking, {**lacking, "annotations": []}):
         (root / "annotations/instances_test.json").write_text(json.dumps(test))
-        found = open_folder(root, size=SIZE)
-        assert found.test == {f"val/{number:02d}.png" for number in SPLITS["val"]}
-        assert len(found) == 24
+        folder_images = open_folder(root)
+        assert folder_images.test == {f"val/{number:02d}.png" for number in SPLITS["val"]}
+        assert len(folder_images) == 24
     (root / "annotations/instances_val.json").unlink()
-    parts = open_parts(root, size=SIZE, targets=CLASSES)
+    parts = open_splits(root, size=SIZE, targets=CLASSES)
     assert sum(map(len, (parts.weights, parts.policies, parts.test))) == len(SPLITS["train"])
 
 
 def test_a_split_of_ade20k_without_masks_is_left_out(image_folder: Path, tmp_path: Path) -> None:
     root = draw(as_ade20k(image_folder, tmp_path / "a"), "images/test/0.png")
-    found = open_folder(root, size=SIZE)
-    assert found.test == {f"validation/{number:02d}.png" for number in SPLITS["val"]}
-    assert len(found) == 24
+    folder_images = open_folder(root)
+    assert folder_images.test == {f"validation/{number:02d}.png" for number in SPLITS["val"]}
+    assert len(folder_images) == 24
     shutil.rmtree(root / "annotations/validation")
-    found = open_folder(root, size=SIZE)
-    assert (len(found), found.test) == (len(SPLITS["train"]), frozenset())
+    folder_images = open_folder(root)
+    assert (len(folder_images), folder_images.test) == (len(SPLITS["train"]), frozenset())
 
 
 def test_an_image_that_two_files_list_is_refused(image_folder: Path, tmp_path: Path) -> None:
@@ -170,12 +169,12 @@ def test_an_image_that_two_files_list_is_refused(image_folder: Path, tmp_path: P
         for path in (root / split).iterdir():
             path.rename(root / "images" / path.name)
         (root / split).rmdir()
-    assert len(open_folder(root, size=SIZE)) == 24
+    assert len(open_folder(root)) == 24
     shutil.copy(root / "annotations/instances_val.json", root / "annotations/instances_default.json")
     with pytest.raises(
         UserError, match=r"_default\.json and \S*_val\.json both list \S*images/18\.png.* Remove one of"
     ):
-        open_folder(root, size=SIZE)
+        open_folder(root)
 
 
 def list_again(root: Path) -> None:
@@ -251,7 +250,7 @@ def test_what_is_wrong_in_a_folder_is_named(
     root = arrange(image_folder, tmp_path / "root")
     damage(root)
     with pytest.raises(UserError, match=message):
-        open_folder(root, size=SIZE)
+        open_folder(root)
 
 
 def test_masks_without_any_class_are_no_labels(image_folder: Path, tmp_path: Path) -> None:
@@ -279,15 +278,15 @@ def test_one_folder_of_maps_beside_images_is_enough(image_folder: Path, name: st
     assert list(targets_of(image_folder)) == [name]
 
 
-def test_a_class_id_without_a_name_is_told_as_the_file_has_it(image_folder: Path, tmp_path: Path) -> None:
+def test_an_undeclared_class_id_is_reported_as_in_the_file(image_folder: Path, tmp_path: Path) -> None:
     root = as_ade20k(image_folder, tmp_path / "a")
     Image.fromarray(np.full((64, 64), 77, dtype=np.uint8)).save(root / "annotations/training/00.png")
     with pytest.raises(UserError, match=r"00\.png holds class id 77, 10 mask classes"):
-        _ = open_folder(root, size=SIZE)[0]
+        open_folder(root).sample(0, SIZE)
 
 
 @pytest.mark.parametrize("made", [[], ["images"], ["masks"], ["readme", "one"]])
-def test_a_folder_of_no_layout_is_told_what_each_looks_like(tmp_path: Path, made: list[str]) -> None:
+def test_a_folder_without_layout_is_refused_with_a_list_of_layouts(tmp_path: Path, made: list[str]) -> None:
     for name in made:
         (tmp_path / name).mkdir()
     with pytest.raises(UserError) as caught:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.errors import UserError
-from fbnetv5.data.folder import read_several_tasks
+from fbnetv5.data.layouts import open_folder
 from fbnetv5.data.loading import batches, even_batches, in_order
 from fbnetv5.data.sample import Sample
 from fbnetv5.data.targets import CLASS, Target
@@ -77,9 +77,9 @@ def test_in_order_takes_each_once_up_to_the_limit() -> None:
 
 
 def test_workers_change_nothing_but_the_time() -> None:
-    with_workers = [item.targets["label"].tolist() for item in in_order(Numbered(9), batch=2, workers=2)]
+    with_workers = [item.targets["label"].tolist() for item in in_order(Numbered(9), batch=2, num_workers=2)]
     assert with_workers == [item.targets["label"].tolist() for item in in_order(Numbered(9), batch=2)]
-    stream = batches(Numbered(9), batch=4, seed=3, workers=1)
+    stream = batches(Numbered(9), batch=4, seed=3, num_workers=1)
     assert [item.targets["label"].tolist() for item in islice(stream, 3)] == labels(9, 3, batch=4, seed=3)
 
 
@@ -93,39 +93,39 @@ def test_torch_random_state_is_left_alone() -> None:
 def test_an_unreadable_image_is_a_user_error(image_folder: Path, workers: int) -> None:
     path = image_folder / "images/03.png"
     path.write_bytes(path.read_bytes()[:600])
-    folder = read_several_tasks(image_folder, size=(64, 64))
+    folder = open_folder(image_folder).resized((64, 64))
     with pytest.raises(UserError, match=r"^cannot read .*03\.png") as caught:
-        list(in_order(folder, batch=4, workers=workers))
+        list(in_order(folder, batch=4, num_workers=workers))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_batch_says_which_images_it_holds(workers: int) -> None:
-    for batch in islice(batches(Numbered(10), batch=4, seed=0, workers=workers), 4):
+def test_a_batch_has_the_indices_of_its_images(workers: int) -> None:
+    for batch in islice(batches(Numbered(10), batch=4, seed=0, num_workers=workers), 4):
         assert batch.indices.tolist() == batch.targets["label"].tolist()
 
 
 @pytest.mark.parametrize(("length", "batch", "count"), [(100, 8, 3), (24, 8, 3), (20, 8, 3), (5, 8, 2), (3, 1, 2)])
-def test_even_batches_are_each_spread_over_the_set(length: int, batch: int, count: int) -> None:
-    found = [item.targets["label"].tolist() for item in even_batches(Numbered(length), batch=batch, count=count)]
-    everything = sorted(label for labels in found for label in labels)
-    assert len(found) <= count
-    assert max(map(len, found)) <= batch
+def test_even_batches_are_each_evenly_spaced_over_the_set(length: int, batch: int, count: int) -> None:
+    groups = [item.targets["label"].tolist() for item in even_batches(Numbered(length), batch=batch, count=count)]
+    everything = sorted(label for labels in groups for label in labels)
+    assert len(groups) <= count
+    assert max(map(len, groups)) <= batch
     assert len(set(everything)) == len(everything) == min(length, batch * count)
-    for labels in found:
+    for labels in groups:
         gaps = np.diff([-length / len(labels) / 2, *labels, length + length / len(labels) / 2])
         assert max(gaps) <= 2 * length / len(labels)
 
 
-def test_a_change_sees_each_image_in_order_with_a_draw_of_its_own() -> None:
-    def change(sample: Sample, draw: int) -> Sample:
+def test_a_transform_gets_each_image_in_order_with_a_distinct_draw() -> None:
+    def transform(sample: Sample, draw: int) -> Sample:
         seen.append((sample.targets["label"], draw))
         return replace(sample, targets={"label": 1000 + draw})
 
     seen: list[tuple[int, int]] = []
-    stream = batches(Numbered(5), batch=3, seed=2, change=change)
-    answered = list(chain.from_iterable(batch.targets["label"].tolist() for batch in islice(stream, 10)))
+    stream = batches(Numbered(5), batch=3, seed=2, transform=transform)
+    results = list(chain.from_iterable(batch.targets["label"].tolist() for batch in islice(stream, 10)))
     assert [label for label, _ in seen[:30]] == list(chain.from_iterable(labels(5, 10, batch=3, seed=2)))
-    assert answered == [1000 + draw for _, draw in seen[:30]]
+    assert results == [1000 + draw for _, draw in seen[:30]]
     assert len({draw for _, draw in seen[:30]}) == 30
     assert all(draw % 5 == label for label, draw in seen)

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from export.errors import UserError
-from fbnetv5.data.maps import FORMATS, find_maps, number_of_mask_classes, read_binary, read_class_ids, read_depth
+from fbnetv5.data.header_index import HeaderIndex
+from fbnetv5.data.maps import FORMATS, find_maps, read_binary, read_class_ids, read_depth
 
 STORED = {
     "black and white": (np.array([[False, True]]), [[0, 1]]),
@@ -37,28 +38,25 @@ def test_every_format_is_found_and_read_upright(tmp_path: Path, target: str) -> 
     exif[0x0112] = 6
     values = np.arange(8, dtype=np.uint16 if target == "depth" else np.uint8).reshape(2, 4)
     Image.fromarray(values).save(tmp_path / "a.png", exif=exif)
-    found = find_maps(tmp_path, target, {"a": (4, 2)})
-    assert found == {"a": tmp_path / "a.png"}
+    found = find_maps(tmp_path, target, {"a": (4, 2)}, HeaderIndex(tmp_path, None))
+    assert found == {"a": str(tmp_path / "a.png")}
     assert FORMATS[target].read(found["a"]).shape == (4, 2)
-    assert find_maps(tmp_path / "nowhere", target, {}) == {}
+    assert find_maps(tmp_path / "nowhere", target, {}, HeaderIndex(tmp_path, None)) == {}
 
 
 def test_a_file_of_no_image_is_refused(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((2, 2), dtype=np.uint8)).save(tmp_path / "b.png")
     with pytest.raises(UserError, match="is the edges of no image"):
-        find_maps(tmp_path, "edges", {"a": (2, 2)})
+        find_maps(tmp_path, "edges", {"a": (2, 2)}, HeaderIndex(tmp_path, None))
 
 
 @pytest.mark.parametrize(("name", "message"), [("a.jpg", "is no .png"), ("a.png", "is JPEG under the name of a PNG")])
 def test_a_file_of_another_format_is_refused(tmp_path: Path, name: str, message: str) -> None:
     Image.fromarray(np.zeros((2, 2), dtype=np.uint8)).save(tmp_path / name, format="JPEG")
     with pytest.raises(UserError, match=message):
-        find_maps(tmp_path, "saliency", {"a": (2, 2)})
+        find_maps(tmp_path, "saliency", {"a": (2, 2)}, HeaderIndex(tmp_path, None))
 
 
-def test_classes_are_counted_up_to_the_largest_id(tmp_path: Path) -> None:
-    for name, ids in (("a", [[0, 4, 255]]), ("b", [[255, 255, 255]])):
-        Image.fromarray(np.array(ids, dtype=np.uint8)).save(tmp_path / f"{name}.png")
-    assert number_of_mask_classes([tmp_path / "a.png", tmp_path / "b.png"]) == 5
-    assert number_of_mask_classes([tmp_path / "b.png"]) == 0
+def test_class_ids_are_those_of_the_file(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 4, 255]], dtype=np.uint8)).save(tmp_path / "a.png")
     assert read_class_ids(tmp_path / "a.png").tolist() == [[0, 4, 255]]

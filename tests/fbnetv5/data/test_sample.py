@@ -14,7 +14,7 @@ def samples() -> list[Sample]:
     return [make_sample(IMAGE + 1, label=1), make_sample(IMAGE + 2, boxes=BOX, mask=mask), make_sample(IMAGE + 3)]
 
 
-def test_a_batch_says_which_labels_each_image_has() -> None:
+def test_a_batch_marks_the_labels_of_each_image() -> None:
     present = stack(samples()).present
     assert {name: there.tolist() for name, there in present.items()} == {
         "label": [True, False, False],

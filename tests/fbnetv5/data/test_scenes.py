@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from fbnetv5.data.sample import Sample
 from fbnetv5.data.scenes import (
     CLASSES,
-    LEAST_SIDE,
-    MOST_OBJECTS,
+    MAX_OBJECTS,
+    MIN_SIDE,
     TARGETS,
     Scenes,
     Split,
@@ -37,7 +37,7 @@ def test_every_scene_is_labelled_and_within_its_image(size: tuple[int, int]) -> 
     for scene in map(scenes.__getitem__, range(len(scenes))):
         assert scene.image.shape == (3, *size)
         assert 1 <= len(scene.targets["boxes"].xyxy) == len(scene.targets["boxes"].labels) <= 4
-        assert ((scene.targets["boxes"].xyxy[:, 2:] - scene.targets["boxes"].xyxy[:, :2]) >= LEAST_SIDE).all()
+        assert ((scene.targets["boxes"].xyxy[:, 2:] - scene.targets["boxes"].xyxy[:, :2]) >= MIN_SIDE).all()
         assert (scene.targets["boxes"].xyxy[:, :2] >= 0).all()
         assert (scene.targets["boxes"].xyxy[:, 2:] <= torch.tensor([size[1], size[0]])).all()
         assert scene.targets["label"] in scene.targets["boxes"].labels
@@ -69,11 +69,11 @@ def test_saliency_edges_and_depth_agree_with_mask_and_boxes(index: int, split: S
     labels = compose(split, index, size=(64, 64), seed=0).targets
     mask, salient, depth, edges = (labels[name] for name in ("mask", "saliency", "depth", "edges"))
     assert torch.equal(salient == 1, mask > 0)
-    assert torch.equal(depth == MOST_OBJECTS + 1, mask == 0)
-    layers = sorted(set(depth.flatten().tolist()) - {MOST_OBJECTS + 1.0})
-    assert layers == [float(MOST_OBJECTS - number) for number in reversed(range(len(labels["boxes"].labels)))]
+    assert torch.equal(depth == MAX_OBJECTS + 1, mask == 0)
+    layers = sorted(set(depth.flatten().tolist()) - {MAX_OBJECTS + 1.0})
+    assert layers == [float(MAX_OBJECTS - number) for number in reversed(range(len(labels["boxes"].labels)))]
     for number, (box, label) in enumerate(zip(*labels["boxes"], strict=True)):
-        mine = depth == MOST_OBJECTS - number
+        mine = depth == MAX_OBJECTS - number
         ys, xs = mine.nonzero(as_tuple=True)
         assert box.tolist() == [int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1]
         assert set(mask[mine].tolist()) == {int(label) + 1}
@@ -85,7 +85,7 @@ def test_saliency_edges_and_depth_agree_with_mask_and_boxes(index: int, split: S
     assert torch.equal(edges == 1, farther)
 
 
-def test_scenes_bear_the_labels_asked_for() -> None:
+def test_scenes_have_the_requested_labels() -> None:
     whole, some = Scenes("test", size=(32, 32), count=2), Scenes("test", size=(32, 32), count=2, targets=["depth", "x"])
     assert list(whole.targets) == list(whole[0].targets) == list(TARGETS)
     assert list(some.targets) == list(some[0].targets) == ["depth"]

@@ -34,7 +34,7 @@ class Counting(Loop[CountEntry]):
     advice = "Count again"
 
     def __init__(self, folder: Path, *, steps: int = 6, name: str = "a", spoiled: int | None = None) -> None:
-        super().__init__(folder, steps=steps, checkpoint_every=4, seed=1, workers=0)
+        super().__init__(folder, steps=steps, checkpoint_every=4, seed=1, num_workers=0)
         self.name = name
         self.spoiled = spoiled
         self.total = torch.zeros(1)

@@ -9,10 +9,11 @@ from torch.nn import functional
 
 from fbnetv5.costs.tables import CostTable, Counter
 from fbnetv5.data.loading import even_batches
-from fbnetv5.data.parts import Parts, open_parts
 from fbnetv5.data.preprocess import normalise
-from fbnetv5.data.sample import ImageSet, Sample
+from fbnetv5.data.resolution import Resolution
+from fbnetv5.data.sample import ResizableSet, Sample
 from fbnetv5.data.scenes import CLASSES
+from fbnetv5.data.splits import Splits, open_splits
 from fbnetv5.data.targets import CLASS, Target, class_names
 from fbnetv5.evaluate import evaluate
 from fbnetv5.networks.backbone import recalibrate
@@ -28,8 +29,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def parts() -> Parts:
-    return open_parts(None, size=(32, 32), targets=CLASSES, counts=(24, 24, 16))
+def parts() -> Splits:
+    return open_splits(None, size=(32, 32), targets=CLASSES, counts=(24, 24, 16))
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +38,14 @@ def cost() -> CostTable:
     return Counter((32, 32)).table(SPACE, make_tasks(("seg",), CLASSES)["seg"], "macs")
 
 
-def make_supernet(parts: Parts, *tasks: str) -> Supernet:
+def make_supernet(parts: Splits, *tasks: str) -> Supernet:
     torch.manual_seed(0)
     return Supernet(SPACE, make_tasks(tasks or ("cls", "seg"), class_names(parts.weights.targets)))
 
 
 @pytest.mark.parametrize("task", ["cls", "seg"])
 def test_a_finalist_has_the_loss_and_metric_of_its_derived_network(
-    parts: Parts, cost: CostTable, task: str, monkeypatch: pytest.MonkeyPatch
+    parts: Splits, cost: CostTable, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scoring, "BATCH", 8)
     supernet = make_supernet(parts)
@@ -58,21 +59,21 @@ def test_a_finalist_has_the_loss_and_metric_of_its_derived_network(
     assert found.cost == cost.one(SPACE.full())
 
 
-def test_a_score_does_not_depend_on_what_was_scored_before(parts: Parts, cost: CostTable) -> None:
+def test_a_score_does_not_depend_on_what_was_scored_before(parts: Splits, cost: CostTable) -> None:
     scorer = FinalistScorer(make_supernet(parts), parts, images=16, device=CPU)
     first = scorer("seg", SPACE.full(), cost)
     scorer("seg", SPACE.empty(), cost)
     assert scorer("seg", SPACE.full(), cost) == first
 
 
-def test_weights_are_left_as_they_were(parts: Parts, cost: CostTable) -> None:
+def test_weights_are_left_as_they_were(parts: Splits, cost: CostTable) -> None:
     supernet = make_supernet(parts)
     before = [parameter.clone() for parameter in supernet.parameters()]
     FinalistScorer(supernet, parts, images=8, device=CPU)("cls", SPACE.full(), cost)
     assert all(torch.equal(a, b) for a, b in zip(before, supernet.parameters(), strict=True))
 
 
-def test_losses_of_a_batch_are_means_over_what_is_labelled(parts: Parts) -> None:
+def test_losses_of_a_batch_are_means_over_what_is_labelled(parts: Splits) -> None:
     batch = next(iter(even_batches(parts.policies, batch=8, count=1)))
     unlabelled = keep_labels(keep_labels(batch, "label", torch.arange(8) < 3), "mask", torch.zeros(8) > 0)
     supernet = make_supernet(parts)
@@ -82,10 +83,10 @@ def test_losses_of_a_batch_are_means_over_what_is_labelled(parts: Parts) -> None
     assert np.isnan(seg)
 
 
-def test_where_labels_are_few_all_images_are_looked_at(parts: Parts) -> None:
+def test_where_labels_are_few_all_images_are_looked_at(parts: Splits) -> None:
     few = Few(parts.policies, labelled=5)
     scorer = FinalistScorer(
-        make_supernet(parts), Parts(weights=parts.weights, policies=few, test=few), images=2, device=CPU
+        make_supernet(parts), Splits(weights=parts.weights, policies=few, test=few), images=2, device=CPU
     )
     assert sum(int(batch.present["mask"].sum()) for batch in scorer.held_out) == 1
 
@@ -93,8 +94,11 @@ def test_where_labels_are_few_all_images_are_looked_at(parts: Parts) -> None:
 class Few:
     """A set of which a single image has a mask."""
 
-    def __init__(self, images: ImageSet, *, labelled: int) -> None:
+    def __init__(self, images: ResizableSet, *, labelled: int) -> None:
         self.targets, self._images, self._labelled = images.targets, images, labelled
+
+    def resized(self, size: Resolution) -> "Few":
+        return Few(self._images.resized(size), labelled=self._labelled)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -109,7 +113,7 @@ class Few:
 def test_a_folder_sorted_by_class_is_calibrated_and_scored_on_all_classes() -> None:
     """20 classes of 150 images each, as ImageFolder orders them."""
     images = Sorted(classes=20, each=150)
-    parts = Parts(weights=images, policies=images, test=images)
+    parts = Splits(weights=images, policies=images, test=images)
     scorer = FinalistScorer(make_supernet(parts, "cls"), parts, images=1024, device=CPU)
     for batch in scorer.held_out:
         assert len(set(batch.targets["label"].tolist())) == 20
@@ -122,22 +126,25 @@ def test_a_folder_sorted_by_class_is_calibrated_and_scored_on_all_classes() -> N
 class Sorted:
     """One shade of grey per class, sorted by class."""
 
-    def __init__(self, *, classes: int, each: int) -> None:
+    def __init__(self, *, classes: int, each: int, size: Resolution = (32, 32)) -> None:
         names = tuple(f"c{number}" for number in range(classes))
         self.targets: Mapping[str, Target] = {"label": Target(kind=CLASS, classes=names)}
-        self._each = each
+        self._each, self._size = each, size
+
+    def resized(self, size: Resolution) -> "Sorted":
+        return Sorted(classes=len(self.targets["label"].classes), each=self._each, size=size)
 
     def __len__(self) -> int:
         return len(self.targets["label"].classes) * self._each
 
     def __getitem__(self, index: int) -> Sample:
         label = index // self._each
-        image = torch.full((3, 32, 32), label, dtype=torch.uint8)
+        image = torch.full((3, *self._size), label, dtype=torch.uint8)
         return Sample(image=image, targets={"label": label})
 
 
 def test_calibration_images_are_those_that_weights_learn_on(image_folder: Path) -> None:
-    parts = open_parts(image_folder, size=(64, 64), targets=CLASSES)
+    parts = open_splits(image_folder, size=(64, 64), targets=CLASSES)
     found = torch.cat(list(calibration_images(parts.weights, CPU)))
     assert found.shape == (len(parts.weights), 3, 64, 64)
     assert abs(float(found.mean())) < 2

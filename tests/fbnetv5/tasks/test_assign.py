@@ -5,7 +5,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from fbnetv5.data.targets import ABSENT
-from fbnetv5.tasks.assign import CELLS_PER_OBJECT, TARGET_FLOOR, Assignment, assign, pairwise_iou
+from fbnetv5.tasks.assign import CELLS_PER_OBJECT, MIN_TARGET, Assignment, assign, pairwise_iou
 
 MIDDLES = torch.cartesian_prod(torch.arange(4, 64, 8), torch.arange(4, 64, 8)).flip(1).float()
 STRIDES = torch.full((64,), 8.0)
@@ -30,52 +30,52 @@ def test_pairwise_iou_is_that_of_torchvision() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10_000), objects=st.integers(1, 6), padding=st.integers(0, 2))
-def test_every_object_is_served_unless_outbid(seed: int, objects: int, padding: int) -> None:
+def test_every_object_has_cells_unless_others_overlap_better(seed: int, objects: int, padding: int) -> None:
     truth = random_boxes(2, objects + padding, seed=seed)
     labels = torch.tensor([[i % 3 for i in range(objects)] + [ABSENT] * padding] * 2)
     boxes = random_boxes(2, len(MIDDLES), seed=seed + 1)
-    answer = assign_at(boxes, truth, labels)
+    assignment = assign_at(boxes, truth, labels)
     iou = pairwise_iou(truth, boxes)
-    assert bool(((answer.target > 0) == (answer.owner != ABSENT)).all())
-    assert 0 <= float(answer.target.min()) <= float(answer.target.max()) <= 1
-    assert int(answer.owner.max()) < objects
+    assert bool(((assignment.target > 0) == (assignment.owner != ABSENT)).all())
+    assert 0 <= float(assignment.target.min()) <= float(assignment.target.max()) <= 1
+    assert int(assignment.owner.max()) < objects
     for image in range(2):
-        for one in range(objects):
-            cells = int((answer.owner[image] == one).sum())
+        for number in range(objects):
+            cells = int((assignment.owner[image] == number).sum())
             assert cells <= CELLS_PER_OBJECT
-            outbid = (answer.owner[image] >= 0) & (iou[image].amax(0) > iou[image, one])
+            outbid = (assignment.owner[image] >= 0) & (iou[image].amax(0) > iou[image, number])
             assert cells > 0 or bool(outbid.any())
 
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10_000))
-def test_best_cell_of_a_lone_object_is_told_its_overlap(seed: int) -> None:
+def test_the_target_of_a_lone_objects_best_cell_is_its_overlap(seed: int) -> None:
     truth, boxes = random_boxes(1, 1, seed=seed), random_boxes(1, len(MIDDLES), seed=seed + 1)
-    answer = assign_at(boxes, truth, torch.zeros(1, 1, dtype=torch.int64))
-    overlap = pairwise_iou(truth, boxes)[0, 0][answer.owner[0] == 0].max()
-    torch.testing.assert_close(answer.target.max(), overlap.clamp(min=TARGET_FLOOR))
+    assignment = assign_at(boxes, truth, torch.zeros(1, 1, dtype=torch.int64))
+    overlap = pairwise_iou(truth, boxes)[0, 0][assignment.owner[0] == 0].max()
+    torch.testing.assert_close(assignment.target.max(), overlap.clamp(min=MIN_TARGET))
 
 
 def test_a_tiny_object_between_cells_has_cells() -> None:
     truth = torch.tensor([[[31.5, 31.5, 32.5, 32.5]]])
     far_away = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(1, len(MIDDLES), 4)
-    answer = assign_at(far_away, truth, torch.zeros(1, 1, dtype=torch.int64))
-    taken = MIDDLES[answer.owner[0] == 0]
+    assignment = assign_at(far_away, truth, torch.zeros(1, 1, dtype=torch.int64))
+    taken = MIDDLES[assignment.owner[0] == 0]
     assert sorted(taken.tolist()) == [[28.0, 28.0], [28.0, 36.0], [36.0, 28.0], [36.0, 36.0]]
-    assert bool((answer.target[answer.owner == 0] >= TARGET_FLOOR - 1e-6).all())
+    assert bool((assignment.target[assignment.owner == 0] >= MIN_TARGET - 1e-6).all())
 
 
 def test_a_contested_cell_goes_to_the_better_overlap() -> None:
     truth = torch.tensor([[[0.0, 0.0, 64.0, 64.0], [0.0, 0.0, 32.0, 32.0]]])
     boxes = truth[:, 1:].expand(1, len(MIDDLES), 4)
-    answer = assign_at(boxes, truth, torch.tensor([[0, 1]]))
+    assignment = assign_at(boxes, truth, torch.tensor([[0, 1]]))
     inside = (MIDDLES < 32).all(1)
-    assert bool((answer.owner[0][inside] != 0).any())
-    assert set(answer.owner[0][~inside].tolist()) <= {0, ABSENT}
+    assert bool((assignment.owner[0][inside] != 0).any())
+    assert set(assignment.owner[0][~inside].tolist()) <= {0, ABSENT}
 
 
 def test_padding_gets_nothing() -> None:
     boxes = random_boxes(1, len(MIDDLES), seed=0)
-    answer = assign_at(boxes, torch.zeros(1, 2, 4), torch.full((1, 2), ABSENT))
-    assert bool((answer.owner == ABSENT).all())
-    assert not answer.target.any()
+    assignment = assign_at(boxes, torch.zeros(1, 2, 4), torch.full((1, 2), ABSENT))
+    assert bool((assignment.owner == ABSENT).all())
+    assert not assignment.target.any()

@@ -41,8 +41,11 @@ def test_top5_counts_the_true_class_among_the_five_largest() -> None:
     metric = task.new_metric()
     metric.update([logits], batch_of(*labels))
     ranks = [sorted(row, reverse=True).index(row[label]) for row, label in zip(logits.tolist(), labels, strict=True)]
-    found = [rank for rank, label in zip(ranks, labels, strict=True) if label != ABSENT]
-    expected = {"top1": sum(rank < 1 for rank in found) / 32, "top5": sum(rank < 5 for rank in found) / 32}
+    labelled_ranks = [rank for rank, label in zip(ranks, labels, strict=True) if label != ABSENT]
+    expected = {
+        "top1": sum(rank < 1 for rank in labelled_ranks) / 32,
+        "top5": sum(rank < 5 for rank in labelled_ranks) / 32,
+    }
     assert metric.report() == expected
     assert 0 < expected["top1"] < expected["top5"] < 1
 
@@ -53,6 +56,6 @@ def test_with_fewer_than_five_classes_every_answer_is_among_them() -> None:
     assert metric.report() == {"top1": pytest.approx(1 / 3), "top5": 1.0}
 
 
-def test_deployable_output_speaks_of_the_image_labels() -> None:
+def test_deployable_output_has_the_classes_of_the_image_labels() -> None:
     assert TASK.labels == ("cat", "dog", "hen")
     assert TASK.build_head([16]).eval()([torch.randn(2, 16, 2, 2)]).shape == (2, 3)

@@ -112,7 +112,7 @@ def test_deploy_reads_the_cell_of_each_level() -> None:
     torch.testing.assert_close(scores[0, :2], torch.tensor([4.0, 3.0]).sigmoid())
 
 
-def test_an_image_with_few_cells_has_fewer_answers() -> None:
+def test_an_image_with_few_cells_has_fewer_detections() -> None:
     raw = [torch.zeros(2, 7, size, size) for size in (4, 2, 1)]
     assert [x.shape for x in TASK.deploy(raw)] == [(2, 63, 4), (2, 63), (2, 63)]
 
@@ -143,14 +143,14 @@ def test_an_empty_image_pays_for_every_score() -> None:
     assert float(TASK.losses(raw, empty)) == pytest.approx(84 * 3 * torch.log(torch.tensor(2.0)).item())
 
 
-def test_suppress_keeps_the_surest_of_a_class() -> None:
+def test_suppress_keeps_the_highest_score_of_a_class() -> None:
     boxes = torch.tensor([[[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0], [0.0, 0.0, 10.0, 9.0]]])
     ((_, scores, labels),) = suppress([boxes, torch.tensor([[0.5, 0.9, 0.8]]), torch.tensor([[0, 0, 1]])])
     torch.testing.assert_close(scores, torch.tensor([0.9, 0.8]))
     assert labels.tolist() == [0, 1]
 
 
-def test_ap_of_perfect_and_of_absent_answers(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ap_of_perfect_and_of_missing_detections(capsys: pytest.CaptureFixture[str]) -> None:
     batch = stack([image(torch.tensor([[4.0, 4.0, 20.0, 30.0]]), torch.tensor([2]))])
     nothing = (torch.zeros(1, 0, 4), torch.zeros(1, 0), torch.zeros(1, 0, dtype=torch.int64))
     boxes, labels = batch.targets["boxes"]
@@ -255,7 +255,7 @@ def in_onnx(form: str, images: int, exporter: Exporter = "torchscript") -> bytes
         tuple(level.float() for level in random_raw(images)),
         input_names=RAW,
         output_names=task.output_names,
-        dynamic_batch=task.most_images is None,
+        dynamic_batch=task.max_images is None,
         dynamic_size=True,
         exporter=exporter,
     )
@@ -266,13 +266,13 @@ def run(content: bytes, raw: list[Tensor]) -> list[Tensor]:
     return [torch.from_numpy(array) for array in OrtRunner(content)(inputs).values()]
 
 
-def test_a_form_is_one_there_is() -> None:
+def test_an_unknown_form_is_refused() -> None:
     assert TASK.form == "topk"
     with pytest.raises(UserError, match="det has no outputs of form 'raw'; it has: topk, decode, nms"):
         TASK.in_form("raw")
 
 
-def test_answers_that_tie_may_come_in_any_order() -> None:
+def test_detections_of_equal_score_may_come_in_any_order() -> None:
     raw = [torch.zeros(1, 7, size, size) for size in (4, 2, 1)]
     found = {name: x.numpy() for name, x in zip(TASK.output_names, TASK.deploy(raw), strict=True)}
     other = {name: array[:, ::-1].copy() for name, array in found.items()}
@@ -280,7 +280,7 @@ def test_answers_that_tie_may_come_in_any_order() -> None:
     assert TASK.in_form("decode").ranked_by is TASK.in_form("nms").ranked_by is None
 
 
-def test_decoded_cells_hold_the_best_answers() -> None:
+def test_decoded_cells_contain_the_best_detections() -> None:
     raw = random_raw(2)
     boxes, scores = TASK.in_form("decode").deploy(raw)
     assert (boxes.shape, scores.shape) == ((2, 84, 4), (2, 84, 3))
@@ -301,14 +301,14 @@ def test_distinct_boxes_are_those_that_suppress_keeps() -> None:
 
 
 def test_distinct_boxes_are_of_one_image() -> None:
-    assert TASK.in_form("nms").most_images == 1
-    with pytest.raises(UserError, match="'nms' of det answers one image at a time, and was given 2"):
+    assert TASK.in_form("nms").max_images == 1
+    with pytest.raises(UserError, match="'nms' of det accepts one image at a time, got 2"):
         TASK.in_form("nms").deploy(random_raw(2))
 
 
 @pytest.mark.parametrize(("form", "exporter"), [*((form, "torchscript") for form in TASK.forms), ("nms", "dynamo")])
 def test_forms_are_the_same_in_onnx_at_other_sizes(form: str, exporter: Exporter) -> None:
-    images = TASK.in_form(form).most_images or 3
+    images = TASK.in_form(form).max_images or 3
     raw = random_raw(images, size=96)
     found, expected = run(in_onnx(form, min(2, images), exporter), raw), TASK.in_form(form).deploy(raw)
     for ours, theirs in zip(found, expected, strict=True):
@@ -337,7 +337,7 @@ def test_every_form_has_the_same_ap() -> None:
     found = {}
     for form in TASK.forms:
         task = TASK.in_form(form)
-        metric, step = task.new_metric(), task.most_images or len(samples)
+        metric, step = task.new_metric(), task.max_images or len(samples)
         for row in range(0, len(samples), step):
             part = stack(samples[row : row + step])
             metric.update(task.deploy([level[row : row + step] for level in raw]), part)

@@ -35,13 +35,13 @@ def test_the_metric_counts_pixels_within_the_tolerance(side: int) -> None:
     metric.update([probability[1:, None]], batch_of(truth[1:]))
     best = (0.0, 0.0, 0.0, 0.0)
     for threshold in THRESHOLDS:
-        right = predicted = found = 0
-        for true, answer in zip(truth.numpy() == 1, (probability >= threshold).numpy(), strict=True):
-            to_truth, to_answer = (distance_transform_cdt(~mask, "chessboard") for mask in (true, answer))
-            right += int((to_truth[answer] <= reach).sum())
-            found += int((to_answer[true] <= reach).sum()) if answer.any() else 0
-            predicted += int(answer.sum())
-        precision, recall = right / max(1, predicted), found / int(truth.sum())
+        right = predicted = detected = 0
+        for true, prediction in zip(truth.numpy() == 1, (probability >= threshold).numpy(), strict=True):
+            to_truth, to_prediction = (distance_transform_cdt(~mask, "chessboard") for mask in (true, prediction))
+            right += int((to_truth[prediction] <= reach).sum())
+            detected += int((to_prediction[true] <= reach).sum()) if prediction.any() else 0
+            predicted += int(prediction.sum())
+        precision, recall = right / max(1, predicted), detected / int(truth.sum())
         f = 2 * precision * recall / max(1e-12, precision + recall)
         best = max(best, (f, float(threshold), precision, recall))
     assert metric.compute() == pytest.approx(best[0])

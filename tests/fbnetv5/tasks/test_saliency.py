@@ -35,7 +35,8 @@ def test_the_metric_is_the_best_mean_of_the_images_jaccard_scores() -> None:
     assert metric.compute() == figures["max_miou"] == pytest.approx(max(means))
     assert figures["threshold"] == pytest.approx(float(THRESHOLDS[int(np.argmax(means))]))
     errors = [
-        float((answer - true)[true != IGNORE].abs().mean()) for true, answer in zip(truth, probability, strict=True)
+        float((prediction - true)[true != IGNORE].abs().mean())
+        for true, prediction in zip(truth, probability, strict=True)
     ]
     assert figures["mae"] == pytest.approx(np.mean(errors), rel=1e-5)
 

@@ -22,12 +22,12 @@ def one_hot_logits(classes: Tensor) -> Tensor:
     return torch.nn.functional.one_hot(classes, 4).permute(0, 3, 1, 2).float()
 
 
-def iou_by_class(truth: Tensor, answer: Tensor) -> list[float | None]:
+def iou_by_class(truth: Tensor, prediction: Tensor) -> list[float | None]:
     """Straight from the definition; None where a class is in neither."""
     known = (truth != IGNORE).numpy()
     scores: list[float | None] = []
     for label in range(4):
-        a, b = (truth.numpy() == label) & known, (answer.numpy() == label) & known
+        a, b = (truth.numpy() == label) & known, (prediction.numpy() == label) & known
         scores.append(float((a & b).sum() / (a | b).sum()) if (a | b).any() else None)
     return scores
 
@@ -36,12 +36,12 @@ def iou_by_class(truth: Tensor, answer: Tensor) -> list[float | None]:
 def test_iou_is_that_of_the_definition(classes: int) -> None:
     generator = torch.Generator().manual_seed(classes)
     truth = torch.randint(classes, (6, 8, 8), generator=generator)
-    answer = torch.where(torch.rand(truth.shape, generator=generator) < 0.6, truth, (truth + 1) % classes)
+    prediction = torch.where(torch.rand(truth.shape, generator=generator) < 0.6, truth, (truth + 1) % classes)
     truth[torch.rand(truth.shape, generator=generator) < 0.2] = IGNORE
     metric = TASK.new_metric()
     for rows in (slice(0, 2), slice(2, 6)):
-        metric.update([one_hot_logits(answer[rows])], batch_of(truth[rows]))
-    expected, figures = iou_by_class(truth, answer), metric.report()
+        metric.update([one_hot_logits(prediction[rows])], batch_of(truth[rows]))
+    expected, figures = iou_by_class(truth, prediction), metric.report()
     assert metric.compute() == figures["miou"] == pytest.approx(np.mean([one for one in expected if one is not None]))
     assert list(figures["iou"]) == list(TASK.labels)
     assert (
@@ -51,7 +51,7 @@ def test_iou_is_that_of_the_definition(classes: int) -> None:
     )
     assert [one for one in figures["iou"].values() if one is not None] == pytest.approx(expected[:classes])
     known = truth != IGNORE
-    assert figures["pixel_accuracy"] == pytest.approx(float((truth == answer)[known].float().mean()))
+    assert figures["pixel_accuracy"] == pytest.approx(float((truth == prediction)[known].float().mean()))
 
 
 def test_undecided_logits_cost_log_of_the_classes_and_ignored_images_nothing() -> None:

@@ -127,7 +127,7 @@ def test_loss_has_finite_gradients_for_every_weight(task: Task) -> None:
 
 
 @each_task
-def test_labelled_says_which_images_count(task: Task) -> None:
+def test_labelled_marks_the_images_that_count(task: Task) -> None:
     assert task.labelled(stack([sample(1), sample(1, labelled=False)])).tolist() == [True, False]
 
 
@@ -183,6 +183,6 @@ def test_onnx_gives_the_same_at_other_sizes(task: Task, tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(file)
     for images, size in ((1, 64), (3, 64), (1, 96), (3, 96)):
         inputs = features(task, images=images, size=size)
-        answers = session.run(None, {name: x.numpy() for name, x in zip(names, inputs, strict=True)})
-        for answer, expected in zip(answers, deployed(*inputs), strict=True):
-            torch.testing.assert_close(torch.from_numpy(answer), expected, rtol=1e-3, atol=1e-3)
+        ort_outputs = session.run(None, {name: x.numpy() for name, x in zip(names, inputs, strict=True)})
+        for output, expected in zip(ort_outputs, deployed(*inputs), strict=True):
+            torch.testing.assert_close(torch.from_numpy(output), expected, rtol=1e-3, atol=1e-3)

@@ -18,7 +18,7 @@ from torch import Tensor
 from export.errors import UserError, VerificationError
 from fbnetv5.architecture import load_architecture
 from fbnetv5.data.config import DataConfig
-from fbnetv5.data.parts import part_of
+from fbnetv5.data.splits import split_of
 from fbnetv5.deploy.export_model import load_network, tasks_of
 from fbnetv5.runs.checkpoint import load_tensors
 from fbnetv5.runs.config import Run
@@ -206,7 +206,7 @@ def test_images_of_other_classes_are_refused(
     path = image_folder / "instances.json"
     path.write_text(path.read_text().replace('"bag"', '"sack"'))
     config = make_training("det", folder=image_folder)
-    with pytest.raises(UserError, match=r"tells 10 \(t-shirt, trouser, pullover, \.\.\.\) classes apart"):
+    with pytest.raises(UserError, match=r"the network has 10 \(t-shirt, trouser, pullover, \.\.\.\) classes"):
         start_training(config, networks / "det.json", tmp_path / "det")
     assert not (tmp_path / "det").exists()
 
@@ -215,7 +215,7 @@ def test_images_without_labels_are_told_before_anything_is_spent(
     make_training: MakeTraining, networks: Path, image_folder: Path, tmp_path: Path
 ) -> None:
     for mask in (image_folder / "masks").iterdir():
-        if part_of(mask.stem + ".png") == 2:
+        if split_of(mask.stem + ".png") == 2:
             mask.unlink()
     config = make_training("seg", folder=image_folder)
     with pytest.raises(UserError, match=r"none of the \d+ images to test on has labels for seg"):

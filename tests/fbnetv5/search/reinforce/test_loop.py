@@ -11,7 +11,7 @@ import torch
 from export.errors import UserError
 from fbnetv5.costs.budgets import Budget
 from fbnetv5.costs.tables import CostTable
-from fbnetv5.data.folder import read_several_tasks
+from fbnetv5.data.layouts import open_folder
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.sample import Batch
 from fbnetv5.search.reinforce import loop as module
@@ -150,7 +150,7 @@ def test_a_folder_without_masks_trains_the_other_tasks(make_loop: MakeLoop, imag
     for path in (image_folder / "masks").iterdir():
         path.unlink()
     (image_folder / "masks").rmdir()
-    batch = next(in_order(read_several_tasks(image_folder, (32, 32)), batch=4))
+    batch = next(in_order(open_folder(image_folder).resized((32, 32)), batch=4))
     loop = make_loop("cls", "det", "seg")
     loop.train_weights(batch, loop.supernet.space.full(), np.ones(3))
     assert np.isfinite(loop.scale).tolist() == [True, True, False]

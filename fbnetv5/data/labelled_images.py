@@ -1,0 +1,161 @@
+"""A data set of labelled image files, and its views at a size: the files are checked once, whatever sizes are used.
+
+Sizes and boxes refer to the image as it is shown, after its EXIF orientation.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any, Self
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from export.errors import UserError
+from fbnetv5.data.image_files import opened, upright
+from fbnetv5.data.maps import FORMATS
+from fbnetv5.data.resolution import Resolution
+from fbnetv5.data.sample import Sample
+from fbnetv5.data.targets import IGNORE, Boxes, Target
+
+Corners = tuple[float, float, float, float]
+"""(x0, y0, x1, y1)."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ImageRecord:
+    """An image file and its labels, in the file's own pixels. There may be a million of these in memory."""
+
+    path: str
+    size: tuple[int, int]
+    """(H, W), upright."""
+    label: int | None = None
+    boxes: list[Corners] | None = None
+    box_labels: list[int] | None = None
+    """Of each box; None where ``boxes`` is None."""
+    maps: dict[str, str] | None = None
+    """Paths of the labels that are images, by name of the target; None where there are none."""
+
+    @property
+    def stem(self) -> str:
+        return PurePath(self.path).stem
+
+    @property
+    def is_labelled(self) -> bool:
+        return self.label is not None or self.boxes is not None or bool(self.maps)
+
+    def map_path(self, target: str) -> str | None:
+        """The file of a target, None where the image has none."""
+        return None if self.maps is None else self.maps.get(target)
+
+
+class LabelledImages:
+    """A data set: records of image files with checked headers and labels, independent of any size."""
+
+    def __init__(
+        self,
+        records: Mapping[str, ImageRecord],
+        targets: Mapping[str, Target],
+        *,
+        test: frozenset[str] = frozenset(),
+        zero_is_ignored: bool = False,
+    ) -> None:
+        """Store the records.
+
+        Args:
+            records: by name.
+            targets: what they are labelled with.
+            test: names of the images of the test split; without any, a share of all images becomes the test split.
+            zero_is_ignored: class ids in mask files start at 1, and 0 is an unlabelled pixel.
+        """
+        self.targets = targets
+        self.names = tuple(records)
+        self.test = test
+        self._records = tuple(records.values())
+        self._zero_is_ignored = zero_is_ignored
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def only(self, targets: Collection[str]) -> Self:
+        """The same images with the named labels alone; files of the others are not read."""
+        subset = copy(self)
+        subset.targets = {name: target for name, target in self.targets.items() if name in targets}
+        return subset
+
+    def resized(self, size: Resolution, indices: Sequence[int] | None = None) -> "ImageView":
+        """The images, or those at ``indices``, as an image set of one size; records are shared, nothing is read."""
+        return ImageView(self, size, range(len(self)) if indices is None else indices)
+
+    def sample(self, index: int, size: Resolution) -> Sample:
+        """The image at ``index``, resized to ``size`` together with its labels.
+
+        Raises:
+            UserError: its pixels cannot be read, or its mask contains an undeclared class id.
+        """
+        record = self._records[index]
+        with opened(record.path) as file:
+            pixels = upright(file).convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR)
+        labels = {name: self._label(record, name) for name in self.targets}
+        return Sample(
+            image=torch.from_numpy(np.array(pixels).transpose(2, 0, 1).copy()),
+            targets={
+                name: self.targets[name].kind.resize(value, record.size, size)
+                for name, value in labels.items()
+                if value is not None and self.targets[name].kind.has_labels(value)
+            },
+        )
+
+    def _label(self, record: ImageRecord, target: str) -> Any:
+        """A label at the size of its file, None where the image has none."""
+        if target == "label":
+            return record.label
+        if target == "boxes":
+            if record.boxes is None:
+                return None
+            corners = torch.tensor(record.boxes, dtype=torch.float32).reshape(-1, 4)
+            return Boxes(corners, torch.tensor(record.box_labels, dtype=torch.int64))
+        path = record.map_path(target)
+        if path is None:
+            return None
+        return self._class_ids(path) if target == "mask" else torch.from_numpy(FORMATS[target].read(path))
+
+    def _class_ids(self, path: str) -> Tensor:
+        ids, classes = FORMATS["mask"].read(path), len(self.targets["mask"].classes)
+        if self._zero_is_ignored:
+            ids = np.where((ids == 0) | (ids == IGNORE), IGNORE, ids - 1).astype(np.uint8)
+        undeclared = ids[(ids >= classes) & (ids != IGNORE)]
+        if undeclared.size:
+            stored = int(undeclared[0]) + self._zero_is_ignored
+            raise UserError(
+                f"{path} holds class id {stored}, {classes} mask classes are named. "
+                f"Name the class, or use {IGNORE} for pixels to ignore"
+            )
+        return torch.from_numpy(np.array(ids))
+
+
+class ImageView:
+    """Some images of a data set at one size: an image set that can be viewed at another size."""
+
+    def __init__(self, images: LabelledImages, size: Resolution, indices: Sequence[int]) -> None:
+        self._images = images
+        self._size = size
+        self._indices = indices
+
+    @property
+    def targets(self) -> Mapping[str, Target]:
+        return self._images.targets
+
+    def resized(self, size: Resolution) -> Self:
+        """The same images at another size."""
+        return type(self)(self._images, size, self._indices)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The image at ``index``; see ``LabelledImages.sample``."""
+        return self._images.sample(self._indices[index], self._size)

@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from export.errors import UserError
+from fbnetv5.data import header_index
+from fbnetv5.data.layouts import open_folder
+from fbnetv5.data.scenes import TARGETS
+from fbnetv5.data.targets import IGNORE
+
+SIZE = (64, 64)
+
+
+def test_two_sizes_share_the_records_and_read_no_header_again(
+    image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = open_folder(image_folder)
+    small = folder.resized((32, 32), [3, 5])
+    monkeypatch.setattr(header_index, "read_header", None)
+    large = small.resized((64, 96))
+    assert vars(large)["_images"] is vars(small)["_images"] is folder
+    assert (len(small), len(large)) == (2, 2)
+    for view, size in ((small, (32, 32)), (large, (64, 96))):
+        sample, expected = view[1], folder.sample(5, size)
+        assert sample.image.shape == (3, *size)
+        assert torch.equal(sample.image, expected.image)
+        assert torch.equal(sample.targets["boxes"].xyxy, expected.targets["boxes"].xyxy)
+
+
+def test_a_map_without_a_known_pixel_is_no_label(image_folder: Path) -> None:
+    Image.fromarray(np.full(SIZE, IGNORE, dtype=np.uint8)).save(image_folder / "masks/00.png")
+    Image.fromarray(np.zeros(SIZE, dtype=np.uint16)).save(image_folder / "depth/00.png")
+    targets = open_folder(image_folder).sample(0, SIZE).targets
+    assert set(TARGETS) - set(targets) == {"mask", "depth"}
+
+
+def test_only_the_requested_labels_are_read(image_folder: Path) -> None:
+    (image_folder / "masks/00.png").write_bytes((image_folder / "masks/00.png").read_bytes()[:80])
+    folder = open_folder(image_folder)
+    assert list(folder.only(["depth", "label", "pose"]).sample(0, SIZE).targets) == ["label", "depth"]
+    with pytest.raises(UserError, match=r"cannot read .*masks/00\.png"):
+        folder.sample(0, SIZE)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp"])
+def test_a_truncated_image_raises_when_it_is_read(image_folder: Path, suffix: str) -> None:
+    path = image_folder / f"images/99.{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match=rf"cannot read .*99\.{suffix}") as caught:
+        open_folder(image_folder).sample(24, SIZE)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_undeclared_mask_class_raises_when_it_is_read(image_folder: Path) -> None:
+    Image.new("L", SIZE, 11).save(image_folder / "masks/07.png")
+    folder = open_folder(image_folder)
+    with pytest.raises(UserError, match=r"07\.png holds class id 11, 11 mask classes are named"):
+        folder.sample(7, SIZE)
