@@ -122,6 +122,12 @@ class Architecture(Document):
         """The live blocks; what tasks have in common runs once."""
         return shared_graph(self.space, self.make_tasks(), self.choices)
 
+    def alone(self, task: str) -> "Architecture":
+        """The network of one of the tasks by itself, with its cost."""
+        return make_architecture(
+            self.space, {task: self.choices[task]}, self.classes, self.resolution, provenance=self.provenance
+        )
+
     def build(self) -> Network:
         """The network, with fresh weights."""
         return Network(self.make_tasks(), self.graph)

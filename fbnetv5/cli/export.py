@@ -58,7 +58,7 @@ def export(
     from export.trt.options import EngineOptions
     from fbnetv5.deploy.engine import add_engine
     from fbnetv5.deploy.export import export_tasks
-    from fbnetv5.deploy.export_model import tasks_of
+    from fbnetv5.deploy.export_model import networks_of
     from fbnetv5.deploy.export_options import ExportOptions
     from fbnetv5.deploy.exported import document
 
@@ -82,7 +82,7 @@ def export(
     engine_options = EngineOptions.load(engine_config) if engine_config else EngineOptions()
     results, unavailable = [], None
     with progress_bar() as bar:
-        for names in [task_names(task)] if task else [[name] for name in tasks_of(run)]:
+        for names in [task_names(task)] if task else networks_of(run):
             folder = (output or run / "export") / "+".join(names)
             exported = export_tasks(run, names, folder, options, say, stage_lines(bar))
             if engine and unavailable is None:

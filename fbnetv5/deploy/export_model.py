@@ -1,6 +1,6 @@
 """The model that is exported: the network of one task or of several tasks, with its inputs, outputs and metrics."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,62 +125,73 @@ def load_export_model(
         UserError: the run has no such network, its files are damaged, the tasks cannot be joined, or the detector has
             no such form.
     """
-    loaded = {task: load_network(run, task) for task in tasks}
-    architectures = {task: architecture for task, (architecture, _) in loaded.items()}
-    networks = {task: network for task, (_, network) in loaded.items()}
+    if (run / f"{'+'.join(tasks)}.json").exists():
+        architecture, network = load_network(run, "+".join(tasks))
+        architectures = {task: architecture.alone(task) if len(tasks) > 1 else architecture for task in tasks}
+    else:
+        architectures, network = _join(run, tasks)
     if head is not None:
-        _set_head(networks, head)
-    module = networks[tasks[0]]
-    sharing = None
-    if len(networks) > 1:
-        resolutions = {architecture.resolution for architecture in architectures.values()}
-        if len(resolutions) > 1:
-            raise UserError(f"{', '.join(tasks)} are deployed at {sorted(resolutions)}: one file has one size")
-        module = merge_networks(networks)
-        if not module.backbone.graph.shared:
-            raise UserError(
-                f"the networks of {', '.join(networks)} share no block, so that one file of them would save nothing: "
-                "export them one by one"
-            )
-        sharing = measure_sharing(module, resolutions.pop())
+        _set_head(network, head)
     return ExportModel(
-        module=(FromPixels(module) if from_pixels else module).eval(),
-        tasks={task: network.task for task, network in networks.items()},
+        module=(FromPixels(network) if from_pixels else network).eval(),
+        tasks=network.tasks,
         architectures=architectures,
         from_pixels=from_pixels,
-        sharing=sharing,
+        sharing=None if len(tasks) == 1 else measure_sharing(network, architectures[tasks[0]].resolution),
     )
 
 
-def _set_head(networks: Mapping[str, Network], head: str) -> None:
+def _join(run: Path, tasks: Sequence[str]) -> tuple[dict[str, Architecture], Network]:
+    """By task, the architectures of the run; and the network that joins those of all tasks."""
+    loaded = {task: load_network(run, task) for task in tasks}
+    architectures = {task: architecture for task, (architecture, _) in loaded.items()}
+    resolutions = sorted({architecture.resolution for architecture in architectures.values()})
+    if len(resolutions) > 1:
+        raise UserError(f"{', '.join(tasks)} are deployed at {resolutions}: one file has one size")
+    network = merge_networks({task: network for task, (_, network) in loaded.items()})
+    if not network.backbone.graph.shared:
+        raise UserError(
+            f"the networks of {', '.join(tasks)} share no block, so that one file of them would save nothing: "
+            "export them one by one"
+        )
+    return architectures, network
+
+
+def _set_head(network: Network, head: str) -> None:
     """Set the form of outputs of the task that has several forms."""
-    several = [(name, network) for name, network in networks.items() if len(network.task.forms) > 1]
+    several = [name for name, task in network.tasks.items() if len(task.forms) > 1]
     if not several:
-        raise UserError(f"{', '.join(networks)} has one form of outputs: leave out --head")
-    for name, network in several:
-        network.tasks[name] = network.task.in_form(head)
+        raise UserError(f"{', '.join(network.tasks)} has one form of outputs: leave out --head")
+    for name in several:
+        network.tasks[name] = network.tasks[name].in_form(head)
 
 
-def load_network(run: Path, task: str) -> tuple[Architecture, Network]:
-    """A finished run's network of a task, with its weights, in eval mode.
+def load_network(run: Path, name: str) -> tuple[Architecture, Network]:
+    """A finished run's network with its weights, in eval mode.
+
+    Args:
+        run: the run folder.
+        name: of its files: a task, or the tasks of one network for several, such as "cls+det".
 
     Raises:
         UserError: the run does not have that network (yet), or a file is damaged or of another network.
     """
-    path = run / f"{task}.json"
+    path = run / f"{name}.json"
     if not path.exists():
         available = ", ".join(sorted(path.stem for path in run.glob("*.safetensors"))) or "none yet"
         raise UserError(
-            f"{run} has no network for {task!r}; it has: {available}. --resume continues an unfinished search"
+            f"{run} has no network for {name!r}; it has: {available}. --resume continues an unfinished search"
         )
     architecture = load_architecture(path)
     return architecture, architecture.load(path.with_suffix(".safetensors")).eval()
 
 
-def tasks_of(run: Path) -> list[str]:
-    """The tasks of a run, in its own order.
+def networks_of(run: Path) -> list[list[str]]:
+    """The tasks of each network of a run: one network per task, or one for all where the run made that.
 
     Raises:
         UserError: ``run`` is not a run folder.
     """
-    return list(Run.load(run).tasks)
+    tasks = list(Run.load(run).tasks)
+    shared = len(tasks) > 1 and (run / f"{'+'.join(tasks)}.json").exists()
+    return [tasks] if shared else [[task] for task in tasks]

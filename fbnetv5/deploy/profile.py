@@ -17,8 +17,8 @@ from fbnetv5.blocks.specs import Block
 from fbnetv5.costs.tables import CostTable, DeployedHead, block_key, block_shapes, head_key, head_shapes
 from fbnetv5.costs.tables import Counter as CostCounter
 from fbnetv5.data.resolution import Resolution, check_resolution
-from fbnetv5.deploy.export_model import tasks_of
 from fbnetv5.networks.backbone import task_network
+from fbnetv5.runs.config import Run
 from fbnetv5.spaces.space import SKIP, Choices, Space
 from fbnetv5.tasks import make_tasks
 from fbnetv5.tasks.task import ClassNames, Task
@@ -112,7 +112,7 @@ def networks_of(run: Path) -> list[Network]:
     Raises:
         UserError: the run has fewer than two networks, or one of its files is damaged.
     """
-    architectures = [load_architecture(run / f"{task}.json") for task in tasks_of(run)]
+    architectures = [load_architecture(run / f"{task}.json") for task in Run.load(run).tasks]
     if len(architectures) < 2:
         raise UserError(f"a table is compared with at least 2 networks, and {run} has {len(architectures)}")
     networks = []

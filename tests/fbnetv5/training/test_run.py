@@ -19,7 +19,7 @@ from export.errors import UserError, VerificationError
 from fbnetv5.architecture import load_architecture
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.splits import split_of
-from fbnetv5.deploy.export_model import load_network, tasks_of
+from fbnetv5.deploy.export_model import load_network, networks_of
 from fbnetv5.runs.checkpoint import load_tensors
 from fbnetv5.runs.config import Run
 from fbnetv5.tasks.classification import Classification
@@ -59,7 +59,7 @@ def test_a_training_leaves_a_folder_that_reads_like_a_runs(undisturbed: tuple[Pa
     names = {path.name for path in folder.iterdir()}
     files = {"det.json", "det.safetensors", "config.json", "history.jsonl"}
     assert names == {*files, "checkpoint", "tensorboard"}
-    assert tasks_of(folder) == ["det"]
+    assert networks_of(folder) == [["det"]]
     architecture, network = load_network(folder, "det")
     assert architecture.provenance["score"] == result.best >= result.first
     assert architecture.provenance["training"]["step"] == result.best_step

@@ -1,0 +1,95 @@
+"""Networks of a run as they are handed to the exporter: one task, several joined, or one network for several."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from export.errors import UserError
+from fbnetv5.architecture import Architecture, load_architecture, make_architecture
+from fbnetv5.blocks.specs import initialise
+from fbnetv5.costs.budgets import Budget
+from fbnetv5.data.config import DataConfig
+from fbnetv5.data.scenes import CLASSES
+from fbnetv5.deploy.export import export_tasks
+from fbnetv5.deploy.export_model import INPUT, load_export_model, load_network, networks_of
+from fbnetv5.deploy.export_options import ExportOptions
+from fbnetv5.deploy.exported import document
+from fbnetv5.runs.checkpoint import save_tensors
+from fbnetv5.search.reinforce.config import SearchConfig
+from fbnetv5.spaces.four_path import FourPathSpace
+
+SPACE = FourPathSpace(stages=1, blocks_per_path=1)
+SIZE = (64, 64)
+TASKS = ("cls", "det")
+
+
+def save_network(folder: Path, architecture: Architecture) -> None:
+    """An architecture file with weights; these are random, so that every block matters and no scores are equal."""
+    torch.manual_seed(0)
+    network = architecture.build()
+    initialise(network)
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.weight, 0.5, 1.0)
+            nn.init.normal_(norm.bias, std=0.3)
+    architecture.save(folder / f"{architecture.name}.json")
+    save_tensors(folder / f"{architecture.name}.safetensors", network.state_dict())
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that made one network for two tasks, which part in stage 0."""
+    folder = tmp_path_factory.mktemp("runs") / "shared"
+    folder.mkdir()
+    budgets = {task: Budget(limit=4e8, unit="macs", resolution=SIZE) for task in TASKS}
+    SearchConfig(budgets=budgets, space=SPACE, data=DataConfig(size=SIZE, scenes=(16, 8, 8))).save(folder)
+    choices = {
+        task: (np.arange(len(SPACE.variables)) >= first).astype(int) for task, first in zip(TASKS, (12, 6), strict=True)
+    }
+    save_network(folder, make_architecture(SPACE, choices, CLASSES, SIZE, provenance={}))
+    return folder
+
+
+def test_a_run_has_one_network_per_task_or_one_for_all(networks: Path, shared: Path, tmp_path: Path) -> None:
+    assert networks_of(shared) == [["cls", "det"]]
+    config = SearchConfig(budgets={task: Budget(limit=4e8, unit="macs") for task in TASKS})
+    config.save(tmp_path)
+    assert networks_of(tmp_path) == [["cls"], ["det"]]
+
+
+def test_one_network_for_several_tasks_is_handed_over_whole(shared: Path) -> None:
+    model = load_export_model(shared, TASKS)
+    assert model.output_names == ("cls_logits", "det_boxes", "det_scores", "det_labels")
+    assert list(model.architectures) == list(TASKS)
+    whole = load_architecture(shared / "cls+det.json")
+    assert model.sharing is not None
+    assert model.sharing.macs_joint == whole.cost.macs
+    assert model.sharing.macs_separate == sum(model.architectures[task].cost.macs for task in TASKS)
+    assert model.sharing.blocks_shared == len(whole.graph.shared) > 0
+
+
+def test_one_network_for_several_tasks_is_exported_and_verified(shared: Path, tmp_path: Path) -> None:
+    exported = export_tasks(shared, TASKS, tmp_path / "out", ExportOptions(), print)
+    assert exported.max_error < 1e-4
+    described = document(exported)
+    assert described["task"] == "cls,det"
+    assert set(described["tasks"]) == set(TASKS)
+    assert (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_weights_of_one_network_are_those_of_its_file(shared: Path) -> None:
+    _, network = load_network(shared, "cls+det")
+    model = load_export_model(shared, TASKS)
+    images = torch.from_numpy(model.seeded(SIZE, 2)[INPUT])
+    with torch.no_grad():
+        for output, expected in zip(model.module(images), network(images), strict=True):
+            assert torch.equal(output, expected)
+
+
+@pytest.mark.parametrize("tasks", [("cls",), ("det", "cls"), ("cls", "seg")], ids="+".join)
+def test_other_tasks_of_such_a_run_are_refused(shared: Path, tasks: tuple[str, ...]) -> None:
+    with pytest.raises(UserError, match=r"has no network for '\w+'; it has: cls\+det"):
+        load_export_model(shared, tasks)
