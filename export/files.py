@@ -7,7 +7,7 @@ renamed.
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -63,12 +63,17 @@ def read_json(path: Path, *, what: str, schema: int | tuple[int, ...]) -> dict[s
         UserError: the file is missing, unreadable, not JSON, or of another schema.
     """
     document = read_json_object(path, what=what)
+    check_schema(document, path, what=what, schema=schema)
+    return document
+
+
+def check_schema(document: Mapping[str, Any], path: Path, *, what: str, schema: int | tuple[int, ...]) -> None:
+    """Raise UserError if the document of a file has another schema number; arguments as in ``read_json``."""
     number = document.get("schema")
     accepted = (schema,) if isinstance(schema, int) else schema
     if type(number) is not int or number not in accepted:
         readable = " and ".join(map(str, accepted))
         raise UserError(f"{what} file {path} has schema {number!r}; this version reads schema {readable}")
-    return document
 
 
 def read_json_object(path: Path, *, what: str) -> dict[str, Any]:

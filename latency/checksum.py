@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from export.errors import UserError
-from export.files import read_json, write_json
+from export.files import check_schema, read_json_object, write_json
 
 
 def write_checksummed(path: Path, content: Mapping[str, Any], *, schema: int) -> None:
@@ -31,7 +31,15 @@ def read_checksummed(path: Path, *, what: str, schema: int | tuple[int, ...]) ->
     Raises:
         UserError: the file is missing, unreadable, of another schema, or edited.
     """
-    content = read_json(path, what=what, schema=schema)
+    return checked(read_json_object(path, what=what), path, what=what, schema=schema)
+
+
+def checked(
+    document: Mapping[str, Any], path: Path, *, what: str, schema: int | tuple[int, ...]
+) -> tuple[int, dict[str, Any]]:
+    """The schema number and the content of a document that was read from ``path``; as ``read_checksummed``."""
+    check_schema(document, path, what=what, schema=schema)
+    content = dict(document)
     version, sha256 = content.pop("schema"), content.pop("sha256", None)
     if sha256 != _checksum(content):
         raise UserError(f"{what} {path} was edited or damaged: checksums differ. Delete it and make it again")

@@ -15,19 +15,20 @@ File: ``luts/DEVICE-PRECISION-b1-estimated.json``; schema 2. Schema 1 is read to
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, Strict
 
 from export.document import Document
 from export.errors import UserError
-from latency.checksum import read_checksummed, write_checksummed
+from export.files import read_json_object
+from latency.checksum import checked, write_checksummed
 from latency.devices import Gpu
 from latency.kernels import kernels_of
 from latency.records import Count, Positive, Record
-from latency.table import ESTIMATED, LatencyTable, table_kind
+from latency.table import ESTIMATED, LatencyTable, kind_of
 from latency.upgrade import upgrade_estimated_table
 
 if TYPE_CHECKING:
@@ -106,7 +107,12 @@ class EstimatedTable(Document):
         Raises:
             UserError: missing, damaged or edited, or with a row that is not marked as estimated.
         """
-        schema, content = read_checksummed(path, what="estimated latency table", schema=(1, SCHEMA))
+        return cls.of_document(read_json_object(path, what="estimated latency table"), path)
+
+    @classmethod
+    def of_document(cls, document: Mapping[str, Any], path: Path) -> "EstimatedTable":
+        """The table of a document that was read from ``path``; errors as in ``load``."""
+        schema, content = checked(document, path, what="estimated latency table", schema=(1, SCHEMA))
         try:
             return cls(**(upgrade_estimated_table(content) if schema == 1 else content))
         except UserError as error:
@@ -124,11 +130,13 @@ def open_table(path: Path, *, other_machine: bool) -> LatencyTable | EstimatedTa
     Raises:
         UserError: missing or damaged; or of another machine or estimated, and not ``other_machine``.
     """
-    if table_kind(path) != ESTIMATED:
-        return LatencyTable.load(path, other_machine=True) if other_machine else LatencyTable.load_local(path)
+    document = read_json_object(path, what="latency table")
+    if kind_of(document) != ESTIMATED:
+        table = LatencyTable.of_document(document, path, other_machine=other_machine)
+        return table if other_machine else table.check_name(path)
     if not other_machine:
         raise UserError(f"{path} is an estimated table; name it with --table to use it all the same")
-    return EstimatedTable.load(path)
+    return EstimatedTable.of_document(document, path)
 
 
 def estimated_path(folder: Path, device: str, precision: str) -> Path:

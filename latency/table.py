@@ -12,7 +12,7 @@ File: ``luts/DEVICE-PRECISION-bN.json``, with ``-tN`` after it for more than one
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -21,7 +21,7 @@ from pydantic import Field, Strict
 from export.document import Document
 from export.errors import UnavailableError, UserError
 from export.files import read_json_object
-from latency.checksum import read_checksummed, write_checksummed
+from latency.checksum import checked, write_checksummed
 from latency.correction import Correction, MeasuredNetwork, correct
 from latency.devices import fingerprint
 from latency.records import CheckedMeasurement, CheckedTiming, Count
@@ -43,16 +43,12 @@ def table_path(folder: Path, device: str, precision: str = "fp32", batch: int = 
 
 def measured_tables(folder: Path, device: str) -> list[Path]:
     """The measured tables of a device in a folder, without the estimated ones."""
-    return [path for path in sorted(folder.glob(f"{device}-*.json")) if table_kind(path) == MEASURED]
+    paths = sorted(folder.glob(f"{device}-*.json"))
+    return [path for path in paths if kind_of(read_json_object(path, what="latency table")) == MEASURED]
 
 
-def table_kind(path: Path) -> str:
-    """The kind of a table, ``MEASURED`` or ``ESTIMATED``; files of earlier versions have no field for it.
-
-    Raises:
-        UserError: the file is missing, or not a JSON object.
-    """
-    content = read_json_object(path, what="latency table")
+def kind_of(content: Mapping[str, Any]) -> str:
+    """The kind of a table's document, ``MEASURED`` or ``ESTIMATED``; earlier versions have no field for it."""
     return str(content.get("kind", ESTIMATED if "peak_tflops" in content else MEASURED))
 
 
@@ -170,7 +166,15 @@ class LatencyTable(Document):
         Raises:
             UserError: missing, damaged or edited, of another device, or of another machine and not ``other_machine``.
         """
-        schema, content = read_checksummed(path, what="latency table", schema=(2, SCHEMA))
+        document = read_json_object(path, what="latency table")
+        return cls.of_document(document, path, device=device, other_machine=other_machine)
+
+    @classmethod
+    def of_document(
+        cls, document: Mapping[str, Any], path: Path, *, device: str | None = None, other_machine: bool = False
+    ) -> "LatencyTable":
+        """The table of a document that was read from ``path``; arguments and errors as in ``load``."""
+        schema, content = checked(document, path, what="latency table", schema=(2, SCHEMA))
         try:
             table = cls(**(upgrade_table(content) if schema == 2 else content))
         except UserError as error:
@@ -181,20 +185,14 @@ class LatencyTable(Document):
             _check_machine(table, path)
         return table
 
-    @classmethod
-    def load_local(cls, path: Path) -> "LatencyTable":
-        """Read a table of this machine from its ``table_path``.
-
-        Raises:
-            UserError: as ``load``; or the file has the name of another table.
-        """
-        table = cls.load(path)
-        if path.stem != table.name:
+    def check_name(self, path: Path) -> "LatencyTable":
+        """This table; raises UserError if the file at ``path`` has the name of another table."""
+        if path.stem != self.name:
             raise UserError(
-                f"{path} contains the table {table.name}, with another precision, batch or thread count than its name. "
+                f"{path} contains the table {self.name}, with another precision, batch or thread count than its name. "
                 "Name it with --table to use it all the same"
             )
-        return table
+        return self
 
 
 def _check_machine(table: LatencyTable, path: Path) -> None:

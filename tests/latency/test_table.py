@@ -224,12 +224,12 @@ def test_a_table_must_have_the_file_name_of_its_settings(tmp_path: Path) -> None
     two = TABLE.changed(threads=2, fingerprint=resolve("cpu", threads=2).fingerprint())
     two.save(path)
     assert path.name == "cpu-fp32-b1-t2.json"
-    assert LatencyTable.load_local(path) == two
+    assert LatencyTable.load(path).check_name(path) == two
     path.rename(tmp_path / "cpu-fp32-b1.json")
     with pytest.raises(
         UserError, match="contains the table cpu-fp32-b1-t2, with another precision, batch or thread count"
     ):
-        LatencyTable.load_local(tmp_path / "cpu-fp32-b1.json")
+        LatencyTable.load(tmp_path / "cpu-fp32-b1.json").check_name(tmp_path / "cpu-fp32-b1.json")
 
 
 def test_a_table_of_a_remote_gpu_is_read_on_a_machine_without_it(tmp_path: Path) -> None:
