@@ -9,7 +9,6 @@ Shape legend: B architectures, S variables, V nodes.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -104,7 +103,9 @@ class Space(Document, ABC):
         """[B, V]: the index of the candidate that each node has in architectures [B, S], or ``SKIPPED``."""
         variables, steps, tables = self._lookup
         padded = np.concatenate([choices, np.zeros((len(choices), 1), dtype=np.int64)], axis=1)
-        positions = (padded[:, variables] * steps).sum(axis=-1)
+        positions = padded[:, variables[:, 0]] * steps[:, 0]
+        for column in range(1, variables.shape[1]):
+            positions += padded[:, variables[:, column]] * steps[:, column]
         found: NDArray[np.int64] = tables[np.arange(len(self.nodes)), positions]
         return found
 
@@ -195,36 +196,40 @@ class Space(Document, ABC):
         candidates = self.candidates(choices[None])[0]
         live = self.live(choices[None], everything)[0]
         source: dict[str, str] = {}  # node -> the node whose output stands for it once skipped nodes are gone
-        steps: list[Step] = []
-        for node, candidate, runs in zip(self.nodes, candidates.tolist(), live, strict=True):
+        running: list[tuple[Node, int]] = []
+        for node, candidate, runs in zip(self.nodes, candidates.tolist(), live.tolist(), strict=True):
             if candidate == SKIPPED:
                 source[node.name] = source[node.inputs[0]]
                 continue
             source[node.name] = node.name
             if runs:
-                steps.append(
-                    Step(
-                        name=node.name,
-                        node=node.name,
-                        candidate=candidate,
-                        block=node.candidates[candidate],
-                        inputs=tuple(source[name] for name in node.inputs),
-                        stride=node.stride,
-                        stage=node.stage,
-                        tasks=(),
-                    )
-                )
+                running.append((node, candidate))
+        inputs = {node.name: tuple(source[name] for name in node.inputs) for node, _ in running}
         features = {task: tuple(source[self.ends[path]] for path in strides) for task, strides in paths.items()}
-        return Graph(steps=_with_tasks(steps, features), features=features)
+        tasks = _tasks_of(inputs, features)
+        steps = tuple(
+            Step(
+                name=node.name,
+                node=node.name,
+                candidate=candidate,
+                block=node.candidates[candidate],
+                inputs=inputs[node.name],
+                stride=node.stride,
+                stage=node.stage,
+                tasks=tasks[node.name],
+            )
+            for node, candidate in running
+        )
+        return Graph(steps=steps, features=features)
 
 
-def _with_tasks(steps: Sequence[Step], features: Mapping[str, Sequence[str]]) -> tuple[Step, ...]:
-    """The steps, each with the tasks whose features depend on it."""
-    readers: dict[str, set[str]] = {step.name: set() for step in steps}
+def _tasks_of(inputs: Mapping[str, Sequence[str]], features: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """By step, the tasks whose features depend on it; from every step's inputs, in running order."""
+    readers: dict[str, set[str]] = {name: set() for name in inputs}
     for task, names in features.items():
         for name in names:
             readers[name].add(task)
-    for step in reversed(steps):
-        for name in step.inputs:
-            readers[name] |= readers[step.name]
-    return tuple(replace(step, tasks=tuple(task for task in features if task in readers[step.name])) for step in steps)
+    for name in reversed(inputs):
+        for source in inputs[name]:
+            readers[source] |= readers[name]
+    return {name: tuple(task for task in features if task in found) for name, found in readers.items()}
