@@ -223,7 +223,7 @@ class Space(Document, ABC):
         return Graph(steps=steps, features=features)
 
 
-def _tasks_of(inputs: Mapping[str, Sequence[str]], features: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+def _tasks_of(inputs: dict[str, tuple[str, ...]], features: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
     """By step, the tasks whose features depend on it; from every step's inputs, in running order."""
     readers: dict[str, set[str]] = {name: set() for name in inputs}
     for task, names in features.items():
