@@ -17,7 +17,7 @@ from export.errors import UserError
 
 
 def make_accelerator() -> Accelerator:
-    """Accelerate's view of this process: its device and the others; a CPU must be chosen explicitly for gloo."""
+    """This process's device and communication with others; on CPUs Accelerate communicates only if ``cpu`` is set."""
     return Accelerator(cpu=not torch.accelerator.is_available())
 
 

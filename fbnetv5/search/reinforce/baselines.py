@@ -1,6 +1,6 @@
-"""Baselines: what is subtracted from losses before REINFORCE, to remove the share of the images in a loss.
+"""Baselines: expected losses, subtracted before REINFORCE to remove the dependence of a loss on its images.
 
-A baseline must be fixed before the architecture is drawn; then the gradient stays unbiased whatever the baseline is
+A baseline must be fixed before the architecture is drawn; then the gradient is unbiased for any baseline
 (Williams, Machine Learning 8, 1992). A good one lowers its variance, as a control variate does (Greensmith, Bartlett
 and Baxter, Journal of Machine Learning Research 5, 2004).
 
