@@ -19,19 +19,20 @@ from fbnetv5.costs.budgets import Budget
 from fbnetv5.costs.tables import CostTable
 from fbnetv5.search.local import prune
 from fbnetv5.search.reinforce.controller import Controller, draw
-from fbnetv5.search.reinforce.finalists import find_tilt
+from fbnetv5.search.reinforce.finalists import find_logit_bias
 from fbnetv5.spaces.fbnetv3 import Group
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.graph import Node
 from fbnetv5.spaces.space import SKIP, Choices, Space
 
 MATCHED = (0.93, 0.99)
-"""The part of a task's budget that a compared network costs."""
+"""Minimum and maximum cost of a compared network, as shares of its task's budget."""
 RANDOM_SEED, CONTROL_SEED, PLANTED_SEED = 2026, 2027, 2028
-"""The benchmarks share them: what one measures of a network, another can look up."""
+"""Seeds that the benchmarks share, so that one can look up a network that another has measured."""
 CERTAIN = 60.0
-"""Logit of a choice that is made whatever the tilt, which is at most 12."""
+"""Logit of a choice that is made whatever the logit bias, which is at most 12."""
 TRIES = 400
+"""Maximum number of batches of draws."""
 
 
 def architecture_key(choices: Iterable[int]) -> str:
@@ -40,22 +41,23 @@ def architecture_key(choices: Iterable[int]) -> str:
 
 
 def matched(costs: NDArray[np.float64], budget: Budget) -> NDArray[np.bool_]:
-    """Which costs lie in the window ``MATCHED`` of the budget."""
-    found: NDArray[np.bool_] = (costs >= MATCHED[0] * budget.limit) & (costs <= MATCHED[1] * budget.limit)
-    return found
+    """Whether each cost lies in the window ``MATCHED`` of the budget."""
+    inside: NDArray[np.bool_] = (costs >= MATCHED[0] * budget.limit) & (costs <= MATCHED[1] * budget.limit)
+    return inside
 
 
 def density(controller: Controller, table: CostTable, budget: Budget) -> NDArray[np.float64]:
-    """[S, C]: the probabilities of the first policy, tilted to an expected cost in the middle of the window."""
+    """[S, C]: the first policy, with the logit bias that sets its expected cost to the middle of the window."""
     rng = np.random.default_rng(0)
-    return controller.tilted(0, find_tilt(controller, 0, table, sum(MATCHED) / 2 * budget.limit, rng))
+    logit_bias = find_logit_bias(controller, 0, table, sum(MATCHED) / 2 * budget.limit, rng)
+    return controller.biased_probabilities(0, logit_bias)
 
 
 def random_matched(table: CostTable, budget: Budget, count: int, *, seed: int) -> list[Choices]:
     """Distinct architectures whose blocks are kept with one probability; the first ones are the same for any count.
 
     Raises:
-        UserError: the window has too few.
+        UserError: the window has too few architectures.
     """
     controller = Controller(table.space.choice_counts, 1, lr=1.0)
     return draw_matched(density(controller, table, budget), table, budget, count, np.random.default_rng(seed))
@@ -85,21 +87,21 @@ def draw_matched(
     """Distinct architectures drawn from [S, C] whose cost lies in the window, dead blocks skipped.
 
     Raises:
-        UserError: ``count`` of them are not found in ``TRIES`` times 256 draws.
+        UserError: ``TRIES`` times 256 draws have fewer than ``count`` of them.
     """
-    found: dict[bytes, Choices] = {}
+    distinct: dict[bytes, Choices] = {}
     for _ in range(TRIES):
-        if len(found) >= count:
-            return list(found.values())[:count]
+        if len(distinct) >= count:
+            return list(distinct.values())[:count]
         drawn = draw(probabilities, 256, rng)
         for choices in prune(drawn[matched(table(drawn), budget)], table):
-            found.setdefault(choices.tobytes(), choices)
-    raise UserError(f"only {len(found)} of {count} architectures were found within {MATCHED} of {budget.limit:g}")
+            distinct.setdefault(choices.tobytes(), choices)
+    raise UserError(f"only {len(distinct)} of {count} architectures were found within {MATCHED} of {budget.limit:g}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Where a bad network has its blocks."""
+    """The blocks of a bad network."""
 
     kept: frozenset[str]
     """Names of the nodes that are kept always."""
@@ -131,7 +133,7 @@ def _is_block(node: Node) -> bool:
 
 
 WIDTH_72 = frozenset(f"s0_p16_{number}" for number in range(1, 5))
-"""The cheaper repeats of stage 0 at stride 16."""
+"""The repeats of stage 0 at stride 16 that cost less."""
 PLANS: Mapping[str, Plan] = {
     "cls": Plan(kept=frozenset({"s2_p8_from_p4", "s3_p16_from_p8", "s4_p32_from_p16"}), allowed=_late_detour),
     "det": Plan(kept=frozenset({"s4_p8_from_p4"}), allowed=_fine_then_coarse),
@@ -146,12 +148,12 @@ def scaled_fbnetv3(macs: CostTable, limit: float) -> Choices:
     """[S]: stage 0 in full and nothing else, less the one repeat that brings it nearest below ``limit``."""
     full = stage_zero(macs.space)
     shorter = [np.where(np.arange(len(full)) == kept, SKIP, full) for kept in np.nonzero(full)[0]]
-    fitting = [choices for choices in (full, *shorter) if macs.one(choices) <= limit]
+    fitting = [choices for choices in (full, *shorter) if macs.cost_of(choices) <= limit]
     if not fitting:
         raise UserError(
             f"FBNetV3 less one repeat still costs more than {limit / 1e6:.0f}M; search with a larger budget"
         )
-    return max(fitting, key=macs.one)
+    return max(fitting, key=macs.cost_of)
 
 
 def skippable(space: Space) -> tuple[Node, ...]:

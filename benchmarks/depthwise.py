@@ -1,11 +1,11 @@
-"""How fast is the weight gradient of a depthwise convolution on small maps, beside torch's own?
+"""How fast is the weight gradient of a depthwise convolution on small maps, compared with torch's own?
 
 The shapes are those of variant a's blocks in a search at 64x64, 32 images, float32, channels last. All are timed in
-turns in one process, so that drift hits all alike.
+turn in one process, so that drift affects all alike.
 
 Expected: where ``fbnetv5.blocks.depthwise`` is used (outputs smaller than the kernel) it is at least as fast as
-torch, and several times as fast on 2x2 and 4x4 maps with AVX2. A processor with AVX-512 may have a fast kernel of its
-own.
+torch, and several times as fast on 2x2 and 4x4 maps with AVX2. On a CPU with AVX-512 torch may have a fast kernel
+of its own.
 
     python -m benchmarks.depthwise
 
@@ -26,7 +26,7 @@ from fbnetv5.blocks.depthwise import weight_gradient
 IMAGES = 32
 SHAPES = ((896, 2, 5, 1), (736, 2, 5, 1), (720, 4, 5, 2), (360, 4, 5, 1), (160, 8, 5, 2), (64, 2, 3, 1))
 """(channels, side of the input, kernel, stride)."""
-ROUNDS = 15
+REPETITIONS = 15
 
 
 def calls(channels: int, side: int, kernel: int, stride: int) -> dict[str, Callable[[], Tensor]]:
@@ -36,10 +36,10 @@ def calls(channels: int, side: int, kernel: int, stride: int) -> dict[str, Calla
     gradient = torch.randn_like(torch.conv2d(x, weight, None, stride, pad, 1, channels))
 
     def of_torch() -> Tensor:
-        found: Tensor = torch.ops.aten.convolution_backward(
+        gradient_of_torch: Tensor = torch.ops.aten.convolution_backward(
             gradient, x, weight, None, [stride] * 2, [pad] * 2, [1, 1], False, [0, 0], channels, [False, True, False]
         )[1]
-        return found
+        return gradient_of_torch
 
     return {"torch": of_torch, "ours": lambda: weight_gradient(x, gradient, kernel, stride, pad)}
 
@@ -52,12 +52,12 @@ def main() -> None:
     torch.set_num_threads(parser.parse_args().threads)
     timed = {shape: calls(*shape) for shape in SHAPES}
     seconds: dict[tuple[tuple[int, ...], str], list[float]] = {}
-    for turn in range(ROUNDS + 2):
+    for repetition in range(REPETITIONS + 2):
         for shape, ways in timed.items():
             for name, call in ways.items():
                 start = time.perf_counter()
                 call()
-                if turn >= 2:
+                if repetition >= 2:
                     seconds.setdefault((shape, name), []).append(time.perf_counter() - start)
     ms = {key: 1e3 * statistics.median(values) for key, values in seconds.items()}
     rows = {}

@@ -1,14 +1,14 @@
 """How fast do policies learn under each estimator? A simulation of the policies alone, without a network.
 
-54 blocks, each kept or skipped, three tasks. A task's loss is the sum of what its blocks bring, of effects of pairs,
-and of noise as a draw's images leave it; the budget is half of what all blocks cost together. The figure says how
-far architectures drawn from the policies have moved from random ones of the same cost (0) to those that a greedy choice
-with full knowledge finds (1), mean over tasks and seeds. A pass is one architecture through the trunk.
+54 blocks, each kept or skipped, three tasks. A task's loss is the sum of effects of its blocks, effects of pairs, and
+noise like that of a draw's images; the budget is half of the cost of all blocks. The figure is the progress of
+architectures drawn from the policies from random ones of the same cost (0) to those of a greedy choice that knows all
+effects (1), mean over tasks and seeds. A pass is one architecture through the trunk.
 
 Worlds: "small" and "strong" pairs with noise about as large as the spread of random architectures; the same two with
-noise 3.3 times that spread ("low"); the same two with 25 further slots that do nothing and cost nothing, of which a
-mask tells so for 12 ("useless"); and "null", where no block does anything: there the figure is the policies' entropy
-relative to their start, at 450 and 1500 passes.
+noise 3.3 times that spread ("low"); the same two with 25 further variables without effect or cost, of which a mask
+marks 12 ("useless"); and "null", where no block has an effect: there the figure is the policies' entropy relative to
+their start, at 450 and 1500 passes.
 
 Expected: the default is ahead of every other row up to 1500 passes, and keeps .95 of its entropy in "null".
 
@@ -25,19 +25,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fbnetv5.costs.budgets import AIMED_SHARE_OF_BUDGET
 from fbnetv5.search.reinforce.baselines import MovingAverage
 from fbnetv5.search.reinforce.closed_form import set_policy
 from fbnetv5.search.reinforce.controller import Controller, Floats, expectation_gradient
 from fbnetv5.search.reinforce.estimators import OnePass, Pair, PerTask
-from fbnetv5.search.reinforce.finalists import AIM
-from fbnetv5.search.reinforce.loop import PENALTY
-from fbnetv5.search.reinforce.posterior import Benefits, Mask, PosteriorFit, no_benefits
+from fbnetv5.search.reinforce.policies import PENALTY
+from fbnetv5.search.reinforce.posterior import Benefits, Mask, PosteriorFit, zero_benefits
 from fbnetv5.spaces.space import Choices
 
 BLOCKS = 54
 USELESS = 25
 MASKED = 12
-"""Useless slots that the mask knows of."""
+"""Useless variables that the mask marks."""
 TASKS = 3
 MARKS = (300, 600, 1500, 4500)
 NULL_MARKS = (450, 1500)
@@ -55,7 +55,7 @@ MULTIPLIER_LR = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """What blocks bring and cost."""
+    """Effects and costs of blocks."""
 
     effects: Floats
     """[T, S], of keeping a block when each other is kept with probability one half."""
@@ -65,18 +65,18 @@ class World:
     """[S], sum 1."""
     noise: float = NOISE
     matters: Mask | None = None
-    """[S]: False for slots of which it is known that they do nothing."""
+    """[S]: False for variables that are known to have no effect."""
 
     @classmethod
     def draw(cls, seed: int, pairs: float, *, low: bool = False, useless: bool = False, null: bool = False) -> "World":
-        """A random world; half of what a block brings is common to all tasks."""
+        """Draw a random world; half of a block's effect is common to all tasks."""
         rng = np.random.default_rng([seed, BLOCKS])
-        brings = rng.exponential(1.0, (1, BLOCKS)) / 2 + rng.exponential(1.0, (TASKS, BLOCKS)) / 2
+        benefits = rng.exponential(1.0, (1, BLOCKS)) / 2 + rng.exponential(1.0, (TASKS, BLOCKS)) / 2
         of_pairs = np.triu(rng.normal(0.0, pairs * EFFECT, (TASKS, BLOCKS, BLOCKS)), 1)
         costs = rng.uniform(0.5, 1.5, BLOCKS)
         more, scale = USELESS if useless else 0, 0.0 if null else 1.0
         world = cls(
-            effects=np.pad(-EFFECT * brings * scale, ((0, 0), (0, more))),
+            effects=np.pad(-EFFECT * benefits * scale, ((0, 0), (0, more))),
             pairs=np.pad(of_pairs * scale, ((0, 0), (0, more), (0, more))),
             costs=np.pad(costs / costs.sum(), (0, more)),
             matters=np.arange(BLOCKS + more) < BLOCKS + more - MASKED if useless else None,
@@ -84,30 +84,30 @@ class World:
         return replace(world, noise=float(world.random(rng).std(0).mean()) / LOW) if low else world
 
     @property
-    def slots(self) -> int:
+    def variables(self) -> int:
         return len(self.costs)
 
     def random(self, rng: np.random.Generator) -> Floats:
         """[4000, T]: losses of random architectures."""
-        return self.losses(rng.integers(0, 2, (4000, self.slots)))
+        return self.losses(rng.integers(0, 2, (4000, self.variables)))
 
     def losses(self, choices: Choices) -> Floats:
         """[K, T], without noise, of architectures [K, S]."""
         centred = choices - 0.5
-        of_pairs = np.stack([((centred @ pairs) * centred).sum(-1) for pairs in self.pairs], axis=-1)
-        total: Floats = 1.0 + choices @ self.effects.T + of_pairs
+        pair_effects = np.stack([((centred @ pairs) * centred).sum(-1) for pairs in self.pairs], axis=-1)
+        total: Floats = 1.0 + choices @ self.effects.T + pair_effects
         return total
 
     def greedy(self, task: int) -> Choices:
-        """[S]: the block that brings most for its cost, given those kept so far, until the budget is spent."""
-        choices = np.zeros(self.slots, dtype=np.int64)
+        """[S]: repeatedly keep the block of the largest benefit per cost beside the kept blocks, within the budget."""
+        choices = np.zeros(self.variables, dtype=np.int64)
         both = self.pairs[task] + self.pairs[task].T
         while True:
             fits = (choices == 0) & (self.costs > 0) & (self.costs + choices @ self.costs <= BUDGET)
             if not fits.any():
                 return choices
-            brings = self.effects[task] + both @ (choices - 0.5)
-            choices[np.where(fits, brings / np.maximum(self.costs, 1e-9), np.inf).argmin()] = 1
+            benefits = self.effects[task] + both @ (choices - 0.5)
+            choices[np.where(fits, benefits / np.maximum(self.costs, 1e-9), np.inf).argmin()] = 1
 
 
 WORLDS: dict[str, Callable[[int], World]] = {
@@ -125,26 +125,26 @@ class Adam:
     """Policies that step along the estimate and, by dual ascent, along the cost."""
 
     def __init__(self, world: World, controller: Controller) -> None:
-        self.costs = np.stack([np.zeros(world.slots), world.costs], axis=-1)
+        self.costs = np.stack([np.zeros(world.variables), world.costs], axis=-1)
         self.controller = controller
         self.multiplier = np.zeros(TASKS)
 
     def step(self, gradient: Floats) -> None:
         probabilities = self.controller.probabilities()
-        excess = (probabilities * self.costs).sum((1, 2)) / (AIM * BUDGET) - 1
-        force = (self.multiplier + PENALTY * excess) / BUDGET
+        excess = (probabilities * self.costs).sum((1, 2)) / (AIMED_SHARE_OF_BUDGET * BUDGET) - 1
+        cost_weight = (self.multiplier + PENALTY * excess) / BUDGET
         of_cost = expectation_gradient(probabilities, np.broadcast_to(self.costs, gradient.shape))
         self.multiplier += MULTIPLIER_LR * excess
-        self.controller.step(gradient + force[:, None, None] * of_cost)
+        self.controller.step(gradient + cost_weight[:, None, None] * of_cost)
 
 
 class ClosedForm:
-    """Policies that follow from the fit, whenever one is due."""
+    """Policies in closed form, set whenever a fit is due."""
 
     def __init__(self, world: World, controller: Controller, estimator: OnePass) -> None:
         self.world, self.controller, self.estimator = world, controller, estimator
         self.rng = np.random.default_rng(0)
-        self._solve(no_benefits(controller))
+        self._solve(zero_benefits(controller))
 
     def step(self, gradient: Floats) -> None:
         benefits = self.estimator.benefits(self.controller)
@@ -153,7 +153,7 @@ class ClosedForm:
 
     def _solve(self, benefits: Benefits) -> None:
         for task in range(TASKS):
-            set_policy(self.controller, task, benefits, self._cost, AIM * BUDGET, self.rng)
+            set_policy(self.controller, task, benefits, self._cost, AIMED_SHARE_OF_BUDGET * BUDGET, self.rng)
 
     def _cost(self, choices: Choices) -> Floats:
         costs: Floats = choices @ self.world.costs
@@ -161,14 +161,14 @@ class ClosedForm:
 
 
 def course(world: World, make: Callable[[Controller], OnePass], passes: int, lr: float, seed: int) -> list[float]:
-    """How far the policies are at every mark up to ``passes``; in a world without effects, the entropy left."""
+    """The policies' progress at every mark up to ``passes``; in a world without effects, their relative entropy."""
     rng = np.random.default_rng([seed, 1])
-    controller = Controller([2] * world.slots, TASKS, lr=lr)
+    controller = Controller([2] * world.variables, TASKS, lr=lr)
     estimator = make(controller)
     rule = ClosedForm(world, controller, estimator) if estimator.closed_form else Adam(world, controller)
     null = not world.effects.any()
-    judge = entropy_left(controller) if null else progress(world, controller)
-    found, done, images = list[float](), 0, np.zeros(1, dtype=np.int64)
+    measure = relative_entropy(controller) if null else progress(world, controller)
+    figures, done, images = list[float](), 0, np.zeros(1, dtype=np.int64)
     while done < passes:
         choices = estimator.draw(controller, rng)
         noisy = world.losses(choices) + rng.normal(0.0, world.noise, (len(choices), TASKS))
@@ -176,25 +176,25 @@ def course(world: World, make: Callable[[Controller], OnePass], passes: int, lr:
         rule.step(estimator.estimate(controller, choices, noisy[:, None], images, matters))
         before, done = done, done + len(choices)
         if any(before < mark <= done for mark in (NULL_MARKS if null else MARKS)):
-            found.append(judge())
-    return found
+            figures.append(measure())
+    return figures
 
 
 def progress(world: World, controller: Controller) -> Callable[[], float]:
-    """How far the policies are from random ones (0) to greedy ones (1)."""
+    """A function that returns the policies' progress from random ones (0) to greedy ones (1)."""
     rng = np.random.default_rng(2)
     random = world.random(rng).mean(0)
     best = np.array([world.losses(world.greedy(task)[None])[0, task] for task in range(TASKS)])
 
-    def judge() -> float:
+    def measure() -> float:
         drawn = [world.losses(controller.sample(task, 500, rng))[:, task].mean() for task in range(TASKS)]
         return float(((random - drawn) / (random - best)).mean())
 
-    return judge
+    return measure
 
 
-def entropy_left(controller: Controller) -> Callable[[], float]:
-    """The policies' entropy relative to now."""
+def relative_entropy(controller: Controller) -> Callable[[], float]:
+    """A function that returns the policies' entropy relative to the one now."""
     start = controller.entropy().mean()
     return lambda: float(controller.entropy().mean() / start)
 

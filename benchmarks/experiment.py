@@ -1,8 +1,8 @@
-"""Experiments that can be cut off: every trial leaves a file, and a folder goes on only as it was begun.
+"""Resumable experiments: every trial writes a file, and a folder is resumed only with its own settings.
 
-A trial is one unit (a network, a seed) of one arm (a task, a method). ``experiment.json`` in the folder records what
-the experiment was begun with: its configuration, the hash of its data, and the machine. ``trials/ARM/UNIT.json`` holds
-what one trial gave.
+A trial is one unit (a network, a seed) of one arm (a task, a method). ``experiment.json`` in the folder records the
+settings of the experiment: its configuration, the hash of its data, and the machine. ``trials/ARM/UNIT.json`` has the
+result of one trial.
 """
 
 import datetime as dt
@@ -27,7 +27,7 @@ SCHEMA = 1
 NAME = "experiment.json"
 
 Work = Callable[["Trial"], dict[str, Any]]
-"""Does one trial and returns a JSON document; it is pickled where there are several processes."""
+"""Runs one trial and returns a JSON document; it is pickled if there are several processes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,43 +37,43 @@ class Trial:
     arm: str
     unit: str
     inputs: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    """What the work reads, as JSON; the same for one arm and unit throughout an experiment."""
+    """Inputs of the work, as JSON; equal for one arm and unit throughout an experiment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
-    """An experiment's folder, begun or gone on with."""
+    """An experiment's folder, new or resumed."""
 
     folder: Path
     threads: int
-    """Of each process."""
+    """Torch's threads in each process."""
 
     def run(
         self, trials: Sequence[Trial], work: Work, *, processes: int, report: Callable[[Trial, dict[str, Any]], None]
     ) -> dict[Trial, dict[str, Any]]:
-        """What every trial gave, now or before.
+        """The results of all trials, those of earlier calls included.
 
         Args:
-            trials: done in this order, as far as several processes keep to one.
-            work: does a trial.
-            processes: how many trials at a time; 1 is this process.
-            report: called with every trial done now, and what it gave.
+            trials: run in this order; several processes finish them in another.
+            work: runs a trial.
+            processes: number of trials at a time; 1 runs them in this process.
+            report: called with every trial of this call and its result.
 
         Raises:
-            UserError: the folder holds a trial of that name with other inputs, or the work raised it.
+            UserError: the folder has a trial of the same name with other inputs, or the work raised it.
         """
-        found = {trial: kept for trial in trials if (kept := self.kept(trial)) is not None}
-        todo = [trial for trial in dict.fromkeys(trials) if trial not in found]
-        for trial, gave in _done(_Saving(self.folder, work), todo, min(processes, len(todo)), self.threads):
-            report(trial, gave)
-            found[trial] = gave
-        return {trial: found[trial] for trial in trials}
+        results = {trial: stored for trial in trials if (stored := self.stored(trial)) is not None}
+        todo = [trial for trial in dict.fromkeys(trials) if trial not in results]
+        for trial, result in _run(_Saving(self.folder, work), todo, min(processes, len(todo)), self.threads):
+            report(trial, result)
+            results[trial] = result
+        return {trial: results[trial] for trial in trials}
 
-    def kept(self, trial: Trial) -> dict[str, Any] | None:
-        """What a trial gave before; None if it is not done.
+    def stored(self, trial: Trial) -> dict[str, Any] | None:
+        """The stored result of a trial; None if there is none.
 
         Raises:
-            UserError: it was done with other inputs.
+            UserError: the trial ran with other inputs.
         """
         path = trial_file(self.folder, trial)
         if not path.exists():
@@ -81,45 +81,45 @@ class Experiment:
         document = read_json(path, what="trial", schema=SCHEMA)
         if document["inputs"] != plain(trial.inputs):
             raise UserError(f"{path} is a trial with other inputs; name another folder for this experiment")
-        gave: dict[str, Any] = document["gave"]
-        return gave
+        result: dict[str, Any] = document["gave"]
+        return result
 
 
 @dataclass(frozen=True, slots=True)
 class _Saving:
-    """Does a trial and leaves its file."""
+    """Runs a trial and writes its file."""
 
     folder: Path
     work: Work
 
     def __call__(self, trial: Trial) -> tuple[Trial, dict[str, Any]]:
         begin = time.perf_counter()
-        gave = plain(self.work(trial))
+        result = plain(self.work(trial))
         seconds = round(time.perf_counter() - begin, 3)
-        document = {"schema": SCHEMA, "inputs": plain(trial.inputs), "gave": gave, "seconds": seconds}
+        document = {"schema": SCHEMA, "inputs": plain(trial.inputs), "gave": result, "seconds": seconds}
         write_json(trial_file(self.folder, trial), document)
-        return trial, gave
+        return trial, result
 
 
 def trial_file(folder: Path, trial: Trial) -> Path:
-    """Where an experiment keeps what a trial gave."""
+    """The file of a trial's result."""
     return folder / "trials" / trial.arm / f"{trial.unit}.json"
 
 
 def begin_experiment(
     folder: Path, *, name: str, configuration: Mapping[str, Any], data: str, threads: int
 ) -> Experiment:
-    """Make the folder of an experiment, or check that it was begun with the same.
+    """Make the folder of an experiment, or check that it was begun with the same settings.
 
     Args:
         folder: of the experiment.
         name: of the benchmark.
-        configuration: all that decides a trial's result besides its inputs and the data.
+        configuration: all that determines a trial's result besides its inputs and the data.
         data: hash of the images and labels used.
-        threads: of each process that does trials.
+        threads: of each process that runs trials.
 
     Raises:
-        UserError: it was begun with something else.
+        UserError: the experiment was begun with other settings.
     """
     now = {"benchmark": name, "data": data, **machine(threads), **plain(configuration)}
     path = folder / NAME
@@ -135,12 +135,12 @@ def _check_same(begun: Mapping[str, Any], now: Mapping[str, Any], path: Path) ->
         if begun.get(key) != now.get(key):
             raise UserError(
                 f"{path.parent} was begun with other {key}: {begun.get(key)}, now {now.get(key)}. "
-                "Go on as it was begun, or name another folder"
+                "Resume with the same settings, or name another folder"
             )
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """What of the machine may decide a result."""
+    """Properties of the machine that may change a result."""
     return {"processor": cpu_name(), "threads": threads, "torch": torch.__version__}
 
 
@@ -154,7 +154,7 @@ def hash_images(*sets: ImageSet) -> str:
 
 
 def _digest_sample(update: Callable[[bytes], None], sample: Sample) -> None:
-    """The image, then every label in the order of names."""
+    """Hash the image, then every label in the order of names."""
     update(f"{tuple(sample.image.shape)}".encode())
     update(sample.image.contiguous().numpy().tobytes())
     for name, value in sorted(sample.targets.items()):
@@ -164,12 +164,12 @@ def _digest_sample(update: Callable[[bytes], None], sample: Sample) -> None:
 
 
 def plain(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The document as it is read back from a JSON file: tuples become lists."""
+    """The document as read from a JSON file: tuples become lists."""
     read: dict[str, Any] = json.loads(json.dumps(document, allow_nan=False))
     return read
 
 
-def _done(
+def _run(
     work: _Saving, trials: Sequence[Trial], processes: int, threads: int
 ) -> Iterator[tuple[Trial, dict[str, Any]]]:
     if processes <= 1:
@@ -182,7 +182,7 @@ def _done(
 
 @contextmanager
 def threads_set(threads: int) -> Iterator[None]:
-    """Torch computes with so many threads inside the block."""
+    """Set the number of torch's threads inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -192,7 +192,7 @@ def threads_set(threads: int) -> Iterator[None]:
 
 
 def in_turns(*groups: Iterable[Trial]) -> list[Trial]:
-    """The first trial of every group, then the second, and so on: a cut-off experiment has some of each."""
+    """The first trial of every group, then the second, and so on: an interrupted experiment has some of each."""
     queues = [list(group) for group in groups]
     longest = max(map(len, queues), default=0)
-    return [queue[place] for place in range(longest) for queue in queues if place < len(queue)]
+    return [queue[position] for position in range(longest) for queue in queues if position < len(queue)]

@@ -1,18 +1,18 @@
-"""Are searched networks better when each is trained alone? Theirs against random and bad ones of the same cost.
+"""Are searched networks better when each is trained alone? A comparison with random and bad ones of the same cost.
 
-The unit is the architecture. For one task there are three groups: S, found by searches of several seeds; R, random; W,
-planted to be bad, or files that are named. R and planted networks cost 93 to 99 % of the search's budget. Each network
+The unit is the architecture. For one task there are three groups: S, from searches of several seeds; R, random; W,
+planted to be bad, or from files. R and planted networks cost 93 to 99 % of the search's budget. Each network
 is trained once from scratch with half the channels, all under the same conditions (common random numbers): the same
 demo scenes in the same order, no scene twice in a training, and the same initial weights in the blocks that networks
 share. The endpoint is the mean loss of the averaged weights on 4000 test scenes; the task's metric on 1000 of them is
 reported beside it. Nothing is inherited from a search.
 
-Expected: S has a lower loss than R, and a much lower one than W. The report says what came out, whatever it is, and how
-many networks per group would settle what is not settled.
+Expected: S has a lower loss than R, and a much lower one than W. The report has the result, whatever it is, and the
+number of networks per group that would settle a comparison that is not settled.
 
     python -m benchmarks.from_scratch runs/s0 runs/s1 runs/s2 --task det --output runs/from-scratch --judge runs/judge
 
-A training takes a minute or two of one core; whatever is done is not done again. Half the channels do not cost exactly
+A training takes a minute or two of one core; finished trainings are not repeated. Half the channels do not cost exactly
 half: multiply-adds of the networks as trained are reported. Writes ``TASK/report.json`` in the output folder and ends
 in one JSON line.
 """
@@ -55,7 +55,7 @@ from fbnetv5.data.scenes import CLASSES
 from fbnetv5.networks.backbone import Network, task_network
 from fbnetv5.search.local import prune
 from fbnetv5.search.reinforce.config import SearchConfig
-from fbnetv5.search.reinforce.run import prepare
+from fbnetv5.search.reinforce.prepare import prepare
 from fbnetv5.spaces.space import Choices, Space
 from fbnetv5.tasks import default_tasks, make_tasks, task_types
 from fbnetv5.tasks.task import Task
@@ -65,7 +65,7 @@ from fbnetv5.training.loop import learning_rate, make_optimizer
 
 SEARCHED, RANDOM, WORST, FBNETV3, OTHER_TASK = "S", "R", "W", "fbnetv3-a", "other task"
 SCENES_SEED = 3000
-"""Of a training's scenes, plus its seed: searches and the judge have others."""
+"""Seed of a training's scenes, to which its seed is added: searches and the judge have other seeds."""
 EVALUATION_BATCH = 125
 METRIC_SCENES = 1000
 """The metric of detection takes longer than the network and the loss do."""
@@ -88,12 +88,12 @@ def seeded_network(task: Task, space: Space, choices: Choices, seed: int) -> Net
 
 
 def named_seed(seed: int, name: str) -> int:
-    """A seed of 63 bits for something with a name."""
+    """A seed of 63 bits from a seed and a name."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "big") >> 1
 
 
 def train(network: Network, scenes: StoredScenes, config: TrainConfig) -> Network:
-    """Train on the scenes in order, each once; returns the moving average of the weights, ready to be measured.
+    """Train on the scenes in order, each once; returns the moving average of the weights, in eval mode.
 
     Raises:
         VerificationError: the gradient is not finite.
@@ -137,7 +137,7 @@ def open_scenes(folder: Path) -> StoredScenes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """Trains and measures the network of a trial."""
+    """Trains and evaluates the network of a trial."""
 
     space: Space
     config: TrainConfig
@@ -155,68 +155,68 @@ class Training:
         return {"loss": loss, "metric": metric, "ms_per_step": 1e3 * seconds / self.config.steps}
 
 
-def training_config(asked: argparse.Namespace, size: Resolution) -> TrainConfig:
-    """The task's recipe without changes to images, for which there is no need where none comes twice."""
+def training_config(arguments: argparse.Namespace, size: Resolution) -> TrainConfig:
+    """The task's recipe without augmentation, which is not needed if no image is repeated."""
     return TrainConfig(
-        task=asked.task,
+        task=arguments.task,
         data=DataConfig(size=size),
         init="scratch",
-        seed=asked.seed,
-        steps=asked.steps,
-        batch=asked.batch,
-        warmup_steps=min(100, asked.steps // 5),
-        **{name: value for name, value in task_types()[asked.task].training.items() if name == "lr"},
+        seed=arguments.seed,
+        steps=arguments.steps,
+        batch=arguments.batch,
+        warmup_steps=min(100, arguments.steps // 5),
+        **{name: value for name, value in task_types()[arguments.task].training.items() if name == "lr"},
     )
 
 
-def draw_groups(asked: argparse.Namespace, config: SearchConfig, table: CostTable, counter: Counter) -> Groups:
+def draw_groups(arguments: argparse.Namespace, config: SearchConfig, table: CostTable, counter: Counter) -> Groups:
     """The networks to train, by group.
 
     Raises:
         UserError: a file is of another space or task, or a group has fewer than two networks.
     """
-    task, budget = asked.task, config.budgets[asked.task]
+    task, budget = arguments.task, config.budgets[arguments.task]
     groups = {
-        SEARCHED: read_all([*(run / f"{task}.json" for run in asked.runs), *asked.found], task, config.space),
-        RANDOM: random_matched(table, budget, asked.count, seed=RANDOM_SEED),
-        WORST: read_all(asked.worst, task, config.space)
-        or planted_bad(task, table, budget, asked.count, seed=PLANTED_SEED),
+        SEARCHED: read_all([*(run / f"{task}.json" for run in arguments.runs), *arguments.found], task, config.space),
+        RANDOM: random_matched(table, budget, arguments.count, seed=RANDOM_SEED),
+        WORST: read_all(arguments.worst, task, config.space)
+        or planted_bad(task, table, budget, arguments.count, seed=PLANTED_SEED),
     }
-    if asked.fbnetv3:
+    if arguments.fbnetv3:
         macs = counter.table(config.space, make_tasks((task,), CLASSES)[task], "macs")
         groups[FBNETV3] = [scaled_fbnetv3(macs, budget.limit)]
-    if asked.other_task:
-        files = [run / f"{asked.other_task}.json" for run in asked.runs]
-        groups[OTHER_TASK] = read_all(files, asked.other_task, config.space)
+    if arguments.other_task:
+        files = [run / f"{arguments.other_task}.json" for run in arguments.runs]
+        groups[OTHER_TASK] = read_all(files, arguments.other_task, config.space)
     live = {name: prune(np.stack(group), table) for name, group in groups.items()}
-    found = {name: {architecture_key(choices): choices for choices in group} for name, group in live.items()}
+    distinct = {name: {architecture_key(choices): choices for choices in group} for name, group in live.items()}
     for name in (SEARCHED, RANDOM, WORST):
-        if len(found[name]) < 2:
-            raise UserError(f"group {name} has {len(found[name])} network; name more runs or files, two at least")
-    return found
+        if len(distinct[name]) < 2:
+            raise UserError(f"group {name} has {len(distinct[name])} network; name more runs or files, two at least")
+    return distinct
 
 
 def read_all(files: Sequence[Path], task: str, space: Space) -> list[Choices]:
     """The choices of architecture files.
 
     Raises:
-        UserError: one is of another task, space or classes.
+        UserError: a file is of another task, space or classes.
     """
-    found = [load_architecture(file) for file in files]
-    for file, architecture in zip(files, found, strict=True):
+    architectures = [load_architecture(file) for file in files]
+    for file, architecture in zip(files, architectures, strict=True):
         labels = make_tasks((task,), CLASSES)[task].labels
         if (architecture.task, architecture.space) != (task, space) or architecture.make_task().labels != labels:
             raise UserError(f"{file} is not a network for {task} of the runs' space on the demo scenes; leave it out")
-    return [architecture.choices_array for architecture in found]
+    return [architecture.choices_array for architecture in architectures]
 
 
 def compare(first: Sequence[float], second: Sequence[float], *, better: stats.Alternative) -> dict[str, Any]:
-    """Two groups' values; ``better`` says which way the first is expected to differ.
+    """Compare two groups' values; ``better`` is the expected direction of the first group's difference.
 
-    The effect size and what follows from it are left out where no value differs from the others of its group.
+    The effect size and figures derived from it are left out if all values of each group are equal.
     """
     p = stats.permutation_p(first, second)
-    found = {
+    comparison = {
         "difference": asdict(stats.mean_difference(first, second)),
         "p_one_sided": stats.permutation_p(first, second, alternative=better),
         "p_two_sided": p,
@@ -225,12 +225,12 @@ def compare(first: Sequence[float], second: Sequence[float], *, better: stats.Al
     }
     if len(set(first)) > 1 or len(set(second)) > 1:
         effect = stats.hedges_g(first, second)
-        found |= {"hedges_g": asdict(effect), "networks_per_group_to_settle": stats.units_needed(effect.value)}
-    return found
+        comparison |= {"hedges_g": asdict(effect), "networks_per_group_to_settle": stats.units_needed(effect.value)}
+    return comparison
 
 
 def predicted_losses(source: Path, task: str, keys: Sequence[str]) -> dict[str, float]:
-    """What was expected of each architecture before its training, as far as known.
+    """The predicted loss of each architecture before its training, if there is one.
 
     Args:
         source: a judge's folder, or a JSON file of architecture keys and losses, such as a fit predicts.
@@ -238,8 +238,8 @@ def predicted_losses(source: Path, task: str, keys: Sequence[str]) -> dict[str, 
         keys: of the architectures.
     """
     if source.is_file():
-        known = read_json_object(source, what="predicted losses")
-        return {key: float(known[key]) for key in keys if key in known}
+        losses = read_json_object(source, what="predicted losses")
+        return {key: float(losses[key]) for key in keys if key in losses}
     files = {key: trial_file(source, Trial(arm=task, unit=key)) for key in keys}
     return {
         key: float(np.mean(read_json_object(file, what="trial")["gave"]["losses"]))
@@ -253,17 +253,17 @@ def correlate(predicted: Mapping[str, float], losses: Mapping[str, float]) -> di
     both = sorted(set(predicted) & set(losses))
     if len(both) < 4:
         return {"networks": len(both)}
-    found = stats.spearman([predicted[key] for key in both], [losses[key] for key in both])
-    return {"networks": len(both), "spearman": asdict(found)}
+    correlation = stats.spearman([predicted[key] for key in both], [losses[key] for key in both])
+    return {"networks": len(both), "spearman": asdict(correlation)}
 
 
 def summarise(
-    groups: Groups, gave: Mapping[str, Mapping[str, float]], table: CostTable, macs: CostTable
+    groups: Groups, results: Mapping[str, Mapping[str, float]], table: CostTable, macs: CostTable
 ) -> dict[str, Any]:
     """The report's figures: every network, every group, and S against W and R."""
     networks = {
         name: [
-            {"key": key, "cost": table.one(choices), "trained_macs": macs.one(choices), **gave[key]}
+            {"key": key, "cost": table.cost_of(choices), "trained_macs": macs.cost_of(choices), **results[key]}
             for key, choices in group.items()
         ]
         for name, group in groups.items()
@@ -275,7 +275,7 @@ def summarise(
     }
 
     def values(name: str, figure: str) -> list[float]:
-        return [gave[key][figure] for key in groups[name]]
+        return [results[key][figure] for key in groups[name]]
 
     against = {
         other: {
@@ -298,7 +298,7 @@ def print_table(report: Mapping[str, Any]) -> None:
         for figure, row in figures.items():
             print(f"S - {name}, {figure}: {interval(row['difference'])}, p {row['p_two_sided']:.4f}", end="")
             if "hedges_g" in row:
-                needed = row["networks_per_group_to_settle"] or f"over {stats.MOST_UNITS}"
+                needed = row["networks_per_group_to_settle"] or f"over {stats.MAX_UNITS}"
                 print(f", g {interval(row['hedges_g'])}; networks per group to settle: {needed}", end="")
             print()
 
@@ -308,12 +308,12 @@ def interval(estimate: Mapping[str, float]) -> str:
     return f"{estimate['value']:+.4f} ({estimate['low']:+.4f} to {estimate['high']:+.4f})"
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse(line: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+", help="folders of finished searches with one budget")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the trainings; they go on if it exists")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the trainings; resumed if it exists")
     parser.add_argument("--task", default="det", choices=default_tasks())
     parser.add_argument("--found", type=Path, nargs="*", default=[], help="more architecture files for S")
     parser.add_argument("--worst", type=Path, nargs="*", default=[], help="files for W; planted bad ones if none")
@@ -328,7 +328,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--full-width", action="store_true", help="train the networks with all their channels")
     parser.add_argument("--processes", type=int, default=2, help="trainings at a time")
     parser.add_argument("--threads", type=int, default=1, help="of each training")
-    return parser.parse_args(arguments)
+    return parser.parse_args(line)
 
 
 def open_config(runs: Sequence[Path], task: str) -> SearchConfig:
@@ -345,54 +345,54 @@ def open_config(runs: Sequence[Path], task: str) -> SearchConfig:
     return config
 
 
-def compose_scenes(asked: argparse.Namespace, size: Resolution) -> tuple[Path, Path]:
+def compose_scenes(arguments: argparse.Namespace, size: Resolution) -> tuple[Path, Path]:
     """The folders of the scenes to train and to test on; tasks of one output folder share them."""
-    seed = SCENES_SEED + asked.seed
-    counts = {"train": asked.steps * asked.batch, "test": asked.test}
-    train_folder, test_folder = (asked.output / f"{split}-{count}-{seed}" for split, count in counts.items())
+    seed = SCENES_SEED + arguments.seed
+    counts = {"train": arguments.steps * arguments.batch, "test": arguments.test}
+    train_folder, test_folder = (arguments.output / f"{split}-{count}-{seed}" for split, count in counts.items())
     store_scenes(train_folder, "train", size=size, count=counts["train"], seed=seed)
     store_scenes(test_folder, "test", size=size, count=counts["test"], seed=seed)
     return train_folder, test_folder
 
 
-def train_all(asked: argparse.Namespace, groups: Groups, space: Space, config: TrainConfig) -> dict[str, Any]:
-    """What every network's training gave, by architecture key."""
-    scenes, test = compose_scenes(asked, config.data.size)
+def train_all(arguments: argparse.Namespace, groups: Groups, space: Space, config: TrainConfig) -> dict[str, Any]:
+    """Architecture key -> the result of its training."""
+    scenes, test = compose_scenes(arguments, config.data.size)
     experiment = begin_experiment(
-        asked.output / asked.task,
+        arguments.output / arguments.task,
         name="from_scratch",
-        configuration={"space": space.to_json(), "narrow": not asked.full_width, "recipe": config.to_json()},
+        configuration={"space": space.to_json(), "narrow": not arguments.full_width, "recipe": config.to_json()},
         data=hash_images(StoredScenes(scenes), StoredScenes(test)),
-        threads=asked.threads,
+        threads=arguments.threads,
     )
-    trials = [[judge.trial_of(asked.task, choices) for choices in group.values()] for group in groups.values()]
+    trials = [[judge.trial_of(arguments.task, choices) for choices in group.values()] for group in groups.values()]
     work = Training(space=space, config=config, scenes=scenes, test=test)
-    done = experiment.run(in_turns(*trials), work, processes=asked.processes, report=print_trial)
-    return {trial.unit: gave for trial, gave in done.items()}
+    finished = experiment.run(in_turns(*trials), work, processes=arguments.processes, report=print_trial)
+    return {trial.unit: result for trial, result in finished.items()}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(line: Sequence[str] | None = None) -> None:
     """Train, print a table and one JSON line."""
-    asked = parse(arguments)
-    search = open_config(asked.runs, asked.task)
-    table, counter = prepare(search).tables[asked.task], Counter(search.budgets[asked.task].resolution)
-    groups = draw_groups(asked, search, table, counter)
-    space = search.space if asked.full_width else narrow(search.space)
-    gave = train_all(asked, groups, space, training_config(asked, search.data.size))
-    macs = counter.table(space, make_tasks((asked.task,), CLASSES)[asked.task], "macs")
-    report = {"benchmark": "from_scratch", "task": asked.task, "steps": asked.steps, "seed": asked.seed}
-    report |= summarise(groups, gave, table, macs)
-    if asked.judge:
-        predicted = predicted_losses(asked.judge, asked.task, list(gave))
-        report["predicted"] = correlate(predicted, {key: result["loss"] for key, result in gave.items()})
+    arguments = parse(line)
+    search = open_config(arguments.runs, arguments.task)
+    table, counter = prepare(search).tables[arguments.task], Counter(search.budgets[arguments.task].resolution)
+    groups = draw_groups(arguments, search, table, counter)
+    space = search.space if arguments.full_width else narrow(search.space)
+    results = train_all(arguments, groups, space, training_config(arguments, search.data.size))
+    macs = counter.table(space, make_tasks((arguments.task,), CLASSES)[arguments.task], "macs")
+    report = {"benchmark": "from_scratch", "task": arguments.task, "steps": arguments.steps, "seed": arguments.seed}
+    report |= summarise(groups, results, table, macs)
+    if arguments.judge:
+        predicted = predicted_losses(arguments.judge, arguments.task, list(results))
+        report["predicted"] = correlate(predicted, {key: result["loss"] for key, result in results.items()})
     print_table(report)
-    write_json(asked.output / asked.task / "report.json", plain(report))
+    write_json(arguments.output / arguments.task / "report.json", plain(report))
     print(json.dumps(plain(report)))
 
 
-def print_trial(trial: Trial, gave: Mapping[str, float]) -> None:
-    """One line for a training done now."""
-    figures = f"loss {gave['loss']:.4f} metric {gave['metric']:.4f} at {gave['ms_per_step']:.0f} ms a step"
+def print_trial(trial: Trial, result: Mapping[str, float]) -> None:
+    """Print a line for a finished training."""
+    figures = f"loss {result['loss']:.4f} metric {result['metric']:.4f} at {result['ms_per_step']:.0f} ms a step"
     print(trial.arm, trial.unit, figures, flush=True)
 
 

@@ -1,15 +1,15 @@
 """Scores EVERY architecture of a small space for all three tasks with real shared weights, as ground truth for race.py.
 
-The space: variant a with two later stages, 12 slots free (4096 architectures), the other stage-0 repeats and later
-blocks left out, the other fusion edges kept. Weights are trained on the demo scenes under random architectures, then
-every architecture's loss is taken on the same chunks of held-out images with batch norm on the statistics of the
-chunk, as in a step of the search that trains policies. What architectures have in common is computed once: a block's
-output is remembered by the block and its inputs, which makes 4096 networks cost little more than their heads.
+The space: variant a with two later stages, 12 free variables (4096 architectures), the other stage-0 repeats and later
+blocks skipped, the other fusion edges kept. The weights are trained on the demo scenes under random architectures. Then
+every architecture's loss is computed on the same chunks of held-out images with batch norm on the statistics of the
+chunk, as in a step of the search that trains policies. The output of a block is cached by the block and its inputs, so
+that 4096 networks take little longer than their heads.
 
     python benchmarks/ground_truth.py runs/ground-truth
 
 Leaves ``benchmarks/ground_truth.npz``: per chunk and task the mean loss over all architectures, and each one's
-deviation from it. A killed run goes on where it stopped. Ends in one JSON line.
+deviation from it. A killed run is resumed. Ends in one JSON line.
 """
 
 import argparse
@@ -37,8 +37,8 @@ from fbnetv5.networks.backbone import run_graph
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.entry import SearchEntry
-from fbnetv5.search.reinforce.loop import SearchLoop, warm_architecture
-from fbnetv5.search.reinforce.run import prepare
+from fbnetv5.search.reinforce.loop import SearchLoop, warmup_architecture
+from fbnetv5.search.reinforce.prepare import prepare
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.graph import Graph, Step
 from fbnetv5.spaces.space import Choices
@@ -59,52 +59,52 @@ FREE = (
     "s2_p32_from_p16",
     "s2_p32_0",
 )
-"""Names of the slots that are free."""
+"""Names of the free variables."""
 DATA = Path(__file__).with_name("ground_truth.npz")
 CHUNK = 64
-"""Held-out images of one evaluation, as many as in a step that trains policies."""
-MOST_CHUNKS = 16
+"""Held-out images of one evaluation, the number of a step that trains policies."""
+MAX_CHUNKS = 16
 
 Floats = NDArray[np.float64]
 
 
 def embed(free: Choices) -> Choices:
-    """[B, S] from the choices of the free slots [B, F]."""
-    index = {node.name: slot for slot, node in enumerate(SPACE.variables)}
-    choices = np.tile(np.array([int("_from_" in node.name) for node in SPACE.variables]), (len(free), 1))
+    """[B, S] from the choices of the free variables [B, F]."""
+    index = {variable.name: number for number, variable in enumerate(SPACE.variables)}
+    choices = np.tile(np.array([int("_from_" in variable.name) for variable in SPACE.variables]), (len(free), 1))
     choices[:, [index[name] for name in FREE]] = free
     return choices
 
 
 def everything() -> Choices:
-    """[4096, F]: all choices of the free slots; row r holds the binary digits of r."""
+    """[4096, F]: all choices of the free variables; row r has the binary digits of r."""
     return np.array(list(itertools.product(range(2), repeat=len(FREE))), dtype=np.int64)
 
 
 class Training(SearchLoop):
-    """A warm-up whose architectures differ in the free slots only."""
+    """A warm-up whose architectures differ in the free variables only."""
 
     def step(self) -> None:
         rng = np.random.default_rng([self.config.seed, self.done])
-        drawn = warm_architecture(SPACE, self.done / self.config.warmup_steps, rng)
-        free = drawn[[node.name in FREE for node in SPACE.variables]]
+        drawn = warmup_architecture(SPACE, self.done / self.config.warmup_steps, rng)
+        free = drawn[[variable.name in FREE for variable in SPACE.variables]]
         self.train_weights(next(self.weight_batches), embed(free[None])[0], np.ones(len(TASKS)))
 
 
-class Remembered(nn.Module):
-    """A module that runs once on the same inputs; ``kept`` holds its outputs, and so keeps inputs alive."""
+class Cached(nn.Module):
+    """A module that runs once on the same inputs. ``cache`` has its outputs, so the ids of inputs stay valid."""
 
-    def __init__(self, module: nn.Module, key: tuple[str, int], kept: dict[tuple[object, ...], Tensor]) -> None:
+    def __init__(self, module: nn.Module, key: tuple[str, int], cache: dict[tuple[object, ...], Tensor]) -> None:
         super().__init__()
         self.module = module
         self.key = key
-        self.kept = kept
+        self.cache = cache
 
     def forward(self, *inputs: Tensor) -> Tensor:
         key = (*self.key, *map(id, inputs))
-        if key not in self.kept:
-            self.kept[key] = self.module(*inputs)
-        return self.kept[key]
+        if key not in self.cache:
+            self.cache[key] = self.module(*inputs)
+        return self.cache[key]
 
 
 @torch.no_grad()
@@ -112,11 +112,11 @@ def score(supernet: Supernet, graphs: Sequence[Graph], batch: Batch) -> Floats:
     """[A, T]: mean loss of each architecture on the batch, batch norm on the batch's own statistics."""
     supernet.train()
     images = normalise(batch.images).contiguous(memory_format=torch.channels_last)
-    kept: dict[tuple[object, ...], Tensor] = {}
+    cache: dict[tuple[object, ...], Tensor] = {}
     losses: dict[tuple[object, ...], float] = {}
 
     def module_of(step: Step) -> nn.Module:
-        return Remembered(supernet.module_of(step), (step.name, step.candidate), kept)
+        return Cached(supernet.module_of(step), (step.name, step.candidate), cache)
 
     def loss(name: str, read: list[Tensor]) -> float:
         task = supernet.tasks[name]
@@ -134,12 +134,12 @@ def score(supernet: Supernet, graphs: Sequence[Graph], batch: Batch) -> Floats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroundTruth:
-    """What is known of every architecture of the space."""
+    """The losses and costs of every architecture of the space."""
 
     means: NDArray[np.float32]
     """[chunks, T]: mean loss over all architectures."""
     deviations: NDArray[np.float16]
-    """[A, chunks, T]: what each architecture's loss adds to it."""
+    """[A, chunks, T]: the difference of each architecture's loss to that mean."""
     macs: NDArray[np.float64]
     """[A, T]: multiply-adds of each task's live network at 224x224."""
 
@@ -169,11 +169,11 @@ def load(path: Path = DATA) -> GroundTruth:
 
 
 def train(folder: Path, config: SearchConfig, report: Callable[[SearchEntry], None]) -> SearchLoop:
-    """The shared weights and what they were trained with; goes on from the folder's checkpoint."""
+    """Train the shared weights, or resume from the folder's checkpoint; return the loop."""
     torch.manual_seed(config.seed)
     prepared = prepare(config)
     supernet = Supernet(SPACE, prepared.tasks)
-    loop = Training(config, folder, supernet, prepared.parts, prepared.tables)
+    loop = Training(config, folder, supernet, prepared.splits, prepared.tables)
     loop.run(report)
     return loop
 
@@ -181,36 +181,36 @@ def train(folder: Path, config: SearchConfig, report: Callable[[SearchEntry], No
 def main() -> None:
     """Train, score chunk by chunk, write the data file and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="where the weights and the chunks done are kept")
+    parser.add_argument("folder", type=Path, help="folder of the weights and the finished chunks")
     parser.add_argument("--steps", type=int, default=3000, help="that train weights")
-    parser.add_argument("--chunks", type=int, default=8, help=f"of {CHUNK} held-out images, at most {MOST_CHUNKS}")
+    parser.add_argument("--chunks", type=int, default=8, help=f"of {CHUNK} held-out images, at most {MAX_CHUNKS}")
     parser.add_argument("--output", type=Path, default=DATA)
     arguments = parser.parse_args()
     config = SearchConfig(
         budgets={name: Budget(limit=200e6, unit="macs") for name in TASKS},
         space=SPACE,
-        data=DataConfig(size=(32, 32), scenes=(16_000, CHUNK * MOST_CHUNKS, 32)),
+        data=DataConfig(size=(32, 32), scenes=(16_000, CHUNK * MAX_CHUNKS, 32)),
         warmup_steps=arguments.steps,
         steps=0,
     )
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    loop = train(arguments.folder, config, lambda p: print(p.step, dict(p.losses), flush=True))
+    loop = train(arguments.folder, config, lambda entry: print(entry.step, dict(entry.losses), flush=True))
     start = time.perf_counter()
     choices = embed(everything())
     graphs = [loop.supernet.graph(row) for row in choices]
-    found = []
-    held_out = in_order(loop.parts.policies, batch=CHUNK, limit=CHUNK * arguments.chunks)
+    chunks = []
+    held_out = in_order(loop.splits.policies, batch=CHUNK, limit=CHUNK * arguments.chunks)
     for chunk, batch in enumerate(held_out):
         path = arguments.folder / f"chunk-{chunk}.npy"
         if not path.exists():
             with atomic_write(path) as temporary, temporary.open("wb") as file:
                 np.save(file, score(loop.supernet, graphs, batch))
-        found.append(np.load(path))
+        chunks.append(np.load(path))
         print(f"chunk {chunk}: {time.perf_counter() - start:.0f} s", flush=True)
     about = {
         "benchmark": "ground_truth",
         "architectures": len(choices),
-        "chunks": len(found),
+        "chunks": len(chunks),
         "images_per_chunk": CHUNK,
         "steps": arguments.steps,
         "final_training_losses": {name: round(float(v), 4) for name, v in zip(TASKS, loop.scale, strict=True)},
@@ -220,7 +220,7 @@ def main() -> None:
         "date": dt.date.today().isoformat(),
     }
     macs = np.stack([loop.tables[name](choices) for name in TASKS], axis=1)
-    save(np.stack(found), macs, arguments.output, about)
+    save(np.stack(chunks), macs, arguments.output, about)
     print(json.dumps(about))
 
 

@@ -1,22 +1,21 @@
-"""An independent judge of finished searches: their networks against random ones, with weights that no search trained.
+"""An independent judge of finished searches: compares their networks with random ones, by weights of its own.
 
-The weights of a search were trained under its own policies and know its networks better than others. The judge trains a
+The weights of a search were trained under its own policies and favour its networks. The judge trains a
 supernet of its own, from another seed and without policies: half of its steps under architectures of random depth, half
-under random ones of each task's budget. With these weights, batch norm recalibrated for each network, it measures per
+under random ones of each task's budget. With these weights, batch norm recalibrated for each network, it evaluates per
 task the searched networks and 64 random ones of the window 93 to 99 % of the budget, on the same test images: every
 image's loss, and the task's metric.
 
-Two controls show whether the judge can be trusted. It must place networks that are planted to be bad below the median
-of the random ones at p < .01, and must not tell apart random networks drawn with another seed
-(Kolmogorov-Smirnov).
+Two controls show whether the judge is reliable. It must rank networks that are planted to be bad below the median of
+the random ones at p < .01, and must find no difference between random networks of two seeds (Kolmogorov-Smirnov).
 
 Expected: every searched network's loss is better than that of 90 % of the random ones.
 
     python -m benchmarks.judge runs/s0 runs/s1 --output runs/judge
 
 A network's loss with shared weights is not its loss when it is trained alone; from_scratch.py measures that. The
-training takes some ten minutes of two cores and a network some three seconds of one; whatever is done is not done
-again. Writes ``report.json`` and ends in one JSON line.
+training takes some ten minutes of two cores and a network some three seconds of one; finished work is not repeated.
+Writes ``report.json`` and ends in one JSON line.
 """
 
 import argparse
@@ -56,19 +55,19 @@ from fbnetv5.search.local import prune
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.controller import Controller, draw
 from fbnetv5.search.reinforce.entry import SearchEntry
-from fbnetv5.search.reinforce.loop import SearchLoop, warm_architecture
-from fbnetv5.search.reinforce.run import prepare
+from fbnetv5.search.reinforce.loop import SearchLoop, warmup_architecture
+from fbnetv5.search.reinforce.prepare import prepare
 from fbnetv5.search.scoring import calibration_images
 from fbnetv5.spaces.space import Choices
 
 SEED = 1000
-"""Of the judge's weights; searches have small seeds."""
+"""Seed of the judge's weights; searches have small seeds."""
 BATCH = 128
 CONTROL_ALPHA = 0.01
 FOUND, RANDOM, CONTROL, PLANTED = "found", "random", "control", "planted"
 
 Groups = dict[str, list[Choices]]
-"""Networks of one task, by what they are; those of ``FOUND`` are in the order of the runs."""
+"""Group -> networks of one task; those of ``FOUND`` are in the order of the runs."""
 
 
 class JudgeLoop(SearchLoop):
@@ -87,12 +86,12 @@ class JudgeLoop(SearchLoop):
             probabilities = self.densities[turn % len(self.densities)]
             choices = draw(probabilities, 1, rng)[0]
         else:
-            choices = warm_architecture(self.supernet.space, self.done / self.config.warmup_steps, rng)
+            choices = warmup_architecture(self.supernet.space, self.done / self.config.warmup_steps, rng)
         self.train_weights(next(self.weight_batches), choices, np.ones(len(self.config.tasks)))
 
 
 def train_judge(config: SearchConfig, folder: Path) -> None:
-    """Train the judge's weights into the folder's checkpoint, or go on."""
+    """Train the judge's weights into the folder's checkpoint, or resume the training."""
     torch.manual_seed(config.seed)
     prepared = prepare(config)
     supernet = Supernet(config.space, prepared.tasks)
@@ -101,14 +100,14 @@ def train_judge(config: SearchConfig, folder: Path) -> None:
         if entry.step % 100 == 0:
             print(f"judge, step {entry.step}:", {k: round(v, 4) for k, v in entry.losses.items()}, flush=True)
 
-    JudgeLoop(config, folder, supernet, prepared.parts, prepared.tables).run(report)
+    JudgeLoop(config, folder, supernet, prepared.splits, prepared.tables).run(report)
 
 
 class Judge:
     """The trained weights and the test images."""
 
     def __init__(self, folder: Path) -> None:
-        """Read what ``train_judge`` left.
+        """Load the checkpoint of ``train_judge``.
 
         Raises:
             UserError: there is no checkpoint.
@@ -120,8 +119,8 @@ class Judge:
             raise UserError(f"{folder} has no checkpoint: the judge is not trained")
         self.supernet = Supernet(config.space, prepared.tasks).to(memory_format=torch.channels_last)
         load_weights(self.supernet, by_group(checkpoint[0])["weights"], folder)
-        self.calibration = calibration_images(prepared.parts.weights, torch.device("cpu"))
-        self.test = list(in_order(prepared.parts.test, batch=BATCH, limit=config.data.scenes[2]))
+        self.calibration = calibration_images(prepared.splits.weights, torch.device("cpu"))
+        self.test = list(in_order(prepared.splits.test, batch=BATCH, limit=config.data.scenes[2]))
 
     @torch.no_grad()
     def score(self, task: str, choices: Choices) -> dict[str, Any]:
@@ -159,12 +158,12 @@ def trial_of(task: str, choices: Choices) -> Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """A network as the judge measured it."""
+    """A network's figures by the judge."""
 
     cost: float
     """In the unit of the task's budget."""
     losses: NDArray[np.float64]
-    """Of each test image."""
+    """Loss of each test image."""
     metric: float
 
     @property
@@ -174,7 +173,7 @@ class Measured:
 
 
 def judge_config(runs: Sequence[Path], *, steps: int, images: int) -> SearchConfig:
-    """How the judge of these runs is trained, and on how many test scenes it measures.
+    """The configuration of the judge of these runs, with its training steps and number of test scenes.
 
     Raises:
         UserError: the runs differ in space, budgets or images.
@@ -191,9 +190,9 @@ def judge_config(runs: Sequence[Path], *, steps: int, images: int) -> SearchConf
 
 def draw_groups(task: str, table: CostTable, budget: Budget, runs: Sequence[Path], counts: Mapping[str, int]) -> Groups:
     """The networks of a task: those of the runs, and as many of each other group as ``counts`` has."""
-    found = np.stack([load_architecture(run / f"{task}.json").choices_array for run in runs])
+    searched = np.stack([load_architecture(run / f"{task}.json").choices_array for run in runs])
     return {
-        FOUND: list(prune(found, table)),
+        FOUND: list(prune(searched, table)),
         RANDOM: random_matched(table, budget, counts[RANDOM], seed=RANDOM_SEED),
         CONTROL: random_matched(table, budget, counts[CONTROL], seed=CONTROL_SEED),
         PLANTED: planted_bad(task, table, budget, counts[PLANTED], seed=PLANTED_SEED) if counts[PLANTED] else [],
@@ -201,7 +200,7 @@ def draw_groups(task: str, table: CostTable, budget: Budget, runs: Sequence[Path
 
 
 def assess(network: Measured, others: Sequence[Measured], budget: Budget) -> dict[str, Any]:
-    """How a network stands among random ones; every percentile is the share of them that it beats."""
+    """Compare a network with random ones; every percentile is the share of them that it beats."""
     difference = network.losses - np.mean([other.losses for other in others], axis=0)
     losses, metrics = [-other.loss for other in others], [other.metric for other in others]
     by_loss = stats.percentile(-network.loss, losses)
@@ -221,7 +220,7 @@ def assess(network: Measured, others: Sequence[Measured], budget: Budget) -> dic
 
 
 def check_planted(planted: Sequence[Measured], others: Sequence[Measured]) -> dict[str, Any]:
-    """Whether the judge places planted bad networks below the median of random ones."""
+    """Whether the judge ranks planted bad networks below the median of random ones."""
     losses, reference = [network.loss for network in planted], [other.loss for other in others]
     below = [loss > float(np.median(reference)) for loss in losses]
     p = stats.permutation_p(losses, reference, alternative="greater")
@@ -257,13 +256,13 @@ def summarise(
             "metric_p90": float(np.percentile(metrics, 90)),
             "metric_best": max(metrics),
         },
-        "runs": {str(run): assess(one, others, budget) for run, one in zip(runs, measured[FOUND], strict=True)},
+        "runs": {str(run): assess(network, others, budget) for run, network in zip(runs, measured[FOUND], strict=True)},
     }
     if len(runs) > 1:  # a single network has no spread to test
-        found = [one.loss for one in measured[FOUND]]
+        searched = [network.loss for network in measured[FOUND]]
         summary["all_runs"] = {
-            "hedges_g": asdict(stats.hedges_g(found, losses)),
-            "p_value": stats.permutation_p(found, losses, alternative="less"),
+            "hedges_g": asdict(stats.hedges_g(searched, losses)),
+            "p_value": stats.permutation_p(searched, losses, alternative="less"),
         }
     if measured[CONTROL]:
         summary["control"] = check_control(measured[CONTROL], others)
@@ -297,19 +296,20 @@ def print_table(tasks: Mapping[str, Mapping[str, Any]], budgets: Mapping[str, Bu
 def measure(
     experiment: Experiment, groups: Mapping[str, Groups], tables: Mapping[str, CostTable], processes: int
 ) -> dict[str, dict[str, list[Measured]]]:
-    """Task -> group -> its networks as the judge measures them."""
+    """Task -> group -> the figures of its networks."""
     queues = [
         [trial_of(task, choices) for choices in group] for task in groups for group in groups[task].values() if group
     ]
 
-    def report(trial: Trial, gave: Mapping[str, Any]) -> None:
-        print(trial.arm, trial.unit, f"loss {np.mean(gave['losses']):.4f} metric {gave['metric']:.4f}", flush=True)
+    def report(trial: Trial, result: Mapping[str, Any]) -> None:
+        print(trial.arm, trial.unit, f"loss {np.mean(result['losses']):.4f} metric {result['metric']:.4f}", flush=True)
 
-    gave = experiment.run(in_turns(*queues), Scoring(folder=experiment.folder), processes=processes, report=report)
+    results = experiment.run(in_turns(*queues), Scoring(folder=experiment.folder), processes=processes, report=report)
 
     def measured(task: str, choices: Choices) -> Measured:
-        found = gave[trial_of(task, choices)]
-        return Measured(cost=tables[task].one(choices), losses=np.array(found["losses"]), metric=found["metric"])
+        result = results[trial_of(task, choices)]
+        losses = np.array(result["losses"])
+        return Measured(cost=tables[task].cost_of(choices), losses=losses, metric=result["metric"])
 
     return {
         task: {name: [measured(task, choices) for choices in group] for name, group in of_task.items()}
@@ -317,12 +317,12 @@ def measure(
     }
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse(line: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+", help="folders of finished searches")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the judge; it goes on if it exists")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the judge; resumed if it exists")
     parser.add_argument("--count", type=int, default=64, help="random networks per task")
     parser.add_argument(
         "--controls", type=int, default=32, help="random networks of another seed per task; 0 leaves them out"
@@ -332,43 +332,43 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=1500, help="of the judge's training")
     parser.add_argument("--processes", type=int, default=2, help="networks measured at a time")
     parser.add_argument("--threads", type=int, default=1, help="of each process")
-    return parser.parse_args(arguments)
+    return parser.parse_args(line)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(line: Sequence[str] | None = None) -> None:
     """Train the judge, measure, print a table and one JSON line."""
-    asked = parse(arguments)
-    config = judge_config(asked.runs, steps=asked.steps, images=asked.images)
+    arguments = parse(line)
+    config = judge_config(arguments.runs, steps=arguments.steps, images=arguments.images)
     prepared = prepare(config)
     experiment = begin_experiment(
-        asked.output,
+        arguments.output,
         name="judge",
         configuration=config.to_json(),
-        data=hash_images(prepared.parts.weights, prepared.parts.test),
-        threads=asked.threads,
+        data=hash_images(prepared.splits.weights, prepared.splits.test),
+        threads=arguments.threads,
     )
-    config.save(asked.output)
-    counts = {RANDOM: asked.count, CONTROL: asked.controls, PLANTED: asked.planted}
+    config.save(arguments.output)
+    counts = {RANDOM: arguments.count, CONTROL: arguments.controls, PLANTED: arguments.planted}
     groups = {
-        name: draw_groups(name, prepared.tables[name], budget, asked.runs, counts)
+        name: draw_groups(name, prepared.tables[name], budget, arguments.runs, counts)
         for name, budget in config.budgets.items()
     }
-    with threads_set(asked.threads * asked.processes):
-        train_judge(config, asked.output)
-    measured = measure(experiment, groups, prepared.tables, asked.processes)
+    with threads_set(arguments.threads * arguments.processes):
+        train_judge(config, arguments.output)
+    measured = measure(experiment, groups, prepared.tables, arguments.processes)
     tasks = {
-        name: summarise(measured[name], budget, asked.runs, prepared.tasks[name].metric.name)
+        name: summarise(measured[name], budget, arguments.runs, prepared.tasks[name].metric.name)
         for name, budget in config.budgets.items()
     }
     print_table(tasks, config.budgets)
     report = {
         "benchmark": "judge",
-        "steps": asked.steps,
-        "test_images": asked.images,
+        "steps": arguments.steps,
+        "test_images": arguments.images,
         **count_cases(tasks),
         "tasks": tasks,
     }
-    write_json(asked.output / "report.json", plain(report))
+    write_json(arguments.output / "report.json", plain(report))
     print(json.dumps(plain(report)))
 
 

@@ -40,7 +40,7 @@ from fbnetv5.networks.backbone import recalibrate
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import load_checkpoint, load_weights
 from fbnetv5.search.reinforce.config import SearchConfig
-from fbnetv5.search.reinforce.run import Prepared, prepare
+from fbnetv5.search.reinforce.prepare import Prepared, prepare
 from fbnetv5.search.scoring import calibration_images
 from fbnetv5.spaces.fbnetv3 import FBNETV3, FBNetV3Network
 
@@ -76,7 +76,7 @@ def cases(run: Path, count: int, wanted: Callable[[str], bool]) -> Iterator[Case
     search = SearchConfig.load(run)
     prepared = prepare(search)
     supernet = load_supernet(run, search, prepared)
-    calibration = calibration_images(prepared.parts.weights, torch.device("cpu"))
+    calibration = calibration_images(prepared.splits.weights, torch.device("cpu"))
     for name, task in prepared.tasks.items():
         for seed in (seed for seed in range(count) if wanted(f"{name}-{seed}")):
             rng = np.random.default_rng(seed)

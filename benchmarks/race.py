@@ -1,9 +1,9 @@
 """Which searcher finds the best network per task with the fewest network evaluations? A race on known ground truth.
 
-Every one of 4096 architectures is known on every chunk of held-out images (ground_truth.py), so a searcher's answer
-can be held against the true optimum of the task's budget, 85 to 100 % of the space's median multiply-adds. An
-evaluation is one architecture on one chunk; it gives the losses of all tasks, with the noise that a real search meets.
-A searcher that needs a run per task shares its evaluations among the runs. Each answers with the best by its own
+Every one of 4096 architectures is known on every chunk of held-out images (ground_truth.py), so a searcher's result
+can be compared with the true optimum of the task's budget, 85 to 100 % of the space's median multiply-adds. An
+evaluation is one architecture on one chunk; it returns the losses of all tasks, with the noise of a real search.
+A searcher that needs a run per task shares its evaluations among the runs. Each returns the best network by its own
 estimates.
 
 Regret is the share of the way from the best architecture (0) to the median one (1) of those within the budget.
@@ -48,14 +48,14 @@ SEARCHERS: Mapping[str, Searcher] = {
     "Optuna NSGA-II": partial(nsga2, chunks=8),
     "genetic (pymoo)": partial(genetic, chunks=8),
 }
-"""All eight chunks per candidate served the peers best at 2000 evaluations on other seeds (docs/lab-notes.md)."""
+"""With all eight chunks per candidate the peers were best at 2000 evaluations on other seeds (docs/lab-notes.md)."""
 
 Job = tuple[str, int, int]
 """(searcher, evaluations, seed)."""
 
 
 def solve(job: Job, path: Path) -> Floats:
-    """[T]: the regret of a searcher's answer."""
+    """[T]: the regret of a searcher's result."""
     name, limit, seed = job
     world = World(ground_truth.load(path))
     return world.regret(SEARCHERS[name](world, limit, seed))
@@ -69,16 +69,16 @@ def race(jobs: list[Job], path: Path, processes: int) -> dict[Job, Floats]:
         return dict(zip(jobs, pool.imap(partial(solve, path=path), jobs), strict=True))
 
 
-def summarise(found: Mapping[Job, Floats]) -> dict[str, dict[str, dict[str, list[float]]]]:
+def summarise(regrets: Mapping[Job, Floats]) -> dict[str, dict[str, dict[str, list[float]]]]:
     """Searcher -> evaluations -> task -> quartiles and median of the regret over seeds."""
     grouped: dict[str, dict[str, list[Floats]]] = {}
-    for (name, limit, _), regret in found.items():
+    for (name, limit, _), regret in regrets.items():
         grouped.setdefault(name, {}).setdefault(str(limit), []).append(regret)
     return {
         name: {
             limit: {
-                task: [round(float(q), 4) for q in np.percentile(np.array(runs)[:, place], [25, 50, 75])]
-                for place, task in enumerate(ground_truth.TASKS)
+                task: [round(float(q), 4) for q in np.percentile(np.array(runs)[:, column], [25, 50, 75])]
+                for column, task in enumerate(ground_truth.TASKS)
             }
             for limit, runs in by_limit.items()
         }
@@ -87,7 +87,7 @@ def summarise(found: Mapping[Job, Floats]) -> dict[str, dict[str, dict[str, list
 
 
 def behind(results: Mapping[str, Mapping[str, Mapping[str, list[float]]]]) -> list[str]:
-    """Where a peer's median regret is below the default's."""
+    """Cases in which a peer's median regret is below the default's."""
     return [
         f"{name}, {task}, {limit}: {quartiles[1]} < {results[OURS][limit][task][1]}"
         for name, by_limit in results.items()

@@ -5,13 +5,13 @@ from itertools import cycle
 
 import numpy as np
 
-from benchmarks.race_world import Book, Floats, Meter, Rows, World
+from benchmarks.race_world import Estimates, Floats, Meter, Rows, World
+from fbnetv5.costs.budgets import AIMED_SHARE_OF_BUDGET
 from fbnetv5.search.reinforce.closed_form import set_policy
 from fbnetv5.search.reinforce.controller import Controller, draw
 from fbnetv5.search.reinforce.cost_gradient import cost_gradient
 from fbnetv5.search.reinforce.estimators import ESTIMATORS, EstimatorName, OnePass, make_estimator
-from fbnetv5.search.reinforce.finalists import AIM
-from fbnetv5.search.reinforce.loop import PENALTY
+from fbnetv5.search.reinforce.policies import PENALTY
 from fbnetv5.spaces.space import Choices
 
 DRAWN = 8192
@@ -33,7 +33,7 @@ class OnePassSearch:
         self.lr = lr
         self.rng = np.random.default_rng([seed, 0])
         self.meter = Meter(world, limit)
-        self.controller = Controller([2] * world.slots, world.tasks, lr=lr)
+        self.controller = Controller([2] * world.variables, world.tasks, lr=lr)
         self.estimator = make_estimator(kind, self.controller, images=world.chunks)
         self.multiplier = np.zeros(world.tasks)
         self.expected = np.array([self.costs(t)(self.controller.sample(t, 256, self.rng)).mean() for t in self.tasks])
@@ -45,20 +45,20 @@ class OnePassSearch:
         return range(self.world.tasks)
 
     def costs(self, task: int) -> Callable[[Choices], Floats]:
-        """Prices architectures."""
+        """The costs of a task's architectures, as a function."""
         return lambda choices: self.world.macs[self.world.rows(choices), task]
 
     def run(self, scoring: float) -> Rows:
-        """Spend all evaluations but a share on the policies, that share on candidates."""
-        kept = int(scoring * self.meter.left)
+        """Spend the share ``scoring`` of the evaluations on candidates, the others on the policies."""
+        reserved = int(scoring * self.meter.left)
         order: list[int] = []
-        while self.meter.left - len(self.estimator.draw(self.controller, np.random.default_rng(0))) >= kept:
+        while self.meter.left - len(self.estimator.draw(self.controller, np.random.default_rng(0))) >= reserved:
             order = order or self.rng.permutation(self.world.chunks).tolist()
             self.step(order.pop())
-        return self.answer()
+        return self.compare_candidates()
 
     def step(self, chunk: int) -> None:
-        """One step of the policies, as ``SearchLoop.train_policies`` takes it."""
+        """One step of the policies, as in ``SearchLoop.train_policies``."""
         choices = self.estimator.draw(self.controller, self.rng)
         losses = np.stack([self.meter(int(row), chunk) for row in self.world.rows(choices)])
         self.scale = losses.mean(0) if self.scale is None else self.scale
@@ -68,20 +68,20 @@ class OnePassSearch:
             self._step_along(gradient)
         elif (benefits := self.estimator.benefits(self.controller)) is not None and self.lr > 0:
             for task, budget in enumerate(self.world.budgets):
-                set_policy(self.controller, task, benefits, self.costs(task), AIM * budget, self.rng)
+                set_policy(self.controller, task, benefits, self.costs(task), AIMED_SHARE_OF_BUDGET * budget, self.rng)
 
     def _step_along(self, direction: Floats) -> None:
         """An Adam step along the gradient [T, S, C] and the cost's."""
         for task, budget in enumerate(self.world.budgets):
-            excess = self.expected[task] / (AIM * budget) - 1
+            excess = self.expected[task] / (AIMED_SHARE_OF_BUDGET * budget) - 1
             of_cost, self.expected[task] = cost_gradient(self.controller, task, self.costs(task), self.rng)
             direction[task] += (self.multiplier[task] + PENALTY * excess) * of_cost / budget
             self.multiplier[task] += MULTIPLIER_LR * excess
         self.controller.step(direction)
 
-    def answer(self) -> Rows:
-        """Score candidates on all chunks while evaluations last, the tasks in turns; the fit learns on."""
-        book = Book(self.world)
+    def compare_candidates(self) -> Rows:
+        """Score candidates of the tasks in turn on all chunks while evaluations remain; the fit keeps learning."""
+        estimates = Estimates(self.world)
         candidates = [self.candidates(task) for task in self.tasks]
         turns = cycle(self.tasks)
         while self.meter.left >= self.world.chunks and any(candidates):
@@ -89,15 +89,15 @@ class OnePassSearch:
             if candidates[task]:
                 expected = self.estimator.expected(self.world.choices(np.array(candidates[task])), task)
                 row = candidates[task].pop(int(expected.argmin()))
-                if not np.isfinite(book.estimates[row]).all():
-                    book.estimates[row] = self.score(row)
-        return book.best()
+                if not np.isfinite(estimates.losses[row]).all():
+                    estimates.losses[row] = self.score(row)
+        return estimates.best()
 
     def candidates(self, task: int) -> list[int]:
-        """Distinct architectures within the task's budget: from its policy, and at random where a fit can rank them."""
+        """Distinct architectures within the task's budget: from its policy, and at random if a fit can rank them."""
         drawn = draw(self.controller.probabilities()[task], DRAWN, self.rng)
         if self.fit is not None:
-            drawn = np.concatenate([drawn, self.rng.integers(0, 2, (DRAWN, self.world.slots))])
+            drawn = np.concatenate([drawn, self.rng.integers(0, 2, (DRAWN, self.world.variables))])
         rows = self.world.rows(drawn)
         return list(dict.fromkeys(rows[self.world.fits[rows, task]].tolist()))
 
@@ -124,5 +124,5 @@ def one_pass(
     lr: float = POLICY_LR,
     scoring: float = SCORING,
 ) -> Rows:
-    """The search with one of its estimators; a learning rate of 0 leaves the policies where they start."""
+    """The search with one of its estimators; a learning rate of 0 keeps the initial policies."""
     return OnePassSearch(kind, world, limit, seed, lr=lr).run(scoring)

@@ -1,10 +1,10 @@
-"""What the searchers of race.py search: the space of ground_truth.py, its truth, and a meter on every evaluation."""
+"""The world of race.py: the space and losses of ground_truth.py, and a meter that counts evaluations."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.ground_truth import GroundTruth
-from fbnetv5.costs.budgets import WINDOW
+from fbnetv5.costs.budgets import BUDGET_WINDOW
 from fbnetv5.spaces.space import Choices
 
 Floats = NDArray[np.float64]
@@ -12,51 +12,51 @@ Rows = NDArray[np.int64]
 
 
 class World:
-    """Every architecture by its number: the slots' choices are its binary digits."""
+    """The losses and costs of every architecture by row; the choices of its variables are the row's binary digits."""
 
-    def __init__(self, known: GroundTruth) -> None:
-        self.losses = known.losses
+    def __init__(self, truth: GroundTruth) -> None:
+        self.losses = truth.losses
         """[A, chunks, T]."""
-        self.macs = known.macs
+        self.macs = truth.macs
         """[A, T]."""
         self.chunks, self.tasks = self.losses.shape[1:]
-        self.slots = int(np.log2(len(self.losses)))
+        self.variables = int(np.log2(len(self.losses)))
         self.truth = self.losses.mean(1)
         """[A, T]."""
         self.budgets = np.median(self.macs, axis=0)
-        self.fits = (self.macs >= WINDOW[0] * self.budgets) & (self.macs <= WINDOW[1] * self.budgets)
-        """bool [A, T]: within the part of the task's budget that a derived network may cost."""
+        self.fits = (self.macs >= BUDGET_WINDOW[0] * self.budgets) & (self.macs <= BUDGET_WINDOW[1] * self.budgets)
+        """bool [A, T]: whether the cost lies in the window of the task's budget."""
 
     def rows(self, choices: Choices) -> Rows:
         """[B]: the numbers of architectures [B, F]."""
-        numbers: Rows = choices @ (1 << np.arange(self.slots)[::-1])
+        numbers: Rows = choices @ (1 << np.arange(self.variables)[::-1])
         return numbers
 
     def choices(self, rows: Rows) -> Choices:
         """[B, F]."""
-        return rows[:, None] >> np.arange(self.slots)[::-1] & 1
+        return rows[:, None] >> np.arange(self.variables)[::-1] & 1
 
-    def regret(self, answers: Rows) -> Floats:
+    def regret(self, networks: Rows) -> Floats:
         """[T], of one architecture per task: 0 for the best within the budget, 1 for the median one."""
-        found = np.zeros(self.tasks)
-        for task, answer in enumerate(answers):
+        regrets = np.zeros(self.tasks)
+        for task, network in enumerate(networks):
             inside = self.truth[self.fits[:, task], task]
-            found[task] = (self.truth[answer, task] - inside.min()) / (np.median(inside) - inside.min())
-        return found
+            regrets[task] = (self.truth[network, task] - inside.min()) / (np.median(inside) - inside.min())
+        return regrets
 
 
 class Meter:
-    """Evaluates, and counts."""
+    """Evaluates architectures, up to a limit of evaluations."""
 
     def __init__(self, world: World, limit: int) -> None:
         self.world = world
         self.left = limit
-        """Evaluations."""
+        """Remaining evaluations."""
 
     def __call__(self, row: int, chunk: int) -> Floats:
         """[T]: every task's loss of an architecture on a chunk."""
         if self.left < 1:
-            raise RuntimeError("a searcher asked for more evaluations than it has")
+            raise RuntimeError("a searcher requested more evaluations than its limit")
         self.left -= 1
         losses: Floats = self.world.losses[row, chunk]
         return losses
@@ -67,15 +67,15 @@ class Meter:
         return losses
 
 
-class Book:
-    """What a searcher estimates of architectures, and so its answer."""
+class Estimates:
+    """A searcher's estimated losses of architectures, and its result."""
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.estimates: Floats = np.full(world.truth.shape, np.inf)
-        """[A, T]; inf where nothing is known."""
+        self.losses: Floats = np.full(world.truth.shape, np.inf)
+        """[A, T]; inf without an estimate."""
 
     def best(self) -> Rows:
         """[T]: per task the best estimated architecture of those within its budget."""
-        answers: Rows = np.where(self.world.fits, self.estimates, np.inf).argmin(0)
-        return answers
+        networks: Rows = np.where(self.world.fits, self.losses, np.inf).argmin(0)
+        return networks

@@ -5,7 +5,7 @@ small samples, Hedges 1981 (doi 10.3102/10769986006002107), with the exact inter
 the interval of a share, Clopper and Pearson 1934 (doi 10.1093/biomet/26.4.404); the standard error of Spearman's
 correlation, Bonett and Wright 2000 (doi 10.1007/BF02294183).
 
-Leaves out: corrections for several tests at once. The file is not called statistics.py, which would hide Python's own
+Not included: corrections for several tests at once. The file is not called statistics.py, which would hide Python's own
 module of that name from the scripts of this folder.
 """
 
@@ -28,14 +28,14 @@ RESAMPLES = 19_999
 """A permutation test is exact if there are no more permutations than this."""
 BATCH = 1000
 """Resamples in memory at a time."""
-MOST_UNITS = 100_000
+MAX_UNITS = 100_000
 PERFECT = 1 - 1e-12
-"""The largest correlation whose transform is finite for certain."""
+"""The largest correlation whose transform is certainly finite."""
 
 Floats = NDArray[np.float64]
 Values = Sequence[float] | Floats
 Alternative = Literal["two-sided", "less", "greater"]
-"""For two samples: "less" says that the first has the smaller mean."""
+"""For two samples: "less" is the alternative that the first has the smaller mean."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ def _bootstrap(samples: tuple[Floats, ...], statistic: Any) -> Estimate:
     value = float(statistic(*samples, axis=0))
     if all(np.ptp(sample) == 0 for sample in samples):
         return Estimate(value=value, low=value, high=value)  # every resample is the same, for which BCa has no interval
-    found = stats.bootstrap(
+    interval = stats.bootstrap(
         samples,
         statistic,
         vectorized=True,
@@ -71,7 +71,7 @@ def _bootstrap(samples: tuple[Floats, ...], statistic: Any) -> Estimate:
         method="BCa",
         random_state=np.random.default_rng(0),
     ).confidence_interval
-    return Estimate(value=value, low=float(found.low), high=float(found.high))
+    return Estimate(value=value, low=float(interval.low), high=float(interval.high))
 
 
 def hedges_g(first: Values, second: Values) -> Estimate:
@@ -99,10 +99,10 @@ def correction(freedom: int) -> float:
 
 
 def _noncentrality(t: float, freedom: int, share: float) -> float:
-    """The noncentrality at which that share of the t distribution lies below ``t``."""
+    """The noncentrality at which ``share`` of the t distribution lies below ``t``."""
     reach = 10 + 4 * abs(t)
-    found: float = optimize.brentq(lambda shift: _noncentral_t(t, freedom, shift) - share, t - reach, t + reach)
-    return found
+    shift: float = optimize.brentq(lambda shift: _noncentral_t(t, freedom, shift) - share, t - reach, t + reach)
+    return shift
 
 
 def _noncentral_t(t: float, freedom: int, shift: float) -> float:
@@ -121,7 +121,7 @@ def sign_flip_p(differences: Values, *, alternative: Alternative = "two-sided") 
 
 
 def _permutation_p(samples: tuple[Floats, ...], statistic: Any, kind: str, alternative: Alternative) -> float:
-    found = stats.permutation_test(
+    test = stats.permutation_test(
         samples,
         statistic,
         permutation_type=kind,
@@ -131,11 +131,11 @@ def _permutation_p(samples: tuple[Floats, ...], statistic: Any, kind: str, alter
         alternative=alternative,
         random_state=np.random.default_rng(0),
     )
-    return float(found.pvalue)
+    return float(test.pvalue)
 
 
 def percentile(value: float, others: Values) -> Estimate:
-    """Which share of ``others`` is below ``value``, ties counted half, 0..1; with the Clopper-Pearson interval."""
+    """The share of ``others`` below ``value``, ties counted half, 0..1; with the Clopper-Pearson interval."""
     below, count = _count_below(value, others), len(others)
     tail = (1 - LEVEL) / 2
     low = stats.beta.ppf(tail, below, count - below + 1) if below > 0 else 0.0
@@ -144,7 +144,7 @@ def percentile(value: float, others: Values) -> Estimate:
 
 
 def rank_p(value: float, others: Values) -> float:
-    """P-value, one-sided, of a value as high as this if it were drawn like the ``others``."""
+    """One-sided p-value of a value at least this high if it were drawn from the distribution of ``others``."""
     return (1 + int((_array(others) >= value).sum())) / (1 + len(others))
 
 
@@ -161,7 +161,7 @@ def spearman(first: Values, second: Values) -> Estimate:
     """Rank correlation of paired values, with an interval from Fisher's transform.
 
     Raises:
-        UserError: fewer than four pairs, or a side that does not vary.
+        UserError: fewer than four pairs, or a constant side.
     """
     a, b = _array(first), _array(second)
     if len(a) < 4 or np.ptp(a) == 0 or np.ptp(b) == 0:
@@ -182,16 +182,16 @@ def power(units: int, effect: float, *, sides: int = 2) -> float:
     """
     freedom, shift = 2 * units - 2, abs(effect) * math.sqrt(units / 2)
     critical = float(stats.t.ppf(1 - ALPHA / sides, freedom))
-    found = 1 - _noncentral_t(critical, freedom, shift)
-    return found + _noncentral_t(-critical, freedom, shift) if sides == 2 else found
+    upper = 1 - _noncentral_t(critical, freedom, shift)
+    return upper + _noncentral_t(-critical, freedom, shift) if sides == 2 else upper
 
 
 def units_needed(effect: float, *, sides: int = 2) -> int | None:
-    """The least units per group that find an effect with probability ``POWER``; None if above ``MOST_UNITS``."""
+    """Minimum number of units per group that find an effect with probability ``POWER``; None above ``MAX_UNITS``."""
     low, high = 1, 2
     while power(high, effect, sides=sides) < POWER:
         low, high = high, 2 * high
-        if high > MOST_UNITS:
+        if high > MAX_UNITS:
             return None
     while high - low > 1:
         middle = (low + high) // 2
@@ -201,8 +201,8 @@ def units_needed(effect: float, *, sides: int = 2) -> int | None:
 
 def detectable_effect(units: int, *, sides: int = 2) -> float:
     """The smallest effect that ``units`` per group, at least 2, find with probability ``POWER``."""
-    found: float = optimize.brentq(lambda effect: power(units, effect, sides=sides) - POWER, 1e-6, 50.0)
-    return found
+    effect: float = optimize.brentq(lambda effect: power(units, effect, sides=sides) - POWER, 1e-6, 50.0)
+    return effect
 
 
 def _array(values: Values) -> Floats:
@@ -210,8 +210,8 @@ def _array(values: Values) -> Floats:
 
 
 def _difference(first: Floats, second: Floats, axis: int) -> Floats:
-    found: Floats = first.mean(axis) - second.mean(axis)
-    return found
+    difference: Floats = first.mean(axis) - second.mean(axis)
+    return difference
 
 
 def _count_below(value: float, others: Values) -> float:

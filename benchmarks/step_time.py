@@ -1,9 +1,9 @@
-"""What does a search step cost beside the bare trunk, and does it grow with the number of tasks?
+"""How long does a search step take compared with the trunk alone, and does it grow with the number of tasks?
 
 Expected: with three tasks a step that trains weights takes at most 1.35 times the forward and backward pass of the
 bare trunk on the same architecture and images, and a step that trains policies at most 1.35 times its forward pass;
-from one task to six, only heads and losses are added, never a trunk pass. All are timed in turns in one process, so
-that drift hits all alike.
+from one task to six, only heads and losses are added, never a trunk pass. All are timed in turn in one process, so
+that drift affects all alike.
 
     python benchmarks/step_time.py
 
@@ -28,10 +28,10 @@ from fbnetv5.data.sample import Batch
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.loop import SearchLoop
-from fbnetv5.search.reinforce.run import prepare
+from fbnetv5.search.reinforce.prepare import prepare
 from fbnetv5.spaces.space import Choices
 
-ROUNDS = 15
+REPETITIONS = 15
 TASKS = ("cls", "det", "seg")
 
 
@@ -46,11 +46,11 @@ def make_loop(tasks: tuple[str, ...], copies: int) -> SearchLoop:
     copied = SearchConfig(budgets={name: config.budgets[task] for name, task in names.items()}, data=config.data)
     supernet = Supernet(config.space, {name: prepared.tasks[task] for name, task in names.items()})
     tables = {name: prepared.tables[task] for name, task in names.items()}
-    return SearchLoop(copied, Path(tempfile.gettempdir()), supernet, prepared.parts, tables)
+    return SearchLoop(copied, Path(tempfile.gettempdir()), supernet, prepared.splits, tables)
 
 
 def passes(loop: SearchLoop, batch: Batch, held_out: Batch, choices: Choices) -> dict[str, Callable[[], None]]:
-    """What is timed of one loop: the bare trunk and both kinds of step, on one architecture."""
+    """The timed calls of one loop: the trunk alone and both kinds of step, on one architecture."""
     net = loop.supernet
     rng = np.random.default_rng(0)
 
@@ -84,11 +84,11 @@ def main() -> None:
         (n, kind): call for n, loop in loops.items() for kind, call in passes(loop, batch, held_out, choices).items()
     }
     seconds: dict[tuple[int, str], list[float]] = {key: [] for key in calls}
-    for round_number in range(ROUNDS + 2):
+    for repetition in range(REPETITIONS + 2):
         for key, call in calls.items():
             start = time.perf_counter()
             call()
-            if round_number >= 2:
+            if repetition >= 2:
                 seconds[key].append(time.perf_counter() - start)
     ms = {key: 1e3 * statistics.median(values) for key, values in seconds.items()}
     per_step = {}

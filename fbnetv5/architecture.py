@@ -1,7 +1,7 @@
-"""The architecture file: everything that rebuilds a network of one task or several, checked on reading.
+"""The architecture file: all that is needed to rebuild a network of one task or several, checked when it is read.
 
-Of several tasks each has its own choices in one space. Their blocks share one set of weights: wherever two tasks choose
-alike from the images on, the network runs the block once.
+Each task has its own choices in one space. The blocks share one set of weights: the network runs a block once for two
+tasks that have the same choices from the images up to this block.
 """
 
 import re
@@ -30,7 +30,7 @@ from fbnetv5.tasks.task import ClassNames, Task
 SCHEMA = 3
 KIND = "architecture"
 OLD_CLASSES = {"labels": "label", "boxes": "boxes", "masks": "mask"}
-"""Names of the targets in schema 1, which listed all three, and what they are called now."""
+"""Names of the targets in schema 1, which listed all three -> their names now."""
 
 
 Names = Annotated[tuple[str, ...], Strict(False)]
@@ -46,11 +46,11 @@ class Latency(Document):
     table: str
     """Name of the latency table that predicts it."""
     estimated: bool = False
-    """Whether the table was computed from a data sheet, and not measured."""
+    """Whether the table was computed from a data sheet instead of measured."""
 
 
 class Cost(Document):
-    """What the network costs at its deploy resolution, heads included."""
+    """Costs of the network at its deploy resolution, heads included."""
 
     title: ClassVar[str] = "cost"
     macs: Annotated[int, Field(ge=0)]
@@ -64,14 +64,14 @@ class Architecture(Document):
     title: ClassVar[str] = "architecture"
     space: SpaceField
     choices: Annotated[dict[str, Numbers], Field(min_length=1)]
-    """By task."""
+    """Task -> a choice per variable."""
     classes: dict[str, Names]
-    """Names of the classes of the targets that the network's run learned from."""
+    """Target -> names of its classes in the images that the network's run learned from."""
     resolution: Annotated[tuple[Side, Side], Strict(False)]
     """(height, width) of the deployed network's images."""
     cost: Cost
     provenance: dict[str, Any]
-    """Where the network comes from: version, seed, budget, score."""
+    """Origin of the network: version, seed, budget, score."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -82,7 +82,7 @@ class Architecture(Document):
 
     @property
     def name(self) -> str:
-        """Name of the task, or of the tasks, such as "cls+det"; files of the network bear it."""
+        """Name of the task, or of the tasks, such as "cls+det"; the network's files have it."""
         return "+".join(self.choices)
 
     @property
@@ -103,7 +103,7 @@ class Architecture(Document):
 
     @property
     def latency_text(self) -> str:
-        """For people: "8.94 ms", saying so where it is only estimated; "-" where there is none."""
+        """The latency as text: "8.94 ms", "8.94 ms estimated", or "-" if there is none."""
         latency = self.cost.latency_ms
         if latency is None:
             return "-"
@@ -119,7 +119,7 @@ class Architecture(Document):
 
     @cached_property
     def graph(self) -> Graph:
-        """The live blocks; what tasks have in common runs once."""
+        """The live blocks; a block that tasks have in common runs once."""
         return shared_graph(self.space, self.make_tasks(), self.choices)
 
     def alone(self, task: str) -> "Architecture":
@@ -147,7 +147,7 @@ class Architecture(Document):
         return {"schema": SCHEMA, "kind": KIND, **super().to_json()}
 
     def save(self, path: Path) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file atomically."""
         write_json(path, self.to_json())
 
 
@@ -172,7 +172,7 @@ def make_architecture(
     count = Counter(resolution).graph(shared_graph(space, tasks := make_tasks(tuple(choices), classes), choices), tasks)
     return Architecture(
         space=space,
-        choices={name: tuple(int(choice) for choice in chosen) for name, chosen in choices.items()},
+        choices={name: tuple(int(choice) for choice in of_task) for name, of_task in choices.items()},
         classes=dict(classes),
         resolution=resolution,
         cost=Cost(macs=count.macs, params=count.params, latency_ms=latency_ms),
@@ -181,10 +181,10 @@ def make_architecture(
 
 
 def load_architecture(path: Path) -> Architecture:
-    """Read an architecture file and check that it fits its space and costs what it says.
+    """Read an architecture file; check that its choices fit its space and that its cost agrees with them.
 
     Raises:
-        UserError: missing, damaged, unfit, or edited so that its cost no longer agrees.
+        UserError: the file is missing, damaged, does not fit, or was edited so that its cost no longer agrees.
     """
     document = read_json(path, what="architecture", schema=(1, 2, SCHEMA))
     try:
@@ -199,12 +199,12 @@ def load_architecture(path: Path) -> Architecture:
 
 
 def _with_present_names(tensors: Mapping[str, Tensor], task: str) -> dict[str, Tensor]:
-    """Tensors as a network names them today; it had a single head when it had a single task."""
+    """Rename the tensors of older files, which had a single head because a network had a single task."""
     return {re.sub(r"^head\.", f"heads.{task}.", name): tensor for name, tensor in tensors.items()}
 
 
 def _from_older(document: Mapping[str, Any], schema: int) -> dict[str, Any]:
-    """The fields of schema 3: earlier ones had a single task, and schema 1 other names for targets."""
+    """Convert to the fields of schema 3: earlier schemas had a single task, and schema 1 other names of targets."""
     fields = dict(document)
     fields["choices"] = {str(fields.pop("task", None)): fields.get("choices")}
     match fields:
@@ -214,7 +214,7 @@ def _from_older(document: Mapping[str, Any], schema: int) -> dict[str, Any]:
     classes = fields.get("classes")
     if schema == 1 and isinstance(classes, dict):
         if set(classes) != set(OLD_CLASSES):
-            raise UserError(f"classes must hold {', '.join(OLD_CLASSES)}")
+            raise UserError(f"classes must have {', '.join(OLD_CLASSES)}")
         fields["classes"] = {OLD_CLASSES[kind]: names for kind, names in classes.items() if names}
     return fields
 
@@ -224,4 +224,4 @@ def _check_cost(architecture: Architecture) -> None:
     for unit in ("macs", "params"):
         counted, stated = getattr(count, unit), getattr(architecture.cost, unit)
         if stated != counted:
-            raise UserError(f"it states {stated} {unit}, but its choices make {counted}")
+            raise UserError(f"it states {stated} {unit}, but its choices cost {counted}")

@@ -1,4 +1,4 @@
-"""Finds the classes that the modules of a package define, so that adding a task or a space is adding one file."""
+"""Finds the classes that the modules of a package define, so that one new file adds a task or a space."""
 
 import importlib
 import pkgutil

@@ -37,11 +37,7 @@ def test_imports_go_one_way(package: str) -> None:
 
 MAX_IMPORTS = 15
 """Of the project's own modules, in any module."""
-KNOWN_LARGER = {
-    "fbnetv5.deploy.export": 17,
-    "fbnetv5.search.reinforce.loop": 20,
-    "fbnetv5.search.reinforce.run": 26,
-}
+KNOWN_LARGER = {"fbnetv5.deploy.export": 17}
 """Modules that still import more; none may import more than this."""
 
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from fbnetv5.costs.ranges import CostRange
     from fbnetv5.search.reinforce.config import SearchConfig
     from fbnetv5.search.reinforce.entry import SearchEntry
-    from fbnetv5.search.reinforce.run import Prepared
+    from fbnetv5.search.reinforce.prepare import Prepared
     from fbnetv5.spaces.space import Space
 
 
@@ -69,9 +69,10 @@ def search(
     json: Json = False,
 ) -> None:
     """Search a network for every task in one run."""
-    from fbnetv5.runs.processes import links_closed, same_again
+    from fbnetv5.runs.processes import process_group_cleanup, relaunch_command
     from fbnetv5.search.reinforce.config import SearchConfig
-    from fbnetv5.search.reinforce.run import prepare, run_search, start_run
+    from fbnetv5.search.reinforce.prepare import prepare
+    from fbnetv5.search.reinforce.run import run_search, start_run
 
     if resume is not None:
         refuse_others(context)
@@ -91,8 +92,8 @@ def search(
             fields=config,
         )
         folder, prepared = start_run(chosen, runs / _run_name(name), print_ranges, say)
-    way_on = f"go on with: {same_again(f'search --resume {folder}')}"
-    with links_closed(), progress_bar() as bar, interruptible(way_on):
+    way_on = f"go on with: {relaunch_command(f'search --resume {folder}')}"
+    with process_group_cleanup(), progress_bar() as bar, interruptible(way_on):
         found = run_search(folder, prepared, search_report(bar, prepared), stage_lines(bar))
     if is_first_process():
         print_found(folder, found, as_json=json)
@@ -155,7 +156,7 @@ def _search_config(
         space=space,
         data=DataConfig.of(data, size=parse_resolution(size)),
         table=None if table is None else str(table.resolve()),
-        foreign_table=foreign,
+        other_machine_table=foreign,
         seed=seed,
     )
 

@@ -52,7 +52,7 @@ def train(
     json: Json = False,
 ) -> None:
     """Train one found network alone."""
-    from fbnetv5.runs.processes import links_closed, same_again
+    from fbnetv5.runs.processes import process_group_cleanup, relaunch_command
     from fbnetv5.training.config import TrainConfig
     from fbnetv5.training.run import prepare, run_training, start_training
 
@@ -79,8 +79,8 @@ def train(
             seed=seed,
         )
         folder, prepared = start_training(chosen, file, output or Path("trained") / architecture.task)
-    way_on = f"go on with: {same_again(f'train --resume {folder}')}"
-    with links_closed(), progress_bar() as bar, interruptible(way_on):
+    way_on = f"go on with: {relaunch_command(f'train --resume {folder}')}"
+    with process_group_cleanup(), progress_bar() as bar, interruptible(way_on):
         result = run_training(folder, prepared, train_report(bar, prepared.config), say)
     if is_first_process():
         print_trained(result, as_json=json)

@@ -1,4 +1,4 @@
-"""Budgets: the most that a deployed network may cost, how a user writes them, and how costs are printed."""
+"""Budgets: the maximum cost of a deployed network, how a user writes it, and how costs are printed."""
 
 import re
 from collections.abc import Sequence
@@ -24,13 +24,16 @@ class Budget(Document):
     """(height, width) of the deployed network's images."""
 
 
-WINDOW = (0.85, 1.0)
-"""A derived network costs this part of its budget."""
+BUDGET_WINDOW = (0.85, 1.0)
+"""Minimum and maximum cost of a derived network, as shares of its budget."""
+AIMED_SHARE_OF_BUDGET = 0.95
+"""Expected cost that policies are set to, as a share of the budget: inside ``BUDGET_WINDOW``, with room for the spread
+of single draws."""
 
 
 def in_window(costs: NDArray[np.float64], budget: Budget) -> NDArray[np.bool_]:
-    """Which costs lie within the part of the budget that a derived network may cost."""
-    return (costs >= WINDOW[0] * budget.limit) & (costs <= WINDOW[1] * budget.limit)
+    """Whether each cost lies in the budget's window ``BUDGET_WINDOW``."""
+    return (costs >= BUDGET_WINDOW[0] * budget.limit) & (costs <= BUDGET_WINDOW[1] * budget.limit)
 
 
 _MACS = {"K": 1e3, "M": 1e6, "G": 1e9}
@@ -43,18 +46,18 @@ def parse_budgets(text: str, *, unit: str, tasks: Sequence[str]) -> dict[str, Bu
     A part without a task's name holds for every task not named; ``@HxW`` sets the deploy resolution.
 
     Raises:
-        UserError: a part cannot be read, names an unknown task, or a task is left without a budget.
+        UserError: a part cannot be parsed, names an unknown task, or a task is left without a budget.
     """
     budgets: dict[str, Budget] = {}
     default: Budget | None = None
     for part in text.split(","):
-        name, found, amount = part.strip().rpartition("=")
-        if found and name not in tasks:
+        name, equals, amount = part.strip().rpartition("=")
+        if equals and name not in tasks:
             raise UserError(f"budget {part.strip()!r}: this run has no task {name!r}; it has: {', '.join(tasks)}")
         budget = _parse_budget(amount, unit)
-        if name in budgets or (not found and default is not None):
+        if name in budgets or (not equals and default is not None):
             raise UserError(f"budget {text!r} sets {name or 'the default'} twice")
-        if found:
+        if equals:
             budgets[name] = budget
         else:
             default = budget
@@ -67,27 +70,27 @@ def parse_budgets(text: str, *, unit: str, tasks: Sequence[str]) -> dict[str, Bu
 
 
 def _parse_budget(text: str, unit: str) -> Budget:
-    amount, found, size = text.partition("@")
+    amount, at_sign, size = text.partition("@")
     match = _AMOUNT.fullmatch(amount.strip())
     example = "400M or 1.2G multiply-adds" if unit == "macs" else "8ms"
     if not match or float(match["number"]) == 0 or (unit == "macs") != (match["unit"] in _MACS):
         raise UserError(f"budget {text!r} is not a positive number with its unit, such as {example}")
     scale = _MACS[match["unit"]] if unit == "macs" else {"ms": 1.0, "us": 1e-3, "s": 1e3}[match["unit"]]
-    resolution = parse_resolution(size) if found else DEPLOY_RESOLUTION
+    resolution = parse_resolution(size) if at_sign else DEPLOY_RESOLUTION
     return Budget(limit=float(match["number"]) * scale, unit=cast("Any", unit), resolution=resolution)
 
 
-def format_cost(value: float, unit: str, *, more: int = 0) -> str:
-    """E.g. "398.2M", "7.91 ms" or "7.91 estimated ms", with ``more`` digits than these."""
+def format_cost(value: float, unit: str, *, extra_digits: int = 0) -> str:
+    """A cost as text, such as "398.2M", "7.91 ms" or "7.91 estimated ms", with ``extra_digits`` more digits."""
     if unit.endswith("ms"):
-        return f"{float(f'{value:.{3 + more}g}'):.15g} {unit}"
-    return f"{value / 1e6:.{1 + more}f}M"
+        return f"{float(f'{value:.{3 + extra_digits}g}'):.15g} {unit}"
+    return f"{value / 1e6:.{1 + extra_digits}f}M"
 
 
-def format_apart(values: Sequence[float], unit: str) -> list[str]:
-    """Costs with as many digits as it takes to tell different ones apart."""
-    for more in range(12):
-        texts = [format_cost(value, unit, more=more) for value in values]
+def format_distinct(values: Sequence[float], unit: str) -> list[str]:
+    """Costs as texts with as many digits as are needed for different costs to differ."""
+    for extra_digits in range(12):
+        texts = [format_cost(value, unit, extra_digits=extra_digits) for value in values]
         if len(set(texts)) == len(set(values)):
             break
     return texts

@@ -1,9 +1,9 @@
 """Counts multiply-adds and parameters of a torch module under the convention of the FBNet papers.
 
 One multiply-add counts once. Convolutions and linear layers count, and adaptive pools by their input elements; batch
-norm, activations, additions and biases are free. Parameters are the weights of convolutions and linear layers. Under
-exactly this convention FBNetV3's published figures come out to the last digit. Counting runs on torch's meta device: no
-arithmetic, no memory.
+norm, activations, additions and biases count 0. Parameters are the weights of convolutions and linear layers. This
+convention reproduces the published figures of FBNetV3 (arXiv 2006.02049) to the last digit. Counting runs on torch's
+meta device, without arithmetic or memory.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 COUNTED = (nn.Conv2d, nn.Linear, nn.AdaptiveAvgPool2d)
-"""The layers that cost something; batch norm has parameters and is free."""
+"""The layers that are counted; batch norm has parameters and counts 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Count:
-    """What a module costs for one image."""
+    """Multiply-adds and parameters of a module for one image."""
 
     macs_conv: int = 0
     """Multiply-adds of convolutions and linear layers."""
@@ -39,7 +39,7 @@ class Count:
 
 
 def layer_count(layer: nn.Module, inputs: Tensor, output: Tensor) -> Count:
-    """The count of one layer that ran on one image; zero for layers that are free."""
+    """The count of one layer that ran on one image; zero for a layer that is not in ``COUNTED``."""
     if isinstance(layer, nn.Conv2d):
         per_output = layer.weight[0].numel()
         return Count(macs_conv=output.numel() * per_output, params=layer.weight.numel())
@@ -51,14 +51,14 @@ def layer_count(layer: nn.Module, inputs: Tensor, output: Tensor) -> Count:
 
 
 def count(build: Callable[[], nn.Module], shapes: Sequence[tuple[int, int, int]]) -> Count:
-    """Count the module that ``build`` makes for one image.
+    """Count multiply-adds and parameters of the module that ``build`` makes, for one image.
 
     Args:
         build: makes the module; called with torch's default device set to meta.
         shapes: (C, H, W) of every input; the module takes them as separate arguments.
 
     Raises:
-        TypeError: a layer has parameters and no rule to count it by.
+        TypeError: a layer has parameters and no counting rule.
     """
     total = Count()
 
@@ -73,7 +73,7 @@ def count(build: Callable[[], nn.Module], shapes: Sequence[tuple[int, int, int]]
                 layer.register_forward_hook(add)
             elif not isinstance(layer, nn.BatchNorm2d) and any(True for _ in layer.parameters(recurse=False)):
                 raise TypeError(
-                    f"no rule counts {type(layer).__name__}; it would pass for free. Add one to layer_count"
+                    f"no rule counts {type(layer).__name__}; its cost would be 0. Add a rule to layer_count"
                 )
         module(*(torch.empty(1, *shape) for shape in shapes))
     return total

@@ -1,4 +1,4 @@
-"""Each task's costs in the unit of its budget, and whether the budget can be met in a space."""
+"""Ranges of each task's costs in the unit of its budget, and the check that a budget lies in its range."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from export.errors import UserError
-from fbnetv5.costs.budgets import Budget, format_apart
+from fbnetv5.costs.budgets import Budget, format_distinct
 from fbnetv5.costs.tables import CostTable, Counter, latency_table
 from fbnetv5.data.resolution import Resolution
 from fbnetv5.spaces.space import Space
@@ -19,7 +19,7 @@ AnyTable = LatencyTable | EstimatedTable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostRange:
-    """What a task's networks cost in a space, in the unit of its budget."""
+    """The costs of a task's networks in a space, in the unit of its budget."""
 
     task: str
     unit: str
@@ -32,7 +32,11 @@ class CostRange:
 def cost_tables(
     space: Space, tasks: Mapping[str, Task], budgets: Mapping[str, Budget], table: AnyTable | None
 ) -> dict[str, CostTable]:
-    """Each task's costs in its budget's unit."""
+    """Task -> its costs in its budget's unit.
+
+    Raises:
+        UserError: a budget in milliseconds without a latency table.
+    """
     tables: dict[str, CostTable] = {}
     counters: dict[Resolution, Counter] = {}
     for name, budget in budgets.items():
@@ -67,7 +71,7 @@ def cost_ranges(tables: Mapping[str, CostTable]) -> list[CostRange]:
 
 
 def check_budgets(ranges: Sequence[CostRange], budgets: Mapping[str, Budget]) -> None:
-    """Refuse budgets that no network meets or that every network meets.
+    """Raise UserError for a budget that no network meets or that every network meets.
 
     Raises:
         UserError: a budget lies outside its task's range.
@@ -75,9 +79,9 @@ def check_budgets(ranges: Sequence[CostRange], budgets: Mapping[str, Budget]) ->
     for costs in ranges:
         budget = budgets[costs.task]
         if not costs.min_cost <= budget.limit <= costs.max_cost:
-            low, high, asked = format_apart((costs.min_cost, costs.max_cost, budget.limit), costs.unit)
+            low, high, limit = format_distinct((costs.min_cost, costs.max_cost, budget.limit), costs.unit)
             size = "x".join(map(str, budget.resolution))
             raise UserError(
-                f"budget {asked} for {costs.task} at {size} is outside what this space offers: {low} to {high}. "
-                "Choose one inside, or another variant or resolution"
+                f"budget {limit} for {costs.task} at {size} is outside what this space offers: {low} to {high}. "
+                "Choose a budget inside this range, or another variant or resolution"
             )

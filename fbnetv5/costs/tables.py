@@ -1,8 +1,8 @@
-"""What architectures cost: additive tables over live blocks, in multiply-adds, parameters or milliseconds.
+"""Costs of architectures: additive tables over live blocks, in multiply-adds, parameters or milliseconds.
 
 The cost of a task's network is the sum over its live blocks plus its head, at its deploy resolution. A table is an
-array over (node, candidate), so thousands of architectures are priced at once; a search needs that to follow expected
-costs.
+array over (node, candidate), so the costs of thousands of architectures are computed at once, which a search needs to
+follow expected costs.
 
 Shape legend: B architectures, S variables, V nodes, K most candidates of any node.
 """
@@ -70,29 +70,29 @@ class CostTable:
         costs: NDArray[np.float64] = np.where(live != SKIPPED, values, 0.0).sum(axis=1) + self.head
         return costs
 
-    def one(self, choices: Choices) -> float:
+    def cost_of(self, choices: Choices) -> float:
         """Cost of one architecture [S]."""
         return float(self(choices[None])[0])
 
     @property
     def min_cost(self) -> float:
-        """The smallest cost of any architecture: everything that can be skipped is, the rest is cheapest."""
+        """The smallest cost of any architecture: all that can be skipped is skipped, the rest has minimum cost."""
         return self._extreme(self.space.empty(), np.argmin)
 
     @property
     def max_cost(self) -> float:
-        """The largest cost of any architecture: nothing is skipped, so every node's most expensive candidate runs."""
+        """The largest cost of any architecture: nothing is skipped, and every node's candidate has maximum cost."""
         return self._extreme(self.space.full(), np.argmax)
 
     def _extreme(self, start: Choices, best: Callable[[NDArray[np.float64]], np.intp]) -> float:
-        """The cost after every variable took its best choice, each beside ``start``: exact where costs add up."""
+        """The cost of every variable's best choice, each compared beside ``start``: exact where costs add up."""
         counts = self.space.choice_counts
         variables = np.repeat(np.arange(len(counts)), counts)
         choices = np.concatenate([np.arange(count) for count in counts])
-        tried = np.repeat(start[None], len(choices), axis=0)
-        tried[np.arange(len(choices)), variables] = choices
-        costs_of_variables = np.split(self(tried), np.cumsum(counts)[:-1])
-        return self.one(np.array([best(costs) for costs in costs_of_variables], dtype=np.int64))
+        architectures = np.repeat(start[None], len(choices), axis=0)
+        architectures[np.arange(len(choices)), variables] = choices
+        costs_of_variables = np.split(self(architectures), np.cumsum(counts)[:-1])
+        return self.cost_of(np.array([best(costs) for costs in costs_of_variables], dtype=np.int64))
 
 
 def make_table(
@@ -104,8 +104,8 @@ def make_table(
     head_value: float,
 ) -> CostTable:
     """A table from a value per (block, stride of its output) and one for the head."""
-    most = max(len(node.candidates) for node in space.nodes)
-    values = np.zeros((len(space.nodes), most))
+    max_candidates = max(len(node.candidates) for node in space.nodes)
+    values = np.zeros((len(space.nodes), max_candidates))
     for row, node in enumerate(space.nodes):
         for column, block in enumerate(node.candidates):
             values[row, column] = block_value(block, node.stride)
@@ -113,7 +113,7 @@ def make_table(
 
 
 class DeployedHead(nn.Module):
-    """A task's head with what makes its outputs deployable, so that both are counted and timed: a feature per path."""
+    """A task's head and its deploy step, which are counted and timed together; reads a feature per path."""
 
     def __init__(self, task: Task, channels: Sequence[int]) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class DeployedHead(nn.Module):
 
 
 class Counter:
-    """Counts blocks and heads of a space at one resolution, each distinct one once."""
+    """Counts blocks and heads of a space at one resolution, each distinct block or head once."""
 
     def __init__(self, resolution: Resolution) -> None:
         self.resolution = check_resolution(resolution)
@@ -177,7 +177,7 @@ def latency_table(
         space: the search space.
         task: whose head is added.
         resolution: of the deployed network.
-        values_ms: gives the time of every key asked for, or raises for those it does not know.
+        values_ms: returns the time of every key, or raises if a key is missing.
         unit: "ms", or "estimated ms".
     """
     keys = [block_key(block, node.stride, resolution) for node in space.nodes for block in node.candidates]

@@ -168,7 +168,7 @@ def _network(task: Task, table: CostTable, choices: Choices, resolution: Resolut
         output_names=task.output_names,
         task=task.name,
         blocks=dict(Counter(blocks)),
-        macs=int(table.one(choices)),
+        macs=int(table.cost_of(choices)),
     )
 
 

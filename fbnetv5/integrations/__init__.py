@@ -1,1 +1,1 @@
-"""Other libraries that searched networks are made known to."""
+"""Integrations of searched networks with other libraries."""

@@ -1,1 +1,1 @@
-"""Networks: what runs a graph of blocks, alone or with shared weights."""
+"""Networks that run a graph of blocks, with weights of their own or shared ones."""

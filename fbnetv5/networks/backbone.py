@@ -1,7 +1,7 @@
-"""Networks without choices: the live blocks of a graph, alone or with the heads of its tasks.
+"""Derived networks: the live blocks of a graph, alone or with the heads of its tasks.
 
-The supernet and the derived networks run the same ``Graph`` with the same ``run_graph``; they differ only in where a
-step's module comes from. A network serves one task or several.
+The supernet and the derived networks run the same ``Graph`` with the same ``run_graph``; they differ only in the source
+of a step's module. A network serves one task or several.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -19,7 +19,7 @@ def run_graph(graph: Graph, module_of: Callable[[Step], nn.Module], images: Tens
     """Run the steps in order.
 
     Args:
-        graph: what to run.
+        graph: the graph to run.
         module_of: returns each step's module.
         images: [N, 3, H, W], normalised.
 
@@ -59,13 +59,13 @@ class Network(nn.Module):
         """The only task.
 
         Raises:
-            ValueError: there are several.
+            ValueError: the network has several tasks.
         """
         (task,) = self.tasks.values()
         return task
 
     def raw(self, images: Tensor) -> dict[str, Any]:
-        """By task, the raw outputs of its head, as its loss reads them."""
+        """Task -> the raw outputs of its head, which its loss reads."""
         return {name: self.heads[name](features) for name, features in self.backbone(images).items()}
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -79,10 +79,10 @@ def task_network(task: Task, space: Space, choices: Choices) -> Network:
 
 
 def merge_networks(networks: Mapping[str, Network]) -> Network:
-    """One network for the tasks of several, each of one task; blocks that are alike run once.
+    """Merge several networks of one task each into one network; equal blocks run once.
 
-    Blocks are alike if they are the same block of the same node on the same inputs with the same weights and the same
-    batch-norm statistics. The modules are those of the given networks, not copies.
+    Blocks are equal if they are the same block of the same node on the same inputs with the same weights and the same
+    batch-norm statistics. The merged network has the modules of the networks, not copies.
     """
     graphs = {task: network.backbone.graph for task, network in networks.items()}
 
@@ -90,7 +90,7 @@ def merge_networks(networks: Mapping[str, Network]) -> Network:
         return _equal_weights(*(networks[name].backbone.blocks[step.name] for name in (task, other)))
 
     graph = merge(graphs, same_weights)
-    with torch.device("meta"):  # the modules made here are replaced at once
+    with torch.device("meta"):  # these modules are replaced below
         merged = Network({task: network.tasks[task] for task, network in networks.items()}, graph)
     for step in graph.steps:
         merged.backbone.blocks[step.name] = networks[step.tasks[0]].backbone.blocks[step.node]
@@ -100,22 +100,24 @@ def merge_networks(networks: Mapping[str, Network]) -> Network:
 
 
 def _equal_weights(module: nn.Module, other: nn.Module) -> bool:
-    """Bit for bit, batch-norm statistics included; the number of batches behind these statistics does not count."""
-    ours, theirs = (
+    """Whether weights and batch-norm statistics are equal bit for bit; the number of batches is not compared."""
+    left, right = (
         {name: value for name, value in each.state_dict().items() if not name.endswith("num_batches_tracked")}
         for each in (module, other)
     )
-    return ours.keys() == theirs.keys() and all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    return left.keys() == right.keys() and all(torch.equal(value, right[name]) for name, value in left.items())
 
 
 @torch.no_grad()
 def recalibrate(module: nn.Module, batches: Iterable[Tensor], forward: Callable[[Tensor], object]) -> None:
     """Replace batch norm's running statistics by plain averages over ``batches``, and leave the module in eval mode.
 
-    Shared weights see other statistics in every architecture, so a derived network needs its own before it is measured.
+    The inputs of a shared layer have other statistics in every architecture, so a derived network needs statistics of
+    its own before it is evaluated (one-shot search, arXiv 1904.00420; universally slimmable networks, arXiv
+    1903.05134).
 
     Args:
-        module: whose batch norms are reset; those that ``forward`` does not reach are left at their initial values.
+        module: whose batch norms are reset; a batch norm that ``forward`` does not run keeps its initial values.
         batches: normalised images [N, 3, H, W].
         forward: runs the network on them.
     """
@@ -123,7 +125,7 @@ def recalibrate(module: nn.Module, batches: Iterable[Tensor], forward: Callable[
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # torch's sign for a plain average
+        norm.momentum = None  # in torch, None stands for a plain average
     module.train()
     try:
         for images in batches:

@@ -1,7 +1,7 @@
 """The supernet: every candidate of every node with one shared set of weights, and a head per task.
 
-One call runs exactly the blocks that some task's features need under the sampled architecture, once, whatever the
-number of tasks.
+One call runs exactly the blocks that the features of any task need under the sampled architecture, each once, whatever
+the number of tasks (weight sharing as in one-shot search, arXiv 1904.00420).
 """
 
 from collections.abc import Mapping
@@ -28,10 +28,10 @@ class Supernet(nn.Module):
         initialise(self.blocks)
         self.heads = nn.ModuleDict({name: task.build_head(space.channels(task.paths)) for name, task in tasks.items()})
         self.trunk_passes = 0
-        """How often the trunk ran; a search step adds one."""
+        """Number of passes of the trunk; a search step adds one."""
 
     def graph(self, choices: Choices) -> Graph:
-        """What runs for all tasks under one architecture [S]."""
+        """The graph of all tasks under one architecture [S]."""
         return self.space.graph(choices, {name: task.paths for name, task in self.tasks.items()})
 
     def trunk(self, images: Tensor, choices: Choices) -> dict[str, list[Tensor]]:
@@ -50,7 +50,7 @@ class Supernet(nn.Module):
         return candidates[step.candidate]
 
     def derive(self, task: str, choices: Choices) -> Network:
-        """The task's network for ``choices``, alone, with its own copy of the weights, on torch's default device."""
+        """The network of one task for ``choices``, with its own copy of the weights, on torch's default device."""
         network = task_network(self.tasks[task], self.space, choices)
         for step in network.backbone.graph.steps:
             network.backbone.blocks[step.name].load_state_dict(self.module_of(step).state_dict())

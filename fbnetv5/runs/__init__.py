@@ -1,1 +1,1 @@
-"""What every run has, whichever method made it: its folder, checkpoints, history and processes."""
+"""Runs of any method: the loop, run folders, configurations, checkpoints, histories and processes."""

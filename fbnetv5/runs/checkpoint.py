@@ -1,7 +1,7 @@
-"""Checkpoints: tensors in safetensors, everything else in a JSON file that is written last and names them.
+"""Checkpoints: tensors in a safetensors file, all else in a JSON file that is written last and belongs to it.
 
-Whatever moment a run is killed at, the newest JSON file belongs to a whole pair. Batch randomness is a function of the
-seed and the step, so a checkpoint holds no generator state.
+Whenever a run is killed, the newest JSON file belongs to a complete pair. The randomness of batches is a function of
+the seed and the step, so a checkpoint stores no generator state.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ SCHEMA = 1
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file, whole or not at all."""
+    """Write a safetensors file atomically."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_write(path) as temporary:
         try:
@@ -33,7 +33,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file.
 
     Raises:
-        UserError: missing or damaged.
+        UserError: the file is missing or damaged.
     """
     try:
         tensors: dict[str, Tensor] = load_file(str(path))
@@ -45,7 +45,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def by_group(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Tensors named GROUP/NAME, by group and name."""
+    """Group tensors that are named GROUP/NAME: group -> name -> tensor."""
     groups: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         group, _, rest = name.partition("/")
@@ -54,7 +54,7 @@ def by_group(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
-    """The optimizer's state by parameter name; parameters it never saw are absent."""
+    """The optimizer's state by parameter name; parameters without a state are absent."""
     return {
         f"{names[parameter]}|{key}": value
         for parameter, state in optimizer.state.items()
@@ -66,14 +66,14 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, s
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Put back what ``optimizer_tensors`` gave, each tensor on its parameter's device and in its memory format."""
+    """Restore the tensors of ``optimizer_tensors``, each on its parameter's device and in its memory format."""
     parameters = {name: parameter for parameter, name in names.items()}
     for key, value in tensors.items():
         name, _, field = key.partition("|")
         parameter = parameters[name]
-        like = parameter if value.shape == parameter.shape else value
-        placed = torch.empty_like(like, dtype=value.dtype, device=parameter.device)
-        optimizer.state[parameter][field] = placed.copy_(value)
+        template = parameter if value.shape == parameter.shape else value
+        restored = torch.empty_like(template, dtype=value.dtype, device=parameter.device)
+        optimizer.state[parameter][field] = restored.copy_(value)
 
 
 def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -86,16 +86,16 @@ def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], stat
 
 
 def check_identity(state: Mapping[str, Any], identity: Mapping[str, Any], folder: Path, what: str) -> None:
-    """Hold what a checkpoint says of itself against what goes on with it.
+    """Compare the settings stored in a checkpoint with those of the run that is resumed.
 
     Raises:
-        UserError: it was made with something else.
+        UserError: a setting differs.
     """
     for field, value in identity.items():
         if state.get(field) != value:
             raise UserError(
                 f"the checkpoint in {folder} was made with other {field}: {state.get(field)}, now {value}. "
-                f"Go on as it was begun, or start a new {what}"
+                f"Resume with the same {field}, or start a new {what}"
             )
 
 
@@ -103,7 +103,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | 
     """The newest checkpoint, or None if there is none yet.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the checkpoint is damaged.
     """
     newest = max(folder.glob("step-*.json"), key=lambda path: int(path.stem.removeprefix("step-")), default=None)
     if newest is None:
@@ -120,8 +120,9 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -
     """
     expected = module.state_dict()
     if set(expected) != set(tensors):
-        wrong = sorted(set(expected) ^ set(tensors))
-        raise UserError(f"{path} holds the weights of another network: {len(wrong)} names differ, first {wrong[0]}")
+        differing = sorted(set(expected) ^ set(tensors))
+        names = f"{len(differing)} names differ, first {differing[0]}"
+        raise UserError(f"{path} holds the weights of another network: {names}")
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:
             shapes = f"{list(tensor.shape)} instead of {list(expected[name].shape)}"

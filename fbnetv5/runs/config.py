@@ -1,7 +1,7 @@
-"""The ``config.json`` of a run folder: what every method's configuration has, and how the file is read and written.
+"""The ``config.json`` of a run folder: the fields of every method's configuration, and reading and writing of the file.
 
-Readers of finished runs (export, verify) need no field of the method's own: they load a ``Run``. Files of schema 1,
-from before methods had a kind, are read as what they were.
+Readers of finished runs (export, verify) need no field of a method: they load a ``Run``. Files of schema 1, in which
+methods had no kind, are converted when they are read.
 """
 
 from collections.abc import Mapping
@@ -18,10 +18,10 @@ from fbnetv5.data.config import DataConfig
 NAME = "config.json"
 SCHEMA = 2
 OLD_TRAINING = "training.json"
-"""Where schema 1 kept the configuration of a training."""
+"""File of a training's configuration in schema 1."""
 
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
-"""Image streams and torch's and numpy's generators are seeded with small multiples of it."""
+"""The seeds of image streams and of torch's and numpy's generators are small multiples of it."""
 Positive = Annotated[float, Field(gt=0.0, le=1e12)]
 NotNegative = Annotated[float, Field(ge=0.0, le=1e12)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -29,40 +29,40 @@ Images = Annotated[DataConfig, Strict(False)]
 
 
 class Run(Document):
-    """A run folder as its readers see it."""
+    """The fields of ``config.json`` that readers of a finished run need."""
 
     title: ClassVar[str] = "run"
     kind: str
     """The method: "search" or "training"."""
     tasks: Annotated[tuple[str, ...], Strict(False)]
-    """In the run's own order."""
+    """Tasks in the run's order."""
     data: Images
-    """Images that the run learned from and was measured on."""
+    """Images that the run learned from and was evaluated on."""
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read the ``config.json`` of a run folder of any method.
 
         Raises:
-            UserError: it is not a run folder, or the file is damaged or of another version.
+            UserError: the folder is not a run folder, or the file is damaged or of another version.
         """
         document = read_config(folder)
         return cls(**{name: document[name] for name in cls.model_fields if name in document})
 
 
 class RunConfig(Document):
-    """Base of every method's configuration: all that decides a run's result."""
+    """Base of every method's configuration: all fields that determine a run's result."""
 
     kind: ClassVar[str]
-    """The method, as ``config.json`` names it."""
+    """Name of the method in ``config.json``."""
     flags: ClassVar[frozenset[str]]
-    """Fields that the command line sets; a user's file may set the others."""
+    """Fields that have a flag on the command line; a user's file may set the others."""
     data: Images = DataConfig()
     seed: Seed = 0
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The run's tasks in their order."""
+        """Names of the run's tasks, in order."""
         raise NotImplementedError
 
     @classmethod
@@ -73,8 +73,8 @@ class RunConfig(Document):
     @classmethod
     def schema_of_files(cls) -> dict[str, Any]:
         """The JSON Schema of a user's file, for editors."""
-        whole = cls.model_json_schema()
-        properties = {name: whole["properties"].get(name) for name in cls.settable()}
+        schema = cls.model_json_schema()
+        properties = {name: schema["properties"].get(name) for name in cls.settable()}
         properties["scenes"] = DataConfig.model_json_schema()["properties"]["scenes"]
         return {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -94,15 +94,15 @@ class RunConfig(Document):
         """Read ``config.json``.
 
         Raises:
-            UserError: missing, damaged, of another method, or with fields of another version.
+            UserError: the file is missing, damaged, of another method, or has fields of another version.
         """
         document, path = read_config(folder), folder / NAME
         kind, _ = document.pop("kind", None), document.pop("tasks", None)
         if kind != cls.kind:
             raise UserError(f"{folder} is the folder of a {kind}, not of a {cls.kind}")
         if set(document) != set(cls.model_fields):
-            wrong = ", ".join(sorted(set(document) ^ set(cls.model_fields)))
-            raise UserError(f"{path} is of another version; fields that differ: {wrong}. Start a new {cls.kind}")
+            differing = ", ".join(sorted(set(document) ^ set(cls.model_fields)))
+            raise UserError(f"{path} is of another version; fields that differ: {differing}. Start a new {cls.kind}")
         try:
             return cls(**document)
         except UserError as error:
@@ -114,45 +114,45 @@ class RunConfig(Document):
 
         Args:
             file: JSON or YAML, an object of fields without a flag; ``scenes`` in it counts the demo scenes.
-            defaults: values of fields where neither says anything, in place of the model's own.
+            defaults: values, in place of the model's, of fields that neither the flags nor the file set.
             flags: fields by name; ``data`` is among them.
 
         Raises:
-            UserError: the file is missing or unreadable, has a field that does not exist or has a flag, or a value is
-                refused.
+            UserError: the file is missing or unreadable, has a field that does not exist or that has a flag, or a value
+                is invalid.
         """
         if file is None:
             return cls(**{**(defaults or {}), **flags})
-        chosen = read_document(file, what="configuration")
+        fields = read_document(file, what="configuration")
         settable = cls.settable()
-        if unknown := [name for name in chosen if name not in settable]:
+        if unknown := [name for name in fields if name not in settable]:
             raise UserError(f"{file}: there is no field {unknown[0]!r} to set; there are: {', '.join(settable)}")
         try:
-            if "scenes" in chosen:
-                flags["data"] = flags["data"].changed(scenes=chosen.pop("scenes"))
-            return cls(**{**(defaults or {}), **flags, **chosen})
+            if "scenes" in fields:
+                flags["data"] = flags["data"].changed(scenes=fields.pop("scenes"))
+            return cls(**{**(defaults or {}), **flags, **fields})
         except UserError as error:
             raise UserError(f"{file}: {error}") from None
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The document of a run folder's ``config.json``, as schema 2 has it.
+    """The document of a run folder's ``config.json``, converted to schema 2.
 
     Raises:
-        UserError: it is not a run folder, or the file is damaged or of an unknown schema.
+        UserError: the folder is not a run folder, or the file is damaged or of an unknown schema.
     """
     document = read_json_object(folder / NAME, what="run configuration")
     schema = document.pop("schema", None)
     if schema == 1:
         return _from_schema_1(document, folder)
     if schema != SCHEMA:
-        known = f"this version reads 1 and {SCHEMA}"
-        raise UserError(f"run configuration file {folder / NAME} has schema {schema!r}; {known}")
+        supported = f"this version reads 1 and {SCHEMA}"
+        raise UserError(f"run configuration file {folder / NAME} has schema {schema!r}; {supported}")
     return document
 
 
 def _from_schema_1(search: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Schema 1 had the data's fields beside the others, and described a training in a file of its own."""
+    """Convert schema 1, which had the data's fields beside the others and a separate file for a training."""
     kind, document, tasks = "search", search, list(search.get("budgets", {}))
     if (folder / OLD_TRAINING).exists():
         kind, document = "training", read_json_object(folder / OLD_TRAINING, what="training configuration")

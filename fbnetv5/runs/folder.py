@@ -1,4 +1,4 @@
-"""Run folders: made once, and the newest of a folder of runs linked as ``latest``."""
+"""Run folders: creation, and the link ``latest`` to the newest run."""
 
 import os
 from collections.abc import Callable
@@ -7,31 +7,29 @@ from pathlib import Path
 from export.errors import UserError
 
 
-def make_folder(folder: Path, *, otherwise: str) -> None:
+def make_folder(folder: Path, *, flag: str) -> None:
     """Make a run folder.
 
     Args:
         folder: to make.
-        otherwise: the flag that names another, for the message, e.g. "--name".
+        flag: the flag that sets another folder, for the message, e.g. "--name".
 
     Raises:
-        UserError: it exists already or cannot be made.
+        UserError: the folder exists already or cannot be made.
     """
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
-        raise UserError(
-            f"{folder} exists already; go on with --resume {folder} or choose another {otherwise}"
-        ) from None
+        raise UserError(f"{folder} exists already; resume it with --resume {folder} or choose another {flag}") from None
     except OSError as error:
         raise UserError(f"cannot make {folder}: {error.strerror}") from None
 
 
-def point_latest(folder: Path, say: Callable[[str], None]) -> None:
-    """Make the link ``latest`` in the folder's parent name the folder; say so where there can be no links.
+def point_latest(folder: Path, log: Callable[[str], None]) -> None:
+    """Point the link ``latest`` in the folder's parent to the folder; log a line where links are not supported.
 
     Raises:
-        UserError: something else is called ``latest``.
+        UserError: a file or folder that is not a link is called ``latest``.
     """
     link = latest_link(folder.parent)
     temporary = link.with_name(f".latest.{os.getpid()}")
@@ -39,19 +37,19 @@ def point_latest(folder: Path, say: Callable[[str], None]) -> None:
         temporary.symlink_to(folder.name)
         temporary.replace(link)
     except OSError as error:
-        say(
-            f"{link} cannot be made to name this run ({error.strerror or error}), and may name an older one: "
+        log(
+            f"{link} cannot be pointed to this run ({error.strerror or error}), and may point to an older one: "
             f"add --run {folder} to export, and --arch {folder}/TASK.json to train and eval"
         )
 
 
 def latest_link(runs: Path) -> Path:
-    """The link in a folder of runs that names the newest.
+    """The link to the newest run in a folder of runs.
 
     Raises:
-        UserError: something else has that name.
+        UserError: a file or folder that is not a link has its name.
     """
     link = runs / "latest"
     if link.exists() and not link.is_symlink():
-        raise UserError(f"{link} is not a link; move it away, the name is kept for the newest run")
+        raise UserError(f"{link} is not a link; move it away, the name is reserved for the newest run")
     return link

@@ -1,4 +1,4 @@
-"""The history of a run: one JSON line every few steps, and the same for TensorBoard."""
+"""The history of a run: one JSON line every few steps, and the same values for TensorBoard."""
 
 import json
 from collections.abc import Mapping
@@ -15,19 +15,19 @@ NAME = "history.jsonl"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A line of a history; its fields are the line's. A method adds its own."""
+    """An entry of a history; its fields are those of the JSON line. A method adds its own."""
 
     step: int
     """Steps done."""
 
     @property
     def scalars(self) -> Mapping[str, float]:
-        """What TensorBoard shows of it, by name."""
+        """TensorBoard's values by name."""
         raise NotImplementedError
 
 
 class History:
-    """Appends to a run's ``history.jsonl`` and ``tensorboard/``, after taking back what lies beyond a resumed step."""
+    """Appends to a run's ``history.jsonl`` and ``tensorboard/``, after removing the entries after a resumed step."""
 
     def __init__(self, folder: Path, *, step: int) -> None:
         self.path = folder / NAME
@@ -35,28 +35,28 @@ class History:
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def add(self, entry: Entry) -> None:
-        """Add one line, and TensorBoard's scalars of that step.
+        """Append one line, and TensorBoard's scalars of that step.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: the file cannot be written.
         """
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(entry)) + "\n")
         except OSError as error:
             raise UserError(
-                f"cannot write {self.path}: {error.strerror}. Free space, then go on with --resume"
+                f"cannot write {self.path}: {error.strerror}. Free space, then resume with --resume"
             ) from None
         for name, value in entry.scalars.items():
             self.writer.add_scalar(name, value, entry.step)
 
     def close(self) -> None:
-        """Flush what TensorBoard has not written yet."""
+        """Write the pending events of TensorBoard and close its file."""
         self.writer.close()
 
 
 def truncate_history(path: Path, step: int) -> None:
-    """Keep the lines of ``history.jsonl`` up to ``step``; a resumed run writes the later ones again."""
+    """Remove the lines of ``history.jsonl`` after ``step``; a resumed run writes them again."""
     if not path.exists():
         return
     kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
@@ -68,4 +68,4 @@ def _step_of(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
-        return float("inf")  # the half line of a killed run
+        return float("inf")  # the incomplete line of a killed run

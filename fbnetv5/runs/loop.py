@@ -1,8 +1,9 @@
-"""The loop that every run goes through: from the last checkpoint to the last step, whatever a step is.
+"""The loop of every run, from the last checkpoint to the last step, for any kind of step.
 
-A method derives its loop from ``Loop`` and says what a step does, what is logged, and what a checkpoint holds. The loop
-reads and writes checkpoints, keeps the history, and stops with one line when a loss is not finite. Whatever is random
-in a step is a function of (seed, step), so a resumed run repeats what an undisturbed one would have done.
+A method derives its loop from ``Loop`` and defines a step, the entries of the history, and the contents of a
+checkpoint. The loop reads and writes checkpoints, writes the history, and stops with a one-line error when a loss is
+not finite. All randomness of a step is a function of (seed, step), so a resumed run repeats what an uninterrupted run
+would have done.
 """
 
 from abc import ABC, abstractmethod
@@ -18,19 +19,19 @@ from fbnetv5.data.loading import Transform, batches
 from fbnetv5.data.sample import Batch, ImageSet
 from fbnetv5.runs.checkpoint import by_group, check_identity, load_checkpoint, save_checkpoint
 from fbnetv5.runs.history import Entry, History
-from fbnetv5.runs.processes import crew, make_accelerator
+from fbnetv5.runs.processes import distributed_state, make_accelerator
 
 CHECKPOINT = "checkpoint"
 LOG_EVERY = 10
-"""Steps between lines of the history, where a method has no reason of its own for one."""
+"""Steps between entries of the history, unless a method needs one at another step."""
 STREAMS = 4
-"""Image streams that a run may have; each has its own seed."""
+"""Maximum number of image streams of a run; each has its own seed."""
 
 E = TypeVar("E", bound=Entry)
 
 
 class Loop(ABC, Generic[E]):
-    """The state of a run and its steps. ``run`` goes from the last checkpoint to the end."""
+    """The state of a run and its steps; ``run`` executes them from the last checkpoint to the end."""
 
     title: ClassVar[str]
     """Name of such a run in messages, e.g. "search"."""
@@ -59,33 +60,33 @@ class Loop(ABC, Generic[E]):
 
     @abstractmethod
     def entry(self, *, last: bool) -> E | None:
-        """The line of the history for the state after ``done`` steps, if it has one; called in the first process."""
+        """The entry of the history for the state after ``done`` steps, if there is one; called in the first process."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint holds, as GROUP/NAME."""
+        """The tensors of a checkpoint, by GROUP/NAME."""
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds besides, as JSON."""
+        """The JSON values of a checkpoint besides its identity."""
         return {}
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """What must be the same for a checkpoint to fit."""
+        """Settings that must be equal when a run is resumed, stored in its checkpoints."""
 
     @abstractmethod
     def load(self, groups: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
-        """Take over what a checkpoint holds: tensors by group and name, and the JSON.
+        """Restore the contents of a checkpoint: tensors by group and name, and the JSON.
 
         Raises:
-            UserError: it is of another network or configuration.
+            UserError: the checkpoint is of another network or configuration.
         """
 
     def run(self, report: Callable[[E], None]) -> None:
-        """Resume if there is a checkpoint, run every step left, and leave a checkpoint of the last.
+        """Resume from a checkpoint if there is one, run the remaining steps, and write a checkpoint of the last.
 
         Args:
-            report: called with every line of the history, in the first process.
+            report: called with every entry of the history, in the first process.
 
         Raises:
             UserError: the checkpoint is damaged, or of another network or configuration.
@@ -120,26 +121,26 @@ class Loop(ABC, Generic[E]):
             self.save()
 
     def save(self) -> None:
-        """Write the checkpoint of the steps done."""
-        save_checkpoint(self.folder / CHECKPOINT, self.done, self.tensors(), self.state() | self._whole_identity())
+        """Write a checkpoint of the current step."""
+        save_checkpoint(self.folder / CHECKPOINT, self.done, self.tensors(), self.state() | self._full_identity())
 
     def restore(self) -> bool:
-        """Go to where the newest checkpoint stands; whether there is one.
+        """Restore the newest checkpoint; return whether there is one.
 
         Raises:
-            UserError: it is damaged, or of another network or configuration.
+            UserError: the checkpoint is damaged, or of another network or configuration.
         """
         checkpoint = load_checkpoint(self.folder / CHECKPOINT)
         if checkpoint is None:
             return False
         tensors, state = checkpoint
-        check_identity(state, self._whole_identity(), self.folder, self.title)
+        check_identity(state, self._full_identity(), self.folder, self.title)
         self.load(by_group(tensors), state)
         self.done = int(state["step"])
         return True
 
-    def _whole_identity(self) -> dict[str, Any]:
-        return self.identity() | crew(self.accelerator)
+    def _full_identity(self) -> dict[str, Any]:
+        return self.identity() | distributed_state(self.accelerator)
 
     def batches(
         self, images: ImageSet, batch: int, *, first_step: int, stream: int, transform: Transform | None = None
@@ -149,11 +150,11 @@ class Loop(ABC, Generic[E]):
         Args:
             images: to draw from.
             batch: images per process.
-            first_step: number of batches to leave out, as a run had them before it was resumed.
-            stream: number of the stream, below ``STREAMS``; each is shuffled in its own way.
+            first_step: number of batches to skip, which the run used before it was resumed.
+            stream: number of the stream, below ``STREAMS``; each is shuffled differently.
             transform: augmentation.
         """
-        for found in batches(
+        for own_batch in batches(
             images,
             batch=batch,
             seed=self.seed * STREAMS + stream,
@@ -163,7 +164,7 @@ class Loop(ABC, Generic[E]):
             num_workers=self.num_workers,
             transform=transform,
         ):
-            yield found.to(self.accelerator.device)
+            yield own_batch.to(self.accelerator.device)
 
     def diverged(self, what: str) -> VerificationError:
         """The error to raise when ``what`` is not finite."""

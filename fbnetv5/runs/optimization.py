@@ -1,4 +1,4 @@
-"""What the loops of all methods share of optimization: the decay of weights and of the learning rate."""
+"""Optimization that the loops of all methods share: the decay of weights and of the learning rate."""
 
 import math
 from collections.abc import Iterable

@@ -1,6 +1,6 @@
-"""The processes that share a search or a training: which device this one has, and its links to the others.
+"""The processes of a distributed search or training: this process's device and its communication with the others.
 
-One process without links is the usual case. ``torchrun`` and ``accelerate launch`` start several.
+The usual case is a single process without communication. ``torchrun`` and ``accelerate launch`` start several.
 """
 
 import os
@@ -17,7 +17,7 @@ from export.errors import UserError
 
 
 def make_accelerator() -> Accelerator:
-    """This process's device and links to other processes; on processors Accelerate makes links only if told to."""
+    """This process's device and communication with others; on CPUs Accelerate communicates only if ``cpu`` is set."""
     return Accelerator(cpu=not torch.accelerator.is_available())
 
 
@@ -32,10 +32,10 @@ def average_gradients(accelerator: Accelerator, parameters: Iterable[torch.nn.Pa
 
 
 def in_first_process(work: Callable[[], Path]) -> Path:
-    """Do the work in the first process alone; all get the path that it gives.
+    """Run ``work`` in the first process alone, and return its path in every process.
 
     Raises:
-        UserError: the work raised it; in every process, for the others would wait.
+        UserError: ``work`` raised it; raised in every process, because the others would wait for the path.
     """
     outcome: list[Any] = [None]
     if make_accelerator().is_main_process:
@@ -43,28 +43,28 @@ def in_first_process(work: Callable[[], Path]) -> Path:
             outcome = [work()]
         except UserError as error:
             outcome = [error]
-    (found,) = broadcast_object_list(outcome)
-    if isinstance(found, UserError):
-        raise found
-    return Path(found)
+    (result,) = broadcast_object_list(outcome)
+    if isinstance(result, UserError):
+        raise result
+    return Path(result)
 
 
-def crew(accelerator: Accelerator) -> dict[str, Any]:
-    """What of the processes decides a result, kept in checkpoints: they share out the images of a step."""
+def distributed_state(accelerator: Accelerator) -> dict[str, Any]:
+    """Settings of the processes that change results, stored in checkpoints: processes split a step's images."""
     return {"processes": accelerator.num_processes, "mixed_precision": accelerator.mixed_precision}
 
 
-def same_again(command: str) -> str:
-    """The line that starts the command in as many processes as this one is of."""
+def relaunch_command(command: str) -> str:
+    """The command line that starts a command in the current number of processes."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     return f"fbnetv5 {command}" if count == 1 else f"torchrun --nproc_per_node {count} -m fbnetv5 {command}"
 
 
 @contextmanager
-def links_closed() -> Iterator[None]:
-    """Take leave of the other processes at the end of the block.
+def process_group_cleanup() -> Iterator[None]:
+    """Destroy the process group at the end of the block.
 
-    Left to the interpreter's own end, gloo's threads now and then abort a process that has done its work.
+    Without it gloo's threads sometimes abort a finished process while the interpreter exits.
     """
     try:
         yield

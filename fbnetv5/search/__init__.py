@@ -1,1 +1,1 @@
-"""The search methods, one folder each, and what they share."""
+"""The search methods, one folder each, and the modules that they share."""

@@ -1,7 +1,8 @@
-"""Local search: the architecture of lowest predicted loss whose cost lies in the budget's window.
+"""Local search: minimises the predicted loss among architectures whose cost lies in the budget's window.
 
-From a start inside the window every network that differs in one variable, or that gains one block and loses another, is
-priced at once; the best is taken until none is better (steepest descent). Both prices are table lookups.
+From a start inside the window, all networks that differ in one variable, or that gain one block and lose another, are
+evaluated at once; the search moves to the best until none is better (steepest descent; local search is a strong
+baseline of architecture search, arXiv 2005.02960). Loss and cost are both table lookups.
 
 Shape legend: B architectures, S variables.
 """
@@ -16,7 +17,7 @@ from fbnetv5.spaces.space import SKIP, Choices
 
 
 def prune(choices: Choices, table: CostTable) -> Choices:
-    """The same networks [B, S] with every variable skipped that is not live for the table's task."""
+    """The same networks [B, S], with every variable skipped that sets no live block for the table's task."""
     space = table.space
     pruned: Choices = np.where(space.affects(choices, table.paths), choices, SKIP)
     return pruned
@@ -24,37 +25,37 @@ def prune(choices: Choices, table: CostTable) -> Choices:
 
 def descend(start: Choices, loss: CostTable, cost: CostTable, budget: Budget) -> Choices:
     """[S]: a local optimum reached from ``start`` [S], a network inside the window."""
-    current, value = start, loss.one(start)
+    current, value = start, loss.cost_of(start)
     while True:
-        near = neighbours(current, cost.space.choice_counts)
-        near = near[in_window(cost(near), budget)]
-        if not len(near):
+        candidates = neighbours(current, cost.space.choice_counts)
+        candidates = candidates[in_window(cost(candidates), budget)]
+        if not len(candidates):
             return current
-        values = loss(near)
+        values = loss(candidates)
         best = int(values.argmin())
         if values[best] >= value - 1e-12:
             return current
-        current, value = near[best], float(values[best])
+        current, value = candidates[best], float(values[best])
 
 
 def neighbours(current: Choices, choice_counts: Sequence[int]) -> Choices:
-    """[B, S]: all that differ from ``current`` [S] in one variable, or in one variable gained and one lost."""
+    """[B, S]: all architectures that differ from ``current`` [S] in one variable, or gain one and lose another."""
     singles = [
         (variable, choice)
         for variable, count in enumerate(choice_counts)
         for choice in range(count)
         if choice != current[variable]
     ]
-    gained = [(variable, choice) for variable, choice in singles if current[variable] == SKIP]
-    lost = [variable for variable, choice in singles if choice == SKIP]
-    swaps = [(variable, choice, other) for variable, choice in gained for other in lost]
-    near = np.repeat(current[None], len(singles) + len(swaps), axis=0)
+    gains = [(variable, choice) for variable, choice in singles if current[variable] == SKIP]
+    removals = [variable for variable, choice in singles if choice == SKIP]
+    swaps = [(variable, choice, other) for variable, choice in gains for other in removals]
+    architectures = np.repeat(current[None], len(singles) + len(swaps), axis=0)
     rows = np.arange(len(singles))
     variables, choices = np.array(singles).T
-    near[rows, variables] = choices
+    architectures[rows, variables] = choices
     if swaps:
-        rows = np.arange(len(singles), len(near))
+        rows = np.arange(len(singles), len(architectures))
         variables, choices, others = np.array(swaps).T
-        near[rows, variables] = choices
-        near[rows, others] = SKIP
-    return near
+        architectures[rows, variables] = choices
+        architectures[rows, others] = SKIP
+    return architectures

@@ -1,9 +1,17 @@
-"""Runs architectures with the shared weights on fixed images: the panel's observations and the finalists' losses."""
+"""Runs architectures with the shared weights on fixed images: the panel's losses and the finalists' losses.
+
+A network with shared weights needs batch-norm statistics of its own before it is compared with others, as in the
+one-shot search of Guo et al. (arXiv 1904.00420).
+
+Shape legend: S variables, T tasks.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from export.errors import UserError
@@ -14,18 +22,33 @@ from fbnetv5.data.sample import Batch, ImageSet
 from fbnetv5.data.splits import Splits
 from fbnetv5.networks.backbone import recalibrate
 from fbnetv5.networks.supernet import Supernet
-from fbnetv5.search.reinforce.finalists import Scored
-from fbnetv5.search.reinforce.ridge import Floats
 from fbnetv5.spaces.space import Choices
 from fbnetv5.tasks.task import Task
 
+Floats = NDArray[np.float64]
+
 CALIBRATION_BATCHES = 3
+"""Batches that batch-norm statistics are averaged over."""
 BATCH = 128
+"""Images of a batch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finalist:
+    """An architecture of one task and its measured figures."""
+
+    choices: tuple[int, ...]
+    cost: float
+    """Cost of the task's network, in its budget's unit."""
+    loss: float
+    """Mean over the held-out images."""
+    score: float
+    """The task's metric on the same images."""
 
 
 @torch.no_grad()
 def batch_losses(supernet: Supernet, batch: Batch, choices: Choices) -> Floats:
-    """[T]: every task's mean loss of one architecture [S] on a batch, batch norm on the batch; nan without labels."""
+    """[T]: mean losses of one architecture [S], with batch-norm statistics of the batch itself; nan without labels."""
     supernet.train()
     raw = supernet(normalise(batch.images), choices)
     means = []
@@ -36,22 +59,22 @@ def batch_losses(supernet: Supernet, batch: Batch, choices: Choices) -> Floats:
 
 
 class FinalistScorer:
-    """Holds the images, so that all finalists run on the same ones without reading them again."""
+    """Scores architectures on the same held-out images, which are loaded once."""
 
-    def __init__(self, supernet: Supernet, parts: Splits, *, images: int, device: torch.device) -> None:
+    def __init__(self, supernet: Supernet, splits: Splits, *, images: int, device: torch.device) -> None:
         self.supernet = supernet
         self.device = device
-        self.calibration = calibration_images(parts.weights, device)
+        self.calibration = calibration_images(splits.weights, device)
         count = max(1, -(-images // BATCH))
-        held_out = even_batches(parts.policies, batch=min(BATCH, images), count=count)
+        held_out = even_batches(splits.policies, batch=min(BATCH, images), count=count)
         self.held_out: list[Batch] = [batch.to(device) for batch in held_out]
         if not all(_labelled(task, self.held_out) for task in supernet.tasks.values()):
-            # Few labels: take all images, some of which are labelled, as was checked before the search.
-            self.held_out = [batch.to(device) for batch in in_order(parts.policies, batch=BATCH)]
+            # Few labels: use all images, some of which are labelled, as was checked before the search.
+            self.held_out = [batch.to(device) for batch in in_order(splits.policies, batch=BATCH)]
 
     @torch.no_grad()
-    def __call__(self, name: str, choices: Choices, cost: CostTable) -> Scored:
-        """A task's network of one architecture [S]: its cost, mean loss and metric on the held-out images."""
+    def __call__(self, name: str, choices: Choices, cost: CostTable) -> Finalist:
+        """Score a task's network of one architecture [S]: its cost, mean loss and metric on the held-out images."""
         network = self.supernet.derive(name, choices).to(self.device).to(memory_format=torch.channels_last)
         recalibrate(network, self.calibration, network)
         task, metric = network.task, network.task.new_metric()
@@ -61,9 +84,9 @@ class FinalistScorer:
             total += float(task.losses(raw, batch).sum())
             labelled += int(task.labelled(batch).sum())
             metric.update(task.deploy(raw), batch)
-        return Scored(
+        return Finalist(
             choices=tuple(int(choice) for choice in choices),
-            cost=cost.one(choices),
+            cost=cost.cost_of(choices),
             loss=total / max(1, labelled),
             score=metric.compute(),
         )
@@ -74,14 +97,15 @@ def _labelled(task: Task, batches: Sequence[Batch]) -> bool:
 
 
 def calibration_images(weights: ImageSet, device: torch.device) -> Sequence[Tensor]:
-    """Normalised images of the part that weights learn on, for batch-norm statistics; no batch of one.
+    """Normalised images of the split that weights learn on, for batch-norm statistics; no batch of one image.
 
-    Every batch is evenly spread over the part: a folder is sorted by class.
+    The images are spread evenly over the split, because a folder is sorted by class.
 
     Raises:
-        UserError: the part has a single image, which has no statistics.
+        UserError: the split has a single image, which has no statistics.
     """
-    found = [b for b in even_batches(weights, batch=BATCH, count=CALIBRATION_BATCHES) if len(b.images) > 1]
-    if not found:
+    batches = even_batches(weights, batch=BATCH, count=CALIBRATION_BATCHES)
+    usable = [batch for batch in batches if len(batch.images) > 1]
+    if not usable:
         raise UserError("batch norm needs at least 2 images to train weights on; add images")
-    return [normalise(batch.images.to(device)) for batch in found]
+    return [normalise(batch.images.to(device)) for batch in usable]

@@ -1,4 +1,4 @@
-"""Search spaces, found by looking at this folder: a module that defines a concrete subclass of ``Space`` adds one."""
+"""Search spaces, discovered in this folder: a module that defines a concrete subclass of ``Space`` adds one."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -10,11 +10,11 @@ from fbnetv5.discovery import concrete_subclasses
 from fbnetv5.spaces.space import Space
 
 OLD_KIND = "four_path"
-"""Kind of the spaces in files from before spaces had one."""
+"""Kind of a space in older files, which name no kind."""
 
 
 def space_types() -> dict[str, type[Space]]:
-    """Every class of spaces by kind."""
+    """Kind -> class of spaces."""
     return {space.model_fields["kind"].default: space for space in concrete_subclasses(__name__, Space)}  # type: ignore[type-abstract]
 
 
@@ -22,7 +22,8 @@ def read_space(document: Any) -> Space:
     """The space that a JSON object describes.
 
     Raises:
-        UserError: it is no object, its kind does not exist, or a field is missing, unknown or out of range.
+        UserError: the document is not an object, its kind does not exist, or a field is missing, unknown or out of
+        range.
     """
     if not isinstance(document, Mapping):
         raise UserError(f"a space is an object of fields, not {document!r}")

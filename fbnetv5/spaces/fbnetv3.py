@@ -1,10 +1,10 @@
 """FBNetV3-A to -G as data (arXiv 2006.02049): the networks whose first layers are a space's stage 0.
 
 A network is a stem and seven groups of inverted residuals, cut into four partitions by the stride they end at: 4, 8, 16
-and 32. Some published networks pad one strided depthwise convolution unusually, which shrinks the late maps; a supernet
-cannot use that, since its maps must halve exactly, so every table can also be read with ordinary padding.
+and 32. Some published networks pad one strided depthwise convolution unusually, which shrinks the late maps. The maps
+of a supernet must halve exactly, so ``with_ordinary_padding`` returns a network without that padding.
 
-Leaves out: training recipes and weights.
+Not included: training recipes and weights.
 """
 
 from dataclasses import dataclass, replace
@@ -15,12 +15,12 @@ from export.errors import UserError
 from fbnetv5.blocks.specs import InvertedResidual, PooledHead, Stem
 
 STRIDES = (4, 8, 16, 32)
-"""Where the four partitions end, and the strides of a space's four paths."""
+"""Strides at which the four partitions end, which are the strides of a space's four paths."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Blocks of one width: a first one that may change shape, and ``repeats`` that keep it."""
+    """Blocks of one width: a first block that may change the shape, and ``repeats`` blocks that keep it."""
 
     kernel: int
     channels: int
@@ -28,7 +28,7 @@ class Group:
     stride: int = 1
     squeeze: bool = False
     padding: int | None = None
-    """Of the first depthwise convolution where it is not kernel // 2."""
+    """Padding of the first depthwise convolution if it is not kernel // 2."""
     repeats: int = 0
     repeat_kernel: int = 0
     repeat_expansion: int = 0
@@ -39,7 +39,7 @@ class FBNetV3:
     """One network of the family."""
 
     resolution: int
-    """Height and width of the image its published figures are for."""
+    """Height and width of the image that its published figures are for."""
     stem_channels: int
     groups: tuple[Group, ...]
     """Stages 1, 2, 3, 4a, 4b, 5 and the last block(s), in order."""
@@ -49,7 +49,7 @@ class FBNetV3:
         return replace(self, groups=tuple(replace(group, padding=None) for group in self.groups))
 
     def partitions(self) -> tuple[tuple[Stem | InvertedResidual, ...], ...]:
-        """The blocks in order, cut after the ones that reach stride 4, 8, 16 and 32."""
+        """The blocks in order, cut after the last blocks of stride 4, 8, 16 and 32."""
         blocks: list[Stem | InvertedResidual] = [Stem(out_channels=self.stem_channels)]
         ends: list[int] = []
         width, stride = self.stem_channels, 2
@@ -97,7 +97,7 @@ def _group(
     se: bool = True,
     pad: int | None = None,
 ) -> Group:
-    """``first`` = (kernel, channels, expansion); ``repeat`` = (how many, kernel, expansion)."""
+    """A group from ``first`` = (kernel, channels, expansion) and ``repeat`` = (repeats, kernel, expansion)."""
     kernel, channels, expansion = first
     repeats, repeat_kernel, repeat_expansion = repeat
     return Group(
@@ -183,7 +183,7 @@ def fbnetv3(name: str) -> FBNetV3:
     """The network called "fbnetv3-a" to "fbnetv3-g".
 
     Raises:
-        UserError: there is none of that name.
+        UserError: no network has this name.
     """
     letter = name.lower().removeprefix("fbnetv3-")
     if letter not in FBNETV3:

@@ -1,8 +1,8 @@
-"""FBNetV5's space: blocks over four paths, most of which a search may skip.
+"""FBNetV5's search space: blocks on four paths, most of which a search may skip.
 
 Stage 0 is an FBNetV3 cut into four partitions, whose ends feed four parallel paths at strides 4, 8, 16 and 32. Every
 later stage first fuses neighbouring paths, then runs its blocks on each path (FBNetV5, arXiv 2111.10007, section 3.1).
-A later block has the shape of its path's stage-0 repeat; how the paper shapes it is not published.
+A later block has the shape of its path's stage-0 repeat; the shape in the paper is not published.
 
 Every block that keeps its input's shape has a variable that keeps or skips it; a skipped block passes its first input
 through. A fusion edge is such a block too (target plus resampled source, or the target alone), so skipping, liveness,
@@ -30,7 +30,7 @@ class FourPathSpace(Space):
     title: ClassVar[str] = "space"
     kind: Literal["four_path"] = "four_path"
     variant: Literal["a", "c", "f"] = "a"
-    """Letter of the FBNetV3 that stage 0 is, with ordinary padding; the paper extends these three to a supernet."""
+    """Letter of the FBNetV3 that forms stage 0, with ordinary padding; the paper extends these three to a supernet."""
     stages: Count = 4
     """Number of stages after stage 0."""
     blocks_per_path: Count = 2
@@ -42,7 +42,7 @@ class FourPathSpace(Space):
     @model_validator(mode="after")
     def _has_choices(self) -> Self:
         if not self.variables:
-            raise ValueError("this space has nothing to choose; give it stages and blocks per path of at least 1")
+            raise ValueError("this space has no choices; set stages and blocks per path to at least 1")
         return self
 
     @property
@@ -78,7 +78,7 @@ class FourPathSpace(Space):
 
     @cached_property
     def _positions(self) -> tuple[Node, ...]:
-        """Every node, not yet set by variables, inputs before their readers."""
+        """Every node without its variables, inputs before their readers."""
         nodes = list(self._stage_zero())
         for stage in range(1, self.stages + 1):
             nodes += self._later_stage(stage, {stride: _last_of(nodes, stride) for stride in STRIDES})
@@ -122,7 +122,7 @@ class FourPathSpace(Space):
                 main = name
 
     def _last_groups(self) -> tuple[Group, Group, Group, Group]:
-        """Per path, the width of its end in stage 0 and the shape of the repeats nearest to that end."""
+        """Per path, the width of its end in stage 0 and the shape of the repeats nearest to this end."""
         groups = FBNETV3[self.variant].groups
         last = groups[6]
         deepest = Group(

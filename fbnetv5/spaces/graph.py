@@ -1,6 +1,6 @@
 """Graphs of blocks: the nodes that a space offers, and the live blocks of one architecture for one task or several.
 
-A ``Node`` is a position with candidate blocks; ``Step`` is a node that runs, with the block that runs there. A
+A ``Node`` is a position with candidate blocks; a ``Step`` is a node that runs, with the block that runs there. A
 ``Graph`` lists the steps in running order and names, per task, the steps whose outputs the task's head reads.
 Supernets, derived networks, costs and exports all work on a ``Graph``, whether it serves one task or several.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from fbnetv5.blocks.specs import Block
 
 SKIPPED = -1
-"""In place of a candidate's index: the node does not run and passes its first input through."""
+"""Stands for a candidate's index if the node does not run and passes its first input through."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class Variable:
 class Node:
     """A position of a space.
 
-    ``variables`` and ``table`` say how choices set the node: the table has a candidate's index, or ``SKIPPED``, for
+    ``variables`` and ``table`` define how choices set the node: the table has a candidate's index, or ``SKIPPED``, for
     every combination of choices of its variables, in row-major order. A node without variables always runs its only
     candidate.
     """
@@ -100,7 +100,7 @@ Place = tuple[str, str]
 
 @dataclass(slots=True, kw_only=True)
 class _Merged:
-    """A step of a merged graph and the tasks that are known to share it so far."""
+    """A step of a merged graph and the tasks that share it so far."""
 
     step: Step
     inputs: tuple[Place, ...]
@@ -119,11 +119,11 @@ def merge(graphs: Mapping[str, Graph], same_weights: Callable[[Step, str, str], 
 
     Args:
         graphs: by task, the graph of that task alone.
-        same_weights: (step, task, other task) -> whether the block's weights are the same for both. An architecture
-            with one set of weights declares this for all steps; separately trained networks compare theirs.
+        same_weights: (step, task, other task) -> whether the block's weights are the same for both. For an architecture
+            with one set of weights it is true of all steps; separately trained networks compare their weights.
 
     Returns:
-        Steps in running order. A step of all tasks keeps its node's name, any other has its tasks besides, such as
+        Steps in running order. A step of all tasks has its node's name, any other also names its tasks, such as
         "s1_p8_0_of_det" or "s0_p8_1_of_det_seg".
     """
     merged: list[_Merged] = []

@@ -1,4 +1,4 @@
-"""The base of all search spaces: nodes, the variables that set them, and what follows from choices.
+"""The base of all search spaces: nodes, the variables that set them, and the graphs that choices define.
 
 A concrete space is one file of this folder with one subclass of ``Space``: a frozen record whose fields are its
 parameters and whose ``kind`` names it in files. It lists its nodes, its variables and the nodes where features come
@@ -20,7 +20,7 @@ from export.errors import UserError
 from fbnetv5.spaces.graph import SKIPPED, Graph, Node, Step, Variable
 
 SKIP = 0
-"""The choice that skips, of a variable with a choice that does."""
+"""The choice that skips, of a variable that may skip a node."""
 
 Choices = NDArray[np.int64]
 """[S] or [B, S]: one choice per variable."""
@@ -37,20 +37,20 @@ class Space(Document, ABC):
     @property
     @abstractmethod
     def variables(self) -> tuple[Variable, ...]:
-        """What a search decides, in the order of an architecture's choices."""
+        """The decisions of a search, in the order of an architecture's choices."""
 
     @property
     @abstractmethod
     def label(self) -> str:
-        """For people, such as "variant a"."""
+        """Short name for messages, such as "variant a"."""
 
     @property
     @abstractmethod
     def ends(self) -> Mapping[int, str]:
-        """Stride of a path -> name of the node where its feature comes out."""
+        """Stride of a path -> name of the node whose output is its feature."""
 
     def __eq__(self, other: object) -> bool:
-        """By parameters; pydantic would compare the cached arrays as well."""
+        """Compare parameters; pydantic would compare the cached arrays as well."""
         return type(self) is type(other) and self._parameters() == other._parameters()
 
     def __hash__(self) -> int:
@@ -61,7 +61,7 @@ class Space(Document, ABC):
 
     @cached_property
     def choice_counts(self) -> tuple[int, ...]:
-        """How many choices each variable has."""
+        """Number of choices of each variable."""
         return tuple(len(variable.choices) for variable in self.variables)
 
     def channels(self, paths: Iterable[int]) -> tuple[int, ...]:
@@ -106,15 +106,15 @@ class Space(Document, ABC):
         positions = padded[:, variables[:, 0]] * steps[:, 0]
         for column in range(1, variables.shape[1]):
             positions += padded[:, variables[:, column]] * steps[:, column]
-        found: NDArray[np.int64] = tables[np.arange(len(self.nodes)), positions]
-        return found
+        candidates: NDArray[np.int64] = tables[np.arange(len(self.nodes)), positions]
+        return candidates
 
     @cached_property
     def _lookup(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Variables [V, K] of every node (S where it has fewer), their strides in its table [V, K], tables [V, C]."""
-        most = max(1, *(len(node.variables) for node in self.nodes))
-        variables = np.full((len(self.nodes), most), len(self.variables), dtype=np.int64)
-        steps = np.zeros((len(self.nodes), most), dtype=np.int64)
+        """Variables [V, K] of every node (padded with S), their strides in its table [V, K], tables [V, C]."""
+        max_variables = max(1, *(len(node.variables) for node in self.nodes))
+        variables = np.full((len(self.nodes), max_variables), len(self.variables), dtype=np.int64)
+        steps = np.zeros((len(self.nodes), max_variables), dtype=np.int64)
         tables = np.full((len(self.nodes), max(len(node.table) for node in self.nodes)), SKIPPED, dtype=np.int64)
         for row, node in enumerate(self.nodes):
             step = 1
@@ -132,7 +132,7 @@ class Space(Document, ABC):
             paths: strides of the features that are read.
 
         Returns:
-            bool [B, V]: the node is not skipped and some feature of ``paths`` depends on it.
+            bool [B, V]: the node is not skipped and a feature of ``paths`` depends on it.
         """
         live: NDArray[np.bool_] = self.live_candidates(choices, paths) != SKIPPED
         return live
@@ -154,11 +154,11 @@ class Space(Document, ABC):
         return self._by_variable(self._read_and_live(choices, paths)[0])
 
     def affects(self, choices: Choices, paths: Iterable[int]) -> NDArray[np.bool_]:
-        """Bool [B, S]: some node that the variable sets runs; arguments as in ``live``."""
+        """Bool [B, S]: a node that the variable sets is live; arguments as in ``live``."""
         return self._by_variable(self.live(choices, paths))
 
     def _by_variable(self, nodes: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """[B, V] -> [B, S]: whether it is true of any node that the variable sets."""
+        """[B, V] -> [B, S]: whether the value is true of any node that the variable sets."""
         variables = np.zeros((len(nodes), len(self.variables)), dtype=np.bool_)
         for column, node in enumerate(self.nodes):
             for variable in node.variables:
@@ -166,7 +166,7 @@ class Space(Document, ABC):
         return variables
 
     def _read_and_live(self, choices: Choices, paths: Iterable[int]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        """Bool [B, V]: some feature depends on the node's output; [B, V]: candidates of nodes that run besides."""
+        """Bool [B, V]: a feature depends on the node's output; [B, V]: candidates of the live nodes."""
         index = self._index
         candidates = self.candidates(choices)
         kept = candidates != SKIPPED
@@ -195,7 +195,7 @@ class Space(Document, ABC):
         everything = sorted({path for strides in paths.values() for path in strides})
         candidates = self.candidates(choices[None])[0]
         live = self.live(choices[None], everything)[0]
-        source: dict[str, str] = {}  # node -> the node whose output stands for it once skipped nodes are gone
+        source: dict[str, str] = {}  # node -> the node whose output replaces its own after skipped nodes are removed
         running: list[tuple[Node, int]] = []
         for node, candidate, runs in zip(self.nodes, candidates.tolist(), live.tolist(), strict=True):
             if candidate == SKIPPED:

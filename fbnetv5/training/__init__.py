@@ -1,1 +1,1 @@
-"""Training one derived network alone: what it is told, where its weights start, what it sees, and the loop."""
+"""Training of one derived network: configuration, initial weights, augmentation, and the loop."""

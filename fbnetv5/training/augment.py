@@ -1,10 +1,11 @@
-"""Random changes of a training image, its labels moved along, by torchvision.transforms.v2.
+"""Augmentation: random changes of a training image and its labels, by torchvision.transforms.v2.
 
-A change is a function of (seed, draw) alone, the draw being the image's place in the endless stream of a training:
-the same image looks different in every epoch, and a resumed training sees what the killed one would have seen.
+A change is a function of (seed, draw) alone, where the draw is the image's position in the endless stream of a
+training: the same image is changed differently in every epoch, and a resumed training has the images of an
+uninterrupted one.
 
-Images come in at the size the network reads and leave at that size: enlarging magnifies their pixels.
-Left out: rotation, and pasting objects from image to image.
+Images enter and leave at the size that the network reads; enlarging magnifies their pixels.
+Not included: rotation, and pasting objects from image to image.
 """
 
 from collections.abc import Mapping
@@ -20,11 +21,11 @@ from fbnetv5.data.targets import Target
 from fbnetv5.training.config import TrainConfig
 
 GREY = 114
-"""What surrounds an image that was made smaller."""
+"""Grey level around an image that was made smaller."""
 
 
 class Augment:
-    """The changes of one training; called with a sample and its draw."""
+    """The augmentation of one training; called with a sample and its draw."""
 
     def __init__(self, config: TrainConfig, targets: Mapping[str, Target]) -> None:
         fill: dict[type | str, float] = {tv_tensors.Image: GREY, "others": 0}
@@ -42,13 +43,13 @@ class Augment:
         self._kinds = {name: target.kind for name, target in targets.items()}
 
     def __call__(self, sample: Sample, draw: int) -> Sample:
-        """The changed sample; the one given stays as it is."""
+        """Return a changed copy of the sample."""
         height, width = sample.image.shape[1:]
         wrapped = {name: self._kinds[name].wrap(value, (height, width)) for name, value in sample.targets.items()}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.SeedSequence([self._seed, draw]).generate_state(1, np.uint64)[0]))
-            image, moved = self._change(tv_tensors.Image(sample.image), wrapped)
+            image, targets = self._change(tv_tensors.Image(sample.image), wrapped)
         return Sample(
             image=image.as_subclass(Tensor),
-            targets={name: self._kinds[name].unwrap(value) for name, value in moved.items()},
+            targets={name: self._kinds[name].unwrap(value) for name, value in targets.items()},
         )

@@ -1,7 +1,9 @@
-"""A moving average of a network's weights and batch-norm statistics (Polyak averaging): what a training keeps.
+"""A moving average of a network's weights and batch-norm statistics: the weights that a training stores.
 
-The average of the last few hundred steps answers better than the last step does, above all while the learning rate is
-high. Early on it forgets faster, so that the first weights do not linger.
+The average over the last few hundred steps is more accurate than the last step's weights, above all while the learning
+rate is high (Polyak and Juditsky, SIAM Journal on Control and Optimization 30(4), 1992). The decay is lower in the
+first steps, ``min(decay, (1 + step) / (10 + step))`` as in TensorFlow's ExponentialMovingAverage, so that the first
+weights are forgotten sooner.
 """
 
 from copy import deepcopy
@@ -14,7 +16,7 @@ N = TypeVar("N", bound=nn.Module)
 
 
 class MovingAverage(Generic[N]):
-    """The average of a network; ``network`` holds it, ready to be measured."""
+    """The moving average of a network's weights; ``network`` has them, in eval mode."""
 
     def __init__(self, network: N, *, decay: float) -> None:
         self.network = deepcopy(network)
@@ -23,7 +25,7 @@ class MovingAverage(Generic[N]):
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
-        """Move towards the network as it is after ``step`` steps."""
+        """Update the average with the network's weights after ``step`` steps."""
         weight = 1 - min(self._decay, (1 + step) / (10 + step))
         current = network.state_dict()
         for name, mean in self.network.state_dict().items():

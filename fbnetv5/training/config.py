@@ -1,6 +1,6 @@
-"""The configuration of a training: one frozen record, written to its folder so that a resumed training is the same one.
+"""The configuration of a training: one frozen record, stored in its folder so that a resumed training continues it.
 
-What suits a task differs: ``Task.training`` names the fields whose defaults differ from those here.
+``Task.training`` has the fields whose defaults a task changes.
 """
 
 from typing import Annotated, ClassVar, Literal, Self
@@ -10,11 +10,12 @@ from pydantic import Field, Strict, model_validator
 from export.errors import UserError
 from fbnetv5.runs.config import NotNegative, Positive, RunConfig, Share
 
-MOST_SCALE = 16
+MAX_SCALE = 16
+"""Maximum factor of ``TrainConfig.scale``."""
 
 
 class TrainConfig(RunConfig):
-    """Everything that decides a training's result."""
+    """All fields that determine a training's result."""
 
     title: ClassVar[str] = "training"
     kind: ClassVar[str] = "training"
@@ -22,9 +23,9 @@ class TrainConfig(RunConfig):
     task: str
     """Task of the network."""
     init: str = "inherited"
-    """Where the weights come from: "inherited" from the search, "scratch", "timm", or a safetensors file."""
+    """Source of the initial weights: "inherited" from the search, "scratch", "timm", or a safetensors file."""
     held_out: Annotated[int, Field(ge=1)] = 1000
-    """Maximum number of images kept out of the training, to choose the best weights by."""
+    """Maximum number of images held out of the training, which the best weights are chosen by."""
     steps: Annotated[int, Field(ge=1)] = 1500
     """Steps of the optimizer."""
     batch: Annotated[int, Field(ge=2)] = 32
@@ -40,7 +41,7 @@ class TrainConfig(RunConfig):
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     """Steps over which the learning rate rises linearly."""
     ema_decay: Share = 0.998
-    """Decay per step of the moving average of the weights, which is what is kept; lower in the first steps."""
+    """Decay per step of the moving average of the weights, which the training stores; lower in the first steps."""
     clip_norm: Positive = 5.0
     """Maximum norm of the gradient; larger ones are scaled down."""
     flip: Share = 0.5
@@ -50,16 +51,16 @@ class TrainConfig(RunConfig):
     colour: Share = 0.2
     """Maximum change of brightness, contrast and saturation."""
     mixup: NotNegative = 0.0
-    """Alpha of mixup (arXiv 1710.09412), which blends pairs of images and their losses; 0 is off."""
+    """Alpha of mixup (arXiv 1710.09412), which blends pairs of images and their losses; 0 turns it off."""
     evaluate_every: Annotated[int, Field(ge=1)] = 250
-    """Steps between measurements on the held-out images."""
+    """Steps between evaluations on the held-out images."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 100
     """Steps between checkpoints."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if not 0 < self.scale[0] <= self.scale[1] <= MOST_SCALE:
-            raise UserError(f"training: scale must be a range of factors above 0 to {MOST_SCALE}, not {self.scale}")
+        if not 0 < self.scale[0] <= self.scale[1] <= MAX_SCALE:
+            raise UserError(f"training: scale must be a range of factors above 0 to {MAX_SCALE}, not {self.scale}")
         if round(min(self.data.size) * self.scale[0]) < 1:
             size = f"{self.data.size[0]}x{self.data.size[1]}"
             raise UserError(f"training: scale from {self.scale[0]} leaves nothing of images of {size}")

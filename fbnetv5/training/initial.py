@@ -1,8 +1,8 @@
-"""Where a network's weights start: drawn anew, inherited from the search, from a file, or partly from timm.
+"""Initial weights of a network: random, inherited from the search, from a file, or partly from timm.
 
 timm's FBNetV3-B has the layers of variant a (the letters differ by resolution alone), so its weights fit that variant's
-stage 0; those of its D and G fit no variant. timm pads three strided convolutions unusually, which a supernet cannot:
-of the weights nothing changes by that, of the answers a little. Downloading is timm's job.
+stage 0; the weights of timm's FBNetV3-D and -G fit no variant. timm pads three strided convolutions unusually, which a
+supernet cannot: the weights are unaffected, the outputs change slightly. timm downloads the weights.
 """
 
 from itertools import chain
@@ -20,7 +20,7 @@ from fbnetv5.spaces.four_path import FourPathSpace
 
 SCRATCH, INHERITED, TIMM = "scratch", "inherited", "timm"
 TIMM_NAMES = {"a": "fbnetv3_b"}
-"""By variant, the model of timm whose layers are those of its stage 0."""
+"""Variant -> timm's model whose layers are those of its stage 0."""
 
 
 def initial_network(architecture: Architecture, init: str, *, file: Path, seed: int) -> Network:
@@ -29,12 +29,12 @@ def initial_network(architecture: Architecture, init: str, *, file: Path, seed: 
     Args:
         architecture: of the network.
         init: "inherited", "scratch", "timm", or the path of a safetensors file.
-        file: where the architecture was read from; inherited weights lie beside it.
-        seed: of whatever is drawn.
+        file: the architecture file; inherited weights are in the file beside it.
+        seed: of random weights.
 
     Raises:
         UserError: the weights are missing, damaged, or of another network.
-        UnavailableError: timm is not installed, or has no way to its weights.
+        UnavailableError: timm is not installed, or cannot load the weights.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -42,8 +42,8 @@ def initial_network(architecture: Architecture, init: str, *, file: Path, seed: 
         initialise(network.backbone)
     if init == TIMM:
         if not isinstance(architecture.space, FourPathSpace):
-            raise UserError(f"--init {TIMM} is for networks of {FourPathSpace().kind} spaces, whose stage 0 timm knows")
-        take_stage_zero(network, architecture.space.variant, pretrained(architecture.space.variant))
+            raise UserError(f"--init {TIMM} is for networks of {FourPathSpace().kind} spaces, whose stage 0 timm has")
+        copy_stage_zero(network, architecture.space.variant, pretrained(architecture.space.variant))
     elif init != SCRATCH:
         path = file.with_suffix(".safetensors") if init == INHERITED else Path(init)
         if not path.exists():
@@ -56,7 +56,7 @@ def pretrained(variant: str) -> nn.Module:
     """Timm's model whose layers are those of the variant's stage 0, with its published weights.
 
     Raises:
-        UserError: timm has none.
+        UserError: timm has no such model.
         UnavailableError: timm is not installed, or cannot load the weights.
     """
     if variant not in TIMM_NAMES:
@@ -77,20 +77,20 @@ def pretrained(variant: str) -> nn.Module:
     return model
 
 
-def take_stage_zero(network: Network, variant: str, peer: nn.Module) -> None:
-    """Copy the weights of timm's model into the network's live stage-0 blocks; both hold their layers in one order.
+def copy_stage_zero(network: Network, variant: str, peer: nn.Module) -> None:
+    """Copy the weights of timm's model into the network's live stage-0 blocks; the order of layers is the same.
 
     Raises:
-        UserError: the model has other layers.
+        UserError: the layers of the model differ.
     """
     stage_zero = FBNetV3Network(FBNETV3[variant].with_ordinary_padding()).blocks
-    ours, theirs = stage_zero.state_dict(), list(peer.state_dict().items())
-    for (name, tensor), (their_name, their_tensor) in zip(ours.items(), theirs, strict=False):
-        if tensor.shape != their_tensor.shape:
-            shapes = f"{list(their_tensor.shape)} instead of {list(tensor.shape)}"
-            raise UserError(f"timm's model is not stage 0 of variant {variant}: {their_name} has shape {shapes}")
-        ours[name] = their_tensor
-    stage_zero.load_state_dict(ours)
+    own_tensors, peer_tensors = stage_zero.state_dict(), list(peer.state_dict().items())
+    for (name, tensor), (peer_name, peer_tensor) in zip(own_tensors.items(), peer_tensors, strict=False):
+        if tensor.shape != peer_tensor.shape:
+            shapes = f"{list(peer_tensor.shape)} instead of {list(tensor.shape)}"
+            raise UserError(f"timm's model is not stage 0 of variant {variant}: {peer_name} has shape {shapes}")
+        own_tensors[name] = peer_tensor
+    stage_zero.load_state_dict(own_tensors)
     partitions = FBNETV3[variant].partitions()
     names = chain.from_iterable(
         [f"s0_p{path}_{number}" for number in range(len(blocks))]

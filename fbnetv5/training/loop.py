@@ -1,10 +1,10 @@
-"""The loop that trains one derived network alone, from its last checkpoint to its end.
+"""The loop that trains one derived network, from its last checkpoint to its end.
 
-A step is: a batch of changed images, the mean loss over the labelled images of all processes, averaged gradients, a
-step of the optimizer, a step of the weights' moving average. Now and then the first process measures that average on
-held-out images; the best so far is kept beside the architecture file, and a checkpoint of everything in a folder.
+A step takes a batch of augmented images, computes the mean loss over the labelled images of all processes, averages the
+gradients, and updates the weights and their moving average. At intervals the first process evaluates that average on
+held-out images; the best average so far is stored beside the architecture file, and a checkpoint in a folder.
 
-Whatever is random is a function of (seed, step), so a resumed training repeats what an undisturbed one would have done.
+All randomness is a function of (seed, step), so a resumed training repeats what an uninterrupted one would have done.
 """
 
 import math
@@ -38,15 +38,15 @@ EVALUATION_BATCH = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainEntry(Entry):
-    """The state of a training."""
+    """The state of a training in its history."""
 
     loss: float | None
     """Mean over the labelled images of the last step; None before the first."""
     lr: float
     score: float | None
-    """The task's metric of the average weights on the held-out images; None where it was not measured now."""
+    """The task's metric of the average weights on the held-out images; None if it was not evaluated at this step."""
     best: float
-    """Of the scores so far."""
+    """Best score so far."""
     best_step: int
 
     @property
@@ -88,14 +88,13 @@ class TrainLoop(Loop[TrainEntry]):
         self.dataset = dataset
         self.held_out = held_out
         self.loss: float | None = None
-        """Of the last step."""
+        """Loss of the last step."""
         self.best, self.best_step = self.task.metric.worst, 0
-        self.first: float | None = None
-        """Score of the initial weights."""
+        self.initial_score: float | None = None
 
     @cached_property
     def training_batches(self) -> Iterator[Batch]:
-        """Batches of changed images for the steps left."""
+        """Batches of augmented images for the remaining steps."""
         transform = Augment(self.config, self.dataset.targets)
         return self.batches(self.dataset, self.config.batch, first_step=self.done, stream=3, transform=transform)
 
@@ -103,10 +102,10 @@ class TrainLoop(Loop[TrainEntry]):
         self.loss = self.train(next(self.training_batches))
 
     def train(self, batch: Batch) -> float:
-        """One step; the mean loss over the labelled images of all processes.
+        """Run one step; return the mean loss over the labelled images of all processes.
 
         Raises:
-            VerificationError: it, or the gradient, is not finite; the weights are as before.
+            VerificationError: the loss or the gradient is not finite; the weights are as before.
         """
         self.network.train()
         for group in self.optimizer.param_groups:
@@ -129,7 +128,7 @@ class TrainLoop(Loop[TrainEntry]):
         return loss
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The sum of the images' losses, and of how many: blended pairs if mixup is on."""
+        """The sum of the images' losses and the number of labelled images; with mixup, of blended pairs."""
         images = normalise(batch.images)
         task, share = self.task, 1.0
         if self.config.mixup:
@@ -144,11 +143,11 @@ class TrainLoop(Loop[TrainEntry]):
     def evaluate(self) -> float:
         """The task's metric of the average weights on the held-out images."""
         network, device = self.average.network, self.accelerator.device
-        found = in_order(self.held_out, batch=EVALUATION_BATCH, num_workers=self.num_workers)
-        return evaluate(self.task, lambda images: network(images.to(device)), found)
+        batches = in_order(self.held_out, batch=EVALUATION_BATCH, num_workers=self.num_workers)
+        return evaluate(self.task, lambda images: network(images.to(device)), batches)
 
     def entry(self, *, last: bool) -> TrainEntry | None:
-        """The state after ``done`` steps: before the first, at each measurement, and every ``LOG_EVERY`` steps."""
+        """The state after ``done`` steps: before the first, at each evaluation, and every ``LOG_EVERY`` steps."""
         score = None
         if self.done % self.config.evaluate_every == 0 or last:
             score = self.evaluate()
@@ -165,9 +164,9 @@ class TrainLoop(Loop[TrainEntry]):
         )
 
     def _keep_best(self, score: float) -> None:
-        """Write the average weights and the architecture file if none before was better."""
-        if self.first is None:
-            self.first = score
+        """Write the average weights and the architecture file if the score is the best so far."""
+        if self.initial_score is None:
+            self.initial_score = score
         if self.task.metric.drop(self.best, score) >= 0:
             return
         self.best, self.best_step = score, self.done
@@ -189,7 +188,7 @@ class TrainLoop(Loop[TrainEntry]):
         return tensors
 
     def state(self) -> dict[str, Any]:
-        return {"best": self.best, "best_step": self.best_step, "first": self.first}
+        return {"best": self.best, "best_step": self.best_step, "first": self.initial_score}
 
     def identity(self) -> dict[str, Any]:
         return {"images": len(self.dataset)}
@@ -198,11 +197,11 @@ class TrainLoop(Loop[TrainEntry]):
         load_weights(self.network, groups["weights"], self.folder / CHECKPOINT)
         load_weights(self.average.network, groups["average"], self.folder / CHECKPOINT)
         restore_optimizer(self.optimizer, self.names, groups.get("optimizer", {}))
-        self.best, self.best_step, self.first = state["best"], state["best_step"], state["first"]
+        self.best, self.best_step, self.initial_score = state["best"], state["best_step"], state["first"]
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """The rate of a step: linear rise, then half a cosine down to 1 %."""
+    """The learning rate of a step: linear rise, then half a cosine down to 1 %."""
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
     return config.lr * half_cosine((step - config.warmup_steps) / max(1, config.steps - config.warmup_steps))

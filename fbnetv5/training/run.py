@@ -1,7 +1,7 @@
-"""One training of one derived network, from its arguments to its files: the work behind ``fbnetv5 train``.
+"""Runs one training of a derived network from its arguments to its files: the work behind ``fbnetv5 train``.
 
-The folder is a run's: ``config.json``, the architecture ``TASK.json`` with its best weights ``TASK.safetensors``,
-``history.jsonl``, ``tensorboard/`` and ``checkpoint/``; export takes it. A killed training is resumed from its folder
+The folder is a run folder: ``config.json``, the architecture ``TASK.json`` with its best weights ``TASK.safetensors``,
+``history.jsonl``, ``tensorboard/`` and ``checkpoint/``; export reads it. A killed training is resumed from its folder
 alone and ends with the same files.
 """
 
@@ -28,38 +28,38 @@ from fbnetv5.training.loop import TrainEntry, TrainLoop
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What a finished training achieved."""
+    """The result of a finished training."""
 
     folder: Path
     architecture: Architecture
-    first: float
+    initial_score: float
     """The task's metric of the initial weights on the held-out images."""
     best: float
-    """Of the weights kept, on the same images."""
+    """The metric of the stored weights, on the same images."""
     best_step: int
     steps: int
     test: Evaluation
-    """Of the weights kept, on the test images."""
+    """All figures of the stored weights on the test images."""
 
     def to_json(self) -> dict[str, Any]:
         return {
             "folder": str(self.folder),
             "task": self.architecture.task,
             "steps": self.steps,
-            "held_out": {"initial": self.first, "best": self.best, "best_step": self.best_step},
+            "held_out": {"initial": self.initial_score, "best": self.best, "best_step": self.best_step},
             "test": self.test.to_json(),
         }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A configuration and the images that it names, opened once."""
+    """A configuration and its images, opened once."""
 
     config: TrainConfig
     images: ImageSet
-    """To learn from."""
+    """Images to learn from."""
     held_out: ImageSet
-    """To choose the best weights by."""
+    """Images that the best weights are chosen by."""
     test: ImageSet
 
 
@@ -67,15 +67,15 @@ def prepare(config: TrainConfig) -> Prepared:
     """Open the images of a configuration.
 
     Raises:
-        UserError: they are missing or do not fit.
+        UserError: the images are missing or do not fit.
     """
-    parts = config.data.open(needed_targets(config.tasks))
-    images, held_out = without_policies(parts, config.held_out)
-    return Prepared(config=config, images=images, held_out=held_out, test=parts.test)
+    splits = config.data.open(needed_targets(config.tasks))
+    images, held_out = without_policies(splits, config.held_out)
+    return Prepared(config=config, images=images, held_out=held_out, test=splits.test)
 
 
 def start_training(config: TrainConfig, file: Path, folder: Path) -> tuple[Path, Prepared]:
-    """Check everything that can be checked before anything is spent, then make the folder.
+    """Check all inputs before any computing time is spent, then make the folder.
 
     Args:
         config: of the training.
@@ -86,17 +86,17 @@ def start_training(config: TrainConfig, file: Path, folder: Path) -> tuple[Path,
         The folder, the first process's where there are several; and the configuration with its images, opened.
 
     Raises:
-        UserError: something does not fit, or the folder exists already or cannot be written.
+        UserError: an input does not fit, or the folder exists already or cannot be written.
     """
     architecture, prepared = load_architecture(file), prepare(config)
     check_classes(architecture, class_names(prepared.images.targets))
     uses = (("learn from", prepared.images), ("hold out", prepared.held_out), ("test on", prepared.test))
-    for use, part in uses:
-        check_labelled(architecture.make_task(), part, use)
+    for use, images in uses:
+        check_labelled(architecture.make_task(), images, use)
     network = initial_network(architecture, config.init, file=file, seed=config.seed)
 
     def make() -> Path:
-        make_folder(folder, otherwise="--output")
+        make_folder(folder, flag="--output")
         architecture.save(folder / f"{config.task}.json")
         save_tensors(folder / f"{config.task}.safetensors", network.state_dict())
         config.save(folder)
@@ -106,15 +106,15 @@ def start_training(config: TrainConfig, file: Path, folder: Path) -> tuple[Path,
 
 
 def run_training(
-    folder: Path, prepared: Prepared, report: Callable[[TrainEntry], None], say: Callable[[str], None]
+    folder: Path, prepared: Prepared, report: Callable[[TrainEntry], None], log: Callable[[str], None]
 ) -> Result:
-    """Run or resume the training of a folder to its end, then measure its weights on the test images.
+    """Run or resume the training of a folder to its end, then evaluate its weights on the test images.
 
     Args:
         folder: of the training.
         prepared: its configuration, with images opened.
-        report: called with every line of the history.
-        say: prints a line for the user.
+        report: called with every entry of the history.
+        log: prints a line for the user.
 
     Raises:
         UserError: bad input or a damaged checkpoint.
@@ -128,7 +128,7 @@ def run_training(
     loop.run(report)
     result = None
     if loop.accelerator.is_main_process:
-        say("measuring the best weights on the test images")
+        log("evaluating the best weights on the test images")
         result = _result(folder, loop, prepared.test)
     (shared,) = broadcast_object_list([result])
     assert isinstance(shared, Result)
@@ -136,14 +136,14 @@ def run_training(
 
 
 def _result(folder: Path, loop: TrainLoop, test: ImageSet) -> Result:
-    """Measure the best weights, which take the place of the last average."""
+    """Evaluate the best weights, which replace the last average."""
     task, best = loop.config.task, loop.average.network
     weights = folder / f"{task}.safetensors"
     load_weights(best, load_tensors(weights), weights)
     return Result(
         folder=folder,
         architecture=load_architecture(folder / f"{task}.json"),
-        first=loop.best if loop.first is None else loop.first,
+        initial_score=loop.best if loop.initial_score is None else loop.initial_score,
         best=loop.best,
         best_step=loop.best_step,
         steps=loop.done,

@@ -31,7 +31,7 @@ def record(space: Space, task: str, choices: Choices) -> Architecture:
 
 @pytest.fixture
 def runs(tmp_path: Path) -> list[Path]:
-    """Two searches of det and seg on 32x32 scenes, which have found random networks."""
+    """Two searches of det and seg on 32x32 scenes, which have network random networks."""
     folders = [tmp_path / "s0", tmp_path / "s1"]
     for seed, folder in enumerate(folders):
         config = SearchConfig(
@@ -43,6 +43,6 @@ def runs(tmp_path: Path) -> list[Path]:
         folder.mkdir()
         config.save(folder)
         for task in config.tasks:
-            found = random_matched(counted(config.space, task), BUDGET, 2, seed=7)[seed]
-            record(config.space, task, np.array(found)).save(folder / f"{task}.json")
+            network = random_matched(counted(config.space, task), BUDGET, 2, seed=7)[seed]
+            record(config.space, task, np.array(network)).save(folder / f"{task}.json")
     return folders

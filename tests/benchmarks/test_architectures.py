@@ -30,24 +30,24 @@ SPACE = FourPathSpace()
 @pytest.mark.parametrize("task", TASKS)
 def test_random_architectures_are_distinct_within_the_window_and_repeatable(task: str) -> None:
     table = counted(SPACE, task)
-    found = np.stack(random_matched(table, BUDGET, 40, seed=1))
-    costs = table(found) / BUDGET.limit
+    networks = np.stack(random_matched(table, BUDGET, 40, seed=1))
+    costs = table(networks) / BUDGET.limit
     assert ((costs >= MATCHED[0]) & (costs <= MATCHED[1])).all()
-    assert len(np.unique(found, axis=0)) == 40
-    np.testing.assert_array_equal(found[:5], random_matched(table, BUDGET, 5, seed=1))
-    assert (found[:5] != random_matched(table, BUDGET, 5, seed=2)).any()
-    np.testing.assert_array_equal(prune(found, table), found)
+    assert len(np.unique(networks, axis=0)) == 40
+    np.testing.assert_array_equal(networks[:5], random_matched(table, BUDGET, 5, seed=1))
+    assert (networks[:5] != random_matched(table, BUDGET, 5, seed=2)).any()
+    np.testing.assert_array_equal(prune(networks, table), networks)
     assert random_matched(table, BUDGET, 0, seed=1) == []
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_planted_architectures_cost_the_same_and_spend_it_elsewhere(task: str) -> None:
+def test_planted_architectures_have_the_same_cost_and_other_blocks(task: str) -> None:
     table = counted(SPACE, task)
-    found = np.stack(planted_bad(task, table, BUDGET, 15, seed=1))
-    assert matched(table(found), BUDGET).all()
-    assert len(np.unique(found, axis=0)) == 15
+    networks = np.stack(planted_bad(task, table, BUDGET, 15, seed=1))
+    assert matched(table(networks), BUDGET).all()
+    assert len(np.unique(networks, axis=0)) == 15
     coarse = [node.stage == 0 and node.stride >= 16 and node.name not in PLANS_EXCEPT for node in SPACE.skippable]
-    assert not found[:, coarse].any()
+    assert not networks[:, coarse].any()
 
 
 PLANS_EXCEPT = {f"s0_p16_{number}" for number in range(1, 5)}
@@ -62,7 +62,7 @@ def test_a_space_or_task_without_a_plan_is_refused() -> None:
     assert set(PLANS) == set(TASKS)
 
 
-def test_dead_blocks_are_emptied_and_change_nothing() -> None:
+def test_dead_blocks_are_skipped_without_a_change() -> None:
     table = counted(SPACE, "cls")
     choices = np.random.default_rng(0).integers(0, 2, (5, len(SPACE.variables)))
     live = prune(choices, table)
@@ -98,11 +98,11 @@ def test_fbnetv3_is_shortened_by_the_one_repeat_that_leaves_it_nearest_below_the
     macs = counted(SPACE, task)
     full = stage_zero(SPACE)
     assert full.sum() == sum(node.stage == 0 for node in SPACE.skippable)
-    assert macs.one(full) > 400e6
+    assert macs.cost_of(full) > 400e6
     scaled = scaled_fbnetv3(macs, 400e6)
     assert full.sum() - scaled.sum() == 1
     assert (scaled <= full).all()
-    assert 390e6 < macs.one(scaled) <= 400e6
+    assert 390e6 < macs.cost_of(scaled) <= 400e6
     np.testing.assert_array_equal(scaled_fbnetv3(macs, 450e6), full)
 
 

@@ -23,7 +23,7 @@ def refuse(trial: Trial) -> dict[str, Any]:
     raise UserError(f"{trial.arm} {trial.unit} was done again")
 
 
-def ignore(trial: Trial, gave: dict[str, Any]) -> None:
+def ignore(trial: Trial, result: dict[str, Any]) -> None:
     """Report nothing."""
 
 
@@ -34,17 +34,17 @@ def begin(folder: Path, **changed: Any) -> Experiment:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_every_trial_is_done_once_with_the_threads_asked_for(tmp_path: Path, processes: int) -> None:
+def test_every_trial_runs_once_with_the_requested_threads(tmp_path: Path, processes: int) -> None:
     experiment = begin(tmp_path)
     reported: list[Trial] = []
-    found = experiment.run(TRIALS, work, processes=processes, report=lambda trial, gave: reported.append(trial))
-    assert [found[trial]["sum"] for trial in TRIALS] == [1, 2, 1, 2]
-    assert {gave["threads"] for gave in found.values()} == {1}
+    results = experiment.run(TRIALS, work, processes=processes, report=lambda trial, result: reported.append(trial))
+    assert [results[trial]["sum"] for trial in TRIALS] == [1, 2, 1, 2]
+    assert {result["threads"] for result in results.values()} == {1}
     assert set(reported) == set(TRIALS)
-    assert begin(tmp_path).run(TRIALS, refuse, processes=processes, report=ignore) == found
+    assert begin(tmp_path).run(TRIALS, refuse, processes=processes, report=ignore) == results
 
 
-def test_a_cut_off_experiment_goes_on_with_the_trials_left(tmp_path: Path) -> None:
+def test_an_interrupted_experiment_runs_the_remaining_trials(tmp_path: Path) -> None:
     experiment = begin(tmp_path)
     experiment.run(TRIALS[:3], work, processes=1, report=ignore)
     with pytest.raises(UserError, match="b 1 was done again"):
@@ -69,14 +69,14 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("message", CHANGES)
-def test_a_folder_goes_on_only_as_it_was_begun(tmp_path: Path, message: str) -> None:
+def test_a_folder_is_resumed_with_its_own_settings_only(tmp_path: Path, message: str) -> None:
     begin(tmp_path)
     begin(tmp_path)
     with pytest.raises(UserError, match=f"was begun with other {message}"):
         begin(tmp_path, **CHANGES[message])
 
 
-def test_another_processor_or_torch_is_refused_and_another_day_is_not(
+def test_another_cpu_or_torch_is_refused_and_another_day_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin(tmp_path)
@@ -99,5 +99,5 @@ def test_the_hash_of_images_follows_images_labels_and_order() -> None:
     assert hash_images(scenes) != whole
 
 
-def test_a_cut_off_experiment_has_some_of_every_group() -> None:
+def test_an_interrupted_experiment_has_some_of_every_group() -> None:
     assert in_turns(TRIALS[:2], TRIALS[2:3]) == [TRIALS[0], TRIALS[2], TRIALS[1]]

@@ -54,26 +54,26 @@ def test_a_training_repeats_itself_and_lowers_the_loss(tmp_path: Path) -> None:
     assert first[0] < from_scratch.measure(seeded_network(DET, small, small.empty(), 0).eval(), scenes)[0]
 
 
-def test_groups_are_compared_in_the_direction_expected() -> None:
+def test_groups_are_compared_in_the_expected_direction() -> None:
     searched, others = [1.0, 1.1, 0.9, 1.05], [1.5, 1.4, 1.6, 1.45]
-    found = compare(searched, others, better="less")
-    assert found["difference"]["value"] == pytest.approx(np.mean(searched) - np.mean(others))
-    assert found["p_one_sided"] == pytest.approx(1 / 70)  # of the 70 ways to choose four of eight
-    assert found["settled"]
+    comparison = compare(searched, others, better="less")
+    assert comparison["difference"]["value"] == pytest.approx(np.mean(searched) - np.mean(others))
+    assert comparison["p_one_sided"] == pytest.approx(1 / 70)  # of the 70 ways to choose four of eight
+    assert comparison["settled"]
     assert compare(searched, [1.02, 0.93, 1.1, 1.04], better="less")["networks_per_group_to_settle"] > 4
 
 
 def test_groups_without_any_spread_have_no_effect_size() -> None:
-    found = compare([0.0, 0.0], [0.0, 0.0], better="greater")
-    assert (found["p_two_sided"], found["settled"], "hedges_g" in found) == (1.0, False, False)
+    comparison = compare([0.0, 0.0], [0.0, 0.0], better="greater")
+    assert (comparison["p_two_sided"], comparison["settled"], "hedges_g" in comparison) == (1.0, False, False)
 
 
-def test_predicted_losses_come_from_a_file_and_are_correlated_where_known(tmp_path: Path) -> None:
+def test_predicted_losses_of_a_file_are_correlated(tmp_path: Path) -> None:
     write_json(tmp_path / "fit.json", {str(key): key * 2.0 for key in range(5)})
     losses = {str(key): key**3.0 for key in range(7)}
     predicted = predicted_losses(tmp_path / "fit.json", "det", list(losses))
-    found = correlate(predicted, losses)
-    assert (found["networks"], found["spearman"]["value"]) == (5, pytest.approx(1.0))
+    correlation = correlate(predicted, losses)
+    assert (correlation["networks"], correlation["spearman"]["value"]) == (5, pytest.approx(1.0))
     assert correlate({"1": 1.0}, losses) == {"networks": 1}
 
 
@@ -104,7 +104,7 @@ def test_groups_are_runs_files_random_bad_and_optional_networks(runs: list[Path]
     assert list(groups["W"]) == [architecture_key(choices) for choices in bad]
 
 
-def test_from_scratch_from_end_to_end_and_again_from_its_folder(
+def test_from_scratch_runs_from_end_to_end_and_is_resumed(
     runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stats, "RESAMPLES", 99)

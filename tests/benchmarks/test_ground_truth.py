@@ -13,31 +13,31 @@ from fbnetv5.networks.supernet import Supernet
 from fbnetv5.tasks import make_tasks
 
 
-def test_remembered_blocks_give_the_losses_of_whole_passes() -> None:
+def test_cached_blocks_have_the_losses_of_whole_passes() -> None:
     torch.manual_seed(0)
     supernet = Supernet(SPACE, make_tasks(TASKS, CLASSES))
     for parameter in supernet.parameters():  # residual blocks start as the identity; here they shall matter
         torch.nn.init.normal_(parameter, std=0.2) if parameter.ndim == 1 else None
     batch = next(in_order(Scenes("train", size=(32, 32), count=8), batch=8))
     choices = embed(everything()[[0, 1, 1365, 4095]])
-    found = score(supernet, [supernet.graph(row) for row in choices], batch)
+    scores = score(supernet, [supernet.graph(row) for row in choices], batch)
     with torch.no_grad():
-        for row, losses in zip(choices, found, strict=True):
+        for row, losses in zip(choices, scores, strict=True):
             raw = supernet(normalise(batch.images), row)
             whole = [float(supernet.tasks[name].losses(raw[name], batch).mean()) for name in TASKS]
             assert losses.tolist() == pytest.approx(whole, rel=1e-4)
-    assert len(np.unique(found[:, 2])) == len(choices)
+    assert len(np.unique(scores[:, 2])) == len(choices)
 
 
-def test_only_free_slots_differ() -> None:
+def test_only_free_variables_differ() -> None:
     choices = embed(everything())
     differs = {node.name for slot, node in enumerate(SPACE.variables) if np.ptp(choices[:, slot])}
     assert differs == set(FREE)
     assert len(np.unique(choices, axis=0)) == 2 ** len(FREE)
 
 
-def test_the_file_keeps_what_was_measured(tmp_path: Path) -> None:
+def test_the_file_stores_the_losses(tmp_path: Path) -> None:
     losses = np.random.default_rng(0).normal(3.0, 0.05, (2, 16, 3))
     ground_truth.save(losses, np.ones((16, 3)), tmp_path / "some.npz", {})
-    found = ground_truth.load(tmp_path / "some.npz").losses
-    assert np.abs(found - losses.transpose(1, 0, 2)).max() < 1e-4
+    scores = ground_truth.load(tmp_path / "some.npz").losses
+    assert np.abs(scores - losses.transpose(1, 0, 2)).max() < 1e-4

@@ -50,9 +50,9 @@ def test_the_best_network_beats_all_and_the_worst_none() -> None:
 
 def test_differences_are_paired_by_image() -> None:
     mean = float(np.mean([other.loss for other in OTHERS]))
-    found = assess(made_up(mean - 0.05), OTHERS, BUDGET)["loss_difference"]
-    assert found["value"] == pytest.approx(-0.05, abs=0.02)
-    assert found["high"] < 0  # unpaired, the images' own spread of 1 would drown it
+    difference = assess(made_up(mean - 0.05), OTHERS, BUDGET)["loss_difference"]
+    assert difference["value"] == pytest.approx(-0.05, abs=0.02)
+    assert difference["high"] < 0  # unpaired, the images' own spread of 1 would drown it
 
 
 def test_planted_bad_networks_must_be_below_the_median() -> None:
@@ -71,13 +71,13 @@ def test_random_networks_of_another_seed_must_not_differ() -> None:
     assert not check_control([made_up(float(loss)) for loss in RNG.normal(1.2, 0.1, 32)], OTHERS)["passed"]
 
 
-def test_runs_of_other_budgets_or_sizes_are_judged_apart(runs: list[Path]) -> None:
+def test_runs_of_different_budgets_or_sizes_are_refused(runs: list[Path]) -> None:
     SearchConfig(budgets={"det": BUDGET}).save(runs[1])
     with pytest.raises(UserError, match="was searched with another budgets"):
         judge.judge_config(runs, steps=1, images=8)
 
 
-def test_a_judge_from_end_to_end_and_again_from_its_folder(
+def test_a_judge_runs_from_end_to_end_and_is_resumed(
     runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stats, "RESAMPLES", 99)

@@ -12,7 +12,7 @@ import pytest
 from benchmarks import ground_truth
 from benchmarks.race import OURS, SEARCHERS, behind, summarise
 from benchmarks.race_search import one_pass
-from benchmarks.race_world import Book, Meter, World
+from benchmarks.race_world import Estimates, Meter, World
 
 ROOT = Path(__file__).parents[2]
 PEERS = {"Optuna TPE": "optuna", "Optuna NSGA-II": "optuna", "genetic (pymoo)": "pymoo"}
@@ -37,12 +37,12 @@ def test_the_race_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", HERE)
-def test_an_answer_fits_every_tasks_budget(world: World, name: str) -> None:
+def test_the_networks_of_a_searcher_fit_every_tasks_budget(world: World, name: str) -> None:
     answers = SEARCHERS[name](world, 120, 0)
     assert world.fits[answers, range(world.tasks)].all()
 
 
-def test_numbers_are_architectures(world: World) -> None:
+def test_rows_are_binary_numbers_of_choices(world: World) -> None:
     rows = np.array([0, 1, 2, 4095, 1234])
     choices = world.choices(rows)
     np.testing.assert_array_equal(choices, ground_truth.everything()[rows])
@@ -50,12 +50,12 @@ def test_numbers_are_architectures(world: World) -> None:
 
 
 def test_the_best_has_no_regret(world: World) -> None:
-    book = Book(world)
-    book.estimates = world.truth
-    np.testing.assert_array_equal(world.regret(book.best()), 0.0)
+    estimates = Estimates(world)
+    estimates.losses = world.truth
+    np.testing.assert_array_equal(world.regret(estimates.best()), 0.0)
 
 
-def test_no_evaluation_is_free(world: World) -> None:
+def test_every_evaluation_is_counted(world: World) -> None:
     meter = Meter(world, 3)
     meter.mean(5, np.arange(3))
     with pytest.raises(RuntimeError, match="more evaluations than it has"):

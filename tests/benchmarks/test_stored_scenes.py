@@ -12,7 +12,7 @@ from fbnetv5.data.sample import collate
 from fbnetv5.data.scenes import Scenes
 
 
-def test_stored_scenes_are_those_composed_and_are_composed_once(tmp_path: Path) -> None:
+def test_stored_scenes_equal_composed_scenes_and_are_composed_once(tmp_path: Path) -> None:
     stored = store_scenes(tmp_path / "x", "test", size=(32, 64), count=5, seed=3)
     scenes = Scenes("test", size=(32, 64), count=5, seed=3)
     batch, truth = stored.batch([4, 1]), collate([scenes[4], scenes[1]], stored.targets, [4, 1])

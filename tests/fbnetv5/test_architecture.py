@@ -32,7 +32,7 @@ def example(*tasks: str) -> Architecture:
 
 
 @pytest.mark.parametrize("tasks", [("cls",), ("det",), ("cls", "det")], ids="+".join)
-def test_what_is_saved_is_loaded(tasks: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_saved_architecture_is_loaded(tasks: tuple[str, ...], tmp_path: Path) -> None:
     architecture = example(*tasks)
     for each in (architecture, architecture.changed(cost=architecture.cost.changed(latency_ms=None))):
         each.save(tmp_path / "runs" / "a.json")
@@ -47,7 +47,7 @@ def test_the_file_alone_rebuilds_the_network(tmp_path: Path) -> None:
     assert set(network.backbone.blocks) == live
 
 
-def test_a_network_of_several_tasks_runs_what_they_share_once() -> None:
+def test_a_network_of_several_tasks_runs_shared_blocks_once() -> None:
     both, alone = example("cls", "det"), {task: example(task) for task in ("cls", "det")}
     network = both.build().eval()
     assert both.name == "cls+det"
@@ -63,7 +63,7 @@ def test_a_network_of_several_tasks_runs_what_they_share_once() -> None:
         both.make_task()
 
 
-def test_equal_choices_share_everything_but_what_one_task_reads_alone() -> None:
+def test_equal_choices_share_all_blocks_that_both_tasks_read() -> None:
     choices = RNG(0).integers(0, 2, size=len(SPACE.variables))
     both = make_architecture(SPACE, {"cls": choices, "det": choices}, CLASSES, RESOLUTION, provenance={})
     together = SPACE.graph(choices, {name: task.paths for name, task in both.make_tasks().items()})
@@ -87,7 +87,7 @@ def test_files_of_earlier_schemas_are_read(schema: int, tmp_path: Path) -> None:
     )
 
 
-def test_weights_of_a_network_with_a_single_head_are_taken(tmp_path: Path) -> None:
+def test_weights_of_a_network_with_a_single_head_are_loaded(tmp_path: Path) -> None:
     state = example().build().state_dict()
     old = {name.replace("heads.cls.", "head."): tensor for name, tensor in state.items()}
     assert set(old) != set(state)
@@ -146,8 +146,8 @@ REFUSED: dict[str, tuple[Callable[[Document], None], str]] = {
     "classes of less": (changed(classes={"mask": ["a"]}), "the images carry no labels for 'cls'"),
     "no class": (changed(classes={"label": []}), "the images carry no labels for 'cls'"),
     "class no name": (inside("classes", label=[1]), "classes.label.0: must be a valid string, not 1"),
-    "edited macs": (inside("cost", macs=1), "it states 1 macs, but its choices make"),
-    "edited params": (inside("cost", params=1), "it states 1 params, but its choices make"),
+    "edited macs": (inside("cost", macs=1), "it states 1 macs, but its choices cost"),
+    "edited params": (inside("cost", params=1), "it states 1 params, but its choices cost"),
     "macs no number": (inside("cost", macs="1"), "macs: must be a valid integer, not '1'"),
     "cost of more": (inside("cost", joules=1), "there is no field 'joules'"),
     "latency no record": (inside("cost", latency_ms=1.5), "latency_ms: must be"),
@@ -155,7 +155,7 @@ REFUSED: dict[str, tuple[Callable[[Document], None], str]] = {
         inside("cost", latency_ms={"value": "1", "table": "x"}),
         "value: must be a valid number, not '1'",
     ),
-    "other choices": (set_choice(0), "but its choices make"),
+    "other choices": (set_choice(0), "but its choices cost"),
     "odd resolution": (changed(resolution=[64, 100]), "must be multiples of 32"),
     "huge resolution": (changed(resolution=[32 * 10**14] * 2), "must be multiples of 32 up to"),
     "one side": (changed(resolution=[64]), "resolution.1 is missing"),

@@ -1,11 +1,12 @@
-"""Searched networks as timm models: the backbone alone, giving features, or with FBNetV3's classifier on top.
+"""Searched networks as timm models: the backbone alone, which returns features, or with FBNetV3's classifier on top.
 
-Both hold only what the architecture's own task needs: the features are those of the paths that its head reads, so a
-classification architecture has one at stride 32 and a segmentation architecture four. The classifier reads the
-coarsest. A run's weights fit in: all of the backbone, and of a classification architecture the head too.
+Both contain only the blocks that the architecture's own task needs: the features are those of the paths that its head
+reads, so a classification architecture has one at stride 32 and a segmentation architecture four. The classifier reads
+the feature of the largest stride. A run's weights can be loaded: all of the backbone, and for a classification
+architecture the head too.
 
-Left out: dilation (``output_stride`` below 32), whose blocks nothing searched or timed; stochastic depth; scripting
-(``torch.jit.script``), while tracing, exporting and compiling work.
+Not supported: dilation (``output_stride`` below 32), since no search or profile has run dilated blocks; stochastic
+depth; scripting (``torch.jit.script``). Tracing, exporting and compiling work.
 
 Shape legend: N images, H x W pixels, both multiples of 32; C_p channels of the feature at stride p.
 """
@@ -30,20 +31,20 @@ from fbnetv5.tasks.classification import Classification
 
 COARSEST = STRIDES[-1]
 RGB = 3
-"""Channels of the images that a run's weights know."""
+"""Channels of the images that a run's weights were trained on."""
 IMAGENET_CLASSES = 1000
 """timm's default, for architectures that were not searched for classification."""
 POOLS = ("avg", "max", "avgmax", "")
 OF_THE_CLASSIFIER = ("num_classes", "global_pool", "drop_rate")
-"""Options that features ignore, as timm's own models do."""
+"""Options that ``FBNetV5Features`` ignores, as timm's own models do."""
 RUN_HEAD = "heads.cls.pooled."
-"""Where a classification run's file keeps the classifier's head."""
+"""Prefix of the classifier's head in the weights file of a classification run."""
 FEATURES = "features"
-"""In the graph's place of a task."""
+"""Stands for a task's name in the graph."""
 
 
 class FBNetV5(nn.Module):
-    """What both models share: the live blocks, what timm asks of any model, and where weights come from."""
+    """Base of both models: the live blocks, the attributes that timm expects of a model, and loading of weights."""
 
     def __init__(self, architecture: Architecture, paths: Sequence[int], in_chans: int) -> None:
         super().__init__()
@@ -66,13 +67,13 @@ class FBNetV5(nn.Module):
         return self.pretrained_cfg
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As torch's, and takes the weights of a run's network as well, whose names and head are other ones."""
+        """Load weights as torch does; weights of a run's network, with their other names and head, are converted."""
         if set(state_dict) == _run_names(self.architecture):
             state_dict = {**self.state_dict(), **self._from_run(state_dict)}
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     def _from_run(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Of a run's tensors those that this model has, under its own names; fewer or more input channels adapted."""
+        """The tensors of a run that this model has, under its own names, adapted to its number of input channels."""
         own = self.state_dict()
         renamed = {_own_name(name): tensor for name, tensor in tensors.items()}
         stem = f"{self.first_conv}.weight"
@@ -91,7 +92,7 @@ class FBNetV5(nn.Module):
 
 
 class FBNetV5Features(FBNetV5):
-    """With ``features_only``: images [N, in_chans, H, W] -> [N, C_p, H/p, W/p] per feature asked for."""
+    """With ``features_only``: images [N, in_chans, H, W] -> [N, C_p, H/p, W/p] per requested feature."""
 
     def __init__(
         self, architecture: Architecture, *, out_indices: int | Sequence[int] | None = None, in_chans: int = RGB
@@ -107,9 +108,9 @@ class FBNetV5Features(FBNetV5):
 
 
 class FBNetV5Classifier(FBNetV5):
-    """Images [N, in_chans, H, W] -> logits [N, num_classes], or what comes before if ``num_classes`` is 0.
+    """Images [N, in_chans, H, W] -> logits [N, num_classes], or the last layer's input if ``num_classes`` is 0.
 
-    That is [N, head_hidden_size] with a pool, and the feature [N, C_32, H/32, W/32] without one (``global_pool=""``).
+    This input is [N, head_hidden_size] with a pool, and the feature [N, C_32, H/32, W/32] with ``global_pool=""``.
     """
 
     def __init__(
@@ -136,10 +137,10 @@ class FBNetV5Classifier(FBNetV5):
         return self.classifier
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A fresh last layer of so many classes, none if 0; and another pool, if one is named.
+        """Replace the last layer by a new one of ``num_classes`` classes, none if 0, and the pool if one is named.
 
         Raises:
-            UserError: there is no such pool, or classes are wanted of an unpooled feature.
+            UserError: there is no such pool, or classes are requested of an unpooled feature.
         """
         pool = self.global_pool if global_pool is None else global_pool
         if pool not in POOLS:
@@ -161,7 +162,7 @@ class FBNetV5Classifier(FBNetV5):
         return coarsest
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """The feature -> logits; with ``pre_logits`` what the last layer would read."""
+        """The feature -> logits; with ``pre_logits``, the last layer's input."""
         if not self.global_pool:
             return x
         x = self.drop(self.head(x, self.pool))
@@ -201,11 +202,11 @@ def build(
         pretrained: load the run's weights, ``TASK.safetensors`` beside ``TASK.json``.
         weights: load these weights of a run's network instead.
         features_only: ``FBNetV5Features``, else ``FBNetV5Classifier``.
-        output_stride: 32; others are refused.
+        output_stride: must be 32.
         options: arguments of the class; ``FBNetV5Features`` ignores those of the classifier.
 
     Raises:
-        UserError: a file is refused, or an option cannot be met.
+        UserError: a file is refused, or an option is not supported.
     """
     if output_stride != COARSEST:
         raise UserError(f"output_stride must be {COARSEST}, not {output_stride}: searched blocks are not dilated")
@@ -222,11 +223,11 @@ def build(
 
 
 def _check_options(kind: type[FBNetV5], options: Mapping[str, Any]) -> None:
-    _, *known = inspect.signature(kind).parameters  # the first is the architecture
-    if unknown := sorted(set(options) - set(known)):
+    _, *names = inspect.signature(kind).parameters  # the first is the architecture
+    if unknown := sorted(set(options) - set(names)):
         raise UserError(
-            f"{kind.__name__} takes no {', '.join(unknown)}. Its options are {', '.join(known)}, and every model's: "
-            "arch, pretrained, weights, features_only, output_stride"
+            f"{kind.__name__} has no option {', '.join(unknown)}. Its options are {', '.join(names)}, and every "
+            "model's: arch, pretrained, weights, features_only, output_stride"
         )
 
 
@@ -250,7 +251,7 @@ def _own_name(run_name: str) -> str:
 
 
 def _describe(architecture: Architecture, paths: Sequence[int]) -> list[dict[str, Any]]:
-    """Channels, stride and module of each path's feature; the modules are those the graph really ends in."""
+    """Channels, stride and module of each path's feature; the module is the live block that computes it."""
     graph = architecture.space.graph(architecture.choices_array, {FEATURES: paths})
     return [
         {"num_chs": channels, "reduction": path, "module": f"backbone.blocks.{step}"}
@@ -259,14 +260,14 @@ def _describe(architecture: Architecture, paths: Sequence[int]) -> list[dict[str
 
 
 def _chosen(out_indices: int | Sequence[int] | None, task: str, paths: Sequence[int]) -> list[int]:
-    """Indices of the features asked for: all, the last so many, or those named, negative ones from the end."""
+    """Indices of the requested features: all for None, the last n for an int; negative ones count from the end."""
     if out_indices is None:
         return list(range(len(paths)))
-    asked = range(-out_indices, 0) if isinstance(out_indices, int) else out_indices
-    indices = [index + len(paths) if index < 0 else index for index in asked]
+    requested = range(-out_indices, 0) if isinstance(out_indices, int) else out_indices
+    indices = [index + len(paths) if index < 0 else index for index in requested]
     if not indices or not all(0 <= index < len(paths) for index in indices):
-        there = ", ".join(f"{index}: stride {path}" for index, path in enumerate(paths))
-        raise UserError(f"out_indices {out_indices!r} do not fit; the features of a {task} architecture are {there}")
+        available = ", ".join(f"{index}: stride {path}" for index, path in enumerate(paths))
+        raise UserError(f"out_indices {out_indices!r} do not fit; a {task} architecture has the features {available}")
     return indices
 
 
@@ -277,7 +278,7 @@ def _default_classes(architecture: Architecture) -> int:
 
 
 def _pretrained_cfg(model: FBNetV5) -> dict[str, Any]:
-    """How images are prepared: the deploy resolution, reached by plain resizing, and the statistics of training."""
+    """Preprocessing of images: plain resizing to the deploy resolution, and the mean and deviation of training."""
     height, width = model.architecture.resolution
     cfg: dict[str, Any] = PretrainedCfg(
         architecture="fbnetv5",

@@ -28,11 +28,11 @@ def register_architecture(name: str, arch: str | Path) -> None:
     """Give one architecture a name of its own, for libraries that create timm models by name alone.
 
     Args:
-        name: letters, digits, "_" and "-"; a name given here before is given anew.
+        name: letters, digits, "_" and "-"; a name that was registered here before is registered again.
         arch: the architecture file; ``create_model(name)`` reads it each time.
 
     Raises:
-        UserError: the name does not do or is another model's, or the file is refused.
+        UserError: the name is invalid or is another model's, or the file is refused.
     """
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise UserError(f"a timm model's name consists of letters, digits, _ and -, which {name!r} does not")
@@ -55,27 +55,27 @@ def fbnetv5(
     cache_dir: Any = None,  # timm passes it; nothing is downloaded
     **options: Any,
 ) -> nn.Module:
-    """What ``timm.create_model("fbnetv5", ...)`` calls.
+    """Entry point of ``timm.create_model("fbnetv5", ...)``.
 
     Args:
-        pretrained: load the weights that lie beside the architecture file.
+        pretrained: load the weights beside the architecture file.
         arch: the architecture file.
-        pretrained_cfg: refused: the architecture says what it would say.
-        pretrained_cfg_overlay: refused likewise.
-        cache_dir: of no effect.
+        pretrained_cfg: refused; the architecture has this information.
+        pretrained_cfg_overlay: refused too.
+        cache_dir: ignored.
         options: see ``fbnetv5.integrations.timm.model.build``.
 
     Raises:
-        UserError: no architecture, a file that is refused, or an option that cannot be met.
+        UserError: the architecture is missing, a file is refused, or an option is not supported.
     """
     if arch is None:
         raise UserError(
-            'an fbnetv5 model needs its architecture: timm.create_model("fbnetv5", arch="runs/latest/seg.json"). For a '
+            'an fbnetv5 model needs an architecture: timm.create_model("fbnetv5", arch="runs/latest/seg.json"). For a '
             "library that creates models by name alone, fbnetv5.integrations.timm.register_architecture "
             "gives it a name"
         )
     if pretrained_cfg or pretrained_cfg_overlay:
-        raise UserError("an fbnetv5 model takes no tag and no pretrained_cfg; name a run's weights with weights=")
+        raise UserError("an fbnetv5 model has no tag and no pretrained_cfg; set a run's weights with weights=")
     from fbnetv5.integrations.timm.model import build
 
     return build(Path(arch), pretrained=pretrained, **options)

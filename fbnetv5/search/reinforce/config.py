@@ -1,4 +1,4 @@
-"""The configuration of a search: one frozen record, kept in the run folder so that a resumed run is the same search."""
+"""The configuration of a search: one frozen record, stored in the run folder so that a resumed run continues it."""
 
 from typing import Annotated, ClassVar, Self
 
@@ -13,25 +13,25 @@ from fbnetv5.spaces.four_path import FourPathSpace
 
 
 class SearchConfig(RunConfig):
-    """Everything that decides a search's result."""
+    """All fields that determine a search's result."""
 
     title: ClassVar[str] = "search"
     kind: ClassVar[str] = "search"
-    flags: ClassVar[frozenset[str]] = frozenset({"budgets", "space", "data", "table", "foreign_table", "seed"})
+    flags: ClassVar[frozenset[str]] = frozenset({"budgets", "space", "data", "table", "other_machine_table", "seed"})
     budgets: dict[str, Budget]
     """Budget of each task; the keys are the run's tasks."""
     space: SpaceField = FourPathSpace()
-    """What the search chooses from."""
+    """Search space."""
     table: str | None = None
-    """Latency table file: budgets in ms are counted by it; beside a budget in multiply-adds it predicts latency."""
-    foreign_table: bool = False
-    """Whether that table may be of another machine."""
+    """Latency table file: the costs of budgets in ms; with a budget in multiply-adds it only predicts latency."""
+    other_machine_table: bool = False
+    """Whether that table may have been measured on another machine."""
     warmup_steps: Annotated[int, Field(ge=0)] = 600
-    """Steps that train weights under architectures of random depth before any policy moves."""
+    """Steps that train weights under architectures of random depth before any policy is updated."""
     steps: Annotated[int, Field(ge=0)] = 1200
     """Steps after the warm-up."""
     policy_every: Annotated[int, Field(ge=2)] = 4
-    """Period of the steps that train policies: of the steps after the warm-up the first, the one after 4 steps, ..."""
+    """Period of the steps that train policies; the first step after the warm-up is one."""
     batch: Annotated[int, Field(ge=2)] = 32
     """Images of a step that trains weights, per process; batch norm has no statistics of one image on a 1x1 map."""
     policy_batch: Annotated[int, Field(ge=2)] = 64
@@ -41,23 +41,23 @@ class SearchConfig(RunConfig):
     weight_decay: NotNegative = 0.01
     """Decay of the weights of convolutions and linear layers; norms and biases do not decay."""
     policy_lr: Positive = 0.04
-    """Learning rate of policies that step along a gradient. The default estimator has none."""
+    """Learning rate of policies that step along a gradient. The default estimator does not use it."""
     estimator: EstimatorName = "control"
-    """How policies learn from losses; docs/search.md describes each, "average" is the paper's."""
+    """Estimator of the policies' gradient; docs/search.md describes each, "average" is the paper's."""
     multiplier_lr: NotNegative = 0.5
-    """Step of the dual ascent: what an expected cost of twice the aim adds to the multiplier. The default estimator has
-    none."""
+    """Step of the dual ascent: the increase of the multiplier at an expected cost of twice the target. The default
+    estimator does not use it."""
     importance: Share = 0.0
     """Share of the importance weights in the loss of a step that trains weights: 0 counts every task's loss fully, 1 is
     the paper's rule."""
     clip_norm: Positive = 5.0
     """Maximum norm of the gradient of a step that trains weights; larger ones are scaled down."""
     panel_draws: Annotated[int, Field(ge=16)] = 280
-    """Architectures that the panel runs, each on one of its batches, when the weights are final."""
+    """Architectures of the panel, each run on one of its batches when the weights are final."""
     panel_checks: Annotated[int, Field(ge=3)] = 24
-    """Further architectures that the panel runs on all of its batches, to check its fit."""
+    """Further architectures of the panel, run on all of its batches to measure the quality of its fit."""
     finalists: Annotated[int, Field(ge=1)] = 8
-    """Architectures per task whose losses are compared on the same images in the end."""
+    """Architectures per task whose losses are compared on the same images at the end."""
     score_images: Annotated[int, Field(ge=1)] = 1024
     """Held-out images of that comparison."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 100
@@ -74,7 +74,7 @@ class SearchConfig(RunConfig):
         return self.warmup_steps + self.steps
 
     def policy_steps(self, after: int) -> int:
-        """How many of the first ``after`` steps that follow the warm-up train policies."""
+        """Number of steps that train policies among the first ``after`` steps after the warm-up."""
         return -(-after // self.policy_every)
 
     @property

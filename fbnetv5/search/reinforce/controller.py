@@ -1,9 +1,10 @@
 """The controller: a policy per task, the proposal they share, and importance weights.
 
 A policy is an independent categorical over the choices of every variable. All tasks learn from the same sampled
-architecture ``a``: it is drawn from the uniform mixture of the policies, ``q = (1/T) sum_t p_t``, and task t weighs
-what it sees by ``gamma_t = p_t(a) / q(a)`` (FBNetV5, arXiv 2111.10007, section 3.3; the mixture is ours). Under the
-mixture the weights are ``T softmax_t(log p_t(a))``: they lie in [0, T] and sum to T, however many variables there are.
+architecture ``a``: it is drawn from the uniform mixture of the policies, ``q = (1/T) sum_t p_t``, and task t weighs its
+loss by ``gamma_t = p_t(a) / q(a)`` (importance sampling as in FBNetV5, arXiv 2111.10007, section 3.3; the mixture is
+this project's, and these weights are the balance heuristic of Veach and Guibas, SIGGRAPH 1995). Under the mixture the
+weights are ``T softmax_t(log p_t(a))``: they lie in [0, T] and sum to T, however many variables there are.
 
 Shape legend: T tasks, S variables, C most choices of any variable, B architectures.
 """
@@ -20,15 +21,15 @@ Floats = NDArray[np.float64]
 
 
 class Controller:
-    """Policies over a space's variables. Every draw takes its randomness from the caller: a resumed run repeats it."""
+    """Policies over a space's variables. The caller passes the source of randomness, so a resumed run repeats draws."""
 
     def __init__(self, choice_counts: Sequence[int], tasks: int, *, lr: float) -> None:
         self.choice_counts = np.asarray(choice_counts)
         self.tasks = tasks
-        most = int(self.choice_counts.max())
-        self.exists = np.arange(most)[None] < self.choice_counts[:, None]
+        max_choices = int(self.choice_counts.max())
+        self.exists = np.arange(max_choices)[None] < self.choice_counts[:, None]
         """bool [S, C]: whether the variable has that choice."""
-        self.logits = torch.zeros(tasks, len(choice_counts), most, dtype=torch.float64)
+        self.logits = torch.zeros(tasks, len(choice_counts), max_choices, dtype=torch.float64)
         self.optimizer = torch.optim.Adam([self.logits], lr=lr)
 
     def log_table(self) -> Floats:
@@ -52,22 +53,22 @@ class Controller:
         return draw(self.probabilities()[task], count, rng)
 
     def propose(self, rng: np.random.Generator) -> Choices:
-        """[S]: one architecture from the mixture: a task picked at random, then its policy."""
+        """[S]: one architecture from the mixture: drawn from the policy of a task picked at random."""
         first: Choices = self.sample(int(rng.integers(self.tasks)), 1, rng)[0]
         return first
 
     def log_probs(self, choices: Choices) -> Floats:
         """[B, T]: log-probability of each architecture [B, S] under each policy."""
         table = self.log_table()
-        found: Floats = table[:, np.arange(choices.shape[1]), choices].sum(-1).T
-        return found
+        log_probs: Floats = table[:, np.arange(choices.shape[1]), choices].sum(-1).T
+        return log_probs
 
     def importance(self, choices: Choices) -> Floats:
         """[B, T]: the importance weights gamma."""
         return self.tasks * np.exp(_log_softmax(self.log_probs(choices)))
 
     def score(self, choices: Choices, task: int) -> Floats:
-        """[B, S, C]: gradient of log p_t(a) with respect to the task's logits."""
+        """[B, S, C]: the score function, the gradient of log p_t(a) with respect to the task's logits."""
         one_hot = choices[..., None] == np.arange(self.exists.shape[1])
         gradient: Floats = one_hot - self.probabilities()[task]
         return gradient
@@ -78,14 +79,14 @@ class Controller:
         self.optimizer.step()
 
     def set_policy(self, task: int, probabilities: Floats) -> None:
-        """Make [S, C] the task's policy; 0 only where a variable has no such choice."""
+        """Set the task's policy to [S, C], which is 0 only where a variable has no such choice."""
         logits = np.log(np.where(self.exists, probabilities, 1.0))
         self.logits[task] = torch.from_numpy(logits)
 
-    def tilted(self, task: int, tilt: float) -> Floats:
-        """[S, C]: the task's probabilities after adding ``tilt`` to the logit of everything that is not skipping."""
+    def biased_probabilities(self, task: int, logit_bias: float) -> Floats:
+        """[S, C]: the task's probabilities after ``logit_bias`` is added to the logit of every choice but skipping."""
         logits = self.log_table()[task].copy()
-        logits[:, SKIP + 1 :] += tilt
+        logits[:, SKIP + 1 :] += logit_bias
         return np.exp(_log_softmax(logits))
 
 
@@ -93,20 +94,22 @@ def draw(probabilities: Floats, count: int, rng: np.random.Generator) -> Choices
     """[count, S] independent draws from [S, C]."""
     uniform = rng.random((count, len(probabilities), 1))
     cumulative = probabilities.cumsum(-1)
-    cumulative /= cumulative[:, -1:]  # exactly 1 from the last choice on, or rounding could draw one that is not there
-    drawn: Choices = (uniform >= cumulative[:, :-1]).sum(-1).astype(np.int64)
-    return drawn
+    cumulative /= cumulative[
+        :, -1:
+    ]  # exactly 1 at the last choice, or rounding could draw a choice that does not exist
+    choices: Choices = (uniform >= cumulative[:, :-1]).sum(-1).astype(np.int64)
+    return choices
 
 
 def expectation_gradient(probabilities: Floats, effects: Floats) -> Floats:
-    """Gradient with respect to logits [..., S, C] of the expected sum of effects [..., S, C] of the choices drawn."""
+    """Gradient [..., S, C] with respect to logits of the expected sum of effects [..., S, C] of the drawn choices."""
     mean = (probabilities * effects).sum(-1, keepdims=True)
     gradient: Floats = probabilities * (effects - mean)
     return gradient
 
 
 def _log_softmax(x: Floats) -> Floats:
-    """Over the last axis."""
+    """Logarithm of the softmax over the last axis."""
     shifted = x - x.max(-1, keepdims=True)
     result: Floats = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
     return result

@@ -1,4 +1,4 @@
-"""The state of a search as it is shown to people and written to the run's history."""
+"""The state of a search as the command line shows it and the run's history stores it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ class SearchEntry(Entry):
     losses: Mapping[str, float]
     """Moving averages of the training losses."""
     expected_cost: Mapping[str, float]
-    """Of the policies, in the budget's unit."""
+    """Expected cost of the policies, in the budget's unit."""
     entropy: Mapping[str, float]
     """Mean over variables, in nats."""
     multiplier: Mapping[str, float]
-    """Of the cost: the price of the aimed cost for policies in closed form, else the dual multiplier."""
+    """Multiplier of the cost: the price of the target cost for policies in closed form, else the dual variable."""
     effective_samples: Mapping[str, float]
-    """How many draws from the task's own policy a policy step is worth; absent before the first."""
+    """Kish's effective sample size of a policy step; absent before the first."""
     gradient_variance: Mapping[str, float]
-    """Of REINFORCE's gradient, without the cost, summed over logits; absent before the first."""
+    """Variance of REINFORCE's gradient, without the cost's, summed over logits; absent before the first policy step."""
 
     @property
     def scalars(self) -> dict[str, float]:
-        """Every value per task as TensorBoard names it, e.g. "losses/det"."""
+        """Every value per task by its name in TensorBoard, e.g. "losses/det"."""
         return {f"{name}/{task}": value for name in SERIES for task, value in getattr(self, name).items()}
 
 

@@ -1,9 +1,9 @@
-"""Estimates of the gradient of ``E[l^t(a)]`` with respect to every task's policy, from passes of the supernet.
+"""Estimators of the gradient of ``E[l^t(a)]`` with respect to every task's policy, from passes of the supernet.
 
-All are REINFORCE; they differ in which architectures run and in how they get rid of noise. The default stores what it
-sees in a posterior fit, from which policies follow in closed form (``closed_form.py``); its gradient is of what the fit
-leaves unexplained. ``benchmarks/estimators.py`` and ``benchmarks/race.py`` compare them, docs/search.md has what was
-found.
+All are REINFORCE (Williams, Machine Learning 8, 1992); they differ in which architectures run and in how they reduce
+variance. The default fits a posterior to the losses, from which policies follow in closed form (``closed_form.py``);
+its gradient is of the losses that the fit leaves unexplained. ``benchmarks/estimators.py`` and ``benchmarks/race.py``
+compare the estimators, docs/search.md has the results.
 
 Shape legend: T tasks, S variables, C most choices of any variable, K architectures on the same images, N images.
 """
@@ -13,7 +13,7 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from fbnetv5.search.reinforce.baselines import Baseline, ImageBaseline, MovingAverage, mean_of_known
+from fbnetv5.search.reinforce.baselines import Baseline, ImageBaseline, MovingAverage, nanmean
 from fbnetv5.search.reinforce.controller import Controller, Floats
 from fbnetv5.search.reinforce.posterior import Benefits, Mask, PosteriorFit
 from fbnetv5.spaces.space import Choices
@@ -26,7 +26,7 @@ class Estimator(Protocol):
         """[K, S]: the architectures of a step."""
 
     def weights(self, controller: Controller, choices: Choices) -> Floats:
-        """[K, T]: what each architecture counts for each task; 1 in expectation, summed over K."""
+        """[K, T]: importance weights of architectures for tasks; their sum over K is 1 in expectation."""
 
     def estimate(
         self,
@@ -36,35 +36,35 @@ class Estimator(Protocol):
         images: NDArray[np.int64],
         matters: Mask | None = None,
     ) -> Floats:
-        """The gradient [T, S, C], before learning from the losses; a task without a known loss gets 0.
+        """The gradient [T, S, C], estimated before the estimator learns from the losses; 0 for a task without a loss.
 
         Args:
-            controller: holds the policies.
+            controller: of the policies.
             choices: [K, S], from ``draw`` under the same policies.
             losses: [K, N, T], of each image; nan where it lacks the task's labels.
-            images: [N], the index of each image in the held-out part.
+            images: [N], the index of each image among the held-out images.
             matters: [K, T, S], whether the task's loss depends on the variable, given the other variables' choices;
-                None if all may.
+                None if all do.
         """
 
     @property
     def closed_form(self) -> bool:
-        """Whether policies follow from ``benefits`` in closed form; else they step along the gradient."""
+        """Whether policies follow from ``benefits`` in closed form; otherwise they step along the gradient."""
 
     def benefits(self, controller: Controller) -> Benefits | None:
-        """What choices bring, if there is a fit and a new one is due."""
+        """Benefits of choices by a new fit, if the estimator has a fit and a new one is due."""
 
     def expected(self, choices: Choices, task: int) -> Floats:
-        """[K]: a task's losses that architectures are expected to have, up to a constant; all 0 without an opinion."""
+        """[K]: expected losses of architectures for a task, up to a constant; all 0 without a fit."""
 
     def state(self) -> dict[str, NDArray[np.generic]]:
-        """The arrays that a checkpoint keeps; they are written to in place when it is read."""
+        """The arrays that a checkpoint stores; loading one writes to them in place."""
 
 
 class OnePass:
-    """One architecture from the policies' mixture serves all tasks, importance weights correct for the others' draws.
+    """One architecture from the mixture of the policies serves all tasks, corrected by importance weights.
 
-    With a fit, the gradient is of what the fit does not explain.
+    With a fit, the gradient is of the losses less the fit's predictions.
     """
 
     def __init__(self, baseline: Baseline, fit: PosteriorFit | None = None) -> None:
@@ -89,7 +89,7 @@ class OnePass:
         if self.fit is None:
             return reinforce(controller, choices, weights * self.baseline.advantages(losses, images), matters)
         expected = self.fit.predict(choices, matters)
-        # The baseline learns from what is left too, or it would take an image for hard that met poor architectures.
+        # The baseline averages the residuals too, or it would count an image as hard that ran with poor architectures.
         advantages = self.baseline.advantages(losses - expected[:, None], images)
         self.fit.learn(choices, advantages + expected, matters)
         return reinforce(controller, choices, weights * advantages, matters)
@@ -107,19 +107,23 @@ class OnePass:
         return np.zeros(len(choices)) if self.fit is None else self.fit.predict(choices)[:, task]
 
     def state(self) -> dict[str, NDArray[np.generic]]:
-        found: dict[str, NDArray[np.generic]] = {
+        arrays: dict[str, NDArray[np.generic]] = {
             f"baseline.{name}": array for name, array in self.baseline.state().items()
         }
         if self.fit is not None:
-            found |= {f"fit.{name}": array for name, array in self.fit.state().items()}
-        return found
+            arrays |= {f"fit.{name}": array for name, array in self.fit.state().items()}
+        return arrays
 
 
 class Pair(OnePass):
-    """Two architectures on the same images, each the other's baseline: their difference is free of the images."""
+    """Two architectures on the same images, each the other's baseline: their difference has no level of the images.
+
+    The leave-one-out baseline of Kool, van Hoof and Welling (Buy 4 REINFORCE Samples, Get a Baseline for Free!, 2019)
+    for two samples.
+    """
 
     def __init__(self) -> None:
-        super().__init__(_Nothing())
+        super().__init__(_NoBaseline())
 
     def draw(self, controller: Controller, rng: np.random.Generator) -> Choices:
         return np.stack([controller.propose(rng), controller.propose(rng)])
@@ -136,7 +140,7 @@ class Pair(OnePass):
 
 
 class PerTask(OnePass):
-    """The peer with a pass per task: every task learns from an architecture of its own policy, and from no other."""
+    """A peer with a pass per task, for comparison: every task learns from an architecture of its own policy alone."""
 
     def draw(self, controller: Controller, rng: np.random.Generator) -> Choices:
         return np.concatenate([controller.sample(task, 1, rng) for task in range(controller.tasks)])
@@ -152,25 +156,25 @@ class PerTask(OnePass):
         images: NDArray[np.int64],
         matters: Mask | None = None,
     ) -> Floats:
-        kept: Floats = np.full((controller.tasks, 1, controller.tasks), np.nan)
-        kept[range(controller.tasks), :, range(controller.tasks)] = 0.0
-        return super().estimate(controller, choices, losses + kept, images, matters)
+        own: Floats = np.full((controller.tasks, 1, controller.tasks), np.nan)
+        own[range(controller.tasks), :, range(controller.tasks)] = 0.0
+        return super().estimate(controller, choices, losses + own, images, matters)
 
 
-class _Nothing:
-    """The baseline of losses that need none."""
+class _NoBaseline:
+    """Returns mean losses as advantages, for losses that are differences already."""
 
     def advantages(self, losses: Floats, images: NDArray[np.int64]) -> Floats:
-        return mean_of_known(losses, axis=1)
+        return nanmean(losses, axis=1)
 
     def state(self) -> dict[str, Floats]:
         return {}
 
 
 def reinforce(controller: Controller, choices: Choices, weighted: Floats, matters: Mask | None = None) -> Floats:
-    """``sum_k weighted_kt d log p_t(a_k)`` [T, S, C], of architectures [K, S]; nan weighs nothing.
+    """``sum_k weighted_kt d log p_t(a_k)`` [T, S, C] over architectures [K, S]; nan counts as 0.
 
-    The score of a variable that does not matter, given the others, is 0 in expectation and is left out: ``matters`` is
+    The score of a variable that does not matter, given the others, is 0 in expectation and is left out; ``matters`` is
     [K, T, S].
     """
     weights = np.where(np.isnan(weighted), 0.0, weighted)
@@ -184,12 +188,12 @@ def reinforce(controller: Controller, choices: Choices, weighted: Floats, matter
 
 
 EstimatorName = Literal["control", "image", "average", "pair", "per-task"]
-"""The default first; "average" is the reference."""
+"""Names of the estimators, the default first; "average" is the paper's form, the reference."""
 ESTIMATORS: tuple[EstimatorName, ...] = get_args(EstimatorName)
 
 
 def make_estimator(kind: EstimatorName, controller: Controller, *, images: int) -> Estimator:
-    """The estimator of that kind, one of ``ESTIMATORS``, for a held-out part of so many images."""
+    """The estimator of a name of ``ESTIMATORS``, for ``images`` held-out images."""
     tasks = controller.tasks
     if kind == "average":
         return OnePass(MovingAverage(tasks))

@@ -1,4 +1,4 @@
-"""What a search writes at its end: per task an architecture with its weights, and the Pareto fronts."""
+"""Writes a search's results: per task an architecture with its weights, and the Pareto fronts."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,25 +16,25 @@ from fbnetv5.networks.backbone import recalibrate
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import save_tensors
 from fbnetv5.search.reinforce.config import SearchConfig
-from fbnetv5.search.reinforce.derive import Derived
+from fbnetv5.search.reinforce.derive import TaskResult
 from fbnetv5.search.reinforce.finalists import pareto_front
 from fbnetv5.search.scoring import calibration_images
 from fbnetv5.tasks.task import Task
 from latency.estimate import EstimatedTable
 
 
-def describe(config: SearchConfig, task: Task, derived: Derived, table: AnyTable | None) -> Architecture:
-    """The architecture record of a task's best finalist."""
-    result = derived.best
+def best_architecture(config: SearchConfig, task: Task, result: TaskResult, table: AnyTable | None) -> Architecture:
+    """The architecture of a task's best finalist, with its latency where there is a table, and its provenance."""
+    finalist = result.best
     budget = config.budgets[task.name]
     latency = None
     if table is not None:
         costs = latency_table(config.space, task, budget.resolution, table.values_ms)
-        value = costs.one(np.array(result.choices, dtype=np.int64))
+        value = costs.cost_of(np.array(finalist.choices, dtype=np.int64))
         latency = Latency(value=value, table=table.name, estimated=isinstance(table, EstimatedTable))
     return make_architecture(
         config.space,
-        {task.name: result.choices},
+        {task.name: finalist.choices},
         task.classes,
         budget.resolution,
         latency_ms=latency,
@@ -44,34 +44,34 @@ def describe(config: SearchConfig, task: Task, derived: Derived, table: AnyTable
             "budget": {"limit": budget.limit, "unit": budget.unit},
             "trained_at": list(config.data.size),
             "metric": task.metric.name,
-            "score": result.score,
-            "loss": result.loss,
-            "panel": derived.check.to_json(),
+            "score": finalist.score,
+            "loss": finalist.loss,
+            "panel": result.fit_quality.to_json(),
         },
     )
 
 
-def write_results(folder: Path, supernet: Supernet, parts: Splits, found: Mapping[str, Architecture]) -> None:
-    """Write each network's recalibrated weights, then its architecture file, which says that both are there."""
+def write_results(folder: Path, supernet: Supernet, splits: Splits, architectures: Mapping[str, Architecture]) -> None:
+    """Write each network's recalibrated weights, then its architecture file; where that exists, so do the weights."""
     device = next(supernet.parameters()).device
-    images = calibration_images(parts.weights, device)
-    for name, architecture in found.items():
+    images = calibration_images(splits.weights, device)
+    for name, architecture in architectures.items():
         network = supernet.derive(name, architecture.choices_array).to(device).to(memory_format=torch.channels_last)
         recalibrate(network, images, network)
         save_tensors(folder / f"{name}.safetensors", network.state_dict())
         architecture.save(folder / f"{name}.json")
 
 
-def pareto_document(config: SearchConfig, derived: Mapping[str, Derived]) -> dict[str, Any]:
-    """Per task, the finalists that no other beats in both cost and loss."""
+def pareto_document(config: SearchConfig, results: Mapping[str, TaskResult]) -> dict[str, Any]:
+    """The document ``pareto.json``: per task, the finalists that no other beats in both cost and loss."""
     fronts = {
         name: {
             "unit": config.budgets[name].unit,
             "points": [
                 {"cost": point.cost, "loss": point.loss, "score": point.score, "choices": list(point.choices)}
-                for point in pareto_front(found.finalists)
+                for point in pareto_front(result.finalists)
             ],
         }
-        for name, found in derived.items()
+        for name, result in results.items()
     }
     return {"schema": 1, "tasks": fronts}

@@ -1,9 +1,9 @@
-"""Ridge regression whose strength the data choose: the posterior of a linear model with a normal prior.
+"""Ridge regression whose strength follows from the data: the posterior of a linear model with a normal prior.
 
 Values are normal around ``level of the group + features @ effects`` with variance ``noise**2``; effects have the prior
 N(0, noise**2 / strength). The strength maximises the marginal likelihood (evidence; Bishop, Pattern Recognition and
-Machine Learning, 2006, section 3.5), found on a grid in the basis of the features' singular vectors, where every
-strength costs O(F). Without a signal the best strength is the grid's largest, and effects are all but zero.
+Machine Learning, 2006, section 3.5), found on a grid in the basis of the features' singular vectors, where the evidence
+of a strength takes O(F). Without a signal the best strength is the grid's largest, and effects are all but zero.
 
 Shape legend: N observations, F features, G groups of observations with a level of their own.
 """
@@ -16,25 +16,26 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 STRENGTHS = np.geomspace(1e-2, 1e6, 161)
-"""Candidates for noise variance over prior variance; features are 0 or 1."""
+"""Grid of strengths, the noise variance over the prior variance; features are 0 or 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Posterior:
-    """Effects given the observations: normal, mean ``effects``, covariance ``covariance``."""
+    """The normal distribution of the effects given the observations."""
 
     effects: Floats
-    """[F]."""
+    """[F]: mean."""
     covariance: Floats
     """[F, F]."""
     strength: float
+    """Noise variance over prior variance."""
     noise: float
     """Standard deviation of an observation around its expectation."""
 
     def sample(self, count: int, rng: np.random.Generator) -> Floats:
         """[count, F] drawn from the posterior."""
-        drawn: Floats = rng.multivariate_normal(self.effects, self.covariance, size=count, method="eigh")
-        return drawn
+        samples: Floats = rng.multivariate_normal(self.effects, self.covariance, size=count, method="eigh")
+        return samples
 
 
 def fit_ridge(features: Floats, values: Floats, groups: NDArray[np.int64]) -> Posterior:
@@ -57,20 +58,20 @@ def fit_ridge(features: Floats, values: Floats, groups: NDArray[np.int64]) -> Po
     left, singular, right = np.linalg.svd(centred, full_matrices=False)
     squares, projected = singular**2, left.T @ targets
     unexplained = float(targets @ targets - projected @ projected)
-    shares = STRENGTHS[:, None] / (STRENGTHS[:, None] + squares)  # [grid, F]: prior's share of each direction
+    shares = STRENGTHS[:, None] / (STRENGTHS[:, None] + squares)  # [grid, F]: the prior's share of each direction
     variances = np.maximum((shares @ projected**2 + unexplained) / freedom, np.finfo(float).tiny)
     evidence = 0.5 * (np.log(shares).sum(1) - freedom * np.log(variances))
     best = int(evidence.argmax())
     strength, variance = float(STRENGTHS[best]), float(variances[best])
     effects = right.T @ (singular * projected / (squares + strength))
-    # Directions that no observation saw keep the prior's variance.
-    known = right.T * (1 / (squares + strength) - 1 / strength) @ right
-    covariance = variance * (known + np.eye(features.shape[1]) / strength)
+    # Directions without an observation keep the prior's variance.
+    reduction = right.T * (1 / (squares + strength) - 1 / strength) @ right
+    covariance = variance * (reduction + np.eye(features.shape[1]) / strength)
     return Posterior(effects=effects, covariance=covariance, strength=strength, noise=variance**0.5)
 
 
 def _centred(values: Floats, groups: NDArray[np.int64]) -> Floats:
-    """[N, K] less the mean of each observation's group."""
+    """Values [N, K] less the mean of each observation's group."""
     sums = np.zeros((int(groups.max()) + 1, values.shape[1]))
     np.add.at(sums, groups, values)
     counts = np.maximum(np.bincount(groups), 1)

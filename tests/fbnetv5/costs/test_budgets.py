@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from export.errors import UserError
-from fbnetv5.costs.budgets import Budget, format_apart, format_cost, in_window, parse_budgets
+from fbnetv5.costs.budgets import Budget, format_cost, format_distinct, in_window, parse_budgets
 
 MACS_400 = Budget(limit=400e6, unit="macs")
 BUDGETS: dict[str, tuple[str, str, tuple[Budget, Budget]]] = {
@@ -48,15 +48,15 @@ BAD_BUDGETS = {
 
 @pytest.mark.parametrize(("text", "unit", "expected"), BUDGETS.values(), ids=BUDGETS)
 def test_budgets_are_read(text: str, unit: str, expected: tuple[Budget, Budget]) -> None:
-    found = parse_budgets(text, unit=unit, tasks=("cls", "det"))
-    assert list(found) == ["cls", "det"]
-    for budget, wanted in zip(found.values(), expected, strict=True):
+    budgets = parse_budgets(text, unit=unit, tasks=("cls", "det"))
+    assert list(budgets) == ["cls", "det"]
+    for budget, wanted in zip(budgets.values(), expected, strict=True):
         assert budget.limit == pytest.approx(wanted.limit)
         assert (budget.unit, budget.resolution) == (wanted.unit, wanted.resolution)
 
 
 @pytest.mark.parametrize(("text", "message"), BAD_BUDGETS.values(), ids=BAD_BUDGETS)
-def test_budgets_that_cannot_be_read_say_why(text: str, message: str) -> None:
+def test_invalid_budgets_are_refused_with_the_reason(text: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         parse_budgets(text, unit="macs", tasks=("cls", "det"))
     assert message in str(caught.value)
@@ -75,9 +75,9 @@ def test_costs_are_written_with_their_unit(value: float, unit: str, text: str) -
     assert format_cost(value, unit) == text
 
 
-def test_different_costs_are_told_apart() -> None:
-    assert format_apart([400e6, 400.04e6], "macs") == ["400.00M", "400.04M"]
-    assert format_apart([7.0, 8.0, 7.0], "ms") == ["7 ms", "8 ms", "7 ms"]
+def test_different_costs_have_different_texts() -> None:
+    assert format_distinct([400e6, 400.04e6], "macs") == ["400.00M", "400.04M"]
+    assert format_distinct([7.0, 8.0, 7.0], "ms") == ["7 ms", "8 ms", "7 ms"]
 
 
 def test_a_derived_network_may_cost_from_85_percent_of_its_budget_to_all_of_it() -> None:
@@ -88,12 +88,12 @@ def test_a_derived_network_may_cost_from_85_percent_of_its_budget_to_all_of_it()
 DOCUMENT: dict[str, Any] = {"limit": 400000000, "unit": "macs", "resolution": [320, 640]}
 
 
-def test_a_budget_comes_back_from_json() -> None:
+def test_a_budget_is_loaded_from_json() -> None:
     budget = Budget(limit=4e8, unit="macs", resolution=(320, 640))
     assert Budget(**DOCUMENT) == Budget(**json.loads(json.dumps(budget.to_json()))) == budget
 
 
 @pytest.mark.parametrize("wrong", [{"limit": 0.0}, {"limit": math.inf}, {"unit": "J"}, {"resolution": [320]}], ids=str)
-def test_a_budget_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
+def test_an_invalid_budget_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=f"budget: {next(iter(wrong))}"):
         Budget(**{**DOCUMENT, **wrong})

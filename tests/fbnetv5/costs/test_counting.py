@@ -62,6 +62,6 @@ def test_counting_allocates_nothing() -> None:
     assert torch.empty(1).device.type == "cpu"
 
 
-def test_a_layer_without_a_rule_does_not_pass_for_free() -> None:
+def test_a_layer_without_a_counting_rule_is_an_error() -> None:
     with pytest.raises(TypeError, match="no rule counts ConvTranspose2d"):
         count(lambda: nn.ConvTranspose2d(4, 4, 2), [(4, 8, 8)])

@@ -74,8 +74,8 @@ def weights(network: nn.Module) -> int:
 def assert_table_equals_network(name: str, space: Space, choices: Choices, resolution: Resolution) -> None:
     counter, network = COUNTERS[resolution], built(name, space, choices)
     whole = count(lambda: network, [(3, *resolution)])
-    assert counter.table(space, TASKS[name], "macs").one(choices) == whole.macs
-    assert counter.table(space, TASKS[name], "params").one(choices) == whole.params == weights(network)
+    assert counter.table(space, TASKS[name], "macs").cost_of(choices) == whole.macs
+    assert counter.table(space, TASKS[name], "params").cost_of(choices) == whole.params == weights(network)
     assert torch_macs(network, resolution) == whole.macs_conv
 
 
@@ -87,13 +87,13 @@ def test_a_table_equals_the_network_that_is_built(name: str, resolution: Resolut
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_wider_choices_are_priced_without_more_ado(name: str) -> None:
+def test_wider_choices_have_costs(name: str) -> None:
     space = WiderSpace(stages=1, blocks_per_path=1)
     assert_table_equals_network(name, space, drawn(space, seed=1)[0], SMALL)
 
 
 @pytest.mark.parametrize(("name", "variant"), [("cls", "a"), ("det", "c"), ("seg", "f")])
-def test_the_default_space_of_each_variant_is_priced(name: str, variant: Any) -> None:
+def test_the_default_space_of_each_variant_has_costs(name: str, variant: Any) -> None:
     space = FourPathSpace(variant=variant)
     assert_table_equals_network(name, space, drawn(space, 0)[0], (224, 224))
 
@@ -105,24 +105,24 @@ def test_no_architecture_is_outside_the_smallest_and_largest_cost(seed: int, key
     costs = table(drawn(SPACE, seed, count=64))
     assert table.min_cost <= costs.min()
     assert costs.max() <= table.max_cost
-    assert table.min_cost == table.one(SPACE.empty())
+    assert table.min_cost == table.cost_of(SPACE.empty())
 
 
 def test_the_largest_cost_takes_the_most_expensive_candidates() -> None:
     space = WiderSpace(stages=1, blocks_per_path=1)
     table = COUNTERS[SMALL].table(space, TASKS["seg"], "macs")
     doubled = np.array([2 if len(node.candidates) > 1 else 1 for node in space.skippable])
-    assert table.max_cost == table.one(doubled) > table.one(space.full())
+    assert table.max_cost == table.cost_of(doubled) > table.cost_of(space.full())
     assert table.max_cost >= table(drawn(space, 0, count=256)).max()
 
 
 def test_a_batch_costs_what_its_members_cost() -> None:
     batch = drawn(SPACE, 7, count=16)
     for table in TABLES.values():
-        assert table(batch).tolist() == [table.one(choices) for choices in batch]
+        assert table(batch).tolist() == [table.cost_of(choices) for choices in batch]
 
 
-def test_keys_carry_the_size_of_the_first_input() -> None:
+def test_keys_have_the_size_of_the_first_input() -> None:
     block = InvertedResidual(kernel=5, in_channels=24, out_channels=40, expansion=5, stride=2, squeeze=True)
     assert block_key(block, 8, (320, 640)) == "ir_k5_c24-40_e5_s2_se@80x160"
     assert block_shapes(block, 8, (320, 640)) == ((24, 80, 160),)
@@ -145,7 +145,7 @@ def test_milliseconds_are_the_sum_over_live_blocks_and_the_head(name: str) -> No
     graph = SPACE.graph(choices, {name: TASKS[name].paths})
     keys = [block_key(step.block, step.stride, (96, 160)) for step in graph.steps]
     keys.append(head_key(TASKS[name], graph.channels(name), (96, 160)))
-    assert milliseconds(name).one(choices) == pytest.approx(sum(made_up([key])[key] for key in keys))
+    assert milliseconds(name).cost_of(choices) == pytest.approx(sum(made_up([key])[key] for key in keys))
     assert milliseconds(name).unit == "ms"
 
 
@@ -162,7 +162,7 @@ def test_a_block_without_a_measured_time_is_an_error() -> None:
         latency_table(SPACE, TASKS["cls"], SMALL, refusing)
 
 
-def test_each_time_is_asked_for_once() -> None:
+def test_each_time_is_looked_up_once() -> None:
     asked: list[str] = []
 
     def recording(keys: Sequence[str]) -> Mapping[str, float]:

@@ -97,5 +97,5 @@ def test_a_space_shows_its_variables_and_what_its_networks_cost() -> None:
     assert read_space(document["space"]) == SPACE
     for name, task in make_tasks(("cls", "seg"), CLASSES).items():
         costs, table = document["macs"][name], Counter((64, 64)).table(SPACE, task, "macs")
-        assert (costs["min"], costs["max"]) == (table.one(SPACE.empty()), table.one(SPACE.full()))
+        assert (costs["min"], costs["max"]) == (table.cost_of(SPACE.empty()), table.cost_of(SPACE.full()))
         assert costs["min"] < costs["expected"] < costs["max"]

@@ -90,7 +90,7 @@ def test_what_is_saved_is_the_repeated_blocks(networks: Networks) -> None:
     graph, counter = merge_networks(networks).backbone.graph, Counter(SIZE)
     sharing = measure_sharing(merge_networks(networks), SIZE)
     alone = {
-        task: int(counter.table(SPACE, one.task, "macs").one(kept(first=1 if task == "seg" else 3)))
+        task: int(counter.table(SPACE, one.task, "macs").cost_of(kept(first=1 if task == "seg" else 3)))
         for task, one in networks.items()
     }
     assert sharing.macs_separate == sum(alone.values())

@@ -61,7 +61,7 @@ def test_only_live_blocks_are_built() -> None:
     assert len(names) < len(SPACE.nodes)
 
 
-def test_a_graph_is_run_in_order_on_the_outputs_it_names() -> None:
+def test_a_graph_runs_in_order_on_the_outputs_of_its_steps() -> None:
     graph = SPACE.graph(SPACE.full(), {"t": (8,)})
     called: list[str] = []
 
@@ -77,13 +77,13 @@ def test_a_graph_is_run_in_order_on_the_outputs_it_names() -> None:
     expected: dict[str, int] = {}
     for step in graph.steps:
         expected[step.name] = sum(expected[name] for name in step.inputs) + 1
-    found = run_graph(graph, lambda step: Recorder(step.name), torch.zeros(()))
+    features = run_graph(graph, lambda step: Recorder(step.name), torch.zeros(()))
     assert called == [step.name for step in graph.steps]
-    assert [int(value) for value in found["t"]] == [expected[name] for name in graph.features["t"]]
+    assert [int(value) for value in features["t"]] == [expected[name] for name in graph.features["t"]]
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_task_network_gives_the_deployable_outputs(name: str) -> None:
+def test_a_task_network_returns_the_deployable_outputs(name: str) -> None:
     network = task_network(TASKS[name], SPACE, drawn(3)).eval()
     outputs = network(torch.randn(2, 3, 64, 96))
     assert [tuple(output.shape) for output in outputs] == ANSWERS[name]
@@ -138,7 +138,7 @@ def networks() -> Networks:
 
 
 @torch.no_grad()
-def test_a_merged_network_returns_what_its_networks_do(networks: Networks) -> None:
+def test_a_merged_network_returns_the_outputs_of_its_networks(networks: Networks) -> None:
     images = torch.randn(2, 3, 64, 64)
     joint = merge_networks(networks)
     expected = [output for network in networks.values() for output in network(images)]
@@ -165,7 +165,7 @@ def change_weight(network: Network) -> None:
 
 
 @pytest.mark.parametrize("change", [change_statistics, change_weight])
-def test_what_reads_an_unequal_block_is_not_shared(networks: Networks, change: Callable[[Network], None]) -> None:
+def test_blocks_after_an_unequal_block_are_not_shared(networks: Networks, change: Callable[[Network], None]) -> None:
     change(networks["seg"])
     joint = merge_networks(networks)
     assert {step.tasks for step in joint.backbone.graph.shared} == {("cls", "det")}
@@ -174,7 +174,7 @@ def test_what_reads_an_unequal_block_is_not_shared(networks: Networks, change: C
     assert not merge_networks(networks).backbone.graph.shared
 
 
-def test_how_many_batches_statistics_are_from_does_not_part_networks(networks: Networks) -> None:
+def test_the_number_of_batches_does_not_make_blocks_unequal(networks: Networks) -> None:
     shared = merge_networks(networks).backbone.graph.shared
     for child in networks["seg"].modules():
         if isinstance(child, nn.BatchNorm2d):

@@ -36,9 +36,9 @@ def tensors(output: object) -> list[Tensor]:
     return [output] if isinstance(output, Tensor) else list(output)  # type: ignore[call-overload]
 
 
-def assert_near(found: object, expected: object) -> None:
+def assert_near(outputs: object, expected: object) -> None:
     """Equal to 1e-5 of the expected values' range."""
-    for ours, theirs in zip(tensors(found), tensors(expected), strict=True):
+    for ours, theirs in zip(tensors(outputs), tensors(expected), strict=True):
         spread = float(theirs.max() - theirs.min())
         assert spread > 0
         assert float((ours - theirs).abs().max()) <= 1e-5 * spread
@@ -71,7 +71,7 @@ def test_the_trunk_passes_once_whatever_the_number_of_tasks(names: tuple[str, ..
 
 @pytest.mark.parametrize("seed", [0, 1])
 @torch.no_grad()
-def test_a_block_is_live_exactly_if_the_features_feel_it(seed: int) -> None:
+def test_a_block_is_live_exactly_if_features_depend_on_it(seed: int) -> None:
     supernet, choices = lively("cls").double(), drawn(seed)
     images = torch.randn(1, 3, 64, 64, dtype=torch.float64)
     before = supernet(images, choices)["cls"]
@@ -90,7 +90,7 @@ def test_a_block_is_live_exactly_if_the_features_feel_it(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @torch.no_grad()
-def test_derived_networks_answer_as_the_supernet_does(seed: int) -> None:
+def test_derived_networks_return_the_supernets_outputs(seed: int) -> None:
     supernet, choices = lively(*NAMES), drawn(seed)
     recalibrate(supernet, [torch.randn(4, 3, 64, 64) for _ in range(2)], lambda x: supernet(x, choices))
     images = torch.randn(2, 3, 64, 64)
@@ -102,7 +102,7 @@ def test_derived_networks_answer_as_the_supernet_does(seed: int) -> None:
         assert_near(network(images)[0], task.deploy(raw[name])[0])
 
 
-def test_a_derived_network_holds_live_blocks_alone() -> None:
+def test_a_derived_network_has_live_blocks_alone() -> None:
     network = lively(*NAMES).derive("cls", drawn(3))
     live = SPACE.live(drawn(3)[None], (32,))[0]
     names = {node.name for node, runs in zip(SPACE.nodes, live, strict=True) if runs}

@@ -60,15 +60,15 @@ def restored(folder: Path) -> tuple[nn.Module, torch.optim.Optimizer]:
     return network, optimizer
 
 
-def test_training_goes_on_bit_by_bit_as_if_never_interrupted(tmp_path: Path) -> None:
+def test_a_resumed_training_is_equal_bit_for_bit(tmp_path: Path) -> None:
     undisturbed, optimizer = saved_half_way(tmp_path)
-    resumed, its_optimizer = restored(tmp_path)
-    for network, one in ((undisturbed, optimizer), (resumed, its_optimizer)):
-        train(network, one, range(3, 6))
+    resumed, resumed_optimizer = restored(tmp_path)
+    for network, its_optimizer in ((undisturbed, optimizer), (resumed, resumed_optimizer)):
+        train(network, its_optimizer, range(3, 6))
     assert bits(resumed.state_dict()) == bits(undisturbed.state_dict())
 
 
-def test_optimizer_state_lies_in_memory_as_its_parameter_does(tmp_path: Path) -> None:
+def test_optimizer_state_has_the_memory_format_of_its_parameter(tmp_path: Path) -> None:
     saved_half_way(tmp_path)
     network, optimizer = restored(tmp_path)
     for parameter in network.parameters():
@@ -84,8 +84,8 @@ def test_a_parameter_that_never_had_a_gradient_has_no_state() -> None:
     optimizer = make_optimizer(network)
     network[0](torch.randn(1, 3, 9, 9)).sum().backward()
     optimizer.step()
-    found = {name.partition("|")[0] for name in optimizer_tensors(optimizer, names_of(network))}
-    assert found == {"0.weight", "0.bias"}
+    names = {name.partition("|")[0] for name in optimizer_tensors(optimizer, names_of(network))}
+    assert names == {"0.weight", "0.bias"}
 
 
 @pytest.mark.parametrize(
@@ -107,40 +107,40 @@ def test_weights_of_another_network_are_refused(other: nn.Module, message: str) 
     assert bits(network.state_dict()) == bits(before)
 
 
-def test_there_is_no_checkpoint_at_first(tmp_path: Path) -> None:
+def test_a_new_folder_has_no_checkpoint(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "checkpoint") is None
 
 
-def test_a_checkpoint_comes_back_and_replaces_the_one_before(tmp_path: Path) -> None:
+def test_a_checkpoint_replaces_the_previous_one(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, 9, {"x": torch.zeros(2)}, {"tasks": []})
     save_checkpoint(tmp_path, 10, {"x": torch.arange(6.0).view(2, 3).T}, {"tasks": ["cls"]})
-    found = load_checkpoint(tmp_path)
-    assert found is not None
-    tensors, state = found
+    checkpoint = load_checkpoint(tmp_path)
+    assert checkpoint is not None
+    tensors, state = checkpoint
     assert (state["step"], state["tasks"]) == (10, ["cls"])
     assert torch.equal(tensors["x"], torch.tensor([[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-10.json", "step-10.safetensors"]
 
 
 @pytest.mark.parametrize("left", ["step-12.safetensors", ".step-12.json.77.tmp", ".step-12.safetensors.77.tmp"])
-def test_what_a_killed_save_left_behind_is_passed_over(tmp_path: Path, left: str) -> None:
+def test_files_of_a_killed_save_are_ignored(tmp_path: Path, left: str) -> None:
     save_checkpoint(tmp_path, 9, {"x": torch.ones(1)}, {})
     (tmp_path / left).write_bytes(b"half")
-    found = load_checkpoint(tmp_path)
-    assert found is not None
-    assert found[1]["step"] == 9
+    checkpoint = load_checkpoint(tmp_path)
+    assert checkpoint is not None
+    assert checkpoint[1]["step"] == 9
     save_checkpoint(tmp_path, 12, {"x": torch.ones(1)}, {})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-12.json", "step-12.safetensors"]
 
 
-def test_of_two_whole_checkpoints_the_newer_counts(tmp_path: Path) -> None:
+def test_the_newer_of_two_checkpoints_is_loaded(tmp_path: Path) -> None:
     for step in (9, 100):
         save_checkpoint(tmp_path / str(step), step, {"x": torch.full((1,), float(step))}, {})
         for path in (tmp_path / str(step)).iterdir():
             path.rename(tmp_path / path.name)
-    found = load_checkpoint(tmp_path)
-    assert found is not None
-    assert (found[1]["step"], float(found[0]["x"])) == (100, 100.0)
+    checkpoint = load_checkpoint(tmp_path)
+    assert checkpoint is not None
+    assert (checkpoint[1]["step"], float(checkpoint[0]["x"])) == (100, 100.0)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ METHODS: dict[str, tuple[SearchConfig | TrainConfig, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("kind", METHODS)
-def test_readers_see_a_run_of_any_method_alike(kind: str, tmp_path: Path) -> None:
+def test_a_run_of_any_method_has_the_same_fields(kind: str, tmp_path: Path) -> None:
     config, tasks = METHODS[kind]
     config.save(tmp_path)
     assert Run.load(tmp_path) == Run(kind=kind, tasks=tasks, data=DATA)
@@ -71,7 +71,7 @@ def test_a_damaged_run_is_refused(text: str, message: str, tmp_path: Path) -> No
     ],
     ids=["YAML", "JSON"],
 )
-def test_a_file_sets_what_has_no_flag(name: str, text: str, tmp_path: Path) -> None:
+def test_a_file_sets_fields_without_a_flag(name: str, text: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
     config = SearchConfig.make(tmp_path / name, budgets=BUDGETS, data=DATA, seed=7)
     assert (config.steps, config.weight_lr, config.seed) == (12, 1e-3, 7)

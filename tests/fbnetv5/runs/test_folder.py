@@ -19,7 +19,7 @@ def test_latest_names_the_newest_run(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "one", "two"]
 
 
-def test_a_folder_of_the_users_called_latest_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_called_latest_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "latest").mkdir()
     (tmp_path / "run").mkdir()
     with pytest.raises(UserError, match="is not a link; move it away"):
@@ -27,7 +27,7 @@ def test_a_folder_of_the_users_called_latest_is_left_alone(tmp_path: Path) -> No
     assert (tmp_path / "latest").is_dir()
 
 
-def test_where_no_link_can_be_made_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_continues_without_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(link: Path, target: str) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
 
@@ -35,14 +35,14 @@ def test_where_no_link_can_be_made_the_run_goes_on(tmp_path: Path, monkeypatch: 
     said: list[str] = []
     point_latest(tmp_path / "run", said.append)
     (line,) = said
-    assert "latest cannot be made to name this run (Operation not permitted)" in line
+    assert "latest cannot be pointed to this run (Operation not permitted)" in line
     assert f"add --run {tmp_path / 'run'} to export" in line
 
 
 def test_a_folder_is_made_once(tmp_path: Path) -> None:
-    make_folder(tmp_path / "a" / "b", otherwise="--name")
-    with pytest.raises(UserError, match=r"b exists already; go on with --resume .*b or choose another --name"):
-        make_folder(tmp_path / "a" / "b", otherwise="--name")
+    make_folder(tmp_path / "a" / "b", flag="--name")
+    with pytest.raises(UserError, match=r"b exists already; resume it with --resume .*b or choose another --name"):
+        make_folder(tmp_path / "a" / "b", flag="--name")
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot make .*file/b: "):
-        make_folder(tmp_path / "file" / "b", otherwise="--name")
+        make_folder(tmp_path / "file" / "b", flag="--name")

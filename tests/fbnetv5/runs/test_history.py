@@ -18,7 +18,7 @@ class LossEntry(Entry):
         return {"losses/cls": self.loss}
 
 
-def test_a_resumed_history_goes_on_after_its_step(tmp_path: Path) -> None:
+def test_a_resumed_history_continues_after_its_step(tmp_path: Path) -> None:
     for first, steps in ((0, (2, 4, 6)), (4, (6, 8))):
         history = History(tmp_path, step=first)
         for step in steps:
@@ -42,12 +42,12 @@ def test_history_keeps_whole_lines_up_to_the_step(tmp_path: Path, step: int, kep
     assert path.read_text(encoding="utf-8") == "".join(f"{line}\n" for line in lines[:kept])
 
 
-def test_no_history_is_no_fault(tmp_path: Path) -> None:
+def test_a_missing_history_is_no_error(tmp_path: Path) -> None:
     truncate_history(tmp_path / "history.jsonl", 3)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_names_the_file_and_the_way_on(tmp_path: Path) -> None:
+def test_a_full_disk_names_the_file_and_the_solution(tmp_path: Path) -> None:
     history = History(tmp_path, step=0)
     history.path = Path("/dev/full")
     with pytest.raises(UserError, match=r"cannot write /dev/full: No space left.*--resume"):

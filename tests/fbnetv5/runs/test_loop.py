@@ -91,7 +91,7 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(tmp_path: Path, step: int
     assert again.images == whole.images[-len(again.images) :]
 
 
-def test_a_finished_run_takes_no_step(tmp_path: Path) -> None:
+def test_a_finished_run_repeats_no_step(tmp_path: Path) -> None:
     Counting(tmp_path).run(quiet)
     again, entries = Counting(tmp_path), list[CountEntry]()
     again.run(entries.append)

@@ -24,25 +24,25 @@ def test_the_best_network_of_the_window_is_found(seed: int) -> None:
     loss, cost = table(seed, -1, 0.2), table(seed + 100, 5, 15)
     budget = Budget(limit=0.7 * cost.max_cost, unit="macs")
     inside = EVERYTHING[in_window(cost(EVERYTHING), budget)]
-    found = min((descend(start, loss, cost, budget) for start in inside[:: 1 + len(inside) // 6]), key=loss.one)
-    assert in_window(cost(found[None]), budget)[0]
-    assert loss.one(found) == pytest.approx(loss(inside).min())
+    network = min((descend(start, loss, cost, budget) for start in inside[:: 1 + len(inside) // 6]), key=loss.cost_of)
+    assert in_window(cost(network[None]), budget)[0]
+    assert loss.cost_of(network) == pytest.approx(loss(inside).min())
 
 
 def test_a_descent_never_ends_worse_and_is_a_local_optimum() -> None:
     loss, cost = table(1, -1, 0.2), table(101, 5, 15)
     budget = Budget(limit=0.7 * cost.max_cost, unit="macs")
     start = EVERYTHING[in_window(cost(EVERYTHING), budget)][0]
-    found = descend(start, loss, cost, budget)
-    near = neighbours(found, SPACE.choice_counts)
-    assert loss.one(found) <= loss.one(start)
-    assert loss(near[in_window(cost(near), budget)]).min() >= loss.one(found) - 1e-9
+    network = descend(start, loss, cost, budget)
+    near = neighbours(network, SPACE.choice_counts)
+    assert loss.cost_of(network) <= loss.cost_of(start)
+    assert loss(near[in_window(cost(near), budget)]).min() >= loss.cost_of(network) - 1e-9
 
 
 def test_neighbours_differ_in_a_variable_or_in_one_gained_and_one_lost() -> None:
     near = neighbours(np.array([0, 1, 0]), (2, 3, 2))
     expected = {(1, 1, 0), (0, 0, 0), (0, 2, 0), (0, 1, 1), (1, 0, 0), (0, 0, 1)}
-    assert {tuple(one) for one in near.tolist()} == expected
+    assert {tuple(row) for row in near.tolist()} == expected
     assert len(near) == len(expected)
 
 
@@ -50,4 +50,4 @@ def test_pruning_changes_no_network() -> None:
     cost = table(0, 5, 15, paths=(32,))
     pruned = prune(EVERYTHING, cost)
     np.testing.assert_array_equal(SPACE.live(pruned, (32,)), SPACE.live(EVERYTHING, (32,)))
-    assert len({one.tobytes() for one in pruned}) < len(EVERYTHING)
+    assert len({row.tobytes() for row in pruned}) < len(EVERYTHING)

@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def parts() -> Splits:
+def splits() -> Splits:
     return open_splits(None, size=(32, 32), targets=CLASSES, counts=(24, 24, 16))
 
 
@@ -38,55 +38,55 @@ def cost() -> CostTable:
     return Counter((32, 32)).table(SPACE, make_tasks(("seg",), CLASSES)["seg"], "macs")
 
 
-def make_supernet(parts: Splits, *tasks: str) -> Supernet:
+def make_supernet(splits: Splits, *tasks: str) -> Supernet:
     torch.manual_seed(0)
-    return Supernet(SPACE, make_tasks(tasks or ("cls", "seg"), class_names(parts.weights.targets)))
+    return Supernet(SPACE, make_tasks(tasks or ("cls", "seg"), class_names(splits.weights.targets)))
 
 
 @pytest.mark.parametrize("task", ["cls", "seg"])
 def test_a_finalist_has_the_loss_and_metric_of_its_derived_network(
-    parts: Splits, cost: CostTable, task: str, monkeypatch: pytest.MonkeyPatch
+    splits: Splits, cost: CostTable, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scoring, "BATCH", 8)
-    supernet = make_supernet(parts)
-    found = FinalistScorer(supernet, parts, images=16, device=CPU)(task, SPACE.full(), cost)
+    supernet = make_supernet(splits)
+    finalist = FinalistScorer(supernet, splits, images=16, device=CPU)(task, SPACE.full(), cost)
     network = supernet.derive(task, SPACE.full())
-    recalibrate(network, calibration_images(parts.weights, CPU), network)
-    batches = list(even_batches(parts.policies, batch=8, count=2))
-    assert found.score == pytest.approx(evaluate(network.task, network, batches), abs=1e-6)
+    recalibrate(network, calibration_images(splits.weights, CPU), network)
+    batches = list(even_batches(splits.policies, batch=8, count=2))
+    assert finalist.score == pytest.approx(evaluate(network.task, network, batches), abs=1e-6)
     losses = [network.task.losses(network.raw(normalise(b.images))[network.task.name], b) for b in batches]
-    assert found.loss == pytest.approx(float(torch.cat(losses).detach().mean()), rel=1e-5)
-    assert found.cost == cost.one(SPACE.full())
+    assert finalist.loss == pytest.approx(float(torch.cat(losses).detach().mean()), rel=1e-5)
+    assert finalist.cost == cost.cost_of(SPACE.full())
 
 
-def test_a_score_does_not_depend_on_what_was_scored_before(parts: Splits, cost: CostTable) -> None:
-    scorer = FinalistScorer(make_supernet(parts), parts, images=16, device=CPU)
+def test_a_score_does_not_depend_on_what_was_scored_before(splits: Splits, cost: CostTable) -> None:
+    scorer = FinalistScorer(make_supernet(splits), splits, images=16, device=CPU)
     first = scorer("seg", SPACE.full(), cost)
     scorer("seg", SPACE.empty(), cost)
     assert scorer("seg", SPACE.full(), cost) == first
 
 
-def test_weights_are_left_as_they_were(parts: Splits, cost: CostTable) -> None:
-    supernet = make_supernet(parts)
+def test_scoring_does_not_change_weights(splits: Splits, cost: CostTable) -> None:
+    supernet = make_supernet(splits)
     before = [parameter.clone() for parameter in supernet.parameters()]
-    FinalistScorer(supernet, parts, images=8, device=CPU)("cls", SPACE.full(), cost)
+    FinalistScorer(supernet, splits, images=8, device=CPU)("cls", SPACE.full(), cost)
     assert all(torch.equal(a, b) for a, b in zip(before, supernet.parameters(), strict=True))
 
 
-def test_losses_of_a_batch_are_means_over_what_is_labelled(parts: Splits) -> None:
-    batch = next(iter(even_batches(parts.policies, batch=8, count=1)))
+def test_losses_of_a_batch_are_means_over_what_is_labelled(splits: Splits) -> None:
+    batch = next(iter(even_batches(splits.policies, batch=8, count=1)))
     unlabelled = keep_labels(keep_labels(batch, "label", torch.arange(8) < 3), "mask", torch.zeros(8) > 0)
-    supernet = make_supernet(parts)
+    supernet = make_supernet(splits)
     cls, seg = batch_losses(supernet, unlabelled, SPACE.full())
     raw = supernet(normalise(batch.images), SPACE.full())["cls"]
     assert cls == pytest.approx(float(functional.cross_entropy(raw[:3].detach(), batch.targets["label"][:3])), rel=1e-5)
     assert np.isnan(seg)
 
 
-def test_where_labels_are_few_all_images_are_looked_at(parts: Splits) -> None:
-    few = Few(parts.policies, labelled=5)
+def test_all_images_are_scored_if_labels_are_few(splits: Splits) -> None:
+    few = Few(splits.policies, labelled=5)
     scorer = FinalistScorer(
-        make_supernet(parts), Splits(weights=parts.weights, policies=few, test=few), images=2, device=CPU
+        make_supernet(splits), Splits(weights=splits.weights, policies=few, test=few), images=2, device=CPU
     )
     assert sum(int(batch.present["mask"].sum()) for batch in scorer.held_out) == 1
 
@@ -113,11 +113,11 @@ class Few:
 def test_a_folder_sorted_by_class_is_calibrated_and_scored_on_all_classes() -> None:
     """20 classes of 150 images each, as ImageFolder orders them."""
     images = Sorted(classes=20, each=150)
-    parts = Splits(weights=images, policies=images, test=images)
-    scorer = FinalistScorer(make_supernet(parts, "cls"), parts, images=1024, device=CPU)
+    splits = Splits(weights=images, policies=images, test=images)
+    scorer = FinalistScorer(make_supernet(splits, "cls"), splits, images=1024, device=CPU)
     for batch in scorer.held_out:
         assert len(set(batch.targets["label"].tolist())) == 20
-    shades = torch.cat([one[:, 0, 0, 0] for one in scorer.calibration])
+    shades = torch.cat([calibrating[:, 0, 0, 0] for calibrating in scorer.calibration])
     assert len(set(shades.tolist())) == 20
     for calibrating in scorer.calibration:
         assert len(set(calibrating[:, 0, 0, 0].tolist())) == 20
@@ -144,7 +144,7 @@ class Sorted:
 
 
 def test_calibration_images_are_those_that_weights_learn_on(image_folder: Path) -> None:
-    parts = open_splits(image_folder, size=(64, 64), targets=CLASSES)
-    found = torch.cat(list(calibration_images(parts.weights, CPU)))
-    assert found.shape == (len(parts.weights), 3, 64, 64)
-    assert abs(float(found.mean())) < 2
+    splits = open_splits(image_folder, size=(64, 64), targets=CLASSES)
+    images = torch.cat(list(calibration_images(splits.weights, CPU)))
+    assert images.shape == (len(splits.weights), 3, 64, 64)
+    assert abs(float(images.mean())) < 2

@@ -52,22 +52,22 @@ def copy_by_order(source: nn.Module, target: nn.Module) -> None:
     """Copy layer by layer; a 1x1 convolution fits a linear layer, and a bias that the source lacks becomes zero."""
     pairs = [[layer for layer in net.modules() if isinstance(layer, SINGLE_LAYERS)] for net in (source, target)]
     for ours, theirs in zip(pairs[1], pairs[0], strict=True):
-        given = theirs.state_dict()
+        tensors = theirs.state_dict()
         for name, value in ours.state_dict().items():
-            value.copy_(given[name].view_as(value) if name in given else torch.zeros_like(value))
+            value.copy_(tensors[name].view_as(value) if name in tensors else torch.zeros_like(value))
 
 
 @pytest.mark.parametrize("letter", FBNETV3)
 def test_published_figures_to_the_last_digit(letter: str) -> None:
-    found = count_network(FBNETV3[letter])
-    assert (found.macs, found.params) == PUBLISHED[letter]
+    count = count_network(FBNETV3[letter])
+    assert (count.macs, count.params) == PUBLISHED[letter]
 
 
 @pytest.mark.parametrize("letter", FBNETV3)
 def test_figures_with_ordinary_padding(letter: str) -> None:
-    found = count_network(FBNETV3[letter].with_ordinary_padding())
-    assert f"{found.macs / 1e6:.3f}" == ORDINARY_MFLOPS[letter]
-    assert found.params == PUBLISHED[letter][1]
+    count = count_network(FBNETV3[letter].with_ordinary_padding())
+    assert f"{count.macs / 1e6:.3f}" == ORDINARY_MFLOPS[letter]
+    assert count.params == PUBLISHED[letter][1]
 
 
 @pytest.mark.parametrize(("net", "peer"), [("a", "fbnetv3_b"), ("d", "fbnetv3_d"), ("g", "fbnetv3_g")])
@@ -86,7 +86,7 @@ def test_every_layer_is_as_in_timm(net: str, peer: str) -> None:
 
 
 @torch.no_grad()
-def test_variant_a_answers_as_timm_does() -> None:
+def test_variant_a_returns_what_timm_returns() -> None:
     torch.manual_seed(0)
     peer = timm.create_model("fbnetv3_b", pretrained=False).eval()
     liven(peer)
@@ -94,11 +94,11 @@ def test_variant_a_answers_as_timm_does() -> None:
     copy_by_order(peer, network)
     for side in (224, 256):
         images = torch.randn(2, 3, side, side)
-        expected, found = peer(images), network(images)
+        expected, outputs = peer(images), network(images)
         spread = float(expected.max() - expected.min())
         assert spread > 1e-3
         assert float((expected[0] - expected[1]).abs().max()) > 1e-2 * spread
-        assert float((found - expected).abs().max()) <= 1e-4 * spread
+        assert float((outputs - expected).abs().max()) <= 1e-4 * spread
 
 
 @pytest.mark.parametrize("letter", FBNETV3)
@@ -114,7 +114,7 @@ def test_partitions_end_where_the_four_paths_begin(letter: str) -> None:
 
 
 @pytest.mark.parametrize("letter", FBNETV3)
-def test_each_block_takes_what_the_one_before_gives(letter: str) -> None:
+def test_each_block_reads_the_width_of_the_block_before(letter: str) -> None:
     blocks = [block for partition in FBNETV3[letter].partitions() for block in partition]
     assert isinstance(blocks[0], Stem)
     for before, block in pairwise(blocks):
@@ -133,6 +133,6 @@ def test_a_network_is_found_by_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["fbnetv3-h", "", "fbnetv3", "resnet50"])
-def test_an_unknown_name_is_answered_with_the_known_ones(name: str) -> None:
+def test_the_error_for_an_unknown_name_lists_the_names(name: str) -> None:
     with pytest.raises(UserError, match=r"unknown network .*; there are: fbnetv3-a, .*, fbnetv3-g"):
         fbnetv3(name)

@@ -180,7 +180,7 @@ def test_keeping_everything_makes_everything_live() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32), paths=st.sampled_from(PATH_SETS))
-def test_wider_choices_need_nothing_new(seed: int, paths: tuple[int, ...]) -> None:
+def test_a_space_may_have_wider_choices(seed: int, paths: tuple[int, ...]) -> None:
     space = WiderSpace(stages=1, blocks_per_path=1)
     assert set(space.choice_counts) == {2, 4}
     (choices,) = drawn(space, seed)
@@ -193,7 +193,7 @@ def test_wider_choices_need_nothing_new(seed: int, paths: tuple[int, ...]) -> No
         assert step.block == nodes[step.name].candidates[step.candidate]
 
 
-def test_choices_that_fit_come_back_as_an_array() -> None:
+def test_valid_choices_become_an_array() -> None:
     space = SPACES["a, small"]
     checked = space.check([1, *space.empty()[1:]])
     assert checked.dtype == np.int64
@@ -216,7 +216,7 @@ def test_a_wrong_number_of_choices_is_refused(length: int) -> None:
 
 
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
-def test_a_space_survives_json(space: Space) -> None:
+def test_a_space_is_loaded_from_json(space: Space) -> None:
     assert read_space(json.loads(json.dumps(space.to_json()))) == space
 
 
@@ -234,11 +234,11 @@ def test_a_space_survives_json(space: Space) -> None:
         ({**FIELDS, "blocks_per_path": 2.0}, "blocks_per_path: must be a valid integer, not 2.0"),
         ({**FIELDS, "stages": True}, "stages: must be a valid integer, not True"),
         ({**FIELDS, "strict": "no"}, "strict: must be a valid boolean, not 'no'"),
-        ({**FIELDS, "stages": 0, "strict": True}, "nothing to choose"),
-        ({**FIELDS, "blocks_per_path": 0, "strict": True}, "nothing to choose"),
+        ({**FIELDS, "stages": 0, "strict": True}, "this space has no choices"),
+        ({**FIELDS, "blocks_per_path": 0, "strict": True}, "this space has no choices"),
     ],
 )
-def test_a_space_that_cannot_be_is_refused(document: Any, message: str) -> None:
+def test_an_invalid_space_is_refused(document: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         read_space(document)
 

@@ -34,7 +34,7 @@ def test_one_architecture_for_all_tasks_is_the_graph_of_all_tasks() -> None:
         assert merged.channels(task) == together.channels(task) == SPACE.channels(PATHS[task])
 
 
-def test_tasks_part_at_the_first_difference() -> None:
+def test_tasks_share_steps_up_to_the_first_difference() -> None:
     merged = merge(graphs(cls=3, det=3, seg=1), always)
     part = SPACE.nodes.index(SPACE.skippable[1])  # stage 0 is a chain, so everything after reads the difference
     alike = {node.name for node in SPACE.nodes[:part] if not node.variables}
@@ -56,9 +56,9 @@ def test_steps_run_after_what_they_read() -> None:
 
 
 @pytest.mark.parametrize("stem", ["s0_p4_0", "s0_p8_0"])
-def test_a_block_of_other_weights_parts_all_that_reads_it(stem: str) -> None:
+def test_steps_after_a_block_of_other_weights_are_not_shared(stem: str) -> None:
     merged = merge(graphs(cls=3, det=3), lambda step, task, other: step.node != stem)
     shared = {step.node for step in merged.shared}
-    index = {node.name: place for place, node in enumerate(SPACE.nodes)}
+    index = {node.name: column for column, node in enumerate(SPACE.nodes)}
     assert all(index[name] < index[stem] for name in shared)
     assert bool(shared) is (stem != SPACE.nodes[0].name)

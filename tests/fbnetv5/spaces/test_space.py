@@ -85,7 +85,7 @@ def blocks_by_definition(choices: Choices) -> list[Block]:
 
 
 @pytest.mark.parametrize("choices", EVERYTHING, ids=str)
-def test_variables_set_the_nodes_they_are_of(choices: Choices) -> None:
+def test_variables_set_their_nodes(choices: Choices) -> None:
     graph = SPACE.graph(choices, {"t": (2,)})
     assert [step.block for step in graph.steps] == blocks_by_definition(choices)
     assert graph.features["t"] == (f"b{1 + choices[DEPTH]}",)

@@ -70,7 +70,7 @@ def test_a_change_is_a_function_of_seed_and_draw(make_training: MakeTraining) ->
     torch.random.set_rng_state(state)
 
 
-def test_torchs_own_random_state_is_left_alone(make_training: MakeTraining) -> None:
+def test_the_random_state_of_torch_does_not_change(make_training: MakeTraining) -> None:
     state = torch.random.get_rng_state()
     Augment(make_training("det", size=(64, 64)), TARGETS)(SCENES[1], 0)
     assert torch.equal(torch.random.get_rng_state(), state)

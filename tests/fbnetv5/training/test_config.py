@@ -20,7 +20,7 @@ def made(tmp_path: Path, task: str = "det", **fields: Any) -> TrainConfig:
 
 
 @pytest.mark.parametrize("task", list(task_types()))
-def test_a_configuration_comes_back_from_its_folder(tmp_path: Path, task: str) -> None:
+def test_a_configuration_is_loaded_from_its_folder(tmp_path: Path, task: str) -> None:
     config = made(tmp_path, task, lr=1, scale=[0.5, 2])
     config.save(tmp_path)
     assert TrainConfig.load(tmp_path) == config

@@ -11,7 +11,7 @@ from fbnetv5.architecture import Architecture, load_architecture
 from fbnetv5.runs.checkpoint import load_tensors, save_tensors
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.training import initial
-from fbnetv5.training.initial import initial_network, take_stage_zero
+from fbnetv5.training.initial import copy_stage_zero, initial_network
 
 
 def liven(module: nn.Module) -> None:
@@ -42,23 +42,23 @@ def with_choices(networks: Path, task: str, *, filled: bool) -> Architecture:
 
 
 @torch.no_grad()
-def test_stage_zero_answers_as_timm_does(networks: Path, peer: nn.Module) -> None:
+def test_stage_zero_returns_what_timm_returns(networks: Path, peer: nn.Module) -> None:
     network = with_choices(networks, "seg", filled=True).build().eval()
-    take_stage_zero(network, "a", peer)
+    copy_stage_zero(network, "a", peer)
     images = torch.randn(2, 3, 96, 96)
     body = timm.create_model("fbnetv3_b", pretrained=False, features_only=True).eval()
     body.load_state_dict(peer.state_dict(), strict=False)
     expected = {feature.shape[-1]: feature for feature in body(images)}
-    for found in network.backbone(images)["seg"][:2]:  # timm pads the strided convolutions after 1/8 in its own way
-        theirs = expected[found.shape[-1]]
-        assert float((found - theirs).abs().max()) <= 1e-4 * float(theirs.max() - theirs.min())
+    for output in network.backbone(images)["seg"][:2]:  # timm pads the strided convolutions after 1/8 in its own way
+        theirs = expected[output.shape[-1]]
+        assert float((output - theirs).abs().max()) <= 1e-4 * float(theirs.max() - theirs.min())
 
 
-def test_blocks_that_are_skipped_take_nothing_and_the_others_their_own(networks: Path, peer: nn.Module) -> None:
+def test_live_blocks_get_their_own_weights(networks: Path, peer: nn.Module) -> None:
     whole = with_choices(networks, "det", filled=True).build()
     lean = with_choices(networks, "det", filled=False).build()
     for network in (whole, lean):
-        take_stage_zero(network, "a", peer)
+        copy_stage_zero(network, "a", peer)
     kept = [name for name in lean.backbone.blocks if name.startswith("s0_")]
     assert len(kept) < sum(name.startswith("s0_") for name in whole.backbone.blocks)
     for name in kept:
@@ -75,10 +75,10 @@ def test_another_model_of_timm_is_refused(networks: Path) -> None:
     with torch.device("meta"):
         other = timm.create_model("fbnetv3_d", pretrained=False)
     with pytest.raises(UserError, match=r"not stage 0 of variant a: conv_stem\.weight has shape"):
-        take_stage_zero(network, "a", other)
+        copy_stage_zero(network, "a", other)
 
 
-def test_timm_gives_stage_zero_and_the_rest_is_drawn(
+def test_stage_zero_is_from_timm_and_the_rest_is_random(
     networks: Path, peer: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timm, "create_model", lambda name, pretrained: peer if pretrained else None)
@@ -92,7 +92,7 @@ def test_timm_gives_stage_zero_and_the_rest_is_drawn(
         assert torch.equal(ours, theirs)
 
 
-def test_a_failed_download_is_said_in_one_line(networks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_is_a_one_line_error(networks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError("no route to host\nand more")
 
@@ -115,7 +115,7 @@ def test_variants_that_timm_has_no_weights_for_are_refused() -> None:
         initial.pretrained("c")
 
 
-def test_inherited_weights_and_those_of_a_file_are_taken_as_they_are(networks: Path, tmp_path: Path) -> None:
+def test_inherited_weights_and_weights_of_a_file_are_unchanged(networks: Path, tmp_path: Path) -> None:
     file = networks / "seg.json"
     architecture = load_architecture(file)
     drawn = initial_network(architecture, "scratch", file=file, seed=5)
@@ -124,11 +124,11 @@ def test_inherited_weights_and_those_of_a_file_are_taken_as_they_are(networks: P
         ("inherited", load_tensors(networks / "seg.safetensors")),
         (str(tmp_path / "own.safetensors"), drawn.state_dict()),
     ):
-        found = initial_network(architecture, init, file=file, seed=0).state_dict()
-        assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+        tensors = initial_network(architecture, init, file=file, seed=0).state_dict()
+        assert all(torch.equal(tensors[name], tensor) for name, tensor in expected.items())
 
 
-def test_scratch_is_drawn_by_our_rule_from_the_seed(networks: Path) -> None:
+def test_scratch_weights_follow_from_the_seed(networks: Path) -> None:
     file = networks / "det.json"
     architecture = load_architecture(file)
     first, again, other = (
@@ -140,7 +140,7 @@ def test_scratch_is_drawn_by_our_rule_from_the_seed(networks: Path) -> None:
     assert float(first[name].std()) == pytest.approx((2 / (9 * 16)) ** 0.5, rel=0.1)  # He-normal, fan out
 
 
-def test_weights_that_are_not_there_are_named(networks: Path) -> None:
+def test_missing_weights_are_named(networks: Path) -> None:
     with pytest.raises(UserError, match=r"--init nowhere\.safetensors: nowhere\.safetensors does not exist"):
         initial_network(
             load_architecture(networks / "cls.json"), "nowhere.safetensors", file=networks / "cls.json", seed=0

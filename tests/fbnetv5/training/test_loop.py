@@ -49,8 +49,8 @@ def test_norms_and_biases_do_not_decay(
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
     optimizer = make_optimizer(make_training("cls", optimizer=name, weight_decay=0.1), list(network.parameters()))
     assert type(optimizer) is kind
-    decays = {id(one): group["weight_decay"] for group in optimizer.param_groups for one in group["params"]}
-    assert {key: decays[id(one)] for key, one in network.named_parameters()} == {
+    decays = {id(parameter): group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]}
+    assert {key: decays[id(parameter)] for key, parameter in network.named_parameters()} == {
         "0.weight": 0.1,
         "0.bias": 0.0,
         "1.weight": 0.0,
@@ -77,7 +77,7 @@ def test_mixup_blends_images_and_losses_alike(make_loop: Callable[..., TrainLoop
     assert count == 8
 
 
-def test_a_batch_without_labels_moves_no_weight_far(make_loop: Callable[..., TrainLoop]) -> None:
+def test_a_batch_without_labels_hardly_changes_weights(make_loop: Callable[..., TrainLoop]) -> None:
     loop = make_loop("cls", weight_decay=0.0)
     before = {name: parameter.clone() for name, parameter in loop.network.named_parameters()}
     (batch,) = in_order(IMAGES, batch=8)
@@ -85,7 +85,7 @@ def test_a_batch_without_labels_moves_no_weight_far(make_loop: Callable[..., Tra
     assert all(torch.equal(before[name], parameter) for name, parameter in loop.network.named_parameters())
 
 
-def test_a_gradient_that_is_no_number_moves_no_weight(
+def test_a_gradient_of_nan_changes_no_weight(
     make_loop: Callable[..., TrainLoop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop = make_loop("seg")

@@ -54,14 +54,14 @@ def undisturbed(
     return folder, resume(folder, quiet)
 
 
-def test_a_training_leaves_a_folder_that_reads_like_a_runs(undisturbed: tuple[Path, Result]) -> None:
+def test_the_folder_of_a_training_is_a_run_folder(undisturbed: tuple[Path, Result]) -> None:
     folder, result = undisturbed
     names = {path.name for path in folder.iterdir()}
     files = {"det.json", "det.safetensors", "config.json", "history.jsonl"}
     assert names == {*files, "checkpoint", "tensorboard"}
     assert networks_of(folder) == [["det"]]
     architecture, network = load_network(folder, "det")
-    assert architecture.provenance["score"] == result.best >= result.first
+    assert architecture.provenance["score"] == result.best >= result.initial_score
     assert architecture.provenance["training"]["step"] == result.best_step
     assert all(bool(torch.isfinite(output).all()) for output in network(torch.randn(1, 3, 32, 32)))
     assert Run.load(folder).data == DataConfig(size=(32, 32), scenes=(24, 12, 16))
@@ -72,7 +72,7 @@ def test_history_holds_losses_and_scores(undisturbed: tuple[Path, Result]) -> No
     lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 2, 4, 6]
     assert max(line["score"] for line in lines) == result.best
-    assert lines[0]["score"] == result.first
+    assert lines[0]["score"] == result.initial_score
     assert all(line["loss"] > 0 for line in lines[1:])
 
 
@@ -93,7 +93,7 @@ def test_an_interrupted_training_ends_with_the_same_files(
 
 
 def test_momentum_is_resumed_too(make_training: MakeTraining, networks: Path, tmp_path: Path) -> None:
-    found = []
+    written = []
     for name, stop in (("whole", None), ("halved", 4)):
         config = make_training("cls", optimizer="sgd", lr=0.05)
         folder, _ = start_training(config, networks / "cls.json", tmp_path / name)
@@ -105,8 +105,8 @@ def test_momentum_is_resumed_too(make_training: MakeTraining, networks: Path, tm
         with contextlib.suppress(KeyboardInterrupt):
             resume(folder, interrupt)
         resume(folder, quiet)
-        found.append(contents(folder))
-    assert found[0] == found[1]
+        written.append(contents(folder))
+    assert written[0] == written[1]
 
 
 def test_a_killed_training_ends_with_the_same_files(
@@ -125,7 +125,7 @@ def test_a_killed_training_ends_with_the_same_files(
     assert contents(folder) == contents(undisturbed[0])
 
 
-def test_ctrl_c_keeps_the_checkpoint_and_says_how_to_go_on(networks: Path, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_the_checkpoint_and_prints_how_to_resume(networks: Path, tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text('{"scenes": [24, 12, 16], "batch": 4, "evaluate_every": 5, "held_out": 8}')
     command = [sys.executable, "-m", "fbnetv5", "train", "--arch", str(networks / "det.json"), "--config", "c.json"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
@@ -140,7 +140,7 @@ def test_ctrl_c_keeps_the_checkpoint_and_says_how_to_go_on(networks: Path, tmp_p
     assert (tmp_path / "trained/det/checkpoint/step-0.safetensors").exists()
 
 
-def test_a_finished_training_runs_no_step_again(undisturbed: tuple[Path, Result]) -> None:
+def test_a_finished_training_repeats_no_step(undisturbed: tuple[Path, Result]) -> None:
     folder, result = undisturbed
     before, steps = contents(folder), list[TrainEntry]()
     assert resume(folder, steps.append) == result
@@ -188,10 +188,10 @@ def test_two_processes_share_a_training(networks: Path, tmp_path: Path) -> None:
     load_network(folder, "seg")
 
 
-def test_a_folder_is_never_written_over(
+def test_a_folder_is_never_overwritten(
     make_training: MakeTraining, networks: Path, undisturbed: tuple[Path, Result]
 ) -> None:
-    with pytest.raises(UserError, match=r"exists already; go on with --resume .* or choose another --output"):
+    with pytest.raises(UserError, match=r"exists already; resume it with --resume .* or choose another --output"):
         start_training(make_training("det"), networks / "det.json", undisturbed[0])
 
 
@@ -211,7 +211,7 @@ def test_images_of_other_classes_are_refused(
     assert not (tmp_path / "det").exists()
 
 
-def test_images_without_labels_are_told_before_anything_is_spent(
+def test_images_without_labels_are_refused_before_the_training(
     make_training: MakeTraining, networks: Path, image_folder: Path, tmp_path: Path
 ) -> None:
     for mask in (image_folder / "masks").iterdir():
@@ -228,7 +228,7 @@ def test_a_checkpoint_of_more_processes_is_refused(undisturbed: tuple[Path, Resu
     shutil.copytree(undisturbed[0], folder)
     (state,) = (folder / "checkpoint").glob("*.json")
     state.write_text(state.read_text().replace('"processes": 1', '"processes": 2'))
-    with pytest.raises(UserError, match=r"was made with other processes: 2, now 1\. Go on as it was begun"):
+    with pytest.raises(UserError, match=r"was made with other processes: 2, now 1\. Resume with the same processes"):
         resume(folder, quiet)
 
 
@@ -241,7 +241,7 @@ def test_a_checkpoint_of_other_images_is_refused(undisturbed: tuple[Path, Result
         resume(folder, quiet)
 
 
-def test_the_architecture_is_the_one_that_was_found(networks: Path, undisturbed: tuple[Path, Result]) -> None:
-    found, trained = load_architecture(networks / "det.json"), load_architecture(undisturbed[0] / "det.json")
+def test_the_architecture_is_that_of_the_search(networks: Path, undisturbed: tuple[Path, Result]) -> None:
+    searched, trained = load_architecture(networks / "det.json"), load_architecture(undisturbed[0] / "det.json")
     for name in ("space", "choices", "classes", "resolution", "cost"):
-        assert getattr(found, name) == getattr(trained, name)
+        assert getattr(searched, name) == getattr(trained, name)

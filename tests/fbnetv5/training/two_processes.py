@@ -20,7 +20,7 @@ from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch
 from fbnetv5.data.targets import IGNORE
-from fbnetv5.runs.processes import links_closed
+from fbnetv5.runs.processes import process_group_cleanup
 from fbnetv5.training.config import TrainConfig
 from fbnetv5.training.loop import TrainLoop
 from fbnetv5.training.run import run_training, start_training
@@ -41,19 +41,19 @@ def own_batch(loop: TrainLoop) -> Batch:
     """Other images in each process, and three of four without a mask in the second."""
     rank = loop.accelerator.process_index
     batch: Batch = list(in_order(loop.dataset, batch=4, limit=8))[rank]
-    known = torch.arange(4) < (1 if rank else 4)
-    masks = batch.targets["mask"].masked_fill(~known[:, None, None], IGNORE)
-    return replace(batch, targets={"mask": masks}, present={"mask": known})
+    labelled = torch.arange(4) < (1 if rank else 4)
+    masks = batch.targets["mask"].masked_fill(~labelled[:, None, None], IGNORE)
+    return replace(batch, targets={"mask": masks}, present={"mask": labelled})
 
 
 def expected_gradients(loop: TrainLoop, batch: Batch) -> list[Tensor]:
     """Of the mean loss over ALL labelled images of both processes."""
     network, reduce = loop.network.train(), loop.accelerator.reduce
     losses = network.task.losses(network.raw(normalise(batch.images))[network.task.name], batch)
-    found = torch.autograd.grad(losses.sum(), list(network.parameters()))
+    gradients = torch.autograd.grad(losses.sum(), list(network.parameters()))
     count = reduce(batch.present["mask"].sum().float(), "sum")
     assert count == 5
-    return [reduce(gradient, "sum") / count for gradient in found]
+    return [reduce(gradient, "sum") / count for gradient in gradients]
 
 
 def check_gradients(file: Path, folder: Path) -> None:
@@ -92,5 +92,5 @@ def main(file: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    with links_closed():
+    with process_group_cleanup():
         main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -104,7 +104,7 @@ def test_features_are_those_of_the_paths_the_task_reads(run: Path, task: str) ->
         assert torch.equal(feature, expected)
 
 
-def test_features_ignore_what_is_of_the_classifier(run: Path) -> None:
+def test_features_ignore_options_of_the_classifier(run: Path) -> None:
     options: dict[str, Any] = {"features_only": True, "num_classes": 0, "global_pool": "", "drop_rate": 0.1}
     timms, model = timm.create_model("mobilenetv3_small_050", **options), create(run, "seg", **options)
     for one, count in ((timms, 5), (model, 4)):
@@ -131,19 +131,19 @@ REFUSED = {
     "stochastic depth": (
         "cls",
         {"drop_path_rate": 0.1},
-        "takes no drop_path_rate.* are num_classes, in_chans, global_pool, drop_rate, and",
+        "has no option drop_path_rate.* are num_classes, in_chans, global_pool, drop_rate, and",
     ),
     "no option": (
         "seg",
         {"features_only": True, "pool": 1, "drop": 0},
-        "takes no drop, pool.* are out_indices, in_chans, and",
+        "has no option drop, pool.* are out_indices, in_chans, and",
     ),
     "unpooled classes": ("cls", {"global_pool": ""}, "num_classes=3 does not go with global_pool=''"),
 }
 
 
 @pytest.mark.parametrize(("task", "options", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_met_is_refused(run: Path, task: str, options: dict[str, Any], message: str) -> None:
+def test_unsupported_options_are_refused(run: Path, task: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         create(run, task, **options)
 
@@ -153,7 +153,7 @@ def test_an_image_of_an_odd_size_is_refused(run: Path) -> None:
         create(run, "seg", features_only=True)(torch.randn(1, 3, 64, 100))
 
 
-def test_a_classification_run_answers_as_its_network(run: Path) -> None:
+def test_a_classification_model_returns_the_outputs_of_its_network(run: Path) -> None:
     model, images = create(run, "cls", pretrained=True).eval(), torch.randn(2, 3, *RESOLUTION)
     (truth,) = load(run, "cls")(images)
     assert model.num_classes == 3
@@ -211,7 +211,7 @@ def test_weights_of_another_network_are_refused(run: Path, tmp_path: Path) -> No
             create(run, "seg", features_only=True, weights=name)
 
 
-def test_a_grey_image_gives_what_its_copy_in_three_channels_gives(run: Path) -> None:
+def test_a_grey_image_has_the_outputs_of_its_copy_in_three_channels(run: Path) -> None:
     grey = torch.randn(2, 1, *RESOLUTION)
     rgb, model = (create(run, "seg", features_only=True, pretrained=True, in_chans=n).eval() for n in (3, 1))
     for feature, expected in zip(model(grey), rgb(grey.expand(-1, 3, -1, -1)), strict=True):
@@ -227,7 +227,7 @@ def test_timm_prepares_images_as_this_project_does(run: Path) -> None:
     torch.testing.assert_close(transform(Image.fromarray(pixels)), expected, atol=1e-5, rtol=0)
 
 
-def test_the_configuration_names_modules_that_are_there(run: Path) -> None:
+def test_the_configuration_names_existing_modules(run: Path) -> None:
     model = create(run, "cls")
     assert model.default_cfg["input_size"] == (3, *RESOLUTION)
     assert model.get_submodule(model.default_cfg["first_conv"]).weight.shape[1] == 3
@@ -269,7 +269,7 @@ def test_a_segmentation_model_has_the_runs_weights_and_exports(run: Path, encode
     assert_exports(model, tmp_path / "unet.onnx", ["logits"])
 
 
-def test_an_encoder_that_smp_cannot_use_says_why(run: Path, encoder: str) -> None:
+def test_an_encoder_that_smp_cannot_use_is_refused_with_the_reason(run: Path, encoder: str) -> None:
     with pytest.raises(UserError, match="output_stride must be 32, not 8"):
         smp.DeepLabV3(encoder, encoder_weights=None)
     with pytest.raises(UserError, match="register_architecture gives it a name"):

@@ -30,9 +30,9 @@ def test_the_package_alone_loads_neither_timm_nor_torch_and_hooks_no_import() ->
 
 
 def test_a_model_without_an_architecture_is_refused() -> None:
-    with pytest.raises(UserError, match=r'needs its architecture: timm.create_model\("fbnetv5", arch='):
+    with pytest.raises(UserError, match=r'needs an architecture: timm.create_model\("fbnetv5", arch='):
         timm.create_model("fbnetv5")
-    with pytest.raises(UserError, match="no tag and no pretrained_cfg; name a run's weights with weights="):
+    with pytest.raises(UserError, match="no tag and no pretrained_cfg; set a run's weights with weights="):
         timm.create_model("fbnetv5.in1k", arch="a.json")
 
 
@@ -45,7 +45,7 @@ def test_a_model_without_an_architecture_is_refused() -> None:
         ("fbnetv5_new", "missing.json does not exist"),
     ],
 )
-def test_a_name_that_does_not_do_is_refused(name: str, message: str, tmp_path: Path) -> None:
+def test_an_invalid_name_is_refused(name: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         register_architecture(name, tmp_path / "missing.json")
     assert not timm.is_model("fbnetv5_new")

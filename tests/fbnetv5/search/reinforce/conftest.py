@@ -14,7 +14,7 @@ from fbnetv5.networks.supernet import Supernet
 from fbnetv5.search.reinforce import loop
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.loop import SearchLoop
-from fbnetv5.search.reinforce.run import Prepared, prepare
+from fbnetv5.search.reinforce.prepare import Prepared, prepare
 from fbnetv5.spaces.four_path import FourPathSpace
 
 SPACE = FourPathSpace(stages=1, blocks_per_path=1, strict=True)
@@ -59,12 +59,12 @@ def cost_tables() -> dict[str, CostTable]:
 def make_loop(tmp_path: Path, cost_tables: dict[str, CostTable], monkeypatch: pytest.MonkeyPatch) -> MakeLoop:
     """(tasks, **fields that differ) -> the loop of a fresh search in the test's folder; it logs every step."""
     monkeypatch.setattr(loop, "LOG_EVERY", 1)
-    monkeypatch.setattr("fbnetv5.search.reinforce.run.cost_tables", lambda *_: cost_tables)
+    monkeypatch.setattr("fbnetv5.search.reinforce.prepare.cost_tables", lambda *_: cost_tables)
 
     def make(*tasks: str, **changes: Any) -> SearchLoop:
         config = tiny_config(*tasks, **changes)
         prepared: Prepared = prepare(config)
         torch.manual_seed(config.seed)
-        return SearchLoop(config, tmp_path, Supernet(config.space, prepared.tasks), prepared.parts, cost_tables)
+        return SearchLoop(config, tmp_path, Supernet(config.space, prepared.tasks), prepared.splits, cost_tables)
 
     return make

@@ -6,56 +6,56 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fbnetv5.search.reinforce.baselines import MovingAverage
-from fbnetv5.search.reinforce.closed_form import FLOOR, SHARPNESS, set_policy, solve
+from fbnetv5.search.reinforce.closed_form import MAX_STEEPNESS, MIN_PROBABILITY, set_policy, solve
 from fbnetv5.search.reinforce.controller import Controller, Floats
 from fbnetv5.search.reinforce.estimators import OnePass
-from fbnetv5.search.reinforce.posterior import Benefits, PosteriorFit, no_benefits
+from fbnetv5.search.reinforce.posterior import Benefits, PosteriorFit, zero_benefits
 from fbnetv5.spaces.space import Choices
 
-SLOTS = 30
-COSTS = np.random.default_rng(0).uniform(0.5, 1.5, SLOTS) / SLOTS
+BLOCKS = 30
+COSTS = np.random.default_rng(0).uniform(0.5, 1.5, BLOCKS) / BLOCKS
 
 
 def cost_of(choices: Choices) -> Floats:
-    found: Floats = choices @ COSTS
-    return found
+    costs: Floats = choices @ COSTS
+    return costs
 
 
 def sure(controller: Controller, mean: Floats, sd: float = 0.1) -> Benefits:
     """Benefits [S, C] of one task."""
-    none = no_benefits(controller)
+    none = zero_benefits(controller)
     return replace(none, mean=mean[None], sd=np.full_like(none.sd, sd), draws=1000, reliability=np.ones(1), signal=1.0)
 
 
 def test_the_binary_form_is_the_steeper_probit() -> None:
     controller, effects = Controller((2, 2), 1, lr=0.1), np.array([[0.0, 1.0], [0.0, 1.0]])
-    found, price = solve(controller, sure(controller, np.array([[0.0, 0.10], [0.0, 0.04]])), 0, effects, 1.0)
-    inner = (found[:, 1] - FLOOR) / (1 - 2 * FLOOR)
-    np.testing.assert_allclose(np.log(inner / (1 - inner)), SHARPNESS * np.array([0.3, -0.3]), rtol=1e-6)
+    policy, price = solve(controller, sure(controller, np.array([[0.0, 0.10], [0.0, 0.04]])), 0, effects, 1.0)
+    inner = (policy[:, 1] - MIN_PROBABILITY) / (1 - 2 * MIN_PROBABILITY)
+    np.testing.assert_allclose(np.log(inner / (1 - inner)), MAX_STEEPNESS * np.array([0.3, -0.3]), rtol=1e-6)
     assert price == pytest.approx(0.07)
 
 
 @given(st.integers(0, 2**16), st.floats(0.15, 0.85))
 @settings(max_examples=25, deadline=None)
-def test_costs_meet_the_aim_and_choices_keep_the_floor(seed: int, share: float) -> None:
+def test_costs_meet_the_target_and_choices_keep_the_minimum_probability(seed: int, share: float) -> None:
     rng, counts = np.random.default_rng(seed), np.array([2, 3, 4, 2])
     controller = Controller(counts.tolist(), 1, lr=0.1)
     effects = np.where(controller.exists, np.arange(4) * rng.uniform(0.5, 1.5, (4, 1)), 0.0)
-    least, most = 0.0, float(((counts - 1) * effects[:, 1]).sum())
-    aim = least + share * (most - least)
-    found, _ = solve(controller, sure(controller, rng.normal(size=(4, 4))), 0, effects, aim)
-    assert (found * effects).sum() == pytest.approx(aim, rel=1e-6)
-    assert (found[controller.exists] >= FLOOR * (1 - 1e-9)).all()
-    assert not found[~controller.exists].any()
-    np.testing.assert_allclose(found.sum(1), 1.0)
+    min_cost, max_cost = 0.0, float(((counts - 1) * effects[:, 1]).sum())
+    target = min_cost + share * (max_cost - min_cost)
+    policy, _ = solve(controller, sure(controller, rng.normal(size=(4, 4))), 0, effects, target)
+    assert (policy * effects).sum() == pytest.approx(target, rel=1e-6)
+    assert (policy[controller.exists] >= MIN_PROBABILITY * (1 - 1e-9)).all()
+    assert not policy[~controller.exists].any()
+    np.testing.assert_allclose(policy.sum(1), 1.0)
 
 
 def test_without_signal_a_policy_has_the_largest_entropy_of_its_cost() -> None:
     """Its log-odds are proportional to costs (Lagrange)."""
-    controller = Controller([2] * SLOTS, 1, lr=0.1)
-    set_policy(controller, 0, no_benefits(controller), cost_of, 0.4, np.random.default_rng(0))
+    controller = Controller([2] * BLOCKS, 1, lr=0.1)
+    set_policy(controller, 0, zero_benefits(controller), cost_of, 0.4, np.random.default_rng(0))
     p = controller.probabilities()[0, :, 1]
-    inner = (p - FLOOR) / (1 - 2 * FLOOR)
+    inner = (p - MIN_PROBABILITY) / (1 - 2 * MIN_PROBABILITY)
     ratio = np.log(inner / (1 - inner)) / COSTS
     np.testing.assert_allclose(ratio, ratio[0])
     assert p @ COSTS == pytest.approx(0.4)
@@ -63,10 +63,10 @@ def test_without_signal_a_policy_has_the_largest_entropy_of_its_cost() -> None:
 
 def searched(effects: Floats, noise: float, draws: int) -> Controller:
     """Policies of two tasks after a search on a sum of effects [S]."""
-    controller, rng = Controller([2] * SLOTS, 2, lr=0.1), np.random.default_rng(1)
+    controller, rng = Controller([2] * BLOCKS, 2, lr=0.1), np.random.default_rng(1)
     estimator = OnePass(MovingAverage(2), PosteriorFit(controller))
     for task in range(2):
-        set_policy(controller, task, no_benefits(controller), cost_of, 0.475, rng)
+        set_policy(controller, task, zero_benefits(controller), cost_of, 0.475, rng)
     for _ in range(draws):
         choices = estimator.draw(controller, rng)
         losses = (choices @ effects)[:, None, None] + noise * rng.normal(size=(1, 1, 2))
@@ -80,12 +80,12 @@ def searched(effects: Floats, noise: float, draws: int) -> Controller:
 
 @pytest.mark.parametrize("noise", [0.01, 1.0])
 def test_without_effects_policies_keep_their_entropy(noise: float) -> None:
-    start = searched(np.zeros(SLOTS), noise, 0).entropy()
-    assert (searched(np.zeros(SLOTS), noise, 450).entropy() >= 0.95 * start).all()
+    start = searched(np.zeros(BLOCKS), noise, 0).entropy()
+    assert (searched(np.zeros(BLOCKS), noise, 450).entropy() >= 0.95 * start).all()
 
 
 def test_clear_effects_are_found() -> None:
-    helps = np.arange(SLOTS) % 3 == 0
+    helps = np.arange(BLOCKS) % 3 == 0
     kept = searched(np.where(helps, -0.01, 0.0), 0.01, 300).probabilities()[:, :, 1]
     assert kept[:, helps].min() > 0.9
     assert kept[:, ~helps].mean() < 0.4

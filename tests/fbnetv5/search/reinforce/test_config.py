@@ -26,7 +26,7 @@ BUDGETS = {
             space=FourPathSpace(variant="c", stages=2, strict=True),
             data=DataConfig(folder="/images", size=(96, 64), scenes=(1, 2, 3)),
             table="/luts/cpu.json",
-            foreign_table=True,
+            other_machine_table=True,
             seed=5,
             score_images=45,
             importance=0.5,
@@ -36,7 +36,7 @@ BUDGETS = {
     ],
     ids=["defaults", "all else"],
 )
-def test_a_saved_configuration_comes_back(config: SearchConfig, tmp_path: Path) -> None:
+def test_a_saved_configuration_is_loaded_again(config: SearchConfig, tmp_path: Path) -> None:
     config.save(tmp_path)
     assert SearchConfig.load(tmp_path) == config
 
@@ -47,7 +47,7 @@ def test_tasks_and_steps_follow_from_the_fields() -> None:
 
 
 @pytest.mark.parametrize(("after", "expected"), [(0, 0), (1, 1), (3, 1), (4, 2), (12, 4)])
-def test_every_so_many_th_step_trains_policies_the_first_one_too(after: int, expected: int) -> None:
+def test_policies_train_at_the_first_step_and_once_a_period(after: int, expected: int) -> None:
     assert SearchConfig(budgets=BUDGETS, policy_every=3).policy_steps(after) == expected
 
 

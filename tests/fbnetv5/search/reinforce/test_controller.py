@@ -65,7 +65,7 @@ def test_importance_weights_are_policy_over_proposal(drawn: tuple[Controller, Ch
     np.testing.assert_allclose(controller.importance(choices), p / p.mean(1, keepdims=True), rtol=1e-9)
 
 
-def test_a_choice_that_is_not_there_has_no_probability() -> None:
+def test_a_choice_that_does_not_exist_has_probability_0() -> None:
     probabilities = random_controller(spread=50.0).probabilities()
     assert [(probabilities[:, variable, count:] == 0).all() for variable, count in enumerate(COUNTS)] == [True] * len(
         COUNTS
@@ -96,7 +96,7 @@ class Highest:
 @pytest.mark.parametrize(
     "row", [[0.5, 0.5, 0.0], [0.5, 0.5 - 2**-53, 0.0], [1.0, 0.0, 0.0]], ids=["whole", "rounded down", "certain"]
 )
-def test_no_draw_takes_a_choice_without_probability(row: list[float]) -> None:
+def test_a_choice_of_probability_0_is_never_drawn(row: list[float]) -> None:
     (drawn,) = draw(np.array([row]), 1, cast(np.random.Generator, Highest()))
     assert row[drawn[0]] > 0
 
@@ -126,9 +126,9 @@ def test_entropy_of_uniform_policies_is_that_of_their_choices() -> None:
     np.testing.assert_allclose(controller.entropy(), np.log(COUNTS).mean())
 
 
-def test_a_tilt_moves_odds_of_keeping_and_nothing_among_the_kept() -> None:
+def test_a_logit_bias_changes_the_odds_of_skipping_alone() -> None:
     controller = random_controller()
-    before, after = controller.probabilities()[0], controller.tilted(0, 1.5)
+    before, after = controller.probabilities()[0], controller.biased_probabilities(0, 1.5)
     odds = [(1 - p[:, 0]) / p[:, 0] for p in (before, after)]
     np.testing.assert_allclose(odds[1], odds[0] * np.exp(1.5))
     np.testing.assert_allclose(after[1, 1] / after[1, 2], before[1, 1] / before[1, 2])
@@ -147,12 +147,12 @@ def test_the_gradient_is_that_of_the_expected_sum() -> None:
     logits = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     effects = torch.randn(3, 4, dtype=torch.float64)
     (logits.softmax(-1) * effects).sum().backward()  # type: ignore[no-untyped-call]
-    found = expectation_gradient(logits.detach().softmax(-1).numpy(), effects.numpy())
+    gradient = expectation_gradient(logits.detach().softmax(-1).numpy(), effects.numpy())
     assert logits.grad is not None
-    np.testing.assert_allclose(found, logits.grad.numpy(), atol=1e-12)
+    np.testing.assert_allclose(gradient, logits.grad.numpy(), atol=1e-12)
 
 
-def test_a_policy_becomes_the_probabilities_it_is_set_to() -> None:
+def test_a_policy_is_set_to_probabilities() -> None:
     controller, wanted = random_controller(), random_controller(seed=5).probabilities()[2]
     before = controller.probabilities()
     controller.set_policy(1, wanted)

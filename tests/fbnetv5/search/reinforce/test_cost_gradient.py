@@ -37,21 +37,21 @@ def every() -> Choices:
 
 
 def probabilities(controller: Controller, task: int) -> Floats:
-    found: Floats = np.exp(controller.log_probs(every())[:, task])
-    return found
+    values: Floats = np.exp(controller.log_probs(every())[:, task])
+    return values
 
 
 def exact(controller: Controller, task: int, table: CostTable) -> tuple[Floats, float]:
     """Gradient [S, C] by central differences, and the expected cost."""
     costs, step, gradient = table(every()), 1e-5, np.zeros(controller.logits.shape[1:])
     expected = float(probabilities(controller, task) @ costs)
-    for place in itertools.product(range(len(SPACE.variables)), range(2)):
+    for position in itertools.product(range(len(SPACE.variables)), range(2)):
         sides = []
         for sign in (1, -1):
-            controller.logits[(task, *place)] += sign * step
+            controller.logits[(task, *position)] += sign * step
             sides.append(float(probabilities(controller, task) @ costs))
-            controller.logits[(task, *place)] -= sign * step
-        gradient[place] = (sides[0] - sides[1]) / (2 * step)
+            controller.logits[(task, *position)] -= sign * step
+        gradient[position] = (sides[0] - sides[1]) / (2 * step)
     return gradient, expected
 
 
@@ -83,8 +83,8 @@ def test_gradient_and_expected_cost_are_unbiased(paths: tuple[int, ...]) -> None
 def test_one_draw_is_exact_where_all_is_live() -> None:
     controller, table = make_controller(), cost_table((4, 8, 16, 32))
     gradient, expected = exact(controller, 0, table)
-    found, cost = cost_gradient(controller, 0, table, np.random.default_rng(0), draws=1, more=1)
-    np.testing.assert_allclose(found, gradient, atol=1e-7)
+    estimate, cost = cost_gradient(controller, 0, table, np.random.default_rng(0), draws=1, extra_draws=1)
+    np.testing.assert_allclose(estimate, gradient, atol=1e-7)
     assert cost == pytest.approx(expected)
 
 

@@ -41,14 +41,14 @@ def exact_gradient(controller: Controller, task: int, choices: Choices, values: 
 def policies(controller: Controller, choices: Choices) -> Floats:
     """[B, T]."""
     columns = [probabilities_of(controller, t, choices, controller.logits[t]) for t in range(controller.tasks)]
-    found: Floats = torch.stack(columns, dim=1).numpy()
-    return found
+    mixture: Floats = torch.stack(columns, dim=1).numpy()
+    return mixture
 
 
 LOSSES: Floats = np.random.default_rng(1).normal(size=(len(EVERYTHING), TASKS))
 """[B, T], with interactions of every order."""
-PLACES = np.array([int(np.prod(COUNTS[variable + 1 :])) for variable in range(len(COUNTS))])
-"""``EVERYTHING[choices @ PLACES]`` is ``choices``."""
+STRIDES = np.array([int(np.prod(COUNTS[variable + 1 :])) for variable in range(len(COUNTS))])
+"""``EVERYTHING[choices @ STRIDES]`` is ``choices``."""
 IMAGES = np.arange(2)
 
 
@@ -64,8 +64,8 @@ def taught(kind: EstimatorName, controller: Controller, steps: int = 40) -> Esti
 
 def losses_of(choices: Choices) -> Floats:
     """[K, N, T], of two images, the second of which is harder."""
-    found: Floats = LOSSES[choices @ PLACES][:, None] + np.array([[0.0], [5.0]])
-    return found
+    losses: Floats = LOSSES[choices @ STRIDES][:, None] + np.array([[0.0], [5.0]])
+    return losses
 
 
 def estimated(estimator: Estimator, controller: Controller, choices: Choices) -> Floats:
@@ -80,8 +80,8 @@ def estimated(estimator: Estimator, controller: Controller, choices: Choices) ->
 def mean_over_all(estimator: Estimator, controller: Controller) -> Floats:
     """Expectation over the mixture, of estimators that draw one architecture."""
     proposal = policies(controller, EVERYTHING).mean(1)
-    found = [p * estimated(estimator, controller, a[None]) for p, a in zip(proposal, EVERYTHING, strict=True)]
-    mean: Floats = np.sum(found, axis=0)
+    weighted = [p * estimated(estimator, controller, a[None]) for p, a in zip(proposal, EVERYTHING, strict=True)]
+    mean: Floats = np.sum(weighted, axis=0)
     return mean
 
 
@@ -108,10 +108,10 @@ def test_the_mean_of_many_draws_is_the_exact_gradient(kind: EstimatorName) -> No
     controller, rng = make_controller(), np.random.default_rng(5)
     estimator = taught(kind, controller)
     estimates = [estimated(estimator, controller, estimator.draw(controller, rng)) for _ in range(1500)]
-    found = np.stack(estimates)
+    stacked = np.stack(estimates)
     error, spread = (
-        found.mean(0) - exact_gradients(controller, unexplained(estimator)),
-        found.std(0) / np.sqrt(len(found)),
+        stacked.mean(0) - exact_gradients(controller, unexplained(estimator)),
+        stacked.std(0) / np.sqrt(len(stacked)),
     )
     exists = np.broadcast_to(controller.exists, error.shape)
     off = np.abs(error[exists]) / spread[exists]
@@ -121,21 +121,21 @@ def test_the_mean_of_many_draws_is_the_exact_gradient(kind: EstimatorName) -> No
 
 def additive_losses() -> Floats:
     effects = np.random.default_rng(4).normal(size=(len(COUNTS), max(COUNTS), TASKS))
-    found: Floats = np.sum([effects[variable, EVERYTHING[:, variable]] for variable in range(len(COUNTS))], axis=0)
-    return found
+    losses: Floats = np.sum([effects[variable, EVERYTHING[:, variable]] for variable in range(len(COUNTS))], axis=0)
+    return losses
 
 
-def test_what_is_explained_is_no_longer_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_explained_losses_lower_the_variance(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "LOSSES", additive_losses())
     controller, variance = make_controller(), []
     for kind in ("average", "image", "control"):
-        estimator, rng, found = make_estimator(kind, controller, images=2), np.random.default_rng(7), []
+        estimator, rng, gradients = make_estimator(kind, controller, images=2), np.random.default_rng(7), []
         for _ in range(400):
-            choices, one = estimator.draw(controller, rng), rng.integers(2, size=1)
-            noisy = losses_of(choices)[:, one] + 0.3 * rng.normal(size=(1, 1, TASKS))
-            found.append(estimator.estimate(controller, choices, noisy, one))
+            choices, images = estimator.draw(controller, rng), rng.integers(2, size=1)
+            noisy = losses_of(choices)[:, images] + 0.3 * rng.normal(size=(1, 1, TASKS))
+            gradients.append(estimator.estimate(controller, choices, noisy, images))
             estimator.benefits(controller)
-        variance.append(np.var(found[200:], axis=0).sum())
+        variance.append(np.var(gradients[200:], axis=0).sum())
     assert variance[1] < 0.7 * variance[0]
     assert variance[2] < 0.7 * variance[1]
 
@@ -177,7 +177,7 @@ def test_the_exact_gradient_agrees_with_finite_differences() -> None:
 
 
 @pytest.mark.parametrize("kind", ESTIMATORS)
-def test_an_estimator_goes_on_from_its_arrays(kind: EstimatorName) -> None:
+def test_an_estimator_is_restored_from_its_arrays(kind: EstimatorName) -> None:
     controller = make_controller()
     one, other = taught(kind, controller), make_estimator(kind, controller, images=len(IMAGES))
     for name, array in other.state().items():
@@ -194,7 +194,7 @@ def test_an_estimator_goes_on_from_its_arrays(kind: EstimatorName) -> None:
 
 
 @pytest.mark.parametrize("kind", ESTIMATORS)
-def test_a_task_without_labels_moves_no_policy_and_teaches_nothing(kind: EstimatorName) -> None:
+def test_a_task_without_labels_changes_neither_policy_nor_estimator(kind: EstimatorName) -> None:
     controller = make_controller()
     estimator = taught(kind, controller)
     before = {name: array.copy() for name, array in estimator.state().items()}
@@ -223,7 +223,7 @@ def test_every_architecture_of_a_step_counts_for_every_task_once() -> None:
         np.testing.assert_allclose(weights.sum(0), 1.0)
 
 
-def test_only_advantages_that_are_known_move_a_policy() -> None:
+def test_an_advantage_of_nan_has_no_gradient() -> None:
     controller, choices = make_controller(), EVERYTHING[[7]]
     gradient = reinforce(controller, choices, np.array([[np.nan, 4.0, 0.0]]))
     np.testing.assert_allclose(gradient[1], 4.0 * controller.score(choices, 1)[0])

@@ -12,14 +12,14 @@ from fbnetv5.costs.budgets import Budget, in_window
 from fbnetv5.costs.tables import CostTable
 from fbnetv5.search.reinforce.controller import Controller, Floats
 from fbnetv5.search.reinforce.finalists import (
-    Scored,
-    best,
-    finalists_for,
-    find_tilt,
+    Finalist,
+    best_finalist,
+    find_finalists,
+    find_logit_bias,
     pareto_front,
-    sample_within,
+    sample_in_window,
 )
-from fbnetv5.search.reinforce.panel import LossModel, feature_places
+from fbnetv5.search.reinforce.panel import LossModel, feature_positions
 from fbnetv5.search.reinforce.ridge import Posterior
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.space import Choices
@@ -50,48 +50,48 @@ def expected_cost(probabilities: Floats, table: CostTable) -> tuple[float, float
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 0.9])
-def test_a_tilt_brings_the_expected_cost_to_the_aim(share: float) -> None:
+def test_the_logit_bias_brings_the_expected_cost_to_the_target(share: float) -> None:
     controller, table = make_controller(), cost_table()
-    aim = table.min_cost + share * (table.max_cost - table.min_cost)
-    tilt = find_tilt(controller, 1, table, aim, np.random.default_rng(0))
-    mean, deviation = expected_cost(controller.tilted(1, tilt), table)
-    assert abs(mean - aim) < 4 * deviation / np.sqrt(256)
+    target = table.min_cost + share * (table.max_cost - table.min_cost)
+    logit_bias = find_logit_bias(controller, 1, table, target, np.random.default_rng(0))
+    mean, deviation = expected_cost(controller.biased_probabilities(1, logit_bias), table)
+    assert abs(mean - target) < 4 * deviation / np.sqrt(256)
 
 
-@pytest.mark.parametrize(("aim", "bound"), [(0.0, -12.0), (1e9, 12.0)], ids=["below all", "above all"])
-def test_a_tilt_stays_bounded_where_the_aim_is_out_of_reach(aim: float, bound: float) -> None:
-    found = find_tilt(make_controller(), 0, cost_table(), aim, np.random.default_rng(0))
-    assert found == pytest.approx(bound, abs=1e-3)
+@pytest.mark.parametrize(("target", "bound"), [(0.0, -12.0), (1e9, 12.0)], ids=["below all", "above all"])
+def test_the_logit_bias_is_bounded_if_the_target_is_out_of_reach(target: float, bound: float) -> None:
+    logit_bias = find_logit_bias(make_controller(), 0, cost_table(), target, np.random.default_rng(0))
+    assert logit_bias == pytest.approx(bound, abs=1e-3)
 
 
 def test_samples_are_distinct_and_within_the_window() -> None:
     table, rng = cost_table(), np.random.default_rng(0)
     limit = 0.7 * table.max_cost
-    found = sample_within(make_controller().probabilities()[0], table, Budget(limit=limit, unit="macs"), 9, rng)
-    assert len({tuple(choices) for choices in found}) == len(found) == 9
-    costs = table(np.stack(found))
+    networks = sample_in_window(make_controller().probabilities()[0], table, Budget(limit=limit, unit="macs"), 9, rng)
+    assert len({tuple(choices) for choices in networks}) == len(networks) == 9
+    costs = table(np.stack(networks))
     assert (costs <= limit).all()
     assert (costs >= 0.85 * limit).all()
 
 
-def test_all_that_fit_are_found_where_there_are_few() -> None:
+def test_sampling_finds_every_architecture_of_a_small_window() -> None:
     table, rng = cost_table(), np.random.default_rng(0)
     limit = table.max_cost
     fitting = int((table(EVERYTHING) >= 0.85 * limit).sum())
     uniform = np.full((len(SPACE.variables), 2), 0.5)
-    assert len(sample_within(uniform, table, Budget(limit=limit, unit="macs"), 10**6, rng)) == fitting
+    assert len(sample_in_window(uniform, table, Budget(limit=limit, unit="macs"), 10**6, rng)) == fitting
 
 
 def test_a_budget_that_no_network_meets_is_refused() -> None:
     table, uniform = cost_table(), np.full((len(SPACE.variables), 2), 0.5)
     budget = Budget(limit=table.min_cost / 2, unit="macs")
     with pytest.raises(UserError, match=r"no network for det costs between .* choose a larger budget"):
-        finalists_for("det", loss_model(), uniform, table, budget, 3, np.random.default_rng(0))
+        find_finalists("det", loss_model(), uniform, table, budget, 3, np.random.default_rng(0))
 
 
 def loss_model(seed: int = 0, *, noise: float = 0.0) -> LossModel:
     """A model of seg's loss whose blocks each bring something, known up to ``noise``."""
-    count = len(feature_places(SPACE)[0])
+    count = len(feature_positions(SPACE)[0])
     effects = -np.random.default_rng(seed).uniform(0.1, 1.0, count)
     posterior = Posterior(effects=effects, covariance=noise**2 * np.eye(count), strength=1.0, noise=1.0)
     return LossModel(space=SPACE, paths=(4, 8, 16, 32), posterior=posterior)
@@ -100,41 +100,41 @@ def loss_model(seed: int = 0, *, noise: float = 0.0) -> LossModel:
 def test_the_first_finalist_is_the_best_of_the_window_by_the_model() -> None:
     table, model, uniform = cost_table(), loss_model(), np.full((len(SPACE.variables), 2), 0.5)
     budget = Budget(limit=0.7 * table.max_cost, unit="macs")
-    found = finalists_for("seg", model, uniform, table, budget, 5, np.random.default_rng(0))
+    networks = find_finalists("seg", model, uniform, table, budget, 5, np.random.default_rng(0))
     inside = EVERYTHING[in_window(table(EVERYTHING), budget)]
-    assert model.table.one(found[0]) == pytest.approx(model.table(inside).min())
-    assert len(found) == 1  # a model without doubt has one favourite
+    assert model.table.cost_of(networks[0]) == pytest.approx(model.table(inside).min())
+    assert len(networks) == 1  # a model without doubt has network favourite
 
 
 def test_finalists_differ_where_the_model_is_unsure() -> None:
     table, uniform = cost_table(), np.full((len(SPACE.variables), 2), 0.5)
     budget = Budget(limit=0.7 * table.max_cost, unit="macs")
-    found = finalists_for("seg", loss_model(noise=0.5), uniform, table, budget, 5, np.random.default_rng(0))
-    assert len({one.tobytes() for one in found}) == len(found) == 5
-    assert in_window(table(np.stack(found)), budget).all()
+    networks = find_finalists("seg", loss_model(noise=0.5), uniform, table, budget, 5, np.random.default_rng(0))
+    assert len({network.tobytes() for network in networks}) == len(networks) == 5
+    assert in_window(table(np.stack(networks)), budget).all()
 
 
-def scored(costs: Sequence[float], losses: Sequence[float]) -> list[Scored]:
+def finalists_of(costs: Sequence[float], losses: Sequence[float]) -> list[Finalist]:
     rows = enumerate(zip(costs, losses, strict=True))
-    return [Scored(choices=(number,), cost=cost, loss=loss, score=0.5) for number, (cost, loss) in rows]
+    return [Finalist(choices=(number,), cost=cost, loss=loss, score=0.5) for number, (cost, loss) in rows]
 
 
 points = st.lists(st.tuples(st.integers(70, 110), st.integers(0, 6)), min_size=1, max_size=25)
 
 
 @given(points)
-def test_the_front_holds_whatever_is_not_beaten(drawn: list[tuple[int, int]]) -> None:
-    found = pareto_front(scored(*zip(*drawn, strict=True)))
+def test_the_front_has_every_finalist_that_is_not_beaten(drawn: list[tuple[int, int]]) -> None:
+    front = pareto_front(finalists_of(*zip(*drawn, strict=True)))
     beaten = {
         (cost, loss)
         for cost, loss in drawn
         for c, other in drawn
         if c <= cost and other <= loss and (c, other) != (cost, loss)
     }
-    assert [(s.cost, s.loss) for s in found] == sorted(set(drawn) - beaten)
+    assert [(s.cost, s.loss) for s in front] == sorted(set(drawn) - beaten)
 
 
 @given(points)
-def test_the_best_has_the_lowest_loss_and_is_the_cheapest_of_those(drawn: list[tuple[int, int]]) -> None:
-    found = best(scored(*zip(*drawn, strict=True)))
-    assert (found.loss, found.cost) == min((loss, cost) for cost, loss in drawn)
+def test_the_best_finalist_has_the_lowest_loss_and_then_the_lowest_cost(drawn: list[tuple[int, int]]) -> None:
+    best = best_finalist(finalists_of(*zip(*drawn, strict=True)))
+    assert (best.loss, best.cost) == min((loss, cost) for cost, loss in drawn)

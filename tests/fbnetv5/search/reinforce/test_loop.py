@@ -1,7 +1,6 @@
 import json
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +8,15 @@ import pytest
 import torch
 
 from export.errors import UserError
-from fbnetv5.costs.budgets import Budget
-from fbnetv5.costs.tables import CostTable
 from fbnetv5.data.layouts import open_folder
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.sample import Batch
 from fbnetv5.search.reinforce import loop as module
+from fbnetv5.search.reinforce import policies
 from fbnetv5.search.reinforce.entry import SERIES, SearchEntry
 from fbnetv5.search.reinforce.estimators import OnePass
-from fbnetv5.search.reinforce.finalists import AIM
-from fbnetv5.search.reinforce.loop import SearchLoop, warm_architecture
-from fbnetv5.search.reinforce.posterior import no_benefits
+from fbnetv5.search.reinforce.loop import SearchLoop, warmup_architecture
+from fbnetv5.search.reinforce.policies import Policies
 from fbnetv5.spaces.four_path import FourPathSpace
 from tests.samples import keep_labels
 
@@ -31,7 +28,7 @@ def quiet(entry: SearchEntry) -> None:
 
 
 def batch_of(loop: SearchLoop, images: int = 4) -> Batch:
-    return next(in_order(loop.parts.weights, batch=images))
+    return next(in_order(loop.splits.weights, batch=images))
 
 
 def unmasked(batch: Batch) -> Batch:
@@ -59,7 +56,7 @@ def test_every_step_passes_the_trunk_once(make_loop: MakeLoop, tasks: tuple[str,
     [(2, 4, "wwpxpx"), (0, 3, "pxp"), (3, 0, "www")],
     ids=["both", "no warm-up", "warm-up alone"],
 )
-def test_policies_and_weights_take_turns_after_the_warm_up(
+def test_policies_and_weights_alternate_after_the_warm_up(
     make_loop: MakeLoop, warmup: int, steps: int, phases: str
 ) -> None:
     loop = make_loop("cls", warmup_steps=warmup, steps=steps)
@@ -67,31 +64,31 @@ def test_policies_and_weights_take_turns_after_the_warm_up(
     assert "".join(letters[loop.phase(step)] for step in range(warmup + steps)) == phases
 
 
-def test_policies_keep_to_images_that_they_meet_again(make_loop: MakeLoop) -> None:
+def test_policies_learn_from_few_images_that_are_repeated(make_loop: MakeLoop) -> None:
     loop = make_loop("cls", warmup_steps=1, steps=7)
     assert len(loop.held_out) == 4
     spread = [loop.held_out[index].image for index in range(4)]
-    assert all(torch.equal(image, loop.parts.policies[6 * index].image) for index, image in enumerate(spread))
+    assert all(torch.equal(image, loop.splits.policies[6 * index].image) for index, image in enumerate(spread))
     loop.run(quiet)
-    assert isinstance(loop.estimator, OnePass)
-    assert loop.estimator.fit is not None
-    assert loop.estimator.fit.counts[1] == 4 - 2  # the first two steps with policies go into the baseline
+    assert isinstance(loop.policies.estimator, OnePass)
+    assert loop.policies.estimator.fit is not None
+    assert loop.policies.estimator.fit.counts[1] == 4 - 2  # the first two steps with policies go into the baseline
 
 
-def test_policies_use_all_images_that_they_meet_eight_times(make_loop: MakeLoop) -> None:
+def test_policies_use_as_many_images_as_eight_repetitions_allow(make_loop: MakeLoop) -> None:
     assert len(make_loop("cls", steps=96).held_out) == 24
     assert len(make_loop("cls", steps=94).held_out) == 23
 
 
 @pytest.mark.parametrize(("progress", "lowest"), [(0.0, 0.9), (0.25, 0.55), (0.5, 0.2), (1.0, 0.2)])
-def test_warm_architectures_are_nearly_full_at_first(progress: float, lowest: float) -> None:
+def test_warm_up_architectures_are_nearly_full_at_first(progress: float, lowest: float) -> None:
     space, rng = FourPathSpace(stages=16, blocks_per_path=16), np.random.default_rng(0)
-    shares = [float((warm_architecture(space, progress, rng) != 0).mean()) for _ in range(300)]
+    shares = [float((warmup_architecture(space, progress, rng) != 0).mean()) for _ in range(300)]
     assert min(shares) == pytest.approx(lowest, abs=0.06)
     assert np.mean(shares) == pytest.approx((lowest + 1) / 2, abs=0.06)
 
 
-def test_weights_that_are_not_live_stay(make_loop: MakeLoop) -> None:
+def test_weights_of_blocks_that_are_not_live_do_not_change(make_loop: MakeLoop) -> None:
     loop = make_loop("cls")
     loop.train_weights(batch_of(loop), loop.supernet.space.full(), np.ones(1))  # momentum that must not move them later
     before = values(loop)
@@ -117,33 +114,21 @@ def test_a_batch_without_masks_trains_the_other_tasks(make_loop: MakeLoop) -> No
     torch.testing.assert_close({name: value for name, value in values(with_seg).items() if name in alone}, alone)
 
 
-def test_a_batch_without_masks_moves_only_the_other_policies(
+def test_a_batch_without_masks_updates_the_other_policies_alone(
     make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "cost_gradient", lambda controller, *_: (np.zeros(controller.logits[0].shape), 1.0))
+    monkeypatch.setattr(policies, "cost_gradient", lambda controller, *_: (np.zeros(controller.logits[0].shape), 1.0))
     loop = make_loop("cls", "seg", estimator="average")
-    average = loop.estimator.state()["baseline.mean"]
+    average = loop.policies.estimator.state()["baseline.mean"]
     average[:] = 9.0
     full = loop.supernet.space.full()
     loop.train_weights(batch_of(loop), full, np.ones(2))
-    before = loop.controller.logits.clone()
+    before = loop.policies.controller.logits.clone()
     loop.train_policies(unmasked(batch_of(loop)), full[None], np.random.default_rng(0))
-    assert loop.controller.logits[0].ne(before[0]).any()
-    assert torch.equal(loop.controller.logits[1], before[1])
+    assert loop.policies.controller.logits[0].ne(before[0]).any()
+    assert torch.equal(loop.policies.controller.logits[1], before[1])
     assert average[0] != 9.0
     assert average[1] == 9.0
-
-
-def test_policies_in_closed_form_meet_the_aim_and_report_their_price(make_loop: MakeLoop) -> None:
-    loop = make_loop("cls", "seg")
-    benefits = replace(no_benefits(loop.controller), signal=1.0)
-    benefits.mean[:, :, 1] = 0.01
-    benefits.sd[:, :, 1] = 0.01
-    loop._set_policies(benefits, np.random.default_rng(0))
-    for task, (name, budget) in enumerate(loop.config.budgets.items()):
-        drawn = loop.controller.sample(task, 4000, np.random.default_rng(1))
-        assert loop.tables[name](drawn).mean() == pytest.approx(AIM * budget.limit, rel=0.02)
-    assert (loop.multiplier != 0).all()
 
 
 def test_a_folder_without_masks_trains_the_other_tasks(make_loop: MakeLoop, image_folder: Path) -> None:
@@ -179,7 +164,7 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(make_loop: Make
     assert not moved(loop, before)
 
 
-def test_a_loss_of_zero_does_not_spoil_the_others(make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_of_0_keeps_all_values_finite(make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch) -> None:
     loop = make_loop("cls", "seg")
     monkeypatch.setattr(loop.supernet.tasks["seg"], "losses", lambda raw, batch: raw.flatten(1).sum(1) * 0)
     full = loop.supernet.space.full()
@@ -187,7 +172,7 @@ def test_a_loss_of_zero_does_not_spoil_the_others(make_loop: MakeLoop, monkeypat
     loop.train_policies(batch_of(loop), full[None], np.random.default_rng(0))
     assert np.isfinite(loop.scale).all()
     assert all(bool(torch.isfinite(value).all()) for value in values(loop).values())
-    assert bool(torch.isfinite(loop.controller.logits).all())
+    assert bool(torch.isfinite(loop.policies.controller.logits).all())
 
 
 def test_the_learning_rate_rises_and_ends_at_a_hundredth(make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,41 +186,15 @@ def test_the_learning_rate_rises_and_ends_at_a_hundredth(make_loop: MakeLoop, mo
     assert rates[-1] < 2e-5
 
 
-@pytest.mark.parametrize(("lean", "sign"), [(4.0, 1), (-4.0, -1)], ids=["over the budget", "under it"])
-def test_the_multiplier_rises_over_the_budget_and_falls_under_it(
-    make_loop: MakeLoop, cost_tables: dict[str, CostTable], lean: float, sign: int
-) -> None:
-    half_way = (cost_tables["cls"].min_cost + cost_tables["cls"].max_cost) / 2
-    budget = Budget(limit=half_way / AIM, unit="macs")
-    loop = make_loop("cls", budgets={"cls": budget}, policy_lr=0.5, estimator="average")
-    loop.controller.logits[0, :, 1] = lean
-    costs, multipliers = [], [0.0]
-    for _ in range(4):  # the same architecture on the same images: no advantage, so only costs move the policy
-        loop.train_policies(batch_of(loop, 2), loop.supernet.space.full()[None], np.random.default_rng(0))
-        costs.append(loop.expected_cost[0])
-        multipliers.append(float(loop.multiplier[0]))
-    # A step goes by the expected cost before it, which at first is that of the policies as they were made.
-    assert (np.sign(np.diff(multipliers[1:])) == sign).all()
-    assert np.sign(costs[0] - costs[-1]) == sign
-
-
-def test_policies_start_where_their_cost_meets_the_aim(make_loop: MakeLoop) -> None:
-    loop = make_loop("cls", "seg")
-    for task, (name, budget) in enumerate(loop.config.budgets.items()):
-        drawn = loop.controller.sample(task, 4000, np.random.default_rng(1))
-        reachable = np.clip(AIM * budget.limit, loop.tables[name].min_cost, loop.tables[name].max_cost)
-        assert loop.tables[name](drawn).mean() == pytest.approx(reachable, rel=0.01)
-
-
 def test_history_has_a_line_a_step_with_every_task(make_loop: MakeLoop) -> None:
     loop = make_loop("cls", "seg", warmup_steps=2, steps=2)
-    told: list[SearchEntry] = []
-    loop.run(told.append)
+    entries: list[SearchEntry] = []
+    loop.run(entries.append)
     lines = [json.loads(line) for line in (loop.folder / "history.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [entry.step for entry in told] == [1, 2, 3, 4]
+    assert [line["step"] for line in lines] == [entry.step for entry in entries] == [1, 2, 3, 4]
     assert [line["phase"] for line in lines] == ["warm-up", "warm-up", "policies", "weights"]
     for name in SERIES:
-        assert lines[-1][name] == getattr(told[-1], name)
+        assert lines[-1][name] == getattr(entries[-1], name)
         assert set(lines[-1][name]) == {"cls", "seg"}
 
 
@@ -253,7 +212,7 @@ def test_a_checkpoint_of_another_search_is_refused(
     make_loop: MakeLoop, changes: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_loop("cls", warmup_steps=1, steps=0).run(quiet)
-    monkeypatch.setattr(SearchLoop, "_aim_policies", lambda self: None)
+    monkeypatch.setattr(Policies, "_start_at_target_costs", lambda self: None)
     tasks = changes.pop("tasks", ("cls",))
     other = make_loop(*tasks, **changes)  # type: ignore[misc]
     with pytest.raises(UserError, match=message):

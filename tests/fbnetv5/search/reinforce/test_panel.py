@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fbnetv5.search.reinforce.panel import Observations, check_fit, fit_losses, live_features
+from fbnetv5.search.reinforce.panel import Observations, fit_losses, live_features, measure_fit
 from fbnetv5.search.reinforce.ridge import Floats
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.space import Choices
@@ -38,19 +38,19 @@ def test_a_model_predicts_networks_that_it_has_not_seen() -> None:
 
 
 @pytest.mark.parametrize(("signal", "has_signal"), [(1.0, True), (0.0, False)])
-def test_a_check_tells_a_signal_from_none(signal: float, has_signal: bool) -> None:
+def test_the_fit_quality_detects_a_signal(signal: float, has_signal: bool) -> None:
     model = fit_losses(SPACE, PATHS, observations(200, signal, 0)[0], 0)
-    check = check_fit(model, observations(24, signal, 1, each=True)[0], 0)
-    assert check.architectures == 24
-    assert check.has_signal is has_signal
+    quality = measure_fit(model, observations(24, signal, 1, each=True)[0], 0)
+    assert quality.architectures == 24
+    assert quality.has_signal is has_signal
 
 
-def test_checks_without_a_signal_are_seldom_taken_for_one() -> None:
-    found = []
+def test_false_signals_are_rare() -> None:
+    signals = []
     for seed in range(60):
         model = fit_losses(SPACE, PATHS, observations(60, 0.0, seed)[0], 0)
-        found.append(check_fit(model, observations(12, 0.0, 1000 + seed, each=True)[0], 0).has_signal)
-    assert np.mean(found) < 0.15
+        signals.append(measure_fit(model, observations(12, 0.0, 1000 + seed, each=True)[0], 0).has_signal)
+    assert np.mean(signals) < 0.15
 
 
 def test_images_without_labels_are_left_out() -> None:
@@ -68,7 +68,7 @@ def test_images_without_labels_are_left_out() -> None:
 
 def test_sampled_tables_lie_around_the_mean() -> None:
     model = fit_losses(SPACE, PATHS, observations(300, 1.0, 0)[0], 0)
-    blocks = np.mean([table.blocks for table in model.sampled(400, np.random.default_rng(0))], axis=0)
+    blocks = np.mean([table.blocks for table in model.sample_tables(400, np.random.default_rng(0))], axis=0)
     np.testing.assert_allclose(blocks, model.table.blocks, atol=0.1)
 
 
@@ -76,5 +76,5 @@ def test_a_task_without_any_label_has_no_signal() -> None:
     seen, _ = observations(40, 1.0, 0)
     nothing = Observations(choices=seen.choices, batches=seen.batches, losses=np.full((40, 1), np.nan))
     model = fit_losses(SPACE, PATHS, nothing, 0)
-    check = check_fit(model, nothing, 0)
-    assert (check.rank_correlation, check.has_signal) == (0.0, False)
+    quality = measure_fit(model, nothing, 0)
+    assert (quality.rank_correlation, quality.has_signal) == (0.0, False)

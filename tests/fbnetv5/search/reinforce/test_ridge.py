@@ -13,16 +13,16 @@ def draw(signal: float, seed: int, *, rows: int = 200, columns: int = 30) -> tup
 
 def test_mean_and_covariance_are_the_normal_equations() -> None:
     features, values, _ = draw(0.5, 0)
-    found = fit_ridge(features, values, np.zeros(200, dtype=np.int64))
+    posterior = fit_ridge(features, values, np.zeros(200, dtype=np.int64))
     centred = features - features.mean(0)
-    precision = centred.T @ centred + found.strength * np.eye(30)
-    np.testing.assert_allclose(found.effects, np.linalg.solve(precision, centred.T @ (values - values.mean())))
-    np.testing.assert_allclose(found.covariance, found.noise**2 * np.linalg.inv(precision), atol=1e-12)
+    precision = centred.T @ centred + posterior.strength * np.eye(30)
+    np.testing.assert_allclose(posterior.effects, np.linalg.solve(precision, centred.T @ (values - values.mean())))
+    np.testing.assert_allclose(posterior.covariance, posterior.noise**2 * np.linalg.inv(precision), atol=1e-12)
 
 
 def test_the_strength_maximises_the_marginal_likelihood() -> None:
     features, values, _ = draw(0.3, 1)
-    found = fit_ridge(features, values, np.zeros(200, dtype=np.int64))
+    posterior = fit_ridge(features, values, np.zeros(200, dtype=np.int64))
     # Independently: the density of the values' contrasts under N(0, s2 (I + X X' / strength)), s2 profiled out.
     contrasts = np.linalg.svd(np.eye(200) - 1 / 200)[0][:, :199].T
 
@@ -32,10 +32,10 @@ def test_the_strength_maximises_the_marginal_likelihood() -> None:
         variance = y @ np.linalg.solve(covariance, y) / 199
         return float(-0.5 * (np.linalg.slogdet(covariance)[1] + 199 * np.log(variance)))
 
-    assert evidence(found.strength) >= max(evidence(strength) for strength in STRENGTHS[::4])
+    assert evidence(posterior.strength) >= max(evidence(strength) for strength in STRENGTHS[::4])
 
 
-def test_without_a_signal_effects_are_nothing() -> None:
+def test_without_a_signal_effects_are_nearly_0() -> None:
     sizes = []
     for seed in range(40):
         features, values, _ = draw(0.0, seed)
@@ -48,13 +48,13 @@ def test_without_a_signal_effects_are_nothing() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_effects_are_found_within_their_errors(seed: int) -> None:
     features, values, effects = draw(1.0, seed)
-    found = fit_ridge(features, values, np.zeros(200, dtype=np.int64))
-    z = (found.effects - effects) / np.sqrt(np.diag(found.covariance))
+    posterior = fit_ridge(features, values, np.zeros(200, dtype=np.int64))
+    z = (posterior.effects - effects) / np.sqrt(np.diag(posterior.covariance))
     assert np.abs(z).max() < 4.5
     assert 0.5 < z.std() < 1.6
 
 
-def test_levels_of_groups_do_not_disturb() -> None:
+def test_levels_of_groups_do_not_change_effects() -> None:
     features, values, _ = draw(1.0, 0)
     groups = np.arange(200) % 4
     shifted = fit_ridge(features, values + 100 * groups, groups)
@@ -62,12 +62,12 @@ def test_levels_of_groups_do_not_disturb() -> None:
 
 
 def test_samples_have_the_posterior_moments() -> None:
-    found = fit_ridge(*draw(1.0, 0)[:2], np.zeros(200, dtype=np.int64))
-    drawn = found.sample(20000, np.random.default_rng(0))
-    np.testing.assert_allclose(drawn.mean(0), found.effects, atol=0.01)
-    np.testing.assert_allclose(np.cov(drawn.T), found.covariance, atol=0.003)
+    posterior = fit_ridge(*draw(1.0, 0)[:2], np.zeros(200, dtype=np.int64))
+    drawn = posterior.sample(20000, np.random.default_rng(0))
+    np.testing.assert_allclose(drawn.mean(0), posterior.effects, atol=0.01)
+    np.testing.assert_allclose(np.cov(drawn.T), posterior.covariance, atol=0.003)
 
 
-def test_no_observation_tells_nothing() -> None:
-    found = fit_ridge(np.zeros((0, 3)), np.zeros(0), np.zeros(0, dtype=np.int64))
-    assert not found.effects.any()
+def test_without_observations_effects_are_0() -> None:
+    posterior = fit_ridge(np.zeros((0, 3)), np.zeros(0), np.zeros(0, dtype=np.int64))
+    assert not posterior.effects.any()

@@ -22,7 +22,8 @@ from fbnetv5.search.reinforce import run
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.derive import Stage
 from fbnetv5.search.reinforce.entry import SearchEntry
-from fbnetv5.search.reinforce.run import prepare, run_search, start_run
+from fbnetv5.search.reinforce.prepare import prepare
+from fbnetv5.search.reinforce.run import run_search, start_run
 from fbnetv5.spaces.four_path import FourPathSpace
 
 MakeConfig = Callable[..., SearchConfig]
@@ -72,14 +73,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in RESULTS}
 
 
-def test_a_search_leaves_its_files(undisturbed: Path) -> None:
+def test_a_search_writes_its_files(undisturbed: Path) -> None:
     names = {path.name for path in undisturbed.iterdir()}
     assert names == {*RESULTS, "config.json", "checkpoint", "tensorboard"}
     assert (undisturbed.parent / "latest").resolve() == undisturbed
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_network_found_meets_its_budget_and_takes_its_weights(undisturbed: Path, task: str) -> None:
+def test_the_searched_network_meets_its_budget_and_loads_its_weights(undisturbed: Path, task: str) -> None:
     architecture: Architecture = load_architecture(undisturbed / f"{task}.json")
     assert 0.85 * LIMIT <= architecture.cost.macs <= LIMIT
     assert architecture.provenance["budget"] == {"limit": LIMIT, "unit": "macs"}
@@ -89,18 +90,18 @@ def test_the_network_found_meets_its_budget_and_takes_its_weights(undisturbed: P
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_front_holds_the_network_found(undisturbed: Path, task: str) -> None:
-    found = load_architecture(undisturbed / f"{task}.json")
+def test_the_front_has_the_searched_network(undisturbed: Path, task: str) -> None:
+    architecture = load_architecture(undisturbed / f"{task}.json")
     points = json.loads((undisturbed / "pareto.json").read_text())["tasks"][task]["points"]
     assert [point["cost"] for point in points] == sorted(point["cost"] for point in points)
     losses = [point["loss"] for point in points]
     assert losses == sorted(losses, reverse=True)
-    assert points[-1]["choices"] == list(found.choices[task])
-    assert points[-1]["loss"] == found.provenance["loss"]
+    assert points[-1]["choices"] == list(architecture.choices[task])
+    assert points[-1]["loss"] == architecture.provenance["loss"]
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_network_found_says_how_well_the_panel_ranked_others(undisturbed: Path, task: str) -> None:
+def test_the_provenance_has_the_quality_of_the_panels_fit(undisturbed: Path, task: str) -> None:
     panel = load_architecture(undisturbed / f"{task}.json").provenance["panel"]
     assert panel["architectures"] == 3
     assert -1 <= panel["rank_correlation"] <= 1
@@ -150,12 +151,12 @@ def test_a_killed_search_ends_with_the_same_files(make_config: MakeConfig, undis
         process.kill()
     assert process.returncode == -signal.SIGKILL
     resume(folder, quiet, quiet)
-    found, expected = contents(folder), contents(undisturbed)
-    del found["history.jsonl"], expected["history.jsonl"]  # a search by command logs fewer steps than those here
-    assert found == expected
+    written, expected = contents(folder), contents(undisturbed)
+    del written["history.jsonl"], expected["history.jsonl"]  # a search by command logs fewer steps than those here
+    assert written == expected
 
 
-def test_a_finished_search_runs_no_step_again(undisturbed: Path) -> None:
+def test_a_finished_search_repeats_no_step(undisturbed: Path) -> None:
     before, steps = contents(undisturbed), list[SearchEntry]()
     resume(undisturbed, steps.append, quiet)
     assert not steps
@@ -173,17 +174,17 @@ def test_two_processes_share_a_search(tmp_path: Path) -> None:
     assert len((folder / "history.jsonl").read_text().splitlines()) == 1
 
 
-def test_a_run_is_never_written_over(make_config: MakeConfig, undisturbed: Path) -> None:
-    with pytest.raises(UserError, match=r"exists already; go on with --resume .* or choose another --name"):
+def test_a_run_is_never_overwritten(make_config: MakeConfig, undisturbed: Path) -> None:
+    with pytest.raises(UserError, match=r"exists already; resume it with --resume .* or choose another --name"):
         started(make_config, undisturbed)
 
 
-def test_nothing_is_made_for_a_budget_out_of_reach(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_no_folder_is_made_for_a_budget_out_of_range(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(budgets={"cls": Budget(limit=1e6, unit="macs")}, space=WIDE)
     shown: list[Sequence[CostRange]] = []
     with pytest.raises(UserError, match=r"budget 1\.0M for cls at 224x224 is outside what this space offers"):
         start_run(config, tmp_path / "run", shown.append, quiet)
-    assert [found.task for found in shown[0]] == ["cls"]
+    assert [costs.task for costs in shown[0]] == ["cls"]
     assert not list(tmp_path.iterdir())
 
 

@@ -20,10 +20,11 @@ from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch
 from fbnetv5.data.targets import ABSENT
 from fbnetv5.networks.supernet import Supernet
-from fbnetv5.runs.processes import links_closed
+from fbnetv5.runs.processes import process_group_cleanup
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.loop import SearchLoop
-from fbnetv5.search.reinforce.run import prepare, run_search, start_run
+from fbnetv5.search.reinforce.prepare import prepare
+from fbnetv5.search.reinforce.run import run_search, start_run
 from fbnetv5.search.scoring import FinalistScorer
 from fbnetv5.spaces.four_path import FourPathSpace
 
@@ -46,10 +47,10 @@ CONFIG = SearchConfig(
 def own_batch(loop: SearchLoop) -> Batch:
     """Other images in each process, and three of four without a label in the second."""
     rank = loop.accelerator.process_index
-    batch: Batch = list(in_order(loop.parts.weights, batch=4, limit=8))[rank]
-    known = torch.arange(4) < (1 if rank else 4)
-    labels = torch.where(known, batch.targets["label"], ABSENT)
-    return replace(batch, targets={**batch.targets, "label": labels}, present={**batch.present, "label": known})
+    batch: Batch = list(in_order(loop.splits.weights, batch=4, limit=8))[rank]
+    labelled = torch.arange(4) < (1 if rank else 4)
+    labels = torch.where(labelled, batch.targets["label"], ABSENT)
+    return replace(batch, targets={**batch.targets, "label": labels}, present={**batch.present, "label": labelled})
 
 
 def expected_gradients(loop: SearchLoop, batch: Batch) -> list[Tensor]:
@@ -60,12 +61,12 @@ def expected_gradients(loop: SearchLoop, batch: Batch) -> list[Tensor]:
     total = [torch.zeros_like(parameter) for parameter in parameters]
     for name, task in loop.supernet.tasks.items():
         losses = task.losses(raw[name], batch).sum()
-        found = torch.autograd.grad(losses, parameters, retain_graph=True, allow_unused=True)
+        gradients = torch.autograd.grad(losses, parameters, retain_graph=True, allow_unused=True)
         count, loss = loop.accelerator.reduce(torch.stack([task.labelled(batch).sum(), losses.detach()]), "sum")
-        for place, gradient in enumerate(found):
-            zero = torch.zeros_like(parameters[place])
+        for index, gradient in enumerate(gradients):
+            zero = torch.zeros_like(parameters[index])
             summed = loop.accelerator.reduce(zero if gradient is None else gradient, "sum")
-            total[place] += summed / count / (loss / count)
+            total[index] += summed / count / (loss / count)
     return total
 
 
@@ -73,7 +74,7 @@ def check_gradients(folder: Path) -> None:
     """The gradient that the optimizer gets is that of the pooled mean losses."""
     prepared = prepare(CONFIG)
     torch.manual_seed(0)
-    loop = SearchLoop(CONFIG, folder, Supernet(CONFIG.space, prepared.tasks), prepared.parts, prepared.tables)
+    loop = SearchLoop(CONFIG, folder, Supernet(CONFIG.space, prepared.tasks), prepared.splits, prepared.tables)
     batch = own_batch(loop)
     expected = expected_gradients(loop, batch)
     loop.train_weights(batch, loop.supernet.space.full(), np.ones(2))
@@ -84,7 +85,7 @@ def check_gradients(folder: Path) -> None:
 def check_equality(loops: list[SearchLoop]) -> None:
     """After the search all processes hold the same weights and policies."""
     (loop,) = loops
-    digest = hashlib.sha256(loop.controller.logits.numpy().tobytes() + loop.scale.tobytes())
+    digest = hashlib.sha256(loop.policies.controller.logits.numpy().tobytes() + loop.scale.tobytes())
     for parameter in loop.supernet.parameters():
         digest.update(parameter.detach().numpy().tobytes())
     digests = gather_object([digest.hexdigest()])
@@ -95,7 +96,7 @@ def check_equality(loops: list[SearchLoop]) -> None:
 def check_scoring(loops: list[SearchLoop]) -> None:
     """A process scores architectures by itself: an odd one at the end keeps nobody waiting, and no scores are mixed."""
     (loop,) = loops
-    scorer = FinalistScorer(loop.supernet, loop.parts, images=16, device=loop.accelerator.device)
+    scorer = FinalistScorer(loop.supernet, loop.splits, images=16, device=loop.accelerator.device)
     full, cost = loop.supernet.space.full(), loop.tables["seg"]
     alone = scorer("seg", full, cost) if loop.accelerator.is_main_process else None
     together = gather_object([scorer("seg", full, cost)])
@@ -114,14 +115,14 @@ def main(folder: Path) -> None:
 
     check_gradients(folder)
     SearchLoop.run = run  # type: ignore[assignment, method-assign]
-    chosen, prepared = start_run(CONFIG, folder, lambda _: None, print)
-    found = run_search(chosen, prepared, lambda _: None, lambda *_: None)
+    run_folder, prepared = start_run(CONFIG, folder, lambda _: None, print)
+    gradients = run_search(run_folder, prepared, lambda _: None, lambda *_: None)
     check_equality(loops)
     check_scoring(loops)
-    architectures = gather_object([[found[task].to_json() for task in CONFIG.tasks]])
+    architectures = gather_object([[gradients[task].to_json() for task in CONFIG.tasks]])
     assert architectures[0] == architectures[1]
 
 
 if __name__ == "__main__":
-    with links_closed():
+    with process_group_cleanup():
         main(Path(sys.argv[1]))

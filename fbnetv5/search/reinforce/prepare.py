@@ -1,0 +1,45 @@
+"""Opens the inputs of a search from its configuration: images, tasks, the latency table and the cost tables."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fbnetv5.costs.ranges import AnyTable, cost_tables
+from fbnetv5.costs.tables import CostTable
+from fbnetv5.data.splits import Splits
+from fbnetv5.data.targets import class_names
+from fbnetv5.search.reinforce.config import SearchConfig
+from fbnetv5.tasks import make_tasks, needed_targets
+from fbnetv5.tasks.task import Task
+from latency import estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A configuration and its inputs, opened once."""
+
+    config: SearchConfig
+    splits: Splits
+    tasks: dict[str, Task]
+    table: AnyTable | None
+    tables: dict[str, CostTable]
+    """Task -> costs in the unit of its budget."""
+
+
+def prepare(config: SearchConfig) -> Prepared:
+    """Open the images, the tasks on their classes, and the cost tables.
+
+    Raises:
+        UserError: an input is missing or does not fit the others.
+    """
+    splits = config.data.open(needed_targets(config.tasks))
+    tasks = make_tasks(config.tasks, class_names(splits.weights.targets))
+    table = open_table(config)
+    tables = cost_tables(config.space, tasks, config.budgets, table)
+    return Prepared(config=config, splits=splits, tasks=tasks, table=table, tables=tables)
+
+
+def open_table(config: SearchConfig) -> AnyTable | None:
+    """The configuration's latency table, if it names one."""
+    if config.table is None:
+        return None
+    return estimate.open_table(Path(config.table), other_machine=config.other_machine_table)
