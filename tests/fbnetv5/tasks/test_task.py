@@ -86,7 +86,7 @@ def test_the_targets_that_tasks_need() -> None:
 
 
 def test_a_task_whose_target_the_data_lack_is_refused() -> None:
-    with pytest.raises(UserError, match="no labels for 'depth'; leave it out of --tasks"):
+    with pytest.raises(UserError, match="no labels for task 'depth'; add labels, or choose other tasks"):
         make_tasks(("cls", "depth"), {"label": ("a", "b")})
 
 
