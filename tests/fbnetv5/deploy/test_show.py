@@ -44,6 +44,11 @@ def test_published_networks_show_their_published_figures(name: str) -> None:
     assert_rows_add_up(document)
 
 
+@pytest.mark.parametrize("letter", "abcdefg")
+def test_the_blocks_of_every_published_network_add_up(letter: str) -> None:
+    assert_rows_add_up(show(f"fbnetv3-{letter}"))
+
+
 @pytest.mark.parametrize("task", ["cls", "det", "seg"])
 def test_an_architecture_file_shows_its_live_blocks(task: str, tmp_path: Path) -> None:
     choices = np.random.default_rng(4).integers(0, 2, size=len(SPACE.variables))
