@@ -1,4 +1,4 @@
-"""The command line in a process of its own, as a user types it."""
+"""The command line in a subprocess, as a user types it."""
 
 import json
 import subprocess
@@ -8,18 +8,34 @@ from typing import Any
 
 from tests.contract.schemas import check_document
 
+QUICK = Path(__file__).parent / "quick-search.json"
+"""``--config`` of a search of a few steps."""
+SMALL = ("--stages", "1", "--blocks-per-path", "1")
+"""Options of the smallest space."""
+
 
 def fbnetv5(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command and return what it printed and its exit code."""
+    """Run a command; return its output and exit code."""
     return subprocess.run(
         [sys.executable, "-m", "fbnetv5", *arguments], cwd=cwd, capture_output=True, text=True, check=False
     )
 
 
 def document(*arguments: str, cwd: Path) -> Any:
-    """The JSON document that a command prints: all it prints on stdout, and as the contract has it."""
+    """The JSON document that a command prints: the only text on stdout, and valid by its schema."""
     done = fbnetv5(*arguments, "--json", cwd=cwd)
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
     check_document(arguments, printed)
     return printed
+
+
+def assert_refused(arguments: list[str], message: str, *, cwd: Path) -> None:
+    """Assert that a command refuses wrong input with one line and exit code 2, and writes nothing to ``cwd``."""
+    before = sorted(cwd.iterdir())
+    done = fbnetv5(*arguments, cwd=cwd)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert sorted(cwd.iterdir()) == before

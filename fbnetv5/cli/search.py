@@ -121,7 +121,7 @@ def search(
         settings = _search_config(
             flops=flops,
             latency=latency,
-            table=_table(device, table, luts),
+            table=_find_table(device, table, luts),
             other_machine=table is not None,
             tasks=task_names(tasks),
             data=data,
@@ -153,7 +153,7 @@ def _run_name(name: str | None) -> str:
     return name
 
 
-def _table(device: str | None, table: Path | None, luts: Path) -> Path | None:
+def _find_table(device: str | None, table: Path | None, luts: Path) -> Path | None:
     """The latency table file that the options name by file or by device; None if they name none.
 
     Raises:

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_line import document, fbnetv5
+from tests.command_line import SMALL, document, fbnetv5
 from tests.contract.stored import STORED, TASKS, describe_graph, stored_run
-
-SMALL = ["--stages", "1", "--blocks-per-path", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +46,17 @@ def test_a_table_counts_networks_as_it_did(tmp_path: Path) -> None:
     table = STORED / "tables" / "cpu-fp32-b1.json"
     done = fbnetv5("search", "--latency", "900ms@64x64", "--table", str(table), *SMALL, cwd=tmp_path)
     assert done.returncode == 2
-    ranges = [line for line in done.stderr.splitlines() if "networks of this space cost" in line]
-    assert ranges == json.loads((STORED / "tables" / "ranges.json").read_text(encoding="utf-8"))
+    lines = [line for line in done.stderr.splitlines() if "networks of this space cost" in line]
+    stored = json.loads((STORED / "tables" / "ranges.json").read_text(encoding="utf-8"))
+    assert [costs_of(line) for line in lines] == [costs_of(line) for line in stored]
+
+
+def costs_of(line: str) -> tuple[str, ...]:
+    """Task, minimum, maximum and mean of a line of costs, such as "det: ... cost 1.43 ms to 4.94 ms, ... 3.18 ms"."""
+    task, _, costs = line.partition(":")
+    figures = re.findall(r"[\d.]+ ms", costs)
+    assert len(figures) == 3, line
+    return (task, *figures)
 
 
 def test_a_measured_bundle_is_imported(tmp_path: Path) -> None:

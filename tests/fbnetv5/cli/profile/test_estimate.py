@@ -1,8 +1,7 @@
 from pathlib import Path
 
-from tests.command_line import document, fbnetv5
+from tests.command_line import SMALL, document, fbnetv5
 
-SMALL = ["--stages", "1", "--blocks-per-path", "1"]
 ORIN = ["--device", "orin", "--precision", "fp16"]
 
 
