@@ -6,7 +6,7 @@ import pytest
 from export.errors import UnavailableError, UserError
 from fbnetv5.cli.options import Tasks, architecture_file, print_layout, resolve_device, task_names
 from fbnetv5.tasks import default_tasks
-from tests.command_line import fbnetv5
+from tests.command_line import in_process
 
 
 def test_task_names_keep_their_order_and_lose_their_spaces() -> None:
@@ -46,7 +46,7 @@ def test_the_error_of_an_unavailable_device_names_the_other_ways() -> None:
 
 @pytest.mark.parametrize("arguments", [["profile"], ["search", "--latency", "8ms"]])
 def test_an_unavailable_device_is_exit_code_3(tmp_path: Path, arguments: list[str]) -> None:
-    done = fbnetv5(*arguments, "--device", "a100", cwd=tmp_path)
+    done = in_process(*arguments, "--device", "a100", cwd=tmp_path)
     assert done.returncode == 3
     line = " ".join(done.stderr.split())
     assert "device 'a100' is not here: no NVIDIA device or driver was found on this machine" in line

@@ -18,7 +18,7 @@ from fbnetv5.search.reinforce.run import prepare
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.tasks import make_tasks
 from latency.table import LatencyTable
-from tests.command_line import QUICK, SMALL, assert_refused, document, fbnetv5
+from tests.command_line import QUICK, SMALL, assert_refused, document, in_process
 
 WRONG = {
     "no budget": ([], "either --flops, such as 400M, or --latency"),
@@ -28,7 +28,7 @@ WRONG = {
     "too small": (["--flops", "1M"], "outside what this space offers"),
     "too large": (["--flops", "900G"], "outside what this space offers"),
     "unknown task": (["--flops", "400M", "--tasks", "cls,pose"], "unknown task 'pose'"),
-    "unknown variant": (["--flops", "400M", "--variant", "q"], "unknown variant 'q'"),
+    "unknown variant": (["--flops", "400M", "--variant", "q"], "variant: must be 'a', 'c' or 'f', not 'q'"),
     "no such folder": (["--flops", "400M", "--data", "nowhere"], "nowhere"),
     "odd size": (["--flops", "400M", "--size", "65x65"], "multiples of 32"),
     "no run to resume": (["--resume", "runs/none"], "does not exist"),
@@ -89,7 +89,7 @@ def test_a_search_within_milliseconds_follows_the_table(work: Path) -> None:
 
 
 def test_the_error_of_an_unreachable_latency_budget_has_the_range(work: Path) -> None:
-    done = fbnetv5("search", "--latency", "900ms@64x64", "--device", "cpu", *SMALL, cwd=work)
+    done = in_process("search", "--latency", "900ms@64x64", "--device", "cpu", *SMALL, cwd=work)
     assert done.returncode == 2
     assert "networks of this space cost" in done.stderr
     assert "outside what this space offers" in done.stderr
@@ -97,7 +97,7 @@ def test_the_error_of_an_unreachable_latency_budget_has_the_range(work: Path) ->
 
 
 def test_a_table_without_the_needed_blocks_names_one_and_the_command(work: Path) -> None:
-    done = fbnetv5("search", "--latency", "3ms@96x96", "--device", "cpu", *SMALL, cwd=work)
+    done = in_process("search", "--latency", "3ms@96x96", "--device", "cpu", *SMALL, cwd=work)
     assert done.returncode == 2
     assert "blocks have no entry" in done.stderr
     assert "fbnetv5 profile --device cpu" in done.stderr

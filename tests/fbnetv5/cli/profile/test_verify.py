@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from latency.table import LatencyTable
-from tests.command_line import SMALL, assert_refused, document, fbnetv5
+from tests.command_line import SMALL, assert_refused, document, in_process
 from tests.contract.stored import STORED
 
 AT_64 = (*SMALL, "--resolution", "64")
@@ -11,14 +11,14 @@ TABLE = "luts/cpu-fp32-b1.json"
 def test_a_table_of_another_machine_is_refused(tmp_path: Path) -> None:
     table = LatencyTable.load(STORED / "tables" / "cpu-fp32-b1.json", other_machine=True)
     table.changed(fingerprint={**table.fingerprint, "device_name": "Other 9000"}).save(tmp_path / "t.json")
-    done = fbnetv5("profile", "verify", "t.json", "--networks", "2", *AT_64, cwd=tmp_path)
+    done = in_process("profile", "verify", "t.json", "--networks", "2", *AT_64, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert "is of another machine" in " ".join(done.stderr.split())
 
 
 def test_one_network_is_too_few(tmp_path: Path) -> None:
     table = STORED / "tables" / "cpu-fp32-b1.json"
-    done = fbnetv5("profile", "verify", str(table), "--networks", "1", *AT_64, cwd=tmp_path)
+    done = in_process("profile", "verify", str(table), "--networks", "1", *AT_64, cwd=tmp_path)
     assert done.returncode == 2
     assert "compared with at least 2 networks, not 1" in " ".join(done.stderr.split())
 
@@ -36,7 +36,7 @@ def test_a_table_is_compared_with_random_networks(work: Path) -> None:
 
 
 def test_a_table_without_the_needed_blocks_is_refused(work: Path) -> None:
-    done = fbnetv5("profile", "verify", TABLE, "--networks", "2", *SMALL, "--resolution", "96", cwd=work)
+    done = in_process("profile", "verify", TABLE, "--networks", "2", *SMALL, "--resolution", "96", cwd=work)
     assert done.returncode == 2
     assert "blocks have no entry in the cpu table, first: " in done.stderr
     assert "fbnetv5 profile --device cpu" in done.stderr
