@@ -43,7 +43,7 @@ def test_preprocessing_is_in_the_network_or_in_the_input(networks: Path, classif
     ]
     for name in classifier.output_names:
         np.testing.assert_allclose(outputs[0][name], outputs[1][name], rtol=1e-4, atol=1e-5)
-    assert (classifier.preprocessing.scale, from_pixels.preprocessing.scale) == (255.0, 1.0)
+    assert (classifier.preprocessing.scale, from_pixels.preprocessing.scale) == (1 / 255, 1.0)
 
 
 def test_noise_is_the_same_at_every_call(classifier: ExportModel) -> None:
