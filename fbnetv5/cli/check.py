@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from export.trt.check import CheckResult
 
 
-def check(file: Annotated[Path, typer.Argument(help="Any ONNX file.")], json: Json = False) -> None:
-    """Check with NVIDIA's parser whether TensorRT accepts an ONNX file; needs no GPU."""
+def check(file: Annotated[Path, typer.Argument(help="ONNX file, from any exporter.")], json: Json = False) -> None:
+    """Check whether TensorRT accepts an ONNX file; needs no GPU.
+
+    NVIDIA's ONNX parser reads the file. Exit code 1 means that the parser rejects it.
+    """
     from export.trt.check import check as check_onnx
 
     result = check_onnx(file)

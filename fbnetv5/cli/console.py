@@ -1,10 +1,10 @@
-"""What all commands share of the terminal: results on stdout, progress and remarks on stderr, interruptions."""
+"""Terminal output of all commands: results on stdout, progress and status lines on stderr; interruptions."""
 
 import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,33 +15,37 @@ from rich.table import Table
 from rich.text import Text
 
 from export.errors import UserError
+from export.progress import Progress as ReportProgress
 
 console = Console(stderr=True)
-UNEXPECTED = 70
-"""Exit code of an error that is ours, as sysexits.h has it; 1 says that a check failed."""
+UNEXPECTED_ERROR = 70
+"""Exit code of an error of this program: EX_SOFTWARE of sysexits.h. 1 means that a check failed."""
+TABLE_WIDTH = 10_000
+"""Maximum width of a printed table, in characters: rich would shorten the cells of a wider one."""
 BROKEN_PIPE = 141
-"""128 + SIGPIPE."""
+"""Exit code of shells for a process ended by a broken pipe: 128 + SIGPIPE."""
 
 
 def is_first_process() -> bool:
-    """Whether to speak: launchers of several processes number them in RANK."""
+    """Whether this process prints: launchers of several processes number them in RANK, and only the first prints."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def say(line: str) -> None:
+def print_status(line: str) -> None:
+    """Print a status line, unwrapped, on stderr."""
     console.print(Text(line), soft_wrap=True)
 
 
 class OutputClosedError(Exception):
-    """Whoever reads stdout has closed it, as ``fbnetv5 doctor | head -1`` does."""
+    """The reader of stdout has closed it, as in ``fbnetv5 doctor | head -1``."""
 
 
 @contextmanager
 def safe_streams() -> Iterator[None]:
-    """Let no stream end the work: closed ones lead nowhere, and one without our characters gets escapes.
+    """A context in which a closed stream discards its text, and characters that a stream cannot encode are escaped.
 
     Raises:
-        SystemExit: stdout was closed by its reader; 141, as shells call the end by a broken pipe.
+        SystemExit: the reader of stdout has closed it; the exit code is ``BROKEN_PIPE``.
     """
     sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()
     for stream in (sys.stdout, sys.stderr):
@@ -52,11 +56,11 @@ def safe_streams() -> Iterator[None]:
         try:
             yield
         finally:
-            if sys.stdout is not stdout:  # typer replaces it when a pipe breaks under its help
+            if sys.stdout is not stdout:  # typer replaces stdout when the pipe breaks while it prints a help text
                 raise OutputClosedError
             stdout.flush()
     except (OutputClosedError, BrokenPipeError):
-        # The interpreter flushes stdout once more at its end; let it do so into nothing.
+        # The interpreter flushes stdout again when it exits; this flush must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
         raise SystemExit(BROKEN_PIPE) from None
 
@@ -70,18 +74,18 @@ def _write(text: str) -> None:
 
 
 def print_json(document: dict[str, Any]) -> None:
-    """One JSON document on stdout, in ASCII where stdout is not UTF-8."""
+    """Print one JSON document on stdout, in ASCII where stdout is not UTF-8."""
     utf_8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     _write(json.dumps(document, indent=2, ensure_ascii=not utf_8, allow_nan=False) + "\n")
 
 
 def print_line(text: str) -> None:
-    """One line of a result, unwrapped, on stdout."""
+    """Print one line of a result, unwrapped, on stdout."""
     _write(text + "\n")
 
 
 def print_table(columns: list[str], rows: list[list[str]]) -> None:
-    """A result as a table on stdout; the columns after the first are right-aligned where they hold numbers."""
+    """Print a result as a table on stdout, one line per row; columns of numbers are right-aligned."""
     table = Table(box=None, pad_edge=False)
     for number, column in enumerate(columns):
         numeric = bool(rows) and rows[0][number][:1].isdigit()
@@ -89,12 +93,12 @@ def print_table(columns: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     text = io.StringIO()
-    Console(file=text, width=max(120, Console().width)).print(table)
+    Console(file=text, width=TABLE_WIDTH).print(table)
     _write(text.getvalue())
 
 
 def progress_bar() -> Progress:
-    """A progress bar on stderr, with time left."""
+    """A progress bar on stderr, with the remaining time."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
@@ -106,47 +110,52 @@ def progress_bar() -> Progress:
     )
 
 
-def outermost(report: Callable[[str, int, int], None]) -> Callable[[str, int, int], None]:
-    """Reports the first stage that is told of and none of its parts."""
+def outermost_stage(report: ReportProgress) -> ReportProgress:
+    """A callback that passes on the progress of the first reported stage, and not of the stages nested in it."""
     first: str | None = None
 
-    def tell(stage: str, done: int, total: int) -> None:
+    def report_first(stage: str, done: int, total: int) -> None:
         nonlocal first
         first = first or stage
         if stage == first:
             report(stage, done, total)
 
-    return tell
+    return report_first
 
 
-def stage_lines(bar: Progress) -> Callable[[str, int, int], None]:
-    """Shows each stage of a work on a line of its own: (stage, done, total)."""
+def stage_lines(bar: Progress) -> ReportProgress:
+    """A callback (stage, done, total) that shows the progress of each stage on its own line."""
     lines: dict[str, TaskID] = {}
 
     def report(stage: str, done: int, total: int) -> None:
         if stage not in lines:
             lines[stage] = bar.add_task(stage, total=total, note="")
             if not console.is_terminal:
-                say(f"{stage}: {total}")
+                print_status(f"{stage}: {total} steps")
         bar.update(lines[stage], completed=done)
 
     return report
 
 
 @contextmanager
-def interruptible(way_on: str) -> Iterator[None]:
+def interruptible(hint: str) -> Iterator[None]:
+    """A context in which Ctrl+C ends the command with one line; ``hint`` tells how to continue the work.
+
+    Raises:
+        UserError: the user interrupted the work.
+    """
     try:
         yield
     except KeyboardInterrupt:
-        raise UserError(f"interrupted; what was done is kept, {way_on}") from None
+        raise UserError(f"interrupted; finished work is kept. To continue: {hint}") from None
 
 
-def refuse_others(context: typer.Context) -> None:
-    """Refuse flags beside ``--resume``: all that they could say is in the folder."""
-    others = []
+def check_resume_options(context: typer.Context) -> None:
+    """Raise UserError for options beside ``--resume``: the run folder contains all settings."""
+    options = []
     for name in context.params:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE" and name not in ("resume", "json"):
-            others.append(f"--{name.replace('_', '-')}")
-    if others:
-        raise UserError(f"--resume goes on with what its folder says; leave out {', '.join(others)}")
+            options.append(f"--{name.replace('_', '-')}")
+    if options:
+        raise UserError(f"--resume uses the settings stored in the run folder; leave out {', '.join(options)}")

@@ -1,7 +1,7 @@
-"""The command line's entry: all commands in the order of ``fbnetv5 --help``, and what becomes of errors.
+"""The entry point of the command line: all commands, in the order of ``fbnetv5 --help``, and the handling of errors.
 
-A command is one file of this folder, or a folder with one file per sub-command: options, a call of the module that does
-the work, and how its result is printed. Heavy packages load when a command runs.
+A command is one file of this folder, or a folder with one file per sub-command. The file has the options, the call of
+the module that does the work, and the functions that print the result. Heavy packages load when a command runs.
 """
 
 import signal
@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from export.errors import UserError
 from fbnetv5.cli.check import check
-from fbnetv5.cli.console import UNEXPECTED, OutputClosedError, console, safe_streams
+from fbnetv5.cli.console import UNEXPECTED_ERROR, OutputClosedError, console, safe_streams
 from fbnetv5.cli.doctor import doctor
 from fbnetv5.cli.eval import evaluate
 from fbnetv5.cli.export import export
@@ -28,7 +28,7 @@ from fbnetv5.cli.validate import validate
 
 
 class OrderedGroup(TyperGroup):
-    """Lists commands in the order of ``COMMANDS``; typer would list command groups last."""
+    """A group that lists commands in the order of ``COMMANDS``; typer would list command groups last."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
@@ -40,7 +40,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="One search, a network per vision task, within a budget of multiply-adds or of milliseconds on your device.",
+    help="Neural architecture search for several vision tasks: one search finds a network per task, within a budget of "
+    "multiply-adds or of milliseconds measured on your device.",
+    epilog="Typical order: profile, search, train, eval, export, validate. Exit codes: 0 success, 1 a check failed, "
+    "2 wrong input or interrupted, 3 device or runtime not available, 70 error of fbnetv5.",
 )
 COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
     "show": show,
@@ -62,13 +65,14 @@ for name, command in COMMANDS.items():
 
 
 def main() -> None:
-    """Entry point: what the user can fix becomes one red line and an exit code; anything else is ours, and 70."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a GPU's locked clock is let go on the way out
+    """Run the command line. Errors that the user can fix print one line; others a traceback, with exit code 70."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the locked clock of a GPU is reset on exit
     with safe_streams():
         _run_app()
 
 
 def _run_app() -> None:
+    """Run the command; print its error and exit with the error's exit code."""
     try:
         app()
     except UserError as error:
@@ -80,16 +84,16 @@ def _run_app() -> None:
         _fail(f"{place}{error.strerror or error}", UserError.exit_code)
     except OutputClosedError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever is left is a fault of this program
+    except Exception as error:  # noqa: BLE001 - any other error is a bug of this program
         traceback.print_exc()
         _fail(
-            f"this is a fault of fbnetv5, not yours ({type(error).__name__}: {error}). Report it with the lines above, "
-            "the command and what fbnetv5 doctor prints",
-            UNEXPECTED,
+            f"this is a bug of fbnetv5 ({type(error).__name__}: {error}). Report it with the lines above, the command, "
+            "and the output of fbnetv5 doctor",
+            UNEXPECTED_ERROR,
         )
 
 
 def _fail(message: str, exit_code: int) -> None:
-    # Text, not markup: rich would read the "[trt]" of a pip extra as a style tag and drop it.
+    # Text, not markup: rich would read the "[rtx]" of a pip extra as a style tag and remove it.
     console.print(Text(f"error: {message}", style="red"), soft_wrap=True)
     raise SystemExit(exit_code)

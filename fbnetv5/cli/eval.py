@@ -1,4 +1,4 @@
-"""``fbnetv5 eval``: all figures of a network on the test images."""
+"""``fbnetv5 eval``: evaluates a network on the test images."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,29 +6,34 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fbnetv5.cli.console import print_json, print_line, print_table
-from fbnetv5.cli.options import Data, Json, architecture_file, say_layout
+from fbnetv5.cli.options import SIZE, ArchitectureFile, Data, Json, architecture_file, print_layout
 
 if TYPE_CHECKING:
     from fbnetv5.evaluate import Evaluation
 
 
 def evaluate(
-    task: Annotated[str | None, typer.Option(help="Task whose network to measure.")] = None,
-    arch: Annotated[Path | None, typer.Option(help="Architecture file; runs/latest/TASK.json if not given.")] = None,
+    task: Annotated[str | None, typer.Option(help="Task whose network in runs/latest is evaluated.")] = None,
+    arch: ArchitectureFile = None,
     weights: Annotated[
-        Path | None, typer.Option(help="Safetensors file; the file beside the architecture file if not given.")
+        Path | None,
+        typer.Option(help="Safetensors file of the weights.", show_default="TASK.safetensors beside the architecture"),
     ] = None,
     data: Data = None,
     size: Annotated[
-        str | None, typer.Option(help="Size of the images, HEIGHTxWIDTH; the size of its training if not given.")
+        str | None,
+        typer.Option(metavar=SIZE, help="Size that images are resized to.", show_default="size of the training"),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Measure a network on the test images: top-1 and top-5, COCO's twelve, IoU by class, and so on."""
+    """Evaluate a network on the test images.
+
+    All metrics of its task are printed, e.g. top-1 and top-5 accuracy, COCO's twelve metrics, or IoU per class.
+    """
     from fbnetv5.data.resolution import parse_resolution
     from fbnetv5.evaluate import evaluate_file
 
-    say_layout(data)
+    print_layout(data)
     image_size = None if size is None else parse_resolution(size)
     evaluation = evaluate_file(architecture_file(task, arch), task=task, weights=weights, data=data, size=image_size)
     if json:
@@ -38,10 +43,14 @@ def evaluate(
 
 
 def print_evaluation(evaluation: "Evaluation") -> None:
-    height, width = evaluation.size
-    print_line(f"{evaluation.task} on {evaluation.images} test images of {height}x{width}:")
+    """Print the metric of the task, then a table of all metrics and counts of the evaluation."""
+    (height, width), metric = evaluation.size, evaluation.metric
+    print_line(
+        f"{evaluation.task} on {evaluation.images} test images of {height}x{width}: "
+        f"{metric.label} {evaluation.value:.4f}"
+    )
     rows: list[list[str]] = []
-    for name, value in evaluation.figures.items():
-        values = value.items() if isinstance(value, dict) else [("", value)]
-        rows += [[f"{name} {label}".strip(), "-" if part is None else f"{part:.4f}"] for label, part in values]
-    print_table(["figure", "value"], rows)
+    for name, figure in evaluation.figures.items():
+        values = figure.items() if isinstance(figure, dict) else [("", figure)]
+        rows += [[f"{name} {label}".strip(), "-" if value is None else f"{value:.4f}"] for label, value in values]
+    print_table(["metric", "value"], rows)

@@ -1,4 +1,4 @@
-"""``fbnetv5 export``: writes a run's networks as ONNX files and TensorRT engines."""
+"""``fbnetv5 export``: exports networks of a run as ONNX files and TensorRT engines."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -6,35 +6,72 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from export.errors import UnavailableError, UserError
-from fbnetv5.cli.console import outermost, print_json, print_line, print_table, progress_bar, say, stage_lines
+from fbnetv5.cli.console import (
+    outermost_stage,
+    print_json,
+    print_line,
+    print_status,
+    print_table,
+    progress_bar,
+    stage_lines,
+)
 from fbnetv5.cli.options import Json, task_names
 
 if TYPE_CHECKING:
     from export.graph import Exporter
     from export.precision import Precision
+    from export.trt.options import EngineOptions
+    from fbnetv5.deploy.export_options import ExportOptions
     from fbnetv5.deploy.exported import Exported
 
 TaskOption = Annotated[
-    str | None, typer.Option(help="Task to export, or several in one file: cls,det. Default: each task of the run.")
+    str | None,
+    typer.Option(
+        help="Task to export, or comma-separated tasks to export as one joint network, such as cls,det.",
+        show_default="each task in its own file",
+    ),
 ]
-Run = Annotated[Path, typer.Option(help="Run folder.")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write to. Default: RUN/export.")]
-PrecisionOption = Annotated[str, typer.Option(help="fp32, fp16 or int8; every precision above it is verified as well.")]
+Run = Annotated[Path, typer.Option(help="Run folder of a search or training.")]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", help="Folder to write to; each network gets a subfolder.", show_default="RUN/export"
+    ),
+]
+PrecisionOption = Annotated[
+    str,
+    typer.Option(help="Precision of the network: fp32, fp16 or int8. Every higher precision is verified on the way."),
+]
 MaxDrop = Annotated[
     float | None,
-    typer.Option(help="Maximum by which a metric may be worse than torch's, such as 0.01; else exit code 1."),
+    typer.Option(
+        help="Maximum by which a task's metric may be worse than in torch, in the unit of the metric, such as 0.01. "
+        "A larger drop is exit code 1, and nothing is written.",
+        show_default="no limit",
+    ),
 ]
 KeepFloat = Annotated[
-    list[str] | None, typer.Option(help="Nodes that int8 leaves in float, such as '/head/*'; may be repeated.")
+    list[str] | None,
+    typer.Option(help="Name pattern of ONNX nodes that int8 leaves in float, such as '/head/*'; repeatable."),
 ]
-Head = Annotated[str | None, typer.Option(help="Outputs of a detector: topk, decode or nms.")]
-Pixels = Annotated[bool, typer.Option("--pixels", help="Take uint8 images; normalise inside the network.")]
-FixedSize = Annotated[bool, typer.Option("--fixed-size", help="Accept the deploy resolution only.")]
-DynamicSize = Annotated[bool, typer.Option("--dynamic-size", help="Accept any size; this is the default.")]
-ExporterOption = Annotated[str, typer.Option(help="Exporter of torch: torchscript, which is fast, or dynamo.")]
-EngineOption = Annotated[bool, typer.Option("--engine", help="Also build TensorRT engines; needs no GPU.")]
+Head = Annotated[
+    str | None,
+    typer.Option(
+        help="Form of a detector's outputs: topk (best boxes), decode (all boxes) or nms (boxes after non-maximum "
+        "suppression, for ONNX Runtime only).",
+        show_default="topk",
+    ),
+]
+Pixels = Annotated[
+    bool, typer.Option("--pixels", help="Make the input uint8 RGB images; the network contains the normalisation.")
+]
+FixedSize = Annotated[bool, typer.Option("--fixed-size", help="Accept images of the deploy resolution only.")]
+DynamicSize = Annotated[bool, typer.Option("--dynamic-size", help="Accept images of any size (the default).")]
+ExporterOption = Annotated[str, typer.Option(help="PyTorch's ONNX exporter: torchscript (faster) or dynamo.")]
+EngineOption = Annotated[bool, typer.Option("--engine", help="Build a TensorRT engine too; building needs no GPU.")]
 EngineConfig = Annotated[
-    Path | None, typer.Option(help="JSON file of engine options, such as workspace_mb or timing_cache.")
+    Path | None,
+    typer.Option(help="JSON file with options of the engine's build, such as workspace_mb or timing_cache."),
 ]
 
 
@@ -54,22 +91,23 @@ def export(
     engine_config: EngineConfig = None,
     json: Json = False,
 ) -> None:
-    """Write a run's networks as validated ONNX files, and as engines."""
+    """Export networks of a run as verified ONNX files and engines.
+
+    Each file is verified against the torch network before it is written.
+    """
     from export.trt.options import EngineOptions
-    from fbnetv5.deploy.engine import add_engine
-    from fbnetv5.deploy.export import export_tasks
-    from fbnetv5.deploy.export_model import networks_of
     from fbnetv5.deploy.export_options import ExportOptions
-    from fbnetv5.deploy.exported import document
 
     if fixed_size and dynamic_size:
         raise UserError("--fixed-size and --dynamic-size exclude each other")
     if head is not None and task is None:
-        raise UserError("--head is of one task; add --task det")
+        raise UserError("--head needs the task of a detector: add --task det")
     if engine and head == "nms":
-        raise UserError("--head nms is for ONNX Runtime: TensorRT builds no engine of it. Leave out --engine")
+        raise UserError(
+            "--head nms is for ONNX Runtime only: TensorRT cannot build an engine of it. Leave out --engine"
+        )
     if engine_config is not None and not engine:
-        raise UserError("--engine-config sets how an engine is built; it needs --engine")
+        raise UserError("--engine-config sets options of the engine's build; it needs --engine")
     options = ExportOptions(
         precision=cast("Precision", precision),
         exporter=cast("Exporter", exporter),
@@ -80,33 +118,54 @@ def export(
         keep_float=tuple(keep_float or ()),
     )
     engine_options = EngineOptions.load(engine_config) if engine_config else EngineOptions()
+    results, unavailable = _export(run, task, output, options, engine_options if engine else None)
+    print_exported(results, joint=task is not None, as_json=json)
+    if unavailable is not None:
+        raise UnavailableError(f"the ONNX files are written, but no engine was built: {unavailable}")
+
+
+def _export(
+    run: Path, task: str | None, output: Path | None, options: "ExportOptions", engine_options: "EngineOptions | None"
+) -> "tuple[list[Exported], UnavailableError | None]":
+    """Export the tasks, with engines if there are engine options; return the exports, and why no engine was built."""
+    from fbnetv5.deploy.engine import add_engine
+    from fbnetv5.deploy.export import export_tasks
+    from fbnetv5.deploy.export_model import networks_of
+
     results, unavailable = [], None
     with progress_bar() as bar:
         for names in [task_names(task)] if task else networks_of(run):
             folder = (output or run / "export") / "+".join(names)
-            exported = export_tasks(run, names, folder, options, say, stage_lines(bar))
-            if engine and unavailable is None:
+            exported = export_tasks(run, names, folder, options, print_status, stage_lines(bar))
+            if engine_options is not None and unavailable is None:
                 try:
-                    exported = add_engine(exported, engine_options, say, outermost(stage_lines(bar)))
+                    exported = add_engine(exported, engine_options, print_status, outermost_stage(stage_lines(bar)))
                 except UnavailableError as error:
                     unavailable = error
             results.append(exported)
-    if json:
-        print_json(document(results[0]) if task else {"exported": [document(exported) for exported in results]})
-    else:
-        print_exported(results)
-    if unavailable is not None:
-        raise UnavailableError(f"the ONNX files are written, and no engine was built: {unavailable}")
+    return results, unavailable
 
 
-def print_exported(results: "list[Exported]") -> None:
-    """Print a table with a row per task, then the savings of joint networks and the engines."""
-    columns = ["task", "multiply-adds", "params", "predicted", "measured", "metric", "by stage", "parity"]
+def print_exported(results: "list[Exported]", *, joint: bool, as_json: bool) -> None:
+    """Print a table with a row per task, then the savings of joint networks and the engines.
+
+    Args:
+        results: the exported folders.
+        joint: the only export is of the tasks that the user named; its JSON document is not in a list.
+        as_json: print the JSON document instead.
+    """
+    if as_json:
+        from fbnetv5.deploy.exported import document
+
+        print_json(document(results[0]) if joint else {"exported": [document(exported) for exported in results]})
+        return
+    columns = ["task", "multiply-adds", "params", "predicted latency", "measured latency"]
+    columns += ["metric", "value by stage", "max error"]
     print_table(columns, [_row(exported, task) for exported in results for task in exported.model.tasks])
     for exported in results:
         model = exported.model
         if exported.kept_float:
-            print_line(f"{model.name}: left in float by int8: {' '.join(exported.kept_float)}")
+            print_line(f"{model.name}: nodes that int8 leaves in float: {' '.join(exported.kept_float)}")
         if model.sharing is not None:
             print_line(
                 f"{model.name}: {model.sharing.blocks_shared} blocks run once for several tasks, "
@@ -115,11 +174,12 @@ def print_exported(results: "list[Exported]") -> None:
             )
         if exported.engine is not None:
             engine, latency_ms = exported.engine, exported.engine_latency_ms_p50
-            latency = "not run" if latency_ms is None else f"{latency_ms:.3f} ms"
+            latency = "not run on this machine" if latency_ms is None else f"median latency {latency_ms:.3f} ms"
             print_line(f"{exported.folder / engine.file}: {engine.runtime} {engine.version}, {latency}")
 
 
 def _row(exported: "Exported", task: str) -> list[str]:
+    """The cells of a task's row."""
     architecture, (height, width) = exported.model.architectures[task], exported.metric_size
     return [
         task,
@@ -127,7 +187,7 @@ def _row(exported: "Exported", task: str) -> list[str]:
         f"{architecture.cost.params / 1e6:.2f}M",
         architecture.latency_text,
         f"{exported.latency_ms_p50:.2f} ms",
-        f"{exported.model.tasks[task].metric.name} @{height}x{width}",
+        f"{exported.model.tasks[task].metric.label} at {height}x{width}",
         " ".join(f"{stage} {metrics[task]:.4f}" for stage, metrics in exported.metrics.items()),
         f"{exported.max_error:.1e}",
     ]

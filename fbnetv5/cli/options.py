@@ -1,4 +1,4 @@
-"""Options and arguments that several commands have, and what they stand for."""
+"""Options and arguments that several commands share, and functions that turn them into objects."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -6,61 +6,106 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from export.errors import UnavailableError, UserError
-from fbnetv5.cli.console import is_first_process, say
+from fbnetv5.cli.console import is_first_process, print_status
 
 if TYPE_CHECKING:
     from fbnetv5.spaces.space import Space
     from latency.backend import Backend
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
-Data = Annotated[Path | None, typer.Option(help="Folder of your images; without it the demo scenes.")]
-Tasks = Annotated[str | None, typer.Option(help="Comma-separated tasks.", show_default="cls,det,seg")]
-Variant = Annotated[str, typer.Option(help="FBNetV3 letter of stage 0: a, c or f.")]
-Stages = Annotated[int, typer.Option(help="Stages after stage 0.")]
-Blocks = Annotated[int, typer.Option("--blocks-per-path", help="Blocks on each path in each of those stages.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Only later stages' blocks may be skipped.")]
+SIZE = "HEIGHTxWIDTH"
+"""Placeholder of an image size in help texts."""
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the result as one JSON document on stdout; messages go to stderr.")
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of images and labels, in one of the layouts of docs/data.md.", show_default="built-in demo scenes"
+    ),
+]
+Tasks = Annotated[
+    str | None,
+    typer.Option(help="Comma-separated tasks; docs/data.md describes all tasks.", show_default="cls,det,seg"),
+]
+Variant = Annotated[str, typer.Option(help="FBNetV3 network that stage 0 of the search space is made of: a, c or f.")]
+Stages = Annotated[int, typer.Option(help="Number of stages after stage 0.")]
+Blocks = Annotated[int, typer.Option("--blocks-per-path", help="Number of blocks per path in each later stage.")]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        help="Let the search skip only blocks of later stages, and not repeated blocks of stage 0 or fusion edges.",
+    ),
+]
+Resolution = Annotated[
+    str, typer.Option("--resolution", metavar=SIZE, help="Image size of the deployed network, in pixels.")
+]
 Luts = Annotated[Path, typer.Option(help="Folder of latency tables.")]
-Runs = Annotated[Path, typer.Option(help="Folder of runs.")]
+Runs = Annotated[Path, typer.Option(help="Folder in which the run folder is created.")]
+Seed = Annotated[int, typer.Option(help="Random seed.")]
+ArchitectureFile = Annotated[
+    Path | None,
+    typer.Option("--arch", help="Architecture file of the network.", show_default="runs/latest/TASK.json"),
+]
 
 
 def make_space(variant: str, stages: int, blocks_per_path: int, strict: bool) -> "Space":
+    """Make the search space from the options of a command.
+
+    Raises:
+        UserError: one of the options is wrong.
+    """
     from fbnetv5.spaces.four_path import FourPathSpace
 
     return FourPathSpace(variant=cast("Any", variant), stages=stages, blocks_per_path=blocks_per_path, strict=strict)
 
 
-def say_layout(data: Path | None) -> None:
-    """Say as what a folder of images is read."""
+def print_layout(data: Path | None) -> None:
+    """Print the layout in which a folder of images is read, if a folder is named."""
     if data is None or not is_first_process():
         return
     from fbnetv5.data.layouts import layout_of
 
-    say(f"{data}: read as {layout_of(data).name}")
+    print_status(f"{data}: read as {layout_of(data).name}")
 
 
-def architecture_file(task: str | None, arch: Path | None) -> Path:
-    if arch is not None:
-        return arch
+def architecture_file(task: str | None, architecture: Path | None) -> Path:
+    """The architecture file of a network that is named by its file or by its task.
+
+    Raises:
+        UserError: neither is named.
+    """
+    if architecture is not None:
+        return architecture
     if task is None:
         raise UserError("name a network: --task det for runs/latest/det.json, or --arch FILE")
     return Path("runs/latest") / f"{task}.json"
 
 
 def task_names(tasks: str | None) -> tuple[str, ...]:
-    """The tasks of a comma-separated list, which must exist, or those that commands work on without one."""
+    """Split a comma-separated list of tasks; None is the list of default tasks.
+
+    Raises:
+        UserError: a task is unknown, or named twice.
+    """
     from fbnetv5.tasks import check_names, default_tasks
 
     if tasks is None:
         return default_tasks()
     names = tuple(name.strip() for name in tasks.split(","))
     if len(set(names)) != len(names) or not all(names):
-        raise UserError(f"--tasks {tasks!r} is not a list of different tasks, such as {','.join(default_tasks())}")
+        raise UserError(f"{tasks!r} is not a comma-separated list of different tasks, such as cls,det,seg")
     check_names(names)
     return names
 
 
 def resolve_device(device: str, *, precision: str = "fp32", threads: int = 1) -> "Backend":
-    """Open the backend of a device; for a device that is not here the error names the two other ways."""
+    """Open the backend of a device.
+
+    Raises:
+        UnavailableError: the device is not on this machine; the message names the two other ways to get a table.
+    """
     from latency.devices import resolve
 
     try:

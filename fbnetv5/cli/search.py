@@ -1,4 +1,4 @@
-"""``fbnetv5 search``: a network for every task in one run."""
+"""``fbnetv5 search``: searches for one network per task in one run."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -10,29 +10,31 @@ from rich.progress import Progress
 
 from export.errors import UserError
 from fbnetv5.cli.console import (
+    check_resume_options,
     console,
     interruptible,
     is_first_process,
     print_json,
+    print_status,
     print_table,
     progress_bar,
-    refuse_others,
-    say,
     stage_lines,
 )
 from fbnetv5.cli.options import (
+    SIZE,
     Blocks,
     Data,
     Json,
     Luts,
     Runs,
+    Seed,
     Stages,
     Strict,
     Tasks,
     Variant,
     make_space,
+    print_layout,
     resolve_device,
-    say_layout,
     task_names,
 )
 
@@ -45,45 +47,83 @@ if TYPE_CHECKING:
     from fbnetv5.spaces.space import Space
 
 
+Flops = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BUDGET",
+        help="Maximum multiply-adds of each network, head included, such as 400M or 1.2G. Per task, and at another "
+        "image size than 224x224: det=1.2G@320x640,400M.",
+    ),
+]
+Latency = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BUDGET",
+        help="Maximum latency of each network, such as 8ms or 900us, instead of --flops; per task as for --flops. "
+        "Needs --device or --table.",
+    ),
+]
+TableDevice = Annotated[
+    str | None,
+    typer.Option(help="Device whose latency table in --luts predicts latency: cpu, or an NVIDIA GPU such as a100."),
+]
+TableFile = Annotated[
+    Path | None, typer.Option(help="Latency table file to use, also of another machine, instead of --device.")
+]
+Size = Annotated[str, typer.Option(metavar=SIZE, help="Size that images of the search are resized to.")]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="JSON or YAML file with further fields of the search, such as steps (schema: docs/schemas/search.json)."
+    ),
+]
+Name = Annotated[str | None, typer.Option(help="Name of the run folder.", show_default="date and time")]
+Resume = Annotated[
+    Path | None,
+    typer.Option(help="Run folder of an interrupted search to continue; settings are read from the folder."),
+]
+
+
 def search(
     context: typer.Context,
-    flops: Annotated[str | None, typer.Option(help="Budget, such as 400M or det=1.2G@320x640,400M.")] = None,
-    latency: Annotated[str | None, typer.Option(help="Budget, such as 8ms; needs a latency table.")] = None,
-    device: Annotated[str | None, typer.Option(help="Device whose table counts or predicts milliseconds.")] = None,
-    table: Annotated[Path | None, typer.Option(help="Latency table to use, of whatever machine.")] = None,
+    flops: Flops = None,
+    latency: Latency = None,
+    device: TableDevice = None,
+    table: TableFile = None,
     tasks: Tasks = None,
     data: Data = None,
-    size: Annotated[str, typer.Option(help="Size of the images the search trains on, HEIGHTxWIDTH.")] = "64x64",
+    size: Size = "64x64",
     variant: Variant = "a",
     stages: Stages = 4,
     blocks_per_path: Blocks = 2,
     strict: Strict = False,
-    config: Annotated[
-        Path | None, typer.Option(help="JSON or YAML file that sets any other field of the search, such as steps.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    name: Annotated[str | None, typer.Option(help="Of the run; its date and time if not given.")] = None,
+    config: ConfigFile = None,
+    seed: Seed = 0,
+    name: Name = None,
     runs: Runs = Path("runs"),
     luts: Luts = Path("luts"),
-    resume: Annotated[Path | None, typer.Option(help="Run folder of a search to go on with.")] = None,
+    resume: Resume = None,
     json: Json = False,
 ) -> None:
-    """Search a network for every task in one run."""
+    """Search for one network per task, all in one run.
+
+    Give one budget: --flops or --latency.
+    """
     from fbnetv5.runs.processes import process_group_cleanup, relaunch_command
     from fbnetv5.search.reinforce.config import SearchConfig
     from fbnetv5.search.reinforce.prepare import prepare
     from fbnetv5.search.reinforce.run import run_search, start_run
 
     if resume is not None:
-        refuse_others(context)
+        check_resume_options(context)
         folder, prepared = resume, prepare(SearchConfig.load(resume))
     else:
-        say_layout(data)
-        chosen = _search_config(
+        print_layout(data)
+        settings = _search_config(
             flops=flops,
             latency=latency,
-            table=_table(device, table, luts),
-            foreign=table is not None,
+            table=_find_table(device, table, luts),
+            other_machine=table is not None,
             tasks=task_names(tasks),
             data=data,
             size=size,
@@ -91,24 +131,35 @@ def search(
             seed=seed,
             fields=config,
         )
-        folder, prepared = start_run(chosen, runs / _run_name(name), print_ranges, say)
-    way_on = f"go on with: {relaunch_command(f'search --resume {folder}')}"
-    with process_group_cleanup(), progress_bar() as bar, interruptible(way_on):
-        found = run_search(folder, prepared, search_report(bar, prepared), stage_lines(bar))
+        folder, prepared = start_run(settings, runs / _run_name(name), print_ranges, print_status)
+    hint = relaunch_command(f"search --resume {folder}")
+    with process_group_cleanup(), progress_bar() as bar, interruptible(hint):
+        architectures = run_search(folder, prepared, search_report(bar, prepared), stage_lines(bar))
     if is_first_process():
-        print_found(folder, found, as_json=json)
+        print_architectures(folder, architectures, as_json=json)
 
 
 def _run_name(name: str | None) -> str:
+    """The name of the run folder; by default, the date and time.
+
+    Raises:
+        UserError: the name is a path or reserved.
+    """
     if name is None:
         return time.strftime("%Y%m%d-%H%M%S")
     if name != Path(name).name or "\\" in name or name in ("", "..", "latest"):
-        raise UserError(f"--name {name!r} is not the name of a run: it has no slashes; --runs says in which folder")
+        raise UserError(
+            f"--name {name!r} is not the name of a folder in --runs; it must have no slashes, and not be 'latest'"
+        )
     return name
 
 
-def _table(device: str | None, table: Path | None, luts: Path) -> Path | None:
-    """The latency table asked for by file or by device."""
+def _find_table(device: str | None, table: Path | None, luts: Path) -> Path | None:
+    """The latency table file that the options name by file or by device; None if they name none.
+
+    Raises:
+        UserError: the device has no table, or several.
+    """
     if table is not None or device is None:
         return table
     from latency.table import measured_tables, table_path
@@ -118,7 +169,7 @@ def _table(device: str | None, table: Path | None, luts: Path) -> Path | None:
         return path
     measured = measured_tables(luts, device)
     if len(measured) == 1:
-        say(f"the latency table is {measured[0]}")
+        print_status(f"latency table: {measured[0]}")
         return measured[0]
     if measured:
         names = ", ".join(map(str, measured))
@@ -132,7 +183,7 @@ def _search_config(
     flops: str | None,
     latency: str | None,
     table: Path | None,
-    foreign: bool,
+    other_machine: bool,
     tasks: tuple[str, ...],
     data: Path | None,
     size: str,
@@ -140,15 +191,20 @@ def _search_config(
     seed: int,
     fields: Path | None,
 ) -> "SearchConfig":
+    """The configuration of a search from the options of the command.
+
+    Raises:
+        UserError: an option is wrong, or there is not exactly one budget.
+    """
     from fbnetv5.costs.budgets import parse_budgets
     from fbnetv5.data.config import DataConfig
     from fbnetv5.data.resolution import parse_resolution
     from fbnetv5.search.reinforce.config import SearchConfig
 
     if (flops is None) == (latency is None):
-        raise UserError("a search needs one budget: either --flops, such as 400M, or --latency, such as 8ms")
+        raise UserError("a search needs exactly one budget: either --flops, such as 400M, or --latency, such as 8ms")
     if latency is not None and table is None:
-        raise UserError("--latency needs a measured device: add --device cpu, or --table FILE")
+        raise UserError("--latency needs a latency table: add --device cpu, or --table FILE")
     budgets = parse_budgets(flops or latency or "", unit="macs" if flops else "ms", tasks=tasks)
     return SearchConfig.make(
         fields,
@@ -156,63 +212,68 @@ def _search_config(
         space=space,
         data=DataConfig.of(data, size=parse_resolution(size)),
         table=None if table is None else str(table.resolve()),
-        other_machine_table=foreign,
+        other_machine_table=other_machine,
         seed=seed,
     )
 
 
 def search_report(bar: Progress, prepared: "Prepared") -> "Callable[[SearchEntry], None]":
-    """Shows the step, and each task's loss, expected cost and entropy; without a terminal, in a line now and then."""
+    """A callback that shows the step, and the loss and expected cost of each task; in logs, a line per 100 steps."""
     from fbnetv5.costs.budgets import format_cost
 
-    config, unit = prepared.config, {task: table.unit for task, table in prepared.tables.items()}
+    config, units = prepared.config, {task: table.unit for task, table in prepared.tables.items()}
     line = bar.add_task("search", total=config.total_steps, note="")
 
-    def report(now: "SearchEntry") -> None:
-        costs = {task: format_cost(cost, unit[task]) for task, cost in now.expected_cost.items()}
-        losses = {task: now.losses.get(task, float("nan")) for task in costs}
-        short = ", ".join(f"{task} {losses[task]:.2f} {cost}" for task, cost in costs.items())
-        bar.update(line, completed=now.step, description=now.phase, note=short)
-        if not console.is_terminal and now.step % 100 == 0:
+    def report(entry: "SearchEntry") -> None:
+        costs = {task: format_cost(cost, units[task]) for task, cost in entry.expected_cost.items()}
+        losses = {task: entry.losses.get(task, float("nan")) for task in costs}
+        note = ", ".join(f"{task} loss {losses[task]:.2f} cost {cost}" for task, cost in costs.items())
+        bar.update(line, completed=entry.step, description=entry.phase, note=note)
+        if not console.is_terminal and entry.step % 100 == 0:
             tasks = "; ".join(
-                f"{task} loss {losses[task]:.3f}, expected cost {cost}, entropy {now.entropy[task]:.3f}"
+                f"{task} loss {losses[task]:.3f}, expected cost {cost}, policy entropy {entry.entropy[task]:.3f} nats"
                 for task, cost in costs.items()
             )
-            say(f"step {now.step} of {config.total_steps}, {now.phase}: {tasks}")
+            print_status(f"step {entry.step} of {config.total_steps}, {entry.phase}: {tasks}")
 
     return report
 
 
 def print_ranges(ranges: "Sequence[CostRange]") -> None:
+    """Print the costs of each task's networks: minimum, maximum, and mean of random networks."""
     from fbnetv5.costs.budgets import format_cost
 
-    for found in ranges:
-        costs = [format_cost(value, found.unit) for value in (found.min_cost, found.expected, found.max_cost)]
-        say(f"{found.task}: networks of this space cost {costs[0]} to {costs[2]}, a random one {costs[1]}")
+    for costs in ranges:
+        low, mean, high = (format_cost(value, costs.unit) for value in (costs.min_cost, costs.expected, costs.max_cost))
+        print_status(f"{costs.task}: networks of this space cost {low} to {high}, {mean} on average")
 
 
-def print_found(folder: Path, found: "dict[str, Architecture]", *, as_json: bool) -> None:
-    """The architectures on stdout; on stderr, whatever the form, a warning for each task without a signal."""
-    for task, one in found.items():
-        if not one.provenance["panel"]["has_signal"]:
-            say(
-                f"{task}: the search found no signal: what it predicts of networks does not rank "
-                f"{one.provenance['panel']['architectures']} others that it ran. Treat the network as a random one of "
-                "its budget, or search longer (more steps, more labelled images)"
+def print_architectures(folder: Path, architectures: "dict[str, Architecture]", *, as_json: bool) -> None:
+    """Print the architectures on stdout, and on stderr a warning for each task whose search found no signal."""
+    for task, architecture in architectures.items():
+        panel = architecture.provenance["panel"]
+        if not panel["has_signal"]:
+            print_status(
+                f"{task}: the search found no signal: its predictions do not rank {panel['architectures']} networks "
+                "that it measured. Treat the network as a random network within the budget, or search longer "
+                "(more steps, more labelled images)"
             )
     if as_json:
-        print_json({"run": str(folder), "architectures": {task: one.to_json() for task, one in found.items()}})
+        documents = {task: architecture.to_json() for task, architecture in architectures.items()}
+        print_json({"run": str(folder), "architectures": documents})
         return
     rows = [
         [
             task,
-            f"{one.cost.macs / 1e6:.1f}M",
-            f"{one.cost.params / 1e6:.2f}M",
-            one.latency_text,
-            f"{one.provenance['score']:.3f} {one.provenance['metric']}",
-            f"{one.provenance['panel']['rank_correlation']:.2f}",
+            f"{architecture.cost.macs / 1e6:.1f}M",
+            f"{architecture.cost.params / 1e6:.2f}M",
+            architecture.latency_text,
+            architecture.make_task().metric.label,
+            f"{architecture.provenance['score']:.3f}",
+            f"{architecture.provenance['panel']['rank_correlation']:.2f}",
             str(folder / f"{task}.json"),
         ]
-        for task, one in found.items()
+        for task, architecture in architectures.items()
     ]
-    print_table(["task", "multiply-adds", "params", "predicted", "held-out score", "rank corr.", "file"], rows)
+    columns = ["task", "multiply-adds", "params", "predicted latency", "held-out metric", "value"]
+    print_table([*columns, "rank correlation", "file"], rows)

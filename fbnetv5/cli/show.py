@@ -1,6 +1,6 @@
-"""``fbnetv5 show``: a network block by block."""
+"""``fbnetv5 show``: shows a network block by block."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -9,17 +9,25 @@ from fbnetv5.cli.options import Json
 
 
 def show(
-    network: Annotated[str, typer.Argument(help="fbnetv3-a to fbnetv3-g, or an architecture file.")], json: Json = False
+    network: Annotated[
+        str, typer.Argument(help="Published network, fbnetv3-a to fbnetv3-g, or path of an architecture file.")
+    ],
+    json: Json = False,
 ) -> None:
-    """A network: blocks, multiply-adds, params, live paths."""
+    """Show the blocks, multiply-adds and parameters of a network."""
     from fbnetv5.deploy.show import show as describe
 
     document = describe(network)
     if json:
         print_json(document)
-        return
-    size = "x".join(str(side) for side in document["resolution"])
+    else:
+        print_network(document)
+
+
+def print_network(document: dict[str, Any]) -> None:
+    """Print the totals of a network, then a table with one row per block."""
     macs, params = document["macs"] / 1e6, document["params"] / 1e6
+    size = shape_text(document["resolution"])
     print_line(f"{document['name']} at {size}: {macs:.6f}M multiply-adds, {params:.6f}M params")
     if "skippable" in document:
         blocks, paths = document["skippable"], ", ".join(f"1/{path}" for path in document["paths"])
@@ -34,8 +42,9 @@ def show(
         ]
         for row in document["blocks"]
     ]
-    print_table(["name", "block", "multiply-adds", "params", "output"], rows)
+    print_table(["name", "block", "multiply-adds", "params", "output shape"], rows)
 
 
 def shape_text(shape: list[int] | None) -> str:
+    """A shape as text, such as "16x56x56"; empty if there is none."""
     return "" if shape is None else "x".join(str(side) for side in shape)

@@ -1,4 +1,4 @@
-"""``fbnetv5 train``: one found network alone."""
+"""``fbnetv5 train``: trains the network of one task."""
 
 import time
 from collections.abc import Callable
@@ -9,108 +9,149 @@ import typer
 from rich.progress import Progress
 
 from fbnetv5.cli.console import (
+    check_resume_options,
     console,
     interruptible,
     is_first_process,
     print_json,
     print_line,
+    print_status,
     progress_bar,
-    refuse_others,
-    say,
 )
 from fbnetv5.cli.eval import print_evaluation
-from fbnetv5.cli.options import Data, Json, architecture_file, say_layout
+from fbnetv5.cli.options import SIZE, ArchitectureFile, Data, Json, Seed, architecture_file, print_layout
 
 if TYPE_CHECKING:
     from fbnetv5.training.config import TrainConfig
     from fbnetv5.training.loop import TrainEntry
-    from fbnetv5.training.run import Result
+    from fbnetv5.training.run import Prepared, Result
 
 
 def train(
     context: typer.Context,
-    task: Annotated[
-        str | None, typer.Option(help="Task whose network to train; the architecture file says it too.")
-    ] = None,
-    arch: Annotated[Path | None, typer.Option(help="Architecture file; runs/latest/TASK.json if not given.")] = None,
+    task: Annotated[str | None, typer.Option(help="Task whose network in runs/latest is trained.")] = None,
+    arch: ArchitectureFile = None,
     data: Data = None,
     init: Annotated[
         str,
-        typer.Option(help="Where weights start: inherited (from the search), scratch, timm, or a .safetensors file."),
+        typer.Option(
+            help="Initial weights: inherited (from the search), scratch (random), timm (pretrained on ImageNet), "
+            "or a .safetensors file."
+        ),
     ] = "inherited",
     size: Annotated[
-        str | None, typer.Option(help="Size of the images, HEIGHTxWIDTH; that of the search if not given.")
+        str | None,
+        typer.Option(metavar=SIZE, help="Size that images are resized to.", show_default="size of the search"),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder to make; trained/TASK if not given.")
+        Path | None,
+        typer.Option("--output", "-o", help="Run folder to create.", show_default="trained/TASK"),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="JSON or YAML file that sets any other field of the training, such as steps.")
+        Path | None,
+        typer.Option(
+            help="JSON or YAML file with further fields of the training, such as steps "
+            "(schema: docs/schemas/train.json)."
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    resume: Annotated[Path | None, typer.Option(help="Folder of a training to go on with.")] = None,
+    seed: Seed = 0,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Run folder of an interrupted training to continue; settings are read from the folder."),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Train one found network alone."""
+    """Train the network of one task."""
     from fbnetv5.runs.processes import process_group_cleanup, relaunch_command
     from fbnetv5.training.config import TrainConfig
-    from fbnetv5.training.run import prepare, run_training, start_training
+    from fbnetv5.training.run import prepare, run_training
 
     if resume is not None:
-        refuse_others(context)
+        check_resume_options(context)
         folder, prepared = resume, prepare(TrainConfig.load(resume))
     else:
-        from fbnetv5.architecture import load_architecture
-        from fbnetv5.data.config import DataConfig
-        from fbnetv5.data.resolution import parse_resolution
-        from fbnetv5.evaluate import check_task, trained_size
-
-        say_layout(data)
-        file = architecture_file(task, arch)
-        architecture = load_architecture(file)
-        check_task(architecture, task, file)
-        trained = trained_size(architecture) if size is None else parse_resolution(size)
-        chosen = TrainConfig.make(
-            config,
-            defaults=architecture.make_task().training,
-            task=architecture.task,
+        folder, prepared = _start(
+            architecture_file(task, arch),
+            task,
+            data=data,
             init=init,
-            data=DataConfig.of(data, size=trained),
+            size=size,
+            output=output,
+            fields=config,
             seed=seed,
         )
-        folder, prepared = start_training(chosen, file, output or Path("trained") / architecture.task)
-    way_on = f"go on with: {relaunch_command(f'train --resume {folder}')}"
-    with process_group_cleanup(), progress_bar() as bar, interruptible(way_on):
-        result = run_training(folder, prepared, train_report(bar, prepared.config), say)
+    hint = relaunch_command(f"train --resume {folder}")
+    with process_group_cleanup(), progress_bar() as bar, interruptible(hint):
+        result = run_training(folder, prepared, train_report(bar, prepared.config), print_status)
     if is_first_process():
-        print_trained(result, as_json=json)
+        print_result(result, as_json=json)
+
+
+def _start(
+    file: Path,
+    task: str | None,
+    *,
+    data: Path | None,
+    init: str,
+    size: str | None,
+    output: Path | None,
+    fields: Path | None,
+    seed: int,
+) -> "tuple[Path, Prepared]":
+    """Create the run folder of a training from the options of the command."""
+    from fbnetv5.architecture import load_architecture
+    from fbnetv5.data.config import DataConfig
+    from fbnetv5.data.resolution import parse_resolution
+    from fbnetv5.evaluate import check_task, trained_size
+    from fbnetv5.training.config import TrainConfig
+    from fbnetv5.training.run import start_training
+
+    print_layout(data)
+    architecture = load_architecture(file)
+    check_task(architecture, task, file)
+    image_size = trained_size(architecture) if size is None else parse_resolution(size)
+    config = TrainConfig.make(
+        fields,
+        defaults=architecture.make_task().training,
+        task=architecture.task,
+        init=init,
+        data=DataConfig.of(data, size=image_size),
+        seed=seed,
+    )
+    return start_training(config, file, output or Path("trained") / architecture.task)
 
 
 def train_report(bar: Progress, config: "TrainConfig") -> "Callable[[TrainEntry], None]":
-    """Shows the step, the loss and the best score so far; without a terminal, in a line at each measurement."""
+    """A callback that shows the step, the loss and the best score; without a terminal, a line per evaluation."""
+    from fbnetv5.tasks import task_types
+
+    metric = task_types()[config.task].metric.label
     line = bar.add_task(f"train {config.task}", total=config.steps, note="")
     started: list[tuple[float, int]] = []
 
-    def report(now: "TrainEntry") -> None:
-        started.append((time.monotonic(), now.step))
-        loss = "" if now.loss is None else f"loss {now.loss:.3f}, "
-        best = f"held-out score {now.best:.4f} of step {now.best_step}"
-        bar.update(line, completed=now.step, note=loss + best)
-        if not console.is_terminal and now.score is not None:
-            seconds, steps = started[-1][0] - started[0][0], now.step - started[0][1]
-            left = f", {(config.steps - now.step) * seconds / steps / 60:.1f} min left" if steps else ""
-            say(f"step {now.step} of {config.steps}: {loss}score {now.score:.4f}, best {best}{left}")
+    def report(entry: "TrainEntry") -> None:
+        started.append((time.monotonic(), entry.step))
+        loss = "" if entry.loss is None else f"loss {entry.loss:.3f}, "
+        best = f"best {entry.best:.4f} at step {entry.best_step}"
+        bar.update(line, completed=entry.step, note=f"{loss}held-out {metric}: {best}")
+        if not console.is_terminal and entry.score is not None:
+            seconds, steps = started[-1][0] - started[0][0], entry.step - started[0][1]
+            left = f", {(config.steps - entry.step) * seconds / steps / 60:.1f} min left" if steps else ""
+            print_status(
+                f"step {entry.step} of {config.steps}: {loss}held-out {metric} {entry.score:.4f}, {best}{left}"
+            )
 
     return report
 
 
-def print_trained(result: "Result", *, as_json: bool) -> None:
+def print_result(result: "Result", *, as_json: bool) -> None:
+    """Print the score of the held-out images before and after the training, then the evaluation on the test images."""
     if as_json:
         print_json(result.to_json())
         return
-    metric, file = result.test.metric.name, result.folder / f"{result.test.task}.json"
+    metric, file = result.test.metric.label, result.folder / f"{result.test.task}.json"
     print_line(
-        f"{file}: held-out {metric} {result.first:.4f} before, {result.best:.4f} of step {result.best_step}, "
-        f"{result.steps} steps done"
+        f"{file}: held-out {metric} {result.first:.4f} before training, {result.best:.4f} at step {result.best_step}, "
+        f"the best of {result.steps} steps"
     )
     print_evaluation(result.test)

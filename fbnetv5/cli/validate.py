@@ -1,4 +1,4 @@
-"""``fbnetv5 validate``: checks that an exported folder still contains the network that was exported."""
+"""``fbnetv5 validate``: checks on any machine that an exported folder computes what was exported, and times it."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -6,18 +6,23 @@ from typing import Annotated, Any
 import typer
 
 from export.errors import VerificationError
-from fbnetv5.cli.console import outermost, print_json, print_line, progress_bar, say, stage_lines
+from fbnetv5.cli.console import outermost_stage, print_json, print_line, print_status, progress_bar, stage_lines
 from fbnetv5.cli.options import Json
 
 
 def validate(
-    folder: Annotated[Path, typer.Argument(help="An exported folder, with its manifest.json.")], json: Json = False
+    folder: Annotated[Path, typer.Argument(help="Folder written by fbnetv5 export, with its manifest.json.")],
+    json: Json = False,
 ) -> None:
-    """Check on any machine that an exported folder still has the same network, and time it; needs no torch."""
+    """Validate an exported folder on this machine, and time it.
+
+    The files are compared with their checksums, and the outputs of the ONNX file and of the engine with the outputs
+    stored by the export. It needs no torch. Exit code 1 means that a check failed.
+    """
     from fbnetv5.deploy.validate import validate_folder
 
     with progress_bar() as bar:
-        validation, document = validate_folder(folder, say, outermost(stage_lines(bar)))
+        validation, document = validate_folder(folder, print_status, outermost_stage(stage_lines(bar)))
     if json:
         print_json({"folder": str(folder), **document})
     else:
@@ -29,7 +34,7 @@ def validate(
 
 def print_validation(document: dict[str, Any]) -> None:
     """Print the result of every check, then the latencies."""
-    words = {True: "passed", False: "FAILED", None: "-"}
+    words = {True: "passed", False: "FAILED", None: "note"}
     for finding in document["findings"]:
         print_line(f"{finding['check']}: {words[finding['passed']]}: {finding['detail']}")
     for name, latency in document["latency_ms"].items():

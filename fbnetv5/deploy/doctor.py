@@ -1,7 +1,7 @@
-"""``fbnetv5 doctor``: finds out what this machine can profile, build and run, and how to fix the rest.
+"""Finds out what this machine can profile, build and run, and how to fix the rest: the work of ``fbnetv5 doctor``.
 
-Each part is tried in a subprocess, because trying is the only reliable test: an import that crashes, hangs or fails is
-a finding. Nothing is changed: whether clocks can be locked is derived from the user's rights, not tried.
+Each part is used in a subprocess, because that is the only reliable test: an import that crashes, hangs or fails is a
+finding. Nothing on the machine is changed: whether clocks can be locked is derived from the user's rights, not tried.
 """
 
 import ctypes
@@ -35,7 +35,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ability:
-    """What the findings mean for one kind of work."""
+    """Whether one kind of work is possible on this machine."""
 
     name: str
     """profile, build or run."""
@@ -56,25 +56,25 @@ class Diagnosis:
 
 
 def diagnose() -> Diagnosis:
-    """Try every part and return what works."""
+    """Run every probe and return the findings and abilities."""
     with ThreadPoolExecutor(max_workers=2) as pool:
-        findings = tuple(pool.map(_try, PROBES))
+        findings = tuple(pool.map(_run_probe, PROBES))
     return Diagnosis(findings=findings, abilities=abilities(findings))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """How to try one part."""
+    """The test of one part."""
 
     part: str
     function: Callable[..., str]
-    """Called in a subprocess; returns the detail, or raises UnavailableError."""
+    """Called in a subprocess; returns the detail of the finding, or raises UnavailableError."""
     arguments: tuple[str, ...] = ()
     fix: str
     needs_driver: bool = False
 
 
-def _try(probe: Probe) -> Finding:
+def _run_probe(probe: Probe) -> Finding:
     if probe.needs_driver and load_driver() is None:
         return Finding(part=probe.part, status="missing", detail="needs the driver", fix=None)
     try:
@@ -82,12 +82,12 @@ def _try(probe: Probe) -> Finding:
     except UnavailableError as error:
         return Finding(part=probe.part, status="missing", detail=str(error), fix=probe.fix)
     except SubprocessFailedError as error:
-        return Finding(part=probe.part, status="broken", detail=f"trying it {error}", fix=probe.fix)
+        return Finding(part=probe.part, status="broken", detail=f"its test {error}", fix=probe.fix)
     return Finding(part=probe.part, status="works", detail=detail, fix=None)
 
 
 def abilities(findings: tuple[Finding, ...]) -> tuple[Ability, ...]:
-    """What this version of fbnetv5 can do with the working parts."""
+    """The abilities of this machine, derived from the findings."""
     works = {finding.part: finding.detail for finding in findings if finding.status == "works"}
     networks = "torch" in works and "onnxruntime" in works
     builders = [f"{name} {works[name]}" for name in bindings.NAMES if name in works]
@@ -95,37 +95,43 @@ def abilities(findings: tuple[Finding, ...]) -> tuple[Ability, ...]:
         Ability(
             name="profile",
             works=networks,
-            detail=_profiled(works, builders) if networks else "nothing",
+            detail=_profile_detail(works, builders) if networks else "torch and onnxruntime are needed",
         ),
         Ability(
             name="build",
             works=bool(builders),
-            detail=f"engines, and check ONNX files, with {' or '.join(builders)}" if builders else "no engines",
+            detail=f"engines, and check ONNX files, with {' or '.join(builders)}"
+            if builders
+            else "tensorrt or tensorrt_rtx is needed to build engines and to check ONNX files",
         ),
         Ability(
             name="run",
             works=networks,
-            detail=_run(works) if networks else "nothing",
+            detail=_run_detail(works) if networks else "torch and onnxruntime are needed",
         ),
     )
 
 
-def _run(works: Mapping[str, str]) -> str:
+def _run_detail(works: Mapping[str, str]) -> str:
     engines = "gpu" in works and any(name in works for name in bindings.NAMES)
-    return "ONNX files on the CPU, and engines" if engines else "ONNX files on the CPU; no engines"
+    return (
+        "ONNX files on the CPU, and engines"
+        if engines
+        else "ONNX files on the CPU; no engines without GPU and TensorRT"
+    )
 
 
-def _profiled(works: Mapping[str, str], builders: Sequence[str]) -> str:
+def _profile_detail(works: Mapping[str, str], builders: Sequence[str]) -> str:
     if "gpu" in works and builders:
         return f"the CPU (--device cpu) and {works['gpu']}, with {builders[0]}"
     return "the CPU (--device cpu); other devices through fbnetv5 profile bundle or estimate"
 
 
-# The probes: each is called in a subprocess.
+# The functions of the probes, each called in a subprocess.
 
 
 def torch() -> str:
-    """Import torch and torchvision together, which works only in matching versions."""
+    """Versions of torch and torchvision, which are imported together: that fails if the versions do not match."""
     import torch
     import torchvision
 
@@ -134,7 +140,7 @@ def torch() -> str:
 
 
 def onnxruntime() -> str:
-    """ONNX Runtime's version and the providers that it was built with; some may not load here."""
+    """Version of ONNX Runtime and the execution providers that it was built with; some may not load on this machine."""
     import onnxruntime
 
     providers = ", ".join(name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers())
@@ -162,7 +168,7 @@ def driver() -> str:
 
 
 def _cuda_version(number: int) -> str:
-    """CUDA's number of a version as text: 13020 is 13.2."""
+    """CUDA's version number as text, e.g. 13020 as "13.2": 1000 * major + 10 * minor."""
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
@@ -172,12 +178,12 @@ def gpu() -> str:
 
     gpus = find_gpus()
     if not gpus:
-        raise UnavailableError("the driver lists none")
+        raise UnavailableError("the driver lists no GPU")
     return ", ".join(f"{gpu.name} (compute capability {'.'.join(map(str, gpu.compute_capability))})" for gpu in gpus)
 
 
 def pycuda() -> str:
-    """Import pycuda's driver module."""
+    """Version of pycuda, whose driver module is imported."""
     try:
         import pycuda
         import pycuda.driver
@@ -187,16 +193,16 @@ def pycuda() -> str:
 
 
 def clocks() -> str:
-    """Whether this user may lock a GPU's clocks, for stable timings; it is not tried."""
+    """Whether this user may lock a GPU's clocks, for stable latencies; it is not tried."""
     if os.name == "posix" and os.geteuid() != 0:
         raise UnavailableError("only root may lock clocks")
     return "root may lock clocks with nvidia-smi -lgc, unless the host forbids it"
 
 
-_MATCHING = "python -m pip install --upgrade torch torchvision"
+_INSTALL_TORCH = "python -m pip install --upgrade torch torchvision"
 
 PROBES = (
-    Probe(part="torch", function=torch, fix=_MATCHING),
+    Probe(part="torch", function=torch, fix=_INSTALL_TORCH),
     Probe(
         part="onnxruntime",
         function=onnxruntime,

@@ -1,11 +1,8 @@
-"""``fbnetv5 export``: writes a derived network as ONNX in the requested precision and verifies every precision stage.
+"""Converts networks of a run to ONNX and verifies every precision stage: the work of ``fbnetv5 export``.
 
 The float32 graph is compared with torch, every lower precision with the float32 graph, on noise and on real images, and
 the task's metric is measured at each stage. Nothing is written before all comparisons have passed. Real images have the
 size that the weights were trained at: weights straight from a search are less accurate at another size.
-
-The folder also gets a manifest and the outputs for a few images, so that ``fbnetv5 validate`` can check the network on
-any machine.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,20 +11,13 @@ from pathlib import Path
 import torch
 
 from export.errors import VerificationError
-from export.files import atomic_write
-from export.manifest import Manifest, TensorEntry, export_versions, write_manifest
-from export.precision_pipeline import block_values
 from export.progress import Progress
-from export.reference import NAME as REFERENCE
-from export.reference import Reference, sample, write_reference
-from export.runners import Array, OrtRunner, TensorSpec, TorchRunner
-from export.trt.engine import NAME as ENGINE
-from export.validate import ONNX
-from fbnetv5 import __version__
+from export.runners import OrtRunner, TorchRunner
 from fbnetv5.deploy.convert import ExportData, convert_stages
+from fbnetv5.deploy.export_folder import write_export_folder
 from fbnetv5.deploy.export_model import INPUT, load_export_model
 from fbnetv5.deploy.export_options import ExportOptions
-from fbnetv5.deploy.exported import Exported, metric_document
+from fbnetv5.deploy.exported import Exported
 from fbnetv5.runs.config import Run
 from fbnetv5.tasks.task import Task
 from latency.profile import measure_network
@@ -84,7 +74,7 @@ def export_tasks(
         kept_float=stages[-1].kept_float,
         latency_ms_p50=measure_network(content, shape, timing=Timing()).latency_ms_median,
     )
-    _write(exported, content, model.first(data.at_deploy_size.test, _REFERENCE_IMAGES))
+    write_export_folder(exported, content, model.first(data.at_deploy_size.test, _REFERENCE_IMAGES))
     return exported
 
 
@@ -101,31 +91,3 @@ def _check_drop(tasks: Mapping[str, Task], metrics: dict[str, dict[str, float]],
                 f"{options.precision}, which is {drop:.4f} worse, and at most {options.max_drop:g} was allowed "
                 "(--max-drop); nothing is written"
             )
-
-
-def _write(exported: Exported, content: bytes, inputs: Mapping[str, Array]) -> None:
-    """Write the folder; the manifest comes last, after the files that it names."""
-    folder, runner = exported.folder, OrtRunner(content)
-    manifest = _manifest(exported, runner.inputs, runner.outputs)
-    (folder / ENGINE).unlink(missing_ok=True)  # of an earlier export: it would be of another network
-    with atomic_write(folder / ONNX) as temporary:
-        temporary.write_bytes(content)
-    blocks = {name: sample(values) for name, values in block_values(content, content, inputs).items()}
-    write_reference(folder, Reference(inputs=inputs, outputs=runner(inputs), blocks=blocks))
-    write_manifest(folder, manifest, files=[ONNX, REFERENCE])
-
-
-def _manifest(exported: Exported, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> Manifest:
-    model = exported.model
-    return Manifest(
-        precision=exported.precision,
-        inputs=tuple(map(TensorEntry.of, inputs)),
-        outputs=tuple(map(TensorEntry.of, outputs)),
-        task_outputs=model.task_outputs,
-        preprocessing=model.preprocessing,
-        labels={name: task.labels for name, task in model.tasks.items()},
-        architecture={name: architecture.to_json() for name, architecture in model.architectures.items()},
-        versions={"fbnetv5": __version__, **export_versions()},
-        parity=exported.parity_rows,
-        metrics={task: metric_document(exported, task) for task in model.tasks},
-    )

@@ -1,4 +1,4 @@
-"""The graphs that ``fbnetv5 profile`` times: every distinct block and head of a space, and networks of all tasks."""
+"""The graphs that ``fbnetv5 profile`` measures: each distinct block and head of a space, and networks of all tasks."""
 
 import hashlib
 from collections import Counter
@@ -72,7 +72,7 @@ def block_facts(scope: Scope) -> list[BlockFacts]:
             stages.setdefault(key, set()).add(node.stage)
             facts[key] = BlockFacts(
                 key=key,
-                strides=(node.stride,),  # a single stride: the key names the resolution
+                strides=(node.stride,),  # one stride per key, because the key contains the resolution
                 stages=tuple(sorted(stages[key])),
                 macs=counter.block(block, node.stride).macs,
             )
@@ -173,17 +173,17 @@ def _network(task: Task, table: CostTable, choices: Choices, resolution: Resolut
 
 
 def _digest(parts: Iterable[object]) -> str:
-    """A short hash of the parts; 48 bits are enough for some hundred networks."""
+    """A hash of the parts as 12 hexadecimal digits; 48 bits are enough for some hundred networks."""
     return hashlib.sha256(repr(list(parts)).encode()).hexdigest()[:12]
 
 
-def document(profiled: ProfileResult, keys: Sequence[str]) -> dict[str, Any]:
-    """The ``--json`` document of a profile of the blocks of these keys."""
-    table = profiled.table
+def document(result: ProfileResult, keys: Sequence[str]) -> dict[str, Any]:
+    """The ``--json`` document of the measured blocks with these keys."""
+    table = result.table
     return {
         "device": table.device,
         "threads": table.threads,
-        "measured": len(profiled.measured),
+        "measured": len(result.measured),
         "overhead_ms": table.overhead_ms,
         "unstable": table.unstable,
         "kind": table.values_kind,

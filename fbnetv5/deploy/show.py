@@ -1,4 +1,4 @@
-"""Describes networks block by block, and what a space offers, for ``fbnetv5 show`` and ``fbnetv5 space``."""
+"""Describes networks block by block, and search spaces, for ``fbnetv5 show`` and ``fbnetv5 space``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,19 +20,23 @@ from fbnetv5.tasks.task import ClassNames
 IMAGENET_CLASSES = 1000
 
 
-def show(what: str) -> dict[str, Any]:
-    """Describe the network called ``what``: "fbnetv3-a" to "-g", or an architecture file.
+def show(network: str) -> dict[str, Any]:
+    """Describe a network.
+
+    Args:
+        network: name of a published network, "fbnetv3-a" to "fbnetv3-g", or path of an architecture file.
 
     Raises:
         UserError: there is no such network, or the file is refused.
     """
-    if Path(what).suffix or Path(what).exists():
-        return show_architecture(load_architecture(Path(what)))
-    return show_fbnetv3(what)
+    path = Path(network)
+    if path.suffix or path.exists():
+        return show_architecture(load_architecture(path))
+    return show_fbnetv3(network)
 
 
 def show_fbnetv3(name: str) -> dict[str, Any]:
-    """A published network at the resolution of its published figures, 1000 classes."""
+    """Describe a published network with 1000 classes, at the resolution of its published figures."""
     config = fbnetv3(name)
     side = config.resolution
     rows: list[dict[str, Any]] = []
@@ -40,18 +44,21 @@ def show_fbnetv3(name: str) -> dict[str, Any]:
     channels, height = 3, side
     for partition, stride in zip(config.partitions(), STRIDES, strict=True):
         for number, block in enumerate(partition):
-            found = count(block.build, block.input_shapes(height, height))
+            block_count = count(block.build, block.input_shapes(height, height))
             height = _output_side(block, height)
             channels = block.out_channels
-            rows.append(_row(f"p{stride}_{number}", block.key, found, [channels, height, height]))
-            total += found
+            rows.append(_row(f"p{stride}_{number}", block.key, block_count, [channels, height, height]))
+            total += block_count
     head = count(lambda: PooledHead(channels, IMAGENET_CLASSES), [(channels, height, height)])
     rows.append(_row("head", f"head_cls_c{channels}_n{IMAGENET_CLASSES}", head, [IMAGENET_CLASSES]))
     return {"name": name, "resolution": [side, side], **_totals(total + head), "blocks": rows}
 
 
 def show_architecture(architecture: Architecture) -> dict[str, Any]:
-    """A searched network at its deploy resolution; "paths" are those that a head reads or a later stage works on."""
+    """Describe a searched network at its deploy resolution.
+
+    "paths" lists the strides of the features that a head reads or that a live block of a later stage computes.
+    """
     space, size, graph, tasks = (
         architecture.space,
         architecture.resolution,
@@ -88,7 +95,7 @@ def show_architecture(architecture: Architecture) -> dict[str, Any]:
 
 
 def show_space(space: Space, classes: ClassNames, task_names: Sequence[str], resolution: Resolution) -> dict[str, Any]:
-    """A space's variables, its size, and what each task's networks cost in it."""
+    """Describe a search space: its variables, its size, and the multiply-adds of each task's networks."""
     tasks = make_tasks(tuple(task_names), classes)
     counter = Counter(resolution)
     tables = {name: counter.table(space, task, "macs") for name, task in tasks.items()}
@@ -109,12 +116,12 @@ def _totals(total: Count) -> dict[str, int]:
     return {"macs": total.macs, "params": total.params, "macs_conv": total.macs_conv, "macs_pool": total.macs_pool}
 
 
-def _row(name: str, key: str, found: Count, shape: Sequence[int] | None) -> dict[str, Any]:
-    return {"name": name, "block": key, "macs": found.macs, "params": found.params, "output": shape}
+def _row(name: str, key: str, cost: Count, shape: Sequence[int] | None) -> dict[str, Any]:
+    return {"name": name, "block": key, "macs": cost.macs, "params": cost.params, "output": shape}
 
 
 def _output_side(block: Stem | InvertedResidual, side: int) -> int:
-    """Height of a block's output: some published networks pad one strided convolution unusually."""
+    """Height of a block's output. Some published networks have one strided convolution with unusual padding."""
     kernel = block.kernel if isinstance(block, InvertedResidual) else 3
     padding = block.padding if isinstance(block, InvertedResidual) else None
     return (side + 2 * (kernel // 2 if padding is None else padding) - kernel) // block.stride + 1

@@ -53,5 +53,5 @@ def make_tasks(names: tuple[str, ...], classes: ClassNames) -> dict[str, Task]:
     for name in names:
         task = types[name]
         if not classes.keys() >= set(task.targets) or (task.has_classes and not classes[task.targets[0]]):
-            raise UserError(f"the images carry no labels for {name!r}; leave it out of --tasks")
+            raise UserError(f"the data set has no labels for task {name!r}; add labels, or choose other tasks")
     return {name: types[name](classes) for name in names}

@@ -33,6 +33,12 @@ class MetricInfo:
     lower_is_better: bool = False
 
     @property
+    def label(self) -> str:
+        """Name, unit and, where lower values are better, the direction, e.g. "rmse in m (lower is better)"."""
+        unit = f" in {self.unit}" if self.unit else ""
+        return f"{self.name}{unit}{' (lower is better)' if self.lower_is_better else ''}"
+
+    @property
     def worst(self) -> float:
         """The bound that no value is worse than."""
         return math.inf if self.lower_is_better else -math.inf

@@ -1,4 +1,4 @@
-"""The JSON documents of the command line as a contract: one JSON Schema in ``documents/`` per form of a command."""
+"""The contract of the command line's JSON documents: a JSON Schema in ``documents/`` for each form of a command."""
 
 import json
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from referencing import Registry, Resource
 
 DOCUMENTS = Path(__file__).parent / "documents"
 PROFILE_FORMS = ("verify", "bundle", "estimate")
-"""Sub-commands of ``profile`` with a document of their own; ``profile import`` prints that of ``profile``."""
+"""Sub-commands of ``profile`` with their own document; ``profile import`` prints the document of ``profile``."""
 
 
 def schema_name(arguments: Sequence[str]) -> str:
-    """The schema of the document that a command line prints, such as "profile-verify"."""
+    """Name of the schema for the document that a command line prints, such as "profile-verify"."""
     command, *others = arguments
     if command == "profile" and others and others[0] in PROFILE_FORMS:
         return f"profile-{others[0]}"
@@ -34,7 +34,7 @@ def registry() -> Registry[Any]:
 
 
 def check_document(arguments: Sequence[str], document: Any) -> None:
-    """Raise AssertionError with every difference between a command's document and its schema."""
+    """Raise AssertionError with every difference between the document of a command and its schema."""
     name = schema_name(arguments)
     validator = Draft202012Validator(registry().contents(f"{name}.json"), registry=registry())
     errors = [f"{error.json_path}: {error.message}" for error in validator.iter_errors(document)]

@@ -1,7 +1,7 @@
-"""Files of earlier versions, kept in ``tests/data``: what users have on their disks must load for years.
+"""Files of earlier versions, kept in ``tests/data``: the files of users must load for years.
 
-``python -m tests.contract.stored`` writes ``run/graphs.json`` anew, from the code as it is: only where a change of
-the exported graphs is meant.
+``python -m tests.contract.stored`` rewrites ``run/graphs.json`` with the graphs that the present code exports. Use it
+only after an intended change of the exported graphs.
 """
 
 import json
@@ -24,7 +24,7 @@ TASKS = ("cls", "det", "seg")
 
 
 def stored_run(folder: Path) -> Path:
-    """A copy of the stored run, its weights filled in: their names and shapes are stored, their values are not."""
+    """A copy of the stored run with made-up weights: the repository has their names and shapes, not their values."""
     shutil.copytree(STORED / "run", folder)
     shapes = json.loads((folder / "weights.json").read_text(encoding="utf-8"))
     for task in TASKS:
@@ -35,7 +35,7 @@ def stored_run(folder: Path) -> Path:
 
 
 def fill(name: str, shape: list[int], rng: np.random.Generator) -> torch.Tensor:
-    """A tensor as batch norm leaves it, or noise of a scale that keeps a network's signal."""
+    """Batch-norm values near the identity, or noise whose scale keeps the variance of a network's activations."""
     if name.endswith("num_batches_tracked"):
         return torch.tensor(1)
     if name.endswith("running_var"):
@@ -46,7 +46,7 @@ def fill(name: str, shape: list[int], rng: np.random.Generator) -> torch.Tensor:
 
 
 def describe_graph(file: Path) -> dict[str, Any]:
-    """An exported graph: inputs, outputs, operators, blocks, and statistics of its outputs for fixed images."""
+    """Inputs, outputs, operators and blocks of an exported graph, and statistics of its outputs for fixed images."""
     content = file.read_bytes()
     runner = OrtRunner(content)
     outputs = runner({"images": np.random.default_rng(1).standard_normal((2, 3, 64, 64), dtype=np.float32)})
@@ -62,7 +62,7 @@ def describe_graph(file: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Export the stored run and write what its graphs are."""
+    """Export the stored run and write the descriptions of its graphs."""
     with tempfile.TemporaryDirectory() as temporary:
         run, graphs = stored_run(Path(temporary) / "run"), {}
         for task in TASKS:

@@ -1,4 +1,4 @@
-"""The tests that need a GPU are collected on a machine without one, so that none is lost when files move."""
+"""Tests that need a GPU are collected on machines without a GPU, so that no test is lost when files move."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 TESTS = 13
-"""How many there are; raise it with every test that is added."""
+"""Number of tests that need a GPU; raise it with every test that is added."""
 
 
 def test_no_gpu_test_is_lost() -> None:

@@ -1,4 +1,4 @@
-"""The contract notices what it is there to notice."""
+"""Documents that differ from their schema are refused, and every command has a schema."""
 
 import json
 
@@ -11,7 +11,7 @@ from tests.contract.schemas import DOCUMENTS, check_document, registry, schema_n
 BUNDLE = {"bundle": "b", "device": "cpu", "precision": "fp32", "blocks": 3, "networks": 0}
 WRONG = {
     "missing": ({key: value for key, value in BUNDLE.items() if key != "device"}, "'device' is a required property"),
-    "another": (BUNDLE | {"size": 3}, "'size' was unexpected"),
+    "additional": (BUNDLE | {"size": 3}, "'size' was unexpected"),
     "type": (BUNDLE | {"blocks": "3"}, r"\$.blocks: '3' is not of type 'integer'"),
 }
 
@@ -23,7 +23,7 @@ def test_a_document_that_differs_is_refused(document: dict[str, object], message
         check_document(["profile", "bundle", "b"], document)
 
 
-def test_every_command_has_a_schema_and_every_schema_is_one() -> None:
+def test_every_command_has_a_valid_schema() -> None:
     names = {path.stem for path in DOCUMENTS.glob("*.json")}
     commands = {str(command.name) for command in app.registered_commands}
     commands |= {str(group.name) for group in app.registered_groups}
@@ -33,6 +33,6 @@ def test_every_command_has_a_schema_and_every_schema_is_one() -> None:
         Draft202012Validator.check_schema(registry().contents(f"{name}.json"))
 
 
-def test_an_exported_run_holds_the_documents_of_its_tasks() -> None:
+def test_the_document_of_an_exported_run_contains_the_documents_of_its_tasks() -> None:
     with pytest.raises(AssertionError, match="is a required property"):
         check_document(["export"], {"exported": [json.loads("{}")]})

@@ -129,7 +129,7 @@ def test_wrong_files_are_named(networks: Path, image_folder: Path, tmp_path: Pat
     with pytest.raises(UserError, match="holds the weights of another network"):
         evaluate_file(file, task="cls", weights=networks / "det.safetensors", data=image_folder, size=None)
     root = as_coco(image_folder, tmp_path / "coco")
-    with pytest.raises(UserError, match="no labels for 'cls'"):
+    with pytest.raises(UserError, match="no labels for task 'cls'"):
         evaluate_file(file, task="cls", weights=None, data=root, size=None)
 
 

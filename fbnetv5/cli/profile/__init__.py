@@ -1,6 +1,6 @@
-"""``fbnetv5 profile``: a group of commands around latency tables; without a sub-command it measures this machine.
+"""``fbnetv5 profile``: the commands of latency tables; without a sub-command it measures a device of this machine.
 
-One file per sub-command; ``options.py`` and ``tables.py`` are what they share.
+Each sub-command is one file; they share ``options.py`` and ``tables.py``.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ _FORMER_FLAGS = {
 
 
 class ProfileGroup(TyperGroup):
-    """The group of ``fbnetv5 profile``, which names the sub-command that replaced a former flag."""
+    """The group of ``fbnetv5 profile``; its error for a former flag names the sub-command that replaced it."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         for argument in args:

@@ -1,4 +1,4 @@
-"""``fbnetv5 profile bundle``: write a folder with everything needed to measure a remote device."""
+"""``fbnetv5 profile bundle``: writes a folder with everything needed to measure another device."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fbnetv5.cli.console import print_json, print_line, progress_bar, stage_lines
-from fbnetv5.cli.options import Blocks, Data, Json, Stages, Tasks, Variant
+from fbnetv5.cli.options import Blocks, Data, Json, Resolution, Stages, Tasks, Variant
 from fbnetv5.cli.profile.options import (
     NETWORKS,
     Device,
     FitNetworks,
     Precision,
-    ProfileResolution,
     Threads,
     make_scope,
 )
@@ -22,29 +21,34 @@ if TYPE_CHECKING:
 
 
 def bundle(
-    folder: Annotated[Path, typer.Argument(help="Folder to make.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to create.")],
     device: Device = "cpu",
     precision: Precision = "fp32",
     variant: Variant = "a",
     stages: Stages = 4,
     blocks_per_path: Blocks = 2,
-    resolution: ProfileResolution = "224x224",
+    resolution: Resolution = "224x224",
     tasks: Tasks = None,
     data: Data = None,
     threads: Threads = 1,
     networks: FitNetworks = NETWORKS,
     json: Json = False,
 ) -> None:
-    """Write a folder with everything needed to measure a remote device."""
+    """Write a folder to copy to another device and measure there.
+
+    On the device it needs Python, numpy and the device's runtime; its README.md has the steps.
+    """
     scope = make_scope(variant, stages, blocks_per_path, resolution, tasks, data)
     from fbnetv5.deploy.profile import graphs_of, networks_to_fit
     from latency.bundle import Target, write_bundle
     from latency.protocol import Timing
 
     target = Target(device=device, precision=precision, threads=threads)
-    graphs, whole = graphs_of(scope), networks_to_fit(scope, networks)
+    graphs, whole_networks = graphs_of(scope), networks_to_fit(scope, networks)
     with progress_bar() as bar:
-        written = write_bundle(graphs, whole, folder=folder, target=target, timing=Timing(), progress=stage_lines(bar))
+        written = write_bundle(
+            graphs, whole_networks, folder=folder, target=target, timing=Timing(), progress=stage_lines(bar)
+        )
     print_bundle(folder, written, as_json=json)
 
 
@@ -54,4 +58,4 @@ def print_bundle(folder: Path, bundle: "Bundle", *, as_json: bool) -> None:
         counts = {f"{kind}s": len(bundle.of_kind(kind)) for kind in ("block", "network")}
         print_json({"bundle": str(folder), "device": bundle.device, "precision": bundle.precision, **counts})
         return
-    print_line(f"{folder}: {len(bundle.graphs)} graphs to time on {bundle.device}; its README.md has the steps")
+    print_line(f"{folder}: {len(bundle.graphs)} graphs to time on {bundle.device}; the steps are in its README.md")

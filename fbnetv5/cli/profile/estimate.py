@@ -1,11 +1,11 @@
-"""``fbnetv5 profile estimate``: compute a rough table from the data sheet of a device, without measuring."""
+"""``fbnetv5 profile estimate``: computes a rough latency table from the data sheet of a GPU, without measuring."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fbnetv5.cli.console import print_json, print_line, print_table, progress_bar, stage_lines
-from fbnetv5.cli.options import Blocks, Data, Json, Luts, Stages, Tasks, Variant
-from fbnetv5.cli.profile.options import Device, Precision, ProfileResolution, make_scope
+from fbnetv5.cli.options import Blocks, Data, Json, Luts, Resolution, Stages, Tasks, Variant
+from fbnetv5.cli.profile.options import Device, Precision, make_scope
 
 if TYPE_CHECKING:
     from latency.estimate import EstimatedTable
@@ -17,13 +17,16 @@ def estimate(
     variant: Variant = "a",
     stages: Stages = 4,
     blocks_per_path: Blocks = 2,
-    resolution: ProfileResolution = "224x224",
+    resolution: Resolution = "224x224",
     tasks: Tasks = None,
     data: Data = None,
     luts: Luts = Path("luts"),
     json: Json = False,
 ) -> None:
-    """Measure nothing: compute a rough table from the data sheet of a GPU."""
+    """Estimate a latency table from a GPU's data sheet, unmeasured.
+
+    The values are lower bounds, from peak compute and memory bandwidth.
+    """
     scope = make_scope(variant, stages, blocks_per_path, resolution, tasks, data)
     from fbnetv5.deploy.profile import graphs_of
     from latency.devices import gpu
@@ -47,7 +50,7 @@ def print_estimates(path: Path, table: "EstimatedTable", keys: list[str], *, as_
         for key, entry in table.entries.items()
         if key in keys
     ]
-    print_table(["block", "at least", "bound by"], rows)
+    print_table(["block", "minimum latency", "bound by"], rows)
     print_line(
         f"{path}: {len(rows)} blocks estimated from {table.peak_tflops:g} TFLOPS and {table.bandwidth_gb_s:g} GB/s "
         f"({table.source}); nothing was measured. Search with: --latency BUDGET --table {path}"

@@ -1,27 +1,27 @@
-"""``fbnetv5 profile import``: make the table of a bundle that was measured on its device."""
+"""``fbnetv5 profile import``: writes the latency table of a bundle that was measured on its device."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fbnetv5.cli.options import Blocks, Data, Json, Luts, Stages, Tasks, Variant
-from fbnetv5.cli.profile.options import ProfileResolution, make_scope
+from fbnetv5.cli.options import Blocks, Data, Json, Luts, Resolution, Stages, Tasks, Variant
+from fbnetv5.cli.profile.options import make_scope
 from fbnetv5.cli.profile.tables import print_profile
 
 
 def import_bundle(
-    folder: Annotated[Path, typer.Argument(help="Folder of a measured bundle.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of the bundle, with the results of its device.")],
     variant: Variant = "a",
     stages: Stages = 4,
     blocks_per_path: Blocks = 2,
-    resolution: ProfileResolution = "224x224",
+    resolution: Resolution = "224x224",
     tasks: Tasks = None,
     data: Data = None,
     luts: Luts = Path("luts"),
     json: Json = False,
 ) -> None:
-    """Make the latency table of a measured bundle."""
+    """Write the latency table of a bundle measured on its device."""
     scope = make_scope(variant, stages, blocks_per_path, resolution, tasks, data)
     from fbnetv5.deploy.profile import write_report
     from latency.bundle import import_bundle as import_measured

@@ -1,4 +1,4 @@
-"""``fbnetv5 profile`` without a sub-command: time the blocks of a space into a lookup table."""
+"""``fbnetv5 profile`` without a sub-command: measures the blocks of a search space into a latency table."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,13 +7,12 @@ import typer
 
 from export.errors import UserError
 from fbnetv5.cli.console import interruptible, print_json, print_line, progress_bar, stage_lines
-from fbnetv5.cli.options import Blocks, Data, Json, Luts, Stages, Tasks, Variant, resolve_device
+from fbnetv5.cli.options import Blocks, Data, Json, Luts, Resolution, Stages, Tasks, Variant, resolve_device
 from fbnetv5.cli.profile.options import (
     NETWORKS,
     Device,
     FitNetworks,
     Precision,
-    ProfileResolution,
     Threads,
     make_scope,
 )
@@ -32,16 +31,21 @@ def measure(
     variant: Variant = "a",
     stages: Stages = 4,
     blocks_per_path: Blocks = 2,
-    resolution: ProfileResolution = "224x224",
+    resolution: Resolution = "224x224",
     tasks: Tasks = None,
     data: Data = None,
     threads: Threads = 1,
     networks: FitNetworks = NETWORKS,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be measured.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the blocks and networks that the table lacks, and measure nothing.")
+    ] = False,
     luts: Luts = Path("luts"),
     json: Json = False,
 ) -> None:
-    """Time a space's blocks into a lookup table, corrected on whole networks."""
+    """Measure the blocks of a search space into a latency table.
+
+    Whole networks are measured too, to correct the sum of their blocks. An HTML report is written beside the table.
+    """
     if context.invoked_subcommand is not None:
         _refuse_options(context, context.invoked_subcommand)
         return
@@ -60,18 +64,19 @@ def _refuse_options(context: typer.Context, subcommand: str) -> None:
 
 
 def _measure(backend: "Backend", scope: "Scope", networks: int, *, luts: Path, dry_run: bool, as_json: bool) -> None:
+    """Measure the table of a scope on a device, or with ``dry_run`` print what it lacks."""
     from fbnetv5.deploy.profile import graphs_of, networks_to_fit, write_report
     from latency.profile import plan, profile
     from latency.protocol import Timing
     from latency.table import table_path
 
     path, timing = table_path(luts, backend.device, backend.precision, threads=backend.threads), Timing()
-    graphs, whole = graphs_of(scope), networks_to_fit(scope, networks)
+    graphs, whole_networks = graphs_of(scope), networks_to_fit(scope, networks)
     if dry_run:
-        print_plan(path, plan(graphs, whole, path=path, backend=backend, timing=timing), as_json=as_json)
+        print_plan(path, plan(graphs, whole_networks, path=path, backend=backend, timing=timing), as_json=as_json)
         return
     with progress_bar() as bar, interruptible("run the same command again"):
-        result = profile(graphs, whole, path=path, backend=backend, timing=timing, progress=stage_lines(bar))
+        result = profile(graphs, whole_networks, path=path, backend=backend, timing=timing, progress=stage_lines(bar))
     report = write_report(path, result.table, scope)
     print_profile(path, report, result, [graph.key for graph in graphs], as_json=as_json)
 

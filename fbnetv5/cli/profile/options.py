@@ -1,4 +1,4 @@
-"""Options that several forms of ``fbnetv5 profile`` share, and the objects they describe."""
+"""Options that several commands of ``fbnetv5 profile`` share, and functions that turn them into objects."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,22 +11,26 @@ if TYPE_CHECKING:
     from fbnetv5.deploy.profile import Scope
 
 NETWORKS = 48
-"""Default number of whole networks."""
+"""Default number of whole networks to measure."""
 
-Device = Annotated[str, typer.Option(help="Device: cpu, or the name of an NVIDIA GPU.")]
-Precision = Annotated[str, typer.Option(help="Precision of the blocks: fp32, fp16 (GPUs only) or int8.")]
-ProfileResolution = Annotated[str, typer.Option("--resolution", help="Deploy resolution, HEIGHTxWIDTH.")]
-Threads = Annotated[int, typer.Option(min=1, help="CPU threads one operator may use.")]
+Device = Annotated[str, typer.Option(help="Device of the latency table: cpu, or an NVIDIA GPU such as a100 or orin.")]
+Precision = Annotated[str, typer.Option(help="Precision of the networks: fp32, fp16 (GPUs only) or int8.")]
+Threads = Annotated[int, typer.Option(min=1, help="Number of CPU threads per operator.")]
 FitNetworks = Annotated[
     int,
-    typer.Option("--networks", min=0, help="Whole networks to measure, on which blocks are corrected; 0 for none."),
+    typer.Option(
+        "--networks",
+        min=0,
+        help="Number of random whole networks to measure; the correction of the sum of blocks is fitted on them. "
+        "0: no correction.",
+    ),
 ]
 
 
 def make_scope(
     variant: str, stages: int, blocks_per_path: int, resolution: str, tasks: str | None, data: Path | None
 ) -> "Scope":
-    """Make the scope of a table from the options of a command.
+    """Make the scope of a latency table from the options of a command.
 
     Raises:
         UserError: one of the options is wrong.

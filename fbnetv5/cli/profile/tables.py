@@ -1,4 +1,4 @@
-"""How measured tables and their errors are printed."""
+"""Prints measured latency tables and their errors."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +23,10 @@ def print_profile(path: Path, report: Path, result: "ProfileResult", keys: list[
         f"the overhead of a call is {table.overhead_ms:.4f} ms"
     )
     if unstable := table.unstable:
-        print_line(f"{len(unstable)} of them varied by more than {table.timing.max_cv:.0%}: is other work running?")
+        print_line(
+            f"{len(unstable)} of them varied by more than {table.timing.max_cv:.0%} between repetitions: "
+            "is other work running?"
+        )
     if correction is None:
         print_line("not corrected, since no whole network was measured: the sum of blocks is inaccurate")
     else:
@@ -40,5 +43,5 @@ def print_errors(report: "ErrorReport") -> None:
     """Print the errors of a table and of simpler predictors."""
     predictors = {"table": report.predicted, "plain sum of blocks": report.standalone, "multiply-adds": report.flops}
     rows = [[name, *errors.texts()] for name, errors in predictors.items() if errors is not None]
-    print_table(["predicted by", "mean error", "bias", "within 5 %", "within 10 %", "rank (tau)"], rows)
+    print_table(["predicted by", "mean error", "bias", "within 5 %", "within 10 %", "Kendall's tau"], rows)
     print_line(f"measurement noise: repetitions of one network differ by {report.noise:.2%}")

@@ -1,4 +1,4 @@
-"""``fbnetv5 profile verify``: compare a table with whole networks measured now."""
+"""``fbnetv5 profile verify``: compares a latency table with whole networks measured now."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fbnetv5.cli.console import print_json, print_line, progress_bar, stage_lines
-from fbnetv5.cli.options import Blocks, Data, Json, Stages, Tasks, Variant
-from fbnetv5.cli.profile.options import NETWORKS, ProfileResolution, make_scope
+from fbnetv5.cli.options import Blocks, Data, Json, Resolution, Stages, Tasks, Variant
+from fbnetv5.cli.profile.options import NETWORKS, make_scope
 from fbnetv5.cli.profile.tables import print_errors
 
 if TYPE_CHECKING:
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 
 def verify(
-    table: Annotated[Path, typer.Argument(help="Table to compare with networks measured now; it is not changed.")],
+    table: Annotated[Path, typer.Argument(help="Latency table file; it is not changed.")],
     run: Annotated[
-        Path | None, typer.Option(help="Run folder, whose networks are measured instead of random ones.")
+        Path | None, typer.Option(help="Run folder whose networks are measured, instead of random networks.")
     ] = None,
     variant: Variant = "a",
     stages: Stages = 4,
     blocks_per_path: Blocks = 2,
-    resolution: ProfileResolution = "224x224",
+    resolution: Resolution = "224x224",
     tasks: Tasks = None,
     data: Data = None,
-    networks: Annotated[int, typer.Option(min=0, help="Number of random networks to measure.")] = NETWORKS,
+    networks: Annotated[int, typer.Option(min=0, help="Number of random networks to measure; at least 2.")] = NETWORKS,
     json: Json = False,
 ) -> None:
-    """Measure whole networks and report the errors of a table's sums."""
+    """Compare a latency table with whole networks measured now."""
     scope = make_scope(variant, stages, blocks_per_path, resolution, tasks, data)
     from fbnetv5.deploy.profile import fresh_networks, networks_of, networks_to_fit
     from latency.table import LatencyTable
@@ -48,6 +48,8 @@ def print_verification(path: Path, verification: "Verification", *, as_json: boo
         print_json(verification.to_json())
         return
     count = verification.report.networks
-    print_line(f"{path} compared with {count} networks measured now, scaled to the machine's speed in the table")
+    print_line(
+        f"{path} compared with {count} networks measured now, scaled to the machine's speed when the table was measured"
+    )
     print_errors(verification.report)
-    print_line(f"the machine now runs at {verification.speed:.1%} of its speed in the table")
+    print_line(f"the machine now runs at {verification.speed:.1%} of its speed when the table was measured")

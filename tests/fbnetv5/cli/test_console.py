@@ -1,22 +1,34 @@
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from fbnetv5.cli.console import outermost, print_json, print_table
+from export.errors import UserError
+from fbnetv5.cli.console import interruptible, outermost_stage, print_json, print_table
+from tests.command_line import SMALL
 
 
 def test_only_the_first_stage_is_reported() -> None:
     seen: list[tuple[str, int, int]] = []
-    report = outermost(lambda *stage: seen.append(stage))
+    report = outermost_stage(lambda *stage: seen.append(stage))
     for stage in (("build", 0, 2), ("tactics", 1, 9), ("build", 1, 2)):
         report(*stage)
     assert seen == [("build", 0, 2), ("build", 1, 2)]
 
 
-def test_a_table_stands_in_columns_numbers_to_the_right(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_has_columns_with_numbers_to_the_right(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(["task", "loss"], [["cls", "1.5"], ["[det]", "10.25"]])
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert lines == ["task    loss", "cls      1.5", "[det]  10.25"]
+
+
+def test_long_cells_of_a_table_are_not_shortened(capsys: pytest.CaptureFixture[str]) -> None:
+    path = "folder/" * 40 + "det.json"
+    print_table(["task", "file"], [["det", path]])
+    assert path in capsys.readouterr().out
 
 
 def test_a_json_document_keeps_its_characters_where_stdout_is_utf_8(capsys: pytest.CaptureFixture[str]) -> None:
@@ -24,3 +36,29 @@ def test_a_json_document_keeps_its_characters_where_stdout_is_utf_8(capsys: pyte
     printed = capsys.readouterr().out
     assert json.loads(printed) == {"label": "手提包"}
     assert "手提包" in printed
+
+
+def test_an_interruption_is_an_error_with_the_way_to_continue() -> None:
+    message = r"interrupted; finished work is kept\. To continue: fbnetv5 search --resume r"
+    with pytest.raises(UserError, match=message), interruptible("fbnetv5 search --resume r"):
+        raise KeyboardInterrupt
+
+
+def test_names_that_stdout_cannot_encode_are_escaped(image_folder: Path, tmp_path: Path) -> None:
+    path = image_folder / "instances.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"bag"', '"手提包"'), encoding="utf-8")
+    folder = image_folder.rename(tmp_path / "图片")
+    command = [sys.executable, "-m", "fbnetv5", "space", *SMALL, "--data", str(folder)]
+    ascii_only = os.environ | {"PYTHONIOENCODING": "ascii"}
+    for options in (["--json"], []):
+        done = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, env=ascii_only, check=False)
+        assert done.returncode == 0, done.stderr
+    refused = subprocess.run([*command[:-1], str(tmp_path / "没有")], capture_output=True, env=ascii_only, check=False)
+    assert (refused.returncode, "\\u6ca1\\u6709 does not exist" in refused.stderr.decode("ascii")) == (2, True)
+
+
+def test_a_command_works_without_stdout() -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{sys.executable} -m fbnetv5 show fbnetv3-a >&-"], capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")

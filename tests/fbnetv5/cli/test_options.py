@@ -3,23 +3,24 @@ from typing import get_args
 
 import pytest
 
-from export.errors import UserError
-from fbnetv5.cli.options import Tasks, architecture_file, task_names
+from export.errors import UnavailableError, UserError
+from fbnetv5.cli.options import Tasks, architecture_file, print_layout, resolve_device, task_names
 from fbnetv5.tasks import default_tasks
+from tests.command_line import in_process
 
 
 def test_task_names_keep_their_order_and_lose_their_spaces() -> None:
     assert task_names("seg, cls") == ("seg", "cls")
 
 
-def test_help_names_the_tasks_that_are_taken_without_any() -> None:
+def test_help_names_the_default_tasks() -> None:
     (option,) = get_args(Tasks)[1:]
     assert task_names(None) == default_tasks() == tuple(option.show_default.split(","))
 
 
 @pytest.mark.parametrize("tasks", ["", "cls,", "cls,det,cls"])
-def test_what_is_no_list_of_different_tasks_is_refused(tasks: str) -> None:
-    with pytest.raises(UserError, match="is not a list of different tasks, such as cls,det,seg"):
+def test_a_list_with_empty_or_repeated_tasks_is_refused(tasks: str) -> None:
+    with pytest.raises(UserError, match="is not a comma-separated list of different tasks, such as cls,det,seg"):
         task_names(tasks)
 
 
@@ -28,3 +29,27 @@ def test_a_network_is_named_by_its_file_or_by_its_task() -> None:
     assert architecture_file("det", Path("a.json")) == Path("a.json")
     with pytest.raises(UserError, match="name a network: --task det"):
         architecture_file(None, None)
+
+
+def test_the_layout_of_a_folder_is_printed(image_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    print_layout(None)
+    print_layout(image_folder)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.replace("\n", "").endswith("images: read as several tasks")
+
+
+def test_the_error_of_an_unavailable_device_names_the_other_ways() -> None:
+    with pytest.raises(UnavailableError, match=r"profile bundle FOLDER --device a100 .* estimate --device a100"):
+        resolve_device("a100")
+
+
+@pytest.mark.parametrize("arguments", [["profile"], ["search", "--latency", "8ms"]])
+def test_an_unavailable_device_is_exit_code_3(tmp_path: Path, arguments: list[str]) -> None:
+    done = in_process(*arguments, "--device", "a100", cwd=tmp_path)
+    assert done.returncode == 3
+    line = " ".join(done.stderr.split())
+    assert "device 'a100' is not here: no NVIDIA device or driver was found on this machine" in line
+    assert "fbnetv5 profile bundle FOLDER --device a100" in line
+    assert "fbnetv5 profile estimate --device a100" in line
+    assert list(tmp_path.iterdir()) == []

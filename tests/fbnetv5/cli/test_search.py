@@ -3,10 +3,109 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.progress import Progress
 
 from export.errors import UserError
-from fbnetv5.architecture import load_architecture
-from fbnetv5.cli.search import _table, print_found
+from fbnetv5.architecture import Architecture, load_architecture
+from fbnetv5.cli.search import _find_table, print_architectures, search_report
+from fbnetv5.costs.budgets import Budget
+from fbnetv5.costs.tables import latency_table
+from fbnetv5.data.config import DataConfig
+from fbnetv5.data.scenes import CLASSES
+from fbnetv5.search.reinforce.config import SearchConfig
+from fbnetv5.search.reinforce.entry import SearchEntry
+from fbnetv5.search.reinforce.run import prepare
+from fbnetv5.spaces.four_path import FourPathSpace
+from fbnetv5.tasks import make_tasks
+from latency.table import LatencyTable
+from tests.command_line import QUICK, SMALL, assert_refused, document, in_process
+
+WRONG = {
+    "no budget": ([], "either --flops, such as 400M, or --latency"),
+    "two budgets": (["--flops", "400M", "--latency", "8ms"], "either --flops"),
+    "no unit": (["--flops", "400"], "positive number with its unit"),
+    "negative": (["--flops=-1M"], "positive number with its unit"),
+    "too small": (["--flops", "1M"], "outside what this space offers"),
+    "too large": (["--flops", "900G"], "outside what this space offers"),
+    "unknown task": (["--flops", "400M", "--tasks", "cls,pose"], "unknown task 'pose'"),
+    "unknown variant": (["--flops", "400M", "--variant", "q"], "variant: must be 'a', 'c' or 'f', not 'q'"),
+    "no such folder": (["--flops", "400M", "--data", "nowhere"], "nowhere"),
+    "odd size": (["--flops", "400M", "--size", "65x65"], "multiples of 32"),
+    "no run to resume": (["--resume", "runs/none"], "does not exist"),
+    "other options": (["--resume", "r", "--seed", "0", "--config", "c"], "leave out --seed, --config"),
+    "no table": (["--latency", "8ms", "--device", "cpu"], "fbnetv5 profile --device cpu"),
+    "no device": (["--latency", "8ms"], "add --device cpu, or --table FILE"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), WRONG.values(), ids=WRONG)
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, options: list[str], message: str) -> None:
+    assert_refused(["search", *options], message, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["group/new", "..", "latest", ""])
+def test_the_name_of_a_run_is_no_path(tmp_path: Path, name: str) -> None:
+    message = f"--name {name!r} is not the name of a folder in --runs"
+    assert_refused(["search", "--flops", "15M@64x64", *SMALL, "--name", name], message, cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ('{"step": 3}', "no field 'step'"),
+        ('{"steps": "3"}', "search: steps: must be a valid integer, not '3'"),
+        ("[1]", "not a JSON object"),
+    ],
+)
+def test_a_wrong_config_file_names_the_field(tmp_path: Path, fields: str, message: str) -> None:
+    (tmp_path / "c.json").write_text(fields)
+    assert_refused(["search", "--flops", "400M", "--config", "c.json"], message, cwd=tmp_path)
+
+
+def test_a_budget_just_outside_is_printed_with_the_digits_that_differ(tmp_path: Path) -> None:
+    low = document("space", *SMALL, "--resolution", "64x64", "--tasks", "cls", cwd=tmp_path)["macs"]["cls"]["min"]
+    flops = f"{(low - 1) / 1e6:.6f}M@64x64"
+    message = f"budget {(low - 1) / 1e6:.6f}M for cls at 64x64 is outside what this space offers: {low / 1e6:.6f}M"
+    assert_refused(["search", "--flops", flops, "--tasks", "cls", *SMALL], message, cwd=tmp_path)
+
+
+def test_a_search_finds_a_network_per_task(work: Path) -> None:
+    printed = json.loads((work / "search.json").read_text(encoding="utf-8"))
+    assert printed["run"] == "runs/one"
+    assert set(printed["architectures"]) == {"cls", "det", "seg"}
+
+
+def test_a_search_within_milliseconds_follows_the_table(work: Path) -> None:
+    space = FourPathSpace(stages=1, blocks_per_path=1)
+    table = LatencyTable.load(work / "luts" / "cpu-fp32-b1.json")
+    task = make_tasks(("det",), CLASSES)["det"]
+    costs = latency_table(space, task, (64, 64), table.values_ms)
+    budget = (costs.min_cost + costs.max_cost) / 2
+    quick = ["--tasks", "det", "--device", "cpu", "--config", str(QUICK), "--runs", "in-ms", *SMALL]
+    printed = document("search", "--latency", f"{budget:.6f}ms@64x64", *quick, cwd=work)
+    latency = printed["architectures"]["det"]["cost"]["latency_ms"]
+    assert 0.85 * budget <= latency["value"] <= budget
+    assert latency["table"] == "cpu-fp32-b1"
+
+
+def test_the_error_of_an_unreachable_latency_budget_has_the_range(work: Path) -> None:
+    done = in_process("search", "--latency", "900ms@64x64", "--device", "cpu", *SMALL, cwd=work)
+    assert done.returncode == 2
+    assert "networks of this space cost" in done.stderr
+    assert "outside what this space offers" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_table_without_the_needed_blocks_names_one_and_the_command(work: Path) -> None:
+    done = in_process("search", "--latency", "3ms@96x96", "--device", "cpu", *SMALL, cwd=work)
+    assert done.returncode == 2
+    assert "blocks have no entry" in done.stderr
+    assert "fbnetv5 profile --device cpu" in done.stderr
+
+
+def with_panel(architecture: Architecture, *, has_signal: bool) -> Architecture:
+    panel = {"architectures": 24, "rank_correlation": 0.1, "p_value": 0.3, "has_signal": has_signal}
+    return architecture.changed(provenance={**architecture.provenance, "panel": panel})
 
 
 @pytest.mark.parametrize("as_json", [False, True], ids=["table", "json"])
@@ -14,22 +113,58 @@ from fbnetv5.cli.search import _table, print_found
 def test_a_task_without_a_signal_is_warned_about_on_stderr(
     networks: Path, capsys: pytest.CaptureFixture[str], *, as_json: bool, has_signal: bool
 ) -> None:
-    found = load_architecture(networks / "cls.json")
-    panel = {"architectures": 24, "rank_correlation": 0.1, "p_value": 0.3, "has_signal": has_signal}
-    print_found(Path("run"), {"cls": replace(found, provenance={**found.provenance, "panel": panel})}, as_json=as_json)
+    architecture = with_panel(load_architecture(networks / "cls.json"), has_signal=has_signal)
+    print_architectures(Path("run"), {"cls": architecture}, as_json=as_json)
     printed = capsys.readouterr()
     assert ("cls: the search found no signal" in printed.err) is not has_signal
     assert "no signal" not in printed.out
     if as_json:
-        assert json.loads(printed.out)["architectures"]["cls"]["provenance"]["panel"] == panel
+        provenance = json.loads(printed.out)["architectures"]["cls"]["provenance"]
+        assert provenance["panel"] == architecture.provenance["panel"]
 
 
-def test_the_only_table_of_a_device_is_found_and_several_are_named(tmp_path: Path) -> None:
+def test_the_table_names_the_metric_of_each_task(networks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = {task: with_panel(load_architecture(networks / f"{task}.json"), has_signal=True) for task in ("det", "seg")}
+    print_architectures(Path("run"), found, as_json=False)
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert "held-out metric" in header
+    assert [row.split()[-4:] for row in rows] == [
+        ["ap", "0.000", "0.10", "run/det.json"],
+        ["miou", "0.000", "0.10", "run/seg.json"],
+    ]
+
+
+def test_the_progress_is_a_line_per_hundred_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    budget = Budget(limit=445e6, unit="macs")
+    config = SearchConfig(
+        budgets={"det": budget},
+        space=FourPathSpace(stages=1, blocks_per_path=1, strict=True),
+        data=DataConfig(size=(32, 32), scenes=(24, 24, 16)),
+    )
+    report = search_report(Progress(disable=True), prepare(config))
+    entry = SearchEntry(
+        step=100,
+        phase="weights",
+        losses={"det": 1.25},
+        expected_cost={"det": 431.2e6},
+        entropy={"det": 0.6},
+        multiplier={},
+        effective_samples={},
+        gradient_variance={},
+    )
+    for step in (99, 100):
+        report(replace(entry, step=step))
+    assert " ".join(capsys.readouterr().err.split()) == (
+        "step 100 of 1800, weights: det loss 1.250, expected cost 431.2M, policy entropy 0.600 nats"
+    )
+
+
+def test_the_only_table_of_a_device_is_used_and_several_are_named(tmp_path: Path) -> None:
     (tmp_path / "orin-fp16-b1.json").write_text('{"kind": "measured"}')
     (tmp_path / "orin-int8-b1-estimated.json").write_text('{"kind": "estimated"}')
-    assert _table("orin", None, tmp_path) == tmp_path / "orin-fp16-b1.json"
+    assert _find_table("orin", None, tmp_path) == tmp_path / "orin-fp16-b1.json"
     (tmp_path / "orin-int8-b1.json").write_text('{"kind": "measured"}')
     with pytest.raises(UserError, match=r"several latency tables of orin: .*fp16-b1.json, .*int8-b1.json; choose"):
-        _table("orin", None, tmp_path)
+        _find_table("orin", None, tmp_path)
     (tmp_path / "orin-fp32-b1.json").touch()
-    assert _table("orin", None, tmp_path) == tmp_path / "orin-fp32-b1.json"
+    assert _find_table("orin", None, tmp_path) == tmp_path / "orin-fp32-b1.json"

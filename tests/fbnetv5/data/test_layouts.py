@@ -258,7 +258,7 @@ def test_masks_without_any_class_are_no_labels(image_folder: Path, tmp_path: Pat
     (root / "objectInfo150.txt").unlink()
     for path in root.glob("annotations/*/*.png"):
         Image.fromarray(np.zeros((64, 64), dtype=np.uint8)).save(path)
-    with pytest.raises(UserError, match="the images carry no labels for 'seg'"):
+    with pytest.raises(UserError, match="the data set has no labels for task 'seg'"):
         make_tasks(("seg",), class_names(targets_of(root)))
 
 

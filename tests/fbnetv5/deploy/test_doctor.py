@@ -13,7 +13,7 @@ def findings(**status: Status) -> tuple[Finding, ...]:
     return tuple(Finding(part=part, status=state, detail="1.0", fix=None) for part, state in status.items())
 
 
-def test_every_part_is_tried_and_a_broken_part_has_a_fix_or_needs_the_driver() -> None:
+def test_every_part_has_a_finding_and_a_broken_part_has_a_fix_or_needs_the_driver() -> None:
     diagnosis = diagnose()
     assert [finding.part for finding in diagnosis.findings] == [probe.part for probe in PROBES]
     status = {finding.part: finding.status for finding in diagnosis.findings}
@@ -33,7 +33,7 @@ def test_every_part_is_tried_and_a_broken_part_has_a_fix_or_needs_the_driver() -
         ("__version__ = '9.9'\nclass ILogger: pass\nBuilder = None", "missing", "without an NVIDIA driver"),
         ("__version__ = '9.9'\nclass ILogger: pass\nBuilder = id", "works", "9.9"),
     ],
-    ids=["crash", "no library", "no part of it", "stubs", "no driver", "complete"],
+    ids=["crash", "no library", "incomplete", "stubs", "no driver", "complete"],
 )
 def test_tensorrt_in_any_state_is_a_finding(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str, status: Status, detail: str

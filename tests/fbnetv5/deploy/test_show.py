@@ -44,6 +44,11 @@ def test_published_networks_show_their_published_figures(name: str) -> None:
     assert_rows_add_up(document)
 
 
+@pytest.mark.parametrize("letter", "abcdefg")
+def test_the_blocks_of_every_published_network_add_up(letter: str) -> None:
+    assert_rows_add_up(show(f"fbnetv3-{letter}"))
+
+
 @pytest.mark.parametrize("task", ["cls", "det", "seg"])
 def test_an_architecture_file_shows_its_live_blocks(task: str, tmp_path: Path) -> None:
     choices = np.random.default_rng(4).integers(0, 2, size=len(SPACE.variables))
@@ -61,7 +66,7 @@ def test_an_architecture_file_shows_its_live_blocks(task: str, tmp_path: Path) -
     assert [row["name"] for row in document["blocks"]] == [*(step.name for step in steps), "head"]
 
 
-def test_kept_blocks_that_nothing_reads_are_not_live() -> None:
+def test_kept_blocks_without_a_reader_are_not_live() -> None:
     choices = SPACE.empty()
     names = [node.name for node in SPACE.variables]
     choices[[names.index("s2_p4_0"), names.index("s1_p32_0"), names.index("s1_p32_from_p16")]] = 1
@@ -78,7 +83,7 @@ def test_paths_that_a_later_stage_works_on_are_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "message"),
+    ("network", "message"),
     [
         ("fbnetv3-h", r"unknown network 'fbnetv3-h'; there are: fbnetv3-a, "),
         ("resnet50", r"unknown network 'resnet50'"),
@@ -86,12 +91,12 @@ def test_paths_that_a_later_stage_works_on_are_shown() -> None:
         ("", r"architecture file"),
     ],
 )
-def test_what_cannot_be_shown_says_why(what: str, message: str) -> None:
+def test_an_unknown_network_is_refused(network: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        show(what)
+        show(network)
 
 
-def test_a_space_shows_its_variables_and_what_its_networks_cost() -> None:
+def test_a_space_shows_its_variables_and_the_costs_of_its_networks() -> None:
     document = show_space(SPACE, CLASSES, ("cls", "seg"), (64, 64))
     assert document["log2_architectures"] == len(document["variables"]) == len(SPACE.variables)
     assert read_space(document["space"]) == SPACE

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from export.errors import UserError
 from fbnetv5.data.sample import Batch, Sample
-from fbnetv5.data.scenes import TARGETS
 from fbnetv5.data.targets import Boxes
-from fbnetv5.tasks import default_tasks, make_tasks, needed_targets, task_types
+from fbnetv5.tasks import make_tasks, task_types
 from fbnetv5.tasks.task import MetricInfo, Task
 from fbnetv5.training.config import TrainConfig
 from tests.samples import make_sample, stack
@@ -73,23 +72,6 @@ def loss(task: Task, outputs: tuple[Tensor, ...], batch: Batch) -> Tensor:
     return task.losses(outputs if len(outputs) > 1 else outputs[0], batch)
 
 
-def test_the_folder_holds_these_tasks_in_their_order() -> None:
-    assert list(task_types()) == ["cls", "det", "seg", "saliency", "edges", "depth"]
-    assert default_tasks() == ("cls", "det", "seg")
-
-
-def test_the_targets_that_tasks_need() -> None:
-    assert needed_targets(["seg", "cls", "seg"]) == ("mask", "label")
-    assert set(needed_targets(task_types())) == set(TARGETS)
-    with pytest.raises(UserError, match="unknown task 'pose'"):
-        needed_targets(["pose"])
-
-
-def test_a_task_whose_target_the_data_lack_is_refused() -> None:
-    with pytest.raises(UserError, match="no labels for 'depth'; leave it out of --tasks"):
-        make_tasks(("cls", "depth"), {"label": ("a", "b")})
-
-
 @pytest.mark.parametrize(("lower", "worse"), [(False, 0.3), (True, 0.9)])
 def test_a_drop_is_in_the_direction_that_is_worse(lower: bool, worse: float) -> None:
     metric = MetricInfo(name="any", lower_is_better=lower)
@@ -99,14 +81,20 @@ def test_a_drop_is_in_the_direction_that_is_worse(lower: bool, worse: float) -> 
     assert metric.drop(metric.worst, 0.5) < 0
 
 
+@pytest.mark.parametrize(
+    ("metric", "label"),
+    [
+        (MetricInfo(name="top1"), "top1"),
+        (MetricInfo(name="rmse", unit="m", lower_is_better=True), "rmse in m (lower is better)"),
+    ],
+)
+def test_the_label_of_a_metric_has_its_unit_and_direction(metric: MetricInfo, label: str) -> None:
+    assert metric.label == label
+
+
 @each_task
 def test_training_defaults_are_fields_of_a_training(task: Task) -> None:
     assert TrainConfig(task=task.name, **task.training).task == task.name
-
-
-def test_unknown_task_is_named_with_those_there_are() -> None:
-    with pytest.raises(UserError, match="unknown task 'pose'; there are: cls, det, seg, saliency, edges, depth"):
-        make_tasks(("cls", "pose"), CLASSES)
 
 
 @each_task

@@ -135,7 +135,7 @@ def test_ctrl_c_keeps_the_checkpoint_and_prints_how_to_resume(networks: Path, tm
         process.send_signal(signal.SIGINT)
         _, said = process.communicate()
     assert process.returncode == 2
-    assert "go on with: fbnetv5 train --resume trained/det" in " ".join(said.split())
+    assert "To continue: fbnetv5 train --resume trained/det" in " ".join(said.split())
     assert "Traceback" not in said
     assert (tmp_path / "trained/det/checkpoint/step-0.safetensors").exists()
 

@@ -1,25 +1,24 @@
 from pathlib import Path
 
-from tests.command_line import document, fbnetv5
+from tests.command_line import SMALL, document, in_process
 
-SMALL = ["--stages", "1", "--blocks-per-path", "1"]
 ORIN = ["--device", "orin", "--precision", "fp16"]
 
 
 def test_every_figure_of_an_estimate_is_marked_as_estimated(tmp_path: Path) -> None:
     estimated = document("profile", "estimate", *ORIN, *SMALL, cwd=tmp_path)
     assert estimated["kind"] == "estimated"
-    done = fbnetv5("profile", "estimate", *ORIN, *SMALL, cwd=tmp_path)
+    done = in_process("profile", "estimate", *ORIN, *SMALL, cwd=tmp_path)
     assert all("estimated" in line for line in done.stdout.splitlines()[1:])
-    done = fbnetv5("search", "--latency", "1ms", "--table", estimated["table"], *SMALL, cwd=tmp_path)
+    done = in_process("search", "--latency", "1ms", "--table", estimated["table"], *SMALL, cwd=tmp_path)
     assert done.returncode == 2
     assert "det: networks of this space cost" in done.stderr
     assert all("estimated ms" in line for line in done.stderr.splitlines() if "this space" in line)
-    done = fbnetv5("search", "--latency", "1ms", "--device", "orin", *SMALL, cwd=tmp_path)
+    done = in_process("search", "--latency", "1ms", "--device", "orin", *SMALL, cwd=tmp_path)
     assert done.returncode == 3
 
 
 def test_the_cpu_cannot_be_estimated(tmp_path: Path) -> None:
-    done = fbnetv5("profile", "estimate", *SMALL, cwd=tmp_path)
+    done = in_process("profile", "estimate", *SMALL, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert "which has no data sheet here; measure it" in " ".join(done.stderr.split())

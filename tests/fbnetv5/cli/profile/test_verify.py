@@ -1,22 +1,47 @@
 from pathlib import Path
 
 from latency.table import LatencyTable
-from tests.command_line import fbnetv5
+from tests.command_line import SMALL, assert_refused, document, in_process
 from tests.contract.stored import STORED
 
-SMALL = ["--stages", "1", "--blocks-per-path", "1", "--resolution", "64"]
+AT_64 = (*SMALL, "--resolution", "64")
+TABLE = "luts/cpu-fp32-b1.json"
 
 
 def test_a_table_of_another_machine_is_refused(tmp_path: Path) -> None:
     table = LatencyTable.load(STORED / "tables" / "cpu-fp32-b1.json", other_machine=True)
     table.changed(fingerprint={**table.fingerprint, "device_name": "Other 9000"}).save(tmp_path / "t.json")
-    done = fbnetv5("profile", "verify", "t.json", "--networks", "2", *SMALL, cwd=tmp_path)
+    done = in_process("profile", "verify", "t.json", "--networks", "2", *AT_64, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert "is of another machine" in " ".join(done.stderr.split())
 
 
 def test_one_network_is_too_few(tmp_path: Path) -> None:
     table = STORED / "tables" / "cpu-fp32-b1.json"
-    done = fbnetv5("profile", "verify", str(table), "--networks", "1", *SMALL, cwd=tmp_path)
+    done = in_process("profile", "verify", str(table), "--networks", "1", *AT_64, cwd=tmp_path)
     assert done.returncode == 2
     assert "compared with at least 2 networks, not 1" in " ".join(done.stderr.split())
+
+
+def test_a_table_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    assert_refused(["profile", "verify", "luts/none.json"], "does not exist", cwd=tmp_path)
+
+
+def test_a_table_is_compared_with_random_networks(work: Path) -> None:
+    verification = document("profile", "verify", TABLE, "--networks", "2", *AT_64, cwd=work)
+    errors = {"mape", "bias", "within_5", "within_10", "kendall_tau"}
+    assert verification.keys() == {"networks", "standalone", "flops", "noise", "speed"} | errors
+    assert verification["standalone"].keys() == verification["flops"].keys() == errors
+    assert verification["networks"] == 2
+
+
+def test_a_table_without_the_needed_blocks_is_refused(work: Path) -> None:
+    done = in_process("profile", "verify", TABLE, "--networks", "2", *SMALL, "--resolution", "96", cwd=work)
+    assert done.returncode == 2
+    assert "blocks have no entry in the cpu table, first: " in done.stderr
+    assert "fbnetv5 profile --device cpu" in done.stderr
+
+
+def test_a_table_is_compared_with_the_networks_of_a_run(work: Path) -> None:
+    verification = document("profile", "verify", TABLE, "--run", "runs/one", *AT_64, cwd=work)
+    assert verification["networks"] == 3

@@ -1,0 +1,40 @@
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from tests.command_line import assert_refused, fbnetv5
+from tests.contract.schemas import check_document
+
+
+def one_operator(path: Path, operator: str = "Relu") -> Path:
+    """Write a graph of one operator."""
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node(operator, ["x"], ["y"])], "g", values[:1], values[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), path)
+    return path
+
+
+def test_the_exit_code_is_the_result(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
+    for operator, code in (("Relu", 0), ("Sharpen", 1)):
+        path = one_operator(tmp_path / f"{operator}.onnx", operator)
+        done = fbnetv5("check", str(path), "--json", cwd=tmp_path)
+        assert done.returncode == code, done.stderr
+        result = json.loads(done.stdout)
+        check_document(["check"], result)
+        assert result["accepted"] == (code == 0)
+        done = fbnetv5("check", str(path), cwd=tmp_path)
+        assert ("hint: " in done.stdout) == (code == 1)
+
+
+def test_without_tensorrt_the_package_to_install_is_named(without_tensorrt: None, tmp_path: Path) -> None:
+    done = fbnetv5("check", str(one_operator(tmp_path / "m.onnx")), cwd=tmp_path)
+    assert done.returncode == 3
+    assert "pip install 'fbnetv5[rtx]'" in done.stderr
+
+
+def test_a_file_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    assert_refused(["check", "nowhere.onnx"], "cannot read nowhere.onnx", cwd=tmp_path)

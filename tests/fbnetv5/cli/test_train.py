@@ -1,0 +1,42 @@
+import json
+from pathlib import Path
+
+import pytest
+from rich.progress import Progress
+
+from fbnetv5.cli.train import train_report
+from fbnetv5.training.config import TrainConfig
+from fbnetv5.training.loop import TrainEntry
+from tests.command_line import assert_refused, document, fbnetv5
+
+WRONG = {
+    "other options": (["--resume", "r", "--init", "timm", "--size", "64"], "leave out --init, --size"),
+    "no network": ([], "name a network: --task det for runs/latest/det.json, or --arch FILE"),
+    "no such file": (["--task", "det"], "runs/latest/det.json does not exist"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), WRONG.values(), ids=WRONG)
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, options: list[str], message: str) -> None:
+    assert_refused(["train", *options], message, cwd=tmp_path)
+
+
+def test_a_network_is_trained_and_resumed(networks: Path, tmp_path: Path) -> None:
+    fields = {"scenes": [24, 12, 16], "steps": 2, "batch": 4, "evaluate_every": 1, "held_out": 8, "warmup_steps": 1}
+    (tmp_path / "c.json").write_text(json.dumps(fields))
+    trained = document("train", "--arch", str(networks / "cls.json"), "--config", "c.json", cwd=tmp_path)
+    assert (trained["folder"], trained["task"], trained["steps"]) == ("trained/cls", "cls", 2)
+    assert trained["test"]["size"] == [32, 32]
+    done = fbnetv5("train", "--resume", "trained/cls", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "trained/cls/cls.json: held-out top1 " in done.stdout
+    assert "cls on 16 test images of 32x32: top1 " in done.stdout
+
+
+def test_the_progress_names_the_metric(capsys: pytest.CaptureFixture[str]) -> None:
+    report = train_report(Progress(disable=True), TrainConfig(task="depth", steps=10))
+    for step, score, best in ((0, 2.0, 2.0), (5, 1.5, 1.5)):
+        report(TrainEntry(step=step, loss=None if step == 0 else 0.5, lr=0.1, score=score, best=best, best_step=step))
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "step 0 of 10: held-out rmse in m (lower is better) 2.0000, best 2.0000 at step 0" in printed
+    assert "step 5 of 10: loss 0.500, held-out rmse in m (lower is better) 1.5000, best 1.5000 at step 5" in printed

@@ -1,0 +1,31 @@
+from pathlib import Path
+
+from export.manifest import read_manifest
+from export.validate import validate
+from fbnetv5.deploy.export_folder import write_export_folder
+from fbnetv5.deploy.export_model import ExportModel
+from tests.fbnetv5.deploy.conftest import MakeExported
+
+
+def test_the_folder_passes_validation_and_has_no_older_engine(
+    make_exported: MakeExported, classifier: ExportModel, content: bytes, tmp_path: Path
+) -> None:
+    exported = make_exported(tmp_path)
+    exported.folder.mkdir()
+    (exported.folder / "model.engine").write_bytes(b"of another network")
+    write_export_folder(exported, content, classifier.seeded((32, 32), 2))
+    assert {path.name for path in exported.folder.iterdir()} == {"model.onnx", "reference.npz", "manifest.json"}
+    assert validate(exported.folder, lambda line: None).passed
+
+
+def test_the_manifest_describes_the_network(
+    make_exported: MakeExported, classifier: ExportModel, content: bytes, tmp_path: Path
+) -> None:
+    exported = make_exported(tmp_path)
+    write_export_folder(exported, content, classifier.seeded((32, 32), 2))
+    manifest = read_manifest(exported.folder)
+    assert [(entry.name, entry.dtype) for entry in manifest.inputs] == [("images", "float32")]
+    assert [entry.name for entry in manifest.outputs] == list(classifier.output_names)
+    assert manifest.labels == {"cls": classifier.tasks["cls"].labels}
+    assert manifest.architecture == {"cls": classifier.architectures["cls"].to_json()}
+    assert manifest.preprocessing.resize == (32, 32)

@@ -1,0 +1,29 @@
+from pathlib import Path
+
+import pytest
+
+from fbnetv5.deploy.exported import document, metric_document
+from tests.contract.schemas import check_document
+from tests.fbnetv5.deploy.conftest import MakeExported
+
+
+def test_the_document_of_one_task_is_valid(make_exported: MakeExported, tmp_path: Path) -> None:
+    exported = make_exported(tmp_path)
+    printed = document(exported)
+    check_document(["export", "--task", "cls"], printed)
+    assert (printed["task"], printed["onnx"]) == ("cls", str(tmp_path / "cls" / "model.onnx"))
+    assert printed["macs"] == exported.model.architectures["cls"].cost.macs
+    assert printed["latency_ms"] == {"predicted": None, "table": None, "measured": 1.25, "engine": None}
+
+
+def test_a_drop_is_positive_where_the_exported_network_is_worse(make_exported: MakeExported, tmp_path: Path) -> None:
+    exported = make_exported(tmp_path, torch_top1=0.5, onnx_top1=0.4)
+    assert exported.drops == {"cls": pytest.approx(0.1)}
+    metric = metric_document(exported, "cls")
+    assert (metric["name"], metric["torch"], metric["onnxruntime"]) == ("top1", 0.5, 0.4)
+    assert (metric["drop"], metric["resolution"]) == (pytest.approx(0.1), [32, 32])
+
+
+def test_the_largest_error_is_that_of_the_parity_rows(make_exported: MakeExported, tmp_path: Path) -> None:
+    exported = make_exported(tmp_path)
+    assert exported.max_error == max(row["error"] for row in exported.parity_rows) < 1e-4

@@ -1,0 +1,27 @@
+import pytest
+
+from export.errors import UserError
+from fbnetv5.data.scenes import TARGETS
+from fbnetv5.tasks import default_tasks, make_tasks, needed_targets, task_types
+
+
+def test_the_folder_holds_these_tasks_in_their_order() -> None:
+    assert list(task_types()) == ["cls", "det", "seg", "saliency", "edges", "depth"]
+    assert default_tasks() == ("cls", "det", "seg")
+
+
+def test_the_targets_that_tasks_need() -> None:
+    assert needed_targets(["seg", "cls", "seg"]) == ("mask", "label")
+    assert set(needed_targets(task_types())) == set(TARGETS)
+    with pytest.raises(UserError, match="unknown task 'pose'"):
+        needed_targets(["pose"])
+
+
+def test_a_task_whose_target_the_data_lack_is_refused() -> None:
+    with pytest.raises(UserError, match="no labels for task 'depth'; add labels, or choose other tasks"):
+        make_tasks(("cls", "depth"), {"label": ("a", "b")})
+
+
+def test_unknown_task_is_named_with_those_there_are() -> None:
+    with pytest.raises(UserError, match="unknown task 'pose'; there are: cls, det, seg, saliency, edges, depth"):
+        make_tasks(("cls", "pose"), {"label": ("a", "b")})
