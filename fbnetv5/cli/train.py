@@ -151,7 +151,7 @@ def print_result(result: "Result", *, as_json: bool) -> None:
         return
     metric, file = result.test.metric.label, result.folder / f"{result.test.task}.json"
     print_line(
-        f"{file}: held-out {metric} {result.first:.4f} before training, {result.best:.4f} at step {result.best_step}, "
-        f"the best of {result.steps} steps"
+        f"{file}: held-out {metric} {result.initial_score:.4f} before training, {result.best:.4f} at step "
+        f"{result.best_step}, the best of {result.steps} steps"
     )
     print_evaluation(result.test)

@@ -14,7 +14,7 @@ from fbnetv5.data.config import DataConfig
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.entry import SearchEntry
-from fbnetv5.search.reinforce.run import prepare
+from fbnetv5.search.reinforce.prepare import prepare
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.tasks import make_tasks
 from latency.table import LatencyTable

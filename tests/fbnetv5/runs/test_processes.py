@@ -53,7 +53,8 @@ def test_a_command_is_relaunched_in_as_many_processes(
 
 
 def test_the_process_group_is_destroyed_after_an_error() -> None:
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    store = torch.distributed.HashStore()  # type: ignore[attr-defined]
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     with pytest.raises(UserError), process_group_cleanup():
         refuse()
     assert not torch.distributed.is_initialized()

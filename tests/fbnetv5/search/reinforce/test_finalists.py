@@ -12,7 +12,6 @@ from fbnetv5.costs.budgets import Budget, in_window
 from fbnetv5.costs.tables import CostTable
 from fbnetv5.search.reinforce.controller import Controller, Floats
 from fbnetv5.search.reinforce.finalists import (
-    Finalist,
     best_finalist,
     find_finalists,
     find_logit_bias,
@@ -21,6 +20,7 @@ from fbnetv5.search.reinforce.finalists import (
 )
 from fbnetv5.search.reinforce.panel import LossModel, feature_positions
 from fbnetv5.search.reinforce.ridge import Posterior
+from fbnetv5.search.scoring import Finalist
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.space import Choices
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from export.errors import UserError
+from export.progress import Progress
 from fbnetv5.architecture import Architecture, load_architecture
 from fbnetv5.costs.budgets import Budget
 from fbnetv5.costs.ranges import CostRange
@@ -20,7 +21,6 @@ from fbnetv5.runs.checkpoint import load_tensors, load_weights
 from fbnetv5.search.reinforce import loop as loop_module
 from fbnetv5.search.reinforce import run
 from fbnetv5.search.reinforce.config import SearchConfig
-from fbnetv5.search.reinforce.derive import Stage
 from fbnetv5.search.reinforce.entry import SearchEntry
 from fbnetv5.search.reinforce.prepare import prepare
 from fbnetv5.search.reinforce.run import run_search, start_run
@@ -57,7 +57,7 @@ def started(make_config: MakeConfig, folder: Path) -> Path:
     return start_run(config, folder, quiet, quiet)[0]
 
 
-def resume(folder: Path, report: Callable[[SearchEntry], None], stage: Stage) -> None:
+def resume(folder: Path, report: Callable[[SearchEntry], None], stage: Progress) -> None:
     run_search(folder, prepare(SearchConfig.load(folder)), report, stage)
 
 
