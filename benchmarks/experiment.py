@@ -141,7 +141,7 @@ def _check_same(begun: Mapping[str, Any], now: Mapping[str, Any], path: Path) ->
 
 def machine(threads: int) -> dict[str, Any]:
     """Properties of the machine that may change a result."""
-    return {"processor": cpu_name(), "threads": threads, "torch": torch.__version__}
+    return {"cpu": cpu_name(), "threads": threads, "torch": torch.__version__}
 
 
 def hash_images(*sets: ImageSet) -> str:

@@ -64,7 +64,7 @@ class Case:
 
 
 def cases(run: Path, count: int, wanted: Callable[[str], bool]) -> Iterator[Case]:
-    """The wanted cases: FBNetV3, then random architectures, whose slots are kept with a random probability."""
+    """The wanted cases: FBNetV3, then random architectures, whose blocks are kept with a random probability."""
     for letter, config in FBNETV3.items():
         if not wanted(f"fbnetv3-{letter}"):
             continue

@@ -104,7 +104,7 @@ def run_optuna(world: World, view: Fixed, sampler: "BaseSampler", tasks: list[in
     study = optuna.create_study(sampler=sampler, directions=["minimize"] * len(tasks))
     for _ in view.suggestions():
         trial = study.ask()
-        bits = [trial.suggest_categorical(f"slot{variable}", (0, 1)) for variable in range(world.variables)]
+        bits = [trial.suggest_categorical(f"variable{variable}", (0, 1)) for variable in range(world.variables)]
         row = int(world.rows(np.array([bits]))[0])
         outside = float(excess(world, row)[tasks].min())
         trial.set_user_attr("outside", outside)

@@ -160,7 +160,7 @@ def commands(group: TyperGroup, path: tuple[str, ...] = ()) -> Iterator[tuple[st
 def test_help_has_no_replaced_word() -> None:
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)
-    hits = []
+    hits: list[str] = []
     for command in [(), *commands(group)]:
         result = CliRunner().invoke(app, [*command, "--help"])
         assert result.exit_code == 0

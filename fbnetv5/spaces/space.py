@@ -232,4 +232,4 @@ def _tasks_of(inputs: dict[str, tuple[str, ...]], features: Mapping[str, Sequenc
     for name in reversed(inputs):
         for source in inputs[name]:
             readers[source] |= readers[name]
-    return {name: tuple(task for task in features if task in found) for name, found in readers.items()}
+    return {name: tuple(task for task in features if task in dependents) for name, dependents in readers.items()}
