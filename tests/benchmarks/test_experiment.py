@@ -82,7 +82,7 @@ def test_another_cpu_or_torch_is_refused_and_another_day_is_not(
     begin(tmp_path)
     path = tmp_path / module.NAME
     document = json.loads(path.read_text())
-    assert set(document) >= {"begun", "processor", "torch", "threads", "data"}
+    assert set(document) >= {"begun", "cpu", "torch", "threads", "data"}
     path.write_text(json.dumps(document | {"begun": "2020-01-01"}))
     begin(tmp_path)
     monkeypatch.setattr(module, "cpu_name", lambda: "another")
