@@ -3,16 +3,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types smoke results check clean
+.PHONY: demo test slow lint types smoke results check clean
 
 demo: $(VENV)/installed
 	$(BIN)/fbnetv5 profile --device cpu --networks 15
 	$(BIN)/fbnetv5 search --flops 400M --device cpu
 	$(BIN)/fbnetv5 export
 
-# Two processes of one thread each: torch's threads would wait for each other. A file's tests share costly fixtures.
+# Two processes of one thread each: torch would wait for its own threads. The tests of a file share costly fixtures.
 test: $(VENV)/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -m "not slow"
+
+slow: $(VENV)/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -m slow
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -44,7 +47,7 @@ runs/s%/pareto.json: | $(VENV)/installed
 	if [ -d $(@D) ]; then $(BIN)/fbnetv5 search --resume $(@D); \
 	  else $(BIN)/fbnetv5 search --flops 400M --seed $* --name s$*; fi
 
-check: lint types test smoke
+check: lint types test slow smoke
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

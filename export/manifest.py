@@ -142,7 +142,9 @@ def _from_schema_2(fields: Mapping[str, Any]) -> dict[str, Any]:
     renamed: dict[str, Any] = _renamed(fields, "answers", "task_outputs")
     renamed["engine"] = _renamed(renamed.get("engine"), "audited", "layers_source")
     if isinstance(renamed.get("parity"), list):
-        renamed["parity"] = [_renamed(row, "rung", "stage") for row in renamed["parity"]]
+        renamed["parity"] = [
+            _renamed(_renamed(row, "rung", "stage"), "pictures", "images") for row in renamed["parity"]
+        ]
     if isinstance(renamed.get("metrics"), dict):
         renamed["metrics"] = {task: _renamed(row, "rungs", "stages") for task, row in renamed["metrics"].items()}
     return renamed

@@ -139,7 +139,7 @@ class Architecture(Document):
             UserError: the file is missing, damaged or of another network.
         """
         network = self.build()
-        load_weights(network, _with_present_names(load_tensors(weights), self.name), weights)
+        load_weights(network, with_present_names(load_tensors(weights), self.name), weights)
         return network
 
     def to_json(self) -> dict[str, Any]:
@@ -198,7 +198,7 @@ def load_architecture(path: Path) -> Architecture:
     return architecture
 
 
-def _with_present_names(tensors: Mapping[str, Tensor], task: str) -> dict[str, Tensor]:
+def with_present_names(tensors: Mapping[str, Tensor], task: str) -> dict[str, Tensor]:
     """Rename the tensors of older files, which had a single head because a network had a single task."""
     return {re.sub(r"^head\.", f"heads.{task}.", name): tensor for name, tensor in tensors.items()}
 

@@ -41,6 +41,8 @@ def checked(
     check_schema(document, path, what=what, schema=schema)
     content = dict(document)
     version, sha256 = content.pop("schema"), content.pop("sha256", None)
+    if sha256 is None:
+        raise UserError(f"{path} is not a {what}: it has no checksum")
     if sha256 != _checksum(content):
         raise UserError(f"{what} {path} was edited or damaged: checksums differ. Delete it and make it again")
     return version, content

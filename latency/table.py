@@ -175,6 +175,8 @@ class LatencyTable(Document):
     ) -> "LatencyTable":
         """The table of a document that was read from ``path``; arguments and errors as in ``load``."""
         schema, content = checked(document, path, what="latency table", schema=(2, SCHEMA))
+        if kind_of(content) != MEASURED or not content.keys() >= {"entries", "networks", "timing", "correction"}:
+            raise UserError(f"{path} is not a measured latency table")
         try:
             table = cls(**(upgrade_table(content) if schema == 2 else content))
         except UserError as error:

@@ -17,16 +17,13 @@ def upgrade_table(content: Mapping[str, Any]) -> dict[str, Any]:
     """Convert the content of a measured table of schema 2."""
     correction = content["correction"]
     if correction is not None:
-        correction = {**correction, "held_out": _renamed(correction["held_out"], _REPORT)}
+        correction = _with_renamed_report(correction)
     return {
         **content,
         "kind": "measured",
         "fingerprint": _renamed(content["fingerprint"], _FINGERPRINT),
         "timing": _renamed(content["timing"], _TIMING),
-        "networks": {
-            key: {**_renamed(network, _NETWORK), "task": _task_of_key(key)}
-            for key, network in content["networks"].items()
-        },
+        "networks": _upgraded_networks(content["networks"]),
         "correction": correction,
     }
 
@@ -50,6 +47,21 @@ def upgrade_results(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, "fingerprint": _renamed(content["fingerprint"], _FINGERPRINT)}
 
 
+def _upgraded_networks(networks: Any) -> Any:
+    if not isinstance(networks, Mapping):
+        return networks
+    return {
+        key: {**_renamed(network, _NETWORK), "task": _task_of_key(key)} if isinstance(network, Mapping) else network
+        for key, network in networks.items()
+    }
+
+
+def _with_renamed_report(correction: Any) -> Any:
+    if not isinstance(correction, Mapping):
+        return correction
+    return {**correction, "held_out": _renamed(correction.get("held_out"), _REPORT)}
+
+
 def _upgraded_graph(graph: Mapping[str, Any]) -> dict[str, Any]:
     kind = "reference" if graph["kind"] == "yardstick" else graph["kind"]
     return {**graph, "kind": kind, "task": _task_of_key(graph["key"]) if kind == "network" else ""}
@@ -59,5 +71,8 @@ def _task_of_key(key: str) -> str:
     return key.partition("@")[0]
 
 
-def _renamed(record: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+def _renamed(record: Any, names: Mapping[str, str]) -> Any:
+    """An object with other names of its fields; any other value as it is, for the check that follows."""
+    if not isinstance(record, Mapping):
+        return record
     return {names.get(name, name): value for name, value in record.items()}

@@ -118,7 +118,7 @@ class HeaderIndex:
         """The row of a file, read from the file itself if it is new or has changed."""
         try:
             state = os.stat(path)  # noqa: PTH116  # a Path for each of a million files takes as long as this call
-        except OSError:
+        except (OSError, ValueError):
             read_header(path)  # raises the error that names the file
             raise
         key = path.removeprefix(self._prefix)

@@ -183,6 +183,8 @@ def load_network(run: Path, name: str) -> tuple[Architecture, Network]:
             f"{run} has no network for {name!r}; it has: {available}. --resume continues an unfinished search"
         )
     architecture = load_architecture(path)
+    if architecture.name != name:
+        raise UserError(f"{path} is the network of {architecture.name}, not of {name}")
     return architecture, architecture.load(path.with_suffix(".safetensors")).eval()
 
 

@@ -17,8 +17,8 @@ from fbnetv5.blocks.specs import Block
 from fbnetv5.costs.tables import CostTable, DeployedHead, block_key, block_shapes, head_key, head_shapes
 from fbnetv5.costs.tables import Counter as CostCounter
 from fbnetv5.data.resolution import Resolution, check_resolution
+from fbnetv5.deploy.export_model import networks_of
 from fbnetv5.networks.backbone import task_network
-from fbnetv5.runs.config import Run
 from fbnetv5.spaces.space import SKIP, Choices, Space
 from fbnetv5.tasks import make_tasks
 from fbnetv5.tasks.task import ClassNames, Task
@@ -106,13 +106,14 @@ def fresh_networks(scope: Scope, count: int, excluded: Sequence[Network] = ()) -
     return _networks(scope, count, np.random.default_rng(), {network.key for network in excluded})
 
 
-def networks_of(run: Path) -> list[Network]:
+def found_networks(run: Path) -> list[Network]:
     """Load the networks that a search found, in their deployed form.
 
     Raises:
-        UserError: the run has fewer than two networks, or one of its files is damaged.
+        UserError: the run has fewer than two networks or one for several tasks, or one of its files is damaged.
     """
-    architectures = [load_architecture(run / f"{task}.json") for task in Run.load(run).tasks]
+    files = ["+".join(tasks) for tasks in networks_of(run)]
+    architectures = [load_architecture(run / f"{file}.json") for file in files]
     if len(architectures) < 2:
         raise UserError(f"a table is compared with at least 2 networks, and {run} has {len(architectures)}")
     networks = []

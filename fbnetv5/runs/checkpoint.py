@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from export.errors import UserError
 from export.files import atomic_write, read_json, write_json
 
-SCHEMA = 1
+SCHEMA = 2
+"""Schema 1 named the tensors of heads otherwise."""
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -103,12 +104,14 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | 
     """The newest checkpoint, or None if there is none yet.
 
     Raises:
-        UserError: the checkpoint is damaged.
+        UserError: the checkpoint is damaged, or of an earlier version.
     """
     newest = max(folder.glob("step-*.json"), key=lambda path: int(path.stem.removeprefix("step-")), default=None)
     if newest is None:
         return None
-    state = read_json(newest, what="checkpoint", schema=SCHEMA)
+    state = read_json(newest, what="checkpoint", schema=(1, SCHEMA))
+    if state["schema"] != SCHEMA:
+        raise UserError(f"{newest} is of an earlier version, which this one cannot resume. Start a new run")
     return load_tensors(newest.with_suffix(".safetensors")), state
 
 

@@ -153,7 +153,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def _from_schema_1(search: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Convert schema 1, which had the data's fields beside the others and a separate file for a training."""
-    kind, document, tasks = "search", search, list(search.get("budgets", {}))
+    budgets = search.get("budgets", {})
+    if not isinstance(budgets, dict):
+        raise UserError(f"{folder / NAME} is damaged: budgets is no object of tasks")
+    kind, document, tasks = "search", search, list(budgets)
     if (folder / OLD_TRAINING).exists():
         kind, document = "training", read_json_object(folder / OLD_TRAINING, what="training configuration")
         document.pop("schema", None)

@@ -35,7 +35,7 @@ class Loop(ABC, Generic[E]):
 
     title: ClassVar[str]
     """Name of such a run in messages, e.g. "search"."""
-    advice: ClassVar[str]
+    advice: str
     """What to do when a loss is not finite, as a sentence."""
 
     def __init__(self, folder: Path, *, steps: int, checkpoint_every: int, seed: int, num_workers: int) -> None:
@@ -93,6 +93,7 @@ class Loop(ABC, Generic[E]):
             VerificationError: a loss or gradient is not finite.
         """
         fresh = not self.restore()
+        self.accelerator.wait_for_everyone()  # else a late process would find the first one's new checkpoint
         with ExitStack() as stack:
             if not self.accelerator.is_main_process:
                 history = None

@@ -28,7 +28,7 @@ def read_space(document: Any) -> Space:
     if not isinstance(document, Mapping):
         raise UserError(f"a space is an object of fields, not {document!r}")
     kind, types = document.get("kind", OLD_KIND), space_types()
-    if kind not in types:
+    if not isinstance(kind, str) or kind not in types:
         raise UserError(f"unknown kind of space {kind!r}; there are: {', '.join(types)}")
     missing = types[kind].model_fields.keys() - {"kind"} - document.keys()
     if missing:

@@ -62,10 +62,8 @@ def pretrained(variant: str) -> nn.Module:
     if variant not in TIMM_NAMES:
         letters = ", ".join(TIMM_NAMES)
         raise UserError(f"timm has no weights that fit variant {variant!r}, only {letters}. Use --init {SCRATCH}")
-    try:
-        import timm
-    except ImportError:
-        raise UnavailableError("--init timm needs timm: pip install timm") from None
+    import timm
+
     try:
         model: nn.Module = timm.create_model(TIMM_NAMES[variant], pretrained=True)
     except (OSError, RuntimeError, ValueError) as error:

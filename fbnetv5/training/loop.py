@@ -59,7 +59,6 @@ class TrainLoop(Loop[TrainEntry]):
     """The state of a training and its steps."""
 
     title = "training"
-    advice = "Start again with a smaller lr, or check the images"
 
     def __init__(
         self,
@@ -79,6 +78,8 @@ class TrainLoop(Loop[TrainEntry]):
             num_workers=config.data.num_workers,
         )
         self.config = config
+        weights = folder / f"{config.task}.safetensors"
+        self.advice = f"The best weights so far are {weights}. Start again with a smaller lr, or check the images"
         self.architecture = architecture
         self.task = network.task
         self.network = network.to(self.accelerator.device).to(memory_format=torch.channels_last)

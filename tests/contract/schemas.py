@@ -9,8 +9,12 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
+from fbnetv5.cli.profile import profile as profile_app
+
 DOCUMENTS = Path(__file__).parent / "documents"
-PROFILE_FORMS = ("verify", "bundle", "estimate")
+PROFILE_FORMS = tuple(
+    str(command.name) for command in profile_app.registered_commands if command.name not in (None, "import")
+)
 """Sub-commands of ``profile`` with their own document; ``profile import`` prints the document of ``profile``."""
 
 

@@ -6,7 +6,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from fbnetv5.cli import app
-from tests.contract.schemas import DOCUMENTS, check_document, registry, schema_name
+from tests.contract.schemas import DOCUMENTS, PROFILE_FORMS, check_document, registry
 
 BUNDLE = {"bundle": "b", "device": "cpu", "precision": "fp32", "blocks": 3, "networks": 0}
 WRONG = {
@@ -28,7 +28,7 @@ def test_every_command_has_a_valid_schema() -> None:
     commands = {str(command.name) for command in app.registered_commands}
     commands |= {str(group.name) for group in app.registered_groups}
     assert commands <= names
-    assert {schema_name([name.partition("-")[0]]) for name in names} >= commands - {"export"}
+    assert {f"profile-{form}" for form in PROFILE_FORMS} <= names
     for name in names:
         Draft202012Validator.check_schema(registry().contents(f"{name}.json"))
 

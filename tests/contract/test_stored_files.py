@@ -66,5 +66,26 @@ def test_a_measured_bundle_is_imported(tmp_path: Path) -> None:
     assert imported["held_out"]["networks"] == 3
 
 
+def test_an_estimated_table_counts_networks(tmp_path: Path) -> None:
+    table = STORED / "tables" / "orin-fp16-b1-estimated.json"
+    done = fbnetv5("search", "--latency", "900ms@64x64", "--tasks", "cls", "--table", str(table), *SMALL, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "estimated ms" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("tables/orin-fp16-b1-estimated.json", "this version reads schema 2 and 3"),
+        ("bundle/results.json", "this version reads schema 2 and 3"),
+        ("run/det.json", "this version reads schema 2 and 3"),
+    ],
+)
+def test_other_files_are_no_measured_tables(file: str, message: str, tmp_path: Path) -> None:
+    done = fbnetv5("profile", "verify", str(STORED / file), cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.split())
+
+
 def test_an_exported_folder_is_validated(tmp_path: Path) -> None:
     assert document("validate", str(STORED / "exported"), cwd=tmp_path)["passed"]

@@ -21,6 +21,21 @@ RNG = np.random.default_rng
 Document = dict[str, Any]
 
 
+def changed(**fields: Any) -> Callable[[Document], None]:
+    return lambda document: document.update(fields)
+
+
+def without(name: str) -> Callable[[Document], None]:
+    def remove(document: Document) -> None:
+        del document[name]
+
+    return remove
+
+
+def inside(outer: str, **fields: Any) -> Callable[[Document], None]:
+    return lambda document: document[outer].update(fields)
+
+
 LATENCY = Latency(value=1.5, table="cpu-fp32-b1")
 
 
@@ -70,8 +85,8 @@ def test_equal_choices_share_all_blocks_that_both_tasks_read() -> None:
     assert {step.node: step.tasks for step in both.graph.steps} == {step.node: step.tasks for step in together.steps}
 
 
-@pytest.mark.parametrize("schema", [1, 2])
-def test_files_of_earlier_schemas_are_read(schema: int, tmp_path: Path) -> None:
+def of_schema(schema: int) -> Document:
+    """The example's document as schema 1 or 2 had it, with an estimated latency."""
     document = example().to_json()
     del document["kind"], document["space"]["kind"], document["cost"]["latency_ms"]["estimated"]
     document |= {"schema": schema, "task": "cls", "choices": document["choices"]["cls"]}
@@ -79,12 +94,42 @@ def test_files_of_earlier_schemas_are_read(schema: int, tmp_path: Path) -> None:
     if schema == 1:
         classes = document["classes"]
         document["classes"] = {"labels": classes["label"], "boxes": classes["boxes"], "masks": []}
+    return document
+
+
+@pytest.mark.parametrize("schema", [1, 2])
+def test_files_of_earlier_schemas_are_read(schema: int, tmp_path: Path) -> None:
+    document = of_schema(schema)
     (tmp_path / "a.json").write_text(json.dumps(document), encoding="utf-8")
     expected = Latency(value=1.5, table="h100-fp16-b1-estimated", estimated=True)
     architecture = example()
     assert load_architecture(tmp_path / "a.json") == architecture.changed(
         cost=architecture.cost.changed(latency_ms=expected)
     )
+
+
+OLDER: dict[str, tuple[int, Callable[[Document], object], str]] = {
+    "old classes of less": (1, changed(classes={}), "classes must have labels, boxes, masks"),
+    "no task": (2, without("task"), "unknown task 'None'"),
+    "task no name": (2, changed(task=["cls"]), "unknown task"),
+    "no choices": (2, without("choices"), "choices.cls: must be a valid tuple, not None"),
+    "no cost": (2, changed(cost=None), "cost: must be"),
+    "latency no object": (2, inside("cost", latency_ms=3), "latency_ms: must be"),
+    "classes no object": (1, changed(classes=[]), "classes: must be a valid dictionary"),
+}
+
+
+@pytest.mark.parametrize(("schema", "damage", "message"), OLDER.values(), ids=OLDER)
+def test_damaged_files_of_earlier_schemas_are_refused(
+    schema: int, damage: Callable[[Document], object], message: str, tmp_path: Path
+) -> None:
+    document = of_schema(schema)
+    damage(document)
+    (tmp_path / "a.json").write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        load_architecture(tmp_path / "a.json")
+    assert message in str(caught.value)
+    assert str(tmp_path / "a.json") in str(caught.value)
 
 
 def test_weights_of_a_network_with_a_single_head_are_loaded(tmp_path: Path) -> None:
@@ -94,21 +139,6 @@ def test_weights_of_a_network_with_a_single_head_are_loaded(tmp_path: Path) -> N
     save_tensors(tmp_path / "a.safetensors", old)
     loaded = example().load(tmp_path / "a.safetensors").state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
-
-
-def changed(**fields: Any) -> Callable[[Document], None]:
-    return lambda document: document.update(fields)
-
-
-def without(name: str) -> Callable[[Document], None]:
-    def remove(document: Document) -> None:
-        del document[name]
-
-    return remove
-
-
-def inside(outer: str, **fields: Any) -> Callable[[Document], None]:
-    return lambda document: document[outer].update(fields)
 
 
 def set_choice(value: Any) -> Callable[[Document], None]:

@@ -162,7 +162,7 @@ def test_engines_must_be_of_the_precision_but_a_block_may_lack_int8(precision: s
     if right:
         assert timer.open(b"graph", {"x": X})(1) == 2.0
     else:
-        with pytest.raises(VerificationError, match=r"was to be fp32, and has layers that give \{'HALF': 3\}"):
+        with pytest.raises(VerificationError, match=r"should be fp32, and the outputs of its layers are \{'HALF': 3\}"):
             timer.open(b"graph", {"x": X})
 
 

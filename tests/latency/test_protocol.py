@@ -153,6 +153,7 @@ def at_varying_speed(clock: Clock, work_ns: int, slowness: Sequence[float]) -> C
     return call
 
 
+@pytest.mark.slow
 @given(slowness=st.lists(st.floats(1.0, 2.0), min_size=1, max_size=30))
 def test_a_slowdown_of_all_graphs_is_removed(slowness: list[float]) -> None:
     clock = Clock()

@@ -7,6 +7,7 @@ import pytest
 
 from export.errors import UserError
 from latency import checksum
+from latency.checksum import write_checksummed
 from latency.correction import Correction, ErrorReport, Errors, MeasuredNetwork
 from latency.devices import resolve
 from latency.protocol import Measurement, Timing
@@ -137,7 +138,6 @@ def test_a_wrong_entry_is_refused(tmp_path: Path, changes: dict[str, Any], messa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kind": "estimated"}, "kind: must be 'measured'"),
         ({"device": None}, "device: must be a valid string"),
         ({"timing": {}}, "timing.repetitions is missing"),
         ({"timing": {**asdict(Timing()), "repetitions": 1}}, "at least 2 repetitions"),
@@ -162,7 +162,7 @@ def test_a_wrong_document_is_refused(tmp_path: Path, changes: dict[str, Any], me
     [
         ({"schema": 1}, "reads schema 2 and 3"),
         ({"threads": 2}, "was edited or damaged: checksums differ"),
-        ({"sha256": None}, "checksums differ"),
+        ({"sha256": None}, "has no checksum"),
         ({"scale": 1.1}, "checksums differ"),
     ],
 )
@@ -266,3 +266,40 @@ def test_measured_tables_of_a_device_are_found_without_the_estimated(tmp_path: P
     }.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(document))
     assert [path.stem for path in measured_tables(tmp_path, "orin")] == ["orin-fp16-b1", "orin-int8-b1"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"kind": "estimated", "entries": {}},
+        {"fingerprint": {}, "latency_ms": {}},
+        {"kind": "measured"},
+    ],
+    ids=["estimated", "results of a bundle", "half"],
+)
+@pytest.mark.parametrize("schema", [2, 3])
+def test_checksummed_files_of_another_kind_are_refused(content: dict[str, Any], schema: int, tmp_path: Path) -> None:
+    write_checksummed(tmp_path / "t.json", content, schema=schema)
+    with pytest.raises(UserError, match=r"t\.json is not a measured latency table"):
+        LatencyTable.load(tmp_path / "t.json")
+
+
+@pytest.mark.parametrize("name", ["fingerprint", "timing", "networks", "correction"])
+def test_a_checksummed_table_of_schema_2_with_an_odd_value_is_refused(name: str, tmp_path: Path) -> None:
+    content: dict[str, Any] = {
+        "device": "cpu",
+        "entries": {},
+        "networks": {},
+        "timing": {},
+        "correction": None,
+        "fingerprint": {},
+    }
+    write_checksummed(tmp_path / "t.json", content | {name: 3}, schema=2)
+    with pytest.raises(UserError, match=r"t\.json is damaged: "):
+        LatencyTable.load(tmp_path / "t.json")
+
+
+def test_a_file_without_a_checksum_is_no_table(tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text('{"schema": 3, "space": {}}', encoding="utf-8")
+    with pytest.raises(UserError, match=r"t\.json is not a latency table: it has no checksum"):
+        LatencyTable.load(tmp_path / "t.json")

@@ -25,19 +25,19 @@ def verify(
     resolution: Resolution = "224x224",
     tasks: Tasks = None,
     data: Data = None,
-    networks: Annotated[int, typer.Option(min=0, help="Number of random networks to measure; at least 2.")] = NETWORKS,
+    networks: Annotated[int, typer.Option(min=2, help="Number of random networks to measure.")] = NETWORKS,
     json: Json = False,
 ) -> None:
     """Compare a latency table with whole networks measured now."""
     scope = make_scope(variant, stages, blocks_per_path, resolution, tasks, data)
-    from fbnetv5.deploy.profile import fresh_networks, networks_of, networks_to_fit
+    from fbnetv5.deploy.profile import found_networks, fresh_networks, networks_to_fit
     from latency.table import LatencyTable
     from latency.verify import verify as measure_and_compare
 
     with progress_bar() as bar:
         stored = len(LatencyTable.load(table, other_machine=True).networks)
         fitted = networks_to_fit(scope, min(NETWORKS, stored))
-        compared = fresh_networks(scope, networks, fitted) if run is None else networks_of(run)
+        compared = fresh_networks(scope, networks, fitted) if run is None else found_networks(run)
         verification = measure_and_compare(table, compared, fitted, progress=stage_lines(bar))
     print_verification(table, verification, as_json=json)
 

@@ -22,7 +22,7 @@ from timm.models import FeatureInfo, PretrainedCfg, adapt_input_conv
 from torch import Tensor, nn
 
 from export.errors import UserError
-from fbnetv5.architecture import Architecture, load_architecture
+from fbnetv5.architecture import Architecture, load_architecture, with_present_names
 from fbnetv5.blocks.specs import PooledHead, initialise
 from fbnetv5.data.preprocess import MEAN, STD
 from fbnetv5.networks.backbone import Backbone
@@ -68,8 +68,9 @@ class FBNetV5(nn.Module):
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load weights as torch does; weights of a run's network, with their other names and head, are converted."""
-        if set(state_dict) == _run_names(self.architecture):
-            state_dict = {**self.state_dict(), **self._from_run(state_dict)}
+        of_run = with_present_names(state_dict, self.architecture.name)
+        if set(of_run) == _run_names(self.architecture):
+            state_dict = {**self.state_dict(), **self._from_run(of_run)}
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     def _from_run(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -152,6 +152,7 @@ def build_in_subprocess(graphs: Mapping[str, bytes], folder: Path) -> dict[str, 
 TYPES = {"fp32": {"FLOAT"}, "fp16": {"FLOAT", "HALF"}, "int8": {"FLOAT", "INT8"}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", TYPES)
 def test_every_block_is_built_at_every_precision(blocks: Blocks, precision: str, tmp_path: Path) -> None:
     graphs = {key: at_precision(content, precision, inputs) for key, (content, inputs) in blocks.items()}

@@ -69,6 +69,7 @@ def test_the_trunk_passes_once_whatever_the_number_of_tasks(names: tuple[str, ..
         assert tuple(outputs) == names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 @torch.no_grad()
 def test_a_block_is_live_exactly_if_features_depend_on_it(seed: int) -> None:

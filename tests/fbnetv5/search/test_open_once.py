@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CODE = """
 import json, sys
 from collections import Counter
@@ -34,6 +36,7 @@ FIELDS = {
 TABLE = Path(__file__).parents[2] / "data" / "v1" / "tables" / "cpu-fp32-b1.json"
 
 
+@pytest.mark.slow
 def test_a_search_opens_each_file_of_its_input_once(image_folder: Path, tmp_path: Path) -> None:
     config = tmp_path / "config.json"
     config.write_text(json.dumps(FIELDS), encoding="utf-8")

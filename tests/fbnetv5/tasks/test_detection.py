@@ -208,6 +208,7 @@ class TinyDetector(nn.Module):
         return raw
 
 
+@pytest.mark.slow
 def test_a_tiny_network_learns_sixteen_images() -> None:
     torch.manual_seed(0)
     batch = stack([random_image(seed) for seed in range(16)])

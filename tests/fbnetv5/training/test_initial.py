@@ -1,4 +1,3 @@
-import sys
 from pathlib import Path
 
 import pytest
@@ -101,12 +100,6 @@ def test_a_failed_download_is_a_one_line_error(networks: Path, monkeypatch: pyte
         UnavailableError, match=r"could not load the weights of fbnetv3_b \(OSError: no route to host\)"
     ):
         initial_network(load_architecture(networks / "cls.json"), "timm", file=networks / "cls.json", seed=0)
-
-
-def test_timm_is_named_where_it_is_not_installed(networks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(UnavailableError, match=r"pip install timm"):
-        initial.pretrained("a")
 
 
 def test_variants_that_timm_has_no_weights_for_are_refused() -> None:

@@ -109,6 +109,7 @@ def test_momentum_is_resumed_too(make_training: MakeTraining, networks: Path, tm
     assert written[0] == written[1]
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_with_the_same_files(
     make_training: MakeTraining, networks: Path, undisturbed: tuple[Path, Result], tmp_path: Path
 ) -> None:
@@ -125,6 +126,7 @@ def test_a_killed_training_ends_with_the_same_files(
     assert contents(folder) == contents(undisturbed[0])
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_the_checkpoint_and_prints_how_to_resume(networks: Path, tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text('{"scenes": [24, 12, 16], "batch": 4, "evaluate_every": 5, "held_out": 8}')
     command = [sys.executable, "-m", "fbnetv5", "train", "--arch", str(networks / "det.json"), "--config", "c.json"]
@@ -168,6 +170,7 @@ def test_a_loss_that_is_no_number_stops_it_and_names_the_last_good_checkpoint(
     load_network(folder, "cls")
 
 
+@pytest.mark.slow
 def test_training_learns(make_training: MakeTraining, networks: Path, tmp_path: Path) -> None:
     config = make_training("seg", init="scratch", steps=20, batch=8, evaluate_every=20, ema_decay=0.5, lr=5e-3)
     folder, _ = start_training(config, networks / "seg.json", tmp_path / "seg")
@@ -177,6 +180,7 @@ def test_training_learns(make_training: MakeTraining, networks: Path, tmp_path: 
     assert lines[-1]["score"] > lines[0]["score"]
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_training(networks: Path, tmp_path: Path) -> None:
     script = Path(__file__).with_name("two_processes.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]

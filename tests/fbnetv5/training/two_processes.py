@@ -1,4 +1,4 @@
-"""Run by ``test_train.py`` in each of two processes: a training they share, and what must hold across them.
+"""Run by ``test_run.py`` in each of two processes: a training they share, and what must hold across them.
 
 Usage: torchrun --nproc_per_node 2 two_processes.py ARCHITECTURE FOLDER
 """

@@ -123,7 +123,7 @@ def test_out_indices_choose_features_and_drop_dead_blocks(run: Path, asked: Any,
 
 REFUSED = {
     "a feature too many": ("det", {"features_only": True, "out_indices": (0, 3)}, "0: stride 8, 1: stride 16, 2: str"),
-    "more than all": ("cls", {"features_only": True, "out_indices": 2}, "features of a cls architecture are 0: str"),
+    "more than all": ("cls", {"features_only": True, "out_indices": 2}, "a cls architecture has the features 0: str"),
     "no feature": ("seg", {"features_only": True, "out_indices": ()}, r"out_indices \(\) do not fit"),
     "dilation": ("seg", {"features_only": True, "output_stride": 16}, "output_stride must be 32, not 16"),
     "no channel": ("seg", {"in_chans": 0}, "in_chans must be at least 1"),
@@ -261,6 +261,7 @@ def test_segmentation_models_train_on_a_named_architecture(encoder: str, decoder
     assert falls(model, lambda: functional.cross_entropy(model(images), masks))
 
 
+@pytest.mark.slow
 def test_a_segmentation_model_has_the_runs_weights_and_exports(run: Path, encoder: str, tmp_path: Path) -> None:
     model, images = smp.Unet(encoder, encoder_weights=True, classes=2).eval(), torch.randn(2, 3, 64, 64)
     expected = load(run, "seg").backbone(images)["seg"]
@@ -339,6 +340,7 @@ def test_features_and_classifier_export_to_onnx(run: Path, tmp_path: Path) -> No
     assert_exports(create(run, "cls", pretrained=True), tmp_path / "classifier.onnx", ["logits"])
 
 
+@pytest.mark.slow
 def test_a_whole_detector_exports_to_onnx(run: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = faster_rcnn(Pyramid(create(run, "det", features_only=True, pretrained=True))).eval()
@@ -354,6 +356,7 @@ def test_a_whole_detector_exports_to_onnx(run: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(torch.from_numpy(answers[name]), expected[name], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_lines_of_the_guide_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (Path(__file__).parents[4] / "docs" / "timm.md").read_text(encoding="utf-8")
     monkeypatch.chdir(run.parents[1])

@@ -19,7 +19,6 @@ from fbnetv5.costs.ranges import CostRange
 from fbnetv5.data.config import DataConfig
 from fbnetv5.runs.checkpoint import load_tensors, load_weights
 from fbnetv5.search.reinforce import loop as loop_module
-from fbnetv5.search.reinforce import run
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.entry import SearchEntry
 from fbnetv5.search.reinforce.prepare import prepare
@@ -47,7 +46,10 @@ def cheaper() -> Iterator[None]:
     tables = prepare(config).tables
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop_module, "LOG_EVERY", 1)
-        patch.setattr(run, "cost_tables", lambda space, tasks, *_: {name: tables[name] for name in tasks})
+        patch.setattr(
+            "fbnetv5.search.reinforce.prepare.cost_tables",
+            lambda space, tasks, *_: {name: tables[name] for name in tasks},
+        )
         yield
 
 
@@ -140,6 +142,7 @@ def test_a_search_interrupted_while_scoring_ends_with_the_same_files(
     assert contents(folder) == contents(undisturbed)
 
 
+@pytest.mark.slow
 def test_a_killed_search_ends_with_the_same_files(make_config: MakeConfig, undisturbed: Path, tmp_path: Path) -> None:
     folder = started(make_config, tmp_path / "killed")
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
@@ -163,6 +166,7 @@ def test_a_finished_search_repeats_no_step(undisturbed: Path) -> None:
     assert contents(undisturbed) == before
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_search(tmp_path: Path) -> None:
     script = Path(__file__).with_name("two_processes.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
