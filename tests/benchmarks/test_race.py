@@ -58,7 +58,7 @@ def test_the_best_has_no_regret(world: World) -> None:
 def test_every_evaluation_is_counted(world: World) -> None:
     meter = Meter(world, 3)
     meter.mean(5, np.arange(3))
-    with pytest.raises(RuntimeError, match="more evaluations than it has"):
+    with pytest.raises(RuntimeError, match="more evaluations than its limit"):
         meter(5, 0)
 
 
