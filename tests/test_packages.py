@@ -69,6 +69,18 @@ def test_packages_do_not_import_each_other_in_a_circle() -> None:
     list(TopologicalSorter(graph).static_order())
 
 
+def test_search_methods_do_not_import_each_other() -> None:
+    methods = {path.name for path in (ROOT / "fbnetv5" / "search").iterdir() if (path / "__init__.py").exists()}
+    assert methods
+    for module, others in project_imports().items():
+        own = module.split(".")[2] if module.startswith("fbnetv5.search.") else None
+        if own in methods:
+            imported_methods = {
+                other.split(".")[2] for other in others if other.startswith("fbnetv5.search.")
+            } & methods
+            assert imported_methods <= {own}, module
+
+
 def test_fbnetv5_holds_few_packages_and_modules() -> None:
     inside = {package_of(module) for module in project_imports() if module.startswith("fbnetv5.")}
     assert len(inside) <= 16, sorted(inside)
