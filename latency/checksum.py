@@ -42,7 +42,7 @@ def checked(
     content = dict(document)
     version, sha256 = content.pop("schema"), content.pop("sha256", None)
     if sha256 is None:
-        raise UserError(f"{path} is not a {what}: it has no checksum")
+        raise UserError(f"{path} is not a {what}, or it is damaged: it has no checksum")
     if sha256 != _checksum(content):
         raise UserError(f"{what} {path} was edited or damaged: checksums differ. Delete it and make it again")
     return version, content

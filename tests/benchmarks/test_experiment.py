@@ -86,7 +86,7 @@ def test_another_cpu_or_torch_is_refused_and_another_day_is_not(
     path.write_text(json.dumps(document | {"begun": "2020-01-01"}))
     begin(tmp_path)
     monkeypatch.setattr(module, "cpu_name", lambda: "another")
-    with pytest.raises(UserError, match="other processor"):
+    with pytest.raises(UserError, match="other cpu"):
         begin(tmp_path)
 
 

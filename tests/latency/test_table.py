@@ -301,5 +301,5 @@ def test_a_checksummed_table_of_schema_2_with_an_odd_value_is_refused(name: str,
 
 def test_a_file_without_a_checksum_is_no_table(tmp_path: Path) -> None:
     (tmp_path / "t.json").write_text('{"schema": 3, "space": {}}', encoding="utf-8")
-    with pytest.raises(UserError, match=r"t\.json is not a latency table: it has no checksum"):
+    with pytest.raises(UserError, match=r"t\.json is not a latency table, or it is damaged: it has no checksum"):
         LatencyTable.load(tmp_path / "t.json")
