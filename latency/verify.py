@@ -1,8 +1,7 @@
-"""Compares a table with networks measured now: the proof that its sums are the times of whole networks."""
+"""Compares the sums of a table with the latencies of whole networks measured now."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from export.progress import Progress
@@ -27,23 +26,26 @@ class Verification:
 
 
 def verify(
-    path: Path, networks: Sequence[Network], earlier: Sequence[Network] = (), *, progress: Progress | None = None
+    table: LatencyTable,
+    networks: Sequence[Network],
+    earlier: Sequence[Network] = (),
+    *,
+    progress: Progress | None = None,
 ) -> Verification:
     """Measure ``networks`` by the protocol of the table and compare.
 
     Args:
-        path: a table of this machine.
+        table: a table of this machine.
         networks: at least two networks, none of which the table was fitted on.
         earlier: networks that may be in the table; up to a dozen of those in it are measured again, to separate the
             speed of the machine from the errors of the table. Without any the machine is assumed to be as fast as then.
         progress: called in the stages "networks: open", "networks: measure" and so on.
 
     Raises:
-        UserError: the table is damaged, of another machine, or lacks a block of a network.
+        UserError: the table lacks a block of a network.
         UnavailableError: the device of the table is not on this machine.
         VerificationError: a network cannot be exported.
     """
-    table = LatencyTable.load(path)
     costs = table.values_ms(key for network in networks for key in network.blocks)
     backend = resolve(table.device, precision=table.precision, threads=table.threads)
     measurements = {key: network.measurement for key, network in table.networks.items()}

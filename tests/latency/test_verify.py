@@ -55,7 +55,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_tables_sums_are_compared_with_times_measured_now(path: Path) -> None:
     before = path.read_bytes()
-    verified = verify(path, FRESH)
+    verified = verify(LatencyTable.load(path), FRESH)
     assert verified.speed == 1.0
     report = verified.report
     assert report.networks == 2
@@ -69,7 +69,7 @@ def test_the_tables_sums_are_compared_with_times_measured_now(path: Path) -> Non
 
 def test_networks_of_the_table_separate_the_machines_speed_from_the_tables_errors(path: Path) -> None:
     earlier = replace(FRESH[0], key="known")  # 2 ms in the table and 1 now: the machine is twice as fast
-    verified = verify(path, FRESH, [earlier, replace(earlier, key="unknown")])
+    verified = verify(LatencyTable.load(path), FRESH, [earlier, replace(earlier, key="unknown")])
     assert verified.speed == pytest.approx(2.0)
     assert verified.report.networks == 2
     assert verified.report.predicted.bias == pytest.approx((3 / 8 + 6 / 12) / 2 - 1)
@@ -77,22 +77,22 @@ def test_networks_of_the_table_separate_the_machines_speed_from_the_tables_error
 
 def test_a_compared_network_is_not_remeasured_as_a_reference(path: Path) -> None:
     earlier = replace(FRESH[0], key="known")
-    verified = verify(path, [earlier, FRESH[1]], [earlier])
+    verified = verify(LatencyTable.load(path), [earlier, FRESH[1]], [earlier])
     assert (verified.report.networks, verified.speed) == (2, 1.0)
 
 
 def test_a_table_without_networks_has_no_proportion_to_multiply_adds(path: Path) -> None:
     TABLE.changed(networks={}).save(path)
-    assert verify(path, FRESH).report.flops is None
+    assert verify(LatencyTable.load(path), FRESH).report.flops is None
 
 
 def test_a_missing_block_is_named_before_anything_is_measured(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "measure_networks", pytest.fail)
     with pytest.raises(UserError, match="1 of 3 blocks have no entry in the cpu table, first: c"):
-        verify(path, [*FRESH, network({"c": 1})])
+        verify(LatencyTable.load(path), [*FRESH, network({"c": 1})])
 
 
 def test_another_machines_table_is_refused(path: Path) -> None:
     TABLE.changed(fingerprint={**TABLE.fingerprint, "device_name": "Other 9000"}).save(path)
     with pytest.raises(UserError, match="another machine"):
-        verify(path, FRESH)
+        verify(LatencyTable.load(path), FRESH)

@@ -35,10 +35,10 @@ def verify(
     from latency.verify import verify as measure_and_compare
 
     with progress_bar() as bar:
-        stored = len(LatencyTable.load(table, other_machine=True).networks)
-        fitted = networks_to_fit(scope, min(NETWORKS, stored))
+        stored = LatencyTable.load(table)
+        fitted = networks_to_fit(scope, min(NETWORKS, len(stored.networks)))
         compared = fresh_networks(scope, networks, fitted) if run is None else found_networks(run)
-        verification = measure_and_compare(table, compared, fitted, progress=stage_lines(bar))
+        verification = measure_and_compare(stored, compared, fitted, progress=stage_lines(bar))
     print_verification(table, verification, as_json=json)
 
 
