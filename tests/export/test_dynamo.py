@@ -11,24 +11,17 @@ import torch
 from torch import Tensor, nn
 
 import fbnetv5.spaces.four_path
-from export.errors import UnavailableError, VerificationError
+from export.errors import VerificationError
 from export.graph import to_onnx, to_onnx_bytes
 from export.parity import Gate, compare
 from export.parity import check as check_parity
 from export.runners import OrtRunner, TorchRunner
-from export.trt.bindings import find_variant
 from export.trt.check import check
 from fbnetv5.networks.backbone import Network, task_network
 from fbnetv5.spaces.fbnetv3 import FBNETV3
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.tasks import make_tasks
-
-try:
-    find_variant()
-    HERE = True
-except UnavailableError:
-    HERE = False
-with_tensorrt = pytest.mark.skipif(not HERE, reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
+from tests.tensorrt_marks import with_tensorrt
 
 CLASSES = {"label": ("a",), "boxes": ("a", "b"), "mask": ("a",)}
 IMAGE = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))

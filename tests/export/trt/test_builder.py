@@ -14,15 +14,7 @@ from export.trt import builder as module
 from export.trt.bindings import TensorRTVariant, find_variant
 from export.trt.builder import BuiltEngine, EngineBuilder, EngineLoader
 from export.trt.options import EngineOptions
-
-try:
-    VARIANT: TensorRTVariant | None = find_variant()
-except UnavailableError:
-    VARIANT = None
-with_tensorrt = pytest.mark.skipif(VARIANT is None, reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
-with_rtx = pytest.mark.skipif(
-    VARIANT is None or VARIANT.name != "tensorrt_rtx", reason="of TensorRT-RTX: pip install 'fbnetv5[rtx]'"
-)
+from tests.tensorrt_marks import with_rtx, with_tensorrt
 
 
 def relu() -> bytes:

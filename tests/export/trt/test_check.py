@@ -13,15 +13,8 @@ from onnxruntime.quantization import CalibrationDataReader, quantize_static
 from export.errors import UnavailableError, UserError, VerificationError
 from export.subprocesses import SubprocessFailedError
 from export.trt import check as module
-from export.trt.bindings import find_variant
 from export.trt.check import CheckResult, check, hint_for
-
-try:
-    find_variant()
-    HERE = True
-except UnavailableError:
-    HERE = False
-with_tensorrt = pytest.mark.skipif(not HERE, reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
+from tests.tensorrt_marks import with_tensorrt
 
 IMAGES = ("batch", 3, 8, 8)
 

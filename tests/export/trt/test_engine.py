@@ -12,16 +12,9 @@ from export.errors import UnavailableError, UserError, VerificationError
 from export.precision import at_precision
 from export.subprocesses import SubprocessFailedError
 from export.trt import engine as module
-from export.trt.bindings import find_variant
 from export.trt.engine import Engine, ShapeRange, build_engine, check_shapes
 from export.trt.options import EngineOptions
-
-try:
-    NAME = find_variant().name
-except UnavailableError:
-    NAME = ""
-with_tensorrt = pytest.mark.skipif(not NAME, reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
-with_rtx = pytest.mark.skipif(NAME != "tensorrt_rtx", reason="of TensorRT-RTX: pip install 'fbnetv5[rtx]'")
+from tests.tensorrt_marks import with_rtx, with_tensorrt
 
 SHAPES = ShapeRange(name="x", smallest=(1, 3, 8, 8), typical=(2, 3, 16, 16), largest=(4, 3, 32, 32))
 WEIGHT = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)

@@ -5,10 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export.errors import UnavailableError
 from export.graph import EXPORTERS, Exporter, to_onnx, to_onnx_bytes
 from export.runners import OrtRunner
-from export.trt.bindings import find_variant
 from export.trt.check import check
 from export.trt.engine import ShapeRange, build_engine
 from fbnetv5.costs.tables import Counter
@@ -19,13 +17,7 @@ from fbnetv5.networks.supernet import Supernet
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.space import Choices
 from fbnetv5.tasks import make_tasks
-
-try:
-    find_variant()
-    HERE = True
-except UnavailableError:
-    HERE = False
-with_tensorrt = pytest.mark.skipif(not HERE, reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
+from tests.tensorrt_marks import with_tensorrt
 
 SPACE = FourPathSpace(stages=1, blocks_per_path=1)
 CLASSES = {"label": ("a", "b", "c"), "boxes": ("a", "b"), "mask": ("w", "x", "y", "z")}
