@@ -21,7 +21,7 @@ import torch
 from export.errors import UserError
 from export.files import read_json, read_json_object, write_json
 from fbnetv5.data.sample import ImageSet, Sample
-from latency.cpu import cpu_name
+from latency.runtimes.onnxruntime import cpu_name
 
 SCHEMA = 1
 NAME = "experiment.json"

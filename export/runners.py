@@ -4,8 +4,9 @@
 that one comparison serves every runtime. Torch is loaded only to run a torch module: ONNX graphs run without it.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -119,7 +120,13 @@ class OrtRunner:
     """
 
     def __init__(
-        self, model: Path | bytes, *, threads: int = 1, shares_memory: bool = False, provider: str = "cpu"
+        self,
+        model: Path | bytes,
+        *,
+        threads: int = 1,
+        shares_memory: bool = False,
+        provider: str = "cpu",
+        provider_options: Mapping[str, str] | None = None,
     ) -> None:
         """Load a graph.
 
@@ -129,6 +136,7 @@ class OrtRunner:
             shares_memory: allocate from a pool that all such runners of this process share. They must not run at the
                 same time. The memory of a graph is then in the cache, as if it were the only graph that is loaded.
             provider: cpu, cuda or tensorrt.
+            provider_options: further options of ONNX Runtime for this provider, by name.
 
         Raises:
             UserError: the file is missing, or ONNX Runtime refuses the graph. Running the graph raises it for inputs
@@ -137,7 +145,7 @@ class OrtRunner:
         """
         import onnxruntime as ort
 
-        _check_provider(provider)
+        check_provider(provider)
         self.provider = provider
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -155,7 +163,9 @@ class OrtRunner:
             raise UserError(f"cannot read {name}: {error.strerror or error}") from None
         with _convert_errors(name):
             # ONNX Runtime's own fallback would print to stdout and use the CPU.
-            self._session = ort.InferenceSession(content, options, providers=PROVIDERS[provider], enable_fallback=0)
+            self._session = ort.InferenceSession(
+                content, options, providers=_providers(provider, provider_options or {}), enable_fallback=0
+            )
         _check_started(provider, self._session.get_providers())
         self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
         self.outputs = tuple(_spec(value) for value in self._session.get_outputs())
@@ -185,6 +195,37 @@ class OrtRunner:
             run()
         return run
 
+    def bound_on(self, inputs: Mapping[str, Array], device: str, index: int = 0) -> Callable[[], None]:
+        """A function that starts a run on ``inputs``, with inputs and outputs in the memory of a device.
+
+        On a GPU the function returns when the run is enqueued, unless ONNX Runtime replays a CUDA graph, which it waits
+        for. It is called once here, so that inputs that do not fit raise an error at once.
+
+        Args:
+            inputs: by name; they are cast to the input types of the graph, whose shapes must be fixed.
+            device: cpu or cuda.
+            index: number of the device.
+        """
+        import onnxruntime as ort
+
+        session, options = self._session, ort.RunOptions()
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        binding = session.io_binding()
+
+        def run() -> None:
+            session.run_with_iobinding(binding, options)
+
+        dtypes = {spec.name: spec.dtype for spec in self.inputs}
+        with _convert_errors("these inputs"):
+            for name, array in inputs.items():
+                values = np.ascontiguousarray(array, dtype=dtypes.get(name))
+                binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(values, device, index))
+            for spec in self.outputs:
+                output = ort.OrtValue.ortvalue_from_shape_and_type(spec.shape, np.dtype(spec.dtype), device, index)
+                binding.bind_ortvalue_output(spec.name, output)
+            run()
+        return run
+
 
 def strip_wrapper(scope: Sequence[str]) -> Sequence[str]:
     """The names of nested modules, outermost first, without a module that only wraps the network."""
@@ -205,7 +246,7 @@ def _scope(name: str, modules: "Mapping[str, nn.Module]") -> list[str]:
     return scope
 
 
-def _check_provider(provider: str) -> None:
+def check_provider(provider: str) -> None:
     """Raise UserError for an unknown provider, and UnavailableError for one that this machine does not have."""
     import onnxruntime as ort
 
@@ -223,6 +264,9 @@ def _check_provider(provider: str) -> None:
 
     if not find_gpus():
         raise UnavailableError(f"provider {provider!r} needs an NVIDIA GPU, and none was found on this machine")
+    if hasattr(ort, "preload_dlls"):  # loads CUDA and cuDNN where pip installed them; ONNX Runtime 1.21 and newer
+        with redirect_stdout(sys.stderr):  # it prints what it misses
+            ort.preload_dlls()
 
 
 def _check_started(provider: str, started: Sequence[str]) -> None:
@@ -232,6 +276,15 @@ def _check_started(provider: str, started: Sequence[str]) -> None:
             f"ONNX Runtime's {_provider_name(provider)} does not start here, only {', '.join(started)}; the "
             f"missing library is on stderr. {_HOW_TO_GET_PROVIDER[provider]}"
         )
+
+
+def _providers(provider: str, options: Mapping[str, str]) -> list[Any]:
+    """ONNX Runtime's providers of this name, with further options for the first."""
+    first, *others = PROVIDERS[provider]
+    if not options:
+        return [first, *others]
+    name, usual = (first, {}) if isinstance(first, str) else first
+    return [(name, {**usual, **options}), *others]
 
 
 def _provider_name(provider: str) -> str:

@@ -1,7 +1,7 @@
-"""The interface that times ONNX graphs on a kind of device; ``latency/cpu.py`` and ``latency/gpu.py`` implement it."""
+"""The interface that times graphs on a kind of device; the files of ``latency/runtimes/`` implement it."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from latency.protocol import Sampler
 
@@ -10,11 +10,19 @@ if TYPE_CHECKING:
 
 
 class Backend(Protocol):
-    """Runs graphs on one device, each in the precision of the graph itself."""
+    """Runs graphs on one device at one precision."""
 
     @property
     def device(self) -> str:
         """The name of the device, such as "cpu"."""
+
+    @property
+    def runtime(self) -> str:
+        """What executes the graphs, such as "onnxruntime"."""
+
+    @property
+    def graph_form(self) -> Literal["onnx", "torch"]:
+        """The form of a graph that ``open`` takes: the content of an ONNX file, or a torch module."""
 
     @property
     def precision(self) -> str:
@@ -27,11 +35,11 @@ class Backend(Protocol):
     def fingerprint(self) -> dict[str, str | int]:
         """Everything that must be equal for two measurements to be comparable."""
 
-    def open(self, content: bytes, inputs: "Mapping[str, Array]", *, copies: int = 1) -> Sampler:
+    def open(self, content: Any, inputs: "Mapping[str, Array]", *, copies: int = 1) -> Sampler:
         """Make a sampler of a graph of fixed shapes on these inputs.
 
         Args:
-            content: the graph.
+            content: the graph, in the form of ``graph_form``; ONNX is of the backend's precision already.
             inputs: its inputs, by name.
             copies: number of copies of the graph, each with weights of its own, run in turn.
 

@@ -18,7 +18,6 @@ from export.errors import UserError
 from export.progress import Progress
 from latency.checksum import check_fields, read_checksummed, write_checksummed
 from latency.correction import check_count
-from latency.cpu import CPU, CpuBackend
 from latency.devices import GPUS, check_gpu, matches
 from latency.journal import exclusive_lock
 from latency.on_device import (
@@ -33,6 +32,7 @@ from latency.on_device import (
 )
 from latency.profile import BATCH, NULL, REFERENCE_WORKLOAD, Graph, Network, ProfileResult, distinct, onnx_at
 from latency.protocol import Timing
+from latency.runtimes.onnxruntime import CPU, CpuBackend
 from latency.single_file import join_modules
 from latency.table import LatencyTable, table_path
 from latency.upgrade import upgrade_bundle, upgrade_results
@@ -51,9 +51,10 @@ MODULES = (
     "latency.checksum",
     "latency.protocol",
     "latency.backend",
-    "latency.cpu",
     "latency.clocks",
-    "latency.gpu",
+    "latency.runtimes.gpu",
+    "latency.runtimes.onnxruntime",
+    "latency.runtimes.tensorrt",
     "latency.devices",
     "latency.journal",
     "latency.measure",

@@ -1,7 +1,8 @@
 """The known devices, and which of them this machine has.
 
-Device names are data. ``cpu`` is the CPU of this machine through ONNX Runtime; the others are NVIDIA GPUs through
-TensorRT, each recognised by the name its driver reports, so that a table of one device is never measured on another.
+Device names are data. ``cpu`` is the CPU of this machine, usually through ONNX Runtime; the others are NVIDIA GPUs,
+usually through TensorRT, each recognised by the name its driver reports, so that a table of one device is never
+measured on another. ``latency/backends.py`` opens other runtimes.
 Compute capabilities: NVIDIA's list at developer.nvidia.com/cuda-gpus.
 """
 
@@ -12,8 +13,8 @@ from dataclasses import dataclass
 from export.cuda import GpuInfo, find_gpus
 from export.errors import UnavailableError, UserError
 from latency.backend import Backend
-from latency.cpu import CPU, CpuBackend
-from latency.gpu import gpu_fingerprint, open_gpu_backend
+from latency.runtimes.onnxruntime import CPU, ONNXRUNTIME, CpuBackend
+from latency.runtimes.tensorrt import TENSORRT, open_tensorrt, tensorrt_fingerprint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,8 +170,13 @@ GPUS = {gpu.name: gpu for gpu in _GPUS}
 """By name."""
 
 
+def usual_runtime(name: str) -> str:
+    """The runtime of the tables of the device called ``name`` that have no runtime in their name."""
+    return ONNXRUNTIME if name == CPU else TENSORRT
+
+
 def resolve(name: str, *, precision: str = "fp32", threads: int = 1) -> Backend:
-    """Open the backend of the device called ``name``.
+    """Open the backend of the device called ``name`` through its usual runtime.
 
     Raises:
         UserError: the device is unknown, or is not measured at this precision or with these threads.
@@ -178,12 +184,12 @@ def resolve(name: str, *, precision: str = "fp32", threads: int = 1) -> Backend:
     """
     if name == CPU:
         return CpuBackend(precision=precision, threads=threads)
-    index = _index_of(check_gpu(name, precision=precision, threads=threads))
-    return open_gpu_backend(name, precision, index=index)
+    index = index_of(check_gpu(name, precision=precision, threads=threads))
+    return open_tensorrt(name, precision, index=index)
 
 
 def fingerprint(name: str, *, threads: int) -> dict[str, str | int]:
-    """The fingerprint of this machine's device called ``name``, without opening the device.
+    """The fingerprint of this machine's device called ``name`` and of its usual runtime, without opening the device.
 
     A table is of this machine if its fingerprint is equal.
 
@@ -191,10 +197,10 @@ def fingerprint(name: str, *, threads: int) -> dict[str, str | int]:
         UserError: the device is unknown.
         UnavailableError: the device or its runtime is not on this machine.
     """
-    return CpuBackend(threads=threads).fingerprint() if name == CPU else gpu_fingerprint(_index_of(gpu(name)))
+    return CpuBackend(threads=threads).fingerprint() if name == CPU else tensorrt_fingerprint(index_of(gpu(name)))
 
 
-def _index_of(device: Gpu) -> int:
+def index_of(device: Gpu) -> int:
     """The index of such a GPU in the driver's order; raises UnavailableError."""
     gpus = find_gpus()
     for index, gpu in enumerate(gpus):

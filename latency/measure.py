@@ -1,7 +1,8 @@
 """Opens graphs on a backend and times them beside the reference workload: on this machine, or on a bundle's device."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from export.progress import Progress
 from latency.backend import Backend
@@ -11,8 +12,20 @@ from latency.protocol import Measurement, Sampler, Timing, measure_interleaved
 if TYPE_CHECKING:
     from export.runners import Array
 
-GraphSource = Callable[[], "tuple[bytes, dict[str, Array]]"]
-"""A function that returns an ONNX graph and inputs for it, the same in every call."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """A graph in the form that a backend opens, with inputs."""
+
+    content: Any
+    """The content of an ONNX file, or a torch module."""
+    inputs: "dict[str, Array]"
+    size: int
+    """Bytes of its weights, roughly."""
+
+
+GraphSource = Callable[[], Workload]
+"""A function that returns a graph and inputs for it, the same in every call."""
 
 COLD_BYTES = 64_000_000
 """Bytes of weights that the copies of a block have together where possible: more than a cache holds."""
@@ -66,9 +79,9 @@ def measure_graphs(
 
 
 def _open(backend: Backend, source: GraphSource, *, cold_weights: bool) -> Sampler:
-    content, inputs = source()
-    copies = min(MAX_COPIES, -(-COLD_BYTES // len(content))) if cold_weights else 1
-    return backend.open(content, inputs, copies=copies)
+    workload = source()
+    copies = min(MAX_COPIES, -(-COLD_BYTES // max(1, workload.size))) if cold_weights else 1
+    return backend.open(workload.content, workload.inputs, copies=copies)
 
 
 def with_prefix(progress: Progress | None, prefix: str) -> Progress | None:

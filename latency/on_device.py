@@ -15,18 +15,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from export.errors import UserError
 from latency.backend import Backend
 from latency.checksum import check_fields, read_checksummed, write_checksummed
 from latency.devices import resolve
 from latency.journal import Journal, exclusive_lock
-from latency.measure import measure_graphs, with_prefix
+from latency.measure import Workload, measure_graphs, with_prefix
 from latency.protocol import Measurement, Timing
-
-if TYPE_CHECKING:
-    from export.runners import Array
 
 BUNDLE_SCHEMA = 2
 BUNDLE_FILE = "bundle.json"
@@ -173,13 +170,14 @@ def _measure_kind(
     )
 
 
-def _source(folder: Path, graph: BundledGraph) -> "tuple[bytes, dict[str, Array]]":
+def _source(folder: Path, graph: BundledGraph) -> Workload:
     """The ONNX of a graph, and inputs for it from a seeded normal distribution."""
     import numpy as np
 
     random = np.random.default_rng(zlib.crc32(graph.key.encode()))
     inputs = {name: random.standard_normal(shape, dtype=np.float32) for name, shape in graph.inputs.items()}
-    return content_of(folder, graph), inputs
+    content = content_of(folder, graph)
+    return Workload(content=content, inputs=inputs, size=len(content))
 
 
 class _ProgressLines:

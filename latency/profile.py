@@ -31,7 +31,7 @@ from export.runners import Array, OrtRunner
 from latency.backend import Backend
 from latency.correction import MeasuredNetwork, check_count
 from latency.journal import Journal, exclusive_lock
-from latency.measure import measure_graphs, with_prefix
+from latency.measure import Workload, measure_graphs, with_prefix
 from latency.protocol import Measurement, Timing, host_timed, measure_interleaved
 from latency.table import NULL_KEY, LatencyTable
 
@@ -274,8 +274,8 @@ def _measure(
     journal: Journal | None = None,
 ) -> dict[str, Measurement]:
     return measure_graphs(
-        {key: partial(onnx_at, graph, backend.precision) for key, graph in graphs.items()},
-        partial(onnx_at, REFERENCE_WORKLOAD, backend.precision),
+        {key: partial(workload_of, graph, backend) for key, graph in graphs.items()},
+        partial(workload_of, REFERENCE_WORKLOAD, backend),
         backend,
         timing,
         cold_weights=not all(isinstance(graph, Network) for graph in graphs.values()),
@@ -305,6 +305,21 @@ def distinct(graphs: Sequence[AnyGraph]) -> dict[str, AnyGraph]:
     return distinct
 
 
+def workload_of(graph: Graph, backend: Backend) -> Workload:
+    """The graph in the form that the backend opens.
+
+    Raises:
+        UserError: the precision is unknown.
+        VerificationError: the graph cannot be exported.
+    """
+    if backend.graph_form == "torch":
+        module, examples = module_of(graph)
+        size = sum(tensor.nbytes for tensor in module.state_dict().values())
+        return Workload(content=module, inputs=_named(examples), size=size)
+    content, inputs = onnx_at(graph, backend.precision)
+    return Workload(content=content, inputs=inputs, size=len(content))
+
+
 def onnx_at(graph: Graph, precision: str) -> tuple[bytes, dict[str, Array]]:
     """Export a graph to ONNX at a precision; returns its content, and float32 inputs for it.
 
@@ -322,11 +337,22 @@ def onnx_of(graph: Graph) -> tuple[bytes, dict[str, Array]]:
     Raises:
         VerificationError: the graph cannot be exported.
     """
+    module, examples = module_of(graph)
+    inputs = _named(examples)
+    content = to_onnx_bytes(
+        module, examples, input_names=[*inputs], output_names=graph.output_names, dynamic_batch=False
+    )
+    return content, inputs
+
+
+def module_of(graph: Graph) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+    """Build the module of a graph and inputs [1, C, H, W] for it, random and the same in every call."""
     seed = zlib.crc32(graph.key.encode())
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         module = graph.build()
-        examples = tuple(torch.randn(BATCH, *shape) for shape in graph.input_shapes)
-    names = [f"input{index}" for index in range(len(examples))]
-    content = to_onnx_bytes(module, examples, input_names=names, output_names=graph.output_names, dynamic_batch=False)
-    return content, {name: tensor.numpy() for name, tensor in zip(names, examples, strict=True)}
+        return module, tuple(torch.randn(BATCH, *shape) for shape in graph.input_shapes)
+
+
+def _named(examples: Sequence[torch.Tensor]) -> dict[str, Array]:
+    return {f"input{index}": tensor.numpy() for index, tensor in enumerate(examples)}

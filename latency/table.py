@@ -7,7 +7,8 @@ A table contains the standalone time of each block, the whole networks that were
 on these networks. It adds up the corrected costs, or the standalone times where no network was measured or the
 correction did not help.
 
-File: ``luts/DEVICE-PRECISION-bN.json``, with ``-tN`` after it for more than one thread; schema 3. Schema 2 is read too
+File: ``luts/DEVICE-PRECISION-bN.json``, with ``-tN`` after it for more than one thread, and with the runtime after the
+device if it is not the device's usual one (``h100-torch-fp16-b1.json``); schema 3. Schema 2 is read too
 (``latency/upgrade.py``).
 """
 
@@ -21,10 +22,12 @@ from pydantic import Field, Strict
 from export.document import Document
 from export.errors import UnavailableError, UserError
 from export.files import read_json_object
+from latency.backends import runtime_fingerprint
 from latency.checksum import checked, write_checksummed
 from latency.correction import Correction, MeasuredNetwork, correct
-from latency.devices import fingerprint
+from latency.devices import usual_runtime
 from latency.records import CheckedMeasurement, CheckedTiming, Count
+from latency.runtimes.tensorrt import TENSORRT
 from latency.upgrade import upgrade_table
 
 SCHEMA = 3
@@ -36,9 +39,17 @@ NULL_KEY = "null"
 """Key of the entry of an empty graph, which does nothing: the overhead of every call."""
 
 
-def table_path(folder: Path, device: str, precision: str = "fp32", batch: int = 1, threads: int = 1) -> Path:
-    """The path of the measured table of these settings."""
-    return folder / f"{_table_name(device, precision, batch, threads)}.json"
+def table_path(
+    folder: Path,
+    device: str,
+    precision: str = "fp32",
+    batch: int = 1,
+    threads: int = 1,
+    *,
+    runtime: str | None = None,
+) -> Path:
+    """The path of the measured table of these settings; without a runtime, of the usual runtime of the device."""
+    return folder / f"{_table_name(device, precision, batch, threads, runtime or usual_runtime(device))}.json"
 
 
 def measured_tables(folder: Path, device: str) -> list[Path]:
@@ -52,8 +63,9 @@ def kind_of(content: Mapping[str, Any]) -> str:
     return str(content.get("kind", ESTIMATED if "peak_tflops" in content else MEASURED))
 
 
-def _table_name(device: str, precision: str, batch: int, threads: int) -> str:
-    return f"{device}-{precision}-b{batch}" + (f"-t{threads}" if threads > 1 else "")
+def _table_name(device: str, precision: str, batch: int, threads: int, runtime: str) -> str:
+    measured_with = "" if runtime == usual_runtime(device) else f"{runtime}-"
+    return f"{device}-{measured_with}{precision}-b{batch}" + (f"-t{threads}" if threads > 1 else "")
 
 
 class LatencyTable(Document):
@@ -82,7 +94,13 @@ class LatencyTable(Document):
     @property
     def name(self) -> str:
         """The name of the table's file, without its suffix."""
-        return _table_name(self.device, self.precision, self.batch, self.threads)
+        return _table_name(self.device, self.precision, self.batch, self.threads, self.runtime)
+
+    @property
+    def runtime(self) -> str:
+        """The runtime of the measurements; TensorRT for RTX counts as TensorRT, which the fingerprint tells apart."""
+        runtime = str(self.fingerprint.get("runtime", usual_runtime(self.device)))
+        return TENSORRT if runtime == "tensorrt_rtx" else runtime
 
     @property
     def values_kind(self) -> str:
@@ -203,7 +221,7 @@ def _check_machine(table: LatencyTable, path: Path) -> None:
     Without such a device on this machine, the table is of a remote device, and the user who names that device means it.
     """
     try:
-        local = fingerprint(table.device, threads=table.threads)
+        local = runtime_fingerprint(table.device, runtime=table.runtime, threads=table.threads)
     except UnavailableError:
         return
     for name in sorted(local.keys() | table.fingerprint.keys()):

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from export.progress import Progress
+from latency.backends import open_backend
 from latency.correction import ErrorReport, error_report, proportion
-from latency.devices import resolve
 from latency.profile import Network, measure_networks, pick_remeasured, relative_speed
 from latency.table import LatencyTable
 
@@ -47,7 +47,7 @@ def verify(
         VerificationError: a network cannot be exported.
     """
     costs = table.values_ms(key for network in networks for key in network.blocks)
-    backend = resolve(table.device, precision=table.precision, threads=table.threads)
+    backend = open_backend(table.device, runtime=table.runtime, precision=table.precision, threads=table.threads)
     measurements = {key: network.measurement for key, network in table.networks.items()}
     keys = {network.key for network in networks}
     remeasured = pick_remeasured([network for network in earlier if network.key not in keys], measurements)

@@ -1,9 +1,9 @@
 """A TensorRT engine loaded on a GPU, with buffers for its inputs and outputs; no timing.
 
-``export/trt/engine_runner.py`` runs it on arrays, and ``latency/gpu.py`` times it. Inputs may have any shape within the
-engine's first optimisation profile; the shapes of outputs follow from it. Left out are outputs whose shape depends on
-values, such as those of NonMaxSuppression, and engines whose inputs or outputs are not linear in GPU memory: they are
-refused, because their buffers would have the wrong size.
+``export/trt/engine_runner.py`` runs it on arrays, and ``latency/runtimes/tensorrt.py`` times it. Inputs may have any
+shape within the engine's first optimisation profile; the shapes of outputs follow from it. Left out are outputs whose
+shape depends on values, such as those of NonMaxSuppression, and engines whose inputs or outputs are not linear in GPU
+memory: they are refused, because their buffers would have the wrong size.
 
 An engine belongs to the thread that opened the GPU's memory, because it uses that thread's CUDA context.
 """

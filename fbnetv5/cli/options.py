@@ -100,16 +100,16 @@ def task_names(tasks: str | None) -> tuple[str, ...]:
     return names
 
 
-def resolve_device(device: str, *, precision: str = "fp32", threads: int = 1) -> "Backend":
-    """Open the backend of a device.
+def resolve_device(device: str, *, runtime: str | None = None, precision: str = "fp32", threads: int = 1) -> "Backend":
+    """Open the backend of a device; without a runtime, of the usual one.
 
     Raises:
         UnavailableError: the device is not on this machine; the message names the two other ways to get a table.
     """
-    from latency.devices import resolve
+    from latency.backends import open_backend
 
     try:
-        return resolve(device, precision=precision, threads=threads)
+        return open_backend(device, runtime=runtime, precision=precision, threads=threads)
     except UnavailableError as error:
         raise UnavailableError(
             f"{error}. Two other ways: fbnetv5 profile bundle FOLDER --device {device} writes a bundle to measure on "

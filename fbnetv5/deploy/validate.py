@@ -9,8 +9,8 @@ from export.progress import Progress
 from export.runners import Array, OrtRunner
 from export.trt.engine import Engine
 from export.validate import ONNX, Validation, validate
-from latency.gpu import open_gpu_backend
 from latency.protocol import Measurement, Sampler, Timing, host_timed, measure_interleaved
+from latency.runtimes.tensorrt import open_tensorrt
 
 
 def validate_folder(
@@ -47,7 +47,7 @@ def time_engine(folder: Path, engine: Engine, inputs: Mapping[str, Array]) -> Me
         UnavailableError: the GPU, TensorRT, or a package that allocates GPU memory is missing.
         VerificationError: the GPU refuses the engine.
     """
-    with open_gpu_backend("gpu", engine.precision, runtime=engine.runtime) as backend:
+    with open_tensorrt("gpu", engine.precision, runtime=engine.runtime) as backend:
         return _timed(backend.open_plan((folder / engine.file).read_bytes(), inputs))
 
 

@@ -1,14 +1,14 @@
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
 from latency import measure as module
 from latency.journal import Journal
-from latency.measure import measure_graphs, with_prefix
+from latency.measure import Workload, measure_graphs, with_prefix
 from latency.protocol import Sampler, Timing
 
 BRIEF = Timing(repetitions=3, warmup_ms=0, min_ms=0, min_runs=2, max_cv=1e9, reference_ms=0)
@@ -18,6 +18,8 @@ class Counted:
     """A backend whose graphs take as many milliseconds as their content is long."""
 
     device, precision, threads = "cpu", "fp32", 1
+    runtime = "counted"
+    graph_form: Literal["onnx"] = "onnx"
 
     def __init__(self) -> None:
         self.order: list[bytes] = []
@@ -36,8 +38,8 @@ class Counted:
         return {}
 
 
-def source(content: bytes) -> tuple[bytes, dict[str, Any]]:
-    return content, {"x": np.ones(1)}
+def source(content: bytes) -> Workload:
+    return Workload(content=content, inputs={"x": np.ones(1)}, size=len(content))
 
 
 @pytest.mark.parametrize(("cold_weights", "copies"), [(True, {1: 12, 3: 4, 9: 2}), (False, {1: 1, 3: 1, 9: 1})])

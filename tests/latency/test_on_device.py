@@ -62,13 +62,14 @@ def test_a_changed_graph_is_refused(folder: Path) -> None:
 
 
 def test_inputs_are_normal_and_deterministic(folder: Path) -> None:
-    content, inputs = on_device._source(folder, BundledGraph(**GRAPH))  # type: ignore[arg-type]
-    again = on_device._source(folder, BundledGraph(**GRAPH))[1]  # type: ignore[arg-type]
-    assert content == b"abc"
+    first, again = (on_device._source(folder, BundledGraph(**GRAPH)) for _ in range(2))  # type: ignore[arg-type]
+    inputs = first.inputs
+    assert first.content == b"abc"
+    assert first.size == 3
     assert inputs["input0"].shape == (1, 3, 8, 8)
     assert inputs["input0"].dtype == "float32"
     assert abs(inputs["input0"].std() - 1) < 0.2
-    assert (inputs["input0"] == again["input0"]).all()
+    assert (inputs["input0"] == again.inputs["input0"]).all()
 
 
 def test_progress_is_a_line_every_ten_seconds(

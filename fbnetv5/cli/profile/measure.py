@@ -13,6 +13,7 @@ from fbnetv5.cli.profile.options import (
     Device,
     FitNetworks,
     Precision,
+    Runtime,
     Threads,
     make_scope,
 )
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 def measure(
     context: typer.Context,
     device: Device = "cpu",
+    runtime: Runtime = None,
     precision: Precision = "fp32",
     variant: Variant = "a",
     stages: Stages = 4,
@@ -49,7 +51,7 @@ def measure(
     if context.invoked_subcommand is not None:
         _refuse_options(context, context.invoked_subcommand)
         return
-    backend = resolve_device(device, precision=precision, threads=threads)
+    backend = resolve_device(device, runtime=runtime, precision=precision, threads=threads)
     scope = make_scope(variant, stages, blocks_per_path, resolution, tasks, data)
     _measure(backend, scope, networks, luts=luts, dry_run=dry_run, as_json=json)
 
@@ -70,7 +72,8 @@ def _measure(backend: "Backend", scope: "Scope", networks: int, *, luts: Path, d
     from latency.protocol import Timing
     from latency.table import table_path
 
-    path, timing = table_path(luts, backend.device, backend.precision, threads=backend.threads), Timing()
+    path = table_path(luts, backend.device, backend.precision, threads=backend.threads, runtime=backend.runtime)
+    timing = Timing()
     graphs, whole_networks = graphs_of(scope), networks_to_fit(scope, networks)
     if dry_run:
         print_plan(path, plan(graphs, whole_networks, path=path, backend=backend, timing=timing), as_json=as_json)

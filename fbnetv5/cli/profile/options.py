@@ -14,6 +14,13 @@ NETWORKS = 48
 """Default number of whole networks to measure."""
 
 Device = Annotated[str, typer.Option(help="Device of the latency table: cpu, or an NVIDIA GPU such as a100 or orin.")]
+Runtime = Annotated[
+    str | None,
+    typer.Option(
+        help="Runtime to measure: tensorrt (usual for GPUs), onnxruntime (usual for the CPU), torch or torch-compile.",
+        show_default=False,
+    ),
+]
 Precision = Annotated[str, typer.Option(help="Precision of the networks: fp32, fp16 (GPUs only) or int8.")]
 Threads = Annotated[int, typer.Option(min=1, help="Number of CPU threads per operator.")]
 FitNetworks = Annotated[

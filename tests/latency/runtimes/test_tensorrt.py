@@ -12,7 +12,8 @@ from export.errors import UnavailableError, UserError, VerificationError
 from export.precision import at_precision
 from export.runners import Array, OrtRunner
 from latency.clocks import ClockWatch
-from latency.gpu import GpuBackend, open_gpu_backend
+from latency.runtimes.gpu import GpuParts
+from latency.runtimes.tensorrt import TensorRTBackend, open_tensorrt
 from tests.export.fake_cuda import FakeCuda, FakeTensorRT, fake_memory
 from tests.latency.fake_nvml import FakeNvml
 
@@ -20,19 +21,21 @@ A100 = GpuInfo(name="NVIDIA A100-SXM4-40GB", compute_capability=(8, 0), memory_m
 X = np.arange(6, dtype=np.float32).reshape(2, 3) / 7
 
 
-def backend(cuda: FakeCuda, freed: list[int] | None = None, *, precision: str = "fp32", **tensorrt: Any) -> GpuBackend:
+def backend(
+    cuda: FakeCuda, freed: list[int] | None = None, *, precision: str = "fp32", **tensorrt: Any
+) -> TensorRTBackend:
     """An A100 whose engines double their input, in 5 ms plainly and in 2 ms as a graph."""
     builder: Any = FakeTensorRT(cuda, **{"kind": "HALF" if precision == "fp16" else "FLOAT", **tensorrt})
     nvml = FakeNvml(answers={"nvmlDeviceGetHandleByPciBusId": "gpu", "nvmlDeviceGetMaxClockInfo": 1410})
-    return GpuBackend(
+    parts = GpuParts(
         device="a100",
         precision=precision,
+        index=0,
         gpu=A100,
         driver=CudaDriver(cuda),
-        memory=fake_memory(freed),
-        builder=builder,
         clocks=ClockWatch(nvml, "0000:3B:00.0"),
     )
+    return TensorRTBackend(parts, memory=fake_memory(freed), builder=builder)
 
 
 def test_the_fingerprint_has_gpu_driver_and_runtime() -> None:
@@ -55,8 +58,9 @@ def test_a_graph_is_run_once_then_captured_then_launched_between_two_events() ->
     assert cuda.now_ms == 5  # the first run was a plain one
     assert timed(3) == 2.0
     assert cuda.now_ms == 5 + 3 * 2
-    opened = ["cuMemcpyHtoD_v2", "cuCtxSynchronize", "cuEventCreate", "cuEventCreate", "cuCtxSynchronize"]
+    opened = ["cuMemcpyHtoD_v2", "cuCtxSynchronize", "cuCtxSynchronize"]
     captured = ["cuStreamBeginCapture_v2", "cuStreamEndCapture", "cuGraphInstantiateWithFlags", "cuGraphDestroy"]
+    captured += ["cuEventCreate", "cuEventCreate"]
     run = ["cuEventRecord", *["cuGraphLaunch"] * 3, "cuEventRecord", "cuEventQuery", "cuEventQuery"]
     assert cuda.calls == [*opened, *captured, *run, "cuEventElapsedTime"]
 
@@ -168,13 +172,13 @@ def test_engines_must_be_of_the_precision_but_a_block_may_lack_int8(precision: s
 
 def test_an_unknown_precision_is_wrong_usage() -> None:
     with pytest.raises(UserError, match="unknown precision 'fp8'; choose from fp32, fp16, int8"):
-        GpuBackend(**dict.fromkeys(("device", "gpu", "driver", "memory", "builder", "clocks"), None), precision="fp8")  # type: ignore[arg-type]
+        backend(FakeCuda(), precision="fp8")
 
 
 @pytest.mark.skipif(load_driver() is not None, reason="there is a driver here")
 def test_without_a_driver_there_is_no_backend() -> None:
     with pytest.raises(UnavailableError, match="no NVIDIA driver was found on this machine"):
-        open_gpu_backend("a100", "fp32")
+        open_tensorrt("a100", "fp32")
 
 
 @pytest.mark.gpu
@@ -183,7 +187,7 @@ def test_a_real_gpu_equals_onnx_runtime_and_its_times_are_positive(
     blocks: Mapping[str, tuple[bytes, dict[str, Array]]], precision: str, tolerance: float
 ) -> None:
     content, inputs = blocks["ir_k5_c24-40_e5_s2_se@56x56"]
-    with open_gpu_backend("this", precision) as timer:
+    with open_tensorrt("this", precision) as timer:
         (timed,) = timer.engines(at_precision(content, precision, inputs), inputs)
         timed(3)  # as a graph, where it could be captured
         expected, got = OrtRunner(content)(inputs)["output"], timed.outputs()["output"]
