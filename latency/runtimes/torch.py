@@ -193,7 +193,7 @@ def torch_gpu_fingerprint(index: int, *, compiled: bool) -> dict[str, str | int]
 
     runtime = TORCH_COMPILE if compiled else TORCH
     common = gpu_fingerprint(index, runtime=runtime, version=torch.__version__)
-    return {**common, "cudnn": torch.backends.cudnn.version() or 0}
+    return {**common, "cudnn": torch.backends.cudnn.version() or 0}  # type: ignore[no-untyped-call]
 
 
 def prepare_call(
