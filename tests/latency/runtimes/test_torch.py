@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,9 +8,15 @@ from torch import nn
 
 from export.cuda import CudaDriver, GpuInfo, find_gpus
 from export.errors import UnavailableError, UserError
+from fbnetv5.data.scenes import CLASSES
+from fbnetv5.deploy.profile import Scope, graphs_of, networks_to_fit
+from fbnetv5.spaces.four_path import FourPathSpace
 from latency.clocks import ClockWatch
+from latency.profile import profile
+from latency.protocol import Timing
 from latency.runtimes.gpu import GpuParts
 from latency.runtimes.torch import TorchCpuBackend, TorchGpuBackend, open_torch_gpu, prepare_call
+from latency.table import table_path
 from tests.export.fake_cuda import FakeCuda
 
 IMAGE = {"x": np.random.default_rng(0).standard_normal((1, 8, 32, 32), dtype=np.float32)}
@@ -123,3 +130,20 @@ def test_a_real_gpu_replays_a_captured_run(precision: str, compiled: bool) -> No
         few, many = (min(sampler(runs) * runs for _ in range(5)) for runs in (50, 100))
         assert 1.5 < many / few < 2.5
         assert backend.conditions()["without_cuda_graph"] == {}
+
+
+@pytest.mark.slow
+def test_a_table_of_torch_predicts_whole_networks_that_it_was_not_fitted_on(tmp_path: Path) -> None:
+    space = FourPathSpace(variant="a", stages=1, blocks_per_path=1)
+    scope = Scope(space=space, tasks=("cls", "det", "seg"), classes=CLASSES, resolution=(64, 64))
+    brief = Timing(repetitions=8, warmup_ms=3, min_ms=20, min_runs=5, max_cv=1e9, reference_ms=6)
+    path = table_path(tmp_path, "cpu", runtime="torch")
+    result = profile(graphs_of(scope), networks_to_fit(scope, 18), path=path, backend=TorchCpuBackend(), timing=brief)
+    assert path.name == "cpu-torch-fp32-b1.json"
+    assert result.table.name == path.stem
+    assert result.table.correction is not None
+    held_out = result.table.correction.held_out
+    if held_out.noise > 0.03:
+        pytest.skip(f"other work on this machine changes the time of one network by {held_out.noise:.1%}")
+    assert held_out.predicted.mape < 0.05
+    assert held_out.predicted.kendall_tau > 0.8

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_line import SMALL, assert_refused, document
+from export.cuda import find_gpus
+from tests.command_line import SMALL, assert_refused, document, in_process
 
 AT_64 = (*SMALL, "--resolution", "64")
 WRONG = {
     "unknown device": (["--device", "abacus"], "no device 'abacus'"),
     "no threads": (["--threads", "0"], "--threads"),
+    "unknown runtime": (["--runtime", "tvm"], "no runtime 'tvm'; known are tensorrt, onnxruntime, torch"),
+    "TensorRT on the CPU": (["--runtime", "tensorrt"], "cpu is measured through onnxruntime, torch or torch-compile"),
+    "int8 through torch": (["--runtime", "torch", "--precision", "int8"], "torch measures a CPU at fp32, not at int8"),
     "few networks": (["--networks", "3"], "at least 9 measured networks, not 3"),
     "option before a sub-command": (
         ["--device", "orin", "estimate"],
@@ -49,6 +53,22 @@ def test_a_dry_run_lists_what_is_missing_and_writes_nothing(work: Path) -> None:
     assert len(other["blocks"]) > 20
     assert len(other["networks"]) == 48
     assert (work / "luts" / "cpu-fp32-b1.json").read_bytes() == before
+
+
+def test_the_table_of_another_runtime_carries_its_name(tmp_path: Path) -> None:
+    missing = document("profile", *AT_64, "--runtime", "torch", "--dry-run", cwd=tmp_path)
+    assert missing["table"] == "luts/cpu-torch-fp32-b1.json"
+    assert len(missing["networks"]) == 48
+
+
+@pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU here")
+@pytest.mark.parametrize("runtime", ["tensorrt", "onnxruntime", "torch", "torch-compile"])
+def test_a_gpu_that_is_not_here_is_exit_code_3_through_any_runtime(tmp_path: Path, runtime: str) -> None:
+    done = in_process("profile", "--device", "h100", "--precision", "fp16", "--runtime", runtime, cwd=tmp_path)
+    assert done.returncode == 3
+    assert "device 'h100' is not here" in done.stderr
+    assert "fbnetv5 profile bundle FOLDER --device h100" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
