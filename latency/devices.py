@@ -16,6 +16,16 @@ from latency.backend import Backend
 from latency.runtimes.onnxruntime import CPU, ONNXRUNTIME, CpuBackend
 from latency.runtimes.tensorrt import TENSORRT, open_tensorrt, tensorrt_fingerprint
 
+KERNEL_FLOOR_US = 1.081
+"""What one more kernel in a stream costs, in microseconds, on a V100 with stream launches; measured by others.
+
+Zhang, Wahib, Zhang and Matsuoka, "A Study of Single and Multi-device Synchronization Methods in Nvidia GPUs", IPDPS
+2020, the table of launch overheads: 1081 ns for a traditional launch, 1063 for a cooperative one, 1258 for one on
+several devices; the total latency of a kernel that does nothing is 8888 ns. One number serves every device, because no
+such figure is published for each. Newer GPUs and CUDA graphs may be faster or slower.
+"""
+KERNEL_FLOOR_SOURCE = "Zhang et al., IPDPS 2020, launch overhead on a V100: https://arxiv.org/abs/2004.05371"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
@@ -34,11 +44,15 @@ class Gpu:
     """NVIDIA's document with these figures, and the product variant they are of."""
     url: str
     """The address of the document."""
+    kernel_floor_us: float = KERNEL_FLOOR_US
+    """The shortest time of a kernel, in microseconds; replace it by a figure that was measured on the device."""
+    kernel_floor_source: str = KERNEL_FLOOR_SOURCE
+    """Who measured this floor, and on what."""
 
 
 # Datasheets often print tensor figures "with sparsity", which doubles them; those are halved here. Where a name covers
-# several variants, or two editions differ, the fastest figures are used, since estimates are lower bounds. For the same
-# reason fp16 is with accumulation in fp16, which on GeForce devices is twice as fast as in fp32.
+# several variants, or two editions differ, the fastest figures are used, since a roofline is a lower bound. For the
+# same reason fp16 is with accumulation in fp16, which on GeForce devices is twice as fast as in fp32.
 _GPUS = (
     Gpu(
         name="a10",

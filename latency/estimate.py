@@ -1,19 +1,24 @@
-"""Estimates blocks on an NVIDIA device that is not here, from its peak throughput and memory bandwidth: a roofline.
+"""Estimates blocks on an NVIDIA device that is not here: a roofline, with a floor for the launch of each kernel.
 
-A kernel takes as long as its arithmetic at the device's peak, or as its tensors at the memory's bandwidth, whichever is
-longer (Williams, Waterman and Patterson, "Roofline", 2009, doi 10.1145/1498765.1498785); a block takes the sum of its
-kernels (``latency/kernels.py``).
+A kernel takes the longest of three times: its arithmetic at the device's peak, its tensors at the memory's bandwidth
+(Williams, Waterman and Patterson, "Roofline", 2009, doi 10.1145/1498765.1498785), and the kernel floor. A block takes
+the sum of its kernels (``latency/kernels.py``).
 
-The result is a lower bound for kernels that exchange tensors through the memory, and only good for a rough order of
-blocks. Not modelled is what no datasheet contains: the launch of each kernel, which on a large device at batch 1 can be
-most of the time of a small block; partly filled tiles; tensor cores that depthwise convolutions cannot fill; changes of
-layout and transfers. No constant replaces these effects, since none was measured. Tensors that stay in a cache between
-kernels are not modelled either, and this effect alone can make a block faster than its estimate. float32 is without
-TF32, as in the engines built here.
+Peak and bandwidth are from the device's data sheet. The kernel floor, 1.081 us, is from no data sheet: it is the launch
+overhead that Zhang, Wahib, Zhang and Matsuoka measured on a V100 with stream launches (IPDPS 2020, arXiv 2004.05371).
+One number serves all devices because no such figure is published for each. Newer GPUs and CUDA graphs may be faster or
+slower, and this project measured neither. A measured floor replaces it in the device's record (``latency/devices.py``).
 
-File: ``luts/DEVICE-PRECISION-b1-estimated.json``; schema 2. Schema 1 is read too (``latency/upgrade.py``).
+Estimates are only good for a rough order of blocks. Not modelled, since no figures were measured: partly filled tiles;
+tensor cores that depthwise convolutions cannot fill; changes of layout and transfers. These make a block slower than
+its estimate. Tensors that stay in a cache between kernels, and launches faster than the floor, make it faster. float32
+is without TF32, as in the engines built here.
+
+File: ``luts/DEVICE-PRECISION-b1-estimated.json``; schema 3. Schemas 1 and 2 are read too (``latency/upgrade.py``): they
+were estimated without a floor, so no entries are added to them.
 """
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,8 +31,8 @@ from export.errors import UserError
 from export.files import read_json_object
 from latency.checksum import checked, write_checksummed
 from latency.devices import Gpu
-from latency.kernels import kernels_of
-from latency.records import Count, Positive, Record
+from latency.kernels import Kernel, kernels_of
+from latency.records import Count, NotNegative, Positive, Record
 from latency.table import ESTIMATED, LatencyTable, kind_of
 from latency.upgrade import upgrade_estimated_table
 
@@ -35,20 +40,25 @@ if TYPE_CHECKING:
     from export.progress import Progress
     from latency.profile import Graph
 
-SCHEMA = 2
+SCHEMA = 3
 BYTES_PER_ELEMENT = {"fp32": 4, "fp16": 2, "int8": 1}
+
+Bound = Literal["compute", "memory", "launch"]
+"""Which of a kernel's three times is the longest."""
 
 
 class Estimate(Record):
-    """The roofline estimate of one block."""
+    """The estimate of one block."""
 
     latency_ms: Positive
     macs: Annotated[int, Field(ge=0)]
     """Multiply-adds of convolutions and matrix products."""
     bytes: Count
     """Bytes read from and written to the memory."""
-    bound: Literal["compute", "memory"]
-    """What most of the time is spent on."""
+    kernels: Count | None
+    """Number of kernels; None in tables of schemas 1 and 2, which did not record it."""
+    bound: Bound
+    """The bound of the kernels that take the largest part of the time."""
     kind: Literal["estimated"] = "estimated"
     """Beside each figure in the file too, so that no figure passes for a measured one."""
 
@@ -62,10 +72,14 @@ class EstimatedTable(Document):
     precision: str
     batch: Count = 1
     peak_tflops: Positive
-    """Peak at this precision; every entry was estimated from the peak and the bandwidth."""
+    """Peak at this precision; every entry was estimated from the peak, the bandwidth and the floor."""
     bandwidth_gb_s: Positive
     source: str
-    """The document with these two figures."""
+    """The document with the peak and the bandwidth."""
+    kernel_floor_us: NotNegative
+    """The shortest time of a kernel, in microseconds; 0 in tables of schemas 1 and 2, which had no floor."""
+    kernel_floor_source: str
+    """The document with the floor; "none" in tables of schemas 1 and 2."""
     entries: dict[str, Annotated[Estimate, Strict(False)]]
     """The estimates, by block key."""
 
@@ -112,9 +126,9 @@ class EstimatedTable(Document):
     @classmethod
     def of_document(cls, document: Mapping[str, Any], path: Path) -> "EstimatedTable":
         """The table of a document that was read from ``path``; errors as in ``load``."""
-        schema, content = checked(document, path, what="estimated latency table", schema=(1, SCHEMA))
+        schema, content = checked(document, path, what="estimated latency table", schema=(1, 2, SCHEMA))
         try:
-            return cls(**(upgrade_estimated_table(content) if schema == 1 else content))
+            return cls(**(upgrade_estimated_table(content) if schema < SCHEMA else content))
         except UserError as error:
             raise UserError(f"{path} is damaged: {error}") from None
 
@@ -168,6 +182,8 @@ def estimate(
         peak_tflops=_peak_tflops(gpu, precision),
         bandwidth_gb_s=gpu.bandwidth_gb_s,
         source=f"{gpu.source}: {gpu.url}",
+        kernel_floor_us=gpu.kernel_floor_us,
+        kernel_floor_source=gpu.kernel_floor_source,
         entries={},
     )
     table = EstimatedTable.load(path) if path.exists() else new
@@ -192,17 +208,31 @@ def estimate_ms(content: bytes, gpu: Gpu, precision: str) -> Estimate:
         VerificationError: the graph has a tensor whose shape is not fixed.
     """
     kernels = kernels_of(content)
-    compute_ms = [2 * kernel.macs / (_peak_tflops(gpu, precision) * 1e9) for kernel in kernels]
-    transferred = [kernel.elements * BYTES_PER_ELEMENT[precision] for kernel in kernels]
-    memory_ms = [size / (gpu.bandwidth_gb_s * 1e6) for size in transferred]
-    latency_ms = math.fsum(map(max, compute_ms, memory_ms))
-    computing_ms = math.fsum(a for a, b in zip(compute_ms, memory_ms, strict=True) if a > b)
+    spent_ms: dict[Bound, list[float]] = {"memory": [], "compute": [], "launch": []}
+    for kernel in kernels:
+        times = _times_ms(kernel, gpu, precision)
+        bound = max(times, key=times.__getitem__)
+        spent_ms[bound].append(times[bound])
     return Estimate(
-        latency_ms=latency_ms,
+        latency_ms=math.fsum(itertools.chain(*spent_ms.values())),
         macs=sum(kernel.macs for kernel in kernels),
-        bytes=sum(transferred),
-        bound="compute" if 2 * computing_ms > latency_ms else "memory",
+        bytes=sum(_bytes(kernel, precision) for kernel in kernels),
+        kernels=len(kernels),
+        bound=max(spent_ms, key=lambda bound: math.fsum(spent_ms[bound])),
     )
+
+
+def _times_ms(kernel: Kernel, gpu: Gpu, precision: str) -> dict[Bound, float]:
+    """The three times of a kernel, in ms, of which it takes the longest."""
+    return {
+        "memory": _bytes(kernel, precision) / (gpu.bandwidth_gb_s * 1e6),
+        "compute": 2 * kernel.macs / (_peak_tflops(gpu, precision) * 1e9),
+        "launch": gpu.kernel_floor_us / 1e3,
+    }
+
+
+def _bytes(kernel: Kernel, precision: str) -> int:
+    return kernel.elements * BYTES_PER_ELEMENT[precision]
 
 
 def _peak_tflops(gpu: Gpu, precision: str) -> float:

@@ -1,7 +1,8 @@
 """Converts the content of files of earlier schemas to the current one: tables, bundles and their results.
 
 Table schema 2 and bundle schema 1 (version 0.1.0) had other names for some fields, and no task beside a network: its
-task was the beginning of the network's key, such as "det@224x224_1a2b3c".
+task was the beginning of the network's key, such as "det@224x224_1a2b3c". Estimated tables of schemas 1 and 2 had no
+kernel floor, and did not count kernels.
 """
 
 from collections.abc import Mapping
@@ -29,8 +30,14 @@ def upgrade_table(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def upgrade_estimated_table(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert the content of an estimated table of schema 1."""
-    return {**content, "kind": "estimated"}
+    """Convert the content of an estimated table of schema 1 or 2."""
+    return {
+        **content,
+        "kind": "estimated",
+        "kernel_floor_us": 0.0,
+        "kernel_floor_source": "none",
+        "entries": _without_kernel_counts(content.get("entries")),
+    }
 
 
 def upgrade_bundle(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,6 +61,12 @@ def _upgraded_networks(networks: Any) -> Any:
         key: {**_renamed(network, _NETWORK), "task": _task_of_key(key)} if isinstance(network, Mapping) else network
         for key, network in networks.items()
     }
+
+
+def _without_kernel_counts(entries: Any) -> Any:
+    if not isinstance(entries, Mapping):
+        return entries
+    return {key: {**entry, "kernels": None} if isinstance(entry, Mapping) else entry for key, entry in entries.items()}
 
 
 def _with_renamed_report(correction: Any) -> Any:

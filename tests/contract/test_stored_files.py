@@ -73,6 +73,16 @@ def test_an_estimated_table_counts_networks(tmp_path: Path) -> None:
     assert "estimated ms" in done.stderr
 
 
+def test_an_estimated_table_without_a_kernel_floor_is_not_extended(tmp_path: Path) -> None:
+    table = shutil.copy(STORED / "tables" / "orin-fp16-b1-estimated.json", tmp_path)
+    done = fbnetv5(
+        "profile", "estimate", "--device", "orin", "--precision", "fp16", "--luts", ".", *SMALL, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert "delete it and estimate again" in " ".join(done.stderr.split())
+    assert Path(table).read_bytes() == (STORED / "tables" / "orin-fp16-b1-estimated.json").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("file", "message"),
     [

@@ -83,6 +83,13 @@ def test_every_gpu_has_peaks_a_bandwidth_and_their_source(gpu: Gpu) -> None:
 
 
 @pytest.mark.parametrize("gpu", GPUS.values(), ids=GPUS)
+def test_every_gpu_has_the_published_launch_overhead(gpu: Gpu) -> None:
+    """1081 ns, for a traditional launch on a V100 (arXiv 2004.05371)."""
+    assert gpu.kernel_floor_us == 1081 / 1000
+    assert "2004.05371" in gpu.kernel_floor_source
+
+
+@pytest.mark.parametrize("gpu", GPUS.values(), ids=GPUS)
 def test_no_tensor_throughput_is_with_sparsity(gpu: Gpu) -> None:
     """Dense int8 is exactly twice dense fp16 on every one of these; a sparse figure in one of the two breaks that."""
     assert gpu.peak_tflops["int8"] == pytest.approx(2 * gpu.peak_tflops["fp16"], rel=0.01)

@@ -29,6 +29,9 @@ GPU = Gpu(
 )
 """10**9 operations and 10**8 bytes a ms in fp32."""
 SLOW_MEMORY = replace(GPU, bandwidth_gb_s=1.0)
+WITHOUT_FLOOR = replace(GPU, kernel_floor_us=0.0)
+FLOOR_MS = 0.001081
+REFUSAL = r"is not a table of .* delete it and estimate again"
 
 
 def onnx_bytes(module: nn.Module, *shape: int) -> bytes:
@@ -61,9 +64,34 @@ def test_a_smaller_precision_computes_faster_and_transfers_less() -> None:
 def test_kernels_add_up_each_with_its_own_bound() -> None:
     module = nn.Sequential(nn.Conv2d(64, 32, 3, padding=1, bias=False), nn.MaxPool2d(2))
     pooled = 4 * (32 * 16 * 16 + 32 * 8 * 8)
-    total = estimate_ms(onnx_bytes(module, 1, 64, 16, 16), GPU, "fp32")
+    content = onnx_bytes(module, 1, 64, 16, 16)
+    total = estimate_ms(content, WITHOUT_FLOOR, "fp32")
     assert total.latency_ms == pytest.approx(2 * MACS / 1e9 + pooled / 1e8)
-    assert (total.bytes, total.bound) == (4 * ELEMENTS + pooled, "compute")
+    assert (total.bytes, total.kernels, total.bound) == (4 * ELEMENTS + pooled, 2, "compute")
+    assert pooled / 1e8 < FLOOR_MS < 2 * MACS / 1e9
+    assert estimate_ms(content, GPU, "fp32").latency_ms == pytest.approx(2 * MACS / 1e9 + FLOOR_MS)
+
+
+@pytest.mark.parametrize("floor_us", [1.081, 5.0])
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_tiny_kernels_cost_exactly_one_floor_each(count: int, floor_us: float) -> None:
+    content = onnx_bytes(nn.Sequential(*(nn.MaxPool2d(3, 1, 1) for _ in range(count))), 1, 2, 4, 4)
+    estimated = estimate_ms(content, replace(GPU, kernel_floor_us=floor_us), "fp32")
+    assert estimated.latency_ms == count * (floor_us / 1000)
+    assert (estimated.kernels, estimated.bound) == (count, "launch")
+
+
+def test_a_large_convolution_is_unchanged_by_the_floor() -> None:
+    assert estimate_ms(WIDE, GPU, "fp32") == estimate_ms(WIDE, WITHOUT_FLOOR, "fp32")
+
+
+@pytest.mark.parametrize(("pools", "bound"), [(1, "compute"), (3, "launch")])
+def test_the_bound_is_where_the_largest_part_of_the_time_goes(pools: int, bound: str) -> None:
+    """The convolution computes for 9.4 us; each pool takes the floor of 5 us."""
+    module = nn.Sequential(nn.Conv2d(64, 32, 3, padding=1, bias=False), *(nn.MaxPool2d(3, 1, 1) for _ in range(pools)))
+    estimated = estimate_ms(onnx_bytes(module, 1, 64, 16, 16), replace(GPU, kernel_floor_us=5.0), "fp32")
+    assert estimated.latency_ms == pytest.approx(2 * MACS / 1e9 + pools * 0.005)
+    assert estimated.bound == bound
 
 
 def test_a_precision_without_a_peak_is_wrong_usage() -> None:
@@ -92,18 +120,22 @@ class Bottleneck(nn.Module):
     side=st.integers(1, 20),
     peak=st.floats(1e-3, 1e3),
     bandwidth=st.floats(1e-2, 1e4),
+    floor_us=st.floats(0, 100),
 )
-def test_a_block_is_never_faster_than_its_arithmetic_or_its_tensors(
-    groups: int, width: int, kernel: int, side: int, peak: float, bandwidth: float
+def test_a_block_is_never_faster_than_its_arithmetic_its_tensors_or_its_launches(
+    groups: int, width: int, kernel: int, side: int, peak: float, bandwidth: float, floor_us: float
 ) -> None:
     channels = groups * width
     module = Bottleneck(channels, groups, kernel)
     content = onnx_bytes(module, 1, channels, side, side)
-    gpu = replace(GPU, peak_tflops={"fp32": peak}, bandwidth_gb_s=bandwidth)
+    gpu = replace(GPU, peak_tflops={"fp32": peak}, bandwidth_gb_s=bandwidth, kernel_floor_us=floor_us)
     estimated = estimate_ms(content, gpu, "fp32")
     macs = side * side * channels * (width * kernel**2 + channels)
     weights = sum(parameter.numel() for parameter in module.parameters())
-    assert estimated.macs == macs
+    assert (estimated.macs, estimated.kernels) == (macs, 2)
+    roofline_ms = estimate_ms(content, replace(gpu, kernel_floor_us=0.0), "fp32").latency_ms
+    assert max(roofline_ms, 2 * floor_us / 1e3) <= estimated.latency_ms * (1 + 1e-9)
+    assert estimated.latency_ms <= (roofline_ms + 2 * floor_us / 1e3) * (1 + 1e-9)
     assert estimated.latency_ms >= 2 * macs / (peak * 1e9) * (1 - 1e-9)
     assert estimated.latency_ms >= 4 * (weights + 2 * channels * side**2) / (bandwidth * 1e6) * (1 - 1e-9)
     wider = estimate_ms(content, replace(gpu, bandwidth_gb_s=2 * bandwidth), "fp32").latency_ms
@@ -124,6 +156,8 @@ def test_a_table_is_written_and_extended(tmp_path: Path) -> None:
     assert both.entries["conv@8"] == first.entries["conv@8"]
     assert (both.kind, both.peak_tflops, both.bandwidth_gb_s) == ("estimated", 4.0, 100.0)
     assert both.source == "NVIDIA brief: https://example.org/brief"
+    assert both.kernel_floor_us == 1.081
+    assert both.kernel_floor_source.endswith("https://arxiv.org/abs/2004.05371")
 
 
 def test_the_name_of_an_estimated_table_is_marked(tmp_path: Path) -> None:
@@ -135,8 +169,9 @@ def test_the_name_of_an_estimated_table_is_marked(tmp_path: Path) -> None:
 def test_estimates_from_other_figures_are_not_mixed(tmp_path: Path) -> None:
     path = tmp_path / "table.json"
     estimate([POOL], GPU, "fp16", path)
-    for gpu, precision in ((SLOW_MEMORY, "fp16"), (GPU, "fp32"), (replace(GPU, name="t4"), "fp16")):
-        with pytest.raises(UserError, match=r"is not a table of .* delete it and estimate again"):
+    others = [(SLOW_MEMORY, "fp16"), (WITHOUT_FLOOR, "fp16"), (GPU, "fp32"), (replace(GPU, name="t4"), "fp16")]
+    for gpu, precision in others:
+        with pytest.raises(UserError, match=REFUSAL):
             estimate([CONV], gpu, precision, path)
 
 
@@ -154,7 +189,10 @@ def test_every_row_of_the_file_is_marked_as_estimated(tmp_path: Path) -> None:
     assert {key: row["kind"] for key, row in rows.items()} == {"conv@8": "estimated", "pool@8": "estimated"}
 
 
-ROW = {"latency_ms": 0.1, "macs": 0, "bytes": 8, "bound": "memory", "kind": "estimated"}
+OLD_ROW = {"latency_ms": 0.1, "macs": 0, "bytes": 8, "bound": "memory", "kind": "estimated"}
+"""A row of schema 1 or 2."""
+ROW = OLD_ROW | {"kernels": 1}
+FIGURES: dict[str, Any] = {"device": "orin", "precision": "fp16", "peak_tflops": 4.0, "bandwidth_gb_s": 100.0}
 
 
 @pytest.mark.parametrize(
@@ -165,18 +203,18 @@ ROW = {"latency_ms": 0.1, "macs": 0, "bytes": 8, "bound": "memory", "kind": "est
         (ROW | {"latency_ms": None}, "latency_ms: must be a valid number"),
         (ROW | {"macs": -1}, "macs: must be greater than or equal to 0"),
         (ROW | {"bytes": 0}, "bytes: must be greater than or equal to 1"),
-        (ROW | {"bound": "hope"}, "bound: must be 'compute' or 'memory'"),
+        (ROW | {"kernels": 0}, "kernels: must be greater than or equal to 1"),
+        (OLD_ROW, "kernels is missing"),
+        (ROW | {"bound": "hope"}, "bound: must be 'compute', 'memory' or 'launch'"),
     ],
 )
 def test_a_row_that_is_not_an_estimate_is_refused_despite_its_checksum(
     tmp_path: Path, row: dict[str, Any], message: str
 ) -> None:
     path = tmp_path / "table.json"
-    table = EstimatedTable(
-        device="orin", precision="fp16", peak_tflops=1.0, bandwidth_gb_s=1.0, source="brief", entries={}
-    )
+    table = EstimatedTable(**FIGURES, source="brief", kernel_floor_us=1.0, kernel_floor_source="paper", entries={})
     for entries, fine in (({"a": ROW}, True), ({"a": row}, False)):
-        write_checksummed(path, {**table.to_json(), "entries": entries}, schema=2)
+        write_checksummed(path, {**table.to_json(), "entries": entries}, schema=3)
         if fine:
             assert EstimatedTable.load(path).entries["a"].latency_ms == 0.1
     with pytest.raises(UserError, match=f"is damaged: estimated latency table: entries.a.{message}"):
@@ -200,11 +238,25 @@ def test_estimates_are_read_without_heavy_packages() -> None:
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 
-def test_a_table_of_schema_1_without_a_kind_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("schema", "kind"), [(1, {}), (2, {"kind": "estimated"})])
+def test_a_table_without_a_floor_is_read_but_not_extended(tmp_path: Path, schema: int, kind: dict[str, str]) -> None:
     path = tmp_path / "table.json"
-    table = estimate([POOL], GPU, "fp16", path)
-    content = {name: value for name, value in table.to_json().items() if name != "kind"}
-    write_checksummed(path, content, schema=1)
-    assert open_table(path, other_machine=True) == table
+    source = "NVIDIA brief: https://example.org/brief"
+    content = {**FIGURES, **kind, "batch": 1, "source": source, "entries": {"pool@8": OLD_ROW}}
+    write_checksummed(path, content, schema=schema)
+    table = open_table(path, other_machine=True)
+    assert isinstance(table, EstimatedTable)
+    assert (table.kernel_floor_us, table.kernel_floor_source) == (0.0, "none")
+    assert table.values_ms(["pool@8"]) == {"pool@8": 0.1}
+    assert table.entries["pool@8"].kernels is None
+    with pytest.raises(UserError, match=REFUSAL):
+        estimate([CONV], GPU, "fp16", path)
     with pytest.raises(UserError, match="is an estimated table; name it with --table"):
         open_table(path, other_machine=False)
+
+
+@pytest.mark.parametrize(("entries", "message"), [(None, "entries: must be"), ({"a": 1}, "entries.a: must be")])
+def test_an_old_table_without_proper_entries_is_damaged(tmp_path: Path, entries: Any, message: str) -> None:
+    write_checksummed(tmp_path / "table.json", {**FIGURES, "source": "brief", "entries": entries}, schema=1)
+    with pytest.raises(UserError, match=f"is damaged: .*{message}"):
+        EstimatedTable.load(tmp_path / "table.json")

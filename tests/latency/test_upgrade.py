@@ -27,8 +27,14 @@ def test_the_fields_of_a_table_are_renamed_and_a_networks_task_is_stored() -> No
     assert upgrade_table({**old, "correction": None})["correction"] is None
 
 
-def test_an_estimated_table_gets_its_kind() -> None:
-    assert upgrade_estimated_table({"device": "orin"}) == {"device": "orin", "kind": "estimated"}
+def test_an_estimated_table_gets_its_kind_and_a_floor_of_0() -> None:
+    assert upgrade_estimated_table({"device": "orin", "entries": {"conv@8": {"macs": 1}}}) == {
+        "device": "orin",
+        "kind": "estimated",
+        "kernel_floor_us": 0.0,
+        "kernel_floor_source": "none",
+        "entries": {"conv@8": {"macs": 1, "kernels": None}},
+    }
 
 
 def test_the_graphs_of_a_bundle_get_a_task() -> None:

@@ -25,7 +25,7 @@ def estimate(
 ) -> None:
     """Estimate a latency table from a GPU's data sheet, unmeasured.
 
-    The values are lower bounds, from peak compute and memory bandwidth.
+    The values are rough: peak compute, memory bandwidth, and a shortest time for each kernel.
     """
     scope = make_scope(variant, stages, blocks_per_path, resolution, tasks, data)
     from fbnetv5.deploy.profile import graphs_of
@@ -43,15 +43,21 @@ def print_estimates(path: Path, table: "EstimatedTable", keys: list[str], *, as_
     """Print the blocks called ``keys`` of an estimated table."""
     if as_json:
         about = {"table": str(path), "device": table.device, "precision": table.precision, "kind": table.kind}
-        print_json({**about, "latency_ms": table.values_ms(keys)})
+        figures = {
+            "peak_tflops": table.peak_tflops,
+            "bandwidth_gb_s": table.bandwidth_gb_s,
+            "kernel_floor_us": table.kernel_floor_us,
+        }
+        print_json({**about, **figures, "latency_ms": table.values_ms(keys)})
         return
     rows = [
         [key, f"{entry.latency_ms:.4f} ms {entry.kind}", entry.bound]
         for key, entry in table.entries.items()
         if key in keys
     ]
-    print_table(["block", "minimum latency", "bound by"], rows)
+    print_table(["block", "latency", "bound by"], rows)
     print_line(
         f"{path}: {len(rows)} blocks estimated from {table.peak_tflops:g} TFLOPS and {table.bandwidth_gb_s:g} GB/s "
-        f"({table.source}); nothing was measured. Search with: --latency BUDGET --table {path}"
+        f"({table.source}), with {table.kernel_floor_us:g} us or more for each kernel ({table.kernel_floor_source}); "
+        f"nothing was measured on this device. Search with: --latency BUDGET --table {path}"
     )
