@@ -26,15 +26,6 @@ def fbnetv5(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def document(*arguments: str, cwd: Path) -> Any:
-    """The JSON document that a command prints: the only text on stdout, and valid by its schema."""
-    done = fbnetv5(*arguments, "--json", cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    printed = json.loads(done.stdout)
-    check_document(arguments, printed)
-    return printed
-
-
 def in_process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run the entry point in this process; return its output and exit code. A subprocess would import torch again."""
     with (
@@ -50,6 +41,15 @@ def in_process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else 1
     return subprocess.CompletedProcess(arguments, code, stdout.getvalue(), stderr.getvalue())
+
+
+def document(*arguments: str, cwd: Path) -> Any:
+    """The JSON document that a command prints: the only text on stdout, and valid by its schema."""
+    done = in_process(*arguments, "--json", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    check_document(arguments, printed)
+    return printed
 
 
 def assert_refused(arguments: list[str], message: str, *, cwd: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FORBIDDEN = {"export": {"latency", "fbnetv5"}, "latency": {"fbnetv5"}, "fbnetv5": set()}
-HEAVY = {"torch", "torchvision", "onnx", "onnxruntime", "tensorrt", "pycuda", "timm", "accelerate", "numpy"}
+HEAVY = {"rich", "torch", "torchvision", "onnx", "onnxruntime", "tensorrt", "pycuda", "timm", "accelerate", "numpy"}
 
 
 def imported(path: Path) -> set[str]:

@@ -1,4 +1,7 @@
-"""Terminal output of all commands: results on stdout, progress and status lines on stderr; interruptions."""
+"""Terminal output of all commands: results on stdout, progress and status lines on stderr; interruptions.
+
+rich is loaded on use: ``--help`` prints without it, and its import would take longer than all of this package.
+"""
 
 import io
 import json
@@ -6,18 +9,18 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
 from export.errors import UserError
 from export.progress import Progress as ReportProgress
 
-console = Console(stderr=True)
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
 UNEXPECTED_ERROR = 70
 """Exit code of an error of this program: EX_SOFTWARE of sysexits.h. 1 means that a check failed."""
 TABLE_WIDTH = 10_000
@@ -31,9 +34,20 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def print_status(line: str) -> None:
+@cache
+def console() -> "Console":
+    """The console of stderr."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def print_status(line: str, *, style: str = "") -> None:
     """Print a status line, unwrapped, on stderr."""
-    console.print(Text(line), soft_wrap=True)
+    from rich.text import Text
+
+    # Text, not markup: rich would read the "[rtx]" of a pip extra as a style tag and remove it.
+    console().print(Text(line, style=style), soft_wrap=True)
 
 
 class OutputClosedError(Exception):
@@ -86,6 +100,10 @@ def print_line(text: str) -> None:
 
 def print_table(columns: list[str], rows: list[list[str]]) -> None:
     """Print a result as a table on stdout, one line per row; columns of numbers are right-aligned."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False)
     for number, column in enumerate(columns):
         numeric = bool(rows) and rows[0][number][:1].isdigit()
@@ -97,15 +115,17 @@ def print_table(columns: list[str], rows: list[list[str]]) -> None:
     _write(text.getvalue())
 
 
-def progress_bar() -> Progress:
+def progress_bar() -> "Progress":
     """A progress bar on stderr, with the remaining time."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
-        console=console,
+        console=console(),
         disable=not is_first_process(),
     )
 
@@ -123,14 +143,14 @@ def outermost_stage(report: ReportProgress) -> ReportProgress:
     return report_first
 
 
-def stage_lines(bar: Progress) -> ReportProgress:
+def stage_lines(bar: "Progress") -> ReportProgress:
     """A callback (stage, done, total) that shows the progress of each stage on its own line."""
     lines: dict[str, TaskID] = {}
 
     def report(stage: str, done: int, total: int) -> None:
         if stage not in lines:
             lines[stage] = bar.add_task(stage, total=total, note="")
-            if not console.is_terminal:
+            if not console().is_terminal:
                 print_status(f"{stage}: {total} steps")
         bar.update(lines[stage], completed=done)
 

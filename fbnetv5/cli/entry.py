@@ -10,12 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import typer
-from rich.text import Text
 from typer.core import TyperGroup
 
 from export.errors import UserError
 from fbnetv5.cli.check import check
-from fbnetv5.cli.console import UNEXPECTED_ERROR, OutputClosedError, console, safe_streams
+from fbnetv5.cli.console import UNEXPECTED_ERROR, OutputClosedError, print_status, safe_streams
 from fbnetv5.cli.doctor import doctor
 from fbnetv5.cli.eval import evaluate
 from fbnetv5.cli.export import export
@@ -94,6 +93,5 @@ def _run_app() -> None:
 
 
 def _fail(message: str, exit_code: int) -> None:
-    # Text, not markup: rich would read the "[rtx]" of a pip extra as a style tag and remove it.
-    console.print(Text(f"error: {message}", style="red"), soft_wrap=True)
+    print_status(f"error: {message}", style="red")
     raise SystemExit(exit_code)

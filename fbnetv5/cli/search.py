@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import Progress
 
 from export.errors import UserError
 from fbnetv5.cli.console import (
@@ -39,6 +38,8 @@ from fbnetv5.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from fbnetv5.architecture import Architecture
     from fbnetv5.costs.ranges import CostRange
     from fbnetv5.search.reinforce.config import SearchConfig
@@ -217,7 +218,7 @@ def _search_config(
     )
 
 
-def search_report(bar: Progress, prepared: "Prepared") -> "Callable[[SearchEntry], None]":
+def search_report(bar: "Progress", prepared: "Prepared") -> "Callable[[SearchEntry], None]":
     """A callback that shows the step, and the loss and expected cost of each task; in logs, a line per 100 steps."""
     from fbnetv5.costs.budgets import format_cost
 
@@ -229,7 +230,7 @@ def search_report(bar: Progress, prepared: "Prepared") -> "Callable[[SearchEntry
         losses = {task: entry.losses.get(task, float("nan")) for task in costs}
         note = ", ".join(f"{task} loss {losses[task]:.2f} cost {cost}" for task, cost in costs.items())
         bar.update(line, completed=entry.step, description=entry.phase, note=note)
-        if not console.is_terminal and entry.step % 100 == 0:
+        if not console().is_terminal and entry.step % 100 == 0:
             tasks = "; ".join(
                 f"{task} loss {losses[task]:.3f}, expected cost {cost}, policy entropy {entry.entropy[task]:.3f} nats"
                 for task, cost in costs.items()

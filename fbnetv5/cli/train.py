@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import Progress
 
 from fbnetv5.cli.console import (
     check_resume_options,
@@ -22,6 +21,8 @@ from fbnetv5.cli.eval import print_evaluation
 from fbnetv5.cli.options import SIZE, ArchitectureFile, Data, Json, Seed, architecture_file, print_layout
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from fbnetv5.training.config import TrainConfig
     from fbnetv5.training.loop import TrainEntry
     from fbnetv5.training.run import Prepared, Result
@@ -121,7 +122,7 @@ def _start(
     return start_training(config, file, output or Path("trained") / architecture.task)
 
 
-def train_report(bar: Progress, config: "TrainConfig") -> "Callable[[TrainEntry], None]":
+def train_report(bar: "Progress", config: "TrainConfig") -> "Callable[[TrainEntry], None]":
     """A callback that shows the step, the loss and the best score; without a terminal, a line per evaluation."""
     from fbnetv5.tasks import task_types
 
@@ -134,7 +135,7 @@ def train_report(bar: Progress, config: "TrainConfig") -> "Callable[[TrainEntry]
         loss = "" if entry.loss is None else f"loss {entry.loss:.3f}, "
         best = f"best {entry.best:.4f} at step {entry.best_step}"
         bar.update(line, completed=entry.step, note=f"{loss}held-out {metric}: {best}")
-        if not console.is_terminal and entry.score is not None:
+        if not console().is_terminal and entry.score is not None:
             seconds, steps = started[-1][0] - started[0][0], entry.step - started[0][1]
             left = f", {(config.steps - entry.step) * seconds / steps / 60:.1f} min left" if steps else ""
             print_status(
