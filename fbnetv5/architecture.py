@@ -77,6 +77,7 @@ class Architecture(Document):
     def _fits(self) -> Self:
         for choices in self.choices.values():
             self.space.check(choices)
+        self.space.check_tasks(self.choices)
         check_resolution(self.resolution)
         return self
 

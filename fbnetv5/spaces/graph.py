@@ -114,8 +114,8 @@ class _Merged:
 def merge(graphs: Mapping[str, Graph], same_weights: Callable[[Step, str, str], bool]) -> Graph:
     """The graph that serves all tasks at once, each of which has a graph of its own.
 
-    Two tasks share a step if it is the same block of the same node on the same inputs, shared themselves, with the same
-    weights. Once the tasks differ, everything that depends on the difference runs once per task.
+    Two tasks share a step if it is the same candidate of the same node on the same inputs, shared themselves, with the
+    same weights. Once the tasks differ, everything that depends on the difference runs once per task.
 
     Args:
         graphs: by task, the graph of that task alone.
@@ -161,7 +161,7 @@ def _is_same(
     task: str,
     same_weights: Callable[[Step, str, str], bool],
 ) -> bool:
-    equal = (other.step.node, other.step.block, other.inputs) == (step.node, step.block, inputs)
+    equal = (other.step.node, other.step.candidate, other.inputs) == (step.node, step.candidate, inputs)
     return equal and same_weights(step, other.tasks[0], task)
 
 

@@ -99,6 +99,13 @@ class Space(Document, ABC):
                 raise UserError(f"variable {variable.name}: choice must be 0 to {last}, not {choice!r}")
         return np.asarray(choices, dtype=np.int64)
 
+    def check_tasks(self, choices: Mapping[str, Sequence[int]]) -> None:
+        """Check that the choices of several tasks, by task, fit each other.
+
+        Raises:
+            UserError: they do not.
+        """
+
     def candidates(self, choices: Choices) -> NDArray[np.int64]:
         """[B, V]: the index of the candidate that each node has in architectures [B, S], or ``SKIPPED``."""
         variables, steps, tables = self._lookup

@@ -1,0 +1,183 @@
+"""Trees of tasks: which tasks share which layers, and the best tree within a budget under a trained routing.
+
+A tree has a partition of the tasks per layer, and every partition refines the one before. Its score under a routing is
+
+    sum over layers, sum over groups g, max_i sum_{t in g} log p[layer, t, i],
+
+the log probability of the most likely copies if every group used a copy of its own choice. A finer partition never
+scores lower, so the best tree of a budget uses it up. It is found exactly on the convex hull of cost and score, by
+dynamic programming over partitions with a price of cost, and then filled up by moving branch points one layer at a
+time. The authors take the most likely copy of each task and layer, whatever the cost (arXiv 2008.10292).
+
+Shape legend: L layers, T tasks, C copies, P partitions of the tasks (Bell numbers: 2, 5, 15, 52, 203, 877, 4140).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Groups = tuple[int, ...]
+"""A partition: for each task the number of the first task of its group."""
+BISECTIONS = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """Which tasks share which layers."""
+
+    groups: tuple[Groups, ...]
+    """By layer; each refines the one before."""
+    cost: float
+    """Of the whole network, in the unit of the costs."""
+    score: float
+    """Under the routing that it was found with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeCosts:
+    """The costs of the trees of an encoder."""
+
+    layers: Floats
+    """[L], cost of one run of each layer."""
+    needed: NDArray[np.bool_]
+    """[L, T], whether the task needs the layer."""
+    fixed: float
+    """Cost of the stem and all heads."""
+
+    def of(self, groups: Sequence[Groups]) -> float:
+        """The cost of a tree."""
+        runs = [
+            len({group for group, needs in zip(of_layer, row, strict=True) if needs})
+            for of_layer, row in zip(groups, self.needed.tolist(), strict=True)
+        ]
+        return float(np.dot(runs, self.layers)) + self.fixed
+
+    @property
+    def all_shared(self) -> float:
+        """The cost if all tasks share every layer: the minimum."""
+        return self.of([(0,) * self.needed.shape[1]] * len(self.layers))
+
+    @property
+    def all_separate(self) -> float:
+        """The cost if no task shares a layer: the maximum."""
+        return self.of([tuple(range(self.needed.shape[1]))] * len(self.layers))
+
+
+def partitions(tasks: int) -> list[Groups]:
+    """All partitions of the tasks, each as the number of the first task of every task's group."""
+    result: list[Groups] = [()]
+    for task in range(tasks):
+        result = [(*groups, group) for groups in result for group in sorted({*groups, task})]
+    return result
+
+
+def best_tree(log_probabilities: Floats, costs: TreeCosts, budget: float) -> Tree:
+    """The tree of the highest score that costs at most ``budget``, up to the gap that the module describes.
+
+    Args:
+        log_probabilities: [L, T, C].
+        costs: of all trees.
+        budget: at least ``costs.all_shared``.
+    """
+    search = _TreeSearch(log_probabilities, costs)
+    low, high = 0.0, 1.0
+    tree = search.at_price(0.0)
+    if tree.cost > budget:
+        while search.at_price(high).cost > budget:
+            high *= 4.0
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if search.at_price(middle).cost > budget else (low, middle)
+        tree = search.at_price(high)
+    return search.filled(tree, budget)
+
+
+def hull(log_probabilities: Floats, costs: TreeCosts, prices: Sequence[float]) -> list[Tree]:
+    """The best trees at these prices of cost, from cheap to costly, each once."""
+    search = _TreeSearch(log_probabilities, costs)
+    trees = {tree.groups: tree for tree in map(search.at_price, prices)}
+    return sorted(trees.values(), key=lambda tree: tree.cost)
+
+
+class _TreeSearch:
+    """Scores [L, P] and runs [L, P] of every partition in every layer, and which partitions refine which."""
+
+    def __init__(self, log_probabilities: Floats, costs: TreeCosts) -> None:
+        layers, tasks, _ = log_probabilities.shape
+        self._costs = costs
+        self._partitions = partitions(tasks)
+        self._number = {groups: number for number, groups in enumerate(self._partitions)}
+        best_of_set = np.stack([log_probabilities[:, _members(s, tasks)].sum(1).max(-1) for s in range(1, 2**tasks)], 1)
+        self._scores = np.zeros((layers, len(self._partitions)))
+        self._runs = np.zeros((layers, len(self._partitions)))
+        for number, groups in enumerate(self._partitions):
+            for group in set(groups):
+                members = [task for task in range(tasks) if groups[task] == group]
+                self._scores[:, number] += best_of_set[:, sum(1 << task for task in members) - 1]
+                self._runs[:, number] += costs.needed[:, members].any(1)
+        array = np.array(self._partitions)
+        # Partition b refines a if a's group of every task is a's group of the first task of b's group.
+        self._refines = np.stack([(array[:, groups] == array).all(1) for groups in array], axis=1)  # [P coarse, P fine]
+
+    def at_price(self, price: float) -> Tree:
+        """The tree of the highest score less ``price`` times its relative cost."""
+        relative = self._costs.layers / self._costs.layers.sum()
+        gains = self._scores - price * self._runs * relative[:, None]
+        value = gains[0].copy()
+        came_from = []
+        for row in gains[1:]:
+            reached = np.where(self._refines, value[:, None], -np.inf)
+            came_from.append(reached.argmax(0))
+            value = reached.max(0) + row
+        path = [int(value.argmax())]
+        for sources in reversed(came_from):
+            path.append(int(sources[path[-1]]))
+        return self._tree(path[::-1])
+
+    def filled(self, tree: Tree, budget: float) -> Tree:
+        """The tree after moves of single layers to costlier partitions, the best first, as long as the budget lasts."""
+        path = [self._number[groups] for groups in tree.groups]
+        while True:
+            moves = [self._tree([*path[:layer], to, *path[layer + 1 :]]) for layer, to in self._moves(path)]
+            finer = [move for move in moves if tree.cost < move.cost <= budget]
+            if not finer:
+                return tree
+            tree = max(finer, key=lambda move: (move.score, move.cost))
+            path = [self._number[groups] for groups in tree.groups]
+
+    def _moves(self, path: Sequence[int]) -> list[tuple[int, int]]:
+        """(layer, partition): every other partition of a layer between the one before and the one after."""
+        last = len(path) - 1
+        return [
+            (layer, int(to))
+            for layer, now in enumerate(path)
+            for to in np.flatnonzero(
+                (self._refines[path[layer - 1]] if layer else np.ones(len(self._partitions), dtype=np.bool_))
+                & (self._refines[:, path[layer + 1]] if layer < last else True)
+            )
+            if to != now
+        ]
+
+    def _tree(self, path: Sequence[int]) -> Tree:
+        groups = tuple(self._partitions[number] for number in path)
+        score = float(self._scores[np.arange(len(path)), path].sum())
+        return Tree(groups=groups, cost=self._costs.of(groups), score=score)
+
+
+def _members(number: int, tasks: int) -> list[int]:
+    """The tasks of a set: bit t of its number is set for task t."""
+    return [task for task in range(tasks) if number >> task & 1]
+
+
+def copies_of_groups(log_probabilities: Floats, groups: Sequence[Groups]) -> list[dict[int, int]]:
+    """By layer: group -> the copy that its tasks find most likely together, whose weights the group gets."""
+    return [
+        {
+            group: int(of_layer[[task for task, own in enumerate(row) if own == group]].sum(0).argmax())
+            for group in set(row)
+        }
+        for of_layer, row in zip(log_probabilities, groups, strict=True)
+    ]

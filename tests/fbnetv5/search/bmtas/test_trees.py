@@ -1,0 +1,72 @@
+from itertools import pairwise, product
+
+import numpy as np
+import pytest
+
+from fbnetv5.search.bmtas.trees import Groups, TreeCosts, best_tree, copies_of_groups, hull, partitions
+
+
+def test_the_partitions_are_counted_by_the_bell_numbers() -> None:
+    assert [len(partitions(tasks)) for tasks in range(1, 8)] == [1, 2, 5, 15, 52, 203, 877]
+    assert partitions(3) == [(0, 0, 0), (0, 0, 2), (0, 1, 0), (0, 1, 1), (0, 1, 2)]
+
+
+def refines(coarse: Groups, fine: Groups) -> bool:
+    tasks = range(len(fine))
+    return all(coarse[a] == coarse[b] for a in tasks for b in tasks if fine[a] == fine[b])
+
+
+def score_of(log_probabilities: np.ndarray, groups: tuple[Groups, ...]) -> float:
+    total = 0.0
+    for layer, row in enumerate(groups):
+        for group in set(row):
+            total += log_probabilities[layer, [t for t, own in enumerate(row) if own == group]].sum(0).max()
+    return total
+
+
+def random_case(seed: int, layers: int = 4, tasks: int = 3) -> tuple[np.ndarray, TreeCosts]:
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(scale=2, size=(layers, tasks, tasks))
+    log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    needed = np.ones((layers, tasks), dtype=np.bool_)
+    return log_probabilities, TreeCosts(layers=rng.uniform(1, 3, layers), needed=needed, fixed=5.0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_trees_of_the_hull_are_the_best_of_all_trees_of_their_cost(seed: int) -> None:
+    log_probabilities, costs = random_case(seed)
+    trees = [
+        chain
+        for chain in product(partitions(3), repeat=4)
+        if all(refines(coarse, fine) for coarse, fine in pairwise(chain))
+    ]
+    for tree in hull(log_probabilities, costs, [0.0, 1.0, 4.0, 16.0]):
+        affordable = [score_of(log_probabilities, other) for other in trees if costs.of(other) <= tree.cost + 1e-9]
+        assert tree.score == pytest.approx(max(affordable))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 1.0])
+def test_the_best_tree_uses_its_budget_up(share: float) -> None:
+    log_probabilities, costs = random_case(3, layers=12, tasks=4)
+    budget = costs.all_shared + share * (costs.all_separate - costs.all_shared)
+    tree = best_tree(log_probabilities, costs, budget)
+    assert budget - costs.layers.max() <= tree.cost <= budget
+    assert all(refines(coarse, fine) for coarse, fine in pairwise(tree.groups))
+    assert tree.cost == costs.of(tree.groups)
+
+
+def test_the_extremes_cost_one_encoder_and_one_per_task() -> None:
+    _, costs = random_case(0)
+    assert costs.all_shared == pytest.approx(5 + costs.layers.sum())
+    assert costs.all_separate == pytest.approx(5 + 3 * costs.layers.sum())
+
+
+def test_a_layer_that_a_task_does_not_need_runs_for_the_others() -> None:
+    needed = np.array([[True, True], [True, False]])
+    costs = TreeCosts(layers=np.array([1.0, 10.0]), needed=needed, fixed=0.0)
+    assert costs.all_separate == 2 + 10
+
+
+def test_a_group_gets_the_copy_that_its_tasks_find_most_likely_together() -> None:
+    log_probabilities = np.log(np.array([[[0.6, 0.3, 0.1], [0.1, 0.5, 0.4], [0.1, 0.1, 0.8]]]))
+    assert copies_of_groups(log_probabilities, [(0, 0, 2)]) == [{0: 1, 2: 2}]
