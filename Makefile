@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow lint types smoke results check clean
+.PHONY: demo test slow gpu lint types smoke results check clean
 
 demo: $(VENV)/installed
 	$(BIN)/fbnetv5 profile --device cpu --networks 15
@@ -16,6 +16,11 @@ test: $(VENV)/installed-dev
 
 slow: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -m slow
+
+# Everything that needs an NVIDIA GPU, tested and measured in 8 minutes: build/gpu/report.json (docs/gpu.md). Exit code 3
+# if this machine has no GPU.
+gpu: $(VENV)/installed-dev
+	$(BIN)/python -m tests.gpu
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

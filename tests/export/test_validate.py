@@ -24,6 +24,7 @@ from export.trt.engine import Engine, ShapeRange, build_engine
 from export.validate import ONNX, Validation, validate
 from tests.bare_python import bare_python
 from tests.export.tiny import Tiny, exported, images, sabotaged
+from tests.tensorrt_marks import with_tensorrt
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -126,6 +127,7 @@ def test_an_incomplete_folder_is_refused(tmp_path: Path, name: str) -> None:
         validated(tmp_path)
 
 
+@with_tensorrt
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_an_engine_is_run_and_an_engine_of_another_machine_is_rebuilt(tmp_path: Path, precision: Precision) -> None:

@@ -21,6 +21,7 @@ from export.trt.engine_runner import EngineRunner, open_engine
 from export.trt.loaded_engine import LoadedEngine
 from tests.export.fake_cuda import FakeCuda, FakeTensorRT, fake_memory
 from tests.export.trt.test_engine import SHAPES, graph
+from tests.tensorrt_marks import with_tensorrt
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3) / 7
 
@@ -115,6 +116,7 @@ Blocks = Mapping[str, tuple[bytes, dict[str, Array]]]
 KEY = "ir_k5_c24-40_e5_s2_se@56x56"
 
 
+@with_tensorrt
 @pytest.mark.gpu
 @pytest.mark.parametrize(("precision", "of_range"), [("fp32", 1e-4), ("fp16", 5e-3), ("int8", 5e-2)])
 def test_a_built_engine_on_a_gpu_has_the_outputs_of_onnx_runtime(
@@ -133,12 +135,14 @@ def test_a_built_engine_on_a_gpu_has_the_outputs_of_onnx_runtime(
         assert np.abs(expected[name] - output).max() < of_range * np.ptp(expected[name])
 
 
+@with_tensorrt
 @pytest.mark.gpu
 def test_other_content_is_refused_with_tensorrts_reason() -> None:
     with pytest.raises(VerificationError, match="does not load the engine: "):
         open_engine(b"no engine at all" * 100)
 
 
+@with_tensorrt
 @pytest.mark.gpu
 def test_a_built_engine_accepts_its_batch_sizes_only(tmp_path: Path) -> None:
     path = graph(tmp_path / "m.onnx")

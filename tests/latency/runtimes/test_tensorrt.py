@@ -16,6 +16,7 @@ from latency.runtimes.gpu import GpuParts
 from latency.runtimes.tensorrt import TensorRTBackend, open_tensorrt
 from tests.export.fake_cuda import FakeCuda, FakeTensorRT, fake_memory
 from tests.latency.fake_nvml import FakeNvml
+from tests.tensorrt_marks import with_tensorrt
 
 A100 = GpuInfo(name="NVIDIA A100-SXM4-40GB", compute_capability=(8, 0), memory_mb=40960)
 X = np.arange(6, dtype=np.float32).reshape(2, 3) / 7
@@ -181,6 +182,7 @@ def test_without_a_driver_there_is_no_backend() -> None:
         open_tensorrt("a100", "fp32")
 
 
+@with_tensorrt
 @pytest.mark.gpu
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("fp16", 5e-3)])
 def test_a_real_gpu_equals_onnx_runtime_and_its_times_are_positive(
