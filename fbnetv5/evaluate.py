@@ -14,7 +14,7 @@ from fbnetv5.data.loading import in_order, num_workers_for
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.resolution import Resolution, check_resolution
 from fbnetv5.data.sample import Batch, ImageSet
-from fbnetv5.data.splits import open_splits
+from fbnetv5.data.splits import Splits, open_splits
 from fbnetv5.data.targets import class_names
 from fbnetv5.networks.backbone import Network
 from fbnetv5.runs.processes import make_accelerator
@@ -115,6 +115,13 @@ def check_labelled(task: Task, images: ImageSet, use: str) -> None:
     raise UserError(
         f"none of the {len(images)} images to {use} has labels for {task.name}. Label some, or leave the task out"
     )
+
+
+def check_splits(tasks: Iterable[Task], splits: Splits) -> None:
+    """Raise UserError if a split has no image with labels for one of the tasks."""
+    for task in tasks:
+        for use, images in (("learn from", splits.weights), ("hold out", splits.policies), ("test on", splits.test)):
+            check_labelled(task, images, use)
 
 
 def trained_size(architecture: Architecture) -> Resolution:

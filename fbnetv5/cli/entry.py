@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from export.errors import UserError
+from fbnetv5.cli.branch import branch
 from fbnetv5.cli.check import check
 from fbnetv5.cli.console import UNEXPECTED_ERROR, OutputClosedError, print_status, safe_streams
 from fbnetv5.cli.doctor import doctor
@@ -49,6 +50,7 @@ COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
     "space": space,
     "profile": profile,
     "search": search,
+    "branch": branch,
     "train": train,
     "eval": evaluate,
     "export": export,

@@ -1,5 +1,6 @@
 """Options and arguments that several commands share, and functions that turn them into objects."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -48,6 +49,15 @@ ArchitectureFile = Annotated[
     Path | None,
     typer.Option("--arch", help="Architecture file of the network.", show_default="runs/latest/TASK.json"),
 ]
+TableDevice = Annotated[
+    str | None,
+    typer.Option(help="Device whose latency table in --luts predicts latency: cpu, or an NVIDIA GPU such as a100."),
+]
+TableFile = Annotated[
+    Path | None, typer.Option(help="Latency table file to use, also of another machine, instead of --device.")
+]
+Size = Annotated[str, typer.Option(metavar=SIZE, help="Size that images of the search are resized to.")]
+Name = Annotated[str | None, typer.Option(help="Name of the run folder.", show_default="date and time")]
 
 
 def make_space(variant: str, stages: int, blocks_per_path: int, strict: bool) -> "Space":
@@ -115,3 +125,42 @@ def resolve_device(device: str, *, runtime: str | None = None, precision: str = 
             f"{error}. Two other ways: fbnetv5 profile bundle FOLDER --device {device} writes a bundle to measure on "
             f"the device; fbnetv5 profile estimate --device {device} computes a rough table from its data sheet"
         ) from None
+
+
+def run_name(name: str | None) -> str:
+    """The name of the run folder; by default, the date and time.
+
+    Raises:
+        UserError: the name is a path or reserved.
+    """
+    if name is None:
+        return time.strftime("%Y%m%d-%H%M%S")
+    if name != Path(name).name or "\\" in name or name in ("", "..", "latest"):
+        raise UserError(
+            f"--name {name!r} is not the name of a folder in --runs; it must have no slashes, and not be 'latest'"
+        )
+    return name
+
+
+def find_table(device: str | None, table: Path | None, luts: Path) -> Path | None:
+    """The latency table file that the options name by file or by device; None if they name none.
+
+    Raises:
+        UserError: the device has no table, or several.
+    """
+    if table is not None or device is None:
+        return table
+    from latency.table import measured_tables, table_path
+
+    path = table_path(luts, device)
+    if path.exists():
+        return path
+    measured = measured_tables(luts, device)
+    if len(measured) == 1:
+        print_status(f"latency table: {measured[0]}")
+        return measured[0]
+    if measured:
+        names = ", ".join(map(str, measured))
+        raise UserError(f"{luts} has several latency tables of {device}: {names}; choose one with --table")
+    resolve_device(device)
+    raise UserError(f"there is no latency table {path}; make it with: fbnetv5 profile --device {device}")

@@ -1,6 +1,5 @@
 """``fbnetv5 search``: searches for one network per task in one run."""
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,20 +19,24 @@ from fbnetv5.cli.console import (
     stage_lines,
 )
 from fbnetv5.cli.options import (
-    SIZE,
     Blocks,
     Data,
     Json,
     Luts,
+    Name,
     Runs,
     Seed,
+    Size,
     Stages,
     Strict,
+    TableDevice,
+    TableFile,
     Tasks,
     Variant,
+    find_table,
     make_space,
     print_layout,
-    resolve_device,
+    run_name,
     task_names,
 )
 
@@ -64,21 +67,12 @@ Latency = Annotated[
         "Needs --device or --table.",
     ),
 ]
-TableDevice = Annotated[
-    str | None,
-    typer.Option(help="Device whose latency table in --luts predicts latency: cpu, or an NVIDIA GPU such as a100."),
-]
-TableFile = Annotated[
-    Path | None, typer.Option(help="Latency table file to use, also of another machine, instead of --device.")
-]
-Size = Annotated[str, typer.Option(metavar=SIZE, help="Size that images of the search are resized to.")]
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
         help="JSON or YAML file with further fields of the search, such as steps (schema: docs/schemas/search.json)."
     ),
 ]
-Name = Annotated[str | None, typer.Option(help="Name of the run folder.", show_default="date and time")]
 Resume = Annotated[
     Path | None,
     typer.Option(help="Run folder of an interrupted search to continue; settings are read from the folder."),
@@ -123,7 +117,7 @@ def search(
         settings = _search_config(
             flops=flops,
             latency=latency,
-            table=_find_table(device, table, luts),
+            table=find_table(device, table, luts),
             other_machine=table is not None,
             tasks=task_names(tasks),
             data=data,
@@ -132,51 +126,12 @@ def search(
             seed=seed,
             fields=config,
         )
-        folder, prepared = start_run(settings, runs / _run_name(name), print_ranges, print_status)
+        folder, prepared = start_run(settings, runs / run_name(name), print_ranges, print_status)
     hint = relaunch_command(f"search --resume {folder}")
     with process_group_cleanup(), progress_bar() as bar, interruptible(hint):
         architectures = run_search(folder, prepared, search_report(bar, prepared), stage_lines(bar))
     if is_first_process():
         print_architectures(folder, architectures, as_json=json)
-
-
-def _run_name(name: str | None) -> str:
-    """The name of the run folder; by default, the date and time.
-
-    Raises:
-        UserError: the name is a path or reserved.
-    """
-    if name is None:
-        return time.strftime("%Y%m%d-%H%M%S")
-    if name != Path(name).name or "\\" in name or name in ("", "..", "latest"):
-        raise UserError(
-            f"--name {name!r} is not the name of a folder in --runs; it must have no slashes, and not be 'latest'"
-        )
-    return name
-
-
-def _find_table(device: str | None, table: Path | None, luts: Path) -> Path | None:
-    """The latency table file that the options name by file or by device; None if they name none.
-
-    Raises:
-        UserError: the device has no table, or several.
-    """
-    if table is not None or device is None:
-        return table
-    from latency.table import measured_tables, table_path
-
-    path = table_path(luts, device)
-    if path.exists():
-        return path
-    measured = measured_tables(luts, device)
-    if len(measured) == 1:
-        print_status(f"latency table: {measured[0]}")
-        return measured[0]
-    if measured:
-        names = ", ".join(map(str, measured))
-        raise UserError(f"{luts} has several latency tables of {device}: {names}; choose one with --table")
-    resolve_device(device)
-    raise UserError(f"there is no latency table {path}; make it with: fbnetv5 profile --device {device}")
 
 
 def _search_config(

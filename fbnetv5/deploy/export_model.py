@@ -20,6 +20,7 @@ from fbnetv5.data.sample import ImageSet
 from fbnetv5.deploy.wrappers import FromPixels, Sharing, measure_sharing
 from fbnetv5.networks.backbone import Network, merge_networks
 from fbnetv5.runs.config import Run
+from fbnetv5.runs.folder import BRANCHED
 from fbnetv5.tasks.task import Task
 
 INPUT = "images"
@@ -125,8 +126,8 @@ def load_export_model(
         UserError: the run has no such network, its files are damaged, the tasks cannot be joined, or the detector has
             no such form.
     """
-    if (run / f"{'+'.join(tasks)}.json").exists():
-        architecture, network = load_network(run, "+".join(tasks))
+    if (run / f"{file_name(run, tasks)}.json").exists():
+        architecture, network = load_network(run, tasks)
         architectures = {task: architecture.alone(task) if len(tasks) > 1 else architecture for task in tasks}
     else:
         architectures, network = _join(run, tasks)
@@ -143,7 +144,7 @@ def load_export_model(
 
 def _join(run: Path, tasks: Sequence[str]) -> tuple[dict[str, Architecture], Network]:
     """By task, the architectures of the run; and the network that joins those of all tasks."""
-    loaded = {task: load_network(run, task) for task in tasks}
+    loaded = {task: load_network(run, [task]) for task in tasks}
     architectures = {task: architecture for task, (architecture, _) in loaded.items()}
     resolutions = sorted({architecture.resolution for architecture in architectures.values()})
     if len(resolutions) > 1:
@@ -166,17 +167,18 @@ def _set_head(network: Network, head: str) -> None:
         network.tasks[name] = network.tasks[name].in_form(head)
 
 
-def load_network(run: Path, name: str) -> tuple[Architecture, Network]:
+def load_network(run: Path, tasks: Sequence[str]) -> tuple[Architecture, Network]:
     """A finished run's network with its weights, in eval mode.
 
     Args:
         run: the run folder.
-        name: of its files: a task, or the tasks of one network for several, such as "cls+det".
+        tasks: one task, or all tasks of one network for several.
 
     Raises:
         UserError: the run does not have that network (yet), or a file is damaged or of another network.
     """
-    path = run / f"{name}.json"
+    name = "+".join(tasks)
+    path = run / f"{file_name(run, tasks)}.json"
     if not path.exists():
         available = ", ".join(sorted(path.stem for path in run.glob("*.safetensors"))) or "none yet"
         raise UserError(
@@ -188,6 +190,12 @@ def load_network(run: Path, name: str) -> tuple[Architecture, Network]:
     return architecture, architecture.load(path.with_suffix(".safetensors")).eval()
 
 
+def file_name(run: Path, tasks: Sequence[str]) -> str:
+    """Name of the files of a network, without their suffixes: its tasks, or that of a run's only, branched network."""
+    name = "+".join(tasks)
+    return BRANCHED if len(tasks) > 1 and (run / f"{BRANCHED}.json").exists() else name
+
+
 def networks_of(run: Path) -> list[list[str]]:
     """The tasks of each network of a run: one network per task, or one for all where the run made that.
 
@@ -195,5 +203,5 @@ def networks_of(run: Path) -> list[list[str]]:
         UserError: ``run`` is not a run folder.
     """
     tasks = list(Run.load(run).tasks)
-    shared = len(tasks) > 1 and (run / f"{'+'.join(tasks)}.json").exists()
+    shared = len(tasks) > 1 and (run / f"{file_name(run, tasks)}.json").exists()
     return [tasks] if shared else [[task] for task in tasks]

@@ -5,6 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from export.errors import UserError
+from fbnetv5.runs.config import RunConfig
+
+BRANCHED = "branched"
+"""Name of the files of a branched network, without their suffixes."""
 
 
 def make_folder(folder: Path, *, flag: str) -> None:
@@ -23,6 +27,23 @@ def make_folder(folder: Path, *, flag: str) -> None:
         raise UserError(f"{folder} exists already; resume it with --resume {folder} or choose another {flag}") from None
     except OSError as error:
         raise UserError(f"cannot make {folder}: {error.strerror}") from None
+
+
+def make_run(config: RunConfig, folder: Path, log: Callable[[str], None]) -> Path:
+    """Make a run folder with its ``config.json``, and point the link ``latest`` beside it to it; returns the folder.
+
+    Raises:
+        UserError: the folder exists already, or something cannot be written; no folder is left behind.
+    """
+    latest_link(folder.parent)
+    make_folder(folder, flag="--name")
+    try:
+        config.save(folder)
+    except UserError:
+        folder.rmdir()
+        raise
+    point_latest(folder, log)
+    return folder
 
 
 def point_latest(folder: Path, log: Callable[[str], None]) -> None:

@@ -55,9 +55,7 @@ class BranchedSupernet(nn.Module):
             for node, copies, of_copies in zip(self.space.layers, self._copies, weights[:, row], strict=True):
                 if node.stride > max(task.paths):
                     break
-                x = sum(
-                    (weight * copy(x) for weight, copy in zip(of_copies, copies, strict=True)), start=x.new_zeros(())
-                )
+                x = torch.stack([weight * copy(x) for weight, copy in zip(of_copies, copies, strict=True)]).sum(0)
                 self.layer_runs += len(copies)
                 features[node.stride] = x
             raw[name] = self.heads[name]([features[path] for path in task.paths])

@@ -16,7 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from fbnetv5.search.bmtas.tree_cost import expected_cost
 
 Floats = NDArray[np.float64]
 Groups = tuple[int, ...]
@@ -64,6 +67,14 @@ class TreeCosts:
     def all_separate(self) -> float:
         """The cost if no task shares a layer: the maximum."""
         return self.of([tuple(range(self.needed.shape[1]))] * len(self.layers))
+
+    @property
+    def uniform(self) -> float:
+        """The expected cost if every task chooses each copy with the same probability."""
+        layers, tasks = self.needed.shape
+        probabilities = torch.full((layers, tasks, tasks), 1 / tasks, dtype=torch.double)
+        encoder = expected_cost(probabilities, torch.from_numpy(self.layers), torch.from_numpy(self.needed))
+        return float(encoder) + self.fixed
 
 
 def partitions(tasks: int) -> list[Groups]:

@@ -10,14 +10,13 @@ from pathlib import Path
 
 from accelerate.utils import set_seed
 
-from export.errors import UserError
 from export.files import write_json
 from export.progress import Progress
 from fbnetv5.architecture import Architecture
 from fbnetv5.costs.ranges import CostRange, check_budgets, cost_ranges
-from fbnetv5.evaluate import check_labelled
+from fbnetv5.evaluate import check_splits
 from fbnetv5.networks.supernet import Supernet
-from fbnetv5.runs.folder import latest_link, make_folder, point_latest
+from fbnetv5.runs.folder import make_run
 from fbnetv5.runs.processes import in_first_process, make_accelerator
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.derive import derive
@@ -49,23 +48,8 @@ def start_run(
     if make_accelerator().is_main_process:
         show_ranges(ranges)
     check_budgets(ranges, config.budgets)
-    splits = prepared.splits
-    for task in prepared.tasks.values():
-        for use, images in (("learn from", splits.weights), ("hold out", splits.policies), ("test on", splits.test)):
-            check_labelled(task, images, use)
-    return in_first_process(lambda: _make_run(config, folder, log)), prepared
-
-
-def _make_run(config: SearchConfig, folder: Path, log: Callable[[str], None]) -> Path:
-    latest_link(folder.parent)
-    make_folder(folder, flag="--name")
-    try:
-        config.save(folder)
-    except UserError:
-        folder.rmdir()
-        raise
-    point_latest(folder, log)
-    return folder
+    check_splits(prepared.tasks.values(), prepared.splits)
+    return in_first_process(lambda: make_run(config, folder, log)), prepared
 
 
 def run_search(

@@ -87,7 +87,7 @@ def test_one_network_for_several_tasks_is_exported_and_verified(shared: Path, tm
 
 
 def test_weights_of_one_network_are_those_of_its_file(shared: Path) -> None:
-    _, network = load_network(shared, "cls+det")
+    _, network = load_network(shared, ["cls", "det"])
     model = load_export_model(shared, TASKS)
     images = torch.from_numpy(model.seeded(SIZE, 2)[INPUT])
     with torch.no_grad():

@@ -60,7 +60,7 @@ def test_the_folder_of_a_training_is_a_run_folder(undisturbed: tuple[Path, Resul
     files = {"det.json", "det.safetensors", "config.json", "history.jsonl"}
     assert names == {*files, "checkpoint", "tensorboard"}
     assert networks_of(folder) == [["det"]]
-    architecture, network = load_network(folder, "det")
+    architecture, network = load_network(folder, ["det"])
     assert architecture.provenance["score"] == result.best >= result.initial_score
     assert architecture.provenance["training"]["step"] == result.best_step
     assert all(bool(torch.isfinite(output).all()) for output in network(torch.randn(1, 3, 32, 32)))
@@ -167,7 +167,7 @@ def test_a_loss_that_is_no_number_stops_it_and_names_the_last_good_checkpoint(
         resume(folder, quiet)
     saved = load_tensors(folder / "checkpoint/step-2.safetensors")
     assert all(bool(torch.isfinite(tensor).all()) for tensor in saved.values())
-    load_network(folder, "cls")
+    load_network(folder, ["cls"])
 
 
 @pytest.mark.slow
@@ -189,7 +189,7 @@ def test_two_processes_share_a_training(networks: Path, tmp_path: Path) -> None:
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert len((folder / "history.jsonl").read_text().splitlines()) == 3
-    load_network(folder, "seg")
+    load_network(folder, ["seg"])
 
 
 def test_a_folder_is_never_overwritten(

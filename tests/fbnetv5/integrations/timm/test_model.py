@@ -72,7 +72,7 @@ def create(run: Path, task: str, **options: Any) -> Any:
 
 
 def load(run: Path, task: str) -> Network:
-    return load_network(run, task)[1]
+    return load_network(run, [task])[1]
 
 
 def falls(model: nn.Module, loss_of: Callable[[], Tensor]) -> bool:

@@ -1,0 +1,218 @@
+"""``fbnetv5 branch``: searches for one network of all tasks that decides where the tasks branch."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from export.errors import UserError
+from fbnetv5.cli.console import (
+    check_resume_options,
+    console,
+    interruptible,
+    is_first_process,
+    print_json,
+    print_line,
+    print_status,
+    print_table,
+    progress_bar,
+)
+from fbnetv5.cli.options import (
+    Data,
+    Json,
+    Luts,
+    Name,
+    Runs,
+    Seed,
+    Size,
+    TableDevice,
+    TableFile,
+    Tasks,
+    find_table,
+    print_layout,
+    run_name,
+    task_names,
+)
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from fbnetv5.architecture import Architecture
+    from fbnetv5.search.bmtas.config import BranchConfig
+    from fbnetv5.search.bmtas.entry import BranchEntry
+    from fbnetv5.search.bmtas.prepare import Prepared
+    from fbnetv5.search.bmtas.trees import TreeCosts
+
+
+def branch(
+    context: typer.Context,
+    flops: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BUDGET",
+            help="Maximum multiply-adds of the whole network, all heads included, such as 900M or 1.2G@320x640.",
+        ),
+    ] = None,
+    latency: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BUDGET",
+            help="Maximum latency of the whole network, such as 20ms, instead of --flops. Needs --device or --table.",
+        ),
+    ] = None,
+    device: TableDevice = None,
+    table: TableFile = None,
+    tasks: Tasks = None,
+    encoder: Annotated[str, typer.Option(help="Encoder: fbnetv3-a to fbnetv3-g.")] = "fbnetv3-a",
+    data: Data = None,
+    size: Size = "64x64",
+    config: Annotated[
+        Path | None,
+        typer.Option(help="JSON or YAML file with further fields, such as steps (schema: docs/schemas/branch.json)."),
+    ] = None,
+    seed: Seed = 0,
+    name: Name = None,
+    runs: Runs = Path("runs"),
+    luts: Luts = Path("luts"),
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Run folder of an interrupted search to continue; settings are read from the folder."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Search for one network of all tasks that decides where the tasks branch.
+
+    Give one budget for the whole network: --flops or --latency.
+    """
+    from fbnetv5.runs.processes import process_group_cleanup, relaunch_command
+    from fbnetv5.search.bmtas.config import BranchConfig
+    from fbnetv5.search.bmtas.prepare import prepare
+    from fbnetv5.search.bmtas.run import run_branch, start_branch
+
+    if resume is not None:
+        check_resume_options(context)
+        folder, prepared = resume, prepare(BranchConfig.load(resume))
+    else:
+        print_layout(data)
+        settings = _branch_config(
+            budget=_budget_text(flops, latency),
+            unit="macs" if flops else "ms",
+            table=find_table(device, table, luts),
+            other_machine=table is not None,
+            tasks=task_names(tasks),
+            encoder=encoder,
+            data=data,
+            size=size,
+            seed=seed,
+            fields=config,
+        )
+        folder, prepared = start_branch(settings, runs / run_name(name), _range_printer(settings), print_status)
+    hint = relaunch_command(f"branch --resume {folder}")
+    with process_group_cleanup(), progress_bar() as bar, interruptible(hint):
+        architecture = run_branch(folder, prepared, branch_report(bar, prepared))
+    if is_first_process():
+        print_branched(folder, architecture, as_json=json)
+
+
+def _budget_text(flops: str | None, latency: str | None) -> str:
+    """The text of the only budget.
+
+    Raises:
+        UserError: there is none, or two.
+    """
+    if (flops is None) == (latency is None):
+        raise UserError("a search needs exactly one budget: either --flops, such as 900M, or --latency, such as 20ms")
+    return flops or latency or ""
+
+
+def _branch_config(
+    *,
+    budget: str,
+    unit: str,
+    table: Path | None,
+    other_machine: bool,
+    tasks: tuple[str, ...],
+    encoder: str,
+    data: Path | None,
+    size: str,
+    seed: int,
+    fields: Path | None,
+) -> "BranchConfig":
+    """The configuration of a search from the options of the command.
+
+    Raises:
+        UserError: an option is wrong.
+    """
+    from fbnetv5.costs.budgets import parse_budgets
+    from fbnetv5.data.config import DataConfig
+    from fbnetv5.data.resolution import parse_resolution
+    from fbnetv5.search.bmtas.config import BranchConfig
+
+    if unit == "ms" and table is None:
+        raise UserError("--latency needs a latency table: add --device cpu, or --table FILE")
+    return BranchConfig.make(
+        fields,
+        budget=parse_budgets(budget, unit=unit, tasks=("network",))["network"],
+        task_names=tasks,
+        encoder=encoder,
+        data=DataConfig.of(data, size=parse_resolution(size)),
+        table=None if table is None else str(table.resolve()),
+        other_machine_table=other_machine,
+        seed=seed,
+    )
+
+
+def _range_printer(config: "BranchConfig") -> "Callable[[TreeCosts], None]":
+    """A callback that prints the costs of the two extreme trees and of a uniform routing."""
+    from fbnetv5.costs.budgets import format_cost
+
+    def show(costs: "TreeCosts") -> None:
+        unit = config.budget.unit
+        shared, uniform, separate = (
+            format_cost(cost, unit) for cost in (costs.all_shared, costs.uniform, costs.all_separate)
+        )
+        print_status(
+            f"{config.space.label}: {shared} if all tasks share every layer, {uniform} expected at first, "
+            f"{separate} if they share none"
+        )
+
+    return show
+
+
+def branch_report(bar: "Progress", prepared: "Prepared") -> "Callable[[BranchEntry], None]":
+    """A callback that shows the step, the losses and the expected cost; in logs, a line per 100 steps."""
+    from fbnetv5.costs.budgets import format_cost
+
+    config = prepared.config
+    line = bar.add_task("branch", total=config.steps, note="")
+
+    def report(entry: "BranchEntry") -> None:
+        losses = ", ".join(f"{task} loss {loss:.2f}" for task, loss in entry.losses.items())
+        note = f"{losses}, cost {format_cost(entry.expected_cost, config.budget.unit)}"
+        bar.update(line, completed=entry.step, description=entry.phase, note=note)
+        if not console().is_terminal and entry.step % 100 == 0:
+            print_status(
+                f"step {entry.step} of {config.steps}, {entry.phase}: {note}, routing entropy {entry.entropy:.3f} nats"
+            )
+
+    return report
+
+
+def print_branched(folder: Path, architecture: "Architecture", *, as_json: bool) -> None:
+    """Print the network: where its tasks branch, its cost, and the metric of each task on held-out images."""
+    from fbnetv5.deploy.tree import tree_lines
+
+    file = folder / "branched.json"
+    if as_json:
+        print_json({"run": str(folder), "file": str(file), "architecture": architecture.to_json()})
+        return
+    for text in tree_lines(architecture):
+        print_line(text)
+    rows = [
+        [name, task.metric.label, f"{architecture.provenance['scores'][name]:.3f}"]
+        for name, task in architecture.make_tasks().items()
+    ]
+    print_table(["task", "held-out metric", "value"], rows)
+    macs, params = architecture.cost.macs / 1e6, architecture.cost.params / 1e6
+    print_line(f"{file}: {macs:.1f}M multiply-adds, {params:.2f}M params, latency {architecture.latency_text}")

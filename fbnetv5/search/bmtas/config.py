@@ -1,0 +1,92 @@
+"""The configuration of a search for a branched network: one frozen record, stored in the run folder."""
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, Strict, model_validator
+
+from export.errors import UserError
+from fbnetv5.costs.budgets import Budget
+from fbnetv5.runs.config import NotNegative, Positive, RunConfig, Share
+from fbnetv5.spaces.branching import MAX_COPIES, BranchingSpace
+
+
+class BranchConfig(RunConfig):
+    """All fields that determine the result of a search for a branched network."""
+
+    title: ClassVar[str] = "branch search"
+    kind: ClassVar[str] = "branch"
+    flags: ClassVar[frozenset[str]] = frozenset(
+        {"budget", "task_names", "encoder", "data", "table", "other_machine_table", "seed"}
+    )
+    budget: Budget
+    """Budget of the whole network, heads included."""
+    task_names: Annotated[tuple[str, ...], Strict(False)]
+    """Names of the tasks."""
+    encoder: str = "fbnetv3-a"
+    """Name of the encoder, "fbnetv3-a" to "fbnetv3-g"."""
+    width: Annotated[float, Field(ge=0.25, le=2.0)] = 1.0
+    """Factor of all widths of the encoder."""
+    table: str | None = None
+    """Latency table file of a budget in ms."""
+    other_machine_table: bool = False
+    """Whether that table may have been measured on another machine."""
+    routing: Literal["soft", "sampled"] = "soft"
+    """Routing of a step: "soft" is the paper's mixture of all copies; "sampled" draws one copy per task and layer, and
+    learns by REINFORCE."""
+    steps: Annotated[int, Field(ge=1)] = 1200
+    """Steps of the search, those of the routing included."""
+    warmup_share: Share = 0.05
+    """Share of the steps, at the start, in which every task trains its own copies; 0 for none."""
+    routing_every: Annotated[int, Field(ge=2)] = 4
+    """Period of the steps that train the routing on held-out images; the others train weights."""
+    batch: Annotated[int, Field(ge=2)] = 32
+    """Images of a step, per process."""
+    draws: Annotated[int, Field(ge=2)] = 4
+    """Routings that a step of the sampled routing runs on the same images."""
+    weight_lr: Positive = 5e-3
+    """Highest learning rate of the weights; half a cosine brings it down to 1 %."""
+    weight_decay: NotNegative = 0.01
+    """Decay of the weights of convolutions and linear layers; norms and biases do not decay."""
+    routing_lr: Positive = 0.1
+    """Learning rate of the routing's logits; the paper's is 0.01, for many more steps."""
+    routing_decay: NotNegative = 5e-5
+    """Weight decay of the routing's logits."""
+    first_temperature: Positive = 5.0
+    """Temperature of the Gumbel-softmax in the first step; it falls linearly."""
+    last_temperature: Positive = 0.1
+    """Temperature of the Gumbel-softmax in the last step."""
+    cost_weight: NotNegative | None = None
+    """Fixed weight of the expected cost, relative to the budget, as in the paper; None steers it to the budget."""
+    multiplier_lr: NotNegative = 0.5
+    """Step of the dual ascent: the increase of the cost's weight at an expected cost of twice the budget."""
+    clip_norm: Positive = 5.0
+    """Maximum norm of the gradient of a step that trains weights; larger ones are scaled down."""
+    score_images: Annotated[int, Field(ge=1)] = 1024
+    """Held-out images of the final metrics."""
+    checkpoint_every: Annotated[int, Field(ge=1)] = 100
+    """Steps between checkpoints."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not 2 <= len(self.task_names) <= MAX_COPIES:
+            raise UserError(f"a branched network serves 2 to {MAX_COPIES} tasks, not {len(self.task_names)}")
+        _ = self.space
+        return self
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return self.task_names
+
+    @property
+    def space(self) -> BranchingSpace:
+        """The encoder with one copy of each layer per task.
+
+        Raises:
+            UserError: the encoder is unknown.
+        """
+        return BranchingSpace(encoder=self.encoder, width=self.width, copies=len(self.task_names))
+
+    @property
+    def warmup_steps(self) -> int:
+        """Number of steps in which every task trains its own copies."""
+        return round(self.warmup_share * self.steps)

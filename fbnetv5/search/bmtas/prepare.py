@@ -1,0 +1,73 @@
+"""Opens the inputs of a search for a branched network: images, tasks, and the costs of its trees."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from export.errors import UserError
+from fbnetv5.costs.budgets import format_distinct
+from fbnetv5.costs.ranges import AnyTable, cost_tables
+from fbnetv5.costs.tables import CostTable
+from fbnetv5.data.splits import Splits
+from fbnetv5.data.targets import class_names
+from fbnetv5.search.bmtas.config import BranchConfig
+from fbnetv5.search.bmtas.trees import TreeCosts
+from fbnetv5.spaces.branching import BranchingSpace
+from fbnetv5.tasks import make_tasks, needed_targets
+from fbnetv5.tasks.task import Task
+from latency import estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A configuration and its inputs, opened once."""
+
+    config: BranchConfig
+    space: BranchingSpace
+    splits: Splits
+    tasks: dict[str, Task]
+    table: AnyTable | None
+    costs: TreeCosts
+    """In the unit of the budget."""
+
+
+def prepare(config: BranchConfig) -> Prepared:
+    """Open the images, the tasks on their classes, and the costs.
+
+    Raises:
+        UserError: an input is missing or does not fit the others.
+    """
+    splits = config.data.open(needed_targets(config.tasks))
+    tasks = make_tasks(config.tasks, class_names(splits.weights.targets))
+    table = None
+    if config.table is not None:
+        table = estimate.open_table(Path(config.table), other_machine=config.other_machine_table)
+    tables = cost_tables(config.space, tasks, dict.fromkeys(tasks, config.budget), table)
+    costs = tree_costs(config.space, tasks, tables)
+    return Prepared(config=config, space=config.space, splits=splits, tasks=tasks, table=table, costs=costs)
+
+
+def tree_costs(space: BranchingSpace, tasks: dict[str, Task], tables: dict[str, CostTable]) -> TreeCosts:
+    """The costs of trees, from the cost table of each task's own network."""
+    of_nodes = next(iter(tables.values())).blocks[:, 0]
+    strides = np.array([node.stride for node in space.layers])
+    needed = np.stack([strides <= max(task.paths) for task in tasks.values()], axis=1)
+    heads = sum(table.head for table in tables.values())
+    return TreeCosts(layers=of_nodes[1:], needed=needed, fixed=float(of_nodes[0] + heads))
+
+
+def check_budget(config: BranchConfig, costs: TreeCosts) -> None:
+    """Raise UserError for a budget that no tree meets, or that every tree meets.
+
+    Raises:
+        UserError: the budget lies outside the range of costs.
+    """
+    budget, unit = config.budget, config.budget.unit
+    if not costs.all_shared <= budget.limit <= costs.all_separate:
+        low, high, limit = format_distinct((costs.all_shared, costs.all_separate, budget.limit), unit)
+        size = "x".join(map(str, budget.resolution))
+        raise UserError(
+            f"budget {limit} at {size} is outside what {config.space.label} offers: {low} if all tasks share every "
+            f"layer, {high} if they share none. Choose a budget inside this range, another encoder or resolution"
+        )

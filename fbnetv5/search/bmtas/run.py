@@ -1,0 +1,87 @@
+"""Runs one search for a branched network from its configuration to its files: the work behind ``fbnetv5 branch``.
+
+The run folder has ``config.json``, ``history.jsonl``, ``tensorboard/`` and ``checkpoint/``, and at the end the network
+``branched.json`` with its weights ``branched.safetensors``, and ``pareto.json``. A killed run is resumed from its
+folder alone and ends with the same files.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from accelerate.utils import set_seed
+
+from export.files import write_json
+from fbnetv5.architecture import Architecture
+from fbnetv5.evaluate import check_splits
+from fbnetv5.runs.folder import make_run
+from fbnetv5.runs.processes import in_first_process, make_accelerator
+from fbnetv5.search.bmtas.config import BranchConfig
+from fbnetv5.search.bmtas.entry import BranchEntry
+from fbnetv5.search.bmtas.loop import BranchLoop
+from fbnetv5.search.bmtas.prepare import Prepared, check_budget, prepare
+from fbnetv5.search.bmtas.results import (
+    branched_architecture,
+    build_tree,
+    log_probabilities_of,
+    pareto_document,
+    score,
+    write_network,
+)
+from fbnetv5.search.bmtas.supernet import BranchedSupernet
+from fbnetv5.search.bmtas.trees import TreeCosts, best_tree
+
+
+def start_branch(
+    config: BranchConfig, folder: Path, show_range: Callable[[TreeCosts], None], log: Callable[[str], None]
+) -> tuple[Path, Prepared]:
+    """Check all inputs before any computing time is spent, then make the run folder.
+
+    Args:
+        config: of the search.
+        folder: to make; the link ``latest`` beside it will point to it.
+        show_range: called with the costs of trees, before the budget is compared with them.
+        log: prints a line for the user.
+
+    Returns:
+        The folder, the first process's where there are several; and the configuration with its inputs, opened.
+
+    Raises:
+        UserError: an input does not fit, or the folder exists already or cannot be written.
+    """
+    prepared = prepare(config)
+    if make_accelerator().is_main_process:
+        show_range(prepared.costs)
+    check_budget(config, prepared.costs)
+    check_splits(prepared.tasks.values(), prepared.splits)
+    return in_first_process(lambda: make_run(config, folder, log)), prepared
+
+
+def run_branch(folder: Path, prepared: Prepared, report: Callable[[BranchEntry], None]) -> Architecture:
+    """Run or resume the search of a run folder to its end.
+
+    Args:
+        folder: the run folder.
+        prepared: its configuration, opened.
+        report: called with every entry of the history, in the first process.
+
+    Returns:
+        The architecture of the network; its files are written.
+
+    Raises:
+        UserError: bad input or a damaged checkpoint.
+        VerificationError: a loss is not finite.
+    """
+    config = prepared.config
+    set_seed(config.seed)
+    supernet = BranchedSupernet(prepared.space, prepared.tasks)
+    loop = BranchLoop(prepared, folder, supernet)
+    loop.run(report)
+    log_probabilities = log_probabilities_of(loop.logits)
+    tree = best_tree(log_probabilities, prepared.costs, config.budget.limit)
+    network = build_tree(supernet, branched_architecture(prepared, tree, {}), log_probabilities)
+    scores = score(network, prepared, loop.accelerator.device)
+    architecture = branched_architecture(prepared, tree, scores)
+    if loop.accelerator.is_main_process:
+        write_network(folder, network, architecture)
+        write_json(folder / "pareto.json", pareto_document(prepared, log_probabilities))
+    return architecture

@@ -1,0 +1,41 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import assert_refused, document, in_process
+
+QUICK = {"steps": 6, "batch": 4, "scenes": [24, 24, 16], "width": 0.25, "score_images": 16, "routing_every": 2}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "quick.json"
+    path.write_text(json.dumps(QUICK), encoding="utf-8")
+    return path
+
+
+def test_a_branched_network_is_found_shown_and_exported_as_one_file(tmp_path: Path, config: Path) -> None:
+    options = ("--tasks", "cls,saliency", "--config", str(config), "--size", "32x32", "--name", "b")
+    printed = document("branch", "--flops", "60M@64x64", *options, cwd=tmp_path)
+    assert printed["file"] == "runs/b/branched.json"
+    assert 54e6 <= printed["architecture"]["cost"]["macs"] <= 60e6
+    shown = document("show", "runs/b/branched.json", cwd=tmp_path)
+    assert shown["macs"] == printed["architecture"]["cost"]["macs"]
+    done = in_process("export", "--output", "shipped", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "shipped" / "cls+saliency" / "model.onnx").exists()
+
+
+WRONG = {
+    "one task": (["--flops", "900M", "--tasks", "cls"], "serves 2 to 8 tasks, not 1"),
+    "no budget": ([], "exactly one budget"),
+    "a budget below all shared": (["--flops", "1M"], "if all tasks share every layer"),
+    "an unknown encoder": (["--flops", "900M", "--encoder", "vgg"], "unknown network 'vgg'"),
+    "a latency without a table": (["--latency", "9ms"], "needs a latency table"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), WRONG.values(), ids=WRONG)
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, options: list[str], message: str) -> None:
+    assert_refused(["branch", *options], message, cwd=tmp_path)

@@ -1,0 +1,89 @@
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from export.errors import VerificationError
+from fbnetv5.search.bmtas.loop import BranchLoop
+from tests.fbnetv5.search.bmtas.conftest import MakeLoop
+
+
+def test_phases_follow_the_configuration(make_loop: MakeLoop) -> None:
+    loop = make_loop()
+    assert [loop.phase(step) for step in range(6)] == ["warm-up"] * 2 + ["routing", "weights"] * 2
+    assert loop.temperature == 5.0
+    loop.done = 7
+    assert loop.temperature == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("routing", ["soft", "sampled"])
+def test_steps_of_the_routing_change_no_weights_and_the_others_no_logits(make_loop: MakeLoop, routing: str) -> None:
+    loop = make_loop(routing=routing)
+    for loop.done in (0, 1):  # the copies are equal before
+        loop.step()
+    loop.done = 2
+    before = {name: value.clone() for name, value in loop.supernet.named_parameters()}
+    loop.step()
+    assert bool(loop.logits.abs().sum() > 0)
+    assert all(torch.equal(value, before[name]) for name, value in loop.supernet.named_parameters())
+    logits = loop.logits.detach().clone()
+    loop.done = 3
+    loop.step()
+    assert torch.equal(loop.logits, logits)
+    assert any(not torch.equal(value, before[name]) for name, value in loop.supernet.named_parameters())
+
+
+def test_a_budget_below_the_expected_cost_raises_the_multiplier(make_loop: MakeLoop) -> None:
+    loop = make_loop()
+    loop.done = 2
+    expected = float(loop._expected_share().detach())
+    loop.step()
+    assert loop.multiplier == pytest.approx(max(0.0, 0.5 * (expected - 1)), rel=1e-5)
+
+
+def test_a_fixed_weight_of_the_cost_stays(make_loop: MakeLoop) -> None:
+    loop = make_loop(cost_weight=3.0)
+    loop.done = 2
+    loop.step()
+    assert loop.multiplier == 3.0
+
+
+def test_the_price_of_cost_makes_tasks_share(make_loop: MakeLoop) -> None:
+    loop = make_loop(cost_weight=1e4, routing_lr=0.5)
+    with torch.no_grad():
+        loop.logits += 0.1 * torch.randn(loop.logits.shape, generator=torch.Generator().manual_seed(0))
+    before = float(loop._expected_share().detach())
+    loop.done = 2
+    for _ in range(12):
+        loop.train_routing(next(loop.routing_batches))
+    assert float(loop._expected_share().detach()) < 0.8 * before
+
+
+def test_a_resumed_search_has_the_same_state(make_loop: MakeLoop, tmp_path: Path) -> None:
+    whole = make_loop(tmp_path / "whole", steps=6)
+    whole.run(lambda entry: None)
+    part = make_loop(tmp_path / "part", steps=6)
+    part.steps = 4
+    part.run(lambda entry: None)
+    resumed = make_loop(tmp_path / "part", steps=6)
+    resumed.run(lambda entry: None)
+    assert resumed.multiplier == whole.multiplier
+    assert_equal(resumed, whole)
+    shutil.rmtree(tmp_path / "whole")
+
+
+def assert_equal(one: BranchLoop, other: BranchLoop) -> None:
+    tensors = other.tensors()
+    for name, value in one.tensors().items():
+        assert torch.equal(value, tensors[name]), name
+
+
+def test_a_loss_that_is_not_finite_is_an_error_and_changes_nothing(make_loop: MakeLoop) -> None:
+    loop = make_loop()
+    with torch.no_grad():
+        next(loop.supernet.heads["det"].parameters()).fill_(torch.nan)
+    before = {name: value.clone() for name, value in loop.supernet.named_parameters()}
+    with pytest.raises(VerificationError, match="the loss of det is not finite at step 1"):
+        loop.step()
+    assert all(value.equal(before[n]) or n.startswith("heads.det") for n, value in loop.supernet.named_parameters())

@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from export.errors import UserError
+from fbnetv5.architecture import load_architecture
+from fbnetv5.runs.checkpoint import load_tensors
+from fbnetv5.search.bmtas.config import BranchConfig
+from fbnetv5.search.bmtas.prepare import prepare
+from fbnetv5.search.bmtas.run import run_branch, start_branch
+from tests.fbnetv5.search.bmtas.conftest import tiny_config
+
+
+def start(folder: Path, config: BranchConfig) -> None:
+    start_branch(config, folder, lambda costs: None, lambda line: None)
+
+
+@pytest.mark.parametrize("routing", ["soft", "sampled"])
+def test_a_search_ends_with_a_tree_within_its_budget(tmp_path: Path, routing: str) -> None:
+    config = tiny_config(routing=routing)
+    folder, prepared = start_branch(config, tmp_path / "run", lambda costs: None, lambda line: None)
+    architecture = run_branch(folder, prepared, lambda entry: None)
+    assert 0.9 * config.budget.limit <= architecture.cost.macs <= config.budget.limit
+    assert load_architecture(folder / "branched.json") == architecture
+    network = architecture.load(folder / "branched.safetensors").eval()
+    assert len(network(torch.zeros(1, 3, 32, 32))) == 5  # logits; boxes, scores, labels; logits
+    assert (tmp_path / "latest").resolve() == folder.resolve()
+
+
+def test_a_stopped_and_resumed_search_has_the_same_files(tmp_path: Path) -> None:
+    config = tiny_config(steps=4)
+    for name in ("whole", "stopped"):
+        start(tmp_path / name, config)
+    run_branch(tmp_path / "whole", prepare(config), lambda entry: None)
+
+    def stop(entry: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_branch(tmp_path / "stopped", prepare(config), stop)
+    run_branch(tmp_path / "stopped", prepare(BranchConfig.load(tmp_path / "stopped")), lambda entry: None)
+    for file in ("branched.json", "pareto.json", "history.jsonl"):
+        assert (tmp_path / "stopped" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    tensors = load_tensors(tmp_path / "whole" / "branched.safetensors")
+    for name, value in load_tensors(tmp_path / "stopped" / "branched.safetensors").items():
+        assert torch.equal(value, tensors[name])
+
+
+def test_a_folder_that_exists_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="exists already"):
+        start(tmp_path, tiny_config())

@@ -1,0 +1,58 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from fbnetv5.search.bmtas.prepare import Prepared
+from fbnetv5.search.bmtas.supernet import BranchedSupernet
+
+TREE = [[0] * 28, [0] * 10 + [1] * 18, [0] * 10 + [1] * 8 + [2] * 10]
+"""A tree of three tasks over the 29 layers of the encoder, less the last."""
+
+
+@pytest.fixture
+def supernet(prepared: Prepared) -> BranchedSupernet:
+    torch.manual_seed(0)
+    supernet = BranchedSupernet(prepared.space, prepared.tasks)
+    with torch.no_grad():
+        for parameter in supernet.layers.parameters():
+            parameter += 0.01 * torch.randn_like(parameter) * parameter.requires_grad
+    return supernet.eval()
+
+
+def routing() -> list[list[int]]:
+    return [[*row, row[-1]] for row in TREE]
+
+
+def flat(raw: object) -> list[torch.Tensor]:
+    return [raw] if isinstance(raw, torch.Tensor) else list(raw)  # type: ignore[call-overload]
+
+
+def test_the_soft_routing_of_certain_copies_equals_the_hard_routing(supernet: BranchedSupernet) -> None:
+    images = torch.randn(2, 3, 32, 32)
+    weights = functional.one_hot(torch.tensor(routing()).T, 3).float()
+    with torch.no_grad():
+        soft, hard = supernet.soft(images, weights), supernet.hard(images, routing())
+    for name in supernet.tasks:
+        for one, other in zip(flat(soft[name]), flat(hard[name]), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_layers_run_once_per_group_or_once_per_copy_and_task(supernet: BranchedSupernet) -> None:
+    images = torch.randn(2, 3, 32, 32)
+    supernet.hard(images, routing())
+    assert supernet.layer_runs == 10 + 2 * 8 + 3 * 11
+    supernet.layer_runs = 0
+    supernet.soft(images, torch.full((29, 3, 3), 1 / 3))
+    assert supernet.layer_runs == 29 * 9
+
+
+def test_copies_start_equal_and_their_last_norm_stays_the_identity(prepared: Prepared) -> None:
+    supernet = BranchedSupernet(prepared.space, prepared.tasks)
+    for copies in supernet.layers:
+        states = [copy.state_dict() for copy in copies.children()]
+        assert all(torch.equal(states[0][name], state[name]) for state in states[1:] for name in state)
+        for copy in copies.children():
+            *_, last = (child for child in copy.modules() if isinstance(child, nn.BatchNorm2d))
+            assert not last.weight.requires_grad
+            assert bool((last.weight == 1).all())

@@ -1,0 +1,23 @@
+import numpy as np
+import torch
+
+from fbnetv5.search.loss_scale import DECAY, FLOOR, LossScale
+
+ONES = np.ones(2)
+
+
+def test_the_first_loss_is_the_average_and_later_ones_move_it() -> None:
+    scale = LossScale(2, torch.device("cpu"))
+    factor, scale.values = scale.factors(torch.tensor([8.0, 0.0]), torch.tensor([2.0, 0.0]), ONES)
+    assert factor.tolist() == [0.25, 0.0]
+    assert np.array_equal(scale.on_host(), [4.0, np.nan], equal_nan=True)
+    factor, scale.values = scale.factors(torch.tensor([2.0, 3.0]), torch.tensor([1.0, 1.0]), ONES)
+    assert factor.tolist() == [0.25, 1 / 3]
+    np.testing.assert_allclose(scale.on_host(), [DECAY * 4 + (1 - DECAY) * 2, 3.0], rtol=1e-15)
+
+
+def test_weights_multiply_the_factors_and_averages_have_a_floor() -> None:
+    scale = LossScale(1, torch.device("cpu"))
+    factor, scale.values = scale.factors(torch.tensor([0.0]), torch.tensor([4.0]), np.array([0.5]))
+    assert factor.tolist() == [0.5 / FLOOR]
+    assert scale.on_host().tolist() == [FLOOR]

@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+
+from export.errors import UserError
+from fbnetv5.spaces import read_space
+from fbnetv5.spaces.branching import BranchingSpace, scaled
+from fbnetv5.spaces.fbnetv3 import FBNETV3, fbnetv3
+
+PATHS = {"cls": (32,), "seg": (4, 8, 16, 32)}
+
+
+@pytest.mark.parametrize("letter", FBNETV3)
+def test_an_encoder_has_the_blocks_of_its_network(letter: str) -> None:
+    space = BranchingSpace(encoder=f"fbnetv3-{letter}", copies=2)
+    partitions = fbnetv3(letter).with_ordinary_padding().partitions()
+    assert [node.candidates[0] for node in space.nodes] == [block for partition in partitions for block in partition]
+    assert {len(node.candidates) for node in space.layers} == {2}
+    assert len(space.nodes[0].candidates) == 1
+
+
+def test_features_end_at_the_last_layer_of_each_stride() -> None:
+    space = BranchingSpace(copies=2)
+    strides = {node.name: node.stride for node in space.nodes}
+    names = list(strides)
+    for stride, end in space.ends.items():
+        assert strides[end] == stride
+        after = names.index(end) + 1
+        assert after == len(names) or strides[names[after]] == 2 * stride
+
+
+def test_half_the_width_has_about_a_quarter_of_the_weights() -> None:
+    config = fbnetv3("a")
+    widths = [group.channels for group in scaled(config, 0.5).groups]
+    assert widths == [8, 16, 24, 40, 64, 96, 112]  # round_width of 8, 12, 20, 36, 60, 92, 112
+    assert scaled(config, 1.0) == config
+
+
+def test_the_graph_of_a_task_runs_its_copies() -> None:
+    space = BranchingSpace(copies=2)
+    choices = np.zeros(len(space.layers), dtype=np.int64)
+    choices[5:] = 1
+    graph = space.graph(choices, {"seg": PATHS["seg"]})
+    assert [step.candidate for step in graph.steps] == [0, *choices.tolist()]
+
+
+REFUSED = {
+    "a number that is not the first task's": ({"cls": [0], "seg": [0], "det": [1]}, "first task of its group, not 1"),
+    "a later task": ({"cls": [1], "seg": [1], "det": [2]}, "the choice of cls must be"),
+    "groups that meet again": ({"cls": [0, 0], "seg": [1, 0], "det": [2, 2]}, "seg and cls share it after they parted"),
+}
+
+
+@pytest.mark.parametrize(("starts", "message"), REFUSED.values(), ids=REFUSED)
+def test_choices_that_are_no_tree_are_refused(starts: dict[str, list[int]], message: str) -> None:
+    space = BranchingSpace(copies=3)
+    filled = {task: [*start, *[start[-1]] * (len(space.layers) - len(start))] for task, start in starts.items()}
+    with pytest.raises(UserError, match=message):
+        space.check_tasks(filled)
+
+
+def test_more_tasks_than_copies_are_refused() -> None:
+    space = BranchingSpace(copies=2)
+    with pytest.raises(UserError, match="3 tasks do not fit a space with 2 copies"):
+        space.check_tasks(dict.fromkeys("abc", [0] * len(space.layers)))
+
+
+def test_an_unknown_encoder_is_refused_and_a_known_one_is_read_from_its_document() -> None:
+    with pytest.raises(UserError, match="unknown network 'resnet9000'"):
+        BranchingSpace(encoder="resnet9000")
+    space = BranchingSpace(encoder="fbnetv3-c", width=0.5, copies=4)
+    assert read_space(space.to_json()) == space
