@@ -28,7 +28,7 @@ from fbnetv5.runs.checkpoint import load_weights, optimizer_tensors, restore_opt
 from fbnetv5.runs.history import Entry
 from fbnetv5.runs.loop import CHECKPOINT, LOG_EVERY, Loop
 from fbnetv5.runs.optimization import half_cosine, parameter_groups
-from fbnetv5.runs.processes import average_gradients
+from fbnetv5.runs.processes import GradientAverage
 from fbnetv5.training.augment import Augment
 from fbnetv5.training.average import MovingAverage
 from fbnetv5.training.config import TrainConfig
@@ -85,6 +85,7 @@ class TrainLoop(Loop[TrainEntry]):
         self.network = network.to(self.accelerator.device).to(memory_format=torch.channels_last)
         self.average = MovingAverage(self.network, decay=config.ema_decay)
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in self.network.named_parameters()}
+        self.gradients = GradientAverage(self.accelerator, self.network.parameters())
         self.optimizer = make_optimizer(config, self.names)
         self.dataset = dataset
         self.held_out = held_out
@@ -120,7 +121,7 @@ class TrainLoop(Loop[TrainEntry]):
         self.optimizer.zero_grad(set_to_none=True)
         # Gradients are averaged over the processes, so each divides by its share of the images.
         self.accelerator.backward(total * self.accelerator.num_processes / sums[1].clamp(min=1e-9))
-        average_gradients(self.accelerator, self.network.parameters())
+        self.gradients.finish()
         norm = torch.nn.utils.clip_grad_norm_(self.names, self.config.clip_norm)
         if not torch.isfinite(norm):
             raise self.diverged("the gradient")

@@ -34,7 +34,7 @@ from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import load_weights, optimizer_tensors, restore_optimizer
 from fbnetv5.runs.loop import CHECKPOINT, LOG_EVERY, Loop
 from fbnetv5.runs.optimization import half_cosine, parameter_groups
-from fbnetv5.runs.processes import average_gradients
+from fbnetv5.runs.processes import GradientAverage
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.controller import Floats
 from fbnetv5.search.reinforce.entry import SearchEntry
@@ -101,6 +101,7 @@ class SearchLoop(Loop[SearchEntry]):
         # Parameters outside the live blocks get no gradient and do not change.
         groups = parameter_groups(self.names, config.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=config.weight_lr, fused=True)
+        self.gradients = GradientAverage(self.accelerator, self.supernet.parameters())
         self.scale: Floats = np.full(len(config.tasks), np.nan)
         """[T]: moving average of each task's training loss; nan until its first."""
         self.policies = Policies(config, supernet.space, tables, images=len(self.held_out))
@@ -165,8 +166,8 @@ class SearchLoop(Loop[SearchEntry]):
         objective = (sums / totals * torch.from_numpy(factor).to(sums)).sum()
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(objective)
+        self.gradients.finish()
         live = [parameter for parameter in self.supernet.parameters() if parameter.grad is not None]
-        average_gradients(self.accelerator, live)
         norm = torch.nn.utils.clip_grad_norm_(live, self.config.clip_norm)
         if not torch.isfinite(norm):
             raise self.diverged("the gradient")
