@@ -126,7 +126,7 @@ class TrainLoop(Loop[TrainEntry]):
         if not torch.isfinite(norm):
             raise self.diverged("the gradient")
         self.optimizer.step()
-        self.average.update(self.network, self.done)
+        self.average.update(self.done)
         return loss
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
