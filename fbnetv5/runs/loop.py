@@ -18,6 +18,7 @@ from export.errors import UserError, VerificationError
 from fbnetv5.data.loading import Transform, batches
 from fbnetv5.data.sample import Batch, ImageSet
 from fbnetv5.runs.checkpoint import by_group, check_identity, load_checkpoint, save_checkpoint
+from fbnetv5.runs.divergence import DivergenceGuard
 from fbnetv5.runs.history import Entry, History
 from fbnetv5.runs.processes import distributed_state, make_accelerator
 
@@ -49,14 +50,21 @@ class Loop(ABC, Generic[E]):
             raise UserError(f"fp16 mixed precision needs loss scaling, which a {self.title} lacks; use bf16 or none")
         self.done = 0
         """Steps finished."""
+        device = self.accelerator.device
+        self.guard = DivergenceGuard(device, self.diverged, lag=0 if device.type == "cpu" else 1)
 
     @abstractmethod
     def step(self) -> None:
         """Run step number ``done``.
 
         Raises:
-            VerificationError: a loss or gradient is not finite; the weights are as before.
+            VerificationError: a loss or gradient is not finite, of this step or, with a lag of the guard, of the step
+                before; the weights are as before that step.
         """
+
+    def is_logged(self, *, last: bool) -> bool:
+        """Whether the state after ``done`` steps may have an entry in the history; the same in every process."""
+        return self.done % LOG_EVERY == 0 or last
 
     @abstractmethod
     def entry(self, *, last: bool) -> E | None:
@@ -105,8 +113,12 @@ class Loop(ABC, Generic[E]):
             while self.done < self.steps:
                 self.step()
                 self.done += 1
+                last = self.done == self.steps
+                saved = self.done % self.checkpoint_every == 0 or last
+                if saved or self.is_logged(last=last):
+                    self.guard.check_all()  # in every process, or the others would wait for one that stopped
                 self._log(history, report)
-                if self.done % self.checkpoint_every == 0 or self.done == self.steps:
+                if saved:
                     self._save_in_first_process()
 
     def _log(self, history: History | None, report: Callable[[E], None]) -> None:
@@ -167,11 +179,11 @@ class Loop(ABC, Generic[E]):
         ):
             yield own_batch.to(self.accelerator.device)
 
-    def diverged(self, what: str) -> VerificationError:
-        """The error to raise when ``what`` is not finite."""
+    def diverged(self, what: str, step: int) -> VerificationError:
+        """The error to raise when ``what`` is not finite in step number ``step``, counted from 0."""
         steps = (self.folder / CHECKPOINT).glob("step-*.json")
         newest = max(steps, key=lambda path: path.stat().st_mtime, default=None)
         return VerificationError(
-            f"{what} is not finite at step {self.done + 1}; the last good checkpoint is {newest or 'none yet'}. "
+            f"{what} is not finite at step {step + 1}; the last good checkpoint is {newest or 'none yet'}. "
             f"{self.advice}"
         )

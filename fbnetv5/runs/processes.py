@@ -12,8 +12,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from torch import Tensor
 
 from export.errors import UserError
+
+BUCKET_BYTES = 4 * 2**20
+"""Gradients that are reduced together: many small messages would be slow, and a single one would start last."""
 
 
 def make_accelerator() -> Accelerator:
@@ -21,14 +25,51 @@ def make_accelerator() -> Accelerator:
     return Accelerator(cpu=not torch.accelerator.is_available())
 
 
-def average_gradients(accelerator: Accelerator, parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Replace every gradient by its mean over the processes; all must have gradients for the same parameters."""
-    if accelerator.num_processes == 1:
-        return
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    flat = accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
-    for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
+class GradientAverage:
+    """The mean of gradients over the processes, computed while the backward pass still computes other gradients.
+
+    As in torch's DistributedDataParallel (arXiv 2006.15704) gradients are collected in buckets, and a full bucket is
+    reduced asynchronously. That class expects the same parameters in every step, or searches the graph for absent ones.
+    Here all processes must run the same graph in a step, so that their backward passes fill the same buckets.
+    """
+
+    def __init__(self, accelerator: Accelerator, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Observe the gradients of ``parameters``; a single process observes nothing."""
+        self._processes = accelerator.num_processes
+        self._bucket: list[Tensor] = []
+        self._bytes = 0
+        self._running: list[tuple[torch.distributed.Work, Tensor, list[Tensor]]] = []
+        """Of every started bucket: the communication, the flat gradients, and the gradients."""
+        if self._processes > 1:
+            for parameter in parameters:
+                parameter.register_post_accumulate_grad_hook(self._add)  # type: ignore[no-untyped-call]
+
+    def finish(self) -> None:
+        """Replace every gradient of the last backward pass by its mean over the processes."""
+        if self._bucket:
+            self._start()
+        for work, flat, gradients in self._running:
+            work.wait()
+            parts = (flat / self._processes).split([gradient.numel() for gradient in gradients])
+            means = [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]
+            torch._foreach_copy_(gradients, means)
+        self._running.clear()
+
+    def _add(self, parameter: Tensor) -> None:
+        """Add a parameter's complete gradient to the bucket; the backward pass calls it."""
+        assert parameter.grad is not None
+        self._bucket.append(parameter.grad)
+        self._bytes += parameter.grad.nbytes
+        if self._bytes >= BUCKET_BYTES:
+            self._start()
+
+    def _start(self) -> None:
+        """Start to add up the bucket over the processes."""
+        flat = torch.cat([gradient.flatten() for gradient in self._bucket])
+        work = torch.distributed.all_reduce(flat, async_op=True)
+        assert work is not None
+        self._running.append((work, flat, self._bucket))
+        self._bucket, self._bytes = [], 0
 
 
 def in_first_process(work: Callable[[], Path]) -> Path:

@@ -30,7 +30,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.ops import batched_nms, generalized_box_iou_loss, nms
+from torchvision.ops import batched_nms, nms
 
 from export.errors import UserError
 from fbnetv5.blocks.specs import conv_norm, initialise
@@ -341,8 +341,26 @@ def _class_losses(logits: Tensor, assignment: Assignment, truth: Boxes) -> Tenso
 def _box_losses(boxes: Tensor, assignment: Assignment, truth: Boxes) -> Tensor:
     """1 - GIoU of each cell's box and its owner's, weighted by the target, summed over cells: -> [N]."""
     index = assignment.owner.clamp(min=0)[:, :, None].expand(-1, -1, 4)
-    loss: Tensor = generalized_box_iou_loss(boxes, truth.xyxy.gather(1, index))
+    loss = giou_loss(boxes, truth.xyxy.gather(1, index))
     return (loss * assignment.target).sum(1)
+
+
+def giou_loss(boxes: Tensor, others: Tensor) -> Tensor:
+    """1 - generalised IoU (arXiv 1902.09630, algorithm 1) of each pair: [..., 4], [..., 4] -> [...].
+
+    The arithmetic is that of torchvision's ``generalized_box_iou_loss``, which makes the host wait for an accelerator
+    because it indexes with a mask.
+    """
+    epsilon = 1e-7
+    (x0, y0, x1, y1), (other_x0, other_y0, other_x1, other_y1) = boxes.unbind(-1), others.unbind(-1)
+    width = torch.min(x1, other_x1) - torch.max(x0, other_x0)
+    height = torch.min(y1, other_y1) - torch.max(y0, other_y0)
+    overlap = torch.where((width > 0) & (height > 0), width * height, 0.0)
+    union = (x1 - x0) * (y1 - y0) + (other_x1 - other_x0) * (other_y1 - other_y0) - overlap
+    hull_width = torch.max(x1, other_x1) - torch.min(x0, other_x0)
+    hull_height = torch.max(y1, other_y1) - torch.min(y0, other_y0)
+    hull = hull_width * hull_height
+    return 1 - (overlap / (union + epsilon) - (hull - union) / (hull + epsilon))
 
 
 def _record(records: list[dict[str, Any]], image: int, boxes: Tensor, scores: Tensor, labels: Tensor) -> None:

@@ -7,7 +7,6 @@ held-out images; the best average so far is stored beside the architecture file,
 All randomness is a function of (seed, step), so a resumed training repeats what an uninterrupted one would have done.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,9 +25,9 @@ from fbnetv5.evaluate import evaluate
 from fbnetv5.networks.backbone import Network
 from fbnetv5.runs.checkpoint import load_weights, optimizer_tensors, restore_optimizer, save_tensors
 from fbnetv5.runs.history import Entry
-from fbnetv5.runs.loop import CHECKPOINT, LOG_EVERY, Loop
+from fbnetv5.runs.loop import CHECKPOINT, Loop
 from fbnetv5.runs.optimization import half_cosine, parameter_groups
-from fbnetv5.runs.processes import average_gradients
+from fbnetv5.runs.processes import GradientAverage
 from fbnetv5.training.augment import Augment
 from fbnetv5.training.average import MovingAverage
 from fbnetv5.training.config import TrainConfig
@@ -85,11 +84,13 @@ class TrainLoop(Loop[TrainEntry]):
         self.network = network.to(self.accelerator.device).to(memory_format=torch.channels_last)
         self.average = MovingAverage(self.network, decay=config.ema_decay)
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in self.network.named_parameters()}
+        self.gradients = GradientAverage(self.accelerator, self.network.parameters())
         self.optimizer = make_optimizer(config, self.names)
+        self.guard.protect(self.optimizer)
         self.dataset = dataset
         self.held_out = held_out
-        self.loss: float | None = None
-        """Loss of the last step."""
+        self.loss: Tensor | None = None
+        """Loss of the last step, a scalar on the device."""
         self.best, self.best_step = self.task.metric.worst, 0
         self.initial_score: float | None = None
 
@@ -102,30 +103,28 @@ class TrainLoop(Loop[TrainEntry]):
     def step(self) -> None:
         self.loss = self.train(next(self.training_batches))
 
-    def train(self, batch: Batch) -> float:
-        """Run one step; return the mean loss over the labelled images of all processes.
+    def train(self, batch: Batch) -> Tensor:
+        """Run one step; return the mean loss over the labelled images of all processes, a scalar on the device.
 
         Raises:
-            VerificationError: the loss or the gradient is not finite; the weights are as before.
+            VerificationError: the loss or the gradient is not finite, see ``step``.
         """
         self.network.train()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.done)
         with self.accelerator.autocast():
             total, count = self._loss(batch)
-        sums = self.accelerator.reduce(torch.stack([total.detach(), count]), "sum")
-        loss = float(sums[0] / sums[1].clamp(min=1e-9))
-        if not math.isfinite(loss):
-            raise self.diverged("the loss")
+        sums: Tensor = self.accelerator.reduce(torch.stack([total.detach(), count]), "sum")
+        labelled = sums[1].clamp(min=1e-9)
+        loss = sums[0] / labelled
         self.optimizer.zero_grad(set_to_none=True)
         # Gradients are averaged over the processes, so each divides by its share of the images.
-        self.accelerator.backward(total * self.accelerator.num_processes / sums[1].clamp(min=1e-9))
-        average_gradients(self.accelerator, self.network.parameters())
+        self.accelerator.backward(total * self.accelerator.num_processes / labelled)
+        self.gradients.finish()
         norm = torch.nn.utils.clip_grad_norm_(self.names, self.config.clip_norm)
-        if not torch.isfinite(norm):
-            raise self.diverged("the gradient")
+        self.guard.check({"the loss": loss, "the gradient": norm}, self.done)
         self.optimizer.step()
-        self.average.update(self.network, self.done)
+        self.average.update(self.done, skip=self.guard.skip if self.guard.lag else None)
         return loss
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -147,17 +146,23 @@ class TrainLoop(Loop[TrainEntry]):
         batches = in_order(self.held_out, batch=EVALUATION_BATCH, num_workers=self.num_workers)
         return evaluate(self.task, lambda images: network(images.to(device)), batches)
 
+    def is_logged(self, *, last: bool) -> bool:
+        return super().is_logged(last=last) or self._is_evaluated(last=last)
+
+    def _is_evaluated(self, *, last: bool) -> bool:
+        return self.done % self.config.evaluate_every == 0 or last
+
     def entry(self, *, last: bool) -> TrainEntry | None:
         """The state after ``done`` steps: before the first, at each evaluation, and every ``LOG_EVERY`` steps."""
+        if not self.is_logged(last=last):
+            return None
         score = None
-        if self.done % self.config.evaluate_every == 0 or last:
+        if self._is_evaluated(last=last):
             score = self.evaluate()
             self._keep_best(score)
-        if score is None and self.done % LOG_EVERY:
-            return None
         return TrainEntry(
             step=self.done,
-            loss=self.loss,
+            loss=None if self.loss is None else float(self.loss),
             lr=learning_rate(self.config, self.done),
             score=score,
             best=self.best,
@@ -209,8 +214,13 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 
 
 def make_optimizer(config: TrainConfig, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-    """AdamW or SGD; norms and biases do not decay."""
-    groups = parameter_groups(parameters, config.weight_decay)
+    """AdamW or SGD; norms and biases do not decay.
+
+    On accelerators it is a fused one, as the guard needs; on CPUs fused SGD would round differently.
+    """
+    everything = list(parameters)
+    groups = parameter_groups(everything, config.weight_decay)
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
+        nesterov, fused = config.momentum > 0, everything[0].device.type != "cpu"
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=fused)
     return torch.optim.AdamW(groups, lr=config.lr, fused=True)

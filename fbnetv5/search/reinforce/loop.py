@@ -32,9 +32,9 @@ from fbnetv5.data.sample import Batch, ImageSet
 from fbnetv5.data.splits import Splits, Subset
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import load_weights, optimizer_tensors, restore_optimizer
-from fbnetv5.runs.loop import CHECKPOINT, LOG_EVERY, Loop
+from fbnetv5.runs.loop import CHECKPOINT, Loop
 from fbnetv5.runs.optimization import half_cosine, parameter_groups
-from fbnetv5.runs.processes import average_gradients
+from fbnetv5.runs.processes import GradientAverage
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.controller import Floats
 from fbnetv5.search.reinforce.entry import SearchEntry
@@ -47,6 +47,8 @@ SCALE_DECAY = 0.98
 """Decay per step of the moving averages that losses are divided by."""
 SCALE_FLOOR = 1e-3
 """Minimum of those averages: the loss of a task whose images all look alike may reach 0."""
+WITHOUT_FLOAT64 = ("mps",)
+"""Types of devices that have no float64."""
 MIN_REPETITIONS = 8
 """Minimum number of policy steps that use each held-out image; a larger set of images is reduced to reach it."""
 
@@ -101,8 +103,12 @@ class SearchLoop(Loop[SearchEntry]):
         # Parameters outside the live blocks get no gradient and do not change.
         groups = parameter_groups(self.names, config.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=config.weight_lr, fused=True)
-        self.scale: Floats = np.full(len(config.tasks), np.nan)
-        """[T]: moving average of each task's training loss; nan until its first."""
+        self.guard.protect(self.optimizer)
+        self.gradients = GradientAverage(self.accelerator, self.supernet.parameters())
+        device = self.accelerator.device
+        widest = torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
+        self.scale = torch.full((len(config.tasks),), torch.nan, dtype=widest, device=device)
+        """[T], on the device: moving average of each task's training loss; nan until its first."""
         self.policies = Policies(config, supernet.space, tables, images=len(self.held_out))
 
     def phase(self, step: int) -> str:
@@ -149,7 +155,7 @@ class SearchLoop(Loop[SearchEntry]):
             gamma: [T], weight of each task's loss.
 
         Raises:
-            VerificationError: a loss or the gradient is not finite; the weights are as before.
+            VerificationError: a loss or the gradient is not finite, see ``step``.
         """
         self.supernet.train()
         for group in self.optimizer.param_groups:
@@ -157,22 +163,36 @@ class SearchLoop(Loop[SearchEntry]):
         with self.accelerator.autocast():
             losses, labelled = self._losses(batch, choices)
         sums, counts = losses.sum(0), labelled.sum(0).to(losses)
-        means = self._mean_losses(sums.detach(), counts)
-        labelled_tasks = ~np.isnan(means)
-        self.scale = np.where(np.isnan(self.scale), np.maximum(means, SCALE_FLOOR), self.scale)
-        factor = np.where(labelled_tasks, gamma / np.where(np.isnan(self.scale), 1.0, self.scale), 0.0)
-        totals = self.accelerator.reduce(counts, "mean").clamp(min=1e-9)
-        objective = (sums / totals * torch.from_numpy(factor).to(sums)).sum()
+        pooled_sums, pooled_counts = self.accelerator.reduce(torch.stack([sums.detach(), counts]), "sum")
+        factor, scale = self._factors(pooled_sums, pooled_counts, gamma)
+        # Gradients are averaged over the processes, so each divides by its share of the images.
+        totals = (pooled_counts / self.accelerator.num_processes).clamp(min=1e-9)
+        objective = (sums / totals * factor.to(sums)).sum()
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(objective)
+        self.gradients.finish()
         live = [parameter for parameter in self.supernet.parameters() if parameter.grad is not None]
-        average_gradients(self.accelerator, live)
         norm = torch.nn.utils.clip_grad_norm_(live, self.config.clip_norm)
-        if not torch.isfinite(norm):
-            raise self.diverged("the gradient")
+        self.guard.check(self._named(pooled_sums) | {"the gradient": norm}, self.done)
         self.optimizer.step()
-        average = SCALE_DECAY * self.scale + (1 - SCALE_DECAY) * np.maximum(means, SCALE_FLOOR)
-        self.scale = np.where(labelled_tasks, average, self.scale)
+        self.scale = torch.where(self.guard.skip == 0, scale, self.scale)
+
+    def _factors(self, sums: Tensor, counts: Tensor, gamma: Floats) -> tuple[Tensor, Tensor]:
+        """The factor of each task's loss, gamma over its moving average, and the averages after the step.
+
+        Computed on the device, from the sums of the losses and the numbers of labelled images of all processes. The
+        first loss of a task is its average; a task without labels has the factor 0 and keeps its average. All are [T].
+        """
+        sums, counts = sums.to(self.scale), counts.to(self.scale)
+        weights = torch.as_tensor(gamma, dtype=self.scale.dtype).to(self.scale.device, non_blocking=True)
+        means, labelled = (sums / counts.clamp(min=1)).clamp(min=SCALE_FLOOR), counts > 0
+        before = torch.where(labelled & self.scale.isnan(), means, self.scale)
+        factor = torch.where(labelled, weights / before, 0.0)
+        return factor, torch.where(labelled, SCALE_DECAY * before + (1 - SCALE_DECAY) * means, before)
+
+    def _named(self, losses: Tensor) -> dict[str, Tensor]:
+        """The losses of all tasks [T] by their names in error messages."""
+        return {f"the loss of {name}": loss for name, loss in zip(self.config.tasks, losses, strict=True)}
 
     @torch.no_grad()
     def train_policies(self, batch: Batch, choices: Choices, rng: np.random.Generator) -> None:
@@ -180,13 +200,14 @@ class SearchLoop(Loop[SearchEntry]):
         self.supernet.train()
         losses = np.stack([self._policy_losses(batch, architecture) for architecture in choices])
         images = self.accelerator.gather(batch.indices).cpu().numpy()
-        self.policies.update(choices, losses / self.scale, images, rng)
+        self.guard.check_all()
+        self.policies.update(choices, losses / self._host_scale(), images, rng)
 
     def _policy_losses(self, batch: Batch, choices: Choices) -> Floats:
         """[N, T]: every image's losses under one architecture [S], over all processes; nan where not labelled."""
         with self.accelerator.autocast():
             losses, labelled = self._losses(batch, choices)
-        self._mean_losses(losses.sum(0), labelled.sum(0).to(losses))
+        self.guard.check(self._named(self.accelerator.reduce(losses.sum(0), "sum")), self.done)
         gathered = self.accelerator.gather(losses.float().masked_fill(~labelled, torch.nan))
         labelled_losses: Floats = gathered.cpu().double().numpy()  # some accelerators have no doubles
         return labelled_losses
@@ -198,18 +219,10 @@ class SearchLoop(Loop[SearchEntry]):
         losses = torch.stack([task.losses(raw[name], batch) for name, task in tasks.items()], dim=1)
         return losses, torch.stack([task.labelled(batch) for task in tasks.values()], dim=1)
 
-    def _mean_losses(self, sums: Tensor, counts: Tensor) -> Floats:
-        """[T]: mean loss over all processes, from the sums and counts [T] of each; nan for a task without labels.
-
-        Raises:
-            VerificationError: a loss is not finite.
-        """
-        total, count = self.accelerator.reduce(torch.stack([sums, counts]), "sum").cpu().double().numpy()
-        for name, value in zip(self.config.tasks, total, strict=True):
-            if not np.isfinite(value):
-                raise self.diverged(f"the loss of {name}")
-        mean: Floats = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-        return mean
+    def _host_scale(self) -> Floats:
+        """``scale`` as float64 on the host."""
+        scale: Floats = self.scale.cpu().double().numpy()
+        return scale
 
     def _learning_rate(self) -> float:
         """Linear rise, then half a cosine down to 1 % over the steps that train weights."""
@@ -226,12 +239,12 @@ class SearchLoop(Loop[SearchEntry]):
 
     def entry(self, *, last: bool) -> SearchEntry | None:
         """The state after ``done`` steps, every ``LOG_EVERY`` steps and after the last."""
-        if self.done == 0 or (self.done % LOG_EVERY and not last):
+        if self.done == 0 or not self.is_logged(last=last):
             return None
         return SearchEntry(
             step=self.done,
             phase=self.phase(self.done - 1),
-            losses=self._by_task(self.scale),
+            losses=self._by_task(self._host_scale()),
             expected_cost=self._by_task(self.policies.expected_cost),
             entropy=self._by_task(self.policies.controller.entropy()),
             multiplier=self._by_task(self.policies.multiplier),
@@ -247,7 +260,7 @@ class SearchLoop(Loop[SearchEntry]):
         tensors = {f"weights/{name}": value for name, value in self.supernet.state_dict().items()}
         for name, value in optimizer_tensors(self.optimizer, self.names).items():
             tensors[f"optimizer/{name}"] = value
-        tensors["state/scale"] = torch.from_numpy(self.scale)
+        tensors["state/scale"] = torch.from_numpy(self._host_scale())
         return tensors | self.policies.tensors()
 
     def identity(self) -> dict[str, Any]:
@@ -261,5 +274,5 @@ class SearchLoop(Loop[SearchEntry]):
     def load(self, groups: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
         load_weights(self.supernet, groups["weights"], self.folder / CHECKPOINT)
         restore_optimizer(self.optimizer, self.names, groups.get("optimizer", {}))
-        self.scale = groups["state"]["scale"].numpy().copy()
+        self.scale = groups["state"]["scale"].to(self.scale.dtype).to(self.scale.device)
         self.policies.load(groups, self.folder)

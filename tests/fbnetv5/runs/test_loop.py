@@ -42,7 +42,7 @@ class Counting(Loop[CountEntry]):
 
     def step(self) -> None:
         if self.done == self.spoiled:
-            raise self.diverged("the sum")
+            raise self.diverged("the sum", self.done)
         batch = next(self.batches(IMAGES, 2, first_step=self.done, stream=1))
         self.images.append(batch.indices.tolist())
         self.total += self.done + float(batch.indices.sum())

@@ -8,7 +8,7 @@ from torch import nn
 
 from export.errors import UserError
 from fbnetv5.runs.processes import (
-    average_gradients,
+    GradientAverage,
     distributed_state,
     in_first_process,
     make_accelerator,
@@ -29,8 +29,10 @@ def test_a_single_process_runs_the_work_itself(tmp_path: Path) -> None:
 
 def test_gradients_of_a_single_process_stay() -> None:
     parameter = nn.Parameter(torch.zeros(2))
-    parameter.grad = torch.tensor([1.0, -2.0])
-    average_gradients(make_accelerator(), [parameter, nn.Parameter(torch.zeros(1))])
+    average = GradientAverage(make_accelerator(), [parameter, nn.Parameter(torch.zeros(1))])
+    torch.autograd.backward((parameter * torch.tensor([1.0, -2.0])).sum())
+    average.finish()
+    assert parameter.grad is not None
     assert parameter.grad.tolist() == [1.0, -2.0]
 
 

@@ -12,7 +12,8 @@ from torch import nn
 
 from export.errors import UserError
 from fbnetv5.runs.processes import (
-    average_gradients,
+    BUCKET_BYTES,
+    GradientAverage,
     distributed_state,
     in_first_process,
     make_accelerator,
@@ -21,14 +22,24 @@ from fbnetv5.runs.processes import (
 
 
 def check_gradients() -> None:
-    """Every process gets the mean of the gradients 1 and 2, per parameter."""
+    """Over two steps with other parameters, gradients become the means that one reduction after backward computes."""
     accelerator = make_accelerator()
-    parameters = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(3, 1))]
-    for parameter in (parameters[0], parameters[2]):
-        parameter.grad = torch.full_like(parameter, accelerator.process_index + 1.0)
-    average_gradients(accelerator, parameters)
-    assert all(bool((parameter.grad == 1.5).all()) for parameter in parameters if parameter.grad is not None)
-    assert parameters[1].grad is None
+    sizes = [(2,), (BUCKET_BYTES // 4,), (3, 2, 3, 3), (BUCKET_BYTES // 8, 2), (5,)]
+    parameters = [nn.Parameter(torch.ones(size)) for size in sizes]
+    parameters[2].data = parameters[2].data.to(memory_format=torch.channels_last)
+    average = GradientAverage(accelerator, parameters)
+    generator = torch.Generator().manual_seed(accelerator.process_index)
+    for live in (parameters[:4], parameters[2:]):
+        gradients = [torch.randn(parameter.shape, generator=generator) for parameter in live]
+        expected = [accelerator.reduce(gradient, "mean") for gradient in gradients]
+        for parameter in parameters:
+            parameter.grad = None
+        torch.autograd.backward([(p * gradient).sum() for p, gradient in zip(live, gradients, strict=True)])
+        average.finish()
+        for parameter, mean in zip(live, expected, strict=True):
+            assert parameter.grad is not None
+            assert torch.equal(parameter.grad, mean)
+        assert all(parameter.grad is None for parameter in set(parameters) - set(live))
     assert distributed_state(accelerator)["processes"] == 2
 
 

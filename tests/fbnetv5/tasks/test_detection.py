@@ -12,6 +12,7 @@ from onnx import TensorProto
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
+from torchvision.ops import generalized_box_iou_loss
 
 from export.errors import UserError
 from export.graph import Exporter, to_onnx_bytes
@@ -20,7 +21,7 @@ from export.runners import OrtRunner
 from fbnetv5.blocks.specs import conv_norm, initialise
 from fbnetv5.data.sample import Batch, Sample, collate
 from fbnetv5.data.targets import BOXES, Boxes, Target
-from fbnetv5.tasks.detection import CLASS_PRIOR, TOP_K, Detection, decode, select, suppress
+from fbnetv5.tasks.detection import CLASS_PRIOR, TOP_K, Detection, decode, giou_loss, select, suppress
 from fbnetv5.tasks.task import Task
 
 TASK = Detection({"label": ("x",), "boxes": ("red", "green", "blue"), "mask": ("x",)})
@@ -361,3 +362,16 @@ def raw_near_truth(batch: Batch) -> list[Tensor]:
                 raw[0][image, 3:, row, cell] = blurred
                 raw[0][image, label, row, cell] = float(torch.randn((), generator=generator))
     return raw
+
+
+@pytest.mark.parametrize("side", [0.5, 20.0], ids=["mostly apart", "mostly overlapping"])
+def test_the_box_loss_is_torchvisions_to_the_last_bit(side: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.rand(2, 4, 500, 2, generator=generator) * 32
+    boxes, others = torch.cat([corner, corner + side * torch.rand(corner.shape, generator=generator)], dim=-1)
+    others[:, :50], others[:, 50:100] = boxes[:, :50], 0.0  # equal boxes, and the empty ones that pad a batch
+    boxes.requires_grad_()
+    own, peer = giou_loss(boxes, others), generalized_box_iou_loss(boxes, others)
+    assert torch.equal(own, peer)
+    (own_gradient,), (peer_gradient,) = (torch.autograd.grad(loss.square().sum(), boxes) for loss in (own, peer))
+    assert torch.equal(own_gradient, peer_gradient)

@@ -6,6 +6,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from export.errors import UserError
 from fbnetv5.data.sample import Batch, Sample
@@ -112,6 +113,17 @@ def test_loss_has_finite_gradients_for_every_weight(task: Task) -> None:
     deployed = Deployed(task)
     total = task.losses(deployed.head(features(task)), stack([sample(1), sample(2)])).sum()
     assert all(bool(grad.isfinite().all()) for grad in torch.autograd.grad(total, list(deployed.parameters())))
+
+
+@each_task
+def test_the_host_never_reads_a_loss(task: Task) -> None:
+    """A fake tensor has no values: whatever would make the host wait for an accelerator raises."""
+    batch = stack([sample(1), sample(2, labelled=False)])
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        head = task.build_head([CHANNELS[path] for path in task.paths])
+        torch.autograd.backward(task.losses(head(features(task)), batch).sum())
+        torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)
+        torch.optim.AdamW(head.parameters(), fused=True).step()
 
 
 @each_task

@@ -1,10 +1,12 @@
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
 from export.errors import UserError, VerificationError
@@ -96,6 +98,60 @@ def test_a_gradient_of_nan_changes_no_weight(
     ):
         loop.train(next(iter(in_order(IMAGES, batch=4))))
     assert all(torch.equal(before[name], tensor) for name, tensor in loop.network.named_parameters())
+
+
+def test_with_a_lag_a_bad_step_changes_neither_weights_nor_average(make_loop: Callable[..., TrainLoop]) -> None:
+    loop = make_loop("seg")
+    loop.guard.lag = 1
+    loop.guard.protect(loop.optimizer)
+    batch = next(iter(in_order(IMAGES, batch=4)))
+    before = {name: tensor.clone() for name, tensor in loop.network.named_parameters()}
+    average = deepcopy(loop.average.network.state_dict())
+    loop.network.heads["seg"].register_forward_hook(lambda module, inputs, raw: raw * torch.nan)
+    loop.train(batch)
+    assert all(torch.equal(before[name], tensor) for name, tensor in loop.network.named_parameters())
+    assert all(torch.equal(average[name], tensor) for name, tensor in loop.average.network.state_dict().items())
+    loop.done += 1
+    with pytest.raises(VerificationError, match="the loss is not finite at step 1;"):
+        loop.train(batch)
+
+
+@pytest.mark.parametrize("spoiled", [1, 3], ids=["second step", "last step"])
+def test_with_a_lag_a_bad_step_is_neither_logged_nor_saved(make_loop: Callable[..., TrainLoop], spoiled: int) -> None:
+    loop = make_loop("cls", steps=4, evaluate_every=2, checkpoint_every=2)
+    loop.guard.lag = 1
+    loop.guard.protect(loop.optimizer)
+    entries: list[int] = []
+    head = loop.network.heads["cls"]
+    head.register_forward_hook(lambda module, inputs, raw: raw * torch.nan if loop.done == spoiled else None)
+    with pytest.raises(VerificationError, match=f"the loss is not finite at step {spoiled + 1};"):
+        loop.run(lambda entry: entries.append(entry.step))
+    assert entries == list(range(0, spoiled, 2))
+    assert [path.name for path in (loop.folder / "checkpoint").glob("*.json")] == [f"step-{spoiled - 1}.json"]
+
+
+def test_the_host_reads_nothing_from_the_device_in_a_step(make_loop: Callable[..., TrainLoop]) -> None:
+    loop = make_loop("det", mixup=0.5)
+    loop.guard.lag = 1
+    loop.guard.protect(loop.optimizer)
+    batch = next(iter(in_order(IMAGES, batch=4)))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        loop.train(batch)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_gpu_does_not_stop_between_forward_and_update(make_loop: Callable[..., TrainLoop], optimizer: str) -> None:
+    loop = make_loop("det", optimizer=optimizer)
+    loop.network.heads["det"].register_forward_hook(lambda *_: torch.cuda.set_sync_debug_mode("error"))
+    try:
+        for batch in in_order(IMAGES, batch=4):
+            loop.train(batch.to(loop.accelerator.device))
+            loop.done += 1
+            torch.cuda.set_sync_debug_mode("default")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    loop.guard.check_all()
 
 
 def test_fp16_is_refused(make_loop: Callable[..., TrainLoop], monkeypatch: pytest.MonkeyPatch) -> None:

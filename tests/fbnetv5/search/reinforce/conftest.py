@@ -11,7 +11,6 @@ from fbnetv5.costs.budgets import Budget
 from fbnetv5.costs.tables import CostTable
 from fbnetv5.data.config import DataConfig
 from fbnetv5.networks.supernet import Supernet
-from fbnetv5.search.reinforce import loop
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.loop import SearchLoop
 from fbnetv5.search.reinforce.prepare import Prepared, prepare
@@ -58,7 +57,7 @@ def cost_tables() -> dict[str, CostTable]:
 @pytest.fixture
 def make_loop(tmp_path: Path, cost_tables: dict[str, CostTable], monkeypatch: pytest.MonkeyPatch) -> MakeLoop:
     """(tasks, **fields that differ) -> the loop of a fresh search in the test's folder; it logs every step."""
-    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    monkeypatch.setattr("fbnetv5.runs.loop.LOG_EVERY", 1)
     monkeypatch.setattr("fbnetv5.search.reinforce.prepare.cost_tables", lambda *_: cost_tables)
 
     def make(*tasks: str, **changes: Any) -> SearchLoop:

@@ -18,7 +18,6 @@ from fbnetv5.costs.budgets import Budget
 from fbnetv5.costs.ranges import CostRange
 from fbnetv5.data.config import DataConfig
 from fbnetv5.runs.checkpoint import load_tensors, load_weights
-from fbnetv5.search.reinforce import loop as loop_module
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.entry import SearchEntry
 from fbnetv5.search.reinforce.prepare import prepare
@@ -45,7 +44,7 @@ def cheaper() -> Iterator[None]:
     )
     tables = prepare(config).tables
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop_module, "LOG_EVERY", 1)
+        patch.setattr("fbnetv5.runs.loop.LOG_EVERY", 1)
         patch.setattr(
             "fbnetv5.search.reinforce.prepare.cost_tables",
             lambda space, tasks, *_: {name: tables[name] for name in tasks},
