@@ -213,7 +213,9 @@ def main() -> None:
         "chunks": len(chunks),
         "images_per_chunk": CHUNK,
         "steps": arguments.steps,
-        "final_training_losses": {name: round(float(v), 4) for name, v in zip(TASKS, loop.scale, strict=True)},
+        "final_training_losses": {
+            name: round(float(v), 4) for name, v in zip(TASKS, loop.scale.on_host(), strict=True)
+        },
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "machine": platform.machine(),

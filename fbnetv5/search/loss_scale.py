@@ -49,3 +49,7 @@ class LossScale:
         """The averages as float64 on the host."""
         values: Floats = self.values.cpu().double().numpy()
         return values
+
+    def load(self, values: Tensor) -> None:
+        """Restore the averages of a checkpoint."""
+        self.values = values.to(self.values)

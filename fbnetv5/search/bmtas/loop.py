@@ -246,7 +246,7 @@ class BranchLoop(Loop[BranchEntry]):
         for optimizer in (self.optimizer, self.routing_optimizer):
             for name, value in optimizer_tensors(optimizer, self.names).items():
                 tensors[f"optimizer/{name}"] = value
-        return tensors | {"state/scale": self.scale.values, "state/logits": self.logits.detach()}
+        return tensors | {"state/scale": torch.from_numpy(self.scale.on_host()), "state/logits": self.logits.detach()}
 
     def state(self) -> dict[str, Any]:
         return {"multiplier": self.multiplier}
@@ -265,7 +265,7 @@ class BranchLoop(Loop[BranchEntry]):
         of_routing = {name: value for name, value in saved.items() if name.startswith("logits")}
         restore_optimizer(self.optimizer, self.names, {k: v for k, v in saved.items() if k not in of_routing})
         restore_optimizer(self.routing_optimizer, self.names, of_routing)
-        self.scale.values = groups["state"]["scale"].to(self.scale.values)
+        self.scale.load(groups["state"]["scale"])
         with torch.no_grad():
             self.logits.copy_(groups["state"]["logits"])
         self.multiplier = state["multiplier"]

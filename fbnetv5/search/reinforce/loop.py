@@ -35,6 +35,7 @@ from fbnetv5.runs.checkpoint import load_weights, optimizer_tensors, restore_opt
 from fbnetv5.runs.loop import CHECKPOINT, Loop
 from fbnetv5.runs.optimization import half_cosine, parameter_groups
 from fbnetv5.runs.processes import GradientAverage
+from fbnetv5.search.loss_scale import LossScale
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.controller import Floats
 from fbnetv5.search.reinforce.entry import SearchEntry
@@ -43,12 +44,6 @@ from fbnetv5.spaces.space import Choices, Space
 
 WARMUP_LR_STEPS = 50
 """Steps over which the learning rate rises linearly."""
-SCALE_DECAY = 0.98
-"""Decay per step of the moving averages that losses are divided by."""
-SCALE_FLOOR = 1e-3
-"""Minimum of those averages: the loss of a task whose images all look alike may reach 0."""
-WITHOUT_FLOAT64 = ("mps",)
-"""Types of devices that have no float64."""
 MIN_REPETITIONS = 8
 """Minimum number of policy steps that use each held-out image; a larger set of images is reduced to reach it."""
 
@@ -106,9 +101,7 @@ class SearchLoop(Loop[SearchEntry]):
         self.guard.protect(self.optimizer)
         self.gradients = GradientAverage(self.accelerator, self.supernet.parameters())
         device = self.accelerator.device
-        widest = torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
-        self.scale = torch.full((len(config.tasks),), torch.nan, dtype=widest, device=device)
-        """[T], on the device: moving average of each task's training loss; nan until its first."""
+        self.scale = LossScale(len(config.tasks), device)
         self.policies = Policies(config, supernet.space, tables, images=len(self.held_out))
 
     def phase(self, step: int) -> str:
@@ -164,7 +157,7 @@ class SearchLoop(Loop[SearchEntry]):
             losses, labelled = self._losses(batch, choices)
         sums, counts = losses.sum(0), labelled.sum(0).to(losses)
         pooled_sums, pooled_counts = self.accelerator.reduce(torch.stack([sums.detach(), counts]), "sum")
-        factor, scale = self._factors(pooled_sums, pooled_counts, gamma)
+        factor, scale = self.scale.factors(pooled_sums, pooled_counts, gamma)
         # Gradients are averaged over the processes, so each divides by its share of the images.
         totals = (pooled_counts / self.accelerator.num_processes).clamp(min=1e-9)
         objective = (sums / totals * factor.to(sums)).sum()
@@ -175,20 +168,7 @@ class SearchLoop(Loop[SearchEntry]):
         norm = torch.nn.utils.clip_grad_norm_(live, self.config.clip_norm)
         self.guard.check(self._named(pooled_sums) | {"the gradient": norm}, self.done)
         self.optimizer.step()
-        self.scale = torch.where(self.guard.skip == 0, scale, self.scale)
-
-    def _factors(self, sums: Tensor, counts: Tensor, gamma: Floats) -> tuple[Tensor, Tensor]:
-        """The factor of each task's loss, gamma over its moving average, and the averages after the step.
-
-        Computed on the device, from the sums of the losses and the numbers of labelled images of all processes. The
-        first loss of a task is its average; a task without labels has the factor 0 and keeps its average. All are [T].
-        """
-        sums, counts = sums.to(self.scale), counts.to(self.scale)
-        weights = torch.as_tensor(gamma, dtype=self.scale.dtype).to(self.scale.device, non_blocking=True)
-        means, labelled = (sums / counts.clamp(min=1)).clamp(min=SCALE_FLOOR), counts > 0
-        before = torch.where(labelled & self.scale.isnan(), means, self.scale)
-        factor = torch.where(labelled, weights / before, 0.0)
-        return factor, torch.where(labelled, SCALE_DECAY * before + (1 - SCALE_DECAY) * means, before)
+        self.scale.values = torch.where(self.guard.skip == 0, scale, self.scale.values)
 
     def _named(self, losses: Tensor) -> dict[str, Tensor]:
         """The losses of all tasks [T] by their names in error messages."""
@@ -201,7 +181,7 @@ class SearchLoop(Loop[SearchEntry]):
         losses = np.stack([self._policy_losses(batch, architecture) for architecture in choices])
         images = self.accelerator.gather(batch.indices).cpu().numpy()
         self.guard.check_all()
-        self.policies.update(choices, losses / self._host_scale(), images, rng)
+        self.policies.update(choices, losses / self.scale.on_host(), images, rng)
 
     def _policy_losses(self, batch: Batch, choices: Choices) -> Floats:
         """[N, T]: every image's losses under one architecture [S], over all processes; nan where not labelled."""
@@ -218,11 +198,6 @@ class SearchLoop(Loop[SearchEntry]):
         tasks = {name: self.supernet.tasks[name] for name in self.config.tasks}
         losses = torch.stack([task.losses(raw[name], batch) for name, task in tasks.items()], dim=1)
         return losses, torch.stack([task.labelled(batch) for task in tasks.values()], dim=1)
-
-    def _host_scale(self) -> Floats:
-        """``scale`` as float64 on the host."""
-        scale: Floats = self.scale.cpu().double().numpy()
-        return scale
 
     def _learning_rate(self) -> float:
         """Linear rise, then half a cosine down to 1 % over the steps that train weights."""
@@ -244,7 +219,7 @@ class SearchLoop(Loop[SearchEntry]):
         return SearchEntry(
             step=self.done,
             phase=self.phase(self.done - 1),
-            losses=self._by_task(self._host_scale()),
+            losses=self._by_task(self.scale.on_host()),
             expected_cost=self._by_task(self.policies.expected_cost),
             entropy=self._by_task(self.policies.controller.entropy()),
             multiplier=self._by_task(self.policies.multiplier),
@@ -260,7 +235,7 @@ class SearchLoop(Loop[SearchEntry]):
         tensors = {f"weights/{name}": value for name, value in self.supernet.state_dict().items()}
         for name, value in optimizer_tensors(self.optimizer, self.names).items():
             tensors[f"optimizer/{name}"] = value
-        tensors["state/scale"] = torch.from_numpy(self._host_scale())
+        tensors["state/scale"] = torch.from_numpy(self.scale.on_host())
         return tensors | self.policies.tensors()
 
     def identity(self) -> dict[str, Any]:
@@ -274,5 +249,5 @@ class SearchLoop(Loop[SearchEntry]):
     def load(self, groups: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
         load_weights(self.supernet, groups["weights"], self.folder / CHECKPOINT)
         restore_optimizer(self.optimizer, self.names, groups.get("optimizer", {}))
-        self.scale = groups["state"]["scale"].to(self.scale.dtype).to(self.scale.device)
+        self.scale.load(groups["state"]["scale"])
         self.policies.load(groups, self.folder)

@@ -21,7 +21,7 @@ MakeLoop = Callable[..., BranchLoop]
 
 def tiny_config(**changes: Any) -> BranchConfig:
     fields: dict[str, Any] = {
-        "budget": Budget(limit=600e6, unit="macs"),
+        "budget": Budget(limit=150e6, unit="macs"),
         "task_names": TASKS,
         "width": 0.25,
         "data": DataConfig(size=(32, 32), scenes=(24, 24, 16)),

@@ -50,23 +50,23 @@ def test_a_fixed_weight_of_the_cost_stays(make_loop: MakeLoop) -> None:
 
 
 def test_the_price_of_cost_makes_tasks_share(make_loop: MakeLoop) -> None:
-    loop = make_loop(cost_weight=1e4, routing_lr=0.5)
+    loop = make_loop(cost_weight=1e4, routing_lr=1.0)
     with torch.no_grad():
         loop.logits += 0.1 * torch.randn(loop.logits.shape, generator=torch.Generator().manual_seed(0))
     before = float(loop._expected_share().detach())
     loop.done = 2
-    for _ in range(12):
+    for _ in range(5):
         loop.train_routing(next(loop.routing_batches))
     assert float(loop._expected_share().detach()) < 0.8 * before
 
 
 def test_a_resumed_search_has_the_same_state(make_loop: MakeLoop, tmp_path: Path) -> None:
-    whole = make_loop(tmp_path / "whole", steps=6)
+    whole = make_loop(tmp_path / "whole", steps=4)
     whole.run(lambda entry: None)
-    part = make_loop(tmp_path / "part", steps=6)
-    part.steps = 4
+    part = make_loop(tmp_path / "part", steps=4)
+    part.steps = 2
     part.run(lambda entry: None)
-    resumed = make_loop(tmp_path / "part", steps=6)
+    resumed = make_loop(tmp_path / "part", steps=4)
     resumed.run(lambda entry: None)
     assert resumed.multiplier == whole.multiplier
     assert_equal(resumed, whole)

@@ -108,8 +108,8 @@ def test_a_batch_without_masks_trains_the_other_tasks(make_loop: MakeLoop) -> No
     without.train_weights(batch, full, np.ones(1))
     assert moved(with_seg, before)
     assert not {name for name in moved(with_seg, before) if name.startswith("heads.seg")}
-    assert with_seg.scale[0] == without.scale[0]
-    assert with_seg.scale[1].isnan()
+    assert with_seg.scale.values[0] == without.scale.values[0]
+    assert with_seg.scale.values[1].isnan()
     alone = {name: value for name, value in values(without).items() if name in moved(without, before)}
     assert all(name.startswith(("blocks.", "heads.cls.")) for name in alone)
     torch.testing.assert_close({name: value for name, value in values(with_seg).items() if name in alone}, alone)
@@ -139,7 +139,7 @@ def test_a_folder_without_masks_trains_the_other_tasks(make_loop: MakeLoop, imag
     batch = next(in_order(open_folder(image_folder).resized((32, 32)), batch=4))
     loop = make_loop("cls", "det", "seg")
     loop.train_weights(batch, loop.supernet.space.full(), np.ones(3))
-    assert loop.scale.isfinite().tolist() == [True, True, False]
+    assert loop.scale.values.isfinite().tolist() == [True, True, False]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf], ids=str)
@@ -171,7 +171,7 @@ def test_with_a_lag_a_bad_step_keeps_weights_and_averages(make_loop: MakeLoop) -
     loop.guard.protect(loop.optimizer)
     batch, full = batch_of(loop), loop.supernet.space.full()
     loop.train_weights(batch, full, np.ones(2))
-    before, scale = values(loop), loop.scale.clone()
+    before, scale = values(loop), loop.scale.values.clone()
     hook = next(iter(loop.supernet.heads.parameters())).register_hook(lambda gradient: gradient * math.inf)  # type: ignore[no-untyped-call]
     loop.done += 1
     loop.train_weights(batch, full, np.ones(2))
@@ -180,23 +180,7 @@ def test_with_a_lag_a_bad_step_keeps_weights_and_averages(make_loop: MakeLoop) -
     with pytest.raises(UserError, match="the gradient is not finite at step 2"):
         loop.train_policies(batch, full[None], np.random.default_rng(0))
     assert not moved(loop, before)
-    assert torch.equal(loop.scale, scale)
-
-
-def test_the_averages_of_losses_are_in_double_precision(make_loop: MakeLoop) -> None:
-    loop = make_loop("cls", "seg", "det")
-    scale, rng = np.full(3, np.nan), np.random.default_rng(0)
-    for _ in range(50):
-        sums = rng.exponential(size=3).astype(np.float32)
-        counts, gamma = rng.integers(0, 3, 3).astype(np.float32), rng.random(3)
-        factor, loop.scale = loop._factors(torch.from_numpy(sums), torch.from_numpy(counts), gamma)
-        for task in np.flatnonzero(counts):
-            mean = max(np.float64(sums[task]) / counts[task], 1e-3)
-            before = mean if np.isnan(scale[task]) else scale[task]
-            assert factor[task] == gamma[task] / before
-            scale[task] = 0.98 * before + (1 - 0.98) * mean
-        assert not factor[counts == 0].any()
-        np.testing.assert_array_equal(loop.scale.numpy(), scale)
+    assert torch.equal(loop.scale.values, scale)
 
 
 def test_the_host_reads_nothing_from_the_device_in_a_weight_step(make_loop: MakeLoop) -> None:
@@ -229,7 +213,7 @@ def test_a_loss_of_0_keeps_all_values_finite(make_loop: MakeLoop, monkeypatch: p
     full = loop.supernet.space.full()
     loop.train_weights(batch_of(loop), full, np.ones(2))
     loop.train_policies(batch_of(loop), full[None], np.random.default_rng(0))
-    assert bool(loop.scale.isfinite().all())
+    assert bool(loop.scale.values.isfinite().all())
     assert all(bool(torch.isfinite(value).all()) for value in values(loop).values())
     assert bool(torch.isfinite(loop.policies.controller.logits).all())
 

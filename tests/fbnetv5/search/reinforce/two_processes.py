@@ -85,7 +85,7 @@ def check_gradients(folder: Path) -> None:
 def check_equality(loops: list[SearchLoop]) -> None:
     """After the search all processes hold the same weights and policies."""
     (loop,) = loops
-    digest = hashlib.sha256(loop.policies.controller.logits.numpy().tobytes() + loop.scale.numpy().tobytes())
+    digest = hashlib.sha256(loop.policies.controller.logits.numpy().tobytes() + loop.scale.on_host().tobytes())
     for parameter in loop.supernet.parameters():
         digest.update(parameter.detach().numpy().tobytes())
     digests = gather_object([digest.hexdigest()])
