@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from torch import Tensor
 
 from export.errors import UserError, VerificationError
-from fbnetv5.data.loading import Transform, batches
+from fbnetv5.data.loading import Order, Transform, batches
 from fbnetv5.data.sample import Batch, ImageSet
 from fbnetv5.runs.checkpoint import by_group, check_identity, load_checkpoint, save_checkpoint
 from fbnetv5.runs.history import Entry, History
@@ -155,17 +155,14 @@ class Loop(ABC, Generic[E]):
             stream: number of the stream, below ``STREAMS``; each is shuffled differently.
             transform: augmentation.
         """
-        for own_batch in batches(
-            images,
+        order = Order(
             batch=batch,
             seed=self.seed * STREAMS + stream,
             first_step=first_step,
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
-            num_workers=self.num_workers,
-            transform=transform,
-        ):
-            yield own_batch.to(self.accelerator.device)
+        )
+        return batches(images, order, num_workers=self.num_workers, transform=transform, device=self.accelerator.device)
 
     def diverged(self, what: str) -> VerificationError:
         """The error to raise when ``what`` is not finite."""
