@@ -48,6 +48,10 @@ class Batch:
         """The same images in reverse order."""
         return self._map(lambda tensor: tensor.flip(0))
 
+    def rows(self, indices: Tensor) -> Self:
+        """The images at these positions, int64 [n], in this order."""
+        return self._map(lambda tensor: tensor.index_select(0, indices))
+
     def pin_memory(self) -> Self:
         """The same batch in pinned memory; torch's ``DataLoader`` calls it."""
         return self._map(lambda tensor: tensor.pin_memory())
