@@ -7,6 +7,7 @@ smaller than a batch works too. torch's global random state is not touched.
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import count
 from pathlib import Path
@@ -17,6 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 from export.errors import UserError
 from fbnetv5.data.sample import Batch, ImageSet, Sample, collate
 from fbnetv5.data.targets import Target
+from fbnetv5.data.transfer import on_device
+
+CPU = torch.device("cpu")
 
 Transform = Callable[[Sample, int], Sample]
 """(sample, draw) -> the augmented sample; the draw is a number that differs for every (epoch, image)."""
@@ -69,75 +73,77 @@ def collate_or_error(
     return collate([sample for _, sample in samples], targets, [index for index, _ in samples])
 
 
-def load(images: ImageSet, groups: Iterable[Sequence[int]], num_workers: int) -> Iterator[Batch]:
-    """A batch for each group of indices."""
+def load(
+    images: ImageSet, groups: Iterable[Sequence[int]], num_workers: int, device: torch.device = CPU
+) -> Iterator[Batch]:
+    """A batch for each group of indices, on ``device``."""
     loader: DataLoader[tuple[int, Sample | UserError]] = DataLoader(
         ErrorsAsValues(images),
         batch_sampler=groups,  # type: ignore[arg-type]  # any iterable works; torch's stub requires a Sampler
         collate_fn=partial(collate_or_error, targets=images.targets),
         num_workers=num_workers,
         generator=torch.Generator(),
+        pin_memory=device.type == "cuda",
     )
-    for batch in loader:
+    for batch in on_device(loader, device):
         if isinstance(batch, UserError):
             raise batch
         yield batch
 
 
-def training_groups(
-    length: int, *, batch: int, seed: int, first_step: int, rank: int, world: int, unfold: bool = False
-) -> Iterator[Sequence[int]]:
-    """The indices of each step's batch, without end; indices into ``Transformed`` if ``unfold``."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """Which images the endless shuffled batches of one process have."""
 
-    @lru_cache(maxsize=2)
-    def permutation(epoch: int) -> list[int]:
-        # 2**31 epochs to a seed: two seeds share no generator state, whatever the seeds are.
-        generator = torch.Generator().manual_seed((seed << 31) + epoch)
-        order: list[int] = torch.randperm(length, generator=generator).tolist()
-        return order
+    batch: int
+    """Images per step and process."""
+    seed: int
+    """Of the shuffling."""
+    first_step: int = 0
+    """The step to start at, as if all earlier steps had been run."""
+    rank: int = 0
+    """Of this process, from 0 to ``world`` - 1."""
+    world: int = 1
+    """How many processes share each step."""
 
-    for step in count(first_step):
-        start = (step * world + rank) * batch
-        places = [divmod(place, length) for place in range(start, start + batch)]
-        yield [permutation(epoch)[place] + unfold * epoch * length for epoch, place in places]
+    def groups(self, length: int, *, unfold: bool = False) -> Iterator[Sequence[int]]:
+        """The indices of each step's batch of a set, without end; indices into ``Transformed`` if ``unfold``."""
+
+        @lru_cache(maxsize=2)
+        def permutation(epoch: int) -> list[int]:
+            # 2**31 epochs to a seed: two seeds share no generator state, whatever the seeds are.
+            generator = torch.Generator().manual_seed((self.seed << 31) + epoch)
+            order: list[int] = torch.randperm(length, generator=generator).tolist()
+            return order
+
+        for step in count(self.first_step):
+            start = (step * self.world + self.rank) * self.batch
+            places = [divmod(place, length) for place in range(start, start + self.batch)]
+            yield [permutation(epoch)[place] + unfold * epoch * length for epoch, place in places]
 
 
 def batches(
     images: ImageSet,
+    order: Order,
     *,
-    batch: int,
-    seed: int,
-    first_step: int = 0,
-    rank: int = 0,
-    world: int = 1,
     num_workers: int = 0,
     transform: Transform | None = None,
+    device: torch.device = CPU,
 ) -> Iterator[Batch]:
     """Endless shuffled batches for training.
 
     Args:
         images: the set.
-        batch: images per step and rank.
-        seed: of the shuffling.
-        first_step: the step to start at, as if all earlier steps had been run.
-        rank: of this process, from 0 to ``world`` - 1.
-        world: how many processes share each step.
+        order: the images of each batch.
         num_workers: processes that read images; 0 reads them in this process.
         transform: applied to each image, anew in every epoch.
+        device: of the batches; on a CUDA device the next batch is copied while one is used.
 
     Raises:
         UserError: an image cannot be read.
     """
-    groups = training_groups(
-        len(images),
-        batch=batch,
-        seed=seed,
-        first_step=first_step,
-        rank=rank,
-        world=world,
-        unfold=transform is not None,
-    )
-    return load(images if transform is None else Transformed(images, transform), groups, num_workers)
+    groups = order.groups(len(images), unfold=transform is not None)
+    return load(images if transform is None else Transformed(images, transform), groups, num_workers, device)
 
 
 def in_order(images: ImageSet, *, batch: int, limit: int | None = None, num_workers: int = 0) -> Iterator[Batch]:

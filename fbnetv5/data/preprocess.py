@@ -9,7 +9,11 @@ STD = (0.229, 0.224, 0.225)
 
 
 def normalise(images: Tensor) -> Tensor:
-    """uint8 [N, 3, H, W] in RGB -> float32 of the same shape in channels-last memory, scaled, centred and divided."""
-    mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1) * 255
-    std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1) * 255
+    """uint8 [N, 3, H, W] in RGB -> float32 of the same shape in channels-last memory, scaled, centred and divided.
+
+    The constants are copied without waiting for a GPU's earlier work.
+    """
+    mean, std = (
+        torch.tensor(values).to(images.device, non_blocking=True).view(1, 3, 1, 1) * 255 for values in (MEAN, STD)
+    )
     return ((images.float() - mean) / std).contiguous(memory_format=torch.channels_last)

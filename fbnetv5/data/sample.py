@@ -48,6 +48,26 @@ class Batch:
         """The same images in reverse order."""
         return self._map(lambda tensor: tensor.flip(0))
 
+    def rows(self, indices: Tensor) -> Self:
+        """The images at these positions, int64 [n], in this order."""
+        return self._map(lambda tensor: tensor.index_select(0, indices))
+
+    def pin_memory(self) -> Self:
+        """The same batch in pinned memory; torch's ``DataLoader`` calls it."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Every tensor of the batch."""
+        tensors: list[Tensor] = []
+
+        def keep(tensor: Tensor) -> Tensor:
+            tensors.append(tensor)
+            return tensor
+
+        self._map(keep)
+        return tensors
+
     def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
         return type(self)(
             images=change(self.images),

@@ -2,10 +2,16 @@
 
 One call runs exactly the blocks that the features of any task need under the sampled architecture, each once, whatever
 the number of tasks (weight sharing as in one-shot search, arXiv 1904.00420).
+
+Blocks can be compiled one by one (regional compilation,
+https://docs.pytorch.org/tutorials/recipes/regional_compilation.html). The trunk as a whole runs another graph in every
+step, but its blocks have few distinct structures, and blocks of one structure and size share their compiled code.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 
+import torch
 from torch import Tensor, nn
 
 from fbnetv5.blocks.specs import initialise
@@ -13,6 +19,9 @@ from fbnetv5.networks.backbone import Network, run_graph, task_network
 from fbnetv5.spaces.graph import Graph, Step
 from fbnetv5.spaces.space import Choices, Space
 from fbnetv5.tasks.task import Task
+
+MAX_COMPILATIONS = 256
+"""Compiled versions of blocks: one per structure, image size and batch size; torch's own limit of 8 is too low."""
 
 
 class Supernet(nn.Module):
@@ -29,6 +38,17 @@ class Supernet(nn.Module):
         self.heads = nn.ModuleDict({name: task.build_head(space.channels(task.paths)) for name, task in tasks.items()})
         self.trunk_passes = 0
         """Number of passes of the trunk; a search step adds one."""
+        self._has_compiled_blocks = False
+
+    def compile_blocks(self) -> None:
+        """Compile each block by itself when it first runs with gradients; names of weights do not change.
+
+        Passes without gradients use the blocks as they are: they would need compiled versions of their own.
+        """
+        self._has_compiled_blocks = True
+        for candidates in self.blocks.values():
+            for block in candidates.children():
+                block.compile(dynamic=False)  # block by block, sizes differ: torch would take them for dynamic
 
     def graph(self, choices: Choices) -> Graph:
         """The graph of all tasks under one architecture [S]."""
@@ -37,7 +57,8 @@ class Supernet(nn.Module):
     def trunk(self, images: Tensor, choices: Choices) -> dict[str, list[Tensor]]:
         """Normalised images [N, 3, H, W] -> by task, its features [N, C, H/stride, W/stride]."""
         self.trunk_passes += 1
-        return run_graph(self.graph(choices), self.module_of, images)
+        with _compilation() if self._has_compiled_blocks else nullcontext():
+            return run_graph(self.graph(choices), self.module_of, images)
 
     def forward(self, images: Tensor, choices: Choices) -> dict[str, object]:
         """Raw outputs of every task's head under one architecture [S]."""
@@ -56,3 +77,14 @@ class Supernet(nn.Module):
             network.backbone.blocks[step.name].load_state_dict(self.module_of(step).state_dict())
         network.heads[task].load_state_dict(self.heads[task].state_dict())
         return network.train(self.training)
+
+
+@contextmanager
+def _compilation() -> Iterator[None]:
+    """Run compiled blocks in a pass with gradients, and the blocks as they are in a pass without."""
+    if torch.is_grad_enabled():
+        with torch._dynamo.config.patch(recompile_limit=MAX_COMPILATIONS):
+            yield
+    else:
+        with torch.compiler.set_stance("force_eager"):
+            yield

@@ -15,7 +15,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 from torch import Tensor
 
 from export.errors import UserError, VerificationError
-from fbnetv5.data.loading import Transform, batches
+from fbnetv5.data.loading import Order, Transform, batches
+from fbnetv5.data.resident import resident_batches, worth_keeping
 from fbnetv5.data.sample import Batch, ImageSet
 from fbnetv5.runs.checkpoint import by_group, check_identity, load_checkpoint, save_checkpoint
 from fbnetv5.runs.divergence import DivergenceGuard
@@ -160,6 +161,8 @@ class Loop(ABC, Generic[E]):
     ) -> Iterator[Batch]:
         """This process's share of the endless batches of a set of images, on the loop's device.
 
+        An accelerator keeps a small set in its memory if no worker processes read it and nothing augments it.
+
         Args:
             images: to draw from.
             batch: images per process.
@@ -167,17 +170,18 @@ class Loop(ABC, Generic[E]):
             stream: number of the stream, below ``STREAMS``; each is shuffled differently.
             transform: augmentation.
         """
-        for own_batch in batches(
-            images,
+        device = self.accelerator.device
+        order = Order(
             batch=batch,
             seed=self.seed * STREAMS + stream,
             first_step=first_step,
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
-            num_workers=self.num_workers,
-            transform=transform,
-        ):
-            yield own_batch.to(self.accelerator.device)
+        )
+        draws = (self.steps - self.done) * batch
+        if transform is None and self.num_workers == 0 and worth_keeping(images, device, draws=draws):
+            return resident_batches(images, order, device)
+        return batches(images, order, num_workers=self.num_workers, transform=transform, device=device)
 
     def diverged(self, what: str, step: int) -> VerificationError:
         """The error to raise when ``what`` is not finite in step number ``step``, counted from 0."""

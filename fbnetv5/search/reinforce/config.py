@@ -62,6 +62,8 @@ class SearchConfig(RunConfig):
     """Held-out images of that comparison."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 100
     """Steps between checkpoints."""
+    compile_blocks: bool = False
+    """Whether ``torch.compile`` compiles each block of the supernet for the steps that train weights."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -72,6 +72,8 @@ def run_search(
     config = prepared.config
     set_seed(config.seed)
     supernet = Supernet(config.space, prepared.tasks)
+    if config.compile_blocks:
+        supernet.compile_blocks()
     loop = SearchLoop(config, folder, supernet, prepared.splits, prepared.tables)
     loop.run(report)
     main = loop.accelerator.is_main_process

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from export.errors import UserError
 from fbnetv5.data.layouts import open_folder
-from fbnetv5.data.loading import batches, even_batches, in_order
+from fbnetv5.data.loading import Order, batches, even_batches, in_order
 from fbnetv5.data.sample import Sample
 from fbnetv5.data.targets import CLASS, Target
 
@@ -36,7 +36,7 @@ class Numbered:
 def labels(
     length: int, steps: int, *, batch: int, seed: int = 0, first: int = 0, rank: int = 0, world: int = 1
 ) -> list[list[int]]:
-    stream = batches(Numbered(length), batch=batch, seed=seed, first_step=first, rank=rank, world=world)
+    stream = batches(Numbered(length), Order(batch=batch, seed=seed, first_step=first, rank=rank, world=world))
     return [item.targets["label"].tolist() for item in islice(stream, steps)]
 
 
@@ -79,7 +79,7 @@ def test_in_order_takes_each_once_up_to_the_limit() -> None:
 def test_workers_change_nothing_but_the_time() -> None:
     with_workers = [item.targets["label"].tolist() for item in in_order(Numbered(9), batch=2, num_workers=2)]
     assert with_workers == [item.targets["label"].tolist() for item in in_order(Numbered(9), batch=2)]
-    stream = batches(Numbered(9), batch=4, seed=3, num_workers=1)
+    stream = batches(Numbered(9), Order(batch=4, seed=3), num_workers=1)
     assert [item.targets["label"].tolist() for item in islice(stream, 3)] == labels(9, 3, batch=4, seed=3)
 
 
@@ -101,7 +101,7 @@ def test_an_unreadable_image_is_a_user_error(image_folder: Path, workers: int) -
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_batch_has_the_indices_of_its_images(workers: int) -> None:
-    for batch in islice(batches(Numbered(10), batch=4, seed=0, num_workers=workers), 4):
+    for batch in islice(batches(Numbered(10), Order(batch=4, seed=0), num_workers=workers), 4):
         assert batch.indices.tolist() == batch.targets["label"].tolist()
 
 
@@ -123,7 +123,7 @@ def test_a_transform_gets_each_image_in_order_with_a_distinct_draw() -> None:
         return replace(sample, targets={"label": 1000 + draw})
 
     seen: list[tuple[int, int]] = []
-    stream = batches(Numbered(5), batch=3, seed=2, transform=transform)
+    stream = batches(Numbered(5), Order(batch=3, seed=2), transform=transform)
     results = list(chain.from_iterable(batch.targets["label"].tolist() for batch in islice(stream, 10)))
     assert [label for label, _ in seen[:30]] == list(chain.from_iterable(labels(5, 10, batch=3, seed=2)))
     assert results == [1000 + draw for _, draw in seen[:30]]

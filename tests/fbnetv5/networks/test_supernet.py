@@ -10,6 +10,8 @@ from fbnetv5.networks.supernet import Supernet
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.space import Choices
 from fbnetv5.tasks import make_tasks
+from fbnetv5.tasks.classification import Classification
+from tests.fbnetv5.spaces.test_space import EVERYTHING, StageSpace
 
 SPACE = FourPathSpace(stages=2, blocks_per_path=1)
 CLASSES = {"label": ("a", "b", "c"), "boxes": ("a", "b"), "mask": ("w", "x", "y", "z")}
@@ -146,3 +148,71 @@ def test_gradients_reach_live_blocks_and_the_heads_alone() -> None:
         reached = all(weight.grad is not None for weight in supernet.blocks[node.name].parameters())
         assert reached is (not node.variables)
     assert all(weight.grad is not None for weight in supernet.heads.parameters())
+
+
+class FineClassification(Classification):
+    """Classification on the only path of ``StageSpace``."""
+
+    paths = (2,)
+
+
+def stage_supernet() -> Supernet:
+    """A supernet of one stage of 18 blocks of six structures, and a stem."""
+    torch.manual_seed(0)
+    supernet = Supernet(StageSpace(), {"cls": FineClassification(CLASSES)})
+    for norm in supernet.blocks.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+    return supernet
+
+
+def squares_gradient(supernet: Supernet, images: Tensor, choices: Choices) -> tuple[Tensor, list[Tensor | None]]:
+    """The trunk's features, and the gradient of the sum of their squares for every weight of the blocks."""
+    (features,) = supernet.trunk(images, choices)["cls"]
+    weights = list(supernet.blocks.parameters())
+    return features.detach(), list(torch.autograd.grad(features.square().sum(), weights, allow_unused=True))
+
+
+@pytest.mark.slow
+def test_compiled_blocks_compute_the_same_features_and_gradients() -> None:
+    plain, compiled = stage_supernet(), stage_supernet()
+    compiled.compile_blocks()
+    images, choices = torch.randn(2, 3, 64, 64), np.array([0, 2, 0])
+    expected, expected_gradients = squares_gradient(plain, images, choices)
+    features, gradients = squares_gradient(compiled, images, choices)
+    assert_near(features, expected)
+    for ours, theirs in zip(gradients, expected_gradients, strict=True):
+        assert (ours is None) is (theirs is None)
+        if ours is not None and theirs is not None:
+            assert float((ours - theirs).abs().max()) <= 1e-4 * float(theirs.abs().max())
+    for name, value in plain.state_dict().items():  # running statistics too
+        torch.testing.assert_close(compiled.state_dict()[name], value, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_blocks_of_one_structure_share_their_code_and_passes_without_gradients_use_none() -> None:
+    counters, config = torch._dynamo.utils.counters, torch._dynamo.config
+    torch._dynamo.reset()
+    supernet, limit = stage_supernet(), config.recompile_limit
+    supernet.compile_blocks()
+    counters.clear()
+    with torch.compiler.set_stance(force_backend="eager"):
+        for choices in EVERYTHING:
+            with torch.no_grad():
+                supernet.trunk(torch.randn(2, 3, 8, 8), choices)
+        assert counters["stats"]["unique_graphs"] == 0
+        for images in (2, 2, 3):
+            for choices in EVERYTHING:
+                supernet.trunk(torch.randn(images, 3, 8, 8), choices)
+        structures = {block.key for node in supernet.space.nodes for block in node.candidates}
+        assert counters["stats"]["unique_graphs"] == 2 * len(structures) > limit == config.recompile_limit
+
+
+def test_compiled_blocks_keep_names_and_derived_networks_are_plain() -> None:
+    plain, compiled = stage_supernet(), stage_supernet()
+    compiled.compile_blocks()
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    compiled.load_state_dict(plain.state_dict())
+    network = compiled.derive("cls", compiled.space.full())
+    assert all(module._compiled_call_impl is None for module in network.modules())
+    assert sum(module._compiled_call_impl is not None for module in compiled.modules()) == 1 + 2 * 6 + 2 * 3

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from export.errors import UserError, VerificationError
 from fbnetv5.data.scenes import Scenes
+from fbnetv5.runs import loop
 from fbnetv5.runs.history import Entry
 from fbnetv5.runs.loop import Loop
 
@@ -89,6 +90,19 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(tmp_path: Path, step: int
     assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
     assert [line["step"] for line in lines(tmp_path / "whole")] == [0, 2, 4, 6]
     assert again.images == whole.images[-len(again.images) :]
+
+
+def test_a_resident_set_gives_a_resumed_run_the_same_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("loaded", "resident"):
+        (tmp_path / folder).mkdir()
+    (loaded := Counting(tmp_path / "loaded")).run(quiet)
+    monkeypatch.setattr(loop, "worth_keeping", lambda *_, **__: True)  # as on an accelerator
+    with pytest.raises(KeyboardInterrupt):
+        (first := Counting(tmp_path / "resident")).run(stop_at(6))
+    (second := Counting(tmp_path / "resident")).run(quiet)
+    assert first.images == loaded.images
+    assert second.images == loaded.images[4:]
+    assert torch.equal(second.total, loaded.total)
 
 
 def test_a_finished_run_repeats_no_step(tmp_path: Path) -> None:
