@@ -112,7 +112,7 @@ def train(network: Network, scenes: StoredScenes, config: TrainConfig) -> Networ
         if not torch.isfinite(torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)):
             raise VerificationError(f"the gradient is not finite at step {step}")
         optimizer.step()
-        average.update(network, step + 1)
+        average.update(step + 1)
     return average.network
 
 

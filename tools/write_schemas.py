@@ -7,11 +7,12 @@ from pathlib import Path
 
 from export.files import write_json
 from fbnetv5.runs.config import RunConfig
+from fbnetv5.search.bmtas.config import BranchConfig
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.training.config import TrainConfig
 
 FOLDER = Path(__file__).parent.parent / "docs" / "schemas"
-CONFIGS: dict[str, type[RunConfig]] = {"search": SearchConfig, "train": TrainConfig}
+CONFIGS: dict[str, type[RunConfig]] = {"search": SearchConfig, "branch": BranchConfig, "train": TrainConfig}
 """By command, the model of its ``--config`` file."""
 
 if __name__ == "__main__":

@@ -29,7 +29,9 @@ def print_network(document: dict[str, Any]) -> None:
     macs, params = document["macs"] / 1e6, document["params"] / 1e6
     size = shape_text(document["resolution"])
     print_line(f"{document['name']} at {size}: {macs:.6f}M multiply-adds, {params:.6f}M params")
-    if "skippable" in document:
+    for line in document.get("tree", []):
+        print_line(line)
+    if document.get("skippable", {}).get("all"):
         blocks, paths = document["skippable"], ", ".join(f"1/{path}" for path in document["paths"])
         print_line(f"live paths {paths}; {blocks['live']} of {blocks['all']} skippable blocks are live")
     rows = [

@@ -12,6 +12,7 @@ from fbnetv5.costs.counting import Count, count
 from fbnetv5.costs.ranges import cost_ranges
 from fbnetv5.costs.tables import Counter, block_key, head_key
 from fbnetv5.data.resolution import Resolution
+from fbnetv5.deploy.tree import tree_lines
 from fbnetv5.spaces.fbnetv3 import STRIDES, fbnetv3
 from fbnetv5.spaces.space import Space
 from fbnetv5.tasks import make_tasks
@@ -57,7 +58,8 @@ def show_fbnetv3(name: str) -> dict[str, Any]:
 def show_architecture(architecture: Architecture) -> dict[str, Any]:
     """Describe a searched network at its deploy resolution.
 
-    "paths" lists the strides of the features that a head reads or that a live block of a later stage computes.
+    "paths" lists the strides of the features that a head reads or that a live block of a later stage computes; "tree"
+    the layers where the tasks of a branched network part.
     """
     space, size, graph, tasks = (
         architecture.space,
@@ -90,6 +92,7 @@ def show_architecture(architecture: Architecture) -> dict[str, Any]:
         "paths": sorted({*paths, *(step.stride for step in graph.steps if step.stage > 0)}),
         "skippable": {"all": len(skippable), "live": len({step.node for step in graph.steps} & skippable)},
         "provenance": dict(architecture.provenance),
+        "tree": tree_lines(architecture),
         "blocks": rows,
     }
 

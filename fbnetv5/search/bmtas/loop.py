@@ -60,8 +60,8 @@ class BranchLoop(Loop[BranchEntry]):
         self.logits = torch.zeros(layers, tasks, tasks, device=device, requires_grad=True)
         """[L, T, T], of each copy for each task."""
         self.multiplier = 0.0 if config.cost_weight is None else config.cost_weight
-        trained = {p: name for name, p in supernet.named_parameters() if p.requires_grad}
-        self.names: dict[Tensor, str] = {**trained, self.logits: "logits"}
+        trained: dict[Tensor, str] = {p: name for name, p in supernet.named_parameters() if p.requires_grad}
+        self.names = {**trained, self.logits: "logits"}
         self.optimizer = torch.optim.AdamW(
             parameter_groups(trained, config.weight_decay), lr=config.weight_lr, fused=True
         )
@@ -69,7 +69,7 @@ class BranchLoop(Loop[BranchEntry]):
             [self.logits], lr=config.routing_lr, weight_decay=config.routing_decay
         )
         self.guard.protect(self.optimizer)
-        self.gradients = GradientAverage(self.accelerator, trained)
+        self.gradients = GradientAverage(self.accelerator, supernet.parameters())
         self.scale = LossScale(tasks, device)
         self._layer_costs = torch.from_numpy(self.costs.layers / config.budget.limit).float().to(device)
         self._needed = torch.from_numpy(self.costs.needed).to(device)

@@ -4,7 +4,7 @@ from typing import get_args
 import pytest
 
 from export.errors import UnavailableError, UserError
-from fbnetv5.cli.options import Tasks, architecture_file, print_layout, resolve_device, task_names
+from fbnetv5.cli.options import Tasks, architecture_file, find_table, print_layout, resolve_device, task_names
 from fbnetv5.tasks import default_tasks
 from tests.command_line import in_process
 
@@ -53,3 +53,14 @@ def test_an_unavailable_device_is_exit_code_3(tmp_path: Path, arguments: list[st
     assert "fbnetv5 profile bundle FOLDER --device a100" in line
     assert "fbnetv5 profile estimate --device a100" in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_only_table_of_a_device_is_used_and_several_are_named(tmp_path: Path) -> None:
+    (tmp_path / "orin-fp16-b1.json").write_text('{"kind": "measured"}')
+    (tmp_path / "orin-int8-b1-estimated.json").write_text('{"kind": "estimated"}')
+    assert find_table("orin", None, tmp_path) == tmp_path / "orin-fp16-b1.json"
+    (tmp_path / "orin-int8-b1.json").write_text('{"kind": "measured"}')
+    with pytest.raises(UserError, match=r"several latency tables of orin: .*fp16-b1.json, .*int8-b1.json; choose"):
+        find_table("orin", None, tmp_path)
+    (tmp_path / "orin-fp32-b1.json").touch()
+    assert find_table("orin", None, tmp_path) == tmp_path / "orin-fp32-b1.json"

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 from rich.progress import Progress
 
-from export.errors import UserError
 from fbnetv5.architecture import Architecture, load_architecture
-from fbnetv5.cli.search import _find_table, print_architectures, search_report
+from fbnetv5.cli.search import print_architectures, search_report
 from fbnetv5.costs.budgets import Budget
 from fbnetv5.costs.tables import latency_table
 from fbnetv5.data.config import DataConfig
@@ -157,14 +156,3 @@ def test_the_progress_is_a_line_per_hundred_steps(capsys: pytest.CaptureFixture[
     assert " ".join(capsys.readouterr().err.split()) == (
         "step 100 of 1800, weights: det loss 1.250, expected cost 431.2M, policy entropy 0.600 nats"
     )
-
-
-def test_the_only_table_of_a_device_is_used_and_several_are_named(tmp_path: Path) -> None:
-    (tmp_path / "orin-fp16-b1.json").write_text('{"kind": "measured"}')
-    (tmp_path / "orin-int8-b1-estimated.json").write_text('{"kind": "estimated"}')
-    assert _find_table("orin", None, tmp_path) == tmp_path / "orin-fp16-b1.json"
-    (tmp_path / "orin-int8-b1.json").write_text('{"kind": "measured"}')
-    with pytest.raises(UserError, match=r"several latency tables of orin: .*fp16-b1.json, .*int8-b1.json; choose"):
-        _find_table("orin", None, tmp_path)
-    (tmp_path / "orin-fp32-b1.json").touch()
-    assert _find_table("orin", None, tmp_path) == tmp_path / "orin-fp32-b1.json"

@@ -29,7 +29,7 @@ def test_the_built_tree_equals_the_supernet_under_its_routing(prepared: Prepared
     supernet = BranchedSupernet(prepared.space, prepared.tasks)
     with torch.no_grad():
         for parameter in supernet.layers.parameters():
-            parameter += 0.02 * torch.randn_like(parameter) * parameter.requires_grad
+            parameter.add_(torch.randn_like(parameter), alpha=0.02 * parameter.requires_grad)
     supernet.eval()
     routes, tree = log_probabilities(prepared), found(prepared)
     network = build_tree(supernet, branched_architecture(prepared, tree, {}), routes).eval()

@@ -16,7 +16,7 @@ def supernet(prepared: Prepared) -> BranchedSupernet:
     supernet = BranchedSupernet(prepared.space, prepared.tasks)
     with torch.no_grad():
         for parameter in supernet.layers.parameters():
-            parameter += 0.01 * torch.randn_like(parameter) * parameter.requires_grad
+            parameter.add_(torch.randn_like(parameter), alpha=0.01 * parameter.requires_grad)
     return supernet.eval()
 
 
