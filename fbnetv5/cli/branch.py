@@ -45,40 +45,47 @@ if TYPE_CHECKING:
     from fbnetv5.search.bmtas.trees import TreeCosts
 
 
+Flops = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BUDGET",
+        help="Maximum multiply-adds of the whole network, all heads included, such as 900M or 1.2G@320x640.",
+    ),
+]
+Latency = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BUDGET",
+        help="Maximum latency of the whole network, such as 20ms, instead of --flops. Needs --device or --table.",
+    ),
+]
+Encoder = Annotated[str, typer.Option(help="Encoder: fbnetv3-a to fbnetv3-g.")]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(help="JSON or YAML file with further fields, such as steps (schema: docs/schemas/branch.json)."),
+]
+Resume = Annotated[
+    Path | None,
+    typer.Option(help="Run folder of an interrupted search to continue; settings are read from the folder."),
+]
+
+
 def branch(
     context: typer.Context,
-    flops: Annotated[
-        str | None,
-        typer.Option(
-            metavar="BUDGET",
-            help="Maximum multiply-adds of the whole network, all heads included, such as 900M or 1.2G@320x640.",
-        ),
-    ] = None,
-    latency: Annotated[
-        str | None,
-        typer.Option(
-            metavar="BUDGET",
-            help="Maximum latency of the whole network, such as 20ms, instead of --flops. Needs --device or --table.",
-        ),
-    ] = None,
+    flops: Flops = None,
+    latency: Latency = None,
     device: TableDevice = None,
     table: TableFile = None,
     tasks: Tasks = None,
-    encoder: Annotated[str, typer.Option(help="Encoder: fbnetv3-a to fbnetv3-g.")] = "fbnetv3-a",
+    encoder: Encoder = "fbnetv3-a",
     data: Data = None,
     size: Size = "64x64",
-    config: Annotated[
-        Path | None,
-        typer.Option(help="JSON or YAML file with further fields, such as steps (schema: docs/schemas/branch.json)."),
-    ] = None,
+    config: ConfigFile = None,
     seed: Seed = 0,
     name: Name = None,
     runs: Runs = Path("runs"),
     luts: Luts = Path("luts"),
-    resume: Annotated[
-        Path | None,
-        typer.Option(help="Run folder of an interrupted search to continue; settings are read from the folder."),
-    ] = None,
+    resume: Resume = None,
     json: Json = False,
 ) -> None:
     """Search for one network of all tasks that decides where the tasks branch.

@@ -11,6 +11,7 @@ inside heads, are not part of the space.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import combinations
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
@@ -84,26 +85,22 @@ class BranchingSpace(Space):
         return {node.stride: node.name for node in self.nodes}  # the last node of each stride
 
     def check_tasks(self, choices: Mapping[str, Sequence[int]]) -> None:
-        """Check that each task's choice is the number of the first task of its group, and that groups only refine.
+        """Check that the groups only refine.
 
         Raises:
-            UserError: a layer has other numbers, tasks share a layer after they parted, or there are too many tasks.
+            UserError: tasks share a layer after they parted, or there are too many tasks.
         """
         tasks = list(choices)
         if len(tasks) > self.copies:
             raise UserError(f"{len(tasks)} tasks do not fit a space with {self.copies} copies of each layer")
-        before = [0] * len(tasks)
+        apart: set[tuple[str, str]] = set()
         for layer, node in enumerate(self.layers):
-            groups = [choices[task][layer] for task in tasks]
-            for task, group in enumerate(groups):
-                if group > task or groups[group] != group:
-                    raise UserError(
-                        f"{node.name}: the choice of {tasks[task]} must be the number of the first task of its group, "
-                        f"not {group}"
-                    )
-                if before[group] != before[task]:
-                    raise UserError(f"{node.name}: {tasks[task]} and {tasks[group]} share it after they parted")
-            before = groups
+            for pair in combinations(tasks, 2):
+                one, other = (choices[task][layer] for task in pair)
+                if one != other:
+                    apart.add(pair)
+                elif pair in apart:
+                    raise UserError(f"{node.name}: {pair[0]} and {pair[1]} share it after they parted")
 
     @property
     def _blocks(self) -> tuple[Stem | InvertedResidual, ...]:

@@ -104,6 +104,7 @@ def test_groups_are_runs_files_random_bad_and_optional_networks(runs: list[Path]
     assert list(groups["W"]) == [architecture_key(choices) for choices in bad]
 
 
+@pytest.mark.slow
 def test_from_scratch_runs_from_end_to_end_and_is_resumed(
     runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,6 +77,7 @@ def test_runs_of_different_budgets_or_sizes_are_refused(runs: list[Path]) -> Non
         judge.judge_config(runs, steps=1, images=8)
 
 
+@pytest.mark.slow
 def test_a_judge_runs_from_end_to_end_and_is_resumed(
     runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

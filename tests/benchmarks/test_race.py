@@ -24,6 +24,7 @@ def world() -> World:
     return World(ground_truth.load())
 
 
+@pytest.mark.slow
 def test_the_race_runs(tmp_path: Path) -> None:
     plot = ["--plot", str(tmp_path / "race.svg")] if find_spec("matplotlib") is not None else []
     command = [sys.executable, "-m", "benchmarks.race", "--seeds", "1", "--limits", "60", "--processes", "1"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_line import SMALL, document, fbnetv5
+from tests.command_line import SMALL, document, in_process
 from tests.contract.stored import STORED, TASKS, describe_graph, stored_run
 
 
@@ -36,7 +36,7 @@ def test_a_run_is_exported_as_the_stored_graph(run: Path, task: str) -> None:
 
 def test_a_run_without_its_checkpoint_is_refused_in_one_line(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
-    done = fbnetv5("search", "--resume", "run", cwd=tmp_path)
+    done = in_process("search", "--resume", "run", cwd=tmp_path)
     assert done.returncode == 2
     message = " ".join(done.stderr.split())
     assert re.search(r"is of another version; fields that differ: .*\. Start a new search", message)
@@ -44,7 +44,7 @@ def test_a_run_without_its_checkpoint_is_refused_in_one_line(run: Path, tmp_path
 
 def test_a_table_predicts_the_stored_latencies(tmp_path: Path) -> None:
     table = STORED / "tables" / "cpu-fp32-b1.json"
-    done = fbnetv5("search", "--latency", "900ms@64x64", "--table", str(table), *SMALL, cwd=tmp_path)
+    done = in_process("search", "--latency", "900ms@64x64", "--table", str(table), *SMALL, cwd=tmp_path)
     assert done.returncode == 2
     lines = [line for line in done.stderr.splitlines() if "networks of this space cost" in line]
     stored = json.loads((STORED / "tables" / "ranges.json").read_text(encoding="utf-8"))
@@ -68,14 +68,16 @@ def test_a_measured_bundle_is_imported(tmp_path: Path) -> None:
 
 def test_an_estimated_table_counts_networks(tmp_path: Path) -> None:
     table = STORED / "tables" / "orin-fp16-b1-estimated.json"
-    done = fbnetv5("search", "--latency", "900ms@64x64", "--tasks", "cls", "--table", str(table), *SMALL, cwd=tmp_path)
+    done = in_process(
+        "search", "--latency", "900ms@64x64", "--tasks", "cls", "--table", str(table), *SMALL, cwd=tmp_path
+    )
     assert done.returncode == 2
     assert "estimated ms" in done.stderr
 
 
 def test_an_estimated_table_without_a_kernel_floor_is_not_extended(tmp_path: Path) -> None:
     table = shutil.copy(STORED / "tables" / "orin-fp16-b1-estimated.json", tmp_path)
-    done = fbnetv5(
+    done = in_process(
         "profile", "estimate", "--device", "orin", "--precision", "fp16", "--luts", ".", *SMALL, cwd=tmp_path
     )
     assert done.returncode == 2
@@ -92,7 +94,7 @@ def test_an_estimated_table_without_a_kernel_floor_is_not_extended(tmp_path: Pat
     ],
 )
 def test_other_files_are_no_measured_tables(file: str, message: str, tmp_path: Path) -> None:
-    done = fbnetv5("profile", "verify", str(STORED / file), cwd=tmp_path)
+    done = in_process("profile", "verify", str(STORED / file), cwd=tmp_path)
     assert done.returncode == 2
     assert message in " ".join(done.stderr.split())
 

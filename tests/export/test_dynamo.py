@@ -54,6 +54,7 @@ def blocks(content: bytes) -> set[str]:
     return {name.split("/")[2] for name in names if name.startswith("/backbone/")}
 
 
+@pytest.mark.slow
 def test_a_detector_is_the_same_network_at_other_sizes(exported: Exported) -> None:
     network, content = exported
     inputs = {"images": torch.randn(3, 3, 96, 160, generator=torch.Generator().manual_seed(1)).numpy()}

@@ -35,9 +35,8 @@ from fbnetv5.runs.checkpoint import load_weights, optimizer_tensors, restore_opt
 from fbnetv5.runs.loop import CHECKPOINT, Loop
 from fbnetv5.runs.optimization import half_cosine, parameter_groups
 from fbnetv5.runs.processes import GradientAverage
-from fbnetv5.search.loss_scale import LossScale
+from fbnetv5.search.loss_scale import Floats, LossScale
 from fbnetv5.search.reinforce.config import SearchConfig
-from fbnetv5.search.reinforce.controller import Floats
 from fbnetv5.search.reinforce.entry import SearchEntry
 from fbnetv5.search.reinforce.policies import Policies
 from fbnetv5.spaces.space import Choices, Space

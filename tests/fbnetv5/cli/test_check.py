@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from tests.command_line import assert_refused, fbnetv5
+from tests.command_line import assert_refused, in_process
 from tests.contract.schemas import check_document
 
 
@@ -21,17 +21,17 @@ def test_the_exit_code_is_the_result(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
     for operator, code in (("Relu", 0), ("Sharpen", 1)):
         path = one_operator(tmp_path / f"{operator}.onnx", operator)
-        done = fbnetv5("check", str(path), "--json", cwd=tmp_path)
+        done = in_process("check", str(path), "--json", cwd=tmp_path)
         assert done.returncode == code, done.stderr
         result = json.loads(done.stdout)
         check_document(["check"], result)
         assert result["accepted"] == (code == 0)
-        done = fbnetv5("check", str(path), cwd=tmp_path)
+        done = in_process("check", str(path), cwd=tmp_path)
         assert ("hint: " in done.stdout) == (code == 1)
 
 
 def test_without_tensorrt_the_package_to_install_is_named(without_tensorrt: None, tmp_path: Path) -> None:
-    done = fbnetv5("check", str(one_operator(tmp_path / "m.onnx")), cwd=tmp_path)
+    done = in_process("check", str(one_operator(tmp_path / "m.onnx")), cwd=tmp_path)
     assert done.returncode == 3
     assert "pip install 'fbnetv5[rtx]'" in done.stderr
 

@@ -5,7 +5,7 @@ import pytest
 from fbnetv5.cli.eval import print_evaluation
 from fbnetv5.evaluate import Evaluation
 from fbnetv5.tasks import task_types
-from tests.command_line import assert_refused, fbnetv5
+from tests.command_line import assert_refused, in_process
 
 
 def test_the_metric_is_printed_with_its_unit_and_direction(capsys: pytest.CaptureFixture[str]) -> None:
@@ -21,7 +21,7 @@ def test_the_metric_is_printed_with_its_unit_and_direction(capsys: pytest.Captur
 
 def test_a_network_is_evaluated_on_a_folder(networks: Path, image_folder: Path, tmp_path: Path) -> None:
     options = ["--arch", str(networks / "seg.json"), "--data", str(image_folder), "--size", "64x32"]
-    done = fbnetv5("eval", *options, cwd=tmp_path)
+    done = in_process("eval", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "images: read as several tasks" in " ".join(done.stderr.split())
     assert done.stdout.startswith("seg on ")

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from export.manifest import read_manifest
-from tests.command_line import assert_refused, document, fbnetv5
+from tests.command_line import assert_refused, document, in_process
 from tests.contract.schemas import check_document
 
 WRONG = {
@@ -33,8 +33,9 @@ def test_a_run_is_exported_as_a_file_per_task_that_equals_torch(work: Path) -> N
         assert exported["metric"]["onnxruntime"] == pytest.approx(exported["metric"]["torch"], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_the_table_names_the_metric_and_its_size(work: Path, tmp_path: Path) -> None:
-    done = fbnetv5("export", "--task", "seg", "--output", str(tmp_path), cwd=work)
+    done = in_process("export", "--task", "seg", "--output", str(tmp_path), cwd=work)
     assert done.returncode == 0, done.stderr
     header, row = done.stdout.splitlines()
     assert "predicted latency" in header
@@ -58,12 +59,13 @@ def test_an_engine_is_built_without_a_gpu_and_the_document_tells_that_it_was_not
     assert set(manifest.sha256) == {"model.onnx", "model.engine", "reference.npz"}
 
 
+@pytest.mark.slow
 def test_an_engine_that_cannot_be_built_leaves_the_onnx_file_and_no_older_engine(
     without_tensorrt: None, work: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "cls").mkdir()
     (tmp_path / "cls" / "model.engine").write_bytes(b"of another network")
-    done = fbnetv5("export", "--task", "cls", "--engine", "--output", str(tmp_path), "--json", cwd=work)
+    done = in_process("export", "--task", "cls", "--engine", "--output", str(tmp_path), "--json", cwd=work)
     assert done.returncode == 3
     assert "the ONNX files are written, but no engine was built: " in " ".join(done.stderr.split())
     assert "pip install 'fbnetv5[rtx]'" in done.stderr
@@ -75,6 +77,7 @@ def test_an_engine_that_cannot_be_built_leaves_the_onnx_file_and_no_older_engine
     assert {path.name for path in (tmp_path / "cls").iterdir()} == {"model.onnx", "reference.npz", "manifest.json"}
 
 
+@pytest.mark.slow
 def test_a_joint_network_from_pixels_is_validated_in_another_folder(work: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
     options = ["--precision", "fp16", "--pixels", "--engine", "--output", str(tmp_path)]
@@ -90,18 +93,19 @@ def test_a_joint_network_from_pixels_is_validated_in_another_folder(work: Path, 
     assert document("validate", str(folder), cwd=tmp_path)["passed"]
     content = (folder / "reference.npz").read_bytes()
     (folder / "reference.npz").write_bytes(content[:-100])
-    done = fbnetv5("validate", str(folder), cwd=tmp_path)
+    done = in_process("validate", str(folder), cwd=tmp_path)
     assert done.returncode == 2
     assert "reference.npz is damaged" in done.stderr
 
 
 def test_a_metric_that_drops_too_far_fails_and_nothing_is_written(work: Path, tmp_path: Path) -> None:
-    done = fbnetv5("export", "--task", "cls", "--max-drop", "-0.5", "--output", str(tmp_path), cwd=work)
+    done = in_process("export", "--task", "cls", "--max-drop", "-0.5", "--output", str(tmp_path), cwd=work)
     assert done.returncode == 1
     assert "and at most -0.5 was allowed (--max-drop); nothing is written" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_detector_has_outputs_of_the_requested_form(work: Path, tmp_path: Path) -> None:
     topk = document("export", "--task", "det", "--output", str(tmp_path / "topk"), cwd=work)
     decode = document("export", "--task", "det", "--head", "decode", "--output", str(tmp_path), cwd=work)

@@ -74,6 +74,7 @@ def test_a_search_finds_a_network_per_task(work: Path) -> None:
     assert set(printed["architectures"]) == {"cls", "det", "seg"}
 
 
+@pytest.mark.slow
 def test_a_search_within_milliseconds_follows_the_table(work: Path) -> None:
     space = FourPathSpace(stages=1, blocks_per_path=1)
     table = LatencyTable.load(work / "luts" / "cpu-fp32-b1.json")

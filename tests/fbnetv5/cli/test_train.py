@@ -7,7 +7,7 @@ from rich.progress import Progress
 from fbnetv5.cli.train import train_report
 from fbnetv5.training.config import TrainConfig
 from fbnetv5.training.loop import TrainEntry
-from tests.command_line import assert_refused, document, fbnetv5
+from tests.command_line import assert_refused, document, in_process
 
 WRONG = {
     "other options": (["--resume", "r", "--init", "timm", "--size", "64"], "leave out --init, --size"),
@@ -27,7 +27,7 @@ def test_a_network_is_trained_and_resumed(networks: Path, tmp_path: Path) -> Non
     trained = document("train", "--arch", str(networks / "cls.json"), "--config", "c.json", cwd=tmp_path)
     assert (trained["folder"], trained["task"], trained["steps"]) == ("trained/cls", "cls", 2)
     assert trained["test"]["size"] == [32, 32]
-    done = fbnetv5("train", "--resume", "trained/cls", cwd=tmp_path)
+    done = in_process("train", "--resume", "trained/cls", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "trained/cls/cls.json: held-out top1 " in done.stdout
     assert "cls on 16 test images of 32x32: top1 " in done.stdout

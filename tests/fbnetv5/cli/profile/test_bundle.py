@@ -2,11 +2,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.command_line import SMALL, document
 
 CLASSIFIERS = (*SMALL, "--resolution", "64", "--networks", "0", "--tasks", "cls")
 
 
+@pytest.mark.slow
 def test_a_remote_device_is_measured_through_a_bundle(tmp_path: Path) -> None:
     written = document("profile", "bundle", "b", *CLASSIFIERS, cwd=tmp_path)
     assert (written["device"], written["networks"]) == ("cpu", 0)

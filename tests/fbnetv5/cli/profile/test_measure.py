@@ -71,7 +71,7 @@ def test_a_gpu_that_is_not_here_is_exit_code_3_through_any_runtime(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_an_interrupted_profile_keeps_its_repetitions_and_can_be_resumed(
     tmp_path: Path, number: signal.Signals
 ) -> None:

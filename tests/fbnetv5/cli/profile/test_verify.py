@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import pytest
+
 from latency.table import LatencyTable
 from tests.command_line import SMALL, assert_refused, document, in_process
 from tests.contract.stored import STORED
@@ -42,6 +44,7 @@ def test_a_table_without_the_needed_blocks_is_refused(work: Path) -> None:
     assert "fbnetv5 profile --device cpu" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_table_is_compared_with_the_networks_of_a_run(work: Path) -> None:
     verification = document("profile", "verify", TABLE, "--run", "runs/one", *AT_64, cwd=work)
     assert verification["networks"] == 3
