@@ -1,4 +1,4 @@
-"""Evaluates a network on images: one task's metric, or all of its figures, for any runner of the network."""
+"""Evaluates a network on images: one task's metric for any runner of the network, or all figures of all its tasks."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -67,12 +67,12 @@ def measure(task: Task, predict: Predict, batches: Iterable[Batch]) -> Metric:
 
 def evaluate_file(
     file: Path, *, task: str | None, weights: Path | None, data: Path | None, size: Resolution | None
-) -> Evaluation:
-    """All figures of the network of an architecture file on the test images.
+) -> dict[str, Evaluation]:
+    """By task, all figures of the network of an architecture file on the test images.
 
     Args:
         file: the architecture file.
-        task: the task that the file must be of; None for any.
+        task: the task to evaluate, which the network must have; None for all of its tasks.
         weights: a safetensors file; None for the file beside the architecture file.
         data: folder of the user's images; None for the demo scenes.
         size: of the images; None for the size that the weights were trained at.
@@ -83,29 +83,31 @@ def evaluate_file(
     architecture = load_architecture(file)
     check_task(architecture, task, file)
     size = size or trained_size(architecture)
-    images = open_splits(data, size=size, targets=needed_targets([architecture.task])).test
+    images = open_splits(data, size=size, targets=needed_targets(list(architecture.choices))).test
     check_classes(architecture, class_names(images.targets))
     path = weights or file.with_suffix(".safetensors")
     network = architecture.load(path).to(make_accelerator().device).to(memory_format=torch.channels_last)
-    return evaluate_network(network, images, size=size, num_workers=num_workers_for(data))
+    evaluations = evaluate_network(network, images, size=size, num_workers=num_workers_for(data))
+    return evaluations if task is None else {task: evaluations[task]}
 
 
 def check_task(architecture: Architecture, task: str | None, file: Path) -> None:
-    """Raise UserError if the architecture is not of the task; None stands for any task."""
-    if task not in (None, architecture.task):
-        raise UserError(f"{file} is a network for {architecture.task}, not for {task}; name another --arch")
+    """Raise UserError if the network does not have the task; None stands for any task."""
+    if task is not None and task not in architecture.choices:
+        raise UserError(f"{file} is a network for {architecture.name}, not for {task}; name another --arch")
 
 
 def check_classes(architecture: Architecture, classes: ClassNames) -> None:
-    """Raise UserError unless these classes of images are the classes of the architecture's task."""
-    of_network = architecture.make_task().labels
-    of_images = make_tasks((architecture.task,), classes)[architecture.task].labels
-    if of_network != of_images:
-        counts = [f"{len(labels)} ({', '.join(labels[:3])}, ...)" for labels in (of_network, of_images)]
-        raise UserError(
-            f"the network has {counts[0]} classes, the images have {counts[1]}. Name the images that the "
-            "network was searched for with --data, or search for these"
-        )
+    """Raise UserError unless these classes of images are the classes of all tasks of the network."""
+    of_images = make_tasks(tuple(architecture.choices), classes)
+    for name, task in architecture.make_tasks().items():
+        if task.labels != of_images[name].labels:
+            of_both = (task.labels, of_images[name].labels)
+            counts = [f"{len(labels)} ({', '.join(labels[:3])}, ...)" for labels in of_both]
+            raise UserError(
+                f"the network has {counts[0]} classes, the images have {counts[1]}. Name the images that the "
+                "network was searched for with --data, or search for these"
+            )
 
 
 def check_labelled(task: Task, images: ImageSet, use: str) -> None:
@@ -132,17 +134,26 @@ def trained_size(architecture: Architecture) -> Resolution:
     return check_resolution((*size,))
 
 
-def evaluate_network(network: Network, dataset: ImageSet, *, size: Resolution, num_workers: int = 0) -> Evaluation:
-    """All figures of a network on a data set of ``size``."""
-    task, device = network.task, next(network.parameters()).device
+@torch.no_grad()
+def evaluate_network(
+    network: Network, dataset: ImageSet, *, size: Resolution, num_workers: int = 0
+) -> dict[str, Evaluation]:
+    """By task, all figures of a network on a data set of ``size``; the network runs once for all of its tasks."""
+    device = next(network.parameters()).device
     network.eval()
-    batches = in_order(dataset, batch=BATCH, num_workers=num_workers)
-    metric = measure(task, lambda images: network(images.to(device)), batches)
-    return Evaluation(
-        task=task.name,
-        metric=task.metric,
-        value=metric.compute(),
-        figures=metric.report(),
-        images=len(dataset),
-        size=size,
-    )
+    metrics = {name: task.new_metric() for name, task in network.tasks.items()}
+    for batch in in_order(dataset, batch=BATCH, num_workers=num_workers):
+        raw = network.raw(normalise(batch.images).to(device))
+        for name, task in network.tasks.items():
+            metrics[name].update(task.deploy(raw[name]), batch)
+    return {
+        name: Evaluation(
+            task=name,
+            metric=task.metric,
+            value=metrics[name].compute(),
+            figures=metrics[name].report(),
+            images=len(dataset),
+            size=size,
+        )
+        for name, task in network.tasks.items()
+    }

@@ -28,17 +28,20 @@ def evaluate(
 ) -> None:
     """Evaluate a network on the test images.
 
-    All metrics of its task are printed, e.g. top-1 and top-5 accuracy, COCO's twelve metrics, or IoU per class.
+    All metrics of its tasks are printed, e.g. top-1 and top-5 accuracy, COCO's twelve metrics, or IoU per class.
     """
     from fbnetv5.data.resolution import parse_resolution
     from fbnetv5.evaluate import evaluate_file
 
     print_layout(data)
     image_size = None if size is None else parse_resolution(size)
-    evaluation = evaluate_file(architecture_file(task, arch), task=task, weights=weights, data=data, size=image_size)
+    file = architecture_file(task, arch)
+    evaluations = evaluate_file(file, task=task, weights=weights, data=data, size=image_size)
     if json:
-        print_json(evaluation.to_json())
-    else:
+        documents = {name: evaluation.to_json() for name, evaluation in evaluations.items()}
+        print_json({"tasks": documents} if len(documents) > 1 else next(iter(documents.values())))
+        return
+    for evaluation in evaluations.values():
         print_evaluation(evaluation)
 
 

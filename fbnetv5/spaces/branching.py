@@ -96,8 +96,7 @@ class BranchingSpace(Space):
         apart: set[tuple[str, str]] = set()
         for layer, node in enumerate(self.layers):
             for pair in combinations(tasks, 2):
-                one, other = (choices[task][layer] for task in pair)
-                if one != other:
+                if choices[pair[0]][layer] != choices[pair[1]][layer]:
                     apart.add(pair)
                 elif pair in apart:
                     raise UserError(f"{node.name}: {pair[0]} and {pair[1]} share it after they parted")

@@ -147,5 +147,5 @@ def _result(folder: Path, loop: TrainLoop, test: ImageSet) -> Result:
         best=loop.best,
         best_step=loop.best_step,
         steps=loop.done,
-        test=evaluate_network(best, test, size=loop.config.data.size, num_workers=loop.num_workers),
+        test=evaluate_network(best, test, size=loop.config.data.size, num_workers=loop.num_workers)[task],
     )

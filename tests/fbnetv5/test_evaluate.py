@@ -135,7 +135,7 @@ def test_wrong_files_are_named(networks: Path, image_folder: Path, tmp_path: Pat
 
 def test_the_size_is_what_was_trained_at_unless_another_is_asked_for(networks: Path, image_folder: Path) -> None:
     for asked, expected in ((None, (32, 32)), ((64, 96), (64, 96))):
-        found = evaluate_file(networks / "seg.json", task=None, weights=None, data=image_folder, size=asked)
+        found = evaluate_file(networks / "seg.json", task=None, weights=None, data=image_folder, size=asked)["seg"]
         assert found.size == expected
     bare = load_architecture(networks / "seg.json").changed(provenance={}, resolution=(224, 224))
     assert trained_size(bare) == (224, 224)

@@ -15,16 +15,18 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_branched_network_is_found_shown_and_exported_as_one_file(tmp_path: Path, config: Path) -> None:
-    options = ("--tasks", "cls,saliency", "--config", str(config), "--size", "32x32", "--name", "b")
+def test_a_branched_network_is_found_shown_evaluated_and_exported_as_one_file(tmp_path: Path, config: Path) -> None:
+    options = ("--tasks", "cls,seg", "--config", str(config), "--size", "32x32", "--name", "b")
     printed = document("branch", "--flops", "10M@64x64", *options, cwd=tmp_path)
     assert printed["file"] == "runs/b/branched.json"
     assert 9e6 <= printed["architecture"]["cost"]["macs"] <= 10e6
     shown = document("show", "runs/b/branched.json", cwd=tmp_path)
     assert shown["macs"] == printed["architecture"]["cost"]["macs"]
+    evaluated = document("eval", "--arch", "runs/b/branched.json", cwd=tmp_path)["tasks"]
+    assert evaluated.keys() == {"cls", "seg"}
     done = in_process("export", "--output", "shipped", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "shipped" / "cls+saliency" / "model.onnx").exists()
+    assert (tmp_path / "shipped" / "cls+seg" / "model.onnx").exists()
 
 
 WRONG = {

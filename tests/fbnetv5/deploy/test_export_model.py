@@ -141,7 +141,7 @@ def test_metrics_are_those_of_the_evaluation(classifier: ExportModel) -> None:
     network = classifier.module
     assert isinstance(network, Network)
     runner = TorchRunner(network, [INPUT], classifier.output_names)
-    expected = evaluate_network(network, IMAGES, size=(32, 32)).value
+    expected = evaluate_network(network, IMAGES, size=(32, 32))["cls"].value
     assert classifier.metrics(runner, IMAGES, max_batch=5) == {"cls": pytest.approx(expected)}
 
 

@@ -134,7 +134,7 @@ def test_a_task_in_a_new_file_is_searched_trained_measured_and_exported(tmp_path
     folder, opened = start_training(training, run / "count.json", tmp_path / "trained")
     result = run_training(folder, opened, lambda now: None, print)
     assert result.best <= result.initial_score
-    measured = evaluate_file(folder / "count.json", task="count", weights=None, data=None, size=None)
+    measured = evaluate_file(folder / "count.json", task="count", weights=None, data=None, size=None)["count"]
     assert measured.to_json()["metric"].keys() == {"name", "unit", "lower_is_better", "value"}
     assert measured.value == measured.figures["error"] > 0
     with pytest.raises(VerificationError, match=r"count: error goes from .* worse, and at most -1 was allowed"):
