@@ -5,7 +5,7 @@ import pytest
 
 from tests.command_line import assert_refused, document, in_process
 
-QUICK = {"steps": 6, "batch": 4, "scenes": [24, 24, 16], "width": 0.25, "score_images": 16, "routing_every": 2}
+QUICK = {"steps": 8, "batch": 8, "scenes": [24, 24, 16], "width": 0.25, "score_images": 16, "routing_every": 2}
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def test_a_branched_network_is_found_shown_evaluated_and_exported_as_one_file(tmp_path: Path, config: Path) -> None:
-    options = ("--tasks", "cls,seg", "--config", str(config), "--size", "32x32", "--name", "b")
+    options = ("--tasks", "cls,seg", "--config", str(config), "--name", "b")
     printed = document("branch", "--flops", "10M@64x64", *options, cwd=tmp_path)
     assert printed["file"] == "runs/b/branched.json"
     assert 9e6 <= printed["architecture"]["cost"]["macs"] <= 10e6
