@@ -82,13 +82,13 @@ def evaluate_file(
     """
     architecture = load_architecture(file)
     check_task(architecture, task, file)
+    names = list(architecture.choices) if task is None else [task]
     size = size or trained_size(architecture)
-    images = open_splits(data, size=size, targets=needed_targets(list(architecture.choices))).test
-    check_classes(architecture, class_names(images.targets))
+    images = open_splits(data, size=size, targets=needed_targets(names)).test
+    check_classes(architecture, class_names(images.targets), names)
     path = weights or file.with_suffix(".safetensors")
     network = architecture.load(path).to(make_accelerator().device).to(memory_format=torch.channels_last)
-    evaluations = evaluate_network(network, images, size=size, num_workers=num_workers_for(data))
-    return evaluations if task is None else {task: evaluations[task]}
+    return evaluate_network(network, images, size=size, num_workers=num_workers_for(data), tasks=names)
 
 
 def check_task(architecture: Architecture, task: str | None, file: Path) -> None:
@@ -97,12 +97,12 @@ def check_task(architecture: Architecture, task: str | None, file: Path) -> None
         raise UserError(f"{file} is a network for {architecture.name}, not for {task}; name another --arch")
 
 
-def check_classes(architecture: Architecture, classes: ClassNames) -> None:
-    """Raise UserError unless these classes of images are the classes of all tasks of the network."""
-    of_images = make_tasks(tuple(architecture.choices), classes)
-    for name, task in architecture.make_tasks().items():
-        if task.labels != of_images[name].labels:
-            of_both = (task.labels, of_images[name].labels)
+def check_classes(architecture: Architecture, classes: ClassNames, names: Sequence[str] | None = None) -> None:
+    """Raise UserError unless these classes of images are those of the named tasks of the network, or of all."""
+    of_network = architecture.make_tasks()
+    for name, task in make_tasks(tuple(names or of_network), classes).items():
+        if task.labels != of_network[name].labels:
+            of_both = (of_network[name].labels, task.labels)
             counts = [f"{len(labels)} ({', '.join(labels[:3])}, ...)" for labels in of_both]
             raise UserError(
                 f"the network has {counts[0]} classes, the images have {counts[1]}. Name the images that the "
@@ -136,15 +136,21 @@ def trained_size(architecture: Architecture) -> Resolution:
 
 @torch.no_grad()
 def evaluate_network(
-    network: Network, dataset: ImageSet, *, size: Resolution, num_workers: int = 0
+    network: Network,
+    dataset: ImageSet,
+    *,
+    size: Resolution,
+    num_workers: int = 0,
+    tasks: Sequence[str] | None = None,
 ) -> dict[str, Evaluation]:
-    """By task, all figures of a network on a data set of ``size``; the network runs once for all of its tasks."""
+    """By task, all figures of a network on a data set of ``size``, of the named tasks or of all, in one pass."""
     device = next(network.parameters()).device
     network.eval()
-    metrics = {name: task.new_metric() for name, task in network.tasks.items()}
+    chosen = {name: network.tasks[name] for name in tasks or network.tasks}
+    metrics = {name: task.new_metric() for name, task in chosen.items()}
     for batch in in_order(dataset, batch=BATCH, num_workers=num_workers):
         raw = network.raw(normalise(batch.images).to(device))
-        for name, task in network.tasks.items():
+        for name, task in chosen.items():
             metrics[name].update(task.deploy(raw[name]), batch)
     return {
         name: Evaluation(
@@ -155,5 +161,5 @@ def evaluate_network(
             images=len(dataset),
             size=size,
         )
-        for name, task in network.tasks.items()
+        for name, task in chosen.items()
     }

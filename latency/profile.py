@@ -225,11 +225,12 @@ def _existing(path: Path, backend: Backend, timing: Timing) -> LatencyTable | No
     if not path.exists():
         return None
     table = LatencyTable.load(path, device=backend.device)
-    settings = (table.precision, table.batch, table.threads, table.timing)
-    if settings != (backend.precision, BATCH, backend.threads, timing):
+    settings = (table.runtime, table.precision, table.batch, table.threads, table.timing)
+    if settings != (backend.runtime, backend.precision, BATCH, backend.threads, timing):
         raise UserError(
-            f"latency table {path} was measured with threads={table.threads}, {table.precision}, batch {table.batch} "
-            f"and {table.timing}; threads={backend.threads}, {backend.precision} and {timing} do not compare with it. "
+            f"latency table {path} was measured through {table.runtime} with threads={table.threads}, "
+            f"{table.precision}, batch {table.batch} and {table.timing}; {backend.runtime}, "
+            f"threads={backend.threads}, {backend.precision} and {timing} do not compare with it. "
             "Name another with --luts"
         )
     return table

@@ -53,9 +53,20 @@ def table_path(
 
 
 def measured_tables(folder: Path, device: str) -> list[Path]:
-    """The measured tables of a device in a folder, without the estimated ones."""
-    paths = sorted(folder.glob(f"{device}-*.json"))
-    return [path for path in paths if kind_of(read_json_object(path, what="latency table")) == MEASURED]
+    """The measured tables of a device in a folder that are of its usual runtime, without the estimated ones."""
+    documents = {path: read_json_object(path, what="latency table") for path in sorted(folder.glob(f"{device}-*.json"))}
+    usual = usual_runtime(device)
+    return [
+        path
+        for path, document in documents.items()
+        if kind_of(document) == MEASURED and _runtime_of(document.get("fingerprint", {}), usual) == usual
+    ]
+
+
+def _runtime_of(fingerprint: Mapping[str, Any], usual: str) -> str:
+    """The runtime of a fingerprint; TensorRT for RTX counts as TensorRT."""
+    runtime = str(fingerprint.get("runtime", usual))
+    return TENSORRT if runtime == "tensorrt_rtx" else runtime
 
 
 def kind_of(content: Mapping[str, Any]) -> str:
@@ -99,8 +110,7 @@ class LatencyTable(Document):
     @property
     def runtime(self) -> str:
         """The runtime of the measurements; TensorRT for RTX counts as TensorRT, which the fingerprint tells apart."""
-        runtime = str(self.fingerprint.get("runtime", usual_runtime(self.device)))
-        return TENSORRT if runtime == "tensorrt_rtx" else runtime
+        return _runtime_of(self.fingerprint, usual_runtime(self.device))
 
     @property
     def values_kind(self) -> str:
@@ -151,10 +161,21 @@ class LatencyTable(Document):
         if missing := [key for key in keys if key not in values]:
             raise UserError(
                 f"{len(missing)} of {len(keys)} blocks have no entry in the {self.device} table, first: "
-                f"{missing[0]}. Measure them with: fbnetv5 profile --device {self.device}, with the variant, stages, "
-                "resolution, tasks and images of the search"
+                f"{missing[0]}. Measure them with: {self._command}, with the variant, stages, resolution, tasks and "
+                "images of the search"
             )
         return {key: values[key] for key in keys}
+
+    @property
+    def _command(self) -> str:
+        """The command that extends the table."""
+        options = {
+            "--runtime": None if self.runtime == usual_runtime(self.device) else self.runtime,
+            "--precision": None if self.precision == "fp32" else self.precision,
+            "--threads": None if self.threads == 1 else self.threads,
+        }
+        given = [f" {option} {value}" for option, value in options.items() if value is not None]
+        return f"fbnetv5 profile --device {self.device}{''.join(given)}"
 
     def corrected(self) -> "LatencyTable":
         """This table with block costs corrected on its networks; unchanged where it has no networks.
@@ -209,7 +230,8 @@ class LatencyTable(Document):
         """This table; raises UserError if the file at ``path`` has the name of another table."""
         if path.stem != self.name:
             raise UserError(
-                f"{path} contains the table {self.name}, with another precision, batch or thread count than its name. "
+                f"{path} contains the table {self.name}, with another runtime, precision, batch or thread "
+                "count than its name. "
                 "Name it with --table to use it all the same"
             )
         return self

@@ -56,7 +56,8 @@ Latency = Annotated[
     str | None,
     typer.Option(
         metavar="BUDGET",
-        help="Maximum latency of the whole network, such as 20ms, instead of --flops. Needs --device or --table.",
+        help="Maximum latency of the whole network, such as 20ms, instead of --flops. Needs --device or --table, and "
+        "encoder fbnetv3-a, -c or -f.",
     ),
 ]
 Encoder = Annotated[str, typer.Option(help="Encoder: fbnetv3-a to fbnetv3-g.")]
@@ -175,7 +176,7 @@ def _range_printer(config: "BranchConfig") -> "Callable[[TreeCosts], None]":
     from fbnetv5.costs.budgets import format_cost
 
     def show(costs: "TreeCosts") -> None:
-        unit = config.budget.unit
+        unit = costs.unit
         shared, uniform, separate = (
             format_cost(cost, unit) for cost in (costs.all_shared, costs.uniform, costs.all_separate)
         )
@@ -196,7 +197,7 @@ def branch_report(bar: "Progress", prepared: "Prepared") -> "Callable[[BranchEnt
 
     def report(entry: "BranchEntry") -> None:
         losses = ", ".join(f"{task} loss {loss:.2f}" for task, loss in entry.losses.items())
-        note = f"{losses}, cost {format_cost(entry.expected_cost, config.budget.unit)}"
+        note = f"{losses}, cost {format_cost(entry.expected_cost, prepared.costs.unit)}"
         bar.update(line, completed=entry.step, description=entry.phase, note=note)
         if not console().is_terminal and entry.step % 100 == 0:
             print_status(

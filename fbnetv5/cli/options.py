@@ -88,9 +88,13 @@ def architecture_file(task: str | None, architecture: Path | None) -> Path:
     """
     if architecture is not None:
         return architecture
+    from fbnetv5.runs.folder import BRANCHED
+
     if task is None:
         raise UserError("name a network: --task det for runs/latest/det.json, or --arch FILE")
-    return Path("runs/latest") / f"{task}.json"
+    latest = Path("runs/latest")
+    branched = latest / f"{BRANCHED}.json"
+    return branched if branched.exists() else latest / f"{task}.json"
 
 
 def task_names(tasks: str | None) -> tuple[str, ...]:
@@ -122,8 +126,9 @@ def resolve_device(device: str, *, runtime: str | None = None, precision: str = 
         return open_backend(device, runtime=runtime, precision=precision, threads=threads)
     except UnavailableError as error:
         raise UnavailableError(
-            f"{error}. Two other ways: fbnetv5 profile bundle FOLDER --device {device} writes a bundle to measure on "
-            f"the device; fbnetv5 profile estimate --device {device} computes a rough table from its data sheet"
+            f"{error}. Other ways: --runtime torch or onnxruntime measures a GPU of this machine without TensorRT; "
+            f"fbnetv5 profile bundle FOLDER --device {device} writes a bundle to measure on the device; "
+            f"fbnetv5 profile estimate --device {device} computes a rough table from its data sheet"
         ) from None
 
 

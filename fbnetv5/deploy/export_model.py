@@ -180,12 +180,14 @@ def load_network(run: Path, tasks: Sequence[str]) -> tuple[Architecture, Network
     name = "+".join(tasks)
     path = run / f"{file_name(run, tasks)}.json"
     if not path.exists():
+        if (run / f"{BRANCHED}.json").exists():
+            raise UserError(f"{run} has one network for all of its tasks, not one for {name}: leave out --task")
         available = ", ".join(sorted(path.stem for path in run.glob("*.safetensors"))) or "none yet"
         raise UserError(
             f"{run} has no network for {name!r}; it has: {available}. --resume continues an unfinished search"
         )
     architecture = load_architecture(path)
-    if architecture.name != name:
+    if set(architecture.choices) != set(tasks):
         raise UserError(f"{path} is the network of {architecture.name}, not of {name}")
     return architecture, architecture.load(path.with_suffix(".safetensors")).eval()
 

@@ -17,7 +17,7 @@ from fbnetv5.blocks.specs import Block
 from fbnetv5.costs.tables import CostTable, DeployedHead, block_key, block_shapes, head_key, head_shapes
 from fbnetv5.costs.tables import Counter as CostCounter
 from fbnetv5.data.resolution import Resolution, check_resolution
-from fbnetv5.deploy.export_model import networks_of
+from fbnetv5.deploy.export_model import file_name, networks_of
 from fbnetv5.networks.backbone import task_network
 from fbnetv5.spaces.space import SKIP, Choices, Space
 from fbnetv5.tasks import make_tasks
@@ -112,8 +112,7 @@ def found_networks(run: Path) -> list[Network]:
     Raises:
         UserError: the run has fewer than two networks or one for several tasks, or one of its files is damaged.
     """
-    files = ["+".join(tasks) for tasks in networks_of(run)]
-    architectures = [load_architecture(run / f"{file}.json") for file in files]
+    architectures = [load_architecture(run / f"{file_name(run, tasks)}.json") for tasks in networks_of(run)]
     if len(architectures) < 2:
         raise UserError(f"a table is compared with at least 2 networks, and {run} has {len(architectures)}")
     networks = []

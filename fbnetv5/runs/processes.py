@@ -42,7 +42,8 @@ class GradientAverage:
         """Of every started bucket: the communication, the flat gradients, and the gradients."""
         if self._processes > 1:
             for parameter in parameters:
-                parameter.register_post_accumulate_grad_hook(self._add)  # type: ignore[no-untyped-call]
+                if parameter.requires_grad:
+                    parameter.register_post_accumulate_grad_hook(self._add)  # type: ignore[no-untyped-call]
 
     def finish(self) -> None:
         """Replace every gradient of the last backward pass by its mean over the processes."""

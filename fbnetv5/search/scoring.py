@@ -6,7 +6,7 @@ one-shot search of Guo et al. (arXiv 1904.00420).
 Shape legend: S variables, T tasks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,12 +65,7 @@ class FinalistScorer:
         self.supernet = supernet
         self.device = device
         self.calibration = calibration_images(splits.weights, device)
-        count = max(1, -(-images // BATCH))
-        held_out = even_batches(splits.policies, batch=min(BATCH, images), count=count)
-        self.held_out: list[Batch] = [batch.to(device) for batch in held_out]
-        if not all(_labelled(task, self.held_out) for task in supernet.tasks.values()):
-            # Few labels: use all images, some of which are labelled, as was checked before the search.
-            self.held_out = [batch.to(device) for batch in in_order(splits.policies, batch=BATCH)]
+        self.held_out = held_out_batches(splits, supernet.tasks.values(), images=images, device=device)
 
     @torch.no_grad()
     def __call__(self, name: str, choices: Choices, cost: CostTable) -> Finalist:
@@ -90,6 +85,15 @@ class FinalistScorer:
             loss=total / max(1, labelled),
             score=metric.compute(),
         )
+
+
+def held_out_batches(splits: Splits, tasks: Iterable[Task], *, images: int, device: torch.device) -> list[Batch]:
+    """About ``images`` held-out images, evenly spaced; all of them where a task has no label among these few."""
+    count = max(1, -(-images // BATCH))
+    few = [batch.to(device) for batch in even_batches(splits.policies, batch=min(BATCH, images), count=count)]
+    if all(_labelled(task, few) for task in tasks):
+        return few
+    return [batch.to(device) for batch in in_order(splits.policies, batch=BATCH)]  # some are labelled, as was checked
 
 
 def _labelled(task: Task, batches: Sequence[Batch]) -> bool:

@@ -12,11 +12,11 @@ The protocol, the correction and the table are those of ONNX graphs.
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from export.errors import UnavailableError, UserError
+from export.errors import UnavailableError, UserError, VerificationError
 from latency.protocol import Sampler, alternating, host_timed
 from latency.runtimes.gpu import GpuBackend, GpuParts, GpuSampler, GraphRecord, gpu_fingerprint, open_parts
 from latency.runtimes.onnxruntime import CPU, GPU_PRECISIONS, cpu_name
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 TORCH = "torch"
 TORCH_COMPILE = "torch-compile"
+MAX_COMPILATIONS = 4096
+"""Compiled modules of a process."""
 WARM_UP_RUNS = 3
 """Runs before a capture: compilation, choice of algorithms, and allocation."""
 
@@ -84,7 +86,8 @@ class TorchCpuBackend:
             with torch.inference_mode(), _threads(self.threads):
                 return timed(runs)
 
-        sample(1)
+        with _compilation() if self._compiled else nullcontext():
+            sample(1)
         return sample
 
     def conditions(self) -> dict[str, Any]:
@@ -137,7 +140,7 @@ class TorchGpuBackend(GpuBackend):
         stream, dtype = self._stream, torch.float16 if self.precision == "fp16" else torch.float32
         call = prepare_call(module, inputs, device, dtype, compiled=self._compiled)
         with torch.inference_mode(), _fastest_algorithms():
-            with torch.cuda.stream(stream):
+            with torch.cuda.stream(stream), _compilation() if self._compiled else nullcontext():
                 for _ in range(WARM_UP_RUNS):
                     call()
             stream.synchronize()
@@ -145,7 +148,7 @@ class TorchGpuBackend(GpuBackend):
         timed = GpuSampler(launch, driver=self._driver, stream=stream.cuda_stream, clocks=self._clocks, record=record)
 
         def sample(runs: int) -> float:
-            with torch.inference_mode(), torch.cuda.stream(stream):
+            with torch.inference_mode(), _fastest_algorithms(), torch.cuda.stream(stream):
                 return timed(runs)
 
         return sample
@@ -238,6 +241,28 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def _compilation() -> Iterator[None]:
+    """Let torch compile any number of modules inside the block: it would run those after its limit of 8 uncompiled.
+
+    Raises:
+        VerificationError: a module cannot be compiled.
+    """
+    import torch
+    from torch._dynamo.exc import FailOnRecompileLimitHit
+
+    settings: dict[str, Any] = {
+        "recompile_limit": MAX_COMPILATIONS,
+        "accumulated_recompile_limit": MAX_COMPILATIONS,
+        "fail_on_recompile_limit_hit": True,
+    }
+    try:
+        with torch._dynamo.config.patch(settings):
+            yield
+    except FailOnRecompileLimitHit as error:
+        raise VerificationError(f"torch.compile refuses a module: {str(error).strip().splitlines()[0]}") from error
 
 
 def _fastest_algorithms() -> Any:

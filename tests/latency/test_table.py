@@ -227,7 +227,7 @@ def test_a_table_must_have_the_file_name_of_its_settings(tmp_path: Path) -> None
     assert LatencyTable.load(path).check_name(path) == two
     path.rename(tmp_path / "cpu-fp32-b1.json")
     with pytest.raises(
-        UserError, match="contains the table cpu-fp32-b1-t2, with another precision, batch or thread count"
+        UserError, match="contains the table cpu-fp32-b1-t2, with another runtime, precision, batch"
     ):
         LatencyTable.load(tmp_path / "cpu-fp32-b1.json").check_name(tmp_path / "cpu-fp32-b1.json")
 
@@ -262,6 +262,7 @@ def test_measured_tables_of_a_device_are_found_without_the_estimated(tmp_path: P
         "orin-int8-b1": {"kind": "measured"},
         "orin-int8-b1-estimated": {"schema": 1, "peak_tflops": 1.0},
         "orin-fp16-b1-estimated": {"kind": "estimated"},
+        "orin-torch-fp16-b1": {"kind": "measured", "fingerprint": {"runtime": "torch"}},
         "a100-fp16-b1": {"kind": "measured"},
     }.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(document))

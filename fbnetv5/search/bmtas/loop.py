@@ -107,7 +107,7 @@ class BranchLoop(Loop[BranchEntry]):
     def temperature(self) -> float:
         """The temperature of the present step."""
         first, last = self.config.first_temperature, self.config.last_temperature
-        return first + (last - first) * self.done / max(1, self.config.steps - 1)
+        return first + (last - first) * min(1.0, self.done / max(1, self.config.steps - 1))
 
     def train_weights(self, batch: Batch) -> None:
         """Run one pass under the present routing and update the weights on the sum of all tasks' relative losses.
@@ -256,6 +256,7 @@ class BranchLoop(Loop[BranchEntry]):
             "space": self.supernet.space.to_json(),
             "tasks": list(self.config.tasks),
             "routing": self.config.routing,
+            "costs": [self.costs.all_shared, self.costs.all_separate],
             "images": {"weights": len(self.splits.weights), "policies": len(self.splits.policies)},
         }
 

@@ -18,6 +18,9 @@ from fbnetv5.tasks import make_tasks, needed_targets
 from fbnetv5.tasks.task import Task
 from latency import estimate
 
+MEASURED = ("a", "c", "f")
+"""Letters of the encoders whose blocks ``fbnetv5 profile`` measures, with ``--variant``."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
@@ -41,6 +44,11 @@ def prepare(config: BranchConfig) -> Prepared:
     splits = config.data.open(needed_targets(config.tasks))
     tasks = make_tasks(config.tasks, class_names(splits.weights.targets))
     table = None
+    if config.budget.unit == "ms" and (config.width != 1.0 or config.encoder.removeprefix("fbnetv3-") not in MEASURED):
+        raise UserError(
+            f"latency tables have the blocks of {', '.join(f'fbnetv3-{letter}' for letter in MEASURED)} at full width, "
+            f"not those of {config.space.label}: give the budget with --flops"
+        )
     if config.table is not None:
         table = estimate.open_table(Path(config.table), other_machine=config.other_machine_table)
     tables = cost_tables(config.space, tasks, dict.fromkeys(tasks, config.budget), table)
@@ -54,7 +62,8 @@ def tree_costs(space: BranchingSpace, tasks: dict[str, Task], tables: dict[str, 
     strides = np.array([node.stride for node in space.layers])
     needed = np.stack([strides <= max(task.paths) for task in tasks.values()], axis=1)
     heads = sum(table.head for table in tables.values())
-    return TreeCosts(layers=of_nodes[1:], needed=needed, fixed=float(of_nodes[0] + heads))
+    unit = next(iter(tables.values())).unit
+    return TreeCosts(layers=of_nodes[1:], needed=needed, fixed=float(of_nodes[0] + heads), unit=unit)
 
 
 def check_budget(config: BranchConfig, costs: TreeCosts) -> None:
@@ -63,7 +72,7 @@ def check_budget(config: BranchConfig, costs: TreeCosts) -> None:
     Raises:
         UserError: the budget lies outside the range of costs.
     """
-    budget, unit = config.budget, config.budget.unit
+    budget, unit = config.budget, costs.unit
     if not costs.all_shared <= budget.limit <= costs.all_separate:
         low, high, limit = format_distinct((costs.all_shared, costs.all_separate, budget.limit), unit)
         size = "x".join(map(str, budget.resolution))

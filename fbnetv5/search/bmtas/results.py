@@ -8,16 +8,14 @@ import torch
 
 from fbnetv5 import __version__
 from fbnetv5.architecture import Architecture, Latency, make_architecture
-from fbnetv5.data.loading import even_batches
 from fbnetv5.data.preprocess import normalise
-from fbnetv5.data.sample import Batch
 from fbnetv5.networks.backbone import Network, recalibrate
 from fbnetv5.runs.checkpoint import save_tensors
 from fbnetv5.runs.folder import BRANCHED
 from fbnetv5.search.bmtas.prepare import Prepared
 from fbnetv5.search.bmtas.supernet import BranchedSupernet
 from fbnetv5.search.bmtas.trees import Floats, Tree, copies_of_groups, hull
-from fbnetv5.search.scoring import BATCH, calibration_images
+from fbnetv5.search.scoring import calibration_images, held_out_batches
 from latency.estimate import EstimatedTable
 
 PRICES = (0.0, *(2.0**power for power in range(-4, 9)))
@@ -51,21 +49,16 @@ def score(network: Network, prepared: Prepared, device: torch.device) -> dict[st
     network.to(device).to(memory_format=torch.channels_last)
     recalibrate(network, calibration_images(prepared.splits.weights, device), network)
     metrics = {name: task.new_metric() for name, task in network.tasks.items()}
-    for batch in _held_out(prepared):
-        raw = network.raw(normalise(batch.images.to(device)))
+    images = prepared.config.score_images
+    for batch in held_out_batches(prepared.splits, prepared.tasks.values(), images=images, device=device):
+        raw = network.raw(normalise(batch.images))
         for name, task in network.tasks.items():
             metrics[name].update(task.deploy(raw[name]), batch)
     return {name: metric.compute() for name, metric in metrics.items()}
 
 
-def _held_out(prepared: Prepared) -> list[Batch]:
-    images = min(prepared.config.score_images, len(prepared.splits.policies))
-    batches = even_batches(prepared.splits.policies, batch=min(BATCH, images), count=-(-images // BATCH))
-    return list(batches)
-
-
 def branched_architecture(prepared: Prepared, tree: Tree, scores: dict[str, float]) -> Architecture:
-    """The record of a tree, with its predicted latency where there is a table."""
+    """The record of a tree, with its predicted latency if the budget is in milliseconds."""
     config = prepared.config
     latency = None
     if prepared.table is not None:
@@ -107,7 +100,7 @@ def pareto_document(prepared: Prepared, log_probabilities: Floats) -> dict[str, 
         }
         for tree in trees
     ]
-    return {"schema": 1, "unit": prepared.config.budget.unit, "points": points}
+    return {"schema": 1, "unit": prepared.costs.unit, "points": points}
 
 
 def log_probabilities_of(logits: torch.Tensor) -> Floats:

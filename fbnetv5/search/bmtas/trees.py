@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from export.errors import UserError
 from fbnetv5.search.bmtas.tree_cost import expected_cost
 
 Floats = NDArray[np.float64]
@@ -49,6 +50,8 @@ class TreeCosts:
     """[L, T], whether the task needs the layer."""
     fixed: float
     """Cost of the stem and all heads."""
+    unit: str = "macs"
+    """"macs", "ms" or "estimated ms"."""
 
     def of(self, groups: Sequence[Groups]) -> float:
         """The cost of a tree."""
@@ -91,8 +94,15 @@ def best_tree(log_probabilities: Floats, costs: TreeCosts, budget: float) -> Tre
     Args:
         log_probabilities: [L, T, C].
         costs: of all trees.
-        budget: at least ``costs.all_shared``.
+        budget: in the unit of the costs.
+
+    Raises:
+        UserError: the budget is below the cost of sharing everything.
     """
+    if budget < costs.all_shared:
+        raise UserError(
+            f"no tree costs {budget:g} {costs.unit} or less: sharing every layer costs {costs.all_shared:g}"
+        )
     search = _TreeSearch(log_probabilities, costs)
     low, high = 0.0, 1.0
     tree = search.at_price(0.0)
@@ -150,27 +160,27 @@ class _TreeSearch:
 
     def filled(self, tree: Tree, budget: float) -> Tree:
         """The tree after moves of single layers to costlier partitions, the best first, as long as the budget lasts."""
-        path = [self._number[groups] for groups in tree.groups]
-        while True:
-            moves = [self._tree([*path[:layer], to, *path[layer + 1 :]]) for layer, to in self._moves(path)]
-            finer = [move for move in moves if tree.cost < move.cost <= budget]
-            if not finer:
-                return tree
-            tree = max(finer, key=lambda move: (move.score, move.cost))
-            path = [self._number[groups] for groups in tree.groups]
+        path, cost = [self._number[groups] for groups in tree.groups], tree.cost
+        while moves := [move for layer in range(len(path)) if (move := self._best_move(path, layer, budget - cost))]:
+            _, added, layer, to = max(moves)
+            path[layer] = to
+            cost += added
+        return self._tree(path)
 
-    def _moves(self, path: Sequence[int]) -> list[tuple[int, int]]:
-        """(layer, partition): every other partition of a layer between the one before and the one after."""
-        last = len(path) - 1
-        return [
-            (layer, int(to))
-            for layer, now in enumerate(path)
-            for to in np.flatnonzero(
-                (self._refines[path[layer - 1]] if layer else np.ones(len(self._partitions), dtype=np.bool_))
-                & (self._refines[:, path[layer + 1]] if layer < last else True)
-            )
-            if to != now
-        ]
+    def _best_move(self, path: Sequence[int], layer: int, left: float) -> tuple[float, float, int, int] | None:
+        """(score gained, cost added, layer, partition) of the best costlier partition of a layer; None if none fits.
+
+        It must lie between the partitions of the layers before and after.
+        """
+        now = path[layer]
+        added = (self._runs[layer] - self._runs[layer, now]) * self._costs.layers[layer]
+        allowed = (added > 0) & (added <= left)
+        if layer > 0:
+            allowed &= self._refines[path[layer - 1]]
+        if layer < len(path) - 1:
+            allowed &= self._refines[:, path[layer + 1]]
+        gained = self._scores[layer] - self._scores[layer, now]
+        return max(((gained[to], added[to], layer, int(to)) for to in np.flatnonzero(allowed)), default=None)
 
     def _tree(self, path: Sequence[int]) -> Tree:
         groups = tuple(self._partitions[number] for number in path)

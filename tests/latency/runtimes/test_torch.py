@@ -61,6 +61,17 @@ def test_a_compiled_module_runs_too() -> None:
     assert 0 < min(sampler(1) for _ in range(9)) < 10
 
 
+@pytest.mark.slow
+def test_more_structures_than_torchs_own_limit_are_compiled() -> None:
+    torch._dynamo.reset()
+    counters = torch._dynamo.utils.counters["stats"]
+    counters.clear()
+    backend = TorchCpuBackend(compiled=True)
+    for width in range(1, 11):
+        backend.open(nn.Sequential(nn.Conv2d(8, width, 1), *[nn.ReLU()] * width), IMAGE)
+    assert counters["unique_graphs"] == 10 > 8
+
+
 def test_the_fingerprint_names_torch_and_its_threads() -> None:
     fingerprint = TorchCpuBackend(threads=2).fingerprint()
     assert (fingerprint["runtime"], fingerprint["runtime_version"]) == ("torch", torch.__version__)

@@ -1,4 +1,6 @@
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,13 +10,15 @@ from export.errors import VerificationError
 from fbnetv5.search.bmtas.loop import BranchLoop
 from tests.fbnetv5.search.bmtas.conftest import MakeLoop
 
+ROOT = Path(__file__).parents[4]
+
 
 def test_phases_follow_the_configuration(make_loop: MakeLoop) -> None:
     loop = make_loop()
     assert [loop.phase(step) for step in range(6)] == ["warm-up"] * 2 + ["routing", "weights"] * 2
     assert loop.temperature == 5.0
-    loop.done = 7
-    assert loop.temperature == pytest.approx(0.1)
+    for loop.done in (7, 8):
+        assert loop.temperature == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("routing", ["soft", "sampled"])
@@ -87,3 +91,10 @@ def test_a_loss_that_is_not_finite_is_an_error_and_changes_nothing(make_loop: Ma
     with pytest.raises(VerificationError, match="the loss of det is not finite at step 1"):
         loop.step()
     assert all(value.equal(before[n]) or n.startswith("heads.det") for n, value in loop.supernet.named_parameters())
+
+
+def test_two_processes_have_the_same_weights_and_routing(tmp_path: Path) -> None:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*launch, "-m", "tests.fbnetv5.search.bmtas.two_processes", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]

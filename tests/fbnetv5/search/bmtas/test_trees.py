@@ -3,6 +3,7 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 
+from export.errors import UserError
 from fbnetv5.search.bmtas.trees import Groups, TreeCosts, best_tree, copies_of_groups, hull, partitions
 
 
@@ -70,3 +71,9 @@ def test_a_layer_that_a_task_does_not_need_runs_for_the_others() -> None:
 def test_a_group_gets_the_copy_that_its_tasks_find_most_likely_together() -> None:
     log_probabilities = np.log(np.array([[[0.6, 0.3, 0.1], [0.1, 0.5, 0.4], [0.1, 0.1, 0.8]]]))
     assert copies_of_groups(log_probabilities, [(0, 0, 2)]) == [{0: 1, 2: 2}]
+
+
+def test_a_budget_below_the_cost_of_sharing_everything_is_refused() -> None:
+    log_probabilities, costs = random_case(0)
+    with pytest.raises(UserError, match="no tree costs 1 macs or less: sharing every layer costs"):
+        best_tree(log_probabilities, costs, 1.0)
