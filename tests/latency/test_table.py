@@ -226,9 +226,7 @@ def test_a_table_must_have_the_file_name_of_its_settings(tmp_path: Path) -> None
     assert path.name == "cpu-fp32-b1-t2.json"
     assert LatencyTable.load(path).check_name(path) == two
     path.rename(tmp_path / "cpu-fp32-b1.json")
-    with pytest.raises(
-        UserError, match="contains the table cpu-fp32-b1-t2, with another runtime, precision, batch"
-    ):
+    with pytest.raises(UserError, match="contains the table cpu-fp32-b1-t2, with another runtime, precision, batch"):
         LatencyTable.load(tmp_path / "cpu-fp32-b1.json").check_name(tmp_path / "cpu-fp32-b1.json")
 
 
