@@ -174,8 +174,8 @@ class LatencyTable(Document):
             "--precision": None if self.precision == "fp32" else self.precision,
             "--threads": None if self.threads == 1 else self.threads,
         }
-        given = [f" {option} {value}" for option, value in options.items() if value is not None]
-        return f"fbnetv5 profile --device {self.device}{''.join(given)}"
+        texts = [f" {option} {value}" for option, value in options.items() if value is not None]
+        return f"fbnetv5 profile --device {self.device}{''.join(texts)}"
 
     def corrected(self) -> "LatencyTable":
         """This table with block costs corrected on its networks; unchanged where it has no networks.

@@ -89,7 +89,7 @@ def branch(
     resume: Resume = None,
     json: Json = False,
 ) -> None:
-    """Search for one network of all tasks that decides where the tasks branch.
+    """Search for one network of all tasks, and where they branch.
 
     Give one budget for the whole network: --flops or --latency.
     """

@@ -227,7 +227,7 @@ def test_a_space_is_loaded_from_json(space: Space) -> None:
         ({"variant": "a"}, "space: blocks_per_path, stages, strict missing"),
         ([], r"a space is an object of fields, not \[\]"),
         ({**FIELDS, "kind": ["four_path"]}, "unknown kind of space"),
-        ({**FIELDS, "kind": "ring"}, "unknown kind of space 'ring'; there are: four_path"),
+        ({**FIELDS, "kind": "ring"}, "unknown kind of space 'ring'; there are: branching, four_path"),
         ({**FIELDS, "variant": "b"}, "space: variant: must be 'a', 'c' or 'f', not 'b'"),
         ({**FIELDS, "variant": ["a"]}, "space: variant: must be 'a', 'c' or 'f'"),
         ({**FIELDS, "stages": -1}, "stages: must be greater than or equal to 0, not -1"),
