@@ -146,15 +146,15 @@ def test_a_real_gpu_replays_a_captured_run(precision: str, compiled: bool) -> No
 @pytest.mark.slow
 def test_a_table_of_torch_predicts_whole_networks_that_it_was_not_fitted_on(tmp_path: Path) -> None:
     space = FourPathSpace(variant="a", stages=1, blocks_per_path=1)
-    scope = Scope(space=space, tasks=("cls", "det", "seg"), classes=CLASSES, resolution=(64, 64))
-    brief = Timing(repetitions=8, warmup_ms=3, min_ms=20, min_runs=5, max_cv=1e9, reference_ms=6)
+    scope = Scope(space=space, tasks=("cls", "det", "seg"), classes=CLASSES, resolution=(96, 96))
+    brief = Timing(repetitions=10, warmup_ms=5, min_ms=40, min_runs=5, max_cv=1e9, reference_ms=20)
     path = table_path(tmp_path, "cpu", runtime="torch")
     result = profile(graphs_of(scope), networks_to_fit(scope, 18), path=path, backend=TorchCpuBackend(), timing=brief)
     assert path.name == "cpu-torch-fp32-b1.json"
     assert result.table.name == path.stem
     assert result.table.correction is not None
     held_out = result.table.correction.held_out
-    if held_out.noise > 0.03:
+    if held_out.noise > 0.04:
         pytest.skip(f"other work on this machine changes the time of one network by {held_out.noise:.1%}")
     assert held_out.predicted.mape < 0.05
     assert held_out.predicted.kendall_tau > 0.8
