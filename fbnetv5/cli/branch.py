@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from export.errors import UserError
 from fbnetv5.cli.console import (
     check_resume_options,
     console,
@@ -23,6 +22,7 @@ from fbnetv5.cli.options import (
     Json,
     Luts,
     Name,
+    Resume,
     Runs,
     Seed,
     Size,
@@ -30,6 +30,7 @@ from fbnetv5.cli.options import (
     TableFile,
     Tasks,
     find_table,
+    only_budget,
     print_layout,
     run_name,
     task_names,
@@ -64,10 +65,6 @@ Encoder = Annotated[str, typer.Option(help="Encoder: fbnetv3-a to fbnetv3-g.")]
 ConfigFile = Annotated[
     Path | None,
     typer.Option(help="JSON or YAML file with further fields, such as steps (schema: docs/schemas/branch.json)."),
-]
-Resume = Annotated[
-    Path | None,
-    typer.Option(help="Run folder of an interrupted search to continue; settings are read from the folder."),
 ]
 
 
@@ -104,8 +101,8 @@ def branch(
     else:
         print_layout(data)
         settings = _branch_config(
-            budget=_budget_text(flops, latency),
-            unit="macs" if flops else "ms",
+            flops=flops,
+            latency=latency,
             table=find_table(device, table, luts),
             other_machine=table is not None,
             tasks=task_names(tasks),
@@ -123,21 +120,10 @@ def branch(
         print_branched(folder, architecture, as_json=json)
 
 
-def _budget_text(flops: str | None, latency: str | None) -> str:
-    """The text of the only budget.
-
-    Raises:
-        UserError: there is none, or two.
-    """
-    if (flops is None) == (latency is None):
-        raise UserError("a search needs exactly one budget: either --flops, such as 900M, or --latency, such as 20ms")
-    return flops or latency or ""
-
-
 def _branch_config(
     *,
-    budget: str,
-    unit: str,
+    flops: str | None,
+    latency: str | None,
     table: Path | None,
     other_machine: bool,
     tasks: tuple[str, ...],
@@ -150,15 +136,14 @@ def _branch_config(
     """The configuration of a search from the options of the command.
 
     Raises:
-        UserError: an option is wrong.
+        UserError: an option is wrong, or there is not exactly one budget.
     """
     from fbnetv5.costs.budgets import parse_budgets
     from fbnetv5.data.config import DataConfig
     from fbnetv5.data.resolution import parse_resolution
     from fbnetv5.search.bmtas.config import BranchConfig
 
-    if unit == "ms" and table is None:
-        raise UserError("--latency needs a latency table: add --device cpu, or --table FILE")
+    budget, unit = only_budget(flops, latency, table)
     return BranchConfig.make(
         fields,
         budget=parse_budgets(budget, unit=unit, tasks=("network",))["network"],

@@ -58,6 +58,10 @@ TableFile = Annotated[
 ]
 Size = Annotated[str, typer.Option(metavar=SIZE, help="Size that images of the search are resized to.")]
 Name = Annotated[str | None, typer.Option(help="Name of the run folder.", show_default="date and time")]
+Resume = Annotated[
+    Path | None,
+    typer.Option(help="Run folder of an interrupted search to continue; settings are read from the folder."),
+]
 
 
 def make_space(variant: str, stages: int, blocks_per_path: int, strict: bool) -> "Space":
@@ -169,3 +173,18 @@ def find_table(device: str | None, table: Path | None, luts: Path) -> Path | Non
         raise UserError(f"{luts} has several latency tables of {device}: {names}; choose one with --table")
     resolve_device(device)
     raise UserError(f"there is no latency table {path}; make it with: fbnetv5 profile --device {device}")
+
+
+def only_budget(flops: str | None, latency: str | None, table: Path | None) -> tuple[str, str]:
+    """The text and the unit, "macs" or "ms", of the only budget of a search.
+
+    Raises:
+        UserError: there is no budget, or two, or a latency without a latency table.
+    """
+    if flops is not None and latency is None:
+        return flops, "macs"
+    if latency is None or flops is not None:
+        raise UserError("a search needs exactly one budget: either --flops, such as 400M, or --latency, such as 8ms")
+    if table is None:
+        raise UserError("--latency needs a latency table: add --device cpu, or --table FILE")
+    return latency, "ms"

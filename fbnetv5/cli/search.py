@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from export.errors import UserError
 from fbnetv5.cli.console import (
     check_resume_options,
     console,
@@ -24,6 +23,7 @@ from fbnetv5.cli.options import (
     Json,
     Luts,
     Name,
+    Resume,
     Runs,
     Seed,
     Size,
@@ -35,6 +35,7 @@ from fbnetv5.cli.options import (
     Variant,
     find_table,
     make_space,
+    only_budget,
     print_layout,
     run_name,
     task_names,
@@ -72,10 +73,6 @@ ConfigFile = Annotated[
     typer.Option(
         help="JSON or YAML file with further fields of the search, such as steps (schema: docs/schemas/search.json)."
     ),
-]
-Resume = Annotated[
-    Path | None,
-    typer.Option(help="Run folder of an interrupted search to continue; settings are read from the folder."),
 ]
 
 
@@ -157,11 +154,8 @@ def _search_config(
     from fbnetv5.data.resolution import parse_resolution
     from fbnetv5.search.reinforce.config import SearchConfig
 
-    if (flops is None) == (latency is None):
-        raise UserError("a search needs exactly one budget: either --flops, such as 400M, or --latency, such as 8ms")
-    if latency is not None and table is None:
-        raise UserError("--latency needs a latency table: add --device cpu, or --table FILE")
-    budgets = parse_budgets(flops or latency or "", unit="macs" if flops else "ms", tasks=tasks)
+    budget, unit = only_budget(flops, latency, table)
+    budgets = parse_budgets(budget, unit=unit, tasks=tasks)
     return SearchConfig.make(
         fields,
         budgets=budgets,

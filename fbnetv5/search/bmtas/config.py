@@ -6,11 +6,12 @@ from pydantic import Field, Strict, model_validator
 
 from export.errors import UserError
 from fbnetv5.costs.budgets import Budget
-from fbnetv5.runs.config import NotNegative, Positive, RunConfig, Share
+from fbnetv5.runs.config import NotNegative, Positive, Share
+from fbnetv5.search.config import SupernetConfig
 from fbnetv5.spaces.branching import MAX_COPIES, BranchingSpace
 
 
-class BranchConfig(RunConfig):
+class BranchConfig(SupernetConfig):
     """All fields that determine the result of a search for a branched network."""
 
     title: ClassVar[str] = "branch search"
@@ -26,10 +27,6 @@ class BranchConfig(RunConfig):
     """Name of the encoder, "fbnetv3-a" to "fbnetv3-g"."""
     width: Annotated[float, Field(ge=0.25, le=2.0)] = 1.0
     """Factor of all widths of the encoder."""
-    table: str | None = None
-    """Latency table file of a budget in ms."""
-    other_machine_table: bool = False
-    """Whether that table may have been measured on another machine."""
     routing: Literal["soft", "sampled"] = "soft"
     """Routing of a step: "soft" is the paper's mixture of all copies; "sampled" draws one copy per task and layer, and
     learns by REINFORCE."""
@@ -39,14 +36,8 @@ class BranchConfig(RunConfig):
     """Share of the steps, at the start, in which every task trains its own copies; 0 for none."""
     routing_every: Annotated[int, Field(ge=2)] = 4
     """Period of the steps that train the routing on held-out images; the others train weights."""
-    batch: Annotated[int, Field(ge=2)] = 32
-    """Images of a step, per process."""
     draws: Annotated[int, Field(ge=2)] = 4
     """Routings that a step of the sampled routing runs on the same images."""
-    weight_lr: Positive = 5e-3
-    """Highest learning rate of the weights; half a cosine brings it down to 1 %."""
-    weight_decay: NotNegative = 0.01
-    """Decay of the weights of convolutions and linear layers; norms and biases do not decay."""
     routing_lr: Positive = 0.1
     """Learning rate of the routing's logits; the paper's is 0.01, for many more steps."""
     routing_decay: NotNegative = 5e-5
@@ -59,12 +50,6 @@ class BranchConfig(RunConfig):
     """Fixed weight of the expected cost, relative to the budget, as in the paper; None steers it to the budget."""
     multiplier_lr: NotNegative = 0.5
     """Step of the dual ascent: the increase of the cost's weight at an expected cost of twice the budget."""
-    clip_norm: Positive = 5.0
-    """Maximum norm of the gradient of a step that trains weights; larger ones are scaled down."""
-    score_images: Annotated[int, Field(ge=1)] = 1024
-    """Held-out images of the final metrics."""
-    checkpoint_every: Annotated[int, Field(ge=1)] = 100
-    """Steps between checkpoints."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

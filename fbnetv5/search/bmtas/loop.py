@@ -28,49 +28,33 @@ from torch.nn import functional
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch
 from fbnetv5.runs.checkpoint import load_weights, optimizer_tensors, restore_optimizer
-from fbnetv5.runs.loop import CHECKPOINT, Loop
-from fbnetv5.runs.optimization import half_cosine, parameter_groups
-from fbnetv5.runs.processes import GradientAverage
+from fbnetv5.runs.loop import CHECKPOINT
+from fbnetv5.runs.optimization import half_cosine
 from fbnetv5.search.bmtas.entry import BranchEntry
 from fbnetv5.search.bmtas.prepare import Prepared
 from fbnetv5.search.bmtas.supernet import BranchedSupernet
 from fbnetv5.search.bmtas.tree_cost import expected_cost
-from fbnetv5.search.loss_scale import LossScale
+from fbnetv5.search.supernet_loop import SupernetLoop
 
 
-class BranchLoop(Loop[BranchEntry]):
+class BranchLoop(SupernetLoop[BranchEntry, BranchedSupernet]):
     """The state of a search for a branched network and its steps."""
 
     title = "branch search"
-    advice = "Start again with a smaller learning rate (weight_lr) or check the images"
 
     def __init__(self, prepared: Prepared, folder: Path, supernet: BranchedSupernet) -> None:
         config = prepared.config
-        super().__init__(
-            folder,
-            steps=config.steps,
-            checkpoint_every=config.checkpoint_every,
-            seed=config.seed,
-            num_workers=config.data.num_workers,
-        )
+        super().__init__(config, folder, supernet, steps=config.steps)
         self.config, self.splits, self.costs = config, prepared.splits, prepared.costs
         device = self.accelerator.device
-        self.supernet = supernet.to(device).to(memory_format=torch.channels_last)
         layers, tasks = len(prepared.space.layers), len(config.tasks)
         self.logits = torch.zeros(layers, tasks, tasks, device=device, requires_grad=True)
         """[L, T, T], of each copy for each task."""
         self.multiplier = 0.0 if config.cost_weight is None else config.cost_weight
-        trained: dict[Tensor, str] = {p: name for name, p in supernet.named_parameters() if p.requires_grad}
-        self.names = {**trained, self.logits: "logits"}
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(trained, config.weight_decay), lr=config.weight_lr, fused=True
-        )
+        self.names[self.logits] = "logits"
         self.routing_optimizer = torch.optim.Adam(
             [self.logits], lr=config.routing_lr, weight_decay=config.routing_decay
         )
-        self.guard.protect(self.optimizer)
-        self.gradients = GradientAverage(self.accelerator, supernet.parameters())
-        self.scale = LossScale(tasks, device)
         self._layer_costs = torch.from_numpy(self.costs.layers / config.budget.limit).float().to(device)
         self._needed = torch.from_numpy(self.costs.needed).to(device)
 
@@ -116,23 +100,10 @@ class BranchLoop(Loop[BranchEntry]):
             VerificationError: a loss or the gradient is not finite, see ``step``.
         """
         self.supernet.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.weight_lr * half_cosine(self.done / self.config.steps)
         with self.accelerator.autocast():
-            raw = self._pass(batch, self._generator())
-            sums, counts = self._losses(raw, batch)
-        pooled_sums, pooled_counts = self.accelerator.reduce(torch.stack([sums.detach(), counts]), "sum")
-        factor, scale = self.scale.factors(pooled_sums, pooled_counts, np.ones(len(self.config.tasks)))
-        # Gradients are averaged over the processes, so each divides by its share of the images.
-        totals = (pooled_counts / self.accelerator.num_processes).clamp(min=1e-9)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward((sums / totals * factor.to(sums)).sum())
-        self.gradients.finish()
-        live = [parameter for parameter in self.supernet.parameters() if parameter.grad is not None]
-        norm = torch.nn.utils.clip_grad_norm_(live, self.config.clip_norm)
-        self.guard.check(self._named(pooled_sums) | {"the gradient": norm}, self.done)
-        self.optimizer.step()
-        self.scale.values = torch.where(self.guard.skip == 0, scale, self.scale.values)
+            sums, counts = self._losses(self._pass(batch, self._generator()), batch)
+        lr = self.config.weight_lr * half_cosine(self.done / self.config.steps)
+        self.update_weights(sums, counts, np.ones(len(self.config.tasks)), lr=lr)
 
     def _pass(self, batch: Batch, generator: torch.Generator) -> Mapping[str, object]:
         """The raw outputs of all heads under a routing that is drawn for this step; no gradient of the logits."""
@@ -207,10 +178,6 @@ class BranchLoop(Loop[BranchEntry]):
         sums = torch.stack([task.losses(raw[name], batch).sum() for name, task in tasks.items()])
         counts = torch.stack([task.labelled(batch).sum() for task in tasks.values()])
         return sums, counts.to(sums)
-
-    def _named(self, losses: Tensor) -> dict[str, Tensor]:
-        """The losses of all tasks [T] by their names in error messages."""
-        return {f"the loss of {name}": loss for name, loss in zip(self.config.tasks, losses, strict=True)}
 
     def _generator(self) -> torch.Generator:
         """The source of the step's random numbers, the same in all processes."""

@@ -6,13 +6,14 @@ from pydantic import Field, model_validator
 
 from export.errors import UserError
 from fbnetv5.costs.budgets import Budget
-from fbnetv5.runs.config import NotNegative, Positive, RunConfig, Share
+from fbnetv5.runs.config import NotNegative, Positive, Share
+from fbnetv5.search.config import SupernetConfig
 from fbnetv5.search.reinforce.estimators import EstimatorName
 from fbnetv5.spaces import SpaceField
 from fbnetv5.spaces.four_path import FourPathSpace
 
 
-class SearchConfig(RunConfig):
+class SearchConfig(SupernetConfig):
     """All fields that determine a search's result."""
 
     title: ClassVar[str] = "search"
@@ -22,24 +23,16 @@ class SearchConfig(RunConfig):
     """Budget of each task; the keys are the run's tasks."""
     space: SpaceField = FourPathSpace()
     """Search space."""
-    table: str | None = None
-    """Latency table file: the costs of budgets in ms; with a budget in multiply-adds it only predicts latency."""
-    other_machine_table: bool = False
-    """Whether that table may have been measured on another machine."""
     warmup_steps: Annotated[int, Field(ge=0)] = 600
     """Steps that train weights under architectures of random depth before any policy is updated."""
     steps: Annotated[int, Field(ge=0)] = 1200
     """Steps after the warm-up."""
     policy_every: Annotated[int, Field(ge=2)] = 4
     """Period of the steps that train policies; the first step after the warm-up is one."""
-    batch: Annotated[int, Field(ge=2)] = 32
-    """Images of a step that trains weights, per process; batch norm has no statistics of one image on a 1x1 map."""
     policy_batch: Annotated[int, Field(ge=2)] = 64
     """Images of a step that trains policies, per process; it needs no backward pass."""
     weight_lr: Positive = 5e-3
     """Highest learning rate of the shared weights, after a short linear rise; half a cosine brings it down to 1 %."""
-    weight_decay: NotNegative = 0.01
-    """Decay of the weights of convolutions and linear layers; norms and biases do not decay."""
     policy_lr: Positive = 0.04
     """Learning rate of policies that step along a gradient. The default estimator does not use it."""
     estimator: EstimatorName = "control"
@@ -50,18 +43,12 @@ class SearchConfig(RunConfig):
     importance: Share = 0.0
     """Share of the importance weights in the loss of a step that trains weights: 0 counts every task's loss fully, 1 is
     the paper's rule."""
-    clip_norm: Positive = 5.0
-    """Maximum norm of the gradient of a step that trains weights; larger ones are scaled down."""
     panel_draws: Annotated[int, Field(ge=16)] = 280
     """Architectures of the panel, each run on one of its batches when the weights are final."""
     panel_checks: Annotated[int, Field(ge=3)] = 24
     """Further architectures of the panel, run on all of its batches to measure the quality of its fit."""
     finalists: Annotated[int, Field(ge=1)] = 8
     """Architectures per task whose losses are compared on the same images at the end."""
-    score_images: Annotated[int, Field(ge=1)] = 1024
-    """Held-out images of that comparison."""
-    checkpoint_every: Annotated[int, Field(ge=1)] = 100
-    """Steps between checkpoints."""
     compile_blocks: bool = False
     """Whether ``torch.compile`` compiles each block of the supernet for the steps that train weights."""
 

@@ -32,13 +32,13 @@ from fbnetv5.data.sample import Batch, ImageSet
 from fbnetv5.data.splits import Splits, Subset
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import load_weights, optimizer_tensors, restore_optimizer
-from fbnetv5.runs.loop import CHECKPOINT, Loop
-from fbnetv5.runs.optimization import half_cosine, parameter_groups
-from fbnetv5.runs.processes import GradientAverage
-from fbnetv5.search.loss_scale import Floats, LossScale
+from fbnetv5.runs.loop import CHECKPOINT
+from fbnetv5.runs.optimization import half_cosine
+from fbnetv5.search.loss_scale import Floats
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.entry import SearchEntry
 from fbnetv5.search.reinforce.policies import Policies
+from fbnetv5.search.supernet_loop import SupernetLoop
 from fbnetv5.spaces.space import Choices, Space
 
 WARMUP_LR_STEPS = 50
@@ -72,35 +72,19 @@ def policy_images(images: ImageSet, config: SearchConfig) -> ImageSet:
     return images if len(images) <= max_images else Subset(images, evenly_spaced(len(images), max_images))
 
 
-class SearchLoop(Loop[SearchEntry]):
+class SearchLoop(SupernetLoop[SearchEntry, Supernet]):
     """The state of a search and its steps."""
 
     title = "search"
-    advice = "Start again with a smaller learning rate (weight_lr) or check the images"
 
     def __init__(
         self, config: SearchConfig, folder: Path, supernet: Supernet, splits: Splits, tables: Mapping[str, CostTable]
     ) -> None:
-        super().__init__(
-            folder,
-            steps=config.total_steps,
-            checkpoint_every=config.checkpoint_every,
-            seed=config.seed,
-            num_workers=config.data.num_workers,
-        )
+        super().__init__(config, folder, supernet, steps=config.total_steps)
         self.config = config
         self.splits = splits
         self.held_out = policy_images(splits.policies, config)
         self.tables = tables
-        self.supernet = supernet.to(self.accelerator.device).to(memory_format=torch.channels_last)
-        self.names: dict[Tensor, str] = {parameter: name for name, parameter in supernet.named_parameters()}
-        # Parameters outside the live blocks get no gradient and do not change.
-        groups = parameter_groups(self.names, config.weight_decay)
-        self.optimizer = torch.optim.AdamW(groups, lr=config.weight_lr, fused=True)
-        self.guard.protect(self.optimizer)
-        self.gradients = GradientAverage(self.accelerator, self.supernet.parameters())
-        device = self.accelerator.device
-        self.scale = LossScale(len(config.tasks), device)
         self.policies = Policies(config, supernet.space, tables, images=len(self.held_out))
 
     def phase(self, step: int) -> str:
@@ -150,28 +134,10 @@ class SearchLoop(Loop[SearchEntry]):
             VerificationError: a loss or the gradient is not finite, see ``step``.
         """
         self.supernet.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate()
         with self.accelerator.autocast():
             losses, labelled = self._losses(batch, choices)
-        sums, counts = losses.sum(0), labelled.sum(0).to(losses)
-        pooled_sums, pooled_counts = self.accelerator.reduce(torch.stack([sums.detach(), counts]), "sum")
-        factor, scale = self.scale.factors(pooled_sums, pooled_counts, gamma)
-        # Gradients are averaged over the processes, so each divides by its share of the images.
-        totals = (pooled_counts / self.accelerator.num_processes).clamp(min=1e-9)
-        objective = (sums / totals * factor.to(sums)).sum()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(objective)
-        self.gradients.finish()
-        live = [parameter for parameter in self.supernet.parameters() if parameter.grad is not None]
-        norm = torch.nn.utils.clip_grad_norm_(live, self.config.clip_norm)
-        self.guard.check(self._named(pooled_sums) | {"the gradient": norm}, self.done)
-        self.optimizer.step()
-        self.scale.values = torch.where(self.guard.skip == 0, scale, self.scale.values)
-
-    def _named(self, losses: Tensor) -> dict[str, Tensor]:
-        """The losses of all tasks [T] by their names in error messages."""
-        return {f"the loss of {name}": loss for name, loss in zip(self.config.tasks, losses, strict=True)}
+        counts = labelled.sum(0).to(losses)
+        self.update_weights(losses.sum(0), counts, gamma, lr=self._learning_rate())
 
     @torch.no_grad()
     def train_policies(self, batch: Batch, choices: Choices, rng: np.random.Generator) -> None:
@@ -186,7 +152,7 @@ class SearchLoop(Loop[SearchEntry]):
         """[N, T]: every image's losses under one architecture [S], over all processes; nan where not labelled."""
         with self.accelerator.autocast():
             losses, labelled = self._losses(batch, choices)
-        self.guard.check(self._named(self.accelerator.reduce(losses.sum(0), "sum")), self.done)
+        self.guard.check(self.named(self.accelerator.reduce(losses.sum(0), "sum")), self.done)
         gathered = self.accelerator.gather(losses.float().masked_fill(~labelled, torch.nan))
         labelled_losses: Floats = gathered.cpu().double().numpy()  # some accelerators have no doubles
         return labelled_losses

@@ -4,7 +4,15 @@ from typing import get_args
 import pytest
 
 from export.errors import UnavailableError, UserError
-from fbnetv5.cli.options import Tasks, architecture_file, find_table, print_layout, resolve_device, task_names
+from fbnetv5.cli.options import (
+    Tasks,
+    architecture_file,
+    find_table,
+    only_budget,
+    print_layout,
+    resolve_device,
+    task_names,
+)
 from fbnetv5.tasks import default_tasks
 from tests.command_line import in_process
 
@@ -64,3 +72,13 @@ def test_the_only_table_of_a_device_is_used_and_several_are_named(tmp_path: Path
         find_table("orin", None, tmp_path)
     (tmp_path / "orin-fp32-b1.json").touch()
     assert find_table("orin", None, tmp_path) == tmp_path / "orin-fp32-b1.json"
+
+
+def test_the_only_budget_has_a_unit_and_a_latency_needs_a_table() -> None:
+    assert only_budget("400M", None, None) == ("400M", "macs")
+    assert only_budget(None, "8ms", Path("t.json")) == ("8ms", "ms")
+    for flops, latency in ((None, None), ("400M", "8ms")):
+        with pytest.raises(UserError, match="exactly one budget"):
+            only_budget(flops, latency, None)
+    with pytest.raises(UserError, match="needs a latency table"):
+        only_budget(None, "8ms", None)
