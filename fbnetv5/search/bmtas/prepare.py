@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from export.errors import UserError
-from fbnetv5.costs.budgets import format_distinct
+from fbnetv5.costs.budgets import Budget, format_distinct
 from fbnetv5.costs.ranges import AnyTable, cost_tables
 from fbnetv5.costs.tables import CostTable
 from fbnetv5.data.splits import Splits
@@ -33,6 +33,8 @@ class Prepared:
     table: AnyTable | None
     costs: TreeCosts
     """In the unit of the budget."""
+    latency_costs: TreeCosts | None
+    """In milliseconds; None without a latency table."""
 
 
 def prepare(config: BranchConfig) -> Prepared:
@@ -43,17 +45,29 @@ def prepare(config: BranchConfig) -> Prepared:
     """
     splits = config.data.open(needed_targets(config.tasks))
     tasks = make_tasks(config.tasks, class_names(splits.weights.targets))
-    table = None
-    if config.budget.unit == "ms" and (config.width != 1.0 or config.encoder.removeprefix("fbnetv3-") not in MEASURED):
+    space, budget = config.space, config.budget
+    table = latency_costs = None
+    if config.table is not None:
+        _check_measured(config)
+        table = estimate.open_table(Path(config.table), other_machine=config.other_machine_table)
+        latency = Budget(limit=budget.limit, unit="ms", resolution=budget.resolution)
+        latency_costs = tree_costs(space, tasks, cost_tables(space, tasks, dict.fromkeys(tasks, latency), table))
+    if budget.unit == "ms" and latency_costs is not None:
+        costs = latency_costs
+    else:
+        costs = tree_costs(space, tasks, cost_tables(space, tasks, dict.fromkeys(tasks, budget), None))
+    return Prepared(
+        config=config, space=space, splits=splits, tasks=tasks, table=table, costs=costs, latency_costs=latency_costs
+    )
+
+
+def _check_measured(config: BranchConfig) -> None:
+    """Raise UserError for an encoder whose blocks no latency table has."""
+    if config.width != 1.0 or config.encoder.removeprefix("fbnetv3-") not in MEASURED:
         raise UserError(
             f"latency tables have the blocks of {', '.join(f'fbnetv3-{letter}' for letter in MEASURED)} at full width, "
-            f"not those of {config.space.label}: give the budget with --flops"
+            f"not those of {config.space.label}: give the budget with --flops, without --device and --table"
         )
-    if config.table is not None:
-        table = estimate.open_table(Path(config.table), other_machine=config.other_machine_table)
-    tables = cost_tables(config.space, tasks, dict.fromkeys(tasks, config.budget), table)
-    costs = tree_costs(config.space, tasks, tables)
-    return Prepared(config=config, space=config.space, splits=splits, tasks=tasks, table=table, costs=costs)
 
 
 def tree_costs(space: BranchingSpace, tasks: dict[str, Task], tables: dict[str, CostTable]) -> TreeCosts:

@@ -58,18 +58,18 @@ def score(network: Network, prepared: Prepared, device: torch.device) -> dict[st
 
 
 def branched_architecture(prepared: Prepared, tree: Tree, scores: dict[str, float]) -> Architecture:
-    """The record of a tree, with its predicted latency if the budget is in milliseconds."""
+    """The record of a tree, with its predicted latency where there is a table."""
     config = prepared.config
     latency = None
-    if prepared.table is not None:
-        estimated = isinstance(prepared.table, EstimatedTable)
-        latency = Latency(value=tree.cost, table=prepared.table.name, estimated=estimated)
+    if prepared.table is not None and prepared.latency_costs is not None:
+        value, estimated = prepared.latency_costs.of(tree.groups), isinstance(prepared.table, EstimatedTable)
+        latency = Latency(value=value, table=prepared.table.name, estimated=estimated)
     return make_architecture(
         prepared.space,
         choices_of(tree, config.tasks),
         next(iter(prepared.tasks.values())).classes,
         config.budget.resolution,
-        latency_ms=latency if config.budget.unit == "ms" else None,
+        latency_ms=latency,
         provenance={
             "version": __version__,
             "seed": config.seed,

@@ -56,6 +56,7 @@ def make_loop(tmp_path: Path, prepared: Prepared) -> MakeLoop:
             tasks=prepared.tasks,
             table=None,
             costs=prepared.costs,
+            latency_costs=None,
         )
         return BranchLoop(own, folder, BranchedSupernet(own.space, own.tasks))
 

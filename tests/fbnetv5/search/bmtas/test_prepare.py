@@ -1,9 +1,20 @@
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
 import pytest
 
 from export.errors import UserError
 from fbnetv5.architecture import make_architecture
 from fbnetv5.costs.budgets import Budget
+from fbnetv5.costs.tables import block_key, head_key
+from fbnetv5.data.scenes import CLASSES
 from fbnetv5.search.bmtas.prepare import Prepared, check_budget, prepare
+from fbnetv5.search.bmtas.results import branched_architecture
+from fbnetv5.search.bmtas.trees import best_tree
+from fbnetv5.tasks import make_tasks
+from latency.protocol import Measurement, Timing
+from latency.table import NULL_KEY, LatencyTable
 from tests.fbnetv5.search.bmtas.conftest import TASKS, tiny_config
 
 
@@ -28,6 +39,29 @@ def test_a_budget_outside_the_range_is_refused(prepared: Prepared, limit: float)
 
 
 @pytest.mark.parametrize("changes", [{"encoder": "fbnetv3-d", "width": 1.0}, {"width": 0.5}])
-def test_a_latency_of_blocks_that_no_table_has_is_refused(changes: dict[str, object]) -> None:
+def test_a_table_that_lacks_the_blocks_of_the_encoder_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(UserError, match="have the blocks of fbnetv3-a, fbnetv3-c, fbnetv3-f at full width"):
-        prepare(tiny_config(budget=Budget(limit=9.0, unit="ms"), **changes))
+        prepare(tiny_config(table="any.json", **changes))
+
+
+@pytest.mark.parametrize(("unit", "limit"), [("ms", 40.0), ("macs", 900e6)])
+def test_a_table_predicts_the_latency_of_trees_for_any_budget(
+    tmp_path: Path, unit: Literal["ms", "macs"], limit: float
+) -> None:
+    config = tiny_config(width=1.0, budget=Budget(limit=limit, unit=unit))
+    tasks = make_tasks(config.tasks, CLASSES)
+    keys = {block_key(node.candidates[0], node.stride, (224, 224)) for node in config.space.nodes}
+    keys |= {head_key(task, config.space.channels(task.paths), (224, 224)) for task in tasks.values()}
+    one_ms = Measurement(latency_ms_median=1, latency_ms_p90=1, latency_ms_p99=1, runs=9, cv=0, drift=0)
+    entries = dict.fromkeys([*keys, NULL_KEY], one_ms)
+    path = tmp_path / "table.json"
+    LatencyTable(device="other", fingerprint={}, timing=Timing(), entries=entries).save(path)
+    prepared = prepare(config.changed(table=str(path), other_machine_table=True))
+    assert prepared.latency_costs is not None
+    layers = len(config.space.layers)
+    assert prepared.latency_costs.all_shared == 1 + layers + 3
+    assert prepared.latency_costs.all_separate == 1 + 3 * layers + 3
+    tree = best_tree(np.zeros((layers, 3, 3)), prepared.costs, limit)
+    latency = branched_architecture(prepared, tree, {}).cost.latency_ms
+    assert latency is not None
+    assert latency.value == prepared.latency_costs.of(tree.groups)
