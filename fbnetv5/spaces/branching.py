@@ -23,8 +23,8 @@ from fbnetv5.spaces.graph import Node, Variable
 from fbnetv5.spaces.space import Space
 
 STEM = "stem"
-MAX_COPIES = 7
-"""Maximum number of tasks: 7 have 877 partitions, 8 have 4140, and the best tree compares all pairs of them."""
+MAX_COPIES = 8
+"""Maximum number of tasks: the best tree compares 167 894 pairs of partitions of 8 tasks, and 1.6 million of 9."""
 
 
 def _known(name: str) -> str:

@@ -14,7 +14,7 @@ from fbnetv5.runs.checkpoint import save_tensors
 from fbnetv5.runs.folder import BRANCHED
 from fbnetv5.search.bmtas.prepare import Prepared
 from fbnetv5.search.bmtas.supernet import BranchedSupernet
-from fbnetv5.search.bmtas.trees import Floats, Tree, copies_of_groups, hull
+from fbnetv5.search.bmtas.trees import Floats, Tree, copies_of_groups, hull, set_scores
 from fbnetv5.search.scoring import calibration_images, held_out_batches
 from latency.estimate import EstimatedTable
 
@@ -91,7 +91,7 @@ def write_network(folder: Path, network: Network, architecture: Architecture) ->
 
 def pareto_document(prepared: Prepared, log_probabilities: Floats) -> dict[str, Any]:
     """The document ``pareto.json``: trees that no other tree beats in both cost and log probability."""
-    trees = hull(log_probabilities, prepared.costs, PRICES)
+    trees = hull(set_scores(log_probabilities), prepared.costs, PRICES)
     points = [
         {
             "cost": tree.cost,

@@ -28,7 +28,7 @@ from fbnetv5.search.bmtas.results import (
     write_network,
 )
 from fbnetv5.search.bmtas.supernet import BranchedSupernet
-from fbnetv5.search.bmtas.trees import TreeCosts, best_tree
+from fbnetv5.search.bmtas.trees import TreeCosts, best_tree, set_scores
 
 
 def start_branch(
@@ -77,7 +77,7 @@ def run_branch(folder: Path, prepared: Prepared, report: Callable[[BranchEntry],
     loop = BranchLoop(prepared, folder, supernet)
     loop.run(report)
     log_probabilities = log_probabilities_of(loop.logits)
-    tree = best_tree(log_probabilities, prepared.costs, config.budget.limit)
+    tree = best_tree(set_scores(log_probabilities), prepared.costs, config.budget.limit)
     network = build_tree(supernet, branched_architecture(prepared, tree, {}), log_probabilities)
     scores = score(network, prepared, loop.accelerator.device)
     architecture = branched_architecture(prepared, tree, scores)

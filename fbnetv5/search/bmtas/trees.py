@@ -9,11 +9,13 @@ scores lower, so the best tree of a budget uses it up. It is found exactly on th
 dynamic programming over partitions with a price of cost, and then filled up by moving branch points one layer at a
 time. The authors take the most likely copy of each task and layer, whatever the cost (arXiv 2008.10292).
 
-Shape legend: L layers, T tasks, C copies, P partitions of the tasks (Bell numbers: 2, 5, 15, 52, 203, 877, 4140).
+Shape legend: L layers, T tasks, C copies, P partitions of the tasks (Bell numbers: 2, 5, 15, 52, 203, 877, 4140), R
+pairs of a partition and one that refines it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -23,6 +25,7 @@ from export.errors import UserError
 from fbnetv5.search.bmtas.tree_cost import expected_cost
 
 Floats = NDArray[np.float64]
+Numbers = NDArray[np.int64]
 Groups = tuple[int, ...]
 """A partition: for each task the number of the first task of its group."""
 BISECTIONS = 50
@@ -88,11 +91,23 @@ def partitions(tasks: int) -> list[Groups]:
     return result
 
 
-def best_tree(log_probabilities: Floats, costs: TreeCosts, budget: float) -> Tree:
+def set_scores(log_probabilities: Floats) -> Floats:
+    """[L, 2^T]: the score of each set of tasks as a group, under a routing [L, T, C]; 0 for the empty set.
+
+    Set number s has task t if bit t of s is set.
+    """
+    layers, tasks, _ = log_probabilities.shape
+    scores = np.zeros((layers, 2**tasks))
+    for number in range(1, 2**tasks):
+        scores[:, number] = log_probabilities[:, _members(number, tasks)].sum(1).max(-1)
+    return scores
+
+
+def best_tree(scores: Floats, costs: TreeCosts, budget: float) -> Tree:
     """The tree of the highest score that costs at most ``budget``, up to the gap that the module describes.
 
     Args:
-        log_probabilities: [L, T, C].
+        scores: [L, 2^T], of each set of tasks as a group of each layer; dividing a group must not lower the sum.
         costs: of all trees.
         budget: in the unit of the costs.
 
@@ -103,7 +118,7 @@ def best_tree(log_probabilities: Floats, costs: TreeCosts, budget: float) -> Tre
         raise UserError(
             f"no tree costs {budget:g} {costs.unit} or less: sharing every layer costs {costs.all_shared:g}"
         )
-    search = _TreeSearch(log_probabilities, costs)
+    search = _TreeSearch(scores, costs)
     low, high = 0.0, 1.0
     tree = search.at_price(0.0)
     if tree.cost > budget:
@@ -116,47 +131,68 @@ def best_tree(log_probabilities: Floats, costs: TreeCosts, budget: float) -> Tre
     return search.filled(tree, budget)
 
 
-def hull(log_probabilities: Floats, costs: TreeCosts, prices: Sequence[float]) -> list[Tree]:
-    """The best trees at these prices of cost, from cheap to costly, each once."""
-    search = _TreeSearch(log_probabilities, costs)
+def hull(scores: Floats, costs: TreeCosts, prices: Sequence[float]) -> list[Tree]:
+    """The best trees at these prices of cost, from cheap to costly, each once; ``scores`` as above."""
+    search = _TreeSearch(scores, costs)
     trees = {tree.groups: tree for tree in map(search.at_price, prices)}
     return sorted(trees.values(), key=lambda tree: tree.cost)
+
+
+@cache
+def refinements(tasks: int) -> tuple[Numbers, Numbers]:
+    """All pairs of a partition and one that refines it, as numbers in ``partitions``: (coarse [R], fine [R]).
+
+    Sorted by the finer one, which every partition is for itself. R is 1, 3, 12, 60, 358, 2471, 19302, 167894.
+    """
+    every = partitions(tasks)
+    number_of = {groups: number for number, groups in enumerate(every)}
+    coarse: list[int] = []
+    fine: list[int] = []
+    for number, groups in enumerate(every):
+        firsts = sorted(set(groups))
+        for merged in partitions(len(firsts)):
+            joined = {first: firsts[merged[position]] for position, first in enumerate(firsts)}
+            coarse.append(number_of[tuple(joined[group] for group in groups)])
+            fine.append(number)
+    return np.array(coarse), np.array(fine)
 
 
 class _TreeSearch:
     """Scores [L, P] and runs [L, P] of every partition in every layer, and which partitions refine which."""
 
-    def __init__(self, log_probabilities: Floats, costs: TreeCosts) -> None:
-        layers, tasks, _ = log_probabilities.shape
+    def __init__(self, scores: Floats, costs: TreeCosts) -> None:
+        layers, tasks = costs.needed.shape
         self._costs = costs
         self._partitions = partitions(tasks)
         self._number = {groups: number for number, groups in enumerate(self._partitions)}
-        best_of_set = np.stack([log_probabilities[:, _members(s, tasks)].sum(1).max(-1) for s in range(1, 2**tasks)], 1)
         self._scores = np.zeros((layers, len(self._partitions)))
         self._runs = np.zeros((layers, len(self._partitions)))
         for number, groups in enumerate(self._partitions):
             for group in set(groups):
                 members = [task for task in range(tasks) if groups[task] == group]
-                self._scores[:, number] += best_of_set[:, sum(1 << task for task in members) - 1]
+                self._scores[:, number] += scores[:, sum(1 << task for task in members)]
                 self._runs[:, number] += costs.needed[:, members].any(1)
-        array = np.array(self._partitions)
-        # Partition b refines a if a's group of every task is a's group of the first task of b's group.
-        self._refines = np.stack([(array[:, groups] == array).all(1) for groups in array], axis=1)  # [P coarse, P fine]
+        self._coarse, self._fine = refinements(tasks)
+        self._starts = np.searchsorted(self._fine, np.arange(len(self._partitions)))
 
     def at_price(self, price: float) -> Tree:
         """The tree of the highest score less ``price`` times its relative cost."""
         relative = self._costs.layers / self._costs.layers.sum()
         gains = self._scores - price * self._runs * relative[:, None]
-        value = gains[0].copy()
-        came_from = []
+        value = gains[0]
+        values = [value]
         for row in gains[1:]:
-            reached = np.where(self._refines, value[:, None], -np.inf)
-            came_from.append(reached.argmax(0))
-            value = reached.max(0) + row
-        path = [int(value.argmax())]
-        for sources in reversed(came_from):
-            path.append(int(sources[path[-1]]))
+            value = np.maximum.reduceat(value[self._coarse], self._starts) + row
+            values.append(value)
+        path = [int(values[-1].argmax())]
+        for value in reversed(values[:-1]):
+            sources = self._coarser(path[-1])
+            path.append(int(sources[value[sources].argmax()]))
         return self._tree(path[::-1])
+
+    def _coarser(self, number: int) -> Numbers:
+        """The partitions that a partition refines."""
+        return self._coarse[self._starts[number] : np.searchsorted(self._fine, number, side="right")]
 
     def filled(self, tree: Tree, budget: float) -> Tree:
         """The tree after moves of single layers to costlier partitions, the best first, as long as the budget lasts."""
@@ -176,9 +212,13 @@ class _TreeSearch:
         added = (self._runs[layer] - self._runs[layer, now]) * self._costs.layers[layer]
         allowed = (added > 0) & (added <= left)
         if layer > 0:
-            allowed &= self._refines[path[layer - 1]]
+            finer = np.zeros_like(allowed)
+            finer[self._fine[self._coarse == path[layer - 1]]] = True
+            allowed &= finer
         if layer < len(path) - 1:
-            allowed &= self._refines[:, path[layer + 1]]
+            coarser = np.zeros_like(allowed)
+            coarser[self._coarser(path[layer + 1])] = True
+            allowed &= coarser
         gained = self._scores[layer] - self._scores[layer, now]
         return max(((gained[to], added[to], layer, int(to)) for to in np.flatnonzero(allowed)), default=None)
 

@@ -37,7 +37,7 @@ def test_a_branched_network_is_found_shown_evaluated_and_exported_as_one_file(tm
 
 
 WRONG = {
-    "one task": (["--flops", "900M", "--tasks", "cls"], "serves 2 to 7 tasks, not 1"),
+    "one task": (["--flops", "900M", "--tasks", "cls"], "serves 2 to 8 tasks, not 1"),
     "no budget": ([], "exactly one budget"),
     "a budget below all shared": (["--flops", "1M"], "if all tasks share every layer"),
     "an unknown encoder": (["--flops", "900M", "--encoder", "vgg"], "unknown network 'vgg'"),

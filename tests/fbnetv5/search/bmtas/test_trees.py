@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from export.errors import UserError
-from fbnetv5.search.bmtas.trees import Groups, TreeCosts, best_tree, copies_of_groups, hull, partitions
+from fbnetv5.search.bmtas.trees import (
+    Groups,
+    TreeCosts,
+    best_tree,
+    copies_of_groups,
+    hull,
+    partitions,
+    refinements,
+    set_scores,
+)
 
 
 def test_the_partitions_are_counted_by_the_bell_numbers() -> None:
@@ -15,6 +24,15 @@ def test_the_partitions_are_counted_by_the_bell_numbers() -> None:
 def refines(coarse: Groups, fine: Groups) -> bool:
     tasks = range(len(fine))
     return all(coarse[a] == coarse[b] for a in tasks for b in tasks if fine[a] == fine[b])
+
+
+def test_refinements_are_all_pairs_of_partitions_that_refine() -> None:
+    every = partitions(4)
+    expected = {(a, b) for a, coarse in enumerate(every) for b, fine in enumerate(every) if refines(coarse, fine)}
+    pairs = list(zip(*(numbers.tolist() for numbers in refinements(4)), strict=True))
+    assert set(pairs) == expected
+    assert len(pairs) == len(expected) == 60
+    assert [len(refinements(tasks)[0]) for tasks in range(1, 8)] == [1, 3, 12, 60, 358, 2471, 19302]
 
 
 def score_of(log_probabilities: np.ndarray, groups: tuple[Groups, ...]) -> float:
@@ -41,7 +59,7 @@ def test_trees_of_the_hull_are_the_best_of_all_trees_of_their_cost(seed: int) ->
         for chain in product(partitions(3), repeat=4)
         if all(refines(coarse, fine) for coarse, fine in pairwise(chain))
     ]
-    for tree in hull(log_probabilities, costs, [0.0, 1.0, 4.0, 16.0]):
+    for tree in hull(set_scores(log_probabilities), costs, [0.0, 1.0, 4.0, 16.0]):
         affordable = [score_of(log_probabilities, other) for other in trees if costs.of(other) <= tree.cost + 1e-9]
         assert tree.score == pytest.approx(max(affordable))
 
@@ -50,7 +68,7 @@ def test_trees_of_the_hull_are_the_best_of_all_trees_of_their_cost(seed: int) ->
 def test_the_best_tree_uses_its_budget_up(share: float) -> None:
     log_probabilities, costs = random_case(3, layers=12, tasks=4)
     budget = costs.all_shared + share * (costs.all_separate - costs.all_shared)
-    tree = best_tree(log_probabilities, costs, budget)
+    tree = best_tree(set_scores(log_probabilities), costs, budget)
     assert budget - costs.layers.max() <= tree.cost <= budget
     assert all(refines(coarse, fine) for coarse, fine in pairwise(tree.groups))
     assert tree.cost == costs.of(tree.groups)
@@ -76,4 +94,4 @@ def test_a_group_gets_the_copy_that_its_tasks_find_most_likely_together() -> Non
 def test_a_budget_below_the_cost_of_sharing_everything_is_refused() -> None:
     log_probabilities, costs = random_case(0)
     with pytest.raises(UserError, match="no tree costs 1 macs or less: sharing every layer costs"):
-        best_tree(log_probabilities, costs, 1.0)
+        best_tree(set_scores(log_probabilities), costs, 1.0)
