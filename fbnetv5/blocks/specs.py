@@ -304,15 +304,17 @@ class FusionModule(nn.Module):
 class PooledHead(nn.Module):
     """FBNetV3's classifier: 1x1 expand by 6, pool, 1x1 to 1984 without norm, linear; [N, C, H, W] -> [N, classes].
 
+    Wide features, such as the 2048 channels of ResNet-50, are expanded to 1984 channels at most, or not at all.
     On the pooled 1x1 map the convolution to 1984 is a linear layer, which trains over four times as fast on a
     CPU. The second pool changes nothing; it is kept because the published multiply-adds count it.
     """
 
     def __init__(self, channels: int, classes: int, *, hidden: int = 1984) -> None:
         super().__init__()
-        self.expand = conv_norm(channels, channels * 6, act=True)
+        wide = min(channels * 6, max(channels, hidden))
+        self.expand = nn.Identity() if wide == channels else conv_norm(channels, wide, act=True)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.hidden = nn.Linear(channels * 6, hidden)
+        self.hidden = nn.Linear(wide, hidden)
         self.act = nn.Hardswish(inplace=True)
         self.last_pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(hidden, classes)
@@ -346,7 +348,7 @@ def initialise(module: nn.Module) -> None:
 
 
 def last_norm(block: nn.Module) -> nn.BatchNorm2d:
-    """The last batch norm of a block's main branch: that of its projection, not that of a shortcut."""
+    """The last batch norm of a block's main branch: that after its convolution ``project``, not that of a shortcut."""
     norm = block.get_submodule("project.1")
     assert isinstance(norm, nn.BatchNorm2d)
     return norm

@@ -155,6 +155,14 @@ def test_the_head_pools_any_size_to_its_classes() -> None:
     assert (head.hidden.in_features, head.hidden.out_features) == (144, 1984)
 
 
+@pytest.mark.parametrize(("channels", "expanded"), [(320, 1920), (1024, 1984), (2048, 2048)])
+def test_the_head_expands_wide_features_less(channels: int, expanded: int) -> None:
+    with torch.device("meta"):
+        head = PooledHead(channels, 7)
+    assert head.hidden.in_features == expanded
+    assert isinstance(head.expand, nn.Identity) is (expanded == channels)
+
+
 def test_initial_weights_keep_the_scale() -> None:
     torch.manual_seed(0)
     conv, linear = nn.Conv2d(64, 128, 3, groups=2), nn.Linear(400, 300)
