@@ -4,9 +4,9 @@ The models have the layers of the encoders in the same order, so tensors are mat
 They were trained on images with the mean and deviation of ``fbnetv5/data/preprocess.py``. timm's FBNetV3-B has the
 layers of A and B (these letters differ by resolution alone), with ordinary padding as here.
 
-torchvision publishes two sets of weights per model. ``VERSION`` is the first: it alone existed when BMTAS was published,
-and losses like those of the second, with label smoothing and mixing of images, raise ImageNet's accuracy but make
-features that transfer less well (Kornblith et al., arXiv 2010.16402). The two were not compared here.
+torchvision publishes two sets of weights per model. ``VERSION`` is the first: it alone existed when BMTAS was
+published, and losses like those of the second, with label smoothing and mixing of images, raise ImageNet's accuracy but
+make features that transfer less well (Kornblith et al., arXiv 2010.16402). The two were not compared here.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

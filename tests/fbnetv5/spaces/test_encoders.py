@@ -25,7 +25,7 @@ def without_classifier(name: str) -> nn.Module:
 def counted_flops(build: Callable[[], nn.Module]) -> int:
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         build().eval()(torch.empty(1, *IMAGE))
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 @pytest.mark.parametrize(
