@@ -2,20 +2,27 @@
 
 A specification is data: spaces, cost tables and latency tables use its ``key``, which contains everything that changes
 its cost except the resolution. Sources: FBNetV3 (arXiv 2006.02049, table 8 and appendix) for the inverted residual,
-which goes back to MobileNetV2 (arXiv 1801.04381). The fusion edges follow FBNetV5 (arXiv 2111.10007, section 3.1);
-their exact form is not published, so it is this project's own.
+which goes back to MobileNetV2 (arXiv 1801.04381), and ResNet (arXiv 1512.03385) for the bottleneck. The fusion edges
+follow FBNetV5 (arXiv 2111.10007, section 3.1); their exact form is not published, so it is this project's own.
 
 Shape legend: N images, C channels, H x W pixels of the block's first input.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fbnetv5.blocks.depthwise import DepthwiseConv2d
+
+Activation = Literal["hswish", "relu", "relu6"]
+ACTIVATIONS: dict[Activation, type[nn.Hardswish | nn.ReLU | nn.ReLU6]] = {
+    "hswish": nn.Hardswish,
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+}
 
 
 class Block(Protocol):
@@ -40,28 +47,40 @@ class Block(Protocol):
         """(C, H, W) of every input, given H x W of the first."""
 
 
-def round_width(width: float, divisor: int = 8) -> int:
-    """Round half up to a multiple of ``divisor``, at least ``divisor``; up again if that loses over 5 % (FBNetV3)."""
+def round_width(width: float, divisor: int = 8, *, min_share: float = 0.95) -> int:
+    """Round half up to a multiple of ``divisor``, at least ``divisor``; up again if less than ``min_share`` is left.
+
+    FBNetV3 keeps at least 95 % of the width, MobileNetV2 at least 90 %.
+    """
     rounded = max(divisor, int(width + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.95 * width else rounded
+    return rounded + divisor if rounded < min_share * width else rounded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stem:
-    """3x3 convolution of stride 2 on the image, batch norm, hard-swish (MobileNetV3, arXiv 1905.02244)."""
+    """Convolution of stride 2 on the image, batch norm, activation; and max pooling if ``pool``.
+
+    The defaults are the stem of MobileNetV3 (arXiv 1905.02244) and FBNetV3.
+    """
 
     out_channels: int
+    kernel: int = 3
+    activation: Activation = "hswish"
+    pool: bool = False
+    """Whether 3x3 max pooling of stride 2 follows, as in ResNet (arXiv 1512.03385, table 1)."""
 
     @property
     def stride(self) -> int:
-        return 2
+        return 4 if self.pool else 2
 
     @property
     def key(self) -> str:
-        return f"stem_c{self.out_channels}"
+        kernel = "" if self.kernel == 3 else f"_k{self.kernel}"
+        return f"stem_c{self.out_channels}{kernel}{_suffix(self.activation)}{'_pool' if self.pool else ''}"
 
     def build(self) -> nn.Module:
-        return conv_norm(3, self.out_channels, kernel=3, stride=self.stride, act=True)
+        stem = conv_norm(3, self.out_channels, kernel=self.kernel, stride=2, act=True, activation=self.activation)
+        return stem.append(nn.MaxPool2d(3, 2, padding=1)) if self.pool else stem
 
     def input_shapes(self, height: int, width: int) -> tuple[tuple[int, int, int], ...]:
         return ((3, height, width),)
@@ -69,7 +88,10 @@ class Stem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvertedResidual:
-    """Expand 1x1, depthwise k x k, squeeze-excite, project 1x1; residual if the shape is unchanged (FBNetV3)."""
+    """Expand 1x1, depthwise k x k, squeeze-excite, project 1x1; residual if the shape is unchanged (FBNetV3).
+
+    MobileNetV2's block has activation "relu6" and no squeeze-excite.
+    """
 
     kernel: int
     in_channels: int
@@ -79,6 +101,7 @@ class InvertedResidual:
     squeeze: bool = False
     padding: int | None = None
     """Of the depthwise convolution; None for kernel // 2."""
+    activation: Activation = "hswish"
 
     @property
     def mid_channels(self) -> int:
@@ -97,10 +120,42 @@ class InvertedResidual:
     def key(self) -> str:
         se = "_se" if self.squeeze else ""
         pad = "" if self.padding is None else f"_pad{self.padding}"
-        return f"ir_k{self.kernel}_c{self.in_channels}-{self.out_channels}_e{self.expansion}_s{self.stride}{se}{pad}"
+        widths = f"{self.in_channels}-{self.out_channels}"
+        return f"ir_k{self.kernel}_c{widths}_e{self.expansion}_s{self.stride}{se}{pad}{_suffix(self.activation)}"
 
     def build(self) -> nn.Module:
         return InvertedResidualModule(self)
+
+    def input_shapes(self, height: int, width: int) -> tuple[tuple[int, int, int], ...]:
+        return ((self.in_channels, height, width),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bottleneck:
+    """ResNet's bottleneck: 1x1, 3x3 and 1x1 convolutions, a residual, and ReLU (arXiv 1512.03385, figure 5).
+
+    The 3x3 convolution has the stride, as in torchvision's models ("ResNet v1.5"); the paper gives it to the first 1x1.
+    Where the shape changes, a 1x1 convolution with batch norm projects the residual's input.
+    """
+
+    in_channels: int
+    mid_channels: int
+    stride: int = 1
+
+    @property
+    def out_channels(self) -> int:
+        return 4 * self.mid_channels
+
+    @property
+    def keeps_shape(self) -> bool:
+        return self.stride == 1 and self.in_channels == self.out_channels
+
+    @property
+    def key(self) -> str:
+        return f"bottleneck_c{self.in_channels}-{self.mid_channels}-{self.out_channels}_s{self.stride}"
+
+    def build(self) -> nn.Module:
+        return BottleneckModule(self)
 
     def input_shapes(self, height: int, width: int) -> tuple[tuple[int, int, int], ...]:
         return ((self.in_channels, height, width),)
@@ -144,8 +199,9 @@ def conv_norm(
     groups: int = 1,
     act: bool,
     padding: int | None = None,
+    activation: Activation = "hswish",
 ) -> nn.Sequential:
-    """Bias-free convolution, batch norm, and hard-swish if ``act``: [N, in, H, W] -> [N, out, H/stride, W/stride]."""
+    """Bias-free convolution, batch norm, and activation if ``act``: [N, in, H, W] -> [N, out, H/stride, W/stride]."""
     pad = kernel // 2 if padding is None else padding
     if groups == in_channels == out_channels:
         convolution: nn.Conv2d = DepthwiseConv2d(in_channels, kernel, stride, pad)
@@ -153,8 +209,13 @@ def conv_norm(
         convolution = nn.Conv2d(in_channels, out_channels, kernel, stride, pad, groups=groups, bias=False)
     layers: list[nn.Module] = [convolution, nn.BatchNorm2d(out_channels)]
     if act:
-        layers.append(nn.Hardswish(inplace=True))
+        layers.append(ACTIVATIONS[activation](inplace=True))
     return nn.Sequential(*layers)
+
+
+def _suffix(activation: Activation) -> str:
+    """The end of a key that names the activation; hard-swish has none, for keys of tables that know nothing else."""
+    return "" if activation == "hswish" else f"_{activation}"
 
 
 class SqueezeExcite(nn.Module):
@@ -181,10 +242,17 @@ class InvertedResidualModule(nn.Module):
 
     def __init__(self, spec: InvertedResidual) -> None:
         super().__init__()
-        mid = spec.mid_channels
-        self.expand = nn.Identity() if mid == spec.in_channels else conv_norm(spec.in_channels, mid, act=True)
+        source, mid, activation = spec.in_channels, spec.mid_channels, spec.activation
+        self.expand = nn.Identity() if mid == source else conv_norm(source, mid, act=True, activation=activation)
         self.depthwise = conv_norm(
-            mid, mid, kernel=spec.kernel, stride=spec.stride, groups=mid, act=True, padding=spec.padding
+            mid,
+            mid,
+            kernel=spec.kernel,
+            stride=spec.stride,
+            groups=mid,
+            act=True,
+            padding=spec.padding,
+            activation=activation,
         )
         self.squeeze = SqueezeExcite(mid, spec.squeeze_channels) if spec.squeeze else nn.Identity()
         self.project = conv_norm(mid, spec.out_channels, act=False)
@@ -193,6 +261,25 @@ class InvertedResidualModule(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.project(self.squeeze(self.depthwise(self.expand(x))))
         return x + y if self.residual else y
+
+
+class BottleneckModule(nn.Module):
+    """[N, in, H, W] -> [N, out, H/stride, W/stride]."""
+
+    def __init__(self, spec: Bottleneck) -> None:
+        super().__init__()
+        mid, out = spec.mid_channels, spec.out_channels
+        self.reduce = conv_norm(spec.in_channels, mid, act=True, activation="relu")
+        self.spatial = conv_norm(mid, mid, kernel=3, stride=spec.stride, act=True, activation="relu")
+        self.project = conv_norm(mid, out, act=False)
+        self.shortcut = (
+            nn.Identity() if spec.keeps_shape else conv_norm(spec.in_channels, out, stride=spec.stride, act=False)
+        )
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.act(self.project(self.spatial(self.reduce(x))) + self.shortcut(x))
+        return y
 
 
 class FusionModule(nn.Module):
@@ -217,15 +304,17 @@ class FusionModule(nn.Module):
 class PooledHead(nn.Module):
     """FBNetV3's classifier: 1x1 expand by 6, pool, 1x1 to 1984 without norm, linear; [N, C, H, W] -> [N, classes].
 
+    Wide features, such as the 2048 channels of ResNet-50, are expanded to 1984 channels at most, or not at all.
     On the pooled 1x1 map the convolution to 1984 is a linear layer, which trains over four times as fast on a
     CPU. The second pool changes nothing; it is kept because the published multiply-adds count it.
     """
 
     def __init__(self, channels: int, classes: int, *, hidden: int = 1984) -> None:
         super().__init__()
-        self.expand = conv_norm(channels, channels * 6, act=True)
+        wide = min(channels * 6, max(channels, hidden))
+        self.expand = nn.Identity() if wide == channels else conv_norm(channels, wide, act=True)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.hidden = nn.Linear(channels * 6, hidden)
+        self.hidden = nn.Linear(wide, hidden)
         self.act = nn.Hardswish(inplace=True)
         self.last_pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(hidden, classes)
@@ -252,7 +341,14 @@ def initialise(module: nn.Module) -> None:
             nn.init.normal_(child.weight, std=child.in_features**-0.5)
             nn.init.zeros_(child.bias)
     for child in module.modules():
-        if isinstance(child, FusionModule) or (isinstance(child, InvertedResidualModule) and child.residual):
-            norm = child.project.get_submodule("1")
-            assert isinstance(norm, nn.BatchNorm2d)
-            nn.init.zeros_(norm.weight)
+        if isinstance(child, FusionModule | BottleneckModule) or (
+            isinstance(child, InvertedResidualModule) and child.residual
+        ):
+            nn.init.zeros_(last_norm(child).weight)
+
+
+def last_norm(block: nn.Module) -> nn.BatchNorm2d:
+    """The last batch norm of a block's main branch: that after its convolution ``project``, not that of a shortcut."""
+    norm = block.get_submodule("project.1")
+    assert isinstance(norm, nn.BatchNorm2d)
+    return norm

@@ -61,7 +61,14 @@ Latency = Annotated[
         "encoder fbnetv3-a, -c or -f.",
     ),
 ]
-Encoder = Annotated[str, typer.Option(help="Encoder: fbnetv3-a to fbnetv3-g.")]
+Encoder = Annotated[str, typer.Option(help="Encoder: fbnetv3-a to fbnetv3-g, mobilenetv2 or resnet50.")]
+Init = Annotated[
+    str,
+    typer.Option(
+        help="Initial weights of the encoder: scratch (random), torchvision or timm (pretrained on ImageNet), or a "
+        ".safetensors file of such a model."
+    ),
+]
 ConfigFile = Annotated[
     Path | None,
     typer.Option(help="JSON or YAML file with further fields, such as steps (schema: docs/schemas/branch.json)."),
@@ -76,6 +83,7 @@ def branch(
     table: TableFile = None,
     tasks: Tasks = None,
     encoder: Encoder = "fbnetv3-a",
+    init: Init = "scratch",
     data: Data = None,
     size: Size = "64x64",
     config: ConfigFile = None,
@@ -107,6 +115,7 @@ def branch(
             other_machine=table is not None,
             tasks=task_names(tasks),
             encoder=encoder,
+            init=init,
             data=data,
             size=size,
             seed=seed,
@@ -128,6 +137,7 @@ def _branch_config(
     other_machine: bool,
     tasks: tuple[str, ...],
     encoder: str,
+    init: str,
     data: Path | None,
     size: str,
     seed: int,
@@ -149,6 +159,7 @@ def _branch_config(
         budget=parse_budgets(budget, unit=unit, tasks=("network",))["network"],
         task_names=tasks,
         encoder=encoder,
+        init=init,
         data=DataConfig.of(data, size=parse_resolution(size)),
         table=None if table is None else str(table.resolve()),
         other_machine_table=other_machine,

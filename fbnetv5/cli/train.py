@@ -36,8 +36,8 @@ def train(
     init: Annotated[
         str,
         typer.Option(
-            help="Initial weights: inherited (from the search), scratch (random), timm (pretrained on ImageNet), "
-            "or a .safetensors file."
+            help="Initial weights: inherited (from the search), scratch (random), torchvision or timm (pretrained on "
+            "ImageNet), or a .safetensors file."
         ),
     ] = "inherited",
     size: Annotated[

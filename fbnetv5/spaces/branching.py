@@ -4,12 +4,11 @@ The encoder is a sequence of blocks: a stem, which all tasks share, and layers w
 has one choice of copy per layer for every task. Two tasks share a layer if they chose the same copy in it and in every
 layer before (arXiv 2008.10292, section 3); once apart, they stay apart. A head reads the features of its own branch.
 
-Encoders are the FBNetV3 family with ordinary padding, at full or reduced width. Branches that merge again, and branches
-inside heads, are not part of the space.
+The encoders are those of ``encoders.py``, at full or reduced width. Branches that merge again, and branches inside
+heads, are not part of the space.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from itertools import combinations
 from typing import Annotated, ClassVar, Literal
@@ -17,8 +16,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from export.errors import UserError
-from fbnetv5.blocks.specs import InvertedResidual, Stem, round_width
-from fbnetv5.spaces.fbnetv3 import FBNetV3, fbnetv3
+from fbnetv5.spaces.encoders import ENCODERS, encoder_name
 from fbnetv5.spaces.graph import Node, Variable
 from fbnetv5.spaces.space import Space
 
@@ -27,18 +25,13 @@ MAX_COPIES = 8
 """Maximum number of tasks: the best tree compares 167 894 pairs of partitions of 8 tasks, and 1.6 million of 9."""
 
 
-def _known(name: str) -> str:
-    fbnetv3(name)
-    return name.lower()
-
-
 class BranchingSpace(Space):
     """An encoder and the number of copies of each of its layers."""
 
     title: ClassVar[str] = "space"
     kind: Literal["branching"] = "branching"
-    encoder: Annotated[str, AfterValidator(_known)] = "fbnetv3-a"
-    """Name of the encoder, "fbnetv3-a" to "fbnetv3-g"."""
+    encoder: Annotated[str, AfterValidator(encoder_name)] = "fbnetv3-a"
+    """Name of the encoder: "fbnetv3-a" to "fbnetv3-g", "mobilenetv2" or "resnet50"."""
     width: Annotated[float, Field(ge=0.25, le=2.0)] = 1.0
     """Factor of all widths."""
     copies: Annotated[int, Field(ge=1, le=MAX_COPIES)] = 3
@@ -51,23 +44,22 @@ class BranchingSpace(Space):
 
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
-        nodes: list[Node] = []
-        stride, number = 1, 0
-        for block in self._blocks:
+        stem, *layers = ENCODERS[self.encoder](self.width)
+        stride = stem.stride
+        nodes = [Node(name=STEM, inputs=(), candidates=(stem,), stride=stride, stage=0)]
+        for number, block in enumerate(layers):
             stride *= block.stride
-            layer = isinstance(block, InvertedResidual)
             nodes.append(
                 Node(
-                    name=f"layer{number}" if layer else STEM,
-                    inputs=(nodes[-1].name,) if nodes else (),
-                    candidates=(block,) * (self.copies if layer else 1),
+                    name=f"layer{number}",
+                    inputs=(nodes[-1].name,),
+                    candidates=(block,) * self.copies,
                     stride=stride,
                     stage=0,
-                    variables=(number,) if layer else (),
-                    table=tuple(range(self.copies)) if layer else (0,),
+                    variables=(number,),
+                    table=tuple(range(self.copies)),
                 )
             )
-            number += layer
         return tuple(nodes)
 
     @cached_property
@@ -100,14 +92,3 @@ class BranchingSpace(Space):
                     apart.add(pair)
                 elif pair in apart:
                     raise UserError(f"{node.name}: {pair[0]} and {pair[1]} share it after they parted")
-
-    @property
-    def _blocks(self) -> tuple[Stem | InvertedResidual, ...]:
-        config = scaled(fbnetv3(self.encoder).with_ordinary_padding(), self.width)
-        return tuple(block for partition in config.partitions() for block in partition)
-
-
-def scaled(config: FBNetV3, width: float) -> FBNetV3:
-    """The network with all widths multiplied by ``width`` and rounded to multiples of 8."""
-    groups = tuple(replace(group, channels=round_width(group.channels * width)) for group in config.groups)
-    return replace(config, stem_channels=round_width(config.stem_channels * width), groups=groups)

@@ -6,6 +6,7 @@ from pydantic import Field, Strict, model_validator
 
 from export.errors import UserError
 from fbnetv5.costs.budgets import Budget
+from fbnetv5.networks.pretrained import SCRATCH
 from fbnetv5.runs.config import NotNegative, Positive, Share
 from fbnetv5.search.config import SupernetConfig
 from fbnetv5.spaces.branching import MAX_COPIES, BranchingSpace
@@ -17,14 +18,16 @@ class BranchConfig(SupernetConfig):
     title: ClassVar[str] = "branch search"
     kind: ClassVar[str] = "branch"
     flags: ClassVar[frozenset[str]] = frozenset(
-        {"budget", "task_names", "encoder", "data", "table", "other_machine_table", "seed"}
+        {"budget", "task_names", "encoder", "init", "data", "table", "other_machine_table", "seed"}
     )
     budget: Budget
     """Budget of the whole network, heads included."""
     task_names: Annotated[tuple[str, ...], Strict(False)]
     """Names of the tasks."""
     encoder: str = "fbnetv3-a"
-    """Name of the encoder, "fbnetv3-a" to "fbnetv3-g"."""
+    """Name of the encoder: "fbnetv3-a" to "fbnetv3-g", "mobilenetv2" or "resnet50"."""
+    init: str = SCRATCH
+    """Source of the encoder's initial weights: "scratch", "torchvision", "timm", or a safetensors file."""
     width: Annotated[float, Field(ge=0.25, le=2.0)] = 1.0
     """Factor of all widths of the encoder."""
     routing: Literal["soft", "sampled"] = "soft"

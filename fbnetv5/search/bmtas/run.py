@@ -13,7 +13,9 @@ from accelerate.utils import set_seed
 from export.files import write_json
 from fbnetv5.architecture import Architecture
 from fbnetv5.evaluate import check_splits
+from fbnetv5.networks.pretrained import SCRATCH, State, encoder_weights
 from fbnetv5.runs.folder import make_run
+from fbnetv5.runs.loop import CHECKPOINT
 from fbnetv5.runs.processes import in_first_process, make_accelerator
 from fbnetv5.search.bmtas.config import BranchConfig
 from fbnetv5.search.bmtas.entry import BranchEntry
@@ -47,12 +49,14 @@ def start_branch(
 
     Raises:
         UserError: an input does not fit, or the folder exists already or cannot be written.
+        UnavailableError: a library cannot load the initial weights.
     """
     prepared = prepare(config)
     if make_accelerator().is_main_process:
         show_range(prepared.costs)
     check_budget(config, prepared.costs)
     check_splits(prepared.tasks.values(), prepared.splits)
+    initial_weights(config)
     return in_first_process(lambda: make_run(config, folder, log)), prepared
 
 
@@ -74,6 +78,8 @@ def run_branch(folder: Path, prepared: Prepared, report: Callable[[BranchEntry],
     config = prepared.config
     set_seed(config.seed)
     supernet = BranchedSupernet(prepared.space, prepared.tasks)
+    if not (folder / CHECKPOINT).exists() and (weights := initial_weights(config)):
+        supernet.load_encoder(weights)
     loop = BranchLoop(prepared, folder, supernet)
     loop.run(report)
     log_probabilities = log_probabilities_of(loop.logits)
@@ -85,3 +91,13 @@ def run_branch(folder: Path, prepared: Prepared, report: Callable[[BranchEntry],
         write_network(folder, network, architecture)
         write_json(folder / "pareto.json", pareto_document(prepared, log_probabilities))
     return architecture
+
+
+def initial_weights(config: BranchConfig) -> list[State]:
+    """The encoder's initial weights, one state dict per block; empty for random weights.
+
+    Raises:
+        UserError: there are no such weights, or they do not fit the encoder.
+        UnavailableError: a library cannot load its weights.
+    """
+    return [] if config.init == SCRATCH else encoder_weights(config.space.encoder, config.init, width=config.width)

@@ -13,7 +13,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from fbnetv5.blocks.specs import initialise
+from fbnetv5.blocks.specs import initialise, last_norm
 from fbnetv5.networks.backbone import Network
 from fbnetv5.spaces.branching import BranchingSpace
 from fbnetv5.tasks.task import Task
@@ -92,6 +92,18 @@ class BranchedSupernet(nn.Module):
         for name, head in self.heads.items():
             network.heads[name].load_state_dict(head.state_dict())
 
+    def load_encoder(self, weights: Sequence[Mapping[str, Tensor]]) -> None:
+        """Copy the weights of the stem and of all layers, in order; all copies of a layer get the same.
+
+        Scale and shift of the last norms are the same in all copies and stay fixed. BMTAS sets them to 1 and 0, which
+        changes the features that the weights compute.
+        """
+        stem, *layers = weights
+        self.stem.load_state_dict(stem)
+        for copies, of_layer in zip(self._copies, layers, strict=True):
+            for copy in copies:
+                copy.load_state_dict(of_layer)
+
     @property
     def _copies(self) -> list[list[nn.Module]]:
         """By layer, its copies."""
@@ -100,7 +112,7 @@ class BranchedSupernet(nn.Module):
 
 def fix_last_norm(block: nn.Module) -> None:
     """Keep scale 1 and shift 0 in the last batch norm of a block: no copy can hide its share in its own scale."""
-    *_, last = (child for child in block.modules() if isinstance(child, nn.BatchNorm2d))
+    last = last_norm(block)
     nn.init.ones_(last.weight)
     nn.init.zeros_(last.bias)
     last.requires_grad_(False)

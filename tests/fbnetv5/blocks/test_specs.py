@@ -8,12 +8,14 @@ from torch import nn
 
 from fbnetv5.blocks.specs import (
     Block,
+    Bottleneck,
     Fusion,
     InvertedResidual,
     PooledHead,
     SqueezeExcite,
     Stem,
     initialise,
+    last_norm,
     round_width,
 )
 
@@ -32,6 +34,16 @@ BLOCKS: dict[str, tuple[Block, str]] = {
         InvertedResidual(kernel=3, in_channels=24, out_channels=32, expansion=6, stride=2, padding=0),
         "ir_k3_c24-32_e6_s2_pad0",
     ),
+    "stem with a pool": (Stem(out_channels=64, kernel=7, activation="relu", pool=True), "stem_c64_k7_relu_pool"),
+    "with ReLU6": (
+        InvertedResidual(kernel=3, in_channels=24, out_channels=32, expansion=6, stride=2, activation="relu6"),
+        "ir_k3_c24-32_e6_s2_relu6",
+    ),
+    "bottleneck": (Bottleneck(in_channels=64, mid_channels=16), "bottleneck_c64-16-64_s1"),
+    "strided bottleneck": (
+        Bottleneck(in_channels=64, mid_channels=32, stride=2),
+        "bottleneck_c64-32-128_s2",
+    ),
     "fuse up": (Fusion(source_channels=40, target_channels=24, up=True), "fuse_up_c40-24"),
     "fuse down": (Fusion(source_channels=24, target_channels=40, up=False), "fuse_down_c24-40"),
 }
@@ -43,6 +55,11 @@ BLOCKS: dict[str, tuple[Block, str]] = {
 )
 def test_widths_round_to_eight_and_never_lose_over_five_percent(width: float, rounded: int) -> None:
     assert round_width(width) == rounded
+
+
+@pytest.mark.parametrize(("min_share", "rounded"), [(0.95, 48), (0.9, 40)])
+def test_a_width_may_lose_more_where_its_network_says_so(min_share: float, rounded: int) -> None:
+    assert round_width(43, min_share=min_share) == rounded
 
 
 @given(width=st.integers(1, 4096), divisor=st.sampled_from([1, 2, 4, 8, 16]))
@@ -104,6 +121,16 @@ def test_blocks_that_can_be_skipped_start_as_the_identity(name: str) -> None:
     assert torch.equal(module(*inputs), inputs[0])
 
 
+def test_a_bottleneck_starts_as_its_shortcut_and_its_last_norm_is_not_the_shortcuts() -> None:
+    x = torch.rand(2, 64, 8, 8)
+    plain, strided = (BLOCKS[name][0].build() for name in ("bottleneck", "strided bottleneck"))
+    for module in (plain, strided):
+        initialise(module)
+        assert last_norm(module) is module.get_submodule("project.1")
+    assert torch.equal(plain(x), x)
+    assert torch.equal(strided(x), strided.get_submodule("shortcut")(x).relu())
+
+
 def test_a_coarser_source_is_repeated_and_a_finer_one_strided() -> None:
     for name, size in (("fuse up", (4, 6)), ("fuse down", (16, 24))):
         assert BLOCKS[name][0].input_shapes(8, 12)[1][1:] == size
@@ -126,6 +153,14 @@ def test_the_head_pools_any_size_to_its_classes() -> None:
     assert head(x).shape == (2, 7)
     assert torch.allclose(head(x), head(x.repeat(1, 1, 2, 3)), atol=1e-6)
     assert (head.hidden.in_features, head.hidden.out_features) == (144, 1984)
+
+
+@pytest.mark.parametrize(("channels", "expanded"), [(320, 1920), (1024, 1984), (2048, 2048)])
+def test_the_head_expands_wide_features_less(channels: int, expanded: int) -> None:
+    with torch.device("meta"):
+        head = PooledHead(channels, 7)
+    assert head.hidden.in_features == expanded
+    assert isinstance(head.expand, nn.Identity) is (expanded == channels)
 
 
 def test_initial_weights_keep_the_scale() -> None:

@@ -40,7 +40,7 @@ WRONG = {
     "one task": (["--flops", "900M", "--tasks", "cls"], "serves 2 to 8 tasks, not 1"),
     "no budget": ([], "exactly one budget"),
     "a budget below all shared": (["--flops", "1M"], "if all tasks share every layer"),
-    "an unknown encoder": (["--flops", "900M", "--encoder", "vgg"], "unknown network 'vgg'"),
+    "an unknown encoder": (["--flops", "900M", "--encoder", "vgg"], "unknown encoder 'vgg'"),
     "a latency without a table": (["--latency", "9ms"], "needs a latency table"),
 }
 

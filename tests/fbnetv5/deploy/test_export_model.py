@@ -22,6 +22,7 @@ from fbnetv5.deploy.exported import document
 from fbnetv5.evaluate import evaluate_network
 from fbnetv5.networks.backbone import Network
 from fbnetv5.runs.checkpoint import save_tensors
+from fbnetv5.search.bmtas.config import BranchConfig
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.spaces.four_path import FourPathSpace
 from tests.contract.stored import STORED
@@ -84,6 +85,18 @@ def test_one_network_for_several_tasks_is_exported_and_verified(shared: Path, tm
     assert described["task"] == "cls,det"
     assert set(described["tasks"]) == set(TASKS)
     assert (tmp_path / "out" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("encoder", ["fbnetv3-a", "mobilenetv2", "resnet50"])
+def test_a_branched_network_of_every_kind_of_encoder_is_exported_and_verified(tmp_path: Path, encoder: str) -> None:
+    budget, data = Budget(limit=1e9, unit="macs", resolution=SIZE), DataConfig(size=SIZE, scenes=(16, 8, 8))
+    config = BranchConfig(budget=budget, task_names=("cls", "seg"), encoder=encoder, width=0.25, data=data)
+    config.save(tmp_path)
+    layers = len(config.space.layers)
+    choices = {"cls": [0] * layers, "seg": [0] * 5 + [1] * (layers - 5)}
+    save_network(tmp_path, make_architecture(config.space, choices, CLASSES, SIZE, provenance={}))
+    exported = export_tasks(tmp_path, ("cls", "seg"), tmp_path / "out", ExportOptions(), print)
+    assert exported.max_error < 1e-4
 
 
 def test_weights_of_one_network_are_those_of_its_file(shared: Path) -> None:

@@ -3,7 +3,8 @@ import pytest
 
 from export.errors import UserError
 from fbnetv5.spaces import read_space
-from fbnetv5.spaces.branching import BranchingSpace, scaled
+from fbnetv5.spaces.branching import BranchingSpace
+from fbnetv5.spaces.encoders import ENCODERS
 from fbnetv5.spaces.fbnetv3 import FBNETV3, fbnetv3
 
 PATHS = {"cls": (32,), "seg": (4, 8, 16, 32)}
@@ -18,8 +19,9 @@ def test_an_encoder_has_the_blocks_of_its_network(letter: str) -> None:
     assert len(space.nodes[0].candidates) == 1
 
 
-def test_features_end_at_the_last_layer_of_each_stride() -> None:
-    space = BranchingSpace(copies=2)
+@pytest.mark.parametrize("encoder", ["fbnetv3-a", "mobilenetv2", "resnet50"])
+def test_features_end_at_the_last_layer_of_each_stride(encoder: str) -> None:
+    space = BranchingSpace(encoder=encoder, copies=2)
     strides = {node.name: node.stride for node in space.nodes}
     names = list(strides)
     for stride, end in space.ends.items():
@@ -28,19 +30,23 @@ def test_features_end_at_the_last_layer_of_each_stride() -> None:
         assert after == len(names) or strides[names[after]] == 2 * stride
 
 
-def test_half_the_width_has_about_a_quarter_of_the_weights() -> None:
-    config = fbnetv3("a")
-    widths = [group.channels for group in scaled(config, 0.5).groups]
-    assert widths == [8, 16, 24, 40, 64, 96, 112]  # round_width of 8, 12, 20, 36, 60, 92, 112
-    assert scaled(config, 1.0) == config
-
-
 def test_the_graph_of_a_task_runs_its_copies() -> None:
     space = BranchingSpace(copies=2)
     choices = np.zeros(len(space.layers), dtype=np.int64)
     choices[5:] = 1
     graph = space.graph(choices, {"seg": PATHS["seg"]})
     assert [step.candidate for step in graph.steps] == [0, *choices.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "layers", "channels"),
+    [("mobilenetv2", 17, (24, 32, 96, 320)), ("resnet50", 16, (256, 512, 1024, 2048))],
+)
+def test_the_papers_encoders_have_their_layers_and_widths(encoder: str, layers: int, channels: tuple[int, ...]) -> None:
+    space = BranchingSpace(encoder=encoder)
+    assert len(space.layers) == layers
+    assert space.channels(PATHS["seg"]) == channels
+    assert [node.name for node in space.nodes] == ["stem", *[f"layer{number}" for number in range(layers)]]
 
 
 def test_groups_that_meet_again_are_refused() -> None:
@@ -60,7 +66,7 @@ def test_more_tasks_than_copies_are_refused() -> None:
 
 
 def test_an_unknown_encoder_is_refused_and_a_known_one_is_read_from_its_document() -> None:
-    with pytest.raises(UserError, match="unknown network 'resnet9000'"):
+    with pytest.raises(UserError, match=f"unknown encoder 'resnet9000'; there are: {', '.join(ENCODERS)}"):
         BranchingSpace(encoder="resnet9000")
     space = BranchingSpace(encoder="fbnetv3-c", width=0.5, copies=4)
     assert read_space(space.to_json()) == space

@@ -6,31 +6,24 @@ import torch
 from torch import nn
 
 from export.errors import UnavailableError, UserError
-from fbnetv5.architecture import Architecture, load_architecture
+from fbnetv5.architecture import Architecture, load_architecture, make_architecture
+from fbnetv5.data.scenes import CLASSES
 from fbnetv5.runs.checkpoint import load_tensors, save_tensors
+from fbnetv5.spaces.branching import BranchingSpace
 from fbnetv5.spaces.four_path import FourPathSpace
-from fbnetv5.training import initial
-from fbnetv5.training.initial import copy_stage_zero, initial_network
-
-
-def liven(module: nn.Module) -> None:
-    """Batch norms as after a training, so that none is the identity."""
-    for child in module.modules():
-        if isinstance(child, nn.BatchNorm2d):
-            for tensor in (child.weight.data, child.running_var):
-                assert tensor is not None
-                tensor.uniform_(0.5, 1.5)
-            for tensor in (child.bias.data, child.running_mean):
-                assert tensor is not None
-                tensor.uniform_(-0.5, 0.5)
+from fbnetv5.training.initial import copy_encoder, initial_network
+from tests.fbnetv5.networks.peers import live_model
 
 
 @pytest.fixture(scope="module")
 def peer() -> nn.Module:
-    torch.manual_seed(0)
-    model: nn.Module = timm.create_model("fbnetv3_b", pretrained=False).eval()
-    liven(model)
-    return model
+    return live_model("timm", "fbnetv3_b")
+
+
+@pytest.fixture
+def timm_with_weights(peer: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make ``peer`` the pretrained model of timm, which cannot download in a test."""
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained: peer if pretrained else None)
 
 
 def with_choices(networks: Path, task: str, *, filled: bool) -> Architecture:
@@ -41,23 +34,23 @@ def with_choices(networks: Path, task: str, *, filled: bool) -> Architecture:
 
 
 @torch.no_grad()
-def test_stage_zero_returns_what_timm_returns(networks: Path, peer: nn.Module) -> None:
+def test_stage_zero_returns_what_timm_returns(networks: Path, peer: nn.Module, timm_with_weights: None) -> None:
     network = with_choices(networks, "seg", filled=True).build().eval()
-    copy_stage_zero(network, "a", peer)
-    images = torch.randn(2, 3, 96, 96)
-    body = timm.create_model("fbnetv3_b", pretrained=False, features_only=True).eval()
-    body.load_state_dict(peer.state_dict(), strict=False)
-    expected = {feature.shape[-1]: feature for feature in body(images)}
-    for output in network.backbone(images)["seg"][:2]:  # timm pads the strided convolutions after 1/8 in its own way
-        theirs = expected[output.shape[-1]]
-        assert float((output - theirs).abs().max()) <= 1e-4 * float(theirs.max() - theirs.min())
+    copy_encoder(network, FourPathSpace(variant="a"), "timm")
+    images, theirs = torch.randn(2, 3, 96, 96), []
+    for number in (1, 2, 4, 5):
+        layer = peer.get_submodule(f"blocks.{number}")
+        layer.register_forward_hook(lambda *call: theirs.append(call[-1].clone()))
+    peer(images)
+    for output, expected in zip(network.backbone(images)["seg"], theirs, strict=True):
+        assert float((output - expected).abs().max()) <= 1e-5 * float(expected.max() - expected.min())
 
 
-def test_live_blocks_get_their_own_weights(networks: Path, peer: nn.Module) -> None:
+def test_live_blocks_get_their_own_weights(networks: Path, timm_with_weights: None) -> None:
     whole = with_choices(networks, "det", filled=True).build()
     lean = with_choices(networks, "det", filled=False).build()
     for network in (whole, lean):
-        copy_stage_zero(network, "a", peer)
+        copy_encoder(network, FourPathSpace(variant="a"), "timm")
     kept = [name for name in lean.backbone.blocks if name.startswith("s0_")]
     assert len(kept) < sum(name.startswith("s0_") for name in whole.backbone.blocks)
     for name in kept:
@@ -69,18 +62,9 @@ def test_live_blocks_get_their_own_weights(networks: Path, peer: nn.Module) -> N
             assert torch.equal(ours, theirs)
 
 
-def test_another_model_of_timm_is_refused(networks: Path) -> None:
-    network = load_architecture(networks / "det.json").build()
-    with torch.device("meta"):
-        other = timm.create_model("fbnetv3_d", pretrained=False)
-    with pytest.raises(UserError, match=r"not stage 0 of variant a: conv_stem\.weight has shape"):
-        copy_stage_zero(network, "a", other)
-
-
 def test_stage_zero_is_from_timm_and_the_rest_is_random(
-    networks: Path, peer: nn.Module, monkeypatch: pytest.MonkeyPatch
+    networks: Path, peer: nn.Module, timm_with_weights: None
 ) -> None:
-    monkeypatch.setattr(timm, "create_model", lambda name, pretrained: peer if pretrained else None)
     file = networks / "det.json"
     architecture = load_architecture(file)
     network = initial_network(architecture, "timm", file=file, seed=0)
@@ -89,6 +73,18 @@ def test_stage_zero_is_from_timm_and_the_rest_is_random(
     assert torch.equal(stem, peer.state_dict()["conv_stem.weight"])
     for ours, theirs in zip(network.heads.state_dict().values(), drawn.heads.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_a_branched_network_starts_from_the_file_of_its_encoder(tmp_path: Path) -> None:
+    model, file = live_model("torchvision", "mobilenet_v2"), tmp_path / "mobilenet.safetensors"
+    save_tensors(file, model.state_dict())
+    space = BranchingSpace(encoder="mobilenetv2", copies=2)
+    choices = {"cls": [0] * len(space.layers), "seg": [0] * 5 + [1] * (len(space.layers) - 5)}
+    architecture = make_architecture(space, choices, CLASSES, (64, 64), provenance={})
+    blocks = initial_network(architecture, str(file), file=tmp_path / "cls+seg.json", seed=0).backbone.blocks
+    last = model.state_dict()["features.17.conv.3.weight"]
+    for task in ("cls", "seg"):
+        assert torch.equal(blocks[f"layer16_of_{task}"].state_dict()["project.1.weight"], last)
 
 
 def test_a_failed_download_is_a_one_line_error(networks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,10 +98,10 @@ def test_a_failed_download_is_a_one_line_error(networks: Path, monkeypatch: pyte
         initial_network(load_architecture(networks / "cls.json"), "timm", file=networks / "cls.json", seed=0)
 
 
-def test_variants_that_timm_has_no_weights_for_are_refused() -> None:
-    assert FourPathSpace(variant="c").variant not in initial.TIMM_NAMES
-    with pytest.raises(UserError, match="no weights that fit variant 'c', only a"):
-        initial.pretrained("c")
+def test_variants_that_timm_has_no_weights_for_are_refused(networks: Path) -> None:
+    network = load_architecture(networks / "det.json").build()
+    with pytest.raises(UserError, match="no weights that fit fbnetv3-c, only fbnetv3-a"):
+        copy_encoder(network, FourPathSpace(variant="c"), "timm")
 
 
 def test_inherited_weights_and_weights_of_a_file_are_unchanged(networks: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ def test_the_space_has_a_copy_of_each_layer_per_task() -> None:
     ("changes", "message"),
     [
         ({"task_names": ("cls",)}, "serves 2 to 8 tasks, not 1"),
-        ({"encoder": "vgg"}, "unknown network 'vgg'"),
+        ({"encoder": "vgg"}, "unknown encoder 'vgg'"),
         ({"routing": "hard"}, "routing"),
         ({"warmup_share": 1.5}, "warmup_share"),
     ],

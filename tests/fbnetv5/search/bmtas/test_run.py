@@ -5,10 +5,12 @@ import torch
 
 from export.errors import UserError
 from fbnetv5.architecture import load_architecture
-from fbnetv5.runs.checkpoint import load_tensors
+from fbnetv5.costs.budgets import Budget
+from fbnetv5.runs.checkpoint import load_tensors, save_tensors
 from fbnetv5.search.bmtas.config import BranchConfig
 from fbnetv5.search.bmtas.prepare import prepare
 from fbnetv5.search.bmtas.run import run_branch, start_branch
+from tests.fbnetv5.networks.peers import live_model
 from tests.fbnetv5.search.bmtas.conftest import tiny_config
 
 
@@ -50,3 +52,21 @@ def test_a_stopped_and_resumed_search_has_the_same_files(tmp_path: Path) -> None
 def test_a_folder_that_exists_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="exists already"):
         start(tmp_path, tiny_config())
+
+
+def test_a_search_starts_from_weights_of_a_file_and_resumes_without_it(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    published = live_model("torchvision", "mobilenet_v2").state_dict()
+    save_tensors(file, published)
+    budget = Budget(limit=600e6, unit="macs")
+    config = tiny_config(encoder="mobilenetv2", width=1.0, init=str(file), steps=2, budget=budget)
+    start(tmp_path / "run", config)
+    run_branch(tmp_path / "run", prepare(config), lambda entry: None)
+    stem = load_tensors(tmp_path / "run" / "branched.safetensors")["backbone.blocks.stem.0.weight"]
+    theirs = published["features.0.0.weight"]
+    assert 0 < torch.dist(stem, theirs) < 0.2 * theirs.norm()
+    file.unlink()
+    run_branch(tmp_path / "run", prepare(BranchConfig.load(tmp_path / "run")), lambda entry: None)
+    with pytest.raises(UserError, match=r"does not exist\. Name a file, or use --init scratch"):
+        start(tmp_path / "other", config)
+    assert not (tmp_path / "other").exists()

@@ -1,10 +1,17 @@
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
+from fbnetv5.blocks.specs import BottleneckModule, InvertedResidualModule
+from fbnetv5.networks.pretrained import encoder_weights
+from fbnetv5.runs.checkpoint import save_tensors
 from fbnetv5.search.bmtas.prepare import Prepared
 from fbnetv5.search.bmtas.supernet import BranchedSupernet
+from fbnetv5.spaces.branching import BranchingSpace
+from tests.fbnetv5.networks.peers import live_model
 
 TREE = [[0] * 28, [0] * 10 + [1] * 18, [0] * 10 + [1] * 8 + [2] * 10]
 """A tree of three tasks over the 29 layers of the encoder, less the last."""
@@ -56,3 +63,28 @@ def test_copies_start_equal_and_their_last_norm_stays_the_identity(prepared: Pre
             *_, last = (child for child in copy.modules() if isinstance(child, nn.BatchNorm2d))
             assert not last.weight.requires_grad
             assert bool((last.weight == 1).all())
+
+
+@pytest.mark.parametrize("encoder", ["fbnetv3-a", "mobilenetv2", "resnet50"])
+def test_only_the_last_norm_of_a_layers_main_branch_is_fixed(encoder: str, prepared: Prepared) -> None:
+    space = BranchingSpace(encoder=encoder, width=0.25, copies=3)
+    supernet = BranchedSupernet(space, prepared.tasks)
+    for layer in supernet.layers.modules():
+        if isinstance(layer, InvertedResidualModule | BottleneckModule):
+            frozen = {name for name, parameter in layer.named_parameters() if not parameter.requires_grad}
+            assert frozen == {"project.1.weight", "project.1.bias"}
+    assert bool(supernet.soft(torch.randn(2, 3, 64, 64), torch.full((len(space.layers), 3, 3), 1 / 3)))
+
+
+def test_all_copies_start_from_published_weights_with_a_fixed_last_scale(tmp_path: Path, prepared: Prepared) -> None:
+    model, file = live_model("torchvision", "mobilenet_v2"), tmp_path / "model.safetensors"
+    save_tensors(file, model.state_dict())
+    supernet = BranchedSupernet(BranchingSpace(encoder="mobilenetv2", copies=3), prepared.tasks)
+    supernet.load_encoder(encoder_weights("mobilenetv2", str(file)))
+    theirs = model.state_dict()
+    for copy in range(3):
+        own = supernet.layers.get_submodule(f"16.{copy}.project").state_dict()
+        assert torch.equal(own["0.weight"], theirs["features.17.conv.2.weight"])
+        assert torch.equal(own["1.running_var"], theirs["features.17.conv.3.running_var"])
+        assert torch.equal(own["1.weight"], theirs["features.17.conv.3.weight"])
+        assert not supernet.layers.get_submodule(f"16.{copy}.project.1").weight.requires_grad
