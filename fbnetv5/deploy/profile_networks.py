@@ -71,18 +71,18 @@ def found_networks(run: Path) -> tuple[Scope, list[Network]]:
     Raises:
         UserError: the run has fewer than two networks, or one of its files is damaged.
     """
-    found = [load_architecture(run / f"{file_name(run, tasks)}.json") for tasks in networks_of(run)]
-    first = found[0]
+    records = [load_architecture(run / f"{file_name(run, tasks)}.json") for tasks in networks_of(run)]
+    first = records[0]
     scope = Scope(
         space=first.space,
-        tasks=tuple(dict.fromkeys(task for architecture in found for task in architecture.choices)),
+        tasks=tuple(dict.fromkeys(task for architecture in records for task in architecture.choices)),
         classes=first.classes,
         resolution=first.resolution,
     )
-    choices = [(architecture, _arrays(architecture.choices)) for architecture in found]
+    choices = [(architecture, _arrays(architecture.choices)) for architecture in records]
     if isinstance(first.space, BranchingSpace):
         choices += [(first, tree) for tree in _other_trees(run, first)]
-    counters = {architecture.resolution: CostCounter(architecture.resolution) for architecture in found}
+    counters = {architecture.resolution: CostCounter(architecture.resolution) for architecture in records}
     networks = [_network(_scope_of(record), each, counters[record.resolution]) for record, each in choices]
     distinct = {network.key: network for network in networks}
     if len(distinct) < 2:
@@ -98,18 +98,18 @@ def _arrays(choices: Mapping[str, Sequence[int]]) -> TaskChoices:
     return {task: np.array(of_task, dtype=np.int64) for task, of_task in choices.items()}
 
 
-def _other_trees(run: Path, found: Architecture) -> list[TaskChoices]:
+def _other_trees(run: Path, record: Architecture) -> list[TaskChoices]:
     """The trees of the run's ``pareto.json``, where it has one, and the two extreme trees.
 
     Raises:
         UserError: ``pareto.json`` is damaged or of other tasks.
     """
-    layers, path = len(found.space.variables), run / "pareto.json"
-    extremes = [{task: (number * apart,) * layers for number, task in enumerate(found.choices)} for apart in (0, 1)]
+    layers, path = len(record.space.variables), run / "pareto.json"
+    extremes = [{task: (number * apart,) * layers for number, task in enumerate(record.choices)} for apart in (0, 1)]
     points = read_json(path, what="trees", schema=(1,)).get("points") if path.exists() else []
     try:
         trees = [*extremes, *(point["choices"] for point in points or ())]
-        return [_arrays(found.changed(choices=tree).choices) for tree in trees]
+        return [_arrays(record.changed(choices=tree).choices) for tree in trees]
     except (KeyError, TypeError, UserError) as error:
         raise UserError(f"{path} is damaged: {error}") from None
 

@@ -28,9 +28,9 @@ WRONG = {
 
 @pytest.mark.parametrize(("options", "message"), WRONG.values(), ids=WRONG)
 def test_options_that_do_not_fit_are_refused(options: dict[str, Any], message: str) -> None:
-    defaults = {"variant": "a", "stages": 4, "blocks_per_path": 2, "resolution": "64", "tasks": "cls", "data": None}
+    defaults: dict[str, Any] = {"variant": "a", "stages": 4, "blocks_per_path": 2, "resolution": "64", "tasks": "cls"}
     with pytest.raises(UserError, match=message):
-        make_scope(**defaults | options)
+        make_scope(**defaults | {"data": None} | options)
 
 
 def test_an_unknown_task_is_refused() -> None:
