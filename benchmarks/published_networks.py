@@ -22,7 +22,8 @@ from fbnetv5.blocks.specs import PooledHead
 from fbnetv5.costs.counting import count
 from fbnetv5.costs.tables import block_key, block_shapes
 from fbnetv5.data.scenes import CLASSES
-from fbnetv5.deploy.profile import Scope, graphs_of, networks_to_fit
+from fbnetv5.deploy.profile import Scope, graphs_of
+from fbnetv5.deploy.profile_networks import networks_to_fit
 from fbnetv5.spaces.fbnetv3 import FBNETV3, FBNetV3, FBNetV3Network
 from fbnetv5.spaces.four_path import FourPathSpace
 from latency.devices import resolve

@@ -100,13 +100,21 @@ class EstimatedTable(Document):
             UserError: a key has no entry.
         """
         keys = list(dict.fromkeys(keys))
-        if missing := [key for key in keys if key not in self.entries]:
+        if missing := self.missing(keys):
             raise UserError(
                 f"{len(missing)} of {len(keys)} blocks have no entry in the table {self.name}, first: {missing[0]}. "
-                f"Estimate them with: fbnetv5 profile estimate --device {self.device} --precision {self.precision}, "
-                "with the variant, stages, resolution and tasks of the search"
+                f"Estimate them with: {self.command}, with the variant, stages, resolution and tasks of the search"
             )
         return {key: self.entries[key].latency_ms for key in keys}
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """Those of ``keys`` without an entry, each once."""
+        return [key for key in dict.fromkeys(keys) if key not in self.entries]
+
+    @property
+    def command(self) -> str:
+        """The command that extends the table."""
+        return f"fbnetv5 profile estimate --device {self.device} --precision {self.precision}"
 
     def save(self, path: Path) -> None:
         """Write the table atomically."""

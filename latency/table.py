@@ -158,16 +158,20 @@ class LatencyTable(Document):
         values = self.standalone_ms
         if self.correction is not None and self.correction.helps:
             values.update(self.correction.latency_ms)
-        if missing := [key for key in keys if key not in values]:
+        if missing := self.missing(keys):
             raise UserError(
                 f"{len(missing)} of {len(keys)} blocks have no entry in the {self.device} table, first: "
-                f"{missing[0]}. Measure them with: {self._command}, with the variant, stages, resolution, tasks and "
+                f"{missing[0]}. Measure them with: {self.command}, with the variant, stages, resolution, tasks and "
                 "images of the search"
             )
         return {key: values[key] for key in keys}
 
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """Those of ``keys`` without an entry, each once."""
+        return [key for key in dict.fromkeys(keys) if key not in self.entries or key == NULL_KEY]
+
     @property
-    def _command(self) -> str:
+    def command(self) -> str:
         """The command that extends the table."""
         options = {
             "--runtime": None if self.runtime == usual_runtime(self.device) else self.runtime,

@@ -57,8 +57,7 @@ Latency = Annotated[
     str | None,
     typer.Option(
         metavar="BUDGET",
-        help="Maximum latency of the whole network, such as 20ms, instead of --flops. Needs --device or --table, and "
-        "encoder fbnetv3-a, -c or -f.",
+        help="Maximum latency of the whole network, such as 20ms, instead of --flops. Needs --device or --table.",
     ),
 ]
 Encoder = Annotated[str, typer.Option(help="Encoder: fbnetv3-a to fbnetv3-g, mobilenetv2 or resnet50.")]
@@ -204,13 +203,18 @@ def branch_report(bar: "Progress", prepared: "Prepared") -> "Callable[[BranchEnt
 
 
 def print_branched(folder: Path, architecture: "Architecture", *, as_json: bool) -> None:
-    """Print the network: where its tasks branch, its cost, and the metric of each task on held-out images."""
-    from fbnetv5.deploy.tree import tree_lines
-
+    """Print the network that a search found."""
     file = folder / "branched.json"
     if as_json:
         print_json({"run": str(folder), "file": str(file), "architecture": architecture.to_json()})
         return
+    print_network(file, architecture)
+
+
+def print_network(file: Path, architecture: "Architecture") -> None:
+    """Print the network of a file: where its tasks branch, its cost, and its metrics on held-out images."""
+    from fbnetv5.deploy.tree import tree_lines
+
     for text in tree_lines(architecture):
         print_line(text)
     rows = [

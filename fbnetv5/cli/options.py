@@ -175,16 +175,26 @@ def find_table(device: str | None, table: Path | None, luts: Path) -> Path | Non
     raise UserError(f"there is no latency table {path}; make it with: fbnetv5 profile --device {device}")
 
 
+def one_budget(flops: str | None, latency: str | None) -> tuple[str, str]:
+    """The text and the unit, "macs" or "ms", of the only budget.
+
+    Raises:
+        UserError: there is no budget, or two.
+    """
+    if flops is not None and latency is None:
+        return flops, "macs"
+    if latency is None or flops is not None:
+        raise UserError("this needs exactly one budget: either --flops, such as 400M, or --latency, such as 8ms")
+    return latency, "ms"
+
+
 def only_budget(flops: str | None, latency: str | None, table: Path | None) -> tuple[str, str]:
     """The text and the unit, "macs" or "ms", of the only budget of a search.
 
     Raises:
         UserError: there is no budget, or two, or a latency without a latency table.
     """
-    if flops is not None and latency is None:
-        return flops, "macs"
-    if latency is None or flops is not None:
-        raise UserError("a search needs exactly one budget: either --flops, such as 400M, or --latency, such as 8ms")
-    if table is None:
+    amount, unit = one_budget(flops, latency)
+    if unit == "ms" and table is None:
         raise UserError("--latency needs a latency table: add --device cpu, or --table FILE")
-    return latency, "ms"
+    return amount, unit

@@ -10,7 +10,7 @@ from pydantic import Field, Strict
 
 from export.document import Document
 from export.errors import UserError
-from fbnetv5.data.resolution import DEPLOY_RESOLUTION, parse_resolution
+from fbnetv5.data.resolution import DEPLOY_RESOLUTION, Resolution, parse_resolution
 
 
 class Budget(Document):
@@ -40,10 +40,13 @@ _MACS = {"K": 1e3, "M": 1e6, "G": 1e9}
 _AMOUNT = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[KMG]|ms|us|s)", re.ASCII)
 
 
-def parse_budgets(text: str, *, unit: str, tasks: Sequence[str]) -> dict[str, Budget]:
+def parse_budgets(
+    text: str, *, unit: str, tasks: Sequence[str], resolution: Resolution = DEPLOY_RESOLUTION
+) -> dict[str, Budget]:
     """Budgets per task from "400M", "det=1.2G@320x640,400M" or "8ms".
 
-    A part without a task's name holds for every task not named; ``@HxW`` sets the deploy resolution.
+    A part without a task's name holds for every task not named; ``@HxW`` sets the deploy resolution, which is
+    ``resolution`` otherwise.
 
     Raises:
         UserError: a part cannot be parsed, names an unknown task, or a task is left without a budget.
@@ -54,7 +57,7 @@ def parse_budgets(text: str, *, unit: str, tasks: Sequence[str]) -> dict[str, Bu
         name, equals, amount = part.strip().rpartition("=")
         if equals and name not in tasks:
             raise UserError(f"budget {part.strip()!r}: this run has no task {name!r}; it has: {', '.join(tasks)}")
-        budget = _parse_budget(amount, unit)
+        budget = _parse_budget(amount, unit, resolution)
         if name in budgets or (not equals and default is not None):
             raise UserError(f"budget {text!r} sets {name or 'the default'} twice")
         if equals:
@@ -69,14 +72,14 @@ def parse_budgets(text: str, *, unit: str, tasks: Sequence[str]) -> dict[str, Bu
     return {task: budgets[task] for task in tasks}
 
 
-def _parse_budget(text: str, unit: str) -> Budget:
+def _parse_budget(text: str, unit: str, default: Resolution) -> Budget:
     amount, at_sign, size = text.partition("@")
     match = _AMOUNT.fullmatch(amount.strip())
     example = "400M or 1.2G multiply-adds" if unit == "macs" else "8ms"
     if not match or float(match["number"]) == 0 or (unit == "macs") != (match["unit"] in _MACS):
         raise UserError(f"budget {text!r} is not a positive number with its unit, such as {example}")
     scale = _MACS[match["unit"]] if unit == "macs" else {"ms": 1.0, "us": 1e-3, "s": 1e3}[match["unit"]]
-    resolution = parse_resolution(size) if at_sign else DEPLOY_RESOLUTION
+    resolution = parse_resolution(size) if at_sign else default
     return Budget(limit=float(match["number"]) * scale, unit=cast("Any", unit), resolution=resolution)
 
 

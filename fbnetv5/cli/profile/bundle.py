@@ -8,11 +8,16 @@ import typer
 from fbnetv5.cli.console import print_json, print_line, progress_bar, stage_lines
 from fbnetv5.cli.options import Blocks, Data, Json, Resolution, Stages, Tasks, Variant
 from fbnetv5.cli.profile.options import (
+    BLOCKS_PER_PATH,
     NETWORKS,
+    STAGES,
+    VARIANT,
     Device,
+    Encoder,
     FitNetworks,
     Precision,
     Threads,
+    Width,
     make_scope,
 )
 
@@ -24,9 +29,11 @@ def bundle(
     folder: Annotated[Path, typer.Argument(help="Folder to create.")],
     device: Device = "cpu",
     precision: Precision = "fp32",
-    variant: Variant = "a",
-    stages: Stages = 4,
-    blocks_per_path: Blocks = 2,
+    variant: Variant = VARIANT,
+    stages: Stages = STAGES,
+    blocks_per_path: Blocks = BLOCKS_PER_PATH,
+    encoder: Encoder = None,
+    width: Width = 1.0,
     resolution: Resolution = "224x224",
     tasks: Tasks = None,
     data: Data = None,
@@ -38,8 +45,9 @@ def bundle(
 
     On the device it needs Python, numpy and the device's runtime; its README.md has the steps.
     """
-    scope = make_scope(variant, stages, blocks_per_path, resolution, tasks, data)
-    from fbnetv5.deploy.profile import graphs_of, networks_to_fit
+    scope = make_scope(variant, stages, blocks_per_path, resolution, tasks, data, encoder=encoder, width=width)
+    from fbnetv5.deploy.profile import graphs_of
+    from fbnetv5.deploy.profile_networks import networks_to_fit
     from latency.bundle import Target, write_bundle
     from latency.protocol import Timing
 

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING
 
 from fbnetv5.cli.console import print_json, print_line, print_table, progress_bar, stage_lines
 from fbnetv5.cli.options import Blocks, Data, Json, Luts, Resolution, Stages, Tasks, Variant
-from fbnetv5.cli.profile.options import Device, Precision, make_scope
+from fbnetv5.cli.profile.options import (
+    BLOCKS_PER_PATH,
+    STAGES,
+    VARIANT,
+    Device,
+    Encoder,
+    Precision,
+    Width,
+    make_scope,
+)
 
 if TYPE_CHECKING:
     from latency.estimate import EstimatedTable
@@ -14,9 +23,11 @@ if TYPE_CHECKING:
 def estimate(
     device: Device = "cpu",
     precision: Precision = "fp32",
-    variant: Variant = "a",
-    stages: Stages = 4,
-    blocks_per_path: Blocks = 2,
+    variant: Variant = VARIANT,
+    stages: Stages = STAGES,
+    blocks_per_path: Blocks = BLOCKS_PER_PATH,
+    encoder: Encoder = None,
+    width: Width = 1.0,
     resolution: Resolution = "224x224",
     tasks: Tasks = None,
     data: Data = None,
@@ -27,7 +38,7 @@ def estimate(
 
     The values are rough: peak compute, memory bandwidth, and a shortest time for each kernel.
     """
-    scope = make_scope(variant, stages, blocks_per_path, resolution, tasks, data)
+    scope = make_scope(variant, stages, blocks_per_path, resolution, tasks, data, encoder=encoder, width=width)
     from fbnetv5.deploy.profile import graphs_of
     from latency.devices import gpu
     from latency.estimate import estimate as estimate_blocks

@@ -6,15 +6,24 @@ from typing import Annotated
 import typer
 
 from fbnetv5.cli.options import Blocks, Data, Json, Luts, Resolution, Stages, Tasks, Variant
-from fbnetv5.cli.profile.options import make_scope
+from fbnetv5.cli.profile.options import (
+    BLOCKS_PER_PATH,
+    STAGES,
+    VARIANT,
+    Encoder,
+    Width,
+    make_scope,
+)
 from fbnetv5.cli.profile.tables import print_profile
 
 
 def import_bundle(
     folder: Annotated[Path, typer.Argument(help="Folder of the bundle, with the results of its device.")],
-    variant: Variant = "a",
-    stages: Stages = 4,
-    blocks_per_path: Blocks = 2,
+    variant: Variant = VARIANT,
+    stages: Stages = STAGES,
+    blocks_per_path: Blocks = BLOCKS_PER_PATH,
+    encoder: Encoder = None,
+    width: Width = 1.0,
     resolution: Resolution = "224x224",
     tasks: Tasks = None,
     data: Data = None,
@@ -22,7 +31,7 @@ def import_bundle(
     json: Json = False,
 ) -> None:
     """Write the latency table of a bundle measured on its device."""
-    scope = make_scope(variant, stages, blocks_per_path, resolution, tasks, data)
+    scope = make_scope(variant, stages, blocks_per_path, resolution, tasks, data, encoder=encoder, width=width)
     from fbnetv5.deploy.profile import write_report
     from latency.bundle import import_bundle as import_measured
 

@@ -9,12 +9,17 @@ from export.errors import UserError
 from fbnetv5.cli.console import interruptible, print_json, print_line, progress_bar, stage_lines
 from fbnetv5.cli.options import Blocks, Data, Json, Luts, Resolution, Stages, Tasks, Variant, resolve_device
 from fbnetv5.cli.profile.options import (
+    BLOCKS_PER_PATH,
     NETWORKS,
+    STAGES,
+    VARIANT,
     Device,
+    Encoder,
     FitNetworks,
     Precision,
     Runtime,
     Threads,
+    Width,
     make_scope,
 )
 from fbnetv5.cli.profile.tables import print_profile
@@ -30,9 +35,11 @@ def measure(
     device: Device = "cpu",
     runtime: Runtime = None,
     precision: Precision = "fp32",
-    variant: Variant = "a",
-    stages: Stages = 4,
-    blocks_per_path: Blocks = 2,
+    variant: Variant = VARIANT,
+    stages: Stages = STAGES,
+    blocks_per_path: Blocks = BLOCKS_PER_PATH,
+    encoder: Encoder = None,
+    width: Width = 1.0,
     resolution: Resolution = "224x224",
     tasks: Tasks = None,
     data: Data = None,
@@ -52,7 +59,7 @@ def measure(
         _refuse_options(context, context.invoked_subcommand)
         return
     backend = resolve_device(device, runtime=runtime, precision=precision, threads=threads)
-    scope = make_scope(variant, stages, blocks_per_path, resolution, tasks, data)
+    scope = make_scope(variant, stages, blocks_per_path, resolution, tasks, data, encoder=encoder, width=width)
     _measure(backend, scope, networks, luts=luts, dry_run=dry_run, as_json=json)
 
 
@@ -67,7 +74,8 @@ def _refuse_options(context: typer.Context, subcommand: str) -> None:
 
 def _measure(backend: "Backend", scope: "Scope", networks: int, *, luts: Path, dry_run: bool, as_json: bool) -> None:
     """Measure the table of a scope on a device, or with ``dry_run`` print what it lacks."""
-    from fbnetv5.deploy.profile import graphs_of, networks_to_fit, write_report
+    from fbnetv5.deploy.profile import graphs_of, write_report
+    from fbnetv5.deploy.profile_networks import networks_to_fit
     from latency.profile import plan, profile
     from latency.protocol import Timing
     from latency.table import table_path

@@ -5,13 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from export.errors import UserError
 from fbnetv5.cli.options import make_space, task_names
 
 if TYPE_CHECKING:
     from fbnetv5.deploy.profile import Scope
+    from fbnetv5.spaces.space import Space
 
 NETWORKS = 48
 """Default number of whole networks to measure."""
+VARIANT, STAGES, BLOCKS_PER_PATH = "a", 4, 2
+"""Default parameters of the space."""
 
 Device = Annotated[str, typer.Option(help="Device of the latency table: cpu, or an NVIDIA GPU such as a100 or orin.")]
 Runtime = Annotated[
@@ -34,8 +38,27 @@ FitNetworks = Annotated[
 ]
 
 
+Encoder = Annotated[
+    str | None,
+    typer.Option(
+        help="Encoder of fbnetv5 branch, such as fbnetv3-b, instead of the space of --variant: its blocks, and whole "
+        "networks that serve all of --tasks.",
+        show_default=False,
+    ),
+]
+Width = Annotated[float, typer.Option(help="Factor of all widths of --encoder.")]
+
+
 def make_scope(
-    variant: str, stages: int, blocks_per_path: int, resolution: str, tasks: str | None, data: Path | None
+    variant: str,
+    stages: int,
+    blocks_per_path: int,
+    resolution: str,
+    tasks: str | None,
+    data: Path | None,
+    *,
+    encoder: str | None = None,
+    width: float = 1.0,
 ) -> "Scope":
     """Make the scope of a latency table from the options of a command.
 
@@ -47,9 +70,25 @@ def make_scope(
     from fbnetv5.data.targets import class_names
     from fbnetv5.deploy.profile import Scope
 
+    names = task_names(tasks)
     return Scope(
-        space=make_space(variant, stages, blocks_per_path, strict=False),
-        tasks=task_names(tasks),
+        space=_space(variant, stages, blocks_per_path, encoder, width, copies=len(names)),
+        tasks=names,
         classes=class_names(targets_of(data)),
         resolution=parse_resolution(resolution),
     )
+
+
+def _space(
+    variant: str, stages: int, blocks_per_path: int, encoder: str | None, width: float, *, copies: int
+) -> "Space":
+    """The space of ``encoder``, or else that of the variant."""
+    if encoder is None:
+        if width != 1.0:
+            raise UserError("--width is the factor of an encoder's widths: add --encoder")
+        return make_space(variant, stages, blocks_per_path, strict=False)
+    if (variant, stages, blocks_per_path) != (VARIANT, STAGES, BLOCKS_PER_PATH):
+        raise UserError("--encoder replaces --variant, --stages and --blocks-per-path: leave them out")
+    from fbnetv5.spaces.branching import BranchingSpace
+
+    return BranchingSpace(encoder=encoder, width=width, copies=copies)

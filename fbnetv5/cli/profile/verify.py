@@ -7,7 +7,15 @@ import typer
 
 from fbnetv5.cli.console import print_json, print_line, progress_bar, stage_lines
 from fbnetv5.cli.options import Blocks, Data, Json, Resolution, Stages, Tasks, Variant
-from fbnetv5.cli.profile.options import NETWORKS, make_scope
+from fbnetv5.cli.profile.options import (
+    BLOCKS_PER_PATH,
+    NETWORKS,
+    STAGES,
+    VARIANT,
+    Encoder,
+    Width,
+    make_scope,
+)
 from fbnetv5.cli.profile.tables import print_errors
 
 if TYPE_CHECKING:
@@ -17,11 +25,17 @@ if TYPE_CHECKING:
 def verify(
     table: Annotated[Path, typer.Argument(help="Latency table file; it is not changed.")],
     run: Annotated[
-        Path | None, typer.Option(help="Run folder whose networks are measured, instead of random networks.")
+        Path | None,
+        typer.Option(
+            help="Run folder whose networks are measured, at their tasks and resolution, instead of random networks. "
+            "Of fbnetv5 branch: its network and the other trees of pareto.json."
+        ),
     ] = None,
-    variant: Variant = "a",
-    stages: Stages = 4,
-    blocks_per_path: Blocks = 2,
+    variant: Variant = VARIANT,
+    stages: Stages = STAGES,
+    blocks_per_path: Blocks = BLOCKS_PER_PATH,
+    encoder: Encoder = None,
+    width: Width = 1.0,
     resolution: Resolution = "224x224",
     tasks: Tasks = None,
     data: Data = None,
@@ -29,16 +43,20 @@ def verify(
     json: Json = False,
 ) -> None:
     """Compare a latency table with whole networks measured now."""
-    scope = make_scope(variant, stages, blocks_per_path, resolution, tasks, data)
-    from fbnetv5.deploy.profile import found_networks, fresh_networks, networks_to_fit
+    from fbnetv5.deploy.profile_networks import found_networks, fresh_networks, networks_of_table
     from latency.table import LatencyTable
     from latency.verify import verify as measure_and_compare
 
     with progress_bar() as bar:
         stored = LatencyTable.load(table)
-        fitted = networks_to_fit(scope, min(NETWORKS, len(stored.networks)))
-        compared = fresh_networks(scope, networks, fitted) if run is None else found_networks(run)
-        verification = measure_and_compare(stored, compared, fitted, progress=stage_lines(bar))
+        if run is None:
+            scope = make_scope(variant, stages, blocks_per_path, resolution, tasks, data, encoder=encoder, width=width)
+            earlier = networks_of_table(scope, stored)
+            compared = fresh_networks(scope, networks, earlier)
+        else:
+            scope, compared = found_networks(run)
+            earlier = networks_of_table(scope, stored)
+        verification = measure_and_compare(stored, compared, earlier, progress=stage_lines(bar))
     print_verification(table, verification, as_json=json)
 
 

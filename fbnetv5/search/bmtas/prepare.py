@@ -1,5 +1,6 @@
 """Opens the inputs of a search for a branched network: images, tasks, and the costs of its trees."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 from export.errors import UserError
 from fbnetv5.costs.budgets import Budget, format_distinct
 from fbnetv5.costs.ranges import AnyTable, cost_tables
-from fbnetv5.costs.tables import CostTable
+from fbnetv5.costs.tables import CostTable, block_key, head_key
 from fbnetv5.data.splits import Splits
 from fbnetv5.data.targets import class_names
 from fbnetv5.search.bmtas.config import BranchConfig
@@ -17,9 +18,6 @@ from fbnetv5.spaces.branching import BranchingSpace
 from fbnetv5.tasks import make_tasks, needed_targets
 from fbnetv5.tasks.task import Task
 from latency import estimate
-
-MEASURED = ("a", "c", "f")
-"""Letters of the encoders whose blocks ``fbnetv5 profile`` measures, with ``--variant``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +46,8 @@ def prepare(config: BranchConfig) -> Prepared:
     space, budget = config.space, config.budget
     table = latency_costs = None
     if config.table is not None:
-        _check_measured(config)
         table = estimate.open_table(Path(config.table), other_machine=config.other_machine_table)
+        _check_complete(config, table, tasks)
         latency = Budget(limit=budget.limit, unit="ms", resolution=budget.resolution)
         latency_costs = tree_costs(space, tasks, cost_tables(space, tasks, dict.fromkeys(tasks, latency), table))
     if budget.unit == "ms" and latency_costs is not None:
@@ -61,16 +59,28 @@ def prepare(config: BranchConfig) -> Prepared:
     )
 
 
-def _check_measured(config: BranchConfig) -> None:
-    """Raise UserError for an encoder whose blocks no latency table has."""
-    if config.width != 1.0 or config.encoder.removeprefix("fbnetv3-") not in MEASURED:
-        raise UserError(
-            f"latency tables have the blocks of {', '.join(f'fbnetv3-{letter}' for letter in MEASURED)} at full width, "
-            f"not those of {config.space.label}: give the budget with --flops, without --device and --table"
-        )
+def _check_complete(config: BranchConfig, table: AnyTable, tasks: Mapping[str, Task]) -> None:
+    """Raise UserError, with the command to run, if the table lacks a block of the encoder or the head of a task."""
+    space, size = config.space, config.budget.resolution
+    keys = {block_key(block, node.stride, size) for node in space.nodes for block in node.candidates}
+    keys |= {head_key(task, space.channels(task.paths), size) for task in tasks.values()}
+    if not (missing := table.missing(sorted(keys))):
+        return
+    options = {
+        "--encoder": config.encoder,
+        "--width": None if config.width == 1.0 else f"{config.width:g}",
+        "--resolution": "x".join(map(str, size)),
+        "--tasks": ",".join(config.tasks),
+        "--data": config.data.folder,
+    }
+    texts = [f" {option} {value}" for option, value in options.items() if value is not None]
+    raise UserError(
+        f"latency table {config.table} lacks {len(missing)} of {len(keys)} blocks of {space.label} at "
+        f"{options['--resolution']}, first: {missing[0]}. Add them with: {table.command}{''.join(texts)}"
+    )
 
 
-def tree_costs(space: BranchingSpace, tasks: dict[str, Task], tables: dict[str, CostTable]) -> TreeCosts:
+def tree_costs(space: BranchingSpace, tasks: Mapping[str, Task], tables: Mapping[str, CostTable]) -> TreeCosts:
     """The costs of trees, from the cost table of each task's own network."""
     of_nodes = next(iter(tables.values())).blocks[:, 0]
     strides = np.array([node.stride for node in space.layers])

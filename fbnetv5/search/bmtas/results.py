@@ -57,7 +57,7 @@ def score(network: Network, prepared: Prepared, device: torch.device) -> dict[st
     return {name: metric.compute() for name, metric in metrics.items()}
 
 
-def branched_architecture(prepared: Prepared, tree: Tree, scores: dict[str, float]) -> Architecture:
+def branched_architecture(prepared: Prepared, tree: Tree) -> Architecture:
     """The record of a tree, with its predicted latency where there is a table."""
     config = prepared.config
     latency = None
@@ -76,7 +76,6 @@ def branched_architecture(prepared: Prepared, tree: Tree, scores: dict[str, floa
             "budget": {"limit": config.budget.limit, "unit": config.budget.unit},
             "trained_at": list(config.data.size),
             "routing": config.routing,
-            "scores": scores,
             "all_shared": prepared.costs.all_shared,
             "all_separate": prepared.costs.all_separate,
         },

@@ -18,19 +18,13 @@ from fbnetv5.runs.folder import make_run
 from fbnetv5.runs.loop import CHECKPOINT
 from fbnetv5.runs.processes import in_first_process, make_accelerator
 from fbnetv5.search.bmtas.config import BranchConfig
+from fbnetv5.search.bmtas.derive import best_network
 from fbnetv5.search.bmtas.entry import BranchEntry
 from fbnetv5.search.bmtas.loop import BranchLoop
 from fbnetv5.search.bmtas.prepare import Prepared, check_budget, prepare
-from fbnetv5.search.bmtas.results import (
-    branched_architecture,
-    build_tree,
-    log_probabilities_of,
-    pareto_document,
-    score,
-    write_network,
-)
+from fbnetv5.search.bmtas.results import log_probabilities_of, pareto_document, write_network
 from fbnetv5.search.bmtas.supernet import BranchedSupernet
-from fbnetv5.search.bmtas.trees import TreeCosts, best_tree, set_scores
+from fbnetv5.search.bmtas.trees import TreeCosts
 
 
 def start_branch(
@@ -75,18 +69,14 @@ def run_branch(folder: Path, prepared: Prepared, report: Callable[[BranchEntry],
         UserError: bad input or a damaged checkpoint.
         VerificationError: a loss is not finite.
     """
-    config = prepared.config
-    set_seed(config.seed)
+    set_seed(prepared.config.seed)
     supernet = BranchedSupernet(prepared.space, prepared.tasks)
-    if not (folder / CHECKPOINT).exists() and (weights := initial_weights(config)):
+    if not (folder / CHECKPOINT).exists() and (weights := initial_weights(prepared.config)):
         supernet.load_encoder(weights)
     loop = BranchLoop(prepared, folder, supernet)
     loop.run(report)
     log_probabilities = log_probabilities_of(loop.logits)
-    tree = best_tree(set_scores(log_probabilities), prepared.costs, config.budget.limit)
-    network = build_tree(supernet, branched_architecture(prepared, tree, {}), log_probabilities)
-    scores = score(network, prepared, loop.accelerator.device)
-    architecture = branched_architecture(prepared, tree, scores)
+    architecture, network = best_network(prepared, supernet, log_probabilities, loop.accelerator.device)
     if loop.accelerator.is_main_process:
         write_network(folder, network, architecture)
         write_json(folder / "pareto.json", pareto_document(prepared, log_probabilities))

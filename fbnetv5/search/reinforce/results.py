@@ -10,7 +10,7 @@ import torch
 from fbnetv5 import __version__
 from fbnetv5.architecture import Architecture, Latency, make_architecture
 from fbnetv5.costs.ranges import AnyTable
-from fbnetv5.costs.tables import latency_table
+from fbnetv5.costs.tables import CostTable, latency_table
 from fbnetv5.data.splits import Splits
 from fbnetv5.networks.backbone import recalibrate
 from fbnetv5.networks.supernet import Supernet
@@ -62,11 +62,11 @@ def write_results(folder: Path, supernet: Supernet, splits: Splits, architecture
         architecture.save(folder / f"{name}.json")
 
 
-def pareto_document(config: SearchConfig, results: Mapping[str, TaskResult]) -> dict[str, Any]:
+def pareto_document(tables: Mapping[str, CostTable], results: Mapping[str, TaskResult]) -> dict[str, Any]:
     """The document ``pareto.json``: per task, the finalists that no other beats in both cost and loss."""
     fronts = {
         name: {
-            "unit": config.budgets[name].unit,
+            "unit": tables[name].unit,
             "points": [
                 {"cost": point.cost, "loss": point.loss, "score": point.score, "choices": list(point.choices)}
                 for point in pareto_front(result.finalists)

@@ -83,5 +83,5 @@ def run_search(
     }
     if main:
         write_results(folder, supernet, prepared.splits, architectures)
-        write_json(folder / "pareto.json", pareto_document(config, results))
+        write_json(folder / "pareto.json", pareto_document(prepared.tables, results))
     return architectures

@@ -97,3 +97,8 @@ def test_a_budget_is_loaded_from_json() -> None:
 def test_an_invalid_budget_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=f"budget: {next(iter(wrong))}"):
         Budget(**{**DOCUMENT, **wrong})
+
+
+def test_a_budget_without_a_size_has_the_given_resolution() -> None:
+    budgets = parse_budgets("det=1G@320x640,400M", unit="macs", tasks=("cls", "det"), resolution=(64, 64))
+    assert (budgets["cls"].resolution, budgets["det"].resolution) == ((64, 64), (320, 640))

@@ -9,7 +9,8 @@ from torch import nn
 from export.cuda import CudaDriver, GpuInfo, find_gpus
 from export.errors import UnavailableError, UserError
 from fbnetv5.data.scenes import CLASSES
-from fbnetv5.deploy.profile import Scope, graphs_of, networks_to_fit
+from fbnetv5.deploy.profile import Scope, graphs_of
+from fbnetv5.deploy.profile_networks import networks_to_fit
 from fbnetv5.spaces.four_path import FourPathSpace
 from latency.clocks import ClockWatch
 from latency.profile import profile

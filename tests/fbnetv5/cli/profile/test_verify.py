@@ -2,12 +2,21 @@ from pathlib import Path
 
 import pytest
 
+from fbnetv5.architecture import make_architecture
+from fbnetv5.data.scenes import CLASSES
+from fbnetv5.deploy.derive import DerivationConfig
+from fbnetv5.deploy.profile import Scope, graphs_of
+from fbnetv5.spaces.branching import BranchingSpace
+from latency.backends import open_backend
+from latency.protocol import Measurement, Timing
 from latency.table import LatencyTable
 from tests.command_line import SMALL, assert_refused, document, in_process
 from tests.contract.stored import STORED
 
 AT_64 = (*SMALL, "--resolution", "64")
 TABLE = "luts/cpu-fp32-b1.json"
+ONE_MS = Measurement(latency_ms_median=1, latency_ms_p90=1, latency_ms_p99=1, runs=9, cv=0, drift=0)
+BRIEF = Timing(repetitions=2, warmup_ms=0, min_ms=0, min_runs=2, max_cv=1e9, reference_ms=1)
 
 
 def test_a_table_of_another_machine_is_refused(tmp_path: Path) -> None:
@@ -48,3 +57,17 @@ def test_a_table_without_the_needed_blocks_is_refused(work: Path) -> None:
 def test_a_table_is_compared_with_the_networks_of_a_run(work: Path) -> None:
     verification = document("profile", "verify", TABLE, "--run", "runs/one", *AT_64, cwd=work)
     assert verification["networks"] == 3
+
+
+def test_a_table_of_an_encoder_is_compared_with_the_trees_of_a_run(tmp_path: Path) -> None:
+    space, tasks = BranchingSpace(width=0.25, copies=2), ("cls", "seg")
+    shared = {task: (0,) * len(space.variables) for task in tasks}
+    make_architecture(space, shared, CLASSES, (64, 64), provenance={}).save(tmp_path / "branched.json")
+    DerivationConfig(run="r", budget="9M", task_names=tasks).save(tmp_path)
+    scope = Scope(space=space, tasks=tasks, classes=CLASSES, resolution=(64, 64))
+    entries = dict.fromkeys([graph.key for graph in graphs_of(scope)], ONE_MS)
+    fingerprint = open_backend("cpu").fingerprint()
+    LatencyTable(device="cpu", fingerprint=fingerprint, timing=BRIEF, entries=entries).save(tmp_path / "t.json")
+    printed = document("profile", "verify", "t.json", "--run", ".", cwd=tmp_path)
+    assert (printed["networks"], printed["speed"]) == (2, 1.0)
+    assert printed["bias"] > 0  # no block of this size takes a millisecond

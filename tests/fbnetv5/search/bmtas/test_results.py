@@ -32,7 +32,7 @@ def test_the_built_tree_equals_the_supernet_under_its_routing(prepared: Prepared
             parameter.add_(torch.randn_like(parameter), alpha=0.02 * parameter.requires_grad)
     supernet.eval()
     routes, tree = log_probabilities(prepared), found(prepared)
-    network = build_tree(supernet, branched_architecture(prepared, tree, {}), routes).eval()
+    network = build_tree(supernet, branched_architecture(prepared, tree), routes).eval()
     copies = copies_of_groups(routes, tree.groups)
     routing = [[copies[n][groups[task]] for n, groups in enumerate(tree.groups)] for task in range(3)]
     images = torch.randn(2, 3, 32, 32)
@@ -45,7 +45,7 @@ def test_the_built_tree_equals_the_supernet_under_its_routing(prepared: Prepared
 
 def test_the_file_the_cost_of_trees_and_the_count_of_the_network_agree(prepared: Prepared, tmp_path: Path) -> None:
     tree = found(prepared)
-    architecture = branched_architecture(prepared, tree, {})
+    architecture = branched_architecture(prepared, tree)
     assert architecture.cost.macs == tree.cost
     counted = Counter(architecture.resolution).graph(architecture.graph, architecture.make_tasks())
     assert counted.macs == tree.cost
@@ -54,7 +54,7 @@ def test_the_file_the_cost_of_trees_and_the_count_of_the_network_agree(prepared:
 
 
 def test_scores_are_the_metrics_of_all_tasks(prepared: Prepared) -> None:
-    architecture = branched_architecture(prepared, found(prepared), {})
+    architecture = branched_architecture(prepared, found(prepared))
     torch.manual_seed(0)
     scores = score(architecture.build(), prepared, torch.device("cpu"))
     assert scores.keys() == prepared.tasks.keys()

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ def test_the_architecture_is_that_of_the_best_finalist_with_its_provenance(prepa
 
 
 def test_the_pareto_document_leaves_out_beaten_finalists(prepared: Prepared) -> None:
-    document = pareto_document(prepared.config, {"cls": result_of(prepared)})
+    document = pareto_document(prepared.tables, {"cls": result_of(prepared)})
     front = document["tasks"]["cls"]
     assert front["unit"] == "macs"
     assert [point["loss"] for point in front["points"]] == [0.5, 0.25]
@@ -55,6 +56,11 @@ def test_the_pareto_document_leaves_out_beaten_finalists(prepared: Prepared) -> 
         prepared.tables["cls"].min_cost,
         prepared.tables["cls"].max_cost,
     ]
+
+
+def test_a_front_in_estimated_milliseconds_says_so(prepared: Prepared) -> None:
+    tables = {"cls": replace(prepared.tables["cls"], unit="estimated ms")}
+    assert pareto_document(tables, {"cls": result_of(prepared)})["tasks"]["cls"]["unit"] == "estimated ms"
 
 
 def test_written_weights_are_those_of_the_supernet_with_their_own_statistics(

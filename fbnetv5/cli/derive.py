@@ -1,0 +1,60 @@
+"""``fbnetv5 derive``: derives the network of another budget from a finished run, without another search."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fbnetv5.cli.branch import print_network
+from fbnetv5.cli.console import print_json
+from fbnetv5.cli.options import Json, Luts, TableDevice, TableFile, find_table, one_budget
+
+if TYPE_CHECKING:
+    from fbnetv5.deploy.derive import Derived
+
+Flops = Annotated[
+    str | None,
+    typer.Option(metavar="BUDGET", help="Maximum multiply-adds of the whole network, such as 700M or 1.2G@320x640."),
+]
+Latency = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BUDGET",
+        help="Maximum latency of the whole network, such as 20ms, instead of --flops; by the latency table of the "
+        "run, or that of --device or --table.",
+    ),
+]
+
+
+def derive(
+    run: Annotated[Path, typer.Argument(help="Run folder of a finished fbnetv5 branch.")],
+    flops: Flops = None,
+    latency: Latency = None,
+    device: TableDevice = None,
+    table: TableFile = None,
+    luts: Luts = Path("luts"),
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Run folder to make.", show_default="RUN/derived/BUDGET")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Derive the network of another budget from a finished run.
+
+    It takes seconds: the trained routing and weights of the run are used again. Give one budget: --flops or --latency.
+    """
+    from fbnetv5.deploy.derive import derive as derive_networks
+
+    amount, unit = one_budget(flops, latency)
+    file = find_table(device, table, luts)
+    derived = derive_networks(run, amount, unit=unit, table=file, other_machine=table is not None, output=output)
+    print_derived(run, derived, as_json=json)
+
+
+def print_derived(run: Path, derived: "Derived", *, as_json: bool) -> None:
+    """Print the derived networks."""
+    if as_json:
+        architectures = {name: architecture.to_json() for name, architecture in derived.architectures.items()}
+        print_json({"run": str(run), "folder": str(derived.folder), "architectures": architectures})
+        return
+    for name, architecture in derived.architectures.items():
+        print_network(derived.folder / f"{name}.json", architecture)

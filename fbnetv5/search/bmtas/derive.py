@@ -1,0 +1,93 @@
+"""From the trained routing and weights to the network of a budget: at the end of a search, and for other budgets later.
+
+A finished run keeps its last checkpoint, which has the routing's logits and the weights of all copies. So the network
+of another budget takes seconds, without another search.
+"""
+
+from pathlib import Path
+
+import torch
+
+from export.errors import UserError
+from fbnetv5.architecture import Architecture
+from fbnetv5.costs.budgets import parse_budgets
+from fbnetv5.networks.backbone import Network
+from fbnetv5.runs.checkpoint import by_group, load_checkpoint, load_weights
+from fbnetv5.runs.folder import BRANCHED
+from fbnetv5.runs.loop import CHECKPOINT
+from fbnetv5.runs.processes import make_accelerator
+from fbnetv5.search.bmtas.config import BranchConfig
+from fbnetv5.search.bmtas.prepare import Prepared, check_budget, prepare
+from fbnetv5.search.bmtas.results import branched_architecture, build_tree, log_probabilities_of, score
+from fbnetv5.search.bmtas.supernet import BranchedSupernet
+from fbnetv5.search.bmtas.trees import Floats, best_tree, set_scores
+
+
+def best_network(
+    prepared: Prepared, supernet: BranchedSupernet, log_probabilities: Floats, device: torch.device
+) -> tuple[Architecture, Network]:
+    """The best tree of the configuration's budget: its record, and its network with weights and statistics.
+
+    Args:
+        prepared: the configuration, opened.
+        supernet: with trained weights.
+        log_probabilities: [L, T, T], of the trained routing.
+        device: that scores the network on held-out images.
+    """
+    tree = best_tree(set_scores(log_probabilities), prepared.costs, prepared.config.budget.limit)
+    record = branched_architecture(prepared, tree)
+    network = build_tree(supernet, record, log_probabilities)
+    scores = score(network, prepared, device)
+    return record.changed(provenance={**record.provenance, "scores": scores}), network
+
+
+def derive_branched(
+    run: Path, amount: str, *, unit: str, table: Path | None, other_machine: bool
+) -> dict[str, tuple[Architecture, Network]]:
+    """The network of another budget from a finished search for a branched network, by the name of its files.
+
+    Args:
+        run: the run folder.
+        amount: the budget as text; without a resolution, the resolution of the run's budget holds.
+        unit: of the budget, "macs" or "ms".
+        table: latency table file; None for that of the run.
+        other_machine: whether that table may be of another machine.
+
+    Raises:
+        UserError: the run is unfinished or damaged, the budget cannot be parsed or is outside the range of costs, or a
+            latency has no table.
+    """
+    config = BranchConfig.load(run)
+    if unit == "ms" and table is None and config.table is None:
+        raise UserError(f"--latency needs a latency table, and {run} has none: add --device cpu, or --table FILE")
+    if table is not None:
+        config = config.changed(table=str(table.resolve()), other_machine_table=other_machine)
+    own = config.budget
+    budget = parse_budgets(amount, unit=unit, tasks=("network",), resolution=own.resolution)["network"]
+    weights, state = _trained(run, config.steps)
+    prepared = prepare(config.changed(budget=budget))
+    check_budget(prepared.config, prepared.costs)
+    supernet = BranchedSupernet(prepared.space, prepared.tasks)
+    load_weights(supernet, weights, run / CHECKPOINT)
+    device = make_accelerator().device
+    architecture, network = best_network(prepared, supernet, log_probabilities_of(state["logits"]), device)
+    origin = {"run": str(run.resolve()), "budget": {"limit": own.limit, "unit": own.unit}}
+    record = architecture.changed(provenance={**architecture.provenance, "derived_from": origin})
+    return {BRANCHED: (record, network)}
+
+
+def _trained(run: Path, steps: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The weights of all copies and the state of the routing, of the checkpoint of the last step.
+
+    Raises:
+        UserError: the search is unfinished, or its checkpoint is missing or damaged.
+    """
+    checkpoint = load_checkpoint(run / CHECKPOINT)
+    done = 0 if checkpoint is None else int(checkpoint[1]["step"])
+    if checkpoint is None or done < steps:
+        raise UserError(
+            f"{run} is unfinished: its checkpoint is of step {done} of {steps}. Finish it with: "
+            f"fbnetv5 branch --resume {run}"
+        )
+    groups = by_group(checkpoint[0])
+    return groups["weights"], groups["state"]

@@ -1,0 +1,50 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from fbnetv5.architecture import load_architecture
+from tests.command_line import assert_refused, document
+from tests.contract.stored import STORED
+from tests.fbnetv5.cli.test_branch import QUICK
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished search for a branched network in ``runs/b``."""
+    folder = tmp_path_factory.mktemp("searched")
+    (folder / "quick.json").write_text(json.dumps(QUICK), encoding="utf-8")
+    options = ("--tasks", "cls,seg", "--config", "quick.json", "--name", "b")
+    document("branch", "--flops", "10M@64x64", *options, cwd=folder)
+    return folder
+
+
+def test_a_derived_network_is_shown_and_evaluated_like_that_of_a_run(searched: Path) -> None:
+    printed = document("derive", "runs/b", "--flops", "11M", cwd=searched)
+    assert printed["folder"] == "runs/b/derived/11M"
+    file = "runs/b/derived/11M/branched.json"
+    architecture = load_architecture(searched / file)
+    assert printed["architectures"] == {"branched": architecture.to_json()}
+    assert architecture.cost.macs > load_architecture(searched / "runs/b/branched.json").cost.macs
+    assert document("show", file, cwd=searched)["macs"] == architecture.cost.macs
+    assert document("eval", "--arch", file, cwd=searched)["tasks"].keys() == {"cls", "seg"}
+    assert_refused(["derive", "runs/b", "--flops", "11M"], "derived/11M exists already", cwd=searched)
+
+
+WRONG = {
+    "no budget": ([], "exactly one budget"),
+    "two budgets": (["--flops", "9M", "--latency", "9ms"], "exactly one budget"),
+    "a latency without a table": (["--latency", "9ms"], "needs a latency table"),
+    "a budget that is too small": (["--flops", "1K"], "if all tasks share every layer"),
+    "no amount": (["--flops", "much"], "is not a positive number with its unit"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), WRONG.values(), ids=WRONG)
+def test_a_mistake_is_one_line_and_exit_code_2(searched: Path, options: list[str], message: str) -> None:
+    assert_refused(["derive", "runs/b", *options], message, cwd=searched)
+
+
+def test_a_run_of_another_kind_is_refused(tmp_path: Path) -> None:
+    message = "networks of another budget come from runs of: fbnetv5 branch"
+    assert_refused(["derive", str(STORED / "run"), "--flops", "9M"], message, cwd=tmp_path)
