@@ -121,17 +121,19 @@ class LabelledImages:
         path = record.map_path(target)
         if path is None:
             return None
-        return self._class_ids(path) if target == "mask" else torch.from_numpy(FORMATS[target].read(path))
+        if FORMATS[target].class_list is None:
+            return torch.from_numpy(FORMATS[target].read(path))
+        return self._class_ids(path, target)
 
-    def _class_ids(self, path: str) -> Tensor:
-        ids, classes = FORMATS["mask"].read(path), len(self.targets["mask"].classes)
+    def _class_ids(self, path: str, target: str) -> Tensor:
+        ids, classes = FORMATS[target].read(path), len(self.targets[target].classes)
         if self._zero_is_ignored:
             ids = np.where((ids == 0) | (ids == IGNORE), IGNORE, ids - 1).astype(np.uint8)
         undeclared = ids[(ids >= classes) & (ids != IGNORE)]
         if undeclared.size:
             stored = int(undeclared[0]) + self._zero_is_ignored
             raise UserError(
-                f"{path} holds class id {stored}, {classes} mask classes are named. "
+                f"{path} holds class id {stored}, {classes} {target} classes are named. "
                 f"Name the class, or use {IGNORE} for pixels to ignore"
             )
         return torch.from_numpy(np.array(ids))

@@ -29,7 +29,7 @@ from fbnetv5.data.folder import (
     field,
     image_record,
     list_images,
-    mask_classes,
+    numbered_classes,
     read_document,
     read_image_records,
     read_several_tasks,
@@ -202,7 +202,8 @@ def read_ade20k(root: Path, headers: HeaderIndex) -> LabelledImages:
         images |= {f"{folder.name}/{name}": image for name, image in records.items()}
         if is_test:
             test |= {f"{folder.name}/{name}" for name in records}
-    targets = {"mask": Target(kind=CLASS_MAP, classes=_ade20k_names(root) or mask_classes(images, headers)[1:])}
+    classes = _ade20k_names(root) or numbered_classes("mask", images, headers)[1:]
+    targets = {"mask": Target(kind=CLASS_MAP, classes=classes)}
     return LabelledImages(images, targets, test=_test_names(test, images), zero_is_ignored=True)
 
 
@@ -309,7 +310,7 @@ def _test_names(test: set[str], images: dict[str, ImageRecord]) -> frozenset[str
 LAYOUTS = (
     Layout(
         name="several tasks",
-        looks_like="images/ beside instances.json, masks/, saliency/, edges/ or depth/",
+        looks_like="images/ beside instances.json, masks/, parts/, saliency/, edges/, depth/ or normals/",
         fits=_is_several_tasks,
         read=read_several_tasks,
     ),
