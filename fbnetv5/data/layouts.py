@@ -1,8 +1,9 @@
-"""The layouts of a user's folder: the one for several tasks, and the three that public data sets use.
+"""The layouts of a user's folder: the one for several tasks, and those that public data sets use.
 
     ImageFolder   [train/ and val/] CLASS/NAME.jpg, as torchvision reads them: classification
     COCO          annotations/instances_SPLIT.json, images in SPLIT/, images/SPLIT/, images/ or beside: detection
     ADE20K        images/training/NAME.jpg and annotations/training/NAME.png, validation/ likewise: segmentation
+    PASCAL-Context and NYUD-v2 with labels for several tasks: ``fbnetv5.data.pascal_context``, ``fbnetv5.data.nyud``
 
 The layout is recognised by the folder's content. A validation split of the data set becomes the test split, and the
 other images are divided as in ``fbnetv5.data.splits``. Splits called val, valid, validation, test or testing, in upper
@@ -38,6 +39,8 @@ from fbnetv5.data.header_index import HeaderIndex, header_index
 from fbnetv5.data.image_files import is_image, list_image_names
 from fbnetv5.data.labelled_images import ImageRecord, LabelledImages
 from fbnetv5.data.maps import FORMATS
+from fbnetv5.data.nyud import NYUD
+from fbnetv5.data.pascal_context import PASCAL_CONTEXT
 from fbnetv5.data.targets import BOXES, CLASS, CLASS_MAP, Target
 
 TRAINING = ("train", "training")
@@ -308,6 +311,13 @@ def _test_names(test: set[str], images: dict[str, ImageRecord]) -> frozenset[str
 
 
 LAYOUTS = (
+    Layout(
+        name="PASCAL-Context",
+        looks_like="ImageSets/Context/ and JPEGImages/",
+        fits=PASCAL_CONTEXT.fits,
+        read=PASCAL_CONTEXT.read,
+    ),
+    Layout(name="NYUD-v2", looks_like="gt_sets/ and images/", fits=NYUD.fits, read=NYUD.read),
     Layout(
         name="several tasks",
         looks_like="images/ beside instances.json, masks/, parts/, saliency/, edges/, depth/ or normals/",

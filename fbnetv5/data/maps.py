@@ -49,8 +49,14 @@ def read_depth(path: str | Path) -> NDArray[np.float32]:
 
 
 def read_normals(path: str | Path) -> NDArray[np.float32]:
-    """Colours of a file -> unit vectors, NaN for black: float32 [3, H, W], upright."""
+    """Colours of a file -> unit vectors, NaN for black: float32 [3, H, W], upright.
+
+    Raises:
+        UserError: the file cannot be read or has no three channels.
+    """
     colours = read_pixels(path)
+    if colours.shape[2:] != (3,):
+        raise UserError(f"{path} is not in RGB. Save it {FORMATS['normals'].advice}")
     vectors = colours.astype(np.float32) * 2 / 255 - 1
     return unit_vectors(np.where(colours.any(-1, keepdims=True), vectors, np.float32(0)))
 

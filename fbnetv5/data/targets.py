@@ -175,7 +175,7 @@ class VectorTensor(DenseTensor):
     """A vector (x, y, z) per pixel, [3, H, W], x to the right: a mirrored image mirrors x as well."""
 
 
-@transforms.register_kernel(transforms.horizontal_flip, VectorTensor)
+@transforms.register_kernel(transforms.horizontal_flip, VectorTensor)  # type: ignore[untyped-decorator]
 def _flip_vectors(vectors: VectorTensor) -> VectorTensor:
     """The mirrored map, x with the opposite sign."""
     x, others = vectors.as_subclass(Tensor).flip(-1).split((1, 2))

@@ -101,4 +101,5 @@ class AngularError:
 def degrees_between(ours: Tensor, theirs: Tensor) -> Tensor:
     """The angles between vectors of any length, float64 [K, 3] each: -> [K]; 90 where a vector is 0."""
     lengths = ours.norm(dim=1) * theirs.norm(dim=1)
-    return ((ours * theirs).sum(1) / lengths.clamp(min=1e-12)).clamp(-1, 1).acos().rad2deg()
+    cosines: Tensor = (ours * theirs).sum(1) / lengths.clamp(min=1e-12)
+    return cosines.clamp(-1, 1).acos().rad2deg()

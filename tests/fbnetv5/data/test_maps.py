@@ -46,14 +46,15 @@ def test_normals_are_unit_vectors_and_black_is_unknown(tmp_path: Path) -> None:
     Image.fromarray(colours).save(tmp_path / "a.png")
     normals = read_normals(tmp_path / "a.png")
     assert normals.dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(normals, axis=0)[0], [np.nan, 1, 1, 1], rtol=1e-6)
-    expected = [[np.nan] * 3, [1, 0, 0], [0, -1, 0], [0.556, 0, 0.831]]
+    np.testing.assert_allclose(np.linalg.norm(normals, axis=0), [[np.nan, 1, 1, 1]], rtol=1e-6)
+    expected = np.array([[np.nan] * 3, [1, 0, 0], [0, -1, 0], [0.556, 0, 0.831]])
     np.testing.assert_allclose(normals[:, 0].T, expected, atol=0.006)
 
 
 def test_vectors_without_a_direction_are_unknown() -> None:
     vectors = np.array([[[0, 0, 0], [np.nan, 0, 1], [np.inf, 0, 0], [0, -3, 4]]])
-    np.testing.assert_allclose(unit_vectors(vectors)[:, 0].T, [[np.nan] * 3] * 3 + [[0, -0.6, 0.8]], rtol=1e-6)
+    expected = np.array([[np.nan] * 3, [np.nan] * 3, [np.nan] * 3, [0, -0.6, 0.8]])
+    np.testing.assert_allclose(unit_vectors(vectors)[:, 0].T, expected, rtol=1e-6)
 
 
 def test_borders_are_one_pixel_wide_on_the_side_of_the_larger_id() -> None:
