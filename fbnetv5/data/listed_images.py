@@ -73,16 +73,16 @@ class ListedImages:
                 if id_ in records:
                     raise UserError(f"{list_file} lists {id_!r}, which is listed already. Keep one line per image")
                 records[id_] = image_record(paths[id_], headers)
-        found = [name for name, files in self.labels.items() if _add_paths(root, name, files, records)]
-        if not found:
+        labelled = [name for name, files in self.labels.items() if _add_paths(root, name, files, records)]
+        if not labelled:
             folders = ", ".join(f"{folder}/" for files in self.labels.values() for folder, _ in files.places)
             raise UserError(f"{root} has no label of any listed image in {folders}. Unpack the archive again")
         return LabelledImages(
             records,
-            {name: Target(kind=FORMATS[name].kind, classes=self.labels[name].classes) for name in found},
+            {name: Target(kind=FORMATS[name].kind, classes=self.labels[name].classes) for name in labelled},
             test=frozenset(read_ids(test)),
             zero_is_ignored=self.zero_is_ignored,
-            readers={name: self.labels[name].read for name in found},
+            readers={name: self.labels[name].read for name in labelled},
         )
 
 

@@ -219,7 +219,7 @@ def visible_objects(objects: Iterable[Pasted], size: tuple[int, int]) -> list[Vi
 
 
 def dome(height: int, width: int) -> NDArray[np.float32]:
-    """Unit normals of a paraboloid over a frame, tilted by 45 degrees at the middles of its sides: [3, h, w]."""
+    """Unit normals of a paraboloid over a frame, leaning by 45 degrees at the middles of its sides: [3, h, w]."""
     x = (2 * np.arange(width, dtype=np.float32) + 1) / width - 1
     y = 1 - (2 * np.arange(height, dtype=np.float32)[:, None] + 1) / height
     vectors = np.stack(np.broadcast_arrays(x, y, np.float32(1)))

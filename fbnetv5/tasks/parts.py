@@ -7,7 +7,7 @@ as one that shows no person, is not labelled: neither loss nor metric uses it, a
 from fbnetv5.tasks.segmentation import Segmentation
 
 
-class Parts(Segmentation):
+class PartSegmentation(Segmentation):
     """One target, the class map of parts, in which class 0 is usually everything else."""
 
     name = "parts"

@@ -2,12 +2,12 @@ import pytest
 import torch
 
 from fbnetv5.data.sample import Batch
-from fbnetv5.tasks.parts import Parts
+from fbnetv5.tasks.parts import PartSegmentation
 from fbnetv5.tasks.segmentation import Segmentation
 from tests.samples import make_sample, stack
 
 NAMES = ("background", "head", "torso")
-PARTS, MASKS = Parts({"parts": NAMES, "mask": ("x",)}), Segmentation({"mask": NAMES})
+PARTS, MASKS = PartSegmentation({"parts": NAMES, "mask": ("x",)}), Segmentation({"mask": NAMES})
 
 
 def batch_of(target: str) -> Batch:
