@@ -77,7 +77,9 @@ def image_folder(tmp_path: Path) -> Path:
         for binary in ("saliency", "edges"):
             Image.fromarray(sample.targets[binary].numpy() * 255).save(root / binary / name)
         Image.fromarray((sample.targets["depth"].numpy() * 1000).astype(np.uint16)).save(root / "depth" / name)
-        colours = ((sample.targets["normals"].permute(1, 2, 0).numpy() + 1) * 127.5).round().astype(np.uint8)
+        colours = (
+            ((sample.targets["normals"].nan_to_num(-1).permute(1, 2, 0).numpy() + 1) * 127.5).round().astype(np.uint8)
+        )
         Image.fromarray(colours).save(root / "normals" / name)
         label = CLASSES["label"][sample.targets["label"]]
         images.append({"id": index + 1, "file_name": name, "width": 64, "height": 64, "label": label})

@@ -12,8 +12,8 @@ Labels: ``TARGETS``. An object's class is that of its product, and the image's c
 largest visible area. Saliency is 1 on all objects. Edges are the contours of objects: the pixels of an object beside a
 pixel of what it covers. Depth is the order of the layers, in layers: the background is ``MAX_OBJECTS`` + 1 away, and
 each object is one layer nearer than the object that was pasted before it. The parts of an object are the thirds of
-its height, which mirroring does not change. Normals are those of a dome over each object's frame, and elsewhere those
-of a wall that faces the camera; x points to the right, y up and z to the camera.
+its height, which mirroring does not change. Normals are those of a dome over each object's frame, with x to the
+right, y up and z to the camera; those of the photograph are unknown.
 
 Left out: rotation, shadows and objects cut by the image's edge.
 
@@ -258,8 +258,7 @@ class Layers:
         return torch.from_numpy((MAX_OBJECTS + 1 - self.numbers).astype(np.float32))
 
     def normals(self) -> Tensor:
-        vectors = np.zeros((3, *self.numbers.shape), dtype=np.float32)
-        vectors[2] = 1
+        vectors = np.full((3, *self.numbers.shape), np.nan, dtype=np.float32)
         for window, mine in self._visible_pixels():
             np.copyto(vectors[:, *window], dome(*mine.shape), where=mine)
         return torch.from_numpy(vectors)

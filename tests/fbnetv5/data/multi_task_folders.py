@@ -76,7 +76,7 @@ def make_pascal_context(root: Path) -> Path:
         semseg = "VOC12" if number % 3 else "pascal-context"
         save_image(root / f"semseg/{semseg}/{id_}.png", sample.targets["mask"].numpy())
         save_image(root / f"sal_distill/{id_}.png", sample.targets["saliency"].numpy() * 200)
-        colours = (sample.targets["normals"].permute(1, 2, 0) + 1) * 127.5
+        colours = (sample.targets["normals"].nan_to_num(-1).permute(1, 2, 0) + 1) * 127.5
         save_image(root / f"normals_distill/{id_}.png", colours.round().to(torch.uint8).numpy())
         (root / "pascal-context/trainval").mkdir(parents=True, exist_ok=True)
         savemat(root / f"pascal-context/trainval/{id_}.mat", {"LabelMap": context_classes(number)})

@@ -28,7 +28,7 @@ SIZES = {"smallest": (32, 32), "usual": (64, 64), "wide": (96, 192), "tall": (16
 
 def same(one: Sample, other: Sample) -> bool:
     first, second = (pytree.tree_leaves((scene.image, stack([scene]).targets)) for scene in (one, other))
-    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    return all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
@@ -87,11 +87,11 @@ def test_saliency_edges_and_depth_agree_with_mask_and_boxes(index: int, split: S
 
 @given(index=st.integers(0, 10**6), split=st.sampled_from(SPLITS))
 @settings(max_examples=30, deadline=None)
-def test_normals_lean_outwards_on_objects_and_face_the_camera_elsewhere(index: int, split: Split) -> None:
+def test_normals_lean_outwards_on_objects_and_are_unknown_elsewhere(index: int, split: Split) -> None:
     labels = compose(split, index, size=(64, 64), seed=0).targets
     normals, number = labels["normals"], MAX_OBJECTS - len(labels["boxes"].labels) + 1
-    torch.testing.assert_close(normals.norm(dim=0), torch.ones(64, 64))
-    assert torch.equal(normals[:, labels["mask"] == 0].T.unique(dim=0), torch.tensor([[0.0, 0, 1]]))
+    lengths = torch.where(labels["mask"] > 0, 1.0, float("nan"))
+    torch.testing.assert_close(normals.norm(dim=0), lengths, equal_nan=True)
     ys, xs = (labels["depth"] == number).nonzero(as_tuple=True)  # the object on top is visible as a whole
     for component, places, sign in ((0, xs, 1), (1, ys, -1)):
         values = sign * normals[component, ys, xs] / normals[2, ys, xs]
