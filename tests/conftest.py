@@ -64,7 +64,7 @@ def image_folder(tmp_path: Path) -> Path:
     """A folder of 24 fully labelled 64x64 images, 00.png to 23.png: the first training scenes."""
     root = tmp_path / "images"
     (root / "images").mkdir(parents=True)
-    for name in ("masks", "saliency", "edges", "depth"):
+    for name in ("masks", "parts", "saliency", "edges", "depth", "normals"):
         (root / name).mkdir()
     images: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
@@ -73,15 +73,21 @@ def image_folder(tmp_path: Path) -> Path:
         sample, name = scenes[index], f"{index:02d}.png"
         Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(root / "images" / name)
         Image.fromarray(sample.targets["mask"].numpy()).save(root / "masks" / name)
+        Image.fromarray(sample.targets["parts"].numpy()).save(root / "parts" / name)
         for binary in ("saliency", "edges"):
             Image.fromarray(sample.targets[binary].numpy() * 255).save(root / binary / name)
         Image.fromarray((sample.targets["depth"].numpy() * 1000).astype(np.uint16)).save(root / "depth" / name)
+        colours = (
+            ((sample.targets["normals"].nan_to_num(-1).permute(1, 2, 0).numpy() + 1) * 127.5).round().astype(np.uint8)
+        )
+        Image.fromarray(colours).save(root / "normals" / name)
         label = CLASSES["label"][sample.targets["label"]]
         images.append({"id": index + 1, "file_name": name, "width": 64, "height": 64, "label": label})
         annotations += annotations_of(sample, index + 1, len(annotations) + 1)
     document = {
         "labels": CLASSES["label"],
         "mask_classes": CLASSES["mask"],
+        "part_classes": CLASSES["parts"],
         "images": images,
         "annotations": annotations,
         "categories": [{"id": n + 1, "name": name} for n, name in enumerate(CLASSES["boxes"])],

@@ -2,9 +2,9 @@
 
     images/NAME.jpg         jpg, jpeg, png, webp or bmp
     instances.json          COCO's format (Lin et al., arXiv:1405.0312), plus what COCO has no place for:
-                            "label" of an image, top-level "labels" and "mask_classes" (names in the order of ids)
-    masks/NAME.png          class id of each pixel (grey or palette), 255 where unknown
-    saliency/, edges/, depth/NAME.png   see ``fbnetv5.data.maps``
+                            "label" of an image, top-level "labels", "mask_classes" and "part_classes" (names in the
+                            order of ids)
+    masks/, parts/, saliency/, edges/, depth/, normals/NAME.png   see ``fbnetv5.data.maps``
 
 An image that lacks a task's labels trains the other tasks: no "label"; not listed in "images" (its boxes are unknown;
 listed without annotations means that it has no objects); no file of its name in masks/ and its siblings. JSON, file
@@ -223,10 +223,10 @@ def add_maps(folder: Path, target: str, images: Mapping[str, ImageRecord], heade
     return bool(paths)
 
 
-def mask_classes(images: Mapping[str, ImageRecord], headers: HeaderIndex) -> tuple[str, ...]:
-    """Names for the class ids of masks without declared names: "class 0" and so on; reads all masks not indexed."""
-    masks = [path for image in images.values() if (path := image.map_path("mask")) is not None]
-    max_id = max((id_ for path in masks for id_ in headers.class_ids(path) if id_ != IGNORE), default=-1)
+def numbered_classes(target: str, images: Mapping[str, ImageRecord], headers: HeaderIndex) -> tuple[str, ...]:
+    """Names for the ids of class maps without declared names: "class 0" and so on; reads all files not indexed."""
+    paths = [path for image in images.values() if (path := image.map_path(target)) is not None]
+    max_id = max((id_ for path in paths for id_ in headers.class_ids(path) if id_ != IGNORE), default=-1)
     return tuple(f"class {number}" for number in range(max_id + 1))
 
 
@@ -257,8 +257,10 @@ def read_several_tasks(root: Path, headers: HeaderIndex) -> LabelledImages:
     classes = {
         "label": add_labels(records, images, class_list(document, "labels", where), where),
         "boxes": add_boxes(document, records, images, where),
-        "mask": class_list(document, "mask_classes", where) or mask_classes(images, headers),
     }
+    for name, form in FORMATS.items():
+        if form.class_list is not None:
+            classes[name] = class_list(document, form.class_list, where) or numbered_classes(name, images, headers)
     if not any(image.is_labelled for image in images.values()):
         raise UserError(f"{where} labels no image, and neither do the folders beside it: label one at least")
     kinds = {"label": CLASS, "boxes": BOXES} | {name: form.kind for name, form in FORMATS.items()}

@@ -3,7 +3,7 @@
 Sizes and boxes refer to the image as it is shown, after its EXIF orientation.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -11,8 +11,8 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from export.errors import UserError
 from fbnetv5.data.image_files import opened, upright
@@ -21,6 +21,8 @@ from fbnetv5.data.resolution import Resolution
 from fbnetv5.data.sample import Sample
 from fbnetv5.data.targets import IGNORE, Boxes, Target
 
+ReadMap = Callable[[str], NDArray[Any] | None]
+"""The label in a file that a target's images have, [H, W] or [3, H, W]; None where the file labels nothing."""
 Corners = tuple[float, float, float, float]
 """(x0, y0, x1, y1)."""
 
@@ -62,6 +64,7 @@ class LabelledImages:
         *,
         test: frozenset[str] = frozenset(),
         zero_is_ignored: bool = False,
+        readers: Mapping[str, ReadMap] | None = None,
     ) -> None:
         """Store the records.
 
@@ -70,12 +73,14 @@ class LabelledImages:
             targets: what they are labelled with.
             test: names of the images of the test split; without any, a share of all images becomes the test split.
             zero_is_ignored: class ids in mask files start at 1, and 0 is an unlabelled pixel.
+            readers: by target, where its files do not have the format in ``FORMATS``.
         """
         self.targets = targets
         self.names = tuple(records)
         self.test = test
         self._records = tuple(records.values())
         self._zero_is_ignored = zero_is_ignored
+        self._readers = {name: form.read for name, form in FORMATS.items()} | dict(readers or {})
 
     def __len__(self) -> int:
         return len(self._records)
@@ -121,20 +126,27 @@ class LabelledImages:
         path = record.map_path(target)
         if path is None:
             return None
-        return self._class_ids(path) if target == "mask" else torch.from_numpy(FORMATS[target].read(path))
+        values = self._readers[target](path)
+        if values is None:
+            return None
+        if values.shape[-2:] != record.size:
+            height, width = record.size
+            raise UserError(f"{path} has the shape {values.shape}, its image is {width}x{height}. Replace or remove it")
+        return torch.from_numpy(self._checked_ids(values, path, target) if FORMATS[target].class_list else values)
 
-    def _class_ids(self, path: str) -> Tensor:
-        ids, classes = FORMATS["mask"].read(path), len(self.targets["mask"].classes)
+    def _checked_ids(self, ids: NDArray[np.uint8], path: str, target: str) -> NDArray[np.uint8]:
+        """Ids of declared classes or IGNORE: uint8 [H, W], writable."""
+        classes = len(self.targets[target].classes)
         if self._zero_is_ignored:
             ids = np.where((ids == 0) | (ids == IGNORE), IGNORE, ids - 1).astype(np.uint8)
         undeclared = ids[(ids >= classes) & (ids != IGNORE)]
         if undeclared.size:
             stored = int(undeclared[0]) + self._zero_is_ignored
             raise UserError(
-                f"{path} holds class id {stored}, {classes} mask classes are named. "
+                f"{path} holds class id {stored}, {classes} {target} classes are named. "
                 f"Name the class, or use {IGNORE} for pixels to ignore"
             )
-        return torch.from_numpy(np.array(ids))
+        return np.array(ids)
 
 
 class ImageView:

@@ -1,8 +1,9 @@
-"""The layouts of a user's folder: the one for several tasks, and the three that public data sets use.
+"""The layouts of a user's folder: the one for several tasks, and those that public data sets use.
 
     ImageFolder   [train/ and val/] CLASS/NAME.jpg, as torchvision reads them: classification
     COCO          annotations/instances_SPLIT.json, images in SPLIT/, images/SPLIT/, images/ or beside: detection
     ADE20K        images/training/NAME.jpg and annotations/training/NAME.png, validation/ likewise: segmentation
+    PASCAL-Context and NYUD-v2 with labels for several tasks: ``fbnetv5.data.pascal_context``, ``fbnetv5.data.nyud``
 
 The layout is recognised by the folder's content. A validation split of the data set becomes the test split, and the
 other images are divided as in ``fbnetv5.data.splits``. Splits called val, valid, validation, test or testing, in upper
@@ -29,7 +30,7 @@ from fbnetv5.data.folder import (
     field,
     image_record,
     list_images,
-    mask_classes,
+    numbered_classes,
     read_document,
     read_image_records,
     read_several_tasks,
@@ -38,6 +39,8 @@ from fbnetv5.data.header_index import HeaderIndex, header_index
 from fbnetv5.data.image_files import is_image, list_image_names
 from fbnetv5.data.labelled_images import ImageRecord, LabelledImages
 from fbnetv5.data.maps import FORMATS
+from fbnetv5.data.nyud import NYUD
+from fbnetv5.data.pascal_context import PASCAL_CONTEXT
 from fbnetv5.data.targets import BOXES, CLASS, CLASS_MAP, Target
 
 TRAINING = ("train", "training")
@@ -202,7 +205,8 @@ def read_ade20k(root: Path, headers: HeaderIndex) -> LabelledImages:
         images |= {f"{folder.name}/{name}": image for name, image in records.items()}
         if is_test:
             test |= {f"{folder.name}/{name}" for name in records}
-    targets = {"mask": Target(kind=CLASS_MAP, classes=_ade20k_names(root) or mask_classes(images, headers)[1:])}
+    classes = _ade20k_names(root) or numbered_classes("mask", images, headers)[1:]
+    targets = {"mask": Target(kind=CLASS_MAP, classes=classes)}
     return LabelledImages(images, targets, test=_test_names(test, images), zero_is_ignored=True)
 
 
@@ -308,8 +312,15 @@ def _test_names(test: set[str], images: dict[str, ImageRecord]) -> frozenset[str
 
 LAYOUTS = (
     Layout(
+        name="PASCAL-Context",
+        looks_like="ImageSets/Context/ and JPEGImages/",
+        fits=PASCAL_CONTEXT.fits,
+        read=PASCAL_CONTEXT.read,
+    ),
+    Layout(name="NYUD-v2", looks_like="gt_sets/ and images/", fits=NYUD.fits, read=NYUD.read),
+    Layout(
         name="several tasks",
-        looks_like="images/ beside instances.json, masks/, saliency/, edges/ or depth/",
+        looks_like="images/ beside instances.json, masks/, parts/, saliency/, edges/, depth/ or normals/",
         fits=_is_several_tasks,
         read=read_several_tasks,
     ),

@@ -1,11 +1,15 @@
 """Labels that are images themselves: a value for each pixel, in a file named like the image.
 
     masks/NAME.png      class id of each pixel, grey or palette; 255 where unknown
+    parts/NAME.png      id of the part at each pixel, in the same form
     saliency/NAME.png   salient pixels, grey or black and white: 1 from half of the file's largest value on
     edges/NAME.png      boundaries of objects, in the same form
     depth/NAME.png      16-bit grey, the distance in millimetres; 0 where unknown
+    normals/NAME.png    RGB: the surface normal (x, y, z), each component mapped from [-1, 1] to [0, 255]; black where
+                        unknown, which no unit vector is mapped to
 
 The depth format is that of the usual RGB-D data sets (BOP, ScanNet and TUM after scaling); values are read in metres.
+The normals format is that of PASCAL-Context in ASTMT (arXiv 1904.08918).
 """
 
 import os
@@ -20,7 +24,7 @@ from numpy.typing import NDArray
 from export.errors import UserError
 from fbnetv5.data.header_index import HeaderIndex
 from fbnetv5.data.image_files import Header, list_image_names, read_pixels
-from fbnetv5.data.targets import CLASS_MAP, DENSE_MAP, LINE_MAP, Kind
+from fbnetv5.data.targets import CLASS_MAP, DENSE_MAP, LINE_MAP, VECTOR_MAP, Kind
 
 Array = NDArray[Any]
 
@@ -44,6 +48,35 @@ def read_depth(path: str | Path) -> NDArray[np.float32]:
     return np.where(millimetres == 0, np.float32("nan"), millimetres / 1000)
 
 
+def read_normals(path: str | Path) -> NDArray[np.float32]:
+    """Colours of a file -> unit vectors, NaN for black: float32 [3, H, W], upright.
+
+    Raises:
+        UserError: the file cannot be read or has no three channels.
+    """
+    colours = read_pixels(path)
+    if colours.shape[2:] != (3,):
+        raise UserError(f"{path} is not in RGB. Save it {FORMATS['normals'].advice}")
+    vectors = colours.astype(np.float32) * 2 / 255 - 1
+    return unit_vectors(np.where(colours.any(-1, keepdims=True), vectors, np.float32(0)))
+
+
+def unit_vectors(vectors: NDArray[Any]) -> NDArray[np.float32]:
+    """Vectors [H, W, 3] divided by their lengths, NaN where one is 0 or not finite: float32 [3, H, W]."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    is_vector = np.isfinite(lengths) & (lengths > 0)
+    units = np.where(is_vector, vectors / np.where(is_vector, lengths, 1), np.nan)
+    return np.ascontiguousarray(units.transpose(2, 0, 1), dtype=np.float32)
+
+
+def borders(ids: NDArray[Any]) -> NDArray[np.uint8]:
+    """1 where a pixel's id is larger than one above, below, left or right of it: lines one pixel wide, uint8 [H, W]."""
+    around = np.pad(ids, 1, mode="edge")
+    lowest = np.minimum.reduce([around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:]])
+    lines: NDArray[np.uint8] = (lowest < ids).astype(np.uint8)
+    return lines
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapFormat:
     """The file format of one target."""
@@ -55,6 +88,8 @@ class MapFormat:
     """Pillow's modes that such a file may have."""
     advice: str
     """The end of "Save it ..." in messages about a file of another mode."""
+    class_list: str | None = None
+    """The top-level list in instances.json that names the classes; None where pixels have no classes."""
 
 
 _GREY_MODES = ("L", "P", "1")
@@ -65,6 +100,15 @@ FORMATS: Mapping[str, MapFormat] = {
         read=read_class_ids,
         modes=_GREY_MODES,
         advice="with one class id a pixel, grey or palette",
+        class_list="mask_classes",
+    ),
+    "parts": MapFormat(
+        folder="parts",
+        kind=CLASS_MAP,
+        read=read_class_ids,
+        modes=_GREY_MODES,
+        advice="with one id of a part a pixel, grey or palette",
+        class_list="part_classes",
     ),
     "saliency": MapFormat(
         folder="saliency", kind=CLASS_MAP, read=read_binary, modes=("L", "1"), advice="grey with 8 bits, white for yes"
@@ -78,6 +122,13 @@ FORMATS: Mapping[str, MapFormat] = {
         read=read_depth,
         modes=("I;16", "I;16B", "I"),
         advice="grey with 16 bits, in millimetres",
+    ),
+    "normals": MapFormat(
+        folder="normals",
+        kind=VECTOR_MAP,
+        read=read_normals,
+        modes=("RGB",),
+        advice="in RGB with 8 bits a channel, x, y and z mapped from [-1, 1] to [0, 255]",
     ),
 }
 """By name of the target."""

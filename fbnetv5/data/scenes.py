@@ -11,14 +11,16 @@ same composition at any size, save for objects that only just are, or are not, l
 Labels: ``TARGETS``. An object's class is that of its product, and the image's class is that of the object with the
 largest visible area. Saliency is 1 on all objects. Edges are the contours of objects: the pixels of an object beside a
 pixel of what it covers. Depth is the order of the layers, in layers: the background is ``MAX_OBJECTS`` + 1 away, and
-each object is one layer nearer than the object that was pasted before it.
+each object is one layer nearer than the object that was pasted before it. The parts of an object are the thirds of
+its height, which mirroring does not change. Normals are those of a dome over each object's frame, with x to the
+right, y up and z to the camera; those of the photograph are unknown.
 
 Left out: rotation, shadows and objects cut by the image's edge.
 
 Shape legend: h x w pixels of one object, H x W of the image.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import cache
@@ -32,9 +34,20 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from fbnetv5.data.maps import borders
 from fbnetv5.data.resolution import Resolution
 from fbnetv5.data.sample import Sample
-from fbnetv5.data.targets import BOXES, CLASS, CLASS_MAP, DENSE_MAP, LINE_MAP, Boxes, Target, class_names
+from fbnetv5.data.targets import (
+    BOXES,
+    CLASS,
+    CLASS_MAP,
+    DENSE_MAP,
+    LINE_MAP,
+    VECTOR_MAP,
+    Boxes,
+    Target,
+    class_names,
+)
 
 Split = Literal["train", "test"]
 
@@ -50,6 +63,7 @@ PRODUCTS = (
     "bag",
     "ankle boot",
 )
+PARTS = ("top", "middle", "bottom")
 TARGETS: dict[str, Target] = {
     "label": Target(kind=CLASS, classes=PRODUCTS),
     "boxes": Target(kind=BOXES, classes=PRODUCTS),
@@ -57,6 +71,8 @@ TARGETS: dict[str, Target] = {
     "saliency": Target(kind=CLASS_MAP),
     "edges": Target(kind=LINE_MAP),
     "depth": Target(kind=DENSE_MAP),
+    "normals": Target(kind=VECTOR_MAP),
+    "parts": Target(kind=CLASS_MAP, classes=("background", *PARTS)),
 }
 """The labels that scenes can have."""
 CLASSES = class_names(TARGETS)
@@ -69,7 +85,7 @@ MIN_VISIBLE = 0.3
 """An object whose visible share is smaller is left out of the image."""
 MIN_SIDE = 4
 """Pixels: so is an object whose visible part is narrower or lower."""
-PIXEL_BYTES = {"mask": 1, "saliency": 1, "edges": 1, "depth": 4}
+PIXEL_BYTES = {"mask": 1, "saliency": 1, "edges": 1, "depth": 4, "normals": 12, "parts": 1}
 """Memory of a cached label per pixel; other labels need almost none."""
 CACHE_BYTES = 2 << 30
 """Scenes are cached in memory after they are first composed if the whole set is smaller than this."""
@@ -202,6 +218,15 @@ def visible_objects(objects: Iterable[Pasted], size: tuple[int, int]) -> list[Vi
     return kept[::-1]
 
 
+def dome(height: int, width: int) -> NDArray[np.float32]:
+    """Unit normals of a paraboloid over a frame, leaning by 45 degrees at the middles of its sides: [3, h, w]."""
+    x = (2 * np.arange(width, dtype=np.float32) + 1) / width - 1
+    y = 1 - (2 * np.arange(height, dtype=np.float32)[:, None] + 1) / height
+    vectors = np.stack(np.broadcast_arrays(x, y, np.float32(1)))
+    unit: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=0)
+    return unit
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layers:
     """The painted objects, lowest first, and the object of each pixel."""
@@ -227,12 +252,29 @@ class Layers:
         return torch.from_numpy((self.numbers > 0).astype(np.uint8))
 
     def edges(self) -> Tensor:
-        around = np.pad(self.numbers, 1, mode="edge")
-        lowest = np.minimum.reduce([around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:]])
-        return torch.from_numpy((lowest < self.numbers).astype(np.uint8))
+        return torch.from_numpy(borders(self.numbers))
 
     def depth(self) -> Tensor:
         return torch.from_numpy((MAX_OBJECTS + 1 - self.numbers).astype(np.float32))
+
+    def normals(self) -> Tensor:
+        vectors = np.full((3, *self.numbers.shape), np.nan, dtype=np.float32)
+        for window, mine in self._visible_pixels():
+            np.copyto(vectors[:, *window], dome(*mine.shape), where=mine)
+        return torch.from_numpy(vectors)
+
+    def parts(self) -> Tensor:
+        ids = np.zeros_like(self.numbers)
+        for window, mine in self._visible_pixels():
+            thirds = 1 + len(PARTS) * np.arange(len(mine))[:, None] // len(mine)
+            np.copyto(ids[window], thirds, where=mine, casting="unsafe")
+        return torch.from_numpy(ids)
+
+    def _visible_pixels(self) -> Iterator[tuple[tuple[slice, slice], NDArray[np.bool_]]]:
+        """Of each object the window of its frame, and which pixels in it show the object: bool [h, w]."""
+        for number, visible in enumerate(self.objects, start=1):
+            window = visible.pasted.window
+            yield window, self.numbers[window] == number
 
 
 LABELLERS: dict[str, Callable[[Layers], Any]] = {
@@ -242,6 +284,8 @@ LABELLERS: dict[str, Callable[[Layers], Any]] = {
     "saliency": Layers.saliency,
     "edges": Layers.edges,
     "depth": Layers.depth,
+    "normals": Layers.normals,
+    "parts": Layers.parts,
 }
 """By name of the target. A task with a target of its own adds to this and to ``TARGETS``."""
 

@@ -24,6 +24,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional as transforms
 
 from fbnetv5.data.resolution import Resolution
 
@@ -170,6 +171,36 @@ class DenseMapKind(Kind):
         return plain
 
 
+class VectorTensor(DenseTensor):
+    """A vector (x, y, z) per pixel, [3, H, W], x to the right: a mirrored image mirrors x as well."""
+
+
+@transforms.register_kernel(transforms.horizontal_flip, VectorTensor)  # type: ignore[untyped-decorator]
+def _flip_vectors(vectors: VectorTensor) -> VectorTensor:
+    """The mirrored map, x with the opposite sign."""
+    x, others = vectors.as_subclass(Tensor).flip(-1).split((1, 2))
+    flipped: VectorTensor = tv_tensors.wrap(torch.cat([-x, others]), like=vectors)
+    return flipped
+
+
+class VectorMapKind(DenseMapKind):
+    """A unit vector per pixel. Value: float32 [3, H, W], NaN where unknown; collated: float32 [N, 3, H, W].
+
+    Resizing moves vectors and does not turn them, even where it changes the aspect.
+    """
+
+    padding: ClassVar[Mapping[type | str, float]] = {VectorTensor: float("nan")}
+
+    def collate(self, values: Sequence[Tensor | None], size: Resolution) -> Tensor:
+        return _stack(values, torch.full((3, *size), float("nan")))
+
+    def resize(self, value: Tensor, old: Resolution, new: Resolution) -> Tensor:
+        return torch.stack([_nearest(component, new) for component in value])
+
+    def wrap(self, value: Tensor, size: Resolution) -> Tensor:
+        return VectorTensor(value)
+
+
 class LogitsKind(Kind):
     """A teacher's logits. Value: float32 [C]; collated: float32 [N, C], NaN where not labelled."""
 
@@ -179,7 +210,7 @@ class LogitsKind(Kind):
 
 
 CLASS, BOXES, CLASS_MAP, LINE_MAP = ClassKind(), BoxesKind(), ClassMapKind(), LineMapKind()
-DENSE_MAP, LOGITS = DenseMapKind(), LogitsKind()
+DENSE_MAP, VECTOR_MAP, LOGITS = DenseMapKind(), VectorMapKind(), LogitsKind()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

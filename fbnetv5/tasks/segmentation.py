@@ -39,7 +39,7 @@ class Segmentation(Task):
     def losses(self, raw: Tensor, batch: Batch) -> Tensor:
         """Cross entropy in nats, the mean over each image's pixels that are not IGNORE: -> [N]."""
         (logits,) = self.deploy(raw.float())
-        truth: Tensor = batch.targets["mask"]
+        truth: Tensor = batch.targets[self.targets[0]]
         pixels = functional.cross_entropy(logits, truth.long(), ignore_index=IGNORE, reduction="none")
         valid = (truth != IGNORE).sum((1, 2))
         return pixels.sum((1, 2)) / valid.clamp(min=1)
@@ -48,13 +48,20 @@ class Segmentation(Task):
         return (upsample(raw),)
 
     def new_metric(self) -> Metric:
-        return MeanIoU(self.labels)
+        return MeanIoU(self.labels, self.targets[0])
 
 
 class MeanIoU:
     """Intersection over union of all test pixels, the mean over classes that occur in the labels or the predictions."""
 
-    def __init__(self, labels: Sequence[str]) -> None:
+    def __init__(self, labels: Sequence[str], target: str) -> None:
+        """Start without pixels.
+
+        Args:
+            labels: names of the classes.
+            target: name of the class map.
+        """
+        self._target = target
         # Several processes score different networks: their counts must not be added up.
         self._labels = labels
         self._jaccard = MulticlassJaccardIndex(
@@ -63,7 +70,7 @@ class MeanIoU:
 
     def update(self, outputs: Sequence[Tensor], batch: Batch) -> None:
         (logits,) = outputs
-        self._jaccard.update(logits.cpu().argmax(1), batch.targets["mask"].cpu().long())
+        self._jaccard.update(logits.cpu().argmax(1), batch.targets[self._target].cpu().long())
 
     def compute(self) -> float:
         """The mean, 0..1.
@@ -72,7 +79,7 @@ class MeanIoU:
             UserError: no image had a labelled pixel.
         """
         if not torch.count_nonzero(self._jaccard.confmat):
-            raise UserError("no labelled pixels in the test images: miou needs a mask on at least one of them")
+            raise UserError(f"no labelled pixels in the test images: miou needs a {self._target} file for at least one")
         return float(self._jaccard.compute())
 
     def report(self) -> dict[str, Any]:

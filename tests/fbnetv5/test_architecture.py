@@ -170,7 +170,10 @@ REFUSED: dict[str, tuple[Callable[[Document], None], str]] = {
     "unknown variant": (inside("space", variant="z"), "variant: must be 'a', 'c' or 'f', not 'z'"),
     "space of more": (inside("space", width=2), "space: there is no field 'width'"),
     "unknown space": (inside("space", kind="ring"), "unknown kind of space 'ring'"),
-    "unknown task": (of_task("pose"), "unknown task 'pose'; there are: cls, det, seg, saliency, edges, depth"),
+    "unknown task": (
+        of_task("pose"),
+        "unknown task 'pose'; there are: cls, det, seg, saliency, edges, depth, normals, parts",
+    ),
     "task without labels": (of_task("seg"), "the data set has no labels for task 'seg'"),
     "classes no object": (changed(classes=["a"]), "classes: must be a valid dictionary"),
     "classes of less": (changed(classes={"mask": ["a"]}), "the data set has no labels for task 'cls'"),

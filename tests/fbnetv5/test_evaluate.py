@@ -20,6 +20,7 @@ from fbnetv5.runs.checkpoint import save_tensors
 from fbnetv5.tasks import make_tasks
 from fbnetv5.tasks.depth import RATIOS
 from fbnetv5.tasks.detection import COCO_FIGURES
+from fbnetv5.tasks.normals import LIMITS
 from tests.contract.schemas import check_document
 from tests.fbnetv5.data.rearrange import as_ade20k, as_coco, as_image_folder
 from tests.samples import keep_labels
@@ -32,6 +33,8 @@ FIGURES = {
     "saliency": {"max_miou", "threshold", "mae"},
     "edges": {"ods_f", "threshold", "precision", "recall"},
     "depth": {"rmse", "abs_rel", *RATIOS},
+    "normals": {"mean_angle", "median_angle", *LIMITS},
+    "parts": {"miou", "pixel_accuracy", "iou"},
 }
 UNITS = ("macs", "params")
 IMAGES = Scenes("train", size=(32, 32), count=10)

@@ -15,12 +15,13 @@ from export.errors import UserError
 from fbnetv5.data.folder import box_corners, read_several_tasks
 from fbnetv5.data.header_index import header_index
 from fbnetv5.data.labelled_images import LabelledImages
+from fbnetv5.data.maps import FORMATS
 from fbnetv5.data.scenes import TARGETS, Scenes
 from fbnetv5.data.targets import IGNORE
 from tests.samples import stack
 
 SIZE = (64, 64)
-MAPS = ("masks", "saliency", "edges", "depth")
+MAPS = tuple(form.folder for form in FORMATS.values())
 Document = dict[str, Any]
 
 
@@ -43,7 +44,8 @@ def test_a_folder_gives_back_the_scenes_it_was_made_of(image_folder: Path) -> No
         assert torch.equal(folder.sample(index, SIZE).image, scenes[index].image)
         ours, theirs = (stack([images[index]]).targets for images in (folder.resized(SIZE), scenes))
         for name in TARGETS:
-            torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=0)
+            rounding = 0.006 if name == "normals" else 0  # of components to 8 bits
+            torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=rounding, equal_nan=True)
 
 
 def test_boxes_are_those_that_pycocotools_loads(image_folder: Path) -> None:
@@ -54,7 +56,7 @@ def test_boxes_are_those_that_pycocotools_loads(image_folder: Path) -> None:
         sample = folder.sample(folder.names.index(image["file_name"]), (128, 32))
         torch.testing.assert_close(sample.targets["boxes"].xyxy, theirs * torch.tensor([0.5, 2.0, 0.5, 2.0]))
         assert sample.image.shape == (3, 128, 32)
-        assert {sample.targets[name].shape for name in ("mask", "saliency", "edges", "depth")} == {(128, 32)}
+        assert {sample.targets[name].shape for name in FORMATS} == {(128, 32), (3, 128, 32)}
 
 
 def test_missing_labels_are_absent(image_folder: Path) -> None:
@@ -217,7 +219,10 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (lambda root: root.rename(root.with_name("other")), "does not exist"),
     "no images": (lambda root: (root / "images").rename(root / "other"), "images does not exist"),
     "empty": (no_images, "holds no image"),
-    "no labels": (no_labels, r"has no instances\.json and no file in any of masks/, saliency/, edges/, depth/"),
+    "no labels": (
+        no_labels,
+        r"has no instances\.json and no file in any of masks/, parts/, saliency/, edges/, depth/, normals/",
+    ),
     "damaged JSON": (lambda root: (root / "instances.json").write_text('{"images": [', "utf-8"), "not valid JSON"),
     "not UTF-8": (lambda root: (root / "instances.json").write_bytes(b'"\xff"'), "not valid JSON in UTF-8"),
     "JSON of a list": (lambda root: (root / "instances.json").write_text("[]", "utf-8"), "must hold a JSON object"),

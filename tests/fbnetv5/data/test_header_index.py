@@ -15,10 +15,11 @@ from fbnetv5.data import image_files
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.header_index import HeaderIndex, header_index, index_file
 from fbnetv5.data.layouts import open_folder
+from fbnetv5.data.maps import FORMATS
 from tests.fbnetv5.data.rearrange import as_ade20k, as_coco, as_image_folder
 
 LAYOUTS = {"COCO": as_coco, "ADE20K": as_ade20k, "ImageFolder": as_image_folder}
-MAPS = ("masks", "saliency", "edges", "depth")
+MAPS = tuple(form.folder for form in FORMATS.values())
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from PIL import Image
 
 from export.errors import UserError
 from fbnetv5.data.layouts import LAYOUTS, layout_of, open_folder
+from fbnetv5.data.maps import FORMATS
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.data.splits import open_splits, targets_of
 from fbnetv5.data.targets import IGNORE, class_names
@@ -270,10 +271,10 @@ def test_a_folder_of_depth_beside_does_not_change_the_layout(image_folder: Path,
     assert layout_of(root).name == name
 
 
-@pytest.mark.parametrize("name", ["saliency", "edges", "depth"])
+@pytest.mark.parametrize("name", ["saliency", "edges", "depth", "normals", "parts"])
 def test_one_folder_of_maps_beside_images_is_enough(image_folder: Path, name: str) -> None:
     (image_folder / "instances.json").unlink()
-    for other in {"masks", "saliency", "edges", "depth"} - {name}:
+    for other in {form.folder for form in FORMATS.values()} - {name}:
         shutil.rmtree(image_folder / other)
     assert list(targets_of(image_folder)) == [name]
 

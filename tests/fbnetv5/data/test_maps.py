@@ -6,7 +6,16 @@ from PIL import Image
 
 from export.errors import UserError
 from fbnetv5.data.header_index import HeaderIndex
-from fbnetv5.data.maps import FORMATS, find_maps, read_binary, read_class_ids, read_depth
+from fbnetv5.data.maps import (
+    FORMATS,
+    borders,
+    find_maps,
+    read_binary,
+    read_class_ids,
+    read_depth,
+    read_normals,
+    unit_vectors,
+)
 
 STORED = {
     "black and white": (np.array([[False, True]]), [[0, 1]]),
@@ -32,15 +41,39 @@ def test_depth_is_millimetres_and_zero_is_unknown(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, [[np.nan, 0.001, 65.535]])
 
 
+def test_normals_are_unit_vectors_and_black_is_unknown(tmp_path: Path) -> None:
+    colours = np.array([[[0, 0, 0], [255, 128, 128], [128, 0, 128], [199, 128, 235]]], dtype=np.uint8)
+    Image.fromarray(colours).save(tmp_path / "a.png")
+    normals = read_normals(tmp_path / "a.png")
+    assert normals.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(normals, axis=0), [[np.nan, 1, 1, 1]], rtol=1e-6)
+    expected = np.array([[np.nan] * 3, [1, 0, 0], [0, -1, 0], [0.556, 0, 0.831]])
+    np.testing.assert_allclose(normals[:, 0].T, expected, atol=0.006)
+
+
+def test_vectors_without_a_direction_are_unknown() -> None:
+    vectors = np.array([[[0, 0, 0], [np.nan, 0, 1], [np.inf, 0, 0], [0, -3, 4]]])
+    expected = np.array([[np.nan] * 3, [np.nan] * 3, [np.nan] * 3, [0, -0.6, 0.8]])
+    np.testing.assert_allclose(unit_vectors(vectors)[:, 0].T, expected, rtol=1e-6)
+
+
+def test_borders_are_one_pixel_wide_on_the_side_of_the_larger_id() -> None:
+    ids = np.array([[3, 3, 7, 7, 7], [3, 3, 3, 7, 7], [3, 3, 3, 3, 7]])
+    assert borders(ids).tolist() == [[0, 0, 1, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 1]]
+    assert borders(ids.T).tolist() == borders(ids).T.tolist()
+
+
 @pytest.mark.parametrize("target", FORMATS)
 def test_every_format_is_found_and_read_upright(tmp_path: Path, target: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     values = np.arange(8, dtype=np.uint16 if target == "depth" else np.uint8).reshape(2, 4)
+    if target == "normals":
+        values = np.stack([values] * 3, axis=-1)
     Image.fromarray(values).save(tmp_path / "a.png", exif=exif)
     found = find_maps(tmp_path, target, {"a": (4, 2)}, HeaderIndex(tmp_path, None))
     assert found == {"a": str(tmp_path / "a.png")}
-    assert FORMATS[target].read(found["a"]).shape == (4, 2)
+    assert FORMATS[target].read(found["a"]).shape[-2:] == (4, 2)
     assert find_maps(tmp_path / "nowhere", target, {}, HeaderIndex(tmp_path, None)) == {}
 
 

@@ -60,7 +60,7 @@ def test_an_accelerator_keeps_a_small_set_that_it_uses_whole(monkeypatch: pytest
     assert worth_keeping(SCENES, GPU, draws=10)
     assert not worth_keeping(SCENES, GPU, draws=9)
     assert not worth_keeping(SCENES, CPU, draws=10)
-    pixels = 10 * 32 * 64 * (3 + 1 + 1 + 1 + 4)
+    pixels = 10 * 32 * 64 * (3 + 1 + 1 + 1 + 4 + 12 + 1)
     for limit, fits in ((pixels, False), (pixels + 10 * 200, True)):
         monkeypatch.setattr(resident, "MAX_BYTES", limit)
         assert worth_keeping(SCENES, GPU, draws=10) is fits

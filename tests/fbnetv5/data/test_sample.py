@@ -20,7 +20,7 @@ def test_a_batch_marks_the_labels_of_each_image() -> None:
         "label": [True, False, False],
         "boxes": [False, True, False],
         "mask": [False, True, False],
-        **dict.fromkeys(("saliency", "edges", "depth"), [False] * 3),
+        **dict.fromkeys(("saliency", "edges", "depth", "normals", "parts"), [False] * 3),
     }
 
 

@@ -28,7 +28,7 @@ SIZES = {"smallest": (32, 32), "usual": (64, 64), "wide": (96, 192), "tall": (16
 
 def same(one: Sample, other: Sample) -> bool:
     first, second = (pytree.tree_leaves((scene.image, stack([scene]).targets)) for scene in (one, other))
-    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    return all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
@@ -83,6 +83,34 @@ def test_saliency_edges_and_depth_agree_with_mask_and_boxes(index: int, split: S
     farther[:, 1:] |= depth[:, :-1] > depth[:, 1:]
     farther[:, :-1] |= depth[:, 1:] > depth[:, :-1]
     assert torch.equal(edges == 1, farther)
+
+
+@given(index=st.integers(0, 10**6), split=st.sampled_from(SPLITS))
+@settings(max_examples=30, deadline=None)
+def test_normals_lean_outwards_on_objects_and_are_unknown_elsewhere(index: int, split: Split) -> None:
+    labels = compose(split, index, size=(64, 64), seed=0).targets
+    normals, number = labels["normals"], MAX_OBJECTS - len(labels["boxes"].labels) + 1
+    lengths = torch.where(labels["mask"] > 0, 1.0, float("nan"))
+    torch.testing.assert_close(normals.norm(dim=0), lengths, equal_nan=True)
+    ys, xs = (labels["depth"] == number).nonzero(as_tuple=True)  # the object on top is visible as a whole
+    for component, places, sign in ((0, xs, 1), (1, ys, -1)):
+        values = sign * normals[component, ys, xs] / normals[2, ys, xs]
+        assert values.abs().max() < 1
+        order = places.argsort(stable=True)
+        assert (values[order].diff() >= -1e-5).all()
+
+
+@given(index=st.integers(0, 10**6), split=st.sampled_from(SPLITS))
+@settings(max_examples=30, deadline=None)
+def test_parts_are_the_thirds_of_an_objects_height(index: int, split: Split) -> None:
+    labels = compose(split, index, size=(64, 64), seed=0).targets
+    parts, top = labels["parts"], MAX_OBJECTS - len(labels["boxes"].labels) + 1
+    assert torch.equal(parts == 0, labels["mask"] == 0)
+    rows = [set(ids[mine].tolist()) for ids, mine in zip(parts, labels["depth"] == top, strict=True) if mine.any()]
+    assert all(len(ids) == 1 for ids in rows)
+    column = [ids.pop() for ids in rows]
+    assert column == sorted(column)
+    assert all(abs(column.count(part) - len(column) / 3) <= 2 for part in (1, 2, 3))
 
 
 def test_scenes_have_the_requested_labels() -> None:

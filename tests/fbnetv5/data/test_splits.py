@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from export.errors import UserError
+from fbnetv5.data.maps import FORMATS
 from fbnetv5.data.sample import ImageSet
 from fbnetv5.data.scenes import TARGETS
 from fbnetv5.data.splits import SHARES, open_splits, split_of, without_policies
@@ -62,7 +63,7 @@ def test_shares_are_about_those_stated() -> None:
 
 def test_a_folder_too_small_to_divide_is_refused(image_folder: Path) -> None:
     (image_folder / "instances.json").unlink()
-    for folder in ("images", "masks", "saliency", "edges", "depth"):
+    for folder in ("images", *(form.folder for form in FORMATS.values())):
         for path in sorted((image_folder / folder).iterdir())[1:]:
             path.unlink()
     with pytest.raises(UserError, match="each needs at least 1") as caught:

@@ -17,6 +17,7 @@ from fbnetv5.data.targets import (
     IGNORE,
     LINE_MAP,
     LOGITS,
+    VECTOR_MAP,
     Boxes,
     Kind,
     Target,
@@ -26,6 +27,7 @@ from fbnetv5.data.targets import (
 SIZE = (8, 12)
 IDS = torch.arange(96, dtype=torch.uint8).reshape(SIZE)
 DEPTH = IDS.float() / 7
+NORMALS = torch.nn.functional.normalize(torch.randn(3, *SIZE, generator=torch.Generator().manual_seed(0)), dim=0)
 ONE_BOX = Boxes(torch.tensor([[1.0, 2, 5, 6]]), torch.tensor([3]))
 NO_BOX = Boxes(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
 VALUES: dict[str, tuple[Kind, Any]] = {
@@ -34,6 +36,7 @@ VALUES: dict[str, tuple[Kind, Any]] = {
     "class map": (CLASS_MAP, IDS),
     "line map": (LINE_MAP, IDS % 2),
     "dense map": (DENSE_MAP, DEPTH),
+    "vector map": (VECTOR_MAP, NORMALS),
     "logits": (LOGITS, torch.arange(5.0)),
 }
 each_kind = pytest.mark.parametrize(("kind", "value"), VALUES.values(), ids=VALUES.keys())
@@ -65,6 +68,7 @@ def test_what_absent_is() -> None:
     assert CLASS.collate([None, 2], SIZE).tolist() == [ABSENT, 2]
     assert (CLASS_MAP.collate([None], SIZE) == IGNORE).all()
     assert DENSE_MAP.collate([None], SIZE).isnan().all()
+    assert VECTOR_MAP.collate([None], SIZE).isnan().all()
     assert LOGITS.collate([None, torch.zeros(5)], SIZE)[0].isnan().all()
 
 
@@ -93,6 +97,14 @@ def test_maps_are_resized_like_pillow_does_without_mixing_values() -> None:
     assert DENSE_MAP.resize(unknown, SIZE, (16, 24)).isnan().sum() == 4
 
 
+def test_vectors_are_resized_without_mixing_neighbours() -> None:
+    unknown = NORMALS.masked_fill(IDS == 0, float("nan"))
+    larger = VECTOR_MAP.resize(unknown, SIZE, (16, 24))
+    torch.testing.assert_close(larger, unknown.repeat_interleave(2, 1).repeat_interleave(2, 2), equal_nan=True)
+    assert VECTOR_MAP.has_labels(larger)
+    assert not VECTOR_MAP.has_labels(larger[:, :2, :2])
+
+
 @pytest.mark.parametrize("column", range(12))
 def test_a_line_survives_being_made_smaller(column: int) -> None:
     line = torch.zeros(SIZE, dtype=torch.uint8)
@@ -117,21 +129,24 @@ def test_a_flip_moves_what_has_a_place(kind: Kind, value: Any) -> None:
     flipped = kind.unwrap(moved)
     if isinstance(value, Boxes):
         assert flipped.xyxy.tolist() == [[7, 2, 11, 6]]
+    elif kind is VECTOR_MAP:
+        assert torch.equal(flipped, value.flip(2) * torch.tensor([-1.0, 1, 1])[:, None, None])
     elif isinstance(value, Tensor) and value.ndim == 2:
         assert torch.equal(flipped, value.flip(1))
     else:
         assert torch.equal(torch.as_tensor(flipped), torch.as_tensor(value))
 
 
-@pytest.mark.parametrize(("kind", "value"), [VALUES["class map"], VALUES["dense map"]], ids=["class map", "dense map"])
-def test_what_a_crop_adds_is_unknown(kind: Kind, value: Tensor) -> None:
+@pytest.mark.parametrize("name", ["class map", "dense map", "vector map"])
+def test_what_a_crop_adds_is_unknown(name: str) -> None:
+    kind, value = VALUES[name]
     image = tv_tensors.Image(torch.zeros(3, *SIZE, dtype=torch.uint8))
     crop = v2.RandomCrop((16, 12), pad_if_needed=True, fill={"others": 0, **kind.padding})
     _, moved = crop(image, kind.wrap(value, SIZE))
     changed = kind.unwrap(moved)
     unknown = changed.isnan() if changed.is_floating_point() else changed == IGNORE
-    assert changed.shape == (16, 12)
-    assert unknown.all(1).sum() == 8
+    assert changed.shape == (*value.shape[:-2], 16, 12)
+    assert (unknown.all(-1).sum(-1) == 8).all()
 
 
 def test_a_box_of_which_little_is_left_is_dropped() -> None:

@@ -6,7 +6,7 @@ from fbnetv5.tasks import default_tasks, make_tasks, needed_targets, task_types
 
 
 def test_the_folder_holds_these_tasks_in_their_order() -> None:
-    assert list(task_types()) == ["cls", "det", "seg", "saliency", "edges", "depth"]
+    assert list(task_types()) == ["cls", "det", "seg", "saliency", "edges", "depth", "normals", "parts"]
     assert default_tasks() == ("cls", "det", "seg")
 
 
@@ -23,5 +23,6 @@ def test_a_task_whose_target_the_data_lack_is_refused() -> None:
 
 
 def test_unknown_task_is_named_with_those_there_are() -> None:
-    with pytest.raises(UserError, match="unknown task 'pose'; there are: cls, det, seg, saliency, edges, depth"):
+    known = "cls, det, seg, saliency, edges, depth, normals, parts"
+    with pytest.raises(UserError, match=f"unknown task 'pose'; there are: {known}"):
         make_tasks(("cls", "pose"), {"label": ("a", "b")})

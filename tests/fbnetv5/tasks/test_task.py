@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional
 
 from export.errors import UserError
 from fbnetv5.data.sample import Batch, Sample
@@ -16,8 +17,8 @@ from fbnetv5.tasks.task import MetricInfo, Task
 from fbnetv5.training.config import TrainConfig
 from tests.samples import make_sample, stack
 
-CLASSES = {"label": ("a", "b", "c"), "boxes": tuple("abcdefghij"), "mask": ("a", "b", "c", "d")}
-CLASSES |= dict.fromkeys(("saliency", "edges", "depth"), ())
+CLASSES = {"label": tuple("abc"), "boxes": tuple("abcdefghij"), "mask": tuple("abcd"), "parts": tuple("abcd")}
+CLASSES |= dict.fromkeys(("saliency", "edges", "depth", "normals"), ())
 TASKS = list(make_tasks(tuple(task_types()), CLASSES).values())
 CHANNELS = {4: 8, 8: 16, 16: 24, 32: 32}
 
@@ -60,6 +61,8 @@ def sample(seed: int, *, labelled: bool = True) -> Sample:
         "saliency": (mask > 1).to(torch.uint8),
         "edges": (mask == 3).to(torch.uint8),
         "depth": mask + 0.5,
+        "normals": functional.normalize(torch.randn(3, 64, 64, generator=generator), dim=0),
+        "parts": 3 - mask,
     }
     return make_sample(torch.zeros(3, 64, 64, dtype=torch.uint8), **(labels if labelled else {}))
 
