@@ -1,6 +1,6 @@
-"""Evaluates a network on images: one task's metric for any runner of the network, or all figures of all its tasks."""
+"""Evaluates a network on images: the metrics of all its tasks, or all figures of them, in one pass."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ from fbnetv5.tasks.task import ClassNames, Metric, MetricInfo, Task
 
 BATCH = 64
 
-Predict = Callable[[Tensor], Sequence[Tensor]]
-"""Normalised images [N, 3, H, W] -> the task's deployable outputs."""
+Raw = Callable[[Tensor], Mapping[str, Any]]
+"""Normalised images [N, 3, H, W] -> by task, the raw outputs of its head."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,18 +51,20 @@ class Evaluation:
         }
 
 
-def evaluate(task: Task, predict: Predict, batches: Iterable[Batch]) -> float:
-    """The task's metric over the batches."""
-    return measure(task, predict, batches).compute()
+def evaluate(tasks: Mapping[str, Task], raw: Raw, batches: Iterable[Batch]) -> dict[str, float]:
+    """By task, its metric over the batches."""
+    return {name: metric.compute() for name, metric in measure(tasks, raw, batches).items()}
 
 
 @torch.no_grad()
-def measure(task: Task, predict: Predict, batches: Iterable[Batch]) -> Metric:
-    """The task's metric after the batches."""
-    metric = task.new_metric()
+def measure(tasks: Mapping[str, Task], raw: Raw, batches: Iterable[Batch]) -> dict[str, Metric]:
+    """By task, its metric after the batches."""
+    metrics = {name: task.new_metric() for name, task in tasks.items()}
     for batch in batches:
-        metric.update(predict(normalise(batch.images)), batch)
-    return metric
+        outputs = raw(normalise(batch.images))
+        for name, task in tasks.items():
+            metrics[name].update(task.deploy(outputs[name]), batch)
+    return metrics
 
 
 def evaluate_file(
@@ -134,7 +136,6 @@ def trained_size(architecture: Architecture) -> Resolution:
     return check_resolution((*size,))
 
 
-@torch.no_grad()
 def evaluate_network(
     network: Network,
     dataset: ImageSet,
@@ -147,11 +148,8 @@ def evaluate_network(
     device = next(network.parameters()).device
     network.eval()
     chosen = {name: network.tasks[name] for name in tasks or network.tasks}
-    metrics = {name: task.new_metric() for name, task in chosen.items()}
-    for batch in in_order(dataset, batch=BATCH, num_workers=num_workers):
-        raw = network.raw(normalise(batch.images).to(device))
-        for name, task in chosen.items():
-            metrics[name].update(task.deploy(raw[name]), batch)
+    batches = in_order(dataset, batch=BATCH, num_workers=num_workers)
+    metrics = measure(chosen, lambda images: network.raw(images.to(device)), batches)
     return {
         name: Evaluation(
             task=name,

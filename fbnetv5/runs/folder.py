@@ -1,7 +1,7 @@
-"""Run folders: creation, and the link ``latest`` to the newest run."""
+"""Run folders: creation, the names of their files, and the link ``latest`` to the newest run."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from export.errors import UserError
@@ -9,6 +9,12 @@ from fbnetv5.runs.config import RunConfig
 
 BRANCHED = "branched"
 """Name of the files of a branched network, without their suffixes."""
+
+
+def file_name(run: Path, tasks: Sequence[str]) -> str:
+    """Name of the files of a network, without their suffixes: its tasks, or that of a run's only, branched network."""
+    name = "+".join(tasks)
+    return BRANCHED if len(tasks) > 1 and (run / f"{BRANCHED}.json").exists() else name
 
 
 def make_folder(folder: Path, *, flag: str) -> None:

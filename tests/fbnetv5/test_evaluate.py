@@ -1,5 +1,4 @@
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from fbnetv5.data.loading import in_order
 from fbnetv5.data.scenes import CLASSES, Scenes
 from fbnetv5.data.splits import open_splits, targets_of
 from fbnetv5.data.targets import class_names
-from fbnetv5.evaluate import Predict, evaluate, evaluate_file, trained_size
+from fbnetv5.evaluate import Raw, evaluate, evaluate_file, trained_size
 from fbnetv5.runs.checkpoint import save_tensors
 from fbnetv5.tasks import make_tasks
 from fbnetv5.tasks.depth import RATIOS
@@ -38,15 +37,15 @@ IMAGES = Scenes("train", size=(32, 32), count=10)
 TRUTH = torch.tensor([IMAGES[index].targets["label"] for index in range(10)])
 
 
-def network_with_outputs(labels: Tensor) -> Predict:
+def network_with_outputs(labels: Tensor) -> Raw:
     """A network that predicts the labels in turn, whatever its input is."""
     remaining = iter(labels)
 
-    def predict(images: Tensor) -> Sequence[Tensor]:
+    def raw(images: Tensor) -> dict[str, Tensor]:
         predicted = torch.stack([next(remaining) for _ in images])
-        return (functional.one_hot(predicted, len(CLASSES["label"])).float(),)
+        return {"cls": functional.one_hot(predicted, len(CLASSES["label"])).float()}
 
-    return predict
+    return raw
 
 
 @pytest.mark.parametrize(("wrong", "expected"), [(0, 1.0), (3, 0.7), (10, 0.0)])
@@ -54,27 +53,26 @@ def network_with_outputs(labels: Tensor) -> Predict:
 def test_the_metric_is_taken_over_all_batches(wrong: int, expected: float, batch: int) -> None:
     labels = TRUTH.clone()
     labels[:wrong] = (labels[:wrong] + 1) % len(CLASSES["label"])
-    task = make_tasks(("cls",), CLASSES)["cls"]
-    assert evaluate(task, network_with_outputs(labels), in_order(IMAGES, batch=batch)) == pytest.approx(expected)
+    scores = evaluate(make_tasks(("cls",), CLASSES), network_with_outputs(labels), in_order(IMAGES, batch=batch))
+    assert scores == {"cls": pytest.approx(expected)}
 
 
 def test_images_without_labels_do_not_count() -> None:
     (batch,) = in_order(IMAGES, batch=10)
     known = keep_labels(batch, "label", torch.arange(10) < 4)
     predictions = torch.where(torch.arange(10) < 3, TRUTH, (TRUTH + 1) % len(CLASSES["label"]))
-    assert evaluate(make_tasks(("cls",), CLASSES)["cls"], network_with_outputs(predictions), [known]) == pytest.approx(
-        0.75
-    )
+    scores = evaluate(make_tasks(("cls",), CLASSES), network_with_outputs(predictions), [known])
+    assert scores == {"cls": pytest.approx(0.75)}
 
 
 def test_networks_see_normalised_images_without_gradients() -> None:
     seen: list[tuple[float, bool]] = []
 
-    def predict(images: Tensor) -> Sequence[Tensor]:
+    def raw(images: Tensor) -> dict[str, Tensor]:
         seen.append((float(images.abs().max()), torch.is_grad_enabled()))
-        return (torch.zeros(len(images), len(CLASSES["label"])),)
+        return {"cls": torch.zeros(len(images), len(CLASSES["label"]))}
 
-    evaluate(make_tasks(("cls",), CLASSES)["cls"], predict, in_order(IMAGES, batch=5))
+    evaluate(make_tasks(("cls",), CLASSES), raw, in_order(IMAGES, batch=5))
     assert len(seen) == 2
     assert all(largest < 4 and not gradients for largest, gradients in seen)
 

@@ -15,7 +15,12 @@ def made(tmp_path: Path, task: str = "det", **fields: Any) -> TrainConfig:
     file = tmp_path / "c.json"
     file.write_text(json.dumps(fields))
     return TrainConfig.make(
-        file, defaults=task_types()[task].training, task=task, init="scratch", data=DataConfig(size=(64, 64)), seed=3
+        file,
+        defaults=task_types()[task].training,
+        task_names=(task,),
+        init="scratch",
+        data=DataConfig(size=(64, 64)),
+        seed=3,
     )
 
 
@@ -24,7 +29,7 @@ def test_a_configuration_is_loaded_from_its_folder(tmp_path: Path, task: str) ->
     config = made(tmp_path, task, lr=1, scale=[0.5, 2])
     config.save(tmp_path)
     assert TrainConfig.load(tmp_path) == config
-    assert (config.task, config.lr, config.scale, config.seed) == (task, 1, (0.5, 2), 3)
+    assert (config.tasks, config.lr, config.scale, config.seed) == ((task,), 1, (0.5, 2), 3)
 
 
 def test_a_file_goes_before_the_tasks_fields_and_these_before_the_defaults(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_mixup_blends_images_and_losses_alike(make_loop: Callable[..., TrainLoop
     share = np.random.default_rng([5, 0]).beta(0.7, 0.7)
     assert 0.01 < share < 0.99
     loop.network.eval()  # else the two passes would differ by what batch norm sees
-    total, count = loop._loss(batch)
+    (total,), (count,) = loop._losses(batch)
     images = normalise(batch.images)
     with torch.no_grad():
         (logits,) = loop.network(share * images + (1 - share) * images.flip(0))
@@ -112,7 +112,7 @@ def test_with_a_lag_a_bad_step_changes_neither_weights_nor_average(make_loop: Ca
     assert all(torch.equal(before[name], tensor) for name, tensor in loop.network.named_parameters())
     assert all(torch.equal(average[name], tensor) for name, tensor in loop.average.network.state_dict().items())
     loop.done += 1
-    with pytest.raises(VerificationError, match="the loss is not finite at step 1;"):
+    with pytest.raises(VerificationError, match="the loss of seg is not finite at step 1;"):
         loop.train(batch)
 
 
@@ -124,7 +124,7 @@ def test_with_a_lag_a_bad_step_is_neither_logged_nor_saved(make_loop: Callable[.
     entries: list[int] = []
     head = loop.network.heads["cls"]
     head.register_forward_hook(lambda module, inputs, raw: raw * torch.nan if loop.done == spoiled else None)
-    with pytest.raises(VerificationError, match=f"the loss is not finite at step {spoiled + 1};"):
+    with pytest.raises(VerificationError, match=f"the loss of cls is not finite at step {spoiled + 1};"):
         loop.run(lambda entry: entries.append(entry.step))
     assert entries == list(range(0, spoiled, 2))
     assert [path.name for path in (loop.folder / "checkpoint").glob("*.json")] == [f"step-{spoiled - 1}.json"]

@@ -61,7 +61,7 @@ def test_the_folder_of_a_training_is_a_run_folder(undisturbed: tuple[Path, Resul
     assert names == {*files, "checkpoint", "tensorboard"}
     assert networks_of(folder) == [["det"]]
     architecture, network = load_network(folder, ["det"])
-    assert architecture.provenance["score"] == result.best >= result.initial_score
+    assert architecture.provenance["score"] == result.best["det"] >= result.initial["det"]
     assert architecture.provenance["training"]["step"] == result.best_step
     assert all(bool(torch.isfinite(output).all()) for output in network(torch.randn(1, 3, 32, 32)))
     assert Run.load(folder).data == DataConfig(size=(32, 32), scenes=(24, 12, 16))
@@ -71,9 +71,9 @@ def test_history_holds_losses_and_scores(undisturbed: tuple[Path, Result]) -> No
     folder, result = undisturbed
     lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 2, 4, 6]
-    assert max(line["score"] for line in lines) == result.best
-    assert lines[0]["score"] == result.initial_score
-    assert all(line["loss"] > 0 for line in lines[1:])
+    assert max(line["scores"]["det"] for line in lines) == result.best["det"]
+    assert lines[0]["scores"] == result.initial
+    assert all(line["losses"]["det"] > 0 for line in lines[1:])
 
 
 @pytest.mark.parametrize("step", [0, 4])
@@ -162,7 +162,7 @@ def test_a_loss_that_is_no_number_stops_it_and_names_the_last_good_checkpoint(
     folder, _ = start_training(make_training("cls"), networks / "cls.json", tmp_path / "cls")
     monkeypatch.setattr(Classification, "losses", losses)
     with pytest.raises(
-        VerificationError, match=r"loss is not finite at step 4; the last good checkpoint is .*step-2\.json"
+        VerificationError, match=r"loss of cls is not finite at step 4; the last good checkpoint is .*step-2\.json"
     ):
         resume(folder, quiet)
     saved = load_tensors(folder / "checkpoint/step-2.safetensors")
@@ -176,8 +176,8 @@ def test_training_learns(make_training: MakeTraining, networks: Path, tmp_path: 
     folder, _ = start_training(config, networks / "seg.json", tmp_path / "seg")
     resume(folder, quiet)
     lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    assert lines[-1]["loss"] < 0.75 * math.log(11)  # which is the loss of a network that knows nothing
-    assert lines[-1]["score"] > lines[0]["score"]
+    assert lines[-1]["losses"]["seg"] < 0.75 * math.log(11)  # which is the loss of a network that knows nothing
+    assert lines[-1]["scores"]["seg"] > lines[0]["scores"]["seg"]
 
 
 @pytest.mark.slow

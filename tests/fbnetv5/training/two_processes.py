@@ -26,7 +26,7 @@ from fbnetv5.training.loop import TrainLoop
 from fbnetv5.training.run import run_training, start_training
 
 CONFIG = TrainConfig(
-    task="seg",
+    task_names=("seg",),
     data=DataConfig(size=(32, 32), scenes=(24, 12, 16)),
     held_out=8,
     steps=4,
