@@ -38,6 +38,16 @@ def resume(folder: Path, report: Callable[[TrainEntry], None]) -> Result:
     return run_training(folder, prepare(TrainConfig.load(folder)), report, quiet)
 
 
+def interrupt_at(step: int | None) -> Callable[[TrainEntry], None]:
+    """A report that interrupts the training after a step."""
+
+    def interrupt(now: TrainEntry) -> None:
+        if now.step == step:
+            raise KeyboardInterrupt
+
+    return interrupt
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """The bytes of whatever a training leaves, save its logs."""
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if "tensorboard" not in path.parts]
@@ -76,18 +86,32 @@ def test_history_holds_losses_and_scores(undisturbed: tuple[Path, Result]) -> No
     assert all(line["losses"]["det"] > 0 for line in lines[1:])
 
 
+def test_a_joint_training_that_is_interrupted_ends_with_the_same_files(
+    make_training: MakeTraining, branched: Path, tmp_path: Path
+) -> None:
+    written = []
+    for name in ("whole", "interrupted"):
+        config = make_training("cls+det+seg", steps=4, mixup=0.5)
+        folder, _ = start_training(config, branched, tmp_path / name)
+        if name == "interrupted":
+            with pytest.raises(KeyboardInterrupt):
+                resume(folder, interrupt_at(2))
+        result = resume(folder, quiet)
+        written.append(contents(folder))
+    assert written[0] == written[1]
+    assert networks_of(folder) == [["cls", "det", "seg"]]
+    architecture, _ = load_network(folder, ["cls", "det", "seg"])
+    assert architecture.provenance["scores"] == result.best
+    assert result.test.keys() == result.initial.keys() == {"cls", "det", "seg"}
+
+
 @pytest.mark.parametrize("step", [0, 4])
 def test_an_interrupted_training_ends_with_the_same_files(
     make_training: MakeTraining, networks: Path, undisturbed: tuple[Path, Result], tmp_path: Path, step: int
 ) -> None:
     folder, _ = start_training(make_training("det", mixup=0.5), networks / "det.json", tmp_path / "again")
-
-    def interrupt(now: TrainEntry) -> None:
-        if now.step == step:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        resume(folder, interrupt)
+        resume(folder, interrupt_at(step))
     resume(folder, quiet)
     assert contents(folder) == contents(undisturbed[0])
 
@@ -97,13 +121,8 @@ def test_momentum_is_resumed_too(make_training: MakeTraining, networks: Path, tm
     for name, stop in (("whole", None), ("halved", 4)):
         config = make_training("cls", optimizer="sgd", lr=0.05)
         folder, _ = start_training(config, networks / "cls.json", tmp_path / name)
-
-        def interrupt(now: TrainEntry, stop: int | None = stop) -> None:
-            if now.step == stop:
-                raise KeyboardInterrupt
-
         with contextlib.suppress(KeyboardInterrupt):
-            resume(folder, interrupt)
+            resume(folder, interrupt_at(stop))
         resume(folder, quiet)
         written.append(contents(folder))
     assert written[0] == written[1]
@@ -181,15 +200,17 @@ def test_training_learns(make_training: MakeTraining, networks: Path, tmp_path: 
 
 
 @pytest.mark.slow
-def test_two_processes_share_a_training(networks: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("tasks", ["seg", "cls+det+seg"])
+def test_two_processes_share_a_training(networks: Path, branched: Path, tmp_path: Path, tasks: str) -> None:
     script = Path(__file__).with_name("two_processes.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
     folder = tmp_path / "both"
-    arguments = [*command, str(networks / "seg.json"), str(folder)]
+    file = branched if "+" in tasks else networks / f"{tasks}.json"
+    arguments = [*command, str(file), str(folder)]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert len((folder / "history.jsonl").read_text().splitlines()) == 3
-    load_network(folder, ["seg"])
+    load_network(folder, tasks.split("+"))
 
 
 def test_a_folder_is_never_overwritten(
