@@ -1,8 +1,8 @@
 """The weights of the tasks' losses in the objective of a joint training.
 
-The losses of tasks differ in scale by orders of magnitude. By default each is divided by its moving average, as in the
-searches, which needs no tuning and fits any set of tasks. The alternative is a fixed weight per task; the published
-ones were tuned for the losses and tasks of one data set.
+The losses of tasks differ in scale. By default each is divided by its moving average, as in the searches, which needs no
+tuning and fits any set of tasks. The alternative is a fixed weight per task; the published weights, from 1 to 50, were
+chosen for the losses and tasks of one data set.
 
 Shape legend: T tasks.
 """
@@ -17,7 +17,7 @@ from fbnetv5.runs.loss_scale import Floats, LossScale
 from fbnetv5.training.config import TrainConfig
 
 PAPER = {"seg": 1.0, "parts": 2.0, "saliency": 5.0, "normals": 10.0, "edges": 50.0}
-"""Weights for PASCAL-Context of BMTAS (arXiv 2008.10292), which has them from ASTMT (arXiv 1904.08918)."""
+"""Weights of BMTAS (arXiv 2008.10292) for PASCAL-Context."""
 
 
 class TaskWeights:

@@ -33,15 +33,8 @@ def test_a_network_is_trained_and_resumed(networks: Path, tmp_path: Path) -> Non
     assert "cls on 16 test images of 32x32: top1 " in done.stdout
 
 
-def test_a_network_of_several_tasks_is_trained_exported_and_evaluated(branched: Path, tmp_path: Path) -> None:
-    fields = {
-        "scenes": [24, 12, 16],
-        "steps": 2,
-        "batch": 4,
-        "evaluate_every": 1,
-        "held_out": 8,
-        "task_weights": "paper",
-    }
+def test_a_network_of_several_tasks_is_trained_jointly(branched: Path, tmp_path: Path) -> None:
+    fields = {"scenes": [24, 12, 16], "steps": 2, "batch": 4, "held_out": 8, "task_weights": "paper"}
     (tmp_path / "c.json").write_text(json.dumps(fields))
     done = in_process("train", "--arch", str(branched), "--config", "c.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -49,14 +42,10 @@ def test_a_network_of_several_tasks_is_trained_exported_and_evaluated(branched: 
         assert f"trained/branched/branched.json: {task}, held-out {metric} " in done.stdout
         assert f"{task} on 16 test images of 32x32: {metric} " in done.stdout
         assert f"step 2 of 2: {task}: loss " in " ".join(done.stderr.split())
-    assert trained_tasks(tmp_path) == ["cls", "det", "seg"]
+    finished = document("train", "--resume", "trained/branched", cwd=tmp_path)
+    assert list(finished["tasks"]) == ["cls", "det", "seg"]
     wrong = ["train", "--arch", str(branched), "--task", "det"]
     assert_refused(wrong, "is one network for cls+det+seg, trained as a whole", cwd=tmp_path)
-
-
-def trained_tasks(folder: Path) -> list[str]:
-    """The tasks of the document of the finished training in a folder."""
-    return list(document("train", "--resume", "trained/branched", cwd=folder)["tasks"])
 
 
 def test_the_progress_names_the_metric(capsys: pytest.CaptureFixture[str]) -> None:
