@@ -1,6 +1,6 @@
 """The weights of the tasks' losses in the objective of a joint training.
 
-The losses of tasks differ in scale. By default each is divided by its moving average, as in the searches, which needs no
+The losses of tasks differ in scale. By default each is divided by its moving average, as in the searches: this needs no
 tuning and fits any set of tasks. The alternative is a fixed weight per task; the published weights, from 1 to 50, were
 chosen for the losses and tasks of one data set.
 

@@ -22,7 +22,9 @@ PASCAL_CONTEXT = {
 
 
 def test_delta_m_is_that_of_the_paper() -> None:
-    values, baselines, metrics = ({task: row[column] for task, row in PASCAL_CONTEXT.items()} for column in range(3))
+    values = {task: value for task, (value, _, _) in PASCAL_CONTEXT.items()}
+    baselines = {task: baseline for task, (_, baseline, _) in PASCAL_CONTEXT.items()}
+    metrics = {task: metric for task, (_, _, metric) in PASCAL_CONTEXT.items()}
     assert delta_m(values, baselines, metrics) == pytest.approx(-6.35, abs=5e-3)
     assert delta_m(baselines, baselines, metrics) == 0
 
