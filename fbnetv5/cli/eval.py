@@ -9,8 +9,7 @@ from fbnetv5.cli.console import print_json, print_line, print_table
 from fbnetv5.cli.options import SIZE, ArchitectureFile, Data, Json, architecture_file, print_layout
 
 if TYPE_CHECKING:
-    from fbnetv5.delta_m import Comparison
-    from fbnetv5.evaluate import Evaluation
+    from fbnetv5.evaluate import Comparison, Evaluation
 
 
 def evaluate(
@@ -41,8 +40,7 @@ def evaluate(
     """
     from fbnetv5.architecture import load_architecture
     from fbnetv5.data.resolution import parse_resolution
-    from fbnetv5.delta_m import baseline_files, compare
-    from fbnetv5.evaluate import check_task, evaluate_file
+    from fbnetv5.evaluate import baseline_files, check_task, compare, evaluate_file
 
     print_layout(data)
     image_size = None if size is None else parse_resolution(size)

@@ -17,9 +17,8 @@ from fbnetv5.blocks.specs import Block
 from fbnetv5.costs.tables import CostTable, DeployedHead, block_key, block_shapes, head_key, head_shapes
 from fbnetv5.costs.tables import Counter as CostCounter
 from fbnetv5.data.resolution import Resolution, check_resolution
-from fbnetv5.deploy.export_model import networks_of
 from fbnetv5.networks.backbone import task_network
-from fbnetv5.runs.folder import file_name
+from fbnetv5.runs.folder import file_name, networks_of
 from fbnetv5.spaces.space import SKIP, Choices, Space
 from fbnetv5.tasks import make_tasks
 from fbnetv5.tasks.task import ClassNames, Task

@@ -21,10 +21,9 @@ import torch
 from torch import Tensor
 
 from fbnetv5.architecture import Architecture
-from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch, ImageSet
-from fbnetv5.evaluate import BATCH, evaluate
+from fbnetv5.evaluate import measure_network
 from fbnetv5.networks.backbone import Network
 from fbnetv5.runs.checkpoint import load_weights, optimizer_tensors, restore_optimizer, save_tensors
 from fbnetv5.runs.history import Entry
@@ -153,9 +152,8 @@ class TrainLoop(Loop[TrainEntry]):
 
     def evaluate(self) -> dict[str, float]:
         """By task, the metric of the average weights on the held-out images."""
-        network, device = self.average.network, self.accelerator.device
-        batches = in_order(self.held_out, batch=BATCH, num_workers=self.num_workers)
-        return evaluate(self.tasks, lambda images: network.raw(images.to(device)), batches)
+        metrics = measure_network(self.average.network, self.held_out, num_workers=self.num_workers)
+        return {name: metric.compute() for name, metric in metrics.items()}
 
     def is_logged(self, *, last: bool) -> bool:
         return super().is_logged(last=last) or self._is_evaluated(last=last)

@@ -19,9 +19,10 @@ from export.errors import UserError, VerificationError
 from fbnetv5.architecture import load_architecture
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.splits import split_of
-from fbnetv5.deploy.export_model import load_network, networks_of
+from fbnetv5.deploy.export_model import load_network
 from fbnetv5.runs.checkpoint import load_tensors
 from fbnetv5.runs.config import Run
+from fbnetv5.runs.folder import networks_of
 from fbnetv5.tasks.classification import Classification
 from fbnetv5.training.config import TrainConfig
 from fbnetv5.training.loop import TrainEntry
