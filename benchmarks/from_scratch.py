@@ -146,7 +146,7 @@ class Training:
 
     def __call__(self, trial: Trial) -> dict[str, Any]:
         choices = np.array(trial.inputs["choices"], dtype=np.int64)
-        task = make_tasks((self.config.task,), CLASSES)[self.config.task]
+        (task,) = make_tasks(self.config.tasks, CLASSES).values()
         network = seeded_network(task, self.space, choices, self.config.seed)
         begin = time.perf_counter()
         average = train(network, open_scenes(self.scenes), self.config)
@@ -158,7 +158,7 @@ class Training:
 def training_config(arguments: argparse.Namespace, size: Resolution) -> TrainConfig:
     """The task's recipe without augmentation, which is not needed if no image is repeated."""
     return TrainConfig(
-        task=arguments.task,
+        task_names=(arguments.task,),
         data=DataConfig(size=size),
         init="scratch",
         seed=arguments.seed,

@@ -21,7 +21,9 @@ from fbnetv5.costs.tables import Counter
 from fbnetv5.data.resolution import Resolution, check_resolution
 from fbnetv5.networks.backbone import Network
 from fbnetv5.runs.checkpoint import load_tensors, load_weights
+from fbnetv5.runs.folder import BRANCHED
 from fbnetv5.spaces import SpaceField
+from fbnetv5.spaces.branching import BranchingSpace
 from fbnetv5.spaces.graph import Graph, merge
 from fbnetv5.spaces.space import Choices, Space
 from fbnetv5.tasks import make_tasks
@@ -83,8 +85,14 @@ class Architecture(Document):
 
     @property
     def name(self) -> str:
-        """Name of the task, or of the tasks, such as "cls+det"; the network's files have it."""
+        """Name of the task, or of the tasks, such as "cls+det"."""
         return "+".join(self.choices)
+
+    @property
+    def file_name(self) -> str:
+        """Name of the network's files in a run folder, without their suffixes: "branched", or the tasks."""
+        branched = len(self.choices) > 1 and isinstance(self.space, BranchingSpace)
+        return BRANCHED if branched else self.name
 
     @property
     def task(self) -> str:

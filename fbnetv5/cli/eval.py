@@ -1,7 +1,7 @@
 """``fbnetv5 eval``: evaluates a network on the test images."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,7 +9,7 @@ from fbnetv5.cli.console import print_json, print_line, print_table
 from fbnetv5.cli.options import SIZE, ArchitectureFile, Data, Json, architecture_file, print_layout
 
 if TYPE_CHECKING:
-    from fbnetv5.evaluate import Evaluation
+    from fbnetv5.evaluate import Comparison, Evaluation
 
 
 def evaluate(
@@ -18,6 +18,13 @@ def evaluate(
     weights: Annotated[
         Path | None,
         typer.Option(help="Safetensors file of the weights.", show_default="TASK.safetensors beside the architecture"),
+    ] = None,
+    baseline: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Architecture file of a network of one task alone, or run folder of such networks, to compare with; "
+            "one for each task. Repeat the option for several."
+        ),
     ] = None,
     data: Data = None,
     size: Annotated[
@@ -28,21 +35,48 @@ def evaluate(
 ) -> None:
     """Evaluate a network on the test images.
 
-    All metrics of its tasks are printed, e.g. top-1 and top-5 accuracy, COCO's twelve metrics, or IoU per class.
+    All metrics of its tasks are printed, e.g. top-1 and top-5 accuracy, COCO's twelve metrics, or IoU per class. With
+    --baseline, so is Delta_m, the mean over its tasks of the relative gain over networks of one task each.
     """
+    from fbnetv5.architecture import load_architecture
     from fbnetv5.data.resolution import parse_resolution
-    from fbnetv5.evaluate import evaluate_file
+    from fbnetv5.evaluate import baseline_files, check_task, compare, evaluate_file
 
     print_layout(data)
     image_size = None if size is None else parse_resolution(size)
     file = architecture_file(task, arch)
+    files: dict[str, Path] = {}
+    if baseline:
+        architecture = load_architecture(file)
+        check_task(architecture, task, file)
+        files = baseline_files(baseline, architecture, [task] if task else list(architecture.choices))
     evaluations = evaluate_file(file, task=task, weights=weights, data=data, size=image_size)
+    comparison = compare(files, evaluations, data) if files else None
     if json:
-        documents = {name: evaluation.to_json() for name, evaluation in evaluations.items()}
-        print_json({"tasks": documents} if len(documents) > 1 else next(iter(documents.values())))
+        print_json(_document(evaluations, comparison))
         return
     for evaluation in evaluations.values():
         print_evaluation(evaluation)
+    if comparison is not None:
+        print_comparison(evaluations, comparison)
+
+
+def _document(evaluations: "dict[str, Evaluation]", comparison: "Comparison | None") -> dict[str, Any]:
+    """The JSON document: the evaluation of the only task, or those of several tasks and their comparison, if any."""
+    documents = {name: evaluation.to_json() for name, evaluation in evaluations.items()}
+    if comparison is not None:
+        return {"tasks": documents, **comparison.to_json()}
+    return {"tasks": documents} if len(documents) > 1 else next(iter(documents.values()))
+
+
+def print_comparison(evaluations: "dict[str, Evaluation]", comparison: "Comparison") -> None:
+    """Print the gain of each task over its baseline, and their mean, Delta_m."""
+    rows = []
+    for name, baseline in comparison.baselines.items():
+        evaluation, gain = evaluations[name], f"{baseline.gain_percent:+.2f} %"
+        rows.append([name, evaluation.metric.label, f"{evaluation.value:.4f}", f"{baseline.value:.4f}", gain])
+    print_table(["task", "metric", "value", "baseline", "gain"], rows)
+    print_line(f"Delta_m {comparison.delta_m_percent:+.2f} %, the mean of the gains")
 
 
 def print_evaluation(evaluation: "Evaluation") -> None:

@@ -130,7 +130,7 @@ def _export(
     """Export the tasks, with engines if there are engine options; return the exports, and why no engine was built."""
     from fbnetv5.deploy.engine import add_engine
     from fbnetv5.deploy.export import export_tasks
-    from fbnetv5.deploy.export_model import networks_of
+    from fbnetv5.runs.folder import networks_of
 
     results, unavailable = [], None
     with progress_bar() as bar:

@@ -1,4 +1,4 @@
-"""``fbnetv5 train``: trains the network of one task."""
+"""``fbnetv5 train``: trains a network on its task, or jointly on all of its tasks."""
 
 import time
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from export.errors import UserError
 from fbnetv5.cli.console import (
     check_resume_options,
     console,
@@ -62,7 +63,7 @@ def train(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Train the network of one task."""
+    """Train a network on its task, or jointly on all of its tasks."""
     from fbnetv5.runs.processes import process_group_cleanup, relaunch_command
     from fbnetv5.training.config import TrainConfig
     from fbnetv5.training.run import prepare, run_training
@@ -104,55 +105,66 @@ def _start(
     from fbnetv5.data.config import DataConfig
     from fbnetv5.data.resolution import parse_resolution
     from fbnetv5.evaluate import check_task, trained_size
-    from fbnetv5.training.config import TrainConfig
+    from fbnetv5.training.config import TrainConfig, common_defaults
     from fbnetv5.training.run import start_training
 
     print_layout(data)
     architecture = load_architecture(file)
     check_task(architecture, task, file)
+    if task is not None and len(architecture.choices) > 1:
+        raise UserError(f"{file} is one network for {architecture.name}, trained as a whole: use --arch {file} alone")
     image_size = trained_size(architecture) if size is None else parse_resolution(size)
     config = TrainConfig.make(
         fields,
-        defaults=architecture.make_task().training,
-        task=architecture.task,
+        defaults=common_defaults(task.training for task in architecture.make_tasks().values()),
+        task_names=tuple(architecture.choices),
         init=init,
         data=DataConfig.of(data, size=image_size),
         seed=seed,
     )
-    return start_training(config, file, output or Path("trained") / architecture.task)
+    return start_training(config, file, output or Path("trained") / architecture.file_name)
 
 
 def train_report(bar: "Progress", config: "TrainConfig") -> "Callable[[TrainEntry], None]":
-    """A callback that shows the step, the loss and the best score; without a terminal, a line per evaluation."""
+    """A callback that shows the step, losses and best scores; without a terminal, a line per evaluation and task."""
     from fbnetv5.tasks import task_types
 
-    metric = task_types()[config.task].metric.label
-    line = bar.add_task(f"train {config.task}", total=config.steps, note="")
+    types = task_types()
+    line = bar.add_task(f"train {'+'.join(config.tasks)}", total=config.steps, note="")
     started: list[tuple[float, int]] = []
 
     def report(entry: "TrainEntry") -> None:
         started.append((time.monotonic(), entry.step))
-        loss = "" if entry.loss is None else f"loss {entry.loss:.3f}, "
-        best = f"best {entry.best:.4f} at step {entry.best_step}"
-        bar.update(line, completed=entry.step, note=f"{loss}held-out {metric}: {best}")
-        if not console().is_terminal and entry.score is not None:
-            seconds, steps = started[-1][0] - started[0][0], entry.step - started[0][1]
-            left = f", {(config.steps - entry.step) * seconds / steps / 60:.1f} min left" if steps else ""
+        losses, step = entry.losses or {}, f"at step {entry.best_step}"
+        best = ", ".join(f"{types[task].metric.name} {score:.4f}" for task, score in entry.best.items())
+        loss = "".join(f"loss {losses[task]:.3f}, " for task in config.tasks if task in losses)
+        bar.update(line, completed=entry.step, note=f"{loss}held-out best {best} {step}")
+        if console().is_terminal or entry.scores is None:
+            return
+        seconds, steps = started[-1][0] - started[0][0], entry.step - started[0][1]
+        left = f", {(config.steps - entry.step) * seconds / steps / 60:.1f} min left" if steps else ""
+        for task, score in entry.scores.items():
+            name = f"{task}: " if len(config.tasks) > 1 else ""
+            loss = f"loss {losses[task]:.3f}, " if losses else ""
             print_status(
-                f"step {entry.step} of {config.steps}: {loss}held-out {metric} {entry.score:.4f}, {best}{left}"
+                f"step {entry.step} of {config.steps}: {name}{loss}held-out {types[task].metric.label} {score:.4f}, "
+                f"best {entry.best[task]:.4f} {step}{left}"
             )
 
     return report
 
 
 def print_result(result: "Result", *, as_json: bool) -> None:
-    """Print the score of the held-out images before and after the training, then the evaluation on the test images."""
+    """Print, by task, the scores on the held-out images before and after the training; then all test evaluations."""
     if as_json:
         print_json(result.to_json())
         return
-    metric, file = result.test.metric.label, result.folder / f"{result.test.task}.json"
-    print_line(
-        f"{file}: held-out {metric} {result.initial_score:.4f} before training, {result.best:.4f} at step "
-        f"{result.best_step}, the best of {result.steps} steps"
-    )
-    print_evaluation(result.test)
+    file = result.folder / f"{result.architecture.file_name}.json"
+    for name, evaluation in result.test.items():
+        task = f"{name}, " if len(result.test) > 1 else ""
+        print_line(
+            f"{file}: {task}held-out {evaluation.metric.label} {result.initial[name]:.4f} before training, "
+            f"{result.best[name]:.4f} at step {result.best_step}, the best of {result.steps} steps"
+        )
+    for evaluation in result.test.values():
+        print_evaluation(evaluation)

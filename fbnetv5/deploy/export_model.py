@@ -19,8 +19,7 @@ from fbnetv5.data.resolution import Resolution
 from fbnetv5.data.sample import ImageSet
 from fbnetv5.deploy.wrappers import FromPixels, Sharing, measure_sharing
 from fbnetv5.networks.backbone import Network, merge_networks
-from fbnetv5.runs.config import Run
-from fbnetv5.runs.folder import BRANCHED
+from fbnetv5.runs.folder import BRANCHED, file_name
 from fbnetv5.tasks.task import Task
 
 INPUT = "images"
@@ -190,20 +189,3 @@ def load_network(run: Path, tasks: Sequence[str]) -> tuple[Architecture, Network
     if set(architecture.choices) != set(tasks):
         raise UserError(f"{path} is the network of {architecture.name}, not of {name}")
     return architecture, architecture.load(path.with_suffix(".safetensors")).eval()
-
-
-def file_name(run: Path, tasks: Sequence[str]) -> str:
-    """Name of the files of a network, without their suffixes: its tasks, or that of a run's only, branched network."""
-    name = "+".join(tasks)
-    return BRANCHED if len(tasks) > 1 and (run / f"{BRANCHED}.json").exists() else name
-
-
-def networks_of(run: Path) -> list[list[str]]:
-    """The tasks of each network of a run: one network per task, or one for all where the run made that.
-
-    Raises:
-        UserError: ``run`` is not a run folder.
-    """
-    tasks = list(Run.load(run).tasks)
-    shared = len(tasks) > 1 and (run / f"{file_name(run, tasks)}.json").exists()
-    return [tasks] if shared else [[task] for task in tasks]

@@ -17,9 +17,9 @@ from export.files import read_json
 from fbnetv5.architecture import Architecture, load_architecture, shared_graph
 from fbnetv5.costs.tables import CostTable, block_key, head_key
 from fbnetv5.costs.tables import Counter as CostCounter
-from fbnetv5.deploy.export_model import file_name, networks_of
 from fbnetv5.deploy.profile import Scope
 from fbnetv5.networks.backbone import Network as BuiltNetwork
+from fbnetv5.runs.folder import file_name, networks_of
 from fbnetv5.search.bmtas.prepare import tree_costs
 from fbnetv5.spaces.branching import BranchingSpace
 from fbnetv5.spaces.space import SKIP, Choices

@@ -144,10 +144,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     document = read_json_object(folder / NAME, what="run configuration")
     schema = document.pop("schema", None)
     if schema == 1:
-        return _from_schema_1(document, folder)
-    if schema != SCHEMA:
+        document = _from_schema_1(document, folder)
+    elif schema != SCHEMA:
         supported = f"this version reads 1 and {SCHEMA}"
         raise UserError(f"run configuration file {folder / NAME} has schema {schema!r}; {supported}")
+    if "task" in document:  # of a training before networks of several tasks were trained
+        document |= {"task_names": [document.pop("task")], "task_weights": "average"}
     return document
 
 

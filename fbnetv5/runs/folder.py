@@ -1,14 +1,31 @@
-"""Run folders: creation, and the link ``latest`` to the newest run."""
+"""Run folders: creation, the names of their files, and the link ``latest`` to the newest run."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from export.errors import UserError
-from fbnetv5.runs.config import RunConfig
+from fbnetv5.runs.config import Run, RunConfig
 
 BRANCHED = "branched"
 """Name of the files of a branched network, without their suffixes."""
+
+
+def file_name(run: Path, tasks: Sequence[str]) -> str:
+    """Name of the files of a network, without their suffixes: its tasks, or that of a run's only, branched network."""
+    name = "+".join(tasks)
+    return BRANCHED if len(tasks) > 1 and (run / f"{BRANCHED}.json").exists() else name
+
+
+def networks_of(run: Path) -> list[list[str]]:
+    """The tasks of each network of a run: one network per task, or one for all where the run made that.
+
+    Raises:
+        UserError: ``run`` is not a run folder.
+    """
+    tasks = list(Run.load(run).tasks)
+    shared = len(tasks) > 1 and (run / f"{file_name(run, tasks)}.json").exists()
+    return [tasks] if shared else [[task] for task in tasks]
 
 
 def make_folder(folder: Path, *, flag: str) -> None:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from fbnetv5.runs.history import Entry
 from fbnetv5.runs.loop import Loop
+from fbnetv5.runs.loss_scale import Floats, LossScale
 from fbnetv5.runs.optimization import parameter_groups
 from fbnetv5.runs.processes import GradientAverage
 from fbnetv5.search.config import SupernetConfig
-from fbnetv5.search.loss_scale import Floats, LossScale
 
 E = TypeVar("E", bound=Entry)
 S = TypeVar("S", bound=nn.Module)

@@ -1,9 +1,10 @@
 """The configuration of a training: one frozen record, stored in its folder so that a resumed training continues it.
 
-``Task.training`` has the fields whose defaults a task changes.
+``Task.training`` has the fields whose defaults a task changes. A network of several tasks is trained jointly.
 """
 
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
@@ -19,9 +20,9 @@ class TrainConfig(RunConfig):
 
     title: ClassVar[str] = "training"
     kind: ClassVar[str] = "training"
-    flags: ClassVar[frozenset[str]] = frozenset({"task", "init", "data", "seed"})
-    task: str
-    """Task of the network."""
+    flags: ClassVar[frozenset[str]] = frozenset({"task_names", "init", "data", "seed"})
+    task_names: Annotated[tuple[str, ...], Strict(False), Field(min_length=1)]
+    """Names of the network's tasks."""
     init: str = "inherited"
     """Source of the initial weights: "inherited" from the search, "scratch", "timm", or a safetensors file."""
     held_out: Annotated[int, Field(ge=1)] = 1000
@@ -50,6 +51,9 @@ class TrainConfig(RunConfig):
     """Range of the factor by which an image is resized before a crop of the training size is taken."""
     colour: Share = 0.2
     """Maximum change of brightness, contrast and saturation."""
+    task_weights: Literal["average", "paper"] | dict[str, Positive] = "average"
+    """Weights of the losses of several tasks: "average" divides each loss by its moving average, "paper" has those of
+    BMTAS for PASCAL-Context, and an object has a weight by task. One task needs none."""
     mixup: NotNegative = 0.0
     """Alpha of mixup (arXiv 1710.09412), which blends pairs of images and their losses; 0 turns it off."""
     evaluate_every: Annotated[int, Field(ge=1)] = 250
@@ -64,8 +68,25 @@ class TrainConfig(RunConfig):
         if round(min(self.data.size) * self.scale[0]) < 1:
             size = f"{self.data.size[0]}x{self.data.size[1]}"
             raise UserError(f"training: scale from {self.scale[0]} leaves nothing of images of {size}")
+        if isinstance(self.task_weights, dict) and set(self.task_weights) != set(self.task_names):
+            named = ", ".join(self.task_weights) or "no task"
+            raise UserError(f"training: task_weights must name {', '.join(self.task_names)}, not {named}")
         return self
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        return (self.task,)
+        return self.task_names
+
+
+def common_defaults(trainings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The fields of ``Task.training`` that hold for a joint training: those on which all of its tasks agree.
+
+    A task that does not change a field disagrees with one that does, and the default of ``TrainConfig`` remains: a
+    random scale suits segmentation, but a network that learns edges as well is trained without it.
+    """
+    first, *others = trainings
+    return {
+        field: value
+        for field, value in first.items()
+        if all(field in other and other[field] == value for other in others)
+    }

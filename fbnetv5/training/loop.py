@@ -1,10 +1,13 @@
-"""The loop that trains one derived network, from its last checkpoint to its end.
+"""The loop that trains one derived network on all of its tasks, from its last checkpoint to its end.
 
-A step takes a batch of augmented images, computes the mean loss over the labelled images of all processes, averages the
-gradients, and updates the weights and their moving average. At intervals the first process evaluates that average on
-held-out images; the best average so far is stored beside the architecture file, and a checkpoint in a folder.
+A step takes a batch of augmented images, computes each task's mean loss over the labelled images of all processes,
+averages the gradients of their weighted sum, and updates the weights and their moving average. At intervals the first
+process evaluates that average on held-out images; the best average so far is stored beside the architecture file, and a
+checkpoint in a folder.
 
 All randomness is a function of (seed, step), so a resumed training repeats what an uninterrupted one would have done.
+
+Shape legend: T tasks.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,10 +21,9 @@ import torch
 from torch import Tensor
 
 from fbnetv5.architecture import Architecture
-from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch, ImageSet
-from fbnetv5.evaluate import evaluate
+from fbnetv5.evaluate import measure_network
 from fbnetv5.networks.backbone import Network
 from fbnetv5.runs.checkpoint import load_weights, optimizer_tensors, restore_optimizer, save_tensors
 from fbnetv5.runs.history import Entry
@@ -30,28 +32,29 @@ from fbnetv5.runs.optimization import half_cosine, parameter_groups
 from fbnetv5.runs.processes import GradientAverage
 from fbnetv5.training.augment import Augment
 from fbnetv5.training.average import MovingAverage
+from fbnetv5.training.best import Best
 from fbnetv5.training.config import TrainConfig
-
-EVALUATION_BATCH = 64
+from fbnetv5.training.task_weights import TaskWeights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainEntry(Entry):
     """The state of a training in its history."""
 
-    loss: float | None
-    """Mean over the labelled images of the last step; None before the first."""
+    losses: Mapping[str, float] | None
+    """By task, the mean over the labelled images of the last step, 0 without any; None before the first."""
     lr: float
-    score: float | None
-    """The task's metric of the average weights on the held-out images; None if it was not evaluated at this step."""
-    best: float
-    """Best score so far."""
+    scores: Mapping[str, float] | None
+    """By task, the metric of the average weights on the held-out images; None if not evaluated at this step."""
+    best: Mapping[str, float]
+    """By task, the metric of the best weights so far."""
     best_step: int
 
     @property
     def scalars(self) -> dict[str, float]:
-        values = {"loss": self.loss, "lr": self.lr, "score": self.score}
-        return {name: value for name, value in values.items() if value is not None}
+        groups = {"losses": self.losses or {}, "scores": self.scores or {}}
+        values = {f"{group}/{task}": value for group, of_tasks in groups.items() for task, value in of_tasks.items()}
+        return {**values, "lr": self.lr}
 
 
 class TrainLoop(Loop[TrainEntry]):
@@ -77,10 +80,10 @@ class TrainLoop(Loop[TrainEntry]):
             num_workers=config.data.num_workers,
         )
         self.config = config
-        weights = folder / f"{config.task}.safetensors"
+        weights = folder / f"{architecture.file_name}.safetensors"
         self.advice = f"The best weights so far are {weights}. Start again with a smaller lr, or check the images"
         self.architecture = architecture
-        self.task = network.task
+        self.tasks = {name: network.tasks[name] for name in config.tasks}
         self.network = network.to(self.accelerator.device).to(memory_format=torch.channels_last)
         self.average = MovingAverage(self.network, decay=config.ema_decay)
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in self.network.named_parameters()}
@@ -89,10 +92,10 @@ class TrainLoop(Loop[TrainEntry]):
         self.guard.protect(self.optimizer)
         self.dataset = dataset
         self.held_out = held_out
-        self.loss: Tensor | None = None
-        """Loss of the last step, a scalar on the device."""
-        self.best, self.best_step = self.task.metric.worst, 0
-        self.initial_score: float | None = None
+        self.weights = TaskWeights(config, self.accelerator.device)
+        self.losses: Tensor | None = None
+        """Mean losses [T] of the last step, on the device."""
+        self.best = Best(self.tasks)
 
     @cached_property
     def training_batches(self) -> Iterator[Batch]:
@@ -101,50 +104,56 @@ class TrainLoop(Loop[TrainEntry]):
         return self.batches(self.dataset, self.config.batch, first_step=self.done, stream=3, transform=transform)
 
     def step(self) -> None:
-        self.loss = self.train(next(self.training_batches))
+        self.losses = self.train(next(self.training_batches))
 
     def train(self, batch: Batch) -> Tensor:
-        """Run one step; return the mean loss over the labelled images of all processes, a scalar on the device.
+        """Run one step; return the mean losses over the labelled images of all processes, [T] on the device.
 
         Raises:
-            VerificationError: the loss or the gradient is not finite, see ``step``.
+            VerificationError: a loss or the gradient is not finite, see ``step``.
         """
         self.network.train()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.done)
         with self.accelerator.autocast():
-            total, count = self._loss(batch)
-        sums: Tensor = self.accelerator.reduce(torch.stack([total.detach(), count]), "sum")
-        labelled = sums[1].clamp(min=1e-9)
-        loss = sums[0] / labelled
+            sums, counts = self._losses(batch)
+        pooled_sums, pooled_counts = self.accelerator.reduce(torch.stack([sums.detach(), counts]), "sum")
+        labelled = pooled_counts.clamp(min=1e-9)
+        losses: Tensor = pooled_sums / labelled
+        factors, averages = self.weights.factors(pooled_sums, pooled_counts)
         self.optimizer.zero_grad(set_to_none=True)
         # Gradients are averaged over the processes, so each divides by its share of the images.
-        self.accelerator.backward(total * self.accelerator.num_processes / labelled)
+        means = sums * self.accelerator.num_processes / labelled
+        self.accelerator.backward((means * factors.to(means)).sum())
         self.gradients.finish()
         norm = torch.nn.utils.clip_grad_norm_(self.names, self.config.clip_norm)
-        self.guard.check({"the loss": loss, "the gradient": norm}, self.done)
+        named = {f"the loss of {name}": loss for name, loss in zip(self.tasks, losses, strict=True)}
+        self.guard.check(named | {"the gradient": norm}, self.done)
         self.optimizer.step()
+        self.weights.update(averages, skip=self.guard.skip)
         self.average.update(self.done, skip=self.guard.skip if self.guard.lag else None)
-        return loss
+        return losses
 
-    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The sum of the images' losses and the number of labelled images; with mixup, of blended pairs."""
+    def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The sums of the images' losses [T] and the numbers of labelled images [T]; with mixup, of blended pairs."""
         images = normalise(batch.images)
-        task, share = self.task, 1.0
+        share = 1.0
         if self.config.mixup:
             share = np.random.default_rng([self.config.seed, self.done]).beta(self.config.mixup, self.config.mixup)
             images = share * images + (1 - share) * images.flip(0)
-        raw = self.network.raw(images)[task.name]
-        total, count = task.losses(raw, batch).sum(), task.labelled(batch).sum()
-        if share == 1.0:
-            return total, count.to(total)
-        return share * total + (1 - share) * task.losses(raw, batch.flipped()).sum(), count.to(total)
+        raw = self.network.raw(images)
+        sums = self._sums(raw, batch)
+        if share != 1.0:
+            sums = share * sums + (1 - share) * self._sums(raw, batch.flipped())
+        return sums, torch.stack([task.labelled(batch).sum() for task in self.tasks.values()]).to(sums)
 
-    def evaluate(self) -> float:
-        """The task's metric of the average weights on the held-out images."""
-        network, device = self.average.network, self.accelerator.device
-        batches = in_order(self.held_out, batch=EVALUATION_BATCH, num_workers=self.num_workers)
-        return evaluate(self.task, lambda images: network(images.to(device)), batches)
+    def _sums(self, raw: Mapping[str, Any], batch: Batch) -> Tensor:
+        return torch.stack([task.losses(raw[name], batch).sum() for name, task in self.tasks.items()])
+
+    def evaluate(self) -> dict[str, float]:
+        """By task, the metric of the average weights on the held-out images."""
+        metrics = measure_network(self.average.network, self.held_out, num_workers=self.num_workers)
+        return {name: metric.compute() for name, metric in metrics.items()}
 
     def is_logged(self, *, last: bool) -> bool:
         return super().is_logged(last=last) or self._is_evaluated(last=last)
@@ -156,32 +165,28 @@ class TrainLoop(Loop[TrainEntry]):
         """The state after ``done`` steps: before the first, at each evaluation, and every ``LOG_EVERY`` steps."""
         if not self.is_logged(last=last):
             return None
-        score = None
+        scores = None
         if self._is_evaluated(last=last):
-            score = self.evaluate()
-            self._keep_best(score)
+            scores = self.evaluate()
+            if self.best.replace(scores, self.done):
+                self._save_best(scores)
         return TrainEntry(
             step=self.done,
-            loss=None if self.loss is None else float(self.loss),
+            losses=None if self.losses is None else dict(zip(self.tasks, self.losses.tolist(), strict=True)),
             lr=learning_rate(self.config, self.done),
-            score=score,
-            best=self.best,
-            best_step=self.best_step,
+            scores=scores,
+            best=self.best.scores,
+            best_step=self.best.step,
         )
 
-    def _keep_best(self, score: float) -> None:
-        """Write the average weights and the architecture file if the score is the best so far."""
-        if self.initial_score is None:
-            self.initial_score = score
-        if self.task.metric.drop(self.best, score) >= 0:
-            return
-        self.best, self.best_step = score, self.done
-        name = self.config.task
+    def _save_best(self, scores: Mapping[str, float]) -> None:
+        """Write the average weights and the architecture file, which has the scores as those of searches have them."""
+        name = self.architecture.file_name
         save_tensors(self.folder / f"{name}.safetensors", self.average.network.state_dict())
         provenance = {
             **self.architecture.provenance,
             "trained_at": list(self.config.data.size),
-            "score": score,
+            **({"scores": dict(scores)} if len(scores) > 1 else {"score": scores[self.architecture.task]}),
             "training": {"init": self.config.init, "seed": self.config.seed, "step": self.done},
         }
         self.architecture.changed(provenance=provenance).save(self.folder / f"{name}.json")
@@ -191,10 +196,11 @@ class TrainLoop(Loop[TrainEntry]):
         tensors |= {f"average/{name}": value for name, value in self.average.network.state_dict().items()}
         for name, value in optimizer_tensors(self.optimizer, self.names).items():
             tensors[f"optimizer/{name}"] = value
+        tensors |= {f"task_weights/{name}": value for name, value in self.weights.tensors().items()}
         return tensors
 
     def state(self) -> dict[str, Any]:
-        return {"best": self.best, "best_step": self.best_step, "first": self.initial_score}
+        return self.best.state()
 
     def identity(self) -> dict[str, Any]:
         return {"images": len(self.dataset)}
@@ -203,7 +209,8 @@ class TrainLoop(Loop[TrainEntry]):
         load_weights(self.network, groups["weights"], self.folder / CHECKPOINT)
         load_weights(self.average.network, groups["average"], self.folder / CHECKPOINT)
         restore_optimizer(self.optimizer, self.names, groups.get("optimizer", {}))
-        self.best, self.best_step, self.initial_score = state["best"], state["best_step"], state["first"]
+        self.weights.load(groups.get("task_weights", {}))
+        self.best.load(state)
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

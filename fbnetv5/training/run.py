@@ -1,12 +1,13 @@
 """Runs one training of a derived network from its arguments to its files: the work behind ``fbnetv5 train``.
 
-The folder is a run folder: ``config.json``, the architecture ``TASK.json`` with its best weights ``TASK.safetensors``,
-``history.jsonl``, ``tensorboard/`` and ``checkpoint/``; export reads it. A killed training is resumed from its folder
-alone and ends with the same files.
+The folder is a run folder: ``config.json``, the architecture ``TASK.json`` with its best weights ``TASK.safetensors``
+(``branched``, or the names of all tasks, for a network of several), ``history.jsonl``, ``tensorboard/`` and
+``checkpoint/``; export reads it. A killed training is resumed from its folder alone and ends with the same files.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from fbnetv5.data.splits import without_policies
 from fbnetv5.data.targets import class_names
 from fbnetv5.evaluate import Evaluation, check_classes, check_labelled, evaluate_network
 from fbnetv5.runs.checkpoint import load_tensors, load_weights, save_tensors
-from fbnetv5.runs.folder import make_folder
+from fbnetv5.runs.folder import file_name, make_folder
 from fbnetv5.runs.processes import in_first_process
 from fbnetv5.tasks import needed_targets
 from fbnetv5.training.config import TrainConfig
@@ -32,22 +33,27 @@ class Result:
 
     folder: Path
     architecture: Architecture
-    initial_score: float
-    """The task's metric of the initial weights on the held-out images."""
-    best: float
-    """The metric of the stored weights, on the same images."""
+    initial: dict[str, float]
+    """By task, the metric of the initial weights on the held-out images."""
+    best: dict[str, float]
+    """By task, the metric of the stored weights, on the same images."""
     best_step: int
     steps: int
-    test: Evaluation
-    """All figures of the stored weights on the test images."""
+    test: dict[str, Evaluation]
+    """By task, all figures of the stored weights on the test images."""
 
     def to_json(self) -> dict[str, Any]:
         return {
             "folder": str(self.folder),
-            "task": self.architecture.task,
             "steps": self.steps,
-            "held_out": {"initial": self.initial_score, "best": self.best, "best_step": self.best_step},
-            "test": self.test.to_json(),
+            "best_step": self.best_step,
+            "tasks": {
+                name: {
+                    "held_out": {"initial": self.initial[name], "best": self.best[name]},
+                    "test": evaluation.to_json(),
+                }
+                for name, evaluation in self.test.items()
+            },
         }
 
 
@@ -91,14 +97,14 @@ def start_training(config: TrainConfig, file: Path, folder: Path) -> tuple[Path,
     architecture, prepared = load_architecture(file), prepare(config)
     check_classes(architecture, class_names(prepared.images.targets))
     uses = (("learn from", prepared.images), ("hold out", prepared.held_out), ("test on", prepared.test))
-    for use, images in uses:
-        check_labelled(architecture.make_task(), images, use)
+    for (use, images), task in product(uses, architecture.make_tasks().values()):
+        check_labelled(task, images, use)
     network = initial_network(architecture, config.init, file=file, seed=config.seed)
 
     def make() -> Path:
         make_folder(folder, flag="--output")
-        architecture.save(folder / f"{config.task}.json")
-        save_tensors(folder / f"{config.task}.safetensors", network.state_dict())
+        architecture.save(folder / f"{architecture.file_name}.json")
+        save_tensors(folder / f"{architecture.file_name}.safetensors", network.state_dict())
         config.save(folder)
         return folder
 
@@ -122,30 +128,30 @@ def run_training(
     """
     config = prepared.config
     set_seed(config.seed)
-    architecture = load_architecture(folder / f"{config.task}.json")
-    network = architecture.load(folder / f"{config.task}.safetensors")
+    file = folder / f"{file_name(folder, config.tasks)}.json"
+    architecture = load_architecture(file)
+    network = architecture.load(file.with_suffix(".safetensors"))
     loop = TrainLoop(config, folder, architecture, network, dataset=prepared.images, held_out=prepared.held_out)
     loop.run(report)
     result = None
     if loop.accelerator.is_main_process:
         log("evaluating the best weights on the test images")
-        result = _result(folder, loop, prepared.test)
+        result = _result(file, loop, prepared.test)
     (shared,) = broadcast_object_list([result])
     assert isinstance(shared, Result)
     return shared
 
 
-def _result(folder: Path, loop: TrainLoop, test: ImageSet) -> Result:
+def _result(file: Path, loop: TrainLoop, test: ImageSet) -> Result:
     """Evaluate the best weights, which replace the last average."""
-    task, best = loop.config.task, loop.average.network
-    weights = folder / f"{task}.safetensors"
+    best, weights = loop.average.network, file.with_suffix(".safetensors")
     load_weights(best, load_tensors(weights), weights)
     return Result(
-        folder=folder,
-        architecture=load_architecture(folder / f"{task}.json"),
-        initial_score=loop.best if loop.initial_score is None else loop.initial_score,
-        best=loop.best,
-        best_step=loop.best_step,
+        folder=loop.folder,
+        architecture=load_architecture(file),
+        initial=loop.best.initial,
+        best=loop.best.scores,
+        best_step=loop.best.step,
         steps=loop.done,
-        test=evaluate_network(best, test, size=loop.config.data.size, num_workers=loop.num_workers)[task],
+        test=evaluate_network(best, test, size=loop.config.data.size, num_workers=loop.num_workers),
     )

@@ -47,7 +47,7 @@ def test_networks_start_with_the_same_weights_in_the_blocks_they_share() -> None
 def test_a_training_repeats_itself_and_lowers_the_loss(tmp_path: Path) -> None:
     small = narrow(FourPathSpace(stages=1, blocks_per_path=1))
     scenes = store_scenes(tmp_path / "x", "train", size=(32, 32), count=60, seed=0)
-    config = TrainConfig(task="det", data=DataConfig(size=(32, 32)), steps=10, batch=6, warmup_steps=1)
+    config = TrainConfig(task_names=("det",), data=DataConfig(size=(32, 32)), steps=10, batch=6, warmup_steps=1)
     trained = [train(seeded_network(DET, small, small.empty(), 0), scenes, config) for _ in range(2)]
     first, second = (from_scratch.measure(network, scenes) for network in trained)
     assert first == second

@@ -1,4 +1,4 @@
-"""A small network of each task to train: nothing but what no choice can skip, on images of 32x32."""
+"""Small networks to train, on images of 32x32: of each task, of nothing that a choice can skip; and a tree of tasks."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +11,7 @@ from fbnetv5.architecture import make_architecture
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.runs.checkpoint import save_tensors
+from fbnetv5.spaces.branching import BranchingSpace
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.tasks import make_tasks
 from fbnetv5.training.config import TrainConfig
@@ -40,11 +41,25 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def branched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The architecture file of a tree of three tasks, with weights: det leaves the others early, cls and seg late."""
+    space = BranchingSpace(width=0.25)
+    layers = len(space.variables)
+    choices = {"cls": [0] * layers, "det": [0, 0] + [1] * (layers - 2), "seg": [0] * (layers - 3) + [2] * 3}
+    architecture = make_architecture(space, choices, CLASSES, SIZE, provenance={"trained_at": list(SIZE)})
+    file = tmp_path_factory.mktemp("branched") / "branched.json"
+    architecture.save(file)
+    torch.manual_seed(1)
+    save_tensors(file.with_suffix(".safetensors"), architecture.build().state_dict())
+    return file
+
+
+@pytest.fixture(scope="session")
 def make_training() -> MakeTraining:
-    """(task, **fields that differ) -> a training of six steps."""
+    """(names of tasks, such as "cls+det", **fields that differ) -> a training of six steps."""
 
     def make(
-        task: str,
+        tasks: str,
         *,
         folder: Path | None = None,
         size: tuple[int, int] = SIZE,
@@ -62,6 +77,6 @@ def make_training() -> MakeTraining:
             "evaluate_every": 2,
             "checkpoint_every": 2,
         }
-        return TrainConfig(task=task, **fields | changes)
+        return TrainConfig(task_names=tuple(tasks.split("+")), **fields | changes)
 
     return make

@@ -12,6 +12,7 @@ from export.errors import UserError
 from fbnetv5.architecture import Architecture, Latency, load_architecture, make_architecture
 from fbnetv5.costs.tables import Counter
 from fbnetv5.runs.checkpoint import save_tensors
+from fbnetv5.spaces.branching import BranchingSpace
 from fbnetv5.spaces.four_path import FourPathSpace
 
 SPACE = FourPathSpace(stages=1, blocks_per_path=1)
@@ -60,6 +61,15 @@ def test_the_file_alone_rebuilds_the_network(tmp_path: Path) -> None:
     assert network(torch.randn(2, 3, 64, 96))[0].shape == (2, 3)
     live = {step.name for step in SPACE.graph(example().choices_array, {"cls": (32,)}).steps}
     assert set(network.backbone.blocks) == live
+
+
+def test_the_files_of_a_branched_network_of_several_tasks_have_its_name() -> None:
+    space = BranchingSpace(width=0.25)
+    groups = [0] * len(space.variables)
+    for tasks, name in ((("cls",), "cls"), (("cls", "det"), "branched")):
+        architecture = make_architecture(space, dict.fromkeys(tasks, groups), CLASSES, (64, 64), provenance={})
+        assert architecture.file_name == name
+    assert example("cls", "det").file_name == "cls+det"
 
 
 def test_a_network_of_several_tasks_runs_shared_blocks_once() -> None:

@@ -1,5 +1,5 @@
 import json
-from collections.abc import Sequence
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,12 +15,14 @@ from fbnetv5.data.loading import in_order
 from fbnetv5.data.scenes import CLASSES, Scenes
 from fbnetv5.data.splits import open_splits, targets_of
 from fbnetv5.data.targets import class_names
-from fbnetv5.evaluate import Predict, evaluate, evaluate_file, trained_size
+from fbnetv5.evaluate import Raw, baseline_files, compare, delta_m, evaluate_file, measure, trained_size
 from fbnetv5.runs.checkpoint import save_tensors
 from fbnetv5.tasks import make_tasks
 from fbnetv5.tasks.depth import RATIOS
 from fbnetv5.tasks.detection import COCO_FIGURES
 from fbnetv5.tasks.normals import LIMITS
+from fbnetv5.tasks.task import MetricInfo
+from fbnetv5.training.config import TrainConfig
 from tests.contract.schemas import check_document
 from tests.fbnetv5.data.rearrange import as_ade20k, as_coco, as_image_folder
 from tests.samples import keep_labels
@@ -36,20 +38,29 @@ FIGURES = {
     "normals": {"mean_angle", "median_angle", *LIMITS},
     "parts": {"miou", "pixel_accuracy", "iou"},
 }
+HIGHER = MetricInfo(name="miou")
+PASCAL_CONTEXT = {
+    "seg": (59.69, 65.11, HIGHER),
+    "parts": (55.96, 57.54, HIGHER),
+    "saliency": (63.03, 65.41, HIGHER),
+    "normals": (16.02, 13.98, MetricInfo(name="mean_angle", unit="degrees", lower_is_better=True)),
+    "edges": (67.80, 69.50, HIGHER),
+}
+"""Task -> value of the shared MobileNetV2 and of one network per task, as BMTAS reports them; the metric."""
 UNITS = ("macs", "params")
 IMAGES = Scenes("train", size=(32, 32), count=10)
 TRUTH = torch.tensor([IMAGES[index].targets["label"] for index in range(10)])
 
 
-def network_with_outputs(labels: Tensor) -> Predict:
+def network_with_outputs(labels: Tensor) -> Raw:
     """A network that predicts the labels in turn, whatever its input is."""
     remaining = iter(labels)
 
-    def predict(images: Tensor) -> Sequence[Tensor]:
+    def raw(images: Tensor) -> dict[str, Tensor]:
         predicted = torch.stack([next(remaining) for _ in images])
-        return (functional.one_hot(predicted, len(CLASSES["label"])).float(),)
+        return {"cls": functional.one_hot(predicted, len(CLASSES["label"])).float()}
 
-    return predict
+    return raw
 
 
 @pytest.mark.parametrize(("wrong", "expected"), [(0, 1.0), (3, 0.7), (10, 0.0)])
@@ -57,27 +68,26 @@ def network_with_outputs(labels: Tensor) -> Predict:
 def test_the_metric_is_taken_over_all_batches(wrong: int, expected: float, batch: int) -> None:
     labels = TRUTH.clone()
     labels[:wrong] = (labels[:wrong] + 1) % len(CLASSES["label"])
-    task = make_tasks(("cls",), CLASSES)["cls"]
-    assert evaluate(task, network_with_outputs(labels), in_order(IMAGES, batch=batch)) == pytest.approx(expected)
+    metrics = measure(make_tasks(("cls",), CLASSES), network_with_outputs(labels), in_order(IMAGES, batch=batch))
+    assert metrics["cls"].compute() == pytest.approx(expected)
 
 
 def test_images_without_labels_do_not_count() -> None:
     (batch,) = in_order(IMAGES, batch=10)
     known = keep_labels(batch, "label", torch.arange(10) < 4)
     predictions = torch.where(torch.arange(10) < 3, TRUTH, (TRUTH + 1) % len(CLASSES["label"]))
-    assert evaluate(make_tasks(("cls",), CLASSES)["cls"], network_with_outputs(predictions), [known]) == pytest.approx(
-        0.75
-    )
+    metrics = measure(make_tasks(("cls",), CLASSES), network_with_outputs(predictions), [known])
+    assert metrics["cls"].compute() == pytest.approx(0.75)
 
 
 def test_networks_see_normalised_images_without_gradients() -> None:
     seen: list[tuple[float, bool]] = []
 
-    def predict(images: Tensor) -> Sequence[Tensor]:
+    def raw(images: Tensor) -> dict[str, Tensor]:
         seen.append((float(images.abs().max()), torch.is_grad_enabled()))
-        return (torch.zeros(len(images), len(CLASSES["label"])),)
+        return {"cls": torch.zeros(len(images), len(CLASSES["label"]))}
 
-    evaluate(make_tasks(("cls",), CLASSES)["cls"], predict, in_order(IMAGES, batch=5))
+    measure(make_tasks(("cls",), CLASSES), raw, in_order(IMAGES, batch=5))
     assert len(seen) == 2
     assert all(largest < 4 and not gradients for largest, gradients in seen)
 
@@ -142,3 +152,61 @@ def test_the_size_is_what_was_trained_at_unless_another_is_asked_for(networks: P
         assert found.size == expected
     bare = load_architecture(networks / "seg.json").changed(provenance={}, resolution=(224, 224))
     assert trained_size(bare) == (224, 224)
+
+
+def test_delta_m_is_that_of_the_paper() -> None:
+    values = {task: value for task, (value, _, _) in PASCAL_CONTEXT.items()}
+    baselines = {task: baseline for task, (_, baseline, _) in PASCAL_CONTEXT.items()}
+    metrics = {task: metric for task, (_, _, metric) in PASCAL_CONTEXT.items()}
+    assert delta_m(values, baselines, metrics) == pytest.approx(-6.35, abs=5e-3)
+    assert delta_m(baselines, baselines, metrics) == 0
+
+
+def test_a_baseline_of_zero_has_no_relative_gain() -> None:
+    with pytest.raises(UserError, match="the baseline's miou is 0"):
+        delta_m({"seg": 0.5}, {"seg": 0.0}, {"seg": HIGHER})
+
+
+def test_baselines_are_evaluated_on_the_same_images(branched: Path, networks: Path, image_folder: Path) -> None:
+    ours, alone = (
+        evaluate_file(file, task="seg", weights=None, data=image_folder, size=(32, 64))
+        for file in (branched, networks / "seg.json")
+    )
+    comparison = compare({"seg": networks / "seg.json"}, ours, image_folder)
+    value, reference = ours["seg"].value, alone["seg"].value
+    assert comparison.baselines["seg"].value == reference > 0
+    assert comparison.delta_m_percent == pytest.approx(100 * (value / reference - 1))
+
+
+def test_a_folder_has_the_baselines_of_all_tasks(branched: Path, networks: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(networks, folder)
+    TrainConfig(task_names=("det", "seg", "depth")).save(folder)
+    files = baseline_files([folder, networks / "cls.json"], load_architecture(branched), ["cls", "det", "seg"])
+    assert files == {"cls": networks / "cls.json", "det": folder / "det.json", "seg": folder / "seg.json"}
+
+
+WRONG_BASELINES = {
+    "missing": (["cls", "seg"], "there is no baseline for det: add --baseline FILE"),
+    "two": (["cls", "det", "seg", "det"], r"there are two baselines for det: .*det\.json and .*det\.json"),
+    "another task": (["depth"], r"depth\.json is a network for depth; one of these is needed: cls, det, seg"),
+    "several tasks": (["branched"], r"branched\.json is a network for cls\+det\+seg; one of these is needed"),
+    "other classes": (["renamed"], r"--baseline .*renamed\.json has other classes than the network"),
+}
+
+
+@pytest.mark.parametrize(("names", "message"), WRONG_BASELINES.values(), ids=WRONG_BASELINES)
+def test_wrong_baselines_are_named(
+    branched: Path, networks: Path, tmp_path: Path, names: list[str], message: str
+) -> None:
+    for name in ("cls", "det", "seg"):
+        shutil.copy(networks / f"{name}.json", tmp_path)
+    shutil.copy(branched, tmp_path)
+    det = load_architecture(networks / "det.json")
+    det.changed(classes={**det.classes, "boxes": tuple(reversed(det.classes["boxes"]))}).save(tmp_path / "renamed.json")
+    make_architecture(det.space, {"depth": det.choices["det"]}, det.classes, det.resolution, provenance={}).save(
+        tmp_path / "depth.json"
+    )
+    paths = [tmp_path / f"{name}.json" for name in names]
+    with pytest.raises(UserError, match=message):
+        baseline_files(paths, load_architecture(branched), ["cls", "det", "seg"])

@@ -33,8 +33,8 @@ from fbnetv5.data.splits import Splits, Subset
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import load_weights, optimizer_tensors, restore_optimizer
 from fbnetv5.runs.loop import CHECKPOINT
+from fbnetv5.runs.loss_scale import Floats
 from fbnetv5.runs.optimization import half_cosine
-from fbnetv5.search.loss_scale import Floats
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.entry import SearchEntry
 from fbnetv5.search.reinforce.policies import Policies

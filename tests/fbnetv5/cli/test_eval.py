@@ -5,7 +5,7 @@ import pytest
 from fbnetv5.cli.eval import print_evaluation
 from fbnetv5.evaluate import Evaluation
 from fbnetv5.tasks import task_types
-from tests.command_line import assert_refused, in_process
+from tests.command_line import assert_refused, document, in_process
 
 
 def test_the_metric_is_printed_with_its_unit_and_direction(capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,3 +30,16 @@ def test_a_network_is_evaluated_on_a_folder(networks: Path, image_folder: Path, 
 
 def test_without_a_network_the_two_ways_to_name_it_are_printed(tmp_path: Path) -> None:
     assert_refused(["eval"], "name a network: --task det for runs/latest/det.json, or --arch FILE", cwd=tmp_path)
+
+
+def test_a_network_is_compared_with_its_baselines(
+    branched: Path, networks: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    options = ["--arch", str(branched), "--data", str(image_folder), "--task", "seg"]
+    options += ["--baseline", str(networks / "seg.json")]
+    found = document("eval", *options, cwd=tmp_path)
+    assert found["delta_m_percent"] == found["baselines"]["seg"]["gain_percent"]
+    printed = in_process("eval", *options, cwd=tmp_path).stdout
+    assert f"Delta_m {found['delta_m_percent']:+.2f} %, the mean of the gains" in printed
+    wrong = [*options, "--baseline", str(networks / "det.json")]
+    assert_refused(["eval", *wrong], "det.json is a network for det; one of these is needed: seg", cwd=tmp_path)

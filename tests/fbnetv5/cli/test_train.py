@@ -25,18 +25,35 @@ def test_a_network_is_trained_and_resumed(networks: Path, tmp_path: Path) -> Non
     fields = {"scenes": [24, 12, 16], "steps": 2, "batch": 4, "evaluate_every": 1, "held_out": 8, "warmup_steps": 1}
     (tmp_path / "c.json").write_text(json.dumps(fields))
     trained = document("train", "--arch", str(networks / "cls.json"), "--config", "c.json", cwd=tmp_path)
-    assert (trained["folder"], trained["task"], trained["steps"]) == ("trained/cls", "cls", 2)
-    assert trained["test"]["size"] == [32, 32]
+    assert (trained["folder"], trained["steps"], list(trained["tasks"])) == ("trained/cls", 2, ["cls"])
+    assert trained["tasks"]["cls"]["test"]["size"] == [32, 32]
     done = in_process("train", "--resume", "trained/cls", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "trained/cls/cls.json: held-out top1 " in done.stdout
     assert "cls on 16 test images of 32x32: top1 " in done.stdout
 
 
+def test_a_network_of_several_tasks_is_trained_jointly(branched: Path, tmp_path: Path) -> None:
+    fields = {"scenes": [24, 12, 16], "steps": 2, "batch": 4, "held_out": 8, "task_weights": "paper"}
+    (tmp_path / "c.json").write_text(json.dumps(fields))
+    done = in_process("train", "--arch", str(branched), "--config", "c.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for task, metric in {"cls": "top1", "det": "ap", "seg": "miou"}.items():
+        assert f"trained/branched/branched.json: {task}, held-out {metric} " in done.stdout
+        assert f"{task} on 16 test images of 32x32: {metric} " in done.stdout
+        assert f"step 2 of 2: {task}: loss " in " ".join(done.stderr.split())
+    finished = document("train", "--resume", "trained/branched", cwd=tmp_path)
+    assert list(finished["tasks"]) == ["cls", "det", "seg"]
+    wrong = ["train", "--arch", str(branched), "--task", "det"]
+    assert_refused(wrong, "is one network for cls+det+seg, trained as a whole", cwd=tmp_path)
+
+
 def test_the_progress_names_the_metric(capsys: pytest.CaptureFixture[str]) -> None:
-    report = train_report(Progress(disable=True), TrainConfig(task="depth", steps=10))
+    report = train_report(Progress(disable=True), TrainConfig(task_names=("depth",), steps=10))
     for step, score, best in ((0, 2.0, 2.0), (5, 1.5, 1.5)):
-        report(TrainEntry(step=step, loss=None if step == 0 else 0.5, lr=0.1, score=score, best=best, best_step=step))
+        losses = None if step == 0 else {"depth": 0.5}
+        scores, of_best = {"depth": score}, {"depth": best}
+        report(TrainEntry(step=step, losses=losses, lr=0.1, scores=scores, best=of_best, best_step=step))
     printed = " ".join(capsys.readouterr().err.split())
     assert "step 0 of 10: held-out rmse in m (lower is better) 2.0000, best 2.0000 at step 0" in printed
     assert "step 5 of 10: loss 0.500, held-out rmse in m (lower is better) 1.5000, best 1.5000 at step 5" in printed

@@ -16,12 +16,13 @@ from fbnetv5.data.config import DataConfig
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.scenes import CLASSES, Scenes
 from fbnetv5.deploy.export import export_tasks
-from fbnetv5.deploy.export_model import INPUT, ExportModel, load_export_model, load_network, networks_of
+from fbnetv5.deploy.export_model import INPUT, ExportModel, load_export_model, load_network
 from fbnetv5.deploy.export_options import ExportOptions
 from fbnetv5.deploy.exported import document
 from fbnetv5.evaluate import evaluate_network
 from fbnetv5.networks.backbone import Network
 from fbnetv5.runs.checkpoint import save_tensors
+from fbnetv5.runs.folder import networks_of
 from fbnetv5.search.bmtas.config import BranchConfig
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.spaces.four_path import FourPathSpace

@@ -17,7 +17,7 @@ DATA = DataConfig(folder="/images", size=(96, 64), scenes=(3, 2, 1))
 BUDGETS = {"seg": Budget(limit=4e8, unit="macs"), "cls": Budget(limit=8.0, unit="ms")}
 METHODS: dict[str, tuple[SearchConfig | TrainConfig, tuple[str, ...]]] = {
     "search": (SearchConfig(budgets=BUDGETS, data=DATA), ("seg", "cls")),
-    "training": (TrainConfig(task="det", data=DATA), ("det",)),
+    "training": (TrainConfig(task_names=("det",), data=DATA), ("det",)),
 }
 
 
@@ -45,7 +45,10 @@ def test_a_search_of_schema_1_is_read(tmp_path: Path) -> None:
 def test_a_training_of_schema_1_is_read(tmp_path: Path) -> None:
     search, training = METHODS["search"][0], METHODS["training"][0]
     (tmp_path / "config.json").write_text(json.dumps(schema_1(search)), encoding="utf-8")  # for export
-    (tmp_path / "training.json").write_text(json.dumps(schema_1(training)), encoding="utf-8")
+    document = schema_1(training)
+    for added in ("task_names", "task_weights"):
+        del document[added]
+    (tmp_path / "training.json").write_text(json.dumps(document | {"task": "det"}), encoding="utf-8")
     assert TrainConfig.load(tmp_path) == training
     assert Run.load(tmp_path) == Run(kind="training", tasks=("det",), data=DATA)
     with pytest.raises(UserError, match="is the folder of a training, not of a search"):

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from export.errors import UserError
-from fbnetv5.runs.folder import make_folder, point_latest
+from fbnetv5.runs.folder import file_name, make_folder, point_latest
 
 
 def fail(line: str) -> None:
@@ -46,3 +46,9 @@ def test_a_folder_is_made_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot make .*file/b: "):
         make_folder(tmp_path / "file" / "b", flag="--name")
+
+
+def test_the_files_of_a_network_have_the_names_of_its_tasks_unless_it_is_branched(tmp_path: Path) -> None:
+    assert (file_name(tmp_path, ["cls"]), file_name(tmp_path, ["cls", "det"])) == ("cls", "cls+det")
+    (tmp_path / "branched.json").touch()
+    assert (file_name(tmp_path, ["cls"]), file_name(tmp_path, ["cls", "det"])) == ("cls", "branched")

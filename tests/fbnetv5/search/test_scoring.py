@@ -15,7 +15,7 @@ from fbnetv5.data.sample import ResizableSet, Sample
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.data.splits import Splits, open_splits
 from fbnetv5.data.targets import CLASS, Target, class_names
-from fbnetv5.evaluate import evaluate
+from fbnetv5.evaluate import measure
 from fbnetv5.networks.backbone import recalibrate
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.search import scoring
@@ -53,7 +53,7 @@ def test_a_finalist_has_the_loss_and_metric_of_its_derived_network(
     network = supernet.derive(task, SPACE.full())
     recalibrate(network, calibration_images(splits.weights, CPU), network)
     batches = list(even_batches(splits.policies, batch=8, count=2))
-    assert finalist.score == pytest.approx(evaluate(network.task, network, batches), abs=1e-6)
+    assert finalist.score == pytest.approx(measure(network.tasks, network.raw, batches)[task].compute(), abs=1e-6)
     losses = [network.task.losses(network.raw(normalise(b.images))[network.task.name], b) for b in batches]
     assert finalist.loss == pytest.approx(float(torch.cat(losses).detach().mean()), rel=1e-5)
     assert finalist.cost == cost.cost_of(SPACE.full())

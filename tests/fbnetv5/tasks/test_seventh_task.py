@@ -123,7 +123,7 @@ def test_a_task_in_a_new_file_is_searched_trained_measured_and_exported(tmp_path
     assert found["count"].task == "count"
     assert torch.isfinite(torch.tensor(found["count"].provenance["score"]))
     training = TrainConfig(
-        task="count",
+        task_names=("count",),
         data=data,
         held_out=8,
         steps=4,
@@ -133,7 +133,7 @@ def test_a_task_in_a_new_file_is_searched_trained_measured_and_exported(tmp_path
     )
     folder, opened = start_training(training, run / "count.json", tmp_path / "trained")
     result = run_training(folder, opened, lambda now: None, print)
-    assert result.best <= result.initial_score
+    assert result.best["count"] <= result.initial["count"]
     measured = evaluate_file(folder / "count.json", task="count", weights=None, data=None, size=None)["count"]
     assert measured.to_json()["metric"].keys() == {"name", "unit", "lower_is_better", "value"}
     assert measured.value == measured.figures["error"] > 0

@@ -98,7 +98,7 @@ def test_the_label_of_a_metric_has_its_unit_and_direction(metric: MetricInfo, la
 
 @each_task
 def test_training_defaults_are_fields_of_a_training(task: Task) -> None:
-    assert TrainConfig(task=task.name, **task.training).task == task.name
+    assert TrainConfig(task_names=(task.name,), **task.training).tasks == (task.name,)
 
 
 @each_task

@@ -8,14 +8,19 @@ import pytest
 from export.errors import UserError
 from fbnetv5.data.config import DataConfig
 from fbnetv5.tasks import task_types
-from fbnetv5.training.config import TrainConfig
+from fbnetv5.training.config import TrainConfig, common_defaults
 
 
 def made(tmp_path: Path, task: str = "det", **fields: Any) -> TrainConfig:
     file = tmp_path / "c.json"
     file.write_text(json.dumps(fields))
     return TrainConfig.make(
-        file, defaults=task_types()[task].training, task=task, init="scratch", data=DataConfig(size=(64, 64)), seed=3
+        file,
+        defaults=task_types()[task].training,
+        task_names=(task,),
+        init="scratch",
+        data=DataConfig(size=(64, 64)),
+        seed=3,
     )
 
 
@@ -24,7 +29,7 @@ def test_a_configuration_is_loaded_from_its_folder(tmp_path: Path, task: str) ->
     config = made(tmp_path, task, lr=1, scale=[0.5, 2])
     config.save(tmp_path)
     assert TrainConfig.load(tmp_path) == config
-    assert (config.task, config.lr, config.scale, config.seed) == (task, 1, (0.5, 2), 3)
+    assert (config.tasks, config.lr, config.scale, config.seed) == ((task,), 1, (0.5, 2), 3)
 
 
 def test_a_file_goes_before_the_tasks_fields_and_these_before_the_defaults(tmp_path: Path) -> None:
@@ -48,6 +53,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "sign": ({"lr": -0.001}, "lr: must be greater than 0"),
     "not finite": ({"weight_decay": math.inf}, "weight_decay: must be a finite number"),
     "momentum": ({"momentum": -1.0}, "momentum: must be greater than or equal to 0"),
+    "no such weights": ({"task_weights": "equal"}, "task_weights.*must be 'average' or 'paper'"),
+    "weights of other tasks": ({"task_weights": {"seg": 1.0}}, "task_weights must name det, not seg"),
     "counts": ({"scenes": [8, -4, 4]}, "data: scenes.1: must be greater than or equal to 1, not -4"),
     "too small": ({"scale": [0.005, 0.02]}, "scale .* leaves nothing of images of 64x64"),
 }
@@ -65,3 +72,17 @@ def test_a_configuration_of_another_version_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"lr"', '"rate"'))
     with pytest.raises(UserError, match="of another version; fields that differ: lr, rate"):
         TrainConfig.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "expected"),
+    [
+        (["cls"], {"lr": 7e-4, "colour": 0.0}),
+        (["det", "seg"], {"scale": (0.7, 1.4)}),
+        (["det", "seg", "edges"], {}),
+        (["cls", "det"], {}),
+    ],
+    ids=str,
+)
+def test_a_joint_training_has_the_settings_that_all_tasks_agree_on(tasks: list[str], expected: dict[str, Any]) -> None:
+    assert common_defaults(task_types()[task].training for task in tasks) == expected

@@ -14,21 +14,23 @@ from fbnetv5.architecture import load_architecture
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.scenes import Scenes
+from fbnetv5.evaluate import evaluate_network
 from fbnetv5.training.config import TrainConfig
 from fbnetv5.training.loop import TrainLoop, learning_rate, make_optimizer
 from tests.samples import keep_labels
 
 MakeTraining = Callable[..., TrainConfig]
+TASKS = "cls+det+seg"
 IMAGES = Scenes("train", size=(32, 32), count=8)
 
 
 @pytest.fixture
-def make_loop(make_training: MakeTraining, networks: Path, tmp_path: Path) -> Callable[..., TrainLoop]:
-    """(task, **fields that differ) -> the loop of a fresh training in the test's folder."""
+def make_loop(make_training: MakeTraining, networks: Path, branched: Path, tmp_path: Path) -> Callable[..., TrainLoop]:
+    """(names of tasks, **fields that differ) -> the loop of a fresh training in the test's folder."""
 
-    def make(task: str, **changes: object) -> TrainLoop:
-        architecture = load_architecture(networks / f"{task}.json")
-        config = make_training(task, **changes)
+    def make(tasks: str, **changes: object) -> TrainLoop:
+        file = branched if "+" in tasks else networks / f"{tasks}.json"
+        architecture, config = load_architecture(file), make_training(tasks, **changes)
         return TrainLoop(config, tmp_path, architecture, architecture.build(), dataset=IMAGES, held_out=IMAGES)
 
     return make
@@ -68,7 +70,7 @@ def test_mixup_blends_images_and_losses_alike(make_loop: Callable[..., TrainLoop
     share = np.random.default_rng([5, 0]).beta(0.7, 0.7)
     assert 0.01 < share < 0.99
     loop.network.eval()  # else the two passes would differ by what batch norm sees
-    total, count = loop._loss(batch)
+    (total,), (count,) = loop._losses(batch)
     images = normalise(batch.images)
     with torch.no_grad():
         (logits,) = loop.network(share * images + (1 - share) * images.flip(0))
@@ -77,6 +79,30 @@ def test_mixup_blends_images_and_losses_alike(make_loop: Callable[..., TrainLoop
     expected = -(share * each[range(8), truth] + (1 - share) * each[range(8), truth.flip(0)]).sum()
     torch.testing.assert_close(total.detach(), expected, rtol=1e-4, atol=1e-4)
     assert count == 8
+
+
+@pytest.mark.parametrize("weights", ["average", "paper", {"cls": 1.0, "det": 0.5, "seg": 4.0}], ids=str)
+def test_the_gradient_is_that_of_the_weighted_mean_losses(make_loop: Callable[..., TrainLoop], weights: object) -> None:
+    loop = make_loop(TASKS, task_weights=weights, clip_norm=1e9)
+    (batch,) = in_order(IMAGES, batch=8)
+    batch = keep_labels(batch, "mask", torch.arange(8) < 3)  # 3 of 8 images have a mask
+    raw = loop.network.train().raw(normalise(batch.images))
+    losses = {name: task.losses(raw[name], batch) for name, task in loop.network.tasks.items()}
+    means = {"cls": losses["cls"].mean(), "det": losses["det"].mean(), "seg": losses["seg"].sum() / 3}
+    factors = {"cls": 1.0, "det": 1.0, "seg": 1.0} if weights == "paper" else weights
+    if not isinstance(factors, dict):
+        factors = {name: 1 / mean.item() for name, mean in means.items()}
+    objective = torch.stack([factors[name] * mean for name, mean in means.items()]).sum()
+    expected = torch.autograd.grad(objective, list(loop.network.parameters()))
+    assert loop.train(batch).tolist() == pytest.approx([mean.item() for mean in means.values()], rel=1e-4)
+    for parameter, gradient in zip(loop.network.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_one_evaluation_measures_all_tasks(make_loop: Callable[..., TrainLoop]) -> None:
+    loop = make_loop(TASKS)
+    evaluations = evaluate_network(loop.average.network, IMAGES, size=(32, 32))
+    assert loop.evaluate() == {name: evaluation.value for name, evaluation in evaluations.items()}
 
 
 def test_a_batch_without_labels_hardly_changes_weights(make_loop: Callable[..., TrainLoop]) -> None:
@@ -112,7 +138,7 @@ def test_with_a_lag_a_bad_step_changes_neither_weights_nor_average(make_loop: Ca
     assert all(torch.equal(before[name], tensor) for name, tensor in loop.network.named_parameters())
     assert all(torch.equal(average[name], tensor) for name, tensor in loop.average.network.state_dict().items())
     loop.done += 1
-    with pytest.raises(VerificationError, match="the loss is not finite at step 1;"):
+    with pytest.raises(VerificationError, match="the loss of seg is not finite at step 1;"):
         loop.train(batch)
 
 
@@ -124,14 +150,15 @@ def test_with_a_lag_a_bad_step_is_neither_logged_nor_saved(make_loop: Callable[.
     entries: list[int] = []
     head = loop.network.heads["cls"]
     head.register_forward_hook(lambda module, inputs, raw: raw * torch.nan if loop.done == spoiled else None)
-    with pytest.raises(VerificationError, match=f"the loss is not finite at step {spoiled + 1};"):
+    with pytest.raises(VerificationError, match=f"the loss of cls is not finite at step {spoiled + 1};"):
         loop.run(lambda entry: entries.append(entry.step))
     assert entries == list(range(0, spoiled, 2))
     assert [path.name for path in (loop.folder / "checkpoint").glob("*.json")] == [f"step-{spoiled - 1}.json"]
 
 
-def test_the_host_reads_nothing_from_the_device_in_a_step(make_loop: Callable[..., TrainLoop]) -> None:
-    loop = make_loop("det", mixup=0.5)
+@pytest.mark.parametrize("tasks", ["det", TASKS])
+def test_the_host_reads_nothing_from_the_device_in_a_step(make_loop: Callable[..., TrainLoop], tasks: str) -> None:
+    loop = make_loop(tasks, mixup=0.5)
     loop.guard.lag = 1
     loop.guard.protect(loop.optimizer)
     batch = next(iter(in_order(IMAGES, batch=4)))

@@ -19,9 +19,10 @@ from export.errors import UserError, VerificationError
 from fbnetv5.architecture import load_architecture
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.splits import split_of
-from fbnetv5.deploy.export_model import load_network, networks_of
+from fbnetv5.deploy.export_model import load_network
 from fbnetv5.runs.checkpoint import load_tensors
 from fbnetv5.runs.config import Run
+from fbnetv5.runs.folder import networks_of
 from fbnetv5.tasks.classification import Classification
 from fbnetv5.training.config import TrainConfig
 from fbnetv5.training.loop import TrainEntry
@@ -36,6 +37,16 @@ def quiet(*_: object) -> None:
 
 def resume(folder: Path, report: Callable[[TrainEntry], None]) -> Result:
     return run_training(folder, prepare(TrainConfig.load(folder)), report, quiet)
+
+
+def interrupt_at(step: int | None) -> Callable[[TrainEntry], None]:
+    """A report that interrupts the training after a step."""
+
+    def interrupt(now: TrainEntry) -> None:
+        if now.step == step:
+            raise KeyboardInterrupt
+
+    return interrupt
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -61,7 +72,7 @@ def test_the_folder_of_a_training_is_a_run_folder(undisturbed: tuple[Path, Resul
     assert names == {*files, "checkpoint", "tensorboard"}
     assert networks_of(folder) == [["det"]]
     architecture, network = load_network(folder, ["det"])
-    assert architecture.provenance["score"] == result.best >= result.initial_score
+    assert architecture.provenance["score"] == result.best["det"] >= result.initial["det"]
     assert architecture.provenance["training"]["step"] == result.best_step
     assert all(bool(torch.isfinite(output).all()) for output in network(torch.randn(1, 3, 32, 32)))
     assert Run.load(folder).data == DataConfig(size=(32, 32), scenes=(24, 12, 16))
@@ -71,9 +82,28 @@ def test_history_holds_losses_and_scores(undisturbed: tuple[Path, Result]) -> No
     folder, result = undisturbed
     lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 2, 4, 6]
-    assert max(line["score"] for line in lines) == result.best
-    assert lines[0]["score"] == result.initial_score
-    assert all(line["loss"] > 0 for line in lines[1:])
+    assert max(line["scores"]["det"] for line in lines) == result.best["det"]
+    assert lines[0]["scores"] == result.initial
+    assert all(line["losses"]["det"] > 0 for line in lines[1:])
+
+
+def test_a_joint_training_that_is_interrupted_ends_with_the_same_files(
+    make_training: MakeTraining, branched: Path, tmp_path: Path
+) -> None:
+    written = []
+    for name in ("whole", "interrupted"):
+        config = make_training("cls+det+seg", steps=4, mixup=0.5)
+        folder, _ = start_training(config, branched, tmp_path / name)
+        if name == "interrupted":
+            with pytest.raises(KeyboardInterrupt):
+                resume(folder, interrupt_at(2))
+        result = resume(folder, quiet)
+        written.append(contents(folder))
+    assert written[0] == written[1]
+    assert networks_of(folder) == [["cls", "det", "seg"]]
+    architecture, _ = load_network(folder, ["cls", "det", "seg"])
+    assert architecture.provenance["scores"] == result.best
+    assert result.test.keys() == result.initial.keys() == {"cls", "det", "seg"}
 
 
 @pytest.mark.parametrize("step", [0, 4])
@@ -81,13 +111,8 @@ def test_an_interrupted_training_ends_with_the_same_files(
     make_training: MakeTraining, networks: Path, undisturbed: tuple[Path, Result], tmp_path: Path, step: int
 ) -> None:
     folder, _ = start_training(make_training("det", mixup=0.5), networks / "det.json", tmp_path / "again")
-
-    def interrupt(now: TrainEntry) -> None:
-        if now.step == step:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        resume(folder, interrupt)
+        resume(folder, interrupt_at(step))
     resume(folder, quiet)
     assert contents(folder) == contents(undisturbed[0])
 
@@ -97,13 +122,8 @@ def test_momentum_is_resumed_too(make_training: MakeTraining, networks: Path, tm
     for name, stop in (("whole", None), ("halved", 4)):
         config = make_training("cls", optimizer="sgd", lr=0.05)
         folder, _ = start_training(config, networks / "cls.json", tmp_path / name)
-
-        def interrupt(now: TrainEntry, stop: int | None = stop) -> None:
-            if now.step == stop:
-                raise KeyboardInterrupt
-
         with contextlib.suppress(KeyboardInterrupt):
-            resume(folder, interrupt)
+            resume(folder, interrupt_at(stop))
         resume(folder, quiet)
         written.append(contents(folder))
     assert written[0] == written[1]
@@ -162,7 +182,7 @@ def test_a_loss_that_is_no_number_stops_it_and_names_the_last_good_checkpoint(
     folder, _ = start_training(make_training("cls"), networks / "cls.json", tmp_path / "cls")
     monkeypatch.setattr(Classification, "losses", losses)
     with pytest.raises(
-        VerificationError, match=r"loss is not finite at step 4; the last good checkpoint is .*step-2\.json"
+        VerificationError, match=r"loss of cls is not finite at step 4; the last good checkpoint is .*step-2\.json"
     ):
         resume(folder, quiet)
     saved = load_tensors(folder / "checkpoint/step-2.safetensors")
@@ -176,20 +196,22 @@ def test_training_learns(make_training: MakeTraining, networks: Path, tmp_path: 
     folder, _ = start_training(config, networks / "seg.json", tmp_path / "seg")
     resume(folder, quiet)
     lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    assert lines[-1]["loss"] < 0.75 * math.log(11)  # which is the loss of a network that knows nothing
-    assert lines[-1]["score"] > lines[0]["score"]
+    assert lines[-1]["losses"]["seg"] < 0.75 * math.log(11)  # which is the loss of a network that knows nothing
+    assert lines[-1]["scores"]["seg"] > lines[0]["scores"]["seg"]
 
 
 @pytest.mark.slow
-def test_two_processes_share_a_training(networks: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("tasks", ["seg", "cls+det+seg"])
+def test_two_processes_share_a_training(networks: Path, branched: Path, tmp_path: Path, tasks: str) -> None:
     script = Path(__file__).with_name("two_processes.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
     folder = tmp_path / "both"
-    arguments = [*command, str(networks / "seg.json"), str(folder)]
+    file = branched if "+" in tasks else networks / f"{tasks}.json"
+    arguments = [*command, str(file), str(folder)]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert len((folder / "history.jsonl").read_text().splitlines()) == 3
-    load_network(folder, ["seg"])
+    load_network(folder, tasks.split("+"))
 
 
 def test_a_folder_is_never_overwritten(

@@ -5,6 +5,7 @@ Usage: torchrun --nproc_per_node 2 two_processes.py ARCHITECTURE FOLDER
 
 import hashlib
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,20 +22,24 @@ from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch
 from fbnetv5.data.targets import IGNORE
 from fbnetv5.runs.processes import process_group_cleanup
+from fbnetv5.tasks import needed_targets
 from fbnetv5.training.config import TrainConfig
 from fbnetv5.training.loop import TrainLoop
 from fbnetv5.training.run import run_training, start_training
 
-CONFIG = TrainConfig(
-    task="seg",
-    data=DataConfig(size=(32, 32), scenes=(24, 12, 16)),
-    held_out=8,
-    steps=4,
-    batch=4,
-    warmup_steps=0,
-    evaluate_every=2,
-    clip_norm=1e9,
-)
+
+def make_config(tasks: Sequence[str]) -> TrainConfig:
+    return TrainConfig(
+        task_names=tuple(tasks),
+        task_weights={task: float(number + 1) for number, task in enumerate(tasks)},
+        data=DataConfig(size=(32, 32), scenes=(24, 12, 16)),
+        held_out=8,
+        steps=4,
+        batch=4,
+        warmup_steps=0,
+        evaluate_every=2,
+        clip_norm=1e9,
+    )
 
 
 def own_batch(loop: TrainLoop) -> Batch:
@@ -43,24 +48,27 @@ def own_batch(loop: TrainLoop) -> Batch:
     batch: Batch = list(in_order(loop.dataset, batch=4, limit=8))[rank]
     labelled = torch.arange(4) < (1 if rank else 4)
     masks = batch.targets["mask"].masked_fill(~labelled[:, None, None], IGNORE)
-    return replace(batch, targets={"mask": masks}, present={"mask": labelled})
+    return replace(batch, targets={**batch.targets, "mask": masks}, present={**batch.present, "mask": labelled})
 
 
 def expected_gradients(loop: TrainLoop, batch: Batch) -> list[Tensor]:
-    """Of the mean loss over ALL labelled images of both processes."""
-    network, reduce = loop.network.train(), loop.accelerator.reduce
-    losses = network.task.losses(network.raw(normalise(batch.images))[network.task.name], batch)
-    gradients = torch.autograd.grad(losses.sum(), list(network.parameters()))
-    count = reduce(batch.present["mask"].sum().float(), "sum")
-    assert count == 5
-    return [reduce(gradient, "sum") / count for gradient in gradients]
+    """Of the weighted sum of the tasks' mean losses over ALL labelled images of both processes."""
+    network, reduce, objective = loop.network.train(), loop.accelerator.reduce, torch.zeros(())
+    raw = network.raw(normalise(batch.images))
+    for number, (name, task) in enumerate(network.tasks.items()):
+        count = reduce(task.labelled(batch).sum().float(), "sum")
+        assert count == (5 if name == "seg" else 8)
+        objective = objective + (number + 1) * task.losses(raw[name], batch).sum() / count
+    return [reduce(gradient, "sum") for gradient in torch.autograd.grad(objective, list(network.parameters()))]
 
 
 def check_gradients(file: Path, folder: Path) -> None:
     """The gradient that the optimizer gets is that of the pooled mean loss."""
-    architecture, images = load_architecture(file), CONFIG.data.open(["mask"]).weights
+    architecture = load_architecture(file)
+    config = make_config(list(architecture.choices))
+    images = config.data.open(needed_targets(config.tasks)).weights
     torch.manual_seed(0)
-    loop = TrainLoop(CONFIG, folder, architecture, architecture.build(), dataset=images, held_out=images)
+    loop = TrainLoop(config, folder, architecture, architecture.build(), dataset=images, held_out=images)
     batch = own_batch(loop)
     expected = expected_gradients(loop, batch)
     loop.train(batch)
@@ -78,8 +86,9 @@ def main(file: Path, folder: Path) -> None:
         loops.append(loop)
 
     check_gradients(file, folder)
+    config = make_config(list(load_architecture(file).choices))
     TrainLoop.run = run  # type: ignore[assignment, method-assign]
-    run_training(*start_training(CONFIG, file, folder), lambda _: None, lambda _: None)
+    run_training(*start_training(config, file, folder), lambda _: None, lambda _: None)
     (loop,) = loops
     digest = hashlib.sha256()
     for parameter in loop.network.parameters():
@@ -88,7 +97,7 @@ def main(file: Path, folder: Path) -> None:
     assert len(digests) == 2
     assert len(set(digests)) == 1
     with pytest.raises(UserError, match="exists already"):  # in both, or one would wait
-        start_training(CONFIG, file, folder)
+        start_training(config, file, folder)
 
 
 if __name__ == "__main__":

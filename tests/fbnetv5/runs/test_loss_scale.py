@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from fbnetv5.search.loss_scale import DECAY, FLOOR, LossScale
+from fbnetv5.runs.loss_scale import DECAY, FLOOR, LossScale
 
 ONES = np.ones(2)
 

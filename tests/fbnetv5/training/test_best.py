@@ -1,0 +1,52 @@
+import json
+
+import pytest
+
+from fbnetv5.data.scenes import CLASSES
+from fbnetv5.tasks import make_tasks
+from fbnetv5.training.best import Best, mean_gain
+
+TASKS = make_tasks(("seg", "depth"), CLASSES)
+METRICS = {name: task.metric for name, task in TASKS.items()}
+
+
+def test_the_gain_is_relative_and_turned_where_lower_is_better() -> None:
+    before, after = {"seg": 0.4, "depth": 2.0}, {"seg": 0.5, "depth": 1.0}
+    assert mean_gain(before, after, METRICS) == pytest.approx((0.2 + 0.5) / 2)
+    assert mean_gain(after, before, METRICS) == pytest.approx(-(0.2 + 0.5) / 2)
+    assert mean_gain(before, before, METRICS) == 0
+
+
+def test_a_score_of_zero_or_infinity_is_as_bad_as_possible() -> None:
+    worst, some = {"seg": 0.0, "depth": float("inf")}, {"seg": 0.1, "depth": 9.0}
+    assert mean_gain(worst, some, METRICS) == 1 == -mean_gain(some, worst, METRICS)
+    assert mean_gain(worst, worst, METRICS) == 0
+
+
+@pytest.mark.parametrize(
+    ("task", "scores", "kept"),
+    [("seg", [0.0, 0.0, 0.2, 0.1, 0.3], [0, 2, 4]), ("depth", [3.0, 4.0, 2.0, 2.0], [0, 2])],
+)
+def test_one_task_keeps_its_best_score(task: str, scores: list[float], kept: list[int]) -> None:
+    best = Best({task: TASKS[task]})
+    assert [step for step, score in enumerate(scores) if best.replace({task: score}, step)] == kept
+    assert (best.initial, best.scores, best.step) == ({task: scores[0]}, {task: scores[kept[-1]]}, kept[-1])
+
+
+def test_the_state_is_restored_also_that_of_an_older_checkpoint() -> None:
+    best, restored = Best(TASKS), Best(TASKS)
+    best.replace({"seg": 0.1, "depth": 2.0}, 0)
+    best.replace({"seg": 0.2, "depth": 2.1}, 5)
+    restored.load(json.loads(json.dumps(best.state())))
+    assert (
+        restored.state()
+        == best.state()
+        == {
+            "best": {"seg": 0.2, "depth": 2.1},
+            "best_step": 5,
+            "first": {"seg": 0.1, "depth": 2.0},
+        }
+    )
+    older = Best({"seg": TASKS["seg"]})
+    older.load({"best": 0.3, "best_step": 7, "first": 0.1})
+    assert (older.scores, older.step, older.initial) == ({"seg": 0.3}, 7, {"seg": 0.1})
