@@ -41,17 +41,17 @@ from benchmarks.experiment import Experiment, Trial, begin_experiment, hash_imag
 from export.files import write_json
 from fbnetv5.data.sample import Sample
 from fbnetv5.data.targets import Target
+from fbnetv5.evaluate import delta_m
 from fbnetv5.networks.backbone import Network
 from fbnetv5.runs.checkpoint import load_tensors, load_weights, save_tensors
 from fbnetv5.search.bmtas.trees import Groups
 from fbnetv5.tasks import task_types
-from fbnetv5.tasks.task import MetricInfo
 from latency.backends import open_backend
 from latency.profile import Network as TimedNetwork
 from latency.profile import measure_networks
 from latency.protocol import Timing
 
-RANDOM_TREES = 3
+RANDOM_TREES = 2
 REAL_TASKS = tuple(task for task in TASKS if task != PLANTED)
 METHODS = ("shared", *SEARCHES, "rsa", *(f"random {number}" for number in range(RANDOM_TREES)))
 """Trees that are trained, by method; single tasks are trained beside them."""
@@ -166,27 +166,19 @@ def row(
     types = task_types()
     values = {task: result["metrics"][task] for task in REAL_TASKS}
     baselines = {task: single[task]["metrics"][task] for task in REAL_TASKS}
-    gains = relative_gains(values, baselines, {task: types[task].metric for task in REAL_TASKS})
     losses = [1 - result["losses"][task] / single[task]["losses"][task] for task in REAL_TASKS]
     return {
         "method": method,
         "seed": seed,
         "groups": tree["groups"],
         "macs": tree["cost"],
-        "delta_m": float(np.mean(list(gains.values()))),
+        "delta_m": delta_m(values, baselines, {task: types[task].metric for task in REAL_TASKS}) / 100,
         "delta_loss": float(np.mean(losses)),
         "planted_alone_from": first_alone(tree["groups"], TASKS.index(PLANTED)),
         "metrics": result["metrics"],
         "single": baselines,
         "entropy": tree.get("entropy"),
     }
-
-
-def relative_gains(
-    values: Mapping[str, float], baselines: Mapping[str, float], metrics: Mapping[str, MetricInfo]
-) -> dict[str, float]:
-    """By task, how much better a value is than its baseline, as a share of the baseline."""
-    return {name: -metrics[name].drop(baselines[name], value) / baselines[name] for name, value in values.items()}
 
 
 def first_alone(groups: Sequence[Groups], task: int) -> int:
@@ -263,10 +255,10 @@ def parse(line: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="folder for all trials; resumed if it exists")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--pretraining-steps", type=int, default=3000)
-    parser.add_argument("--training-steps", type=int, default=600)
-    parser.add_argument("--soft-steps", type=int, default=240, help="of the searches with the soft routing")
-    parser.add_argument("--sampled-steps", type=int, default=960, help="of the searches with the sampled routing")
+    parser.add_argument("--pretraining-steps", type=int, default=2500)
+    parser.add_argument("--training-steps", type=int, default=300)
+    parser.add_argument("--soft-steps", type=int, default=100, help="of the searches with the soft routing")
+    parser.add_argument("--sampled-steps", type=int, default=400, help="of the searches with the sampled routing")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--budget-share", type=float, default=0.4, help="0: all tasks share; 1: none does")
