@@ -22,7 +22,7 @@ def test_an_encoder_makes_the_space_of_its_branches() -> None:
 WRONG = {
     "width without an encoder": ({"width": 0.5}, "add --encoder"),
     "an encoder with stages": ({"stages": 1, "encoder": "fbnetv3-b"}, "--encoder replaces --variant, --stages"),
-    "an unknown encoder": ({"encoder": "vgg"}, "unknown network 'vgg'"),
+    "an unknown encoder": ({"encoder": "vgg"}, "unknown encoder 'vgg'"),
 }
 
 
