@@ -37,7 +37,7 @@ from benchmarks.branching_world import (
     train_tree,
     tree_network,
 )
-from benchmarks.experiment import Experiment, Trial, begin_experiment, hash_images, plain
+from benchmarks.experiment import Experiment, Trial, begin_experiment, hash_images, machine, plain
 from export.files import write_json
 from fbnetv5.data.sample import Sample
 from fbnetv5.data.targets import Target
@@ -53,8 +53,6 @@ from latency.protocol import Timing
 
 RANDOM_TREES = 2
 REAL_TASKS = tuple(task for task in TASKS if task != PLANTED)
-METHODS = ("shared", *SEARCHES, "rsa", *(f"random {number}" for number in range(RANDOM_TREES)))
-"""Trees that are trained, by method; single tasks are trained beside them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,11 +210,12 @@ def timed_network(key: str, groups: Sequence[Groups], tasks: Sequence[str] = TAS
 
 
 def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Means over seeds by method, and every method against the random trees of the same seeds."""
+    """Means over seeds by method; with two seeds or more, every method against the random trees of the same seeds."""
     methods: dict[str, list[Mapping[str, Any]]] = {}
     for of_row in rows:
         methods.setdefault("random" if of_row["method"].startswith("random") else of_row["method"], []).append(of_row)
     figures = ("delta_m", "delta_loss", "macs", "latency_ms", "planted_alone_from")
+    seeds = {of_row["seed"] for of_row in rows}
     means: dict[str, dict[str, Any]] = {
         method: {figure: float(np.mean([row[figure] for row in of_method])) for figure in figures}
         | {"delta_m_by_seed": [row["delta_m"] for row in of_method], "trees": len(of_method)}
@@ -227,7 +226,7 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             stats.mean_difference(*[[row["delta_m"] for row in methods[name]] for name in (method, "random")])
         )
         for method in methods
-        if method != "random"
+        if method != "random" and len(seeds) > 1
     }
     return {"methods": means, "delta_m_less_that_of_random_trees": against}
 
@@ -272,7 +271,9 @@ def main(line: Sequence[str] | None = None) -> None:
     folder, seeds, processes = (arguments.pop(name) for name in ("output", "seeds", "processes"))
     rows = run_all(Plan(folder=folder, **arguments), seeds, processes)
     add_latencies(rows)
-    report = plain({"benchmark": "branching", "seeds": seeds, **arguments, **summarise(rows), "rows": rows})
+    report = plain(
+        {"benchmark": "branching", "seeds": seeds, **arguments, **machine(1), **summarise(rows), "rows": rows}
+    )
     write_json(folder / "report.json", report)
     print_table(report)
     print(json.dumps(report))

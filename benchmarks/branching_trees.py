@@ -90,7 +90,7 @@ def search(plan: Plan, folder: Path, seed: int, weights: Weights, kind: str) -> 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         supernet = BranchedSupernet(prepared.space, prepared.tasks)
-    load_pretrained(supernet, weights)
+    supernet.load_encoder([weights[node.name] for node in prepared.space.nodes])
     loop = (ReleasedLoop if kind == "released" else BranchLoop)(prepared, folder, supernet)
     loop.run(lambda entry: None)
     log_probabilities = log_probabilities_of(loop.logits)
@@ -125,14 +125,6 @@ def on_planted_scenes(prepared: Prepared, seed: int) -> Prepared:
     return replace(prepared, splits=Splits(**sets))
 
 
-def load_pretrained(supernet: BranchedSupernet, weights: Weights) -> None:
-    """Start all copies of a layer with its pretrained weights; the last norms keep theirs, fixed, in all copies."""
-    supernet.stem.load_state_dict(weights[supernet.space.nodes[0].name])
-    for node, copies in zip(supernet.space.layers, supernet.layers, strict=True):
-        for copy in copies.children():
-            copy.load_state_dict(weights[node.name])
-
-
 def document(tree: Tree) -> dict[str, Any]:
     """A tree as JSON."""
     return {"groups": [list(groups) for groups in tree.groups], "cost": tree.cost}
@@ -152,13 +144,24 @@ def rsa_tree(plan: Plan, networks: Mapping[str, Network], seed: int) -> dict[str
     images = next(iter(in_order(scenes("policies", seed), batch=RSA_IMAGES)))
     distances = {task: layer_distances(network, normalise(images.images)) for task, network in networks.items()}
     tasks, layers = list(networks), len(costs.layers)
-    scores = np.zeros((layers, 2 ** len(tasks)))
+    dissimilarity = np.zeros((layers, len(tasks), len(tasks)))
     for layer, (a, b) in itertools.product(range(layers), itertools.combinations(range(len(tasks)), 2)):
-        dissimilarity = 1 - spearmanr(distances[tasks[a]][layer], distances[tasks[b]][layer]).statistic
-        for number in range(2 ** len(tasks)):
-            if number >> a & 1 and number >> b & 1:  # a group is as dissimilar as its least similar pair
-                scores[layer, number] = min(scores[layer, number], -dissimilarity)
-    return document(best_tree(scores, costs, budget))
+        value = 1 - spearmanr(distances[tasks[a]][layer], distances[tasks[b]][layer]).statistic
+        dissimilarity[layer, a, b] = dissimilarity[layer, b, a] = value
+    return document(best_tree(similarity_scores(dissimilarity), costs, budget))
+
+
+def similarity_scores(dissimilarity: Floats) -> Floats:
+    """[L, 2^T]: less the sum over a set's tasks of the largest dissimilarity [L, T, T] to another task of the set.
+
+    Dividing a set never lowers the sum of scores, because no task's largest dissimilarity grows.
+    """
+    layers, tasks, _ = dissimilarity.shape
+    scores = np.zeros((layers, 2**tasks))
+    for number in range(1, 2**tasks):
+        members = [task for task in range(tasks) if number >> task & 1]
+        scores[:, number] = -dissimilarity[:, members][:, :, members].max(2).sum(1)
+    return scores
 
 
 @torch.no_grad()

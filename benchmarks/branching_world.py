@@ -13,7 +13,6 @@ Shape legend: L layers, T tasks.
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -230,7 +229,7 @@ def pretrain(plan: Plan, seed: int) -> dict[str, Any]:
     )
     trained = train(network, images, steps=plan.pretraining_steps, batch=plan.batch, lr=plan.lr, seed=seed)
     test = Scenes("test", size=SIZE, count=COUNTS[2], seed=PRETRAINING_SEED, targets=needed_targets(PRETRAINING_TASKS))
-    save_tensors(weights_file(plan, seed), deepcopy(trained.backbone).blocks.state_dict())
+    save_tensors(weights_file(plan, seed), trained.backbone.blocks.state_dict())
     return {name: evaluation.value for name, evaluation in evaluate_network(trained, test, size=SIZE).items()}
 
 

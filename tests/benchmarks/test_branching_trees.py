@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.branching_trees import layer_distances, own_partitions, random_tree, released_groups
+from benchmarks.branching_trees import layer_distances, own_partitions, random_tree, released_groups, similarity_scores
 from benchmarks.branching_world import Plan, space_of, tree_network
 from fbnetv5.search.bmtas.tree_cost import expected_groups
 from fbnetv5.search.bmtas.trees import partitions
@@ -61,3 +61,11 @@ def test_distances_between_features_are_those_of_their_correlations() -> None:
     features = layer(stem(images)).flatten(1).detach().numpy()
     assert len(first) == 6
     assert first[0] == pytest.approx(1 - np.corrcoef(features[0], features[1])[0, 1], abs=1e-5)
+
+
+def test_dividing_a_set_of_tasks_never_lowers_the_similarity_scores() -> None:
+    values = np.random.default_rng(0).uniform(size=(3, 4, 4))
+    scores = similarity_scores((values + values.transpose(0, 2, 1)) * (1 - np.eye(4)))
+    pairs = [(one, other) for one in range(16) for other in range(16) if not one & other]
+    assert all((scores[:, one] + scores[:, other] >= scores[:, one | other] - 1e-12).all() for one, other in pairs)
+    assert scores[:, 0b0101].tolist() == pytest.approx((-(values + values.transpose(0, 2, 1))[:, 0, 2] * 2).tolist())
