@@ -30,9 +30,9 @@ class BranchConfig(SupernetConfig):
     """Source of the encoder's initial weights: "scratch", "torchvision", "timm", or a safetensors file."""
     width: Annotated[float, Field(ge=0.25, le=2.0)] = 1.0
     """Factor of all widths of the encoder."""
-    routing: Literal["soft", "sampled"] = "soft"
-    """Routing of a step: "soft" is the paper's mixture of all copies; "sampled" draws one copy per task and layer, and
-    learns by REINFORCE."""
+    routing: Literal["soft", "sampled"] = "sampled"
+    """Routing of a step: "sampled" draws one copy per task and layer, and learns by REINFORCE; "soft" is the paper's
+    mixture of all copies, which runs every layer once per copy and task."""
     steps: Annotated[int, Field(ge=1)] = 1200
     """Steps of the search, those of the routing included."""
     warmup_share: Share = 0.05
