@@ -150,6 +150,7 @@ def _branch_config(
     from fbnetv5.costs.budgets import parse_budgets
     from fbnetv5.data.config import DataConfig
     from fbnetv5.data.resolution import parse_resolution
+    from fbnetv5.networks.pretrained import PUBLISHED, SCRATCH
     from fbnetv5.search.bmtas.config import BranchConfig
 
     budget, unit = only_budget(flops, latency, table)
@@ -158,7 +159,7 @@ def _branch_config(
         budget=parse_budgets(budget, unit=unit, tasks=("network",))["network"],
         task_names=tasks,
         encoder=encoder,
-        init=init,
+        init=init if init in (SCRATCH, *PUBLISHED) else str(Path(init).resolve()),
         data=DataConfig.of(data, size=parse_resolution(size)),
         table=None if table is None else str(table.resolve()),
         other_machine_table=other_machine,
