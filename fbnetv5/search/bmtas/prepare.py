@@ -1,5 +1,6 @@
 """Opens the inputs of a search for a branched network: images, tasks, and the costs of its trees."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,18 +67,24 @@ def _check_complete(config: BranchConfig, table: AnyTable, tasks: Mapping[str, T
     keys |= {head_key(task, space.channels(task.paths), size) for task in tasks.values()}
     if not (missing := table.missing(sorted(keys))):
         return
+    size_text = "x".join(map(str, size))
+    raise UserError(
+        f"latency table {config.table} lacks {len(missing)} of {len(keys)} blocks of {space.label} at {size_text}, "
+        f"first: {missing[0]}. Add them with: {table.command}{profile_options(config, Path(str(config.table)).parent)}"
+    )
+
+
+def profile_options(config: BranchConfig, luts: Path) -> str:
+    """The options, as text, with which ``fbnetv5 profile`` measures the blocks of a search into a table in ``luts``."""
     options = {
         "--encoder": config.encoder,
         "--width": None if config.width == 1.0 else f"{config.width:g}",
-        "--resolution": "x".join(map(str, size)),
+        "--resolution": "x".join(map(str, config.budget.resolution)),
         "--tasks": ",".join(config.tasks),
         "--data": config.data.folder,
+        "--luts": None if luts.resolve() == Path("luts").resolve() else str(luts),
     }
-    texts = [f" {option} {value}" for option, value in options.items() if value is not None]
-    raise UserError(
-        f"latency table {config.table} lacks {len(missing)} of {len(keys)} blocks of {space.label} at "
-        f"{options['--resolution']}, first: {missing[0]}. Add them with: {table.command}{''.join(texts)}"
-    )
+    return "".join(f" {option} {shlex.quote(value)}" for option, value in options.items() if value is not None)
 
 
 def tree_costs(space: BranchingSpace, tasks: Mapping[str, Task], tables: Mapping[str, CostTable]) -> TreeCosts:
