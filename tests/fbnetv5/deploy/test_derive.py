@@ -6,6 +6,7 @@ from export.errors import UserError
 from fbnetv5.deploy.derive import METHODS, DerivationConfig, derive
 from fbnetv5.runs.config import Run
 from tests.contract.stored import STORED
+from tests.fbnetv5.search.bmtas.conftest import tiny_config
 
 
 def wanted(run: Path, output: Path | None = None) -> None:
@@ -25,9 +26,10 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_exists_is_refused_before_any_work(tmp_path: Path) -> None:
-    DerivationConfig(run="r", budget="1M", task_names=("cls",)).save(tmp_path)
-    with pytest.raises(UserError, match="is the folder of a derivation"):
-        wanted(tmp_path)
+    tiny_config().save(tmp_path)
+    (tmp_path / "derived").mkdir()
+    with pytest.raises(UserError, match="derived exists already; remove it or choose another --output"):
+        wanted(tmp_path, tmp_path / "derived")
 
 
 def test_other_commands_read_the_folder_as_a_run(tmp_path: Path) -> None:
