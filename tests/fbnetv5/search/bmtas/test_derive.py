@@ -8,7 +8,7 @@ from export.errors import UserError
 from fbnetv5.architecture import Architecture, load_architecture
 from fbnetv5.networks.backbone import Network
 from fbnetv5.runs.checkpoint import load_tensors
-from fbnetv5.search.bmtas.derive import derive_branched
+from fbnetv5.search.bmtas.derive import derive_branched, with_budget
 from fbnetv5.search.bmtas.prepare import prepare
 from fbnetv5.search.bmtas.run import run_branch
 from tests.fbnetv5.search.bmtas.conftest import tiny_config
@@ -26,7 +26,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def derived(run: Path, amount: str, unit: str = "macs") -> tuple[Architecture, Network]:
-    return derive_branched(run, amount, unit=unit, table=None, other_machine=False)["branched"]
+    return derive_branched(run, with_budget(run, amount, unit), table=None, other_machine=False)
 
 
 def test_the_budget_of_the_run_gives_the_tree_and_the_weights_of_the_run(run: Path) -> None:
