@@ -43,9 +43,11 @@ def derive(
     It takes seconds: the trained routing and weights of the run are used again. Give one budget: --flops or --latency.
     """
     from fbnetv5.deploy.derive import derive as derive_network
+    from fbnetv5.search.bmtas.derive import with_budget
+    from fbnetv5.search.bmtas.prepare import profile_options
 
     amount, unit = one_budget(flops, latency)
-    file = find_table(device, table, luts)
+    file = find_table(device, table, luts, profile_options(with_budget(run, amount, unit), luts))
     derived = derive_network(run, amount, unit=unit, table=file, other_machine=table is not None, output=output)
     print_derived(run, derived, as_json=json)
 

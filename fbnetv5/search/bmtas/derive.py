@@ -78,7 +78,7 @@ def derive_branched(
     if config.budget.unit == "ms" and table is None and config.table is None:
         raise UserError(f"--latency needs a latency table, and {run} has none: add --device cpu, or --table FILE")
     if table is not None:
-        config = config.changed(table=str(table.resolve()), other_machine_table=other_machine)
+        config = config.with_table(table, other_machine=other_machine)
     weights, state = _trained(run, config.steps)
     prepared = prepare(config)
     check_budget(config, prepared.costs)

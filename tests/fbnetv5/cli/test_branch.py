@@ -42,6 +42,10 @@ WRONG = {
     "a budget below all shared": (["--flops", "1M"], "if all tasks share every layer"),
     "an unknown encoder": (["--flops", "900M", "--encoder", "vgg"], "unknown encoder 'vgg'"),
     "a latency without a table": (["--latency", "9ms"], "needs a latency table"),
+    "a device without a table": (
+        ["--latency", "9ms@64x96", "--device", "cpu", "--encoder", "resnet50", "--tasks", "cls,seg"],
+        "make it with: fbnetv5 profile --device cpu --encoder resnet50 --resolution 64x96 --tasks cls,seg",
+    ),
 }
 
 

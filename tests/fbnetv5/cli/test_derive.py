@@ -35,6 +35,11 @@ WRONG = {
     "no budget": ([], "exactly one budget"),
     "two budgets": (["--flops", "9M", "--latency", "9ms"], "exactly one budget"),
     "a latency without a table": (["--latency", "9ms"], "needs a latency table"),
+    "a device without a table": (
+        ["--latency", "9ms@64x96", "--device", "cpu"],
+        "make it with: fbnetv5 profile --device cpu --encoder fbnetv3-a --width 0.25 --resolution 64x96 "
+        "--tasks cls,seg",
+    ),
     "a budget that is too small": (["--flops", "1K"], "if all tasks share every layer"),
     "no amount": (["--flops", "much"], "is not a positive number with its unit"),
 }
