@@ -68,7 +68,8 @@ def derive_branched(
     Args:
         run: the run folder.
         config: that of the run, with the other budget.
-        table: latency table file; None for that of the run.
+        table: latency table file; None for that of the run. Under a budget in multiply-adds, the run's table only
+            predicts the latency of the network, and is left out where it is missing or lacks blocks.
         other_machine: whether that table may be of another machine.
 
     Raises:
@@ -80,7 +81,7 @@ def derive_branched(
     if table is not None:
         config = config.with_table(table, other_machine=other_machine)
     weights, state = _trained(run, config.steps)
-    prepared = prepare(config)
+    prepared = prepare(config, needs_table=config.budget.unit == "ms" or table is not None)
     check_budget(config, prepared.costs)
     supernet = BranchedSupernet(prepared.space, prepared.tasks)
     load_weights(supernet, weights, run / CHECKPOINT)

@@ -36,8 +36,12 @@ class Prepared:
     """In milliseconds; None without a latency table."""
 
 
-def prepare(config: BranchConfig) -> Prepared:
+def prepare(config: BranchConfig, *, needs_table: bool = True) -> Prepared:
     """Open the images, the tasks on their classes, and the costs.
+
+    Args:
+        config: of the search.
+        needs_table: whether a latency table that is missing or lacks blocks is an error; else it is left out.
 
     Raises:
         UserError: an input is missing or does not fit the others.
@@ -45,10 +49,8 @@ def prepare(config: BranchConfig) -> Prepared:
     splits = config.data.open(needed_targets(config.tasks))
     tasks = make_tasks(config.tasks, class_names(splits.weights.targets))
     space, budget = config.space, config.budget
-    table = latency_costs = None
-    if config.table is not None:
-        table = estimate.open_table(Path(config.table), other_machine=config.other_machine_table)
-        _check_complete(config, table, tasks)
+    latency_costs = None
+    if (table := _open_table(config, tasks, needed=needs_table)) is not None:
         latency = Budget(limit=budget.limit, unit="ms", resolution=budget.resolution)
         latency_costs = tree_costs(space, tasks, cost_tables(space, tasks, dict.fromkeys(tasks, latency), table))
     if budget.unit == "ms" and latency_costs is not None:
@@ -58,6 +60,24 @@ def prepare(config: BranchConfig) -> Prepared:
     return Prepared(
         config=config, space=space, splits=splits, tasks=tasks, table=table, costs=costs, latency_costs=latency_costs
     )
+
+
+def _open_table(config: BranchConfig, tasks: Mapping[str, Task], *, needed: bool) -> AnyTable | None:
+    """The latency table of the configuration; None without one, or where it cannot be used and is not needed.
+
+    Raises:
+        UserError: the table is needed, and is missing, damaged, of another machine, or lacks blocks.
+    """
+    if config.table is None:
+        return None
+    try:
+        table = estimate.open_table(Path(config.table), other_machine=config.other_machine_table)
+        _check_complete(config, table, tasks)
+    except UserError:
+        if needed:
+            raise
+        return None
+    return table
 
 
 def _check_complete(config: BranchConfig, table: AnyTable, tasks: Mapping[str, Task]) -> None:

@@ -57,3 +57,11 @@ def test_an_unfinished_run_is_refused(run: Path, tmp_path: Path) -> None:
     shutil.copy(run / "config.json", tmp_path)
     with pytest.raises(UserError, match=r"is unfinished: its checkpoint is of step 0 of 4.*branch --resume"):
         derived(tmp_path, "150M")
+
+
+def test_a_budget_in_multiply_adds_does_not_need_the_table_of_the_run(run: Path) -> None:
+    config = with_budget(run, "12M@64x64", "macs").changed(table="moved.json")
+    architecture, _ = derive_branched(run, config, table=None, other_machine=False)
+    assert (architecture.resolution, architecture.cost.latency_ms) == ((64, 64), None)
+    with pytest.raises(UserError, match=r"moved\.json does not exist"):
+        derive_branched(run, config, table=Path("moved.json"), other_machine=False)

@@ -77,3 +77,10 @@ def test_the_usual_folder_of_tables_is_not_named(tmp_path: Path, monkeypatch: py
     config = tiny_config(width=1.0, data=DataConfig(folder="/my images"))
     expected = " --encoder fbnetv3-a --resolution 224x224 --tasks cls,det,seg --data '/my images'"
     assert profile_options(config, tmp_path / "luts") == profile_options(config, Path("luts")) == expected
+
+
+def test_a_table_that_is_not_needed_is_left_out_if_it_is_missing(tmp_path: Path) -> None:
+    config = tiny_config(table=str(tmp_path / "gone.json"))
+    assert prepare(config, needs_table=False).latency_costs is None
+    with pytest.raises(UserError, match=r"gone\.json does not exist"):
+        prepare(config)
