@@ -13,7 +13,7 @@ from fbnetv5.architecture import Architecture
 from fbnetv5.costs.budgets import parse_budgets
 from fbnetv5.networks.backbone import Network
 from fbnetv5.runs.checkpoint import by_group, load_checkpoint, load_weights
-from fbnetv5.runs.config import read_config
+from fbnetv5.runs.config import NAME, read_config
 from fbnetv5.runs.loop import CHECKPOINT
 from fbnetv5.runs.processes import make_accelerator
 from fbnetv5.search.bmtas.config import BranchConfig
@@ -52,7 +52,9 @@ def with_budget(run: Path, amount: str, unit: str) -> BranchConfig:
     Raises:
         UserError: the folder is no such run, or the budget cannot be parsed.
     """
-    kind = read_config(run).get("kind")
+    if not (run / NAME).exists():
+        raise UserError(f"{run} is no run folder, it has no {NAME}: name the folder of a finished fbnetv5 branch")
+    kind = read_config(run)["kind"]
     if kind != BranchConfig.kind:
         raise UserError(f"{run} is the folder of a {kind}; networks of another budget come from runs of fbnetv5 branch")
     config = BranchConfig.load(run)

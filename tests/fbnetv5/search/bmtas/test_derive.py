@@ -65,3 +65,9 @@ def test_a_budget_in_multiply_adds_does_not_need_the_table_of_the_run(run: Path)
     assert (architecture.resolution, architecture.cost.latency_ms) == ((64, 64), None)
     with pytest.raises(UserError, match=r"moved\.json does not exist"):
         derive_branched(run, config, table=Path("moved.json"), other_machine=False)
+
+
+def test_a_configuration_without_a_kind_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"schema": 2}')
+    with pytest.raises(UserError, match=r"config\.json is damaged: kind is missing"):
+        with_budget(tmp_path, "150M", "macs")
