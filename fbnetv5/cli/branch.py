@@ -110,8 +110,9 @@ def branch(
         settings = _branch_config(
             flops=flops,
             latency=latency,
-            table=find_table(device, table, luts),
-            other_machine=table is not None,
+            device=device,
+            table=table,
+            luts=luts,
             tasks=task_names(tasks),
             encoder=encoder,
             init=init,
@@ -132,8 +133,9 @@ def _branch_config(
     *,
     flops: str | None,
     latency: str | None,
+    device: str | None,
     table: Path | None,
-    other_machine: bool,
+    luts: Path,
     tasks: tuple[str, ...],
     encoder: str,
     init: str,
@@ -145,25 +147,27 @@ def _branch_config(
     """The configuration of a search from the options of the command.
 
     Raises:
-        UserError: an option is wrong, or there is not exactly one budget.
+        UserError: an option is wrong, there is not exactly one budget, or the device has no latency table.
     """
     from fbnetv5.costs.budgets import parse_budgets
     from fbnetv5.data.config import DataConfig
     from fbnetv5.data.resolution import parse_resolution
+    from fbnetv5.networks.pretrained import PUBLISHED, SCRATCH
     from fbnetv5.search.bmtas.config import BranchConfig
+    from fbnetv5.search.bmtas.prepare import profile_options
 
-    budget, unit = only_budget(flops, latency, table)
-    return BranchConfig.make(
+    budget, unit = only_budget(flops, latency, has_table=device is not None or table is not None)
+    settings = BranchConfig.make(
         fields,
         budget=parse_budgets(budget, unit=unit, tasks=("network",))["network"],
         task_names=tasks,
         encoder=encoder,
-        init=init,
+        init=init if init in (SCRATCH, *PUBLISHED) else str(Path(init).resolve()),
         data=DataConfig.of(data, size=parse_resolution(size)),
-        table=None if table is None else str(table.resolve()),
-        other_machine_table=other_machine,
         seed=seed,
     )
+    file = find_table(device, table, luts, profile_options(settings, luts))
+    return settings if file is None else settings.with_table(file, other_machine=table is not None)
 
 
 def _range_printer(config: "BranchConfig") -> "Callable[[TreeCosts], None]":

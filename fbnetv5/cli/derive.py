@@ -42,19 +42,20 @@ def derive(
 
     It takes seconds: the trained routing and weights of the run are used again. Give one budget: --flops or --latency.
     """
-    from fbnetv5.deploy.derive import derive as derive_networks
+    from fbnetv5.deploy.derive import derive as derive_network
+    from fbnetv5.search.bmtas.derive import with_budget
+    from fbnetv5.search.bmtas.prepare import profile_options
 
     amount, unit = one_budget(flops, latency)
-    file = find_table(device, table, luts)
-    derived = derive_networks(run, amount, unit=unit, table=file, other_machine=table is not None, output=output)
+    file = find_table(device, table, luts, profile_options(with_budget(run, amount, unit), luts))
+    derived = derive_network(run, amount, unit=unit, table=file, other_machine=table is not None, output=output)
     print_derived(run, derived, as_json=json)
 
 
 def print_derived(run: Path, derived: "Derived", *, as_json: bool) -> None:
-    """Print the derived networks."""
+    """Print the derived network."""
     if as_json:
-        architectures = {name: architecture.to_json() for name, architecture in derived.architectures.items()}
-        print_json({"run": str(run), "folder": str(derived.folder), "architectures": architectures})
+        document = {"run": str(run), "folder": str(derived.folder), "architecture": derived.architecture.to_json()}
+        print_json(document)
         return
-    for name, architecture in derived.architectures.items():
-        print_network(derived.folder / f"{name}.json", architecture)
+    print_network(derived.folder / "branched.json", derived.architecture)

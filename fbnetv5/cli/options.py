@@ -151,8 +151,14 @@ def run_name(name: str | None) -> str:
     return name
 
 
-def find_table(device: str | None, table: Path | None, luts: Path) -> Path | None:
+def find_table(device: str | None, table: Path | None, luts: Path, profile_options: str = "") -> Path | None:
     """The latency table file that the options name by file or by device; None if they name none.
+
+    Args:
+        device: of the table.
+        table: the file.
+        luts: folder of latency tables.
+        profile_options: of the command that makes a missing table, as text.
 
     Raises:
         UserError: the device has no table, or several.
@@ -172,7 +178,9 @@ def find_table(device: str | None, table: Path | None, luts: Path) -> Path | Non
         names = ", ".join(map(str, measured))
         raise UserError(f"{luts} has several latency tables of {device}: {names}; choose one with --table")
     resolve_device(device)
-    raise UserError(f"there is no latency table {path}; make it with: fbnetv5 profile --device {device}")
+    raise UserError(
+        f"there is no latency table {path}; make it with: fbnetv5 profile --device {device}{profile_options}"
+    )
 
 
 def one_budget(flops: str | None, latency: str | None) -> tuple[str, str]:
@@ -188,13 +196,13 @@ def one_budget(flops: str | None, latency: str | None) -> tuple[str, str]:
     return latency, "ms"
 
 
-def only_budget(flops: str | None, latency: str | None, table: Path | None) -> tuple[str, str]:
-    """The text and the unit, "macs" or "ms", of the only budget of a search.
+def only_budget(flops: str | None, latency: str | None, *, has_table: bool) -> tuple[str, str]:
+    """The text and the unit, "macs" or "ms", of the only budget of a search with or without a latency table.
 
     Raises:
         UserError: there is no budget, or two, or a latency without a latency table.
     """
     amount, unit = one_budget(flops, latency)
-    if unit == "ms" and table is None:
+    if unit == "ms" and not has_table:
         raise UserError("--latency needs a latency table: add --device cpu, or --table FILE")
     return amount, unit

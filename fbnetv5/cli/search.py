@@ -154,7 +154,7 @@ def _search_config(
     from fbnetv5.data.resolution import parse_resolution
     from fbnetv5.search.reinforce.config import SearchConfig
 
-    budget, unit = only_budget(flops, latency, table)
+    budget, unit = only_budget(flops, latency, has_table=table is not None)
     budgets = parse_budgets(budget, unit=unit, tasks=tasks)
     return SearchConfig.make(
         fields,

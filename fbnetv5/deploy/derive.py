@@ -1,6 +1,5 @@
-"""Derives the networks of another budget from a finished run, and writes them to a run folder of their own."""
+"""Derives the network of another budget from a finished run, and writes it to a run folder of its own."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -9,26 +8,19 @@ from pydantic import Strict
 
 from export.errors import UserError
 from fbnetv5.architecture import Architecture
-from fbnetv5.networks.backbone import Network
-from fbnetv5.runs.checkpoint import save_tensors
-from fbnetv5.runs.config import Run, RunConfig, read_config
-from fbnetv5.search.bmtas.derive import derive_branched
-
-Method = Callable[..., Mapping[str, tuple[Architecture, Network]]]
-"""(run, budget, unit=, table=, other_machine=) -> by the name of its files, each network and its record."""
-
-METHODS: dict[str, Method] = {"branch": derive_branched}
-"""Kind of a run -> the function that derives from it. Every kind is also the name of the command that makes the run."""
+from fbnetv5.runs.config import RunConfig
+from fbnetv5.search.bmtas.derive import derive_branched, with_budget
+from fbnetv5.search.bmtas.results import write_network
 
 
 class DerivationConfig(RunConfig):
-    """The ``config.json`` of derived networks: tasks and images of the run that they come from, and their budget."""
+    """The ``config.json`` of a derived network: tasks and images of the run that it comes from, and its budget."""
 
     title: ClassVar[str] = "derivation"
     kind: ClassVar[str] = "derivation"
     flags: ClassVar[frozenset[str]] = frozenset({"run", "budget", "task_names", "data", "seed"})
     run: str
-    """Path of the run folder that the networks come from."""
+    """Path of the run folder that the network comes from."""
     budget: str
     """As it was typed, such as "700M"."""
     task_names: Annotated[tuple[str, ...], Strict(False)]
@@ -41,17 +33,16 @@ class DerivationConfig(RunConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Derived:
-    """Derived networks, written."""
+    """A derived network, written."""
 
     folder: Path
-    architectures: dict[str, Architecture]
-    """By the name of their files, without suffix."""
+    architecture: Architecture
 
 
 def derive(
     run: Path, amount: str, *, unit: str, table: Path | None, other_machine: bool, output: Path | None
 ) -> Derived:
-    """Derive the networks of a budget from a finished run and write them, with their weights, to a new run folder.
+    """Derive the network of a budget from a finished search and write it, with its weights, to a new run folder.
 
     Args:
         run: the run folder.
@@ -62,30 +53,22 @@ def derive(
         output: the folder to make; None for ``derived/BUDGET`` in the run folder.
 
     Raises:
-        UserError: the run is of a method without this ability, is unfinished or damaged; the budget is out of range; or
+        UserError: the run is no search for a branched network, is unfinished or damaged; the budget is out of range; or
             the folder exists already.
     """
-    method, of_run = _method_of(run), Run.load(run)
+    settings = with_budget(run, amount, unit)
     folder = output or run / "derived" / amount.strip()
     if folder.exists():
         raise UserError(f"{folder} exists already; remove it or choose another --output")
-    networks = method(run, amount, unit=unit, table=table, other_machine=other_machine)
-    seed = next(iter(networks.values()))[0].provenance["seed"]
+    architecture, network = derive_branched(run, settings, table=table, other_machine=other_machine)
     config = DerivationConfig(
-        run=str(run.resolve()), budget=amount.strip(), task_names=of_run.tasks, data=of_run.data, seed=seed
+        run=str(run.resolve()),
+        budget=amount.strip(),
+        task_names=settings.tasks,
+        data=settings.data,
+        seed=settings.seed,
     )
     folder.mkdir(parents=True)
     config.save(folder)
-    for name, (architecture, network) in networks.items():
-        save_tensors(folder / f"{name}.safetensors", network.state_dict())
-        architecture.save(folder / f"{name}.json")
-    return Derived(folder=folder, architectures={name: record for name, (record, _) in networks.items()})
-
-
-def _method_of(run: Path) -> Method:
-    """The function that derives from a run of this kind; raises UserError if there is none."""
-    kind = read_config(run).get("kind")
-    if kind not in METHODS:
-        commands = ", ".join(f"fbnetv5 {name}" for name in METHODS)
-        raise UserError(f"{run} is the folder of a {kind}; networks of another budget come from runs of: {commands}")
-    return METHODS[kind]
+    write_network(folder, network, architecture)
+    return Derived(folder=folder, architecture=architecture)

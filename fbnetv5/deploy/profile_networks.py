@@ -23,6 +23,7 @@ from fbnetv5.runs.folder import file_name, networks_of
 from fbnetv5.search.bmtas.prepare import tree_costs
 from fbnetv5.spaces.branching import BranchingSpace
 from fbnetv5.spaces.space import SKIP, Choices
+from latency.correction import MIN_NETWORKS
 from latency.profile import Network
 from latency.table import LatencyTable
 
@@ -35,13 +36,26 @@ TaskChoices = Mapping[str, Choices]
 """Task -> its choices [S], of every task that a network serves."""
 
 
-def networks_to_fit(scope: Scope, count: int) -> list[Network]:
+def networks_to_fit(scope: Scope, count: int, *, or_all: bool = False) -> list[Network]:
     """Draw the networks on which a table is corrected: always the same, so that a profile can be resumed.
 
+    Args:
+        scope: of the table.
+        count: number of networks.
+        or_all: draw all networks of a space that has fewer, if they are enough for a correction.
+
     Raises:
-        UserError: the space has fewer networks.
+        UserError: the space has fewer networks, or with ``or_all`` fewer than a correction needs.
     """
-    return _exactly(count, _networks(scope, count, np.random.default_rng(0)))
+    networks = _networks(scope, count, np.random.default_rng(0))
+    if not or_all:
+        return _exactly(count, networks)
+    if len(networks) < MIN_NETWORKS:
+        raise UserError(
+            f"a correction needs at least {MIN_NETWORKS} measured networks, and this space has {len(networks)}; "
+            "leave the correction out with --networks 0"
+        )
+    return networks
 
 
 def fresh_networks(scope: Scope, count: int, excluded: Sequence[Network] = ()) -> list[Network]:

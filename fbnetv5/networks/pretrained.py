@@ -169,12 +169,13 @@ def _from_timm(model: str) -> State:
         UnavailableError: neither has them.
     """
     import timm
+    from huggingface_hub import constants
 
     try:
         with torch.random.fork_rng(devices=[]):
             peer: nn.Module = timm.create_model(model, pretrained=True)
     except (OSError, RuntimeError, ValueError) as error:
-        raise _unavailable(TIMM, model, error, "timm's cache") from error
+        raise _unavailable(TIMM, model, error, f"timm's cache ({constants.HF_HUB_CACHE})") from error
     return dict(peer.state_dict())
 
 

@@ -34,8 +34,10 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file.
 
     Raises:
-        UserError: the file is missing or damaged.
+        UserError: the file is missing, a folder, or damaged.
     """
+    if path.is_dir():
+        raise UserError(f"weights file {path} is a folder: name a .safetensors file")
     try:
         tensors: dict[str, Tensor] = load_file(str(path))
     except FileNotFoundError:

@@ -148,6 +148,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     elif schema != SCHEMA:
         supported = f"this version reads 1 and {SCHEMA}"
         raise UserError(f"run configuration file {folder / NAME} has schema {schema!r}; {supported}")
+    if "kind" not in document:
+        raise UserError(f"run configuration file {folder / NAME} is damaged: kind is missing")
     if "task" in document:  # of a training before networks of several tasks were trained
         document |= {"task_names": [document.pop("task")], "task_weights": "average"}
     return document

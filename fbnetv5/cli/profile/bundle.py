@@ -9,7 +9,6 @@ from fbnetv5.cli.console import print_json, print_line, progress_bar, stage_line
 from fbnetv5.cli.options import Blocks, Data, Json, Resolution, Stages, Tasks, Variant
 from fbnetv5.cli.profile.options import (
     BLOCKS_PER_PATH,
-    NETWORKS,
     STAGES,
     VARIANT,
     Device,
@@ -18,6 +17,7 @@ from fbnetv5.cli.profile.options import (
     Precision,
     Threads,
     Width,
+    draw_networks,
     make_scope,
 )
 
@@ -38,7 +38,7 @@ def bundle(
     tasks: Tasks = None,
     data: Data = None,
     threads: Threads = 1,
-    networks: FitNetworks = NETWORKS,
+    networks: FitNetworks = None,
     json: Json = False,
 ) -> None:
     """Write a folder to copy to another device and measure there.
@@ -47,12 +47,11 @@ def bundle(
     """
     scope = make_scope(variant, stages, blocks_per_path, resolution, tasks, data, encoder=encoder, width=width)
     from fbnetv5.deploy.profile import graphs_of
-    from fbnetv5.deploy.profile_networks import networks_to_fit
     from latency.bundle import Target, write_bundle
     from latency.protocol import Timing
 
     target = Target(device=device, precision=precision, threads=threads)
-    graphs, whole_networks = graphs_of(scope), networks_to_fit(scope, networks)
+    graphs, whole_networks = graphs_of(scope), draw_networks(scope, networks)
     with progress_bar() as bar:
         written = write_bundle(
             graphs, whole_networks, folder=folder, target=target, timing=Timing(), progress=stage_lines(bar)

@@ -10,7 +10,6 @@ from fbnetv5.cli.console import interruptible, print_json, print_line, progress_
 from fbnetv5.cli.options import Blocks, Data, Json, Luts, Resolution, Stages, Tasks, Variant, resolve_device
 from fbnetv5.cli.profile.options import (
     BLOCKS_PER_PATH,
-    NETWORKS,
     STAGES,
     VARIANT,
     Device,
@@ -20,6 +19,7 @@ from fbnetv5.cli.profile.options import (
     Runtime,
     Threads,
     Width,
+    draw_networks,
     make_scope,
 )
 from fbnetv5.cli.profile.tables import print_profile
@@ -44,7 +44,7 @@ def measure(
     tasks: Tasks = None,
     data: Data = None,
     threads: Threads = 1,
-    networks: FitNetworks = NETWORKS,
+    networks: FitNetworks = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the blocks and networks that the table lacks, and measure nothing.")
     ] = False,
@@ -72,17 +72,18 @@ def _refuse_options(context: typer.Context, subcommand: str) -> None:
             raise UserError(f"options of a sub-command come after its name: fbnetv5 profile {subcommand} ... {option}")
 
 
-def _measure(backend: "Backend", scope: "Scope", networks: int, *, luts: Path, dry_run: bool, as_json: bool) -> None:
+def _measure(
+    backend: "Backend", scope: "Scope", networks: int | None, *, luts: Path, dry_run: bool, as_json: bool
+) -> None:
     """Measure the table of a scope on a device, or with ``dry_run`` print what it lacks."""
     from fbnetv5.deploy.profile import graphs_of, write_report
-    from fbnetv5.deploy.profile_networks import networks_to_fit
     from latency.profile import plan, profile
     from latency.protocol import Timing
     from latency.table import table_path
 
     path = table_path(luts, backend.device, backend.precision, threads=backend.threads, runtime=backend.runtime)
     timing = Timing()
-    graphs, whole_networks = graphs_of(scope), networks_to_fit(scope, networks)
+    graphs, whole_networks = graphs_of(scope), draw_networks(scope, networks)
     if dry_run:
         print_plan(path, plan(graphs, whole_networks, path=path, backend=backend, timing=timing), as_json=as_json)
         return

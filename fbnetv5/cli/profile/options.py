@@ -11,9 +11,10 @@ from fbnetv5.cli.options import make_space, task_names
 if TYPE_CHECKING:
     from fbnetv5.deploy.profile import Scope
     from fbnetv5.spaces.space import Space
+    from latency.profile import Network
 
 NETWORKS = 48
-"""Default number of whole networks to measure."""
+"""Default number of whole networks to measure, where the space has as many."""
 VARIANT, STAGES, BLOCKS_PER_PATH = "a", 4, 2
 """Default parameters of the space."""
 
@@ -28,15 +29,15 @@ Runtime = Annotated[
 Precision = Annotated[str, typer.Option(help="Precision of the networks: fp32, fp16 (GPUs only) or int8.")]
 Threads = Annotated[int, typer.Option(min=1, help="Number of CPU threads per operator.")]
 FitNetworks = Annotated[
-    int,
+    int | None,
     typer.Option(
         "--networks",
         min=0,
         help="Number of random whole networks to measure; the correction of the sum of blocks is fitted on them. "
         "0: no correction.",
+        show_default=f"{NETWORKS}, or all of a space with fewer",
     ),
 ]
-
 
 Encoder = Annotated[
     str | None,
@@ -77,6 +78,19 @@ def make_scope(
         classes=class_names(targets_of(data)),
         resolution=parse_resolution(resolution),
     )
+
+
+def draw_networks(scope: "Scope", networks: int | None) -> "list[Network]":
+    """Draw the whole networks of ``--networks``; by default ``NETWORKS``, or all of a space with fewer.
+
+    Raises:
+        UserError: the space has fewer networks than ``--networks``, or by default than a correction needs.
+    """
+    from fbnetv5.deploy.profile_networks import networks_to_fit
+
+    if networks is None:
+        return networks_to_fit(scope, NETWORKS, or_all=True)
+    return networks_to_fit(scope, networks)
 
 
 def _space(

@@ -1,5 +1,6 @@
 """The configuration of a search for a branched network: one frozen record, stored in the run folder."""
 
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, Strict, model_validator
@@ -78,3 +79,7 @@ class BranchConfig(SupernetConfig):
     def warmup_steps(self) -> int:
         """Number of steps in which every task trains its own copies."""
         return round(self.warmup_share * self.steps)
+
+    def with_table(self, file: Path, *, other_machine: bool) -> Self:
+        """This configuration with a latency table file, which may be of another machine if ``other_machine``."""
+        return self.changed(table=str(file.resolve()), other_machine_table=other_machine)

@@ -13,7 +13,7 @@ from fbnetv5.architecture import Architecture
 from fbnetv5.costs.budgets import parse_budgets
 from fbnetv5.networks.backbone import Network
 from fbnetv5.runs.checkpoint import by_group, load_checkpoint, load_weights
-from fbnetv5.runs.folder import BRANCHED
+from fbnetv5.runs.config import NAME, read_config
 from fbnetv5.runs.loop import CHECKPOINT
 from fbnetv5.runs.processes import make_accelerator
 from fbnetv5.search.bmtas.config import BranchConfig
@@ -41,39 +41,57 @@ def best_network(
     return record.changed(provenance={**record.provenance, "scores": scores}), network
 
 
-def derive_branched(
-    run: Path, amount: str, *, unit: str, table: Path | None, other_machine: bool
-) -> dict[str, tuple[Architecture, Network]]:
-    """The network of another budget from a finished search for a branched network, by the name of its files.
+def with_budget(run: Path, amount: str, unit: str) -> BranchConfig:
+    """The configuration of a search for a branched network, with another budget.
 
     Args:
         run: the run folder.
         amount: the budget as text; without a resolution, the resolution of the run's budget holds.
         unit: of the budget, "macs" or "ms".
-        table: latency table file; None for that of the run.
+
+    Raises:
+        UserError: the folder is no such run, or the budget cannot be parsed.
+    """
+    if not (run / NAME).exists():
+        raise UserError(f"{run} is no run folder, it has no {NAME}: name the folder of a finished fbnetv5 branch")
+    kind = read_config(run)["kind"]
+    if kind != BranchConfig.kind:
+        raise UserError(f"{run} is the folder of a {kind}; networks of another budget come from runs of fbnetv5 branch")
+    config = BranchConfig.load(run)
+    budgets = parse_budgets(amount, unit=unit, tasks=("network",), resolution=config.budget.resolution)
+    return config.changed(budget=budgets["network"])
+
+
+def derive_branched(
+    run: Path, config: BranchConfig, *, table: Path | None, other_machine: bool
+) -> tuple[Architecture, Network]:
+    """The network of another budget from a finished search for a branched network.
+
+    Args:
+        run: the run folder.
+        config: that of the run, with the other budget.
+        table: latency table file; None for that of the run. Under a budget in multiply-adds, the run's table only
+            predicts the latency of the network, and is left out where it is missing or lacks blocks.
         other_machine: whether that table may be of another machine.
 
     Raises:
-        UserError: the run is unfinished or damaged, the budget cannot be parsed or is outside the range of costs, or a
-            latency has no table.
+        UserError: the run is unfinished or damaged, the budget is outside the range of costs, or a latency has no
+            table.
     """
-    config = BranchConfig.load(run)
-    if unit == "ms" and table is None and config.table is None:
+    if config.budget.unit == "ms" and table is None and config.table is None:
         raise UserError(f"--latency needs a latency table, and {run} has none: add --device cpu, or --table FILE")
     if table is not None:
-        config = config.changed(table=str(table.resolve()), other_machine_table=other_machine)
-    own = config.budget
-    budget = parse_budgets(amount, unit=unit, tasks=("network",), resolution=own.resolution)["network"]
+        config = config.with_table(table, other_machine=other_machine)
     weights, state = _trained(run, config.steps)
-    prepared = prepare(config.changed(budget=budget))
-    check_budget(prepared.config, prepared.costs)
+    prepared = prepare(config, needs_table=config.budget.unit == "ms" or table is not None)
+    check_budget(config, prepared.costs)
     supernet = BranchedSupernet(prepared.space, prepared.tasks)
     load_weights(supernet, weights, run / CHECKPOINT)
     device = make_accelerator().device
     architecture, network = best_network(prepared, supernet, log_probabilities_of(state["logits"]), device)
+    own = BranchConfig.load(run).budget
     origin = {"run": str(run.resolve()), "budget": {"limit": own.limit, "unit": own.unit}}
-    record = architecture.changed(provenance={**architecture.provenance, "derived_from": origin})
-    return {BRANCHED: (record, network)}
+    return architecture.changed(provenance={**architecture.provenance, "derived_from": origin}), network
 
 
 def _trained(run: Path, steps: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:

@@ -1,5 +1,6 @@
 """Opens the inputs of a search for a branched network: images, tasks, and the costs of its trees."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +36,12 @@ class Prepared:
     """In milliseconds; None without a latency table."""
 
 
-def prepare(config: BranchConfig) -> Prepared:
+def prepare(config: BranchConfig, *, needs_table: bool = True) -> Prepared:
     """Open the images, the tasks on their classes, and the costs.
+
+    Args:
+        config: of the search.
+        needs_table: whether a latency table that is missing or lacks blocks is an error; else it is left out.
 
     Raises:
         UserError: an input is missing or does not fit the others.
@@ -44,10 +49,8 @@ def prepare(config: BranchConfig) -> Prepared:
     splits = config.data.open(needed_targets(config.tasks))
     tasks = make_tasks(config.tasks, class_names(splits.weights.targets))
     space, budget = config.space, config.budget
-    table = latency_costs = None
-    if config.table is not None:
-        table = estimate.open_table(Path(config.table), other_machine=config.other_machine_table)
-        _check_complete(config, table, tasks)
+    latency_costs = None
+    if (table := _open_table(config, tasks, needed=needs_table)) is not None:
         latency = Budget(limit=budget.limit, unit="ms", resolution=budget.resolution)
         latency_costs = tree_costs(space, tasks, cost_tables(space, tasks, dict.fromkeys(tasks, latency), table))
     if budget.unit == "ms" and latency_costs is not None:
@@ -59,6 +62,24 @@ def prepare(config: BranchConfig) -> Prepared:
     )
 
 
+def _open_table(config: BranchConfig, tasks: Mapping[str, Task], *, needed: bool) -> AnyTable | None:
+    """The latency table of the configuration; None without one, or where it cannot be used and is not needed.
+
+    Raises:
+        UserError: the table is needed, and is missing, damaged, of another machine, or lacks blocks.
+    """
+    if config.table is None:
+        return None
+    try:
+        table = estimate.open_table(Path(config.table), other_machine=config.other_machine_table)
+        _check_complete(config, table, tasks)
+    except UserError:
+        if needed:
+            raise
+        return None
+    return table
+
+
 def _check_complete(config: BranchConfig, table: AnyTable, tasks: Mapping[str, Task]) -> None:
     """Raise UserError, with the command to run, if the table lacks a block of the encoder or the head of a task."""
     space, size = config.space, config.budget.resolution
@@ -66,18 +87,24 @@ def _check_complete(config: BranchConfig, table: AnyTable, tasks: Mapping[str, T
     keys |= {head_key(task, space.channels(task.paths), size) for task in tasks.values()}
     if not (missing := table.missing(sorted(keys))):
         return
+    size_text = "x".join(map(str, size))
+    raise UserError(
+        f"latency table {config.table} lacks {len(missing)} of {len(keys)} blocks of {space.label} at {size_text}, "
+        f"first: {missing[0]}. Add them with: {table.command}{profile_options(config, Path(str(config.table)).parent)}"
+    )
+
+
+def profile_options(config: BranchConfig, luts: Path) -> str:
+    """The options, as text, with which ``fbnetv5 profile`` measures the blocks of a search into a table in ``luts``."""
     options = {
         "--encoder": config.encoder,
         "--width": None if config.width == 1.0 else f"{config.width:g}",
-        "--resolution": "x".join(map(str, size)),
+        "--resolution": "x".join(map(str, config.budget.resolution)),
         "--tasks": ",".join(config.tasks),
         "--data": config.data.folder,
+        "--luts": None if luts.resolve() == Path("luts").resolve() else str(luts),
     }
-    texts = [f" {option} {value}" for option, value in options.items() if value is not None]
-    raise UserError(
-        f"latency table {config.table} lacks {len(missing)} of {len(keys)} blocks of {space.label} at "
-        f"{options['--resolution']}, first: {missing[0]}. Add them with: {table.command}{''.join(texts)}"
-    )
+    return "".join(f" {option} {shlex.quote(value)}" for option, value in options.items() if value is not None)
 
 
 def tree_costs(space: BranchingSpace, tasks: Mapping[str, Task], tables: Mapping[str, CostTable]) -> TreeCosts:

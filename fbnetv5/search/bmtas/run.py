@@ -14,6 +14,7 @@ from export.files import write_json
 from fbnetv5.architecture import Architecture
 from fbnetv5.evaluate import check_splits
 from fbnetv5.networks.pretrained import SCRATCH, State, encoder_weights
+from fbnetv5.runs.checkpoint import load_checkpoint
 from fbnetv5.runs.folder import make_run
 from fbnetv5.runs.loop import CHECKPOINT
 from fbnetv5.runs.processes import in_first_process, make_accelerator
@@ -71,8 +72,8 @@ def run_branch(folder: Path, prepared: Prepared, report: Callable[[BranchEntry],
     """
     set_seed(prepared.config.seed)
     supernet = BranchedSupernet(prepared.space, prepared.tasks)
-    if not (folder / CHECKPOINT).exists() and (weights := initial_weights(prepared.config)):
-        supernet.load_encoder(weights)
+    if prepared.config.init != SCRATCH and load_checkpoint(folder / CHECKPOINT) is None:
+        supernet.load_encoder(initial_weights(prepared.config))
     loop = BranchLoop(prepared, folder, supernet)
     loop.run(report)
     log_probabilities = log_probabilities_of(loop.logits)

@@ -42,9 +42,18 @@ WRONG = {
     "a budget below all shared": (["--flops", "1M"], "if all tasks share every layer"),
     "an unknown encoder": (["--flops", "900M", "--encoder", "vgg"], "unknown encoder 'vgg'"),
     "a latency without a table": (["--latency", "9ms"], "needs a latency table"),
+    "a device without a table": (
+        ["--latency", "9ms@64x96", "--device", "cpu", "--encoder", "resnet50", "--tasks", "cls,seg"],
+        "make it with: fbnetv5 profile --device cpu --encoder resnet50 --resolution 64x96 --tasks cls,seg",
+    ),
 }
 
 
 @pytest.mark.parametrize(("options", "message"), WRONG.values(), ids=WRONG)
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, options: list[str], message: str) -> None:
     assert_refused(["branch", *options], message, cwd=tmp_path)
+
+
+def test_a_file_of_initial_weights_is_found_from_any_folder_later(tmp_path: Path) -> None:
+    options = ["--flops", "700M", "--tasks", "cls,seg", "--init", "w.safetensors"]
+    assert_refused(["branch", *options], f"--init {tmp_path}/w.safetensors: ", cwd=tmp_path)

@@ -24,7 +24,7 @@ def test_a_derived_network_is_shown_and_evaluated_like_that_of_a_run(searched: P
     assert printed["folder"] == "runs/b/derived/11M"
     file = "runs/b/derived/11M/branched.json"
     architecture = load_architecture(searched / file)
-    assert printed["architectures"] == {"branched": architecture.to_json()}
+    assert printed["architecture"] == architecture.to_json()
     assert architecture.cost.macs > load_architecture(searched / "runs/b/branched.json").cost.macs
     assert document("show", file, cwd=searched)["macs"] == architecture.cost.macs
     assert document("eval", "--arch", file, cwd=searched)["tasks"].keys() == {"cls", "seg"}
@@ -35,6 +35,11 @@ WRONG = {
     "no budget": ([], "exactly one budget"),
     "two budgets": (["--flops", "9M", "--latency", "9ms"], "exactly one budget"),
     "a latency without a table": (["--latency", "9ms"], "needs a latency table"),
+    "a device without a table": (
+        ["--latency", "9ms@64x96", "--device", "cpu"],
+        "make it with: fbnetv5 profile --device cpu --encoder fbnetv3-a --width 0.25 --resolution 64x96 "
+        "--tasks cls,seg",
+    ),
     "a budget that is too small": (["--flops", "1K"], "if all tasks share every layer"),
     "no amount": (["--flops", "much"], "is not a positive number with its unit"),
 }
@@ -46,5 +51,5 @@ def test_a_mistake_is_one_line_and_exit_code_2(searched: Path, options: list[str
 
 
 def test_a_run_of_another_kind_is_refused(tmp_path: Path) -> None:
-    message = "networks of another budget come from runs of: fbnetv5 branch"
+    message = "networks of another budget come from runs of fbnetv5 branch"
     assert_refused(["derive", str(STORED / "run"), "--flops", "9M"], message, cwd=tmp_path)

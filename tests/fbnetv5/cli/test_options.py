@@ -75,10 +75,10 @@ def test_the_only_table_of_a_device_is_used_and_several_are_named(tmp_path: Path
 
 
 def test_the_only_budget_has_a_unit_and_a_latency_needs_a_table() -> None:
-    assert only_budget("400M", None, None) == ("400M", "macs")
-    assert only_budget(None, "8ms", Path("t.json")) == ("8ms", "ms")
+    assert only_budget("400M", None, has_table=False) == ("400M", "macs")
+    assert only_budget(None, "8ms", has_table=True) == ("8ms", "ms")
     for flops, latency in ((None, None), ("400M", "8ms")):
         with pytest.raises(UserError, match="exactly one budget"):
-            only_budget(flops, latency, None)
+            only_budget(flops, latency, has_table=False)
     with pytest.raises(UserError, match="needs a latency table"):
-        only_budget(None, "8ms", None)
+        only_budget(None, "8ms", has_table=False)

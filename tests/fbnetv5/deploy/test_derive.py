@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 
 from export.errors import UserError
-from fbnetv5.deploy.derive import METHODS, DerivationConfig, derive
+from fbnetv5.deploy.derive import DerivationConfig, derive
 from fbnetv5.runs.config import Run
 from tests.contract.stored import STORED
+from tests.fbnetv5.search.bmtas.conftest import tiny_config
 
 
 def wanted(run: Path, output: Path | None = None) -> None:
@@ -14,24 +15,24 @@ def wanted(run: Path, output: Path | None = None) -> None:
 
 def test_a_run_of_a_method_without_derivation_is_refused() -> None:
     with pytest.raises(
-        UserError, match="is the folder of a search; networks of another budget come from runs of: fbnetv5 branch"
+        UserError, match="is the folder of a search; networks of another budget come from runs of fbnetv5 branch"
     ):
         wanted(STORED / "run")
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"config\.json does not exist"):
+    with pytest.raises(UserError, match=r"has no config\.json: name the folder of a finished fbnetv5 branch"):
         wanted(tmp_path)
 
 
 def test_a_folder_that_exists_is_refused_before_any_work(tmp_path: Path) -> None:
-    DerivationConfig(run="r", budget="1M", task_names=("cls",)).save(tmp_path)
-    with pytest.raises(UserError, match="is the folder of a derivation"):
-        wanted(tmp_path)
+    tiny_config().save(tmp_path)
+    (tmp_path / "derived").mkdir()
+    with pytest.raises(UserError, match="derived exists already; remove it or choose another --output"):
+        wanted(tmp_path, tmp_path / "derived")
 
 
 def test_other_commands_read_the_folder_as_a_run(tmp_path: Path) -> None:
     DerivationConfig(run="r", budget="700M", task_names=("cls", "seg"), seed=3).save(tmp_path)
     assert Run.load(tmp_path).tasks == ("cls", "seg")
     assert DerivationConfig.load(tmp_path).budget == "700M"
-    assert Run.load(tmp_path).kind not in METHODS

@@ -5,6 +5,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from huggingface_hub import constants
 from torch import Tensor, nn
 
 from export.errors import UnavailableError, UserError
@@ -90,6 +91,13 @@ def test_a_failed_download_says_what_to_copy(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
     with pytest.raises(UnavailableError, match=rf"connect this machine, or copy torch's cache \({tmp_path}/hub\)"):
         encoder_weights("resnet50", "torchvision")
+
+
+def test_a_failed_download_of_timm_names_the_folder_to_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UnavailableError, match=rf"or copy timm's cache \({tmp_path}\) from one that is connected"):
+        encoder_weights("resnet50", "timm")
 
 
 @pytest.mark.parametrize(

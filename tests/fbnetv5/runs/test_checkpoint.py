@@ -160,3 +160,8 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, name: str, content: byt
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
         load_checkpoint(tmp_path)
+
+
+def test_a_folder_is_refused_as_a_file_of_weights(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is a folder: name a \.safetensors file"):
+        load_tensors(tmp_path)

@@ -17,6 +17,10 @@ WRONG = {
     "unknown runtime": (["--runtime", "tvm"], "no runtime 'tvm'; known are tensorrt, onnxruntime, torch"),
     "TensorRT on the CPU": (["--runtime", "tensorrt"], "cpu is measured through onnxruntime, torch or torch-compile"),
     "int8 through torch": (["--runtime", "torch", "--precision", "int8"], "torch measures a CPU at fp32, not at int8"),
+    "a space of one network": (
+        ["--encoder", "resnet50", "--tasks", "cls", "--dry-run"],
+        "at least 9 measured networks, and this space has 1; leave the correction out with --networks 0",
+    ),
     "few networks": (["--networks", "3"], "at least 9 measured networks, not 3"),
     "option before a sub-command": (
         ["--device", "orin", "estimate"],
@@ -59,6 +63,12 @@ def test_the_table_of_another_runtime_carries_its_name(tmp_path: Path) -> None:
     missing = document("profile", *AT_64, "--runtime", "torch", "--dry-run", cwd=tmp_path)
     assert missing["table"] == "luts/cpu-torch-fp32-b1.json"
     assert len(missing["networks"]) == 48
+
+
+def test_by_default_all_trees_of_two_tasks_are_measured(tmp_path: Path) -> None:
+    options = ("--encoder", "resnet50", "--width", "0.25", "--tasks", "cls,seg", "--resolution", "64")
+    missing = document("profile", *options, "--dry-run", cwd=tmp_path)
+    assert len(missing["networks"]) == 16 + 1  # the tasks part before one of 16 layers, or nowhere
 
 
 @pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU here")

@@ -8,8 +8,9 @@ from export.errors import UserError
 from fbnetv5.architecture import make_architecture
 from fbnetv5.costs.budgets import Budget
 from fbnetv5.costs.tables import block_key, head_key
+from fbnetv5.data.config import DataConfig
 from fbnetv5.data.scenes import CLASSES
-from fbnetv5.search.bmtas.prepare import Prepared, check_budget, prepare
+from fbnetv5.search.bmtas.prepare import Prepared, check_budget, prepare, profile_options
 from fbnetv5.search.bmtas.results import branched_architecture
 from fbnetv5.search.bmtas.trees import best_tree
 from fbnetv5.tasks import make_tasks
@@ -41,10 +42,11 @@ def test_a_budget_outside_the_range_is_refused(prepared: Prepared, limit: float)
 
 
 def test_a_table_that_lacks_the_blocks_names_the_command_that_adds_them(tmp_path: Path) -> None:
-    path = tmp_path / "table.json"
+    path = tmp_path / "my tables" / "cpu-fp32-b1-t2.json"
     LatencyTable(device="cpu", fingerprint={}, timing=Timing(), entries={NULL_KEY: ONE_MS}, threads=2).save(path)
     command = "fbnetv5 profile --device cpu --threads 2 --encoder fbnetv3-a --width 0.25 --resolution 224x224 "
-    with pytest.raises(UserError, match=rf"lacks (\d+) of \1 blocks of .*: {command}--tasks cls,det,seg$"):
+    others = f"--tasks cls,det,seg --luts '{path.parent}'"
+    with pytest.raises(UserError, match=rf"lacks (\d+) of \1 blocks of .*: {command}{others}$"):
         prepare(tiny_config(table=str(path), other_machine_table=True))
 
 
@@ -68,3 +70,17 @@ def test_a_table_predicts_the_latency_of_trees_for_any_budget(
     latency = branched_architecture(prepared, tree).cost.latency_ms
     assert latency is not None
     assert latency.value == prepared.latency_costs.of(tree.groups)
+
+
+def test_the_usual_folder_of_tables_is_not_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = tiny_config(width=1.0, data=DataConfig(folder="/my images"))
+    expected = " --encoder fbnetv3-a --resolution 224x224 --tasks cls,det,seg --data '/my images'"
+    assert profile_options(config, tmp_path / "luts") == profile_options(config, Path("luts")) == expected
+
+
+def test_a_table_that_is_not_needed_is_left_out_if_it_is_missing(tmp_path: Path) -> None:
+    config = tiny_config(table=str(tmp_path / "gone.json"))
+    assert prepare(config, needs_table=False).latency_costs is None
+    with pytest.raises(UserError, match=r"gone\.json does not exist"):
+        prepare(config)

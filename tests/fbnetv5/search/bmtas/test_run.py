@@ -61,6 +61,7 @@ def test_a_search_starts_from_weights_of_a_file_and_resumes_without_it(tmp_path:
     budget = Budget(limit=600e6, unit="macs")
     config = tiny_config(encoder="mobilenetv2", width=1.0, init=str(file), steps=2, budget=budget)
     start(tmp_path / "run", config)
+    (tmp_path / "run" / "checkpoint").mkdir()  # as if it were killed while it wrote its first checkpoint
     run_branch(tmp_path / "run", prepare(config), lambda entry: None)
     stem = load_tensors(tmp_path / "run" / "branched.safetensors")["backbone.blocks.stem.0.weight"]
     theirs = published["features.0.0.weight"]
