@@ -99,7 +99,10 @@ class AngularError:
 
 
 def degrees_between(ours: Tensor, theirs: Tensor) -> Tensor:
-    """The angles between vectors of any length, float64 [K, 3] each: -> [K]; 90 where a vector is 0."""
+    """The angles between vectors of any length, float64 [K, 3] each: -> [K].
+
+    They are 90 where a vector is 0, and 180 where one is not finite.
+    """
     lengths = ours.norm(dim=1) * theirs.norm(dim=1)
     cosines: Tensor = (ours * theirs).sum(1) / lengths.clamp(min=1e-12)
-    return cosines.clamp(-1, 1).acos().rad2deg()
+    return cosines.clamp(-1, 1).acos().rad2deg().nan_to_num(nan=180.0)

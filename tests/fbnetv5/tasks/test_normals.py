@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fbnetv5.data.sample import Batch
-from fbnetv5.tasks.normals import MIN_LENGTH, Normals, degrees_between
+from fbnetv5.tasks.normals import LIMITS, MIN_LENGTH, Normals, degrees_between
 from tests.samples import make_sample, stack
 
 TASK = Normals({"normals": ()})
@@ -48,6 +48,16 @@ def test_the_angle_does_not_depend_on_the_length(vector: tuple[float, float, flo
 
 def test_a_vector_without_a_direction_is_no_match() -> None:
     assert degrees_between(torch.zeros(1, 3).double(), torch.tensor([[0.0, 0, 1]]).double()).item() == 90
+
+
+@pytest.mark.parametrize("value", [NAN, float("inf"), -float("inf")])
+def test_a_prediction_that_is_not_finite_counts_as_opposite(value: float) -> None:
+    truth = torch.tensor([0.0, 0.0, 1.0])[None, :, None, None].repeat(1, 1, 1, 2)
+    predicted = truth.clone()
+    predicted[0, 2, 0, 0] = value
+    metric = TASK.new_metric()
+    metric.update([predicted], batch_of(truth))
+    assert metric.report() == pytest.approx({"mean_angle": 90, "median_angle": 0.005} | dict.fromkeys(LIMITS, 0.5))
 
 
 def raw_of(vector: tuple[float, float, float], images: int = 1) -> Tensor:
