@@ -54,8 +54,10 @@ class Normals(Task):
 
     def deploy(self, raw: Tensor) -> tuple[Tensor, ...]:
         vectors = upsample(raw)
+        largest = vectors.abs().amax(1, keepdim=True)
+        vectors = vectors / largest.clamp(min=MIN_LENGTH)  # squares of 256 and more overflow in half precision
         squared_length = vectors.square().sum(1, keepdim=True)
-        return (vectors / squared_length.clamp(min=MIN_LENGTH**2).sqrt(),)
+        return (vectors / squared_length.clamp(min=1.0).sqrt(),)
 
     def new_metric(self) -> Metric:
         return AngularError()
