@@ -89,9 +89,13 @@ def read_valid_normals(path: str | Path) -> NDArray[np.float32]:
         path: the file in ``normals_distill``; the classes are in its image's file of ``pascal-context/trainval``.
 
     Raises:
-        UserError: a file cannot be read, or the two have different sizes.
+        UserError: a file is missing or cannot be read, or the two have different sizes.
     """
     normals, classes_path = read_normals(path), Path(path).parents[1] / CONTEXT_FOLDER / f"{Path(path).stem}.mat"
+    if not classes_path.exists():
+        raise UserError(
+            f"there is no {classes_path}, whose classes tell which pixels of {path} are valid: add it, or remove {path}"
+        )
     classes = read_context_classes(classes_path)
     if classes.shape != normals.shape[1:]:
         raise UserError(
