@@ -53,8 +53,18 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "sign": ({"lr": -0.001}, "lr: must be greater than 0"),
     "not finite": ({"weight_decay": math.inf}, "weight_decay: must be a finite number"),
     "momentum": ({"momentum": -1.0}, "momentum: must be greater than or equal to 0"),
-    "no such weights": ({"task_weights": "equal"}, "task_weights.*must be 'average' or 'paper'"),
-    "weights of other tasks": ({"task_weights": {"seg": 1.0}}, "task_weights must name det, not seg"),
+    "no such weights": (
+        {"task_weights": "equal"},
+        "task_weights must be 'average', 'paper' or an object of .*, not 'equal'$",
+    ),
+    "weights of other tasks": (
+        {"task_weights": {"seg": 1.0}},
+        "task_weights must have a weight for each of det: det is missing, seg is unknown$",
+    ),
+    "no weight": ({"task_weights": {}}, "task_weights .* det: det is missing$"),
+    "sign of a weight": ({"task_weights": {"det": 0}}, "weight of det must be a number above 0, at most 1e12, not 0$"),
+    "size of a weight": ({"task_weights": {"det": 1e13}}, "at most 1e12, not 10000000000000.0$"),
+    "type of a weight": ({"task_weights": {"det": "2"}}, "weight of det must be a number above 0, .*, not '2'$"),
     "counts": ({"scenes": [8, -4, 4]}, "data: scenes.1: must be greater than or equal to 1, not -4"),
     "too small": ({"scale": [0.005, 0.02]}, "scale .* leaves nothing of images of 64x64"),
 }
