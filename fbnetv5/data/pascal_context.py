@@ -98,9 +98,8 @@ def read_valid_normals(path: str | Path) -> NDArray[np.float32]:
         )
     classes = read_context_classes(classes_path)
     if classes.shape != normals.shape[1:]:
-        raise UserError(
-            f"{path} has the size {normals.shape[1:]} and {classes_path} {classes.shape}. Replace the files"
-        )
+        (h, w), (height, width) = normals.shape[1:], classes.shape
+        raise UserError(f"{path} is {w}x{h} and {classes_path} is {width}x{height}. Replace the files")
     return np.where(np.isin(classes, NYU_CLASSES), normals, np.float32("nan"))
 
 
