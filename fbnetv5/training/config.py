@@ -24,7 +24,7 @@ class TrainConfig(RunConfig):
     task_names: Annotated[tuple[str, ...], Strict(False), Field(min_length=1)]
     """Names of the network's tasks."""
     init: str = "inherited"
-    """Source of the initial weights: "inherited" from the search, "scratch", "timm", or a safetensors file."""
+    """Initial weights: "inherited" from the search, "scratch", "torchvision", "timm", or a safetensors file."""
     held_out: Annotated[int, Field(ge=1)] = 1000
     """Maximum number of images held out of the training, which the best weights are chosen by."""
     steps: Annotated[int, Field(ge=1)] = 1500

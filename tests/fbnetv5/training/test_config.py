@@ -7,8 +7,10 @@ import pytest
 
 from export.errors import UserError
 from fbnetv5.data.config import DataConfig
+from fbnetv5.networks.pretrained import PUBLISHED, SCRATCH
 from fbnetv5.tasks import task_types
 from fbnetv5.training.config import TrainConfig, common_defaults
+from fbnetv5.training.initial import INHERITED
 
 
 def made(tmp_path: Path, task: str = "det", **fields: Any) -> TrainConfig:
@@ -22,6 +24,11 @@ def made(tmp_path: Path, task: str = "det", **fields: Any) -> TrainConfig:
         data=DataConfig(size=(64, 64)),
         seed=3,
     )
+
+
+def test_the_description_of_init_has_every_source_of_weights() -> None:
+    description = TrainConfig.model_fields["init"].description or ""
+    assert all(f'"{source}"' in description for source in (INHERITED, SCRATCH, *PUBLISHED))
 
 
 @pytest.mark.parametrize("task", list(task_types()))
