@@ -32,7 +32,7 @@ CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-"""Of PASCAL VOC."""
+"""Classes of PASCAL VOC, by id."""
 PERSON = CLASSES.index("person")
 PARTS = ("background", "head", "torso", "upper arms", "lower arms", "upper legs", "lower legs")
 MERGED_PARTS = {

@@ -28,7 +28,7 @@ MIN_LENGTH = 0.1
 LIMITS = {"within_11.25": 11.25, "within_22.5": 22.5, "within_30": 30.0}
 """Figures by name: the share of pixels whose angle is below this many degrees (Eigen and Fergus, as above)."""
 BINS_PER_DEGREE = 100
-"""Of the histogram of angles from which the median is read."""
+"""Resolution of the histogram of angles from which the median is read."""
 
 
 class Normals(Task):
