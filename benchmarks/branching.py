@@ -83,7 +83,7 @@ def single_file(plan: Plan, task: str, seed: int) -> Path:
     return plan.folder / f"single-{task}-{seed}.safetensors"
 
 
-def run_all(plan: Plan, seeds: Sequence[int], processes: int) -> list[dict[str, Any]]:
+def run_all(plan: Plan, seeds: Sequence[int], searches: Sequence[str], processes: int) -> list[dict[str, Any]]:
     """A row per seed and method: its tree, cost, metrics and losses, and those of the networks of single tasks."""
     experiment = begin(plan, seeds)
     work = Work(plan)
@@ -98,12 +98,12 @@ def run_all(plan: Plan, seeds: Sequence[int], processes: int) -> list[dict[str, 
     trees = {(seed, "shared"): shared for seed in seeds}
     for number in range(RANDOM_TREES):
         trees |= {(seed, f"random {number}"): random_tree(plan, 100 * seed + number) for seed in seeds}
-    first = [Trial(arm=f"search {name}", unit=str(seed)) for name in SEARCHES for seed in seeds]
+    first = [Trial(arm=f"search {name}", unit=str(seed)) for name in searches for seed in seeds]
     first += [Trial(arm=f"single {task}", unit=str(seed)) for task in TASKS for seed in seeds]
     first += [training(method, seed, tree) for (seed, method), tree in trees.items()]
     done = run(first)
     for seed in seeds:
-        trees |= {(seed, name): done[Trial(arm=f"search {name}", unit=str(seed))] for name in SEARCHES}
+        trees |= {(seed, name): done[Trial(arm=f"search {name}", unit=str(seed))] for name in searches}
         trees[seed, "rsa"] = rsa_tree(plan, single_networks(plan, seed), seed)
     done |= run([training(method, seed, tree) for (seed, method), tree in trees.items()])
     rows = []
@@ -121,7 +121,7 @@ def begin(plan: Plan, seeds: Sequence[int]) -> Experiment:
     return begin_experiment(
         plan.folder,
         name="branching",
-        configuration={"plan": settings, "searches": sorted(SEARCHES)},
+        configuration={"plan": settings},
         data=hash_images(sample),
         threads=plan.threads,
     )
@@ -254,6 +254,7 @@ def parse(line: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="folder for all trials; resumed if it exists")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--searches", nargs="+", choices=list(SEARCHES), default=list(SEARCHES))
     parser.add_argument("--pretraining-steps", type=int, default=2500)
     parser.add_argument("--training-steps", type=int, default=300)
     parser.add_argument("--soft-steps", type=int, default=100, help="of the searches with the soft routing")
@@ -268,8 +269,8 @@ def parse(line: Sequence[str] | None) -> argparse.Namespace:
 def main(line: Sequence[str] | None = None) -> None:
     """Run all trials, print a table and one JSON line."""
     arguments = vars(parse(line))
-    folder, seeds, processes = (arguments.pop(name) for name in ("output", "seeds", "processes"))
-    rows = run_all(Plan(folder=folder, **arguments), seeds, processes)
+    folder, seeds, searches, processes = (arguments.pop(name) for name in ("output", "seeds", "searches", "processes"))
+    rows = run_all(Plan(folder=folder, **arguments), seeds, searches, processes)
     add_latencies(rows)
     report = plain(
         {"benchmark": "branching", "seeds": seeds, **arguments, **machine(1), **summarise(rows), "rows": rows}

@@ -26,7 +26,7 @@ from fbnetv5.data.sample import Batch, ImageSet
 from fbnetv5.data.splits import Splits, open_splits
 from fbnetv5.data.targets import class_names
 from fbnetv5.networks.backbone import Network
-from fbnetv5.runs.config import Run
+from fbnetv5.runs.folder import networks_of
 from fbnetv5.runs.processes import make_accelerator
 from fbnetv5.tasks import make_tasks, needed_targets
 from fbnetv5.tasks.task import ClassNames, Metric, MetricInfo, Task
@@ -283,7 +283,12 @@ def baseline_files(paths: Iterable[Path], architecture: Architecture, tasks: Seq
 def _files_in(path: Path, tasks: Sequence[str]) -> list[Path]:
     if not path.is_dir():
         return [path]
-    return [path / f"{task}.json" for task in Run.load(path).tasks if task in tasks]
+    networks = networks_of(path)
+    if shared := ["+".join(names) for names in networks if len(names) > 1]:
+        raise UserError(
+            f"--baseline {path} has one network of several tasks ({shared[0]}); a baseline must be of one task"
+        )
+    return [path / f"{task}.json" for (task,) in networks if task in tasks]
 
 
 def _task_of(file: Path, architecture: Architecture, tasks: Sequence[str]) -> str:

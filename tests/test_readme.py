@@ -1,4 +1,4 @@
-"""What README and docs tell a user exists: command lines parse, make targets and linked files are there."""
+"""README and docs: command lines parse, make targets and linked files exist, and no placeholder is left."""
 
 import re
 import shlex
@@ -31,6 +31,12 @@ def test_the_command_line_parses(command: str) -> None:
     while isinstance(subcommand, typer.core.TyperGroup) and arguments[0] in subcommand.commands:
         subcommand = subcommand.commands[arguments.pop(0)]
     subcommand.make_context(subcommand.name, arguments)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_has_no_placeholder(page: Path) -> None:
+    prose = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    assert re.findall(r"^[A-Z]+(?:_[A-Z]+)+$", prose, flags=re.MULTILINE) == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

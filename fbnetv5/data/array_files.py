@@ -25,11 +25,13 @@ def read_mat(path: str | Path, variable: str) -> NDArray[Any]:
     """A variable of a .mat file.
 
     Raises:
-        UserError: the file cannot be read or lacks the variable.
+        UserError: the file is missing, cannot be read or lacks the variable.
     """
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
+    if not Path(path).exists():
+        raise UserError(f"cannot read {path}: there is no such file. Add it")
     try:
         variables = loadmat(path)
     except (*DAMAGES, MatReadError) as error:

@@ -19,7 +19,7 @@ from fbnetv5.data.image_files import opened, upright
 from fbnetv5.data.maps import FORMATS
 from fbnetv5.data.resolution import Resolution
 from fbnetv5.data.sample import Sample
-from fbnetv5.data.targets import IGNORE, Boxes, Target
+from fbnetv5.data.targets import IGNORE, VECTOR_MAP, Boxes, Target
 
 ReadMap = Callable[[str], NDArray[Any] | None]
 """The label in a file that a target's images have, [H, W] or [3, H, W]; None where the file labels nothing."""
@@ -129,9 +129,11 @@ class LabelledImages:
         values = self._readers[target](path)
         if values is None:
             return None
+        if values.ndim == 3 and FORMATS[target].kind is not VECTOR_MAP:
+            raise UserError(f"{path} is in colour, which no {target} file is. Replace or remove it")
         if values.shape[-2:] != record.size:
-            height, width = record.size
-            raise UserError(f"{path} has the shape {values.shape}, its image is {width}x{height}. Replace or remove it")
+            (h, w), (height, width) = values.shape[-2:], record.size
+            raise UserError(f"{path} is {w}x{h}, its image is {width}x{height}. Replace or remove it")
         return torch.from_numpy(self._checked_ids(values, path, target) if FORMATS[target].class_list else values)
 
     def _checked_ids(self, ids: NDArray[np.uint8], path: str, target: str) -> NDArray[np.uint8]:

@@ -42,7 +42,7 @@ class ListedImages:
     images: str
     """Folder of the images."""
     suffixes: tuple[str, ...]
-    """Of the images."""
+    """Suffixes of the images' files; the first one is named in errors."""
     labels: Mapping[str, LabelFiles]
     """By name of the target."""
     zero_is_ignored: bool = False

@@ -32,7 +32,7 @@ CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-"""Of PASCAL VOC."""
+"""Classes of PASCAL VOC, by id."""
 PERSON = CLASSES.index("person")
 PARTS = ("background", "head", "torso", "upper arms", "lower arms", "upper legs", "lower legs")
 MERGED_PARTS = {
@@ -89,14 +89,17 @@ def read_valid_normals(path: str | Path) -> NDArray[np.float32]:
         path: the file in ``normals_distill``; the classes are in its image's file of ``pascal-context/trainval``.
 
     Raises:
-        UserError: a file cannot be read, or the two have different sizes.
+        UserError: a file is missing or cannot be read, or the two have different sizes.
     """
     normals, classes_path = read_normals(path), Path(path).parents[1] / CONTEXT_FOLDER / f"{Path(path).stem}.mat"
+    if not classes_path.exists():
+        raise UserError(
+            f"there is no {classes_path}, whose classes tell which pixels of {path} are valid: add it, or remove {path}"
+        )
     classes = read_context_classes(classes_path)
     if classes.shape != normals.shape[1:]:
-        raise UserError(
-            f"{path} has the size {normals.shape[1:]} and {classes_path} {classes.shape}. Replace the files"
-        )
+        (h, w), (height, width) = normals.shape[1:], classes.shape
+        raise UserError(f"{path} is {w}x{h} and {classes_path} is {width}x{height}. Replace the files")
     return np.where(np.isin(classes, NYU_CLASSES), normals, np.float32("nan"))
 
 

@@ -271,7 +271,7 @@ class Layers:
         return torch.from_numpy(ids)
 
     def _visible_pixels(self) -> Iterator[tuple[tuple[slice, slice], NDArray[np.bool_]]]:
-        """Of each object the window of its frame, and which pixels in it show the object: bool [h, w]."""
+        """The window of each object's frame, and which pixels in the window show the object: bool [h, w]."""
         for number, visible in enumerate(self.objects, start=1):
             window = visible.pasted.window
             yield window, self.numbers[window] == number

@@ -37,7 +37,7 @@ PUBLISHED = {
 }
 """Library -> encoder -> the library's model with these layers."""
 VERSION = "IMAGENET1K_V1"
-"""Of torchvision's weights."""
+"""Version of torchvision's weights."""
 COUNTER = "num_batches_tracked"
 """Buffer of batch norm that changes no output; files may lack it."""
 

@@ -28,7 +28,7 @@ MIN_LENGTH = 0.1
 LIMITS = {"within_11.25": 11.25, "within_22.5": 22.5, "within_30": 30.0}
 """Figures by name: the share of pixels whose angle is below this many degrees (Eigen and Fergus, as above)."""
 BINS_PER_DEGREE = 100
-"""Of the histogram of angles from which the median is read."""
+"""Resolution of the histogram of angles from which the median is read."""
 
 
 class Normals(Task):
@@ -54,8 +54,10 @@ class Normals(Task):
 
     def deploy(self, raw: Tensor) -> tuple[Tensor, ...]:
         vectors = upsample(raw)
+        largest = vectors.abs().amax(1, keepdim=True)
+        vectors = vectors / largest.clamp(min=MIN_LENGTH)  # squares of 256 and more overflow in half precision
         squared_length = vectors.square().sum(1, keepdim=True)
-        return (vectors / squared_length.clamp(min=MIN_LENGTH**2).sqrt(),)
+        return (vectors / squared_length.clamp(min=1.0).sqrt(),)
 
     def new_metric(self) -> Metric:
         return AngularError()
@@ -99,7 +101,10 @@ class AngularError:
 
 
 def degrees_between(ours: Tensor, theirs: Tensor) -> Tensor:
-    """The angles between vectors of any length, float64 [K, 3] each: -> [K]; 90 where a vector is 0."""
+    """The angles between vectors of any length, float64 [K, 3] each: -> [K].
+
+    They are 90 where a vector is 0, and 180 where one is not finite.
+    """
     lengths = ours.norm(dim=1) * theirs.norm(dim=1)
     cosines: Tensor = (ours * theirs).sum(1) / lengths.clamp(min=1e-12)
-    return cosines.clamp(-1, 1).acos().rad2deg()
+    return cosines.clamp(-1, 1).acos().rad2deg().nan_to_num(nan=180.0)

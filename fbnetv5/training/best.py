@@ -4,6 +4,7 @@ An evaluation replaces the stored weights if the mean over the tasks of the rela
 positive; for one task, if the score is better. The relative gain is that of Delta_m, with one difference: the
 denominator is the larger of the two scores, and not the reference. So the gain lies between -1 and 1 even if the
 reference is 0, as it often is after a few steps from random weights, and b's gain over a is minus a's gain over b.
+A score of NaN, which outputs that are not finite can cause, is worse than every number.
 """
 
 import math
@@ -29,7 +30,7 @@ class Best:
         """Replace the stored scores if these are better; return whether they are. The first ones always are."""
         if not self.initial:
             self.initial = dict(scores)
-        elif mean_gain(self.scores, scores, self._metrics) <= 0:
+        elif not mean_gain(self.scores, scores, self._metrics) > 0:
             return False
         self.scores, self.step = dict(scores), step
         return True
@@ -50,10 +51,18 @@ class Best:
 def mean_gain(reference: Mapping[str, float], scores: Mapping[str, float], metrics: Mapping[str, MetricInfo]) -> float:
     """The mean over the tasks of |score - reference| / max(score, reference), negative where the score is worse.
 
-    Scores are not negative; two equal ones count as 0.
+    Scores are not negative; two equal ones count as 0. A number counts as 1 over NaN, and a score of NaN makes the mean
+    NaN.
     """
-    gains = []
-    for name, metric in metrics.items():
-        low, high = sorted((reference[name], scores[name]))
-        gains.append(0.0 if low == high else math.copysign(1 - low / high, -metric.drop(reference[name], scores[name])))
+    gains = [_gain(reference[name], scores[name], metric) for name, metric in metrics.items()]
     return sum(gains) / len(gains)
+
+
+def _gain(reference: float, score: float, metric: MetricInfo) -> float:
+    """One task's summand of ``mean_gain``."""
+    if math.isnan(score):
+        return math.nan
+    if math.isnan(reference):
+        return 1.0
+    low, high = sorted((reference, score))
+    return 0.0 if low == high else math.copysign(1 - low / high, -metric.drop(reference, score))

@@ -3,10 +3,10 @@
 ``Task.training`` has the fields whose defaults a task changes. A network of several tasks is trained jointly.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, Strict, model_validator
+from pydantic import Field, Strict, ValidationInfo, field_validator, model_validator
 
 from export.errors import UserError
 from fbnetv5.runs.config import NotNegative, Positive, RunConfig, Share
@@ -24,7 +24,7 @@ class TrainConfig(RunConfig):
     task_names: Annotated[tuple[str, ...], Strict(False), Field(min_length=1)]
     """Names of the network's tasks."""
     init: str = "inherited"
-    """Source of the initial weights: "inherited" from the search, "scratch", "timm", or a safetensors file."""
+    """Initial weights: "inherited" from the search, "scratch", "torchvision", "timm", or a safetensors file."""
     held_out: Annotated[int, Field(ge=1)] = 1000
     """Maximum number of images held out of the training, which the best weights are chosen by."""
     steps: Annotated[int, Field(ge=1)] = 1500
@@ -61,6 +61,17 @@ class TrainConfig(RunConfig):
     checkpoint_every: Annotated[int, Field(ge=1)] = 100
     """Steps between checkpoints."""
 
+    @field_validator("task_weights", mode="before")
+    @classmethod
+    def _check_task_weights(cls, weights: Any, fields: ValidationInfo) -> Any:
+        if isinstance(weights, Mapping):
+            _check_weights(weights, fields.data.get("task_names", tuple(weights)))
+        elif weights not in ("average", "paper"):
+            raise UserError(
+                f"training: task_weights must be 'average', 'paper' or an object of tasks and weights, not {weights!r}"
+            )
+        return weights
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not 0 < self.scale[0] <= self.scale[1] <= MAX_SCALE:
@@ -68,14 +79,26 @@ class TrainConfig(RunConfig):
         if round(min(self.data.size) * self.scale[0]) < 1:
             size = f"{self.data.size[0]}x{self.data.size[1]}"
             raise UserError(f"training: scale from {self.scale[0]} leaves nothing of images of {size}")
-        if isinstance(self.task_weights, dict) and set(self.task_weights) != set(self.task_names):
-            named = ", ".join(self.task_weights) or "no task"
-            raise UserError(f"training: task_weights must name {', '.join(self.task_names)}, not {named}")
         return self
 
     @property
     def tasks(self) -> tuple[str, ...]:
         return self.task_names
+
+
+def _check_weights(weights: Mapping[Any, Any], tasks: Sequence[str]) -> None:
+    """Raise a ``UserError`` unless ``weights`` has a weight above 0 for each of the tasks alone."""
+    problems = [f"{task} is missing" for task in tasks if task not in weights]
+    problems += [f"{task} is unknown" for task in weights if task not in tasks]
+    if problems:
+        raise UserError(
+            f"training: task_weights must have a weight for each of {', '.join(tasks)}: {', '.join(problems)}"
+        )
+    for task, weight in weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= 1e12:
+            raise UserError(
+                f"training: in task_weights the weight of {task} must be a number above 0, at most 1e12, not {weight!r}"
+            )
 
 
 def common_defaults(trainings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -186,6 +186,13 @@ def test_a_folder_has_the_baselines_of_all_tasks(branched: Path, networks: Path,
     assert files == {"cls": networks / "cls.json", "det": folder / "det.json", "seg": folder / "seg.json"}
 
 
+def test_the_folder_of_a_branched_network_is_no_baseline(branched: Path, tmp_path: Path) -> None:
+    shutil.copy(branched, tmp_path)
+    TrainConfig(task_names=("cls", "det", "seg")).save(tmp_path)
+    with pytest.raises(UserError, match=r"one network of several tasks \(cls\+det\+seg\); a baseline must be of one"):
+        baseline_files([tmp_path], load_architecture(branched), ["cls", "det", "seg"])
+
+
 WRONG_BASELINES = {
     "missing": (["cls", "seg"], "there is no baseline for det: add --baseline FILE"),
     "two": (["cls", "det", "seg", "det"], r"there are two baselines for det: .*det\.json and .*det\.json"),

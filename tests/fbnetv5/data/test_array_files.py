@@ -65,5 +65,7 @@ def test_a_missing_variable_or_file_is_named(tmp_path: Path) -> None:
     savemat(tmp_path / "a.mat", {"other": VALUES})
     with pytest.raises(UserError, match=r"a\.mat has no variable 'LabelMap'"):
         read_mat(tmp_path / "a.mat", "LabelMap")
+    with pytest.raises(UserError, match=r"cannot read .*b\.mat: there is no such file"):
+        read_mat(tmp_path / "b.mat", "LabelMap")
     with pytest.raises(UserError, match=r"cannot read .*b\.npy: .*No such file"):
         read_npy(tmp_path / "b.npy", 2)

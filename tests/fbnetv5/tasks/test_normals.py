@@ -3,11 +3,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from export.graph import to_onnx_bytes
+from export.runners import OrtRunner
 from fbnetv5.data.sample import Batch
-from fbnetv5.tasks.normals import MIN_LENGTH, Normals, degrees_between
+from fbnetv5.tasks.normals import LIMITS, MIN_LENGTH, Normals, degrees_between
+from fbnetv5.tasks.pixels import upsample
 from tests.samples import make_sample, stack
 
 TASK = Normals({"normals": ()})
@@ -50,6 +53,16 @@ def test_a_vector_without_a_direction_is_no_match() -> None:
     assert degrees_between(torch.zeros(1, 3).double(), torch.tensor([[0.0, 0, 1]]).double()).item() == 90
 
 
+@pytest.mark.parametrize("value", [NAN, float("inf"), -float("inf")])
+def test_a_prediction_that_is_not_finite_counts_as_opposite(value: float) -> None:
+    truth = torch.tensor([0.0, 0.0, 1.0])[None, :, None, None].repeat(1, 1, 1, 2)
+    predicted = truth.clone()
+    predicted[0, 2, 0, 0] = value
+    metric = TASK.new_metric()
+    metric.update([predicted], batch_of(truth))
+    assert metric.report() == pytest.approx({"mean_angle": 90, "median_angle": 0.005} | dict.fromkeys(LIMITS, 0.5))
+
+
 def raw_of(vector: tuple[float, float, float], images: int = 1) -> Tensor:
     return torch.tensor(vector)[None, :, None, None].repeat(images, 1, 8, 8)
 
@@ -83,6 +96,28 @@ def test_deployed_vectors_have_length_one_unless_the_raw_ones_are_short() -> Non
     lengths = TASK.deploy(torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)))[0].norm(dim=1)
     assert lengths.max() <= 1 + 1e-6
     assert lengths.mean() > 0.99
+
+
+@pytest.mark.parametrize("length", [0.01, 1.0, 300.0, 60000.0])
+def test_deployed_vectors_do_not_overflow_in_half_precision(length: float) -> None:
+    vectors = TASK.deploy(raw_of((-0.6 * length, 0.0, 0.8 * length)).half())[0][0, :, 5, 5]
+    expected = torch.tensor([-0.6, 0.0, 0.8]) * min(1, length / MIN_LENGTH)
+    torch.testing.assert_close(vectors.float(), expected, atol=2e-3, rtol=0)
+
+
+class Deployed(nn.Module):
+    def forward(self, raw: Tensor) -> tuple[Tensor, ...]:
+        return TASK.deploy(raw)
+
+
+def test_the_division_is_by_the_length_also_in_onnx_runtime() -> None:
+    raw = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * torch.logspace(-4, 4, 8)
+    vectors = upsample(raw)
+    expected = vectors / vectors.norm(dim=1, keepdim=True).clamp(min=MIN_LENGTH)
+    torch.testing.assert_close(TASK.deploy(raw)[0], expected, atol=1e-6, rtol=0)
+    content = to_onnx_bytes(Deployed(), (raw,), input_names=["raw"], output_names=["normals"])
+    exported = torch.from_numpy(OrtRunner(content)({"raw": raw.numpy()})["normals"])
+    torch.testing.assert_close(exported, expected, atol=1e-6, rtol=0)
 
 
 def test_a_smaller_angle_is_better() -> None:

@@ -33,6 +33,20 @@ def test_one_task_keeps_its_best_score(task: str, scores: list[float], kept: lis
     assert (best.initial, best.scores, best.step) == ({task: scores[0]}, {task: scores[kept[-1]]}, kept[-1])
 
 
+@pytest.mark.parametrize(("task", "worst"), [("seg", 0.0), ("depth", float("inf"))])
+def test_every_score_is_better_than_nan(task: str, worst: float) -> None:
+    best = Best({task: TASKS[task]})
+    replaced = [best.replace({task: score}, 0) for score in (float("nan"), float("nan"), worst, float("nan"))]
+    assert replaced == [True, False, True, False]
+    assert best.scores == {task: worst}
+
+
+def test_a_nan_of_one_task_replaces_no_score() -> None:
+    best = Best(TASKS)
+    best.replace({"seg": 0.1, "depth": 2.0}, 0)
+    assert not best.replace({"seg": 0.9, "depth": float("nan")}, 1)
+
+
 def test_the_state_is_restored_also_that_of_an_older_checkpoint() -> None:
     best, restored = Best(TASKS), Best(TASKS)
     best.replace({"seg": 0.1, "depth": 2.0}, 0)

@@ -7,8 +7,10 @@ import pytest
 
 from export.errors import UserError
 from fbnetv5.data.config import DataConfig
+from fbnetv5.networks.pretrained import PUBLISHED, SCRATCH
 from fbnetv5.tasks import task_types
 from fbnetv5.training.config import TrainConfig, common_defaults
+from fbnetv5.training.initial import INHERITED
 
 
 def made(tmp_path: Path, task: str = "det", **fields: Any) -> TrainConfig:
@@ -22,6 +24,11 @@ def made(tmp_path: Path, task: str = "det", **fields: Any) -> TrainConfig:
         data=DataConfig(size=(64, 64)),
         seed=3,
     )
+
+
+def test_the_description_of_init_has_every_source_of_weights() -> None:
+    description = TrainConfig.model_fields["init"].description or ""
+    assert all(f'"{source}"' in description for source in (INHERITED, SCRATCH, *PUBLISHED))
 
 
 @pytest.mark.parametrize("task", list(task_types()))
@@ -53,8 +60,18 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "sign": ({"lr": -0.001}, "lr: must be greater than 0"),
     "not finite": ({"weight_decay": math.inf}, "weight_decay: must be a finite number"),
     "momentum": ({"momentum": -1.0}, "momentum: must be greater than or equal to 0"),
-    "no such weights": ({"task_weights": "equal"}, "task_weights.*must be 'average' or 'paper'"),
-    "weights of other tasks": ({"task_weights": {"seg": 1.0}}, "task_weights must name det, not seg"),
+    "no such weights": (
+        {"task_weights": "equal"},
+        "task_weights must be 'average', 'paper' or an object of .*, not 'equal'$",
+    ),
+    "weights of other tasks": (
+        {"task_weights": {"seg": 1.0}},
+        "task_weights must have a weight for each of det: det is missing, seg is unknown$",
+    ),
+    "no weight": ({"task_weights": {}}, "task_weights .* det: det is missing$"),
+    "sign of a weight": ({"task_weights": {"det": 0}}, "weight of det must be a number above 0, at most 1e12, not 0$"),
+    "size of a weight": ({"task_weights": {"det": 1e13}}, "at most 1e12, not 10000000000000.0$"),
+    "type of a weight": ({"task_weights": {"det": "2"}}, "weight of det must be a number above 0, .*, not '2'$"),
     "counts": ({"scenes": [8, -4, 4]}, "data: scenes.1: must be greater than or equal to 1, not -4"),
     "too small": ({"scale": [0.005, 0.02]}, "scale .* leaves nothing of images of 64x64"),
 }

@@ -52,7 +52,7 @@ def own_batch(loop: TrainLoop) -> Batch:
 
 
 def expected_gradients(loop: TrainLoop, batch: Batch) -> list[Tensor]:
-    """Of the weighted sum of the tasks' mean losses over ALL labelled images of both processes."""
+    """The gradients of the weighted sum of the tasks' mean losses over ALL labelled images of both processes."""
     network, reduce, objective = loop.network.train(), loop.accelerator.reduce, torch.zeros(())
     raw = network.raw(normalise(batch.images))
     for number, (name, task) in enumerate(network.tasks.items()):
