@@ -100,7 +100,7 @@ def search(plan: Plan, folder: Path, seed: int, weights: Weights, kind: str) -> 
 
 
 def _soft(plan: Plan) -> dict[str, Any]:
-    return {"routing": "soft", "steps": plan.soft_steps}
+    return {"routing": "soft", "start": "uniform", "steps": plan.soft_steps}
 
 
 def _sampled(plan: Plan) -> dict[str, Any]:
@@ -111,6 +111,7 @@ SEARCHES: dict[str, Callable[[Plan], dict[str, Any]]] = {
     "soft": _soft,
     "sampled": _sampled,
     "released": _soft,
+    "uniform start": lambda plan: _sampled(plan) | {"start": "uniform"},
     "no warm-up": lambda plan: _sampled(plan) | {"warmup_share": 0.0},
     "no resource term": lambda plan: _sampled(plan) | {"cost_weight": 0.0},
     "half size": lambda plan: _sampled(plan) | {"data": DataConfig(size=(32, 32))},

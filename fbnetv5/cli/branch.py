@@ -180,7 +180,7 @@ def _range_printer(config: "BranchConfig") -> "Callable[[TreeCosts], None]":
             format_cost(cost, unit) for cost in (costs.all_shared, costs.uniform, costs.all_separate)
         )
         print_status(
-            f"{config.space.label}: {shared} if all tasks share every layer, {uniform} expected at first, "
+            f"{config.space.label}: {shared} if all tasks share every layer, {uniform} expected of a uniform routing, "
             f"{separate} if they share none"
         )
 

@@ -34,8 +34,13 @@ class BranchConfig(SupernetConfig):
     routing: Literal["soft", "sampled"] = "sampled"
     """Routing of a step: "sampled" draws one copy per task and layer, and learns by REINFORCE; "soft" is the paper's
     mixture of all copies, which runs every layer once per copy and task."""
+    start: Literal["budget", "uniform"] = "budget"
+    """Routing at the start: "budget" has the budget as its expected cost, all tasks preferring the same copies;
+    "uniform", the paper's, has the same probability for all copies, so that hardly any layer is shared."""
     steps: Annotated[int, Field(ge=1)] = 1200
     """Steps of the search, those of the routing included."""
+    batch: Annotated[int, Field(ge=2)] = 16
+    """Images of a step, per process; each passes through the encoder up to once per task."""
     warmup_share: Share = 0.05
     """Share of the steps, at the start, in which every task trains its own copies; 0 for none."""
     routing_every: Annotated[int, Field(ge=2)] = 4

@@ -4,7 +4,9 @@ First, for a share of the steps, every task trains its own copies. Then most ste
 routing, and one step of every few trains the routing on held-out images, with the weights fixed (BMTAS, arXiv
 2008.10292, section 3). The objective of the routing is the sum of the tasks' losses, each relative to its moving
 average, plus a multiplier times the expected cost of the tree relative to the budget. Dual ascent raises the multiplier
-while the expected cost is above the budget, and lowers it otherwise; the paper fixes it.
+while the expected cost is above the budget, and lowers it otherwise; the paper fixes it. The routing starts with the
+budget as its expected cost. From the paper's uniform start the tasks share hardly any layer for hundreds of steps: two
+tasks share a layer only if they share all before it, so the cost falls slowly, and steps are slow meanwhile.
 
 The soft routing mixes copies by Gumbel-softmax weights (arXiv 1611.01144), whose temperature falls. The sampled routing
 draws one copy per task and layer and follows REINFORCE with the mean of the other draws as baseline (arXiv 1903.12436);
@@ -47,8 +49,8 @@ class BranchLoop(SupernetLoop[BranchEntry, BranchedSupernet]):
         super().__init__(config, folder, supernet, steps=config.steps)
         self.config, self.splits, self.costs = config, prepared.splits, prepared.costs
         device = self.accelerator.device
-        layers, tasks = len(prepared.space.layers), len(config.tasks)
-        self.logits = torch.zeros(layers, tasks, tasks, device=device, requires_grad=True)
+        first = self.costs.logits_at(config.budget.limit if config.start == "budget" else np.inf)
+        self.logits = torch.from_numpy(first).float().to(device).requires_grad_()
         """[L, T, T], of each copy for each task."""
         self.multiplier = 0.0 if config.cost_weight is None else config.cost_weight
         self.names[self.logits] = "logits"

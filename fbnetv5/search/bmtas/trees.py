@@ -29,6 +29,8 @@ Numbers = NDArray[np.int64]
 Groups = tuple[int, ...]
 """A partition: for each task the number of the first task of its group."""
 BISECTIONS = 50
+MAX_PREFERENCE = 15.0
+"""Maximum logit of the first copy in a routing of a given cost: the others have a probability of some 1e-6."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,10 +79,30 @@ class TreeCosts:
     @property
     def uniform(self) -> float:
         """The expected cost if every task chooses each copy with the same probability."""
-        layers, tasks = self.needed.shape
-        probabilities = torch.full((layers, tasks, tasks), 1 / tasks, dtype=torch.double)
+        return self.expected(np.zeros((*self.needed.shape, self.needed.shape[1])))
+
+    def expected(self, logits: Floats) -> float:
+        """The expected cost under a routing of these logits, [L, T, C]."""
+        probabilities = torch.from_numpy(logits).softmax(-1)
         encoder = expected_cost(probabilities, torch.from_numpy(self.layers), torch.from_numpy(self.needed))
         return float(encoder) + self.fixed
+
+    def logits_at(self, cost: float) -> Floats:
+        """[L, T, C]: logits whose expected cost is at most ``cost``, and equal to it if the uniform one is higher.
+
+        All tasks prefer the first copy of every layer to the same degree: in a draw, each task leaves the others at a
+        random layer.
+        """
+        layers, tasks = self.needed.shape
+        first = np.zeros((layers, tasks, tasks))
+        first[:, :, 0] = 1.0
+        low, high = 0.0, MAX_PREFERENCE
+        if self.uniform <= cost:
+            return 0.0 * first
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.expected(middle * first) > cost else (low, middle)
+        return high * first
 
 
 def partitions(tasks: int) -> list[Groups]:

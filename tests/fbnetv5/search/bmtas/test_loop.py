@@ -28,8 +28,9 @@ def test_steps_of_the_routing_change_no_weights_and_the_others_no_logits(make_lo
         loop.step()
     loop.done = 2
     before = {name: value.clone() for name, value in loop.supernet.named_parameters()}
+    started = loop.logits.detach().clone()
     loop.step()
-    assert bool(loop.logits.abs().sum() > 0)
+    assert not torch.equal(loop.logits, started)
     assert all(torch.equal(value, before[name]) for name, value in loop.supernet.named_parameters())
     logits = loop.logits.detach().clone()
     loop.done = 3
@@ -38,8 +39,14 @@ def test_steps_of_the_routing_change_no_weights_and_the_others_no_logits(make_lo
     assert any(not torch.equal(value, before[name]) for name, value in loop.supernet.named_parameters())
 
 
-def test_a_budget_below_the_expected_cost_raises_the_multiplier(make_loop: MakeLoop) -> None:
+def test_the_routing_starts_at_the_budget_or_uniform(make_loop: MakeLoop) -> None:
     loop = make_loop()
+    assert float(loop._expected_share().detach()) == pytest.approx(1.0, rel=1e-5)
+    assert not make_loop(start="uniform").logits.any()
+
+
+def test_an_expected_cost_above_the_budget_raises_the_multiplier(make_loop: MakeLoop) -> None:
+    loop = make_loop(start="uniform")
     loop.done = 2
     expected = float(loop._expected_share().detach())
     loop.step()
@@ -54,7 +61,7 @@ def test_a_fixed_weight_of_the_cost_stays(make_loop: MakeLoop) -> None:
 
 
 def test_the_price_of_cost_makes_tasks_share(make_loop: MakeLoop) -> None:
-    loop = make_loop(cost_weight=1e4, routing_lr=1.0)
+    loop = make_loop(cost_weight=1e4, routing_lr=1.0, start="uniform")
     with torch.no_grad():
         loop.logits += 0.1 * torch.randn(loop.logits.shape, generator=torch.Generator().manual_seed(0))
     before = float(loop._expected_share().detach())

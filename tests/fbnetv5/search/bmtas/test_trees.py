@@ -80,6 +80,17 @@ def test_the_extremes_cost_one_encoder_and_one_per_task() -> None:
     assert costs.all_separate == pytest.approx(5 + 3 * costs.layers.sum())
 
 
+@pytest.mark.parametrize("share", [0.05, 0.4, 0.9])
+def test_a_routing_of_a_given_cost_costs_that_and_treats_all_tasks_alike(share: float) -> None:
+    _, costs = random_case(1, layers=10, tasks=4)
+    limit = costs.all_shared + share * (costs.uniform - costs.all_shared)
+    logits = costs.logits_at(limit)
+    assert costs.expected(logits) == pytest.approx(limit)
+    assert (logits == logits[:1, :1]).all()
+    assert not costs.logits_at(costs.all_separate).any()
+    assert costs.expected(costs.logits_at(costs.all_shared)) == pytest.approx(costs.all_shared, rel=1e-3)
+
+
 def test_a_layer_that_a_task_does_not_need_runs_for_the_others() -> None:
     needed = np.array([[True, True], [True, False]])
     costs = TreeCosts(layers=np.array([1.0, 10.0]), needed=needed, fixed=0.0)
