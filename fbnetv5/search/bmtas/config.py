@@ -37,7 +37,7 @@ class BranchConfig(SupernetConfig):
     start: Literal["budget", "uniform"] = "budget"
     """Routing at the start: "budget" has the budget as its expected cost, all tasks preferring the same copies;
     "uniform", the paper's, has the same probability for all copies, so that hardly any layer is shared."""
-    steps: Annotated[int, Field(ge=1)] = 1200
+    steps: Annotated[int, Field(ge=1)] = 1000
     """Steps of the search, those of the routing included."""
     batch: Annotated[int, Field(ge=2)] = 16
     """Images of a step, per process; each passes through the encoder up to once per task."""
