@@ -13,6 +13,7 @@ from fbnetv5.costs.ranges import AnyTable, cost_tables
 from fbnetv5.costs.tables import CostTable, block_key, head_key
 from fbnetv5.data.splits import Splits
 from fbnetv5.data.targets import class_names
+from fbnetv5.networks.pretrained import SCRATCH, State, encoder_weights
 from fbnetv5.search.bmtas.config import BranchConfig
 from fbnetv5.search.bmtas.trees import TreeCosts
 from fbnetv5.spaces.branching import BranchingSpace
@@ -131,3 +132,13 @@ def check_budget(config: BranchConfig, costs: TreeCosts) -> None:
             f"budget {limit} at {size} is outside what {config.space.label} offers: {low} if all tasks share every "
             f"layer, {high} if they share none. Choose a budget inside this range, another encoder or resolution"
         )
+
+
+def initial_weights(config: BranchConfig) -> list[State]:
+    """The encoder's initial weights, one state dict per block; empty for random weights.
+
+    Raises:
+        UserError: there are no such weights, or they do not fit the encoder.
+        UnavailableError: a library cannot load its weights.
+    """
+    return [] if config.init == SCRATCH else encoder_weights(config.space.encoder, config.init, width=config.width)

@@ -13,7 +13,6 @@ from accelerate.utils import set_seed
 from export.files import write_json
 from fbnetv5.architecture import Architecture
 from fbnetv5.evaluate import check_splits
-from fbnetv5.networks.pretrained import SCRATCH, State, encoder_weights
 from fbnetv5.runs.checkpoint import load_checkpoint
 from fbnetv5.runs.folder import make_run
 from fbnetv5.runs.loop import CHECKPOINT
@@ -22,7 +21,7 @@ from fbnetv5.search.bmtas.config import BranchConfig
 from fbnetv5.search.bmtas.derive import best_network
 from fbnetv5.search.bmtas.entry import BranchEntry
 from fbnetv5.search.bmtas.loop import BranchLoop
-from fbnetv5.search.bmtas.prepare import Prepared, check_budget, prepare
+from fbnetv5.search.bmtas.prepare import Prepared, check_budget, initial_weights, prepare
 from fbnetv5.search.bmtas.results import log_probabilities_of, pareto_document, write_network
 from fbnetv5.search.bmtas.supernet import BranchedSupernet
 from fbnetv5.search.bmtas.trees import TreeCosts
@@ -72,8 +71,8 @@ def run_branch(folder: Path, prepared: Prepared, report: Callable[[BranchEntry],
     """
     set_seed(prepared.config.seed)
     supernet = BranchedSupernet(prepared.space, prepared.tasks)
-    if prepared.config.init != SCRATCH and load_checkpoint(folder / CHECKPOINT) is None:
-        supernet.load_encoder(initial_weights(prepared.config))
+    if load_checkpoint(folder / CHECKPOINT) is None and (weights := initial_weights(prepared.config)):
+        supernet.load_encoder(weights)
     loop = BranchLoop(prepared, folder, supernet)
     loop.run(report)
     log_probabilities = log_probabilities_of(loop.logits)
@@ -82,13 +81,3 @@ def run_branch(folder: Path, prepared: Prepared, report: Callable[[BranchEntry],
         write_network(folder, network, architecture)
         write_json(folder / "pareto.json", pareto_document(prepared, log_probabilities))
     return architecture
-
-
-def initial_weights(config: BranchConfig) -> list[State]:
-    """The encoder's initial weights, one state dict per block; empty for random weights.
-
-    Raises:
-        UserError: there are no such weights, or they do not fit the encoder.
-        UnavailableError: a library cannot load its weights.
-    """
-    return [] if config.init == SCRATCH else encoder_weights(config.space.encoder, config.init, width=config.width)
