@@ -161,7 +161,7 @@ class OrtRunner:
             content = model if isinstance(model, bytes) else model.read_bytes()
         except OSError as error:
             raise UserError(f"cannot read {name}: {error.strerror or error}") from None
-        with _convert_errors(name):
+        with _convert_errors(name), _missing_tensorrt(provider):
             # ONNX Runtime's own fallback would print to stdout and use the CPU.
             self._session = ort.InferenceSession(
                 content, options, providers=_providers(provider, provider_options or {}), enable_fallback=0
@@ -276,6 +276,19 @@ def _check_started(provider: str, started: Sequence[str]) -> None:
             f"ONNX Runtime's {_provider_name(provider)} does not start here, only {', '.join(started)}; the "
             f"missing library is on stderr. {_HOW_TO_GET_PROVIDER[provider]}"
         )
+
+
+@contextmanager
+def _missing_tensorrt(provider: str) -> Iterator[None]:
+    """Raise UnavailableError for TensorRT's missing libraries: onnxruntime-gpu lists the provider without them."""
+    try:
+        yield
+    except RuntimeError as error:
+        if provider == "tensorrt" and "install TensorRT libraries" in str(error):
+            raise UnavailableError(
+                f"TensorRT's libraries are not on this machine: {_HOW_TO_GET_PROVIDER[provider]}"
+            ) from None
+        raise
 
 
 def _providers(provider: str, options: Mapping[str, str]) -> list[Any]:

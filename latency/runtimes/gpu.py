@@ -8,11 +8,12 @@ import platform
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
-from export.cuda import CudaDriver, GpuInfo, open_driver
-from export.errors import UnavailableError
+from export.cuda import CudaDriver, CudaHandle, GpuInfo, open_driver
+from export.errors import UnavailableError, VerificationError
 from latency.clocks import ClockWatch, watch_clocks
 
 _STARVED = 0.8
@@ -51,7 +52,7 @@ class GpuSampler:
         self._clocks, self._record = clocks, record
         self._start, self._end = driver.new_event(), driver.new_event()
         for event in (self._start, self._end):
-            weakref.finalize(self, driver.destroy_event, event)
+            weakref.finalize(self, _destroy, driver, event)
 
     def __call__(self, runs: int) -> float:
         """Run ``runs`` times in a row; returns the mean milliseconds of a run by the GPU's clock."""
@@ -69,6 +70,12 @@ class GpuSampler:
         self._record.samples += 1
         self._record.starved += enqueued_ms > _STARVED * elapsed_ms
         return elapsed_ms / runs
+
+
+def _destroy(driver: CudaDriver, event: CudaHandle) -> None:
+    """Destroy an event, if the GPU still works: after a fault every call fails, and the fault was already reported."""
+    with suppress(VerificationError):
+        driver.destroy_event(event)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,9 +11,11 @@ The protocol, the correction and the table are those of ONNX graphs.
 
 import os
 import platform
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from export.errors import UnavailableError, UserError, VerificationError
@@ -161,13 +163,24 @@ class TorchGpuBackend(GpuBackend):
 
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, pool=self._pool, stream=stream):
+            with _empty_graphs_allowed(), torch.cuda.graph(graph, pool=self._pool, stream=stream):
                 call()
         except RuntimeError as error:
             record.not_captured = str(error).strip().splitlines()[0]
             stream.synchronize()
             return call
-        return graph.replay
+        return CapturedCall(graph=graph, call=call)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapturedCall:
+    """Replays a captured call, and keeps its weights and inputs alive: the graph contains only their addresses."""
+
+    graph: "torch.cuda.CUDAGraph"
+    call: Callable[[], None]
+
+    def __call__(self) -> None:
+        self.graph.replay()
 
 
 def open_torch_gpu(device: str, precision: str, *, index: int, compiled: bool) -> TorchGpuBackend:
@@ -263,6 +276,14 @@ def _compilation() -> Iterator[None]:
             yield
     except FailOnRecompileLimitHit as error:
         raise VerificationError(f"torch.compile refuses a module: {str(error).strip().splitlines()[0]}") from error
+
+
+@contextmanager
+def _empty_graphs_allowed() -> Iterator[None]:
+    """Hide torch's warning about a graph without a kernel, which the graph that does nothing is."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The CUDA Graph is empty", category=UserWarning)
+        yield
 
 
 def _fastest_algorithms() -> Any:

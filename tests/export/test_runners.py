@@ -120,6 +120,17 @@ def test_a_session_that_fell_back_to_the_cpu_is_refused(
     assert PROVIDERS["cuda"][0][1] == {"use_tf32": "0"}
 
 
+def test_tensorrts_missing_libraries_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:  # the words of onnxruntime-gpu 1.31.1
+        raise RuntimeError("RegisterTensorRTPluginsAsCustomOps: Please install TensorRT libraries as mentioned in ...")
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["TensorrtExecutionProvider"])
+    monkeypatch.setattr(cuda, "find_gpus", lambda: ("a GPU",))
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    with pytest.raises(UnavailableError, match="TensorRT's libraries are not on this machine: pip"):
+        OrtRunner(CONTENT, provider="tensorrt")
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
 def test_a_gpu_computes_the_layer_too(provider: str) -> None:
