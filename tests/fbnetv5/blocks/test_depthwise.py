@@ -53,3 +53,16 @@ def test_only_what_needs_a_gradient_gets_one() -> None:
     x = torch.randn(2, 4, 2, 2, requires_grad=True)
     module(x).sum().backward()
     assert x.grad is not None
+
+
+@pytest.mark.gpu
+def test_a_gpu_computes_small_maps_in_float32_under_autocast() -> None:
+    torch.manual_seed(0)
+    module = DepthwiseConv2d(6, 5, 1, 2).to("cuda")
+    small, large = (torch.randn(3, 6, size, size, device="cuda", requires_grad=True) for size in (2, 16))
+    with torch.autocast("cuda", torch.bfloat16):
+        y = module(small.bfloat16())
+        assert module(large).dtype == torch.bfloat16
+    assert y.dtype == torch.float32
+    expected = reference(small.bfloat16(), module.weight, 1, 2)
+    torch.testing.assert_close(y.double(), expected[0], rtol=1e-3, atol=1e-3)
