@@ -21,7 +21,7 @@ from fbnetv5.data.sample import Batch, ImageSet
 from fbnetv5.runs.checkpoint import by_group, check_identity, load_checkpoint, save_checkpoint
 from fbnetv5.runs.divergence import DivergenceGuard
 from fbnetv5.runs.history import Entry, History
-from fbnetv5.runs.processes import distributed_state, make_accelerator
+from fbnetv5.runs.processes import distributed_state, fastest_convolutions, make_accelerator
 
 CHECKPOINT = "checkpoint"
 LOG_EVERY = 10
@@ -104,6 +104,7 @@ class Loop(ABC, Generic[E]):
         fresh = not self.restore()
         self.accelerator.wait_for_everyone()  # else a late process would find the first one's new checkpoint
         with ExitStack() as stack:
+            stack.enter_context(fastest_convolutions())
             if not self.accelerator.is_main_process:
                 history = None
             else:

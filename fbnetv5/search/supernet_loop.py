@@ -36,7 +36,7 @@ class SupernetLoop(Loop[E], Generic[E, S]):
             num_workers=config.data.num_workers,
         )
         device = self.accelerator.device
-        self.supernet = supernet.to(device).to(memory_format=torch.channels_last)
+        self.supernet = supernet.to(device).to(memory_format=torch.channels_last).train()
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in supernet.named_parameters()}
         groups = parameter_groups(self.names, config.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=config.weight_lr, fused=True)
@@ -67,7 +67,7 @@ class SupernetLoop(Loop[E], Generic[E, S]):
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(objective)
         self.gradients.finish()
-        live = [parameter for parameter in self.supernet.parameters() if parameter.grad is not None]
+        live = [parameter for parameter in self.names if parameter.grad is not None]
         norm = torch.nn.utils.clip_grad_norm_(live, self._clip_norm)
         self.guard.check(self.named(pooled_sums) | {"the gradient": norm}, self.done)
         self.optimizer.step()

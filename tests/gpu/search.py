@@ -33,8 +33,8 @@ class Plan:
     max_steps: int
     seconds: float
     """Time after which a kind of step has been timed for long enough."""
-    profiled_steps: int
-    """Steps in the profiler's trace; 0: no trace."""
+    traced_batches: tuple[int, ...] = ()
+    """Batch sizes at which some steps are traced: a trace takes longer than the measurement."""
     loss_steps: int = 0
     """Steps whose effect on the losses is measured; 0: none."""
     loss_batch: int = 32
@@ -43,12 +43,12 @@ class Plan:
 
 
 GPU_PLAN = Plan(
-    sizes_and_batches=((64, 128), (224, 128), (64, 32), (224, 32), (64, 512), (224, 512)),
+    sizes_and_batches=((64, 128), (224, 128), (64, 512), (224, 512), (64, 32), (224, 32)),
     scenes=512,
-    warmup_steps=2,
+    warmup_steps=5,
     max_steps=50,
-    seconds=1.0,
-    profiled_steps=3,
+    seconds=1.5,
+    traced_batches=(BASELINE_BATCH,),
     loss_steps=60,
 )
 CPU_PLAN = Plan(
@@ -57,7 +57,6 @@ CPU_PLAN = Plan(
     warmup_steps=1,
     max_steps=3,
     seconds=1.0,
-    profiled_steps=0,
 )
 REHEARSAL_PLAN = Plan(
     sizes_and_batches=((64, 2),),
@@ -65,7 +64,7 @@ REHEARSAL_PLAN = Plan(
     warmup_steps=0,
     max_steps=1,
     seconds=0.0,
-    profiled_steps=1,
+    traced_batches=(2,),
     loss_steps=2,
     loss_batch=2,
     small_space=True,
@@ -77,7 +76,7 @@ def run(context: Context) -> list[str]:
     context.check_torch()
     plan, cpu_plan = GPU_PLAN, CPU_PLAN
     if context.is_rehearsal:
-        plan, cpu_plan = REHEARSAL_PLAN, replace(REHEARSAL_PLAN, profiled_steps=0, loss_steps=0)
+        plan, cpu_plan = REHEARSAL_PLAN, replace(REHEARSAL_PLAN, traced_batches=(), loss_steps=0)
     processes: list[dict[str, Any]] = []
     failures = []
     for device, precision, numbers, share in (

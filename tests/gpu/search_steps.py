@@ -26,6 +26,7 @@ from fbnetv5.costs.budgets import Budget
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.loading import even_batches
 from fbnetv5.networks.supernet import Supernet
+from fbnetv5.runs.processes import fastest_convolutions
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.loop import SearchLoop, warmup_architecture
 from fbnetv5.search.reinforce.prepare import Prepared, prepare
@@ -37,6 +38,7 @@ from tests.gpu.shares import DATA, STEPS, shares_of
 
 TASKS = ("cls", "det", "seg")
 MIN_STEPS = 1
+TRACED_STEPS = 2
 LOSS_IMAGES = 64
 
 Step = Callable[[], None]
@@ -49,10 +51,10 @@ def main(file: str, plan_json: str, seconds: str) -> None:
     steps: list[dict[str, Any]] = []
     result: dict[str, Any] = {**settings(), "steps": steps, "ms_per_new_scene": {}}
     opened: dict[int, Prepared] = {}
-    s_per_pixel = 0.0
+    longest_s = s_per_pixel = 0.0
     for size, batch in plan.sizes_and_batches:
         started = time.monotonic()
-        if started + s_per_pixel * batch * size**2 > deadline:
+        if started + max(longest_s, s_per_pixel * batch * size**2) > deadline:
             steps.append({"size": size, "batch": batch, "skipped": "the time is used up"})
             continue
         if size not in opened:
@@ -60,8 +62,9 @@ def main(file: str, plan_json: str, seconds: str) -> None:
         steps.append(
             {"size": size, "batch": batch} | attempt(partial(measured_steps, opened[size], batch, plan, folder))
         )
-        if result["torch_device"] == "cpu":  # a GPU's time for the first pixels says little about more pixels
-            s_per_pixel = (time.monotonic() - started) / (batch * size**2)
+        longest_s = max(longest_s, time.monotonic() - started)
+        if result["torch_device"] == "cpu":  # a GPU's time hardly depends on the number of pixels
+            s_per_pixel = longest_s / (batch * size**2)
         write_json(Path(file), result)
         if plan.loss_steps and "losses" not in result:
             result["losses"] = attempt(partial(losses_after, opened[size], plan, folder))
@@ -127,7 +130,7 @@ def measured_steps(prepared: Prepared, batch: int, plan: Plan, folder: Path) -> 
     """Both kinds of step at a batch size: those that train weights, then those that train policies."""
     loop = make_loop(prepared, config_of(prepared.config.data.size[0], plan, batch=batch), folder)
     rng = np.random.default_rng(0)
-    device = loop.accelerator.device
+    device, traced = loop.accelerator.device, batch in plan.traced_batches
 
     def train_weights() -> None:
         with record_function(DATA):
@@ -142,13 +145,14 @@ def measured_steps(prepared: Prepared, batch: int, plan: Plan, folder: Path) -> 
     return {
         "loop_device": str(device),
         "mixed_precision": loop.accelerator.mixed_precision,
-        "weights": attempt(partial(measure, train_weights, device, plan, folder)),
-        "policies": attempt(partial(measure, train_policies, device, plan, folder)),
+        "weights": attempt(partial(measure, train_weights, device, plan, folder, traced=traced)),
+        "policies": attempt(partial(measure, train_policies, device, plan, folder, traced=traced)),
     }
 
 
-def measure(step: Step, device: torch.device, plan: Plan, folder: Path) -> dict[str, Any]:
-    """Steps per second, peak memory, and the shares of the time, of one kind of step."""
+@fastest_convolutions()
+def measure(step: Step, device: torch.device, plan: Plan, folder: Path, *, traced: bool) -> dict[str, Any]:
+    """Steps per second, peak memory, and the shares of the time, of one kind of step, as in ``Loop.run``."""
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
@@ -162,7 +166,7 @@ def measure(step: Step, device: torch.device, plan: Plan, folder: Path) -> dict[
     synchronise(device)
     elapsed_s = time.perf_counter() - started
     peak_memory_mb = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None
-    profiled = attempt(partial(trace, step, device, plan.profiled_steps, folder)) if plan.profiled_steps else {}
+    profiled = attempt(partial(trace, step, device, folder)) if traced else {}
     return {"steps_per_s": count / elapsed_s, "steps": count, "peak_memory_mb": peak_memory_mb, "trace": profiled}
 
 
@@ -172,18 +176,18 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def trace(step: Step, device: torch.device, steps: int, folder: Path) -> dict[str, Any]:
-    """The shares of some profiled steps; on a GPU whose kernels the profiler cannot record, the reason."""
+def trace(step: Step, device: torch.device, folder: Path) -> dict[str, Any]:
+    """The shares of ``TRACED_STEPS`` profiled steps; on a GPU whose kernels the profiler cannot record, the reason."""
     on_gpu, path = device.type == "cuda", folder / "trace.json"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with profile(activities=activities) as profiler, record_function(STEPS):
-        for _ in range(steps):
+        for _ in range(TRACED_STEPS):
             step()
         synchronise(device)
     profiler.export_chrome_trace(str(path))
     events = json.loads(path.read_text(encoding="utf-8", errors="replace"))["traceEvents"]
     path.unlink()
-    result = shares_of(events, steps)
+    result = shares_of(events, TRACED_STEPS)
     if on_gpu and not result["gpu_operations_per_step"]:
         return {"error": "the profiler recorded no GPU operations; CUPTI may be missing or not permitted"}
     return result

@@ -101,7 +101,6 @@ class BranchLoop(SupernetLoop[BranchEntry, BranchedSupernet]):
         Raises:
             VerificationError: a loss or the gradient is not finite, see ``step``.
         """
-        self.supernet.train()
         with self.accelerator.autocast():
             sums, counts = self._losses(self._pass(batch, self._generator()), batch)
         lr = self.config.weight_lr * half_cosine(self.done / self.config.steps)
@@ -128,7 +127,6 @@ class BranchLoop(SupernetLoop[BranchEntry, BranchedSupernet]):
         Raises:
             VerificationError: a loss is not finite.
         """
-        self.supernet.train()
         generator = self._generator()
         gradient = self._soft_gradient if self.config.routing == "soft" else self._sampled_gradient
         self.routing_optimizer.zero_grad()

@@ -133,7 +133,6 @@ class SearchLoop(SupernetLoop[SearchEntry, Supernet]):
         Raises:
             VerificationError: a loss or the gradient is not finite, see ``step``.
         """
-        self.supernet.train()
         with self.accelerator.autocast():
             losses, labelled = self._losses(batch, choices)
         counts = labelled.sum(0).to(losses)
@@ -142,7 +141,6 @@ class SearchLoop(SupernetLoop[SearchEntry, Supernet]):
     @torch.no_grad()
     def train_policies(self, batch: Batch, choices: Choices, rng: np.random.Generator) -> None:
         """Run each architecture [K, S] without gradients, and update the policies from the losses."""
-        self.supernet.train()
         losses = np.stack([self._policy_losses(batch, architecture) for architecture in choices])
         images = self.accelerator.gather(batch.indices).cpu().numpy()
         self.guard.check_all()

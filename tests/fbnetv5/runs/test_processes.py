@@ -10,6 +10,7 @@ from export.errors import UserError
 from fbnetv5.runs.processes import (
     GradientAverage,
     distributed_state,
+    fastest_convolutions,
     in_first_process,
     make_accelerator,
     process_group_cleanup,
@@ -67,3 +68,10 @@ def test_two_processes_share_gradients_paths_and_errors(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
     finished = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=150, check=False)
     assert finished.returncode == 0, finished.stderr[-3000:]
+
+
+def test_convolutions_are_timed_inside_the_block_alone() -> None:
+    before = torch.backends.cudnn.benchmark
+    with fastest_convolutions():
+        assert torch.backends.cudnn.benchmark
+    assert torch.backends.cudnn.benchmark == before
