@@ -21,6 +21,7 @@ import torch
 from export.errors import UserError
 from export.files import read_json, read_json_object, write_json
 from fbnetv5.data.sample import ImageSet, Sample
+from fbnetv5.runs.processes import make_accelerator
 from latency.runtimes.onnxruntime import cpu_name
 
 SCHEMA = 1
@@ -141,7 +142,14 @@ def _check_same(begun: Mapping[str, Any], now: Mapping[str, Any], path: Path) ->
 
 def machine(threads: int) -> dict[str, Any]:
     """Properties of the machine that may change a result."""
-    return {"cpu": cpu_name(), "threads": threads, "torch": torch.__version__}
+    gpu = {"gpu": torch.cuda.get_device_name()} if compute_device().type == "cuda" else {}
+    return {"cpu": cpu_name(), "threads": threads, "torch": torch.__version__, **gpu}
+
+
+def compute_device() -> torch.device:
+    """The GPU or another accelerator of this machine; without one the CPU."""
+    device: torch.device = make_accelerator().device
+    return device
 
 
 def hash_images(*sets: ImageSet) -> str:

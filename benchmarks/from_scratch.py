@@ -41,7 +41,7 @@ from benchmarks.architectures import (
     random_matched,
     scaled_fbnetv3,
 )
-from benchmarks.experiment import Trial, begin_experiment, hash_images, in_turns, plain, trial_file
+from benchmarks.experiment import Trial, begin_experiment, compute_device, hash_images, in_turns, plain, trial_file
 from benchmarks.stored_scenes import StoredScenes, store_scenes
 from export.errors import UserError, VerificationError
 from export.files import read_json_object, write_json
@@ -100,10 +100,11 @@ def train(network: Network, scenes: StoredScenes, config: TrainConfig) -> Networ
     """
     average = MovingAverage(network, decay=config.ema_decay)
     parameters: list[Tensor] = list(network.parameters())
+    device = parameters[0].device
     optimizer = make_optimizer(config, parameters)
     network.train()
     for step in range(config.steps):
-        batch = scenes.batch(range(step * config.batch, (step + 1) * config.batch))
+        batch = scenes.batch(range(step * config.batch, (step + 1) * config.batch)).to(device)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
         raw = network.raw(normalise(batch.images))[network.task.name]
@@ -119,9 +120,9 @@ def train(network: Network, scenes: StoredScenes, config: TrainConfig) -> Networ
 @torch.no_grad()
 def measure(network: Network, scenes: StoredScenes) -> tuple[float, float]:
     """(mean loss per image of all scenes, the task's metric on the first ``METRIC_SCENES``)."""
-    total, metric = 0.0, network.task.new_metric()
+    total, metric, device = 0.0, network.task.new_metric(), next(network.parameters()).device
     for start in range(0, len(scenes), EVALUATION_BATCH):
-        batch = scenes.batch(range(start, min(start + EVALUATION_BATCH, len(scenes))))
+        batch = scenes.batch(range(start, min(start + EVALUATION_BATCH, len(scenes)))).to(device)
         raw = network.raw(normalise(batch.images))[network.task.name]
         total += float(network.task.losses(raw, batch).double().sum())
         if start < METRIC_SCENES:
@@ -147,7 +148,7 @@ class Training:
     def __call__(self, trial: Trial) -> dict[str, Any]:
         choices = np.array(trial.inputs["choices"], dtype=np.int64)
         (task,) = make_tasks(self.config.tasks, CLASSES).values()
-        network = seeded_network(task, self.space, choices, self.config.seed)
+        network = seeded_network(task, self.space, choices, self.config.seed).to(compute_device())
         begin = time.perf_counter()
         average = train(network, open_scenes(self.scenes), self.config)
         seconds = time.perf_counter() - begin

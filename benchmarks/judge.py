@@ -40,7 +40,16 @@ from benchmarks.architectures import (
     planted_bad,
     random_matched,
 )
-from benchmarks.experiment import Experiment, Trial, begin_experiment, hash_images, in_turns, plain, threads_set
+from benchmarks.experiment import (
+    Experiment,
+    Trial,
+    begin_experiment,
+    compute_device,
+    hash_images,
+    in_turns,
+    plain,
+    threads_set,
+)
 from export.errors import UserError
 from export.files import write_json
 from fbnetv5.architecture import load_architecture
@@ -117,15 +126,17 @@ class Judge:
         checkpoint = load_checkpoint(folder / "checkpoint")
         if checkpoint is None:
             raise UserError(f"{folder} has no checkpoint: the judge is not trained")
-        self.supernet = Supernet(config.space, prepared.tasks).to(memory_format=torch.channels_last)
+        self.supernet = Supernet(config.space, prepared.tasks)
         load_weights(self.supernet, by_group(checkpoint[0])["weights"], folder)
-        self.calibration = calibration_images(prepared.splits.weights, torch.device("cpu"))
-        self.test = list(in_order(prepared.splits.test, batch=BATCH, limit=config.data.scenes[2]))
+        self.device = compute_device()
+        self.calibration = calibration_images(prepared.splits.weights, self.device)
+        test = in_order(prepared.splits.test, batch=BATCH, limit=config.data.scenes[2])
+        self.test = [batch.to(self.device) for batch in test]
 
     @torch.no_grad()
     def score(self, task: str, choices: Choices) -> dict[str, Any]:
         """The loss of each labelled test image and the task's metric, of one architecture [S]."""
-        network = self.supernet.derive(task, choices).to(memory_format=torch.channels_last)
+        network = self.supernet.derive(task, choices).to(self.device).to(memory_format=torch.channels_last)
         recalibrate(network, self.calibration, network)
         losses, metric = [], network.task.new_metric()
         for batch in self.test:
