@@ -58,7 +58,7 @@ class BranchConfig(SupernetConfig):
     cost_weight: NotNegative | None = None
     """Fixed weight of the expected cost, relative to the budget, as in the paper; None steers it to the budget."""
     multiplier_lr: NotNegative = 0.5
-    """Step of the dual ascent: the increase of the cost's weight at an expected cost of twice the budget."""
+    """Step of the dual ascent: the increase of the multiplier at an expected cost of twice the budget."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -3,9 +3,10 @@
 First, for a share of the steps, every task trains its own copies. Then most steps train weights under the present
 routing, and one step of every few trains the routing on held-out images, with the weights fixed (BMTAS, arXiv
 2008.10292, section 3). The objective of the routing is the sum of the tasks' losses, each relative to its moving
-average, plus a multiplier times the expected cost of the tree relative to the budget. Dual ascent raises the multiplier
-while the expected cost is above the budget, and lowers it otherwise; the paper fixes it. The routing starts with the
-budget as its expected cost. From the paper's uniform start the tasks share hardly any layer for hundreds of steps: two
+average, plus a price times the expected cost of the tree relative to the budget. The price is fixed in the paper. Here
+it holds the expected cost at the budget, from above and from below: it is the derivative of an augmented Lagrangian, a
+multiplier under dual ascent plus ``PENALTY`` times the present excess. The routing starts with the budget as its
+expected cost. From the paper's uniform start the tasks share hardly any layer for hundreds of steps: two
 tasks share a layer only if they share all before it, so the cost falls slowly, and steps are slow meanwhile.
 
 The soft routing mixes copies by Gumbel-softmax weights (arXiv 1611.01144), whose temperature falls. The sampled routing
@@ -37,6 +38,9 @@ from fbnetv5.search.bmtas.prepare import Prepared
 from fbnetv5.search.bmtas.supernet import BranchedSupernet
 from fbnetv5.search.bmtas.tree_cost import expected_cost
 from fbnetv5.search.supernet_loop import SupernetLoop
+
+PENALTY = 20.0
+"""Weight of half the squared excess of the expected cost, as in ``fbnetv5 search``: dual ascent alone oscillates."""
 
 
 class BranchLoop(SupernetLoop[BranchEntry, BranchedSupernet]):
@@ -132,12 +136,15 @@ class BranchLoop(SupernetLoop[BranchEntry, BranchedSupernet]):
         self.routing_optimizer.zero_grad()
         cost = self._expected_share()
         (of_cost,) = torch.autograd.grad(cost, self.logits)
-        self.logits.grad = self.accelerator.reduce(gradient(batch, generator), "mean") + self.multiplier * of_cost
+        excess = float(cost.detach()) - 1.0
+        steered = self.config.cost_weight is None
+        price = self.multiplier + PENALTY * excess if steered else self.multiplier
+        self.logits.grad = self.accelerator.reduce(gradient(batch, generator), "mean") + price * of_cost
         self.guard.check({"the gradient of the routing": self.logits.grad.norm()}, self.done)
         self.guard.check_all()
         self.routing_optimizer.step()
-        if self.config.cost_weight is None:
-            self.multiplier = max(0.0, self.multiplier + self.config.multiplier_lr * (float(cost.detach()) - 1.0))
+        if steered:
+            self.multiplier += self.config.multiplier_lr * excess
 
     def _expected_share(self) -> Tensor:
         """The expected cost of the whole network as a share of the budget, differentiable."""

@@ -45,12 +45,25 @@ def test_the_routing_starts_at_the_budget_or_uniform(make_loop: MakeLoop) -> Non
     assert not make_loop(start="uniform").logits.any()
 
 
-def test_an_expected_cost_above_the_budget_raises_the_multiplier(make_loop: MakeLoop) -> None:
+def test_the_multiplier_follows_the_expected_cost(make_loop: MakeLoop) -> None:
     loop = make_loop(start="uniform")
     loop.done = 2
     expected = float(loop._expected_share().detach())
     loop.step()
-    assert loop.multiplier == pytest.approx(max(0.0, 0.5 * (expected - 1)), rel=1e-5)
+    assert loop.multiplier == pytest.approx(0.5 * (expected - 1), rel=1e-5)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_expected_cost_returns_to_the_budget(make_loop: MakeLoop, shared: bool) -> None:
+    loop = make_loop(start="budget" if shared else "uniform", routing_lr=0.3)
+    with torch.no_grad():  # the uniform routing is a saddle point of the cost
+        loop.logits[..., 0] += 2.0 if shared else 0.3
+    before = float(loop._expected_share().detach()) - 1.0
+    assert before < 0 if shared else before > 0
+    loop.done = 2
+    for _ in range(20):
+        loop.train_routing(next(loop.routing_batches))
+    assert abs(float(loop._expected_share().detach()) - 1.0) < 0.5 * abs(before)
 
 
 def test_a_fixed_weight_of_the_cost_stays(make_loop: MakeLoop) -> None:
