@@ -1,6 +1,7 @@
-"""Finds the block that made the outputs of a network wrong.
+"""Finds the block that made an output of a network wrong.
 
-Every block's output is compared with its reference. The faulty block is not the first one below the limit: in int8 all
+The output of every block that it depends on is compared with its reference: another output may come from noisier blocks
+and pass nevertheless. The faulty block is not the first one below the limit: in int8 all
 blocks are slightly noisier than float32 from the start. It is the block below the limit whose output lost most SQNR
 compared with its inputs.
 """
@@ -8,7 +9,7 @@ compared with its inputs.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from export.graph_blocks import block_outputs, block_sources
+from export.graph_blocks import block_outputs, block_sources, blocks_before
 from export.parity import MAX_SQNR_DB, sqnr_db
 from export.runners import Array
 
@@ -32,16 +33,18 @@ class FaultyBlock:
 
 
 def find_faulty_block(
-    content: bytes, reference: Mapping[str, Array], candidate: Mapping[str, Array], precision: str
+    content: bytes, reference: Mapping[str, Array], candidate: Mapping[str, Array], precision: str, *, output: str
 ) -> FaultyBlock | None:
-    """The faulty block, or None if every block passes the limit of the precision.
+    """The faulty block of an output, or None if every block that it depends on passes the limit of the precision.
 
     Args:
         content: the ONNX graph in float32, which says how its blocks are connected.
         reference: correct output of each block, by block; some may be missing.
         candidate: actual output of each block, by block.
         precision: precision of the candidate.
+        output: name of the output, or of another tensor of the graph, that is wrong.
     """
+    before = blocks_before(content, output)
     levels = {
         block: sqnr_db(reference[block], candidate[block])
         for block in block_outputs(content)
@@ -51,7 +54,7 @@ def find_faulty_block(
     faulty = [
         FaultyBlock(block=block, sqnr_db=level, input_sqnr_db=_input_sqnr_db(block, levels, sources))
         for block, level in levels.items()
-        if level < _MIN_SQNR_DB[precision]
+        if level < _MIN_SQNR_DB[precision] and block in before
     ]
     return max(faulty, key=lambda block: block.input_sqnr_db - block.sqnr_db) if faulty else None
 

@@ -92,6 +92,18 @@ def block_sources(content: bytes) -> dict[str, set[str]]:
     return {block: blocks - {"", block} for block, blocks in sources.items()}
 
 
+def blocks_before(content: bytes, tensor: str) -> set[str]:
+    """The blocks that a tensor of the graph depends on."""
+    import onnx
+
+    needed, blocks = {tensor}, set[str]()
+    for node in reversed(onnx.load_from_string(content).graph.node):  # nodes are in the order in which they run
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            blocks.add(block_name(node.name))
+    return blocks - {""}
+
+
 def block_name(node: str) -> str:
     """``backbone/s1_p8_0`` of ``/backbone/s1_p8_0/expand/expand.0/Conv``; empty for a node outside all modules."""
     return "/".join(strip_wrapper(node.strip("/").split("/")[:-1])[:BLOCK_DEPTH])

@@ -13,7 +13,7 @@ from typing import Any
 from export.calibration import Batches, quantised_nodes
 from export.errors import VerificationError
 from export.faulty_block import FaultyBlock, find_faulty_block
-from export.graph_blocks import add_outputs, block_name, block_outputs, tensors_before_selection
+from export.graph_blocks import add_outputs, block_name, block_outputs, blocks_before, tensors_before_selection
 from export.parity import GATES, SAME_FILE_GATES, Gate, Parity, compare, sqnr_db
 from export.precision import PRECISIONS, check_precision, to_half, to_int8
 from export.progress import Progress
@@ -53,8 +53,19 @@ class Comparison:
     @property
     def failure_reason(self) -> str | None:
         """Why the first failing output does not pass; None if all pass or need not."""
-        reasons = [self.gate.failure_reason(parity) for parity in self.outputs] if self.gated else []
-        return next((reason for reason in reasons if reason is not None), None)
+        return None if self._failure is None else self._failure[1]
+
+    @property
+    def failed_output(self) -> str:
+        """The name of the first failing output."""
+        assert self._failure is not None
+        return self._failure[0]
+
+    @property
+    def _failure(self) -> tuple[str, str] | None:
+        """Name of the first failing output, and why it does not pass."""
+        reasons = ((parity.name, self.gate.failure_reason(parity)) for parity in self.outputs if self.gated)
+        return next(((name, reason) for name, reason in reasons if reason is not None), None)
 
     @property
     def failure_message(self) -> str:
@@ -117,8 +128,9 @@ def convert_and_verify(
 ) -> PrecisionStage:
     """Convert the graph to a lower precision and check that it passes the gate of that precision.
 
-    If int8 fails, the faulty block, or else the noisiest one, stays in float and the rest is converted again, up to
-    ``MAX_FLOAT_BLOCKS`` times: a few blocks whose channels have rare large values cause most of the loss.
+    If an output fails in int8, its faulty block, or else the noisiest block that it depends on, stays in float and the
+    rest is converted again, up to ``MAX_FLOAT_BLOCKS`` times: a few blocks whose channels have rare large values cause
+    most of the loss.
 
     Args:
         content: the graph, in float32.
@@ -143,7 +155,8 @@ def convert_and_verify(
         failed = next((comparison for comparison in comparisons if comparison.failure_reason is not None), None)
         if failed is None:
             return PrecisionStage(precision=precision, content=lower, comparisons=comparisons, kept_float=tuple(kept))
-        faulty_block, noise = compare_blocks(content, lower, precision, images[failed.images], threads=threads)
+        inputs, output = images[failed.images], failed.failed_output
+        faulty_block, noise = compare_blocks(content, lower, precision, inputs, output=output, threads=threads)
         int8_blocks = _blocks_in_int8(content, kept) & noise.keys()
         if precision != "int8" or len(int8_blocks) < 2 or len(kept) - len(keep_float) == MAX_FLOAT_BLOCKS:
             raise VerificationError(explain_failure(failed, faulty_block))
@@ -196,17 +209,18 @@ def compare_graphs(
 
 
 def compare_blocks(
-    content: bytes, lower: bytes, precision: str, inputs: Mapping[str, Array], *, threads: int = 1
+    content: bytes, lower: bytes, precision: str, inputs: Mapping[str, Array], *, output: str, threads: int = 1
 ) -> tuple[FaultyBlock | None, dict[str, float]]:
-    """Compare the outputs of all blocks of two graphs in ONNX Runtime.
+    """Compare the outputs of all blocks that an output of two graphs depends on, in ONNX Runtime.
 
     Returns:
-        The faulty block of ``lower``, and the SQNR in dB of every block. The faulty block is None if every block passes
-        by itself and only the nodes after the last block fail.
+        The faulty block of ``lower``, and the SQNR in dB of every such block. The faulty block is None if every block
+        passes by itself and only the nodes after the last block fail.
     """
     reference, candidate = (block_values(graph, content, inputs, threads=threads) for graph in (content, lower))
-    levels = {block: sqnr_db(values, candidate[block]) for block, values in reference.items()}
-    return find_faulty_block(content, reference, candidate, precision), levels
+    before = blocks_before(content, output)
+    levels = {block: sqnr_db(values, candidate[block]) for block, values in reference.items() if block in before}
+    return find_faulty_block(content, reference, candidate, precision, output=output), levels
 
 
 def block_values(graph: bytes, content: bytes, inputs: Mapping[str, Array], *, threads: int = 1) -> dict[str, Array]:

@@ -136,7 +136,8 @@ def _check_onnx(folder: Path, manifest: Manifest, reference: Reference) -> Findi
             return Finding(check="onnx", passed=True, detail=_describe_pass(comparison), comparison=comparison)
         blocks = block_values(content, content, reference.inputs)
         samples = {name: sample(values) for name, values in blocks.items()}
-        faulty_block = find_faulty_block(content, reference.blocks, samples, manifest.precision)
+        output = comparison.failed_output
+        faulty_block = find_faulty_block(content, reference.blocks, samples, manifest.precision, output=output)
         detail = explain_failure(comparison, faulty_block)
         return Finding(check="onnx", passed=False, detail=detail, comparison=comparison)
     except ImportError:

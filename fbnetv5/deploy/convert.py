@@ -124,7 +124,8 @@ def _export_float(model: ExportModel, options: ExportOptions, images: Images, sm
         comparison = Comparison(stage="fp32 onnxruntime", precision="fp32", images=kind, outputs=outputs)
         if comparison.failure_reason is not None:
             blocks = block_values(content, content, inputs)
-            faulty_block = find_faulty_block(content, torch_runner.blocks(inputs), blocks, "fp32")
+            expected, output = torch_runner.blocks(inputs), comparison.failed_output
+            faulty_block = find_faulty_block(content, expected, blocks, "fp32", output=output)
             raise VerificationError(explain_failure(comparison, faulty_block))
         comparisons.append(comparison)
     return PrecisionStage(precision="fp32", content=content, comparisons=tuple(comparisons))

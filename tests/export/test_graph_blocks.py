@@ -3,9 +3,9 @@ import torch
 from torch import Tensor, nn
 
 from export.errors import UserError
-from export.graph_blocks import add_outputs, block_outputs, block_sources, tensors_before_selection
+from export.graph_blocks import add_outputs, block_outputs, block_sources, blocks_before, tensors_before_selection
 from export.runners import OrtRunner, TorchRunner
-from tests.export.tiny import BLOCKS, Tiny, exported, images
+from tests.export.tiny import BLOCKS, Tiny, TwoHeads, exported, images
 
 
 class Wrapped(nn.Module):
@@ -35,6 +35,14 @@ def test_the_sources_of_a_block() -> None:
     assert sources["backbone/middle"] == {"backbone/stem"}
     assert sources["backbone"] == {"backbone/stem", "backbone/middle"}  # the sum belongs to no block
     assert sources["head/mix"] == {"backbone/last"}
+
+
+def test_the_blocks_before_an_output_are_those_of_its_head_and_the_backbone() -> None:
+    content = exported(TwoHeads(), ["one", "other"])
+    for output in ("one", "other"):
+        before = blocks_before(content, output)
+        assert before & {*BLOCKS} == {"backbone/stem", "backbone/middle", "backbone/last"}
+        assert {block.partition("/")[0] for block in before} == {"backbone", output}
 
 
 def test_the_tensor_before_a_selection() -> None:

@@ -9,7 +9,7 @@ from export.errors import UserError, VerificationError
 from export.parity import GATES
 from export.precision import to_int8
 from export.precision_pipeline import REAL, SEEDED, convert_and_verify, precisions_to
-from tests.export.tiny import Tiny, exported, images, sabotaged
+from tests.export.tiny import Tiny, TwoHeads, exported, images, sabotaged
 
 IMAGES = {SEEDED: images(), REAL: images(seed=1)}
 
@@ -54,6 +54,18 @@ def test_int8_keeps_a_faulty_block_in_float(monkeypatch: pytest.MonkeyPatch) -> 
     stage = convert_and_verify(exported(Tiny()), "int8", IMAGES, calibration=[images(seed=2)])
     assert stage.kept_float == ("/head/mix/*",)
     assert all(comparison.failure_reason is None for comparison in stage.comparisons)
+
+
+def test_int8_keeps_blocks_in_float_that_the_failed_output_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def convert_badly(content: bytes, batches: Batches, *, keep_float: Sequence[str], **more: Any) -> bytes:
+        for block, factor in (("one/mix", 3.0), ("other/mix", 30.0)):
+            if f"/{block}/*" not in keep_float:
+                content = sabotaged(content, block, factor)
+        return to_int8(content, batches, keep_float=keep_float, **more)
+
+    monkeypatch.setattr(precision_pipeline, "to_int8", convert_badly)
+    stage = convert_and_verify(exported(TwoHeads(), ["one", "other"]), "int8", IMAGES, calibration=[images(seed=2)])
+    assert stage.kept_float == ("/one/mix/*", "/other/mix/*")
 
 
 def test_int8_fails_with_the_reason_of_the_gate_if_no_block_is_left(monkeypatch: pytest.MonkeyPatch) -> None:

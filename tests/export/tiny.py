@@ -62,6 +62,19 @@ class Tiny(nn.Module):
         return values, indices
 
 
+class TwoHeads(nn.Module):
+    """[N, 3, H, W] -> logits [N, 10] of either head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.backbone, self.one, self.other = Backbone(), Head(), Head()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.backbone(x)
+        return self.one(features), self.other(features)
+
+
 def images(count: int = 4, seed: int = 0) -> dict[str, Array]:
     return {"images": np.random.default_rng(seed).standard_normal((count, 3, 32, 32), dtype=np.float32)}
 

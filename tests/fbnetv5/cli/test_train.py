@@ -4,7 +4,10 @@ from pathlib import Path
 import pytest
 from rich.progress import Progress
 
+from fbnetv5.architecture import make_architecture
 from fbnetv5.cli.train import train_report
+from fbnetv5.data.scenes import CLASSES
+from fbnetv5.spaces.branching import BranchingSpace
 from fbnetv5.training.config import TrainConfig
 from fbnetv5.training.loop import TrainEntry
 from tests.command_line import assert_refused, document, in_process
@@ -46,6 +49,22 @@ def test_a_network_of_several_tasks_is_trained_jointly(branched: Path, tmp_path:
     assert list(finished["tasks"]) == ["cls", "det", "seg"]
     wrong = ["train", "--arch", str(branched), "--task", "det"]
     assert_refused(wrong, "is one network for cls+det+seg, trained as a whole", cwd=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("copies", [(0, 0), (0, 1)], ids=["all shared", "only the stem shared"])
+def test_a_tree_at_either_extreme_is_trained_and_exported(tmp_path: Path, copies: tuple[int, ...]) -> None:
+    space = BranchingSpace(encoder="mobilenetv2", width=0.25, copies=2)
+    choices = {task: [copy] * len(space.layers) for task, copy in zip(("cls", "seg"), copies, strict=True)}
+    make_architecture(space, choices, CLASSES, (64, 64), provenance={}).save(tmp_path / "branched.json")
+    fields = {"scenes": [32, 16, 16], "steps": 4, "batch": 8, "held_out": 8}
+    (tmp_path / "c.json").write_text(json.dumps(fields))
+    options = ("--init", "scratch", "--size", "64", "--config", "c.json")
+    trained = document("train", "--arch", "branched.json", *options, cwd=tmp_path)
+    assert (trained["steps"], list(trained["tasks"])) == (4, ["cls", "seg"])
+    (exported,) = document("export", "--run", "trained/branched", cwd=tmp_path)["exported"]
+    assert {parity["output"].partition("_")[0] for parity in exported["parity"] if parity["gated"]} == {*choices}
+    assert all(parity["error"] <= 1e-4 for parity in exported["parity"])
 
 
 def test_the_progress_names_the_metric(capsys: pytest.CaptureFixture[str]) -> None:

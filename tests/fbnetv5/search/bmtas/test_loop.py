@@ -113,8 +113,9 @@ def test_a_loss_that_is_not_finite_is_an_error_and_changes_nothing(make_loop: Ma
     assert all(value.equal(before[n]) or n.startswith("heads.det") for n, value in loop.supernet.named_parameters())
 
 
-def test_two_processes_have_the_same_weights_and_routing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("routing", [pytest.param("soft", marks=pytest.mark.slow), "sampled"])
+def test_two_processes_have_the_same_weights_and_routing(tmp_path: Path, routing: str) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*launch, "-m", "tests.fbnetv5.search.bmtas.two_processes", str(tmp_path)]
+    command = [*launch, "-m", "tests.fbnetv5.search.bmtas.two_processes", str(tmp_path), routing]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

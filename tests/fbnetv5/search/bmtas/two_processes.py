@@ -1,6 +1,6 @@
-"""One of two gloo processes that run a search for a branched network together; test_processes.py starts them.
+"""One of two gloo processes that run a search for a branched network together; test_loop.py starts them.
 
-Usage: torchrun --nproc_per_node 2 -m tests.fbnetv5.search.bmtas.two_processes FOLDER
+Usage: torchrun --nproc_per_node 2 -m tests.fbnetv5.search.bmtas.two_processes FOLDER ROUTING
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from tests.fbnetv5.search.bmtas.conftest import tiny_config
 
 def main() -> None:
     """Run a few steps, then compare weights and routing of both processes."""
-    prepared = prepare(tiny_config(steps=4))
+    prepared = prepare(tiny_config(steps=4, routing=sys.argv[2]))
     torch.manual_seed(0)
     loop = BranchLoop(prepared, Path(sys.argv[1]), BranchedSupernet(prepared.space, prepared.tasks))
     loop.run(lambda entry: None)
