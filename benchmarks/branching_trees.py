@@ -33,7 +33,7 @@ from fbnetv5.search.bmtas.loop import BranchLoop
 from fbnetv5.search.bmtas.prepare import Prepared, prepare
 from fbnetv5.search.bmtas.results import log_probabilities_of
 from fbnetv5.search.bmtas.supernet import BranchedSupernet
-from fbnetv5.search.bmtas.trees import Floats, Tree, TreeCosts, best_tree, partitions, refinements, set_scores
+from fbnetv5.search.bmtas.trees import Floats, Tree, TreeCosts, best_tree, partitions, refinements, routing_scores
 
 RSA_IMAGES = 200
 
@@ -94,7 +94,7 @@ def search(plan: Plan, folder: Path, seed: int, weights: Weights, kind: str) -> 
     loop = (ReleasedLoop if kind == "released" else BranchLoop)(prepared, folder, supernet)
     loop.run(lambda entry: None)
     log_probabilities = log_probabilities_of(loop.logits)
-    tree = best_tree(set_scores(log_probabilities), prepared.costs, budget)
+    tree = best_tree(routing_scores(log_probabilities), prepared.costs, budget)
     entropy = float(-(np.exp(log_probabilities) * log_probabilities).sum(-1).mean() / np.log(len(TASKS)))
     return document(tree) | {"entropy": entropy, "log_probabilities": log_probabilities.round(4).tolist()}
 
@@ -136,7 +136,7 @@ def random_tree(plan: Plan, seed: int) -> dict[str, Any]:
     costs, budget = costs_of(plan)
     layers, tasks = costs.needed.shape
     probabilities = np.random.default_rng([seed, 3]).dirichlet(np.full(tasks, 0.3), size=(layers, tasks))
-    return document(best_tree(set_scores(np.log(probabilities.clip(1e-12))), costs, budget))
+    return document(best_tree(routing_scores(np.log(probabilities.clip(1e-12))), costs, budget))
 
 
 def rsa_tree(plan: Plan, networks: Mapping[str, Network], seed: int) -> dict[str, Any]:
@@ -153,16 +153,11 @@ def rsa_tree(plan: Plan, networks: Mapping[str, Network], seed: int) -> dict[str
 
 
 def similarity_scores(dissimilarity: Floats) -> Floats:
-    """[L, 2^T]: less the sum over a set's tasks of the largest dissimilarity [L, T, T] to another task of the set.
-
-    Dividing a set never lowers the sum of scores, because no task's largest dissimilarity grows.
-    """
+    """[L, P]: of each partition, less the sum over tasks of the largest dissimilarity [L, T, T] within their group."""
     layers, tasks, _ = dissimilarity.shape
-    scores = np.zeros((layers, 2**tasks))
-    for number in range(1, 2**tasks):
-        members = [task for task in range(tasks) if number >> task & 1]
-        scores[:, number] = -dissimilarity[:, members][:, :, members].max(2).sum(1)
-    return scores
+    every = np.array(partitions(tasks))
+    together = every[:, :, None] == every[:, None, :]  # [P, T, T]
+    return np.array([-(together * dissimilarity[layer]).max(2).sum(1) for layer in range(layers)])
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from fbnetv5.search.bmtas.config import BranchConfig
 from fbnetv5.search.bmtas.prepare import Prepared, check_budget, prepare
 from fbnetv5.search.bmtas.results import branched_architecture, build_tree, log_probabilities_of, score
 from fbnetv5.search.bmtas.supernet import BranchedSupernet
-from fbnetv5.search.bmtas.trees import Floats, best_tree, set_scores
+from fbnetv5.search.bmtas.trees import Floats, best_tree, routing_scores
 
 
 def best_network(
@@ -34,7 +34,7 @@ def best_network(
         log_probabilities: [L, T, T], of the trained routing.
         device: that scores the network on held-out images.
     """
-    tree = best_tree(set_scores(log_probabilities), prepared.costs, prepared.config.budget.limit)
+    tree = best_tree(routing_scores(log_probabilities), prepared.costs, prepared.config.budget.limit)
     record = branched_architecture(prepared, tree)
     network = build_tree(supernet, record, log_probabilities)
     scores = score(network, prepared, device)

@@ -14,11 +14,12 @@ from fbnetv5.runs.checkpoint import save_tensors
 from fbnetv5.runs.folder import BRANCHED
 from fbnetv5.search.bmtas.prepare import Prepared
 from fbnetv5.search.bmtas.supernet import BranchedSupernet
-from fbnetv5.search.bmtas.trees import Floats, Tree, copies_of_groups, hull, set_scores
+from fbnetv5.search.bmtas.trees import Floats, Tree, copies_of_groups, hull, routing_scores
 from fbnetv5.search.scoring import calibration_images, held_out_batches
 from latency.estimate import EstimatedTable
 
-PRICES = (0.0, *(2.0**power for power in range(-4, 9)))
+_PRICES = tuple(2.0**power for power in range(-4, 9))
+PRICES = (*(-price for price in _PRICES), 0.0, *_PRICES)
 """Prices of the trees in ``pareto.json``."""
 
 
@@ -28,7 +29,7 @@ def choices_of(tree: Tree, tasks: tuple[str, ...]) -> dict[str, tuple[int, ...]]
 
 
 def build_tree(supernet: BranchedSupernet, architecture: Architecture, log_probabilities: Floats) -> Network:
-    """The network of a tree with the weights of the supernet: every group has those of its most likely copy."""
+    """The network of a tree with the weights of the supernet: every group has those of its copy."""
     tasks = list(architecture.choices)
     groups = [tuple(row) for row in zip(*architecture.choices.values(), strict=True)]
     layers = {node.name: number for number, node in enumerate(supernet.space.layers)}
@@ -89,8 +90,8 @@ def write_network(folder: Path, network: Network, architecture: Architecture) ->
 
 
 def pareto_document(prepared: Prepared, log_probabilities: Floats) -> dict[str, Any]:
-    """The document ``pareto.json``: trees that no other tree beats in both cost and log probability."""
-    trees = hull(set_scores(log_probabilities), prepared.costs, PRICES)
+    """The document ``pareto.json``: the most likely trees of their costs, from cheap to costly."""
+    trees = hull(routing_scores(log_probabilities), prepared.costs, PRICES)
     points = [
         {
             "cost": tree.cost,

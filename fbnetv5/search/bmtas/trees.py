@@ -2,24 +2,28 @@
 
 A tree has a partition of the tasks per layer, and every partition refines the one before. Its score under a routing is
 
-    sum over layers, sum over groups g, max_i sum_{t in g} log p[layer, t, i],
+    sum over layers, max over copies i_g, all different, of sum over groups g, sum_{t in g} log p[layer, t, i_g],
 
-the log probability of the most likely copies if every group used a copy of its own choice. A finer partition never
-scores lower, so the best tree of a budget uses it up. It is found exactly on the convex hull of cost and score, by
-dynamic programming over partitions with a price of cost, and then filled up by moving branch points one layer at a
-time. The authors take the most likely copy of each task and layer, whatever the cost (arXiv 2008.10292).
+the log probability of the most likely copies that make this tree. Groups must differ in their copies: two with the
+same copy would compute the same twice. A finer partition may score lower, and often the most likely tree of all shares
+every layer. The best tree of a budget is the most likely one that uses the budget up, exactly on the convex hull of
+cost and score: dynamic programming over partitions with a price of cost, or a reward for it, and then filled up by
+moving branch points one layer at a time. The authors take the most likely copy of each task and layer, whatever the
+cost (arXiv 2008.10292).
 
 Shape legend: L layers, T tasks, C copies, P partitions of the tasks (Bell numbers: 2, 5, 15, 52, 203, 877, 4140), R
 pairs of a partition and one that refines it.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
 from export.errors import UserError
 from fbnetv5.search.bmtas.tree_cost import expected_cost
@@ -28,7 +32,9 @@ Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
 Groups = tuple[int, ...]
 """A partition: for each task the number of the first task of its group."""
-BISECTIONS = 50
+BISECTIONS = 60
+MAX_PRICE = 1e6
+"""Of the cost of one run of all layers, in units of log probability: more than any routing's preference."""
 MAX_PREFERENCE = 15.0
 """Maximum logit of the first copy in a routing of a given cost: the others have a probability of some 1e-6."""
 
@@ -113,23 +119,46 @@ def partitions(tasks: int) -> list[Groups]:
     return result
 
 
-def set_scores(log_probabilities: Floats) -> Floats:
-    """[L, 2^T]: the score of each set of tasks as a group, under a routing [L, T, C]; 0 for the empty set.
-
-    Set number s has task t if bit t of s is set.
-    """
+def routing_scores(log_probabilities: Floats) -> Floats:
+    """[L, P]: the score of each partition in each layer, under a routing [L, T, C]."""
     layers, tasks, _ = log_probabilities.shape
-    scores = np.zeros((layers, 2**tasks))
-    for number in range(1, 2**tasks):
-        scores[:, number] = log_probabilities[:, _members(number, tasks)].sum(1).max(-1)
+    every = np.array(partitions(tasks))
+    counts = np.array([len(set(groups)) for groups in every.tolist()])
+    scores = np.zeros((layers, len(every)))
+    for count in range(1, tasks + 1):
+        numbers = np.flatnonzero(counts == count)
+        names = np.array([sorted(set(groups)) for groups in every[numbers].tolist()])
+        members = (every[numbers][:, None] == names[:, :, None]).astype(np.float64)  # [P of count, count, T]
+        scores[:, numbers] = _best_assignments(np.einsum("pgt,ltc->lpgc", members, log_probabilities))
     return scores
 
 
+def _best_assignments(values: Floats) -> Floats:
+    """The maximum sum of values [..., G, C] over all ways to give the G groups different copies.
+
+    Dynamic programming over the sets of copies that the first groups have: 2^C sets instead of C! ways.
+    """
+    groups, copies = values.shape[-2:]
+    best = {0: np.zeros(values.shape[:-2])}
+    for group in range(groups):
+        best = {
+            _number_of(used): np.max([best[_number_of(set(used) - {own})] + values[..., group, own] for own in used], 0)
+            for used in itertools.combinations(range(copies), group + 1)
+        }
+    totals: Floats = np.max(list(best.values()), axis=0)
+    return totals
+
+
+def _number_of(copies: Iterable[int]) -> int:
+    """The number of a set of copies: bit c is set for copy c."""
+    return sum(1 << copy for copy in copies)
+
+
 def best_tree(scores: Floats, costs: TreeCosts, budget: float) -> Tree:
-    """The tree of the highest score that costs at most ``budget``, up to the gap that the module describes.
+    """The tree of the highest score that uses ``budget`` up, as the module describes.
 
     Args:
-        scores: [L, 2^T], of each set of tasks as a group of each layer; dividing a group must not lower the sum.
+        scores: [L, P], of each of the ``partitions`` in each layer.
         costs: of all trees.
         budget: in the unit of the costs.
 
@@ -141,20 +170,17 @@ def best_tree(scores: Floats, costs: TreeCosts, budget: float) -> Tree:
             f"no tree costs {budget:g} {costs.unit} or less: sharing every layer costs {costs.all_shared:g}"
         )
     search = _TreeSearch(scores, costs)
-    low, high = 0.0, 1.0
-    tree = search.at_price(0.0)
-    if tree.cost > budget:
-        while search.at_price(high).cost > budget:
-            high *= 4.0
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            low, high = (middle, high) if search.at_price(middle).cost > budget else (low, middle)
-        tree = search.at_price(high)
-    return search.filled(tree, budget)
+    if budget >= costs.all_separate:
+        return search.at_price(-MAX_PRICE)
+    low, high = -MAX_PRICE, MAX_PRICE
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if search.at_price(middle).cost > budget else (low, middle)
+    return search.filled(search.at_price(high), budget)
 
 
 def hull(scores: Floats, costs: TreeCosts, prices: Sequence[float]) -> list[Tree]:
-    """The best trees at these prices of cost, from cheap to costly, each once; ``scores`` as above."""
+    """The best trees at these prices of cost, which may be negative, from cheap to costly; ``scores`` as above."""
     search = _TreeSearch(scores, costs)
     trees = {tree.groups: tree for tree in map(search.at_price, prices)}
     return sorted(trees.values(), key=lambda tree: tree.cost)
@@ -187,12 +213,11 @@ class _TreeSearch:
         self._costs = costs
         self._partitions = partitions(tasks)
         self._number = {groups: number for number, groups in enumerate(self._partitions)}
-        self._scores = np.zeros((layers, len(self._partitions)))
+        self._scores = scores
         self._runs = np.zeros((layers, len(self._partitions)))
         for number, groups in enumerate(self._partitions):
             for group in set(groups):
                 members = [task for task in range(tasks) if groups[task] == group]
-                self._scores[:, number] += scores[:, sum(1 << task for task in members)]
                 self._runs[:, number] += costs.needed[:, members].any(1)
         self._coarse, self._fine = refinements(tasks)
         self._starts = np.searchsorted(self._fine, np.arange(len(self._partitions)))
@@ -250,17 +275,14 @@ class _TreeSearch:
         return Tree(groups=groups, cost=self._costs.of(groups), score=score)
 
 
-def _members(number: int, tasks: int) -> list[int]:
-    """The tasks of a set: bit t of its number is set for task t."""
-    return [task for task in range(tasks) if number >> task & 1]
-
-
 def copies_of_groups(log_probabilities: Floats, groups: Sequence[Groups]) -> list[dict[int, int]]:
-    """By layer: group -> the copy that its tasks find most likely together, whose weights the group gets."""
-    return [
-        {
-            group: int(of_layer[[task for task, own in enumerate(row) if own == group]].sum(0).argmax())
-            for group in set(row)
-        }
-        for of_layer, row in zip(log_probabilities, groups, strict=True)
-    ]
+    """By layer: group -> its copy, whose weights it gets: the most likely ones of which each serves one group."""
+    return [_assigned(of_layer, row) for of_layer, row in zip(log_probabilities, groups, strict=True)]
+
+
+def _assigned(log_probabilities: Floats, groups: Groups) -> dict[int, int]:
+    """The copy of each group of a partition, in a layer of log probabilities [T, C]."""
+    names = sorted(set(groups))
+    of_groups = np.stack([log_probabilities[[own == name for own in groups]].sum(0) for name in names])
+    _, copies = linear_sum_assignment(of_groups, maximize=True)
+    return dict(zip(names, copies.tolist(), strict=True))

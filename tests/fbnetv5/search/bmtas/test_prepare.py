@@ -66,7 +66,7 @@ def test_a_table_predicts_the_latency_of_trees_for_any_budget(
     layers = len(config.space.layers)
     assert prepared.latency_costs.all_shared == 1 + layers + 3
     assert prepared.latency_costs.all_separate == 1 + 3 * layers + 3
-    tree = best_tree(np.zeros((layers, 8)), prepared.costs, limit)
+    tree = best_tree(np.zeros((layers, 5)), prepared.costs, limit)
     latency = branched_architecture(prepared, tree).cost.latency_ms
     assert latency is not None
     assert latency.value == prepared.latency_costs.of(tree.groups)

@@ -9,7 +9,7 @@ from fbnetv5.costs.tables import Counter
 from fbnetv5.search.bmtas.prepare import Prepared
 from fbnetv5.search.bmtas.results import branched_architecture, build_tree, pareto_document, score, write_network
 from fbnetv5.search.bmtas.supernet import BranchedSupernet
-from fbnetv5.search.bmtas.trees import Tree, best_tree, copies_of_groups, set_scores
+from fbnetv5.search.bmtas.trees import Tree, best_tree, copies_of_groups, routing_scores
 from tests.fbnetv5.search.bmtas.test_supernet import flat
 
 
@@ -21,7 +21,7 @@ def log_probabilities(prepared: Prepared) -> np.ndarray:
 
 def found(prepared: Prepared) -> Tree:
     costs = prepared.costs
-    return best_tree(set_scores(log_probabilities(prepared)), costs, (costs.all_shared + costs.all_separate) / 2)
+    return best_tree(routing_scores(log_probabilities(prepared)), costs, (costs.all_shared + costs.all_separate) / 2)
 
 
 def test_the_built_tree_equals_the_supernet_under_its_routing(prepared: Prepared) -> None:

@@ -1,4 +1,4 @@
-from itertools import pairwise, product
+from itertools import pairwise, permutations, product
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from fbnetv5.search.bmtas.trees import (
     hull,
     partitions,
     refinements,
-    set_scores,
+    routing_scores,
 )
 
 
@@ -36,10 +36,14 @@ def test_refinements_are_all_pairs_of_partitions_that_refine() -> None:
 
 
 def score_of(log_probabilities: np.ndarray, groups: tuple[Groups, ...]) -> float:
+    """By enumeration of all different copies."""
     total = 0.0
-    for layer, row in enumerate(groups):
-        for group in set(row):
-            total += log_probabilities[layer, [t for t, own in enumerate(row) if own == group]].sum(0).max()
+    for of_layer, row in zip(log_probabilities, groups, strict=True):
+        names = sorted(set(row))
+        total += max(
+            sum(of_layer[task, copies[names.index(own)]] for task, own in enumerate(row))
+            for copies in permutations(range(of_layer.shape[1]), len(names))
+        )
     return total
 
 
@@ -59,16 +63,18 @@ def test_trees_of_the_hull_are_the_best_of_all_trees_of_their_cost(seed: int) ->
         for chain in product(partitions(3), repeat=4)
         if all(refines(coarse, fine) for coarse, fine in pairwise(chain))
     ]
-    for tree in hull(set_scores(log_probabilities), costs, [0.0, 1.0, 4.0, 16.0]):
-        affordable = [score_of(log_probabilities, other) for other in trees if costs.of(other) <= tree.cost + 1e-9]
-        assert tree.score == pytest.approx(max(affordable))
+    scores = routing_scores(log_probabilities)
+    for sign in (1, -1):
+        for tree in hull(scores, costs, [0.0, sign * 1.0, sign * 4.0, sign * 16.0]):
+            others = [other for other in trees if sign * costs.of(other) <= sign * tree.cost + 1e-9]
+            assert tree.score == pytest.approx(max(score_of(log_probabilities, other) for other in others))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 1.0])
 def test_the_best_tree_uses_its_budget_up(share: float) -> None:
     log_probabilities, costs = random_case(3, layers=12, tasks=4)
     budget = costs.all_shared + share * (costs.all_separate - costs.all_shared)
-    tree = best_tree(set_scores(log_probabilities), costs, budget)
+    tree = best_tree(routing_scores(log_probabilities), costs, budget)
     assert budget - costs.layers.max() <= tree.cost <= budget
     assert all(refines(coarse, fine) for coarse, fine in pairwise(tree.groups))
     assert tree.cost == costs.of(tree.groups)
@@ -102,7 +108,15 @@ def test_a_group_gets_the_copy_that_its_tasks_find_most_likely_together() -> Non
     assert copies_of_groups(log_probabilities, [(0, 0, 2)]) == [{0: 1, 2: 2}]
 
 
+def test_groups_get_different_copies_if_all_prefer_the_same() -> None:
+    log_probabilities = np.log(np.array([[[0.7, 0.2, 0.1], [0.8, 0.1, 0.1], [0.6, 0.1, 0.3]]]))
+    assert copies_of_groups(log_probabilities, [(0, 1, 2)]) == [{0: 1, 1: 0, 2: 2}]
+    _, costs = random_case(0, layers=1)
+    tree = best_tree(routing_scores(log_probabilities), costs, costs.all_shared + costs.layers.sum())
+    assert tree.groups == ((0, 0, 2),)  # the last task leaves, with its second choice
+
+
 def test_a_budget_below_the_cost_of_sharing_everything_is_refused() -> None:
     log_probabilities, costs = random_case(0)
     with pytest.raises(UserError, match="no tree costs 1 macs or less: sharing every layer costs"):
-        best_tree(set_scores(log_probabilities), costs, 1.0)
+        best_tree(routing_scores(log_probabilities), costs, 1.0)
