@@ -100,6 +100,7 @@ def test_a_loss_that_is_not_finite_is_an_error_and_changes_nothing(make_loop: Ma
     assert all(value.equal(before[n]) or n.startswith("heads.det") for n, value in loop.supernet.named_parameters())
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_same_weights_and_routing(tmp_path: Path) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = [*launch, "-m", "tests.fbnetv5.search.bmtas.two_processes", str(tmp_path)]
