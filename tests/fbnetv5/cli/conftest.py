@@ -19,7 +19,7 @@ from tests.command_line import QUICK, SMALL, document
 def brief_timing() -> Iterator[None]:
     """Commands in this process measure for a fiftieth of the default time: no test compares latencies."""
     brief = {"repetitions": 2, "warmup_ms": 1.0, "min_ms": 7.0, "reference_ms": 2.0}
-    with mock.patch.dict(Timing.__init__.__kwdefaults__, brief):  # type: ignore[misc]
+    with mock.patch.dict(Timing.__init__.__kwdefaults__, brief):
         yield
 
 
