@@ -94,7 +94,9 @@ def export_versions() -> dict[str, str]:
 
 def installed_version(package: str) -> str:
     """The version of an installed package, or "none"; ONNX Runtime for GPUs is a distribution of another name."""
-    for distribution in (package, *packages_distributions().get(package, ())):
+    with suppress(PackageNotFoundError):
+        return version(package)
+    for distribution in packages_distributions().get(package, ()):  # reads the file lists of all packages: a second
         with suppress(PackageNotFoundError):
             return version(distribution)
     return "none"

@@ -26,12 +26,19 @@ def fbnetv5(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def in_process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the entry point in this process; return its output and exit code. A subprocess would import torch again."""
+def in_process(*arguments: str, cwd: Path, encoding: str = "utf-8") -> subprocess.CompletedProcess[str]:
+    """Run the entry point in this process; return its output and exit code. A subprocess would import torch again.
+
+    Args:
+        *arguments: of the command line.
+        cwd: the working directory.
+        encoding: of stdout and stderr.
+    """
+    stdout, stderr = (io.TextIOWrapper(io.BytesIO(), encoding) for _ in range(2))
     with (
         contextlib.chdir(cwd),
-        contextlib.redirect_stdout(io.StringIO()) as stdout,
-        contextlib.redirect_stderr(io.StringIO()) as stderr,
+        contextlib.redirect_stdout(stdout),
+        contextlib.redirect_stderr(stderr),
         mock.patch.object(sys, "argv", ["fbnetv5", *arguments]),
         mock.patch.object(signal, "signal"),
     ):
@@ -40,7 +47,13 @@ def in_process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
             code = 0
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else 1
-    return subprocess.CompletedProcess(arguments, code, stdout.getvalue(), stderr.getvalue())
+    return subprocess.CompletedProcess(arguments, code, *map(written, (stdout, stderr)))
+
+
+def written(stream: io.TextIOWrapper) -> str:
+    """All text that was written to the stream, which has a seekable buffer."""
+    stream.seek(0)
+    return stream.read()
 
 
 def document(*arguments: str, cwd: Path) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,10 +61,16 @@ def without_tensorrt(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
 
 
 @pytest.fixture
-def image_folder(tmp_path: Path) -> Path:
+def image_folder(labelled_scenes: Path, tmp_path: Path) -> Path:
     """A folder of 24 fully labelled 64x64 images, 00.png to 23.png: the first training scenes."""
-    root = tmp_path / "images"
-    (root / "images").mkdir(parents=True)
+    return Path(shutil.copytree(labelled_scenes, tmp_path / "images"))
+
+
+@pytest.fixture(scope="session")
+def labelled_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source of the copies ``image_folder``, which no test may change."""
+    root = tmp_path_factory.mktemp("scenes")
+    (root / "images").mkdir()
     for name in ("masks", "parts", "saliency", "edges", "depth", "normals"):
         (root / name).mkdir()
     images: list[dict[str, object]] = []

@@ -9,6 +9,7 @@ Shape legend: B architectures, S variables, V nodes, K most candidates of any no
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,22 +126,24 @@ class DeployedHead(nn.Module):
 
 
 class Counter:
-    """Counts blocks and heads of a space at one resolution, each distinct block or head once."""
+    """Counts blocks and heads of a space at one resolution, each distinct block or head once in a process."""
+
+    _counts: ClassVar[dict[tuple[type, str], Count]] = {}
+    """Counts by class of the block or task and by table key, of all counters."""
 
     def __init__(self, resolution: Resolution) -> None:
         self.resolution = check_resolution(resolution)
-        self._counts: dict[str, Count] = {}
 
     def block(self, block: Block, stride: int) -> Count:
         """The count of a block whose output has ``stride``."""
-        key = block_key(block, stride, self.resolution)
+        key = (type(block), block_key(block, stride, self.resolution))
         if key not in self._counts:
             self._counts[key] = count(block.build, block_shapes(block, stride, self.resolution))
         return self._counts[key]
 
     def head(self, task: Task, channels: Sequence[int]) -> Count:
         """The count of a task's head on features of these widths."""
-        key = head_key(task, channels, self.resolution)
+        key = (type(task), head_key(task, channels, self.resolution))
         if key not in self._counts:
             shapes = head_shapes(task, channels, self.resolution)
             self._counts[key] = count(lambda: DeployedHead(task, channels), shapes)

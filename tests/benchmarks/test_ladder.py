@@ -30,7 +30,7 @@ def case(name: str) -> Case:
     return Case(name=name, module=module.eval(), outputs=outputs, ranked_by=ranked_by, size=64, deploy_size=64)
 
 
-@pytest.mark.parametrize("name", ["fbnetv3-a", "seg"])
+@pytest.mark.parametrize("name", ["fbnetv3-a", pytest.param("seg", marks=pytest.mark.slow)])
 def test_a_network_passes_every_stage_and_is_built_at_every_precision(name: str) -> None:
     pytest.importorskip("tensorrt_rtx", reason="no TensorRT is installed: pip install 'fbnetv5[rtx]'")
     result = run_case(case(name))

@@ -1,5 +1,6 @@
 import json
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,14 +30,28 @@ from tests.tensorrt_marks import with_tensorrt
 ROOT = Path(__file__).parent.parent.parent
 
 
+@cache
+def content_of(precision: Precision) -> bytes:
+    """The network's ONNX file."""
+    content = exported(Tiny())
+    if precision == "int8":
+        return to_int8(content, [images()])
+    return to_half(content) if precision == "fp16" else content
+
+
+@cache
+def reference_of(precision: Precision) -> Reference:
+    """The values in the network's blocks and outputs for two images."""
+    content, inputs = content_of(precision), images(2)
+    blocks = {name: sample(values) for name, values in block_values(content, content, inputs).items()}
+    return Reference(inputs=inputs, outputs=OrtRunner(content)(inputs), blocks=blocks)
+
+
 def folder_of(folder: Path, precision: Precision) -> Path:
     """An exported folder as the command writes it."""
-    content = exported(Tiny())
-    content = {"fp32": content, "fp16": to_half(content), "int8": to_int8(content, [images()])}[precision]
-    (folder / ONNX).write_bytes(content)
-    runner, inputs = OrtRunner(content), images(2)
-    blocks = {name: sample(values) for name, values in block_values(content, content, inputs).items()}
-    write_reference(folder, Reference(inputs=inputs, outputs=runner(inputs), blocks=blocks))
+    (folder / ONNX).write_bytes(content_of(precision))
+    runner = OrtRunner(content_of(precision))
+    write_reference(folder, reference_of(precision))
     manifest = Manifest(
         precision=precision,
         inputs=tuple(map(TensorEntry.of, runner.inputs)),

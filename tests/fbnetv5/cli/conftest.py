@@ -4,11 +4,29 @@ import fcntl
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from latency.protocol import Timing
 from tests.command_line import QUICK, SMALL, document
+
+
+@contextmanager
+def brief_timing() -> Iterator[None]:
+    """Commands in this process measure for a fiftieth of the default time: no test compares latencies."""
+    brief = {"repetitions": 2, "warmup_ms": 1.0, "min_ms": 7.0, "reference_ms": 2.0}
+    with mock.patch.dict(Timing.__init__.__kwdefaults__, brief):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _brief_timing() -> Iterator[None]:
+    with brief_timing():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +43,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (shared / "work" / "search.json").exists():
             shutil.rmtree(shared / "work", ignore_errors=True)
-            profile_and_search(shared / "work")
+            with brief_timing():
+                profile_and_search(shared / "work")
     return Path(shutil.copytree(shared / "work", tmp_path_factory.mktemp("copy") / "work", symlinks=True))
 
 

@@ -1,5 +1,4 @@
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +7,7 @@ import pytest
 
 from export.errors import UserError
 from fbnetv5.cli.console import interruptible, outermost_stage, print_json, print_table
-from tests.command_line import SMALL
+from tests.command_line import SMALL, in_process
 
 
 def test_only_the_first_stage_is_reported() -> None:
@@ -48,13 +47,11 @@ def test_names_that_stdout_cannot_encode_are_escaped(image_folder: Path, tmp_pat
     path = image_folder / "instances.json"
     path.write_text(path.read_text(encoding="utf-8").replace('"bag"', '"手提包"'), encoding="utf-8")
     folder = image_folder.rename(tmp_path / "图片")
-    command = [sys.executable, "-m", "fbnetv5", "space", *SMALL, "--data", str(folder)]
-    ascii_only = os.environ | {"PYTHONIOENCODING": "ascii"}
     for options in (["--json"], []):
-        done = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, env=ascii_only, check=False)
+        done = in_process("space", *SMALL, "--data", str(folder), *options, cwd=tmp_path, encoding="ascii")
         assert done.returncode == 0, done.stderr
-    refused = subprocess.run([*command[:-1], str(tmp_path / "没有")], capture_output=True, env=ascii_only, check=False)
-    assert (refused.returncode, "\\u6ca1\\u6709 does not exist" in refused.stderr.decode("ascii")) == (2, True)
+    refused = in_process("space", *SMALL, "--data", str(tmp_path / "没有"), cwd=tmp_path, encoding="ascii")
+    assert (refused.returncode, "\\u6ca1\\u6709 does not exist" in refused.stderr) == (2, True)
 
 
 def test_a_command_works_without_stdout() -> None:

@@ -116,6 +116,12 @@ def test_the_largest_cost_takes_the_most_expensive_candidates() -> None:
     assert table.max_cost >= table(drawn(space, 0, count=256)).max()
 
 
+def test_other_counters_count_nothing_again() -> None:
+    channels = SPACE.channels(TASKS["seg"].paths)
+    assert Counter(SMALL).head(TASKS["seg"], channels) is COUNTERS[SMALL].head(TASKS["seg"], channels)
+    assert Counter(SMALL).block(Stem(out_channels=16), 2) is COUNTERS[SMALL].block(Stem(out_channels=16), 2)
+
+
 def test_a_batch_costs_what_its_members_cost() -> None:
     batch = drawn(SPACE, 7, count=16)
     for table in TABLES.values():

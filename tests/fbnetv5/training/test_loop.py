@@ -156,7 +156,7 @@ def test_with_a_lag_a_bad_step_is_neither_logged_nor_saved(make_loop: Callable[.
     assert [path.name for path in (loop.folder / "checkpoint").glob("*.json")] == [f"step-{spoiled - 1}.json"]
 
 
-@pytest.mark.parametrize("tasks", ["det", TASKS])
+@pytest.mark.parametrize("tasks", ["det", pytest.param(TASKS, marks=pytest.mark.slow)])
 def test_the_host_reads_nothing_from_the_device_in_a_step(make_loop: Callable[..., TrainLoop], tasks: str) -> None:
     loop = make_loop(tasks, mixup=0.5)
     loop.guard.lag = 1

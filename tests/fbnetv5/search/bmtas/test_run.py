@@ -20,7 +20,7 @@ def start(folder: Path, config: BranchConfig) -> None:
 
 @pytest.mark.parametrize("routing", ["soft", "sampled"])
 def test_a_search_ends_with_a_tree_within_its_budget(tmp_path: Path, routing: str) -> None:
-    config = tiny_config(routing=routing)
+    config = tiny_config(routing=routing, steps=4)
     folder, prepared = start_branch(config, tmp_path / "run", lambda costs: None, lambda line: None)
     architecture = run_branch(folder, prepared, lambda entry: None)
     assert 0.9 * config.budget.limit <= architecture.cost.macs <= config.budget.limit
