@@ -39,6 +39,7 @@ from benchmarks.branching_world import (
 )
 from benchmarks.experiment import Experiment, Trial, begin_experiment, hash_images, machine, plain
 from export.files import write_json
+from fbnetv5.costs.counting import count
 from fbnetv5.data.sample import Sample
 from fbnetv5.data.targets import Target
 from fbnetv5.evaluate import delta_m
@@ -198,14 +199,18 @@ def add_latencies(rows: Sequence[dict[str, Any]]) -> None:
 
 def timed_network(key: str, groups: Sequence[Groups], tasks: Sequence[str] = TASKS) -> TimedNetwork:
     """A tree's network with random weights, for its latency."""
+
+    def build() -> Network:
+        return tree_network(tasks, groups, 0, None).eval()
+
     return TimedNetwork(
         key=key,
-        build=lambda: tree_network(tasks, groups, 0, None).eval(),
+        build=build,
         input_shapes=((3, *SIZE),),
         output_names=tuple(f"{name}_{output}" for name in tasks for output in task_types()[name].output_names),
         task="+".join(tasks),
         blocks={},
-        macs=0,
+        macs=count(build, ((3, *SIZE),)).macs,
     )
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.branching import first_alone, row, summarise
-from benchmarks.branching_world import TASKS
+from benchmarks.branching import first_alone, row, summarise, timed_network
+from benchmarks.branching_world import TASKS, space_of
 
 METRICS = {"cls": 0.2, "seg": 0.1, "edges": 0.4, "depth": 2.0, "saliency": 0.3}
 LOSSES = dict.fromkeys(TASKS, 1.0)
@@ -41,3 +41,9 @@ def test_methods_are_averaged_and_compared_with_random_trees() -> None:
     assert summarise(rows[::2])["delta_m_less_that_of_random_trees"] == {}
     assert summary["methods"]["random"]["delta_m"] == pytest.approx(0.0125)
     assert summary["delta_m_less_that_of_random_trees"]["soft"]["value"] == pytest.approx(0.0375)
+
+
+def test_a_timed_network_has_its_multiply_adds() -> None:
+    layers = len(space_of(TASKS).layers)
+    shared, separate = (timed_network("x", [groups] * layers).macs for groups in ((0,) * 5, tuple(range(5))))
+    assert 0 < shared < separate < 5 * shared
