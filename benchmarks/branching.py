@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks import stats
 from benchmarks.branching_trees import SEARCHES, costs_of, random_tree, rsa_tree, search
@@ -198,10 +199,13 @@ def add_latencies(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def timed_network(key: str, groups: Sequence[Groups], tasks: Sequence[str] = TASKS) -> TimedNetwork:
-    """A tree's network with random weights, for its latency."""
+    """A tree's network with random weights, for its latency: different in every branch, or ONNX Runtime merges them."""
 
     def build() -> Network:
-        return tree_network(tasks, groups, 0, None).eval()
+        network = tree_network(tasks, groups, 0, None).eval()
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.05)
+        return network
 
     return TimedNetwork(
         key=key,
