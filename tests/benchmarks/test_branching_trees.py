@@ -69,3 +69,5 @@ def test_a_finer_partition_never_has_a_lower_similarity_score() -> None:
     coarse, fine = refinements(4)
     assert (scores[:, fine] >= scores[:, coarse]).all()
     assert scores[:, -1].tolist() == [0.0] * 3  # every task alone
+    pair = partitions(4).index((0, 1, 0, 3))
+    assert scores[:, pair].tolist() == pytest.approx((-(values + values.transpose(0, 2, 1))[:, 0, 2] * 2).tolist())
