@@ -51,6 +51,10 @@ def _first_input(block: Block, stride: int, resolution: Resolution) -> Resolutio
     return height * block.stride // stride, width * block.stride // stride
 
 
+HeadCost = Callable[[tuple[int, ...]], float]
+"""Widths of the features that a head reads -> its cost."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostTable:
     """One task's costs in one unit."""
@@ -62,14 +66,32 @@ class CostTable:
     """"macs", "params", "ms" or "estimated ms"."""
     blocks: NDArray[np.float64]
     """[V, K]; exact for whole numbers below 2**53."""
-    head: float
+    head: float | HeadCost
+    """Cost of the head; a function of the widths of its features in a space where these differ."""
 
     def __call__(self, choices: Choices) -> NDArray[np.float64]:
         """Cost of each architecture: [B, S] -> [B]."""
         live = self.space.live_candidates(choices, self.paths)
         values = self.blocks[np.arange(live.shape[1]), np.maximum(live, 0)]
-        costs: NDArray[np.float64] = np.where(live != SKIPPED, values, 0.0).sum(axis=1) + self.head
+        costs: NDArray[np.float64] = np.where(live != SKIPPED, values, 0.0).sum(axis=1) + self._head(choices)
         return costs
+
+    def _head(self, choices: Choices) -> float | NDArray[np.float64]:
+        if not callable(self.head):
+            return self.head
+        widths, rows = np.unique(self.space.feature_widths(choices, self.paths), axis=0, return_inverse=True)
+        return np.array([self.head(tuple(row)) for row in widths.tolist()])[rows.ravel()]
+
+    @property
+    def fixed_head(self) -> float:
+        """Cost of the head in a space where the widths of its features are the same in every architecture.
+
+        Raises:
+            TypeError: they differ.
+        """
+        if callable(self.head):
+            raise TypeError(f"the cost of the head differs between the architectures of {self.space.label}")
+        return self.head
 
     def cost_of(self, choices: Choices) -> float:
         """Cost of one architecture [S]."""
@@ -102,15 +124,16 @@ def make_table(
     unit: str,
     *,
     block_value: Callable[[Block, int], float],
-    head_value: float,
+    head_value: HeadCost,
 ) -> CostTable:
-    """A table from a value per (block, stride of its output) and one for the head."""
+    """A table from a value per (block, stride of its output) and one per head, by the widths of its features."""
     max_candidates = max(len(node.candidates) for node in space.nodes)
     values = np.zeros((len(space.nodes), max_candidates))
     for row, node in enumerate(space.nodes):
         for column, block in enumerate(node.candidates):
             values[row, column] = block_value(block, node.stride)
-    return CostTable(space=space, paths=task.paths, unit=unit, blocks=values, head=head_value)
+    head = head_value(space.channels(task.paths)) if space.has_fixed_widths else head_value
+    return CostTable(space=space, paths=task.paths, unit=unit, blocks=values, head=head)
 
 
 class DeployedHead(nn.Module):
@@ -162,7 +185,7 @@ class Counter:
             task,
             unit,
             block_value=lambda block, stride: getattr(self.block(block, stride), unit),
-            head_value=getattr(self.head(task, space.channels(task.paths)), unit),
+            head_value=lambda channels: getattr(self.head(task, channels), unit),
         )
 
 
@@ -184,12 +207,16 @@ def latency_table(
         unit: "ms", or "estimated ms".
     """
     keys = [block_key(block, node.stride, resolution) for node in space.nodes for block in node.candidates]
-    head = head_key(task, space.channels(task.paths), resolution)
-    values = values_ms([*dict.fromkeys(keys), head])
+    values = values_ms(list(dict.fromkeys(keys)))
+
+    def head_ms(channels: tuple[int, ...]) -> float:
+        key = head_key(task, channels, resolution)
+        return values_ms([key])[key]
+
     return make_table(
         space,
         task,
         unit,
         block_value=lambda block, stride: values[block_key(block, stride, resolution)],
-        head_value=values[head],
+        head_value=head_ms,
     )

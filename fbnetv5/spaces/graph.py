@@ -52,7 +52,7 @@ class Node:
 
     @property
     def channels(self) -> int:
-        """Width of the node's output; all candidates have the same."""
+        """Width of the first candidate's output; in most spaces all candidates have the same."""
         return self.candidates[0].out_channels
 
 

@@ -65,9 +65,25 @@ class Space(Document, ABC):
         return tuple(len(variable.choices) for variable in self.variables)
 
     def channels(self, paths: Iterable[int]) -> tuple[int, ...]:
-        """Widths of the features of these paths."""
+        """Widths of the features of these paths, where all architectures have the same, see ``has_fixed_widths``."""
         width = {node.name: node.channels for node in self.nodes}
         return tuple(width[self.ends[path]] for path in paths)
+
+    @cached_property
+    def has_fixed_widths(self) -> bool:
+        """Whether a node's output has the same width in every architecture."""
+        return all(len({block.out_channels for block in node.candidates}) == 1 for node in self.nodes)
+
+    def feature_widths(self, choices: Choices, paths: Iterable[int]) -> NDArray[np.int64]:
+        """[B, P]: widths of the features of P paths in architectures [B, S]."""
+        candidates = self.candidates(choices)
+        widths = np.zeros(candidates.shape, dtype=np.int64)
+        for column, node in enumerate(self.nodes):
+            widths[:, column] = np.array([block.out_channels for block in node.candidates])[candidates[:, column]]
+            if node.skippable:
+                skipped = candidates[:, column] == SKIPPED
+                widths[skipped, column] = widths[skipped, self._index[node.inputs[0]]]
+        return widths[:, [self._index[self.ends[path]] for path in paths]]
 
     def full(self) -> Choices:
         """The architecture in which every variable has its first choice that skips nothing."""

@@ -113,7 +113,7 @@ def tree_costs(space: BranchingSpace, tasks: Mapping[str, Task], tables: Mapping
     of_nodes = next(iter(tables.values())).blocks[:, 0]
     strides = np.array([node.stride for node in space.layers])
     needed = np.stack([strides <= max(task.paths) for task in tasks.values()], axis=1)
-    heads = sum(table.head for table in tables.values())
+    heads = sum(table.fixed_head for table in tables.values())
     unit = next(iter(tables.values())).unit
     return TreeCosts(layers=of_nodes[1:], needed=needed, fixed=float(of_nodes[0] + heads), unit=unit)
 
