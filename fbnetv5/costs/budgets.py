@@ -19,7 +19,7 @@ class Budget(Document):
     title: ClassVar[str] = "budget"
     limit: Annotated[float, Field(gt=0.0)]
     """Maximum cost, in ``unit``."""
-    unit: Literal["macs", "ms"]
+    unit: Literal["macs", "params", "ms"]
     resolution: Annotated[tuple[int, int], Strict(False)] = DEPLOY_RESOLUTION
     """(height, width) of the deployed network's images."""
 
@@ -75,10 +75,10 @@ def parse_budgets(
 def _parse_budget(text: str, unit: str, default: Resolution) -> Budget:
     amount, at_sign, size = text.partition("@")
     match = _AMOUNT.fullmatch(amount.strip())
-    example = "400M or 1.2G multiply-adds" if unit == "macs" else "8ms"
-    if not match or float(match["number"]) == 0 or (unit == "macs") != (match["unit"] in _MACS):
+    example = {"macs": "400M or 1.2G multiply-adds", "params": "5M parameters", "ms": "8ms"}[unit]
+    if not match or float(match["number"]) == 0 or (unit != "ms") != (match["unit"] in _MACS):
         raise UserError(f"budget {text!r} is not a positive number with its unit, such as {example}")
-    scale = _MACS[match["unit"]] if unit == "macs" else {"ms": 1.0, "us": 1e-3, "s": 1e3}[match["unit"]]
+    scale = _MACS[match["unit"]] if unit != "ms" else {"ms": 1.0, "us": 1e-3, "s": 1e3}[match["unit"]]
     resolution = parse_resolution(size) if at_sign else default
     return Budget(limit=float(match["number"]) * scale, unit=cast("Any", unit), resolution=resolution)
 

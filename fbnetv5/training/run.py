@@ -126,20 +126,33 @@ def run_training(
         UserError: bad input or a damaged checkpoint.
         VerificationError: a loss is not finite.
     """
+    loop = open_loop(folder, prepared)
+    loop.run(report)
+    result = None
+    if loop.accelerator.is_main_process:
+        log("evaluating the best weights on the test images")
+        result = _result(folder / f"{loop.architecture.file_name}.json", loop, prepared.test)
+    (shared,) = broadcast_object_list([result])
+    assert isinstance(shared, Result)
+    return shared
+
+
+def open_loop(folder: Path, prepared: Prepared) -> TrainLoop:
+    """The loop of the training of a folder, at its initial weights.
+
+    Args:
+        folder: of the training.
+        prepared: its configuration, with images opened.
+
+    Raises:
+        UserError: the architecture or the weights are missing or damaged.
+    """
     config = prepared.config
     set_seed(config.seed)
     file = folder / f"{file_name(folder, config.tasks)}.json"
     architecture = load_architecture(file)
     network = architecture.load(file.with_suffix(".safetensors"))
-    loop = TrainLoop(config, folder, architecture, network, dataset=prepared.images, held_out=prepared.held_out)
-    loop.run(report)
-    result = None
-    if loop.accelerator.is_main_process:
-        log("evaluating the best weights on the test images")
-        result = _result(file, loop, prepared.test)
-    (shared,) = broadcast_object_list([result])
-    assert isinstance(shared, Result)
-    return shared
+    return TrainLoop(config, folder, architecture, network, dataset=prepared.images, held_out=prepared.held_out)
 
 
 def _result(file: Path, loop: TrainLoop, test: ImageSet) -> Result:

@@ -1,0 +1,102 @@
+"""The configuration of a search for pairs: one frozen record, stored in the run folder so that a run is resumed."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, Strict, model_validator
+
+from export.errors import UserError
+from fbnetv5.costs.budgets import Budget
+from fbnetv5.runs.config import RunConfig, Share
+from fbnetv5.search.nars.predictor import PredictorSettings
+from fbnetv5.search.nars.recipes import DEFAULT_RECIPES, RecipeVariable, check_recipes
+from fbnetv5.spaces import SpaceField
+from fbnetv5.spaces.stages import StageSpace
+from fbnetv5.tasks import task_types
+from fbnetv5.training.config import TrainConfig
+
+OWN_FIELDS = ("stop_at", "init", "checkpoint_every", "task_weights")
+"""Fields of a training that the search sets or that are for other trainings."""
+
+
+class NarsConfig(RunConfig):
+    """All fields that determine the result of a search for an architecture and a recipe."""
+
+    title: ClassVar[str] = "nars"
+    kind: ClassVar[str] = "nars"
+    flags: ClassVar[frozenset[str]] = frozenset(
+        {"task", "budgets", "space", "fixed", "data", "table", "other_machine_table", "seed"}
+    )
+    task: str
+    """Name of the task."""
+    budgets: Annotated[tuple[Budget, ...], Strict(False)]
+    """Budgets that hold together, each in a unit of its own; none with a fixed architecture."""
+    space: SpaceField = StageSpace()
+    """Space of the architectures."""
+    fixed: Annotated[tuple[int, ...], Strict(False)] | None = None
+    """Choices of the only architecture, if the search is for its recipe alone."""
+    table: str | None = None
+    """Latency table file: the costs of a budget in ms, and one more statistic of the pretraining."""
+    other_machine_table: bool = False
+    """Whether that table may have been measured on another machine."""
+    recipes: dict[str, RecipeVariable] = dict(DEFAULT_RECIPES)
+    """Fields of the training that are searched, with their values; the others are those of ``training``."""
+    training: dict[str, Any] = {}
+    """Fields of all trainings, such as steps; the others have the defaults of ``fbnetv5 train``."""
+    pool: Annotated[int, Field(ge=16, le=2**17)] = 4096
+    """Pairs that meet the budgets, from which trainings are chosen."""
+    pretraining_pool: Annotated[int, Field(ge=16, le=2**17)] = 16384
+    """Architectures of all costs whose statistics pretrain the predictor."""
+    first_batch: Annotated[int, Field(ge=2)] = 8
+    """Trainings of the first iteration, the first pairs of the pool."""
+    batch: Annotated[int, Field(ge=1)] = 8
+    """Trainings of every later iteration, chosen by the predictor."""
+    iterations: Annotated[int, Field(ge=1)] = 4
+    """Iterations, the first one included."""
+    finalists: Annotated[int, Field(ge=1)] = 2
+    """Pairs of the evolution, and as many of those stopped early, that are trained to the end at last."""
+    correlation: Share = 0.92
+    """Later trainings stop where the ranking of the first batch correlates with its last one above this; 1: never."""
+    acquisition: Literal["greedy", "thompson"] = "thompson"
+    """How a batch is chosen: by the highest mean prediction (the paper), or each pair by the highest prediction of one
+    member of the ensemble (Thompson sampling), which also tries what the members disagree on."""
+    members: Annotated[int, Field(ge=1)] = 5
+    """Members of the ensemble of predictors; the paper has one."""
+    pretraining_epochs: Annotated[int, Field(ge=0)] = 30
+    """Passes of the predictor's pretraining over its pool; 0 turns it off, for comparisons."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_recipes(self.recipes, OWN_FIELDS)
+        if not self.recipes:
+            raise UserError("nars: recipes must have at least one field to search")
+        if twice := sorted(self.recipes.keys() & self.training.keys()):
+            raise UserError(f"nars: {', '.join(twice)} stands in recipes and in training; remove it from one of them")
+        check_recipes(self.training, OWN_FIELDS)
+        if not self.budgets and self.fixed is None:
+            raise UserError("nars: a search for architectures needs a budget")
+        self.train_config({name: variable.choices[0] for name, variable in self.recipes.items()})
+        return self
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return (self.task,)
+
+    @property
+    def predictor(self) -> PredictorSettings:
+        return PredictorSettings(members=self.members, pretraining_epochs=self.pretraining_epochs)
+
+    def train_config(self, recipe: Mapping[str, Any], *, stop_at: int | None = None) -> TrainConfig:
+        """The configuration of the training of a recipe; all have the same seed, so that they are comparable.
+
+        Raises:
+            UserError: a field of the recipe or of ``training`` is out of range.
+        """
+        fields = self.train_fields(recipe)
+        return TrainConfig(
+            task_names=self.tasks, init="scratch", data=self.data, seed=self.seed, stop_at=stop_at, **fields
+        )
+
+    def train_fields(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of the training of a recipe that do not have their usual value."""
+        return {**task_types()[self.task].training, **self.training, **recipe}

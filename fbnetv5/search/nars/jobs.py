@@ -1,0 +1,83 @@
+"""Runs independent trials: one after the other, in several processes of this machine, or on a Ray cluster.
+
+A process that is killed leaves its trial with the last checkpoint, from which another attempt goes on. A trial that ends
+its process twice is recorded as failed. All processes must see the run folder; on several machines it lies on a shared
+file system.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from export.files import write_json
+from export.progress import Progress
+from fbnetv5.search.nars.trial import RESULT, TrialResult, read_result, train_trial
+
+Runner = Callable[[Sequence[Path]], None]
+"""Trains the trials of these folders to the end of their configurations."""
+ATTEMPTS = 2
+
+
+def in_this_process(progress: Progress) -> Runner:
+    """A runner that trains one trial after the other."""
+
+    def run(folders: Sequence[Path]) -> None:
+        for done, folder in enumerate(folders):
+            progress("train", done, len(folders))
+            train_trial(folder)
+        progress("train", len(folders), len(folders))
+
+    return run
+
+
+def in_processes(jobs: int, progress: Progress) -> Runner:
+    """A runner that trains ``jobs`` trials at a time, in processes that share this machine's processor cores."""
+
+    def run(folders: Sequence[Path]) -> None:
+        pending = list(folders)
+        for _ in range(ATTEMPTS):
+            pending = _run_pool(pending, jobs, progress)
+            if not pending:
+                return
+        for folder in pending:
+            record_loss(folder)
+
+    return run
+
+
+def _run_pool(folders: Sequence[Path], jobs: int, progress: Progress) -> list[Path]:
+    """Train the trials; return those whose process was killed, and those that waited for it."""
+    left = set(folders)
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+        futures = {pool.submit(train_trial, folder): folder for folder in folders}
+        try:
+            for future in as_completed(futures):
+                future.result()
+                left.discard(futures[future])
+                progress("train", len(folders) - len(left), len(folders))
+        except BrokenProcessPool:
+            pass
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [folder for folder in folders if folder in left]
+
+
+def record_loss(folder: Path) -> None:
+    """Write the result of a trial whose process was killed in every attempt."""
+    earlier = read_result(folder)
+    result = TrialResult(
+        steps=earlier.steps if earlier else (),
+        scores=earlier.scores if earlier else (),
+        failure=f"its process was killed {ATTEMPTS} times, perhaps for lack of memory",
+        seconds=earlier.seconds if earlier else 0.0,
+    )
+    write_json(folder / RESULT, asdict(result))

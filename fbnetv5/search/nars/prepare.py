@@ -1,0 +1,97 @@
+"""Opens the inputs of a search for pairs: images, the task, the costs and the budgets."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fbnetv5.costs.budgets import Budget
+from fbnetv5.costs.ranges import AnyTable, cost_tables
+from fbnetv5.costs.tables import CostTable
+from fbnetv5.data.resolution import DEPLOY_RESOLUTION, Resolution
+from fbnetv5.data.splits import Splits
+from fbnetv5.data.targets import class_names
+from fbnetv5.search.nars.config import NarsConfig
+from fbnetv5.search.nars.constraints import Constraints
+from fbnetv5.search.nars.pairs import PairSpace
+from fbnetv5.spaces.space import Choices
+from fbnetv5.tasks import make_tasks, needed_targets
+from fbnetv5.tasks.task import Task
+from latency import estimate
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A configuration and its inputs, opened once."""
+
+    config: NarsConfig
+    splits: Splits
+    task: Task
+    table: AnyTable | None
+
+    @property
+    def pairs(self) -> PairSpace:
+        """The space of pairs."""
+        return PairSpace(self.config.space, self.config.recipes, self.config.fixed)
+
+    @property
+    def resolution(self) -> Resolution:
+        """Of the deployed network."""
+        budgets = self.config.budgets
+        return budgets[0].resolution if budgets else DEPLOY_RESOLUTION
+
+    def cost(self, unit: str) -> CostTable:
+        """The costs of the space's networks in "macs", "params" or "ms", at the deploy resolution."""
+        budget = Budget(limit=1.0, unit=unit, resolution=self.resolution)
+        return cost_tables(self.config.space, {self.task.name: self.task}, {self.task.name: budget}, self.table)[
+            self.task.name
+        ]
+
+    def constraints(self, budgets: Sequence[Budget]) -> Constraints:
+        """The budgets with their tables."""
+        return Constraints(budgets=budgets, tables=[self.cost(budget.unit) for budget in budgets])
+
+    @cached_property
+    def statistics(self) -> list[CostTable]:
+        """The tables of the statistics that the predictor is pretrained on."""
+        units = ("macs", "params") if self.table is None else ("macs", "params", "ms")
+        return [self.cost(unit) for unit in units]
+
+    def statistics_of(self, architectures: Choices) -> NDArray[np.float64]:
+        """[B, S] -> [B, P]: multiply-adds, parameters and, with a latency table, milliseconds."""
+        return np.stack([table(architectures) for table in self.statistics], axis=1)
+
+    @property
+    def sign(self) -> float:
+        """1 if a higher metric is better, else -1."""
+        return -1.0 if self.task.metric.lower_is_better else 1.0
+
+
+def prepare(config: NarsConfig) -> Prepared:
+    """Open the images, the task on its classes, and the latency table.
+
+    Raises:
+        UserError: an input is missing or does not fit the others.
+    """
+    splits = config.data.open(needed_targets(config.tasks))
+    tasks = make_tasks(config.tasks, class_names(splits.weights.targets))
+    table = None
+    if config.table is not None:
+        table = estimate.open_table(Path(config.table), other_machine=config.other_machine_table)
+    return Prepared(config=config, splits=splits, task=tasks[config.task], table=table)
+
+
+def check(prepared: Prepared, constraints: Constraints) -> None:
+    """Check the budgets against the space, or against the only architecture.
+
+    Raises:
+        UserError: a budget is out of range.
+    """
+    fixed = prepared.config.fixed
+    if fixed is None:
+        constraints.check()
+    else:
+        constraints.check_architecture(np.array(fixed))

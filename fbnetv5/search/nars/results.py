@@ -1,0 +1,79 @@
+"""Writes the results of a search for pairs: the network with its weights, the recipe, and all trials."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.files import write_json
+from fbnetv5 import __version__
+from fbnetv5.architecture import Architecture, Latency, load_architecture, make_architecture
+from fbnetv5.search.nars.config import NarsConfig
+from fbnetv5.search.nars.prepare import Prepared
+from fbnetv5.search.nars.trials import Trials
+from fbnetv5.spaces.space import Choices
+from latency.estimate import EstimatedTable
+
+RECIPE = "recipe.json"
+
+
+def pair_architecture(prepared: Prepared, pair: Choices, **provenance: Any) -> Architecture:
+    """The architecture of a pair [S + R], with its latency where there is a table."""
+    config, latency = prepared.config, None
+    (choices,) = prepared.pairs.architectures(pair[None])
+    if prepared.table is not None:
+        value = prepared.cost("ms").cost_of(choices)
+        estimated = isinstance(prepared.table, EstimatedTable)
+        latency = Latency(value=value, table=prepared.table.name, estimated=estimated)
+    return make_architecture(
+        config.space,
+        {config.task: choices},
+        prepared.task.classes,
+        prepared.resolution,
+        latency_ms=latency,
+        provenance={
+            "version": __version__,
+            "method": "nars",
+            "seed": config.seed,
+            "budgets": [{"limit": budget.limit, "unit": budget.unit} for budget in config.budgets],
+            "metric": prepared.task.metric.name,
+            **provenance,
+        },
+    )
+
+
+def write_best(folder: Path, prepared: Prepared, trials: Trials, number: int) -> Architecture:
+    """Write the architecture, weights and recipe of a trial as the result of the run."""
+    trial, task = trials.trial_folder(number), prepared.task.name
+    trained = load_architecture(trial / f"{task}.json")
+    architecture = trained.changed(provenance={**trained.provenance, "trial": number})
+    shutil.copyfile(trial / f"{task}.safetensors", folder / f"{task}.safetensors")
+    architecture.save(folder / f"{task}.json")
+    write_recipe(folder / RECIPE, prepared.config, prepared.pairs.recipe(trials.pairs[number]))
+    return architecture
+
+
+def write_recipe(path: Path, config: NarsConfig, recipe: Mapping[str, Any]) -> None:
+    """Write a recipe that ``train --config`` reads: the searched fields and those that all trainings had."""
+    write_json(path, {"schema": 1, "kind": "recipe", **config.train_fields(recipe)})
+
+
+def pareto_document(prepared: Prepared, trials: Trials) -> dict[str, Any]:
+    """The document ``pareto.json``: every trial with its costs, recipe and scores."""
+    pairs = trials.pairs
+    statistics = prepared.statistics_of(prepared.pairs.architectures(pairs))
+    units = [table.unit for table in prepared.statistics]
+    rows = [
+        {
+            "trial": number,
+            "cost": dict(zip(units, costs, strict=True)),
+            "recipe": prepared.pairs.recipe(pairs[number]),
+            "steps": list(result.steps),
+            "scores": list(result.scores),
+            "failure": result.failure,
+        }
+        for number, (result, costs) in enumerate(zip(trials.results, statistics.tolist(), strict=True))
+    ]
+    return {"schema": 1, "task": prepared.task.name, "metric": prepared.task.metric.name, "trials": rows}

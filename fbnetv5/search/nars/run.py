@@ -1,0 +1,95 @@
+"""Runs one search for an architecture and a recipe, from its configuration to its files: ``fbnetv5 nars``.
+
+The run folder has ``config.json``, ``trials.json``, ``trials/NUMBER/`` (a run folder per training) and ``history.jsonl``,
+and at the end ``TASK.json`` with its weights ``TASK.safetensors``, ``recipe.json`` and ``pareto.json``. A killed run is
+resumed from its folder alone and ends with the same files.
+"""
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate.utils import set_seed
+
+from export.errors import UserError
+from export.files import write_json
+from fbnetv5.architecture import Architecture
+from fbnetv5.evaluate import check_splits
+from fbnetv5.runs.folder import make_run
+from fbnetv5.runs.history import History
+from fbnetv5.runs.processes import make_accelerator
+from fbnetv5.search.nars.config import NarsConfig
+from fbnetv5.search.nars.constraints import Constraints
+from fbnetv5.search.nars.entry import NarsEntry
+from fbnetv5.search.nars.jobs import Runner
+from fbnetv5.search.nars.loop import NarsLoop
+from fbnetv5.search.nars.prepare import Prepared, check, prepare
+from fbnetv5.search.nars.results import pareto_document, write_best
+from fbnetv5.search.nars.trials import load_trials
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The best trial of a finished search."""
+
+    architecture: Architecture
+    trial: int
+    score: float
+    """The task's metric on the held-out images."""
+    recipe: dict[str, object]
+
+
+def start_nars(
+    config: NarsConfig, folder: Path, show_ranges: Callable[[Constraints], None], log: Callable[[str], None]
+) -> tuple[Path, Prepared]:
+    """Check all inputs before any computing time is spent, then make the run folder.
+
+    Args:
+        config: of the search.
+        folder: to make; the link ``latest`` beside it will point to it.
+        show_ranges: called with the budgets and the costs of the space, before they are compared.
+        log: prints a line for the user.
+
+    Raises:
+        UserError: an input does not fit, or the folder exists already or cannot be written.
+    """
+    if make_accelerator().num_processes > 1:
+        raise UserError("a search for recipes is one process; use --jobs or --ray for trainings at the same time")
+    prepared = prepare(config)
+    constraints = prepared.constraints(config.budgets)
+    show_ranges(constraints)
+    check(prepared, constraints)
+    check_splits([prepared.task], prepared.splits)
+    return make_run(config, folder, log), prepared
+
+
+def run_nars(folder: Path, prepared: Prepared, runner: Runner, report: Callable[[NarsEntry], None]) -> Result:
+    """Run or resume the search of a run folder to its end.
+
+    Args:
+        folder: the run folder.
+        prepared: its configuration, opened.
+        runner: trains trials.
+        report: called with the state after every batch of trainings.
+
+    Raises:
+        UserError: a folder is damaged, or all trainings failed.
+    """
+    set_seed(prepared.config.seed)
+    loop = NarsLoop(prepared, load_trials(folder), runner)
+    with closing(History(folder, step=-1)) as history:
+
+        def record(entry: NarsEntry) -> None:
+            history.add(entry)
+            report(entry)
+
+        best = loop.run(record)
+    architecture = write_best(folder, prepared, loop.trials, best)
+    write_json(folder / "pareto.json", pareto_document(prepared, loop.trials))
+    return Result(
+        architecture=architecture,
+        trial=best,
+        score=loop.trials.results[best].scores[-1],
+        recipe=prepared.pairs.recipe(loop.trials.pairs[best]),
+    )
