@@ -48,12 +48,12 @@ class Document(BaseModel):
         return self.model_dump(mode="json")
 
     def changed(self, **fields: Any) -> Self:
-        """A copy with other values of some fields.
+        """A copy with other values of some fields; fields that were not set keep their defaults and stay unset.
 
         Raises:
             UserError: a value is not valid.
         """
-        return type(self)(**({name: getattr(self, name) for name in type(self).model_fields} | fields))
+        return type(self)(**({name: getattr(self, name) for name in self.model_fields_set} | fields))
 
 
 def _describe(details: ErrorDetails, model: type[Document]) -> str:

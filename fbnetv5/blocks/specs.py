@@ -352,3 +352,11 @@ def last_norm(block: nn.Module) -> nn.BatchNorm2d:
     norm = block.get_submodule("project.1")
     assert isinstance(norm, nn.BatchNorm2d)
     return norm
+
+
+def residual_branch(block: nn.Module) -> nn.Module | None:
+    """The last layer of a block's main branch if the block adds its input to it unchanged; None for other blocks."""
+    is_residual = (isinstance(block, InvertedResidualModule) and block.residual) or (
+        isinstance(block, BottleneckModule) and isinstance(block.shortcut, nn.Identity)
+    )
+    return block.get_submodule("project") if is_residual else None

@@ -121,6 +121,7 @@ def _start(
         init=init,
         data=DataConfig.of(data, size=image_size),
         seed=seed,
+        used=() if size is None else ("size",),
     )
     return start_training(config, file, output or Path("trained") / architecture.file_name)
 
@@ -129,8 +130,8 @@ def train_report(bar: "Progress", config: "TrainConfig") -> "Callable[[TrainEntr
     """A callback that shows the step, losses and best scores; without a terminal, a line per evaluation and task."""
     from fbnetv5.tasks import task_types
 
-    types = task_types()
-    line = bar.add_task(f"train {'+'.join(config.tasks)}", total=config.steps, note="")
+    types, steps = task_types(), config.last_step
+    line = bar.add_task(f"train {'+'.join(config.tasks)}", total=steps, note="")
     started: list[tuple[float, int]] = []
 
     def report(entry: "TrainEntry") -> None:
@@ -141,13 +142,13 @@ def train_report(bar: "Progress", config: "TrainConfig") -> "Callable[[TrainEntr
         bar.update(line, completed=entry.step, note=f"{loss}held-out best {best} {step}")
         if console().is_terminal or entry.scores is None:
             return
-        seconds, steps = started[-1][0] - started[0][0], entry.step - started[0][1]
-        left = f", {(config.steps - entry.step) * seconds / steps / 60:.1f} min left" if steps else ""
+        seconds, done = started[-1][0] - started[0][0], entry.step - started[0][1]
+        left = f", {(steps - entry.step) * seconds / done / 60:.1f} min left" if done else ""
         for task, score in entry.scores.items():
             name = f"{task}: " if len(config.tasks) > 1 else ""
             loss = f"loss {losses[task]:.3f}, " if losses else ""
             print_status(
-                f"step {entry.step} of {config.steps}: {name}{loss}held-out {types[task].metric.label} {score:.4f}, "
+                f"step {entry.step} of {steps}: {name}{loss}held-out {types[task].metric.label} {score:.4f}, "
                 f"best {entry.best[task]:.4f} {step}{left}"
             )
 

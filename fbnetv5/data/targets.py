@@ -35,12 +35,19 @@ IGNORE = 255
 MIN_BOX_SIDE = 2.0
 """Pixels: an augmentation drops a box whose remaining width or height is smaller."""
 
+Patch = tuple[slice, slice]
+"""The rows and columns of a box in an image."""
+
 
 class Kind(ABC):
     """One kind of label. A value is the label of one image; a collated value is that of a batch."""
 
     padding: ClassVar[Mapping[type | str, float]] = {}
     """By ``tv_tensors`` class that ``wrap`` returns: the value of pixels that a crop adds outside of the image."""
+    of_whole_image: ClassVar[bool] = False
+    """Whether it labels the image as a whole, wherever its objects are."""
+    can_paste: ClassVar[bool] = False
+    """Whether ``paste`` returns the labels of images with a pasted patch."""
 
     @abstractmethod
     def collate(self, values: Sequence[Any], size: Resolution) -> Any:
@@ -67,9 +74,23 @@ class Kind(ABC):
         """The value from a transformed result of ``wrap``."""
         return transformed
 
+    def paste(self, collated: Any, present: Tensor, patch: Patch) -> tuple[Any, Tensor]:
+        """The labels of a batch in which each image has a patch of its partner, and which images have labels.
+
+        Labels of whole images stay those of the image that the patch is pasted into.
+
+        Args:
+            collated: the labels of the batch.
+            present: bool [N], which images have labels.
+            patch: pasted from image N - 1 - n into image n.
+        """
+        return collated, present
+
 
 class ClassKind(Kind):
     """One class per image. Value: class id, an int; collated: int64 [N], ABSENT where not labelled."""
+
+    of_whole_image = can_paste = True
 
     def collate(self, values: Sequence[int | None], size: Resolution) -> Tensor:
         return torch.tensor([ABSENT if value is None else value for value in values])
@@ -110,7 +131,17 @@ class BoxesKind(Kind):
         return Boxes(boxes[kept], transformed.labels[kept])
 
 
-class ClassMapKind(Kind):
+class MapKind(Kind):
+    """A label per pixel. Value: a tensor [..., H, W]; collated: [N, ..., H, W]."""
+
+    can_paste = True
+
+    def paste(self, collated: Tensor, present: Tensor, patch: Patch) -> tuple[Tensor, Tensor]:
+        """The map pasted like the image; an image has labels if it or its partner has them."""
+        return paste(collated, patch), present | present.flip(0)
+
+
+class ClassMapKind(MapKind):
     """A class per pixel. Value: uint8 [H, W] with IGNORE where unknown; collated: uint8 [N, H, W]."""
 
     padding: ClassVar[Mapping[type | str, float]] = {tv_tensors.Mask: IGNORE}
@@ -149,7 +180,7 @@ class DenseTensor(tv_tensors.Mask):  # type: ignore[misc]  # torchvision has no 
     """Numbers per pixel: torchvision transforms them like a mask, without mixing neighbours."""
 
 
-class DenseMapKind(Kind):
+class DenseMapKind(MapKind):
     """A number per pixel. Value: float32 [H, W], NaN where unknown; collated: float32 [N, H, W]."""
 
     padding: ClassVar[Mapping[type | str, float]] = {DenseTensor: float("nan")}
@@ -204,6 +235,8 @@ class VectorMapKind(DenseMapKind):
 class LogitsKind(Kind):
     """A teacher's logits. Value: float32 [C]; collated: float32 [N, C], NaN where not labelled."""
 
+    of_whole_image = can_paste = True
+
     def collate(self, values: Sequence[Tensor | None], size: Resolution) -> Tensor:
         classes = next((len(value) for value in values if value is not None), 1)
         return _stack(values, torch.full((classes,), float("nan")))
@@ -225,6 +258,13 @@ class Target:
 def class_names(targets: Mapping[str, Target]) -> dict[str, tuple[str, ...]]:
     """The names of each target's classes."""
     return {name: target.classes for name, target in targets.items()}
+
+
+def paste(images: Tensor, patch: Patch) -> Tensor:
+    """Images or maps [N, ..., H, W] in which the patch of image n is that of image N - 1 - n."""
+    pasted = images.clone()
+    pasted[..., *patch] = images.flip(0)[..., *patch]
+    return pasted
 
 
 def _stack(values: Sequence[Tensor | None], absent: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ Readers of finished runs (export, verify) need no field of a method: they load a
 methods had no kind, are converted when they are read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
@@ -57,6 +57,8 @@ class RunConfig(Document):
     """Name of the method in ``config.json``."""
     flags: ClassVar[frozenset[str]]
     """Fields that have a flag on the command line; a user's file may set the others."""
+    data_fields: ClassVar[frozenset[str]] = frozenset({"scenes"})
+    """Fields of ``data`` that a user's file may set."""
     data: Images = DataConfig()
     seed: Seed = 0
 
@@ -67,15 +69,15 @@ class RunConfig(Document):
 
     @classmethod
     def settable(cls) -> list[str]:
-        """Names of the fields of a user's file: those without a flag, and ``scenes``, which counts the demo scenes."""
-        return sorted(set(cls.model_fields) - cls.flags | {"scenes"})
+        """Names of the fields of a user's file: those without a flag, and some of ``data``."""
+        return sorted(set(cls.model_fields) - cls.flags | cls.data_fields)
 
     @classmethod
     def schema_of_files(cls) -> dict[str, Any]:
         """The JSON Schema of a user's file, for editors."""
-        schema = cls.model_json_schema()
-        properties = {name: schema["properties"].get(name) for name in cls.settable()}
-        properties["scenes"] = DataConfig.model_json_schema()["properties"]["scenes"]
+        fields = cls.model_json_schema()["properties"]
+        of_data = DataConfig.model_json_schema()["properties"]
+        properties = {name: (of_data if name in cls.data_fields else fields)[name] for name in cls.settable()}
         return {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "title": f"--config of a {cls.title}",
@@ -91,7 +93,7 @@ class RunConfig(Document):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read ``config.json``.
+        """Read ``config.json``. A field that was added after the file was written has its default.
 
         Raises:
             UserError: the file is missing, damaged, of another method, or has fields of another version.
@@ -100,8 +102,9 @@ class RunConfig(Document):
         kind, _ = document.pop("kind", None), document.pop("tasks", None)
         if kind != cls.kind:
             raise UserError(f"{folder} is the folder of a {kind}, not of a {cls.kind}")
-        if set(document) != set(cls.model_fields):
-            differing = ", ".join(sorted(set(document) ^ set(cls.model_fields)))
+        required = {name for name, field in cls.model_fields.items() if field.is_required()}
+        if not required <= document.keys() <= cls.model_fields.keys():
+            differing = ", ".join(sorted(document.keys() ^ cls.model_fields.keys()))
             raise UserError(f"{path} is of another version; fields that differ: {differing}. Start a new {cls.kind}")
         try:
             return cls(**document)
@@ -109,12 +112,29 @@ class RunConfig(Document):
             raise UserError(f"{path} is damaged: {error}") from None
 
     @classmethod
-    def make(cls, file: Path | None, *, defaults: Mapping[str, Any] | None = None, **flags: Any) -> Self:
+    def read_file(cls, file: Path) -> dict[str, Any]:
+        """The fields of a user's file.
+
+        Raises:
+            UserError: the file is missing or unreadable.
+        """
+        return read_document(file, what="configuration")
+
+    @classmethod
+    def make(
+        cls,
+        file: Path | None,
+        *,
+        defaults: Mapping[str, Any] | None = None,
+        used: Collection[str] = (),
+        **flags: Any,
+    ) -> Self:
         """A configuration from the command line's flags and, for every other field, a user's file.
 
         Args:
-            file: JSON or YAML, an object of fields without a flag; ``scenes`` in it counts the demo scenes.
+            file: JSON or YAML, an object of fields without a flag, and of those of ``data_fields``.
             defaults: values, in place of the model's, of fields that neither the flags nor the file set.
+            used: fields of ``data_fields`` that the user set by a flag.
             flags: fields by name; ``data`` is among them.
 
         Raises:
@@ -123,13 +143,14 @@ class RunConfig(Document):
         """
         if file is None:
             return cls(**{**(defaults or {}), **flags})
-        fields = read_document(file, what="configuration")
-        settable = cls.settable()
+        fields, settable = cls.read_file(file), cls.settable()
         if unknown := [name for name in fields if name not in settable]:
             raise UserError(f"{file}: there is no field {unknown[0]!r} to set; there are: {', '.join(settable)}")
+        if both := [name for name in fields if name in used]:
+            raise UserError(f"{file}: {both[0]} is also set by --{both[0]}: remove one of the two")
         try:
-            if "scenes" in fields:
-                flags["data"] = flags["data"].changed(scenes=fields.pop("scenes"))
+            if of_data := {name: fields.pop(name) for name in cls.data_fields & fields.keys()}:
+                flags["data"] = flags["data"].changed(**of_data)
             return cls(**{**(defaults or {}), **flags, **fields})
         except UserError as error:
             raise UserError(f"{file}: {error}") from None

@@ -31,6 +31,7 @@ class Classification(Task):
     paths = (32,)
     metric = MetricInfo(name="top1")
     output_names = ("logits",)
+    can_smooth = True
     training: ClassVar[Mapping[str, Any]] = {"lr": 7e-4, "colour": 0.0}
     """The only augmentation is mirroring: the class is that of the whole image, and a crop may remove its object."""
 
@@ -42,7 +43,13 @@ class Classification(Task):
 
     def losses(self, raw: Tensor, batch: Batch) -> Tensor:
         """Cross entropy of each image in nats: [N, C] -> [N]."""
-        return functional.cross_entropy(raw.float(), batch.targets["label"], ignore_index=ABSENT, reduction="none")
+        return functional.cross_entropy(
+            raw.float(),
+            batch.targets["label"],
+            ignore_index=ABSENT,
+            reduction="none",
+            label_smoothing=self.label_smoothing,
+        )
 
     def deploy(self, raw: Tensor) -> tuple[Tensor, ...]:
         return (raw,)

@@ -31,6 +31,7 @@ class Segmentation(Task):
     paths = PATHS
     metric = MetricInfo(name="miou")
     output_names = ("logits",)
+    can_smooth = True
     training: ClassVar[Mapping[str, Any]] = {"scale": (0.7, 1.4)}
 
     def build_head(self, channels: Sequence[int]) -> PixelHead:
@@ -40,7 +41,9 @@ class Segmentation(Task):
         """Cross entropy in nats, the mean over each image's pixels that are not IGNORE: -> [N]."""
         (logits,) = self.deploy(raw.float())
         truth: Tensor = batch.targets[self.targets[0]]
-        pixels = functional.cross_entropy(logits, truth.long(), ignore_index=IGNORE, reduction="none")
+        pixels = functional.cross_entropy(
+            logits, truth.long(), ignore_index=IGNORE, reduction="none", label_smoothing=self.label_smoothing
+        )
         valid = (truth != IGNORE).sum((1, 2))
         return pixels.sum((1, 2)) / valid.clamp(min=1)
 

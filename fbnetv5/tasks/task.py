@@ -10,6 +10,7 @@ Shape legend: N images, C_p channels of the feature at stride p, H x W pixels of
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
@@ -85,6 +86,10 @@ class Task(ABC):
     """Variants of the deployable outputs, the default first; they share weights, losses and metric."""
     max_images: int | None = None
     """Maximum batch size of a deployed network; None if unlimited."""
+    can_smooth: ClassVar[bool] = False
+    """Whether ``losses`` uses ``label_smoothing``."""
+    label_smoothing: float = 0.0
+    """Share of the target probability that the loss spreads evenly over all classes (arXiv 1512.00567, section 7)."""
     training: ClassVar[Mapping[str, Any]] = {}
     """Fields of ``TrainConfig`` whose defaults differ for this task. They suit a training of a few epochs; a long one
     needs more augmentation, see docs/training.md."""
@@ -111,6 +116,12 @@ class Task(ABC):
             UserError: it has no such form.
         """
         return type(self)(self.classes, form=form)
+
+    def smoothed(self, share: float) -> Self:
+        """The same task with label smoothing in its loss, if it can have that; metric and outputs do not change."""
+        task = copy(self)
+        task.label_smoothing = share if self.can_smooth else 0.0
+        return task
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -5,14 +5,15 @@ training: the same image is changed differently in every epoch, and a resumed tr
 uninterrupted one.
 
 Images enter and leave at the size that the network reads; enlarging magnifies their pixels.
-Not included: rotation, and pasting objects from image to image.
+Not included: rotation and shear of images with boxes or maps, and pasting objects from image to image.
 """
 
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
@@ -22,6 +23,18 @@ from fbnetv5.training.config import TrainConfig
 
 GREY = 114
 """Grey level around an image that was made smaller."""
+MAX_MAGNITUDE = 30
+"""The largest magnitude of RandAugment (arXiv 1909.13719), which a strength of 1 stands for."""
+
+
+class PhotometricRandAugment(v2.RandAugment):  # type: ignore[misc]  # torchvision has no types
+    """RandAugment with the operations that move no pixel, so that boxes and maps stay right."""
+
+    _AUGMENTATION_SPACE: ClassVar[Mapping[str, Any]] = {
+        name: operation
+        for name, operation in v2.RandAugment._AUGMENTATION_SPACE.items()
+        if name not in ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
+    }
 
 
 class Augment:
@@ -39,6 +52,7 @@ class Augment:
         if config.colour:
             changes.append(v2.ColorJitter(config.colour, config.colour, config.colour))
         self._change = v2.Compose(changes)
+        self._operations = rand_augment(config.augment, targets) if config.augment else nn.Identity()
         self._seed = config.seed
         self._kinds = {name: target.kind for name, target in targets.items()}
 
@@ -49,7 +63,15 @@ class Augment:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.SeedSequence([self._seed, draw]).generate_state(1, np.uint64)[0]))
             image, targets = self._change(tv_tensors.Image(sample.image), wrapped)
+            image = self._operations(image)
         return Sample(
             image=image.as_subclass(Tensor),
             targets={name: self._kinds[name].unwrap(value) for name, value in targets.items()},
         )
+
+
+def rand_augment(strength: float, targets: Mapping[str, Target]) -> v2.RandAugment:
+    """RandAugment with two operations; those that move pixels only if all labels are of whole images."""
+    geometric = all(target.kind.of_whole_image for target in targets.values())
+    operations = v2.RandAugment if geometric else PhotometricRandAugment
+    return operations(2, round(MAX_MAGNITUDE * strength), MAX_MAGNITUDE + 1, fill=GREY)

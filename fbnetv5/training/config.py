@@ -4,62 +4,39 @@
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, Strict, ValidationInfo, field_validator, model_validator
 
 from export.errors import UserError
-from fbnetv5.runs.config import NotNegative, Positive, RunConfig, Share
-
-MAX_SCALE = 16
-"""Maximum factor of ``TrainConfig.scale``."""
+from fbnetv5.runs.config import Positive, RunConfig
+from fbnetv5.training.recipe import HEADER, RecipeFields, without_header
 
 
-class TrainConfig(RunConfig):
-    """All fields that determine a training's result."""
+class TrainConfig(RunConfig, RecipeFields):
+    """All fields that determine a training's result; those of the recipe are declared in ``RecipeFields``."""
 
     title: ClassVar[str] = "training"
     kind: ClassVar[str] = "training"
     flags: ClassVar[frozenset[str]] = frozenset({"task_names", "init", "data", "seed"})
+    data_fields: ClassVar[frozenset[str]] = frozenset({"scenes", "size"})
     task_names: Annotated[tuple[str, ...], Strict(False), Field(min_length=1)]
     """Names of the network's tasks."""
     init: str = "inherited"
     """Initial weights: "inherited" from the search, "scratch", "torchvision", "timm", or a safetensors file."""
     held_out: Annotated[int, Field(ge=1)] = 1000
     """Maximum number of images held out of the training, which the best weights are chosen by."""
-    steps: Annotated[int, Field(ge=1)] = 1500
-    """Steps of the optimizer."""
-    batch: Annotated[int, Field(ge=2)] = 32
-    """Images of a step, per process; batch norm has no statistics of one image on a 1x1 map."""
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    """Optimizer; SGD has Nesterov momentum and usually wants a learning rate some ten times higher."""
-    lr: Positive = 3e-3
-    """Highest learning rate, after the warm-up; half a cosine then brings it down to 1 %."""
-    momentum: Share = 0.9
-    """Momentum of SGD."""
-    weight_decay: NotNegative = 0.02
-    """Decay of the weights of convolutions and linear layers; norms and biases do not decay."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 100
-    """Steps over which the learning rate rises linearly."""
-    ema_decay: Share = 0.998
-    """Decay per step of the moving average of the weights, which the training stores; lower in the first steps."""
-    clip_norm: Positive = 5.0
-    """Maximum norm of the gradient; larger ones are scaled down."""
-    flip: Share = 0.5
-    """Probability of mirroring an image."""
-    scale: Annotated[tuple[float, float], Strict(False)] = (1.0, 1.0)
-    """Range of the factor by which an image is resized before a crop of the training size is taken."""
-    colour: Share = 0.2
-    """Maximum change of brightness, contrast and saturation."""
     task_weights: Literal["average", "paper"] | dict[str, Positive] = "average"
     """Weights of the losses of several tasks: "average" divides each loss by its moving average, "paper" has those of
     BMTAS for PASCAL-Context, and an object has a weight by task. One task needs none."""
-    mixup: NotNegative = 0.0
-    """Alpha of mixup (arXiv 1710.09412), which blends pairs of images and their losses; 0 turns it off."""
     evaluate_every: Annotated[int, Field(ge=1)] = 250
     """Steps between evaluations on the held-out images."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 100
     """Steps between checkpoints."""
+    stop_at: Annotated[int, Field(ge=1)] | None = None
+    """Step after which the training stops early, a multiple of evaluate_every; the learning rate still follows the
+    whole length. A later value continues the training as if it had not stopped."""
 
     @field_validator("task_weights", mode="before")
     @classmethod
@@ -74,8 +51,11 @@ class TrainConfig(RunConfig):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if not 0 < self.scale[0] <= self.scale[1] <= MAX_SCALE:
-            raise UserError(f"training: scale must be a range of factors above 0 to {MAX_SCALE}, not {self.scale}")
+        if self.stop_at is not None and self.stop_at % self.evaluate_every:
+            raise UserError(
+                f"training: stop_at must be a multiple of evaluate_every ({self.evaluate_every}), not {self.stop_at}: "
+                "else the evaluation at the stop would change what a longer training stores"
+            )
         if round(min(self.data.size) * self.scale[0]) < 1:
             size = f"{self.data.size[0]}x{self.data.size[1]}"
             raise UserError(f"training: scale from {self.scale[0]} leaves nothing of images of {size}")
@@ -84,6 +64,22 @@ class TrainConfig(RunConfig):
     @property
     def tasks(self) -> tuple[str, ...]:
         return self.task_names
+
+    @property
+    def last_step(self) -> int:
+        """The number of steps after which the training ends."""
+        return self.steps if self.stop_at is None else min(self.steps, self.stop_at)
+
+    @classmethod
+    def read_file(cls, file: Path) -> dict[str, Any]:
+        fields = super().read_file(file)
+        return without_header(fields, file) if HEADER.keys() & fields.keys() else fields
+
+    @classmethod
+    def schema_of_files(cls) -> dict[str, Any]:
+        schema = super().schema_of_files()
+        header = {name: {"const": value, "description": "Header of a recipe file."} for name, value in HEADER.items()}
+        return schema | {"properties": header | schema["properties"]}
 
 
 def _check_weights(weights: Mapping[Any, Any], tasks: Sequence[str]) -> None:

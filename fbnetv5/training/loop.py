@@ -34,6 +34,8 @@ from fbnetv5.training.augment import Augment
 from fbnetv5.training.average import MovingAverage
 from fbnetv5.training.best import Best
 from fbnetv5.training.config import TrainConfig
+from fbnetv5.training.mix import mix
+from fbnetv5.training.regularization import add_dropout, add_stochastic_depth
 from fbnetv5.training.task_weights import TaskWeights
 
 
@@ -74,7 +76,7 @@ class TrainLoop(Loop[TrainEntry]):
     ) -> None:
         super().__init__(
             folder,
-            steps=config.steps,
+            steps=config.last_step,
             checkpoint_every=config.checkpoint_every,
             seed=config.seed,
             num_workers=config.data.num_workers,
@@ -83,9 +85,10 @@ class TrainLoop(Loop[TrainEntry]):
         weights = folder / f"{architecture.file_name}.safetensors"
         self.advice = f"The best weights so far are {weights}. Start again with a smaller lr, or check the images"
         self.architecture = architecture
-        self.tasks = {name: network.tasks[name] for name in config.tasks}
+        self.tasks = {name: network.tasks[name].smoothed(config.label_smoothing) for name in config.tasks}
         self.network = network.to(self.accelerator.device).to(memory_format=torch.channels_last)
         self.average = MovingAverage(self.network, decay=config.ema_decay)
+        self._add_hooks()  # after the average copied the network
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in self.network.named_parameters()}
         self.gradients = GradientAverage(self.accelerator, self.network.parameters())
         self.optimizer = make_optimizer(config, self.names)
@@ -96,6 +99,12 @@ class TrainLoop(Loop[TrainEntry]):
         self.losses: Tensor | None = None
         """Mean losses [T] of the last step, on the device."""
         self.best = Best(self.tasks)
+
+    def _add_hooks(self) -> None:
+        if self.config.dropout:
+            add_dropout(self.network, self.config.dropout)
+        if self.config.stochastic_depth:
+            add_stochastic_depth(self.network, self.config.stochastic_depth)
 
     @cached_property
     def training_batches(self) -> Iterator[Batch]:
@@ -115,6 +124,7 @@ class TrainLoop(Loop[TrainEntry]):
         self.network.train()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.done)
+        seed_step(self.config.seed, self.done, self.accelerator.process_index)
         with self.accelerator.autocast():
             sums, counts = self._losses(batch)
         pooled_sums, pooled_counts = self.accelerator.reduce(torch.stack([sums.detach(), counts]), "sum")
@@ -135,17 +145,13 @@ class TrainLoop(Loop[TrainEntry]):
         return losses
 
     def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The sums of the images' losses [T] and the numbers of labelled images [T]; with mixup, of blended pairs."""
-        images = normalise(batch.images)
-        share = 1.0
-        if self.config.mixup:
-            share = np.random.default_rng([self.config.seed, self.done]).beta(self.config.mixup, self.config.mixup)
-            images = share * images + (1 - share) * images.flip(0)
-        raw = self.network.raw(images)
-        sums = self._sums(raw, batch)
-        if share != 1.0:
-            sums = share * sums + (1 - share) * self._sums(raw, batch.flipped())
-        return sums, torch.stack([task.labelled(batch).sum() for task in self.tasks.values()]).to(sums)
+        """The sums of the losses of images, or of mixes of two, [T] and the numbers of labelled images [T]."""
+        config, kinds = self.config, {name: target.kind for name, target in self.dataset.targets.items()}
+        mixed = mix(normalise(batch.images), batch, config, kinds, seed=config.seed, step=self.done)
+        raw = self.network.raw(mixed.images)
+        sums = torch.stack([weight * self._sums(raw, labels) for weight, labels in mixed.labels]).sum(0)
+        own = mixed.labels[0][1]
+        return sums, torch.stack([task.labelled(own).sum() for task in self.tasks.values()]).to(sums)
 
     def _sums(self, raw: Mapping[str, Any], batch: Batch) -> Tensor:
         return torch.stack([task.losses(raw[name], batch).sum() for name, task in self.tasks.items()])
@@ -220,13 +226,23 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return config.lr * half_cosine((step - config.warmup_steps) / max(1, config.steps - config.warmup_steps))
 
 
-def make_optimizer(config: TrainConfig, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-    """AdamW or SGD; norms and biases do not decay.
+def seed_step(seed: int, step: int, process: int) -> None:
+    """Seed torch's generators for the dropout and stochastic depth of a step; each process drops its own."""
+    state = np.random.SeedSequence([seed, step], spawn_key=(process,)).generate_state(1, np.uint64)
+    torch.manual_seed(int(state[0]))
 
-    On accelerators it is a fused one, as the guard needs; on CPUs fused SGD would round differently.
+
+def make_optimizer(config: TrainConfig, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+    """AdamW, SGD or RMSProp; norms and biases do not decay.
+
+    On accelerators, AdamW and SGD are fused ones, as the guard needs; on CPUs fused SGD would round differently.
     """
     everything = list(parameters)
     groups = parameter_groups(everything, config.weight_decay)
+    if config.optimizer == "rmsprop":
+        from fbnetv5.training.rmsprop import RMSProp  # timm is slow to import
+
+        return RMSProp(groups, lr=config.lr, momentum=config.momentum)
     if config.optimizer == "sgd":
         nesterov, fused = config.momentum > 0, everything[0].device.type != "cpu"
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=fused)

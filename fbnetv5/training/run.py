@@ -5,7 +5,8 @@ The folder is a run folder: ``config.json``, the architecture ``TASK.json`` with
 ``checkpoint/``; export reads it. A killed training is resumed from its folder alone and ends with the same files.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -13,18 +14,21 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list, set_seed
 
+from export.errors import UserError
 from fbnetv5.architecture import Architecture, load_architecture
 from fbnetv5.data.sample import ImageSet
 from fbnetv5.data.splits import without_policies
-from fbnetv5.data.targets import class_names
+from fbnetv5.data.targets import Target, class_names
 from fbnetv5.evaluate import Evaluation, check_classes, check_labelled, evaluate_network
 from fbnetv5.runs.checkpoint import load_tensors, load_weights, save_tensors
 from fbnetv5.runs.folder import file_name, make_folder
-from fbnetv5.runs.processes import in_first_process
+from fbnetv5.runs.processes import in_first_process, make_accelerator
 from fbnetv5.tasks import needed_targets
+from fbnetv5.tasks.task import Task
 from fbnetv5.training.config import TrainConfig
 from fbnetv5.training.initial import initial_network
 from fbnetv5.training.loop import TrainEntry, TrainLoop
+from fbnetv5.training.mix import check_mixable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +63,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A configuration and its images, opened once."""
+    """A configuration, whose length is in steps, and its images, opened once."""
 
     config: TrainConfig
     images: ImageSet
@@ -77,7 +81,15 @@ def prepare(config: TrainConfig) -> Prepared:
     """
     splits = config.data.open(needed_targets(config.tasks))
     images, held_out = without_policies(splits, config.held_out)
-    return Prepared(config=config, images=images, held_out=held_out, test=splits.test)
+    return Prepared(config=in_steps(config, len(images)), images=images, held_out=held_out, test=splits.test)
+
+
+def in_steps(config: TrainConfig, images: int) -> TrainConfig:
+    """The configuration with its length in steps instead of epochs of so many images, all processes together."""
+    if config.epochs is None:
+        return config
+    per_step = config.batch * make_accelerator().num_processes
+    return config.changed(steps=math.ceil(config.epochs * images / per_step), epochs=None)
 
 
 def start_training(config: TrainConfig, file: Path, folder: Path) -> tuple[Path, Prepared]:
@@ -99,16 +111,27 @@ def start_training(config: TrainConfig, file: Path, folder: Path) -> tuple[Path,
     uses = (("learn from", prepared.images), ("hold out", prepared.held_out), ("test on", prepared.test))
     for (use, images), task in product(uses, architecture.make_tasks().values()):
         check_labelled(task, images, use)
+    check_recipe(config, list(architecture.make_tasks().values()), prepared.images.targets)
     network = initial_network(architecture, config.init, file=file, seed=config.seed)
 
     def make() -> Path:
         make_folder(folder, flag="--output")
         architecture.save(folder / f"{architecture.file_name}.json")
         save_tensors(folder / f"{architecture.file_name}.safetensors", network.state_dict())
-        config.save(folder)
+        prepared.config.save(folder)
         return folder
 
     return in_first_process(make), prepared
+
+
+def check_recipe(config: TrainConfig, tasks: Sequence[Task], targets: Mapping[str, Target]) -> None:
+    """Raise a ``UserError`` if CutMix does not suit a task, or if label smoothing would change the loss of no task."""
+    check_mixable(config, tasks, targets)
+    if config.label_smoothing and not any(task.can_smooth for task in tasks):
+        raise UserError(
+            f"training: label_smoothing has no effect on the loss of {', '.join(config.tasks)}: set it to 0. It is for "
+            "tasks with cross entropy over classes"
+        )
 
 
 def run_training(

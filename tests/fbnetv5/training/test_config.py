@@ -49,13 +49,13 @@ def test_a_file_goes_before_the_tasks_fields_and_these_before_the_defaults(tmp_p
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "unknown": ({"speed": 1}, "there is no field 'speed' to set; there are: batch"),
+    "unknown": ({"speed": 1}, "there is no field 'speed' to set; there are: augment, batch"),
     "has a flag": ({"seed": 1}, "there is no field 'seed' to set"),
     "type": ({"steps": "9"}, "steps: must be a valid integer, not '9'"),
     "length": ({"scale": [1.0]}, "scale.1 is missing"),
     "range": ({"scale": [2.0, 1.0]}, "scale must be a range of factors above 0"),
     "batch": ({"batch": 1}, "batch: must be greater than or equal to 2"),
-    "optimizer": ({"optimizer": "lion"}, "optimizer: must be 'adamw' or 'sgd', not 'lion'"),
+    "optimizer": ({"optimizer": "lion"}, "optimizer: must be 'adamw', 'sgd' or 'rmsprop', not 'lion'"),
     "probability": ({"flip": 1.5}, "flip: must be less than or equal to 1"),
     "sign": ({"lr": -0.001}, "lr: must be greater than 0"),
     "not finite": ({"weight_decay": math.inf}, "weight_decay: must be a finite number"),
