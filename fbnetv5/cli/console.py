@@ -7,7 +7,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -170,12 +170,12 @@ def interruptible(hint: str) -> Iterator[None]:
         raise UserError(f"interrupted; finished work is kept. To continue: {hint}") from None
 
 
-def check_resume_options(context: typer.Context) -> None:
-    """Raise UserError for options beside ``--resume``: the run folder contains all settings."""
+def check_resume_options(context: typer.Context, *, allowed: Sequence[str] = ()) -> None:
+    """Raise UserError for options beside ``--resume`` but those allowed: the run folder contains all settings."""
     options = []
     for name in context.params:
         source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE" and name not in ("resume", "json"):
+        if source is not None and source.name == "COMMANDLINE" and name not in ("resume", "json", *allowed):
             options.append(f"--{name.replace('_', '-')}")
     if options:
         raise UserError(f"--resume uses the settings stored in the run folder; leave out {', '.join(options)}")

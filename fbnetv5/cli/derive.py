@@ -7,6 +7,7 @@ import typer
 
 from fbnetv5.cli.branch import print_network
 from fbnetv5.cli.console import print_json
+from fbnetv5.cli.nars import print_pair
 from fbnetv5.cli.options import Json, Luts, TableDevice, TableFile, find_table, one_budget
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ Latency = Annotated[
 
 
 def derive(
-    run: Annotated[Path, typer.Argument(help="Run folder of a finished fbnetv5 branch.")],
+    run: Annotated[Path, typer.Argument(help="Run folder of a finished fbnetv5 branch or nars.")],
     flops: Flops = None,
     latency: Latency = None,
     device: TableDevice = None,
@@ -38,16 +39,16 @@ def derive(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Derive the network of another budget from a finished run.
+    """Derive the network of another budget from a finished run of fbnetv5 branch or nars.
 
-    It takes seconds: the trained routing and weights of the run are used again. Give one budget: --flops or --latency.
+    It takes seconds. A branched network comes with the weights of the run, by its trained routing; an architecture and
+    its recipe, without weights, by the predictor. Give one budget: --flops or --latency.
     """
     from fbnetv5.deploy.derive import derive as derive_network
-    from fbnetv5.search.bmtas.derive import with_budget
-    from fbnetv5.search.bmtas.prepare import profile_options
+    from fbnetv5.deploy.derive import table_options
 
     amount, unit = one_budget(flops, latency)
-    file = find_table(device, table, luts, profile_options(with_budget(run, amount, unit), luts))
+    file = find_table(device, table, luts, table_options(run, amount, unit, luts))
     derived = derive_network(run, amount, unit=unit, table=file, other_machine=table is not None, output=output)
     print_derived(run, derived, as_json=json)
 
@@ -56,6 +57,9 @@ def print_derived(run: Path, derived: "Derived", *, as_json: bool) -> None:
     """Print the derived network."""
     if as_json:
         document = {"run": str(run), "folder": str(derived.folder), "architecture": derived.architecture.to_json()}
-        print_json(document)
+        print_json(document if derived.recipe is None else {**document, "recipe": derived.recipe})
+        return
+    if derived.recipe is not None:
+        print_pair(derived.folder, derived.architecture, derived.recipe)
         return
     print_network(derived.folder / "branched.json", derived.architecture)

@@ -1,7 +1,7 @@
 """Budgets: the maximum cost of a deployed network, how a user writes it, and how costs are printed."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, cast
 
 import numpy as np
@@ -70,6 +70,21 @@ def parse_budgets(
     if missing:
         raise UserError(f"budget {text!r} leaves out {', '.join(missing)}; add a part without a name for the others")
     return {task: budgets[task] for task in tasks}
+
+
+def parse_constraints(texts: Mapping[str, str]) -> tuple[Budget, ...]:
+    """Budgets that hold together, from a text by unit, such as {"macs": "40M@64x64", "params": "5M"}.
+
+    A text without a resolution has that of the others.
+
+    Raises:
+        UserError: a text cannot be parsed, or two name different resolutions.
+    """
+    sizes = list(dict.fromkeys(size for text in texts.values() for _, at, size in [text.partition("@")] if at))
+    if len(sizes) > 1:
+        raise UserError(f"budgets that hold together are for one resolution, not for {' and '.join(sizes)}")
+    resolution = parse_resolution(sizes[0]) if sizes else DEPLOY_RESOLUTION
+    return tuple(_parse_budget(text, unit, resolution) for unit, text in texts.items())
 
 
 def _parse_budget(text: str, unit: str, default: Resolution) -> Budget:

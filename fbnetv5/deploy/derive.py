@@ -2,15 +2,22 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Strict
 
 from export.errors import UserError
 from fbnetv5.architecture import Architecture
-from fbnetv5.runs.config import RunConfig
-from fbnetv5.search.bmtas.derive import derive_branched, with_budget
+from fbnetv5.runs.config import NAME, RunConfig, read_config
+from fbnetv5.search.bmtas.config import BranchConfig
+from fbnetv5.search.bmtas.derive import derive_branched
+from fbnetv5.search.bmtas.derive import with_budget as branch_with_budget
+from fbnetv5.search.bmtas.prepare import profile_options
 from fbnetv5.search.bmtas.results import write_network
+from fbnetv5.search.nars.config import NarsConfig
+from fbnetv5.search.nars.derive import derive_pair
+from fbnetv5.search.nars.derive import with_budget as nars_with_budget
+from fbnetv5.search.nars.results import write_pair
 
 
 class DerivationConfig(RunConfig):
@@ -37,12 +44,16 @@ class Derived:
 
     folder: Path
     architecture: Architecture
+    recipe: dict[str, Any] | None = None
+    """Recipe of its training, for a network without weights."""
 
 
 def derive(
     run: Path, amount: str, *, unit: str, table: Path | None, other_machine: bool, output: Path | None
 ) -> Derived:
-    """Derive the network of a budget from a finished search and write it, with its weights, to a new run folder.
+    """Derive the network of a budget from a finished search and write it to a new run folder.
+
+    A branched network comes with the weights of its search; a pair of ``fbnetv5 nars`` is an architecture and a recipe.
 
     Args:
         run: the run folder.
@@ -53,22 +64,54 @@ def derive(
         output: the folder to make; None for ``derived/BUDGET`` in the run folder.
 
     Raises:
-        UserError: the run is no search for a branched network, is unfinished or damaged; the budget is out of range; or
-            the folder exists already.
+        UserError: networks of other budgets do not come from such a run, it is unfinished or damaged; the budget is out
+            of range; or the folder exists already.
     """
-    settings = with_budget(run, amount, unit)
+    config = with_budget(run, amount, unit)
     folder = output or run / "derived" / amount.strip()
     if folder.exists():
         raise UserError(f"{folder} exists already; remove it or choose another --output")
-    architecture, network = derive_branched(run, settings, table=table, other_machine=other_machine)
-    config = DerivationConfig(
-        run=str(run.resolve()),
-        budget=amount.strip(),
-        task_names=settings.tasks,
-        data=settings.data,
-        seed=settings.seed,
+    derived = DerivationConfig(
+        run=str(run.resolve()), budget=amount.strip(), task_names=config.tasks, data=config.data, seed=config.seed
     )
+    if isinstance(config, BranchConfig):
+        architecture, network = derive_branched(run, config, table=table, other_machine=other_machine)
+        _make(folder, derived)
+        write_network(folder, network, architecture)
+        return Derived(folder=folder, architecture=architecture)
+    if table is not None:
+        config = config.changed(table=str(table.resolve()), other_machine_table=other_machine)
+    pair = derive_pair(run, config)
+    _make(folder, derived)
+    write_pair(folder, config, pair.architecture, pair.recipe)
+    return Derived(folder=folder, architecture=pair.architecture, recipe=pair.recipe)
+
+
+def _make(folder: Path, config: DerivationConfig) -> None:
     folder.mkdir(parents=True)
     config.save(folder)
-    write_network(folder, network, architecture)
-    return Derived(folder=folder, architecture=architecture)
+
+
+def with_budget(run: Path, amount: str, unit: str) -> BranchConfig | NarsConfig:
+    """The configuration of a search with another budget.
+
+    Raises:
+        UserError: networks of other budgets do not come from such a run, or the budget cannot be parsed.
+    """
+    if not (run / NAME).exists():
+        raise UserError(f"{run} is no run folder, it has no {NAME}: name that of a finished fbnetv5 branch or nars")
+    match read_config(run)["kind"]:
+        case BranchConfig.kind:
+            return branch_with_budget(run, amount, unit)
+        case NarsConfig.kind:
+            return nars_with_budget(run, amount, unit)
+        case kind:
+            raise UserError(
+                f"{run} is the folder of a {kind}; networks of another budget come from runs of fbnetv5 branch and nars"
+            )
+
+
+def table_options(run: Path, amount: str, unit: str, luts: Path) -> str:
+    """The options, as text, with which ``fbnetv5 profile`` measures the blocks that the run's networks have."""
+    config = with_budget(run, amount, unit)
+    return profile_options(config, luts) if isinstance(config, BranchConfig) else ""

@@ -13,7 +13,6 @@ from fbnetv5.architecture import Architecture
 from fbnetv5.costs.budgets import parse_budgets
 from fbnetv5.networks.backbone import Network
 from fbnetv5.runs.checkpoint import by_group, load_checkpoint, load_weights
-from fbnetv5.runs.config import NAME, read_config
 from fbnetv5.runs.loop import CHECKPOINT
 from fbnetv5.runs.processes import make_accelerator
 from fbnetv5.search.bmtas.config import BranchConfig
@@ -45,18 +44,13 @@ def with_budget(run: Path, amount: str, unit: str) -> BranchConfig:
     """The configuration of a search for a branched network, with another budget.
 
     Args:
-        run: the run folder.
+        run: the run folder of such a search.
         amount: the budget as text; without a resolution, the resolution of the run's budget holds.
         unit: of the budget, "macs" or "ms".
 
     Raises:
-        UserError: the folder is no such run, or the budget cannot be parsed.
+        UserError: the budget cannot be parsed.
     """
-    if not (run / NAME).exists():
-        raise UserError(f"{run} is no run folder, it has no {NAME}: name the folder of a finished fbnetv5 branch")
-    kind = read_config(run)["kind"]
-    if kind != BranchConfig.kind:
-        raise UserError(f"{run} is the folder of a {kind}; networks of another budget come from runs of fbnetv5 branch")
     config = BranchConfig.load(run)
     budgets = parse_budgets(amount, unit=unit, tasks=("network",), resolution=config.budget.resolution)
     return config.changed(budget=budgets["network"])

@@ -10,9 +10,7 @@ from fbnetv5.search.nars.predictor import Ensemble
 from fbnetv5.spaces.space import Choices
 
 
-def choose(
-    ensemble: Ensemble, pool: Choices, trained: Choices, count: int, *, method: str, seed: int
-) -> Choices:
+def choose(ensemble: Ensemble, pool: Choices, trained: Choices, count: int, *, method: str, seed: int) -> Choices:
     """The pairs of the pool to train next, at most ``count``.
 
     Args:

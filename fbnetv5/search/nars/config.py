@@ -9,14 +9,16 @@ from export.errors import UserError
 from fbnetv5.costs.budgets import Budget
 from fbnetv5.runs.config import RunConfig, Share
 from fbnetv5.search.nars.predictor import PredictorSettings
-from fbnetv5.search.nars.recipes import DEFAULT_RECIPES, RecipeVariable, check_recipes
+from fbnetv5.search.nars.recipes import RecipeVariable, check_recipes, default_recipes
 from fbnetv5.spaces import SpaceField
 from fbnetv5.spaces.stages import StageSpace
-from fbnetv5.tasks import task_types
+from fbnetv5.tasks import check_names, task_types
 from fbnetv5.training.config import TrainConfig
 
-OWN_FIELDS = ("stop_at", "init", "checkpoint_every", "task_weights")
-"""Fields of a training that the search sets or that are for other trainings."""
+OWN_FIELDS = ("stop_at", "epochs", "task_weights")
+"""Fields of a training that the search sets itself or that are for other trainings."""
+EQUAL_FIELDS = ("steps", "evaluate_every", "held_out", "checkpoint_every")
+"""Fields that all trainings must have in common, for their curves to be comparable."""
 
 
 class NarsConfig(RunConfig):
@@ -39,9 +41,9 @@ class NarsConfig(RunConfig):
     """Latency table file: the costs of a budget in ms, and one more statistic of the pretraining."""
     other_machine_table: bool = False
     """Whether that table may have been measured on another machine."""
-    recipes: dict[str, RecipeVariable] = dict(DEFAULT_RECIPES)
-    """Fields of the training that are searched, with their values; the others are those of ``training``."""
-    training: dict[str, Any] = {}
+    recipes: Annotated[dict[str, RecipeVariable], Field(min_length=1)]
+    """Fields of the training that are searched, with their values: those of FBNetV3 unless others are named."""
+    training: dict[str, Any] = Field(default={})
     """Fields of all trainings, such as steps; the others have the defaults of ``fbnetv5 train``."""
     pool: Annotated[int, Field(ge=16, le=2**17)] = 4096
     """Pairs that meet the budgets, from which trainings are chosen."""
@@ -65,11 +67,17 @@ class NarsConfig(RunConfig):
     pretraining_epochs: Annotated[int, Field(ge=0)] = 30
     """Passes of the predictor's pretraining over its pool; 0 turns it off, for comparisons."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_recipes(cls, fields: Any) -> Any:
+        """Store the default recipes in the configuration: a later version may have others."""
+        task = task_types().get(fields.get("task"))
+        return fields if task is None or "recipes" in fields else {**fields, "recipes": default_recipes(task)}
+
     @model_validator(mode="after")
     def _check(self) -> Self:
-        check_recipes(self.recipes, OWN_FIELDS)
-        if not self.recipes:
-            raise UserError("nars: recipes must have at least one field to search")
+        check_names(self.tasks)
+        check_recipes(self.recipes, (*OWN_FIELDS, *EQUAL_FIELDS))
         if twice := sorted(self.recipes.keys() & self.training.keys()):
             raise UserError(f"nars: {', '.join(twice)} stands in recipes and in training; remove it from one of them")
         check_recipes(self.training, OWN_FIELDS)
@@ -96,6 +104,11 @@ class NarsConfig(RunConfig):
         return TrainConfig(
             task_names=self.tasks, init="scratch", data=self.data, seed=self.seed, stop_at=stop_at, **fields
         )
+
+    @property
+    def steps(self) -> int:
+        """Steps of a training that is not stopped early."""
+        return self.train_config({}).steps
 
     def train_fields(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of the training of a recipe that do not have their usual value."""

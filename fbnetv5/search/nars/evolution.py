@@ -77,17 +77,17 @@ def evolve(
     return population[np.argsort(-scores, kind="stable")[: settings.parents]]
 
 
-def mutate(
-    parents: Choices, pairs: PairSpace, generator: np.random.Generator, settings: EvolutionSettings
-) -> Choices:
+def mutate(parents: Choices, pairs: PairSpace, generator: np.random.Generator, settings: EvolutionSettings) -> Choices:
     """``settings.children`` copies of random parents, in which some variables take random choices."""
     children = parents[generator.integers(len(parents), size=settings.children)]
     changed = generator.random(children.shape) < settings.mutated
     changed[np.arange(len(children)), generator.choice(pairs.free, size=len(children))] = True
-    return np.where(changed, generator.integers(pairs.counts, size=children.shape), children)
+    mutated: Choices = np.where(changed, generator.integers(pairs.counts, size=children.shape), children)
+    return mutated
 
 
 def cross(parents: Choices, generator: np.random.Generator, settings: EvolutionSettings) -> Choices:
     """``settings.children`` pairs, each variable of which comes from one of two random parents."""
     first, second = parents[generator.integers(len(parents), size=(2, settings.children))]
-    return np.where(generator.random(first.shape) < 0.5, first, second)
+    children: Choices = np.where(generator.random(first.shape) < 0.5, first, second)
+    return children

@@ -1,8 +1,8 @@
 """Runs independent trials: one after the other, in several processes of this machine, or on a Ray cluster.
 
-A process that is killed leaves its trial with the last checkpoint, from which another attempt goes on. A trial that ends
-its process twice is recorded as failed. All processes must see the run folder; on several machines it lies on a shared
-file system.
+A process that is killed leaves its trial with the last checkpoint, from which another attempt goes on. A trial whose
+process is killed twice is recorded as failed. All processes must see the run folder; on several machines it lies on a
+shared file system.
 """
 
 import multiprocessing
@@ -24,14 +24,20 @@ Runner = Callable[[Sequence[Path]], None]
 ATTEMPTS = 2
 
 
+def stage_name(folders: Sequence[Path]) -> str:
+    """The name of a batch in progress lines."""
+    return f"trials {folders[0].name} to {folders[-1].name}"
+
+
 def in_this_process(progress: Progress) -> Runner:
     """A runner that trains one trial after the other."""
 
     def run(folders: Sequence[Path]) -> None:
+        stage = stage_name(folders)
         for done, folder in enumerate(folders):
-            progress("train", done, len(folders))
+            progress(stage, done, len(folders))
             train_trial(folder)
-        progress("train", len(folders), len(folders))
+        progress(stage, len(folders), len(folders))
 
     return run
 
@@ -62,7 +68,7 @@ def _run_pool(folders: Sequence[Path], jobs: int, progress: Progress) -> list[Pa
             for future in as_completed(futures):
                 future.result()
                 left.discard(futures[future])
-                progress("train", len(folders) - len(left), len(folders))
+                progress(stage_name(folders), len(folders) - len(left), len(folders))
         except BrokenProcessPool:
             pass
         except BaseException:

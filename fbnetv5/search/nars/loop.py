@@ -60,7 +60,7 @@ class NarsLoop:
     @property
     def last_step(self) -> int:
         """The last step of a training that is not stopped early."""
-        return self.config.train_config({}).steps
+        return self.config.steps
 
     @property
     def stop_at(self) -> int:
@@ -77,9 +77,7 @@ class NarsLoop:
 
     def fit(self, pairs: Choices, scores: NDArray[np.float64]) -> Ensemble:
         """An ensemble that is fitted to trainings of pairs [N, S + R] with scores [N]."""
-        return fit(
-            self.pairs, self.pretrained, pairs, scores, seed=self.config.seed, settings=self.config.predictor
-        )
+        return fit(self.pairs, self.pretrained, pairs, scores, seed=self.config.seed, settings=self.config.predictor)
 
     def ensemble(self) -> Ensemble:
         """The ensemble that is fitted to all trials."""

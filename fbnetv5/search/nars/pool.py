@@ -41,7 +41,7 @@ def sample_pool(pairs: PairSpace, constraints: Constraints, size: int, seed: int
 def walk_into_window(
     drawn: Choices, pairs: PairSpace, constraints: Constraints, generator: np.random.Generator
 ) -> Choices:
-    """The pairs [B, S + R], with architectures changed until they meet the budgets; those that never do are left out."""
+    """The pairs [B, S + R], with architectures changed until they meet the budgets, without those that never do."""
     pool = drawn.copy()
     if pairs.fixed is not None:
         return pool
@@ -56,10 +56,12 @@ def walk_into_window(
         moved[np.arange(len(outside)), variables] = generator.integers(pairs.counts[variables])
         nearer = (of_moved := constraints.excess(pairs.architectures(moved))) <= excess[outside]
         pool[outside[nearer]], excess[outside[nearer]] = moved[nearer], of_moved[nearer]
-    return pool[excess == 0]
+    inside: Choices = pool[excess == 0]
+    return inside
 
 
 def unique_rows(pairs: Choices) -> Choices:
     """The different rows, in the order of their first occurrence."""
     _, first = np.unique(pairs, axis=0, return_index=True)
-    return pairs[np.sort(first)]
+    unique: Choices = pairs[np.sort(first)]
+    return unique

@@ -14,6 +14,7 @@ Shape legend: N trainings, B pairs, A features of the architecture, R of the rec
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fbnetv5.search.nars.pairs import PairSpace, Vectors
+from fbnetv5.search.nars.pairs import PairSpace
 from fbnetv5.spaces.space import Choices
 
 EMBEDDING = 24
@@ -73,7 +74,7 @@ class Predictor(nn.Module):
 def mlp(*widths: int) -> nn.Sequential:
     """Linear layers with ReLU between them."""
     layers: list[nn.Module] = []
-    for first, second in zip(widths[:-1], widths[1:], strict=True):
+    for first, second in pairwise(widths):
         layers += [nn.Linear(first, second), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
@@ -110,9 +111,9 @@ def _fit_statistics(network: Predictor, vectors: Tensor, targets: Tensor, epochs
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     for _ in range(epochs):
-        for rows in torch.randperm(len(vectors)).split(PRETRAINING_BATCH):
+        for rows in torch.split(torch.randperm(len(vectors)), PRETRAINING_BATCH):
             optimizer.zero_grad()
-            functional.smooth_l1_loss(network.statistics(vectors[rows]), targets[rows]).backward()
+            torch.autograd.backward(functional.smooth_l1_loss(network.statistics(vectors[rows]), targets[rows]))
             optimizer.step()
         schedule.step()
 
@@ -177,9 +178,7 @@ def fit(
     return Ensemble(pairs=pairs, members=members, mean=float(scores.mean()), deviation=float(scores.std()))
 
 
-def _fit_member(
-    pretrained: Predictor, vectors: Tensor, targets: Tensor, settings: PredictorSettings
-) -> Predictor:
+def _fit_member(pretrained: Predictor, vectors: Tensor, targets: Tensor, settings: PredictorSettings) -> Predictor:
     network = deepcopy(pretrained)
     for layer in network.accuracy:
         if isinstance(layer, nn.Linear):
@@ -195,6 +194,6 @@ def _fit_member(
         for _ in range(epochs):
             optimizer.zero_grad()
             losses = functional.huber_loss(network(vectors), targets, reduction="none")
-            (weights * losses).mean().backward()
+            torch.autograd.backward((weights * losses).mean())
             optimizer.step()
     return network.eval()

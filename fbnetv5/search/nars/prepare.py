@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +44,8 @@ class Prepared:
         budgets = self.config.budgets
         return budgets[0].resolution if budgets else DEPLOY_RESOLUTION
 
-    def cost(self, unit: str) -> CostTable:
-        """The costs of the space's networks in "macs", "params" or "ms", at the deploy resolution."""
+    def cost(self, unit: Literal["macs", "params", "ms"]) -> CostTable:
+        """The costs of the space's networks at the deploy resolution."""
         budget = Budget(limit=1.0, unit=unit, resolution=self.resolution)
         return cost_tables(self.config.space, {self.task.name: self.task}, {self.task.name: budget}, self.table)[
             self.task.name
@@ -57,8 +58,8 @@ class Prepared:
     @cached_property
     def statistics(self) -> list[CostTable]:
         """The tables of the statistics that the predictor is pretrained on."""
-        units = ("macs", "params") if self.table is None else ("macs", "params", "ms")
-        return [self.cost(unit) for unit in units]
+        tables = [self.cost("macs"), self.cost("params")]
+        return tables if self.table is None else [*tables, self.cost("ms")]
 
     def statistics_of(self, architectures: Choices) -> NDArray[np.float64]:
         """[B, S] -> [B, P]: multiply-adds, parameters and, with a latency table, milliseconds."""

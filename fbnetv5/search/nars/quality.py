@@ -74,7 +74,7 @@ def rank_correlations(curves: NDArray[np.float64]) -> list[float]:
 def stop_step(steps: Sequence[int], curves: NDArray[np.float64], threshold: float) -> int:
     """The first of K steps whose scores [N, K] rank the trainings almost as the last scores do (FBNetV3, section 3.3).
 
-    From this step on, every evaluation must correlate above ``threshold`` with the last: the first one alone could do so by
+    From this step on, every evaluation must correlate above ``threshold`` with the last: a single one could do so by
     chance.
     """
     correlations = rank_correlations(curves)

@@ -1,8 +1,8 @@
 """The variables of training recipes: fields of ``TrainConfig`` with a list of values each.
 
 FBNetV3 (arXiv 2006.02049, section 3) searches the learning rate, optimizer, EMA, dropout, stochastic depth, mixup and
-weight decay. The ranges here suit trainings of some hundred to some thousand steps and AdamW's learning rates. As in the
-paper, numbers are multiples of a step, so a recipe is one choice per variable, as an architecture is.
+weight decay. The ranges here suit trainings of some hundred to some thousand steps and AdamW's learning rates. As in
+the paper, numbers are multiples of a step, so a recipe is one choice per variable, as an architecture is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,15 @@ from pydantic import Field, Strict, model_validator
 
 from export.document import Document
 from export.errors import UserError
+from fbnetv5.tasks.task import Task
 from fbnetv5.training.config import TrainConfig
 
-LR_FACTORS = {"sgd": 10.0}
-"""Optimizer -> factor of the recipe's learning rate; the paper multiplies that of SGD too. 1 for the others."""
+FACTORS = {
+    "sgd": {"lr": 10.0, "weight_decay": 1e-3},
+    "rmsprop": {"weight_decay": 1e-3},
+}
+"""Optimizer -> factors of fields whose values are those of AdamW. SGD wants a higher learning rate (in the paper, 4
+times that of RMSProp), and the decay of SGD and RMSProp is an L2 penalty."""
 DIGITS = 3
 """Significant digits of a value between the limits of a range."""
 
@@ -58,16 +63,23 @@ class RecipeVariable(Document):
 
 Recipes = Mapping[str, RecipeVariable]
 
-DEFAULT_RECIPES: Recipes = {
-    "lr": RecipeVariable(low=3e-4, high=6e-3, log=True),
-    "optimizer": RecipeVariable(values=("adamw", "sgd")),
-    "weight_decay": RecipeVariable(low=1e-4, high=1e-1, log=True),
-    "ema_decay": RecipeVariable(values=(0.9, 0.98, 0.995)),
+_ANY_TASK = {
+    "lr": RecipeVariable(low=3e-4, high=1e-2, log=True),
+    "optimizer": RecipeVariable(values=("adamw", "sgd", "rmsprop")),
+    "weight_decay": RecipeVariable(low=1e-3, high=1e-1, levels=9, log=True),
+    "ema_decay": RecipeVariable(values=(0.0, 0.9, 0.98, 0.995)),
+    "dropout": RecipeVariable(low=0.0, high=0.3, levels=7),
+    "stochastic_depth": RecipeVariable(low=0.0, high=0.3, levels=7),
     "mixup": RecipeVariable(low=0.0, high=0.4, levels=9),
-    "flip": RecipeVariable(values=(0.0, 0.5)),
-    "colour": RecipeVariable(low=0.0, high=0.4, levels=9),
+    "augment": RecipeVariable(low=0.0, high=0.5, levels=6),
 }
-"""Field -> its values, unless the configuration has others."""
+
+
+def default_recipes(task: type[Task]) -> dict[str, RecipeVariable]:
+    """Field -> its values, unless the configuration has others: those that FBNetV3 searches, and augmentation."""
+    if not task.can_smooth:
+        return dict(_ANY_TASK)
+    return {**_ANY_TASK, "label_smoothing": RecipeVariable(low=0.0, high=0.2, levels=5)}
 
 
 def check_recipes(recipes: Recipes, others: Sequence[str] = ()) -> None:
@@ -80,16 +92,16 @@ def check_recipes(recipes: Recipes, others: Sequence[str] = ()) -> None:
     Raises:
         UserError: a field does not exist or is set by something else.
     """
-    allowed = sorted(set(TrainConfig.settable()) - {"scenes", *others})
+    allowed = sorted(set(TrainConfig.settable()) - TrainConfig.data_fields - set(others))
     for name in recipes:
         if name not in allowed:
             raise UserError(f"recipes: there is no field {name!r} to search; there are: {', '.join(allowed)}")
 
 
 def recipe_fields(recipes: Recipes, choices: Sequence[int]) -> dict[str, Any]:
-    """The fields of a training that choices [R] stand for; SGD's learning rate is multiplied."""
+    """The fields of a training that choices [R] stand for, with the factors of the optimizer that they name."""
     fields = {name: variable.choices[choice] for (name, variable), choice in zip(recipes.items(), choices, strict=True)}
-    if "lr" in fields:
-        factor = LR_FACTORS.get(str(fields.get("optimizer")), 1.0)
-        fields["lr"] = float(f"{fields['lr'] * factor:.{DIGITS}g}")
+    for name, factor in FACTORS.get(str(fields.get("optimizer")), {}).items():
+        if name in fields:
+            fields[name] = float(f"{fields[name] * factor:.{DIGITS}g}")
     return fields

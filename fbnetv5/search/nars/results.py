@@ -5,15 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from export.files import write_json
 from fbnetv5 import __version__
 from fbnetv5.architecture import Architecture, Latency, load_architecture, make_architecture
 from fbnetv5.search.nars.config import NarsConfig
 from fbnetv5.search.nars.prepare import Prepared
 from fbnetv5.search.nars.trials import Trials
 from fbnetv5.spaces.space import Choices
+from fbnetv5.training.recipe import Recipe
 from latency.estimate import EstimatedTable
 
 RECIPE = "recipe.json"
@@ -50,14 +48,15 @@ def write_best(folder: Path, prepared: Prepared, trials: Trials, number: int) ->
     trained = load_architecture(trial / f"{task}.json")
     architecture = trained.changed(provenance={**trained.provenance, "trial": number})
     shutil.copyfile(trial / f"{task}.safetensors", folder / f"{task}.safetensors")
-    architecture.save(folder / f"{task}.json")
-    write_recipe(folder / RECIPE, prepared.config, prepared.pairs.recipe(trials.pairs[number]))
+    write_pair(folder, prepared.config, architecture, prepared.pairs.recipe(trials.pairs[number]))
     return architecture
 
 
-def write_recipe(path: Path, config: NarsConfig, recipe: Mapping[str, Any]) -> None:
-    """Write a recipe that ``train --config`` reads: the searched fields and those that all trainings had."""
-    write_json(path, {"schema": 1, "kind": "recipe", **config.train_fields(recipe)})
+def write_pair(folder: Path, config: NarsConfig, architecture: Architecture, recipe: Mapping[str, Any]) -> None:
+    """Write an architecture and a recipe, which has the searched fields and those that all trainings had."""
+    architecture.save(folder / f"{config.task}.json")
+    fields = config.train_fields(recipe)
+    Recipe(**{name: value for name, value in fields.items() if name in Recipe.model_fields}).save(folder / RECIPE)
 
 
 def pareto_document(prepared: Prepared, trials: Trials) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Runs one search for an architecture and a recipe, from its configuration to its files: ``fbnetv5 nars``.
 
-The run folder has ``config.json``, ``trials.json``, ``trials/NUMBER/`` (a run folder per training) and ``history.jsonl``,
+The run folder has ``config.json``, ``history.jsonl``, ``trials.json`` and ``trials/NUMBER/``, a run folder per trial,
 and at the end ``TASK.json`` with its weights ``TASK.safetensors``, ``recipe.json`` and ``pareto.json``. A killed run is
 resumed from its folder alone and ends with the same files.
 """

@@ -1,14 +1,14 @@
 """A trial: one training of a pair, in a run folder of its own, ``trials/NUMBER`` of the search's folder.
 
-The folder is made whole or not at all, and is that of ``fbnetv5 train``. ``result.json`` in it is written at the end: the
-scores at every evaluation, or why the training failed. A trial that was stopped early continues from its checkpoint when
-more steps are wanted. Any process that sees the folder can train it.
+The folder is made whole or not at all, and is that of ``fbnetv5 train``. Its ``result.json`` is written at the end: the
+scores at every evaluation, or why the training failed. A trial that was stopped early continues from its checkpoint
+when more steps are wanted. Any process that sees the folder can train it.
 """
 
 import json
 import shutil
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 

@@ -1,0 +1,289 @@
+"""``fbnetv5 nars``: searches for an architecture and the recipe of its training together."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from export.errors import UserError
+from fbnetv5.cli.console import (
+    check_resume_options,
+    interruptible,
+    print_json,
+    print_line,
+    print_status,
+    print_table,
+    progress_bar,
+    stage_lines,
+)
+from fbnetv5.cli.options import (
+    Data,
+    Json,
+    Luts,
+    Name,
+    Resume,
+    Runs,
+    Seed,
+    Size,
+    TableDevice,
+    TableFile,
+    find_table,
+    print_layout,
+    run_name,
+)
+
+if TYPE_CHECKING:
+    from export.progress import Progress
+    from fbnetv5.architecture import Architecture
+    from fbnetv5.search.nars.config import NarsConfig
+    from fbnetv5.search.nars.constraints import Constraints
+    from fbnetv5.search.nars.entry import NarsEntry
+    from fbnetv5.search.nars.jobs import Runner
+    from fbnetv5.search.nars.run import Result
+    from fbnetv5.spaces.space import Space
+
+Flops = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BUDGET", help="Maximum multiply-adds of the network, head included, such as 400M or 40M@64x64."
+    ),
+]
+Latency = Annotated[
+    str | None,
+    typer.Option(metavar="BUDGET", help="Maximum latency of the network, such as 8ms. Needs --device or --table."),
+]
+Params = Annotated[str | None, typer.Option(metavar="BUDGET", help="Maximum number of parameters, such as 5M.")]
+SpaceName = Annotated[
+    str, typer.Option("--space", help="Space of the architectures: stages (FBNetV3's own) or four-path (FBNetV5's).")
+]
+Width = Annotated[float, typer.Option(help="Factor of all widths of the space of stages.")]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="JSON or YAML file with further fields, such as recipes, training or iterations "
+        "(schema: docs/schemas/nars.json)."
+    ),
+]
+Jobs = Annotated[int, typer.Option(min=1, help="Trainings at the same time on this machine.")]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Run the trainings on a Ray cluster: its address, or auto for that of this machine. All nodes must see "
+        "the run folder.",
+    ),
+]
+GpusPerTrial = Annotated[float, typer.Option(min=0.0, help="GPUs of a training on the Ray cluster; may be a fraction.")]
+
+
+def nars(
+    context: typer.Context,
+    task: Annotated[str, typer.Option(help="Task of the network.")] = "cls",
+    flops: Flops = None,
+    latency: Latency = None,
+    params: Params = None,
+    arch: Annotated[
+        Path | None, typer.Option(help="Architecture file: search the recipe of this network alone.")
+    ] = None,
+    space: SpaceName = "stages",
+    width: Width = 1.0,
+    device: TableDevice = None,
+    table: TableFile = None,
+    data: Data = None,
+    size: Size = "64x64",
+    config: ConfigFile = None,
+    seed: Seed = 0,
+    name: Name = None,
+    runs: Runs = Path("runs"),
+    luts: Luts = Path("luts"),
+    jobs: Jobs = 1,
+    ray: Ray = None,
+    gpus_per_trial: GpusPerTrial = 0.0,
+    resume: Resume = None,
+    json: Json = False,
+) -> None:
+    """Search for an architecture and the recipe of its training together.
+
+    Give one budget or several, which hold together: --flops, --latency, --params. With --arch, none is needed.
+    """
+    from fbnetv5.search.nars.config import NarsConfig
+    from fbnetv5.search.nars.prepare import prepare
+    from fbnetv5.search.nars.run import run_nars, start_nars
+
+    if resume is not None:
+        check_resume_options(context, allowed=("jobs", "ray", "gpus_per_trial"))
+        folder, prepared = resume, prepare(NarsConfig.load(resume))
+    else:
+        print_layout(data)
+        settings = _nars_config(
+            task=task,
+            budgets={"macs": flops, "ms": latency, "params": params},
+            arch=arch,
+            space=space,
+            width=width,
+            table=find_table(device, table, luts),
+            other_machine_table=table is not None,
+            data=data,
+            size=size,
+            seed=seed,
+            fields=config,
+        )
+        folder, prepared = start_nars(settings, runs / run_name(name), print_ranges, print_status)
+    with progress_bar() as bar, interruptible(f"fbnetv5 nars --resume {folder}"):
+        runner = _runner(jobs, ray, gpus_per_trial, stage_lines(bar))
+        result = run_nars(folder, prepared, runner, nars_report(prepared.config))
+    print_result(folder, result, as_json=json)
+
+
+def _nars_config(
+    *,
+    task: str,
+    budgets: dict[str, str | None],
+    arch: Path | None,
+    space: str,
+    width: float,
+    table: Path | None,
+    other_machine_table: bool,
+    data: Path | None,
+    size: str,
+    seed: int,
+    fields: Path | None,
+) -> "NarsConfig":
+    """The configuration of a search from the options of the command.
+
+    Raises:
+        UserError: an option is wrong, or there is no budget.
+    """
+    from fbnetv5.costs.budgets import parse_constraints
+    from fbnetv5.data.config import DataConfig
+    from fbnetv5.data.resolution import parse_resolution
+    from fbnetv5.search.nars.config import NarsConfig
+
+    if budgets["ms"] is not None and table is None:
+        raise UserError("--latency needs a latency table: add --device cpu, or --table FILE")
+    given = {unit: text for unit, text in budgets.items() if text is not None}
+    if not given and arch is None:
+        raise UserError("a search for an architecture needs a budget: --flops, --latency or --params; or --arch FILE")
+    where = {"space": _space(space, width), "fixed": None} if arch is None else _only_architecture(arch, task)
+    return NarsConfig.make(
+        fields,
+        task=task,
+        budgets=parse_constraints(given),
+        data=DataConfig.of(data, size=parse_resolution(size)),
+        seed=seed,
+        table=None if table is None else str(table.resolve()),
+        other_machine_table=other_machine_table,
+        **where,
+    )
+
+
+def _space(name: str, width: float) -> "Space":
+    from fbnetv5.spaces.four_path import FourPathSpace
+    from fbnetv5.spaces.stages import StageSpace
+
+    if name == "stages":
+        return StageSpace(width=width)
+    if name != "four-path":
+        raise UserError(f"unknown space {name!r}; there are: stages, four-path")
+    if width != 1.0:
+        raise UserError("--width is for the space of stages")
+    return FourPathSpace()
+
+
+def _only_architecture(file: Path, task: str) -> dict[str, object]:
+    """The space and the choices of an architecture file, whose network must be of the task."""
+    from fbnetv5.architecture import load_architecture
+
+    architecture = load_architecture(file)
+    if architecture.task != task:
+        raise UserError(f"{file} is a network for {architecture.task}: add --task {architecture.task}")
+    return {"space": architecture.space, "fixed": architecture.choices[task]}
+
+
+def _runner(jobs: int, ray: str | None, gpus_per_trial: float, progress: "Progress") -> "Runner":
+    """What trains the trials: this process, several processes, or a Ray cluster.
+
+    Raises:
+        UserError: the options contradict each other.
+        UnavailableError: Ray is not installed, or its cluster is not reachable.
+    """
+    from fbnetv5.search.nars.jobs import in_processes, in_this_process
+
+    if ray is None:
+        if gpus_per_trial:
+            raise UserError("--gpus-per-trial is for a Ray cluster: add --ray auto")
+        return in_this_process(progress) if jobs == 1 else in_processes(jobs, progress)
+    if jobs != 1:
+        raise UserError("--jobs is for this machine alone; a Ray cluster runs as many trainings as its cores allow")
+    from fbnetv5.search.nars.cluster import on_cluster
+
+    return on_cluster(ray, gpus_per_trial, progress)
+
+
+def print_ranges(constraints: "Constraints") -> None:
+    """Print the smallest and the largest cost of the space, in the unit of each budget."""
+    from fbnetv5.costs.budgets import format_cost
+
+    for table in constraints.tables:
+        low, high = (format_cost(cost, table.unit) for cost in (table.min_cost, table.max_cost))
+        unit = {"macs": " multiply-adds", "params": " parameters"}.get(table.unit, "")
+        print_status(f"{table.space.label}: {low} to {high}{unit}")
+
+
+def nars_report(config: "NarsConfig") -> "Callable[[NarsEntry], None]":
+    """A callback that prints a line after every batch of trainings."""
+    from fbnetv5.tasks import task_types
+
+    metric = task_types()[config.task].metric
+
+    def report(entry: "NarsEntry") -> None:
+        failed = f" ({entry.failed} failed)" if entry.failed else ""
+        print_status(
+            f"{entry.step} trainings{failed}, {entry.seconds / 60:.1f} min: best {metric.label} {entry.best:.3f} at "
+            f"step {entry.stop_at}; predictor on held-out trainings: tau {entry.tau:.2f}, mean error "
+            f"{entry.mean_absolute_error:.3f}, {100 * entry.coverage:.0f} % inside its 80 % interval"
+        )
+
+    return report
+
+
+def print_result(folder: Path, result: "Result", *, as_json: bool) -> None:
+    """Print the best pair and the command that trains it."""
+    if as_json:
+        document = {
+            "run": str(folder),
+            "trial": result.trial,
+            "score": result.score,
+            "architecture": result.architecture.to_json(),
+            "recipe": result.recipe,
+            "train_command": train_command(folder, result.architecture),
+        }
+        print_json(document)
+        return
+    metric = result.architecture.make_task().metric
+    print_line(f"trial {result.trial} is the best: held-out {metric.label} {result.score:.3f}")
+    print_pair(folder, result.architecture, result.recipe)
+
+
+def print_pair(folder: Path, architecture: "Architecture", recipe: "Mapping[str, Any]") -> None:
+    """Print an architecture, its recipe, and the command that trains it."""
+    print_table(["recipe", "value"], [[name, f"{value}"] for name, value in recipe.items()])
+    macs, params = architecture.cost.macs / 1e6, architecture.cost.params / 1e6
+    latency, predicted = architecture.latency_text, architecture.provenance.get("predicted")
+    print_line(
+        f"{folder / architecture.file_name}.json: {macs:.1f}M multiply-adds, {params:.2f}M params, latency {latency}"
+    )
+    if predicted is not None:
+        label = architecture.make_task().metric.label
+        print_line(
+            f"predicted {label} after {predicted['step']} steps: {predicted['score']:.3f}, standard deviation "
+            f"{predicted['spread']:.3f} between predictors"
+        )
+    print_line(f"To train it: {train_command(folder, architecture)}")
+
+
+def train_command(folder: Path, architecture: "Architecture") -> str:
+    """The command that trains the pair of a folder."""
+    file = folder / f"{architecture.file_name}.json"
+    return f"fbnetv5 train --arch {file} --init scratch --config {folder / 'recipe.json'}"

@@ -1,0 +1,78 @@
+"""The best pair for other budgets from the trials of a finished search: the predictor decides, without a training."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from export.errors import UserError
+from fbnetv5.architecture import Architecture
+from fbnetv5.costs.budgets import parse_budgets
+from fbnetv5.search.nars.config import NarsConfig
+from fbnetv5.search.nars.loop import NarsLoop
+from fbnetv5.search.nars.prepare import check, prepare
+from fbnetv5.search.nars.results import pair_architecture
+from fbnetv5.search.nars.trial import read_result
+from fbnetv5.search.nars.trials import load_trials
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DerivedPair:
+    """An untrained pair and what the predictor expects of it."""
+
+    architecture: Architecture
+    recipe: dict[str, Any]
+    predicted: float
+    """The task's metric after the training of a trial, as the search compared trials."""
+    spread: float
+    """Standard deviation of the ensemble's predictions."""
+
+
+def derive_pair(run: Path, config: NarsConfig) -> DerivedPair:
+    """The pair with the best predicted score under the configuration's budgets.
+
+    Args:
+        run: the run folder of a finished search.
+        config: that of the run, with other budgets.
+
+    Raises:
+        UserError: the run is unfinished or damaged, or a budget is out of range.
+    """
+    prepared = prepare(config)
+    trials = load_trials(run)
+    results = [read_result(trials.trial_folder(number)) for number in range(len(trials.pairs))]
+    if len(trials.batches) <= config.iterations or None in results:
+        raise UserError(f"{run} is unfinished. Finish it with: fbnetv5 nars --resume {run}")
+    trials.results = [result for result in results if result is not None]
+
+    def no_training(folders: object) -> None:
+        raise AssertionError
+
+    loop = NarsLoop(prepared, trials, no_training)
+    check(prepared, loop.constraints)
+    best = loop.evolve(loop.constraints)[:1]
+    predictions = loop.ensemble().predictions(best)[:, 0]
+    predicted, spread = prepared.sign * float(predictions.mean()), float(predictions.std())
+    architecture = pair_architecture(
+        prepared, best[0], predicted={"score": predicted, "spread": spread, "step": loop.stop_at}
+    )
+    return DerivedPair(
+        architecture=architecture, recipe=prepared.pairs.recipe(best[0]), predicted=predicted, spread=spread
+    )
+
+
+def with_budget(run: Path, amount: str, unit: str) -> NarsConfig:
+    """The configuration of a search for pairs, with another budget.
+
+    Args:
+        run: the run folder of such a search.
+        amount: the budget as text; without a resolution, the resolution of the run's budgets holds.
+        unit: of the budget, "macs" or "ms".
+
+    Raises:
+        UserError: the budget cannot be parsed, or the search was for the recipe of one architecture.
+    """
+    config = NarsConfig.load(run)
+    if config.fixed is not None:
+        raise UserError(f"{run} searched the recipe of one architecture, which has no other budget")
+    budgets = parse_budgets(amount, unit=unit, tasks=("network",), resolution=config.budgets[0].resolution)
+    return config.changed(budgets=(budgets["network"],))
