@@ -168,7 +168,7 @@ def _nars_config(
     where = {"space": _space(space, width), "fixed": None} if arch is None else _only_architecture(arch, task)
     return NarsConfig.make(
         fields,
-        task=task,
+        task_name=task,
         budgets=parse_constraints(given),
         data=DataConfig.of(data, size=parse_resolution(size)),
         seed=seed,
@@ -235,7 +235,7 @@ def nars_report(config: "NarsConfig") -> "Callable[[NarsEntry], None]":
     """A callback that prints a line after every batch of trainings."""
     from fbnetv5.tasks import task_types
 
-    metric = task_types()[config.task].metric
+    metric = task_types()[config.task_name].metric
 
     def report(entry: "NarsEntry") -> None:
         failed = f" ({entry.failed} failed)" if entry.failed else ""

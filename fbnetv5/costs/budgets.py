@@ -100,7 +100,7 @@ def _parse_budget(text: str, unit: str, default: Resolution) -> Budget:
 
 def format_cost(value: float, unit: str, *, extra_digits: int = 0) -> str:
     """A cost as text, such as "398.2M", "7.91 ms" or "7.91 estimated ms", with ``extra_digits`` more digits."""
-    if unit.endswith("ms"):
+    if unit.split()[-1] == "ms":
         return f"{float(f'{value:.{3 + extra_digits}g}'):.15g} {unit}"
     return f"{value / 1e6:.{1 + extra_digits}f}M"
 

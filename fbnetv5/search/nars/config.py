@@ -27,9 +27,9 @@ class NarsConfig(RunConfig):
     title: ClassVar[str] = "nars"
     kind: ClassVar[str] = "nars"
     flags: ClassVar[frozenset[str]] = frozenset(
-        {"task", "budgets", "space", "fixed", "data", "table", "other_machine_table", "seed"}
+        {"task_name", "budgets", "space", "fixed", "data", "table", "other_machine_table", "seed"}
     )
-    task: str
+    task_name: str
     """Name of the task."""
     budgets: Annotated[tuple[Budget, ...], Strict(False)]
     """Budgets that hold together, each in a unit of its own; none with a fixed architecture."""
@@ -71,7 +71,7 @@ class NarsConfig(RunConfig):
     @classmethod
     def _fill_recipes(cls, fields: Any) -> Any:
         """Store the default recipes in the configuration: a later version may have others."""
-        task = task_types().get(fields.get("task"))
+        task = task_types().get(fields.get("task_name"))
         return fields if task is None or "recipes" in fields else {**fields, "recipes": default_recipes(task)}
 
     @model_validator(mode="after")
@@ -88,7 +88,7 @@ class NarsConfig(RunConfig):
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        return (self.task,)
+        return (self.task_name,)
 
     @property
     def predictor(self) -> PredictorSettings:
@@ -112,4 +112,4 @@ class NarsConfig(RunConfig):
 
     def train_fields(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of the training of a recipe that do not have their usual value."""
-        return {**task_types()[self.task].training, **self.training, **recipe}
+        return {**task_types()[self.task_name].training, **self.training, **recipe}

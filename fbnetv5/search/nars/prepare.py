@@ -82,7 +82,7 @@ def prepare(config: NarsConfig) -> Prepared:
     table = None
     if config.table is not None:
         table = estimate.open_table(Path(config.table), other_machine=config.other_machine_table)
-    return Prepared(config=config, splits=splits, task=tasks[config.task], table=table)
+    return Prepared(config=config, splits=splits, task=tasks[config.task_name], table=table)
 
 
 def check(prepared: Prepared, constraints: Constraints) -> None:

@@ -27,7 +27,7 @@ def pair_architecture(prepared: Prepared, pair: Choices, **provenance: Any) -> A
         latency = Latency(value=value, table=prepared.table.name, estimated=estimated)
     return make_architecture(
         config.space,
-        {config.task: choices},
+        {config.task_name: choices},
         prepared.task.classes,
         prepared.resolution,
         latency_ms=latency,
@@ -54,7 +54,7 @@ def write_best(folder: Path, prepared: Prepared, trials: Trials, number: int) ->
 
 def write_pair(folder: Path, config: NarsConfig, architecture: Architecture, recipe: Mapping[str, Any]) -> None:
     """Write an architecture and a recipe, which has the searched fields and those that all trainings had."""
-    architecture.save(folder / f"{config.task}.json")
+    architecture.save(folder / f"{config.task_name}.json")
     fields = config.train_fields(recipe)
     Recipe(**{name: value for name, value in fields.items() if name in Recipe.model_fields}).save(folder / RECIPE)
 
