@@ -277,8 +277,8 @@ def print_pair(folder: Path, architecture: "Architecture", recipe: "Mapping[str,
     if predicted is not None:
         label = architecture.make_task().metric.label
         print_line(
-            f"predicted {label} after {predicted['step']} steps: {predicted['score']:.3f}, standard deviation "
-            f"{predicted['spread']:.3f} between predictors"
+            f"predicted {label} after {predicted['step']} steps: {predicted['score']:.3f}, with a mean error of "
+            f"{predicted['mean_error']:.3f} on held-out trials"
         )
     print_line(f"To train it: {train_command(folder, architecture)}")
 

@@ -36,7 +36,7 @@ class Scope:
 
 
 def graphs_of(scope: Scope) -> list[Graph]:
-    """List every distinct block of the space and the head of every task; keys are those of the table."""
+    """List every distinct block of the space and every head of every task; keys are those of the table."""
     resolution = check_resolution(scope.resolution)
     graphs: dict[str, Graph] = {}
     for node in scope.space.nodes:
@@ -44,8 +44,9 @@ def graphs_of(scope: Scope) -> list[Graph]:
             graph = _block_graph(block, node.stride, resolution)
             graphs.setdefault(graph.key, graph)
     for task in scope.built_tasks:
-        graph = _head_graph(task, scope.space, resolution)
-        graphs[graph.key] = graph
+        for channels in scope.space.possible_widths(task.paths):
+            graph = _head_graph(task, channels, resolution)
+            graphs[graph.key] = graph
     return list(graphs.values())
 
 
@@ -65,9 +66,9 @@ def block_facts(scope: Scope) -> list[BlockFacts]:
                 macs=counter.block(block, node.stride).macs,
             )
     for task in scope.built_tasks:
-        channels = scope.space.channels(task.paths)
-        key, macs = head_key(task, channels, scope.resolution), counter.head(task, channels).macs
-        facts[key] = BlockFacts(key=key, strides=task.paths, stages=(), macs=macs)
+        for channels in scope.space.possible_widths(task.paths):
+            key, macs = head_key(task, channels, scope.resolution), counter.head(task, channels).macs
+            facts[key] = BlockFacts(key=key, strides=task.paths, stages=(), macs=macs)
     return list(facts.values())
 
 
@@ -103,8 +104,7 @@ def _block_graph(block: Block, stride: int, resolution: Resolution) -> Graph:
     )
 
 
-def _head_graph(task: Task, space: Space, resolution: Resolution) -> Graph:
-    channels = space.channels(task.paths)
+def _head_graph(task: Task, channels: Sequence[int], resolution: Resolution) -> Graph:
     return Graph(
         key=head_key(task, channels, resolution),
         build=lambda: DeployedHead(task, channels),

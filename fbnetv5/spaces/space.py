@@ -10,6 +10,7 @@ Shape legend: B architectures, S variables, V nodes.
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,12 @@ class Space(Document, ABC):
         """Widths of the features of these paths, where all architectures have the same, see ``has_fixed_widths``."""
         width = {node.name: node.channels for node in self.nodes}
         return tuple(width[self.ends[path]] for path in paths)
+
+    def possible_widths(self, paths: Iterable[int]) -> list[tuple[int, ...]]:
+        """All widths that the features of these paths may have together."""
+        nodes = {node.name: node for node in self.nodes}
+        ends = [nodes[self.ends[path]] for path in paths]
+        return list(product(*(sorted({block.out_channels for block in node.candidates}) for node in ends)))
 
     @cached_property
     def has_fixed_widths(self) -> bool:

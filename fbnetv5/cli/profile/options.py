@@ -43,7 +43,7 @@ Encoder = Annotated[
     str | None,
     typer.Option(
         help="Encoder of fbnetv5 branch, such as fbnetv3-b, instead of the space of --variant: its blocks, and whole "
-        "networks that serve all of --tasks.",
+        "networks that serve all of --tasks. Or stages, the space of fbnetv5 nars.",
         show_default=False,
     ),
 ]
@@ -96,7 +96,7 @@ def draw_networks(scope: "Scope", networks: int | None) -> "list[Network]":
 def _space(
     variant: str, stages: int, blocks_per_path: int, encoder: str | None, width: float, *, copies: int
 ) -> "Space":
-    """The space of ``encoder``, or else that of the variant."""
+    """The space of ``encoder``, "stages" being that of ``fbnetv5 nars``, or else the space of the variant."""
     if encoder is None:
         if width != 1.0:
             raise UserError("--width is the factor of an encoder's widths: add --encoder")
@@ -104,5 +104,8 @@ def _space(
     if (variant, stages, blocks_per_path) != (VARIANT, STAGES, BLOCKS_PER_PATH):
         raise UserError("--encoder replaces --variant, --stages and --blocks-per-path: leave them out")
     from fbnetv5.spaces.branching import BranchingSpace
+    from fbnetv5.spaces.stages import StageSpace
 
+    if encoder == "stages":
+        return StageSpace(width=width)
     return BranchingSpace(encoder=encoder, width=width, copies=copies)

@@ -17,14 +17,11 @@ from fbnetv5.search.nars.trials import load_trials
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DerivedPair:
-    """An untrained pair and what the predictor expects of it."""
+    """An untrained pair. The architecture's provenance has the predicted metric, after as many steps as the search
+    compared trials at, and the mean error of such predictions for trials that were held out of the fit."""
 
     architecture: Architecture
     recipe: dict[str, Any]
-    predicted: float
-    """The task's metric after the training of a trial, as the search compared trials."""
-    spread: float
-    """Standard deviation of the ensemble's predictions."""
 
 
 def derive_pair(run: Path, config: NarsConfig) -> DerivedPair:
@@ -50,13 +47,13 @@ def derive_pair(run: Path, config: NarsConfig) -> DerivedPair:
     loop = NarsLoop(prepared, trials, no_training)
     check(prepared, loop.constraints)
     best = loop.evolve(loop.constraints)[:1]
-    predictions = loop.ensemble().predictions(best)[:, 0]
-    predicted, spread = prepared.sign * float(predictions.mean()), float(predictions.std())
-    architecture = pair_architecture(
-        prepared, best[0], predicted={"score": predicted, "spread": spread, "step": loop.stop_at}
-    )
+    predicted = {
+        "score": prepared.sign * float(loop.ensemble()(best)[0]),
+        "mean_error": loop.quality().mean_absolute_error,
+        "step": loop.stop_at,
+    }
     return DerivedPair(
-        architecture=architecture, recipe=prepared.pairs.recipe(best[0]), predicted=predicted, spread=spread
+        architecture=pair_architecture(prepared, best[0], predicted=predicted), recipe=prepared.pairs.recipe(best[0])
     )
 
 

@@ -21,7 +21,7 @@ from fbnetv5.search.nars.jobs import Runner
 from fbnetv5.search.nars.pool import sample_pool
 from fbnetv5.search.nars.predictor import Ensemble, Pretrained, fit, pretrain
 from fbnetv5.search.nars.prepare import Prepared
-from fbnetv5.search.nars.quality import cross_validate, stop_step
+from fbnetv5.search.nars.quality import Quality, cross_validate, stop_step
 from fbnetv5.search.nars.results import pair_architecture
 from fbnetv5.search.nars.trial import TrialResult, make_trial, read_result
 from fbnetv5.search.nars.trials import Batch, Trials
@@ -164,10 +164,14 @@ class NarsLoop:
         final = self.trials.scores_at(self.last_step, self.prepared.sign, impute=False)
         return int(np.nanargmax(final))
 
+    def quality(self) -> Quality:
+        """How well predictors predict trials that are held out of their fit."""
+        scores = self.scores()
+        return cross_validate(self.fit, self.trials.pairs[: len(scores)], scores, seed=self.config.seed)
+
     def _entry(self) -> NarsEntry:
         """The state after the last batch."""
-        scores, results = self.scores(), self.trials.results
-        quality = cross_validate(self.fit, self.trials.pairs[: len(scores)], scores, seed=self.config.seed)
+        scores, results, quality = self.scores(), self.trials.results, self.quality()
         return NarsEntry(
             step=len(results),
             best=self.prepared.sign * float(scores.max()),
