@@ -17,8 +17,11 @@ from fbnetv5.search.nars.trials import load_trials
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DerivedPair:
-    """An untrained pair. The architecture's provenance has the predicted metric, after as many steps as the search
-    compared trials at, and the mean error of such predictions for trials that were held out of the fit."""
+    """An untrained pair.
+
+    The architecture's provenance has the predicted metric, after as many steps as the search compared trials at, and
+    the mean error of such predictions for trials that were held out of the fit.
+    """
 
     architecture: Architecture
     recipe: dict[str, Any]
