@@ -122,8 +122,9 @@ def nars(
             arch=arch,
             space=space,
             width=width,
-            table=find_table(device, table, luts),
-            other_machine_table=table is not None,
+            device=device,
+            table=table,
+            luts=luts,
             data=data,
             size=size,
             seed=seed,
@@ -143,8 +144,9 @@ def _nars_config(
     arch: Path | None,
     space: str,
     width: float,
+    device: str | None,
     table: Path | None,
-    other_machine_table: bool,
+    luts: Path,
     data: Path | None,
     size: str,
     seed: int,
@@ -159,23 +161,24 @@ def _nars_config(
     from fbnetv5.data.config import DataConfig
     from fbnetv5.data.resolution import parse_resolution
     from fbnetv5.search.nars.config import NarsConfig
+    from fbnetv5.search.nars.prepare import profile_options
 
-    if budgets["ms"] is not None and table is None:
+    if budgets["ms"] is not None and device is None and table is None:
         raise UserError("--latency needs a latency table: add --device cpu, or --table FILE")
     given = {unit: text for unit, text in budgets.items() if text is not None}
     if not given and arch is None:
         raise UserError("a search for an architecture needs a budget: --flops, --latency or --params; or --arch FILE")
     where = {"space": _space(space, width), "fixed": None} if arch is None else _only_architecture(arch, task)
-    return NarsConfig.make(
+    settings = NarsConfig.make(
         fields,
         task_name=task,
         budgets=parse_constraints(given),
         data=DataConfig.of(data, size=parse_resolution(size)),
         seed=seed,
-        table=None if table is None else str(table.resolve()),
-        other_machine_table=other_machine_table,
         **where,
     )
+    file = find_table(device, table, luts, profile_options(settings, luts))
+    return settings if file is None else settings.with_table(file, other_machine=table is not None)
 
 
 def _space(name: str, width: float) -> "Space":

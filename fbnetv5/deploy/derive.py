@@ -12,11 +12,12 @@ from fbnetv5.runs.config import NAME, RunConfig, read_config
 from fbnetv5.search.bmtas.config import BranchConfig
 from fbnetv5.search.bmtas.derive import derive_branched
 from fbnetv5.search.bmtas.derive import with_budget as branch_with_budget
-from fbnetv5.search.bmtas.prepare import profile_options
+from fbnetv5.search.bmtas.prepare import profile_options as branch_options
 from fbnetv5.search.bmtas.results import write_network
 from fbnetv5.search.nars.config import NarsConfig
 from fbnetv5.search.nars.derive import derive_pair
 from fbnetv5.search.nars.derive import with_budget as nars_with_budget
+from fbnetv5.search.nars.prepare import profile_options as nars_options
 from fbnetv5.search.nars.results import write_pair
 
 
@@ -80,7 +81,7 @@ def derive(
         write_network(folder, network, architecture)
         return Derived(folder=folder, architecture=architecture)
     if table is not None:
-        config = config.changed(table=str(table.resolve()), other_machine_table=other_machine)
+        config = config.with_table(table, other_machine=other_machine)
     pair = derive_pair(run, config)
     _make(folder, derived)
     write_pair(folder, config, pair.architecture, pair.recipe)
@@ -114,4 +115,4 @@ def with_budget(run: Path, amount: str, unit: str) -> BranchConfig | NarsConfig:
 def table_options(run: Path, amount: str, unit: str, luts: Path) -> str:
     """The options, as text, with which ``fbnetv5 profile`` measures the blocks that the run's networks have."""
     config = with_budget(run, amount, unit)
-    return profile_options(config, luts) if isinstance(config, BranchConfig) else ""
+    return branch_options(config, luts) if isinstance(config, BranchConfig) else nars_options(config, luts)

@@ -1,12 +1,14 @@
 """The configuration of a search for pairs: one frozen record, stored in the run folder so that a run is resumed."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
 from export.errors import UserError
 from fbnetv5.costs.budgets import Budget
+from fbnetv5.data.resolution import DEPLOY_RESOLUTION, Resolution
 from fbnetv5.runs.config import RunConfig, Share
 from fbnetv5.search.nars.predictor import PredictorSettings
 from fbnetv5.search.nars.recipes import RecipeVariable, check_recipes, default_recipes
@@ -91,8 +93,17 @@ class NarsConfig(RunConfig):
         return (self.task_name,)
 
     @property
+    def resolution(self) -> Resolution:
+        """Of the deployed network."""
+        return self.budgets[0].resolution if self.budgets else DEPLOY_RESOLUTION
+
+    @property
     def predictor(self) -> PredictorSettings:
         return PredictorSettings(members=self.members, pretraining_epochs=self.pretraining_epochs)
+
+    def with_table(self, file: Path, *, other_machine: bool) -> Self:
+        """The configuration with a latency table file."""
+        return self.changed(table=str(file.resolve()), other_machine_table=other_machine)
 
     def train_config(self, recipe: Mapping[str, Any], *, stop_at: int | None = None) -> TrainConfig:
         """The configuration of the training of a recipe; all have the same seed, so that they are comparable.

@@ -29,7 +29,7 @@ def pair_architecture(prepared: Prepared, pair: Choices, **provenance: Any) -> A
         config.space,
         {config.task_name: choices},
         prepared.task.classes,
-        prepared.resolution,
+        config.resolution,
         latency_ms=latency,
         provenance={
             "version": __version__,
