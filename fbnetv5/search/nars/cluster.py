@@ -4,6 +4,7 @@ A trial whose worker or node is lost runs again on another one, from its last ch
 folder under the same path.
 """
 
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from export.progress import Progress
 from fbnetv5.search.nars.jobs import Runner, record_loss, stage_name
 from fbnetv5.search.nars.trial import train_trial
 
+PROBE_SECONDS = 10.0
 RETRIES = 3
 """How often a trial whose worker was lost runs again."""
 
@@ -29,8 +31,9 @@ def on_cluster(address: str, gpus_per_trial: float, progress: Progress) -> Runne
         raise UnavailableError("--ray needs Ray: install it with: pip install 'fbnetv5[ray]'") from None
     if not ray.is_initialized():
         try:
+            _probe(address)
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UnavailableError(
                 f"no Ray cluster answers at {address!r} ({reason}). Start one with: ray start --head"
@@ -46,6 +49,13 @@ def on_cluster(address: str, gpus_per_trial: float, progress: Progress) -> Runne
         progress(stage_name(folders), len(folders), len(folders))
 
     return run
+
+
+def _probe(address: str) -> None:
+    """Connect to HOST:PORT, or raise OSError; Ray itself would try for minutes and then end the process."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=PROBE_SECONDS).close()
 
 
 def _collect(ray: Any, finished: Any, folder: Path) -> None:
