@@ -88,6 +88,38 @@ def test_images_keep_their_size_and_lacking_labels_stay_absent(
         assert changed.targets == bare.targets
 
 
+def augmented(make_training: MakeTraining, sample: Sample, draw: int, *, targets: list[str], **fields: float) -> Sample:
+    plain = {"flip": 0.0, "colour": 0.0, "scale": (1.0, 1.0)}
+    config = make_training("det", size=(64, 64), **{**plain, **fields})
+    return Augment(config, {name: TARGETS[name] for name in targets})(sample, draw)
+
+
+def test_randaugment_moves_neither_pixels_nor_labels(make_training: MakeTraining) -> None:
+    changed = 0
+    for draw, sample in enumerate(SCENES[index] for index in (*range(8), *range(8))):
+        mirrored = Sample(image=sample.image.flip(2), targets=sample.targets)
+        ours, theirs = (
+            augmented(make_training, each, draw, targets=list(TARGETS), augment=0.5) for each in (sample, mirrored)
+        )
+        difference = ours.image.int() - theirs.image.flip(2).int()
+        assert difference.abs().max() <= 1  # the same pixels change in the same way, except for rounding
+        assert all(ours.targets[name] is not None for name in sample.targets)
+        assert torch.equal(ours.targets["mask"], sample.targets["mask"])
+        assert torch.equal(ours.targets["boxes"].xyxy, sample.targets["boxes"].xyxy)
+        changed += not torch.equal(ours.image, sample.image)
+    assert changed > 10
+
+
+def test_randaugment_moves_pixels_of_images_with_a_class_alone(make_training: MakeTraining) -> None:
+    sample = Sample(image=square().image, targets={"label": 3})
+    draws = [augmented(make_training, sample, draw, targets=["label"], augment=1.0).image for draw in range(20)]
+    moved = [
+        draw for draw in draws if not torch.equal(extent(draw[0] > draw[0].float().mean()), extent(sample.image[0] > 0))
+    ]
+    assert len(moved) > 3
+    assert all(augmented(make_training, sample, draw, targets=["label"]).image.equal(sample.image) for draw in range(3))
+
+
 def test_without_changes_an_image_stays_as_it_is(make_training: MakeTraining) -> None:
     changed = Augment(make_training("det", size=(64, 64), flip=0.0, colour=0.0, scale=(1.0, 1.0)), TARGETS)(
         SCENES[2], 3

@@ -1,11 +1,12 @@
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
@@ -16,7 +17,9 @@ from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.scenes import Scenes
 from fbnetv5.evaluate import evaluate_network
 from fbnetv5.training.config import TrainConfig
-from fbnetv5.training.loop import TrainLoop, learning_rate, make_optimizer
+from fbnetv5.training.loop import TrainLoop, learning_rate, make_optimizer, seed_step
+from fbnetv5.training.mix import draw_patch
+from fbnetv5.training.rmsprop import RMSProp
 from tests.samples import keep_labels
 
 MakeTraining = Callable[..., TrainConfig]
@@ -46,7 +49,9 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_a_hundredth(make_loop:
     assert rates[4:] == sorted(rates[4:], reverse=True)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD), ("rmsprop", RMSProp)]
+)
 def test_norms_and_biases_do_not_decay(
     make_training: MakeTraining, name: str, kind: type[torch.optim.Optimizer]
 ) -> None:
@@ -79,6 +84,52 @@ def test_mixup_blends_images_and_losses_alike(make_loop: Callable[..., TrainLoop
     expected = -(share * each[range(8), truth] + (1 - share) * each[range(8), truth.flip(0)]).sum()
     torch.testing.assert_close(total.detach(), expected, rtol=1e-4, atol=1e-4)
     assert count == 8
+
+
+def test_cutmix_weights_the_losses_of_both_classes_by_their_pixels(make_loop: Callable[..., TrainLoop]) -> None:
+    loop = make_loop("cls", cutmix=0.7, label_smoothing=0.2, seed=5)
+    (batch,) = in_order(IMAGES, batch=8)
+    loop.network.eval()
+    (total,), (count,) = loop._losses(batch)
+    rows, columns = draw_patch(np.random.default_rng([5, 0]), 0.7, (32, 32))
+    images = normalise(batch.images)
+    images[:, :, rows, columns] = images.flip(0)[:, :, rows, columns].clone()
+    share = 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / 32**2
+    with torch.no_grad():
+        (logits,) = loop.network(images)
+    truth = functional.one_hot(batch.targets["label"], 10)
+    target = 0.8 * (share * truth + (1 - share) * truth.flip(0)) + 0.2 / 10
+    torch.testing.assert_close(total.detach(), -(target * logits.log_softmax(1)).sum(), rtol=1e-4, atol=1e-4)
+    assert 0.01 < share < 0.99
+    assert count == 8
+    assert loop.network.task.label_smoothing == 0.0  # that of evaluations and files
+
+
+def test_activations_are_dropped_in_training_alone_and_anew_in_each_step(make_loop: Callable[..., TrainLoop]) -> None:
+    loop = make_loop("cls", dropout=0.5, stochastic_depth=0.5)
+    images = normalise(IMAGES[0].image[None])
+
+    def logits(step: int, process: int = 0) -> list[float]:
+        seed_step(7, step, process)
+        output: Tensor = loop.network(images)[0]
+        return output.flatten().tolist()
+
+    loop.network.eval()
+    plain = logits(0)
+    assert plain == logits(1) == loop.average.network(images)[0].flatten().tolist()
+    for module in loop.network.modules():
+        module.training = not isinstance(module, nn.BatchNorm2d)
+    assert logits(0) == logits(0)
+    assert len({tuple(values) for values in (plain, logits(0), logits(1), logits(0, 1), logits(1, 1))}) == 5
+
+
+def test_without_decay_the_weights_of_the_last_step_are_evaluated(make_loop: Callable[..., TrainLoop]) -> None:
+    loop = make_loop("cls", ema_decay=0.0)
+    for batch in in_order(IMAGES, batch=4):
+        loop.train(batch)
+        loop.done += 1
+        average = loop.average.network.state_dict()
+        assert all(torch.equal(average[name], tensor) for name, tensor in loop.network.state_dict().items())
 
 
 @pytest.mark.parametrize("weights", ["average", "paper", {"cls": 1.0, "det": 0.5, "seg": 4.0}], ids=str)
@@ -126,8 +177,11 @@ def test_a_gradient_of_nan_changes_no_weight(
     assert all(torch.equal(before[name], tensor) for name, tensor in loop.network.named_parameters())
 
 
-def test_with_a_lag_a_bad_step_changes_neither_weights_nor_average(make_loop: Callable[..., TrainLoop]) -> None:
-    loop = make_loop("seg")
+@pytest.mark.parametrize("optimizer", ["adamw", "rmsprop"])
+def test_with_a_lag_a_bad_step_changes_neither_weights_nor_average(
+    make_loop: Callable[..., TrainLoop], optimizer: str
+) -> None:
+    loop = make_loop("seg", optimizer=optimizer)
     loop.guard.lag = 1
     loop.guard.protect(loop.optimizer)
     batch = next(iter(in_order(IMAGES, batch=4)))
@@ -156,9 +210,22 @@ def test_with_a_lag_a_bad_step_is_neither_logged_nor_saved(make_loop: Callable[.
     assert [path.name for path in (loop.folder / "checkpoint").glob("*.json")] == [f"step-{spoiled - 1}.json"]
 
 
-@pytest.mark.parametrize("tasks", ["det", pytest.param(TASKS, marks=pytest.mark.slow)])
-def test_the_host_reads_nothing_from_the_device_in_a_step(make_loop: Callable[..., TrainLoop], tasks: str) -> None:
-    loop = make_loop(tasks, mixup=0.5)
+@pytest.mark.parametrize(
+    ("tasks", "recipe"),
+    [
+        ("det", {"mixup": 0.5}),
+        (
+            "seg",
+            {"cutmix": 0.5, "label_smoothing": 0.1, "dropout": 0.1, "stochastic_depth": 0.1, "optimizer": "rmsprop"},
+        ),
+        pytest.param(TASKS, {"mixup": 0.5}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_the_host_reads_nothing_from_the_device_in_a_step(
+    make_loop: Callable[..., TrainLoop], tasks: str, recipe: dict[str, Any]
+) -> None:
+    loop = make_loop(tasks, **recipe)
     loop.guard.lag = 1
     loop.guard.protect(loop.optimizer)
     batch = next(iter(in_order(IMAGES, batch=4)))
@@ -167,9 +234,9 @@ def test_the_host_reads_nothing_from_the_device_in_a_step(make_loop: Callable[..
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "rmsprop"])
 def test_a_gpu_does_not_stop_between_forward_and_update(make_loop: Callable[..., TrainLoop], optimizer: str) -> None:
-    loop = make_loop("det", optimizer=optimizer)
+    loop = make_loop("det", optimizer=optimizer, dropout=0.1, stochastic_depth=0.1)
     loop.network.heads["det"].register_forward_hook(lambda *_: torch.cuda.set_sync_debug_mode("error"))
     try:
         for batch in in_order(IMAGES, batch=4):

@@ -59,7 +59,7 @@ def test_a_patch_is_that_of_torchvision(monkeypatch: pytest.MonkeyPatch) -> None
         share, row, column = random.beta(1.0, 1.0), random.integers(SIZE[0]), random.integers(SIZE[1])
         monkeypatch.setattr(transform._dist, "sample", lambda _, share=share: torch.tensor([share]))
         centres = iter([torch.tensor([column]), torch.tensor([row])])
-        monkeypatch.setattr(torch, "randint", lambda *_, **__: next(centres))
+        monkeypatch.setattr(torch, "randint", lambda *_, centres=centres, **__: next(centres))
         x0, y0, x1, y1 = transform.make_params([torch.zeros(3, *SIZE)])["box"]
         rows, columns = draw_patch(np.random.default_rng(number), 1.0, SIZE)
         ours = (columns.start, rows.start, columns.stop, rows.stop)

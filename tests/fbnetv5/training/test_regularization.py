@@ -1,6 +1,8 @@
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fbnetv5.architecture import load_architecture
-from fbnetv5.blocks.specs import Bottleneck, InvertedResidual
+from fbnetv5.blocks.specs import Bottleneck, InvertedResidual, last_norm
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.networks.backbone import Network, task_network
 from fbnetv5.spaces.branching import BranchingSpace
@@ -111,7 +113,11 @@ def hooked(network: Network) -> dict[str, float]:
     """By block, the drop rate of its hook."""
     hooks = {name: block.get_submodule("project")._forward_hooks for name, block in network.backbone.blocks.items()
              if hasattr(block, "project")}  # fmt: skip
-    return {name: next(iter(of_block.values())).args[0] for name, of_block in hooks.items() if of_block}
+    return {
+        name: cast("partial[Any]", next(iter(of_block.values()))).args[0]
+        for name, of_block in hooks.items()
+        if of_block
+    }
 
 
 def test_stochastic_depth_keeps_the_expectation_of_a_block() -> None:
@@ -119,8 +125,9 @@ def test_stochastic_depth_keeps_the_expectation_of_a_block() -> None:
     add_stochastic_depth(network, 0.5)
     name, rate = max(hooked(network).items(), key=lambda item: item[1])
     block = network.backbone.blocks[name].eval()
-    nn.init.ones_(block.get_submodule("project.1").weight)
-    x = torch.randn(1, int(block.get_submodule("project.0").weight.shape[0]), 2, 2)
+    norm = last_norm(block)
+    nn.init.ones_(norm.weight)
+    x = torch.randn(1, norm.num_features, 2, 2)
     with torch.no_grad():
         whole = block(x)
         block.get_submodule("project").training = True  # its batch norm remains in eval mode
