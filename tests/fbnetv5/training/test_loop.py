@@ -3,12 +3,9 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn import functional
 
 from export.errors import UserError, VerificationError
 from fbnetv5.architecture import load_architecture
@@ -17,9 +14,7 @@ from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.scenes import Scenes
 from fbnetv5.evaluate import evaluate_network
 from fbnetv5.training.config import TrainConfig
-from fbnetv5.training.loop import TrainLoop, learning_rate, make_optimizer, seed_step
-from fbnetv5.training.mix import draw_patch
-from fbnetv5.training.rmsprop import RMSProp
+from fbnetv5.training.loop import TrainLoop
 from tests.samples import keep_labels
 
 MakeTraining = Callable[..., TrainConfig]
@@ -37,90 +32,6 @@ def make_loop(make_training: MakeTraining, networks: Path, branched: Path, tmp_p
         return TrainLoop(config, tmp_path, architecture, architecture.build(), dataset=IMAGES, held_out=IMAGES)
 
     return make
-
-
-def test_the_learning_rate_rises_to_its_peak_and_falls_to_a_hundredth(make_loop: Callable[..., TrainLoop]) -> None:
-    config = make_loop("cls", lr=2.0, warmup_steps=4, steps=104).config
-    rates = [learning_rate(config, step) for step in range(105)]
-    assert rates[:4] == [0.5, 1.0, 1.5, 2.0]
-    assert rates[4] == max(rates) == 2.0
-    assert rates[54] == pytest.approx(1.01)
-    assert rates[104] == pytest.approx(0.02)
-    assert rates[4:] == sorted(rates[4:], reverse=True)
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"), [("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD), ("rmsprop", RMSProp)]
-)
-def test_norms_and_biases_do_not_decay(
-    make_training: MakeTraining, name: str, kind: type[torch.optim.Optimizer]
-) -> None:
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
-    optimizer = make_optimizer(make_training("cls", optimizer=name, weight_decay=0.1), list(network.parameters()))
-    assert type(optimizer) is kind
-    decays = {id(parameter): group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]}
-    assert {key: decays[id(parameter)] for key, parameter in network.named_parameters()} == {
-        "0.weight": 0.1,
-        "0.bias": 0.0,
-        "1.weight": 0.0,
-        "1.bias": 0.0,
-        "2.weight": 0.1,
-        "2.bias": 0.0,
-    }
-
-
-def test_mixup_blends_images_and_losses_alike(make_loop: Callable[..., TrainLoop]) -> None:
-    loop = make_loop("cls", mixup=0.7, seed=5)
-    (batch,) = in_order(IMAGES, batch=8)
-    share = np.random.default_rng([5, 0]).beta(0.7, 0.7)
-    assert 0.01 < share < 0.99
-    loop.network.eval()  # else the two passes would differ by what batch norm sees
-    (total,), (count,) = loop._losses(batch)
-    images = normalise(batch.images)
-    with torch.no_grad():
-        (logits,) = loop.network(share * images + (1 - share) * images.flip(0))
-    each = functional.log_softmax(logits, dim=1)
-    truth = batch.targets["label"]
-    expected = -(share * each[range(8), truth] + (1 - share) * each[range(8), truth.flip(0)]).sum()
-    torch.testing.assert_close(total.detach(), expected, rtol=1e-4, atol=1e-4)
-    assert count == 8
-
-
-def test_cutmix_weights_the_losses_of_both_classes_by_their_pixels(make_loop: Callable[..., TrainLoop]) -> None:
-    loop = make_loop("cls", cutmix=0.7, label_smoothing=0.2, seed=5)
-    (batch,) = in_order(IMAGES, batch=8)
-    loop.network.eval()
-    (total,), (count,) = loop._losses(batch)
-    rows, columns = draw_patch(np.random.default_rng([5, 0]), 0.7, (32, 32))
-    images = normalise(batch.images)
-    images[:, :, rows, columns] = images.flip(0)[:, :, rows, columns].clone()
-    share = 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / 32**2
-    with torch.no_grad():
-        (logits,) = loop.network(images)
-    truth = functional.one_hot(batch.targets["label"], 10)
-    target = 0.8 * (share * truth + (1 - share) * truth.flip(0)) + 0.2 / 10
-    torch.testing.assert_close(total.detach(), -(target * logits.log_softmax(1)).sum(), rtol=1e-4, atol=1e-4)
-    assert 0.01 < share < 0.99
-    assert count == 8
-    assert loop.network.task.label_smoothing == 0.0  # that of evaluations and files
-
-
-def test_activations_are_dropped_in_training_alone_and_anew_in_each_step(make_loop: Callable[..., TrainLoop]) -> None:
-    loop = make_loop("cls", dropout=0.5, stochastic_depth=0.5)
-    images = normalise(IMAGES[0].image[None])
-
-    def logits(step: int, process: int = 0) -> list[float]:
-        seed_step(7, step, process)
-        output: Tensor = loop.network(images)[0]
-        return output.flatten().tolist()
-
-    loop.network.eval()
-    plain = logits(0)
-    assert plain == logits(1) == loop.average.network(images)[0].flatten().tolist()
-    for module in loop.network.modules():
-        module.training = not isinstance(module, nn.BatchNorm2d)
-    assert logits(0) == logits(0)
-    assert len({tuple(values) for values in (plain, logits(0), logits(1), logits(0, 1), logits(1, 1))}) == 5
 
 
 def test_without_decay_the_weights_of_the_last_step_are_evaluated(make_loop: Callable[..., TrainLoop]) -> None:

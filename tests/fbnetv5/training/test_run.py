@@ -27,7 +27,8 @@ from fbnetv5.runs.config import Run
 from fbnetv5.runs.folder import networks_of
 from fbnetv5.tasks.classification import Classification
 from fbnetv5.training.config import TrainConfig
-from fbnetv5.training.loop import TrainEntry, learning_rate
+from fbnetv5.training.loop import TrainEntry
+from fbnetv5.training.optimizer import learning_rate
 from fbnetv5.training.run import Result, in_steps, prepare, run_training, start_training
 
 MakeTraining = Callable[..., TrainConfig]
