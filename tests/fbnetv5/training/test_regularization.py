@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from fbnetv5.architecture import load_architecture
 from fbnetv5.blocks.specs import Bottleneck, InvertedResidual, last_norm
@@ -87,9 +88,8 @@ REGULARIZERS: dict[str, Callable[[Network, float], None]] = {
 
 
 @pytest.mark.parametrize("name", REGULARIZERS)
-@pytest.mark.parametrize("task", ["cls", "det"])
-def test_a_regularizer_changes_neither_weights_nor_the_deployed_network(name: str, task: str) -> None:
-    network, images = network_of(task, full=True), torch.randn(2, 3, 64, 64)
+def test_a_regularizer_changes_neither_weights_nor_the_deployed_network(name: str) -> None:
+    network, images = network_of("det", BranchingSpace(width=0.25)), torch.randn(2, 3, 32, 32)
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.1)
     plain = deepcopy(network)
@@ -100,8 +100,7 @@ def test_a_regularizer_changes_neither_weights_nor_the_deployed_network(name: st
     plain.eval().load_state_dict(network.eval().state_dict())  # batch-norm statistics
     assert not changes(network, plain, images)
     with torch.no_grad():
-        exported = [torch.export.export(model, (images,)).graph_module.code for model in (network, plain)]
-    assert exported[0] == exported[1]
+        assert make_fx(network)(images).code == make_fx(plain)(images).code
 
 
 def changes(network: Network, other: Network, images: Tensor) -> bool:
