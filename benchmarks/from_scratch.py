@@ -61,7 +61,7 @@ from fbnetv5.tasks import default_tasks, make_tasks, task_types
 from fbnetv5.tasks.task import Task
 from fbnetv5.training.average import MovingAverage
 from fbnetv5.training.config import TrainConfig
-from fbnetv5.training.loop import learning_rate, make_optimizer
+from fbnetv5.training.optimizer import learning_rate, make_optimizer
 
 SEARCHED, RANDOM, WORST, FBNETV3, OTHER_TASK = "S", "R", "W", "fbnetv3-a", "other task"
 SCENES_SEED = 3000

@@ -10,32 +10,29 @@ All randomness is a function of (seed, step), so a resumed training repeats what
 Shape legend: T tasks.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fbnetv5.architecture import Architecture
-from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch, ImageSet
 from fbnetv5.evaluate import measure_network
 from fbnetv5.networks.backbone import Network
 from fbnetv5.runs.checkpoint import load_weights, optimizer_tensors, restore_optimizer, save_tensors
 from fbnetv5.runs.history import Entry
 from fbnetv5.runs.loop import CHECKPOINT, Loop
-from fbnetv5.runs.optimization import half_cosine, parameter_groups
 from fbnetv5.runs.processes import GradientAverage
 from fbnetv5.training.augment import Augment
 from fbnetv5.training.average import MovingAverage
 from fbnetv5.training.best import Best
 from fbnetv5.training.config import TrainConfig
-from fbnetv5.training.mix import mix
-from fbnetv5.training.regularization import add_dropout, add_stochastic_depth
+from fbnetv5.training.objective import Objective
+from fbnetv5.training.optimizer import learning_rate, make_optimizer
 from fbnetv5.training.task_weights import TaskWeights
 
 
@@ -85,10 +82,10 @@ class TrainLoop(Loop[TrainEntry]):
         weights = folder / f"{architecture.file_name}.safetensors"
         self.advice = f"The best weights so far are {weights}. Start again with a smaller lr, or check the images"
         self.architecture = architecture
-        self.tasks = {name: network.tasks[name].smoothed(config.label_smoothing) for name in config.tasks}
+        self.tasks = {name: network.tasks[name] for name in config.tasks}
         self.network = network.to(self.accelerator.device).to(memory_format=torch.channels_last)
         self.average = MovingAverage(self.network, decay=config.ema_decay)
-        self._add_hooks()  # after the average copied the network
+        self.objective = Objective(config, self.network, dataset.targets)
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in self.network.named_parameters()}
         self.gradients = GradientAverage(self.accelerator, self.network.parameters())
         self.optimizer = make_optimizer(config, self.names)
@@ -99,12 +96,6 @@ class TrainLoop(Loop[TrainEntry]):
         self.losses: Tensor | None = None
         """Mean losses [T] of the last step, on the device."""
         self.best = Best(self.tasks)
-
-    def _add_hooks(self) -> None:
-        if self.config.dropout:
-            add_dropout(self.network, self.config.dropout)
-        if self.config.stochastic_depth:
-            add_stochastic_depth(self.network, self.config.stochastic_depth)
 
     @cached_property
     def training_batches(self) -> Iterator[Batch]:
@@ -124,9 +115,8 @@ class TrainLoop(Loop[TrainEntry]):
         self.network.train()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.done)
-        seed_step(self.config.seed, self.done, self.accelerator.process_index)
         with self.accelerator.autocast():
-            sums, counts = self._losses(batch)
+            sums, counts = self.objective.losses(batch, step=self.done, process=self.accelerator.process_index)
         pooled_sums, pooled_counts = self.accelerator.reduce(torch.stack([sums.detach(), counts]), "sum")
         labelled = pooled_counts.clamp(min=1e-9)
         losses: Tensor = pooled_sums / labelled
@@ -143,18 +133,6 @@ class TrainLoop(Loop[TrainEntry]):
         self.weights.update(averages, skip=self.guard.skip)
         self.average.update(self.done, skip=self.guard.skip if self.guard.lag else None)
         return losses
-
-    def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The sums of the losses of images, or of mixes of two, [T] and the numbers of labelled images [T]."""
-        config, kinds = self.config, {name: target.kind for name, target in self.dataset.targets.items()}
-        mixed = mix(normalise(batch.images), batch, config, kinds, seed=config.seed, step=self.done)
-        raw = self.network.raw(mixed.images)
-        sums = torch.stack([weight * self._sums(raw, labels) for weight, labels in mixed.labels]).sum(0)
-        own = mixed.labels[0][1]
-        return sums, torch.stack([task.labelled(own).sum() for task in self.tasks.values()]).to(sums)
-
-    def _sums(self, raw: Mapping[str, Any], batch: Batch) -> Tensor:
-        return torch.stack([task.losses(raw[name], batch).sum() for name, task in self.tasks.items()])
 
     def evaluate(self) -> dict[str, float]:
         """By task, the metric of the average weights on the held-out images."""
@@ -217,33 +195,3 @@ class TrainLoop(Loop[TrainEntry]):
         restore_optimizer(self.optimizer, self.names, groups.get("optimizer", {}))
         self.weights.load(groups.get("task_weights", {}))
         self.best.load(state)
-
-
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """The learning rate of a step: linear rise, then half a cosine down to 1 %."""
-    if step < config.warmup_steps:
-        return config.lr * (step + 1) / config.warmup_steps
-    return config.lr * half_cosine((step - config.warmup_steps) / max(1, config.steps - config.warmup_steps))
-
-
-def seed_step(seed: int, step: int, process: int) -> None:
-    """Seed torch's generators for the dropout and stochastic depth of a step; each process drops its own."""
-    state = np.random.SeedSequence([seed, step], spawn_key=(process,)).generate_state(1, np.uint64)
-    torch.manual_seed(int(state[0]))
-
-
-def make_optimizer(config: TrainConfig, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-    """AdamW, SGD or RMSProp; norms and biases do not decay.
-
-    On accelerators, AdamW and SGD are fused ones, as the guard needs; on CPUs fused SGD would round differently.
-    """
-    everything = list(parameters)
-    groups = parameter_groups(everything, config.weight_decay)
-    if config.optimizer == "rmsprop":
-        from fbnetv5.training.rmsprop import RMSProp  # timm is slow to import
-
-        return RMSProp(groups, lr=config.lr, momentum=config.momentum)
-    if config.optimizer == "sgd":
-        nesterov, fused = config.momentum > 0, everything[0].device.type != "cpu"
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=fused)
-    return torch.optim.AdamW(groups, lr=config.lr, fused=True)

@@ -19,6 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from export.errors import UserError
+from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch
 from fbnetv5.data.targets import Kind, Patch, Target, paste
 from fbnetv5.tasks.task import Task
@@ -35,17 +36,17 @@ class Mix:
     """Batches of labels with their weights, which add up to 1; the first is that of the images themselves."""
 
 
-def mix(images: Tensor, batch: Batch, recipe: RecipeFields, kinds: Mapping[str, Kind], *, seed: int, step: int) -> Mix:
-    """Mix the images of a batch as the recipe says.
+def mix(batch: Batch, recipe: RecipeFields, kinds: Mapping[str, Kind], *, seed: int, step: int) -> Mix:
+    """Normalise the images of a batch and mix them as the recipe says.
 
     Args:
-        images: of the batch, normalised, [N, 3, H, W].
-        batch: with the labels.
+        batch: of images and labels.
         recipe: its fields ``mixup`` and ``cutmix``; if both are on, each step uses one of them.
         kinds: of the labels, by name.
         seed: of the training.
         step: of the training.
     """
+    images = normalise(batch.images)
     if not recipe.mixup and not recipe.cutmix:
         return Mix(images=images, labels=((1.0, batch),))
     random = np.random.default_rng([seed, step])

@@ -1,6 +1,6 @@
 """The recipe of a training: the fields that a search over recipes sets, and the file that holds them.
 
-FBNetV3 (arXiv 2006.02049, section 3.1) searches the optimizer, its learning rate and weight decay, the EMA of the
+FBNetV3 (arXiv 2006.02049) searches the optimizer, its learning rate and weight decay, the EMA of the
 weights, dropout, stochastic depth and mixup together with the architecture. ``TrainConfig`` has all fields of a recipe
 by inheritance, so each has one declaration. A ``Recipe`` is a file of such fields, none of them required; ``fbnetv5
 train --config`` reads it.

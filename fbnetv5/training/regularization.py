@@ -1,7 +1,7 @@
 """Dropout and stochastic depth: random changes of a network's activations that a training adds to it by hooks.
 
 Hooks add no module and no weight, so the files of a network, its costs and its exported graphs are the same with and
-without them, and so are copies of the network made before. In eval mode they change nothing.
+without them, and so are copies of the network made before. In eval mode the hooks return None: nothing changes.
 
 All randomness comes from torch's generators, which the loop seeds in each step.
 """
@@ -37,8 +37,8 @@ def add_dropout(network: Network, rate: float) -> None:
         layer.register_forward_pre_hook(partial(_drop_input, drop, rate))
 
 
-def _drop_input(drop: Callable[..., Tensor], rate: float, layer: nn.Module, inputs: tuple[Tensor]) -> Tensor:
-    return drop(inputs[0], rate, layer.training)
+def _drop_input(drop: Callable[..., Tensor], rate: float, layer: nn.Module, inputs: tuple[Tensor]) -> Tensor | None:
+    return drop(inputs[0], rate) if layer.training else None
 
 
 def add_stochastic_depth(network: Network, rate: float) -> None:
@@ -60,9 +60,8 @@ def add_stochastic_depth(network: Network, rate: float) -> None:
             branch.register_forward_hook(partial(_drop_branch, rate * depth / deepest))
 
 
-def _drop_branch(rate: float, branch: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-    kept: Tensor = stochastic_depth(output, rate, "row", branch.training)
-    return kept
+def _drop_branch(rate: float, branch: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
+    return stochastic_depth(output, rate, "row") if branch.training else None
 
 
 def depths_of(graph: Graph) -> dict[str, int]:

@@ -1,10 +1,10 @@
 """RMSProp with TensorFlow's arithmetic, by timm, and with the skip of an update that the divergence guard needs.
 
 Networks of the MobileNetV3 family are trained with TensorFlow's RMSProp: decay 0.9 and momentum 0.9 (MnasNet, arXiv
-1807.11626, section 5; MobileNetV3, arXiv 1905.02244, section 6.1.1), and epsilon 0.001 as in TensorFlow's reference
-code of MnasNet. It adds epsilon inside the square root, starts the mean square at 1, and scales a step by the learning
-rate before the step enters the momentum. torch's ``RMSprop`` does none of the three, so published learning rates do not
-fit it: its first steps are many times larger (https://github.com/pytorch/pytorch/issues/23796 and 32545).
+1807.11626, section 5; MobileNetV3, arXiv 1905.02244, section 6.1.1), and epsilon 0.001 as in Google's published code of
+MnasNet and in timm's recipes. It adds epsilon inside the square root, starts the mean square at 1, and scales a step by
+the learning rate before the step enters the momentum. torch's ``RMSprop`` does none of the three, so published learning
+rates do not fit it: its first steps are many times larger (https://github.com/pytorch/pytorch/issues/23796 and 32545).
 """
 
 from typing import Any

@@ -36,6 +36,7 @@ def test_a_changed_copy_is_checked_and_the_original_stays() -> None:
     assert (example.changed(name="a"), example) == (Example(count=5, name="a"), Example(count=5))
     with pytest.raises(UserError, match="count: must be greater"):
         example.changed(count=0)
+    assert example.changed(count=7).model_fields_set == {"count"}
 
 
 def test_the_docstring_of_a_field_is_its_description() -> None:

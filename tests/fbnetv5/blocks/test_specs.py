@@ -16,6 +16,7 @@ from fbnetv5.blocks.specs import (
     Stem,
     initialise,
     last_norm,
+    residual_branch,
     round_width,
 )
 
@@ -145,6 +146,20 @@ def test_the_gate_multiplies_channels() -> None:
     ratio = gate(x.clone()) / x
     assert torch.allclose(ratio, ratio.mean((2, 3), keepdim=True).expand_as(ratio), atol=1e-6)
     assert ((ratio >= 0) & (ratio <= 1)).all()
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_only_a_block_that_adds_its_input_unchanged_has_a_residual_branch(name: str) -> None:
+    spec = BLOCKS[name][0]
+    block = spec.build()
+    branch = residual_branch(block)
+    inputs = [torch.randn(2, *shape) for shape in spec.input_shapes(8, 12)]
+    if branch is None:
+        assert isinstance(spec, Fusion) or block.eval()(*inputs).shape != inputs[0].shape
+        return
+    branch.register_forward_hook(lambda module, arguments, output: output * 0)
+    output = block.eval()(*inputs)
+    torch.testing.assert_close(output, inputs[0].relu() if isinstance(spec, Bottleneck) else inputs[0])
 
 
 def test_the_head_pools_any_size_to_its_classes() -> None:

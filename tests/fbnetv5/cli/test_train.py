@@ -36,6 +36,17 @@ def test_a_network_is_trained_and_resumed(networks: Path, tmp_path: Path) -> Non
     assert "cls on 16 test images of 32x32: top1 " in done.stdout
 
 
+def test_a_recipe_file_sets_the_size_and_the_length(networks: Path, tmp_path: Path) -> None:
+    fields = {"scenes": [24, 12, 16], "epochs": 0.2, "batch": 4, "held_out": 8, "size": [64, 32]}
+    (tmp_path / "recipe.json").write_text(json.dumps({"schema": 1, "kind": "recipe", **fields}))
+    command = ["train", "--arch", str(networks / "cls.json"), "--config", "recipe.json"]
+    trained = document(*command, cwd=tmp_path)
+    assert trained["steps"] == 2  # 0.2 * 28 / 4 = 1.4
+    assert trained["tasks"]["cls"]["test"]["size"] == [64, 32]
+    message = "recipe.json: size is also set by --size: remove one of the two"
+    assert_refused([*command, "--size", "64", "-o", "x"], message, cwd=tmp_path)
+
+
 def test_a_network_of_several_tasks_is_trained_jointly(branched: Path, tmp_path: Path) -> None:
     fields = {"scenes": [24, 12, 16], "steps": 2, "batch": 4, "held_out": 8, "task_weights": "paper"}
     (tmp_path / "c.json").write_text(json.dumps(fields))

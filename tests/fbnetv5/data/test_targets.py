@@ -149,6 +149,30 @@ def test_what_a_crop_adds_is_unknown(name: str) -> None:
     assert (unknown.all(-1).sum(-1) == 8).all()
 
 
+@pytest.mark.parametrize(
+    ("kind", "value"), [(CLASS_MAP, IDS), (LINE_MAP, IDS), (DENSE_MAP, DEPTH), (VECTOR_MAP, NORMALS)]
+)
+def test_a_patch_of_a_map_is_that_of_the_partner(kind: Kind, value: Tensor) -> None:
+    batch = kind.collate([value, value + 1, None], SIZE)
+    pasted, present = kind.paste(batch, torch.tensor([True, True, False]), (slice(2, 5), slice(3, 12)))
+    expected = batch.clone()
+    for row, partner in enumerate((2, 1, 0)):
+        expected[row, ..., 2:5, 3:12] = batch[partner, ..., 2:5, 3:12]
+    torch.testing.assert_close(pasted, expected, equal_nan=True)
+    assert present.tolist() == [True, True, True]
+    assert kind.can_paste
+    assert not kind.of_whole_image
+
+
+@pytest.mark.parametrize("kind", [CLASS, LOGITS], ids=["class", "logits"])
+def test_a_label_of_the_whole_image_is_not_pasted(kind: Kind) -> None:
+    labels, present = torch.arange(3), torch.ones(3).bool()
+    assert kind.paste(labels, present, (slice(2, 5), slice(3, 12))) == (labels, present)
+    assert kind.can_paste
+    assert kind.of_whole_image
+    assert not BOXES.can_paste
+
+
 def test_a_box_of_which_little_is_left_is_dropped() -> None:
     boxes = Boxes(torch.tensor([[0.0, 0, 1.9, 8], [0, 0, 2, 8], [4, 4, 4, 4]]), torch.tensor([0, 1, 2]))
     assert BOXES.unwrap(BOXES.wrap(boxes, SIZE)).labels.tolist() == [1]

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from fbnetv5.data.sample import Batch
 from fbnetv5.data.targets import ABSENT
@@ -20,6 +21,16 @@ def test_loss_is_the_negative_log_share_of_the_true_class() -> None:
     raw = torch.tensor([[0.0, 0.0, 0.0], [math.log(3), 0.0, 0.0], [9.0, 9.0, 9.0]])
     losses = TASK.losses(raw, batch_of(0, 1, ABSENT))
     torch.testing.assert_close(losses, torch.tensor([math.log(3), math.log(5), 0.0]))
+
+
+def test_a_smoothed_loss_is_that_of_torch() -> None:
+    raw = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    expected = nn.CrossEntropyLoss(label_smoothing=0.3, reduction="none")(raw[:3], torch.tensor([2, 0, 1]))
+    batch = batch_of(2, 0, 1, ABSENT)
+    smoothed = TASK.smoothed(0.3)
+    torch.testing.assert_close(smoothed.losses(raw, batch), torch.cat([expected, torch.zeros(1)]))
+    assert TASK.label_smoothing == 0.0
+    assert torch.equal(smoothed.smoothed(0.0).losses(raw, batch), TASK.losses(raw, batch))
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,16 @@ def test_loss_is_the_mean_over_known_pixels() -> None:
     torch.testing.assert_close(TASK.losses(raw, batch_of(mask)), pixels[mask != IGNORE].mean()[None])
 
 
+def test_a_smoothed_loss_spreads_a_share_over_the_classes() -> None:
+    truth = torch.randint(4, (1, 8, 8), generator=torch.Generator().manual_seed(0))
+    truth[0, :3] = IGNORE
+    raw = torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(1))
+    logs = TASK.deploy(raw)[0].log_softmax(1)[0, :, 3:]  # [C, 5, 8]
+    target = 0.9 * torch.nn.functional.one_hot(truth[0, 3:], 4).permute(2, 0, 1) + 0.1 / 4
+    expected = -(target * logs).sum(0).mean()
+    torch.testing.assert_close(TASK.smoothed(0.1).losses(raw, batch_of(truth)), expected[None])
+
+
 def test_outputs_are_as_large_as_the_image() -> None:
     features = [torch.randn(1, 8, 64 // path, 96 // path) for path in TASK.paths]
     raw = TASK.build_head([8] * 4).eval()(features)

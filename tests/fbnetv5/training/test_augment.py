@@ -88,6 +88,39 @@ def test_images_keep_their_size_and_lacking_labels_stay_absent(
         assert changed.targets == bare.targets
 
 
+def augmented(make_training: MakeTraining, sample: Sample, draw: int, *, targets: list[str], **fields: float) -> Sample:
+    plain = {"flip": 0.0, "colour": 0.0, "scale": (1.0, 1.0)}
+    config = make_training("det", size=(64, 64), **{**plain, **fields})
+    return Augment(config, {name: TARGETS[name] for name in targets})(sample, draw)
+
+
+def moves_pixels(make_training: MakeTraining, sample: Sample, draw: int, targets: list[str]) -> bool:
+    """Whether the mirrored image is not changed as the image is, apart from rounding."""
+    mirrored = Sample(image=sample.image.flip(2), targets=sample.targets)
+    ours, theirs = (
+        augmented(make_training, each, draw, targets=targets, augment=0.5).image.int() for each in (sample, mirrored)
+    )
+    return bool((ours - theirs.flip(2)).abs().max() > 1)
+
+
+def test_randaugment_moves_neither_pixels_nor_labels(make_training: MakeTraining) -> None:
+    changed = 0
+    for draw in range(16):
+        sample = SCENES[draw % 8]
+        result = augmented(make_training, sample, draw, targets=list(TARGETS), augment=0.5)
+        assert not moves_pixels(make_training, sample, draw, list(TARGETS))
+        assert torch.equal(result.targets["mask"], sample.targets["mask"])
+        assert torch.equal(result.targets["boxes"].xyxy, sample.targets["boxes"].xyxy)
+        changed += not torch.equal(result.image, sample.image)
+    assert changed > 10
+
+
+def test_randaugment_moves_pixels_of_images_with_a_class_alone(make_training: MakeTraining) -> None:
+    sample = Sample(image=SCENES[0].image, targets={"label": 3})
+    assert sum(moves_pixels(make_training, sample, draw, ["label"]) for draw in range(20)) > 5
+    assert all(augmented(make_training, sample, draw, targets=["label"]).image.equal(sample.image) for draw in range(3))
+
+
 def test_without_changes_an_image_stays_as_it_is(make_training: MakeTraining) -> None:
     changed = Augment(make_training("det", size=(64, 64), flip=0.0, colour=0.0, scale=(1.0, 1.0)), TARGETS)(
         SCENES[2], 3

@@ -47,6 +47,17 @@ def test_the_average_is_that_of_single_tensors_to_the_last_bit() -> None:
         assert all(torch.equal(tensor, expected[name]) for name, tensor in average.network.state_dict().items())
 
 
+@pytest.mark.parametrize("lag", [0, 1], ids=["no lag", "lag"])
+def test_without_decay_the_average_is_the_current_state(lag: int) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16))
+    average = MovingAverage(network, decay=0.0)
+    for step in range(3):
+        changed(network)
+        average.update(step, skip=torch.zeros(()) if lag else None)
+        for name, tensor in network.state_dict().items():
+            torch.testing.assert_close(average.network.state_dict()[name], tensor, rtol=0, atol=1e-6 * lag)
+
+
 def test_weights_that_are_loaded_later_are_averaged() -> None:
     network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     average = MovingAverage(network, decay=0.0)

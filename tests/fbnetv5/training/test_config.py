@@ -60,6 +60,9 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "sign": ({"lr": -0.001}, "lr: must be greater than 0"),
     "not finite": ({"weight_decay": math.inf}, "weight_decay: must be a finite number"),
     "momentum": ({"momentum": -1.0}, "momentum: must be greater than or equal to 0"),
+    "both lengths": ({"steps": 6, "epochs": 2}, "steps and epochs both set the length of the training"),
+    "stop": ({"stop_at": 100}, r"stop_at must be a multiple of evaluate_every \(250\), not 100"),
+    "certain dropout": ({"dropout": 1.0}, "dropout: must be less than 1, not 1.0"),
     "no such weights": (
         {"task_weights": "equal"},
         "task_weights must be 'average', 'paper' or an object of .*, not 'equal'$",
@@ -81,6 +84,26 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_wrong_field_is_named(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         made(tmp_path, **fields)
+
+
+def test_a_configuration_without_later_fields_has_their_defaults(tmp_path: Path) -> None:
+    config = made(tmp_path, lr=0.5)
+    config.save(tmp_path)
+    path = tmp_path / "config.json"
+    document = json.loads(path.read_text())
+    for added in ("epochs", "augment", "dropout", "stochastic_depth", "cutmix", "label_smoothing", "stop_at"):
+        del document[added]
+    path.write_text(json.dumps(document))
+    assert TrainConfig.load(tmp_path) == config
+    del document["task_names"]
+    path.write_text(json.dumps(document))
+    with pytest.raises(UserError, match=r"of another version; fields that differ: .*task_names"):
+        TrainConfig.load(tmp_path)
+
+
+def test_the_last_step_is_the_earlier_of_both(tmp_path: Path) -> None:
+    ends = {stop: made(tmp_path, steps=600, stop_at=stop).last_step for stop in (None, 250, 750)}
+    assert ends == {None: 600, 250: 250, 750: 600}
 
 
 def test_a_configuration_of_another_version_is_refused(tmp_path: Path) -> None:

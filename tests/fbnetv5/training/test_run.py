@@ -10,6 +10,8 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +28,8 @@ from fbnetv5.runs.folder import networks_of
 from fbnetv5.tasks.classification import Classification
 from fbnetv5.training.config import TrainConfig
 from fbnetv5.training.loop import TrainEntry
-from fbnetv5.training.run import Result, prepare, run_training, start_training
+from fbnetv5.training.optimizer import learning_rate
+from fbnetv5.training.run import Result, in_steps, prepare, run_training, start_training
 
 MakeTraining = Callable[..., TrainConfig]
 
@@ -127,6 +130,79 @@ def test_momentum_is_resumed_too(make_training: MakeTraining, networks: Path, tm
         resume(folder, quiet)
         written.append(contents(folder))
     assert written[0] == written[1]
+
+
+EVERYTHING: dict[str, Any] = {
+    "optimizer": "rmsprop",
+    "ema_decay": 0.0,
+    "dropout": 0.3,
+    "stochastic_depth": 0.3,
+    "mixup": 0.5,
+    "cutmix": 0.5,
+    "label_smoothing": 0.1,
+    "augment": 0.5,
+}
+
+
+@pytest.mark.parametrize("tasks", ["cls", "seg"])
+def test_a_training_with_every_regularizer_ends_with_the_same_files(
+    make_training: MakeTraining, networks: Path, tmp_path: Path, tasks: str
+) -> None:
+    written = []
+    for name in ("whole", "interrupted", "stopped"):
+        config = make_training(tasks, **EVERYTHING, stop_at=2 if name == "stopped" else None)
+        folder, _ = start_training(config, networks / f"{tasks}.json", tmp_path / name)
+        if name == "interrupted":
+            with pytest.raises(KeyboardInterrupt):
+                resume(folder, interrupt_at(4))
+        elif name == "stopped":
+            stops_early_and_continues(folder)
+        resume(folder, quiet)
+        written.append(contents(folder))
+    assert written[0] == written[1] == written[2]
+
+
+def stops_early_and_continues(folder: Path) -> None:
+    """Run a training to its early stop, then to a later one, and remove the stop from its configuration."""
+    for stop in (2, 4):
+        TrainConfig.load(folder).changed(stop_at=stop).save(folder)
+        result = resume(folder, quiet)
+        entries = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+        assert (result.steps, entries[-1]["step"]) == (stop, stop)
+        assert entries[-1]["scores"].keys() == result.test.keys()
+        assert entries[-1]["lr"] == learning_rate(TrainConfig.load(folder), stop) > 1e-4  # of all 6 steps
+        assert (folder / f"checkpoint/step-{stop}.safetensors").exists()
+    TrainConfig.load(folder).changed(stop_at=None).save(folder)
+
+
+def test_epochs_are_those_of_the_images_in_all_processes(
+    make_training: MakeTraining, networks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = make_training("det").model_dump(exclude={"steps", "data"})
+    config = TrainConfig(**fields | {"data": make_training("det").data, "epochs": 2.5})
+    folder, prepared = start_training(config, networks / "det.json", tmp_path / "det")
+    assert (len(prepared.images), prepared.config.batch) == (28, 4)
+    stored = TrainConfig.load(folder)
+    assert (stored.steps, stored.epochs) == (18, None)  # 2.5 * 28 / 4 = 17.5
+    assert stored == prepared.config
+    monkeypatch.setattr("fbnetv5.training.run.make_accelerator", lambda: SimpleNamespace(num_processes=3))
+    assert in_steps(config, 28).steps == 6  # 2.5 * 28 / 12 = 5.8
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"cutmix": 0.5}, "training: cutmix does not suit det"),
+        ({"label_smoothing": 0.1}, "training: label_smoothing has no effect on the loss of det: set it to 0"),
+    ],
+    ids=["cutmix", "label smoothing"],
+)
+def test_a_recipe_that_does_not_suit_the_task_is_refused(
+    make_training: MakeTraining, networks: Path, tmp_path: Path, fields: dict[str, float], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        start_training(make_training("det", **fields), networks / "det.json", tmp_path / "det")
+    assert not (tmp_path / "det").exists()
 
 
 @pytest.mark.slow

@@ -86,7 +86,8 @@ def main(file: Path, folder: Path) -> None:
         loops.append(loop)
 
     check_gradients(file, folder)
-    config = make_config(list(load_architecture(file).choices))
+    regularizers = {"dropout": 0.2, "stochastic_depth": 0.2, "mixup": 0.2, "optimizer": "rmsprop"}
+    config = make_config(list(load_architecture(file).choices)).changed(**regularizers)
     TrainLoop.run = run  # type: ignore[assignment, method-assign]
     run_training(*start_training(config, file, folder), lambda _: None, lambda _: None)
     (loop,) = loops

@@ -1,0 +1,85 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from fbnetv5.architecture import load_architecture
+from fbnetv5.data.loading import in_order
+from fbnetv5.data.preprocess import normalise
+from fbnetv5.data.sample import Batch
+from fbnetv5.data.scenes import TARGETS, Scenes
+from fbnetv5.networks.backbone import Network
+from fbnetv5.training.config import TrainConfig
+from fbnetv5.training.mix import draw_patch
+from fbnetv5.training.objective import Objective
+
+IMAGES = Scenes("train", size=(32, 32), count=8)
+
+MakeObjective = Callable[..., tuple[Network, Objective]]
+
+
+@pytest.fixture
+def make_objective(make_training: Callable[..., TrainConfig], networks: Path) -> MakeObjective:
+    """(**fields that differ) -> a network that classifies, and the objective of its training."""
+
+    def make(**changes: object) -> tuple[Network, Objective]:
+        network = load_architecture(networks / "cls.json").build()
+        nn.init.normal_(network.get_parameter("heads.cls.pooled.classifier.weight"))
+        return network, Objective(make_training("cls", **changes), network, TARGETS)
+
+    return make
+
+
+@pytest.fixture
+def batch() -> Batch:
+    (batch,) = in_order(IMAGES, batch=8)
+    return batch
+
+
+def test_mixup_blends_images_and_losses_alike(make_objective: MakeObjective, batch: Batch) -> None:
+    network, objective = make_objective(mixup=0.7, seed=5)
+    share = np.random.default_rng([5, 0]).beta(0.7, 0.7)
+    assert 0.01 < share < 0.99
+    (total,), (count,) = objective.losses(batch, step=0, process=0)
+    images = normalise(batch.images)
+    with torch.no_grad():
+        (logits,) = network(share * images + (1 - share) * images.flip(0))
+    each = functional.log_softmax(logits, dim=1)
+    truth = batch.targets["label"]
+    expected = -(share * each[range(8), truth] + (1 - share) * each[range(8), truth.flip(0)]).sum()
+    torch.testing.assert_close(total.detach(), expected, rtol=1e-4, atol=1e-4)
+    assert count == 8
+
+
+def test_cutmix_weights_the_losses_of_both_classes_by_their_pixels(make_objective: MakeObjective, batch: Batch) -> None:
+    network, objective = make_objective(cutmix=0.7, label_smoothing=0.2, seed=5)
+    (total,), (count,) = objective.losses(batch, step=0, process=0)
+    rows, columns = draw_patch(np.random.default_rng([5, 0]), 0.7, (32, 32))
+    images = normalise(batch.images)
+    images[:, :, rows, columns] = images.flip(0)[:, :, rows, columns].clone()
+    share = 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / 32**2
+    with torch.no_grad():
+        (logits,) = network(images)
+    truth = functional.one_hot(batch.targets["label"], 10)
+    target = 0.8 * (share * truth + (1 - share) * truth.flip(0)) + 0.2 / 10
+    torch.testing.assert_close(total.detach(), -(target * logits.log_softmax(1)).sum(), rtol=1e-4, atol=1e-4)
+    assert 0.01 < share < 0.99
+    assert count == 8
+    assert network.task.label_smoothing == 0.0  # that of evaluations and files
+
+
+def test_each_step_and_process_drops_other_activations(make_objective: MakeObjective, batch: Batch) -> None:
+    network, objective = make_objective(dropout=0.5, stochastic_depth=0.5, seed=7)
+
+    def loss(step: int, process: int) -> float:
+        with torch.no_grad():
+            return float(objective.losses(batch, step=step, process=process)[0])
+
+    assert loss(0, 0) == loss(0, 0)
+    assert len({loss(0, 0), loss(1, 0), loss(0, 1), loss(1, 1)}) == 4
+    network.eval()
+    assert loss(0, 0) == loss(1, 0) == loss(0, 1)

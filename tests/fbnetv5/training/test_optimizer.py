@@ -1,0 +1,41 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from fbnetv5.training.config import TrainConfig
+from fbnetv5.training.optimizer import learning_rate, make_optimizer
+from fbnetv5.training.rmsprop import RMSProp
+
+MakeTraining = Callable[..., TrainConfig]
+
+
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_a_hundredth(make_training: MakeTraining) -> None:
+    config = make_training("cls", lr=2.0, warmup_steps=4, steps=104)
+    rates = [learning_rate(config, step) for step in range(105)]
+    assert rates[:4] == [0.5, 1.0, 1.5, 2.0]
+    assert rates[4] == max(rates) == 2.0
+    assert rates[54] == pytest.approx(1.01)
+    assert rates[104] == pytest.approx(0.02)
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD), ("rmsprop", RMSProp)]
+)
+def test_norms_and_biases_do_not_decay(
+    make_training: MakeTraining, name: str, kind: type[torch.optim.Optimizer]
+) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
+    optimizer = make_optimizer(make_training("cls", optimizer=name, weight_decay=0.1), list(network.parameters()))
+    assert type(optimizer) is kind
+    decays = {id(parameter): group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]}
+    assert {key: decays[id(parameter)] for key, parameter in network.named_parameters()} == {
+        "0.weight": 0.1,
+        "0.bias": 0.0,
+        "1.weight": 0.0,
+        "1.bias": 0.0,
+        "2.weight": 0.1,
+        "2.bias": 0.0,
+    }
