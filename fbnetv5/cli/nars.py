@@ -168,11 +168,12 @@ def _nars_config(
     given = {unit: text for unit, text in budgets.items() if text is not None}
     if not given and arch is None:
         raise UserError("a search for an architecture needs a budget: --flops, --latency or --params; or --arch FILE")
-    where = {"space": _space(space, width), "fixed": None} if arch is None else _only_architecture(arch, task)
+    where: dict[str, Any] = {"space": _space(space, width)} if arch is None else _only_architecture(arch, task)
+    if given:
+        where["budgets"] = parse_constraints(given)
     settings = NarsConfig.make(
         fields,
         task_name=task,
-        budgets=parse_constraints(given),
         data=DataConfig.of(data, size=parse_resolution(size)),
         seed=seed,
         **where,
@@ -194,14 +195,20 @@ def _space(name: str, width: float) -> "Space":
     return FourPathSpace()
 
 
-def _only_architecture(file: Path, task: str) -> dict[str, object]:
-    """The space and the choices of an architecture file, whose network must be of the task."""
+def _only_architecture(file: Path, task: str) -> dict[str, Any]:
+    """The space, the choices and the cost, as its budget, of an architecture file, whose network must be of the task.
+
+    Raises:
+        UserError: the file is refused, or of another task.
+    """
     from fbnetv5.architecture import load_architecture
+    from fbnetv5.costs.budgets import Budget
 
     architecture = load_architecture(file)
     if architecture.task != task:
         raise UserError(f"{file} is a network for {architecture.task}: add --task {architecture.task}")
-    return {"space": architecture.space, "fixed": architecture.choices[task]}
+    budget = Budget(limit=float(architecture.cost.macs), unit="macs", resolution=architecture.resolution)
+    return {"space": architecture.space, "fixed": architecture.choices[task], "budgets": (budget,)}
 
 
 def _runner(jobs: int, ray: str | None, gpus_per_trial: float, progress: "Progress") -> "Runner":

@@ -8,7 +8,7 @@ from pydantic import Field, Strict, model_validator
 
 from export.errors import UserError
 from fbnetv5.costs.budgets import Budget
-from fbnetv5.data.resolution import DEPLOY_RESOLUTION, Resolution
+from fbnetv5.data.resolution import Resolution
 from fbnetv5.runs.config import RunConfig, Share
 from fbnetv5.search.nars.predictor import PredictorSettings
 from fbnetv5.search.nars.recipes import RecipeVariable, check_recipes, default_recipes
@@ -33,8 +33,8 @@ class NarsConfig(RunConfig):
     )
     task_name: str
     """Name of the task."""
-    budgets: Annotated[tuple[Budget, ...], Strict(False)]
-    """Budgets that hold together, each in a unit of its own; none with a fixed architecture."""
+    budgets: Annotated[tuple[Budget, ...], Strict(False), Field(min_length=1)]
+    """Budgets that hold together, each in a unit of its own."""
     space: SpaceField = StageSpace()
     """Space of the architectures."""
     fixed: Annotated[tuple[int, ...], Strict(False)] | None = None
@@ -83,8 +83,6 @@ class NarsConfig(RunConfig):
         if twice := sorted(self.recipes.keys() & self.training.keys()):
             raise UserError(f"nars: {', '.join(twice)} stands in recipes and in training; remove it from one of them")
         check_recipes(self.training, OWN_FIELDS)
-        if not self.budgets and self.fixed is None:
-            raise UserError("nars: a search for architectures needs a budget")
         self.train_config({name: variable.choices[0] for name, variable in self.recipes.items()})
         return self
 
@@ -95,7 +93,7 @@ class NarsConfig(RunConfig):
     @property
     def resolution(self) -> Resolution:
         """Of the deployed network."""
-        return self.budgets[0].resolution if self.budgets else DEPLOY_RESOLUTION
+        return self.budgets[0].resolution
 
     @property
     def predictor(self) -> PredictorSettings:
