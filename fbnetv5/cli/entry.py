@@ -20,6 +20,7 @@ from fbnetv5.cli.derive import derive
 from fbnetv5.cli.doctor import doctor
 from fbnetv5.cli.eval import evaluate
 from fbnetv5.cli.export import export
+from fbnetv5.cli.label import label
 from fbnetv5.cli.profile import profile
 from fbnetv5.cli.search import search
 from fbnetv5.cli.show import show
@@ -50,6 +51,7 @@ COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
     "show": show,
     "space": space,
     "profile": profile,
+    "label": label,
     "search": search,
     "branch": branch,
     "derive": derive,
