@@ -11,6 +11,7 @@ from fbnetv5.cli.options import Json
 
 if TYPE_CHECKING:
     from fbnetv5.labeling.assemble import LabelSummary
+    from fbnetv5.labeling.labeller import Labeller
 
 Teachers = Annotated[
     list[str] | None,
@@ -80,12 +81,27 @@ def label(
     _check_device(device)
     _print_source(images, ignore_labels)
     labelling = open_labelling(settings, device=device, download=download)
+    if preview is not None:
+        _preview(labelling.labeller, output, preview, as_json=json)
+        return
     with progress_bar() as bar, interruptible("repeat the same command"):
         summary = run_labelling(labelling, output, stage_lines(bar))
     if json:
         print_json(summary.to_json())
     else:
         print_line(summary_text(summary))
+
+
+def _preview(labeller: "Labeller", output: Path, count: int, *, as_json: bool) -> None:
+    """Write the page beside the output, and print its name."""
+    from fbnetv5.labeling.preview import write_preview
+
+    page = output.with_name(f"{output.name}-preview.html")
+    images = write_preview(page, labeller, count)
+    if as_json:
+        print_json({"preview": str(page), "images": images})
+    else:
+        print_line(f"{page}: labels of {images} images; nothing else was written")
 
 
 def _pairs(texts: list[str], flag: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from export.errors import UserError
 from fbnetv5.data.targets import ABSENT, IGNORE, Boxes, Target
 from fbnetv5.labeling.config import EVERY_OTHER, TeacherConfig
-from fbnetv5.labeling.teachers.predictions import (
+from fbnetv5.labeling.teachers.decoders import (
     ClassScores,
     Prediction,
     ProbabilityMap,

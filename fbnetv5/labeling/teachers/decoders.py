@@ -1,13 +1,11 @@
-"""From the raw outputs of a teacher for one image to its prediction.
+"""From the raw outputs of a teacher for one image to its prediction, at the image's own pixels.
 
-A decoder is a function (outputs without the batch axis, placement of the image) -> prediction.
-
-Shape legend: C classes, A rows of a detector before suppression, M boxes, H x W pixels of the image.
+Shape legend: C classes, h x w pixels of an output, A rows of a detector before suppression, M boxes, H x W pixels of the image.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,18 +13,9 @@ from torch.nn import functional
 from torchvision.ops import batched_nms, box_convert
 
 from export.errors import UserError
-from fbnetv5.labeling.teachers.predictions import (
-    ClassScores,
-    DenseValues,
-    Prediction,
-    ProbabilityMap,
-    ScoredBoxes,
-    ScoredMap,
-)
 from fbnetv5.labeling.teachers.preparation import Placement
 
 Name = Literal["logits", "yolo", "ssd", "pixel_logits", "probability", "depth", "normals"]
-Decoder: TypeAlias = Callable[[Sequence[Tensor], Placement], Prediction]
 
 MIN_SCORE = 0.01
 """Boxes with a lower score are dropped before suppression."""
@@ -44,6 +33,50 @@ TASKS: dict[str, tuple[str, ...]] = {
     "normals": ("normals",),
 }
 """By decoder: the tasks that it serves."""
+
+
+class ClassScores(NamedTuple):
+    """The class of an image."""
+
+    probabilities: Tensor
+    """float32 [C]; their sum is 1."""
+
+
+class ScoredBoxes(NamedTuple):
+    """Objects of an image, from the highest score to the lowest."""
+
+    xyxy: Tensor
+    """float32 [M, 4]: (x0, y0, x1, y1) in pixels of the image, inside of it."""
+    scores: Tensor
+    """float32 [M], 0..1."""
+    labels: Tensor
+    """int64 [M]: class ids of the teacher."""
+
+
+class ScoredMap(NamedTuple):
+    """A class for every pixel."""
+
+    ids: Tensor
+    """int64 [H, W]: class ids of the teacher."""
+    confidences: Tensor
+    """float32 [H, W]: the probability of each pixel's class."""
+
+
+class ProbabilityMap(NamedTuple):
+    """A yes or no for every pixel."""
+
+    probabilities: Tensor
+    """float32 [H, W] of "yes"."""
+
+
+class DenseValues(NamedTuple):
+    """Numbers of every pixel, without a confidence."""
+
+    values: Tensor
+    """float32 [H, W], depth in metres, or [3, H, W], unit vectors; NaN where unknown."""
+
+
+Prediction: TypeAlias = ClassScores | ScoredBoxes | ScoredMap | ProbabilityMap | DenseValues
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from export.document import Document, JsonTuple
 from export.errors import UserError
 from export.files import read_json
 from fbnetv5.labeling.teachers.decoders import TASKS, Decoding, Name
-from fbnetv5.labeling.teachers.preparation import Fit, Preparation
+from fbnetv5.labeling.teachers.preparation import Fit, Interpolation, Preparation
 
 SCHEMA = 1
 METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001}
@@ -42,6 +42,8 @@ class TeacherDescription(Document):
     """How an image gets the size: stretch; letterbox, which keeps the aspect and pads with grey; crop, which cuts."""
     crop_share: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """With crop: the size as a share of the resized image's shorter side."""
+    interpolation: Interpolation = "bilinear"
+    """How images are resized: bilinear or bicubic, with antialiasing."""
     scale: float = 1 / 255
     """Factor of the 8-bit values."""
     mean: Channels = (0.0, 0.0, 0.0)
@@ -71,6 +73,9 @@ class TeacherDescription(Document):
             raise ValueError(
                 f"decoder {self.decoder!r} is for {' and '.join(TASKS[self.decoder])}, not for {self.task}"
             )
+        named = [name for name in self.classes if name]
+        if repeated := [name for name in named if named.count(name) > 1]:
+            raise ValueError(f"classes name {repeated[0]!r} twice; each class has a name of its own")
         if (self.task in TASKS_WITH_CLASSES) != bool(self.classes):
             raise ValueError(f"task {self.task} {'needs' if not self.classes else 'has no'} classes")
         if self.fit == "crop" and self.task != "cls":
@@ -87,6 +92,7 @@ class TeacherDescription(Document):
             std=self.std,
             fit=self.fit,
             crop_share=self.crop_share,
+            interpolation=self.interpolation,
             bgr=self.order == "bgr",
             channels_last=self.layout == "nhwc",
         )

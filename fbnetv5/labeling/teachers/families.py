@@ -1,7 +1,6 @@
 """Finds the family of a teacher by its name: a file, a folder, or ``FAMILY:NAME``, and opens it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
@@ -9,30 +8,11 @@ import torch
 
 from export.errors import UserError
 from export.manifest import NAME as MANIFEST
+from fbnetv5.labeling.teachers.named import NamedTeacher
 from fbnetv5.labeling.teachers.teacher import Teacher
 
 LIBRARIES = ("timm", "torchvision", "transformers")
 """Families of published networks; each is a module of this folder with a function ``open_named``."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamedTeacher:
-    """A network of a library, as in ``timm:resnet50`` or ``timm:resnet50@weights.safetensors``."""
-
-    library: str
-    name: str
-    weights: Path | None
-    """File of its weights; None for the published ones."""
-    class_names: tuple[str, ...] | None
-    """Names of its classes; None for those of the library."""
-    device: torch.device
-    download: bool
-    """Whether published weights that are not on this machine are downloaded."""
-
-    @property
-    def text(self) -> str:
-        """The name as the user wrote it."""
-        return f"{self.library}:{self.name}{f'@{self.weights}' if self.weights else ''}"
 
 
 def open_teacher(

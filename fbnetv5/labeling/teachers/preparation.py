@@ -9,9 +9,11 @@ from typing import Literal, NamedTuple, Self
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 Fit = Literal["stretch", "letterbox", "crop"]
+Interpolation = Literal["bilinear", "bicubic"]
 PADDING = 114.0
 """Grey value beside a letterboxed image, as YOLO networks are trained with (github.com/ultralytics/yolov5)."""
 
@@ -71,6 +73,7 @@ class Preparation:
     """"stretch" resizes to the size, "letterbox" keeps the aspect and pads, "crop" keeps the aspect and cuts."""
     crop_share: float = 1.0
     """With "crop": the size as a share of the resized image's shorter side, timm's ``crop_pct``."""
+    interpolation: Interpolation = "bilinear"
     bgr: bool = False
     channels_last: bool = False
 
@@ -88,7 +91,8 @@ class Preparation:
         """Images of one size [N, 3, H, W], RGB from 0 to 255 -> float32 [N, 3, h, w], or [N, h, w, 3]."""
         place = self.placement((images.shape[-2], images.shape[-1]))
         if place.inner != place.image:
-            images = transforms.resize(images, list(place.inner), antialias=True)
+            mode = InterpolationMode(self.interpolation)
+            images = transforms.resize(images, list(place.inner), interpolation=mode, antialias=True)
         pixels = images.float()
         if not place.fills:
             right, bottom = (

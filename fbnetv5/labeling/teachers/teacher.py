@@ -19,8 +19,7 @@ from torch import Tensor
 
 from export.errors import UserError
 from fbnetv5.data.preprocess import MEAN, STD
-from fbnetv5.labeling.teachers.decoders import Decoding
-from fbnetv5.labeling.teachers.predictions import Prediction
+from fbnetv5.labeling.teachers.decoders import Decoding, Prediction
 from fbnetv5.labeling.teachers.preparation import Preparation
 
 Network = Callable[[Tensor], Sequence[Tensor]]
