@@ -1,6 +1,6 @@
 """From the raw outputs of a teacher for one image to its prediction, at the image's own pixels.
 
-Shape legend: C classes, h x w pixels of an output, A rows of a detector before suppression, M boxes, H x W pixels of the image.
+Shape legend: C classes, A rows of a detector, M boxes, h x w pixels of an output, H x W pixels of the image.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,5 +1,6 @@
 """Teachers of the library timm (github.com/huggingface/pytorch-image-models): classifiers."""
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def open_named(task: str, named: NamedTeacher) -> Teacher:
     if task != "cls":
         raise UserError(f"{named.text} is a classifier, and no teacher of {task}: timm's networks label cls")
     if not timm.is_model(named.name):
-        similar = ", ".join(timm.list_models(f"*{named.name.partition('.')[0][:6]}*")[:5]) or "none"
+        similar = ", ".join(get_close_matches(named.name, timm.list_models(), n=5)) or "none"
         raise UserError(f"timm has no network {named.name!r}; similar names: {similar}")
     options = {} if named.class_names is None else {"num_classes": len(named.class_names)}
     network: Any = timm.create_model(named.name, pretrained=False, **options)

@@ -24,7 +24,7 @@ SHARPNESS = 20.0
 def save_model(
     path: Path,
     nodes: Sequence[Any],
-    outputs: Sequence[str],
+    names: Sequence[str],
     *,
     constants: dict[str, NDArray[Any]],
     shape: Sequence[int | str] = ("batch", 3, "height", "width"),
@@ -36,7 +36,7 @@ def save_model(
         list(nodes),
         "teacher",
         [helper.make_tensor_value_info("images", dtype, list(shape))],
-        [helper.make_empty_tensor_value_info(name) for name in outputs],
+        [helper.make_empty_tensor_value_info(name) for name in names],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
