@@ -25,7 +25,7 @@ from fbnetv5.data.resolution import Resolution
 from fbnetv5.data.targets import IGNORE, Target
 
 Labels = Mapping[str, Any]
-Rule: TypeAlias = Callable[[str, Labels, Resolution], Any | None]
+Rule: TypeAlias = Callable[[str, Labels, Resolution], Any]
 """(name of the image in its data set, its labels, its (H, W)) -> the derived label; None where there is none."""
 
 

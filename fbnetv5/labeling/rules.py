@@ -37,7 +37,7 @@ class LabelRule:
     threshold: float
     """Minimum confidence where there are no classes."""
 
-    def __call__(self, prediction: Prediction) -> Any | None:
+    def __call__(self, prediction: Prediction) -> Any:
         """The label, of the type that its kind documents; None where the teacher is not confident enough."""
         if isinstance(prediction, ClassScores):
             return self._class(prediction)

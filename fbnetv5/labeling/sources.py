@@ -9,6 +9,7 @@ from export.errors import UserError
 from fbnetv5.data.image_files import SUFFIXES, image_names_within
 from fbnetv5.data.labelled_images import LabelledImages
 from fbnetv5.data.layouts import LAYOUTS, Layout, open_folder
+from fbnetv5.data.splits import TEST, split_of
 from fbnetv5.data.targets import Target
 
 MAX_NAME_BYTES = 200
@@ -48,8 +49,11 @@ class SourceImages:
         return {} if self._data is None else self._data.labels(index)
 
     def is_test(self, index: int) -> bool:
-        """Whether an image belongs to the data set's own test split."""
-        return self._data is not None and self.names[index] in self._data.test
+        """Whether an image belongs to the test split of the data set it is from, its own or that of its file names."""
+        if self._data is None:
+            return False
+        name = self.names[index]
+        return name in self._data.test if self._data.test else split_of(name) == TEST
 
     @property
     def digest(self) -> str:

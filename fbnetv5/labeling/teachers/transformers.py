@@ -1,6 +1,6 @@
 """Teachers of the library transformers: classifiers, detectors, semantic segmentation and depth.
 
-Their own image processors prepare the images. The library is the extra ``teachers`` of this package.
+The library itself prepares the images. The library is the extra ``teachers`` of this package.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ DECODERS: dict[str, Name] = {"cls": "logits", "det": "ssd", "seg": "pixel_logits
 METRIC_DEPTH = ("depth_pro", "glpn", "zoedepth")
 """Types of networks whose depth is always in metres; others say so in their configuration."""
 WHOLE_IMAGE = ("do_center_crop", "do_pad")
-"""Steps of an image processor after which the outputs would not cover exactly the image."""
+"""Steps of an image preparer after which the outputs would not cover exactly the image."""
 
 
 def open_named(task: str, named: NamedTeacher) -> Teacher:
@@ -46,7 +46,7 @@ def open_named(task: str, named: NamedTeacher) -> Teacher:
     library = _library()
     with _load_errors(named):
         options = {"local_files_only": not named.download}
-        processor = library.AutoImageProcessor.from_pretrained(named.name, **options)
+        preparer = library.AutoImageProcessor.from_pretrained(named.name, **options)
         network = getattr(library, CLASSES[task]).from_pretrained(named.name, **options)
     if task == "depth":
         _check_metric(named, network.config)
@@ -57,7 +57,7 @@ def open_named(task: str, named: NamedTeacher) -> Teacher:
         task=task,
         classes=classes,
         preparation=Preparation.unchanged(),
-        network=_network(task, network, processor, named.device),
+        network=_network(task, network, preparer, named.device),
         decoding=Decoding(name=DECODERS[task], classes=len(classes)),
         provenance={"family": "transformers", **_identity(named, network.config)},
     )
@@ -113,17 +113,17 @@ def _identity(named: NamedTeacher, config: Any) -> dict[str, str]:
     return {"revision": str(getattr(config, "_commit_hash", None))}
 
 
-def _network(task: str, network: Any, processor: Any, device: torch.device) -> Network:
-    whole = {} if task in ("cls", "det") else {name: False for name in WHOLE_IMAGE if getattr(processor, name, False)}
+def _network(task: str, network: Any, preparer: Any, device: torch.device) -> Network:
+    whole = {} if task in ("cls", "det") else {name: False for name in WHOLE_IMAGE if getattr(preparer, name, False)}
 
     def run(images: Tensor) -> Any:
         pixels = list(images.round().to(torch.uint8).cpu())
-        return network(**processor(images=pixels, return_tensors="pt", **whole).to(device))
+        return network(**preparer(images=pixels, return_tensors="pt", **whole).to(device))
 
     def detect(images: Tensor) -> tuple[Tensor, ...]:
         """Of one image: boxes [1, K, 4] in its pixels, scores and labels [1, K]."""
         sizes = [tuple(images.shape[-2:])]
-        (result,) = processor.post_process_object_detection(run(images), threshold=0.0, target_sizes=sizes)
+        (result,) = preparer.post_process_object_detection(run(images), threshold=0.0, target_sizes=sizes)
         return result["boxes"][None], result["scores"][None], result["labels"][None]
 
     readers: dict[str, Callable[[Tensor], tuple[Tensor, ...]]] = {
