@@ -94,6 +94,16 @@ def test_an_image_without_objects_is_background_and_an_unlisted_one_is_not_label
         assert make(masks, "7.png", (HEIGHT, WIDTH)) is None
 
 
+def test_an_image_with_an_object_without_a_mask_is_not_labelled(tmp_path: Path) -> None:
+    path = write_coco(tmp_path, ("triangle", "compressed"))
+    document = json.loads(path.read_text(encoding="utf-8"))
+    document["annotations"][1].update(image_id=6, segmentation=[])
+    path.write_text(json.dumps(document), encoding="utf-8")
+    masks = read_instance_masks(tmp_path)
+    assert masks.class_map("train/5.png", (HEIGHT, WIDTH)) is not None
+    assert masks.class_map("train/6.png", (HEIGHT, WIDTH)) is None
+
+
 def test_wrong_masks_are_refused(tmp_path: Path) -> None:
     path = write_coco(tmp_path, ("triangle", "compressed"))
     document = json.loads(path.read_text(encoding="utf-8"))

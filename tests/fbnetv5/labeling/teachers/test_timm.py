@@ -34,6 +34,7 @@ def test_the_logits_are_those_of_timm_itself(weights: Path) -> None:
         expected = peer(prepare(Image.fromarray(pixels.permute(1, 2, 0).numpy()))[None])
     torch.testing.assert_close(teacher.class_logits(pixels[None]), expected, atol=0.02, rtol=0.02)
     assert teacher.classes == ("a", "b", "c")
+    assert teacher.preparation.crop_share == peer.pretrained_cfg["crop_pct"] < 1
 
 
 def test_mistakes_are_one_line(weights: Path) -> None:
