@@ -4,9 +4,14 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
-from torch import uint8, zeros
+from PIL import Image
+from torch import from_numpy, uint8, zeros
+from torch.nn import functional
 
+from export.manifest import read_manifest
+from export.runners import OrtRunner
 from fbnetv5.data.layouts import open_folder
 from fbnetv5.data.maps import write_map
 from tests.command_line import QUICK, SMALL, assert_refused, document, in_process
@@ -130,3 +135,18 @@ def test_a_search_and_a_training_on_the_labels_score_on_true_ones(tmp_path: Path
     document(*train, cwd=tmp_path)
     score = document("eval", "--arch", "seg/seg.json", "--data", "truth", "--size", "64x64", cwd=tmp_path)
     assert score["metric"]["value"] > 0.6
+
+
+def test_an_exported_network_labels_as_it_predicts(work: Path, images: Path) -> None:
+    folder = work / document("export", "--task", "seg", cwd=work)["folder"]
+    arguments = ["label", "images", "--teacher", f"seg={folder}", "--threshold", "0", "-o", "out"]
+    assert document(*arguments, cwd=images)["tasks"]["seg"]["teacher"] == 10
+    data = open_folder(images / "out")
+    (steps, runner) = read_manifest(folder).preprocessing, OrtRunner(folder / "model.onnx")
+    for index in range(3):
+        file = Image.open(data.path(index))
+        values = np.asarray(file.resize(steps.resize[::-1], Image.Resampling.BILINEAR), np.float32) / 255
+        inputs = ((values - steps.mean) / steps.std).transpose(2, 0, 1)[None].astype(np.float32)
+        logits = from_numpy(runner({"images": inputs})["logits"])
+        resized = functional.interpolate(logits, size=file.size[::-1], mode="bilinear", align_corners=False)
+        assert (resized.argmax(1)[0] == data.labels(index)["mask"]).float().mean() > 0.95
