@@ -84,7 +84,7 @@ def make_rule(
     if missing := [name for name in used if name not in classes]:
         raise UserError(
             f"the teacher of {task} has class {missing[0]!r}, and the data set has {_listed(classes)}: map its "
-            f"classes to those in --config, teachers.{task}.classes"
+            f"classes to those in --config, teachers.{task}.classes, or take the images alone with --ignore-labels"
         )
     if unknown := [name for name in config.thresholds if name not in classes]:
         raise UserError(

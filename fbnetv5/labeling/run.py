@@ -7,6 +7,7 @@ DIR/.labeling/                             settings.json and a file per finished
 """
 
 import fcntl
+import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -43,15 +44,13 @@ class Labelling:
     @property
     def settings(self) -> dict[str, Any]:
         """All that determines the labels, as JSON."""
-        teachers = {task: dict(teacher.provenance) for task, (teacher, _) in self.labeller.teachers.items()}
-        return {
-            **self.config.to_json(),
-            "teachers": {
-                task: {**settings.to_json(), "threshold": self.labeller.teachers[task][1].threshold, **teachers[task]}
-                for task, settings in self.config.teachers.items()
-            },
-            "source_sha256": self.labeller.source.digest,
+        teachers = {
+            task: {**self.config.teachers[task].to_json(), "threshold": rule.threshold, **teacher.provenance}
+            for task, (teacher, rule) in self.labeller.teachers.items()
         }
+        settings = {**self.config.to_json(), "teachers": teachers, "source_sha256": self.labeller.source.digest}
+        text = json.dumps(settings, ensure_ascii=False).encode(errors="replace")  # names of files may not be UTF-8
+        return dict(json.loads(text))
 
 
 def open_labelling(config: LabelConfig, *, device: str | None = None, download: bool = False) -> Labelling:
@@ -106,6 +105,7 @@ def run_labelling(labelling: Labelling, folder: Path, report: Progress) -> Label
     if (folder / LABELS).exists():
         summary, settings = read_labels(folder)
         _check_settings(settings, labelling.settings, folder)
+        shutil.rmtree(folder / WORK, ignore_errors=True)
         return summary
     _start(labelling, folder)
     with _locked(folder):
@@ -134,6 +134,8 @@ def _start(labelling: Labelling, folder: Path) -> None:
     Raises:
         UserError: the folder contains something else, or other settings.
     """
+    if folder.resolve().is_relative_to(labelling.config.images):
+        raise UserError(f"{folder} is inside of {labelling.config.images}: name a folder outside of the images with -o")
     file = folder / WORK / SETTINGS
     if file.exists():
         document = read_json(file, what="labelling", schema=SCHEMA)

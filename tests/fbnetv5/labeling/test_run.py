@@ -101,10 +101,26 @@ def test_a_finished_labelling_is_not_repeated_and_other_settings_are_refused(tmp
         label(config, tmp_path / "out")
 
 
+def test_names_that_are_not_utf_8_are_labelled(tmp_path: Path) -> None:
+    root = tmp_path / os.fsdecode(b"caf\xe9")
+    root.mkdir()
+    config = make_config(root)
+    (root / "images" / "0" / "0000.png").rename(root / "images" / os.fsdecode(b"\xe9-0000.png"))
+    for _ in range(2):
+        label(config, tmp_path / "out")
+    data = open_folder(tmp_path / "out")
+    assert len(data) == 12
+
+
+def test_a_folder_inside_of_the_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="name a folder outside of the images"):
+        label(make_config(tmp_path), tmp_path / "images" / "out")
+
+
 def test_a_folder_with_something_else_and_one_in_use_are_refused(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     with pytest.raises(UserError, match="exists already and is no unfinished labelling"):
-        label(config, tmp_path / "images")
+        label(config, tmp_path)
     labelling = open_labelling(config)
 
     def start_another(_stage: str, done: int, _total: int) -> None:
