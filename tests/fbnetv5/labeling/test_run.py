@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from export.errors import UserError
+from fbnetv5.data.image_files import EXIF_ORIENTATION
 from fbnetv5.data.layouts import layout_of, open_folder
 from fbnetv5.labeling.chunks import WORK
 from fbnetv5.labeling.config import LabelConfig, TeacherConfig
@@ -174,3 +176,16 @@ def test_a_folder_without_a_readable_image_is_refused(tmp_path: Path) -> None:
         path.write_bytes(b"damaged")
     with pytest.raises(UserError, match=r"none of the first 3 images of .* is readable: cannot read"):
         open_labelling(config)
+
+
+def test_an_image_that_lies_on_its_side_is_labelled_upright(tmp_path: Path) -> None:
+    config = make_config(tmp_path, count=3)
+    file = tmp_path / "images" / "1" / "0001.png"
+    with Image.open(file) as image:
+        exif = image.getexif()
+        exif[EXIF_ORIENTATION] = 6  # shown after a turn by 90 degrees to the right
+        image.transpose(Image.Transpose.ROTATE_90).save(file, exif=exif)
+    label(config, tmp_path / "out")
+    data = open_folder(tmp_path / "out")
+    mask = data.labels(data.names.index("1__0001.png"))["mask"]
+    assert (mask == true_mask(1)).float().mean() > 0.97

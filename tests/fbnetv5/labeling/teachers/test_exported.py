@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
+from onnx import helper, numpy_helper
 
 from export.errors import UserError
-from export.manifest import Manifest, Preprocessing, TensorEntry, write_manifest
+from export.manifest import Manifest, Preprocessing, TensorEntry, read_manifest, write_manifest
 from export.parity import OutputGroup
 from fbnetv5.labeling.teachers.decoders import ScoredBoxes
 from fbnetv5.labeling.teachers.exported import open_exported
@@ -68,6 +70,21 @@ def test_the_other_forms_of_a_detector_are_read(tmp_path: Path) -> None:
     (prediction,) = teacher.predict([torch.zeros(3, 64, 64, dtype=torch.uint8)], ["a"])
     assert isinstance(prediction, ScoredBoxes)
     assert prediction.labels.tolist() == [1, 0]
+
+
+def test_boxes_without_a_batch_axis_are_read_image_by_image(tmp_path: Path) -> None:
+    folder = write_export(tmp_path / "nms", {"boxes": BOXES, "scores": SCORES, "labels": LABELS}, batch=1)
+    model, manifest = onnx.load(folder / "model.onnx"), read_manifest(folder)
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0]), "first_axis"))
+    for output in model.graph.output:
+        model.graph.node.append(helper.make_node("Squeeze", [output.name, "first_axis"], [f"nms_{output.name}"]))
+        output.CopyFrom(helper.make_empty_tensor_value_info(f"nms_{output.name}"))
+    onnx.save(onnx.shape_inference.infer_shapes(model), folder / "model.onnx")
+    outputs = OutputGroup(outputs=("nms_boxes", "nms_scores", "nms_labels"))
+    write_manifest(folder, manifest.changed(task_outputs={"det": outputs}), files=["model.onnx"])
+    images = [torch.zeros(3, 64, 64, dtype=torch.uint8)] * 3
+    predictions = list(open_exported("det", folder, device="cpu").predict(images, list("abc")))
+    assert [len(prediction.labels) for prediction in predictions if isinstance(prediction, ScoredBoxes)] == [2, 2, 2]
 
 
 def test_a_damaged_folder_and_another_task_are_refused(tmp_path: Path) -> None:
