@@ -44,8 +44,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Neural architecture search for several vision tasks: one search finds a network per task, within a budget of "
     "multiply-adds or of milliseconds measured on your device.",
-    epilog="Typical order: label, profile, search, train, eval, export, validate. Exit codes: 0 success, 1 a check failed, "
-    "2 wrong input or interrupted, 3 device or runtime not available, 70 error of fbnetv5.",
+    epilog="Typical order: label, profile, search, train, eval, export, validate. Exit codes: 0 success, 1 a check "
+    "failed, 2 wrong input or interrupted, 3 device or runtime not available, 70 error of fbnetv5.",
 )
 COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
     "show": show,

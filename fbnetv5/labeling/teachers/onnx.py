@@ -71,7 +71,7 @@ class OnnxNetwork:
         padding = [(0, batch - len(values)), *[(0, 0)] * (values.ndim - 1)]
         outputs = self._runner({self.input.name: np.ascontiguousarray(np.pad(values, padding), dtype=dtype)})
         tensors = [torch.from_numpy(np.ascontiguousarray(outputs[name])) for name in self._outputs]
-        return [tensor[: len(values)] for tensor in tensors]
+        return [tensor[: len(values)] for tensor in tensors] if batch > len(values) else tensors
 
 
 def _text(shape: Sequence[int | str]) -> str:
