@@ -63,7 +63,7 @@ def label(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Label images with pretrained networks, into a data set for several tasks.
+    """Label images with pretrained networks, for several tasks.
 
     Existing labels are kept, and gaps are filled. Repeat an interrupted command to continue it.
     """
