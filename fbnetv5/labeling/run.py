@@ -30,8 +30,6 @@ from fbnetv5.labeling.sources import open_source
 from fbnetv5.labeling.teachers.families import open_teacher
 
 SETTINGS = "settings.json"
-TRIED_IMAGES = 100
-"""Images of which one must be readable before anything is written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,13 +79,13 @@ def open_labelling(config: LabelConfig, *, device: str | None = None, download: 
 
 def _try(labeller: Labeller, config: LabelConfig) -> None:
     """Label the first readable image, so that unfit teachers fail before anything is written."""
-    reasons: list[str] = []
-    for index in range(min(TRIED_IMAGES, len(labeller.source))):
+    first_reason = ""
+    for index in range(len(labeller.source)):
         (result,) = labeller.label([index])
         if isinstance(result, Labelled):
             return
-        reasons.append(result.reason)
-    raise UserError(f"none of the first {len(reasons)} images of {config.images} is readable: {reasons[0]}")
+        first_reason = first_reason or result.reason
+    raise UserError(f"none of the {len(labeller.source)} images of {config.images} is readable: {first_reason}")
 
 
 def run_labelling(labelling: Labelling, folder: Path, report: Progress) -> LabelSummary:

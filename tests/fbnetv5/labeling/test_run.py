@@ -174,7 +174,7 @@ def test_a_folder_without_a_readable_image_is_refused(tmp_path: Path) -> None:
     config = make_config(tmp_path, count=3)
     for path in (tmp_path / "images").rglob("*.png"):
         path.write_bytes(b"damaged")
-    with pytest.raises(UserError, match=r"none of the first 3 images of .* is readable: cannot read"):
+    with pytest.raises(UserError, match=r"none of the 3 images of .* is readable: cannot read"):
         open_labelling(config)
 
 
