@@ -108,7 +108,7 @@ def write_manifest(folder: Path, manifest: Manifest, *, files: Sequence[str]) ->
     Raises:
         UserError: one of the files is missing, or the manifest cannot be written.
     """
-    sha256 = {**manifest.sha256, **{name: _sha256(folder / name) for name in files}}
+    sha256 = {**manifest.sha256, **{name: file_sha256(folder / name) for name in files}}
     write_json(folder / NAME, {"schema": SCHEMA, **manifest.changed(sha256=sha256).to_json()})
 
 
@@ -165,10 +165,15 @@ def changed_files(folder: Path, manifest: Manifest) -> list[str]:
     Raises:
         UserError: one of the files cannot be read.
     """
-    return [name for name, expected in manifest.sha256.items() if _sha256(folder / name) != expected]
+    return [name for name, expected in manifest.sha256.items() if file_sha256(folder / name) != expected]
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """The checksum of a file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,13 +10,15 @@ import pytest
 
 import fbnetv5.blocks
 import fbnetv5.data
+import fbnetv5.labeling.teachers
 import fbnetv5.spaces
 import fbnetv5.tasks
 import latency
 from fbnetv5.data import layouts
+from fbnetv5.labeling.teachers import families
 
 PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
-PACKAGES = (fbnetv5.blocks, fbnetv5.data, fbnetv5.spaces, fbnetv5.tasks, latency)
+PACKAGES = (fbnetv5.blocks, fbnetv5.data, fbnetv5.labeling.teachers, fbnetv5.spaces, fbnetv5.tasks, latency)
 """The packages that examples add a file to."""
 
 
@@ -25,6 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty current folder, in which each package has a folder of further modules."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(layouts, "LAYOUTS", layouts.LAYOUTS)
+    monkeypatch.setattr(families, "LIBRARIES", families.LIBRARIES)
     for package in PACKAGES:
         further = tmp_path / package.__name__.replace(".", "/")
         further.mkdir(parents=True)

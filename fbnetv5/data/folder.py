@@ -3,7 +3,8 @@
     images/NAME.jpg         jpg, jpeg, png, webp or bmp
     instances.json          COCO's format (Lin et al., arXiv:1405.0312), plus what COCO has no place for:
                             "label" of an image, top-level "labels", "mask_classes" and "part_classes" (names in the
-                            order of ids)
+                            order of ids), "split": "test" of an image of the test split, and "boxes": false of an image
+                            whose boxes are not labelled
     masks/, parts/, saliency/, edges/, depth/, normals/NAME.png   see ``fbnetv5.data.maps``
 
 An image that lacks a task's labels trains the other tasks: no "label"; not listed in "images" (its boxes are unknown;
@@ -27,7 +28,7 @@ from fbnetv5.data.header_index import HeaderIndex
 from fbnetv5.data.image_files import SUFFIXES, list_image_names
 from fbnetv5.data.labelled_images import Corners, ImageRecord, LabelledImages
 from fbnetv5.data.maps import FORMATS, find_maps
-from fbnetv5.data.targets import BOXES, CLASS, IGNORE, Target
+from fbnetv5.data.targets import BOXES, CLASS, IGNORE, Kind, Target
 
 T = TypeVar("T")
 
@@ -37,6 +38,8 @@ UNLIKELY_PIXELS = 1 << 31
 """No coordinate reaches this; infinity and "not a number" fail the comparison too."""
 DEEP_MODES = ("I", "F")
 """First letters of Pillow's modes of more than 8 bits a channel."""
+KINDS: Mapping[str, Kind] = {"label": CLASS, "boxes": BOXES} | {name: form.kind for name, form in FORMATS.items()}
+"""By name, the kind of each target that a folder for several tasks can have."""
 
 
 def list_images(folder: Path, headers: HeaderIndex) -> dict[str, ImageRecord]:
@@ -206,6 +209,10 @@ def add_boxes(
         labels[image_id].append(classes[category])
     if "annotations" in document and categories:
         for key, record in records.items():
+            if record.get("boxes") is False:
+                if boxes[key]:
+                    raise UserError(f'{where}: image {key} has "boxes": false and annotations. Remove one of them')
+                continue
             image = images[record["file_name"]]
             image.boxes, image.box_labels = boxes[key], labels[key]
     return tuple(categories.values())
@@ -263,7 +270,7 @@ def read_several_tasks(root: Path, headers: HeaderIndex) -> LabelledImages:
             classes[name] = class_list(document, form.class_list, where) or numbered_classes(name, images, headers)
     if not any(image.is_labelled for image in images.values()):
         raise UserError(f"{where} labels no image, and neither do the folders beside it: label one at least")
-    kinds = {"label": CLASS, "boxes": BOXES} | {name: form.kind for name, form in FORMATS.items()}
-    targets = {name: Target(kind=kinds[name], classes=labels) for name, labels in classes.items() if labels}
-    targets |= {name: Target(kind=kinds[name]) for name in maps if name not in classes}
-    return LabelledImages(images, targets)
+    test = frozenset(record["file_name"] for record in records.values() if record.get("split") == "test")
+    targets = {name: Target(kind=KINDS[name], classes=labels) for name, labels in classes.items() if labels}
+    targets |= {name: Target(kind=KINDS[name]) for name in maps if name not in classes}
+    return LabelledImages(images, targets, test=test if len(test) < len(images) else frozenset())

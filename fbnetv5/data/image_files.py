@@ -97,3 +97,13 @@ def list_image_names(folder: Path) -> list[str]:
     """The names of the images in a folder, sorted."""
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if is_image(entry.name))
+
+
+def image_names_within(folder: str | Path, prefix: str = "") -> Iterator[str]:
+    """The images in a folder and in folders within, none of them hidden, as paths in the folder with "/"."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if is_image(entry.name):
+                yield prefix + entry.name
+            elif entry.name[0] != "." and entry.is_dir(follow_symlinks=False):
+                yield from image_names_within(entry.path, f"{prefix}{entry.name}/")

@@ -104,15 +104,30 @@ class LabelledImages:
         record = self._records[index]
         with opened(record.path) as file:
             pixels = upright(file).convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR)
-        labels = {name: self._label(record, name) for name in self.targets}
         return Sample(
             image=torch.from_numpy(np.array(pixels).transpose(2, 0, 1).copy()),
             targets={
                 name: self.targets[name].kind.resize(value, record.size, size)
-                for name, value in labels.items()
-                if value is not None and self.targets[name].kind.has_labels(value)
+                for name, value in self.labels(index).items()
             },
         )
+
+    def path(self, index: int) -> str:
+        """The file of the image at ``index``."""
+        return self._records[index].path
+
+    def labels(self, index: int) -> dict[str, Any]:
+        """The labels of the image at ``index`` at the size of its file, without those that it lacks.
+
+        Raises:
+            UserError: a map cannot be read, or contains an undeclared class id.
+        """
+        labels = {name: self._label(self._records[index], name) for name in self.targets}
+        return {
+            name: value
+            for name, value in labels.items()
+            if value is not None and self.targets[name].kind.has_labels(value)
+        }
 
     def _label(self, record: ImageRecord, target: str) -> Any:
         """A label at the size of its file, None where the image has none."""

@@ -18,7 +18,7 @@ hidden folders and files, as the copies that notebooks make.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from fbnetv5.data.folder import (
     read_several_tasks,
 )
 from fbnetv5.data.header_index import HeaderIndex, header_index
-from fbnetv5.data.image_files import is_image, list_image_names
+from fbnetv5.data.image_files import image_names_within, list_image_names
 from fbnetv5.data.labelled_images import ImageRecord, LabelledImages
 from fbnetv5.data.maps import FORMATS
 from fbnetv5.data.nyud import NYUD
@@ -258,7 +258,7 @@ def read_image_folder(root: Path, headers: HeaderIndex) -> LabelledImages:
 def _class_records(folder: Path, label: int, headers: HeaderIndex) -> dict[str, ImageRecord]:
     """Records of the images in a class's folder and in folders within, by path in the folder."""
     records: dict[str, ImageRecord] = {}
-    for name in sorted(_image_names_within(folder), key=lambda name: name.split("/")):
+    for name in sorted(image_names_within(folder), key=lambda name: name.split("/")):
         records[name] = image_record(f"{folder}{os.sep}{name}", headers)
         records[name].label = label
     return records
@@ -281,21 +281,11 @@ def _refuse_splits(root: Path) -> None:
 
 def _classes(folder: Path) -> list[Path]:
     """The sub-folders that contain an image."""
-    return [path for path in _folders(folder) if next(_image_names_within(path), None) is not None]
+    return [path for path in _folders(folder) if next(image_names_within(path), None) is not None]
 
 
 def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
-
-
-def _image_names_within(folder: str | Path, prefix: str = "") -> Iterator[str]:
-    """The images in a folder and in folders within, none of them hidden, as paths in the folder with "/"."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if is_image(entry.name):
-                yield prefix + entry.name
-            elif entry.name[0] != "." and entry.is_dir(follow_symlinks=False):
-                yield from _image_names_within(entry.path, f"{prefix}{entry.name}/")
 
 
 def _splits(folder: Path, names: tuple[str, ...]) -> list[Path]:

@@ -20,13 +20,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from export.errors import UserError
+from export.files import atomic_write
 from fbnetv5.data.header_index import HeaderIndex
 from fbnetv5.data.image_files import Header, list_image_names, read_pixels
 from fbnetv5.data.targets import CLASS_MAP, DENSE_MAP, LINE_MAP, VECTOR_MAP, Kind
 
 Array = NDArray[Any]
+
+MAX_DEPTH = 65_535
+"""Millimetres: the largest value of a depth file."""
 
 
 def read_class_ids(path: str | Path) -> NDArray[np.uint8]:
@@ -61,6 +66,27 @@ def read_normals(path: str | Path) -> NDArray[np.float32]:
     return unit_vectors(np.where(colours.any(-1, keepdims=True), vectors, np.float32(0)))
 
 
+def class_id_pixels(ids: Array) -> Array:
+    """The pixels of a file for ``read_class_ids``: uint8 [H, W]."""
+    return ids.astype(np.uint8)
+
+
+def binary_pixels(values: Array) -> Array:
+    """The pixels of a file for ``read_binary``, white where ``values`` [H, W] are 1: uint8 [H, W]."""
+    return np.where(values == 1, np.uint8(255), np.uint8(0))
+
+
+def depth_pixels(metres: Array) -> Array:
+    """The pixels of a file for ``read_depth``: uint16 [H, W], 0 where NaN or too far for 16 bits."""
+    millimetres = np.nan_to_num(metres.astype(np.float64) * 1000, nan=0.0, posinf=0.0, neginf=0.0).round()
+    return np.where((millimetres < 0) | (millimetres > MAX_DEPTH), 0, millimetres).astype(np.uint16)
+
+
+def normal_pixels(vectors: Array) -> Array:
+    """The pixels of a file for ``read_normals``, black where NaN: [3, H, W] -> uint8 [H, W, 3]."""
+    return np.nan_to_num((vectors.transpose(1, 2, 0) + 1) * 127.5, nan=0.0).round().astype(np.uint8)
+
+
 def unit_vectors(vectors: NDArray[Any]) -> NDArray[np.float32]:
     """Vectors [H, W, 3] divided by their lengths, NaN where one is 0 or not finite: float32 [3, H, W]."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
@@ -77,6 +103,17 @@ def borders(ids: NDArray[Any]) -> NDArray[np.uint8]:
     return lines
 
 
+def write_map(path: Path, target: str, value: Array) -> None:
+    """Write a label of ``target``, a key of ``FORMATS``, as its file, with an atomic write.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    pixels = FORMATS[target].pixels(value)
+    with atomic_write(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapFormat:
     """The file format of one target."""
@@ -84,6 +121,8 @@ class MapFormat:
     folder: str
     kind: Kind
     read: Callable[[str | Path], Array]
+    pixels: Callable[[Array], Array]
+    """The inverse of ``read``: a label -> the pixels of its file."""
     modes: tuple[str, ...]
     """Pillow's modes that such a file may have."""
     advice: str
@@ -98,6 +137,7 @@ FORMATS: Mapping[str, MapFormat] = {
         folder="masks",
         kind=CLASS_MAP,
         read=read_class_ids,
+        pixels=class_id_pixels,
         modes=_GREY_MODES,
         advice="with one class id a pixel, grey or palette",
         class_list="mask_classes",
@@ -106,20 +146,32 @@ FORMATS: Mapping[str, MapFormat] = {
         folder="parts",
         kind=CLASS_MAP,
         read=read_class_ids,
+        pixels=class_id_pixels,
         modes=_GREY_MODES,
         advice="with one id of a part a pixel, grey or palette",
         class_list="part_classes",
     ),
     "saliency": MapFormat(
-        folder="saliency", kind=CLASS_MAP, read=read_binary, modes=("L", "1"), advice="grey with 8 bits, white for yes"
+        folder="saliency",
+        kind=CLASS_MAP,
+        read=read_binary,
+        pixels=binary_pixels,
+        modes=("L", "1"),
+        advice="grey with 8 bits, white for yes",
     ),
     "edges": MapFormat(
-        folder="edges", kind=LINE_MAP, read=read_binary, modes=("L", "1"), advice="grey with 8 bits, white for yes"
+        folder="edges",
+        kind=LINE_MAP,
+        read=read_binary,
+        pixels=binary_pixels,
+        modes=("L", "1"),
+        advice="grey with 8 bits, white for yes",
     ),
     "depth": MapFormat(
         folder="depth",
         kind=DENSE_MAP,
         read=read_depth,
+        pixels=depth_pixels,
         modes=("I;16", "I;16B", "I"),
         advice="grey with 16 bits, in millimetres",
     ),
@@ -127,6 +179,7 @@ FORMATS: Mapping[str, MapFormat] = {
         folder="normals",
         kind=VECTOR_MAP,
         read=read_normals,
+        pixels=normal_pixels,
         modes=("RGB",),
         advice="in RGB with 8 bits a channel, x, y and z mapped from [-1, 1] to [0, 255]",
     ),

@@ -24,6 +24,8 @@ from fbnetv5.data.targets import Target
 
 SHARES = (0.7, 0.2, 0.1)
 """Of a user's images: for weights, policies and test."""
+TEST = 2
+"""Position of the test split."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +103,7 @@ def split_folder(folder: LabelledImages, root: Path, size: Resolution) -> Splits
     """The three splits of a user's folder; the data set's own test split is used if it has one."""
     indices: tuple[list[int], list[int], list[int]] = ([], [], [])
     for index, name in enumerate(folder.names):
-        split = 2 if name in folder.test else split_of(name, SHARES[:2] if folder.test else SHARES)
+        split = TEST if name in folder.test else split_of(name, SHARES[:2] if folder.test else SHARES)
         indices[split].append(index)
     if not all(indices):
         sizes = ", ".join(str(len(split)) for split in indices)

@@ -25,6 +25,8 @@ def schema_name(arguments: Sequence[str]) -> str:
         return f"profile-{others[0]}"
     if command == "profile" and "--dry-run" in others:
         return "profile-dry-run"
+    if command == "label" and "--preview" in others:
+        return "label-preview"
     if command == "export" and "--task" not in others:
         return "export-run"
     return command

@@ -248,6 +248,22 @@ def test_bad_files_are_refused_in_one_line(image_folder: Path, change: Callable[
     assert "\n" not in str(caught.value)
 
 
+def test_images_of_the_test_split_and_without_boxes_are_marked(image_folder: Path) -> None:
+    def mark(document: Document) -> None:
+        document["images"][3]["split"] = "test"
+        document["images"][4]["boxes"] = False
+        document["annotations"] = [row for row in document["annotations"] if row["image_id"] != 5]
+
+    edit(image_folder, mark)
+    folder = read(image_folder)
+    assert folder.test == {"03.png"}
+    assert "boxes" not in folder.labels(4)
+    assert "label" in folder.labels(4)
+    edit(image_folder, lambda document: document["images"][3].update(boxes=False))
+    with pytest.raises(UserError, match='"boxes": false and annotations'):
+        read(image_folder)
+
+
 @given(x=st.floats(-1, 60), y=st.floats(-1, 28), w=st.floats(1.1, 5, exclude_min=True), h=st.floats(1.1, 5))
 def test_a_box_that_rounding_pushed_out_is_cut(x: float, y: float, w: float, h: float) -> None:
     x0, y0, x1, y1 = box_corners([x, y, w, h], (32, 64), "here")

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from export.errors import UserError
-from fbnetv5.data.image_files import is_image, opened, upright, upright_size
+from fbnetv5.data.image_files import image_names_within, is_image, opened, upright, upright_size
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,10 @@ def test_what_cannot_be_read_is_named_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=expected) as caught, opened(tmp_path / "a.png"):
         pass
     assert "\n" not in str(caught.value)
+
+
+def test_images_at_any_depth_are_listed_without_hidden_ones(tmp_path: Path) -> None:
+    for name in ("a.png", "b/c.JPG", "b/d/e.webp", ".f/g.png", "b/.h.png", "i.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert sorted(image_names_within(tmp_path)) == ["a.png", "b/c.JPG", "b/d/e.webp"]

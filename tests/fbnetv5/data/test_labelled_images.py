@@ -60,3 +60,11 @@ def test_an_undeclared_mask_class_raises_when_it_is_read(image_folder: Path) -> 
     folder = open_folder(image_folder)
     with pytest.raises(UserError, match=r"07\.png holds class id 11, 11 mask classes are named"):
         folder.sample(7, SIZE)
+
+
+def test_labels_have_the_size_of_the_file(image_folder: Path) -> None:
+    folder = open_folder(image_folder)
+    labels, sample = folder.labels(2), folder.sample(2, (64, 64))
+    assert labels.keys() == set(TARGETS)
+    assert torch.equal(labels["mask"], sample.targets["mask"])
+    assert folder.path(2) == str(image_folder / "images" / folder.names[2])

@@ -9,13 +9,16 @@ from fbnetv5.data.header_index import HeaderIndex
 from fbnetv5.data.maps import (
     FORMATS,
     borders,
+    depth_pixels,
     find_maps,
     read_binary,
     read_class_ids,
     read_depth,
     read_normals,
     unit_vectors,
+    write_map,
 )
+from fbnetv5.data.scenes import Scenes
 
 STORED = {
     "black and white": (np.array([[False, True]]), [[0, 1]]),
@@ -93,3 +96,16 @@ def test_a_file_of_another_format_is_refused(tmp_path: Path, name: str, message:
 def test_class_ids_are_those_of_the_file(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 4, 255]], dtype=np.uint8)).save(tmp_path / "a.png")
     assert read_class_ids(tmp_path / "a.png").tolist() == [[0, 4, 255]]
+
+
+@pytest.mark.parametrize("target", FORMATS)
+def test_a_written_label_is_read_back(tmp_path: Path, target: str) -> None:
+    value = Scenes("train", size=(64, 64), count=1)[0].targets[target].numpy()
+    write_map(tmp_path / "a.png", target, value)
+    rounding = 0.006 if target == "normals" else 0  # of components to 8 bits
+    np.testing.assert_allclose(FORMATS[target].read(tmp_path / "a.png"), value, atol=rounding)
+
+
+def test_depth_that_no_file_can_hold_is_unknown() -> None:
+    metres = np.array([[0.0, 1.5, -2.0, 65.535, 65.6, np.nan, np.inf]], np.float32)
+    assert depth_pixels(metres).tolist() == [[0, 1500, 0, 65535, 0, 0, 0]]

@@ -1,0 +1,179 @@
+"""The files of a new data set that describe all of its images: ``instances.json`` and ``labels.json``.
+
+Both are written from the files of the chunks one image at a time, so that memory does not grow with the data set, and
+contain nothing that differs between two runs on the same images.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from export.errors import UserError
+from export.files import atomic_write, read_json, write_json
+from fbnetv5.data.targets import Target
+from fbnetv5.labeling.chunks import ImageRow, json_line, read_chunk
+from fbnetv5.tasks import task_types
+
+INSTANCES = "instances.json"
+LABELS = "labels.json"
+LEFT_OUT = "left-out.jsonl"
+SCHEMA = 1
+CLASS_LISTS = {"label": "labels", "mask": "mask_classes", "parts": "part_classes"}
+"""By target: the top-level list of its class names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelSummary:
+    """What a new data set contains."""
+
+    folder: Path
+    images: int
+    left_out: int
+    """Images that cannot be used; ``left-out.jsonl`` names them."""
+    labelled: Mapping[str, Mapping[str, int]]
+    """By task: the number of images whose label was kept, is from the teacher, or was derived."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The ``--json`` document."""
+        return {
+            "folder": str(self.folder),
+            "images": self.images,
+            "left_out": self.left_out,
+            "tasks": {task: {"labelled": sum(counts.values()), **counts} for task, counts in self.labelled.items()},
+        }
+
+
+def assemble(
+    folder: Path, chunks: Iterable[Path], targets: Mapping[str, Target], settings: Mapping[str, Any]
+) -> LabelSummary:
+    """Write the files of a data set whose chunks are finished.
+
+    Args:
+        folder: the data set.
+        chunks: files of the chunks in order.
+        targets: labels of the data set.
+        settings: that produced them, for ``labels.json``.
+
+    Raises:
+        UserError: no image got a label, or a file cannot be written.
+    """
+    files = list(chunks)
+    counts = Counter((target, origin) for row in _rows(files) for target, origin in row.origins.items())
+    images = sum(row.name is not None for row in _rows(files))
+    left_out = sum(row.name is None for row in _rows(files))
+    if not counts:
+        raise UserError(
+            f"none of {images} images got a label: lower --threshold, and see --preview; {folder} is unfinished"
+        )
+    summary = LabelSummary(
+        folder=folder,
+        images=images,
+        left_out=left_out,
+        labelled={
+            task: {origin: counts[target, origin] for origin in ("kept", "teacher", "derived")}
+            for task, target in _targets_by_task(targets).items()
+        },
+    )
+    if left_out:
+        _write_lines(folder / LEFT_OUT, lambda out: _write_left_out(out, files))
+    _write_lines(folder / INSTANCES, lambda out: _write_instances(out, files, targets))
+    document = {name: value for name, value in summary.to_json().items() if name != "folder"}
+    write_json(folder / LABELS, {"schema": SCHEMA, "kind": "labels", **document, "settings": dict(settings)})
+    return summary
+
+
+def read_labels(folder: Path) -> tuple[LabelSummary, dict[str, Any]]:
+    """The summary and the settings of a finished data set.
+
+    Raises:
+        UserError: its ``labels.json`` is damaged.
+    """
+    document = read_json(folder / LABELS, what="labels", schema=SCHEMA)
+    try:
+        tasks = {
+            task: {name: count for name, count in counts.items() if name != "labelled"}
+            for task, counts in document["tasks"].items()
+        }
+        summary = LabelSummary(folder=folder, images=document["images"], left_out=document["left_out"], labelled=tasks)
+        return summary, dict(document["settings"])
+    except (KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"{folder / LABELS} is damaged ({error}): label into another folder") from None
+
+
+def _targets_by_task(targets: Mapping[str, Target]) -> dict[str, str]:
+    """By task, its target, of those that the data set has."""
+    first = {name: task.targets[0] for name, task in task_types().items()}
+    return {task: target for task, target in first.items() if target in targets}
+
+
+def _rows(files: Iterable[Path]) -> Iterator[ImageRow]:
+    for file in files:
+        yield from read_chunk(file)
+
+
+def _used(files: Iterable[Path]) -> Iterator[tuple[int, ImageRow]]:
+    """The images that were not left out, numbered from 1 on."""
+    return enumerate((row for row in _rows(files) if row.name is not None), start=1)
+
+
+def _write_lines(path: Path, write: Callable[[TextIO], None]) -> None:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as out:
+        write(out)
+
+
+def _write_left_out(out: TextIO, files: Iterable[Path]) -> None:
+    for row in _rows(files):
+        if row.name is None:
+            out.write(json_line({"image": row.source, "reason": row.reason}) + "\n")
+
+
+def _write_instances(out: TextIO, files: list[Path], targets: Mapping[str, Target]) -> None:
+    """COCO's format with the fields of the layout for several tasks, see ``fbnetv5.data.folder``."""
+    labels = targets["label"].classes if "label" in targets else ()
+    out.write("{")
+    for target, name in CLASS_LISTS.items():
+        if target in targets:
+            out.write(f'"{name}": {json_line(list(targets[target].classes))},\n')
+    _write_list(out, "images", (_image(number, row, labels, targets) for number, row in _used(files)))
+    if "boxes" in targets:
+        out.write(",\n")
+        _write_list(out, "annotations", _annotations(files))
+        categories = ({"id": number, "name": name} for number, name in enumerate(targets["boxes"].classes, start=1))
+        out.write(f',\n"categories": {json_line(list(categories))}')
+    out.write("}\n")
+
+
+def _write_list(out: TextIO, name: str, items: Iterable[Mapping[str, Any]]) -> None:
+    out.write(f'"{name}": [')
+    for position, item in enumerate(items):
+        out.write(f"{',' if position else ''}\n{json_line(item)}")
+    out.write("\n]")
+
+
+def _image(number: int, row: ImageRow, labels: tuple[str, ...], targets: Mapping[str, Target]) -> dict[str, Any]:
+    record: dict[str, Any] = {"id": number, "file_name": row.name, "width": row.size[1], "height": row.size[0]}
+    if row.label is not None:
+        record["label"] = labels[row.label]
+    if "boxes" in targets and row.boxes is None:
+        record["boxes"] = False
+    if row.test:
+        record["split"] = "test"
+    return record
+
+
+def _annotations(files: list[Path]) -> Iterator[dict[str, Any]]:
+    number = 0
+    for image, row in _used(files):
+        for (x0, y0, x1, y1), label in zip(row.boxes or (), row.box_labels or (), strict=True):
+            number += 1
+            width, height = round(x1 - x0, 2), round(y1 - y0, 2)
+            yield {
+                "id": number,
+                "image_id": image,
+                "category_id": label + 1,
+                "bbox": [x0, y0, width, height],
+                "area": round(width * height, 2),
+                "iscrowd": 0,
+            }

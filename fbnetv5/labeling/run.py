@@ -1,0 +1,169 @@
+"""Labels a folder of images, chunk by chunk, into a data set for several tasks; a killed run continues where it was.
+
+DIR/images/, instances.json, masks/, ...   the data set, see ``fbnetv5.data.folder``
+DIR/labels.json                            counts, teachers with checksums, thresholds; written last
+DIR/left-out.jsonl                         unreadable images, if any
+DIR/.labeling/                             settings.json and a file per finished chunk, until labels.json is written
+"""
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from export.errors import UserError
+from export.files import read_json, write_json
+from export.progress import Progress
+from fbnetv5.data.folder import KINDS
+from fbnetv5.data.targets import Target
+from fbnetv5.labeling.assemble import LABELS, SCHEMA, LabelSummary, assemble, read_labels
+from fbnetv5.labeling.chunks import WORK, chunk_file, label_chunk, remove_temporaries
+from fbnetv5.labeling.config import LabelConfig
+from fbnetv5.labeling.derive import make_derivations
+from fbnetv5.labeling.labeller import Labelled, Labeller
+from fbnetv5.labeling.rules import make_rule
+from fbnetv5.labeling.sources import open_source
+from fbnetv5.labeling.teachers.families import open_teacher
+
+SETTINGS = "settings.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labelling:
+    """Opened images and teachers."""
+
+    config: LabelConfig
+    labeller: Labeller
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that determines the labels, as JSON."""
+        teachers = {
+            task: {**self.config.teachers[task].to_json(), "threshold": rule.threshold, **teacher.provenance}
+            for task, (teacher, rule) in self.labeller.teachers.items()
+        }
+        settings = {**self.config.to_json(), "teachers": teachers, "source_sha256": self.labeller.source.digest}
+        text = json.dumps(settings, ensure_ascii=False).encode(errors="replace")  # names of files may not be UTF-8
+        return dict(json.loads(text))
+
+
+def open_labelling(config: LabelConfig, *, device: str | None = None, download: bool = False) -> Labelling:
+    """Open the images and teachers, and try the teachers on an image; nothing is written.
+
+    Args:
+        config: the settings.
+        device: cpu or cuda, which the teachers run on; None for a GPU where there is one.
+        download: whether published weights that are not on this machine are downloaded.
+
+    Raises:
+        UserError: no image is readable, a teacher does not fit, or class names do not match.
+        UnavailableError: a library, weights or the device are not on this machine.
+    """
+    source = open_source(Path(config.images), ignore_labels=config.ignore_labels)
+    teachers = {}
+    for task, settings in config.teachers.items():
+        teacher = open_teacher(
+            task, str(settings.teacher), class_names=settings.class_names, device=device, download=download
+        )
+        teachers[task] = (teacher, make_rule(task, teacher.classes, settings, config.threshold, source.targets))
+    made = {rule.target: Target(kind=KINDS[rule.target], classes=rule.classes) for _, rule in teachers.values()}
+    derivations = make_derivations(config.derive, Path(config.images), {**made, **source.targets})
+    labeller = Labeller(source=source, teachers=teachers, derivations=derivations, batch=config.batch)
+    _try(labeller, config)
+    return Labelling(config=config, labeller=labeller)
+
+
+def _try(labeller: Labeller, config: LabelConfig) -> None:
+    """Label the first readable image, so that unfit teachers fail before anything is written."""
+    first_reason = ""
+    for index in range(len(labeller.source)):
+        (result,) = labeller.label([index])
+        if isinstance(result, Labelled):
+            return
+        first_reason = first_reason or result.reason
+    raise UserError(f"none of the {len(labeller.source)} images of {config.images} is readable: {first_reason}")
+
+
+def run_labelling(labelling: Labelling, folder: Path, report: Progress) -> LabelSummary:
+    """Label all images into ``folder``; an unfinished labelling of the same settings in it is continued.
+
+    Args:
+        labelling: the images and teachers.
+        folder: of the new data set.
+        report: called after every chunk.
+
+    Raises:
+        UserError: the folder contains something else, or is being written by another process; a teacher fails, or a
+            file cannot be written.
+    """
+    if (folder / LABELS).exists():
+        summary, settings = read_labels(folder)
+        _check_settings(settings, labelling.settings, folder)
+        shutil.rmtree(folder / WORK, ignore_errors=True)
+        return summary
+    _start(labelling, folder)
+    with _locked(folder):
+        remove_temporaries(folder)
+        chunks = _chunks(labelling, folder)
+        for done, (file, indices) in enumerate(chunks.items()):
+            report("label", done, len(chunks))
+            if not file.exists():
+                label_chunk(folder, labelling.labeller, indices, file)
+        report("label", len(chunks), len(chunks))
+        summary = assemble(folder, chunks, labelling.labeller.targets, labelling.settings)
+    shutil.rmtree(folder / WORK)
+    return summary
+
+
+def _chunks(labelling: Labelling, folder: Path) -> dict[Path, range]:
+    """The images of each chunk by the chunk's file."""
+    count, size = len(labelling.labeller.source), labelling.config.chunk
+    starts = range(0, count, size)
+    return {chunk_file(folder, n): range(start, min(start + size, count)) for n, start in enumerate(starts)}
+
+
+def _start(labelling: Labelling, folder: Path) -> None:
+    """Write the settings into a new folder, or compare them with those of an unfinished labelling.
+
+    Raises:
+        UserError: the folder contains something else, or other settings.
+    """
+    if folder.resolve().is_relative_to(labelling.config.images):
+        raise UserError(f"{folder} is inside of {labelling.config.images}: name a folder outside of the images with -o")
+    file = folder / WORK / SETTINGS
+    if file.exists():
+        document = read_json(file, what="labelling", schema=SCHEMA)
+        _check_settings(document["settings"], labelling.settings, folder)
+        return
+    others = [path for path in folder.iterdir() if path.name != WORK] if folder.is_dir() else []
+    if others or (folder.exists() and not folder.is_dir()):
+        raise UserError(f"{folder} exists already and is no unfinished labelling: name another folder with -o")
+    write_json(file, {"schema": SCHEMA, "settings": labelling.settings})
+
+
+def _check_settings(stored: Mapping[str, Any], settings: Mapping[str, Any], folder: Path) -> None:
+    differing = [name for name in settings if settings[name] != stored.get(name)]
+    if differing:
+        raise UserError(
+            f"{folder} was labelled with other settings ({', '.join(differing)}): name another folder with -o, or use "
+            "the same settings to continue it"
+        )
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """A context in which no other process labels into the folder.
+
+    Raises:
+        UserError: another process does.
+    """
+    with (folder / WORK / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"another fbnetv5 label is writing {folder}: wait for it") from None
+        yield

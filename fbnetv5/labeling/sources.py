@@ -1,0 +1,119 @@
+"""The images to label: those of a folder, or those of a data set with the labels that it has."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from export.errors import UserError
+from fbnetv5.data.image_files import SUFFIXES, image_names_within
+from fbnetv5.data.labelled_images import LabelledImages
+from fbnetv5.data.layouts import LAYOUTS, Layout, open_folder
+from fbnetv5.data.splits import TEST, split_of
+from fbnetv5.data.targets import Target
+
+MAX_NAME_BYTES = 200
+"""Of an image's name in the new data set; file systems allow 255, and temporary names are longer."""
+
+
+class SourceImages:
+    """Image files by index, in an order that depends on their names alone."""
+
+    def __init__(self, root: Path, names: Sequence[str], data: LabelledImages | None = None) -> None:
+        """Describe the images.
+
+        Args:
+            root: their folder.
+            names: of the images: paths in the folder with "/", or the names of the data set.
+            data: the data set, whose labels are kept; None for images without labels.
+        """
+        self.names = tuple(names)
+        self.new_names = flat_names(self.names)
+        self.targets: Mapping[str, Target] = {} if data is None else data.targets
+        self._root = root
+        self._data = data
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, index: int) -> str:
+        """The file of an image."""
+        return f"{self._root}/{self.names[index]}" if self._data is None else self._data.path(index)
+
+    def labels(self, index: int) -> dict[str, Any]:
+        """The labels that an image has, by target, at the size of its file.
+
+        Raises:
+            UserError: a label cannot be read.
+        """
+        return {} if self._data is None else self._data.labels(index)
+
+    def is_test(self, index: int) -> bool:
+        """Whether an image belongs to the test split of the data set it is from, its own or that of its file names."""
+        if self._data is None:
+            return False
+        name = self.names[index]
+        return name in self._data.test if self._data.test else split_of(name) == TEST
+
+    @property
+    def digest(self) -> str:
+        """A checksum of the names of all images."""
+        text = "\n".join(self.names).encode(errors="surrogateescape")
+        return hashlib.sha256(text).hexdigest()
+
+
+def layout_of_source(root: Path) -> Layout | None:
+    """The layout whose labels are kept; None for a folder that is in none of them.
+
+    Raises:
+        UserError: the folder does not exist.
+    """
+    if not root.is_dir():
+        raise UserError(f"folder {root} does not exist: name a folder of images")
+    return next((layout for layout in LAYOUTS if layout.fits(root)), None)
+
+
+def open_source(root: Path, *, ignore_labels: bool) -> SourceImages:
+    """The images of a folder.
+
+    Args:
+        root: a folder of images at any depth, or a data set in one of the known layouts.
+        ignore_labels: take all images of the folder and no label.
+
+    Raises:
+        UserError: the folder does not exist or has no image, or the data set is unfit.
+    """
+    if layout_of_source(root) is not None and not ignore_labels:
+        data = open_folder(root)
+        return SourceImages(root, data.names, data)
+    names = sorted(image_names_within(root), key=lambda name: name.split("/"))
+    if not names:
+        raise UserError(f"{root} has no image at any depth: put {', '.join(SUFFIXES)} files there")
+    return SourceImages(root, names)
+
+
+def flat_names(names: Sequence[str]) -> tuple[str, ...]:
+    """A file name in one folder for each path: "a/b.jpg" -> "a__b.jpg"; no two are equal without their suffixes.
+
+    Names that would be equal, too long or not UTF-8 end in a part of a checksum of their path.
+    """
+    stems: set[str] = set()
+    flat: list[str] = []
+    for name in names:
+        candidate = PurePosixPath(name.replace("/", "__").lstrip("."))
+        stem, suffix = candidate.stem, candidate.suffix
+        if not _is_plain(candidate.name) or stem in stems:
+            digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:12]
+            shortened = stem.encode(errors="replace")[: MAX_NAME_BYTES - 32].decode(errors="ignore")
+            stem = f"{shortened}-{digest}"
+        stems.add(stem)
+        flat.append(f"{stem}{suffix}")
+    return tuple(flat)
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name is short enough, and UTF-8."""
+    try:
+        return len(name.encode()) <= MAX_NAME_BYTES
+    except UnicodeEncodeError:
+        return False

@@ -1,0 +1,58 @@
+"""The file of a chunk, and the files beside it."""
+
+import os
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from fbnetv5.data.maps import read_class_ids
+from fbnetv5.labeling.chunks import chunk_file, label_chunk, place_image, read_chunk, remove_temporaries
+from tests.fbnetv5.labeling.labelled_scenes import make_labeller, number_of, true_mask
+
+
+def test_a_chunk_has_a_row_maps_and_a_link_for_each_image(tmp_path: Path) -> None:
+    labeller, folder = make_labeller(tmp_path), tmp_path / "out"
+    Path(labeller.source.path(1)).write_bytes(b"damaged")
+    file = chunk_file(folder, 0)
+    label_chunk(folder, labeller, range(4), file)
+    rows = {row.source: row for row in read_chunk(file)}
+    assert list(rows) == ["0/0002.png", "0/0000.png", "0/0004.png", "0/0006.png"]
+    assert rows["0/0002.png"].name is None
+    assert "cannot read" in str(rows["0/0002.png"].reason)
+    row = rows["0/0004.png"]
+    assert row.name == "0__0004.png"
+    assert row.origins == {"label": "teacher", "mask": "teacher"}
+    mask = read_class_ids(folder / "masks" / row.name)
+    assert row.size == mask.shape
+    assert (mask == true_mask(number_of(row.name)).numpy()).mean() > 0.97
+    assert (folder / "images" / row.name).samefile(tmp_path / "images" / row.source)
+
+
+def test_where_links_are_impossible_images_are_copied(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"pixels")
+    with mock.patch.object(Path, "hardlink_to", side_effect=OSError("cross-device")):
+        place_image(tmp_path / "a.png", tmp_path / "new" / "b.png")
+    assert (tmp_path / "new" / "b.png").read_bytes() == b"pixels"
+    assert not (tmp_path / "new" / "b.png").samefile(tmp_path / "a.png")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_link_is_made_to_the_file_behind_a_symbolic_link(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"pixels")
+    (tmp_path / "link.png").symlink_to(tmp_path / "a.png")
+    place_image(tmp_path / "link.png", tmp_path / "new" / "b.png")
+    assert not (tmp_path / "new" / "b.png").is_symlink()
+    assert (tmp_path / "new" / "b.png").samefile(tmp_path / "a.png")
+
+
+def test_temporary_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
+    leftovers = [
+        tmp_path / name for name in ("masks/.a.png.12.tmp", "images/.b.png.12.tmp", ".labeling/chunks/.c.1.tmp")
+    ]
+    for path in [*leftovers, tmp_path / "masks" / "a.png"]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    remove_temporaries(tmp_path)
+    assert not any(path.exists() for path in leftovers)
+    assert (tmp_path / "masks" / "a.png").exists()
