@@ -20,8 +20,8 @@ from fbnetv5.cli.derive import derive
 from fbnetv5.cli.doctor import doctor
 from fbnetv5.cli.eval import evaluate
 from fbnetv5.cli.export import export
-from fbnetv5.cli.nars import nars
 from fbnetv5.cli.label import label
+from fbnetv5.cli.nars import nars
 from fbnetv5.cli.profile import profile
 from fbnetv5.cli.search import search
 from fbnetv5.cli.show import show
