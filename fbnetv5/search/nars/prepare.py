@@ -21,6 +21,7 @@ from fbnetv5.search.nars.pairs import PairSpace
 from fbnetv5.spaces.space import Choices
 from fbnetv5.tasks import make_tasks, needed_targets
 from fbnetv5.tasks.task import Task
+from fbnetv5.training.run import check_recipe
 from latency import estimate
 
 
@@ -83,6 +84,16 @@ def prepare(config: NarsConfig) -> Prepared:
     if config.table is not None:
         table = estimate.open_table(Path(config.table), other_machine=config.other_machine_table)
     return Prepared(config=config, splits=splits, task=tasks[config.task_name], table=table)
+
+
+def check_trainings(prepared: Prepared) -> None:
+    """Check that every value of the recipe suits the task and its images.
+
+    Raises:
+        UserError: a value does not.
+    """
+    for training in prepared.config.trainings():
+        check_recipe(training, [prepared.task], prepared.splits.weights.targets)
 
 
 def check(prepared: Prepared, constraints: Constraints) -> None:

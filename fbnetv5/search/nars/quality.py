@@ -33,7 +33,8 @@ class Quality:
     coverage: float
     """Share of the scores inside the 80 % interval of the members' spread."""
     spread_factor: float
-    """Root mean square of the errors in units of the members' standard deviation: the factor that calibrates it."""
+    """Root mean square of the errors over that of the members' standard deviations: the factor that calibrates these
+    on average; 0 where it is not defined, because the members never differ."""
 
     def to_json(self) -> dict[str, float]:
         return asdict(self)
@@ -55,15 +56,20 @@ def cross_validate(fit: Fit, pairs: Choices, scores: NDArray[np.float64], *, see
         predictions = fit(pairs[others], scores[others]).predictions(pairs[fold])
         means[fold], deviations[fold] = predictions.mean(axis=0), predictions.std(axis=0)
     errors = np.abs(scores - means)
-    units = errors / np.maximum(deviations, 1e-12)
+    disagreement = root_mean_square(deviations)
     tau = float(kendalltau(means, scores).statistic)
     return Quality(
         trainings=len(scores),
         tau=tau if np.isfinite(tau) else 0.0,
         mean_absolute_error=float(errors.mean()),
-        coverage=float((units <= INTERVAL).mean()),
-        spread_factor=float(np.sqrt(np.square(units).mean())),
+        coverage=float((errors <= INTERVAL * deviations).mean()),
+        spread_factor=root_mean_square(errors) / disagreement if disagreement else 0.0,
     )
+
+
+def root_mean_square(values: NDArray[np.float64]) -> float:
+    """The root of the mean of squares."""
+    return float(np.sqrt(np.square(values).mean()))
 
 
 def rank_correlations(curves: NDArray[np.float64]) -> list[float]:

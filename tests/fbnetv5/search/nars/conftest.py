@@ -1,6 +1,6 @@
 """A search for pairs that is small enough for tests: narrow networks, images of 32x32 and trainings of four steps."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
