@@ -27,7 +27,9 @@ class Quality:
 
     trainings: int
     tau: float
-    """Kendall's tau; 0 where it is not defined."""
+    """Kendall's tau of scores and predictions, each prediction less the mean score of the trainings of its fit; 0 where
+    it is not defined. A high score that is held out lowers that mean, so the predictions themselves would have a
+    negative tau if the predictor knew nothing."""
     mean_absolute_error: float
     """In the metric."""
     coverage: float
@@ -50,14 +52,15 @@ def cross_validate(fit: Fit, pairs: Choices, scores: NDArray[np.float64], *, see
         seed: of the folds.
     """
     order = np.random.default_rng([seed, 3]).permutation(len(scores))
-    means, deviations = np.zeros(len(scores)), np.zeros(len(scores))
+    means, deviations, learned = np.zeros((3, len(scores)))
     for fold in np.array_split(order, min(FOLDS, len(scores))):
         others = np.setdiff1d(order, fold)
         predictions = fit(pairs[others], scores[others]).predictions(pairs[fold])
         means[fold], deviations[fold] = predictions.mean(axis=0), predictions.std(axis=0)
+        learned[fold] = scores[others].mean()
     errors = np.abs(scores - means)
     disagreement = root_mean_square(deviations)
-    tau = float(kendalltau(means, scores).statistic)
+    tau = float(kendalltau(means - learned, scores).statistic)
     return Quality(
         trainings=len(scores),
         tau=tau if np.isfinite(tau) else 0.0,

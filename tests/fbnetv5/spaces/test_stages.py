@@ -42,7 +42,9 @@ def test_every_variable_has_several_different_choices() -> None:
 def test_a_graph_has_the_blocks_that_its_settings_describe(seed: int, width: float) -> None:
     space = StageSpace(width=width)
     choices = np.random.default_rng(seed).integers(np.array(space.choice_counts))
-    names = {variable.name: int(variable.choices[choice]) for variable, choice in zip(space.variables, choices)}
+    names = {
+        variable.name: int(variable.choices[choice]) for variable, choice in zip(space.variables, choices, strict=True)
+    }
     values = {name: names.get(name, options[0]) for name, options in space.settings.items()}
     blocks = [step.block for step in space.graph(choices, WHOLE).steps]
     before, position = values["stem.width"], 1

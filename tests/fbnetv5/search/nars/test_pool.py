@@ -28,7 +28,8 @@ def test_every_pair_of_the_pool_meets_the_budgets(constrain: MakeConstraints, sh
     pool = sample_pool(PAIRS, constraints, 100, 0)
     assert 64 < len(pool) <= 128
     assert len(np.unique(pool, axis=0)) == len(pool)
-    ratios = np.array([t(PAIRS.architectures(pool)) / b.limit for t, b in zip(constraints.tables, constraints.budgets)])
+    budgeted, architectures = zip(constraints.tables, constraints.budgets, strict=True), PAIRS.architectures(pool)
+    ratios = np.array([table(architectures) / budget.limit for table, budget in budgeted])
     assert ratios.max() <= 1
     assert ratios.max(axis=0).min() >= 0.85
     assert ((pool >= 0) & (pool < PAIRS.counts)).all()

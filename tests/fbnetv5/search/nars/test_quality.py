@@ -23,6 +23,13 @@ class Disagreeing(Line):
     difference = 0.5
 
 
+class Constant(Line):
+    """Predicts the mean of its trainings, whatever the pair."""
+
+    def predictions(self, choices: Choices) -> NDArray[np.float64]:
+        return np.full((2, len(choices)), self.mean)
+
+
 def pairs_of(values: NDArray[np.float64]) -> Choices:
     return np.stack([values, values], axis=1).astype(np.int64)
 
@@ -66,6 +73,15 @@ def test_no_training_is_predicted_by_an_ensemble_that_was_fitted_to_it() -> None
 def test_equal_scores_have_no_tau() -> None:
     quality = cross_validate(lambda pairs, of: fitted(Line), pairs_of(np.arange(4.0)), np.zeros(4), seed=0)
     assert quality.tau == 0.0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_predictor_that_knows_nothing_has_no_tau(seed: int) -> None:
+    def fit(pairs: Choices, scores: NDArray[np.float64]) -> Ensemble:
+        return Constant(pairs=PAIRS, members=(), mean=float(scores.mean()), deviation=1.0)
+
+    scores = np.random.default_rng(seed).random(7)
+    assert abs(cross_validate(fit, pairs_of(np.arange(7.0)), scores, seed=seed).tau) < 0.01
 
 
 def test_rank_correlations_are_those_of_scipy() -> None:
