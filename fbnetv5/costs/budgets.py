@@ -80,10 +80,12 @@ def parse_constraints(texts: Mapping[str, str]) -> tuple[Budget, ...]:
     Raises:
         UserError: a text cannot be parsed, or two name different resolutions.
     """
-    sizes = list(dict.fromkeys(size for text in texts.values() for _, at, size in [text.partition("@")] if at))
-    if len(sizes) > 1:
-        raise UserError(f"budgets that hold together are for one resolution, not for {' and '.join(sizes)}")
-    resolution = parse_resolution(sizes[0]) if sizes else DEPLOY_RESOLUTION
+    sizes = [size for text in texts.values() for _, at_sign, size in [text.partition("@")] if at_sign]
+    resolutions = list(dict.fromkeys(map(parse_resolution, sizes)))
+    if len(resolutions) > 1:
+        different = " and ".join("x".join(map(str, resolution)) for resolution in resolutions)
+        raise UserError(f"budgets that hold together are for one resolution, not for {different}")
+    resolution = resolutions[0] if resolutions else DEPLOY_RESOLUTION
     return tuple(_parse_budget(text, unit, resolution) for unit, text in texts.items())
 
 

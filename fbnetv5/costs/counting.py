@@ -8,12 +8,23 @@ meta device, without arithmetic or memory.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 COUNTED = (nn.Conv2d, nn.Linear, nn.AdaptiveAvgPool2d)
 """The layers that are counted; batch norm has parameters and counts 0."""
+KEEPING_SHAPE = {
+    functional.batch_norm,
+    functional.relu,
+    functional.relu6,
+    functional.hardswish,
+    functional.hardsigmoid,
+}
+"""Functions that count 0 and keep the shape. They take most of the time on the meta device, so they are left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +61,13 @@ def layer_count(layer: nn.Module, inputs: Tensor, output: Tensor) -> Count:
     return Count()
 
 
+class _WithoutNeutral(TorchFunctionMode):
+    """Runs everything but the functions of ``KEEPING_SHAPE``, which return their input."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if function in KEEPING_SHAPE else function(*args, **(kwargs or {}))
+
+
 def count(build: Callable[[], nn.Module], shapes: Sequence[tuple[int, int, int]]) -> Count:
     """Count multiply-adds and parameters of the module that ``build`` makes, for one image.
 
@@ -66,7 +84,7 @@ def count(build: Callable[[], nn.Module], shapes: Sequence[tuple[int, int, int]]
         nonlocal total
         total += layer_count(layer, inputs[0], output)
 
-    with torch.device("meta"), torch.no_grad():
+    with torch.device("meta"):
         module = build().eval()
         for layer in module.modules():
             if isinstance(layer, COUNTED):
@@ -75,5 +93,7 @@ def count(build: Callable[[], nn.Module], shapes: Sequence[tuple[int, int, int]]
                 raise TypeError(
                     f"no rule counts {type(layer).__name__}; its cost would be 0. Add a rule to layer_count"
                 )
-        module(*(torch.empty(1, *shape) for shape in shapes))
+    inputs = [torch.empty(1, *shape, device="meta") for shape in shapes]
+    with torch.no_grad(), _WithoutNeutral():
+        module(*inputs)
     return total

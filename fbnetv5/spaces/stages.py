@@ -147,7 +147,7 @@ class StageSpace(Space):
         return {node.stride: node.name for node in self.nodes}  # the last node of each stride
 
     def choices_of(self, network: FBNetV3) -> Choices:
-        """The choices [S] of a network of the family.
+        """The choices [S] of a network of the family, whose padding is not compared.
 
         Raises:
             UserError: the network is not in the space; the message has the first setting that differs.

@@ -1,6 +1,6 @@
 """The configuration of a search for pairs: one frozen record, stored in the run folder so that a run is resumed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -83,7 +83,10 @@ class NarsConfig(RunConfig):
         if twice := sorted(self.recipes.keys() & self.training.keys()):
             raise UserError(f"nars: {', '.join(twice)} stands in recipes and in training; remove it from one of them")
         check_recipes(self.training, OWN_FIELDS)
-        self.train_config({name: variable.choices[0] for name, variable in self.recipes.items()})
+        if self.fixed is not None:
+            self.space.check(self.fixed)
+        for _ in self.trainings():
+            pass  # each is checked when it is made
         return self
 
     @property
@@ -113,6 +116,17 @@ class NarsConfig(RunConfig):
         return TrainConfig(
             task_names=self.tasks, init="scratch", data=self.data, seed=self.seed, stop_at=stop_at, **fields
         )
+
+    def trainings(self) -> Iterator[TrainConfig]:
+        """A training for every value of every variable, in which the other variables have their first value.
+
+        Raises:
+            UserError: a value is out of range.
+        """
+        first = {name: variable.choices[0] for name, variable in self.recipes.items()}
+        for name, variable in self.recipes.items():
+            for value in variable.choices:
+                yield self.train_config({**first, name: value})
 
     @property
     def steps(self) -> int:

@@ -23,6 +23,7 @@ from fbnetv5.spaces.space import Choices
 from fbnetv5.spaces.stages import StageSpace
 from fbnetv5.tasks import make_tasks, needed_targets
 from fbnetv5.tasks.task import Task
+from fbnetv5.training.run import check_recipe
 from latency import estimate
 
 
@@ -107,6 +108,16 @@ def profile_options(config: NarsConfig, luts: Path) -> str:
         "--luts": None if luts.resolve() == Path("luts").resolve() else str(luts),
     }
     return "".join(f" {option} {shlex.quote(value)}" for option, value in options.items() if value is not None)
+
+
+def check_trainings(prepared: Prepared) -> None:
+    """Check that every value of the recipe suits the task and its images.
+
+    Raises:
+        UserError: a value does not.
+    """
+    for training in prepared.config.trainings():
+        check_recipe(training, [prepared.task], prepared.splits.weights.targets)
 
 
 def check(prepared: Prepared, constraints: Constraints) -> None:

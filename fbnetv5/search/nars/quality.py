@@ -27,13 +27,16 @@ class Quality:
 
     trainings: int
     tau: float
-    """Kendall's tau; 0 where it is not defined."""
+    """Kendall's tau of scores and predictions, each prediction less the mean score of the trainings of its fit; 0 where
+    it is not defined. A high score that is held out lowers that mean, so the predictions themselves would have a
+    negative tau if the predictor knew nothing."""
     mean_absolute_error: float
     """In the metric."""
     coverage: float
     """Share of the scores inside the 80 % interval of the members' spread."""
     spread_factor: float
-    """Root mean square of the errors in units of the members' standard deviation: the factor that calibrates it."""
+    """Root mean square of the errors over that of the members' standard deviations: the factor that calibrates these
+    on average; 0 where it is not defined, because the members never differ."""
 
     def to_json(self) -> dict[str, float]:
         return asdict(self)
@@ -49,21 +52,27 @@ def cross_validate(fit: Fit, pairs: Choices, scores: NDArray[np.float64], *, see
         seed: of the folds.
     """
     order = np.random.default_rng([seed, 3]).permutation(len(scores))
-    means, deviations = np.zeros(len(scores)), np.zeros(len(scores))
+    means, deviations, learned = np.zeros((3, len(scores)))
     for fold in np.array_split(order, min(FOLDS, len(scores))):
         others = np.setdiff1d(order, fold)
         predictions = fit(pairs[others], scores[others]).predictions(pairs[fold])
         means[fold], deviations[fold] = predictions.mean(axis=0), predictions.std(axis=0)
+        learned[fold] = scores[others].mean()
     errors = np.abs(scores - means)
-    units = errors / np.maximum(deviations, 1e-12)
-    tau = float(kendalltau(means, scores).statistic)
+    disagreement = root_mean_square(deviations)
+    tau = float(kendalltau(means - learned, scores).statistic)
     return Quality(
         trainings=len(scores),
         tau=tau if np.isfinite(tau) else 0.0,
         mean_absolute_error=float(errors.mean()),
-        coverage=float((units <= INTERVAL).mean()),
-        spread_factor=float(np.sqrt(np.square(units).mean())),
+        coverage=float((errors <= INTERVAL * deviations).mean()),
+        spread_factor=root_mean_square(errors) / disagreement if disagreement else 0.0,
     )
+
+
+def root_mean_square(values: NDArray[np.float64]) -> float:
+    """The root of the mean of squares."""
+    return float(np.sqrt(np.square(values).mean()))
 
 
 def rank_correlations(curves: NDArray[np.float64]) -> list[float]:

@@ -46,10 +46,12 @@ class RecipeVariable(Document):
         is_range = self.low is not None and self.high is not None
         if bool(self.values) == is_range or (self.low is None) != (self.high is None):
             raise UserError("a recipe variable has either values, or low and high")
-        if len(set(self.values)) != len(self.values):
-            raise UserError(f"a recipe variable's values must differ: {self.values}")
         if is_range and not (self.low < self.high and (self.low > 0 or not self.log)):  # type: ignore[operator]
             raise UserError(f"a recipe variable's range must ascend, and be above 0 if log: {self.low} to {self.high}")
+        if len(set(self.choices)) != len(self.choices):
+            raise UserError(
+                f"a recipe variable's values must differ, those of a range in {DIGITS} digits: {self.choices}"
+            )
         return self
 
     @property

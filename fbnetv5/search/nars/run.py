@@ -24,7 +24,7 @@ from fbnetv5.search.nars.constraints import Constraints
 from fbnetv5.search.nars.entry import NarsEntry
 from fbnetv5.search.nars.jobs import Runner
 from fbnetv5.search.nars.loop import NarsLoop
-from fbnetv5.search.nars.prepare import Prepared, check, prepare
+from fbnetv5.search.nars.prepare import Prepared, check, check_trainings, prepare
 from fbnetv5.search.nars.results import pareto_document, write_best
 from fbnetv5.search.nars.trials import load_trials
 
@@ -57,6 +57,7 @@ def start_nars(
     if make_accelerator().num_processes > 1:
         raise UserError("a search for recipes is one process; use --jobs or --ray for trainings at the same time")
     prepared = prepare(config)
+    check_trainings(prepared)
     constraints = prepared.constraints(config.budgets)
     show_ranges(constraints)
     check(prepared, constraints)

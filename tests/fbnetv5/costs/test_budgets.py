@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from export.errors import UserError
-from fbnetv5.costs.budgets import Budget, format_cost, format_distinct, in_window, parse_budgets
+from fbnetv5.costs.budgets import Budget, format_cost, format_distinct, in_window, parse_budgets, parse_constraints
 
 MACS_400 = Budget(limit=400e6, unit="macs")
 BUDGETS: dict[str, tuple[str, str, tuple[Budget, Budget]]] = {
@@ -102,3 +102,32 @@ def test_an_invalid_budget_is_refused(wrong: dict[str, Any]) -> None:
 def test_a_budget_without_a_size_has_the_given_resolution() -> None:
     budgets = parse_budgets("det=1G@320x640,400M", unit="macs", tasks=("cls", "det"), resolution=(64, 64))
     assert (budgets["cls"].resolution, budgets["det"].resolution) == ((64, 64), (320, 640))
+
+
+def test_budgets_that_hold_together_have_one_resolution() -> None:
+    macs, params, time = parse_constraints({"macs": "40M@64x96", "params": "5M", "ms": "8ms"})
+    assert (macs.limit, macs.unit, macs.resolution) == (40e6, "macs", (64, 96))
+    assert (params.limit, params.unit, params.resolution) == (5e6, "params", (64, 96))
+    assert (time.limit, time.unit, time.resolution) == (8.0, "ms", (64, 96))
+    assert parse_constraints({"params": "500K"}) == (Budget(limit=5e5, unit="params"),)
+    assert parse_constraints({"macs": "1M@64", "params": "1M@64x64"})[1].resolution == (64, 64)
+    assert parse_constraints({}) == ()
+
+
+WRONG_CONSTRAINTS = {
+    "two resolutions": ({"macs": "40M@64x64", "params": "5M@96x96"}, "for one resolution, not for 64x64 and 96x96"),
+    "parameters in seconds": ({"params": "5ms"}, "budget '5ms' is not a positive number with its unit, such as 5M par"),
+    "a task": ({"macs": "cls=40M"}, "budget 'cls=40M' is not a positive number with its unit"),
+    "odd resolution": ({"macs": "40M@60x60"}, "multiples of 32"),
+}
+
+
+@pytest.mark.parametrize(("texts", "message"), WRONG_CONSTRAINTS.values(), ids=WRONG_CONSTRAINTS)
+def test_wrong_budgets_that_hold_together_are_refused(texts: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_constraints(texts)
+
+
+def test_parameters_are_written_in_millions() -> None:
+    assert format_cost(5.04e6, "params") == "5.0M"
+    assert format_distinct([5.04e6, 5.05e6], "params") == ["5.04M", "5.05M"]

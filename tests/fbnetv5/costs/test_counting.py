@@ -1,8 +1,11 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from fbnetv5.costs.counting import Count, count, layer_count
+from fbnetv5.costs.counting import KEEPING_SHAPE, Count, count, layer_count
 
 LAYERS: dict[str, tuple[nn.Module, tuple[int, int, int], Count]] = {
     "convolution": (
@@ -65,3 +68,9 @@ def test_counting_allocates_nothing() -> None:
 def test_a_layer_without_a_counting_rule_is_an_error() -> None:
     with pytest.raises(TypeError, match="no rule counts ConvTranspose2d"):
         count(lambda: nn.ConvTranspose2d(4, 4, 2), [(4, 8, 8)])
+
+
+@pytest.mark.parametrize("function", [each for each in KEEPING_SHAPE if each is not functional.batch_norm])
+def test_functions_that_counting_leaves_out_keep_the_shape(function: Callable[[Tensor], Tensor]) -> None:
+    x = torch.zeros(2, 3, 5, 4)
+    assert function(x).shape == functional.batch_norm(x, torch.zeros(3), torch.ones(3)).shape == x.shape

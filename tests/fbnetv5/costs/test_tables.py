@@ -20,6 +20,7 @@ from fbnetv5.networks.backbone import Network, task_network
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.graph import Node
 from fbnetv5.spaces.space import Choices, Space
+from fbnetv5.spaces.stages import StageSpace
 from fbnetv5.tasks import make_tasks
 
 SPACE = FourPathSpace(stages=2, blocks_per_path=1)
@@ -28,6 +29,8 @@ TASKS = make_tasks(("cls", "det", "seg"), CLASSES)
 NAMES = tuple(TASKS)
 SMALL: Resolution = (64, 64)
 COUNTERS = {resolution: Counter(resolution) for resolution in (SMALL, (96, 160), (224, 224))}
+STAGES = StageSpace(width=0.25)
+"""A space whose heads read features of different widths."""
 TABLES = {
     (name, unit): COUNTERS[SMALL].table(SPACE, TASKS[name], unit) for name in NAMES for unit in ("macs", "params")
 }
@@ -177,3 +180,35 @@ def test_each_time_is_looked_up_once() -> None:
 
     latency_table(SPACE, TASKS["cls"], SMALL, recording)
     assert len(asked) == len(set(asked))
+
+
+@pytest.mark.parametrize("unit", ["macs", "params"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_table_has_the_cost_of_heads_on_features_of_any_width(name: str, unit: str) -> None:
+    architectures = drawn(STAGES, seed=2, count=8)
+    table = COUNTERS[SMALL].table(STAGES, TASKS[name], unit)
+    task = {name: TASKS[name]}
+    graphs = [STAGES.graph(choices, {name: TASKS[name].paths}) for choices in architectures]
+    assert len({graph.channels(name) for graph in graphs}) > 1
+    assert table(architectures).tolist() == [getattr(COUNTERS[SMALL].graph(each, task), unit) for each in graphs]
+    assert table.min_cost <= table(architectures).min() <= table(architectures).max() <= table.max_cost
+
+
+def test_a_network_of_varying_widths_costs_what_its_table_states() -> None:
+    assert_table_equals_network("seg", STAGES, drawn(STAGES, seed=3)[0], SMALL)
+
+
+def test_only_heads_on_features_of_one_width_have_a_fixed_cost() -> None:
+    assert TABLES["det", "macs"].fixed_head > 0
+    table = COUNTERS[SMALL].table(STAGES, TASKS["det"], "macs")
+    with pytest.raises(TypeError, match="differs between the architectures of FBNetV3's stages"):
+        _ = table.fixed_head
+
+
+def test_milliseconds_of_varying_heads_are_looked_up_by_their_widths() -> None:
+    table = latency_table(STAGES, TASKS["det"], SMALL, made_up)
+    (choices,) = drawn(STAGES, 4)
+    graph = STAGES.graph(choices, {"det": TASKS["det"].paths})
+    keys = [block_key(step.block, step.stride, SMALL) for step in graph.steps]
+    keys.append(head_key(TASKS["det"], graph.channels("det"), SMALL))
+    assert table.cost_of(choices) == pytest.approx(sum(made_up([key])[key] for key in keys))

@@ -1,0 +1,73 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from export.errors import UserError
+from fbnetv5.search.nars.config import NarsConfig
+from fbnetv5.search.nars.recipes import RecipeVariable, default_recipes
+from fbnetv5.tasks import task_types
+from tests.fbnetv5.search.nars.conftest import SPACE, tiny_config
+
+
+def test_a_stored_configuration_is_loaded_as_it_was(tmp_path: Path) -> None:
+    config = tiny_config(fixed=tuple(SPACE.full().tolist()), budgets=())
+    config.save(tmp_path)
+    assert NarsConfig.load(tmp_path) == config
+    document = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    assert (document["kind"], document["tasks"]) == ("nars", ["cls"])
+
+
+def test_the_default_recipes_are_stored(tmp_path: Path) -> None:
+    fields = {name: value for name, value in tiny_config().__dict__.items() if name in NarsConfig.model_fields}
+    config = NarsConfig(**{name: value for name, value in fields.items() if name != "recipes"})
+    assert config.recipes == default_recipes(task_types()["cls"])
+    config.save(tmp_path)
+    assert "label_smoothing" in json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["recipes"]
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "no budget": ({"budgets": ()}, "needs a budget"),
+    "an unknown task": ({"task_name": "weather"}, "weather"),
+    "an unknown field to search": ({"recipes": {"learning": RecipeVariable(values=(1, 2))}}, "no field 'learning'"),
+    "a field that all share": ({"recipes": {"steps": RecipeVariable(values=(1, 2))}}, "no field 'steps'"),
+    "no recipe": ({"recipes": {}}, "recipes"),
+    "a field twice": ({"training": {"lr": 0.1}}, "lr stands in recipes and in training"),
+    "a field of its own": ({"training": {"stop_at": 4}}, "no field 'stop_at'"),
+    "an unknown field of all": ({"training": {"stepz": 4}}, "no field 'stepz'"),
+    "a value of all out of range": ({"training": {"batch": 0}}, "batch"),
+    "a first value out of range": ({"recipes": {"lr": RecipeVariable(values=(-1.0, 1.0))}}, "lr"),
+    "a last value out of range": ({"recipes": {"dropout": RecipeVariable(values=(0.0, 1.5))}}, "dropout"),
+    "a value that scales out of range": ({"recipes": {"scale": RecipeVariable(values=(1.0, 2.0))}}, "scale"),
+    "a batch of one": ({"first_batch": 1}, "first_batch"),
+    "choices of another space": ({"fixed": (0, 1), "budgets": ()}, "2 choices do not fit"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG.values(), ids=WRONG)
+def test_wrong_configurations_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        tiny_config(**changes)
+
+
+def test_a_training_has_the_fields_of_all_and_those_of_its_recipe() -> None:
+    config = tiny_config(seed=7)
+    training = config.train_config({"lr": 0.5, "optimizer": "sgd"}, stop_at=2)
+    assert (training.lr, training.optimizer, training.stop_at) == (0.5, "sgd", 2)
+    assert (training.steps, training.batch, training.held_out, training.seed) == (4, 8, 16, 7)
+    assert training.init == "scratch"
+    assert training.data == config.data
+    assert config.steps == 4
+
+
+def test_the_defaults_of_the_task_hold_unless_the_search_has_others() -> None:
+    name, fields = next((name, task.training) for name, task in task_types().items() if task.training)
+    config = tiny_config(task_name=name, recipes={"lr": RecipeVariable(values=(0.1, 0.2))})
+    for field, value in fields.items():
+        assert config.train_fields({})[field] == tiny_config().training.get(field, value)
+
+
+def test_the_ensemble_has_the_members_of_the_configuration() -> None:
+    settings = tiny_config(members=7, pretraining_epochs=0).predictor
+    assert (settings.members, settings.pretraining_epochs) == (7, 0)
