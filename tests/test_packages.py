@@ -36,7 +36,7 @@ def test_imports_go_one_way(package: str) -> None:
 
 
 MAX_IMPORTS = 15
-"""Of the project's own modules, in any module."""
+"""Of the project's own modules, in any module but the entry point of the command line, which imports every command."""
 
 
 @cache
@@ -88,10 +88,26 @@ def test_fbnetv5_holds_few_packages_and_modules() -> None:
 
 def test_modules_import_few_others() -> None:
     for module, others in project_imports().items():
-        assert len(others - {"fbnetv5"}) <= MAX_IMPORTS, module
+        assert module == "fbnetv5.cli.entry" or len(others - {"fbnetv5"}) <= MAX_IMPORTS, module
 
 
-COMMANDS = ["", "show", "space", "profile", "label", "search", "train", "eval", "export", "validate", "check", "doctor"]
+COMMANDS = [
+    "",
+    "show",
+    "space",
+    "profile",
+    "label",
+    "search",
+    "branch",
+    "nars",
+    "derive",
+    "train",
+    "eval",
+    "export",
+    "validate",
+    "check",
+    "doctor",
+]
 PROFILE_COMMANDS = ["profile verify", "profile bundle", "profile import", "profile estimate"]
 
 

@@ -10,6 +10,7 @@ from fbnetv5.labeling.config import LabelConfig
 from fbnetv5.labeling.teachers.description import TeacherDescription
 from fbnetv5.runs.config import RunConfig
 from fbnetv5.search.bmtas.config import BranchConfig
+from fbnetv5.search.nars.config import NarsConfig
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.training.config import TrainConfig
 
@@ -17,6 +18,7 @@ FOLDER = Path(__file__).parent.parent / "docs" / "schemas"
 CONFIGS: dict[str, type[RunConfig | LabelConfig]] = {
     "search": SearchConfig,
     "branch": BranchConfig,
+    "nars": NarsConfig,
     "train": TrainConfig,
     "label": LabelConfig,
 }

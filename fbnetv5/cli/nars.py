@@ -111,6 +111,8 @@ def nars(
     from fbnetv5.search.nars.prepare import prepare
     from fbnetv5.search.nars.run import run_nars, start_nars
 
+    bar = progress_bar()
+    runner = _runner(jobs, ray, gpus_per_trial, stage_lines(bar))
     if resume is not None:
         check_resume_options(context, allowed=("jobs", "ray", "gpus_per_trial"))
         folder, prepared = resume, prepare(NarsConfig.load(resume))
@@ -131,8 +133,7 @@ def nars(
             fields=config,
         )
         folder, prepared = start_nars(settings, runs / run_name(name), print_ranges, print_status)
-    with progress_bar() as bar, interruptible(f"fbnetv5 nars --resume {folder}"):
-        runner = _runner(jobs, ray, gpus_per_trial, stage_lines(bar))
+    with bar, interruptible(f"fbnetv5 nars --resume {folder}"):
         result = run_nars(folder, prepared, runner, nars_report(prepared.config))
     print_result(folder, result, as_json=json)
 
@@ -161,16 +162,16 @@ def _nars_config(
     from fbnetv5.data.config import DataConfig
     from fbnetv5.data.resolution import parse_resolution
     from fbnetv5.search.nars.config import NarsConfig
-    from fbnetv5.search.nars.prepare import profile_options
+    from fbnetv5.search.nars.table import profile_options
 
     if budgets["ms"] is not None and device is None and table is None:
         raise UserError("--latency needs a latency table: add --device cpu, or --table FILE")
-    given = {unit: text for unit, text in budgets.items() if text is not None}
-    if not given and arch is None:
+    texts = {unit: text for unit, text in budgets.items() if text is not None}
+    if not texts and arch is None:
         raise UserError("a search for an architecture needs a budget: --flops, --latency or --params; or --arch FILE")
     where: dict[str, Any] = {"space": _space(space, width)} if arch is None else _only_architecture(arch, task)
-    if given:
-        where["budgets"] = parse_constraints(given)
+    if texts:
+        where["budgets"] = parse_constraints(texts)
     settings = NarsConfig.make(
         fields,
         task_name=task,

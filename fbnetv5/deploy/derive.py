@@ -17,8 +17,8 @@ from fbnetv5.search.bmtas.results import write_network
 from fbnetv5.search.nars.config import NarsConfig
 from fbnetv5.search.nars.derive import derive_pair
 from fbnetv5.search.nars.derive import with_budget as nars_with_budget
-from fbnetv5.search.nars.prepare import profile_options as nars_options
 from fbnetv5.search.nars.results import write_pair
+from fbnetv5.search.nars.table import profile_options as nars_options
 
 
 class DerivationConfig(RunConfig):

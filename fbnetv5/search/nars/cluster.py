@@ -1,4 +1,4 @@
-"""Runs trials on a Ray cluster: as many at a time as its processor cores, or GPUs, allow.
+"""Runs trials on a Ray cluster: as many at a time as its CPU cores, or GPUs, allow.
 
 A trial whose worker or node is lost runs again on another one, from its last checkpoint. All nodes must see the run
 folder under the same path.
@@ -23,7 +23,7 @@ def on_cluster(address: str, gpus_per_trial: float, progress: Progress) -> Runne
     """A runner on the cluster at an address; "auto" is that of this machine.
 
     Raises:
-        UnavailableError: Ray is not installed, or no cluster answers at the address.
+        UnavailableError: Ray is not installed, or no cluster is reachable at the address.
     """
     try:
         import ray
@@ -36,7 +36,7 @@ def on_cluster(address: str, gpus_per_trial: float, progress: Progress) -> Runne
         except (OSError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UnavailableError(
-                f"no Ray cluster answers at {address!r} ({reason}). Start one with: ray start --head"
+                f"no Ray cluster is reachable at {address!r} ({reason}). Start one with: ray start --head"
             ) from None
 
     def run(folders: Sequence[Path]) -> None:

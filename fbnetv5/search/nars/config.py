@@ -1,6 +1,7 @@
 """The configuration of a search for pairs: one frozen record, stored in the run folder so that a run is resumed."""
 
 from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -11,7 +12,7 @@ from fbnetv5.costs.budgets import Budget
 from fbnetv5.data.resolution import Resolution
 from fbnetv5.runs.config import RunConfig, Share
 from fbnetv5.search.nars.predictor import PredictorSettings
-from fbnetv5.search.nars.recipes import RecipeVariable, check_recipes, default_recipes
+from fbnetv5.search.nars.recipes import RecipeVariable, check_recipes, default_recipes, recipe_fields
 from fbnetv5.spaces import SpaceField
 from fbnetv5.spaces.stages import StageSpace
 from fbnetv5.tasks import check_names, task_types
@@ -73,8 +74,10 @@ class NarsConfig(RunConfig):
     @classmethod
     def _fill_recipes(cls, fields: Any) -> Any:
         """Store the default recipes in the configuration: a later version may have others."""
-        task = task_types().get(fields.get("task_name"))
-        return fields if task is None or "recipes" in fields else {**fields, "recipes": default_recipes(task)}
+        if "recipes" in fields or not isinstance(task := fields.get("task_name"), str):
+            return fields
+        check_names([task])
+        return {**fields, "recipes": default_recipes(task_types()[task])}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -85,6 +88,8 @@ class NarsConfig(RunConfig):
         check_recipes(self.training, OWN_FIELDS)
         if self.fixed is not None:
             self.space.check(self.fixed)
+            if all(len(variable.choices) == 1 for variable in self.recipes.values()):
+                raise UserError("nars: there is nothing to search: one architecture, and one value of each field")
         for _ in self.trainings():
             pass  # each is checked when it is made
         return self
@@ -118,15 +123,17 @@ class NarsConfig(RunConfig):
         )
 
     def trainings(self) -> Iterator[TrainConfig]:
-        """A training for every value of every variable, in which the other variables have their first value.
+        """A training for every value of every variable and optimizer, in which the others have their first value.
 
         Raises:
             UserError: a value is out of range.
         """
-        first = {name: variable.choices[0] for name, variable in self.recipes.items()}
+        optimizers = range(len(self.recipes["optimizer"].choices)) if "optimizer" in self.recipes else range(1)
         for name, variable in self.recipes.items():
-            for value in variable.choices:
-                yield self.train_config({**first, name: value})
+            for choice, optimizer in product(range(len(variable.choices)), optimizers):
+                choices = {"optimizer": optimizer, name: choice}
+                row = [choices.get(other, 0) for other in self.recipes]
+                yield self.train_config(recipe_fields(self.recipes, row))
 
     @property
     def steps(self) -> int:

@@ -1,4 +1,4 @@
-"""The pool of pairs that a search chooses its trainings from: scrambled Sobol points, moved into the budgets' window.
+"""The pool of pairs that a search chooses its trainings from: scrambled Sobol points, changed into the budgets' window.
 
 A Sobol sequence covers the cube more evenly than random points do (quasi-Monte Carlo; Owen, "Scrambled Sobol points",
 arXiv 2008.08051, on why its length should be a power of 2). A point whose architecture misses the window is walked
@@ -51,11 +51,11 @@ def walk_into_window(
         outside = np.flatnonzero(excess)
         if not len(outside):
             break
-        moved = pool[outside]
+        changed = pool[outside]
         variables = generator.choice(movable, size=len(outside))
-        moved[np.arange(len(outside)), variables] = generator.integers(pairs.counts[variables])
-        nearer = (of_moved := constraints.excess(pairs.architectures(moved))) <= excess[outside]
-        pool[outside[nearer]], excess[outside[nearer]] = moved[nearer], of_moved[nearer]
+        changed[np.arange(len(outside)), variables] = generator.integers(pairs.counts[variables])
+        nearer = (of_changed := constraints.excess(pairs.architectures(changed))) <= excess[outside]
+        pool[outside[nearer]], excess[outside[nearer]] = changed[nearer], of_changed[nearer]
     inside: Choices = pool[excess == 0]
     return inside
 

@@ -1,6 +1,5 @@
 """Opens the inputs of a search for pairs: images, the task, the costs and the budgets."""
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,17 +9,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from export.errors import UserError
 from fbnetv5.costs.budgets import Budget
 from fbnetv5.costs.ranges import AnyTable, cost_tables
-from fbnetv5.costs.tables import CostTable, block_key, head_key
+from fbnetv5.costs.tables import CostTable
 from fbnetv5.data.splits import Splits
 from fbnetv5.data.targets import class_names
 from fbnetv5.search.nars.config import NarsConfig
 from fbnetv5.search.nars.constraints import Constraints
 from fbnetv5.search.nars.pairs import PairSpace
+from fbnetv5.search.nars.table import check_complete
 from fbnetv5.spaces.space import Choices
-from fbnetv5.spaces.stages import StageSpace
 from fbnetv5.tasks import make_tasks, needed_targets
 from fbnetv5.tasks.task import Task
 from fbnetv5.training.run import check_recipe
@@ -79,35 +77,8 @@ def prepare(config: NarsConfig) -> Prepared:
     table = None
     if config.table is not None:
         table = estimate.open_table(Path(config.table), other_machine=config.other_machine_table)
-        _check_complete(config, table, tasks[config.task_name])
+        check_complete(config, table, tasks[config.task_name])
     return Prepared(config=config, splits=splits, task=tasks[config.task_name], table=table)
-
-
-def _check_complete(config: NarsConfig, table: AnyTable, task: Task) -> None:
-    """Raise UserError, with the command to run, if the table lacks a block of the space or a head of the task."""
-    space, size = config.space, config.resolution
-    keys = {block_key(block, node.stride, size) for node in space.nodes for block in node.candidates}
-    keys |= {head_key(task, channels, size) for channels in space.possible_widths(task.paths)}
-    if missing := table.missing(sorted(keys)):
-        raise UserError(
-            f"latency table {config.table} lacks {len(missing)} of {len(keys)} blocks of {space.label} at "
-            f"{size[0]}x{size[1]}, first: {missing[0]}. Add them with: "
-            f"{table.command}{profile_options(config, Path(str(config.table)).parent)}"
-        )
-
-
-def profile_options(config: NarsConfig, luts: Path) -> str:
-    """The options, as text, with which ``fbnetv5 profile`` measures the blocks of a search into a table in ``luts``."""
-    space = config.space
-    options = {
-        "--encoder": "stages" if isinstance(space, StageSpace) else None,
-        "--width": f"{space.width:g}" if isinstance(space, StageSpace) else None,
-        "--resolution": "x".join(map(str, config.resolution)),
-        "--tasks": config.task_name,
-        "--data": config.data.folder,
-        "--luts": None if luts.resolve() == Path("luts").resolve() else str(luts),
-    }
-    return "".join(f" {option} {shlex.quote(value)}" for option, value in options.items() if value is not None)
 
 
 def check_trainings(prepared: Prepared) -> None:

@@ -59,8 +59,8 @@ class RecipeVariable(Document):
         """All values."""
         if self.low is None or self.high is None:
             return self.values
-        spread = np.geomspace if self.log else np.linspace
-        return tuple(float(f"{value:.{DIGITS}g}") for value in spread(self.low, self.high, self.levels))
+        values = np.geomspace if self.log else np.linspace
+        return tuple(float(f"{value:.{DIGITS}g}") for value in values(self.low, self.high, self.levels))
 
 
 Recipes = Mapping[str, RecipeVariable]

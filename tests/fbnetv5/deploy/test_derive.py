@@ -21,7 +21,7 @@ def test_a_run_of_a_method_without_derivation_is_refused() -> None:
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"has no config\.json: name the folder of a finished fbnetv5 branch"):
+    with pytest.raises(UserError, match=r"has no config\.json: name that of a finished fbnetv5 branch or nars"):
         wanted(tmp_path)
 
 

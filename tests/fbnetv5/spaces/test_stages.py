@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -81,7 +82,7 @@ def test_every_task_reads_the_last_features_of_its_strides(name: str) -> None:
 def test_a_network_of_the_space_is_built_and_counted() -> None:
     space = StageSpace(width=0.25)
     for choices in (space.empty(), space.full(), np.array(space.choice_counts) - 1):
-        whole = count(lambda choices=choices: task_network(TASKS["seg"], space, choices), [(3, 64, 64)])
+        whole = count(partial(task_network, TASKS["seg"], space, choices), [(3, 64, 64)])
         graph = space.graph(choices, {"seg": TASKS["seg"].paths})
         assert whole.macs > 0
         assert len({step.name for step in graph.steps}) == len(graph.steps)

@@ -80,5 +80,5 @@ def test_a_damaged_trial_ends_the_search_with_its_own_error(cluster: Any, tmp_pa
 
 
 def test_a_cluster_that_is_not_there_is_one_line() -> None:
-    with pytest.raises(UnavailableError, match=r"no Ray cluster answers at '127\.0\.0\.1:1'.*ray start --head"):
+    with pytest.raises(UnavailableError, match=r"no Ray cluster is reachable at '127\.0\.0\.1:1'.*ray start --head"):
         on_cluster("127.0.0.1:1", 0.0, lambda *stage: None)

@@ -12,7 +12,7 @@ from tests.fbnetv5.search.nars.conftest import SPACE, tiny_config
 
 
 def test_a_stored_configuration_is_loaded_as_it_was(tmp_path: Path) -> None:
-    config = tiny_config(fixed=tuple(SPACE.full().tolist()), budgets=())
+    config = tiny_config(fixed=tuple(SPACE.full().tolist()))
     config.save(tmp_path)
     assert NarsConfig.load(tmp_path) == config
     document = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
@@ -28,7 +28,7 @@ def test_the_default_recipes_are_stored(tmp_path: Path) -> None:
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "no budget": ({"budgets": ()}, "needs a budget"),
+    "no budget": ({"budgets": ()}, "budgets: Tuple should have at least 1 item"),
     "an unknown task": ({"task_name": "weather"}, "weather"),
     "an unknown field to search": ({"recipes": {"learning": RecipeVariable(values=(1, 2))}}, "no field 'learning'"),
     "a field that all share": ({"recipes": {"steps": RecipeVariable(values=(1, 2))}}, "no field 'steps'"),
@@ -40,8 +40,12 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a first value out of range": ({"recipes": {"lr": RecipeVariable(values=(-1.0, 1.0))}}, "lr"),
     "a last value out of range": ({"recipes": {"dropout": RecipeVariable(values=(0.0, 1.5))}}, "dropout"),
     "a value that scales out of range": ({"recipes": {"scale": RecipeVariable(values=(1.0, 2.0))}}, "scale"),
+    "a learning rate that the factor of an optimizer takes out of range": (
+        {"recipes": {"lr": RecipeVariable(values=(1.0, 1e12)), "optimizer": RecipeVariable(values=("adamw", "sgd"))}},
+        "lr",
+    ),
     "a batch of one": ({"first_batch": 1}, "first_batch"),
-    "choices of another space": ({"fixed": (0, 1), "budgets": ()}, "2 choices do not fit"),
+    "choices of another space": ({"fixed": (0, 1)}, "2 choices do not fit"),
 }
 
 

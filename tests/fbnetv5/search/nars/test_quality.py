@@ -59,7 +59,8 @@ def test_the_spread_of_members_that_agree_has_no_factor() -> None:
 
 
 def test_no_training_is_predicted_by_an_ensemble_that_was_fitted_to_it() -> None:
-    values, held_out = np.arange(11.0), []
+    values = np.arange(11.0)
+    held_out: list[float] = []
 
     def fit(pairs: Choices, scores: NDArray[np.float64]) -> Ensemble:
         assert (pairs[:, 0] == scores).all()

@@ -1,0 +1,31 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from export.errors import UserError
+from fbnetv5.search.nars.config import NarsConfig
+from fbnetv5.search.nars.derive import derive_pair, with_budget
+from tests.fbnetv5.search.nars.conftest import SIZE, SPACE, tiny_config
+
+
+def test_a_pair_meets_the_other_budget_and_tells_what_is_expected_of_it(finished: Path) -> None:
+    derived = derive_pair(finished, with_budget(finished, "1.6M", "macs"))
+    assert 0.85 * 1.6e6 <= derived.architecture.cost.macs <= 1.6e6
+    assert derived.architecture.resolution == SIZE
+    assert derived.architecture.provenance["predicted"].keys() == {"score", "mean_error", "step"}
+    assert derived.recipe.keys() == NarsConfig.load(finished).recipes.keys()
+    assert derive_pair(finished, with_budget(finished, "1.6M", "macs")) == derived
+
+
+def test_an_unfinished_search_is_refused_with_the_command(finished: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(finished, tmp_path / "run"))
+    (copy / "trials" / "005" / "result.json").unlink()
+    with pytest.raises(UserError, match=r"is unfinished\. Finish it with: fbnetv5 nars --resume"):
+        derive_pair(copy, with_budget(copy, "1.6M", "macs"))
+
+
+def test_one_architecture_has_no_other_budget(tmp_path: Path) -> None:
+    tiny_config(fixed=tuple(SPACE.full().tolist())).save(tmp_path)
+    with pytest.raises(UserError, match="which has no other budget"):
+        with_budget(tmp_path, "1.6M", "macs")

@@ -1,0 +1,36 @@
+import numpy as np
+import pytest
+
+from export.errors import UserError
+from fbnetv5.costs.budgets import Budget
+from fbnetv5.costs.tables import Counter
+from fbnetv5.search.nars.prepare import Prepared, check, check_trainings, prepare
+from fbnetv5.search.nars.recipes import RecipeVariable
+from tests.fbnetv5.search.nars.conftest import MACS, SIZE, SPACE, draw, tiny_config
+
+
+def test_statistics_are_the_counts_of_the_networks(prepared: Prepared) -> None:
+    architectures = prepared.pairs.architectures(draw(prepared.pairs, 3))
+    for choices, (macs, params) in zip(architectures, prepared.statistics_of(architectures), strict=True):
+        graph = SPACE.graph(choices, {"cls": prepared.task.paths})
+        count = Counter(SIZE).graph(graph, {"cls": prepared.task})
+        assert (macs, params) == (count.macs, count.params)
+
+
+def test_a_metric_of_which_lower_is_better_has_a_negative_sign(prepared: Prepared) -> None:
+    assert prepared.sign == 1.0
+    assert prepare(tiny_config(task_name="depth")).sign == -1.0
+
+
+def test_the_only_architecture_must_not_exceed_a_budget(prepared: Prepared) -> None:
+    largest = tuple((np.array(SPACE.choice_counts) - 1).tolist())
+    own = prepare(tiny_config(fixed=largest))
+    with pytest.raises(UserError, match=r"the architecture costs .*, more than the budget of 2\.0M"):
+        check(own, own.constraints([MACS]))
+    check(own, own.constraints([Budget(limit=1e9, unit="macs", resolution=SIZE)]))
+
+
+def test_a_recipe_that_does_not_suit_the_task_is_refused() -> None:
+    config = tiny_config(task_name="det", recipes={"cutmix": RecipeVariable(values=(0.0, 1.0))})
+    with pytest.raises(UserError, match="cutmix"):
+        check_trainings(prepare(config))
