@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from fbnetv5.search.nars.entry import NarsEntry
     from fbnetv5.search.nars.jobs import Runner
     from fbnetv5.search.nars.run import Result
-    from fbnetv5.spaces.space import Space
 
 Flops = Annotated[
     str | None,
@@ -158,10 +157,10 @@ def _nars_config(
     Raises:
         UserError: an option is wrong, or there is no budget.
     """
-    from fbnetv5.costs.budgets import parse_constraints
     from fbnetv5.data.config import DataConfig
     from fbnetv5.data.resolution import parse_resolution
     from fbnetv5.search.nars.config import NarsConfig
+    from fbnetv5.search.nars.scope import searched_networks
     from fbnetv5.search.nars.table import profile_options
 
     if budgets["ms"] is not None and device is None and table is None:
@@ -169,47 +168,15 @@ def _nars_config(
     texts = {unit: text for unit, text in budgets.items() if text is not None}
     if not texts and arch is None:
         raise UserError("a search for an architecture needs a budget: --flops, --latency or --params; or --arch FILE")
-    where: dict[str, Any] = {"space": _space(space, width)} if arch is None else _only_architecture(arch, task)
-    if texts:
-        where["budgets"] = parse_constraints(texts)
     settings = NarsConfig.make(
         fields,
         task_name=task,
         data=DataConfig.of(data, size=parse_resolution(size)),
         seed=seed,
-        **where,
+        **searched_networks(task, texts, arch=arch, space=space, width=width),
     )
     file = find_table(device, table, luts, profile_options(settings, luts))
     return settings if file is None else settings.with_table(file, other_machine=table is not None)
-
-
-def _space(name: str, width: float) -> "Space":
-    from fbnetv5.spaces.four_path import FourPathSpace
-    from fbnetv5.spaces.stages import StageSpace
-
-    if name == "stages":
-        return StageSpace(width=width)
-    if name != "four-path":
-        raise UserError(f"unknown space {name!r}; there are: stages, four-path")
-    if width != 1.0:
-        raise UserError("--width is for the space of stages")
-    return FourPathSpace()
-
-
-def _only_architecture(file: Path, task: str) -> dict[str, Any]:
-    """The space, the choices and the cost, as its budget, of an architecture file, whose network must be of the task.
-
-    Raises:
-        UserError: the file is refused, or of another task.
-    """
-    from fbnetv5.architecture import load_architecture
-    from fbnetv5.costs.budgets import Budget
-
-    architecture = load_architecture(file)
-    if architecture.task != task:
-        raise UserError(f"{file} is a network for {architecture.task}: add --task {architecture.task}")
-    budget = Budget(limit=float(architecture.cost.macs), unit="macs", resolution=architecture.resolution)
-    return {"space": architecture.space, "fixed": architecture.choices[task], "budgets": (budget,)}
 
 
 def _runner(jobs: int, ray: str | None, gpus_per_trial: float, progress: "Progress") -> "Runner":
@@ -234,12 +201,8 @@ def _runner(jobs: int, ray: str | None, gpus_per_trial: float, progress: "Progre
 
 def print_ranges(constraints: "Constraints") -> None:
     """Print the smallest and the largest cost of the space, in the unit of each budget."""
-    from fbnetv5.costs.budgets import format_cost
-
-    for table in constraints.tables:
-        low, high = (format_cost(cost, table.unit) for cost in (table.min_cost, table.max_cost))
-        unit = {"macs": " multiply-adds", "params": " parameters"}.get(table.unit, "")
-        print_status(f"{table.space.label}: {low} to {high}{unit}")
+    for line in constraints.ranges():
+        print_status(line)
 
 
 def nars_report(config: "NarsConfig") -> "Callable[[NarsEntry], None]":

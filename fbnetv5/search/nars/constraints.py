@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.errors import UserError
-from fbnetv5.costs.budgets import BUDGET_WINDOW, Budget, format_distinct
+from fbnetv5.costs.budgets import BUDGET_WINDOW, Budget, format_cost, format_distinct
 from fbnetv5.costs.tables import CostTable
 from fbnetv5.spaces.space import Choices
 
@@ -36,6 +36,15 @@ class Constraints:
         low, high = BUDGET_WINDOW
         shares = self.shares(architectures)
         return np.maximum(0.0, np.maximum(low - shares, shares - high))
+
+    def ranges(self) -> list[str]:
+        """A line per budget: the smallest and the largest cost of the space in its unit."""
+        units = {"macs": " multiply-adds", "params": " parameters"}
+        return [
+            f"{table.space.label}: {format_cost(table.min_cost, table.unit)} to "
+            f"{format_cost(table.max_cost, table.unit)}{units.get(table.unit, '')}"
+            for table in self.tables
+        ]
 
     def check(self) -> None:
         """Check that each budget lies in the range of the space's costs.

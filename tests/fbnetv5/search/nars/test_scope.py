@@ -1,0 +1,27 @@
+from pathlib import Path
+
+import pytest
+
+from export.errors import UserError
+from fbnetv5.architecture import load_architecture
+from fbnetv5.search.nars.scope import searched_networks
+from fbnetv5.spaces.four_path import FourPathSpace
+from fbnetv5.spaces.stages import StageSpace
+
+
+def test_a_space_is_named_with_its_width() -> None:
+    fields = searched_networks("cls", {"macs": "2M@32x32", "params": "1M"}, arch=None, space="stages", width=0.25)
+    assert fields["space"] == StageSpace(width=0.25)
+    assert [(budget.unit, budget.limit) for budget in fields["budgets"]] == [("macs", 2e6), ("params", 1e6)]
+    assert searched_networks("cls", {}, arch=None, space="four-path", width=1.0) == {"space": FourPathSpace()}
+
+
+def test_one_architecture_has_its_own_cost_as_budget(finished: Path) -> None:
+    file = finished / "cls.json"
+    record = load_architecture(file)
+    fields = searched_networks("cls", {}, arch=file, space="stages", width=1.0)
+    assert (fields["space"], fields["fixed"]) == (record.space, record.choices["cls"])
+    (budget,) = fields["budgets"]
+    assert (budget.limit, budget.resolution) == (record.cost.macs, record.resolution)
+    with pytest.raises(UserError, match="is a network for cls: add --task cls"):
+        searched_networks("det", {}, arch=file, space="stages", width=1.0)
