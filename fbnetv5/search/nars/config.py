@@ -85,6 +85,8 @@ class NarsConfig(RunConfig):
             raise UserError("nars: a search for architectures needs a budget")
         if self.fixed is not None:
             self.space.check(self.fixed)
+            if all(len(variable.choices) == 1 for variable in self.recipes.values()):
+                raise UserError("nars: there is nothing to search: one architecture, and one value of each field")
         for _ in self.trainings():
             pass  # each is checked when it is made
         return self

@@ -38,7 +38,7 @@ def derive_pair(run: Path, config: NarsConfig) -> DerivedPair:
         UserError: the run is unfinished or damaged, or a budget is out of range.
     """
     prepared = prepare(config)
-    trials = load_trials(run)
+    trials = load_trials(run, prepared.pairs.counts)
     results = [read_result(trials.trial_folder(number)) for number in range(len(trials.pairs))]
     if len(trials.batches) <= config.iterations or None in results:
         raise UserError(f"{run} is unfinished. Finish it with: fbnetv5 nars --resume {run}")

@@ -1,8 +1,9 @@
 """Runs independent trials: one after the other, in several processes of this machine, or on a Ray cluster.
 
-A process that is killed leaves its trial with the last checkpoint, from which another attempt goes on. A trial whose
-process is killed twice is recorded as failed. All processes must see the run folder; on several machines it lies on a
-shared file system.
+A process that is killed leaves its trial with the last checkpoint, from which another attempt goes on. When one of
+several processes is killed, the trials that are left run once more, one at a time, which takes less memory and tells
+which of them is the cause. A trial whose process is killed again is recorded as failed. All processes must see the run
+folder; on several machines it lies on a shared file system.
 """
 
 import multiprocessing
@@ -10,7 +11,6 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -21,7 +21,6 @@ from fbnetv5.search.nars.trial import RESULT, TrialResult, read_result, train_tr
 
 Runner = Callable[[Sequence[Path]], None]
 """Trains the trials of these folders to the end of their configurations."""
-ATTEMPTS = 2
 
 
 def stage_name(folders: Sequence[Path]) -> str:
@@ -46,25 +45,21 @@ def in_processes(jobs: int, progress: Progress) -> Runner:
     """A runner that trains ``jobs`` trials at a time, in processes that share this machine's processor cores."""
 
     def run(folders: Sequence[Path]) -> None:
-        pending = list(folders)
-        for _ in range(ATTEMPTS):
-            pending = _run_pool(pending, jobs, progress)
-            if not pending:
-                return
-        for folder in pending:
-            record_loss(folder)
+        threads = max(1, (os.cpu_count() or 1) // jobs)
+        for folder in _run_pool(folders, jobs, threads, progress):
+            if _run_pool([folder], 1, threads, progress):
+                record_loss(folder)
 
     return run
 
 
-def _run_pool(folders: Sequence[Path], jobs: int, progress: Progress) -> list[Path]:
-    """Train the trials; return those whose process was killed, and those that waited for it."""
+def _run_pool(folders: Sequence[Path], jobs: int, threads: int, progress: Progress) -> list[Path]:
+    """Train the trials; return those whose process was killed, and those that were not trained because of it."""
     left = set(folders)
-    threads = max(1, (os.cpu_count() or 1) // jobs)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
-        futures = {pool.submit(train_trial, folder): folder for folder in folders}
         try:
+            futures = {pool.submit(train_trial, folder): folder for folder in folders}
             for future in as_completed(futures):
                 future.result()
                 left.discard(futures[future])
@@ -83,7 +78,7 @@ def record_loss(folder: Path) -> None:
     result = TrialResult(
         steps=earlier.steps if earlier else (),
         scores=earlier.scores if earlier else (),
-        failure=f"its process was killed {ATTEMPTS} times, perhaps for lack of memory",
+        failure="its process was killed in every attempt, perhaps for lack of memory",
         seconds=earlier.seconds if earlier else 0.0,
     )
-    write_json(folder / RESULT, asdict(result))
+    write_json(folder / RESULT, result.to_json())

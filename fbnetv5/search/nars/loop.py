@@ -90,7 +90,8 @@ class NarsLoop:
             report: called with the state after every batch of trainings.
 
         Raises:
-            UserError: a trial's folder is damaged, or all trainings failed.
+            UserError: a trial's folder is damaged.
+            VerificationError: all trainings failed.
         """
         for batch in range(self.config.iterations):
             if batch == len(self.trials.batches):

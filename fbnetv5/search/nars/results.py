@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from export.files import atomic_write
 from fbnetv5 import __version__
 from fbnetv5.architecture import Architecture, Latency, load_architecture, make_architecture
 from fbnetv5.search.nars.config import NarsConfig
 from fbnetv5.search.nars.prepare import Prepared
+from fbnetv5.search.nars.trial import damaged
 from fbnetv5.search.nars.trials import Trials
 from fbnetv5.spaces.space import Choices
 from fbnetv5.training.recipe import Recipe
@@ -43,11 +45,19 @@ def pair_architecture(prepared: Prepared, pair: Choices, **provenance: Any) -> A
 
 
 def write_best(folder: Path, prepared: Prepared, trials: Trials, number: int) -> Architecture:
-    """Write the architecture, weights and recipe of a trial as the result of the run."""
+    """Write the architecture, weights and recipe of a trial as the result of the run.
+
+    Raises:
+        UserError: the trial's folder is damaged.
+    """
     trial, task = trials.trial_folder(number), prepared.task.name
-    trained = load_architecture(trial / f"{task}.json")
+    weights = trial / f"{task}.safetensors"
+    with damaged(trial):
+        trained = load_architecture(trial / f"{task}.json")
+        trained.load(weights)
     architecture = trained.changed(provenance={**trained.provenance, "trial": number})
-    shutil.copyfile(trial / f"{task}.safetensors", folder / f"{task}.safetensors")
+    with atomic_write(folder / weights.name) as temporary:
+        shutil.copyfile(weights, temporary)
     write_pair(folder, prepared.config, architecture, prepared.pairs.recipe(trials.pairs[number]))
     return architecture
 

@@ -75,10 +75,11 @@ def run_nars(folder: Path, prepared: Prepared, runner: Runner, report: Callable[
         report: called with the state after every batch of trainings.
 
     Raises:
-        UserError: a folder is damaged, or all trainings failed.
+        UserError: a folder is damaged.
+        VerificationError: all trainings failed.
     """
     set_seed(prepared.config.seed)
-    loop = NarsLoop(prepared, load_trials(folder), runner)
+    loop = NarsLoop(prepared, load_trials(folder, prepared.pairs.counts), runner)
     with closing(History(folder, step=-1)) as history:
 
         def record(entry: NarsEntry) -> None:

@@ -6,14 +6,19 @@ when more steps are wanted. Any process that sees the folder can train it.
 """
 
 import json
+import math
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated, ClassVar, Self
 
 from accelerate.utils import set_seed
+from pydantic import Field, Strict, model_validator
 
+from export.document import Document
 from export.errors import UserError, VerificationError
 from export.files import read_json_object, write_json
 from fbnetv5.architecture import Architecture
@@ -21,6 +26,7 @@ from fbnetv5.data.config import DataConfig
 from fbnetv5.data.splits import Splits, without_policies
 from fbnetv5.runs.checkpoint import save_tensors
 from fbnetv5.runs.history import NAME as HISTORY
+from fbnetv5.runs.loop import CHECKPOINT
 from fbnetv5.tasks import needed_targets
 from fbnetv5.training.config import TrainConfig
 from fbnetv5.training.initial import initial_network
@@ -29,18 +35,24 @@ from fbnetv5.training.run import Prepared, open_loop
 RESULT = "result.json"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrialResult:
+class TrialResult(Document):
     """What a training gave."""
 
-    steps: tuple[int, ...]
+    title: ClassVar[str] = "trial result"
+    steps: Annotated[tuple[int, ...], Strict(False)]
     """Steps of the evaluations."""
-    scores: tuple[float, ...]
+    scores: Annotated[tuple[float, ...], Strict(False)]
     """The task's metric on the held-out images at those steps."""
     failure: str | None = None
     """Why the training ended before its last step; None if it did not."""
-    seconds: float = 0.0
+    seconds: Annotated[float, Field(ge=0.0)] = 0.0
     """Of the training, in all processes that worked on it."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.steps) != len(self.scores):
+            raise UserError(f"trial result: {len(self.steps)} steps do not fit {len(self.scores)} scores")
+        return self
 
     @property
     def last_step(self) -> int:
@@ -69,6 +81,17 @@ def make_trial(folder: Path, architecture: Architecture, config: TrainConfig) ->
     temporary.rename(folder)
 
 
+@contextmanager
+def damaged(folder: Path) -> Iterator[None]:
+    """Add the way out to the error of a damaged file in a trial's folder."""
+    try:
+        yield
+    except VerificationError:
+        raise
+    except UserError as error:
+        raise UserError(f"{error}. Remove the folder {folder} to train this trial again, then resume") from None
+
+
 def read_result(folder: Path) -> TrialResult | None:
     """The result of a trial; None if it has none yet.
 
@@ -78,34 +101,62 @@ def read_result(folder: Path) -> TrialResult | None:
     path = folder / RESULT
     if not path.exists():
         return None
-    document = read_json_object(path, what="trial result")
-    try:
-        return TrialResult(**{**document, "steps": tuple(document["steps"]), "scores": tuple(document["scores"])})
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}); remove the folder {folder} to train it again") from None
+    with damaged(folder):
+        document = read_json_object(path, what="trial result")
+        try:
+            return TrialResult(**document)
+        except UserError as error:
+            raise UserError(f"{path} is damaged: {error}") from None
 
 
 def train_trial(folder: Path) -> TrialResult:
     """Train a trial from its last checkpoint to the step where it stops, and write its result.
 
-    A loss that is not finite, or an error of torch such as too little memory, is a result too.
+    A loss or a score that is not finite, or an error of torch such as too little memory, is a result too.
 
     Raises:
         UserError: the folder is damaged, or its images are missing.
     """
     earlier, started = read_result(folder), time.monotonic()
-    config = TrainConfig.load(folder)
-    failure = None
+    with damaged(folder):
+        config = TrainConfig.load(folder)
+    prepared, failure = _prepared(config), None
     try:
-        set_seed(config.seed)
-        open_loop(folder, _prepared(config)).run(lambda entry: None)
+        with damaged(folder):
+            _check_checkpoint(folder, config)
+            set_seed(config.seed)
+            loop = open_loop(folder, prepared)
+            loop.restore()  # as the run does again: here its errors are those of the folder
+        loop.run(lambda entry: None)
     except (VerificationError, RuntimeError) as error:
         failure = " ".join(str(error).split())
     seconds = time.monotonic() - started + (earlier.seconds if earlier else 0.0)
-    curve = _curve(folder, config.task_names[0])
-    result = TrialResult(steps=tuple(curve), scores=tuple(curve.values()), failure=failure, seconds=seconds)
-    write_json(folder / RESULT, asdict(result))
+    result = _result(folder, config, failure, seconds)
+    write_json(folder / RESULT, result.to_json())
     return result
+
+
+def _check_checkpoint(folder: Path, config: TrainConfig) -> None:
+    """Check that a trial that was trained has a checkpoint; it would start again from weights that were trained."""
+    if _curve(folder, config.task_names[0]) and not any((folder / CHECKPOINT).glob("step-*.json")):
+        raise UserError(f"{folder / CHECKPOINT} has no checkpoint of a training that had begun")
+
+
+def _result(folder: Path, config: TrainConfig, failure: str | None, seconds: float) -> TrialResult:
+    """The result of a training that has ended, from its history.
+
+    Raises:
+        UserError: the history lacks an evaluation.
+    """
+    curve = _curve(folder, config.task_names[0])
+    evaluated = sorted({*range(config.evaluate_every, config.last_step + 1, config.evaluate_every), config.last_step})
+    if failure is None and list(curve) != evaluated:
+        with damaged(folder):
+            raise UserError(f"{folder / HISTORY} is damaged: it lacks evaluations of the training")
+    finite = {step: score for step, score in curve.items() if math.isfinite(score)}
+    if failure is None and len(finite) < len(curve):
+        failure = f"its score is not finite at step {min(curve.keys() - finite.keys())}"
+    return TrialResult(steps=tuple(finite), scores=tuple(finite.values()), failure=failure, seconds=seconds)
 
 
 def _prepared(config: TrainConfig) -> Prepared:
@@ -121,7 +172,11 @@ def _opened(data: DataConfig, tasks: tuple[str, ...]) -> Splits:
 
 
 def _curve(folder: Path, task: str) -> dict[int, float]:
-    """Step -> score at every evaluation after the first step, as the history has them."""
-    lines = (folder / HISTORY).read_text(encoding="utf-8").splitlines() if (folder / HISTORY).exists() else []
-    entries = [json.loads(line) for line in lines]
-    return {entry["step"]: entry["scores"][task] for entry in entries if entry["scores"] and entry["step"]}
+    """Step -> score at every evaluation after the first step, as the readable lines of the history have them."""
+    path, curve = folder / HISTORY, {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+        with suppress(ValueError, KeyError, TypeError):
+            entry = json.loads(line)
+            if entry["scores"] and entry["step"]:
+                curve[int(entry["step"])] = float(entry["scores"][task])
+    return curve

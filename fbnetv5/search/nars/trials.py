@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field, Strict
 
 from export.document import Document
-from export.errors import UserError
+from export.errors import UserError, VerificationError
 from export.files import read_json, write_json
 from fbnetv5.search.nars.trial import TrialResult
 from fbnetv5.spaces.space import Choices
@@ -84,13 +84,13 @@ class Trials:
             impute: whether trials without a score, which failed, have the lowest of the others; else NaN.
 
         Raises:
-            UserError: every training failed.
+            VerificationError: every training failed.
         """
         scores = np.array([score_at(result, step) for result in self.results]) * sign
         known = scores[np.isfinite(scores)]
         if not len(known):
             reasons = "; ".join(sorted({result.failure or "no score" for result in self.results}))
-            raise UserError(f"all {len(scores)} trainings of {self.folder} failed: {reasons}")
+            raise VerificationError(f"all {len(scores)} trainings of {self.folder} failed: {reasons}")
         return np.where(np.isfinite(scores), scores, known.min() if impute else np.nan)
 
 
@@ -101,8 +101,12 @@ def score_at(result: TrialResult, step: int) -> float:
     return result.scores[result.steps.index(step)]
 
 
-def load_trials(folder: Path) -> Trials:
+def load_trials(folder: Path, counts: NDArray[np.int64]) -> Trials:
     """The batches of a run folder; none in a new one. Results are added by the search.
+
+    Args:
+        folder: the run folder.
+        counts: number of choices of each variable of a pair [S + R].
 
     Raises:
         UserError: the file is damaged.
@@ -113,6 +117,17 @@ def load_trials(folder: Path) -> Trials:
         try:
             trials.batches = [Batch(**batch) for batch in document["batches"]]
             trials.continued = tuple(document["continued"])
+            _check(trials, counts)
         except (KeyError, TypeError, UserError) as error:
-            raise UserError(f"{path} is damaged: {error}") from None
+            raise UserError(f"{path} is damaged: {error}. Start a new nars") from None
     return trials
+
+
+def _check(trials: Trials, counts: NDArray[np.int64]) -> None:
+    """Raise a ``UserError`` if a pair does not fit the space, or a trial that is continued does not exist."""
+    pairs = [pair for batch in trials.batches for pair in batch.pairs]
+    for number, pair in enumerate(pairs):
+        if len(pair) != len(counts) or not all(0 <= choice < count for choice, count in zip(pair, counts, strict=True)):
+            raise UserError(f"pair {number} does not fit the space")
+    if unknown := set(trials.continued) - set(range(len(pairs))):
+        raise UserError(f"there is no trial {min(unknown)} to continue")
