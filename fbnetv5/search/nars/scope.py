@@ -1,4 +1,4 @@
-"""The networks that a search chooses from, as a user names them: a space and budgets, or the file of one architecture."""
+"""The networks that a search chooses from, as a user names them: a space and budgets, or one architecture file."""
 
 from collections.abc import Mapping
 from pathlib import Path
