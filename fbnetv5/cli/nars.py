@@ -34,12 +34,10 @@ from fbnetv5.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from export.progress import Progress
     from fbnetv5.architecture import Architecture
     from fbnetv5.search.nars.config import NarsConfig
     from fbnetv5.search.nars.constraints import Constraints
     from fbnetv5.search.nars.entry import NarsEntry
-    from fbnetv5.search.nars.jobs import Runner
     from fbnetv5.search.nars.run import Result
 
 Flops = Annotated[
@@ -109,9 +107,10 @@ def nars(
     from fbnetv5.search.nars.config import NarsConfig
     from fbnetv5.search.nars.prepare import prepare
     from fbnetv5.search.nars.run import run_nars, start_nars
+    from fbnetv5.search.nars.runner import choose_runner
 
     bar = progress_bar()
-    runner = _runner(jobs, ray, gpus_per_trial, stage_lines(bar))
+    runner = choose_runner(jobs, ray, gpus_per_trial, stage_lines(bar))
     if resume is not None:
         check_resume_options(context, allowed=("jobs", "ray", "gpus_per_trial"))
         folder, prepared = resume, prepare(NarsConfig.load(resume))
@@ -177,26 +176,6 @@ def _nars_config(
     )
     file = find_table(device, table, luts, profile_options(settings, luts))
     return settings if file is None else settings.with_table(file, other_machine=table is not None)
-
-
-def _runner(jobs: int, ray: str | None, gpus_per_trial: float, progress: "Progress") -> "Runner":
-    """What trains the trials: this process, several processes, or a Ray cluster.
-
-    Raises:
-        UserError: the options contradict each other.
-        UnavailableError: Ray is not installed, or its cluster is not reachable.
-    """
-    from fbnetv5.search.nars.jobs import in_processes, in_this_process
-
-    if ray is None:
-        if gpus_per_trial:
-            raise UserError("--gpus-per-trial is for a Ray cluster: add --ray auto")
-        return in_this_process(progress) if jobs == 1 else in_processes(jobs, progress)
-    if jobs != 1:
-        raise UserError("--jobs is for this machine alone; a Ray cluster runs as many trainings as its cores allow")
-    from fbnetv5.search.nars.cluster import on_cluster
-
-    return on_cluster(ray, gpus_per_trial, progress)
 
 
 def print_ranges(constraints: "Constraints") -> None:
