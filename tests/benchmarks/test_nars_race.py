@@ -1,0 +1,62 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from benchmarks.nars_race import SEARCHERS, World, early_stopping, load_world, pretraining, summarise_race
+from benchmarks.nars_race_peers import nearest
+
+COUNT = 16
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    """The first stored trainings."""
+    whole = load_world()
+    quick = replace(whole.settings, members=2, frozen_epochs=5, joint_epochs=5)
+    return replace(
+        whole, choices=whole.choices[:64], curves=whole.curves[:64], seconds=whole.seconds[:64], settings=quick
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in SEARCHERS if name not in ("optuna tpe", "botorch gp")])
+def test_a_searcher_trains_different_pairs_and_starts_like_random_search(world: World, name: str) -> None:
+    order = SEARCHERS[name](world, COUNT, 3)
+    assert len(set(order)) == COUNT
+    assert order[:8] == SEARCHERS["random"](world, COUNT, 3)[:8]
+    assert order == SEARCHERS[name](world, COUNT, 3)
+
+
+def test_a_masked_predictor_does_not_see_the_other_part(world: World) -> None:
+    changed = world.choices.copy()
+    changed[:, world.pairs.size :] = 0
+    other = replace(world, choices=changed)
+    assert SEARCHERS["architecture alone"](other, COUNT, 0) == SEARCHERS["architecture alone"](world, COUNT, 0)
+
+
+def test_the_correlation_of_the_last_evaluation_with_itself_is_1(world: World) -> None:
+    report = early_stopping(world, range(2), 0.92)
+    assert report["correlation_of_all"][-1] == pytest.approx(1.0)
+    expected = spearmanr(world.curves[:, 0], world.final).statistic
+    assert report["correlation_of_all"][0] == pytest.approx(expected)
+    assert all(step in world.steps for step in report["stop_at"])
+
+
+def test_predictors_are_compared_on_the_trainings_that_they_have_not_seen(world: World) -> None:
+    taus = pretraining(world, range(1))
+    assert set(taus) == {"8", "16", "32"}
+    assert all(-1 <= tau <= 1 for of_count in taus.values() for tau in np.ravel(list(of_count.values())))
+
+
+def test_a_searcher_that_finds_the_same_has_no_difference(world: World) -> None:
+    best = {"nars, thompson": [[-1.0] * 4, [-0.9] * 4], "random": [[-1.0] * 4, [-0.9] * 4]}
+    rows = summarise_race(world, best)
+    assert rows["random"]["8"]["nars_less_this"]["value"] == 0.0
+    assert rows["random"]["8"]["mean"] == pytest.approx(-0.95)
+
+
+def test_the_nearest_row_is_not_one_that_was_taken() -> None:
+    vectors = np.array([[0.0], [1.0], [2.0]], dtype=np.float32)
+    assert nearest(vectors, np.array([0.9], dtype=np.float32), []) == 1
+    assert nearest(vectors, np.array([0.9], dtype=np.float32), [1]) == 0
