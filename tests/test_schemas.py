@@ -28,3 +28,12 @@ def test_a_config_file_is_checked_as_the_search_checks_it() -> None:
     refused: list[dict[str, Any]] = [{"stepz": 3}, {"steps": -1}, {"steps": "3"}, {"budgets": {}}]
     for wrong in refused:
         assert not schema.is_valid(wrong)
+
+
+def test_the_variables_of_a_recipe_are_checked_as_the_search_checks_them() -> None:
+    schema = Draft202012Validator(CONFIGS["nars"].schema_of_files())
+    assert schema.is_valid({"recipes": {"lr": {"low": 0.001, "high": 0.01, "log": True}}, "iterations": 5})
+    assert schema.is_valid({"recipes": {"optimizer": {"values": ["sgd", "rmsprop"]}}, "training": {"steps": 300}})
+    wrong: list[dict[str, Any]] = [{"recipes": {"lr": {"lowest": 0.1}}}, {"recipes": {}}, {"acquisition": "random"}]
+    for document in wrong:
+        assert not schema.is_valid(document)

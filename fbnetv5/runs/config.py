@@ -75,15 +75,19 @@ class RunConfig(Document):
     @classmethod
     def schema_of_files(cls) -> dict[str, Any]:
         """The JSON Schema of a user's file, for editors."""
-        fields = cls.model_json_schema()["properties"]
+        schema = cls.model_json_schema()
         of_data = DataConfig.model_json_schema()["properties"]
-        properties = {name: (of_data if name in cls.data_fields else fields)[name] for name in cls.settable()}
+        properties = {
+            name: (of_data if name in cls.data_fields else schema["properties"])[name] for name in cls.settable()
+        }
+        used = {name: record for name, record in schema.get("$defs", {}).items() if f"$defs/{name}'" in str(properties)}
         return {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "title": f"--config of a {cls.title}",
             "type": "object",
             "properties": properties,
             "additionalProperties": False,
+            **({"$defs": used} if used else {}),
         }
 
     def save(self, folder: Path) -> None:
