@@ -76,12 +76,19 @@ def make_space(variant: str, stages: int, blocks_per_path: int, strict: bool) ->
 
 
 def print_layout(data: Path | None) -> None:
-    """Print the layout in which a folder of images is read, if a folder is named."""
+    """Print the layout in which a folder of images is read, and what was repaired or left out, if a folder is named.
+
+    The folder is opened for that, and its header index is stored: opening it again is quick.
+
+    Raises:
+        UserError: the folder is unfit.
+    """
     if data is None or not is_first_process():
         return
-    from fbnetv5.data.layouts import layout_of
+    from fbnetv5.data.layouts import layout_of, open_folder
 
-    print_status(f"{data}: read as {layout_of(data).name}")
+    layout = layout_of(data).name
+    print_status("; ".join([f"{data}: read as {layout}", *open_folder(data).notes]))
 
 
 def architecture_file(task: str | None, architecture: Path | None) -> Path:

@@ -65,6 +65,7 @@ class LabelledImages:
         test: frozenset[str] = frozenset(),
         zero_is_ignored: bool = False,
         readers: Mapping[str, ReadMap] | None = None,
+        notes: tuple[str, ...] = (),
     ) -> None:
         """Store the records.
 
@@ -74,10 +75,12 @@ class LabelledImages:
             test: names of the images of the test split; without any, a share of all images becomes the test split.
             zero_is_ignored: class ids in mask files start at 1, and 0 is an unlabelled pixel.
             readers: by target, where its files do not have the format in ``FORMATS``.
+            notes: what was repaired or left out on opening, a text for each kind.
         """
         self.targets = targets
         self.names = tuple(records)
         self.test = test
+        self.notes = notes
         self._records = tuple(records.values())
         self._zero_is_ignored = zero_is_ignored
         self._readers = {name: form.read for name, form in FORMATS.items()} | dict(readers or {})

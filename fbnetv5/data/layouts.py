@@ -3,6 +3,7 @@
     ImageFolder   [train/ and val/] CLASS/NAME.jpg, as torchvision reads them: classification
     COCO          annotations/instances_SPLIT.json, images in SPLIT/, images/SPLIT/, images/ or beside: detection
     ADE20K        images/training/NAME.jpg and annotations/training/NAME.png, validation/ likewise: segmentation
+    YOLO          data.yaml, images/ and labels/: ``fbnetv5.data.yolo``
     PASCAL-Context and NYUD-v2 with labels for several tasks: ``fbnetv5.data.pascal_context``, ``fbnetv5.data.nyud``
 
 The layout is recognised by the folder's content. A validation split of the data set becomes the test split, and the
@@ -42,6 +43,7 @@ from fbnetv5.data.maps import FORMATS
 from fbnetv5.data.nyud import NYUD
 from fbnetv5.data.pascal_context import PASCAL_CONTEXT
 from fbnetv5.data.targets import BOXES, CLASS, CLASS_MAP, Target
+from fbnetv5.data.yolo import find_description, read_yolo
 
 TRAINING = ("train", "training")
 VALIDATION = ("val", "valid", "validation", "test", "testing")
@@ -325,6 +327,12 @@ LAYOUTS = (
         looks_like="images/training/ and annotations/training/ with a mask .png of each image's name",
         fits=_is_ade20k,
         read=read_ade20k,
+    ),
+    Layout(
+        name="YOLO",
+        looks_like="data.yaml with train, val and names, and labels/ with a .txt of each image's name",
+        fits=lambda root: find_description(root) is not None,
+        read=read_yolo,
     ),
     Layout(
         name="ImageFolder",
