@@ -93,7 +93,7 @@ def read_ids(path: Path) -> list[str]:
         UserError: the list cannot be read or is empty.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}. It lists the images, an id per line") from None
     except UnicodeDecodeError as error:
