@@ -13,8 +13,6 @@ from typing import Any
 
 from fbnetv5.data.notes import Notes
 
-FORMS = ("NFC", "NFD")
-
 
 def spellings(name: str, folder: str) -> Iterator[str]:
     """The other spellings of a name, the likelier ones first.
@@ -26,7 +24,8 @@ def spellings(name: str, folder: str) -> Iterator[str]:
     path = name.replace("\\", "/").removeprefix("./")
     for candidate in dict.fromkeys((path, path.removeprefix(f"{folder}/"))):
         yield candidate
-        yield from (unicodedata.normalize(form, candidate) for form in FORMS)
+        yield unicodedata.normalize("NFC", candidate)
+        yield unicodedata.normalize("NFD", candidate)
 
 
 def repair_file_names(records: list[Any], folder: Path, notes: Notes) -> bool:

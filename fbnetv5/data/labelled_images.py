@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from export.errors import UserError
-from fbnetv5.data.image_files import opened, upright
+from fbnetv5.data.image_files import opened, rgb, upright
 from fbnetv5.data.maps import FORMATS
 from fbnetv5.data.resolution import Resolution
 from fbnetv5.data.sample import Sample
@@ -106,7 +106,7 @@ class LabelledImages:
         """
         record = self._records[index]
         with opened(record.path) as file:
-            pixels = upright(file).convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR)
+            pixels = rgb(upright(file)).resize(size[::-1], Image.Resampling.BILINEAR)
         return Sample(
             image=torch.from_numpy(np.array(pixels).transpose(2, 0, 1).copy()),
             targets={
