@@ -31,7 +31,7 @@ TRANSPOSES = {
     8: Image.Transpose.ROTATE_90,
 }
 """What turns an image upright, by its EXIF orientation."""
-ORIENTATION_TAG = 0x0112
+EXIF_ORIENTATION = 0x0112
 INTEGER_TYPES = {3: "H", 4: "I"}
 """Of EXIF's types: SHORT and LONG, as formats of ``struct``."""
 SIDEWAYS = (5, 6, 7, 8)
@@ -52,7 +52,7 @@ class Header(NamedTuple):
     format: str
     """Pillow's name of the file format, e.g. "JPEG"."""
     is_narrow_grey: bool
-    """Whether it is a PNG of grey with 2 or 4 bits, whose values Pillow scales to 8 bits."""
+    """Whether it is a PNG or TIFF of grey with 2 or 4 bits or of inverted grey, whose values Pillow changes."""
 
 
 @contextmanager
@@ -95,8 +95,14 @@ def read_header(path: str | Path) -> Header:
             size=upright_size(image),
             mode=image.mode,
             format=_format(image),
-            is_narrow_grey=image.format == "PNG" and image.mode == "L" and image.tile[0][3] != "L",
+            is_narrow_grey=image.format in ("PNG", "TIFF") and image.mode == "L" and _raw_mode(image) != "L",
         )
+
+
+def _raw_mode(image: ImageFile.ImageFile) -> str:
+    """Pillow's name of how the pixels are stored."""
+    arguments = image.tile[0][3] if image.tile else image.mode
+    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
 
 
 def _format(image: ImageFile.ImageFile) -> str:
@@ -138,7 +144,7 @@ def rgb(image: Image.Image) -> Image.Image:
 def exif_orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8; 1 where there is none or it cannot be read."""
     if isinstance(image, TiffImageFile):
-        return _valid(image.tag_v2.get(ORIENTATION_TAG))
+        return _valid(image.tag_v2.get(EXIF_ORIENTATION))
     exif = image.info.get("exif")
     return _parse_orientation(exif) if isinstance(exif, bytes) else 1
 
@@ -154,7 +160,7 @@ def _parse_orientation(exif: bytes) -> int:
         (entries,) = struct.unpack_from(f"{order}H", tiff, start)
         for position in range(start + 2, start + 2 + 12 * entries, 12):
             tag, kind, count = struct.unpack_from(f"{order}HHI", tiff, position)
-            if tag == ORIENTATION_TAG and kind in INTEGER_TYPES and count == 1:
+            if tag == EXIF_ORIENTATION and kind in INTEGER_TYPES and count == 1:
                 (value,) = struct.unpack_from(f"{order}{INTEGER_TYPES[kind]}", tiff, position + 8)
                 return _valid(value)
     except struct.error:

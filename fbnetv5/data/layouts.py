@@ -41,6 +41,7 @@ from fbnetv5.data.other_layouts import refuse_other_layout
 from fbnetv5.data.pascal_context import PASCAL_CONTEXT
 from fbnetv5.data.split_names import TRAINING, VALIDATION, as_test_split
 from fbnetv5.data.targets import CLASS, CLASS_MAP, Target
+from fbnetv5.data.unused import unused_classes, unused_files
 from fbnetv5.data.voc import is_voc, read_voc
 from fbnetv5.data.yolo import find_description, read_yolo
 
@@ -94,7 +95,9 @@ def open_folder(root: Path) -> LabelledImages:
     """
     layout = layout_of(root)
     with header_index(root) as headers:
-        return layout.read(root, headers)
+        data = layout.read(root, headers)
+    data.notes += (*unused_classes(data), *unused_files(root, data))
+    return data
 
 
 def _is_several_tasks(root: Path) -> bool:
@@ -102,7 +105,8 @@ def _is_several_tasks(root: Path) -> bool:
         return False
     if (root / "instances.json").exists() or (root / "masks").is_dir():
         return True
-    maps = any(any((root / form.folder).glob("*.png")) for form in FORMATS.values())
+    folders = (root / form.folder for form in FORMATS.values())
+    maps = any(list_image_names(folder) for folder in folders if folder.is_dir())
     return maps and not is_coco(root) and not _is_ade20k(root)
 
 

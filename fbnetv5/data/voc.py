@@ -80,7 +80,8 @@ def read_voc(root: Path, headers: HeaderIndex) -> LabelledImages:
         raise UserError(
             f"{root} has no label of any image: put NAME.xml into {ANNOTATIONS}/ or NAME.png into {CLASS_MAPS}/"
         )
-    return LabelledImages(images, targets, test=as_test_split(test & images.keys(), images), notes=notes.lines())
+    test &= images.keys()
+    return LabelledImages(images, targets, test=as_test_split(test, images), notes=notes.lines())
 
 
 def _records(folder: Path, headers: HeaderIndex) -> dict[str, ImageRecord]:

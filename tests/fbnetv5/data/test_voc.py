@@ -81,7 +81,7 @@ def test_class_maps_are_read_with_the_names_of_voc(root: Path) -> None:
     shutil.rmtree(root / "Annotations")
     data = open_folder(root)
     assert (len(data), list(data.targets)) == (1, ["mask"])
-    assert data.notes == ("images without a label left out: 23",)
+    assert data.notes == ("images without a label left out: 23", "image files not used: 23 JPEGImages/*.png")
 
 
 BOX = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>10</xmax><ymax>20</ymax></bndbox>"

@@ -110,7 +110,10 @@ def test_a_test_split_without_label_files_is_left_out(root: Path) -> None:
     shutil.rmtree(root / "labels/val")
     data = open_folder(root)
     assert (len(data), data.test) == (18, frozenset())
-    assert data.notes == ("images of val without any label file left out: 6",)
+    assert data.notes == (
+        "images of val without any label file left out: 6",
+        "image files not used: 6 images/val/*.png",
+    )
 
 
 def test_the_label_file_is_beside_the_image_or_in_labels() -> None:
