@@ -83,7 +83,7 @@ def read_json_object(path: Path, *, what: str) -> dict[str, Any]:
         UserError: the file is missing, unreadable, or not a JSON object.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{what} file {path} does not exist") from None
     except OSError as error:
@@ -109,7 +109,7 @@ def read_document(path: Path, *, what: str) -> dict[str, Any]:
     import yaml
 
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), _yaml_loader())
+        document = yaml.load(path.read_text(encoding="utf-8-sig"), _yaml_loader())
     except FileNotFoundError:
         raise UserError(f"{what} file {path} does not exist") from None
     except OSError as error:

@@ -26,6 +26,7 @@ from fbnetv5.cli.options import (
     Runs,
     Seed,
     Size,
+    StrictData,
     TableDevice,
     TableFile,
     Tasks,
@@ -84,6 +85,7 @@ def branch(
     encoder: Encoder = "fbnetv3-a",
     init: Init = "scratch",
     data: Data = None,
+    strict_data: StrictData = False,
     size: Size = "64x64",
     config: ConfigFile = None,
     seed: Seed = 0,
@@ -106,7 +108,7 @@ def branch(
         check_resume_options(context)
         folder, prepared = resume, prepare(BranchConfig.load(resume))
     else:
-        print_layout(data)
+        print_layout(data, strict=strict_data)
         settings = _branch_config(
             flops=flops,
             latency=latency,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fbnetv5.cli.console import print_json, print_line, print_table
-from fbnetv5.cli.options import SIZE, ArchitectureFile, Data, Json, architecture_file, print_layout
+from fbnetv5.cli.options import SIZE, ArchitectureFile, Data, Json, StrictData, architecture_file, print_layout
 
 if TYPE_CHECKING:
     from fbnetv5.evaluate import Comparison, Evaluation
@@ -27,6 +27,7 @@ def evaluate(
         ),
     ] = None,
     data: Data = None,
+    strict_data: StrictData = False,
     size: Annotated[
         str | None,
         typer.Option(metavar=SIZE, help="Size that images are resized to.", show_default="size of the training"),
@@ -42,7 +43,7 @@ def evaluate(
     from fbnetv5.data.resolution import parse_resolution
     from fbnetv5.evaluate import baseline_files, check_task, compare, evaluate_file
 
-    print_layout(data)
+    print_layout(data, strict=strict_data)
     image_size = None if size is None else parse_resolution(size)
     file = architecture_file(task, arch)
     files: dict[str, Path] = {}

@@ -135,13 +135,16 @@ def _check_device(device: str | None) -> None:
 
 def _print_source(images: Path, ignore_labels: bool) -> None:
     """Print how the images are read."""
-    from fbnetv5.labeling.sources import layout_of_source
+    from fbnetv5.data.layouts import open_folder
+    from fbnetv5.labeling.sources import check_folder, layout_of_source
 
-    layout = layout_of_source(images)
-    if layout is None or ignore_labels:
+    check_folder(images)
+    layout = None if ignore_labels else layout_of_source(images)
+    if layout is None:
         print_status(f"{images}: images without labels")
     else:
-        print_status(f"{images}: read as {layout.name}, whose labels are kept; --ignore-labels takes the images only")
+        kept = f"{images}: read as {layout.name}, whose labels are kept; --ignore-labels takes the images only"
+        print_status("; ".join([kept, *open_folder(images).notes]))
 
 
 def summary_text(summary: "LabelSummary") -> str:

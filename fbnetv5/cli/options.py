@@ -25,6 +25,12 @@ Data = Annotated[
         help="Folder of images and labels, in one of the layouts of docs/data.md.", show_default="built-in demo scenes"
     ),
 ]
+StrictData = Annotated[
+    bool,
+    typer.Option(
+        "--strict-data", help="Refuse a data set of which something was repaired, left out or not used on opening."
+    ),
+]
 Tasks = Annotated[
     str | None,
     typer.Option(help="Comma-separated tasks; docs/data.md describes all tasks.", show_default="cls,det,seg"),
@@ -75,13 +81,26 @@ def make_space(variant: str, stages: int, blocks_per_path: int, strict: bool) ->
     return FourPathSpace(variant=cast("Any", variant), stages=stages, blocks_per_path=blocks_per_path, strict=strict)
 
 
-def print_layout(data: Path | None) -> None:
-    """Print the layout in which a folder of images is read, if a folder is named."""
+def print_layout(data: Path | None, *, strict: bool = False) -> None:
+    """Print the layout in which a folder of images is read, and what was repaired or left out, if a folder is named.
+
+    The folder is opened for that, and its header index is stored: opening it again is quick.
+
+    Args:
+        data: the folder.
+        strict: refuse the folder if anything was repaired or left out.
+
+    Raises:
+        UserError: the folder is unfit.
+    """
     if data is None or not is_first_process():
         return
-    from fbnetv5.data.layouts import layout_of
+    from fbnetv5.data.layouts import layout_of, open_folder
 
-    print_status(f"{data}: read as {layout_of(data).name}")
+    line = "; ".join([f"{data}: read as {layout_of(data).name}", *(notes := open_folder(data).notes)])
+    if strict and notes:
+        raise UserError(f"{line}. Correct the data set, or leave out --strict-data")
+    print_status(line)
 
 
 def architecture_file(task: str | None, architecture: Path | None) -> Path:

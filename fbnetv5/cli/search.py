@@ -29,6 +29,7 @@ from fbnetv5.cli.options import (
     Size,
     Stages,
     Strict,
+    StrictData,
     TableDevice,
     TableFile,
     Tasks,
@@ -84,6 +85,7 @@ def search(
     table: TableFile = None,
     tasks: Tasks = None,
     data: Data = None,
+    strict_data: StrictData = False,
     size: Size = "64x64",
     variant: Variant = "a",
     stages: Stages = 4,
@@ -110,7 +112,7 @@ def search(
         check_resume_options(context)
         folder, prepared = resume, prepare(SearchConfig.load(resume))
     else:
-        print_layout(data)
+        print_layout(data, strict=strict_data)
         settings = _search_config(
             flops=flops,
             latency=latency,

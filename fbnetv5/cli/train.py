@@ -19,7 +19,7 @@ from fbnetv5.cli.console import (
     progress_bar,
 )
 from fbnetv5.cli.eval import print_evaluation
-from fbnetv5.cli.options import SIZE, ArchitectureFile, Data, Json, Seed, architecture_file, print_layout
+from fbnetv5.cli.options import SIZE, ArchitectureFile, Data, Json, Seed, StrictData, architecture_file, print_layout
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -34,6 +34,7 @@ def train(
     task: Annotated[str | None, typer.Option(help="Task whose network in runs/latest is trained.")] = None,
     arch: ArchitectureFile = None,
     data: Data = None,
+    strict_data: StrictData = False,
     init: Annotated[
         str,
         typer.Option(
@@ -72,6 +73,7 @@ def train(
         check_resume_options(context)
         folder, prepared = resume, prepare(TrainConfig.load(resume))
     else:
+        print_layout(data, strict=strict_data)
         folder, prepared = _start(
             architecture_file(task, arch),
             task,
@@ -108,7 +110,6 @@ def _start(
     from fbnetv5.training.config import TrainConfig, common_defaults
     from fbnetv5.training.run import start_training
 
-    print_layout(data)
     architecture = load_architecture(file)
     check_task(architecture, task, file)
     if task is not None and len(architecture.choices) > 1:

@@ -24,10 +24,13 @@ from reprlib import repr as short
 from typing import Any, TypeVar
 
 from export.errors import UserError
+from fbnetv5.data.file_names import repair_file_names
 from fbnetv5.data.header_index import HeaderIndex
 from fbnetv5.data.image_files import SUFFIXES, list_image_names
 from fbnetv5.data.labelled_images import Corners, ImageRecord, LabelledImages
 from fbnetv5.data.maps import FORMATS, find_maps
+from fbnetv5.data.notes import Notes
+from fbnetv5.data.split_names import as_test_split
 from fbnetv5.data.targets import BOXES, CLASS, IGNORE, Kind, Target
 
 T = TypeVar("T")
@@ -95,7 +98,7 @@ def class_list(document: dict[str, Any], key: str, where: str) -> tuple[str, ...
 def read_document(path: Path) -> dict[str, Any]:
     """The JSON object at ``path``."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}. Make it a readable file") from None
     except (ValueError, RecursionError) as error:
@@ -260,6 +263,10 @@ def read_several_tasks(root: Path, headers: HeaderIndex) -> LabelledImages:
     elif not maps:
         folders = ", ".join(f"{form.folder}/" for form in FORMATS.values())
         raise UserError(f"{root} has no instances.json and no file in any of {folders}: label for one task at least")
+    notes = Notes()
+    for position, record in enumerate(field(document, "images", list, where)):
+        field(record, "file_name", str, f"{where}: images[{position}]")
+    repair_file_names(document["images"], root / "images", notes)
     records = read_image_records(document, images, where)
     classes = {
         "label": add_labels(records, images, class_list(document, "labels", where), where),
@@ -273,4 +280,4 @@ def read_several_tasks(root: Path, headers: HeaderIndex) -> LabelledImages:
     test = frozenset(record["file_name"] for record in records.values() if record.get("split") == "test")
     targets = {name: Target(kind=KINDS[name], classes=labels) for name, labels in classes.items() if labels}
     targets |= {name: Target(kind=KINDS[name]) for name in maps if name not in classes}
-    return LabelledImages(images, targets, test=test if len(test) < len(images) else frozenset())
+    return LabelledImages(images, targets, test=as_test_split(test, images), notes=notes.lines())

@@ -5,6 +5,7 @@ Sizes and pixels are those of the image as it is shown, after its EXIF orientati
 
 import os
 import struct
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,14 +13,31 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from export.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+MAX_MEGAPIXELS = 178
+"""Pillow refuses larger images, which decode to more than half a gigabyte."""
+TRANSPOSES = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns an image upright, by its EXIF orientation."""
 EXIF_ORIENTATION = 0x0112
+INTEGER_TYPES = {3: "H", 4: "I"}
+"""Of EXIF's types: SHORT and LONG, as formats of ``struct``."""
 SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
+TIFF_COMPRESSION, LOSSY_COMPRESSIONS = 259, (6, 7, 33003, 33005, 34712, 34892, 50001)
+"""A tag of TIFF, and its values for JPEG, JPEG 2000 and WebP."""
 PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 """What Pillow raises on a damaged file."""
 
@@ -34,7 +52,7 @@ class Header(NamedTuple):
     format: str
     """Pillow's name of the file format, e.g. "JPEG"."""
     is_narrow_grey: bool
-    """Whether it is a PNG of grey with 2 or 4 bits, whose values Pillow scales to 8 bits."""
+    """Whether it is a PNG or TIFF of grey with 2 or 4 bits or of inverted grey, whose values Pillow changes."""
 
 
 @contextmanager
@@ -45,11 +63,25 @@ def opened(path: str | Path) -> Iterator[ImageFile.ImageFile]:
         UserError: it cannot be read, now or within the block.
     """
     try:
-        with Image.open(path) as image:
+        with _open(path) as image:
+            if isinstance(image, TiffImageFile) and exif_orientation(image) in SIDEWAYS:
+                raise UserError(f"{path} is a TIFF whose orientation tag turns it sideways. Save it upright")
             yield image
+    except Image.DecompressionBombError:
+        raise UserError(
+            f"{path} has more than {MAX_MEGAPIXELS} megapixels, the limit for an image. Make it smaller or remove it"
+        ) from None
     except PILLOW_ERRORS as error:
         reason = " ".join(str(error).split())
         raise UserError(f"cannot read {path}: {reason}. Replace the file or remove it") from None
+
+
+def _open(path: str | Path) -> ImageFile.ImageFile:
+    """Open an image without the warnings of Pillow, which name no file: on large images and on damaged metadata."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        return Image.open(path)
 
 
 def read_header(path: str | Path) -> Header:
@@ -62,9 +94,22 @@ def read_header(path: str | Path) -> Header:
         return Header(
             size=upright_size(image),
             mode=image.mode,
-            format=str(image.format),
-            is_narrow_grey=image.format == "PNG" and image.mode == "L" and image.tile[0][3] != "L",
+            format=_format(image),
+            is_narrow_grey=image.format in ("PNG", "TIFF") and image.mode == "L" and _raw_mode(image) != "L",
         )
+
+
+def _raw_mode(image: ImageFile.ImageFile) -> str:
+    """Pillow's name of how the pixels are stored."""
+    arguments = image.tile[0][3] if image.tile else image.mode
+    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
+
+
+def _format(image: ImageFile.ImageFile) -> str:
+    """Pillow's name of the format; "lossy TIFF" where pixels are not stored exactly."""
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(TIFF_COMPRESSION) in LOSSY_COMPRESSIONS:
+        return "lossy TIFF"
+    return str(image.format)
 
 
 def read_pixels(path: str | Path) -> NDArray[Any]:
@@ -78,14 +123,53 @@ def read_pixels(path: str | Path) -> NDArray[Any]:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The image turned by its EXIF orientation."""
-    return ImageOps.exif_transpose(image) if "exif" in image.info else image
+    """The image turned by its EXIF orientation; the rest of its EXIF, which may be damaged, is not read."""
+    method = TRANSPOSES.get(exif_orientation(image))
+    return image if method is None or isinstance(image, TiffImageFile) else image.transpose(method)
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """(H, W) that ``upright`` gives, from the header alone."""
-    turned = "exif" in image.info and image.getexif().get(EXIF_ORIENTATION) in SIDEWAYS
+    turned = exif_orientation(image) in SIDEWAYS
     return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """The image in RGB, without its transparency: the colours that the file has at transparent pixels."""
+    if "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def exif_orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none or it cannot be read."""
+    if isinstance(image, TiffImageFile):
+        return _valid(image.tag_v2.get(EXIF_ORIENTATION))
+    exif = image.info.get("exif")
+    return _parse_orientation(exif) if isinstance(exif, bytes) else 1
+
+
+def _parse_orientation(exif: bytes) -> int:
+    """The orientation of an EXIF block, from the first directory of its TIFF structure (CIPA DC-008, section 4.6.2)."""
+    tiff = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    try:
+        if order is None:
+            return 1
+        (start,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (entries,) = struct.unpack_from(f"{order}H", tiff, start)
+        for position in range(start + 2, start + 2 + 12 * entries, 12):
+            tag, kind, count = struct.unpack_from(f"{order}HHI", tiff, position)
+            if tag == EXIF_ORIENTATION and kind in INTEGER_TYPES and count == 1:
+                (value,) = struct.unpack_from(f"{order}{INTEGER_TYPES[kind]}", tiff, position + 8)
+                return _valid(value)
+    except struct.error:
+        pass
+    return 1
+
+
+def _valid(orientation: Any) -> int:
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 def is_image(name: str) -> bool:

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_masks
 
 from export.errors import UserError
+from fbnetv5.data.coco import CocoFile, coco_files, image_folder
 from fbnetv5.data.folder import field, read_categories, read_document
 from fbnetv5.data.maps import borders
+from fbnetv5.data.notes import Notes
 from fbnetv5.data.targets import IGNORE
 
 BACKGROUND = "background"
@@ -120,15 +122,15 @@ def read_instance_masks(root: Path) -> InstanceMasks:
     """
     by_image: dict[str, Instances] = {}
     classes: tuple[str, ...] = ()
-    files = {
-        path: f"{path.stem.removeprefix('instances_')}/" for path in sorted(root.glob("annotations/instances_*.json"))
-    }
-    if (root / "instances.json").exists():
-        files = {root / "instances.json": ""}
-    for path, prefix in files.items():
-        document = read_document(path)
-        classes = tuple(read_categories(document, str(path)).values())
-        by_image |= {f"{prefix}{name}": instances for name, instances in _instances(document, str(path)).items()}
+    files = coco_files(root)
+    several_tasks = root / "instances.json"
+    if several_tasks.exists():
+        files = [CocoFile(path=several_tasks, split="", folders=(root / "images",))]
+    for file in files:
+        document, where = read_document(file.path), str(file.path)
+        image_folder(document, file, Notes())
+        classes = tuple(read_categories(document, where).values())
+        by_image |= {file.name(name): instances for name, instances in _instances(document, where).items()}
     if not any(by_image.values()):
         raise UserError(
             f'{root} has no "segmentation" of any image: masks of objects need annotations with polygons or run lengths'

@@ -3,7 +3,7 @@
 Sizes and boxes refer to the image as it is shown, after its EXIF orientation.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from export.errors import UserError
-from fbnetv5.data.image_files import opened, upright
+from fbnetv5.data.class_ids import degenerate_reason
+from fbnetv5.data.image_files import opened, rgb, upright
 from fbnetv5.data.maps import FORMATS
 from fbnetv5.data.resolution import Resolution
 from fbnetv5.data.sample import Sample
@@ -65,6 +66,7 @@ class LabelledImages:
         test: frozenset[str] = frozenset(),
         zero_is_ignored: bool = False,
         readers: Mapping[str, ReadMap] | None = None,
+        notes: tuple[str, ...] = (),
     ) -> None:
         """Store the records.
 
@@ -74,10 +76,12 @@ class LabelledImages:
             test: names of the images of the test split; without any, a share of all images becomes the test split.
             zero_is_ignored: class ids in mask files start at 1, and 0 is an unlabelled pixel.
             readers: by target, where its files do not have the format in ``FORMATS``.
+            notes: what was repaired or left out on opening, a text for each kind.
         """
         self.targets = targets
         self.names = tuple(records)
         self.test = test
+        self.notes = notes
         self._records = tuple(records.values())
         self._zero_is_ignored = zero_is_ignored
         self._readers = {name: form.read for name, form in FORMATS.items()} | dict(readers or {})
@@ -86,10 +90,27 @@ class LabelledImages:
         return len(self._records)
 
     def only(self, targets: Collection[str]) -> Self:
-        """The same images with the named labels alone; files of the others are not read."""
+        """The same images with the named labels alone; files of the others are not read.
+
+        Class maps are read until two classes are seen, which is mostly in the first file.
+
+        Raises:
+            UserError: nothing can be learned from one of these labels.
+        """
+        for name in self.targets.keys() & set(targets):
+            if name in FORMATS and FORMATS[name].class_list is not None:
+                ids = self._ids_of_files(name)
+                if reason := degenerate_reason(name, ids, zero_is_ignored=self._zero_is_ignored):
+                    raise UserError(reason)
         subset = copy(self)
         subset.targets = {name: target for name, target in self.targets.items() if name in targets}
         return subset
+
+    def _ids_of_files(self, target: str) -> Iterator[set[int]]:
+        """The class ids in each file of a target."""
+        for path in filter(None, (record.map_path(target) for record in self._records)):
+            ids = self._readers[target](path)
+            yield set() if ids is None else set(np.unique(ids).tolist())
 
     def resized(self, size: Resolution, indices: Sequence[int] | None = None) -> "ImageView":
         """The images, or those at ``indices``, as an image set of one size; records are shared, nothing is read."""
@@ -103,7 +124,7 @@ class LabelledImages:
         """
         record = self._records[index]
         with opened(record.path) as file:
-            pixels = upright(file).convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR)
+            pixels = rgb(upright(file)).resize(size[::-1], Image.Resampling.BILINEAR)
         return Sample(
             image=torch.from_numpy(np.array(pixels).transpose(2, 0, 1).copy()),
             targets={
@@ -115,6 +136,22 @@ class LabelledImages:
     def path(self, index: int) -> str:
         """The file of the image at ``index``."""
         return self._records[index].path
+
+    def files(self) -> Iterator[str]:
+        """The files of all images and of their labels."""
+        for record in self._records:
+            yield record.path
+            yield from (record.maps or {}).values()
+
+    def class_ids(self, target: str) -> set[int]:
+        """The ids of the classes that images, or boxes, are labelled with.
+
+        Args:
+            target: "label" or "boxes".
+        """
+        if target == "label":
+            return {record.label for record in self._records if record.label is not None}
+        return {class_id for record in self._records for class_id in record.box_labels or ()}
 
     def labels(self, index: int) -> dict[str, Any]:
         """The labels of the image at ``index`` at the size of its file, without those that it lacks.

@@ -1,8 +1,10 @@
 """The layouts of a user's folder: the one for several tasks, and those that public data sets use.
 
     ImageFolder   [train/ and val/] CLASS/NAME.jpg, as torchvision reads them: classification
-    COCO          annotations/instances_SPLIT.json, images in SPLIT/, images/SPLIT/, images/ or beside: detection
+    COCO          annotations/instances_SPLIT.json, images in SPLIT/, images/SPLIT/, images/ or beside: ``coco``
     ADE20K        images/training/NAME.jpg and annotations/training/NAME.png, validation/ likewise: segmentation
+    PASCAL VOC    JPEGImages/, Annotations/ and ImageSets/Main/: ``fbnetv5.data.voc``
+    YOLO          data.yaml, images/ and labels/: ``fbnetv5.data.yolo``
     PASCAL-Context and NYUD-v2 with labels for several tasks: ``fbnetv5.data.pascal_context``, ``fbnetv5.data.nyud``
 
 The layout is recognised by the folder's content. A validation split of the data set becomes the test split, and the
@@ -13,26 +15,21 @@ In the ADE20K layout 0 in a mask is an unlabelled pixel and class ids start at 1
 that name (Zhou et al., arXiv 1608.05442); ``objectInfo150.txt`` names the classes if it exists. Masks in which 0 is a
 class of its own need the layout for several tasks.
 
-Left out: COCO's polygons and crowds, and its boxes without width or height, of which the published files have some;
-hidden folders and files, as the copies that notebooks make.
+Left out: hidden folders and files, as the copies that notebooks make.
 """
 
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from export.errors import UserError
+from fbnetv5.data.coco import is_coco, read_coco
 from fbnetv5.data.folder import (
-    add_boxes,
     add_maps,
-    field,
     image_record,
     list_images,
     numbered_classes,
-    read_document,
-    read_image_records,
     read_several_tasks,
 )
 from fbnetv5.data.header_index import HeaderIndex, header_index
@@ -40,11 +37,14 @@ from fbnetv5.data.image_files import image_names_within, list_image_names
 from fbnetv5.data.labelled_images import ImageRecord, LabelledImages
 from fbnetv5.data.maps import FORMATS
 from fbnetv5.data.nyud import NYUD
+from fbnetv5.data.other_layouts import refuse_other_layout
 from fbnetv5.data.pascal_context import PASCAL_CONTEXT
-from fbnetv5.data.targets import BOXES, CLASS, CLASS_MAP, Target
+from fbnetv5.data.split_names import TRAINING, VALIDATION, as_test_split
+from fbnetv5.data.targets import CLASS, CLASS_MAP, Target
+from fbnetv5.data.unused import unused_classes, unused_files
+from fbnetv5.data.voc import is_voc, read_voc
+from fbnetv5.data.yolo import find_description, read_yolo
 
-TRAINING = ("train", "training")
-VALIDATION = ("val", "valid", "validation", "test", "testing")
 ADE20K_NAMES = "objectInfo150.txt"
 
 
@@ -64,15 +64,27 @@ def layout_of(root: Path) -> Layout:
     """The layout of a folder.
 
     Raises:
-        UserError: it does not exist, or has none of the layouts.
+        UserError: it does not exist, or has none of the layouts; the message names the one that it looks like.
     """
     if not root.is_dir():
         raise UserError(f"folder {root} does not exist")
-    for layout in LAYOUTS:
-        if layout.fits(root):
-            return layout
+    if (layout := find_layout(root)) is not None:
+        return layout
+    refuse_other_layout(root)
     layouts = "; ".join(f"{layout.name}: {layout.looks_like}" for layout in LAYOUTS)
     raise UserError(f"{root} has none of the known layouts. {layouts}")
+
+
+def find_layout(root: Path) -> Layout | None:
+    """The first layout that fits an existing folder, None where none does.
+
+    Raises:
+        UserError: only ImageFolder fits, and the folder has the marks of another layout.
+    """
+    layout = next((layout for layout in LAYOUTS if layout.fits(root)), None)
+    if layout is not None and layout.fits is _is_image_folder:
+        refuse_other_layout(root)
+    return layout
 
 
 def open_folder(root: Path) -> LabelledImages:
@@ -83,7 +95,9 @@ def open_folder(root: Path) -> LabelledImages:
     """
     layout = layout_of(root)
     with header_index(root) as headers:
-        return layout.read(root, headers)
+        data = layout.read(root, headers)
+    data.notes += (*unused_classes(data), *unused_files(root, data))
+    return data
 
 
 def _is_several_tasks(root: Path) -> bool:
@@ -91,100 +105,9 @@ def _is_several_tasks(root: Path) -> bool:
         return False
     if (root / "instances.json").exists() or (root / "masks").is_dir():
         return True
-    maps = any(any((root / form.folder).glob("*.png")) for form in FORMATS.values())
-    return maps and not _is_coco(root) and not _is_ade20k(root)
-
-
-def _is_coco(root: Path) -> bool:
-    return any((root / "annotations").glob("instances_*.json"))
-
-
-def read_coco(root: Path, headers: HeaderIndex) -> LabelledImages:
-    """A folder of COCO's layout; images are named SPLIT/FILE."""
-    images: dict[str, ImageRecord] = {}
-    test: set[str] = set()
-    classes: dict[Path, tuple[str, ...]] = {}
-    listing = _Listing()
-    for path in sorted((root / "annotations").glob("instances_*.json")):
-        split = path.stem.removeprefix("instances_")
-        document = read_document(path)
-        is_test = split.lower().startswith(VALIDATION)
-        if is_test and not document.get("annotations"):
-            continue
-        document["annotations"] = [
-            annotation for annotation in field(document, "annotations", list, str(path)) if _has_area(annotation)
-        ]
-        records = _coco_images(document, root, split, str(path), headers)
-        classes[path] = add_boxes(document, read_image_records(document, records, str(path)), records, str(path))
-        for image in records.values():
-            listing.add(image.path, path)
-        images |= {f"{split}/{name}": image for name, image in records.items()}
-        if is_test:
-            test |= {f"{split}/{name}" for name in records}
-    if not any(image.boxes for image in images.values()):
-        raise UserError(f"{root / 'annotations'} has no box of any image. Export the files with their annotations")
-    if len(set(classes.values())) != 1:
-        raise UserError(
-            f"{' and '.join(map(str, classes))} have different categories. Give them the same, in one order"
-        )
-    (boxes,) = set(classes.values())
-    targets = {"boxes": Target(kind=BOXES, classes=boxes)}
-    return LabelledImages(images, targets, test=_test_names(test, images))
-
-
-class _Listing:
-    """Which COCO file lists which image. An image that is listed twice could be in both training and test split."""
-
-    def __init__(self) -> None:
-        self._sources: dict[str, Path] = {}
-        self._folders: dict[str, str] = {}
-
-    def add(self, image: str, source: Path) -> None:
-        """Note that ``source`` lists the image at a path.
-
-        Raises:
-            UserError: the same file is listed already, under this or another path.
-        """
-        resolved = self._resolve(image)
-        if resolved in self._sources:
-            raise UserError(
-                f"{self._sources[resolved]} and {source} both list {image}, and an image is listed once. "
-                "Remove one of the two .json files, or the second record if it is one file"
-            )
-        self._sources[resolved] = source
-
-    def _resolve(self, image: str) -> str:
-        """The path without links, as ``Path.resolve`` gives it; the folder, with five calls a path, only once."""
-        if Path(image).is_symlink():
-            return str(Path(image).resolve())
-        folder, _, name = image.rpartition(os.sep)
-        if folder not in self._folders:
-            self._folders[folder] = str(Path(folder).resolve())
-        return f"{self._folders[folder]}{os.sep}{name}"
-
-
-def _coco_images(
-    document: dict[str, Any], root: Path, split: str, where: str, headers: HeaderIndex
-) -> dict[str, ImageRecord]:
-    """The images that a COCO file lists, headers read, by file name."""
-    files = [
-        field(record, "file_name", str, f"{where}: images[{position}]")
-        for position, record in enumerate(field(document, "images", list, where))
-    ]
-    if not files:
-        raise UserError(f'{where} lists no "images". Remove the file or export it again')
-    folders = (root / split, root / "images" / split, root / "images", root)
-    image_folder = next((folder for folder in folders if (folder / files[0]).is_file()), None)
-    if image_folder is None:
-        searched = ", ".join(map(str, folders))
-        raise UserError(f"{where} lists {files[0]!r}, which is in none of {searched}. Put its images into one of them")
-    return {name: image_record(f"{image_folder}{os.sep}{name}", headers) for name in sorted(files)}
-
-
-def _has_area(annotation: Any) -> bool:
-    """Whether an annotation's box has width and height; True for malformed boxes, which are refused later."""
-    box = annotation.get("bbox") if isinstance(annotation, dict) else None
-    return not (isinstance(box, list) and len(box) == 4 and (box[2] == 0 or box[3] == 0))
+    folders = (root / form.folder for form in FORMATS.values())
+    maps = any(list_image_names(folder) for folder in folders if folder.is_dir())
+    return maps and not is_coco(root) and not _is_ade20k(root)
 
 
 def _is_ade20k(root: Path) -> bool:
@@ -207,7 +130,7 @@ def read_ade20k(root: Path, headers: HeaderIndex) -> LabelledImages:
             test |= {f"{folder.name}/{name}" for name in records}
     classes = _ade20k_names(root) or numbered_classes("mask", images, headers)[1:]
     targets = {"mask": Target(kind=CLASS_MAP, classes=classes)}
-    return LabelledImages(images, targets, test=_test_names(test, images), zero_is_ignored=True)
+    return LabelledImages(images, targets, test=as_test_split(test, images), zero_is_ignored=True)
 
 
 def _ade20k_names(root: Path) -> tuple[str, ...]:
@@ -216,7 +139,7 @@ def _ade20k_names(root: Path) -> tuple[str, ...]:
     if not path.exists():
         return ()
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()[1:]
+        lines = path.read_text(encoding="utf-8-sig").splitlines()[1:]
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not text in UTF-8 ({error}). Save it as such") from None
     names = tuple(line.rpartition("\t")[2].strip() for line in lines if line.strip())
@@ -252,7 +175,7 @@ def read_image_folder(root: Path, headers: HeaderIndex) -> LabelledImages:
             if split.name.lower() in VALIDATION and split != root:
                 test |= {f"{prefix}/{name}" for name in records}
     targets = {"label": Target(kind=CLASS, classes=labels)}
-    return LabelledImages(images, targets, test=_test_names(test, images))
+    return LabelledImages(images, targets, test=as_test_split(test, images))
 
 
 def _class_records(folder: Path, label: int, headers: HeaderIndex) -> dict[str, ImageRecord]:
@@ -295,11 +218,6 @@ def _splits(folder: Path, names: tuple[str, ...]) -> list[Path]:
     return sorted(splits, key=lambda path: (names.index(path.name.lower()), path.name))
 
 
-def _test_names(test: set[str], images: dict[str, ImageRecord]) -> frozenset[str]:
-    """The test split; empty if it contains all images, which are then divided like any folder."""
-    return frozenset(test) if len(test) < len(images) else frozenset()
-
-
 LAYOUTS = (
     Layout(
         name="PASCAL-Context",
@@ -316,8 +234,9 @@ LAYOUTS = (
     ),
     Layout(
         name="COCO",
-        looks_like="annotations/instances_SPLIT.json, and the images in SPLIT/ or images/",
-        fits=_is_coco,
+        looks_like="annotations/instances_SPLIT.json, annotations/SPLIT.json or SPLIT/_annotations.coco.json, and the "
+        "images in SPLIT/ or images/",
+        fits=is_coco,
         read=read_coco,
     ),
     Layout(
@@ -325,6 +244,18 @@ LAYOUTS = (
         looks_like="images/training/ and annotations/training/ with a mask .png of each image's name",
         fits=_is_ade20k,
         read=read_ade20k,
+    ),
+    Layout(
+        name="PASCAL VOC",
+        looks_like="JPEGImages/ and Annotations/ with a .xml of each image's name, or SPLIT/ with both",
+        fits=is_voc,
+        read=read_voc,
+    ),
+    Layout(
+        name="YOLO",
+        looks_like="data.yaml with train, val and names, and labels/ with a .txt of each image's name",
+        fits=lambda root: find_description(root) is not None,
+        read=read_yolo,
     ),
     Layout(
         name="ImageFolder",

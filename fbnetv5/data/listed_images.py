@@ -93,7 +93,7 @@ def read_ids(path: Path) -> list[str]:
         UserError: the list cannot be read or is empty.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}. It lists the images, an id per line") from None
     except UnicodeDecodeError as error:
@@ -116,8 +116,8 @@ def _add_paths(root: Path, target: str, files: LabelFiles, records: Mapping[str,
 
 
 def _files(folder: Path, suffix: str) -> dict[str, str]:
-    """The files of a folder with this suffix by stem; {} where there is no such folder."""
+    """The files of a folder with this suffix, in upper or lower case, by stem; {} where there is no such folder."""
     if not folder.is_dir():
         return {}
     with os.scandir(folder) as entries:
-        return {entry.name.removesuffix(suffix): entry.path for entry in entries if entry.name.endswith(suffix)}
+        return {entry.name[: -len(suffix)]: entry.path for entry in entries if entry.name.lower().endswith(suffix)}

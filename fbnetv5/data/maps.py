@@ -8,6 +8,8 @@
     normals/NAME.png    RGB: the surface normal (x, y, z), each component mapped from [-1, 1] to [0, 255]; black where
                         unknown, which no unit vector is mapped to
 
+A file may be a TIFF instead, NAME.tif or NAME.tiff, if its compression loses nothing.
+
 The depth format is that of the usual RGB-D data sets (BOP, ScanNet and TUM after scaling); values are read in metres.
 The normals format is that of PASCAL-Context in ASTMT (arXiv 1904.08918).
 """
@@ -131,6 +133,7 @@ class MapFormat:
     """The top-level list in instances.json that names the classes; None where pixels have no classes."""
 
 
+LOSSLESS_SUFFIXES = (".png", ".tif", ".tiff")
 _GREY_MODES = ("L", "P", "1")
 FORMATS: Mapping[str, MapFormat] = {
     "mask": MapFormat(
@@ -202,8 +205,10 @@ def find_maps(folder: Path, target: str, sizes: Mapping[str, tuple[int, int]], h
     maps: dict[str, str] = {}
     for name in list_image_names(folder) if folder.is_dir() else ():
         stem, path = name.rpartition(".")[0], f"{folder}{os.sep}{name}"
-        if not name.lower().endswith(".png"):
+        if not name.lower().endswith(LOSSLESS_SUFFIXES):
             raise UserError(f"{path} is no .png, which loses no value as others do. Save the {target} as {stem}.png")
+        if stem in maps:
+            raise UserError(f"{maps[stem]} and {path} are both the {target} of one image. Remove one of them")
         if stem not in sizes:
             raise UserError(f"{path} is the {target} of no image: images/ has no {stem!r}. Rename or remove it")
         _check_header(path, headers.header(path), target, sizes[stem])
@@ -213,12 +218,12 @@ def find_maps(folder: Path, target: str, sizes: Mapping[str, tuple[int, int]], h
 
 def _check_header(path: str, header: Header, target: str, size: tuple[int, int]) -> None:
     allowed = FORMATS[target]
-    if header.format != "PNG":
-        raise UserError(f"{path} is {header.format} under the name of a PNG. Save it {allowed.advice}, as PNG")
+    if header.format not in ("PNG", "TIFF"):
+        raise UserError(f"{path} is {header.format} under another name. Save it {allowed.advice}, as PNG")
     if header.mode not in allowed.modes:
         raise UserError(f"{path} has mode {header.mode}, which no {target} file has. Save it {allowed.advice}")
     if header.is_narrow_grey:
-        raise UserError(f"{path} has grey of fewer than 8 bits, which loses the values. Save it with 8")
+        raise UserError(f"{path} has inverted grey or fewer than 8 bits, which changes the values. Save it with 8")
     if header.size != size:
         (h, w), (height, width) = header.size, size
         raise UserError(f"{path} is {w}x{h}, its image is {width}x{height}. Save it at the image's size")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from export.errors import UserError
 from fbnetv5.data.folder import DEEP_MODES, KINDS
-from fbnetv5.data.image_files import opened, upright
+from fbnetv5.data.image_files import opened, rgb, upright
 from fbnetv5.data.targets import Target
 from fbnetv5.labeling.derive import Derivation
 from fbnetv5.labeling.rules import LabelRule
@@ -119,5 +119,5 @@ def read_image(path: str | Path) -> Tensor:
     with opened(path) as file:
         if file.mode[0] in DEEP_MODES:
             raise UserError(f"{path} has more than 8 bits a channel (mode {file.mode}). Save it with 8")
-        pixels = np.array(upright(file).convert("RGB"))
+        pixels = np.array(rgb(upright(file)))
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())

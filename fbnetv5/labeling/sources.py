@@ -8,7 +8,7 @@ from typing import Any
 from export.errors import UserError
 from fbnetv5.data.image_files import SUFFIXES, image_names_within
 from fbnetv5.data.labelled_images import LabelledImages
-from fbnetv5.data.layouts import LAYOUTS, Layout, open_folder
+from fbnetv5.data.layouts import Layout, find_layout, open_folder
 from fbnetv5.data.splits import TEST, split_of
 from fbnetv5.data.targets import Target
 
@@ -66,11 +66,16 @@ def layout_of_source(root: Path) -> Layout | None:
     """The layout whose labels are kept; None for a folder that is in none of them.
 
     Raises:
-        UserError: the folder does not exist.
+        UserError: the folder does not exist, or looks like a layout that cannot be read.
     """
+    check_folder(root)
+    return find_layout(root)
+
+
+def check_folder(root: Path) -> None:
+    """Raise UserError if a folder does not exist."""
     if not root.is_dir():
         raise UserError(f"folder {root} does not exist: name a folder of images")
-    return next((layout for layout in LAYOUTS if layout.fits(root)), None)
 
 
 def open_source(root: Path, *, ignore_labels: bool) -> SourceImages:
@@ -83,7 +88,8 @@ def open_source(root: Path, *, ignore_labels: bool) -> SourceImages:
     Raises:
         UserError: the folder does not exist or has no image, or the data set is unfit.
     """
-    if layout_of_source(root) is not None and not ignore_labels:
+    check_folder(root)
+    if not ignore_labels and layout_of_source(root) is not None:
         data = open_folder(root)
         return SourceImages(root, data.names, data)
     names = sorted(image_names_within(root), key=lambda name: name.split("/"))

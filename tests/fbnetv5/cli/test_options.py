@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import get_args
 
@@ -44,7 +45,22 @@ def test_the_layout_of_a_folder_is_printed(image_folder: Path, capsys: pytest.Ca
     print_layout(image_folder)
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err.replace("\n", "").endswith("images: read as several tasks")
+    assert printed.err.endswith(
+        "images: read as several tasks; classes of label that nothing is labelled with: 'shirt'\n"
+    )
+
+
+def test_a_strict_data_set_has_nothing_to_note(image_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(
+        UserError, match=r"read as several tasks; .*'shirt'\. Correct .* --strict-data"
+    ):
+        print_layout(image_folder, strict=True)
+    path = image_folder / "instances.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    document["labels"] = sorted({image["label"] for image in document["images"]})
+    path.write_text(json.dumps(document), encoding="utf-8")
+    print_layout(image_folder, strict=True)
+    assert capsys.readouterr().err.endswith("images: read as several tasks\n")
 
 
 def test_the_error_of_an_unavailable_device_names_the_other_ways() -> None:

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 from fbnetv5.data.scenes import CLASSES
 
@@ -50,4 +51,57 @@ def as_image_folder(source: Path, root: Path) -> Path:
         for number in numbers:
             image = document["images"][number]
             shutil.copy(source / "images" / image["file_name"], root / split / image["label"])
+    return root
+
+
+def as_yolo(source: Path, root: Path, *, polygons: bool = False) -> Path:
+    """data.yaml, images/train with labels/train, and val likewise; boxes as rectangles of four points if polygons."""
+    document = json.loads((source / "instances.json").read_text(encoding="utf-8"))
+    for split, numbers in SPLITS.items():
+        for folder in ("images", "labels"):
+            (root / folder / split).mkdir(parents=True)
+        for image in (document["images"][number] for number in numbers):
+            shutil.copy(source / "images" / image["file_name"], root / "images" / split)
+            rows = [row for row in document["annotations"] if row["image_id"] == image["id"]]
+            lines = [yolo_line(row, image, polygon=polygons) for row in rows]
+            path = root / "labels" / split / f"{Path(image['file_name']).stem}.txt"
+            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    names = "".join(f"  {number}: {json.dumps(name)}\n" for number, name in enumerate(CLASSES["boxes"]))
+    text = f"path: {root.name}\ntrain: images/train\nval: images/val\nnames:\n{names}"
+    (root / "data.yaml").write_text(text, encoding="utf-8")
+    return root
+
+
+def yolo_line(row: dict[str, Any], image: dict[str, Any], *, polygon: bool) -> str:
+    """A line of a label file from an annotation of COCO."""
+    x, y, w, h = row["bbox"]
+    values = [x, y, x + w, y, x + w, y + h, x, y + h] if polygon else [x + w / 2, y + h / 2, w, h]
+    sizes = [image["width"], image["height"]] * 4
+    relative = (repr(value / size) for value, size in zip(values, sizes, strict=False))
+    return f"{row['category_id'] - 1} {' '.join(relative)}"
+
+
+def as_voc(source: Path, root: Path) -> Path:
+    """JPEGImages/, Annotations/ and ImageSets/Main/ with train.txt and val.txt, whose lines end in a number."""
+    document = json.loads((source / "instances.json").read_text(encoding="utf-8"))
+    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    names = {category["id"]: category["name"] for category in document["categories"]}
+    for image in document["images"]:
+        shutil.copy(source / "images" / image["file_name"], root / "JPEGImages")
+        annotation = ET.Element("annotation")
+        size = ET.SubElement(annotation, "size")
+        for side in ("width", "height"):
+            ET.SubElement(size, side).text = str(image[side])
+        for row in (row for row in document["annotations"] if row["image_id"] == image["id"]):
+            item = ET.SubElement(annotation, "object")
+            ET.SubElement(item, "name").text = names[row["category_id"]]
+            x, y, w, h = row["bbox"]
+            corners = ET.SubElement(item, "bndbox")
+            for side, value in {"xmin": x + 1, "ymin": y + 1, "xmax": x + w, "ymax": y + h}.items():
+                ET.SubElement(corners, side).text = str(value)
+        ET.ElementTree(annotation).write(root / "Annotations" / f"{Path(image['file_name']).stem}.xml")
+    for split, numbers in SPLITS.items():
+        text = "".join(f"{number:02d}  1\n" for number in numbers)
+        (root / f"ImageSets/Main/{split}.txt").write_text(text, encoding="utf-8")
     return root

@@ -1,11 +1,25 @@
+import random
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from export.errors import UserError
-from fbnetv5.data.image_files import image_names_within, is_image, opened, upright, upright_size
+from fbnetv5.data.image_files import (
+    INTEGER_TYPES,
+    SIDEWAYS,
+    image_names_within,
+    is_image,
+    opened,
+    read_header,
+    read_pixels,
+    rgb,
+    upright,
+    upright_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -15,6 +29,8 @@ from fbnetv5.data.image_files import image_names_within, is_image, opened, uprig
         ("a.JPEG", True),
         ("a.webp", True),
         ("._a.png", False),
+        ("a.TIF", True),
+        ("a.tiff", True),
         ("a.gif", False),
         (".jpg", False),
     ],
@@ -45,3 +61,99 @@ def test_images_at_any_depth_are_listed_without_hidden_ones(tmp_path: Path) -> N
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert sorted(image_names_within(tmp_path)) == ["a.png", "b/c.JPG", "b/d/e.webp"]
+
+
+def exif_with(orientation: int, *, order: str, kind: int, entries: bytes = b"", count: int = 0) -> bytes:
+    """An EXIF block with other entries before its orientation."""
+    head = b"II*\0" if order == "<" else b"MM\0*"
+    value = struct.pack(f"{order}{INTEGER_TYPES[kind]}", orientation).ljust(4, b"\0")
+    directory = struct.pack(f"{order}H", count + 1) + entries + struct.pack(f"{order}HHI", 0x0112, kind, 1) + value
+    return b"Exif\0\0" + head + struct.pack(f"{order}I", 8) + directory + struct.pack(f"{order}I", 0)
+
+
+def save_with_exif(path: Path, exif: bytes) -> None:
+    Image.fromarray(np.arange(800, dtype=np.uint8).reshape(20, 40)).save(path, exif=exif)
+
+
+@pytest.mark.parametrize("kind", [3, 4])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("orientation", [0, *range(1, 9), 9])
+def test_the_orientation_is_that_of_pillow(tmp_path: Path, orientation: int, order: str, kind: int) -> None:
+    save_with_exif(tmp_path / "a.png", exif_with(orientation, order=order, kind=kind))
+    with Image.open(tmp_path / "a.png") as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    assert np.array_equal(read_pixels(tmp_path / "a.png"), expected)
+    assert read_header(tmp_path / "a.png").size == expected.shape
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_damaged_exif_is_ignored_and_its_orientation_used(tmp_path: Path, suffix: str) -> None:
+    bad_resolution = struct.pack("<HHI4s", 0x011A, 2, 3, b"abc\0")
+    save_with_exif(tmp_path / f"a.{suffix}", exif_with(6, order="<", kind=3, entries=bad_resolution, count=1))
+    assert read_header(tmp_path / f"a.{suffix}").size == (40, 20)
+    assert read_pixels(tmp_path / f"a.{suffix}").shape[:2] == (40, 20)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_no_exif_block_is_an_error(tmp_path: Path, suffix: str) -> None:
+    generator = random.Random(0)
+    path = tmp_path / f"a.{suffix}"
+    for number in range(100):
+        entries = b"".join(
+            struct.pack("<HHI4s", generator.choice([0x0112, 0x011A, 0x8769, generator.randrange(1 << 16)]),
+                        generator.randrange(14), generator.choice([0, 1, 2, 1 << 31]), generator.randbytes(4))
+            for _ in range(3)
+        )  # fmt: skip
+        blocks = [
+            generator.randbytes(generator.randrange(1, 60)),
+            b"Exif\0\0" + generator.randbytes(40),
+            exif_with(1, order="<", kind=3, entries=entries, count=3),
+            exif_with(1, order="<", kind=3, entries=entries, count=60000),
+        ]
+        save_with_exif(path, blocks[number % 4])
+        assert read_header(path).size == read_pixels(path).shape[:2]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tiff_is_read_upright_or_refused(tmp_path: Path, orientation: int) -> None:
+    pixels = np.arange(800, dtype=np.uint8).reshape(20, 40)
+    Image.fromarray(pixels).save(tmp_path / "a.tif", tiffinfo={0x0112: orientation})
+    if orientation in SIDEWAYS:
+        with pytest.raises(UserError, match=r"a\.tif is a TIFF whose orientation tag turns it sideways"):
+            read_header(tmp_path / "a.tif")
+        return
+    expected = {1: pixels, 2: pixels[:, ::-1], 3: pixels[::-1, ::-1], 4: pixels[::-1]}[orientation]
+    assert read_header(tmp_path / "a.tif").size == (20, 40)
+    assert np.array_equal(read_pixels(tmp_path / "a.tif"), expected)
+
+
+def test_lossy_tiff_has_a_format_of_its_own(tmp_path: Path) -> None:
+    for compression, expected in (("raw", "TIFF"), ("tiff_lzw", "TIFF"), ("jpeg", "lossy TIFF")):
+        Image.new("L", (16, 16)).save(tmp_path / "a.tif", compression=compression)
+        assert read_header(tmp_path / "a.tif").format == expected
+
+
+@pytest.mark.filterwarnings("error")
+def test_transparent_pixels_keep_their_colour_without_a_warning(tmp_path: Path) -> None:
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, 10, 20, 30])
+    image.save(tmp_path / "a.png", transparency=b"\x80\x00")
+    with opened(tmp_path / "a.png") as file:
+        assert rgb(file).getpixel((0, 0)) == (10, 20, 30)
+    Image.new("L", (4, 4), 7).save(tmp_path / "b.png", transparency=7)
+    with opened(tmp_path / "b.png") as file:
+        assert rgb(file).getpixel((0, 0)) == (7, 7, 7)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("side", "is_read"), [(9_500, True), (13_400, False)])
+def test_the_largest_image_is_named_in_our_words(tmp_path: Path, side: int, is_read: bool) -> None:
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT")
+    if is_read:
+        assert read_header(tmp_path / "a.png").size == (side, side)
+        return
+    with pytest.raises(UserError, match=r"a\.png has more than 178 megapixels, the limit for an image"):
+        read_header(tmp_path / "a.png")

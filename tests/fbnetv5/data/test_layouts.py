@@ -15,12 +15,12 @@ from fbnetv5.data.scenes import CLASSES
 from fbnetv5.data.splits import open_splits, targets_of
 from fbnetv5.data.targets import IGNORE, class_names
 from fbnetv5.tasks import make_tasks
-from tests.fbnetv5.data.rearrange import SPLITS, as_ade20k, as_coco, as_image_folder
+from tests.fbnetv5.data.rearrange import SPLITS, as_ade20k, as_coco, as_image_folder, as_yolo
 
 SIZE = (64, 64)
 Rearrange = Callable[[Path, Path], Path]
-ARRANGED: dict[str, Rearrange] = {"COCO": as_coco, "ADE20K": as_ade20k, "ImageFolder": as_image_folder}
-SAME = {"COCO": "boxes", "ADE20K": "mask", "ImageFolder": "label"}
+ARRANGED: dict[str, Rearrange] = {"COCO": as_coco, "ADE20K": as_ade20k, "ImageFolder": as_image_folder, "YOLO": as_yolo}
+SAME = {"COCO": "boxes", "YOLO": "boxes", "ADE20K": "mask", "ImageFolder": "label"}
 
 
 def draw(root: Path, *names: str) -> Path:

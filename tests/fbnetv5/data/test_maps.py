@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from export.errors import UserError
-from fbnetv5.data.header_index import HeaderIndex
+from fbnetv5.data.header_index import HeaderIndex, header_index
 from fbnetv5.data.maps import (
     FORMATS,
     borders,
@@ -86,7 +86,7 @@ def test_a_file_of_no_image_is_refused(tmp_path: Path) -> None:
         find_maps(tmp_path, "edges", {"a": (2, 2)}, HeaderIndex(tmp_path, None))
 
 
-@pytest.mark.parametrize(("name", "message"), [("a.jpg", "is no .png"), ("a.png", "is JPEG under the name of a PNG")])
+@pytest.mark.parametrize(("name", "message"), [("a.jpg", "is no .png"), ("a.png", "is JPEG under another name")])
 def test_a_file_of_another_format_is_refused(tmp_path: Path, name: str, message: str) -> None:
     Image.fromarray(np.zeros((2, 2), dtype=np.uint8)).save(tmp_path / name, format="JPEG")
     with pytest.raises(UserError, match=message):
@@ -109,3 +109,20 @@ def test_a_written_label_is_read_back(tmp_path: Path, target: str) -> None:
 def test_depth_that_no_file_can_hold_is_unknown() -> None:
     metres = np.array([[0.0, 1.5, -2.0, 65.535, 65.6, np.nan, np.inf]], np.float32)
     assert depth_pixels(metres).tolist() == [[0, 1500, 0, 65535, 0, 0, 0]]
+
+
+def test_a_tiff_is_read_as_a_png_is_unless_values_are_lost(tmp_path: Path) -> None:
+    ids = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    for suffix, options in (("TIFF", {"compression": "tiff_lzw"}), ("tif", {}), ("PNG", {})):
+        folder = tmp_path / suffix
+        folder.mkdir()
+        Image.fromarray(ids).save(folder / f"a.{suffix}", **options)
+        with header_index(tmp_path) as headers:
+            paths = find_maps(folder, "mask", {"a": (8, 8)}, headers)
+        assert np.array_equal(read_class_ids(paths["a"]), ids)
+    Image.fromarray(ids).save(tmp_path / "tif/a.tif", compression="jpeg")
+    with header_index(tmp_path) as headers, pytest.raises(UserError, match=r"a\.tif is lossy TIFF"):
+        find_maps(tmp_path / "tif", "mask", {"a": (8, 8)}, headers)
+    Image.fromarray(ids).save(tmp_path / "PNG/a.tif")
+    with header_index(tmp_path) as headers, pytest.raises(UserError, match="are both the mask of one image"):
+        find_maps(tmp_path / "PNG", "mask", {"a": (8, 8)}, headers)

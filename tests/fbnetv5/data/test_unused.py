@@ -1,0 +1,34 @@
+import json
+from pathlib import Path
+
+from PIL import Image
+
+from fbnetv5.data.layouts import open_folder
+
+
+def save(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8)).save(root / name)
+
+
+def test_image_files_that_are_not_read_are_counted_by_folder(tmp_path: Path) -> None:
+    save(tmp_path, "cat/0.png", "dog/0.TIF", "cat/1.gif", "cat/2.gif", "rose/0.gif", ".hidden/0.png", "cat/._0.png")
+    (tmp_path / "cat/notes.txt").touch()
+    data = open_folder(tmp_path)
+    assert data.targets["label"].classes == ("cat", "dog")
+    assert data.notes == ("image files not used: 2 cat/*.gif, 1 rose/*.gif",)
+
+
+def test_more_than_three_groups_are_counted(tmp_path: Path) -> None:
+    save(tmp_path, "a/0.png", "b/0.png", *(f"{name}/0.gif" for name in "cdefg"))
+    assert open_folder(tmp_path).notes == ("image files not used: 1 c/*.gif, 1 d/*.gif, 1 e/*.gif and 2 more",)
+
+
+def test_classes_without_a_label_are_named(image_folder: Path) -> None:
+    path = image_folder / "instances.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    document["categories"].append({"id": 0, "name": "root", "supercategory": "none"})
+    document["labels"] = sorted({image["label"] for image in document["images"]})
+    path.write_text(json.dumps(document), encoding="utf-8-sig")
+    assert open_folder(image_folder).notes == ("classes of boxes that nothing is labelled with: 'root'",)
