@@ -51,9 +51,7 @@ def test_the_layout_of_a_folder_is_printed(image_folder: Path, capsys: pytest.Ca
 
 
 def test_a_strict_data_set_has_nothing_to_note(image_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(
-        UserError, match=r"read as several tasks; .*'shirt'\. Correct .* --strict-data"
-    ):
+    with pytest.raises(UserError, match=r"read as several tasks; .*'shirt'\. Correct .* --strict-data"):
         print_layout(image_folder, strict=True)
     path = image_folder / "instances.json"
     document = json.loads(path.read_text(encoding="utf-8"))
