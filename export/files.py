@@ -67,6 +67,15 @@ def read_json(path: Path, *, what: str, schema: int | tuple[int, ...]) -> dict[s
     return document
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written as UTF-8: a file name that is not UTF-8, or half of a surrogate pair, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def check_schema(document: Mapping[str, Any], path: Path, *, what: str, schema: int | tuple[int, ...]) -> None:
     """Raise UserError if the document of a file has another schema number; arguments as in ``read_json``."""
     number = document.get("schema")

@@ -7,6 +7,8 @@ from typing import Annotated, ClassVar, Self
 from pydantic import AfterValidator, Field, Strict
 
 from export.document import Document
+from export.errors import UserError
+from export.files import is_utf8
 from fbnetv5.data.loading import num_workers_for
 from fbnetv5.data.resolution import Resolution, check_resolution
 from fbnetv5.data.splits import Splits, open_splits
@@ -28,8 +30,15 @@ class DataConfig(Document):
 
     @classmethod
     def of(cls, folder: Path | None, *, size: Resolution) -> Self:
-        """The images of a command's ``--data``."""
-        return cls(folder=None if folder is None else str(folder.resolve()), size=size)
+        """The images of a command's ``--data``.
+
+        Raises:
+            UserError: the folder's path is not UTF-8, and cannot be stored in a JSON file.
+        """
+        path = None if folder is None else str(folder.resolve())
+        if path is not None and not is_utf8(path):
+            raise UserError(f"the path of --data, {path!a}, is not UTF-8. Rename the folder, or use a link to it")
+        return cls(folder=path, size=size)
 
     def open(self, targets: Collection[str]) -> Splits:
         """The three splits at the configured size, with those of the named labels that the data set has.

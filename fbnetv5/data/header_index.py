@@ -11,7 +11,7 @@ folders often are (sqlite.org, "How To Corrupt An SQLite Database File", section
 damaged, of another version or not writable is never an error: the files are read again.
 
 Left out: noticing a change that keeps both a file's length and its modification time. Files whose names are not
-UTF-8 are read every time.
+UTF-8 are read every time, as is a data set in a folder of such a name.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from export.errors import UserError
-from export.files import atomic_write_text
+from export.files import atomic_write_text, is_utf8
 from fbnetv5.data.image_files import Header, read_header, read_pixels
 
 
@@ -143,7 +143,12 @@ def header_index(root: Path) -> Iterator[HeaderIndex]:
 
 
 def index_file(root: Path) -> Path | None:
-    """Where a folder's index is stored, by the XDG Base Directory Specification; None without a home folder."""
+    """Where a folder's index is stored, by the XDG Base Directory Specification.
+
+    None without a home folder, and for a folder whose path is not UTF-8, which JSON cannot contain.
+    """
+    if not is_utf8(str(root.resolve())):
+        return None
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if not cache.is_absolute():  # unset, or relative, which the specification says to ignore
         try:

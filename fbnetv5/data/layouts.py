@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export.errors import UserError
+from export.files import is_utf8
 from fbnetv5.data.coco import is_coco, read_coco
 from fbnetv5.data.folder import (
     add_maps,
@@ -96,6 +97,9 @@ def open_folder(root: Path) -> LabelledImages:
     layout = layout_of(root)
     with header_index(root) as headers:
         data = layout.read(root, headers)
+    for label in (label for target in data.targets.values() for label in target.classes):
+        if not is_utf8(label):
+            raise UserError(f"{root} has a class {label!a}, whose name is not UTF-8. Rename the class or its folder")
     data.notes += (*unused_classes(data), *unused_files(root, data))
     return data
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from export.errors import UserError
+from export.files import is_utf8
 from fbnetv5.runs.config import Run, RunConfig
 
 BRANCHED = "branched"
@@ -36,8 +37,10 @@ def make_folder(folder: Path, *, flag: str) -> None:
         flag: the flag that sets another folder, for the message, e.g. "--name".
 
     Raises:
-        UserError: the folder exists already or cannot be made.
+        UserError: the folder exists already or cannot be made, or its path is not UTF-8.
     """
+    if not is_utf8(str(folder)):
+        raise UserError(f"{str(folder)!a} is not UTF-8: choose another {flag}")
     try:
         folder.mkdir(parents=True)
     except FileExistsError:

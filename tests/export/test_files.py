@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from export.errors import UserError
-from export.files import atomic_write, read_json, write_json
+from export.files import atomic_write, is_utf8, read_document, read_json, write_json
 
 
 def fail_with_full_disk(descriptor: int) -> None:
@@ -78,3 +78,13 @@ def test_a_file_that_a_library_wrote_with_private_mode_gets_the_usual_mode(tmp_p
     with atomic_write(tmp_path / "private") as temporary:
         temporary.touch(mode=0o600)
     assert (tmp_path / "private").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_a_byte_order_mark_is_no_damage(tmp_path: Path) -> None:
+    for name, text in (("a.json", '{"a": 1}'), ("a.yaml", "a: 1")):
+        (tmp_path / name).write_text(text, encoding="utf-8-sig")
+        assert read_document(tmp_path / name, what="a") == {"a": 1}
+
+
+def test_half_a_surrogate_pair_is_not_utf_8() -> None:
+    assert [is_utf8(text) for text in ("", "é\N{GRINNING FACE}", "\udcff", "\ud83d")] == [True, True, False, False]

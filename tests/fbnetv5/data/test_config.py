@@ -26,3 +26,8 @@ def test_a_folder_is_kept_by_its_full_path(tmp_path: Path, monkeypatch: pytest.M
 def test_a_size_that_paths_do_not_divide_is_refused(size: Any) -> None:
     with pytest.raises(UserError):
         DataConfig(size=size)
+
+
+def test_a_path_that_is_not_utf_8_is_refused_before_a_run_starts(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"udcff', is not UTF-8\. Rename the folder"):
+        DataConfig.of(tmp_path / "\udcff", size=(64, 64))

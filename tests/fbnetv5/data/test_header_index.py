@@ -147,6 +147,13 @@ def test_a_file_name_that_is_not_utf_8_is_read_every_time(image_folder: Path, op
     assert opens == {str(path): 1}
 
 
+def test_a_folder_whose_name_is_not_utf_8_is_read_every_time(image_folder: Path, opens: Counter[str]) -> None:
+    root = image_folder.rename(image_folder.with_name("\udcff"))
+    for times in (1, 2):
+        assert len(open_folder(root)) == 24
+        assert opens[str(root / "images/00.png")] == times
+
+
 def test_without_a_home_folder_nothing_is_stored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def no_home() -> Path:
         raise RuntimeError("Could not determine home directory.")

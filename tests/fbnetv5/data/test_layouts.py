@@ -295,3 +295,13 @@ def test_a_folder_without_layout_is_refused_with_a_list_of_layouts(tmp_path: Pat
     assert all(layout.looks_like in str(caught.value) for layout in LAYOUTS)
     with pytest.raises(UserError, match="does not exist"):
         layout_of(tmp_path / "nowhere")
+
+
+def test_files_may_have_any_name_and_classes_only_those_in_utf_8(tmp_path: Path) -> None:
+    names = ("a/\udcff.png", "é/0.png", "a/\N{GRINNING FACE}.png", "a/two\nlines.png")
+    data = open_folder(draw(tmp_path, *names))
+    assert (len(data), data.notes) == (4, ())
+    assert data.sample(0, SIZE).image.shape == (3, *SIZE)
+    draw(tmp_path, "\udcff/0.png")
+    with pytest.raises(UserError, match=r"has a class '\\udcff', whose name is not UTF-8"):
+        open_folder(tmp_path)

@@ -52,3 +52,9 @@ def test_the_files_of_a_network_have_the_names_of_its_tasks_unless_it_is_branche
     assert (file_name(tmp_path, ["cls"]), file_name(tmp_path, ["cls", "det"])) == ("cls", "cls+det")
     (tmp_path / "branched.json").touch()
     assert (file_name(tmp_path, ["cls"]), file_name(tmp_path, ["cls", "det"])) == ("cls", "branched")
+
+
+def test_a_name_that_is_not_utf_8_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"udcff' is not UTF-8: choose another --name"):
+        make_folder(tmp_path / "\udcff", flag="--name")
+    assert not list(tmp_path.iterdir())
