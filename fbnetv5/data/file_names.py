@@ -43,10 +43,10 @@ def repair_file_names(records: list[Any], folder: Path, notes: Notes) -> bool:
     for position, record in enumerate(records):
         if record["file_name"] in listing:
             continue
-        others = (spelling for spelling in spellings(record["file_name"], folder.name) if spelling in listing)
-        if (other := next(others, None)) is not None:
+        others = map(listing.find, spellings(record["file_name"], folder.name))
+        if (other := next(filter(None, others), None)) is not None:
             record["file_name"] = other
-            notes.add("file names repaired (backslashes, folder or form of Unicode)")
+            notes.add("file names repaired (backslashes, folder, case or form of Unicode)")
         elif position == 0:
             return False
     return bool(records)
@@ -64,6 +64,14 @@ class _Listing:
         if folder not in self._names:
             self._names[folder] = self._list(folder)
         return name in self._names[folder]
+
+    def find(self, path: str) -> str | None:
+        """The path, or the only one of a file in the same folder that differs in upper and lower case; None without."""
+        if path in self:
+            return path
+        folder, slash, name = path.rpartition("/")
+        same = [other for other in self._names[folder] if other.casefold() == name.casefold()]
+        return f"{folder}{slash}{same[0]}" if len(same) == 1 else None
 
     def _list(self, folder: str) -> frozenset[str]:
         try:

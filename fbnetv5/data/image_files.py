@@ -79,7 +79,6 @@ def opened(path: str | Path) -> Iterator[ImageFile.ImageFile]:
 def _open(path: str | Path) -> ImageFile.ImageFile:
     """Open an image without the warnings of Pillow, which name no file: on large images and on damaged metadata."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", module=r"PIL\.")
         return Image.open(path)
 

@@ -68,7 +68,7 @@ def test_repaired_names_are_counted_and_are_those_of_the_masks(image_folder: Pat
         path.write_text(json.dumps(document), encoding="utf-8")
     with_backslashes(root)
     data = open_folder(root)
-    assert data.notes == ("file names repaired (backslashes, folder or form of Unicode): 24",)
+    assert data.notes == ("file names repaired (backslashes, folder, case or form of Unicode): 24",)
     assert set(data.names) == set(read_instance_masks(root).by_image)
 
 

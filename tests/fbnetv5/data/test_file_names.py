@@ -6,7 +6,7 @@ import pytest
 from fbnetv5.data.file_names import repair_file_names
 from fbnetv5.data.notes import Notes
 
-STORED = ("0.jpg", "sub/1.jpg", unicodedata.normalize("NFD", "é.jpg"), "b\\c.jpg")
+STORED = ("0.jpg", "sub/1.jpg", unicodedata.normalize("NFD", "é.jpg"), "b\\c.jpg", "Two.png", "TWO.png")
 
 
 @pytest.fixture
@@ -26,14 +26,18 @@ def folder(tmp_path: Path) -> Path:
         ("sub\\1.jpg", "sub/1.jpg"),
         ("images/sub/1.jpg", "sub/1.jpg"),
         (unicodedata.normalize("NFC", "é.jpg"), STORED[2]),
+        ("IMAGES\\0.JPG", None),
+        ("images\\SUB\\1.jpg", None),
+        ("sub\\1.JPG", "sub/1.jpg"),
+        ("two.png", None),
         ("b\\c.jpg", "b\\c.jpg"),
     ],
 )
-def test_another_spelling_becomes_the_name_of_the_file(folder: Path, name: str, stored: str) -> None:
+def test_another_spelling_becomes_the_name_of_the_file(folder: Path, name: str, stored: str | None) -> None:
     records, notes = [{"file_name": name}], Notes()
-    assert repair_file_names(records, folder, notes)
-    assert records == [{"file_name": stored}]
-    assert len(notes.lines()) == (name != stored)
+    assert repair_file_names(records, folder, notes) == (stored is not None)
+    assert records == [{"file_name": stored or name}]
+    assert len(notes.lines()) == (stored not in (None, name))
 
 
 def test_a_name_of_no_file_is_kept(folder: Path) -> None:

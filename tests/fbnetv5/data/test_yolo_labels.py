@@ -49,7 +49,7 @@ REPAIRED = {
     "repeated": ("0 0.5 0.5 0.1 0.1\n0 0.50 0.5 0.1 0.1", 1, "repeated boxes removed: 1"),
     "no area": ("0 0.5 0.5 0 0.1\n1 0.1 0.1 0.3 0.1 0.2 0.1\n1 0.5 0.5 0.1 0.1", 1, "width or height left out: 2"),
     "rounded": (f"0 {SQUARE} 1.005 0.5", 1, "outside of their image, moved inside: 1"),
-    "cut": ("0 0.9 0.5 0.4 0.1", 1, "boxes that reach outside of their image, cut to it: 1"),
+    "cut": ("0 0.9 0.1 0.4 0.4\n1 0.1 0.9 0.4 0.4", 2, "boxes that reach outside of their image, cut to it: 2"),
 }
 
 
