@@ -4,6 +4,7 @@ A trial whose worker or node is lost runs again on another one, from its last ch
 folder under the same path.
 """
 
+import logging
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ def on_cluster(address: str, gpus_per_trial: float, progress: Progress) -> Runne
     if not ray.is_initialized():
         try:
             _probe(address)
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UnavailableError(
