@@ -39,10 +39,11 @@ def derive(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Derive the network of another budget from a finished run of fbnetv5 branch or nars.
+    """Derive the network of another budget from a finished run.
 
-    It takes seconds. A branched network comes with the weights of the run, by its trained routing; an architecture and
-    its recipe, without weights, by the predictor. Give one budget: --flops or --latency.
+    The run is one of fbnetv5 branch or nars, and it takes seconds. A branched network comes with the weights of the
+    run, by its trained routing; an architecture and its recipe, without weights, by the predictor. Give one budget:
+    --flops or --latency.
     """
     from fbnetv5.deploy.derive import derive as derive_network
     from fbnetv5.deploy.derive import table_options

@@ -100,7 +100,7 @@ def nars(
     resume: Resume = None,
     json: Json = False,
 ) -> None:
-    """Search for an architecture and the recipe of its training together.
+    """Search for an architecture together with its training recipe.
 
     Give one budget or several, which hold together: --flops, --latency, --params. With --arch, none is needed.
     """

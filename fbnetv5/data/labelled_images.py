@@ -6,7 +6,7 @@ Sizes and boxes refer to the image as it is shown, after its EXIF orientation.
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, Self
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from export.errors import UserError
+from export.files import is_utf8
 from fbnetv5.data.class_ids import degenerate_reason
 from fbnetv5.data.image_files import opened, rgb, upright
 from fbnetv5.data.maps import FORMATS
@@ -225,3 +226,14 @@ class ImageView:
     def __getitem__(self, index: int) -> Sample:
         """The image at ``index``; see ``LabelledImages.sample``."""
         return self._images.sample(self._indices[index], self._size)
+
+
+def check_class_names(data: LabelledImages, root: Path) -> None:
+    """Check that the names of all classes can be stored in the files of a run.
+
+    Raises:
+        UserError: a name is not UTF-8.
+    """
+    for label in (label for target in data.targets.values() for label in target.classes):
+        if not is_utf8(label):
+            raise UserError(f"{root} has a class {label!a}, whose name is not UTF-8. Rename the class or its folder")

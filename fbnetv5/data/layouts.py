@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export.errors import UserError
-from export.files import is_utf8
 from fbnetv5.data.coco import is_coco, read_coco
 from fbnetv5.data.folder import (
     add_maps,
@@ -35,7 +34,7 @@ from fbnetv5.data.folder import (
 )
 from fbnetv5.data.header_index import HeaderIndex, header_index
 from fbnetv5.data.image_files import image_names_within, list_image_names
-from fbnetv5.data.labelled_images import ImageRecord, LabelledImages
+from fbnetv5.data.labelled_images import ImageRecord, LabelledImages, check_class_names
 from fbnetv5.data.maps import FORMATS
 from fbnetv5.data.nyud import NYUD
 from fbnetv5.data.other_layouts import refuse_other_layout
@@ -97,9 +96,7 @@ def open_folder(root: Path) -> LabelledImages:
     layout = layout_of(root)
     with header_index(root) as headers:
         data = layout.read(root, headers)
-    for label in (label for target in data.targets.values() for label in target.classes):
-        if not is_utf8(label):
-            raise UserError(f"{root} has a class {label!a}, whose name is not UTF-8. Rename the class or its folder")
+    check_class_names(data, root)
     data.notes += (*unused_classes(data), *unused_files(root, data))
     return data
 

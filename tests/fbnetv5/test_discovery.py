@@ -2,6 +2,7 @@ from fbnetv5.discovery import concrete_subclasses
 from fbnetv5.spaces.branching import BranchingSpace
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.space import Space
+from fbnetv5.spaces.stages import StageSpace
 from fbnetv5.tasks.detection import Detection
 from fbnetv5.tasks.task import Task
 
@@ -10,7 +11,8 @@ def test_the_concrete_classes_of_a_package_are_found_once_and_in_their_own_modul
     tasks = concrete_subclasses("fbnetv5.tasks", Task)  # type: ignore[type-abstract]
     assert Detection in tasks
     assert len(tasks) == len(set(tasks)) == 8
-    assert concrete_subclasses("fbnetv5.spaces", Space) == [BranchingSpace, FourPathSpace]  # type: ignore[type-abstract]
+    spaces = concrete_subclasses("fbnetv5.spaces", Space)  # type: ignore[type-abstract]
+    assert spaces == [BranchingSpace, FourPathSpace, StageSpace]
 
 
 def test_abstract_classes_and_other_bases_are_left_out() -> None:
