@@ -42,7 +42,7 @@ from benchmarks.architectures import (
     scaled_fbnetv3,
 )
 from benchmarks.experiment import Trial, begin_experiment, compute_device, hash_images, in_turns, plain, trial_file
-from benchmarks.stored_scenes import StoredScenes, store_scenes
+from benchmarks.stored_scenes import ResidentScenes, StoredScenes, store_scenes
 from export.errors import UserError, VerificationError
 from export.files import read_json_object, write_json
 from fbnetv5.architecture import load_architecture
@@ -61,6 +61,7 @@ from fbnetv5.tasks import default_tasks, make_tasks, task_types
 from fbnetv5.tasks.task import Task
 from fbnetv5.training.average import MovingAverage
 from fbnetv5.training.config import TrainConfig
+from fbnetv5.training.cuda_graphs import Raw, record
 from fbnetv5.training.optimizer import learning_rate, make_optimizer
 
 SEARCHED, RANDOM, WORST, FBNETV3, OTHER_TASK = "S", "R", "W", "fbnetv3-a", "other task"
@@ -92,7 +93,7 @@ def named_seed(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "big") >> 1
 
 
-def train(network: Network, scenes: StoredScenes, config: TrainConfig) -> Network:
+def train(network: Network, scenes: StoredScenes | ResidentScenes, config: TrainConfig) -> Network:
     """Train on the scenes in order, each once; returns the moving average of the weights, in eval mode.
 
     Raises:
@@ -103,22 +104,27 @@ def train(network: Network, scenes: StoredScenes, config: TrainConfig) -> Networ
     device = parameters[0].device
     optimizer = make_optimizer(config, parameters)
     network.train()
+    forward: Raw = network.raw
+    if device.type == "cuda":
+        forward = record(network, normalise(scenes.batch(range(config.batch)).to(device).images))
+    finite = torch.ones((), dtype=torch.bool, device=device)
     for step in range(config.steps):
         batch = scenes.batch(range(step * config.batch, (step + 1) * config.batch)).to(device)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
-        raw = network.raw(normalise(batch.images))[network.task.name]
+        raw = forward(normalise(batch.images))[network.task.name]
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(network.task.losses(raw, batch).mean())
-        if not torch.isfinite(torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)):
-            raise VerificationError(f"the gradient is not finite at step {step}")
+        finite &= torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm).isfinite()
         optimizer.step()
         average.update(step + 1)
+    if not finite:  # read once, so that a GPU does not wait for the CPU in every step
+        raise VerificationError("a gradient is not finite")
     return average.network
 
 
 @torch.no_grad()
-def measure(network: Network, scenes: StoredScenes) -> tuple[float, float]:
+def measure(network: Network, scenes: StoredScenes | ResidentScenes) -> tuple[float, float]:
     """(mean loss per image of all scenes, the task's metric on the first ``METRIC_SCENES``)."""
     total, metric, device = 0.0, network.task.new_metric(), next(network.parameters()).device
     for start in range(0, len(scenes), EVALUATION_BATCH):
@@ -131,9 +137,10 @@ def measure(network: Network, scenes: StoredScenes) -> tuple[float, float]:
 
 
 @cache
-def open_scenes(folder: Path) -> StoredScenes:
-    """The folder's scenes, opened once in each process."""
-    return StoredScenes(folder)
+def open_scenes(folder: Path) -> StoredScenes | ResidentScenes:
+    """The folder's scenes, opened once in each process; a GPU keeps them in its memory."""
+    device = compute_device()
+    return StoredScenes(folder) if device.type == "cpu" else ResidentScenes(StoredScenes(folder), device)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,6 +61,22 @@ class StoredScenes:
         return collate([self[index] for index in indices], self.targets, indices)
 
 
+class ResidentScenes:
+    """Scenes in the memory of a device, which a GPU can read faster than they can be stacked and copied."""
+
+    def __init__(self, scenes: StoredScenes, device: torch.device) -> None:
+        """Copy all scenes to the device."""
+        self._everything = scenes.batch(range(len(scenes))).to(device)
+
+    def __len__(self) -> int:
+        return len(self._everything.images)
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """The scenes at ``indices``, stacked; boxes are padded to the largest number of all scenes."""
+        device = self._everything.images.device
+        return self._everything.rows(torch.tensor(indices).to(device, non_blocking=True))
+
+
 def store_scenes(folder: Path, split: Split, *, size: Resolution, count: int, seed: int) -> StoredScenes:
     """Compose scenes into a folder, unless they are there.
 

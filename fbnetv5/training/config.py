@@ -37,6 +37,8 @@ class TrainConfig(RunConfig, RecipeFields):
     stop_at: Annotated[int, Field(ge=1)] | None = None
     """Step after which the training stops early, a multiple of evaluate_every; the learning rate still follows the
     whole length. A later value continues the training as if it had not stopped."""
+    cuda_graphs: bool = True
+    """Whether a single GPU replays the network's passes as CUDA graphs, which is faster if the CPU limits the speed."""
 
     @field_validator("task_weights", mode="before")
     @classmethod

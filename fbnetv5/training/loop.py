@@ -85,7 +85,7 @@ class TrainLoop(Loop[TrainEntry]):
         self.tasks = {name: network.tasks[name] for name in config.tasks}
         self.network = network.to(self.accelerator.device).to(memory_format=torch.channels_last)
         self.average = MovingAverage(self.network, decay=config.ema_decay)
-        self.objective = Objective(config, self.network, dataset.targets)
+        self.objective = Objective(config, self.network, dataset.targets, self.accelerator)
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in self.network.named_parameters()}
         self.gradients = GradientAverage(self.accelerator, self.network.parameters())
         self.optimizer = make_optimizer(config, self.names)

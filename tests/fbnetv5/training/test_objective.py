@@ -13,6 +13,7 @@ from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch
 from fbnetv5.data.scenes import TARGETS, Scenes
 from fbnetv5.networks.backbone import Network
+from fbnetv5.runs.processes import make_accelerator
 from fbnetv5.training.config import TrainConfig
 from fbnetv5.training.mix import draw_patch
 from fbnetv5.training.objective import Objective
@@ -29,7 +30,7 @@ def make_objective(make_training: Callable[..., TrainConfig], networks: Path) ->
     def make(**changes: object) -> tuple[Network, Objective]:
         network = load_architecture(networks / "cls.json").build()
         nn.init.normal_(network.get_parameter("heads.cls.pooled.classifier.weight"))
-        return network, Objective(make_training("cls", **changes), network, TARGETS)
+        return network, Objective(make_training("cls", **changes), network, TARGETS, make_accelerator())
 
     return make
 
