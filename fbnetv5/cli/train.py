@@ -42,6 +42,13 @@ def train(
             "ImageNet), or a .safetensors file."
         ),
     ] = "inherited",
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            help="Trained network to imitate: an architecture file with weights beside it or, for classification, an "
+            "exported folder, an ONNX file with its description, or timm:NAME."
+        ),
+    ] = None,
     size: Annotated[
         str | None,
         typer.Option(metavar=SIZE, help="Size that images are resized to.", show_default="size of the search"),
@@ -79,6 +86,7 @@ def train(
             task,
             data=data,
             init=init,
+            teacher=teacher,
             size=size,
             output=output,
             fields=config,
@@ -97,6 +105,7 @@ def _start(
     *,
     data: Path | None,
     init: str,
+    teacher: str | None,
     size: str | None,
     output: Path | None,
     fields: Path | None,
@@ -122,7 +131,8 @@ def _start(
         init=init,
         data=DataConfig.of(data, size=image_size),
         seed=seed,
-        used=() if size is None else ("size",),
+        used=[name for name, value in (("size", size), ("teacher", teacher)) if value is not None],
+        **({} if teacher is None else {"teacher": teacher}),
     )
     return start_training(config, file, output or Path("trained") / architecture.file_name)
 

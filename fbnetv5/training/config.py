@@ -25,6 +25,9 @@ class TrainConfig(RunConfig, RecipeFields):
     """Names of the network's tasks."""
     init: str = "inherited"
     """Initial weights: "inherited" from the search, "scratch", "torchvision", "timm", or a safetensors file."""
+    teacher: str | None = None
+    """A trained network to imitate: an architecture file with weights beside it or, for classification, an exported
+    folder, an ONNX file with a description, or a published network such as timm:NAME or timm:NAME@FILE."""
     held_out: Annotated[int, Field(ge=1)] = 1000
     """Maximum number of images held out of the training, which the best weights are chosen by."""
     task_weights: Literal["average", "paper"] | dict[str, Positive] = "average"
@@ -37,6 +40,11 @@ class TrainConfig(RunConfig, RecipeFields):
     stop_at: Annotated[int, Field(ge=1)] | None = None
     """Step after which the training stops early, a multiple of evaluate_every; the learning rate still follows the
     whole length. A later value continues the training as if it had not stopped."""
+
+    @field_validator("teacher")
+    @classmethod
+    def _make_absolute(cls, name: str | None) -> str | None:
+        return None if name is None else _absolute(name)
 
     @field_validator("task_weights", mode="before")
     @classmethod
@@ -80,6 +88,17 @@ class TrainConfig(RunConfig, RecipeFields):
         schema = super().schema_of_files()
         header = {name: {"const": value, "description": "Header of a recipe file."} for name, value in HEADER.items()}
         return schema | {"properties": header | schema["properties"]}
+
+
+def _absolute(teacher: str) -> str:
+    """The name of a teacher with absolute paths, so that a training can be resumed from any folder."""
+    library, colon, rest = teacher.partition(":")
+    if not colon or not library.isidentifier():
+        return str(Path(teacher).absolute())
+    network, at, file = rest.partition("@")
+    if library == "transformers" and Path(network).is_dir():
+        network = str(Path(network).absolute())
+    return f"{library}:{network}{at}{Path(file).absolute() if at else ''}"
 
 
 def _check_weights(weights: Mapping[Any, Any], tasks: Sequence[str]) -> None:

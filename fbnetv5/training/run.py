@@ -26,9 +26,14 @@ from fbnetv5.runs.processes import in_first_process, make_accelerator
 from fbnetv5.tasks import needed_targets
 from fbnetv5.tasks.task import Task
 from fbnetv5.training.config import TrainConfig
+from fbnetv5.training.distillation import check_teacher
 from fbnetv5.training.initial import initial_network
 from fbnetv5.training.loop import TrainEntry, TrainLoop
 from fbnetv5.training.mix import check_mixable
+from fbnetv5.training.recipe import RecipeFields
+
+OF_TEACHER = ("distillation", "temperature")
+"""Fields of a recipe that have an effect with a teacher alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +110,7 @@ def start_training(config: TrainConfig, file: Path, folder: Path) -> tuple[Path,
 
     Raises:
         UserError: an input does not fit, or the folder exists already or cannot be written.
+        UnavailableError: published weights, or the library of a teacher, are not on this machine.
     """
     architecture, prepared = load_architecture(file), prepare(config)
     check_classes(architecture, class_names(prepared.images.targets))
@@ -113,6 +119,8 @@ def start_training(config: TrainConfig, file: Path, folder: Path) -> tuple[Path,
         check_labelled(task, images, use)
     check_recipe(config, list(architecture.make_tasks().values()), prepared.images.targets)
     network = initial_network(architecture, config.init, file=file, seed=config.seed)
+    if config.teacher is not None:
+        check_teacher(config.teacher, network, config.data.size)
 
     def make() -> Path:
         make_folder(folder, flag="--output")
@@ -125,13 +133,16 @@ def start_training(config: TrainConfig, file: Path, folder: Path) -> tuple[Path,
 
 
 def check_recipe(config: TrainConfig, tasks: Sequence[Task], targets: Mapping[str, Target]) -> None:
-    """Raise a ``UserError`` if CutMix does not suit a task, or if label smoothing would change the loss of no task."""
+    """Raise a ``UserError`` if CutMix does not suit a task, or if a field of the loss would change nothing."""
     check_mixable(config, tasks, targets)
     if config.label_smoothing and not any(task.can_smooth for task in tasks):
         raise UserError(
             f"training: label_smoothing has no effect on the loss of {', '.join(config.tasks)}: set it to 0. It is for "
             "tasks with cross entropy over classes"
         )
+    changed = [name for name in OF_TEACHER if getattr(config, name) != RecipeFields.model_fields[name].default]
+    if config.teacher is None and changed:
+        raise UserError(f"training: {changed[0]} has no effect without a teacher: name one, or leave it out")
 
 
 def run_training(

@@ -44,7 +44,7 @@ def test_mixup_blends_images_and_losses_alike(make_objective: MakeObjective, bat
     network, objective = make_objective(mixup=0.7, seed=5)
     share = np.random.default_rng([5, 0]).beta(0.7, 0.7)
     assert 0.01 < share < 0.99
-    (total,), (count,) = objective.losses(batch, step=0, process=0)
+    ((total,),), ((count,),) = objective.losses(batch, step=0, process=0)
     images = normalise(batch.images)
     with torch.no_grad():
         (logits,) = network(share * images + (1 - share) * images.flip(0))
@@ -57,7 +57,7 @@ def test_mixup_blends_images_and_losses_alike(make_objective: MakeObjective, bat
 
 def test_cutmix_weights_the_losses_of_both_classes_by_their_pixels(make_objective: MakeObjective, batch: Batch) -> None:
     network, objective = make_objective(cutmix=0.7, label_smoothing=0.2, seed=5)
-    (total,), (count,) = objective.losses(batch, step=0, process=0)
+    ((total,),), ((count,),) = objective.losses(batch, step=0, process=0)
     rows, columns = draw_patch(np.random.default_rng([5, 0]), 0.7, (32, 32))
     images = normalise(batch.images)
     images[:, :, rows, columns] = images.flip(0)[:, :, rows, columns].clone()
