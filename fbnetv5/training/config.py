@@ -13,6 +13,9 @@ from export.errors import UserError
 from fbnetv5.runs.config import Positive, RunConfig
 from fbnetv5.training.recipe import HEADER, RecipeFields, without_header
 
+OF_TEACHER = ("distillation", "temperature")
+"""Fields of a recipe that have an effect with a teacher alone."""
+
 
 class TrainConfig(RunConfig, RecipeFields):
     """All fields that determine a training's result; those of the recipe are declared in ``RecipeFields``."""
@@ -67,6 +70,9 @@ class TrainConfig(RunConfig, RecipeFields):
         if round(min(self.data.size) * self.scale[0]) < 1:
             size = f"{self.data.size[0]}x{self.data.size[1]}"
             raise UserError(f"training: scale from {self.scale[0]} leaves nothing of images of {size}")
+        changed = [name for name in OF_TEACHER if getattr(self, name) != RecipeFields.model_fields[name].default]
+        if self.teacher is None and changed:
+            raise UserError(f"training: {changed[0]} has no effect without a teacher: name one, or leave it out")
         return self
 
     @property

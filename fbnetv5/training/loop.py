@@ -31,7 +31,6 @@ from fbnetv5.training.augment import Augment
 from fbnetv5.training.average import MovingAverage
 from fbnetv5.training.best import Best
 from fbnetv5.training.config import TrainConfig
-from fbnetv5.training.distillation import DistillationTeacher, open_distillation_teacher
 from fbnetv5.training.objective import Objective
 from fbnetv5.training.optimizer import learning_rate, make_optimizer
 from fbnetv5.training.task_weights import TaskWeights
@@ -87,8 +86,7 @@ class TrainLoop(Loop[TrainEntry]):
         self.tasks = {name: network.tasks[name] for name in config.tasks}
         self.network = network.to(self.accelerator.device).to(memory_format=torch.channels_last)
         self.average = MovingAverage(self.network, decay=config.ema_decay)
-        self.teacher = self._open_teacher()
-        self.objective = Objective(config, self.network, dataset.targets, self.teacher)
+        self.objective = Objective(config, self.network, dataset.targets)
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in self.network.named_parameters()}
         self.gradients = GradientAverage(self.accelerator, self.network.parameters())
         self.optimizer = make_optimizer(config, self.names)
@@ -99,11 +97,6 @@ class TrainLoop(Loop[TrainEntry]):
         self.losses: Tensor | None = None
         """Mean losses [T] of the last step, on the device."""
         self.best = Best(self.tasks)
-
-    def _open_teacher(self) -> DistillationTeacher | None:
-        if self.config.teacher is None:
-            return None
-        return open_distillation_teacher(self.config.teacher, self.tasks, self.accelerator.device)
 
     @cached_property
     def training_batches(self) -> Iterator[Batch]:
@@ -195,8 +188,8 @@ class TrainLoop(Loop[TrainEntry]):
         return self.best.state()
 
     def identity(self) -> dict[str, Any]:
-        teacher = {} if self.teacher is None else {"teacher": self.teacher.checksum}
-        return {"images": len(self.dataset), **teacher}
+        teacher = self.objective.teacher
+        return {"images": len(self.dataset), **({} if teacher is None else {"teacher": teacher.checksum})}
 
     def load(self, groups: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
         load_weights(self.network, groups["weights"], self.folder / CHECKPOINT)

@@ -17,7 +17,7 @@ from fbnetv5.data.sample import Batch
 from fbnetv5.data.targets import Target
 from fbnetv5.networks.backbone import Network
 from fbnetv5.training.config import TrainConfig
-from fbnetv5.training.distillation import DistillationTeacher
+from fbnetv5.training.distillation import DistillationTeacher, open_distillation_teacher
 from fbnetv5.training.mix import mix
 from fbnetv5.training.regularization import add_dropout, add_stochastic_depth
 
@@ -25,18 +25,20 @@ from fbnetv5.training.regularization import add_dropout, add_stochastic_depth
 class Objective:
     """Computes the losses of the batches of one training."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        network: Network,
-        targets: Mapping[str, Target],
-        teacher: DistillationTeacher | None = None,
-    ) -> None:
-        """Add the hooks of the recipe's dropout and stochastic depth to the network."""
+    def __init__(self, config: TrainConfig, network: Network, targets: Mapping[str, Target]) -> None:
+        """Open the teacher, and add the hooks of the recipe's dropout and stochastic depth to the network.
+
+        Raises:
+            UserError: the teacher is missing or does not fit.
+            UnavailableError: the teacher's library, or its weights, are not on this machine.
+        """
+        device = next(network.parameters()).device
         self._config = config
         self._network = network
-        self._teacher = teacher
-        self._shares = shares_of_terms(config.distillation, config.tasks, teacher).to(next(network.parameters()).device)
+        self.teacher: DistillationTeacher | None = None
+        if config.teacher is not None:
+            self.teacher = open_distillation_teacher(config.teacher, network.tasks, device)
+        self._shares = shares_of_terms(config.distillation, config.tasks, self.teacher).to(device)
         """[K, T]."""
         self._tasks = {name: network.tasks[name].smoothed(config.label_smoothing) for name in config.tasks}
         self._kinds = {name: target.kind for name, target in targets.items()}
@@ -56,7 +58,7 @@ class Objective:
             process: of several that share the step; each drops other activations.
         """
         mixed = mix(batch, self._config, self._kinds, seed=self._config.seed, step=step)
-        taught = None if self._teacher is None else self._teacher.raw(mixed.images)
+        taught = None if self.teacher is None else self.teacher.raw(mixed.images)
         seed_step(self._config.seed, step, process)
         raw = self._network.raw(mixed.images)
         sums = torch.stack([weight * self._sums(raw, labels) for weight, labels in mixed.labels]).sum(0)

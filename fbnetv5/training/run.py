@@ -30,10 +30,6 @@ from fbnetv5.training.distillation import check_teacher
 from fbnetv5.training.initial import initial_network
 from fbnetv5.training.loop import TrainEntry, TrainLoop
 from fbnetv5.training.mix import check_mixable
-from fbnetv5.training.recipe import RecipeFields
-
-OF_TEACHER = ("distillation", "temperature")
-"""Fields of a recipe that have an effect with a teacher alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,16 +129,13 @@ def start_training(config: TrainConfig, file: Path, folder: Path) -> tuple[Path,
 
 
 def check_recipe(config: TrainConfig, tasks: Sequence[Task], targets: Mapping[str, Target]) -> None:
-    """Raise a ``UserError`` if CutMix does not suit a task, or if a field of the loss would change nothing."""
+    """Raise a ``UserError`` if CutMix does not suit a task, or if label smoothing would change the loss of no task."""
     check_mixable(config, tasks, targets)
     if config.label_smoothing and not any(task.can_smooth for task in tasks):
         raise UserError(
             f"training: label_smoothing has no effect on the loss of {', '.join(config.tasks)}: set it to 0. It is for "
             "tasks with cross entropy over classes"
         )
-    changed = [name for name in OF_TEACHER if getattr(config, name) != RecipeFields.model_fields[name].default]
-    if config.teacher is None and changed:
-        raise UserError(f"training: {changed[0]} has no effect without a teacher: name one, or leave it out")
 
 
 def run_training(
