@@ -28,10 +28,7 @@ from export.errors import UserError
 from export.manifest import NAME as MANIFEST
 from export.manifest import file_sha256
 from fbnetv5.architecture import load_architecture
-from fbnetv5.data.preprocess import normalise
-from fbnetv5.data.resolution import Resolution
 from fbnetv5.labeling.teachers.families import LIBRARIES, open_teacher
-from fbnetv5.networks.backbone import Network
 from fbnetv5.tasks.classification import Classification
 from fbnetv5.tasks.task import Task
 
@@ -120,21 +117,3 @@ def check_same_classes(name: str, labels: Sequence[str], task: Task) -> None:
                 f"teacher {name} has other classes for {task.name} than the images: class {number} is {theirs!r} "
                 f"there, and {ours!r} here. Name a teacher that was trained on these classes"
             )
-
-
-@torch.no_grad()
-def check_teacher(name: str, network: Network, size: Resolution) -> None:
-    """Open the teacher of a network, and compare their outputs for one black image of this size.
-
-    Leaves the network in eval mode.
-
-    Raises:
-        UserError: as of ``open_distillation_teacher``; or a task has no distillation loss.
-        UnavailableError: as of ``open_distillation_teacher``.
-    """
-    device = next(network.parameters()).device
-    teacher = open_distillation_teacher(name, network.tasks, device)
-    images = normalise(torch.zeros(1, 3, *size, dtype=torch.uint8, device=device))
-    raw, others = network.eval().raw(images), teacher.raw(images)
-    for task in teacher.tasks:
-        network.tasks[task].distillation_losses(raw[task], others[task], 1.0)
