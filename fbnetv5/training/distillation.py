@@ -67,6 +67,11 @@ def open_distillation_teacher(name: str, tasks: Mapping[str, Task], device: torc
         return _open_architecture(path, tasks, device)
     if path.is_dir() and not (path / MANIFEST).exists():
         raise UserError(f"teacher {name} is no exported folder: name an architecture file, such as {name}/cls.json")
+    if name.partition(":")[0] not in LIBRARIES and not path.exists():
+        raise UserError(
+            f"there is no teacher {name}: name an architecture file with weights beside it or, for classification, an "
+            "exported folder, an ONNX file with a description, or a published network such as timm:NAME"
+        )
     return _open_classifier(name, tasks, device)
 
 
