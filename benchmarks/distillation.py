@@ -27,6 +27,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from dataclasses import fields as dataclass_fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ import torch
 from benchmarks import stats
 from benchmarks.experiment import Trial, begin_experiment, in_turns, plain
 from benchmarks.from_scratch import interval
+from export.errors import UserError
 from export.files import write_json
 from fbnetv5.architecture import Architecture, make_architecture
 from fbnetv5.data.config import DataConfig
@@ -53,7 +55,7 @@ from fbnetv5.spaces.stages import StageSpace
 from fbnetv5.tasks import task_types
 from fbnetv5.training.config import TrainConfig
 from fbnetv5.training.distillation import DistillationTeacher
-from fbnetv5.training.run import open_loop, prepare, start_training
+from fbnetv5.training.run import Prepared, open_loop, prepare, start_training
 
 LABELS, DISTILLED, SHUFFLED = "labels", "distilled", "shuffled"
 ARMS = (LABELS, DISTILLED, SHUFFLED)
@@ -162,13 +164,23 @@ def train(folder: Path, architecture: Architecture, config: TrainConfig, *, shuf
         architecture.save(file)
         start_training(config, file, folder)
         file.unlink()
-    prepared = prepare(config)
+    prepared = replace(opened(config), config=config)
     loop = open_loop(folder, prepared)
     if shuffled:
         assert loop.objective.teacher is not None
         loop.objective.teacher = with_reversed_images(loop.objective.teacher)
     loop.run(lambda entry: None)
     return loop.average.network, prepared.test
+
+
+def opened(config: TrainConfig) -> Prepared:
+    """A configuration's images, opened once per process: scenes are kept after they are composed."""
+    return _opened(config.data, config.task_names)
+
+
+@cache
+def _opened(data: DataConfig, tasks: tuple[str, ...]) -> Prepared:
+    return prepare(TrainConfig(task_names=tasks, data=data, held_out=HELD_OUT))
 
 
 def with_reversed_images(teacher: DistillationTeacher) -> DistillationTeacher:
@@ -196,7 +208,13 @@ def trial_of(task: str, arm: str, seed: int) -> Trial:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train the teachers, then the students; return the report."""
+    """Train the teachers, then the students; return the report.
+
+    Raises:
+        UserError: there is one seed, or the folder was begun with other settings.
+    """
+    if len(set(arguments.seeds)) < 2:
+        raise UserError("one pair has no interval: name two seeds at least")
     settings = Settings(**{field.name: getattr(arguments, field.name) for field in dataclass_fields(Settings)})
     experiment = begin_experiment(
         arguments.output,
