@@ -19,7 +19,17 @@ from fbnetv5.cli.console import (
     progress_bar,
 )
 from fbnetv5.cli.eval import print_evaluation
-from fbnetv5.cli.options import SIZE, ArchitectureFile, Data, Json, Seed, StrictData, architecture_file, print_layout
+from fbnetv5.cli.options import (
+    SIZE,
+    ArchitectureFile,
+    Data,
+    Json,
+    Seed,
+    StrictData,
+    Teacher,
+    architecture_file,
+    print_layout,
+)
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -29,26 +39,23 @@ if TYPE_CHECKING:
     from fbnetv5.training.run import Prepared, Result
 
 
+Init = Annotated[
+    str,
+    typer.Option(
+        help="Initial weights: inherited (from the search), scratch (random), torchvision or timm (pretrained on "
+        "ImageNet), or a .safetensors file."
+    ),
+]
+
+
 def train(
     context: typer.Context,
     task: Annotated[str | None, typer.Option(help="Task whose network in runs/latest is trained.")] = None,
     arch: ArchitectureFile = None,
     data: Data = None,
     strict_data: StrictData = False,
-    init: Annotated[
-        str,
-        typer.Option(
-            help="Initial weights: inherited (from the search), scratch (random), torchvision or timm (pretrained on "
-            "ImageNet), or a .safetensors file."
-        ),
-    ] = "inherited",
-    teacher: Annotated[
-        str | None,
-        typer.Option(
-            help="Trained network to imitate: an architecture file with weights beside it or, for classification, an "
-            "exported folder, an ONNX file with its description, or timm:NAME."
-        ),
-    ] = None,
+    init: Init = "inherited",
+    teacher: Teacher = None,
     size: Annotated[
         str | None,
         typer.Option(metavar=SIZE, help="Size that images are resized to.", show_default="size of the search"),
@@ -129,10 +136,10 @@ def _start(
         defaults=common_defaults(task.training for task in architecture.make_tasks().values()),
         task_names=tuple(architecture.choices),
         init=init,
+        teacher=teacher,
         data=DataConfig.of(data, size=image_size),
         seed=seed,
-        used=[name for name, value in (("size", size), ("teacher", teacher)) if value is not None],
-        **({} if teacher is None else {"teacher": teacher}),
+        used=() if size is None else ("size",),
     )
     return start_training(config, file, output or Path("trained") / architecture.file_name)
 

@@ -138,7 +138,7 @@ class RunConfig(Document):
         Args:
             file: JSON or YAML, an object of fields without a flag, and of those of ``data_fields``.
             defaults: values, in place of the model's, of fields that neither the flags nor the file set.
-            used: settable fields that the user set by a flag.
+            used: fields of ``data_fields`` that the user set by a flag.
             flags: fields by name; ``data`` is among them.
 
         Raises:

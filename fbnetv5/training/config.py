@@ -22,7 +22,7 @@ class TrainConfig(RunConfig, RecipeFields):
 
     title: ClassVar[str] = "training"
     kind: ClassVar[str] = "training"
-    flags: ClassVar[frozenset[str]] = frozenset({"task_names", "init", "data", "seed"})
+    flags: ClassVar[frozenset[str]] = frozenset({"task_names", "init", "teacher", "data", "seed"})
     data_fields: ClassVar[frozenset[str]] = frozenset({"scenes", "size"})
     task_names: Annotated[tuple[str, ...], Strict(False), Field(min_length=1)]
     """Names of the network's tasks."""
@@ -47,7 +47,7 @@ class TrainConfig(RunConfig, RecipeFields):
     @field_validator("teacher")
     @classmethod
     def _make_absolute(cls, name: str | None) -> str | None:
-        return None if name is None else _absolute(name)
+        return None if name is None else absolute_teacher(name)
 
     @field_validator("task_weights", mode="before")
     @classmethod
@@ -96,8 +96,8 @@ class TrainConfig(RunConfig, RecipeFields):
         return schema | {"properties": header | schema["properties"]}
 
 
-def _absolute(teacher: str) -> str:
-    """The name of a teacher with absolute paths, so that a training can be resumed from any folder."""
+def absolute_teacher(teacher: str) -> str:
+    """The name of a teacher with absolute paths, so that a run can be resumed from any folder."""
     library, colon, rest = teacher.partition(":")
     if not colon or not library.isidentifier():
         return str(Path(teacher).absolute())
