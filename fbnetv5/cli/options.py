@@ -55,6 +55,13 @@ ArchitectureFile = Annotated[
     Path | None,
     typer.Option("--arch", help="Architecture file of the network.", show_default="runs/latest/TASK.json"),
 ]
+Teacher = Annotated[
+    str | None,
+    typer.Option(
+        help="Trained network to imitate: an architecture file with weights beside it or, for classification, an "
+        "exported folder, an ONNX file with its description, or timm:NAME."
+    ),
+]
 TableDevice = Annotated[
     str | None,
     typer.Option(help="Device whose latency table in --luts predicts latency: cpu, or an NVIDIA GPU such as a100."),

@@ -19,7 +19,17 @@ from fbnetv5.cli.console import (
     progress_bar,
 )
 from fbnetv5.cli.eval import print_evaluation
-from fbnetv5.cli.options import SIZE, ArchitectureFile, Data, Json, Seed, StrictData, architecture_file, print_layout
+from fbnetv5.cli.options import (
+    SIZE,
+    ArchitectureFile,
+    Data,
+    Json,
+    Seed,
+    StrictData,
+    Teacher,
+    architecture_file,
+    print_layout,
+)
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -29,19 +39,23 @@ if TYPE_CHECKING:
     from fbnetv5.training.run import Prepared, Result
 
 
+Init = Annotated[
+    str,
+    typer.Option(
+        help="Initial weights: inherited (from the search), scratch (random), torchvision or timm (pretrained on "
+        "ImageNet), or a .safetensors file."
+    ),
+]
+
+
 def train(
     context: typer.Context,
     task: Annotated[str | None, typer.Option(help="Task whose network in runs/latest is trained.")] = None,
     arch: ArchitectureFile = None,
     data: Data = None,
     strict_data: StrictData = False,
-    init: Annotated[
-        str,
-        typer.Option(
-            help="Initial weights: inherited (from the search), scratch (random), torchvision or timm (pretrained on "
-            "ImageNet), or a .safetensors file."
-        ),
-    ] = "inherited",
+    init: Init = "inherited",
+    teacher: Teacher = None,
     size: Annotated[
         str | None,
         typer.Option(metavar=SIZE, help="Size that images are resized to.", show_default="size of the search"),
@@ -79,6 +93,7 @@ def train(
             task,
             data=data,
             init=init,
+            teacher=teacher,
             size=size,
             output=output,
             fields=config,
@@ -97,6 +112,7 @@ def _start(
     *,
     data: Path | None,
     init: str,
+    teacher: str | None,
     size: str | None,
     output: Path | None,
     fields: Path | None,
@@ -120,6 +136,7 @@ def _start(
         defaults=common_defaults(task.training for task in architecture.make_tasks().values()),
         task_names=tuple(architecture.choices),
         init=init,
+        teacher=teacher,
         data=DataConfig.of(data, size=image_size),
         seed=seed,
         used=() if size is None else ("size",),

@@ -17,6 +17,7 @@ from export.errors import UserError
 from fbnetv5.blocks.specs import PooledHead, initialise
 from fbnetv5.data.sample import Batch
 from fbnetv5.data.targets import ABSENT
+from fbnetv5.tasks.divergence import class_divergence
 from fbnetv5.tasks.task import Metric, MetricInfo, Task
 
 
@@ -50,6 +51,10 @@ class Classification(Task):
             reduction="none",
             label_smoothing=self.label_smoothing,
         )
+
+    def distillation_losses(self, raw: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """KL divergence of the classes in nats: [N, C], [N, C] -> [N]."""
+        return class_divergence(raw, teacher, temperature)
 
     def deploy(self, raw: Tensor) -> tuple[Tensor, ...]:
         return (raw,)

@@ -46,6 +46,11 @@ class Depth(ScalarTask):
         errors = (predicted.log() - true.log()).abs() * valid
         return errors.sum((1, 2)) / valid.sum((1, 2)).clamp(min=1)
 
+    def distillation_losses(self, raw: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """Mean absolute difference of the log depth: -> [N]."""
+        own, other = (self.deploy(each.float())[0].log() for each in (raw, teacher))
+        return (own - other).abs().mean((1, 2, 3))
+
     def deploy(self, raw: Tensor) -> tuple[Tensor, ...]:
         return (functional.softplus(upsample(raw)) + MIN_DEPTH,)
 

@@ -37,6 +37,7 @@ from fbnetv5.blocks.specs import conv_norm, initialise
 from fbnetv5.data.sample import Batch
 from fbnetv5.data.targets import ABSENT, Boxes
 from fbnetv5.tasks.assign import Assignment, assign
+from fbnetv5.tasks.divergence import binary_divergence
 from fbnetv5.tasks.task import ClassNames, Metric, MetricInfo, Task
 
 WIDTH = 64
@@ -114,6 +115,21 @@ class Detection(Task):
         )
         total = _class_losses(logits, assignment, truth) + BOX_WEIGHT * _box_losses(boxes, assignment, truth)
         return (total / assignment.target.sum(1).clamp(min=1.0)) * self.labelled(batch)
+
+    def distillation_losses(self, raw: Sequence[Tensor], teacher: Sequence[Tensor], temperature: float) -> Tensor:
+        """Class divergence + BOX_WEIGHT * box distance, over the sum of the teacher's confidences (at least 1): -> [N].
+
+        The divergence is that of the binary scores of all cells and classes. The distance is the smooth L1 loss of the
+        offsets and log sizes, in strides, summed over the four. It is weighted by the teacher's confidence, the cell's
+        highest score: in the background the teacher's boxes have no meaning.
+        """
+        logits, boxes = _flatten([level.float() for level in raw])
+        teacher_logits, teacher_boxes = _flatten([level.float() for level in teacher])
+        confidence = teacher_logits.sigmoid().amax(2)
+        classes = binary_divergence(logits, teacher_logits, temperature).sum((1, 2))
+        distance = functional.smooth_l1_loss(boxes, teacher_boxes, reduction="none").sum(2)
+        total = classes + BOX_WEIGHT * (distance * confidence).sum(1)
+        return total / confidence.sum(1).clamp(min=1.0)
 
     def deploy(self, raw: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The outputs of the task's form.

@@ -52,6 +52,11 @@ class Normals(Task):
         errors = (self.deploy(raw.float())[0] - torch.where(valid, truth, 0.0)).abs() * valid
         return errors.sum((1, 2, 3)) / valid.sum((1, 2, 3)).clamp(min=1)
 
+    def distillation_losses(self, raw: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """Mean absolute difference of the components: -> [N]."""
+        own, other = (self.deploy(each.float())[0] for each in (raw, teacher))
+        return (own - other).abs().mean((1, 2, 3))
+
     def deploy(self, raw: Tensor) -> tuple[Tensor, ...]:
         vectors = upsample(raw)
         largest = vectors.abs().amax(1, keepdim=True)

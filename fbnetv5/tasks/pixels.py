@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from fbnetv5.blocks.specs import conv_norm, initialise
 from fbnetv5.data.targets import IGNORE
+from fbnetv5.tasks.divergence import binary_divergence
 from fbnetv5.tasks.task import Task
 
 PATHS = (4, 8, 16, 32)
@@ -66,6 +67,13 @@ class BinaryTask(ScalarTask):
     """
 
     output_names = ("probability",)
+
+    def distillation_losses(self, raw: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """KL divergence in nats, the mean over the pixels of the raw outputs: -> [N].
+
+        Pixels are not weighted: the teacher's probabilities contain the weights of the loss that it was trained with.
+        """
+        return binary_divergence(raw, teacher, temperature).mean((1, 2, 3))
 
     def deploy(self, raw: Tensor) -> tuple[Tensor, ...]:
         return (upsample(raw).sigmoid(),)

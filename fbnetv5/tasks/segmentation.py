@@ -16,6 +16,7 @@ from torchmetrics.classification import MulticlassJaccardIndex
 from export.errors import UserError
 from fbnetv5.data.sample import Batch
 from fbnetv5.data.targets import IGNORE
+from fbnetv5.tasks.divergence import class_divergence
 from fbnetv5.tasks.pixels import PATHS, PixelHead, upsample
 from fbnetv5.tasks.task import Metric, MetricInfo, Task
 
@@ -46,6 +47,10 @@ class Segmentation(Task):
         )
         valid = (truth != IGNORE).sum((1, 2))
         return pixels.sum((1, 2)) / valid.clamp(min=1)
+
+    def distillation_losses(self, raw: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """KL divergence of the classes in nats, the mean over the pixels of the raw outputs: -> [N]."""
+        return class_divergence(raw, teacher, temperature).mean((1, 2))
 
     def deploy(self, raw: Tensor) -> tuple[Tensor, ...]:
         return (upsample(raw),)

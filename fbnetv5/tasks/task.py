@@ -143,6 +143,19 @@ class Task(ABC):
     def losses(self, raw: Any, batch: Batch) -> Tensor:
         """Each image's loss, float [N], differentiable; 0 where the image is not labelled."""
 
+    def distillation_losses(self, raw: Any, teacher: Any, temperature: float) -> Tensor:
+        """Each image's distance from the outputs of a teacher, float [N], differentiable; 0 where both are equal.
+
+        Args:
+            raw: outputs of the head of the network in training.
+            teacher: those of a trained network for the same images, without gradients.
+            temperature: divides the logits of probabilities; tasks without probabilities ignore it.
+
+        Raises:
+            UserError: the task has no distillation loss.
+        """
+        raise UserError(f"task {self.name} has no distillation loss: train it without a teacher")
+
     @abstractmethod
     def deploy(self, raw: Any) -> tuple[Tensor, ...]:
         """Raw outputs of the head -> the outputs of the deployed network; traceable to ONNX."""

@@ -13,18 +13,24 @@ from export.errors import UserError
 from fbnetv5.runs.config import Positive, RunConfig
 from fbnetv5.training.recipe import HEADER, RecipeFields, without_header
 
+OF_TEACHER = ("distillation", "temperature")
+"""Fields of a recipe that have an effect with a teacher alone."""
+
 
 class TrainConfig(RunConfig, RecipeFields):
     """All fields that determine a training's result; those of the recipe are declared in ``RecipeFields``."""
 
     title: ClassVar[str] = "training"
     kind: ClassVar[str] = "training"
-    flags: ClassVar[frozenset[str]] = frozenset({"task_names", "init", "data", "seed"})
+    flags: ClassVar[frozenset[str]] = frozenset({"task_names", "init", "teacher", "data", "seed"})
     data_fields: ClassVar[frozenset[str]] = frozenset({"scenes", "size"})
     task_names: Annotated[tuple[str, ...], Strict(False), Field(min_length=1)]
     """Names of the network's tasks."""
     init: str = "inherited"
     """Initial weights: "inherited" from the search, "scratch", "torchvision", "timm", or a safetensors file."""
+    teacher: str | None = None
+    """A trained network to imitate: an architecture file with weights beside it or, for classification, an exported
+    folder, an ONNX file with a description, or a published network such as timm:NAME or timm:NAME@FILE."""
     held_out: Annotated[int, Field(ge=1)] = 1000
     """Maximum number of images held out of the training, which the best weights are chosen by."""
     task_weights: Literal["average", "paper"] | dict[str, Positive] = "average"
@@ -39,6 +45,11 @@ class TrainConfig(RunConfig, RecipeFields):
     whole length. A later value continues the training as if it had not stopped."""
     cuda_graphs: bool = True
     """Whether a single GPU replays the network's passes as CUDA graphs, which is faster if the CPU limits the speed."""
+
+    @field_validator("teacher")
+    @classmethod
+    def _make_absolute(cls, name: str | None) -> str | None:
+        return None if name is None else absolute_teacher(name)
 
     @field_validator("task_weights", mode="before")
     @classmethod
@@ -61,6 +72,9 @@ class TrainConfig(RunConfig, RecipeFields):
         if round(min(self.data.size) * self.scale[0]) < 1:
             size = f"{self.data.size[0]}x{self.data.size[1]}"
             raise UserError(f"training: scale from {self.scale[0]} leaves nothing of images of {size}")
+        changed = [name for name in OF_TEACHER if getattr(self, name) != RecipeFields.model_fields[name].default]
+        if self.teacher is None and changed:
+            raise UserError(f"training: {changed[0]} has no effect without a teacher: name one, or leave it out")
         return self
 
     @property
@@ -82,6 +96,17 @@ class TrainConfig(RunConfig, RecipeFields):
         schema = super().schema_of_files()
         header = {name: {"const": value, "description": "Header of a recipe file."} for name, value in HEADER.items()}
         return schema | {"properties": header | schema["properties"]}
+
+
+def absolute_teacher(teacher: str) -> str:
+    """The name of a teacher with absolute paths, so that a run can be resumed from any folder."""
+    library, colon, rest = teacher.partition(":")
+    if not colon or not library.isidentifier():
+        return str(Path(teacher).absolute())
+    network, at, file = rest.partition("@")
+    if library == "transformers" and Path(network).is_dir():
+        network = str(Path(network).absolute())
+    return f"{library}:{network}{at}{Path(file).absolute() if at else ''}"
 
 
 def _check_weights(weights: Mapping[Any, Any], tasks: Sequence[str]) -> None:

@@ -1,9 +1,9 @@
 """The loop that trains one derived network on all of its tasks, from its last checkpoint to its end.
 
-A step takes a batch of augmented images, computes each task's mean loss over the labelled images of all processes,
-averages the gradients of their weighted sum, and updates the weights and their moving average. At intervals the first
-process evaluates that average on held-out images; the best average so far is stored beside the architecture file, and a
-checkpoint in a folder.
+A step takes a batch of augmented images, computes each task's mean loss over the labelled images of all processes, or
+also its distance from a teacher over all images, averages the gradients of their weighted sum, and updates the weights
+and their moving average. At intervals the first process evaluates that average on held-out images; the best average so
+far is stored beside the architecture file, and a checkpoint in a folder.
 
 All randomness is a function of (seed, step), so a resumed training repeats what an uninterrupted one would have done.
 
@@ -41,7 +41,8 @@ class TrainEntry(Entry):
     """The state of a training in its history."""
 
     losses: Mapping[str, float] | None
-    """By task, the mean over the labelled images of the last step, 0 without any; None before the first."""
+    """By task, the mean loss over the labelled images of the last step, 0 without any, and with a teacher the weighted
+    sum of this and of the mean distillation loss; None before the first step."""
     lr: float
     scores: Mapping[str, float] | None
     """By task, the metric of the average weights on the held-out images; None if not evaluated at this step."""
@@ -107,7 +108,7 @@ class TrainLoop(Loop[TrainEntry]):
         self.losses = self.train(next(self.training_batches))
 
     def train(self, batch: Batch) -> Tensor:
-        """Run one step; return the mean losses over the labelled images of all processes, [T] on the device.
+        """Run one step; return the mean losses over the images of all processes, [T] on the device.
 
         Raises:
             VerificationError: a loss or the gradient is not finite, see ``step``.
@@ -118,12 +119,11 @@ class TrainLoop(Loop[TrainEntry]):
         with self.accelerator.autocast():
             sums, counts = self.objective.losses(batch, step=self.done, process=self.accelerator.process_index)
         pooled_sums, pooled_counts = self.accelerator.reduce(torch.stack([sums.detach(), counts]), "sum")
-        labelled = pooled_counts.clamp(min=1e-9)
-        losses: Tensor = pooled_sums / labelled
-        factors, averages = self.weights.factors(pooled_sums, pooled_counts)
+        losses = self.objective.means(pooled_sums, pooled_counts)
+        factors, averages = self.weights.factors(losses, pooled_counts.sum(0) > 0)
         self.optimizer.zero_grad(set_to_none=True)
         # Gradients are averaged over the processes, so each divides by its share of the images.
-        means = sums * self.accelerator.num_processes / labelled
+        means = self.objective.means(sums * self.accelerator.num_processes, pooled_counts)
         self.accelerator.backward((means * factors.to(means)).sum())
         self.gradients.finish()
         norm = torch.nn.utils.clip_grad_norm_(self.names, self.config.clip_norm)
@@ -167,11 +167,12 @@ class TrainLoop(Loop[TrainEntry]):
         """Write the average weights and the architecture file, which has the scores as those of searches have them."""
         name = self.architecture.file_name
         save_tensors(self.folder / f"{name}.safetensors", self.average.network.state_dict())
+        teacher = {} if self.config.teacher is None else {"teacher": self.config.teacher}
         provenance = {
             **self.architecture.provenance,
             "trained_at": list(self.config.data.size),
             **({"scores": dict(scores)} if len(scores) > 1 else {"score": scores[self.architecture.task]}),
-            "training": {"init": self.config.init, "seed": self.config.seed, "step": self.done},
+            "training": {"init": self.config.init, "seed": self.config.seed, "step": self.done, **teacher},
         }
         self.architecture.changed(provenance=provenance).save(self.folder / f"{name}.json")
 
@@ -187,7 +188,8 @@ class TrainLoop(Loop[TrainEntry]):
         return self.best.state()
 
     def identity(self) -> dict[str, Any]:
-        return {"images": len(self.dataset)}
+        teacher = self.objective.teacher
+        return {"images": len(self.dataset), **({} if teacher is None else {"teacher": teacher.checksum})}
 
     def load(self, groups: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
         load_weights(self.network, groups["weights"], self.folder / CHECKPOINT)

@@ -1,11 +1,12 @@
 """The losses of a training step, with what its recipe adds to them: mixed images, dropped activations, smoothed labels.
 
+A task's loss has one term, that of its labels, or two, with that of a teacher (``fbnetv5.training.distillation``).
 Everything random here is a function of (seed, step, process).
 
-Shape legend: T tasks.
+Shape legend: T tasks, K terms: labels, then the teacher if there is one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from fbnetv5.data.targets import Target
 from fbnetv5.networks.backbone import Network
 from fbnetv5.training.config import TrainConfig
 from fbnetv5.training.cuda_graphs import Raw, record
+from fbnetv5.training.distillation import DistillationTeacher, open_distillation_teacher
 from fbnetv5.training.mix import mix
 from fbnetv5.training.regularization import add_dropout, add_stochastic_depth
 
@@ -32,18 +34,27 @@ class Objective:
         targets: Mapping[str, Target],
         accelerator: Accelerator,
     ) -> None:
-        """Add the hooks of the recipe's dropout and stochastic depth to the network.
+        """Open the teacher, and add the hooks of the recipe's dropout and stochastic depth to the network.
 
         Args:
             config: of the training.
-            network: to train.
+            network: to train, on the accelerator's device.
             targets: of the images.
             accelerator: device and precision of this process.
+
+        Raises:
+            UserError: the teacher is missing or does not fit.
+            UnavailableError: the teacher's library, or its weights, are not on this machine.
         """
         self._config = config
         self._network = network
         self._accelerator = accelerator
         self._raw: Raw | None = None
+        self.teacher: DistillationTeacher | None = None
+        if config.teacher is not None:
+            self.teacher = open_distillation_teacher(config.teacher, network.tasks, accelerator.device)
+        self._shares = shares_of_terms(config.distillation, config.tasks, self.teacher).to(accelerator.device)
+        """[K, T]."""
         self._tasks = {name: network.tasks[name].smoothed(config.label_smoothing) for name in config.tasks}
         self._kinds = {name: target.kind for name, target in targets.items()}
         if config.dropout:
@@ -52,7 +63,9 @@ class Objective:
             add_stochastic_depth(network, config.stochastic_depth)
 
     def losses(self, batch: Batch, *, step: int, process: int) -> tuple[Tensor, Tensor]:
-        """The sums of the images' losses [T] and the numbers of labelled images [T].
+        """The sums of the images' losses [K, T], unweighted, and the numbers of images that count for them [K, T].
+
+        Labelled images count for labels, and all images for a teacher; none counts for a term without a share.
 
         Args:
             batch: of augmented images.
@@ -62,11 +75,23 @@ class Objective:
         mixed = mix(batch, self._config, self._kinds, seed=self._config.seed, step=step)
         if self._raw is None:
             self._raw = self._forward(mixed.images)
+        taught = None if self.teacher is None else self.teacher.raw(mixed.images)
         seed_step(self._config.seed, step, process)
         raw = self._raw(mixed.images)
         sums = torch.stack([weight * self._sums(raw, labels) for weight, labels in mixed.labels]).sum(0)
         own = mixed.labels[0][1]
-        return sums, torch.stack([task.labelled(own).sum() for task in self._tasks.values()]).to(sums)
+        labelled = torch.stack([task.labelled(own).sum() for task in self._tasks.values()]).to(sums)
+        if taught is None:
+            return sums[None], labelled[None]
+        counts = torch.stack([labelled, torch.full_like(labelled, len(mixed.images))]) * (self._shares > 0)
+        return torch.stack([sums, self._distances(raw, taught)]), counts
+
+    def means(self, sums: Tensor, counts: Tensor) -> Tensor:
+        """The mean loss of each task, its terms weighted by their shares: [K, T], [K, T] -> [T].
+
+        A term without images counts as 0.
+        """
+        return (sums / counts.clamp(min=1e-9) * self._shares).sum(0)
 
     def _forward(self, images: Tensor) -> Raw:
         """``network.raw``, on a single GPU recorded for batches of the shape of ``images``."""
@@ -78,6 +103,23 @@ class Objective:
 
     def _sums(self, raw: Mapping[str, Any], labels: Batch) -> Tensor:
         return torch.stack([task.losses(raw[name], labels).sum() for name, task in self._tasks.items()])
+
+    def _distances(self, raw: Mapping[str, Any], taught: Mapping[str, Any]) -> Tensor:
+        """The sums of the images' distillation losses [T], 0 for a task that the teacher does not have."""
+        temperature = self._config.temperature
+        sums = [
+            task.distillation_losses(raw[name], taught[name], temperature).sum() if name in taught else None
+            for name, task in self._tasks.items()
+        ]
+        return torch.stack([self._shares.new_zeros(()) if total is None else total for total in sums])
+
+
+def shares_of_terms(share: float, tasks: Collection[str], teacher: DistillationTeacher | None) -> Tensor:
+    """The share of each term in each task's loss, [K, T]: ``share`` is that of a teacher in the tasks that it has."""
+    if teacher is None:
+        return torch.ones(1, len(tasks))
+    of_teacher = torch.tensor([share if name in teacher.tasks else 0.0 for name in tasks])
+    return torch.stack([1 - of_teacher, of_teacher])
 
 
 def seed_step(seed: int, step: int, process: int) -> None:

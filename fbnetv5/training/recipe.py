@@ -5,7 +5,8 @@ weights, dropout, stochastic depth and mixup together with the architecture. ``T
 by inheritance, so each has one declaration. A ``Recipe`` is a file of such fields, none of them required; ``fbnetv5
 train --config`` reads it.
 
-Not included: distillation, and learning-rate schedules other than half a cosine.
+The teacher of a distillation is a file and so no field of a recipe; how much it counts is. Not included: learning-rate
+schedules other than half a cosine.
 """
 
 from collections.abc import Mapping
@@ -77,6 +78,13 @@ class RecipeFields(Document):
     label_smoothing: DropRate = 0.0
     """Share of the target probability that is spread evenly over all classes (arXiv 1512.00567, section 7), for tasks
     whose loss is cross entropy: classification, segmentation and parts. Other tasks of the network are not affected."""
+
+    distillation: Share = 0.8
+    """With a teacher: the share of the distance from its outputs in the loss, over all images; the labels have the
+    rest. FBNetV3's recipe has 0.8 (arXiv 2006.02049)."""
+    temperature: Positive = 1.0
+    """With a teacher: divides the logits of both networks before their probabilities are compared (arXiv 1503.02531);
+    depth and normals have no probabilities and ignore it."""
 
     @model_validator(mode="before")
     @classmethod

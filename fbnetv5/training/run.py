@@ -6,7 +6,7 @@ The folder is a run folder: ``config.json``, the architecture ``TASK.json`` with
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -14,21 +14,19 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list, set_seed
 
-from export.errors import UserError
 from fbnetv5.architecture import Architecture, load_architecture
 from fbnetv5.data.sample import ImageSet
 from fbnetv5.data.splits import without_policies
-from fbnetv5.data.targets import Target, class_names
+from fbnetv5.data.targets import class_names
 from fbnetv5.evaluate import Evaluation, check_classes, check_labelled, evaluate_network
 from fbnetv5.runs.checkpoint import load_tensors, load_weights, save_tensors
 from fbnetv5.runs.folder import file_name, make_folder
 from fbnetv5.runs.processes import in_first_process, make_accelerator
 from fbnetv5.tasks import needed_targets
-from fbnetv5.tasks.task import Task
+from fbnetv5.training.checks import check_recipe, check_teacher
 from fbnetv5.training.config import TrainConfig
 from fbnetv5.training.initial import initial_network
 from fbnetv5.training.loop import TrainEntry, TrainLoop
-from fbnetv5.training.mix import check_mixable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +103,7 @@ def start_training(config: TrainConfig, file: Path, folder: Path) -> tuple[Path,
 
     Raises:
         UserError: an input does not fit, or the folder exists already or cannot be written.
+        UnavailableError: published weights, or the library of a teacher, are not on this machine.
     """
     architecture, prepared = load_architecture(file), prepare(config)
     check_classes(architecture, class_names(prepared.images.targets))
@@ -113,6 +112,8 @@ def start_training(config: TrainConfig, file: Path, folder: Path) -> tuple[Path,
         check_labelled(task, images, use)
     check_recipe(config, list(architecture.make_tasks().values()), prepared.images.targets)
     network = initial_network(architecture, config.init, file=file, seed=config.seed)
+    if config.teacher is not None:
+        check_teacher(config.teacher, network, config.data.size)
 
     def make() -> Path:
         make_folder(folder, flag="--output")
@@ -122,16 +123,6 @@ def start_training(config: TrainConfig, file: Path, folder: Path) -> tuple[Path,
         return folder
 
     return in_first_process(make), prepared
-
-
-def check_recipe(config: TrainConfig, tasks: Sequence[Task], targets: Mapping[str, Target]) -> None:
-    """Raise a ``UserError`` if CutMix does not suit a task, or if label smoothing would change the loss of no task."""
-    check_mixable(config, tasks, targets)
-    if config.label_smoothing and not any(task.can_smooth for task in tasks):
-        raise UserError(
-            f"training: label_smoothing has no effect on the loss of {', '.join(config.tasks)}: set it to 0. It is for "
-            "tasks with cross entropy over classes"
-        )
 
 
 def run_training(

@@ -29,16 +29,16 @@ class TaskWeights:
         self._scale = LossScale(len(config.tasks), device) if relative else None
         self._on_device = torch.as_tensor(self._weights, dtype=torch.float32).to(device)
 
-    def factors(self, sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor | None]:
+    def factors(self, losses: Tensor, occurs: Tensor) -> tuple[Tensor, Tensor | None]:
         """The factor of each task's mean loss [T], and the moving averages after the step for ``update``.
 
         Args:
-            sums: [T], of the losses of all processes.
-            counts: [T], numbers of labelled images of all processes.
+            losses: [T], means over the images of all processes.
+            occurs: bool [T], whether any image counts for the task's loss.
         """
         if self._scale is None:
             return self._on_device, None
-        return self._scale.factors(sums, counts, self._weights)
+        return self._scale.factors(losses, occurs, self._weights)
 
     def update(self, averages: Tensor | None, *, skip: Tensor) -> None:
         """Store the moving averages of a step; where ``skip``, a scalar on the device, is 1, nothing changes."""

@@ -21,7 +21,7 @@ from fbnetv5.search.nars.table import check_complete
 from fbnetv5.spaces.space import Choices
 from fbnetv5.tasks import make_tasks, needed_targets
 from fbnetv5.tasks.task import Task
-from fbnetv5.training.run import check_recipe
+from fbnetv5.training.checks import check_recipe
 from latency import estimate
 
 

@@ -68,3 +68,8 @@ def test_deployed_depth_is_positive() -> None:
 
 def test_less_error_is_better() -> None:
     assert TASK.metric.drop(0.5, 0.7) == pytest.approx(0.2)
+
+
+def test_the_distance_from_a_teacher_is_the_ratio_of_the_depths() -> None:
+    distance = TASK.distillation_losses(raw_of(2.0, images=2), raw_of(6.0, images=2), 4.0)
+    torch.testing.assert_close(distance, torch.full((2,), math.log(3)), rtol=1e-4, atol=0)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -21,7 +22,7 @@ from export.runners import OrtRunner
 from fbnetv5.blocks.specs import conv_norm, initialise
 from fbnetv5.data.sample import Batch, Sample, collate
 from fbnetv5.data.targets import BOXES, Boxes, Target
-from fbnetv5.tasks.detection import CLASS_PRIOR, TOP_K, Detection, decode, giou_loss, select, suppress
+from fbnetv5.tasks.detection import BOX_WEIGHT, CLASS_PRIOR, TOP_K, Detection, decode, giou_loss, select, suppress
 from fbnetv5.tasks.task import Task
 
 TASK = Detection({"label": ("x",), "boxes": ("red", "green", "blue"), "mask": ("x",)})
@@ -375,3 +376,15 @@ def test_the_box_loss_is_torchvisions_to_the_last_bit(side: float) -> None:
     assert torch.equal(own, peer)
     (own_gradient,), (peer_gradient,) = (torch.autograd.grad(loss.square().sum(), boxes) for loss in (own, peer))
     assert torch.equal(own_gradient, peer_gradient)
+
+
+def test_boxes_are_imitated_as_far_as_the_teacher_is_confident() -> None:
+    """One path of two cells and two classes: (logits, offset x, y, log width, height), the second cell is certain."""
+    teacher = torch.tensor([[-2.0, -3.0, 0.0, 0.0, 1.0, 1.0], [0.5, 3.0, 0.2, 0.0, 1.0, 0.0]])
+    own = torch.tensor([[-1.0, -3.0, 0.0, 0.0, 3.0, 1.0], [0.5, 2.0, 0.2, 0.4, 1.0, 0.0]])
+    p, q = (1 / (1 + np.exp(-logits[:, :2].double().numpy())) for logits in (teacher, own))
+    classes = (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))).sum()
+    boxes = p[0, 0] * (2.0 - 0.5) + p[1, 1] * 0.4**2 / 2  # smooth L1
+    expected = (classes + BOX_WEIGHT * boxes) / max(1.0, p[0, 0] + p[1, 1])
+    levels = ([logits.T.reshape(1, 6, 1, 2)] for logits in (own, teacher))
+    assert TASK.distillation_losses(*levels, 1.0).tolist() == pytest.approx([expected], rel=1e-5)

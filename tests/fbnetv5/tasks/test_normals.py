@@ -123,3 +123,9 @@ def test_the_division_is_by_the_length_also_in_onnx_runtime() -> None:
 def test_a_smaller_angle_is_better() -> None:
     assert TASK.metric.drop(10.0, 12.5) == 2.5
     assert math.isinf(TASK.metric.worst)
+
+
+def test_the_distance_from_a_teacher_does_not_depend_on_the_lengths() -> None:
+    up, right = (torch.tensor(vector).view(1, 3, 1, 1).expand(1, 3, 8, 8) for vector in ((0.0, 5, 0), (0.5, 0, 0)))
+    torch.testing.assert_close(TASK.distillation_losses(up, right, 1.0), torch.tensor([2 / 3]), rtol=1e-4, atol=0)
+    torch.testing.assert_close(TASK.distillation_losses(up, 3 * up, 1.0), torch.zeros(1), rtol=0, atol=1e-6)

@@ -1,5 +1,6 @@
 """What every task must keep: these tests sweep over all tasks found in the folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnxruntime
@@ -76,6 +77,11 @@ def loss(task: Task, outputs: tuple[Tensor, ...], batch: Batch) -> Tensor:
     return task.losses(outputs if len(outputs) > 1 else outputs[0], batch)
 
 
+def distance_between(task: Task, raw: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    """[N], at a temperature of 2."""
+    return task.distillation_losses(*(tuple(each) if len(each) > 1 else each[0] for each in (raw, teacher)), 2.0)
+
+
 @pytest.mark.parametrize(("lower", "worse"), [(False, 0.3), (True, 0.9)])
 def test_a_drop_is_in_the_direction_that_is_worse(lower: bool, worse: float) -> None:
     metric = MetricInfo(name="any", lower_is_better=lower)
@@ -127,6 +133,29 @@ def test_the_host_never_reads_a_loss(task: Task) -> None:
         torch.autograd.backward(task.losses(head(features(task)), batch).sum())
         torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)
         torch.optim.AdamW(head.parameters(), fused=True).step()
+
+
+@each_task
+def test_equal_networks_have_no_distance_and_others_approach_their_teacher(task: Task) -> None:
+    teacher = head_outputs(task, 3)
+    raw = [(output + 0.3 * torch.randn(output.shape)).detach().requires_grad_() for output in teacher]
+    for output, other in zip(raw, teacher, strict=True):
+        output.data[0] = other[0]
+    distance = distance_between(task, raw, teacher)
+    assert (distance > 1e-6).tolist() == [False, True, True]
+    gradients = torch.autograd.grad(distance.sum(), raw)
+    assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+    assert max(float(gradient[0].abs().max()) for gradient in gradients) < 1e-5
+    with torch.no_grad():
+        nearer = [output - 0.01 * gradient for output, gradient in zip(raw, gradients, strict=True)]
+        assert (distance_between(task, nearer, teacher)[1:] < distance[1:]).all()
+
+
+@each_task
+def test_an_image_is_as_far_from_its_teacher_in_a_batch_as_alone(task: Task) -> None:
+    raw, teacher = head_outputs(task, 3), [output.flip(0) for output in head_outputs(task, 3)]
+    alone = [distance_between(task, [x[i : i + 1] for x in raw], [x[i : i + 1] for x in teacher]) for i in range(3)]
+    torch.testing.assert_close(distance_between(task, raw, teacher), torch.cat(alone))
 
 
 @each_task

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from fbnetv5.data.scenes import TARGETS, Scenes
 from fbnetv5.networks.backbone import Network
 from fbnetv5.runs.processes import make_accelerator
 from fbnetv5.training.config import TrainConfig
+from fbnetv5.training.distillation import open_distillation_teacher
 from fbnetv5.training.mix import draw_patch
-from fbnetv5.training.objective import Objective
+from fbnetv5.training.objective import Objective, shares_of_terms
+from tests.samples import keep_labels
 
 IMAGES = Scenes("train", size=(32, 32), count=8)
 
@@ -45,7 +48,7 @@ def test_mixup_blends_images_and_losses_alike(make_objective: MakeObjective, bat
     network, objective = make_objective(mixup=0.7, seed=5)
     share = np.random.default_rng([5, 0]).beta(0.7, 0.7)
     assert 0.01 < share < 0.99
-    (total,), (count,) = objective.losses(batch, step=0, process=0)
+    ((total,),), ((count,),) = objective.losses(batch, step=0, process=0)
     images = normalise(batch.images)
     with torch.no_grad():
         (logits,) = network(share * images + (1 - share) * images.flip(0))
@@ -58,7 +61,7 @@ def test_mixup_blends_images_and_losses_alike(make_objective: MakeObjective, bat
 
 def test_cutmix_weights_the_losses_of_both_classes_by_their_pixels(make_objective: MakeObjective, batch: Batch) -> None:
     network, objective = make_objective(cutmix=0.7, label_smoothing=0.2, seed=5)
-    (total,), (count,) = objective.losses(batch, step=0, process=0)
+    ((total,),), ((count,),) = objective.losses(batch, step=0, process=0)
     rows, columns = draw_patch(np.random.default_rng([5, 0]), 0.7, (32, 32))
     images = normalise(batch.images)
     images[:, :, rows, columns] = images.flip(0)[:, :, rows, columns].clone()
@@ -84,3 +87,58 @@ def test_each_step_and_process_drops_other_activations(make_objective: MakeObjec
     assert len({loss(0, 0), loss(1, 0), loss(0, 1), loss(1, 1)}) == 4
     network.eval()
     assert loss(0, 0) == loss(1, 0) == loss(0, 1)
+
+
+@pytest.fixture
+def taught(make_objective: MakeObjective, networks: Path) -> Callable[..., tuple[Network, Objective]]:
+    """(**fields that differ) -> as ``make_objective``, with the stored network as a teacher."""
+    return partial(make_objective, teacher=str(networks / "cls.json"))
+
+
+def test_the_loss_is_that_of_labels_and_that_of_the_teacher_by_their_shares(
+    taught: MakeObjective, networks: Path, batch: Batch
+) -> None:
+    network, objective = taught(distillation=0.7, temperature=2.0, label_smoothing=0.1)
+    some = keep_labels(batch, "label", torch.arange(8) < 3)
+    sums, counts = objective.losses(some, step=0, process=0)
+    assert counts.tolist() == [[3], [8]]
+    teacher = load_architecture(networks / "cls.json").load(networks / "cls.safetensors").eval()
+    with torch.no_grad():
+        (own,), (others,) = network(normalise(batch.images)), teacher(normalise(batch.images))
+    labels = functional.cross_entropy(own[:3], batch.targets["label"][:3], label_smoothing=0.1)
+    p, q = (logits.div(2).softmax(1) for logits in (others, own))
+    distance = 4 * (p * (p / q).log()).sum(1).mean()
+    torch.testing.assert_close(objective.means(sums, counts), (0.3 * labels + 0.7 * distance)[None], rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_term_without_a_share_does_not_count(taught: MakeObjective, batch: Batch, share: float) -> None:
+    _, objective = taught(distillation=share)
+    sums, counts = objective.losses(batch, step=0, process=0)
+    mean = objective.means(sums, counts)
+    assert counts.tolist() == [[8 * (1 - share)], [8 * share]]
+    torch.testing.assert_close(mean, sums[int(share)] / 8)
+    unlabelled, counts = objective.losses(keep_labels(batch, "label", torch.zeros(8) > 0), step=0, process=0)
+    torch.testing.assert_close(objective.means(unlabelled, counts), mean * share)
+
+
+def test_a_teacher_changes_neither_what_is_dropped_nor_mixed(
+    make_objective: MakeObjective, taught: MakeObjective, batch: Batch
+) -> None:
+    recipe = {"dropout": 0.5, "stochastic_depth": 0.5, "mixup": 0.5}
+    network, alone = make_objective(**recipe)
+    (expected,), _ = alone.losses(batch, step=3, process=1)
+    other, objective = taught(**recipe)
+    other.load_state_dict(network.state_dict())
+    (labels, _), _ = objective.losses(batch, step=3, process=1)
+    torch.testing.assert_close(labels, expected)
+
+
+def test_a_task_that_the_teacher_lacks_has_its_labels_alone(branched: Path, networks: Path) -> None:
+    teacher = open_distillation_teacher(
+        str(networks / "det.json"), load_architecture(branched).make_tasks(), torch.device("cpu")
+    )
+    torch.testing.assert_close(
+        shares_of_terms(0.8, ("cls", "det", "seg"), teacher), torch.tensor([[1, 0.2, 1], [0, 0.8, 0]])
+    )
+    assert shares_of_terms(0.8, ("cls", "det"), None).tolist() == [[1, 1]]

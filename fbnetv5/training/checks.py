@@ -1,0 +1,43 @@
+"""Checks before a training starts: whether its recipe suits its tasks, and its teacher its network."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from export.errors import UserError
+from fbnetv5.data.preprocess import normalise
+from fbnetv5.data.resolution import Resolution
+from fbnetv5.data.targets import Target
+from fbnetv5.networks.backbone import Network
+from fbnetv5.tasks.task import Task
+from fbnetv5.training.config import TrainConfig
+from fbnetv5.training.distillation import open_distillation_teacher
+from fbnetv5.training.mix import check_mixable
+
+
+def check_recipe(config: TrainConfig, tasks: Sequence[Task], targets: Mapping[str, Target]) -> None:
+    """Raise a ``UserError`` if CutMix does not suit a task, or if label smoothing would change the loss of no task."""
+    check_mixable(config, tasks, targets)
+    if config.label_smoothing and not any(task.can_smooth for task in tasks):
+        raise UserError(
+            f"training: label_smoothing has no effect on the loss of {', '.join(config.tasks)}: set it to 0. It is for "
+            "tasks with cross entropy over classes"
+        )
+
+
+@torch.no_grad()
+def check_teacher(name: str, network: Network, size: Resolution) -> None:
+    """Open the teacher of a network, and compare their outputs for one black image of this size.
+
+    Leaves the network in eval mode.
+
+    Raises:
+        UserError: as of ``open_distillation_teacher``; or a task has no distillation loss.
+        UnavailableError: as of ``open_distillation_teacher``.
+    """
+    device = next(network.parameters()).device
+    teacher = open_distillation_teacher(name, network.tasks, device)
+    images = normalise(torch.zeros(1, 3, *size, dtype=torch.uint8, device=device))
+    raw, others = network.eval().raw(images), teacher.raw(images)
+    for task in teacher.tasks:
+        network.tasks[task].distillation_losses(raw[task], others[task], 1.0)

@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from fbnetv5.tasks.divergence import binary_divergence, class_divergence
+
+TEMPERATURES = pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+
+
+def random_logits(*shape: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    first, second = (2 * torch.randn(shape, generator=generator) for _ in range(2))
+    return first.requires_grad_(), second
+
+
+def softmax(logits: Tensor, temperature: float) -> np.ndarray:
+    scaled = np.exp(logits.detach().double().numpy() / temperature)
+    return scaled / scaled.sum(1, keepdims=True)
+
+
+@TEMPERATURES
+def test_the_divergence_of_classes_is_that_of_its_definition(temperature: float) -> None:
+    own, teacher = random_logits(2, 5, 3, 4)
+    p, q = softmax(teacher, temperature), softmax(own, temperature)
+    expected = temperature**2 * (p * np.log(p / q)).sum(1)
+    np.testing.assert_allclose(class_divergence(own, teacher, temperature).detach(), expected, rtol=1e-4)
+
+
+@TEMPERATURES
+def test_a_probability_of_yes_diverges_like_two_classes(temperature: float) -> None:
+    own, teacher = random_logits(6, 7)
+    two_classes = (torch.stack([torch.zeros_like(logits), logits], 1) for logits in (own, teacher))
+    expected = class_divergence(*two_classes, temperature)
+    torch.testing.assert_close(binary_divergence(own, teacher, temperature), expected, rtol=1e-4, atol=1e-6)
+
+
+@TEMPERATURES
+def test_the_gradient_is_the_difference_of_the_probabilities(temperature: float) -> None:
+    """Hinton et al., equation 2: (q - p) / T, here times T squared."""
+    own, teacher = random_logits(4, 5)
+    class_divergence(own, teacher, temperature).sum().backward()
+    expected = temperature * (softmax(own, temperature) - softmax(teacher, temperature))
+    np.testing.assert_allclose(own.grad, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("divergence", [class_divergence, binary_divergence])
+def test_certain_networks_of_one_opinion_do_not_diverge(divergence: object) -> None:
+    logits = torch.tensor([[300.0, -300.0], [-80.0, 80.0]], requires_grad=True)
+    assert callable(divergence)
+    distance = divergence(logits, logits.detach().clone(), 1.0)
+    assert distance.abs().max() == 0.0
+    distance.sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.abs().max() == 0.0
+
+
+def test_half_precision_is_compared_in_float32() -> None:
+    own, teacher = (logits.detach().half() for logits in random_logits(2, 3))
+    assert class_divergence(own, teacher, 1.0).dtype == binary_divergence(own, teacher, 1.0).dtype == torch.float32
