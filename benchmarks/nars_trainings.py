@@ -90,13 +90,16 @@ def begin(folder: Path, config: NarsConfig) -> Experiment:
     )
 
 
-def run(folder: Path, task: str, count: int, processes: int) -> dict[str, Any]:
-    """Train the first ``count`` pairs of the pool; return the document of the data file."""
+def run(folder: Path, task: str, numbers: range, processes: int) -> dict[str, Any]:
+    """Train the pairs of the pool at ``numbers``; return the document of the data file."""
     config = make_config(task)
     prepared = prepared_once(config)
     pool = sample_pool(prepared.pairs, prepared.constraints(config.budgets), config.pool, config.seed)
-    pairs = pool[:count].tolist()
-    trials = [Trial(arm="train", unit=f"{number:04d}", inputs={"pair": pair}) for number, pair in enumerate(pairs)]
+    pairs = pool[numbers].tolist()
+    trials = [
+        Trial(arm="train", unit=f"{number:04d}", inputs={"pair": pair})
+        for number, pair in zip(numbers, pairs, strict=True)
+    ]
     results = begin(folder, config).run(trials, Work(folder, config), processes=processes, report=print_trial)
     return {
         "schema": 1,
@@ -119,6 +122,7 @@ def parse(line: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="folder for all trainings; resumed if it exists")
     parser.add_argument("--task", default="depth")
+    parser.add_argument("--first", type=int, default=0, help="number of the first pair in the pool")
     parser.add_argument("--count", type=int, default=400)
     parser.add_argument("--processes", type=int, default=2, help="trainings at a time, of one thread each")
     return parser.parse_args(line)
@@ -127,7 +131,8 @@ def parse(line: Sequence[str] | None) -> argparse.Namespace:
 def main(line: Sequence[str] | None = None) -> None:
     """Train all pairs and write the data file."""
     arguments = parse(line)
-    document = plain(run(arguments.output, arguments.task, arguments.count, arguments.processes))
+    numbers = range(arguments.first, arguments.first + arguments.count)
+    document = plain(run(arguments.output, arguments.task, numbers, arguments.processes))
     write_json(arguments.output / "trainings.json", document)
     seconds = [training["seconds"] for training in document["trainings"]]
     print(json.dumps({"benchmark": "nars_trainings", "trainings": len(seconds), "seconds": sum(seconds)}))
