@@ -11,7 +11,7 @@ the trainings (Bayesian bootstrap, Rubin, The Annals of Statistics 9(1), 1981), 
 Shape legend: N trainings, B pairs, A features of the architecture, R of the recipe, P statistics, M members.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
@@ -64,11 +64,15 @@ class Predictor(nn.Module):
         predicted: Tensor = self.proxy(self.encoder(vectors[:, : self.architecture_features]))
         return predicted
 
+    def embed(self, vectors: Tensor) -> Tensor:
+        """[B, A + R] -> the input of the accuracy head: the architecture's embedding and the recipe."""
+        embedding = self.encoder(vectors[:, : self.architecture_features])
+        return torch.cat([embedding, vectors[:, self.architecture_features :]], dim=1)
+
     def forward(self, vectors: Tensor) -> Tensor:
         """[B, A + R] -> standardised scores [B]."""
-        embedding = self.encoder(vectors[:, : self.architecture_features])
-        scores: Tensor = self.accuracy(torch.cat([embedding, vectors[:, self.architecture_features :]], dim=1))
-        return scores[:, 0]
+        scores: Tensor = self.accuracy(self.embed(vectors))[:, 0]
+        return scores
 
 
 def mlp(*widths: int) -> nn.Sequential:
@@ -108,7 +112,7 @@ def pretrain(
 
 
 def _fit_statistics(network: Predictor, vectors: Tensor, targets: Tensor, epochs: int) -> None:
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     for _ in range(epochs):
         for rows in torch.split(torch.randperm(len(vectors)), PRETRAINING_BATCH):
@@ -185,15 +189,20 @@ def _fit_member(pretrained: Predictor, vectors: Tensor, targets: Tensor, setting
             layer.reset_parameters()
     weights = torch.distributions.Exponential(1.0).sample((len(vectors),))
     weights /= weights.mean()
-    phases = (
-        (network.accuracy.parameters(), settings.frozen_epochs, settings.frozen_lr),
-        (network.parameters(), settings.joint_epochs, settings.joint_lr),
-    )
-    for parameters, epochs, lr in phases:
-        optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=settings.weight_decay)
+    with torch.no_grad():
+        embedded = network.embed(vectors)
+
+    def fit_parameters(
+        parameters: Iterable[nn.Parameter], epochs: int, lr: float, predict: Callable[[], Tensor]
+    ) -> None:
+        optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=settings.weight_decay, fused=True)
         for _ in range(epochs):
             optimizer.zero_grad()
-            losses = functional.huber_loss(network(vectors), targets, reduction="none")
+            losses = functional.huber_loss(predict(), targets, reduction="none")
             torch.autograd.backward((weights * losses).mean())
             optimizer.step()
+
+    head = network.accuracy
+    fit_parameters(head.parameters(), settings.frozen_epochs, settings.frozen_lr, lambda: head(embedded)[:, 0])
+    fit_parameters(network.parameters(), settings.joint_epochs, settings.joint_lr, lambda: network(vectors))
     return network.eval()
