@@ -12,6 +12,7 @@ from fbnetv5.cli.options import Json
 if TYPE_CHECKING:
     from fbnetv5.labeling.assemble import LabelSummary
     from fbnetv5.labeling.labeller import Labeller
+    from fbnetv5.labeling.run import ChunkRunner
 
 Teachers = Annotated[
     list[str] | None,
@@ -40,6 +41,18 @@ ConfigFile = Annotated[
         "docs/schemas/label.json)."
     ),
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Label on a Ray cluster: its address, or auto for that of this machine. All nodes must see the images, "
+        "the networks' files and the output.",
+    ),
+]
+GpusPerTeacher = Annotated[
+    float,
+    typer.Option(min=0.0, help="GPUs of a worker on the Ray cluster; it runs all networks. May be a fraction."),
+]
 
 
 def label(
@@ -61,6 +74,8 @@ def label(
     device: Annotated[
         str | None, typer.Option(help="Device of the networks: cpu or cuda.", show_default="a GPU if there is one")
     ] = None,
+    ray: Ray = None,
+    gpus_per_teacher: GpusPerTeacher = 0.0,
     json: Json = False,
 ) -> None:
     """Label images with pretrained networks, for several tasks.
@@ -68,8 +83,13 @@ def label(
     Existing labels are kept, and gaps are filled. Repeat an interrupted command to continue it.
     """
     from fbnetv5.labeling.config import LabelConfig
-    from fbnetv5.labeling.run import open_labelling, run_labelling
+    from fbnetv5.labeling.run import in_this_process, open_labelling, run_labelling
 
+    runner: ChunkRunner = in_this_process
+    if ray is not None:
+        from fbnetv5.labeling.cluster import on_cluster
+
+        runner = on_cluster(ray, gpus_per_teacher, device=device, download=download)
     settings = LabelConfig.make(
         config,
         images=str(images.resolve()),
@@ -85,7 +105,7 @@ def label(
         _preview(labelling.labeller, output, preview, as_json=json)
         return
     with progress_bar() as bar, interruptible("repeat the same command"):
-        summary = run_labelling(labelling, output, stage_lines(bar))
+        summary = run_labelling(labelling, output, stage_lines(bar), runner)
     if json:
         print_json(summary.to_json())
     else:

@@ -7,12 +7,13 @@ ones.
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from export.errors import UserError
 from export.files import atomic_write, atomic_write_text
 from fbnetv5.data.maps import FORMATS, write_map
 from fbnetv5.labeling.labeller import Labelled, Labeller, LeftOut, Origin
@@ -67,6 +68,21 @@ def read_chunk(file: Path) -> Iterator[ImageRow]:
     with file.open(encoding="utf-8") as lines:
         for line in lines:
             yield ImageRow.model_validate_json(line)
+
+
+def check_chunks(chunks: Mapping[Path, range], names: Sequence[str]) -> None:
+    """Check that the files of the chunks have each image of the source once.
+
+    Args:
+        chunks: positions of a chunk's images by the chunk's file.
+        names: of all images in the source.
+
+    Raises:
+        UserError: a file lacks an image, or has one that is not of its chunk or has it twice.
+    """
+    for file, indices in chunks.items():
+        if sorted(row.source for row in read_chunk(file)) != sorted(_json_text(names[index]) for index in indices):
+            raise UserError(f"{file} has other images than its chunk: remove it, and repeat the command")
 
 
 def _write_image(folder: Path, labeller: Labeller, result: Labelled | LeftOut) -> ImageRow:

@@ -9,7 +9,7 @@ DIR/.labeling/                             settings.json and a file per finished
 import fcntl
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from export.progress import Progress
 from fbnetv5.data.folder import KINDS
 from fbnetv5.data.targets import Target
 from fbnetv5.labeling.assemble import LABELS, SCHEMA, LabelSummary, assemble, read_labels
-from fbnetv5.labeling.chunks import WORK, chunk_file, label_chunk, remove_temporaries
+from fbnetv5.labeling.chunks import WORK, check_chunks, chunk_file, label_chunk, remove_temporaries
 from fbnetv5.labeling.config import LabelConfig
 from fbnetv5.labeling.derive import make_derivations
 from fbnetv5.labeling.labeller import Labelled, Labeller
@@ -88,13 +88,30 @@ def _try(labeller: Labeller, config: LabelConfig) -> None:
     raise UserError(f"none of the {len(labeller.source)} images of {config.images} is readable: {first_reason}")
 
 
-def run_labelling(labelling: Labelling, folder: Path, report: Progress) -> LabelSummary:
+ChunkRunner = Callable[[Labelling, Path, Mapping[Path, range], Callable[[int], None]], None]
+"""Labels chunks, the images by the chunk's file, into a folder; calls a function with the number of finished ones."""
+
+
+def in_this_process(
+    labelling: Labelling, folder: Path, chunks: Mapping[Path, range], report: Callable[[int], None]
+) -> None:
+    """Label one chunk after the other."""
+    for done, (file, indices) in enumerate(chunks.items()):
+        report(done)
+        label_chunk(folder, labelling.labeller, indices, file)
+    report(len(chunks))
+
+
+def run_labelling(
+    labelling: Labelling, folder: Path, report: Progress, runner: ChunkRunner = in_this_process
+) -> LabelSummary:
     """Label all images into ``folder``; an unfinished labelling of the same settings in it is continued.
 
     Args:
         labelling: the images and teachers.
         folder: of the new data set.
         report: called after every chunk.
+        runner: labels the chunks that are not finished.
 
     Raises:
         UserError: the folder contains something else, or is being written by another process; a teacher fails, or a
@@ -109,11 +126,10 @@ def run_labelling(labelling: Labelling, folder: Path, report: Progress) -> Label
     with _locked(folder):
         remove_temporaries(folder)
         chunks = _chunks(labelling, folder)
-        for done, (file, indices) in enumerate(chunks.items()):
-            report("label", done, len(chunks))
-            if not file.exists():
-                label_chunk(folder, labelling.labeller, indices, file)
-        report("label", len(chunks), len(chunks))
+        left = {file: indices for file, indices in chunks.items() if not file.exists()}
+        finished = len(chunks) - len(left)
+        runner(labelling, folder, left, lambda done: report("label", finished + done, len(chunks)))
+        check_chunks(chunks, labelling.labeller.source.names)
         summary = assemble(folder, chunks, labelling.labeller.targets, labelling.settings)
     shutil.rmtree(folder / WORK)
     return summary

@@ -1,6 +1,6 @@
 """Small networks to train, on images of 32x32: of each task, of nothing that a choice can skip; and a tree of tasks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +80,14 @@ def make_training() -> MakeTraining:
         return TrainConfig(task_names=tuple(tasks.split("+")), **fields | changes)
 
     return make
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """A Ray cluster of two nodes on this machine, each with one core."""
+    ray, utils = pytest.importorskip("ray"), pytest.importorskip("ray.cluster_utils")
+    nodes = utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    nodes.add_node(num_cpus=1)
+    yield nodes
+    ray.shutdown()
+    nodes.shutdown()

@@ -6,8 +6,17 @@ from unittest import mock
 
 import pytest
 
+from export.errors import UserError
 from fbnetv5.data.maps import read_class_ids
-from fbnetv5.labeling.chunks import chunk_file, label_chunk, place_image, read_chunk, remove_temporaries
+from fbnetv5.labeling.chunks import (
+    ImageRow,
+    check_chunks,
+    chunk_file,
+    label_chunk,
+    place_image,
+    read_chunk,
+    remove_temporaries,
+)
 from tests.fbnetv5.labeling.labelled_scenes import make_labeller, number_of, true_mask
 
 
@@ -56,3 +65,14 @@ def test_temporary_files_of_a_killed_process_are_removed(tmp_path: Path) -> None
     remove_temporaries(tmp_path)
     assert not any(path.exists() for path in leftovers)
     assert (tmp_path / "masks" / "a.png").exists()
+
+
+@pytest.mark.parametrize("sources", [["a"], ["a", "a"], ["a", "c"], ["a", "b", "b"]], ids=str)
+def test_gaps_and_duplicates_are_found(sources: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "chunk"
+    rows = [ImageRow(source=source, name=source) for source in ["b", "a"]]
+    file.write_text("".join(f"{row.model_dump_json()}\n" for row in rows), encoding="utf-8")
+    check_chunks({file: range(1, 3)}, ["x", "a", "b"])
+    file.write_text("".join(f'{{"source": "{source}"}}\n' for source in sources), encoding="utf-8")
+    with pytest.raises(UserError, match="has other images than its chunk: remove it"):
+        check_chunks({file: range(1, 3)}, ["x", "a", "b"])

@@ -25,8 +25,6 @@ from fbnetv5.labeling.run import open_labelling, run_labelling
 from tests.fbnetv5.labeling.labelled_scenes import make_config, number_of, rectangle, true_mask
 from tests.fbnetv5.labeling.teachers.onnx_files import constant
 
-IMAGES = 40
-
 
 def label(config: LabelConfig, folder: Path) -> list[int]:
     """Label into a folder; returns the numbers of finished chunks that were reported."""
@@ -57,9 +55,10 @@ def test_an_unlabelled_folder_becomes_a_data_set_with_the_true_labels(tmp_path: 
     assert not (tmp_path / "out" / WORK).exists()
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.slow)])
 def test_a_run_that_is_killed_several_times_gives_the_same_bytes(kills: int, tmp_path: Path) -> None:
-    config = make_config(tmp_path, count=IMAGES, chunk=2)
+    images = 24 * kills
+    config = make_config(tmp_path, count=images, chunk=2)
     label(config, tmp_path / "whole")
     arguments = [sys.executable, "-m", "fbnetv5", "label", config.images, "--ignore-labels", "-o", "killed"]
     arguments += ["--teacher", f"cls={tmp_path}/cls.onnx", "--teacher", f"seg={tmp_path}/seg.onnx"]
@@ -74,7 +73,7 @@ def test_a_run_that_is_killed_several_times_gives_the_same_bytes(kills: int, tmp
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     finished = len(list(chunks.glob("*.jsonl")))
-    assert 4 * kills <= finished < IMAGES // 2
+    assert 4 * kills <= finished < images // 2
     kept = {path: path.stat().st_mtime_ns for path in chunks.glob("*.jsonl")}
     _finish_and_check(config, tmp_path, kept)
 

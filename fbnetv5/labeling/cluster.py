@@ -1,0 +1,85 @@
+"""Labels the chunks of a data set on a Ray cluster.
+
+Every worker opens the images and teachers once and keeps them for its next chunks. A chunk whose worker or node is lost
+is labelled again on another one. All nodes must see the images, the files of the teachers and the new data set under
+the same paths.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+
+from export.errors import UserError
+from fbnetv5.labeling.chunks import label_chunk
+from fbnetv5.labeling.config import LabelConfig
+from fbnetv5.labeling.run import ChunkRunner, Labelling, open_labelling
+from fbnetv5.runs.ray_cluster import connect, run_tasks
+
+
+def on_cluster(address: str, gpus_per_teacher: float, *, device: str | None, download: bool) -> ChunkRunner:
+    """A runner on the cluster at an address; "auto" is that of this machine.
+
+    Args:
+        address: of the cluster.
+        gpus_per_teacher: GPUs of a worker, which runs all teachers; fractions share a GPU.
+        device: as of ``open_labelling``, and so is ``download``; each worker's own.
+        download: see ``device``.
+
+    Raises:
+        UnavailableError: Ray is not installed, or no cluster is reachable at the address.
+    """
+    ray = connect(address)
+
+    def run(labelling: Labelling, folder: Path, chunks: Mapping[Path, range], report: Callable[[int], None]) -> None:
+        config, settings = (json.dumps(each) for each in (labelling.config.to_json(), labelling.settings))
+        inputs = (
+            (file, (config, settings, device, download, folder.resolve(), indices, file.resolve()))
+            for file, indices in chunks.items()
+        )
+        report(0)
+        for done, (file, lost) in enumerate(run_tasks(ray, label_on_worker, inputs, gpus=gpus_per_teacher), start=1):
+            if lost is not None:
+                raise UserError(
+                    f"the workers that labelled images {chunks[file].start} to {chunks[file].stop - 1} were lost in "
+                    f"every attempt, perhaps for lack of memory: lower batch with --config, and repeat the command"
+                )
+            report(done)
+
+    return run
+
+
+def label_on_worker(
+    config: str, settings: str, device: str | None, download: bool, folder: Path, indices: range, file: Path
+) -> None:
+    """Label a chunk in a worker, unless an earlier attempt has finished it.
+
+    Args:
+        config: the ``LabelConfig`` as JSON.
+        settings: of the labelling as its first process sees it, as JSON.
+        device: as of ``open_labelling``, and so is ``download``.
+        download: see ``device``.
+        folder: the new data set.
+        indices: of the chunk's images.
+        file: of the chunk.
+
+    Raises:
+        UserError: as of ``label_chunk``; or this node has other images or teachers.
+    """
+    labelling = _opened(config, settings, device, download)
+    if not file.exists():
+        label_chunk(folder, labelling.labeller, indices, file)
+
+
+@cache
+def _opened(config: str, settings: str, device: str | None, download: bool) -> Labelling:
+    """The labelling, opened once per worker."""
+    labelling = open_labelling(LabelConfig(**json.loads(config)), device=device, download=download)
+    expected = json.loads(settings)
+    differing = [name for name, value in labelling.settings.items() if value != expected.get(name)]
+    if differing:
+        raise UserError(
+            f"a node of the cluster sees other images or teachers than the machine that started the labelling "
+            f"({', '.join(differing)}): put them on a file system that all nodes share"
+        )
+    return labelling

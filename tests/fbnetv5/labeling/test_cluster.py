@@ -1,0 +1,36 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from export.errors import UserError
+from fbnetv5.labeling.cluster import label_on_worker, on_cluster
+from fbnetv5.labeling.run import open_labelling, run_labelling
+from tests.fbnetv5.labeling.labelled_scenes import make_config
+from tests.fbnetv5.labeling.test_run import contents
+
+
+@pytest.mark.slow
+def test_a_cluster_that_loses_a_node_gives_the_bytes_of_one_process(cluster: Any, tmp_path: Path) -> None:
+    config = make_config(tmp_path, count=24, chunk=2)
+    run_labelling(open_labelling(config), tmp_path / "whole", lambda *stage: None)
+    done: list[int] = []
+
+    def report(_stage: str, finished: int, _total: int) -> None:
+        if finished == 2:
+            cluster.remove_node(cluster.worker_nodes.copy().pop(), allow_graceful=False)
+        done.append(finished)
+
+    runner = on_cluster(cluster.address, 0.0, device="cpu", download=False)
+    run_labelling(open_labelling(config), tmp_path / "cluster", report, runner)
+    assert done == list(range(13))
+    assert contents(tmp_path / "cluster") == contents(tmp_path / "whole")
+
+
+def test_a_worker_that_sees_other_images_says_so(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    settings = {**open_labelling(config).settings, "source_sha256": "0"}
+    arguments = (json.dumps(config.to_json()), json.dumps(settings), "cpu", False)
+    with pytest.raises(UserError, match=r"sees other images or teachers .* \(source_sha256\)"):
+        label_on_worker(*arguments, tmp_path / "out", range(2), tmp_path / "chunk")
