@@ -22,6 +22,7 @@ from fbnetv5.cli.eval import evaluate
 from fbnetv5.cli.export import export
 from fbnetv5.cli.label import label
 from fbnetv5.cli.nars import nars
+from fbnetv5.cli.predict import predict
 from fbnetv5.cli.profile import profile
 from fbnetv5.cli.search import search
 from fbnetv5.cli.show import show
@@ -45,8 +46,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Neural architecture search for several vision tasks: one search finds a network per task, within a budget of "
     "multiply-adds or of milliseconds measured on your device.",
-    epilog="Typical order: label, profile, search, train, eval, export, validate. Exit codes: 0 success, 1 a check "
-    "failed, 2 wrong input or interrupted, 3 device or runtime not available, 70 error of fbnetv5.",
+    epilog="Typical order: label, profile, search, train, eval, export, predict, validate. Exit codes: 0 success, 1 a "
+    "check failed, 2 wrong input or interrupted, 3 device or runtime not available, 70 error of fbnetv5.",
 )
 COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
     "show": show,
@@ -60,6 +61,7 @@ COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
     "train": train,
     "eval": evaluate,
     "export": export,
+    "predict": predict,
     "validate": validate,
     "check": check,
     "doctor": doctor,

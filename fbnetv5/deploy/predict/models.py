@@ -1,0 +1,157 @@
+"""The network of a prediction: an exported folder, which needs no torch, or an architecture file with its weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from export.errors import UserError
+from export.manifest import NAME as MANIFEST
+from export.manifest import Preprocessing, read_manifest
+from export.placement import fit_image
+from export.runners import Array, OrtRunner, Runner
+from export.trt.engine import NAME as ENGINE
+from fbnetv5.deploy.predict.predictions import Prediction, decode
+
+ONNX = "model.onnx"
+RUNTIMES = ("onnxruntime", "cuda", "tensorrt", "engine", "torch")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A network that is ready to predict."""
+
+    labels: Mapping[str, tuple[str, ...]]
+    """By task: class names by index."""
+    outputs: Mapping[str, tuple[str, ...]]
+    """By task: names of its outputs."""
+    preprocessing: Preprocessing
+    input: str
+    """Name of the input."""
+    runner: Runner
+    runtime: str
+    """What runs it, for messages."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks."""
+        return tuple(self.outputs)
+
+    def __call__(self, image: Image.Image) -> dict[str, Prediction]:
+        """By task, the prediction for an upright RGB image, in its own pixels."""
+        pixels, place = fit_image(image, self.preprocessing.resize, "stretch")
+        outputs = self.runner({self.input: prepare(pixels, self.preprocessing)})
+        return {task: decode(task, [outputs[name] for name in names], place) for task, names in self.outputs.items()}
+
+
+def prepare(pixels: Array, steps: Preprocessing) -> Array:
+    """uint8 [h, w, 3] in RGB -> the network's input [1, 3, h, w], float32, or uint8 if the network prepares it."""
+    planes = pixels[None, :, :, :: -1 if steps.order == "BGR" else 1].transpose(0, 3, 1, 2)
+    if steps.scale == 1.0 and not any(steps.mean):
+        return np.ascontiguousarray(planes)
+    mean, std = (
+        np.array(values, dtype=np.float32).reshape(1, 3, 1, 1) / steps.scale for values in (steps.mean, steps.std)
+    )
+    return np.ascontiguousarray((planes.astype(np.float32) - mean) / std)
+
+
+def open_model(
+    path: Path,
+    *,
+    weights: Path | None = None,
+    runtime: str | None = None,
+    size: tuple[int, int] | None = None,
+    threads: int = 1,
+) -> Model:
+    """Open a network.
+
+    Args:
+        path: an exported folder, or an architecture file.
+        weights: of an architecture file; None for those beside it.
+        runtime: one of ``RUNTIMES``; None for ONNX Runtime on the CPU, or torch for an architecture file.
+        size: (height, width) that images are resized to; None for that of the training, where the network accepts it.
+        threads: of the CPU.
+
+    Raises:
+        UserError: the path is neither, a file is missing or damaged, or the runtime or the size does not suit it.
+        UnavailableError: the runtime is not on this machine.
+    """
+    if runtime is not None and runtime not in RUNTIMES:
+        raise UserError(f"unknown runtime {runtime!r}; there are: {', '.join(RUNTIMES)}")
+    if path.is_dir():
+        if weights is not None or runtime == "torch":
+            raise UserError(f"{path} is an exported folder, which has its weights and needs no torch: leave both out")
+        return _open_exported(path, runtime or "onnxruntime", size, threads)
+    if path.suffix != ".json":
+        raise UserError(
+            f"{path} is neither a folder with a {MANIFEST}, as fbnetv5 export writes it, nor an architecture"
+        )
+    if runtime not in (None, "torch"):
+        raise UserError(f"{path} is an architecture file, which torch runs: export it to use {runtime}")
+    return _open_architecture(path, weights, size, threads)
+
+
+def _open_exported(folder: Path, runtime: str, size: tuple[int, int] | None, threads: int) -> Model:
+    manifest = read_manifest(folder)
+    resized = size or _trained_at(next(iter(manifest.architecture.values())))
+    axes = manifest.inputs[0].shape[2:]
+    if resized is None or runtime == "engine" or any(isinstance(axis, int) for axis in axes):
+        if size not in (None, manifest.preprocessing.resize):
+            raise UserError(
+                f"{folder} accepts images of {_text(manifest.preprocessing.resize)} alone: leave out --size"
+            )
+        resized = manifest.preprocessing.resize
+    runner: Runner
+    if runtime == "engine":
+        if manifest.engine is None:
+            raise UserError(f"{folder} has no engine: export with --engine, or use another runtime")
+        from export.trt.engine_runner import open_engine
+
+        runner = open_engine(folder / ENGINE, runtime=manifest.engine.runtime)
+    else:
+        provider = "cpu" if runtime == "onnxruntime" else runtime
+        runner = OrtRunner(folder / ONNX, provider=provider, threads=threads)
+    return Model(
+        labels=manifest.labels,
+        outputs={task: group.outputs for task, group in manifest.task_outputs.items()},
+        preprocessing=manifest.preprocessing.changed(resize=resized),
+        input=manifest.inputs[0].name,
+        runner=runner,
+        runtime=runtime,
+    )
+
+
+def _trained_at(architecture: Mapping[str, Any]) -> tuple[int, int] | None:
+    """(height, width) of the images that a network was trained on, from its architecture's document."""
+    size = architecture.get("provenance", {}).get("trained_at")
+    return None if size is None else (size[0], size[1])
+
+
+def _text(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _open_architecture(file: Path, weights: Path | None, size: tuple[int, int] | None, threads: int) -> Model:
+    import torch
+
+    from export.runners import TorchRunner
+    from fbnetv5.architecture import load_architecture
+    from fbnetv5.data.preprocess import MEAN, STD
+
+    torch.set_num_threads(threads)
+    architecture = load_architecture(file)
+    network = architecture.load(weights or file.with_suffix(".safetensors"))
+    outputs = {task.name: tuple(f"{task.name}_{name}" for name in task.output_names) for task in network.tasks.values()}
+    names = [name for of_task in outputs.values() for name in of_task]
+    resized = size or _trained_at({"provenance": architecture.provenance}) or architecture.resolution
+    return Model(
+        labels={name: task.labels for name, task in network.tasks.items()},
+        outputs=outputs,
+        preprocessing=Preprocessing(resize=resized, mean=MEAN, std=STD),
+        input="images",
+        runner=TorchRunner(network, ["images"], names),
+        runtime="torch",
+    )

@@ -1,0 +1,212 @@
+"""Predicts on all images of a source and writes drawings, maps and one JSON file.
+
+DIR/IMAGE           the drawn image, at the image's path below the source
+DIR/TASK/IMAGE.png  a class map, or probabilities times 255, depth in millimetres (16 bit), normals
+DIR/predictions.json   classes and boxes; boxes as COCO's annotations with a score
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from export.errors import UserError
+from export.files import write_json
+from export.runners import Array
+from fbnetv5.deploy.predict.drawing import beside, draw
+from fbnetv5.deploy.predict.models import Model
+from fbnetv5.deploy.predict.predictions import (
+    ClassMap,
+    ClassScores,
+    DepthMap,
+    NormalMap,
+    Prediction,
+    ProbabilityMap,
+    ScoredBoxes,
+)
+from fbnetv5.deploy.predict.sources import Frame
+
+SCHEMA = 1
+FILE = "predictions.json"
+TOP = 5
+"""Classes of an image in the JSON file."""
+DECIMALS = 3
+"""Of a pixel, in the coordinates of boxes."""
+
+Truth = Callable[[str], tuple[Mapping[str, Prediction], Mapping[str, Sequence[str]]]]
+"""Name of an image -> its true labels as predictions, and the names of their classes, both by task."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Summary:
+    """What was predicted, and the time that it took."""
+
+    images: int = 0
+    left_out: dict[str, str] = field(default_factory=dict)
+    """By name of an image that cannot be read: the reason."""
+    seconds: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "network": 0.0, "write": 0.0})
+
+    @property
+    def images_per_s(self) -> dict[str, float]:
+        """By stage, images per second."""
+        return {stage: round(self.images / max(seconds, 1e-9), 1) for stage, seconds in self.seconds.items()}
+
+
+def predict(
+    model: Model,
+    frames: Iterator[Frame],
+    folder: Path,
+    *,
+    drawn: bool = True,
+    min_score: float = 0.3,
+    truth: Truth | None = None,
+    report: Callable[[Frame], None],
+) -> Summary:
+    """Predict on all frames and write the results into ``folder``.
+
+    Args:
+        model: the network.
+        frames: the images.
+        folder: of the results; files of earlier results with the same names are replaced.
+        drawn: whether drawn images are written.
+        min_score: of the boxes that are drawn; all are in the JSON file.
+        truth: true labels to draw beside the predictions.
+        report: called with every frame.
+
+    Raises:
+        UserError: no image can be read, or a file cannot be written.
+    """
+    summary, images, annotations = Summary(), list[dict[str, Any]](), list[dict[str, Any]]()
+    for frame in _timed(frames, summary):
+        report(frame)
+        if frame.image is None:
+            summary.left_out[frame.name] = frame.reason
+            continue
+        begin = time.perf_counter()
+        predictions = model(frame.image)
+        ran = time.perf_counter()
+        summary.images += 1
+        images.append(_image_row(summary.images, frame, predictions, model))
+        annotations += _annotations(summary.images, len(annotations), predictions)
+        _write_maps(folder, frame.name, predictions)
+        if drawn:
+            drawing = draw(frame.image, predictions, model.labels, min_score=min_score)
+            if truth is not None:
+                true, names = truth(frame.name)
+                drawing = beside([drawing, draw(frame.image, true, names, min_score=None)])
+            _save(drawing, folder / frame.name)
+        summary.seconds["network"] += ran - begin
+        summary.seconds["write"] += time.perf_counter() - ran
+    if not summary.images:
+        raise UserError(f"no image can be read: {next(iter(summary.left_out.values()), 'the source has none')}")
+    write_json(folder / FILE, _document(model, images, annotations, summary.left_out))
+    return summary
+
+
+def _timed(frames: Iterator[Frame], summary: Summary) -> Iterator[Frame]:
+    """The frames; the time to read them is added to the summary."""
+    while True:
+        begin = time.perf_counter()
+        frame = next(frames, None)
+        summary.seconds["read"] += time.perf_counter() - begin
+        if frame is None:
+            return
+        yield frame
+
+
+def _image_row(number: int, frame: Frame, predictions: Mapping[str, Prediction], model: Model) -> dict[str, Any]:
+    assert frame.image is not None
+    row: dict[str, Any] = {
+        "id": number,
+        "file_name": as_text(frame.name),
+        "width": frame.image.width,
+        "height": frame.image.height,
+    }
+    for task, prediction in predictions.items():
+        if isinstance(prediction, ClassScores):
+            best = np.argsort(-prediction.probabilities, kind="stable")[:TOP].tolist()
+            row[task] = [
+                {"class": model.labels[task][index], "probability": round(float(prediction.probabilities[index]), 4)}
+                for index in best
+            ]
+        elif not isinstance(prediction, ScoredBoxes):
+            row[task] = as_text(map_name(task, frame.name))
+    return row
+
+
+def _annotations(image: int, first: int, predictions: Mapping[str, Prediction]) -> Iterator[dict[str, Any]]:
+    """COCO's annotations of an image; category ids are class ids from 1 on."""
+    boxes = next((each for each in predictions.values() if isinstance(each, ScoredBoxes)), None)
+    if boxes is None:
+        return
+    rows = zip(boxes.xyxy.tolist(), boxes.scores.tolist(), boxes.labels.tolist(), strict=True)
+    for number, ((x0, y0, x1, y1), score, label) in enumerate(rows, start=first + 1):
+        bbox = [round(value, DECIMALS) for value in (x0, y0, x1 - x0, y1 - y0)]
+        yield {
+            "id": number,
+            "image_id": image,
+            "category_id": label + 1,
+            "bbox": bbox,
+            "area": round(bbox[2] * bbox[3], DECIMALS),
+            "iscrowd": 0,
+            "score": round(score, 6),
+        }
+
+
+def _document(
+    model: Model, images: list[dict[str, Any]], annotations: list[dict[str, Any]], left_out: Mapping[str, str]
+) -> dict[str, Any]:
+    document: dict[str, Any] = {"schema": SCHEMA, "kind": "predictions", "images": images}
+    if "det" in model.tasks:
+        names = enumerate(model.labels["det"], start=1)
+        document["categories"] = [{"id": number, "name": name} for number, name in names]
+        document["annotations"] = annotations
+    document["classes"] = {task: list(names) for task, names in model.labels.items()}
+    document["left_out"] = [
+        {"file_name": as_text(name), "reason": as_text(reason)} for name, reason in left_out.items()
+    ]
+    return document
+
+
+def as_text(name: str) -> str:
+    """A name with escapes for bytes that are not UTF-8, which JSON cannot have."""
+    return name.encode(errors="backslashreplace").decode()
+
+
+def map_name(task: str, name: str) -> str:
+    """The file of an image's map, relative to the results."""
+    return f"{task}/{name}.png"
+
+
+def _write_maps(folder: Path, name: str, predictions: Mapping[str, Prediction]) -> None:
+    for task, prediction in predictions.items():
+        pixels = map_pixels(prediction)
+        if pixels is not None:
+            _save(Image.fromarray(pixels), folder / map_name(task, name))
+
+
+def map_pixels(prediction: Prediction) -> Array | None:
+    """The values of a map's PNG file; None if the prediction is no map."""
+    if isinstance(prediction, ClassMap):
+        return prediction.ids
+    if isinstance(prediction, ProbabilityMap):
+        return (prediction.values.clip(0, 1) * 255).round().astype(np.uint8)
+    if isinstance(prediction, DepthMap):
+        return (prediction.metres * 1000).round().clip(0, 65535).astype(np.uint16)
+    if isinstance(prediction, NormalMap):
+        return ((prediction.vectors + 1) * 127.5).round().astype(np.uint8).transpose(1, 2, 0)
+    return None
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    """Write an image as JPEG, WebP or PNG, by its name; all other names get PNG."""
+    kind = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}.get(path.suffix.lower(), "PNG")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path, format=kind)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}. Name another folder with -o") from None

@@ -1,0 +1,59 @@
+"""The images of a labelled data set, and their labels in the form of predictions, to be drawn beside them."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fbnetv5.data.layouts import open_folder
+from fbnetv5.deploy.predict.predictions import (
+    ClassMap,
+    ClassScores,
+    DepthMap,
+    NormalMap,
+    Prediction,
+    ProbabilityMap,
+    ScoredBoxes,
+)
+from fbnetv5.deploy.predict.run import Truth
+from fbnetv5.deploy.predict.sources import Frame, read_file
+from fbnetv5.tasks import task_types
+
+FORMS: Mapping[str, Callable[[Any, int], Prediction]] = {
+    "label": lambda label, classes: ClassScores(np.eye(classes, dtype=np.float32)[label]),
+    "boxes": lambda boxes, _: ScoredBoxes(
+        boxes.xyxy.numpy(), np.ones(len(boxes.labels), dtype=np.float32), boxes.labels.numpy()
+    ),
+    "mask": lambda ids, _: ClassMap(ids.numpy()),
+    "parts": lambda ids, _: ClassMap(ids.numpy()),
+    "saliency": lambda values, _: ProbabilityMap(values.numpy().astype(np.float32)),
+    "edges": lambda values, _: ProbabilityMap(values.numpy().astype(np.float32)),
+    "depth": lambda values, _: DepthMap(values.numpy()),
+    "normals": lambda values, _: NormalMap(values.numpy()),
+}
+"""By target: (label, number of classes) -> prediction."""
+
+
+def open_labelled(folder: Path, tasks: Sequence[str]) -> tuple[Iterator[Frame], Truth]:
+    """The images of a data set in one of the layouts that ``--data`` reads, and their labels of these tasks.
+
+    Raises:
+        UserError: the folder is in no known layout, or a label is wrong.
+    """
+    data = open_folder(folder)
+    targets = {task: task_types()[task].targets[0] for task in tasks}
+    target_of = {task: target for task, target in targets.items() if target in data.targets}
+    index_of = {name: index for index, name in enumerate(data.names)}
+
+    def truth(name: str) -> tuple[dict[str, Prediction], dict[str, Sequence[str]]]:
+        labels = data.labels(index_of[name])
+        present = {task: target for task, target in target_of.items() if target in labels}
+        classes: dict[str, Sequence[str]] = {task: data.targets[target].classes for task, target in present.items()}
+        return (
+            {task: FORMS[target](labels[target], len(classes[task])) for task, target in present.items()},
+            classes,
+        )
+
+    frames = (read_file(Path(data.path(index)), name) for name, index in index_of.items())
+    return frames, truth

@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from export.errors import UserError
+from export.manifest import Preprocessing
+from fbnetv5.data.preprocess import MEAN, STD, normalise
+from fbnetv5.deploy.predict.models import open_model, prepare
+
+
+def test_images_are_prepared_as_in_training() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    planes = torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None]
+    steps = Preprocessing(resize=(6, 8), mean=MEAN, std=STD)
+    np.testing.assert_allclose(prepare(pixels, steps), normalise(planes), atol=1e-6)
+    reversed_channels = prepare(pixels, steps.changed(order="BGR", mean=MEAN[::-1], std=STD[::-1]))
+    np.testing.assert_allclose(reversed_channels[:, ::-1], normalise(planes), atol=1e-6)
+    as_they_are = prepare(pixels, Preprocessing(resize=(6, 8), mean=(0.0,) * 3, std=(1.0,) * 3, scale=1.0))
+    assert as_they_are.dtype == np.uint8
+    np.testing.assert_array_equal(as_they_are, planes)
+
+
+def test_an_architecture_file_predicts_at_the_size_of_its_training(networks: Path) -> None:
+    model = open_model(networks / "cls.json")
+    assert (model.tasks, model.preprocessing.resize, model.runtime) == (("cls",), (32, 32), "torch")
+    assert open_model(networks / "cls.json", size=(64, 32)).preprocessing.resize == (64, 32)
+    scores = model(Image.new("RGB", (50, 40), "red"))["cls"]
+    assert scores.probabilities.sum() == pytest.approx(1.0)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("cls.onnx", {}, r"cls\.onnx is neither a folder with a manifest\.json"),
+        (".", {}, r"manifest\.json"),
+        (".", {"runtime": "torch"}, "is an exported folder, which has its weights and needs no torch"),
+        ("cls.json", {"runtime": "cuda"}, "is an architecture file, which torch runs: export it to use cuda"),
+        ("cls.json", {"runtime": "tvm"}, "unknown runtime 'tvm'; there are: onnxruntime, cuda"),
+    ],
+)
+def test_what_is_no_network_is_refused(name: str, options: dict[str, str], message: str, networks: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        open_model(networks / name, **options)  # type: ignore[arg-type]

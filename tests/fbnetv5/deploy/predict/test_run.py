@@ -1,0 +1,100 @@
+"""Whole predictions: files, and the same average precision as that of an evaluation."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from export.errors import UserError
+from fbnetv5.deploy.predict.models import Model, open_model
+from fbnetv5.deploy.predict.predictions import ClassMap, DepthMap, NormalMap, ProbabilityMap
+from fbnetv5.deploy.predict.run import FILE, map_pixels, predict
+from fbnetv5.deploy.predict.sources import read_frames
+from fbnetv5.evaluate import evaluate_file
+
+SIZES = [(64, 40), (30, 70), (50, 50), (33, 91), (128, 20), (45, 31), (80, 64), (20, 20)]
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """Images of noise of several sizes, (width, height), in a data set without objects."""
+    folder = tmp_path / "data" / "images"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number, (width, height) in enumerate(SIZES):
+        noise = rng.integers(0, 255, (height // 4 + 1, width // 4 + 1, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize((width, height)).save(folder / f"{number}.png")
+    return folder.parent
+
+
+def run(model: Model, source: Path, folder: Path) -> dict[str, Any]:
+    predict(model, read_frames(str(source)), folder, report=lambda frame: None)
+    document: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    return document
+
+
+def test_the_json_file_has_the_average_precision_of_an_evaluation(
+    networks: Path, photographs: Path, tmp_path: Path
+) -> None:
+    found = run(open_model(networks / "det.json"), photographs / "images", tmp_path / "found")
+    boxes = found["annotations"]
+    best = {image["id"]: [box for box in boxes if box["image_id"] == image["id"]][:6] for image in found["images"]}
+    true = [dict(box, bbox=[side * 0.98 for side in box["bbox"]]) for rows in best.values() for box in rows[::2]]
+    images = [{**image, "split": "test"} for image in found["images"]]
+    for number in range(100, 112):  # for the other splits
+        Image.new("RGB", (20, 20)).save(photographs / "images" / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "width": 20, "height": 20})
+    truth = {"images": images, "categories": found["categories"], "annotations": true}
+    (photographs / "instances.json").write_text(json.dumps(truth), encoding="utf-8")
+    evaluation = evaluate_file(networks / "det.json", task=None, weights=None, data=photographs, size=None)["det"]
+    coco = COCO(str(photographs / "instances.json"))
+    peer = COCOeval(coco, coco.loadRes(boxes), "bbox")
+    peer.evaluate(), peer.accumulate(), peer.summarize()
+    assert evaluation.images == len(SIZES)
+    assert 0.05 < evaluation.value == pytest.approx(peer.stats[0], abs=2e-3)
+
+
+def test_every_image_is_drawn_and_has_its_map(networks: Path, photographs: Path, tmp_path: Path) -> None:
+    (photographs / "images" / "broken.png").write_bytes(b"no image")
+    found = run(open_model(networks / "seg.json"), photographs, tmp_path / "found")
+    assert [row["file_name"] for row in found["images"]] == [f"images/{number}.png" for number in range(len(SIZES))]
+    assert [row["file_name"] for row in found["left_out"]] == ["images/broken.png"]
+    for row, (width, height) in zip(found["images"], SIZES, strict=True):
+        assert Image.open(tmp_path / "found" / row["file_name"]).size == (width, height)
+        ids = np.asarray(Image.open(tmp_path / "found" / row["seg"]))
+        assert ids.shape == (height, width)
+        assert ids.max() < len(found["classes"]["seg"])
+
+
+def test_classes_are_listed_from_the_most_probable(networks: Path, photographs: Path, tmp_path: Path) -> None:
+    found = run(open_model(networks / "cls.json"), photographs, tmp_path / "found")
+    probabilities = [row["probability"] for row in found["images"][0]["cls"]]
+    assert len(probabilities) == 5
+    assert probabilities == sorted(probabilities, reverse=True)
+
+
+def test_without_a_readable_image_nothing_is_written(networks: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"no image can be read: cannot read .*broken\.png"):
+        run(open_model(networks / "cls.json"), tmp_path / "broken.png", tmp_path / "found")
+    assert not (tmp_path / "found").exists()
+
+
+def test_the_values_of_maps_are_those_that_data_sets_have() -> None:
+    ones = np.ones((2, 3), dtype=np.float32)
+    pixels = [
+        map_pixels(each)
+        for each in (
+            ClassMap(ones.astype(np.uint8)),
+            ProbabilityMap(ones / 2),
+            DepthMap(ones * 1.2345),
+            NormalMap(np.stack([ones, 0 * ones, -ones])),
+        )
+    ]
+    assert [None if each is None else each.flat[0] for each in pixels] == [1, 128, 1234, 255]
+    assert [None if each is None else each.dtype for each in pixels] == [np.uint8, np.uint8, np.uint16, np.uint8]
