@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, Strict, ValidationInfo, field_validator, model_validator
 
 from export.errors import UserError
+from fbnetv5.labeling.teachers.families import LIBRARIES
 from fbnetv5.runs.config import Positive, RunConfig
 from fbnetv5.training.recipe import HEADER, RecipeFields, without_header
 
@@ -99,7 +100,7 @@ class TrainConfig(RunConfig, RecipeFields):
 def absolute_teacher(teacher: str) -> str:
     """The name of a teacher with absolute paths, so that a run can be resumed from any folder."""
     library, colon, rest = teacher.partition(":")
-    if not colon or not library.isidentifier():
+    if not colon or library not in LIBRARIES:
         return str(Path(teacher).absolute())
     network, at, file = rest.partition("@")
     if library == "transformers" and Path(network).is_dir():
