@@ -151,7 +151,9 @@ def test_the_teacher_is_found_from_any_folder(
 
 
 def test_fields_of_a_distillation_need_a_teacher(tmp_path: Path) -> None:
-    for field, value in (("distillation", 0.5), ("temperature", 2.0)):
+    values: dict[str, Any] = {"distillation": 0.5, "temperature": 2.0}
+    for field, value in values.items():
+        fields: dict[str, Any] = {field: value}
         with pytest.raises(UserError, match=rf"c\.json: training: {field} has no effect without a teacher: name one"):
-            made(tmp_path, **{field: value})
-        assert getattr(TrainConfig(task_names=("cls",), teacher="t", **{field: value}), field) == value
+            made(tmp_path, **fields)
+        assert getattr(TrainConfig(task_names=("cls",), teacher="t", **fields), field) == value

@@ -75,7 +75,7 @@ def test_the_gradient_is_also_that_of_the_distance_from_a_teacher(
         labels = task.losses(raw[name], batch).sum() / (3 if name == "seg" else 8)
         distance = task.distillation_losses(raw[name], taught[name], 1.0).mean()
         means.append(0.75 * labels + 0.25 * distance)
-    objective = sum(weights[name] * mean for name, mean in zip(loop.network.tasks, means, strict=True))
+    objective = torch.stack([weights[name] * mean for name, mean in zip(loop.network.tasks, means, strict=True)]).sum()
     expected = torch.autograd.grad(objective, list(loop.network.parameters()))
     assert loop.train(batch).tolist() == pytest.approx([mean.item() for mean in means], rel=1e-4)
     for parameter, gradient in zip(loop.network.parameters(), expected, strict=True):
