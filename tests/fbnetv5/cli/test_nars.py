@@ -55,6 +55,20 @@ def test_the_printed_command_trains_the_pair(folder: Path) -> None:
     assert document(*arguments, "--size", "32x32", cwd=folder)["steps"] == 4
 
 
+def test_a_search_with_a_teacher_prints_a_command_that_names_it(folder: Path) -> None:
+    options = ("--arch", "runs/n/cls.json", "--size", "32x32", "--config", "quick.json", "--name", "taught")
+    printed = document("nars", *options, "--teacher", "runs/n/cls.json", cwd=folder)
+    teacher = str(folder / "runs/n/cls.json")
+    assert printed["train_command"].endswith(f"--config runs/taught/recipe.json --teacher {teacher}")
+    trained = load_architecture(folder / "runs/taught/trials/0/cls.json")
+    assert trained.provenance["training"]["teacher"] == teacher
+    (folder / "runs/taught/config.json").write_text(
+        (folder / "runs/taught/config.json").read_text(encoding="utf-8").replace(teacher, str(folder / "gone.json")),
+        encoding="utf-8",
+    )
+    assert_refused(["nars", "--resume", "runs/taught"], f"{folder}/gone.json does not exist", cwd=folder)
+
+
 def test_other_commands_read_the_run(folder: Path) -> None:
     assert document("show", "runs/n/cls.json", cwd=folder)["task"] == "cls"
     assert document("eval", "--arch", "runs/n/cls.json", cwd=folder)["task"] == "cls"
