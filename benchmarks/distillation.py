@@ -122,7 +122,7 @@ class Work:
 
     def __call__(self, trial: Trial) -> dict[str, Any]:
         arm, folder = trial.inputs["arm"], self.folder / "trainings" / trial.arm / trial.unit
-        architecture, config = self._training(trial.arm, arm, trial.inputs["seed"])
+        architecture, config = self.training(trial.arm, arm, trial.inputs["seed"])
         begin = time.perf_counter()
         average, test = train(folder, architecture, config, shuffled=arm == SHUFFLED)
         seconds = time.perf_counter() - begin
@@ -134,7 +134,7 @@ class Work:
         cost = architecture.cost
         return {"metric": metric, "loss": loss, "macs": cost.macs, "params": cost.params, "seconds": round(seconds, 1)}
 
-    def _training(self, task: str, arm: str, seed: int) -> tuple[Architecture, TrainConfig]:
+    def training(self, task: str, arm: str, seed: int) -> tuple[Architecture, TrainConfig]:
         """The network of a trial and the configuration of its training."""
         settings, fields = self.settings, {}
         if arm == TEACHER:

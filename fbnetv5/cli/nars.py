@@ -28,6 +28,7 @@ from fbnetv5.cli.options import (
     Size,
     TableDevice,
     TableFile,
+    Teacher,
     find_table,
     print_layout,
     run_name,
@@ -51,6 +52,9 @@ Latency = Annotated[
     typer.Option(metavar="BUDGET", help="Maximum latency of the network, such as 8ms. Needs --device or --table."),
 ]
 Params = Annotated[str | None, typer.Option(metavar="BUDGET", help="Maximum number of parameters, such as 5M.")]
+OnlyArchitecture = Annotated[
+    Path | None, typer.Option("--arch", help="Architecture file: search the recipe of this network alone.")
+]
 SpaceName = Annotated[
     str, typer.Option("--space", help="Space of the architectures: stages (FBNetV3's own) or four-path (FBNetV5's).")
 ]
@@ -80,13 +84,12 @@ def nars(
     flops: Flops = None,
     latency: Latency = None,
     params: Params = None,
-    arch: Annotated[
-        Path | None, typer.Option(help="Architecture file: search the recipe of this network alone.")
-    ] = None,
+    arch: OnlyArchitecture = None,
     space: SpaceName = "stages",
     width: Width = 1.0,
     device: TableDevice = None,
     table: TableFile = None,
+    teacher: Teacher = None,
     data: Data = None,
     size: Size = "64x64",
     config: ConfigFile = None,
@@ -125,6 +128,7 @@ def nars(
             device=device,
             table=table,
             luts=luts,
+            teacher=teacher,
             data=data,
             size=size,
             seed=seed,
@@ -146,6 +150,7 @@ def _nars_config(
     device: str | None,
     table: Path | None,
     luts: Path,
+    teacher: str | None,
     data: Path | None,
     size: str,
     seed: int,
@@ -170,6 +175,7 @@ def _nars_config(
     settings = NarsConfig.make(
         fields,
         task_name=task,
+        teacher=teacher,
         data=DataConfig.of(data, size=parse_resolution(size)),
         seed=seed,
         **searched_networks(task, texts, arch=arch, space=space, width=width),
@@ -239,4 +245,6 @@ def print_pair(folder: Path, architecture: "Architecture", recipe: "Mapping[str,
 def train_command(folder: Path, architecture: "Architecture") -> str:
     """The command that trains the pair of a folder."""
     file = folder / f"{architecture.file_name}.json"
-    return f"fbnetv5 train --arch {file} --init scratch --config {folder / 'recipe.json'}"
+    teacher = architecture.provenance.get("teacher")
+    imitate = "" if teacher is None else f" --teacher {teacher}"
+    return f"fbnetv5 train --arch {file} --init scratch --config {folder / 'recipe.json'}{imitate}"

@@ -7,14 +7,32 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, Strict, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, Strict, ValidationInfo, field_validator, model_validator
 
 from export.errors import UserError
+from fbnetv5.labeling.teachers.families import LIBRARIES
 from fbnetv5.runs.config import Positive, RunConfig
 from fbnetv5.training.recipe import HEADER, RecipeFields, without_header
 
 OF_TEACHER = ("distillation", "temperature")
 """Fields of a recipe that have an effect with a teacher alone."""
+
+
+def _absolute(teacher: str | None) -> str | None:
+    """The name of a teacher with absolute paths, so that a run can be resumed from any folder."""
+    if teacher is None:
+        return None
+    library, colon, rest = teacher.partition(":")
+    if not colon or library not in LIBRARIES:
+        return str(Path(teacher).absolute())
+    network, at, file = rest.partition("@")
+    if library == "transformers" and Path(network).is_dir():
+        network = str(Path(network).absolute())
+    return f"{library}:{network}{at}{Path(file).absolute() if at else ''}"
+
+
+TeacherName = Annotated[str | None, AfterValidator(_absolute)]
+"""Name of a teacher; a path in it is made absolute."""
 
 
 class TrainConfig(RunConfig, RecipeFields):
@@ -28,7 +46,7 @@ class TrainConfig(RunConfig, RecipeFields):
     """Names of the network's tasks."""
     init: str = "inherited"
     """Initial weights: "inherited" from the search, "scratch", "torchvision", "timm", or a safetensors file."""
-    teacher: str | None = None
+    teacher: TeacherName = None
     """A trained network to imitate: an architecture file with weights beside it or, for classification, an exported
     folder, an ONNX file with a description, or a published network such as timm:NAME or timm:NAME@FILE."""
     held_out: Annotated[int, Field(ge=1)] = 1000
@@ -45,11 +63,6 @@ class TrainConfig(RunConfig, RecipeFields):
     whole length. A later value continues the training as if it had not stopped."""
     cuda_graphs: bool = True
     """Whether a single GPU replays the network's passes as CUDA graphs, which is faster if the CPU limits the speed."""
-
-    @field_validator("teacher")
-    @classmethod
-    def _make_absolute(cls, name: str | None) -> str | None:
-        return None if name is None else absolute_teacher(name)
 
     @field_validator("task_weights", mode="before")
     @classmethod
@@ -96,17 +109,6 @@ class TrainConfig(RunConfig, RecipeFields):
         schema = super().schema_of_files()
         header = {name: {"const": value, "description": "Header of a recipe file."} for name, value in HEADER.items()}
         return schema | {"properties": header | schema["properties"]}
-
-
-def absolute_teacher(teacher: str) -> str:
-    """The name of a teacher with absolute paths, so that a run can be resumed from any folder."""
-    library, colon, rest = teacher.partition(":")
-    if not colon or not library.isidentifier():
-        return str(Path(teacher).absolute())
-    network, at, file = rest.partition("@")
-    if library == "transformers" and Path(network).is_dir():
-        network = str(Path(network).absolute())
-    return f"{library}:{network}{at}{Path(file).absolute() if at else ''}"
 
 
 def _check_weights(weights: Mapping[Any, Any], tasks: Sequence[str]) -> None:

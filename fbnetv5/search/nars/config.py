@@ -16,7 +16,7 @@ from fbnetv5.search.nars.recipes import RecipeVariable, check_recipes, default_r
 from fbnetv5.spaces import SpaceField
 from fbnetv5.spaces.stages import StageSpace
 from fbnetv5.tasks import check_names, task_types
-from fbnetv5.training.config import TrainConfig
+from fbnetv5.training.config import TeacherName, TrainConfig
 
 OWN_FIELDS = ("stop_at", "epochs", "task_weights")
 """Fields of a training that the search sets itself or that are for other trainings."""
@@ -30,7 +30,7 @@ class NarsConfig(RunConfig):
     title: ClassVar[str] = "nars"
     kind: ClassVar[str] = "nars"
     flags: ClassVar[frozenset[str]] = frozenset(
-        {"task_name", "budgets", "space", "fixed", "data", "table", "other_machine_table", "seed"}
+        {"task_name", "budgets", "space", "fixed", "teacher", "data", "table", "other_machine_table", "seed"}
     )
     task_name: str
     """Name of the task."""
@@ -40,6 +40,8 @@ class NarsConfig(RunConfig):
     """Space of the architectures."""
     fixed: Annotated[tuple[int, ...], Strict(False)] | None = None
     """Choices of the only architecture, if the search is for its recipe alone."""
+    teacher: TeacherName = None
+    """A trained network that all trainings imitate, as ``fbnetv5 train --teacher`` reads it."""
     table: str | None = None
     """Latency table file: the costs of a budget in ms, and one more statistic of the pretraining."""
     other_machine_table: bool = False
@@ -119,7 +121,13 @@ class NarsConfig(RunConfig):
         """
         fields = self.train_fields(recipe)
         return TrainConfig(
-            task_names=self.tasks, init="scratch", data=self.data, seed=self.seed, stop_at=stop_at, **fields
+            task_names=self.tasks,
+            init="scratch",
+            teacher=self.teacher,
+            data=self.data,
+            seed=self.seed,
+            stop_at=stop_at,
+            **fields,
         )
 
     def trainings(self) -> Iterator[TrainConfig]:

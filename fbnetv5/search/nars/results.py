@@ -39,6 +39,7 @@ def pair_architecture(prepared: Prepared, pair: Choices, **provenance: Any) -> A
             "seed": config.seed,
             "budgets": [{"limit": budget.limit, "unit": budget.unit} for budget in config.budgets],
             "metric": prepared.task.metric.name,
+            **({} if config.teacher is None else {"teacher": config.teacher}),
             **provenance,
         },
     )

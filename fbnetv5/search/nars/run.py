@@ -24,7 +24,7 @@ from fbnetv5.search.nars.constraints import Constraints
 from fbnetv5.search.nars.entry import NarsEntry
 from fbnetv5.search.nars.jobs import Runner
 from fbnetv5.search.nars.loop import NarsLoop
-from fbnetv5.search.nars.prepare import Prepared, check, check_trainings, prepare
+from fbnetv5.search.nars.prepare import Prepared, check, check_distillation, check_trainings, prepare
 from fbnetv5.search.nars.results import pareto_document, write_best
 from fbnetv5.search.nars.trials import load_trials
 
@@ -53,6 +53,7 @@ def start_nars(
 
     Raises:
         UserError: an input does not fit, or the folder exists already or cannot be written.
+        UnavailableError: the library of a teacher, or its weights, are not on this machine.
     """
     if make_accelerator().num_processes > 1:
         raise UserError("a search for recipes is one process; use --jobs or --ray for trainings at the same time")
@@ -62,6 +63,7 @@ def start_nars(
     show_ranges(constraints)
     check(prepared, constraints)
     check_splits([prepared.task], prepared.splits)
+    check_distillation(prepared)
     return make_run(config, folder, log), prepared
 
 
@@ -75,9 +77,11 @@ def run_nars(folder: Path, prepared: Prepared, runner: Runner, report: Callable[
         report: called with the state after every batch of trainings.
 
     Raises:
-        UserError: a folder is damaged.
+        UserError: a folder is damaged, or the teacher is missing.
+        UnavailableError: the library of a teacher, or its weights, are not on this machine.
         VerificationError: all trainings failed.
     """
+    check_distillation(prepared)  # again: it may be missing when the search is resumed
     set_seed(prepared.config.seed)
     loop = NarsLoop(prepared, load_trials(folder, prepared.pairs.counts), runner)
     with closing(History(folder, step=-1)) as history:

@@ -68,12 +68,18 @@ def test_a_pair_for_another_budget_takes_no_training(folder: Path) -> None:
     assert printed["recipe"].items() <= Recipe.load(folder / "other/recipe.json").to_json().items()
 
 
-def test_the_recipe_of_one_architecture_is_searched_within_its_own_cost(folder: Path) -> None:
+def test_the_recipe_of_one_architecture_is_searched_within_its_own_cost_and_with_a_teacher(folder: Path) -> None:
     options = ("--arch", "runs/n/cls.json", "--size", "32x32", "--config", "quick.json", "--name", "r")
-    printed = document("nars", *options, cwd=folder)
+    printed = document("nars", *options, "--teacher", "runs/n/cls.json", cwd=folder)
     assert printed["architecture"]["choices"] == load_architecture(folder / "runs/n/cls.json").to_json()["choices"]
+    teacher = str(folder / "runs/n/cls.json")
+    assert printed["architecture"]["provenance"]["training"]["teacher"] == teacher
+    assert printed["train_command"].endswith(f"--config runs/r/recipe.json --teacher {teacher}")
     message = "searched the recipe of one architecture"
     assert_refused(["derive", "runs/r", "--flops", "2M"], message, cwd=folder)
+    config = folder / "runs/r/config.json"
+    config.write_text(config.read_text(encoding="utf-8").replace(teacher, "/gone.json"), encoding="utf-8")
+    assert_refused(["nars", "--resume", "runs/r"], "architecture file /gone.json does not exist", cwd=folder)
 
 
 def test_resuming_a_finished_search_prints_the_same(folder: Path) -> None:

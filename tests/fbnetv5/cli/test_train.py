@@ -36,6 +36,21 @@ def test_a_network_is_trained_and_resumed(networks: Path, tmp_path: Path) -> Non
     assert "cls on 16 test images of 32x32: top1 " in done.stdout
 
 
+def test_a_network_is_trained_with_a_teacher(networks: Path, tmp_path: Path) -> None:
+    fields = {"scenes": [24, 12, 16], "steps": 2, "batch": 4, "held_out": 8, "temperature": 2.0}
+    (tmp_path / "c.json").write_text(json.dumps(fields))
+    command = ["train", "--arch", str(networks / "cls.json"), "--config", "c.json"]
+    trained = document(*command, "--teacher", str(networks / "cls.json"), cwd=tmp_path)
+    assert trained["steps"] == 2
+    for options, message in (
+        ((), "c.json: training: temperature has no effect without a teacher: name one"),
+        (("--teacher", "no.onnx"), f"there is no teacher {tmp_path / 'no.onnx'}: name an architecture file"),
+        (("--teacher", str(networks / "det.json")), "det.json is a network for det: it cannot teach cls"),
+    ):
+        assert_refused([*command, *options, "--output", "x"], message, cwd=tmp_path)
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_recipe_file_sets_the_size_and_the_length(networks: Path, tmp_path: Path) -> None:
     fields = {"scenes": [24, 12, 16], "epochs": 0.2, "batch": 4, "held_out": 8, "size": [64, 32]}
     (tmp_path / "recipe.json").write_text(json.dumps({"schema": 1, "kind": "recipe", **fields}))

@@ -386,5 +386,5 @@ def test_boxes_are_imitated_as_far_as_the_teacher_is_confident() -> None:
     classes = (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))).sum()
     boxes = p[0, 0] * (2.0 - 0.5) + p[1, 1] * 0.4**2 / 2  # smooth L1
     expected = (classes + BOX_WEIGHT * boxes) / max(1.0, p[0, 0] + p[1, 1])
-    levels = ([logits.T.reshape(1, 6, 1, 2)] for logits in (own, teacher))
-    assert TASK.distillation_losses(*levels, 1.0).tolist() == pytest.approx([expected], rel=1e-5)
+    raw, of_teacher = ([logits.T.reshape(1, 6, 1, 2)] for logits in (own, teacher))
+    assert TASK.distillation_losses(raw, of_teacher, 1.0).tolist() == pytest.approx([expected], rel=1e-5)

@@ -79,7 +79,8 @@ def loss(task: Task, outputs: tuple[Tensor, ...], batch: Batch) -> Tensor:
 
 def distance_between(task: Task, raw: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
     """[N], at a temperature of 2."""
-    return task.distillation_losses(*(tuple(each) if len(each) > 1 else each[0] for each in (raw, teacher)), 2.0)
+    own, other = (tuple(each) if len(each) > 1 else each[0] for each in (raw, teacher))
+    return task.distillation_losses(own, other, 2.0)
 
 
 @pytest.mark.parametrize(("lower", "worse"), [(False, 0.3), (True, 0.9)])

@@ -126,3 +126,34 @@ def test_a_configuration_of_another_version_is_refused(tmp_path: Path) -> None:
 )
 def test_a_joint_training_has_the_settings_that_all_tasks_agree_on(tasks: list[str], expected: dict[str, Any]) -> None:
     assert common_defaults(task_types()[task].training for task in tasks) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "stored"),
+    [
+        ("a/cls.json", "HERE/a/cls.json"),
+        ("/b/cls.json", "/b/cls.json"),
+        ("c:d.onnx", "HERE/c:d.onnx"),
+        ("timm:resnet50.a1_in1k", "timm:resnet50.a1_in1k"),
+        ("timm:resnet50@w.pt", "timm:resnet50@HERE/w.pt"),
+        ("transformers:folder", "transformers:HERE/folder"),
+        ("transformers:google/vit", "transformers:google/vit"),
+    ],
+)
+def test_the_teacher_is_found_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, stored: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    config = TrainConfig(task_names=("cls",), teacher=name)
+    assert config.teacher == stored.replace("HERE", str(tmp_path))
+    assert TrainConfig(**config.model_dump(exclude={"data", "epochs"})).teacher == config.teacher
+
+
+def test_fields_of_a_distillation_need_a_teacher(tmp_path: Path) -> None:
+    values: dict[str, Any] = {"distillation": 0.5, "temperature": 2.0}
+    for field, value in values.items():
+        fields: dict[str, Any] = {field: value}
+        with pytest.raises(UserError, match=rf"c\.json: training: {field} has no effect without a teacher: name one"):
+            made(tmp_path, **fields)
+        assert getattr(TrainConfig(task_names=("cls",), teacher="t", **fields), field) == value

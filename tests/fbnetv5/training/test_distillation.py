@@ -58,6 +58,10 @@ def test_a_teacher_that_does_not_fit_is_refused(tmp_path: Path, networks: Path) 
         str(tmp_path / "alone.json"): ("det", r"alone\.safetensors does not exist"),
         str(networks): ("det", r"is no exported folder: name an architecture file, such as .*/cls\.json"),
         str(networks / "seg.json"): ("det", r"seg\.json is a network for seg: it cannot teach det$"),
+        str(classifier(tmp_path / "u.onnx")): (
+            "cls",
+            r"u\.onnx has other .* class 0 is 'red' there, and 't-shirt' here",
+        ),
         str(file): ("det", r"t\.onnx can teach cls alone, not det: name an architecture file"),
         "timm:no_such_network": ("cls", "timm has no network 'no_such_network'"),
     }

@@ -61,6 +61,27 @@ def test_the_gradient_is_that_of_the_weighted_mean_losses(make_loop: Callable[..
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
 
 
+def test_the_gradient_is_also_that_of_the_distance_from_a_teacher(
+    make_loop: Callable[..., TrainLoop], branched: Path
+) -> None:
+    weights = {"cls": 1.0, "det": 0.5, "seg": 4.0}
+    loop = make_loop(TASKS, task_weights=weights, clip_norm=1e9, teacher=str(branched), distillation=0.25)
+    (batch,) = in_order(IMAGES, batch=8)
+    batch = keep_labels(batch, "mask", torch.arange(8) < 3)
+    teacher = load_architecture(branched).load(branched.with_suffix(".safetensors")).eval()
+    raw, taught = loop.network.train().raw(normalise(batch.images)), teacher.raw(normalise(batch.images))
+    means = []
+    for name, task in loop.network.tasks.items():
+        labels = task.losses(raw[name], batch).sum() / (3 if name == "seg" else 8)
+        distance = task.distillation_losses(raw[name], taught[name], 1.0).mean()
+        means.append(0.75 * labels + 0.25 * distance)
+    objective = torch.stack([weights[name] * mean for name, mean in zip(loop.network.tasks, means, strict=True)]).sum()
+    expected = torch.autograd.grad(objective, list(loop.network.parameters()))
+    assert loop.train(batch).tolist() == pytest.approx([mean.item() for mean in means], rel=1e-4)
+    for parameter, gradient in zip(loop.network.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
+
+
 def test_one_evaluation_measures_all_tasks(make_loop: Callable[..., TrainLoop]) -> None:
     loop = make_loop(TASKS)
     evaluations = evaluate_network(loop.average.network, IMAGES, size=(32, 32))
@@ -140,6 +161,15 @@ def test_the_host_reads_nothing_from_the_device_in_a_step(
     loop.guard.lag = 1
     loop.guard.protect(loop.optimizer)
     batch = next(iter(in_order(IMAGES, batch=4)))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        loop.train(batch)
+
+
+def test_a_teacher_is_not_read_by_the_host_either(make_loop: Callable[..., TrainLoop], networks: Path) -> None:
+    loop = make_loop("det", teacher=str(networks / "det.json"))
+    batch = next(iter(in_order(IMAGES, batch=4)))
+    loop.guard.lag = 1
+    loop.guard.protect(loop.optimizer)
     with FakeTensorMode(allow_non_fake_inputs=True):
         loop.train(batch)
 

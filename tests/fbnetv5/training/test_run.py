@@ -22,7 +22,7 @@ from fbnetv5.architecture import load_architecture
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.splits import split_of
 from fbnetv5.deploy.export_model import load_network
-from fbnetv5.runs.checkpoint import load_tensors
+from fbnetv5.runs.checkpoint import load_tensors, save_tensors
 from fbnetv5.runs.config import Run
 from fbnetv5.runs.folder import networks_of
 from fbnetv5.tasks.classification import Classification
@@ -160,6 +160,28 @@ def test_a_training_with_every_regularizer_ends_with_the_same_files(
         resume(folder, quiet)
         written.append(contents(folder))
     assert written[0] == written[1] == written[2]
+
+
+def test_a_distillation_ends_with_the_same_files_and_only_with_its_teacher(
+    make_training: MakeTraining, networks: Path, tmp_path: Path
+) -> None:
+    teacher = tmp_path / "teacher.json"
+    for suffix in (".json", ".safetensors"):
+        shutil.copyfile(networks / f"cls{suffix}", teacher.with_suffix(suffix))
+    written = []
+    for name, step in (("whole", None), ("interrupted", 4)):
+        config = make_training("cls", teacher=str(teacher), dropout=0.3, mixup=0.5)
+        folder, _ = start_training(config, networks / "cls.json", tmp_path / name)
+        with contextlib.suppress(KeyboardInterrupt):
+            resume(folder, interrupt_at(step))
+        resume(folder, quiet)
+        written.append(contents(folder))
+    assert written[0] == written[1]
+    assert load_architecture(folder / "cls.json").provenance["training"]["teacher"] == str(teacher)
+    weights = load_tensors(teacher.with_suffix(".safetensors"))
+    save_tensors(teacher.with_suffix(".safetensors"), {name: 2 * tensor for name, tensor in weights.items()})
+    with pytest.raises(UserError, match=r"was made with other teacher: .*Resume with the same teacher, or start"):
+        resume(folder, quiet)
 
 
 def stops_early_and_continues(folder: Path) -> None:

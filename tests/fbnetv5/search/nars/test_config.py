@@ -45,6 +45,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "lr",
     ),
     "a batch of one": ({"first_batch": 1}, "first_batch"),
+    "a teacher among the fields of all": ({"training": {"teacher": "t.json"}}, "no field 'teacher'"),
+    "a temperature without a teacher": (
+        {"recipes": {"temperature": RecipeVariable(values=(1.0, 2.0))}},
+        "temperature has no effect without a teacher",
+    ),
     "choices of another space": ({"fixed": (0, 1)}, "2 choices do not fit"),
 }
 
@@ -63,6 +68,15 @@ def test_a_training_has_the_fields_of_all_and_those_of_its_recipe() -> None:
     assert training.init == "scratch"
     assert training.data == config.data
     assert config.steps == 4
+
+
+def test_every_training_imitates_the_teacher_with_the_share_of_its_recipe() -> None:
+    config = tiny_config(teacher="t.json", recipes={"distillation": RecipeVariable(values=(0.2, 0.6))})
+    assert config.teacher == str(Path("t.json").absolute())
+    assert {(training.teacher, training.distillation) for training in config.trainings()} == {
+        (config.teacher, 0.2),
+        (config.teacher, 0.6),
+    }
 
 
 def test_the_defaults_of_the_task_hold_unless_the_search_has_others() -> None:

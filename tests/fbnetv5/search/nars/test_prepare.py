@@ -1,10 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from export.errors import UserError
 from fbnetv5.costs.budgets import Budget
 from fbnetv5.costs.tables import Counter
-from fbnetv5.search.nars.prepare import Prepared, check, check_trainings, prepare
+from fbnetv5.search.nars.prepare import Prepared, check, check_distillation, check_trainings, prepare
 from fbnetv5.search.nars.recipes import RecipeVariable
 from tests.fbnetv5.search.nars.conftest import MACS, SIZE, SPACE, draw, tiny_config
 
@@ -28,6 +30,14 @@ def test_the_only_architecture_must_not_exceed_a_budget(prepared: Prepared) -> N
     with pytest.raises(UserError, match=r"the architecture costs .*, more than the budget of 2\.0M"):
         check(own, own.constraints([MACS]))
     check(own, own.constraints([Budget(limit=1e9, unit="macs", resolution=SIZE)]))
+
+
+def test_a_teacher_must_be_there_and_of_the_task(networks: Path) -> None:
+    check_distillation(prepare(tiny_config()))
+    check_distillation(prepare(tiny_config(teacher=str(networks / "cls.json"))))
+    for name, message in (("det.json", "it cannot teach cls"), ("no.json", "does not exist")):
+        with pytest.raises(UserError, match=message):
+            check_distillation(prepare(tiny_config(teacher=str(networks / name))))
 
 
 def test_a_recipe_that_does_not_suit_the_task_is_refused() -> None:
