@@ -13,6 +13,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+
 from export.errors import UserError
 from fbnetv5.data.labelled_images import LabelledImages
 from fbnetv5.data.layouts import open_folder
@@ -20,6 +22,7 @@ from fbnetv5.data.loading import evenly_spaced
 from fbnetv5.data.resolution import Resolution, check_resolution
 from fbnetv5.data.sample import ImageSet, ResizableSet, Sample
 from fbnetv5.data.scenes import TARGETS, Scenes
+from fbnetv5.data.shuffling import Sizes, block_sizes_of, subset_sizes
 from fbnetv5.data.targets import Target
 
 SHARES = (0.7, 0.2, 0.1)
@@ -52,12 +55,18 @@ class Splits:
 
 
 class Subset:
-    """Some images of a set."""
+    """Some images of a set, in ascending order."""
 
     def __init__(self, images: ImageSet, indices: list[int]) -> None:
         self.targets = images.targets
         self._images = images
         self._indices = indices
+
+    @property
+    def block_sizes(self) -> Sizes | None:
+        """See ``ReadInBlocks``."""
+        sizes = block_sizes_of(self._images)
+        return None if sizes is None else subset_sizes(sizes, self._indices)
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -73,6 +82,12 @@ class Concatenated:
         self.targets = first.targets
         self._first = first
         self._second = second
+
+    @property
+    def block_sizes(self) -> Sizes | None:
+        """See ``ReadInBlocks``."""
+        first, second = block_sizes_of(self._first), block_sizes_of(self._second)
+        return None if first is None or second is None else np.concatenate([first, second])
 
     def __len__(self) -> int:
         return len(self._first) + len(self._second)
