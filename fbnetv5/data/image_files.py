@@ -8,8 +8,9 @@ import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,17 @@ TIFF_COMPRESSION, LOSSY_COMPRESSIONS = 259, (6, 7, 33003, 33005, 34712, 34892, 5
 """A tag of TIFF, and its values for JPEG, JPEG 2000 and WebP."""
 PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 """What Pillow raises on a damaged file."""
+
+
+class StoredFile(str):
+    """An image file within another file: a description of its place, for messages, with its bytes."""
+
+    content: bytes
+
+    def __new__(cls, place: str, content: bytes) -> Self:
+        file = super().__new__(cls, place)
+        file.content = content
+        return file
 
 
 class Header(NamedTuple):
@@ -80,7 +92,19 @@ def _open(path: str | Path) -> ImageFile.ImageFile:
     """Open an image without the warnings of Pillow, which name no file: on large images and on damaged metadata."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        return Image.open(path)
+        return Image.open(BytesIO(path.content) if isinstance(path, StoredFile) else path)
+
+
+def read_bytes(path: str) -> bytes:
+    """The content of an image file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return path.content if isinstance(path, StoredFile) else Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}. Replace the file or remove it") from None
 
 
 def read_header(path: str | Path) -> Header:

@@ -5,6 +5,7 @@
     ADE20K        images/training/NAME.jpg and annotations/training/NAME.png, validation/ likewise: segmentation
     PASCAL VOC    JPEGImages/, Annotations/ and ImageSets/Main/: ``fbnetv5.data.voc``
     YOLO          data.yaml, images/ and labels/: ``fbnetv5.data.yolo``
+    Parquet shards index.json and data/SPLIT-NNNNN-of-NNNNN.parquet: ``fbnetv5.data.shards``
     PASCAL-Context and NYUD-v2 with labels for several tasks: ``fbnetv5.data.pascal_context``, ``fbnetv5.data.nyud``
 
 The layout is recognised by the folder's content. A validation split of the data set becomes the test split, and the
@@ -27,6 +28,7 @@ from export.errors import UserError
 from fbnetv5.data.coco import is_coco, read_coco
 from fbnetv5.data.folder import (
     add_maps,
+    has_maps,
     image_record,
     list_images,
     numbered_classes,
@@ -35,10 +37,10 @@ from fbnetv5.data.folder import (
 from fbnetv5.data.header_index import HeaderIndex, header_index
 from fbnetv5.data.image_files import image_names_within, list_image_names
 from fbnetv5.data.labelled_images import ImageRecord, LabelledImages, check_class_names
-from fbnetv5.data.maps import FORMATS
 from fbnetv5.data.nyud import NYUD
 from fbnetv5.data.other_layouts import refuse_other_layout
 from fbnetv5.data.pascal_context import PASCAL_CONTEXT
+from fbnetv5.data.shards import is_sharded, read_shards
 from fbnetv5.data.split_names import TRAINING, VALIDATION, as_test_split
 from fbnetv5.data.targets import CLASS, CLASS_MAP, Target
 from fbnetv5.data.unused import unused_classes, unused_files
@@ -58,6 +60,8 @@ class Layout:
     fits: Callable[[Path], bool]
     read: Callable[[Path, HeaderIndex], LabelledImages]
     """(folder, its headers) -> its images, checked."""
+    has_files: bool = True
+    """Whether each image is a file."""
 
 
 def layout_of(root: Path) -> Layout:
@@ -97,7 +101,8 @@ def open_folder(root: Path) -> LabelledImages:
     with header_index(root) as headers:
         data = layout.read(root, headers)
     check_class_names(data, root)
-    data.notes += (*unused_classes(data), *unused_files(root, data))
+    if layout.has_files:
+        data.notes += (*unused_classes(data), *unused_files(root, data))
     return data
 
 
@@ -106,9 +111,7 @@ def _is_several_tasks(root: Path) -> bool:
         return False
     if (root / "instances.json").exists() or (root / "masks").is_dir():
         return True
-    folders = (root / form.folder for form in FORMATS.values())
-    maps = any(list_image_names(folder) for folder in folders if folder.is_dir())
-    return maps and not is_coco(root) and not _is_ade20k(root)
+    return has_maps(root) and not is_coco(root) and not _is_ade20k(root)
 
 
 def _is_ade20k(root: Path) -> bool:
@@ -220,6 +223,13 @@ def _splits(folder: Path, names: tuple[str, ...]) -> list[Path]:
 
 
 LAYOUTS = (
+    Layout(
+        name="Parquet shards",
+        looks_like="index.json and data/ with .parquet files, as fbnetv5 convert writes them",
+        fits=is_sharded,
+        read=read_shards,
+        has_files=False,
+    ),
     Layout(
         name="PASCAL-Context",
         looks_like="ImageSets/Context/ and JPEGImages/",

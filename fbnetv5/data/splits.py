@@ -7,7 +7,7 @@ another split.
 """
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -22,6 +22,7 @@ from fbnetv5.data.loading import evenly_spaced
 from fbnetv5.data.resolution import Resolution, check_resolution
 from fbnetv5.data.sample import ImageSet, ResizableSet, Sample
 from fbnetv5.data.scenes import TARGETS, Scenes
+from fbnetv5.data.shards import ShardedImages
 from fbnetv5.data.shuffling import Sizes, block_sizes_of, subset_sizes
 from fbnetv5.data.targets import Target
 
@@ -114,12 +115,20 @@ def split_of(name: str, shares: tuple[float, ...] = SHARES) -> int:
     return next((split for split, end in enumerate(accumulate(shares[:-1])) if position < end), len(shares) - 1)
 
 
-def split_folder(folder: LabelledImages, root: Path, size: Resolution) -> Splits:
-    """The three splits of a user's folder; the data set's own test split is used if it has one."""
+def split_indices(folder: LabelledImages) -> tuple[Sequence[int], ...]:
+    """The images of each split of a user's data set; its own test split is used if it has one."""
+    if isinstance(folder, ShardedImages):
+        return folder.splits
     indices: tuple[list[int], list[int], list[int]] = ([], [], [])
     for index, name in enumerate(folder.names):
         split = TEST if name in folder.test else split_of(name, SHARES[:2] if folder.test else SHARES)
         indices[split].append(index)
+    return indices
+
+
+def split_folder(folder: LabelledImages, root: Path, size: Resolution) -> Splits:
+    """The three splits of a user's data set."""
+    indices = split_indices(folder)
     if not all(indices):
         sizes = ", ".join(str(len(split)) for split in indices)
         raise UserError(

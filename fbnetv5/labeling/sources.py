@@ -9,6 +9,7 @@ from export.errors import UserError
 from fbnetv5.data.image_files import SUFFIXES, image_names_within
 from fbnetv5.data.labelled_images import LabelledImages
 from fbnetv5.data.layouts import Layout, find_layout, open_folder
+from fbnetv5.data.shards import ShardedImages
 from fbnetv5.data.splits import TEST, split_of
 from fbnetv5.data.targets import Target
 
@@ -91,6 +92,10 @@ def open_source(root: Path, *, ignore_labels: bool) -> SourceImages:
     check_folder(root)
     if not ignore_labels and layout_of_source(root) is not None:
         data = open_folder(root)
+        if isinstance(data, ShardedImages):
+            raise UserError(
+                f"{root} is in Parquet shards, which are not labelled: label the images first, then convert"
+            )
         return SourceImages(root, data.names, data)
     names = sorted(image_names_within(root), key=lambda name: name.split("/"))
     if not names:
