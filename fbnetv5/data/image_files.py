@@ -53,6 +53,9 @@ class StoredFile(str):
         file.content = content
         return file
 
+    def __getnewargs__(self) -> tuple[str, bytes]:  # type: ignore[override]  # those of this class, not of str
+        return str(self), self.content
+
 
 class Header(NamedTuple):
     """The properties of an image file that its header contains."""
