@@ -84,9 +84,10 @@ class ShardRows:
         self._targets = tuple(targets)
         self._places = [(shard.file, group) for shard in index.shards for group in range(len(shard.groups))]
         self.group_sizes: Sizes = np.array([rows for shard in index.shards for rows in shard.groups], dtype=np.int64)
+        self._counts = self.group_sizes.tolist()
         self._ends = np.cumsum(self.group_sizes).tolist()
         self._footers: Recent[str, pa.parquet.FileMetaData] = Recent(MAX_FOOTERS)
-        self._groups: Recent[int, pa.Table] = Recent(MAX_GROUPS)
+        self._groups: Recent[int, dict[str, pa.Array]] = Recent(MAX_GROUPS)
 
     def only(self, targets: Collection[str]) -> Self:
         """The same rows with the labels of these targets alone."""
@@ -105,22 +106,22 @@ class ShardRows:
             UserError: its shard cannot be read.
         """
         group = bisect_right(self._ends, index)
-        table, row = self._groups.get(group, self._read_group), index - self._ends[group] + int(self.group_sizes[group])
-        values = {name: table.column(name)[row].as_py() for name in table.column_names}
-        place = f"{DATA}/{self._places[group][0]}, {values['image']['path']!r}"
+        columns, row = self._groups.get(group, self._read_group), index - self._ends[group] + self._counts[group]
+        values = {name: column[row].as_py() for name, column in columns.items()}
+        place = f"{DATA}/{self._places[group][0]}, {values['image.path']!r}"
         width, height = (values[side] for side in SIDES)
-        boxes = values.get(OBJECTS)
+        boxes = values.get(f"{OBJECTS}.bbox")
         return ImageRecord(
-            path=StoredFile(place, values["image"]["bytes"]),
+            path=StoredFile(place, values["image.bytes"]),
             size=(height, width),
             label=values.get("label"),
-            boxes=None if boxes is None else [_corners(box) for box in boxes["bbox"]],
-            box_labels=None if boxes is None else boxes["category"],
+            boxes=None if boxes is None else [_corners(box) for box in boxes],
+            box_labels=None if boxes is None else values[f"{OBJECTS}.category"],
             maps=_maps(values, place, self._targets),
         )
 
-    def _read_group(self, number: int) -> "pa.Table":
-        """The rows of a row group, counted over all shards."""
+    def _read_group(self, number: int) -> "dict[str, pa.Array]":
+        """The rows of a row group, counted over all shards; fields of structs are columns "image.bytes" and so on."""
         import pyarrow as pa
         from pyarrow.parquet import ParquetFile
 
@@ -129,9 +130,11 @@ class ShardRows:
             footer = self._footers.get(name, self._read_footer)
             with pa.memory_map(str(self._root / DATA / name)) as file:
                 shard = ParquetFile(file, metadata=footer)
-                return shard.read_row_group(group, columns=columns_of(self._targets), use_threads=False)
+                table = shard.read_row_group(group, columns=columns_of(self._targets), use_threads=False)
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"cannot read {self._root / DATA / name}: {_one_line(error)}. {REMEDY}") from None
+        flat = table.flatten().combine_chunks()
+        return {name: flat.column(name).chunk(0) for name in flat.column_names}
 
     def _read_footer(self, name: str) -> "pa.parquet.FileMetaData":
         """The footer of a shard.
@@ -155,8 +158,8 @@ def _corners(box: Sequence[float]) -> Corners:
 
 def _maps(values: dict[str, Any], place: str, targets: Sequence[str]) -> dict[str, str]:
     """The stored maps of a row by target."""
-    stored = {name: values[name] for name in targets if isinstance(values.get(name), dict)}
-    return {name: StoredFile(f"{place}: {name}", file["bytes"]) for name, file in stored.items()}
+    stored = {name: values.get(f"{name}.bytes") for name in targets}
+    return {name: StoredFile(f"{place}: {name}", file) for name, file in stored.items() if file is not None}
 
 
 def _one_line(error: BaseException) -> str:
