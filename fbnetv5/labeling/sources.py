@@ -8,7 +8,8 @@ from typing import Any
 from export.errors import UserError
 from fbnetv5.data.image_files import SUFFIXES, image_names_within
 from fbnetv5.data.labelled_images import LabelledImages
-from fbnetv5.data.layouts import Layout, find_layout, open_folder
+from fbnetv5.data.layout import Layout
+from fbnetv5.data.layouts import find_layout, open_folder
 from fbnetv5.data.shards import ShardedImages
 from fbnetv5.data.splits import TEST, split_of
 from fbnetv5.data.targets import Target

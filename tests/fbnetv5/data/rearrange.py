@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+from PIL import Image
+
 from fbnetv5.data.scenes import CLASSES
 
 SPLITS = {"train": range(18), "val": range(18, 24)}
@@ -104,4 +106,34 @@ def as_voc(source: Path, root: Path) -> Path:
     for split, numbers in SPLITS.items():
         text = "".join(f"{number:02d}  1\n" for number in numbers)
         (root / f"ImageSets/Main/{split}.txt").write_text(text, encoding="utf-8")
+    return root
+
+
+def as_metadata_folder(source: Path, root: Path) -> Path:
+    """train/metadata.jsonl and validation/metadata.jsonl with names of classes, boxes, masks and a column of text."""
+    document = json.loads((source / "instances.json").read_text(encoding="utf-8"))
+    names = {category["id"]: category["name"] for category in document["categories"]}
+    for split, numbers in {"train": SPLITS["train"], "validation": SPLITS["val"]}.items():
+        (root / split / "masks").mkdir(parents=True)
+        rows = []
+        for image in (document["images"][number] for number in numbers):
+            name, items = image["file_name"], [row for row in document["annotations"] if row["image_id"] == image["id"]]
+            shutil.copy(source / "images" / name, root / split)
+            shutil.copy(source / "masks" / name, root / split / "masks")
+            objects = {
+                "bbox": [row["bbox"] for row in items],
+                "categories": [names[row["category_id"]] for row in items],
+            }
+            row = {"file_name": name, "label": image["label"], "objects": objects, "mask_file_name": f"masks/{name}"}
+            rows.append(json.dumps(row | {"text": Path(name).stem}))
+        (root / split / "metadata.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    return root
+
+
+def draw(root: Path, *names: str) -> Path:
+    """A folder of small images of these names."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
     return root

@@ -1,0 +1,5 @@
+"""The layouts of which a few files have the labels of all images."""
+
+from fbnetv5.data.metadata_folder import METADATA_FOLDER
+
+ANNOTATION_LAYOUTS = (METADATA_FOLDER,)
