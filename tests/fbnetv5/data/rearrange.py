@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import numpy as np
 from PIL import Image
 
 from fbnetv5.data.scenes import CLASSES
@@ -127,6 +128,43 @@ def as_metadata_folder(source: Path, root: Path) -> Path:
             row = {"file_name": name, "label": image["label"], "objects": objects, "mask_file_name": f"masks/{name}"}
             rows.append(json.dumps(row | {"text": Path(name).stem}))
         (root / split / "metadata.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    return root
+
+
+CITYSCAPES_IDS = (255, 7, 8, 11, 12, 13, 17, 19, 20, 21, 22)
+"""The id in a file for each class of the scenes: the background is ignored, the others are the first ten classes."""
+
+
+def as_cityscapes(source: Path, root: Path) -> Path:
+    """leftImg8bit/ and gtFine/ with labelIds, and an unlabelled test split."""
+    for split, numbers in {**SPLITS, "test": range(2)}.items():
+        for number in numbers:
+            start = f"{split}/ulm/ulm_{number:06d}_000019"
+            image, label = root / f"leftImg8bit/{start}_leftImg8bit.png", root / f"gtFine/{start}_gtFine_labelIds.png"
+            for path in (image, label):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source / f"images/{number:02d}.png", image)
+            ids = np.array(CITYSCAPES_IDS, np.uint8)[np.array(Image.open(source / f"masks/{number:02d}.png"))]
+            Image.fromarray(ids).save(label)
+    return root
+
+
+COLOURS = np.array([(0, 0, 0), *((20 * n, 255 - n, n) for n in range(1, 11))], np.uint8)
+"""A colour for each class of the scenes."""
+
+
+def as_camvid(source: Path, root: Path) -> Path:
+    """train/ and train_labels/, val likewise, and class_dict.csv, where the background is void."""
+    for split, numbers in SPLITS.items():
+        (root / split).mkdir(parents=True)
+        (root / f"{split}_labels").mkdir()
+        for number in numbers:
+            shutil.copy(source / f"images/{number:02d}.png", root / split)
+            colours = COLOURS[np.array(Image.open(source / f"masks/{number:02d}.png"))]
+            Image.fromarray(colours).save(root / f"{split}_labels/{number:02d}_L.png")
+    names = ("Void", *CLASSES["mask"][1:])
+    rows = [f"{name},{','.join(map(str, colour))}" for name, colour in zip(names, COLOURS.tolist(), strict=True)]
+    (root / "class_dict.csv").write_text("\n".join(["name,r,g,b", *rows]), encoding="utf-8")
     return root
 
 
