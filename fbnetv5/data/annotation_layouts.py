@@ -1,5 +1,6 @@
 """The layouts of which a few files have the labels of all images."""
 
+from fbnetv5.data.cvat import CVAT
 from fbnetv5.data.metadata_folder import METADATA_FOLDER
 
-ANNOTATION_LAYOUTS = (METADATA_FOLDER,)
+ANNOTATION_LAYOUTS = (METADATA_FOLDER, CVAT)

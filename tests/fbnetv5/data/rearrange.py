@@ -168,6 +168,33 @@ def as_camvid(source: Path, root: Path) -> Path:
     return root
 
 
+def as_cvat(source: Path, root: Path) -> Path:
+    """annotations.xml with the subsets Train and Validation, a tag and rectangles for each image."""
+    document = json.loads((source / "instances.json").read_text(encoding="utf-8"))
+    names = {category["id"]: category["name"] for category in document["categories"]}
+    annotations = ET.Element("annotations")
+    labels = ET.SubElement(ET.SubElement(ET.SubElement(annotations, "meta"), "project"), "labels")
+    kinds = [(name, "any") for name in names.values()] + [(name, "tag") for name in document["labels"]]
+    for name, kind in kinds:
+        label = ET.SubElement(labels, "label")
+        ET.SubElement(label, "name").text, ET.SubElement(label, "type").text = name, kind
+    for number, record in enumerate(document["images"]):
+        subset = "Train" if number in SPLITS["train"] else "Validation"
+        (root / "images" / subset).mkdir(parents=True, exist_ok=True)
+        shutil.copy(source / "images" / record["file_name"], root / "images" / subset)
+        attributes = {"name": record["file_name"], "subset": subset}
+        image = ET.SubElement(annotations, "image", attributes | {key: str(record[key]) for key in ("width", "height")})
+        ET.SubElement(image, "tag", {"label": record["label"]})
+        for row in (row for row in document["annotations"] if row["image_id"] == record["id"]):
+            x, y, w, h = row["bbox"]
+            corners = {"xtl": x, "ytl": y, "xbr": x + w, "ybr": y + h}
+            label_of = {"label": names[row["category_id"]]}
+            ET.SubElement(image, "box", label_of | {key: repr(value) for key, value in corners.items()})
+    ET.indent(annotations)
+    ET.ElementTree(annotations).write(root / "annotations.xml", encoding="utf-8")
+    return root
+
+
 def draw(root: Path, *names: str) -> Path:
     """A folder of small images of these names."""
     for name in names:
