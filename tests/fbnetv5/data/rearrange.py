@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -202,3 +204,17 @@ def draw(root: Path, *names: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8)).save(path)
     return root
+
+
+ARRANGED: dict[str, Callable[[Path, Path], Path]] = {
+    "COCO": as_coco,
+    "ADE20K": as_ade20k,
+    "PASCAL VOC": as_voc,
+    "YOLO": partial(as_yolo, polygons=True),
+    "ImageFolder": as_image_folder,
+    "Hugging Face image folder": as_metadata_folder,
+    "Cityscapes": as_cityscapes,
+    "CamVid": as_camvid,
+    "CVAT": as_cvat,
+}
+"""By the name of a layout: (source, root) -> root, the images of ``source`` in that layout."""

@@ -3,7 +3,7 @@ import os
 import resource
 import shutil
 from ast import literal_eval
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,11 @@ from fbnetv5.data.shard_writer import plan, write_shards
 from fbnetv5.data.shards import ShardedImages
 from fbnetv5.data.splits import split_of
 from fbnetv5.data.targets import class_names
-from tests.fbnetv5.data.rearrange import as_ade20k, as_coco
+from tests.fbnetv5.data.rearrange import ARRANGED
 
 pytest.importorskip("pyarrow")
 
 SIZE = (64, 64)
-Arrange = Callable[[Path, Path], Path]
 
 
 def quiet(stage: str, done: int, total: int) -> None:
@@ -80,9 +79,12 @@ def test_shards_contain_the_images_and_all_labels_of_a_folder(image_folder: Path
     assert_same_data(shards, image_folder)
 
 
-@pytest.mark.parametrize("arrange", [as_coco, as_ade20k])
-def test_other_layouts_keep_their_own_test_split(image_folder: Path, tmp_path: Path, arrange: Arrange) -> None:
-    source = arrange(image_folder, tmp_path / "source")
+@pytest.mark.parametrize("layout", ARRANGED)
+def test_other_layouts_keep_their_labels_and_their_own_test_split(
+    image_folder: Path, tmp_path: Path, layout: str
+) -> None:
+    source = ARRANGED[layout](image_folder, tmp_path / "source")
+    assert layout_of(source).name == layout
     shards = converted(source, tmp_path / "shards")
     assert_same_data(shards, source)
     assert {name_of(shards, index) for index in shards.splits[2]} == open_folder(source).test
