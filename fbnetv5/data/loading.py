@@ -152,21 +152,31 @@ def in_order(images: ImageSet, *, batch: int, limit: int | None = None, num_work
     Args:
         images: the set.
         batch: images per batch.
-        limit: use only this many images, evenly spaced over the set: folders are sorted by class.
+        limit: use only this many images, see ``some_indices``.
         num_workers: processes that read images; 0 reads them in this process.
 
     Raises:
         UserError: an image cannot be read.
     """
-    indices = evenly_spaced(len(images), len(images) if limit is None else limit)
+    indices = some_indices(images, len(images) if limit is None else limit)
     return load(images, [indices[start : start + batch] for start in range(0, len(indices), batch)], num_workers)
 
 
 def even_batches(images: ImageSet, *, batch: int, count: int) -> Iterator[Batch]:
-    """At most ``count`` batches of at most ``batch`` distinct images, each batch evenly spaced over the set."""
-    indices = evenly_spaced(len(images), batch * count)
+    """At most ``count`` batches of at most ``batch`` distinct images, each batch evenly spaced over them."""
+    indices = some_indices(images, batch * count)
     count = -(-len(indices) // batch)
     return load(images, [indices[number::count] for number in range(count)], num_workers=0)
+
+
+def some_indices(images: Sized, max_count: int) -> Sequence[int]:
+    """At most ``max_count`` images that represent a set: evenly spaced, because folders are sorted by class.
+
+    A set that is read in blocks is in random order, so its first images are used, for which few blocks are read.
+    """
+    if block_sizes_of(images) is not None:
+        return range(min(max_count, len(images)))
+    return evenly_spaced(len(images), max_count)
 
 
 def evenly_spaced(total: int, max_count: int) -> list[int]:

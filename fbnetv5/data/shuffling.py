@@ -23,7 +23,10 @@ Sizes = NDArray[np.int64]
 
 @runtime_checkable
 class ReadInBlocks(Protocol):
-    """An image set that may be read in blocks of consecutive indices, which are cheap to read together."""
+    """An image set that may be read in blocks of consecutive indices, which are cheap to read together.
+
+    Its images are in random order: any range of them represents the set.
+    """
 
     @property
     def block_sizes(self) -> Sizes | None:

@@ -18,7 +18,7 @@ import numpy as np
 from export.errors import UserError
 from fbnetv5.data.labelled_images import LabelledImages
 from fbnetv5.data.layouts import open_folder
-from fbnetv5.data.loading import evenly_spaced
+from fbnetv5.data.loading import some_indices
 from fbnetv5.data.resolution import Resolution, check_resolution
 from fbnetv5.data.sample import ImageSet, ResizableSet, Sample
 from fbnetv5.data.scenes import TARGETS, Scenes
@@ -58,7 +58,7 @@ class Splits:
 class Subset:
     """Some images of a set, in ascending order."""
 
-    def __init__(self, images: ImageSet, indices: list[int]) -> None:
+    def __init__(self, images: ImageSet, indices: Sequence[int]) -> None:
         self.targets = images.targets
         self._images = images
         self._indices = indices
@@ -101,10 +101,10 @@ class Concatenated:
 def without_policies(splits: Splits, max_held_out: int) -> tuple[ImageSet, ImageSet]:
     """(training images, held-out images) of a training without policies; of the latter at most ``max_held_out``.
 
-    The held-out images are evenly spaced over the split that a search uses for its policies.
+    The held-out images represent the split that a search uses for its policies, see ``some_indices``.
     """
-    held_out = evenly_spaced(len(splits.policies), max_held_out)
-    others = sorted(set(range(len(splits.policies))) - set(held_out))
+    held_out, everything = some_indices(splits.policies, max_held_out), range(len(splits.policies))
+    others = everything[len(held_out) :] if isinstance(held_out, range) else sorted({*everything} - {*held_out})
     return Concatenated(splits.weights, Subset(splits.policies, others)), Subset(splits.policies, held_out)
 
 

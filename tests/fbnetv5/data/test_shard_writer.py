@@ -1,10 +1,13 @@
 import json
+import multiprocessing
 import os
 import resource
 import shutil
+import signal
 from ast import literal_eval
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -18,6 +21,7 @@ from PIL import Image
 
 from export.errors import UserError
 from fbnetv5.data import shard_writer
+from fbnetv5.data.labelled_images import LabelledImages
 from fbnetv5.data.layouts import layout_of, open_folder
 from fbnetv5.data.sample import Sample
 from fbnetv5.data.shard_format import INDEX
@@ -183,6 +187,37 @@ def test_an_interrupted_conversion_continues_to_the_same_bytes(image_folder: Pat
     index = converted(image_folder, tmp_path / "shards")
     assert len(index) == 24
     assert first.stat().st_mtime_ns == kept
+
+
+def convert_until_killed(source: Path, folder: Path, rows: int) -> None:
+    """Convert in this process, which is killed while it makes a row of the shard."""
+    row_of, made = shard_writer.row_of, count()
+
+    def row_or_end(data: LabelledImages, index: int) -> dict[str, Any]:
+        if next(made) == rows:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return row_of(data, index)
+
+    with mock.patch.object(shard_writer, "row_of", row_or_end), mock.patch.object(shard_writer, "MAX_GROUP_ROWS", 1):
+        write_shards(open_folder(source), folder, quiet, shard_rows=5)
+
+
+def test_a_killed_conversion_leaves_whole_shards_and_continues_to_the_same_bytes(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    arguments = (image_folder, tmp_path / "shards", 8)
+    process = multiprocessing.get_context("fork").Process(target=convert_until_killed, args=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    complete, part = sorted((tmp_path / "shards/data").iterdir(), key=lambda path: path.name[0] == ".")
+    assert (complete.name, part.suffix) == ("train-00000-of-00005.parquet", ".tmp")
+    with pytest.raises(UserError, match=r"without its index\.json, .* Repeat fbnetv5 convert"):
+        open_folder(tmp_path / "shards")
+    with mock.patch.object(shard_writer, "MAX_GROUP_ROWS", 1):
+        converted(image_folder, tmp_path / "whole")
+        converted(image_folder, tmp_path / "shards")
+    assert files_of(tmp_path / "shards") == files_of(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("unfinished", [True, False])

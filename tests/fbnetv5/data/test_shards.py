@@ -70,6 +70,8 @@ def test_the_set_of_a_training_is_read_in_blocks(converted_scenes: Path) -> None
     training, held_out = without_policies(open_splits(converted_scenes, size=SIZE, targets=["label"]), 2)
     for images in (training, held_out):
         assert images.block_sizes.sum() == len(images)  # type: ignore[attr-defined]
+    content = [images[index].image.numpy().tobytes() for images in (training, held_out) for index in range(len(images))]
+    assert (len(held_out), len(set(content))) == (2, len(content))
 
 
 def test_only_reads_the_columns_of_its_targets(converted_scenes: Path) -> None:
