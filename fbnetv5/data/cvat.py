@@ -13,27 +13,25 @@ attributes, and exports of videos, whose shapes are tracks.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from export.errors import UserError
 from fbnetv5.data.cvat_file import CvatFile, CvatImage, Item, Parser
-from fbnetv5.data.folder import box_corners, image_record
+from fbnetv5.data.drawn_objects import ROTATED, DrawnObject, DrawnObjects, upright_box
+from fbnetv5.data.folder import image_record
 from fbnetv5.data.header_index import HeaderIndex
-from fbnetv5.data.instance_masks import BACKGROUND
 from fbnetv5.data.labelled_images import ImageRecord, LabelledImages
 from fbnetv5.data.layout import Layout
 from fbnetv5.data.notes import Notes
-from fbnetv5.data.shape_maps import Shape, ShapeMaps
+from fbnetv5.data.shape_maps import Shape
 from fbnetv5.data.split_names import as_test_split, is_validation
-from fbnetv5.data.targets import BOXES, CLASS, CLASS_MAP, IGNORE, Target
 
 FILE = "annotations.xml"
 HEAD_BYTES = 4096
-OBJECTS = ("box", "polygon", "mask", "ellipse", "cuboid", "skeleton")
+AREAS = ("box", "polygon", "mask", "ellipse", "cuboid", "skeleton")
 """Shapes that cover an area."""
 READ = ("box", "polygon", "mask")
 
@@ -55,7 +53,7 @@ def read_cvat(root: Path, headers: HeaderIndex) -> LabelledImages:
     """
     content, notes = Parser(root / FILE).parse(), Notes()
     tags, objects = _classes(content)
-    reader = _Reader(root=root, headers=headers, tags=tags, objects=objects, notes=notes)
+    reader = _Reader(root=root, headers=headers, drawn=DrawnObjects(labels=tags, objects=objects, notes=notes))
     images: dict[str, ImageRecord] = {}
     test: set[str] = set()
     for image in content.images:
@@ -67,7 +65,7 @@ def read_cvat(root: Path, headers: HeaderIndex) -> LabelledImages:
             test.add(name)
     if not any(image.boxes or image.label is not None for image in images.values()):
         raise UserError(f"{root / FILE} has no box, polygon, mask or tag of any image. Annotate one at least")
-    return reader.data_set(images, as_test_split(test, images))
+    return reader.drawn.data_set(images, as_test_split(test, images))
 
 
 def _classes(content: CvatFile) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -84,15 +82,11 @@ def _classes(content: CvatFile) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 @dataclass(slots=True, kw_only=True)
 class _Reader:
-    """Reads the elements of a file, and keeps what class maps need."""
+    """Reads the elements of images."""
 
     root: Path
     headers: HeaderIndex
-    tags: tuple[str, ...]
-    objects: tuple[str, ...]
-    notes: Notes
-    shapes: dict[str, list[Shape]] = field(default_factory=dict)
-    """By path of the image, where all objects have a shape."""
+    drawn: DrawnObjects
 
     def record(self, image: CvatImage) -> tuple[str, ImageRecord]:
         """Name and record of an image.
@@ -109,8 +103,11 @@ class _Reader:
                 f"{record.size[0]} (width x height, upright). Export the file again"
             )
         record.label = self._label(image)
-        if self.objects:
-            self._add_objects(record, image)
+        for item in image.items:
+            if item.kind not in (*READ, "tag"):
+                self.drawn.notes.add(f"{item.kind} elements left out")
+        objects = [self._object(item, record.size) for item in image.items if item.kind in READ]
+        self.drawn.add(record, objects, is_complete=len(objects) == sum(item.kind in AREAS for item in image.items))
         return name, record
 
     def _find(self, image: CvatImage) -> tuple[str, Path]:
@@ -124,56 +121,22 @@ class _Reader:
     def _label(self, image: CvatImage) -> int | None:
         labels = {item.label for item in image.items if item.kind == "tag"}
         if len(labels) > 1:
-            self.notes.add("images with several tags, whose class is left out")
-        return self.tags.index(labels.pop()) if len(labels) == 1 else None
+            self.drawn.notes.add("images with several tags, whose class is left out")
+        return self.drawn.labels.index(labels.pop()) if len(labels) == 1 else None
 
-    def _add_objects(self, record: ImageRecord, image: CvatImage) -> None:
-        """Add boxes to a record, and the shapes of its class map where all objects have one."""
-        record.boxes, record.box_labels = [], []
-        shapes: list[Shape] = []
-        for item in image.items:
-            if item.kind not in READ:
-                if item.kind != "tag":
-                    self.notes.add(f"{item.kind} elements left out")
-                continue
-            class_id = self.objects.index(item.label)
-            shape = None if item.kind == "box" else _shape(item, class_id + 1, record.size)
-            box = self._box(item, record.size) if shape is None else shape.bbox
-            if not box[2] or not box[3]:
-                self.notes.add("shapes without width or height left out")
-                continue
-            record.boxes.append(box_corners(box, record.size, item.where))
-            record.box_labels.append(class_id)
-            shapes += [] if shape is None else [shape]
-        if len(shapes) == sum(item.kind in OBJECTS for item in image.items):
-            self.shapes[record.path] = shapes
+    def _object(self, item: Item, size: tuple[int, int]) -> DrawnObject:
+        class_id = self.drawn.objects.index(item.label)
+        outline = self._box(item, size) if item.kind == "box" else _shape(item, class_id + 1, size)
+        return DrawnObject(class_id=class_id, outline=outline, where=item.where)
 
     def _box(self, item: Item, size: tuple[int, int]) -> list[float]:
         """[x, y, width, height] of a rectangle, or of the upright one around a rotated one."""
         x0, y0, x1, y1 = (item.number(name) for name in ("xtl", "ytl", "xbr", "ybr"))
-        angle = math.radians(item.number("rotation", "0"))
+        box, angle = [x0, y0, x1 - x0, y1 - y0], item.number("rotation", "0")
         if not angle:
-            return [x0, y0, x1 - x0, y1 - y0]
-        self.notes.add("rotated rectangles, of which the upright box around them is read")
-        cosine, sine, (width, height) = abs(math.cos(angle)), abs(math.sin(angle)), (x1 - x0, y1 - y0)
-        half_w, half_h = (width * cosine + height * sine) / 2, (width * sine + height * cosine) / 2
-        x, y = (x0 + x1) / 2, (y0 + y1) / 2
-        left, top = max(0.0, x - half_w), max(0.0, y - half_h)
-        right, bottom = min(float(size[1]), x + half_w), min(float(size[0]), y + half_h)
-        return [left, top, right - left, bottom - top]
-
-    def data_set(self, images: dict[str, ImageRecord], test: frozenset[str]) -> LabelledImages:
-        """The data set; class maps belong to it if any image has shapes and there are few enough classes."""
-        targets = {"label": Target(kind=CLASS, classes=self.tags)} if self.tags else {}
-        targets |= {"boxes": Target(kind=BOXES, classes=self.objects)} if self.objects else {}
-        readers: dict[str, Any] = {}
-        if any(self.shapes.values()) and len(self.objects) < IGNORE:
-            targets["mask"] = Target(kind=CLASS_MAP, classes=(BACKGROUND, *self.objects))
-            sizes = {image.path: image.size for image in images.values()}
-            readers["mask"] = ShapeMaps(self.shapes, sizes)
-            for image in images.values():
-                image.maps = {"mask": image.path} if image.path in self.shapes else None
-        return LabelledImages(images, targets, test=test, readers=readers, notes=self.notes.lines())
+            return box
+        self.drawn.notes.add(ROTATED)
+        return upright_box(box, angle, ((x0 + x1) / 2, (y0 + y1) / 2), size)
 
 
 def _shape(item: Item, class_id: int, size: tuple[int, int]) -> Shape:

@@ -197,6 +197,28 @@ def as_cvat(source: Path, root: Path) -> Path:
     return root
 
 
+def as_label_studio(source: Path, root: Path) -> Path:
+    """project-1.json and images/ with the names of uploads, a choice and rectangles for each image."""
+    document = json.loads((source / "instances.json").read_text(encoding="utf-8"))
+    names = {category["id"]: category["name"] for category in document["categories"]}
+    (root / "images").mkdir(parents=True)
+    tasks = []
+    for image in document["images"]:
+        name = f"1a2b3c4d-{image['file_name']}"
+        shutil.copy(source / "images" / image["file_name"], root / "images" / name)
+        results: list[dict[str, Any]] = [{"type": "choices", "value": {"choices": [image["label"]]}}]
+        for row in (row for row in document["annotations"] if row["image_id"] == image["id"]):
+            sizes = [image["width"], image["height"]] * 2
+            sides = zip(("x", "y", "width", "height"), row["bbox"], sizes, strict=True)
+            value = {key: 100 * pixels / size for key, pixels, size in sides} | {"rotation": 0}
+            labels = {"rectanglelabels": [names[row["category_id"]]]}
+            results.append({"type": "rectanglelabels", "value": value | labels})
+        annotations = [{"was_cancelled": True, "result": []}, {"result": results}]
+        tasks.append({"id": image["id"], "data": {"image": f"/data/upload/1/{name}"}, "annotations": annotations})
+    (root / "project-1.json").write_text(json.dumps(tasks, indent=2), encoding="utf-8")
+    return root
+
+
 def draw(root: Path, *names: str) -> Path:
     """A folder of small images of these names."""
     for name in names:
@@ -216,5 +238,6 @@ ARRANGED: dict[str, Callable[[Path, Path], Path]] = {
     "Cityscapes": as_cityscapes,
     "CamVid": as_camvid,
     "CVAT": as_cvat,
+    "Label Studio": as_label_studio,
 }
 """By the name of a layout: (source, root) -> root, the images of ``source`` in that layout."""

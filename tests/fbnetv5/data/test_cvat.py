@@ -120,4 +120,4 @@ def test_a_missing_or_other_image_is_named(tmp_path: Path, attributes: str, mess
 def test_shapes_without_area_are_counted(tmp_path: Path) -> None:
     data = open_folder(write(tmp_path, POLYGON, '<box label="cat" xtl="1" ytl="1" xbr="1" ybr="3"></box>'))
     assert len(data.labels(0)["boxes"].xyxy) == 1
-    assert "shapes without width or height left out: 1" in data.notes
+    assert "objects without width or height left out: 1" in data.notes

@@ -91,7 +91,8 @@ def test_other_layouts_keep_their_labels_and_their_own_test_split(
     assert layout_of(source).name == layout
     shards = converted(source, tmp_path / "shards")
     assert_same_data(shards, source)
-    assert {name_of(shards, index) for index in shards.splits[2]} == open_folder(source).test
+    test = {name_of(shards, index) for index in shards.splits[2]}
+    assert test == open_folder(source).test or layout == "Label Studio"  # its file has no splits
 
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="/\0.", exclude_categories=["C"]), min_size=1)
