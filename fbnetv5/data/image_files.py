@@ -46,15 +46,48 @@ PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image
 class StoredFile(str):
     """An image file within another file: a description of its place, for messages, with its bytes."""
 
-    content: bytes
+    _content: bytes
 
     def __new__(cls, place: str, content: bytes) -> Self:
         file = super().__new__(cls, place)
-        file.content = content
+        file._content = content
         return file
 
     def __getnewargs__(self) -> tuple[str, bytes]:  # type: ignore[override]  # those of this class, not of str
-        return str(self), self.content
+        return str(self), self._content
+
+    @property
+    def content(self) -> bytes:
+        """The bytes of the file.
+
+        Raises:
+            OSError: they cannot be read.
+        """
+        return self._content
+
+
+class StoredPart(StoredFile):
+    """A part of a file, whose bytes are read when they are needed."""
+
+    _part: tuple[str, int, int]
+    """Path of the file, start and length in bytes."""
+
+    @classmethod
+    def of(cls, place: str, file: str, start: int, length: int) -> Self:
+        """A part of ``file``; ``place`` describes it."""
+        part = cls(place, b"")
+        part._part = file, start, length
+        return part
+
+    @property
+    def content(self) -> bytes:
+        path, start, length = self._part
+        with Path(path).open("rb") as file:
+            file.seek(start)
+            content = file.read(length)
+        if len(content) != length:
+            raise OSError(f"{path} is cut off")
+        return content
 
 
 class Header(NamedTuple):
@@ -107,7 +140,16 @@ def read_bytes(path: str) -> bytes:
     try:
         return path.content if isinstance(path, StoredFile) else Path(path).read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}. Replace the file or remove it") from None
+        raise UserError(f"cannot read {path}: {error.strerror or error}. Replace the file or remove it") from None
+
+
+def file_size(path: str) -> int:
+    """The length of an image file in bytes.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    return len(path.content) if isinstance(path, StoredFile) else Path(path).stat().st_size
 
 
 def read_header(path: str | Path) -> Header:

@@ -24,7 +24,7 @@ from PIL import Image
 from export.errors import UserError
 from export.files import atomic_write, read_json, write_json
 from export.progress import Progress
-from fbnetv5.data.image_files import read_bytes
+from fbnetv5.data.image_files import file_size, read_bytes
 from fbnetv5.data.labelled_images import LabelledImages
 from fbnetv5.data.loading import evenly_spaced
 from fbnetv5.data.maps import FORMATS
@@ -118,7 +118,7 @@ def fitting_rows(data: LabelledImages) -> int:
     indices = evenly_spaced(len(data), MEASURED_IMAGES)
     records = [data.record(index) for index in indices]
     paths = [path for record in records for path in (record.path, *(record.maps or {}).values())]
-    mean = max(1, sum(Path(path).stat().st_size for path in paths) // max(1, len(indices)))
+    mean = max(1, sum(map(file_size, paths)) // max(1, len(indices)))
     return max(1, min(SHARD_BYTES // mean, MAX_SHARD_ROWS))
 
 

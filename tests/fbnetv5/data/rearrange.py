@@ -1,7 +1,9 @@
 """The images of the fixture ``image_folder`` in the layouts that data sets come in."""
 
+import io
 import json
 import shutil
+import tarfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -219,6 +221,33 @@ def as_label_studio(source: Path, root: Path) -> Path:
     return root
 
 
+def add_member(tar: tarfile.TarFile, name: str, content: bytes | str) -> None:
+    """Add a file with this content to a tar file."""
+    content = content.encode() if isinstance(content, str) else content
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
+
+
+def as_webdataset(source: Path, root: Path) -> Path:
+    """train-0.tar and val-0.tar with an image, class, JSON and mask for each sample."""
+    document = json.loads((source / "instances.json").read_text(encoding="utf-8"))
+    names = {category["id"]: category["name"] for category in document["categories"]}
+    root.mkdir()
+    for split, numbers in SPLITS.items():
+        with tarfile.open(root / f"{split}-0.tar", "w") as tar:
+            for image in (document["images"][number] for number in numbers):
+                items = [row for row in document["annotations"] if row["image_id"] == image["id"]]
+                categories = [names[row["category_id"]] for row in items]
+                objects = {"bbox": [row["bbox"] for row in items], "categories": categories}
+                key = f"a.b/{Path(image['file_name']).stem}"
+                add_member(tar, f"{key}.png", (source / "images" / image["file_name"]).read_bytes())
+                add_member(tar, f"{key}.cls", image["label"])
+                add_member(tar, f"{key}.json", json.dumps({"objects": objects}))
+                add_member(tar, f"{key}.seg.png", (source / "masks" / image["file_name"]).read_bytes())
+    return root
+
+
 def draw(root: Path, *names: str) -> Path:
     """A folder of small images of these names."""
     for name in names:
@@ -239,5 +268,6 @@ ARRANGED: dict[str, Callable[[Path, Path], Path]] = {
     "CamVid": as_camvid,
     "CVAT": as_cvat,
     "Label Studio": as_label_studio,
+    "WebDataset tar files": as_webdataset,
 }
 """By the name of a layout: (source, root) -> root, the images of ``source`` in that layout."""

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from fbnetv5.data.image_files import StoredFile
+from fbnetv5.data.image_files import StoredFile, read_pixels
 from fbnetv5.data.labelled_images import LabelledImages
 from fbnetv5.data.layouts import open_folder
 from fbnetv5.data.maps import FORMATS
@@ -65,7 +64,7 @@ def assert_datasets_reads(folder: Path, source: LabelledImages, cache: Path, *, 
             stored = stored.cast_column(name, datasets.Image(decode=False))
         for row, files in zip(split, stored, strict=True):
             index = places.pop(files["image"]["path"])
-            assert np.array_equal(np.array(row["image"]), np.array(Image.open(source.path(index))))
+            assert np.array_equal(np.array(row["image"]), read_pixels(source.path(index)))
             assert_same_labels(files, source.labels(index), maps)
     assert not places
 
