@@ -97,6 +97,7 @@ COMMANDS = [
     "space",
     "profile",
     "label",
+    "convert",
     "search",
     "branch",
     "nars",

@@ -16,6 +16,7 @@ from export.errors import UserError
 from fbnetv5.cli.branch import branch
 from fbnetv5.cli.check import check
 from fbnetv5.cli.console import UNEXPECTED_ERROR, OutputClosedError, print_status, safe_streams
+from fbnetv5.cli.convert import convert
 from fbnetv5.cli.derive import derive
 from fbnetv5.cli.doctor import doctor
 from fbnetv5.cli.eval import evaluate
@@ -54,6 +55,7 @@ COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
     "space": space,
     "profile": profile,
     "label": label,
+    "convert": convert,
     "search": search,
     "branch": branch,
     "nars": nars,

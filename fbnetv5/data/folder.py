@@ -233,6 +233,12 @@ def add_maps(folder: Path, target: str, images: Mapping[str, ImageRecord], heade
     return bool(paths)
 
 
+def has_maps(root: Path) -> bool:
+    """Whether any folder of maps of a data set has a file."""
+    folders = (root / form.folder for form in FORMATS.values())
+    return any(list_image_names(folder) for folder in folders if folder.is_dir())
+
+
 def numbered_classes(target: str, images: Mapping[str, ImageRecord], headers: HeaderIndex) -> tuple[str, ...]:
     """Names for the ids of class maps without declared names: "class 0" and so on; reads all files not indexed."""
     paths = [path for image in images.values() if (path := image.map_path(target)) is not None]

@@ -10,8 +10,8 @@ the last one to write wins. SQLite was the alternative: its locks are unreliable
 folders often are (sqlite.org, "How To Corrupt An SQLite Database File", section 2.1). An index that is missing,
 damaged, of another version or not writable is never an error: the files are read again.
 
-Left out: noticing a change that keeps both a file's length and its modification time. Files whose names are not
-UTF-8 are read every time, as is a data set in a folder of such a name.
+Left out: images within other files, which are read every time; noticing a change that keeps both a file's length and
+its modification time. Files whose names are not UTF-8 are read every time, as is a data set in a folder of such a name.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from export.errors import UserError
 from export.files import atomic_write_text, is_utf8
-from fbnetv5.data.image_files import Header, read_header, read_pixels
+from fbnetv5.data.image_files import Header, StoredFile, read_header, read_pixels
 
 
 class FileRow(NamedTuple):
@@ -79,7 +79,7 @@ class HeaderIndex:
         Raises:
             UserError: the file cannot be read.
         """
-        return self._row(path).header
+        return read_header(path) if isinstance(path, StoredFile) else self._row(path).header
 
     def class_ids(self, path: str) -> tuple[int, ...]:
         """The distinct pixel values of a mask of at most 8 bits, ascending.
@@ -87,6 +87,8 @@ class HeaderIndex:
         Raises:
             UserError: the file cannot be read.
         """
+        if isinstance(path, StoredFile):
+            return tuple(np.unique(read_pixels(path)).tolist())
         row = self._row(path)
         if row.class_ids is None:
             counts = np.bincount(read_pixels(path).astype(np.uint8).ravel())

@@ -8,8 +8,9 @@ import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,53 @@ TIFF_COMPRESSION, LOSSY_COMPRESSIONS = 259, (6, 7, 33003, 33005, 34712, 34892, 5
 """A tag of TIFF, and its values for JPEG, JPEG 2000 and WebP."""
 PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 """What Pillow raises on a damaged file."""
+
+
+class StoredFile(str):
+    """An image file within another file: a description of its place, for messages, with its bytes."""
+
+    _content: bytes
+
+    def __new__(cls, place: str, content: bytes) -> Self:
+        file = super().__new__(cls, place)
+        file._content = content
+        return file
+
+    def __getnewargs__(self) -> tuple[str, bytes]:  # type: ignore[override]  # those of this class, not of str
+        return str(self), self._content
+
+    @property
+    def content(self) -> bytes:
+        """The bytes of the file.
+
+        Raises:
+            OSError: they cannot be read.
+        """
+        return self._content
+
+
+class StoredPart(StoredFile):
+    """A part of a file, whose bytes are read when they are needed."""
+
+    _part: tuple[str, int, int]
+    """Path of the file, start and length in bytes."""
+
+    @classmethod
+    def of(cls, place: str, file: str, start: int, length: int) -> Self:
+        """A part of ``file``; ``place`` describes it."""
+        part = cls(place, b"")
+        part._part = file, start, length
+        return part
+
+    @property
+    def content(self) -> bytes:
+        path, start, length = self._part
+        with Path(path).open("rb") as file:
+            file.seek(start)
+            content = file.read(length)
+        if len(content) != length:
+            raise OSError(f"{path} is cut off")
+        return content
 
 
 class Header(NamedTuple):
@@ -80,7 +128,28 @@ def _open(path: str | Path) -> ImageFile.ImageFile:
     """Open an image without the warnings of Pillow, which name no file: on large images and on damaged metadata."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        return Image.open(path)
+        return Image.open(BytesIO(path.content) if isinstance(path, StoredFile) else path)
+
+
+def read_bytes(path: str) -> bytes:
+    """The content of an image file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return path.content if isinstance(path, StoredFile) else Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}. Replace the file or remove it") from None
+
+
+def file_size(path: str) -> int:
+    """The length of an image file in bytes.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    return len(path.content) if isinstance(path, StoredFile) else Path(path).stat().st_size
 
 
 def read_header(path: str | Path) -> Header:

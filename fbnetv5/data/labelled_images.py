@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from fbnetv5.data.image_files import opened, rgb, upright
 from fbnetv5.data.maps import FORMATS
 from fbnetv5.data.resolution import Resolution
 from fbnetv5.data.sample import Sample
+from fbnetv5.data.shuffling import Sizes, subset_sizes
 from fbnetv5.data.targets import IGNORE, VECTOR_MAP, Boxes, Target
 
 ReadMap = Callable[[str], NDArray[Any] | None]
@@ -56,6 +57,16 @@ class ImageRecord:
         return None if self.maps is None else self.maps.get(target)
 
 
+class Records(Protocol):
+    """Records by index, in memory or read when they are needed."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> ImageRecord: ...
+
+    def __iter__(self) -> Iterator[ImageRecord]: ...
+
+
 class LabelledImages:
     """A data set: records of image files with checked headers and labels, independent of any size."""
 
@@ -83,7 +94,8 @@ class LabelledImages:
         self.names = tuple(records)
         self.test = test
         self.notes = notes
-        self._records = tuple(records.values())
+        self.block_sizes: Sizes | None = None
+        self._records: Records = tuple(records.values())
         self._zero_is_ignored = zero_is_ignored
         self._readers = {name: form.read for name, form in FORMATS.items()} | dict(readers or {})
 
@@ -130,13 +142,22 @@ class LabelledImages:
             image=torch.from_numpy(np.array(pixels).transpose(2, 0, 1).copy()),
             targets={
                 name: self.targets[name].kind.resize(value, record.size, size)
-                for name, value in self.labels(index).items()
+                for name, value in self._labels(record).items()
             },
         )
 
     def path(self, index: int) -> str:
         """The file of the image at ``index``."""
         return self._records[index].path
+
+    def record(self, index: int) -> ImageRecord:
+        """The record of the image at ``index``."""
+        return self._records[index]
+
+    def is_plain(self, target: str) -> bool:
+        """Whether the files of a target have the format in ``FORMATS``, values included."""
+        is_shifted = self._zero_is_ignored and FORMATS[target].class_list is not None
+        return self._readers[target] is FORMATS[target].read and not is_shifted
 
     def files(self) -> Iterator[str]:
         """The files of all images and of their labels."""
@@ -160,7 +181,10 @@ class LabelledImages:
         Raises:
             UserError: a map cannot be read, or contains an undeclared class id.
         """
-        labels = {name: self._label(self._records[index], name) for name in self.targets}
+        return self._labels(self._records[index])
+
+    def _labels(self, record: ImageRecord) -> dict[str, Any]:
+        labels = {name: self._label(record, name) for name in self.targets}
         return {
             name: value
             for name, value in labels.items()
@@ -215,6 +239,12 @@ class ImageView:
     @property
     def targets(self) -> Mapping[str, Target]:
         return self._images.targets
+
+    @property
+    def block_sizes(self) -> Sizes | None:
+        """See ``ReadInBlocks``."""
+        sizes = self._images.block_sizes
+        return None if sizes is None else subset_sizes(sizes, self._indices)
 
     def resized(self, size: Resolution) -> Self:
         """The same images at another size."""

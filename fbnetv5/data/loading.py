@@ -1,12 +1,12 @@
 """Batches from an image set: endless and shuffled for training, once and in order for evaluation.
 
 A training batch depends on (seed, step, rank) alone, so a resumed run trains on the same batches as a run that was
-never interrupted. Every epoch is its own permutation, and batches run on across epochs: none is short, and a set
-smaller than a batch works too. torch's global random state is not touched.
+never interrupted. Every epoch is its own permutation, see ``fbnetv5.data.shuffling``, and batches run on across epochs:
+none is short, and a set smaller than a batch works too. torch's global random state is not touched.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import count
@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from export.errors import UserError
 from fbnetv5.data.sample import Batch, ImageSet, Sample, collate
+from fbnetv5.data.shuffling import Permutation, block_sizes_of, permutation
 from fbnetv5.data.targets import Target
 from fbnetv5.data.transfer import on_device
 
@@ -106,20 +107,19 @@ class Order:
     world: int = 1
     """How many processes share each step."""
 
-    def groups(self, length: int, *, unfold: bool = False) -> Iterator[Sequence[int]]:
+    def groups(self, images: Sized, *, unfold: bool = False) -> Iterator[Sequence[int]]:
         """The indices of each step's batch of a set, without end; indices into ``Transformed`` if ``unfold``."""
+        length, sizes = len(images), block_sizes_of(images)
 
         @lru_cache(maxsize=2)
-        def permutation(epoch: int) -> list[int]:
+        def order_of(epoch: int) -> Permutation:
             # 2**31 epochs to a seed: two seeds share no generator state, whatever the seeds are.
-            generator = torch.Generator().manual_seed((self.seed << 31) + epoch)
-            order: list[int] = torch.randperm(length, generator=generator).tolist()
-            return order
+            return permutation(length, sizes, torch.Generator().manual_seed((self.seed << 31) + epoch))
 
         for step in count(self.first_step):
             start = (step * self.world + self.rank) * self.batch
             places = [divmod(place, length) for place in range(start, start + self.batch)]
-            yield [permutation(epoch)[place] + unfold * epoch * length for epoch, place in places]
+            yield [order_of(epoch)[place] + unfold * epoch * length for epoch, place in places]
 
 
 def batches(
@@ -142,7 +142,7 @@ def batches(
     Raises:
         UserError: an image cannot be read.
     """
-    groups = order.groups(len(images), unfold=transform is not None)
+    groups = order.groups(images, unfold=transform is not None)
     return load(images if transform is None else Transformed(images, transform), groups, num_workers, device)
 
 
@@ -152,21 +152,31 @@ def in_order(images: ImageSet, *, batch: int, limit: int | None = None, num_work
     Args:
         images: the set.
         batch: images per batch.
-        limit: use only this many images, evenly spaced over the set: folders are sorted by class.
+        limit: use only this many images, see ``some_indices``.
         num_workers: processes that read images; 0 reads them in this process.
 
     Raises:
         UserError: an image cannot be read.
     """
-    indices = evenly_spaced(len(images), len(images) if limit is None else limit)
+    indices = some_indices(images, len(images) if limit is None else limit)
     return load(images, [indices[start : start + batch] for start in range(0, len(indices), batch)], num_workers)
 
 
 def even_batches(images: ImageSet, *, batch: int, count: int) -> Iterator[Batch]:
-    """At most ``count`` batches of at most ``batch`` distinct images, each batch evenly spaced over the set."""
-    indices = evenly_spaced(len(images), batch * count)
+    """At most ``count`` batches of at most ``batch`` distinct images, each batch evenly spaced over them."""
+    indices = some_indices(images, batch * count)
     count = -(-len(indices) // batch)
     return load(images, [indices[number::count] for number in range(count)], num_workers=0)
+
+
+def some_indices(images: Sized, max_count: int) -> Sequence[int]:
+    """At most ``max_count`` images that represent a set: evenly spaced, because folders are sorted by class.
+
+    A set that is read in blocks is in random order, so its first images are used, for which few blocks are read.
+    """
+    if block_sizes_of(images) is not None:
+        return range(min(max_count, len(images)))
+    return evenly_spaced(len(images), max_count)
 
 
 def evenly_spaced(total: int, max_count: int) -> list[int]:

@@ -211,12 +211,13 @@ def find_maps(folder: Path, target: str, sizes: Mapping[str, tuple[int, int]], h
             raise UserError(f"{maps[stem]} and {path} are both the {target} of one image. Remove one of them")
         if stem not in sizes:
             raise UserError(f"{path} is the {target} of no image: images/ has no {stem!r}. Rename or remove it")
-        _check_header(path, headers.header(path), target, sizes[stem])
+        check_map_header(path, headers.header(path), target, sizes[stem])
         maps[stem] = path
     return maps
 
 
-def _check_header(path: str, header: Header, target: str, size: tuple[int, int]) -> None:
+def check_map_header(path: str, header: Header, target: str, size: tuple[int, int]) -> None:
+    """Raise UserError if a file has a form that its target does not allow, or another size (H, W) than its image."""
     allowed = FORMATS[target]
     if header.format not in ("PNG", "TIFF"):
         raise UserError(f"{path} is {header.format} under another name. Save it {allowed.advice}, as PNG")

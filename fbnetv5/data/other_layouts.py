@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export.errors import UserError
-from fbnetv5.data.image_files import is_image
+from fbnetv5.data.colour_maps import folder_pairs
+from fbnetv5.data.image_files import is_image, list_image_names
 from fbnetv5.data.split_names import TRAINING, VALIDATION
 
 HEAD_BYTES = 4096
@@ -69,6 +70,11 @@ def _yolo_labels(root: Path) -> str | None:
     return None
 
 
+def _label_folder(root: Path) -> str | None:
+    pairs = [(images, labels) for images, labels in folder_pairs(root) if list_image_names(labels)]
+    return next((f"{labels.name}/ beside {images.name}/" for images, labels in pairs), None)
+
+
 def _coco_file(root: Path) -> str | None:
     places = [*_places(root), root / "annotations", root / "labels"]
     for path in (path for place in places for path in sorted(place.glob("*.json"))):
@@ -100,6 +106,12 @@ def _json_per_image(root: Path) -> str | None:
 
 MARKS = (
     Mark(
+        layout="a data set in Parquet files without its index.json",
+        find=_file("data/*.parquet", "*.parquet"),
+        remedy="Repeat fbnetv5 convert, which finishes an interrupted conversion, or copy index.json as well; shards "
+        "of other programs are not read",
+    ),
+    Mark(
         layout="the YOLO layout without its data.yaml",
         find=_yolo_labels,
         remedy='Add a data.yaml with the lines "train: FOLDER", "val: FOLDER" and "names: [...]"',
@@ -125,9 +137,10 @@ MARKS = (
         remedy="Put the images into JPEGImages/ and their .xml files into Annotations/",
     ),
     Mark(
-        layout="Cityscapes",
-        find=_folders("leftImg8bit", "gtFine"),
-        remedy="Copy images and *_labelTrainIds.png, both as NAME.png, to images/ and masks/",
+        layout="CamVid without a list of its classes",
+        find=_label_folder,
+        remedy="Add class_dict.csv with the line name,r,g,b and a line for each class; or, where labels are ids, "
+        "codes.txt with a name per line",
     ),
     Mark(
         layout="mmsegmentation's layout",

@@ -38,6 +38,6 @@ def resident_batches(images: ImageSet, order: Order, device: torch.device) -> It
         UserError: an image cannot be read.
     """
     everything = collate([images[index] for index in range(len(images))], images.targets).to(device)
-    for group in order.groups(len(images)):
+    for group in order.groups(images):
         indices = torch.tensor(group, pin_memory=device.type == "cuda")
         yield everything.rows(indices.to(device, non_blocking=True))

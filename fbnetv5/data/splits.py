@@ -7,19 +7,23 @@ another split.
 """
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+
 from export.errors import UserError
 from fbnetv5.data.labelled_images import LabelledImages
 from fbnetv5.data.layouts import open_folder
-from fbnetv5.data.loading import evenly_spaced
+from fbnetv5.data.loading import some_indices
 from fbnetv5.data.resolution import Resolution, check_resolution
 from fbnetv5.data.sample import ImageSet, ResizableSet, Sample
 from fbnetv5.data.scenes import TARGETS, Scenes
+from fbnetv5.data.shards import ShardedImages
+from fbnetv5.data.shuffling import Sizes, block_sizes_of, subset_sizes
 from fbnetv5.data.targets import Target
 
 SHARES = (0.7, 0.2, 0.1)
@@ -52,12 +56,18 @@ class Splits:
 
 
 class Subset:
-    """Some images of a set."""
+    """Some images of a set, in ascending order."""
 
-    def __init__(self, images: ImageSet, indices: list[int]) -> None:
+    def __init__(self, images: ImageSet, indices: Sequence[int]) -> None:
         self.targets = images.targets
         self._images = images
         self._indices = indices
+
+    @property
+    def block_sizes(self) -> Sizes | None:
+        """See ``ReadInBlocks``."""
+        sizes = block_sizes_of(self._images)
+        return None if sizes is None else subset_sizes(sizes, self._indices)
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -74,6 +84,12 @@ class Concatenated:
         self._first = first
         self._second = second
 
+    @property
+    def block_sizes(self) -> Sizes | None:
+        """See ``ReadInBlocks``."""
+        first, second = block_sizes_of(self._first), block_sizes_of(self._second)
+        return None if first is None or second is None else np.concatenate([first, second])
+
     def __len__(self) -> int:
         return len(self._first) + len(self._second)
 
@@ -85,10 +101,10 @@ class Concatenated:
 def without_policies(splits: Splits, max_held_out: int) -> tuple[ImageSet, ImageSet]:
     """(training images, held-out images) of a training without policies; of the latter at most ``max_held_out``.
 
-    The held-out images are evenly spaced over the split that a search uses for its policies.
+    The held-out images represent the split that a search uses for its policies, see ``some_indices``.
     """
-    held_out = evenly_spaced(len(splits.policies), max_held_out)
-    others = sorted(set(range(len(splits.policies))) - set(held_out))
+    held_out, everything = some_indices(splits.policies, max_held_out), range(len(splits.policies))
+    others = everything[len(held_out) :] if isinstance(held_out, range) else sorted({*everything} - {*held_out})
     return Concatenated(splits.weights, Subset(splits.policies, others)), Subset(splits.policies, held_out)
 
 
@@ -99,12 +115,20 @@ def split_of(name: str, shares: tuple[float, ...] = SHARES) -> int:
     return next((split for split, end in enumerate(accumulate(shares[:-1])) if position < end), len(shares) - 1)
 
 
-def split_folder(folder: LabelledImages, root: Path, size: Resolution) -> Splits:
-    """The three splits of a user's folder; the data set's own test split is used if it has one."""
+def split_indices(folder: LabelledImages) -> tuple[Sequence[int], ...]:
+    """The images of each split of a user's data set; its own test split is used if it has one."""
+    if isinstance(folder, ShardedImages):
+        return folder.splits
     indices: tuple[list[int], list[int], list[int]] = ([], [], [])
     for index, name in enumerate(folder.names):
         split = TEST if name in folder.test else split_of(name, SHARES[:2] if folder.test else SHARES)
         indices[split].append(index)
+    return indices
+
+
+def split_folder(folder: LabelledImages, root: Path, size: Resolution) -> Splits:
+    """The three splits of a user's data set."""
+    indices = split_indices(folder)
     if not all(indices):
         sizes = ", ".join(str(len(split)) for split in indices)
         raise UserError(

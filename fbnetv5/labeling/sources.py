@@ -8,7 +8,8 @@ from typing import Any
 from export.errors import UserError
 from fbnetv5.data.image_files import SUFFIXES, image_names_within
 from fbnetv5.data.labelled_images import LabelledImages
-from fbnetv5.data.layouts import Layout, find_layout, open_folder
+from fbnetv5.data.layout import Layout
+from fbnetv5.data.layouts import find_layout, open_folder
 from fbnetv5.data.splits import TEST, split_of
 from fbnetv5.data.targets import Target
 
@@ -89,7 +90,10 @@ def open_source(root: Path, *, ignore_labels: bool) -> SourceImages:
         UserError: the folder does not exist or has no image, or the data set is unfit.
     """
     check_folder(root)
-    if not ignore_labels and layout_of_source(root) is not None:
+    layout = None if ignore_labels else layout_of_source(root)
+    if layout is not None:
+        if not layout.has_files:
+            raise UserError(f"{root} is in {layout.name}, which are not labelled: label files of images, then convert")
         data = open_folder(root)
         return SourceImages(root, data.names, data)
     names = sorted(image_names_within(root), key=lambda name: name.split("/"))

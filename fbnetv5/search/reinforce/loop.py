@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from fbnetv5.costs.tables import CostTable
-from fbnetv5.data.loading import evenly_spaced
+from fbnetv5.data.loading import some_indices
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch, ImageSet
 from fbnetv5.data.splits import Splits, Subset
@@ -62,14 +62,14 @@ def warmup_architecture(space: Space, progress: float, rng: np.random.Generator)
 
 
 def policy_images(images: ImageSet, config: SearchConfig) -> ImageSet:
-    """The held-out images that policies learn from: evenly spaced, few enough to use each ``MIN_REPETITIONS`` times.
+    """The held-out images that policies learn from: few enough to use each ``MIN_REPETITIONS`` times.
 
     An image's first loss is only the reference that its later losses are compared with, so nothing would be learned
-    from a large set that is used once.
+    from a large set that is used once; and what is stored for each image is bounded by the length of the search.
     """
     draws = config.policy_steps(config.steps) * config.policy_batch
     max_images = max(config.policy_batch, draws // MIN_REPETITIONS)
-    return images if len(images) <= max_images else Subset(images, evenly_spaced(len(images), max_images))
+    return images if len(images) <= max_images else Subset(images, some_indices(images, max_images))
 
 
 class SearchLoop(SupernetLoop[SearchEntry, Supernet]):

@@ -1,3 +1,4 @@
+import pickle
 import random
 import struct
 import zlib
@@ -11,9 +12,13 @@ from export.errors import UserError
 from fbnetv5.data.image_files import (
     INTEGER_TYPES,
     SIDEWAYS,
+    StoredFile,
+    StoredPart,
+    file_size,
     image_names_within,
     is_image,
     opened,
+    read_bytes,
     read_header,
     read_pixels,
     rgb,
@@ -157,3 +162,16 @@ def test_the_largest_image_is_named_in_our_words(tmp_path: Path, side: int, is_r
         return
     with pytest.raises(UserError, match=r"a\.png has more than 178 megapixels, the limit for an image"):
         read_header(tmp_path / "a.png")
+
+
+def test_a_stored_file_and_a_part_of_a_file_are_images(tmp_path: Path) -> None:
+    Image.new("RGB", (5, 3), (1, 2, 3)).save(tmp_path / "0.png")
+    content = (tmp_path / "0.png").read_bytes()
+    (tmp_path / "all").write_bytes(b"before" + content + b"after")
+    part = StoredPart.of("place", str(tmp_path / "all"), 6, len(content))
+    for file in (StoredFile("place", content), part, *pickle.loads(pickle.dumps([part, StoredFile("place", content)]))):
+        assert (file, file.content, read_bytes(file), file_size(file)) == ("place", content, content, len(content))
+        assert read_pixels(file).tolist() == [[[1, 2, 3]] * 5] * 3
+    (tmp_path / "all").write_bytes(b"before")
+    with pytest.raises(UserError, match=r"cannot read place: .*all is cut off"):
+        read_bytes(part)

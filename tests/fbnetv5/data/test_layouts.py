@@ -3,33 +3,21 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from export.errors import UserError
 from fbnetv5.data.layouts import LAYOUTS, layout_of, open_folder
 from fbnetv5.data.maps import FORMATS
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.data.splits import open_splits, targets_of
-from fbnetv5.data.targets import IGNORE, class_names
-from fbnetv5.tasks import make_tasks
-from tests.fbnetv5.data.rearrange import SPLITS, as_ade20k, as_coco, as_image_folder, as_yolo
+from fbnetv5.data.targets import IGNORE
+from tests.fbnetv5.data.rearrange import SPLITS, as_ade20k, as_coco, as_image_folder, as_yolo, draw
 
 SIZE = (64, 64)
 Rearrange = Callable[[Path, Path], Path]
 ARRANGED: dict[str, Rearrange] = {"COCO": as_coco, "ADE20K": as_ade20k, "ImageFolder": as_image_folder, "YOLO": as_yolo}
 SAME = {"COCO": "boxes", "YOLO": "boxes", "ADE20K": "mask", "ImageFolder": "label"}
-
-
-def draw(root: Path, *names: str) -> Path:
-    """A folder of small images of these names."""
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8)).save(path)
-    return root
 
 
 @pytest.mark.parametrize("name", ARRANGED)
@@ -99,46 +87,6 @@ def test_a_box_without_area_is_passed_over_and_a_malformed_one_is_not(image_fold
         open_folder(root)
 
 
-@pytest.mark.parametrize(
-    ("training", "test"), [("train", "val"), ("Train", "Test"), ("Training", "Testing"), ("TRAIN", "Validation")]
-)
-def test_splits_of_an_image_folder_have_several_spellings(tmp_path: Path, training: str, test: str) -> None:
-    root = draw(tmp_path, f"{training}/a/0.png", f"{training}/b/1.png", f"{test}/a/2.png")
-    folder_images = open_folder(root)
-    assert folder_images.targets["label"].classes == ("a", "b")
-    assert folder_images.test == {f"{test}/a/2.png"}
-    assert len(folder_images) == 3
-
-
-@pytest.mark.parametrize(("training", "test"), [("training", "validation"), ("Train", "Val")])
-def test_splits_of_ade20k_have_several_spellings(image_folder: Path, tmp_path: Path, training: str, test: str) -> None:
-    root = as_ade20k(image_folder, tmp_path / "a")
-    for kind in ("images", "annotations"):
-        (root / kind / "training").rename(root / kind / training)
-        (root / kind / "validation").rename(root / kind / test)
-    folder_images = open_folder(root)
-    assert folder_images.test == {f"{test}/{number:02d}.png" for number in SPLITS["val"]}
-
-
-@pytest.mark.parametrize(
-    "labels", [("gloves", "masks"), ("bus", "car", "train"), ("bus", "test", "train")], ids=" ".join
-)
-def test_a_class_may_have_the_name_of_something_else(tmp_path: Path, labels: tuple[str, ...]) -> None:
-    folder_images = open_folder(draw(tmp_path, *(f"{label}/0.png" for label in labels)))
-    assert folder_images.targets["label"].classes == labels
-    assert (len(folder_images), folder_images.test) == (len(labels), frozenset())
-
-
-def test_what_is_hidden_or_holds_no_image_is_no_class(tmp_path: Path) -> None:
-    root = draw(tmp_path / ".hidden", "a/deep/0.png", "b/1.png", "b/.ipynb_checkpoints/1-checkpoint.png")
-    draw(root, ".c/2.png", ".trash/train/a/3.png")
-    (root / "labels").mkdir()
-    (root / "labels/0.txt").touch()
-    folder_images = open_folder(root)
-    assert folder_images.targets["label"].classes == ("a", "b")
-    assert folder_images.names == ("a/deep/0.png", "b/1.png")
-
-
 def test_a_split_of_coco_without_annotations_is_left_out(image_folder: Path, tmp_path: Path) -> None:
     root = as_coco(image_folder, tmp_path / "c")
     document = json.loads((root / "annotations/instances_val.json").read_text())
@@ -151,16 +99,6 @@ def test_a_split_of_coco_without_annotations_is_left_out(image_folder: Path, tmp
     (root / "annotations/instances_val.json").unlink()
     parts = open_splits(root, size=SIZE, targets=CLASSES)
     assert sum(map(len, (parts.weights, parts.policies, parts.test))) == len(SPLITS["train"])
-
-
-def test_a_split_of_ade20k_without_masks_is_left_out(image_folder: Path, tmp_path: Path) -> None:
-    root = draw(as_ade20k(image_folder, tmp_path / "a"), "images/test/0.png")
-    folder_images = open_folder(root)
-    assert folder_images.test == {f"validation/{number:02d}.png" for number in SPLITS["val"]}
-    assert len(folder_images) == 24
-    shutil.rmtree(root / "annotations/validation")
-    folder_images = open_folder(root)
-    assert (len(folder_images), folder_images.test) == (len(SPLITS["train"]), frozenset())
 
 
 def test_an_image_that_two_files_list_is_refused(image_folder: Path, tmp_path: Path) -> None:
@@ -254,15 +192,6 @@ def test_what_is_wrong_in_a_folder_is_named(
         open_folder(root)
 
 
-def test_masks_without_any_class_are_no_labels(image_folder: Path, tmp_path: Path) -> None:
-    root = as_ade20k(image_folder, tmp_path / "a")
-    (root / "objectInfo150.txt").unlink()
-    for path in root.glob("annotations/*/*.png"):
-        Image.fromarray(np.zeros((64, 64), dtype=np.uint8)).save(path)
-    with pytest.raises(UserError, match="the data set has no labels for task 'seg'"):
-        make_tasks(("seg",), class_names(targets_of(root)))
-
-
 @pytest.mark.parametrize("name", ["COCO", "ADE20K"])
 def test_a_folder_of_depth_beside_does_not_change_the_layout(image_folder: Path, tmp_path: Path, name: str) -> None:
     root = ARRANGED[name](image_folder, tmp_path / name)
@@ -277,13 +206,6 @@ def test_one_folder_of_maps_beside_images_is_enough(image_folder: Path, name: st
     for other in {form.folder for form in FORMATS.values()} - {name}:
         shutil.rmtree(image_folder / other)
     assert list(targets_of(image_folder)) == [name]
-
-
-def test_an_undeclared_class_id_is_reported_as_in_the_file(image_folder: Path, tmp_path: Path) -> None:
-    root = as_ade20k(image_folder, tmp_path / "a")
-    Image.fromarray(np.full((64, 64), 77, dtype=np.uint8)).save(root / "annotations/training/00.png")
-    with pytest.raises(UserError, match=r"00\.png holds class id 77, 10 mask classes"):
-        open_folder(root).sample(0, SIZE)
 
 
 @pytest.mark.parametrize("made", [[], ["images"], ["masks"], ["readme", "one"]])

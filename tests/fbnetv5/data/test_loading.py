@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from export.errors import UserError
 from fbnetv5.data.layouts import open_folder
-from fbnetv5.data.loading import Order, batches, even_batches, in_order
+from fbnetv5.data.loading import Order, batches, even_batches, in_order, some_indices
 from fbnetv5.data.sample import Sample
 from fbnetv5.data.targets import CLASS, Target
 
@@ -115,6 +115,16 @@ def test_even_batches_are_each_evenly_spaced_over_the_set(length: int, batch: in
     for labels in groups:
         gaps = np.diff([-length / len(labels) / 2, *labels, length + length / len(labels) / 2])
         assert max(gaps) <= 2 * length / len(labels)
+
+
+def test_images_that_represent_a_set_are_spaced_out_or_the_first_ones_of_a_set_in_blocks() -> None:
+    @dataclass
+    class InBlocks(Numbered):
+        block_sizes = np.array([4, 4, 2])
+
+    assert list(some_indices(Numbered(10), 3)) == [0, 3, 6]
+    assert some_indices(InBlocks(10), 3) == range(3)
+    assert len(some_indices(InBlocks(10), 30)) == len(some_indices(Numbered(10), 30)) == 10
 
 
 def test_a_transform_gets_each_image_in_order_with_a_distinct_draw() -> None:

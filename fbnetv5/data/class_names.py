@@ -1,0 +1,36 @@
+"""The classes of annotations that state a name or a number for each image or object, and list the classes nowhere."""
+
+from collections.abc import Iterable
+from reprlib import repr as short
+from typing import Any
+
+from export.errors import UserError
+
+
+def classes_of(values: Iterable[tuple[Any, str]], what: str) -> tuple[str, ...]:
+    """The names of the classes that are used: names sorted, or "class 0" and so on up to the largest number.
+
+    Args:
+        values: each a name or a number, with its place for messages.
+        what: the values are, such as "label".
+
+    Raises:
+        UserError: a value is neither, or some are names and others numbers.
+    """
+    names, largest, first = set[str](), -1, ""
+    for value, where in values:
+        if isinstance(value, str) and value:
+            names.add(value)
+        elif isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            largest = max(largest, value)
+        else:
+            raise UserError(f"{where}: {what} must be the name of a class, or its number from 0 on, got {short(value)}")
+        if names and largest >= 0:
+            raise UserError(f"{where}: {what} is {short(value)}, and {first} names or numbers it in the other way")
+        first = first or where
+    return tuple(sorted(names)) or tuple(f"class {number}" for number in range(largest + 1))
+
+
+def class_id(value: str | int, classes: tuple[str, ...]) -> int:
+    """The id of a class that is named or numbered."""
+    return classes.index(value) if isinstance(value, str) else value

@@ -1,0 +1,266 @@
+"""Converts a data set of any layout into Parquet shards, see ``fbnetv5.data.shard_format``.
+
+A shard is written to a temporary file and renamed, and then its row of the index to ``.convert/SHARD.json``. Both are
+made of the same bytes whenever they are made, so an interrupted conversion continues with the first missing shard; the
+index is written last. In memory there are the names of the source and one row group.
+
+Images are stored as their files are. A map is stored as its file if that is a PNG in the format of
+``fbnetv5.data.maps``, else it is encoded so; vectors of normals are then rounded to 8 bits.
+
+Left out: a check that the pixels of every image can be read, which takes as long as an epoch; labels are checked.
+"""
+
+import hashlib
+import io
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from export.errors import UserError
+from export.files import atomic_write, read_json, write_json
+from export.progress import Progress
+from fbnetv5.data.image_files import file_size, read_bytes
+from fbnetv5.data.labelled_images import LabelledImages
+from fbnetv5.data.loading import evenly_spaced
+from fbnetv5.data.maps import FORMATS
+from fbnetv5.data.shard_format import (
+    DATA,
+    INDEX,
+    SCHEMA,
+    ShardEntry,
+    ShardIndex,
+    arrow_schema,
+    check_parquet_library,
+    column_of,
+    read_index,
+    write_index,
+)
+from fbnetv5.data.shards import ShardedImages
+from fbnetv5.data.splits import TEST, split_indices
+from fbnetv5.data.targets import Boxes, class_names
+
+WORK = ".convert"
+"""Folder in the new data set of what is unfinished; removed at the end."""
+SETTINGS = "settings.json"
+SHARD_BYTES, MAX_SHARD_ROWS = 256 << 20, 16_384
+"""Limits of a shard; its bytes are estimated from some images."""
+GROUP_BYTES, MAX_GROUP_ROWS = 8 << 20, 128
+"""Limits of a row group."""
+MEASURED_IMAGES = 256
+"""Images whose mean size determines the number of rows of a shard."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedShard:
+    """The rows of one shard."""
+
+    file: str
+    parts: Sequence[Sequence[int]]
+    """Indices of images of the source, in the order of rows; the images of a part are of one split."""
+
+
+def write_shards(data: LabelledImages, folder: Path, report: Progress, *, shard_rows: int | None = None) -> ShardIndex:
+    """Write a data set as shards; an unfinished conversion of the same data set in the folder is continued.
+
+    Args:
+        data: the data set.
+        folder: of the shards.
+        report: called after every shard.
+        shard_rows: images in a shard; None for as many as make about 256 MB.
+
+    Raises:
+        UserError: the data set is in shards already, an image or label cannot be read, the folder contains something
+            else, or a file cannot be written.
+        UnavailableError: pyarrow is not installed.
+    """
+    check_parquet_library()
+    if isinstance(data, ShardedImages):
+        raise UserError("this data set is in Parquet shards already: copy its folder")
+    digest = source_digest(data)
+    if (folder / INDEX).exists():
+        return _finished(folder, digest)
+    shard_rows = _start(folder, {"source_sha256": digest, "shard_rows": shard_rows or fitting_rows(data)})
+    splits = [_by_hash(data, indices) for indices in split_indices(data)]
+    shards = [*plan(splits[:TEST], "train", shard_rows), *plan(splits[TEST:], "test", shard_rows)]
+    entries = []
+    for done, shard in enumerate(shards):
+        report("convert", done, len(shards))
+        entries.append(_written(folder, shard) or _write_shard(data, folder, shard))
+    report("convert", len(shards), len(shards))
+    weights, policies, test = map(len, splits)
+    index = ShardIndex(
+        schema=SCHEMA,
+        source_sha256=digest,
+        splits=(weights, policies, test),
+        classes=class_names(data.targets),
+        shards=tuple(entries),
+    )
+    write_index(folder, index)
+    shutil.rmtree(folder / WORK, ignore_errors=True)
+    return index
+
+
+def source_digest(data: LabelledImages) -> str:
+    """A checksum of the names of the images and of the classes of the targets."""
+    digest = hashlib.sha256(repr(sorted(class_names(data.targets).items())).encode())
+    for name in data.names:
+        digest.update(name.encode(errors="surrogateescape") + b"\n")
+    return digest.hexdigest()
+
+
+def fitting_rows(data: LabelledImages) -> int:
+    """The number of images whose files and maps have about ``SHARD_BYTES``."""
+    indices = evenly_spaced(len(data), MEASURED_IMAGES)
+    records = [data.record(index) for index in indices]
+    paths = [path for record in records for path in (record.path, *(record.maps or {}).values())]
+    mean = max(1, sum(map(file_size, paths)) // max(1, len(indices)))
+    return max(1, min(SHARD_BYTES // mean, MAX_SHARD_ROWS))
+
+
+def plan(splits: Sequence[Sequence[int]], name: str, shard_rows: int) -> list[PlannedShard]:
+    """The shards of consecutive splits, with the file names of ``datasets``."""
+    total = sum(map(len, splits))
+    count = -(-total // shard_rows)
+    starts = [sum(map(len, splits[:number])) for number in range(len(splits))]
+    shards = []
+    for number in range(count):
+        first, end = number * shard_rows, (number + 1) * shard_rows
+        parts = [
+            split[max(0, first - start) : max(0, end - start)] for start, split in zip(starts, splits, strict=True)
+        ]
+        shards.append(PlannedShard(file=f"{name}-{number:05d}-of-{count:05d}.parquet", parts=parts))
+    return shards
+
+
+def _by_hash(data: LabelledImages, indices: Sequence[int]) -> list[int]:
+    """The images of a split in the order of a hash of their names."""
+    names = (data.names[index].encode(errors="surrogateescape") for index in indices)
+    digests = [int.from_bytes(hashlib.sha256(name).digest()[:8], "big") for name in names]
+    order = np.argsort(np.array(digests, dtype=np.uint64), kind="stable")
+    return [indices[place] for place in order.tolist()]
+
+
+def _finished(folder: Path, digest: str) -> ShardIndex:
+    """The index of a finished conversion.
+
+    Raises:
+        UserError: it is that of another data set.
+    """
+    index = read_index(folder)
+    if index.source_sha256 != digest:
+        raise UserError(f"{folder} contains another data set in shards: name another folder with -o")
+    return index
+
+
+def _start(folder: Path, settings: dict[str, Any]) -> int:
+    """Write the settings into a new folder, or compare them with an unfinished conversion's; returns its shard rows.
+
+    Raises:
+        UserError: the folder contains something else.
+    """
+    file = folder / WORK / SETTINGS
+    if file.exists():
+        stored = read_json(file, what="conversion", schema=SCHEMA)
+        if stored.get("settings") != settings:
+            raise UserError(f"{folder} is an unfinished conversion of another data set: name another folder with -o")
+    elif folder.exists() and (not folder.is_dir() or any(path.name != WORK for path in folder.iterdir())):
+        raise UserError(f"{folder} exists already and is no unfinished conversion: name another folder with -o")
+    write_json(file, {"schema": SCHEMA, "settings": settings})
+    for path in [*(folder / DATA).glob(".*.tmp"), *folder.glob(".*.tmp")]:
+        path.unlink()
+    return int(settings["shard_rows"])
+
+
+def _entry_file(folder: Path, shard: PlannedShard) -> Path:
+    return folder / WORK / f"{shard.file}.json"
+
+
+def _written(folder: Path, shard: PlannedShard) -> ShardEntry | None:
+    """The index's row of a shard that was written before; None if it is missing or not finished."""
+    file, path = _entry_file(folder, shard), folder / DATA / shard.file
+    if not file.exists() or not path.exists():
+        return None
+    entry = ShardEntry(**read_json(file, what="shard", schema=SCHEMA)["shard"])
+    return entry if entry.size == path.stat().st_size else None
+
+
+def _write_shard(data: LabelledImages, folder: Path, shard: PlannedShard) -> ShardEntry:
+    """Write a shard and its row of the index.
+
+    Raises:
+        UserError: a source file cannot be read, or the shard cannot be written.
+    """
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+
+    schema, path, groups = arrow_schema(class_names(data.targets)), folder / DATA / shard.file, []
+    options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    with atomic_write(path) as temporary:
+        with temporary.open("wb") as out, ParquetWriter(out, schema, **options) as writer:
+            for rows in row_groups(data, shard):
+                groups.append(len(rows))
+                writer.write_table(pa.Table.from_pylist(rows, schema=schema), row_group_size=len(rows))
+        with temporary.open("rb") as file:
+            checksum = hashlib.file_digest(file, "sha256").hexdigest()
+            size = file.tell()
+    entry = ShardEntry(file=shard.file, groups=tuple(groups), size=size, sha256=checksum)
+    write_json(_entry_file(folder, shard), {"schema": SCHEMA, "shard": entry.to_json()})
+    return entry
+
+
+def row_groups(data: LabelledImages, shard: PlannedShard) -> Iterator[list[dict[str, Any]]]:
+    """The rows of each row group; no group has images of two splits."""
+    for indices in shard.parts:
+        rows: list[dict[str, Any]] = []
+        size = 0
+        for index in indices:
+            rows.append(row_of(data, index))
+            size += sum(len(cell["bytes"]) for cell in rows[-1].values() if isinstance(cell, dict) and "bytes" in cell)
+            if len(rows) == MAX_GROUP_ROWS or size >= GROUP_BYTES:
+                yield rows
+                rows, size = [], 0
+        if rows:
+            yield rows
+
+
+def row_of(data: LabelledImages, index: int) -> dict[str, Any]:
+    """The columns of one image.
+
+    Raises:
+        UserError: the image or a label cannot be read.
+    """
+    record, labels = data.record(index), data.labels(index)
+    name = data.names[index].encode(errors="backslashreplace").decode()
+    height, width = record.size
+    row: dict[str, Any] = {"width": width, "height": height}
+    row["image"] = {"bytes": read_bytes(record.path), "path": name}
+    for target, value in labels.items():
+        if target == "boxes":
+            row[column_of(target)] = objects_of(value)
+        elif target in FORMATS:
+            row[target] = {"bytes": _map_bytes(data, index, target, value.numpy()), "path": f"{name}.{target}.png"}
+        else:
+            row[target] = value
+    return row
+
+
+def objects_of(boxes: Boxes) -> dict[str, Any]:
+    """Boxes as COCO's (x, y, width, height), and their class ids."""
+    corners = boxes.xyxy.double()
+    boxes_xywh = [(x0, y0, x1 - x0, y1 - y0) for x0, y0, x1, y1 in corners.tolist()]
+    return {"bbox": boxes_xywh, "category": boxes.labels.tolist()}
+
+
+def _map_bytes(data: LabelledImages, index: int, target: str, value: Any) -> bytes:
+    """The PNG of a map: its file where that has the format, else the label in this format."""
+    path = data.record(index).map_path(target)
+    if path is not None and path.lower().endswith(".png") and data.is_plain(target):
+        return read_bytes(path)
+    file = io.BytesIO()
+    Image.fromarray(FORMATS[target].pixels(value)).save(file, format="PNG")
+    return file.getvalue()
