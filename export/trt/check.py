@@ -20,7 +20,7 @@ from export.trt.onnx_file import layer_name, nodes_inside, read_onnx, size_with_
 if TYPE_CHECKING:
     import onnx
 
-BUILD_BY_DEFAULT_MB = 200
+BUILD_BY_DEFAULT_MB = 500
 """Files up to this size, with their weights, are built unless ``--no-build`` is given."""
 _TIMEOUT_S = 3600.0
 """Much longer than any build seen; the user sees its progress and may interrupt it."""

@@ -61,7 +61,7 @@ def readable(message: str, operator: str) -> str:
         return "; ".join(dict.fromkeys(_without_layer(error) for error in errors))
     if "MyelinCheckException" in message:
         return message.split("failed. ", 1)[-1].split("  ", 1)[0].strip()
-    quoted = re.findall(r'"([^"]{20,})"', message.split("&&", 1)[-1]) if "&&" in message else []
+    quoted = re.findall(r'"([^"]*)"', message.rsplit("&&", 1)[-1]) if "&&" in message else []
     if quoted:
         return "".join(quoted)
     return re.sub(r"^Assertion failed: .*?: (?=\S)", "", message)

@@ -79,7 +79,7 @@ def nodes_inside(model: "onnx.ModelProto", index: int) -> Iterator["onnx.NodePro
         for node in walk([pending.pop()]):
             yield node
             called = functions.pop((node.domain, node.op_type), None)  # popped: each function is entered once
-            pending.extend(called.node if called else ())
+            pending.extend(reversed(called.node) if called else ())
 
 
 def layer_name(node: "onnx.NodeProto") -> str:

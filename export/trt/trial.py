@@ -144,7 +144,7 @@ def _refusals(network: Network, messages: Sequence[str]) -> list[dict[str, Any]]
     """
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     if messages:
-        return [{"message": " ".join(messages), "names": culprit(layers, messages[0])}]
+        return [{"message": " ".join(messages), "names": refused_node(layers, messages[0])}]
     attention = [layer for layer in layers if layer.type.name == _ATTENTION]
     return [{"message": _UNDECIDED, "names": _onnx_names(layer)} for layer in attention[:1]]
 
@@ -189,7 +189,7 @@ def _make_monitor(trt: TensorRT, progress: Progress, *, stop: bool) -> Any:
     return Monitor()
 
 
-def culprit(layers: Sequence[Layer], message: str) -> list[str]:
+def refused_node(layers: Sequence[Layer], message: str) -> list[str]:
     """The names of the ONNX node that a message is about, innermost first; empty if it names none.
 
     A message names a layer, a tensor or, for attention, only the operator.

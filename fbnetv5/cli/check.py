@@ -29,7 +29,7 @@ Build = Annotated[
     typer.Option(
         "--build/--no-build",
         help="Build an engine, or let the builder validate the network and choose no kernels, which takes seconds.",
-        show_default="--build for files of up to 200 MB with their weights",
+        show_default="--build for files of up to 500 MB with their weights",
     ),
 ]
 
