@@ -10,7 +10,7 @@ import pytest
 from export.errors import UserError
 from export.subprocesses import run_in_subprocess
 from export.trt.bindings import find_variant
-from export.trt.trial import choose_shapes, refused_node, identify
+from export.trt.trial import choose_shapes, identify, refused_node
 from tests.tensorrt_marks import with_tensorrt
 
 
