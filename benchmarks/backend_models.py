@@ -16,6 +16,7 @@ import json
 import random
 import shutil
 import tempfile
+import textwrap
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,8 @@ LIMIT = 0.02
 """Largest share of the models that are accepted without a build and do not build."""
 PACKAGED = ("simple", "pytorch-converted", "pytorch-operator")
 """The kinds of models that are files of the package; ``real`` models are downloaded, and left out."""
+MESSAGE_WIDTH = 200
+"""Characters of NVIDIA's text in the table."""
 BUILT, VALIDATED = "built", "validated"
 
 
@@ -110,7 +113,7 @@ def refusals_table(records: Mapping[str, Mapping[str, Any]], count: int, seed: i
     for name in sorted(random.Random(seed).sample(refused, min(count, len(refused)))):
         problem = records[name][BUILT]["problems"][0]
         node = problem["operator"] or "the file"
-        message = problem["message"].replace("|", "\\|")
+        message = textwrap.shorten(problem["message"], MESSAGE_WIDTH, placeholder=" ...").replace("|", "\\|")
         lines.append(f"| {name} | {node} | {problem['stage']}: {message} | {problem['hint']} |")
     return "\n".join(lines)
 

@@ -100,7 +100,7 @@ def check(
         path: the ONNX file.
         shapes: shape of each dynamic input, or values of each input that sets sizes.
         build: build an engine; None: if the file is small. Otherwise the builder validates the network only.
-        progress: called with the builder's outermost phase.
+        progress: called with the builder's outermost phase, if an engine is built.
 
     Raises:
         UserError: the file, or a file with its weights, is missing or damaged, or a shape does not fit.
@@ -143,7 +143,7 @@ def _try(
 
     def report(stage: str, done: int, total: int) -> None:
         stages.add(stage)
-        if progress is not None and stage != trial.PARSED:
+        if progress is not None and build and stage != trial.PARSED:
             progress(stage, done, total)
 
     try:

@@ -86,7 +86,7 @@ HINTS: tuple[tuple[str, str, str], ...] = (
         "is_causal and a mask exclude each other here: write the causal mask into {input3} and leave is_causal out",
     ),
     ("Attention", r"mask|Key and Value must have the same shape", f"this form has no implementation: {_FUSED}"),
-    ("Attention", r"dedicated kernel", f"no kernel exists for these shapes, mask and type: {_FUSED}"),
+    ("Attention", r"dedicated kernel", f"no kernel exists for these shapes, mask and type. Try float16, or {_FUSED}"),
     ("Attention", r"Only a build shows", "check again with --build"),
     (
         "LayerNormalization",
@@ -175,7 +175,7 @@ HINTS: tuple[tuple[str, str, str], ...] = (
     (
         r"Bit\w+",
         r"",
-        "TensorRT has no operations on bits: shift with Mul and Div by powers of two, or keep it outside the network",
+        "TensorRT has no operations on bits: write shifts as Mul and Div by powers of two, and keep the rest outside",
     ),
 )
 """(operator or "", pattern in NVIDIA's text, what to do); the first match counts. {input1} is the second input."""

@@ -208,6 +208,13 @@ REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], str, int | None, str, st
         "Add",
         "put a Cast",
     ),
+    "Celu in half precision": (
+        lambda: model([node("Celu", "x", "y")], [2, 3], kind=TensorProto.FLOAT16),
+        "parser",
+        0,
+        "Celu",
+        "in float32 only",
+    ),
     "an input from nowhere": (lambda: model([node("Relu", "nowhere", "y")]), "parser", 0, "Relu", "reads 'nowhere'"),
     "a uint16 input": (
         lambda: model([node("Cast", "x", "y", to=1)], kind=TensorProto.UINT16),

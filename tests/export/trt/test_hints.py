@@ -57,7 +57,7 @@ SENTENCES = {
         "With reduction: not supported.",
     ),
     "a condition": (
-        '(mode == "a long name of a mode") && "Only L1 and " "L2 are supported now."',
+        '(mode == "linear") && (form == "a long form") && "Only L1 and " "L2 are supported now."',
         "Only L1 and L2 are supported now.",
     ),
     "an error of the builder": (
