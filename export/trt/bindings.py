@@ -5,9 +5,8 @@ the only one whose parser and builder work without a GPU or a driver. TensorRT 1
 ONNX file sets the precision, and networks are strongly typed. Neither variant has type stubs: the protocols here name
 everything that this project uses, and a contract test compares them with the installed module.
 
-NVIDIA's code may crash or write to stdout. ``probe_builder`` and ``parse``, which call it, are therefore called through
-``export.subprocesses``; their arguments and results are JSON values. ``export/trt/builder.py`` builds and loads
-engines.
+NVIDIA's code may crash or write to stdout. ``probe_builder``, which calls it, is therefore called through
+``export.subprocesses``. ``export/trt/builder.py`` builds and loads engines.
 
 The module is also copied into a file that measures on devices where the project is not installed: it imports only the
 standard library and names of this package.
@@ -37,8 +36,11 @@ class ParserError(Protocol):
         """An ErrorCode."""
 
     def desc(self) -> str: ...
+    def local_function_stack(self) -> Sequence[str]:
+        """The nodes that contain the node, such as ["head (If)", "then (then_branch)"], outermost first."""
+
     def node(self) -> int:
-        """Index in the ONNX graph; negative for the file as a whole."""
+        """Index, in the main graph, of the node or of the one that contains it; negative for the file as a whole."""
 
     def node_name(self) -> str: ...
     def node_operator(self) -> str: ...
@@ -60,23 +62,43 @@ class Tensor(Protocol):
     name: str
     dtype: Any
     """A DataType."""
+    is_shape_tensor: bool
+    """The values set sizes of other tensors. Of inputs only, and known when the parser is done."""
+    shape: Sequence[int]
+    """The length of each axis; -1 for a dynamic one."""
 
 
 class Layer(Protocol):
+    metadata: str
+    """The ONNX node that the parser made it of, such as "[ONNX Layer: NODE | BRANCH (then_branch) | NODE (If)]"."""
+    name: str
+    num_inputs: int
     num_outputs: int
+    type: Any
+    """A LayerType."""
+
+    def get_input(self, index: int) -> Tensor | None:
+        """None for an optional input that is not given."""
 
     def get_output(self, index: int) -> Tensor: ...
 
 
 class Network(Protocol):
+    num_inputs: int
     num_layers: int
 
+    def get_input(self, index: int) -> Tensor: ...
     def get_layer(self, index: int) -> Layer: ...
 
 
 class OptimizationProfile(Protocol):
     def set_shape(self, name: str, smallest: Sequence[int], typical: Sequence[int], largest: Sequence[int]) -> None:
         """Set the shapes of one input; an unknown name or a wrong order raises no error."""
+
+    def set_shape_input(
+        self, name: str, smallest: Sequence[int], typical: Sequence[int], largest: Sequence[int]
+    ) -> None:
+        """Set the values of one input that is a shape tensor."""
 
 
 class TimingCache(Protocol):
@@ -259,26 +281,6 @@ def probe_builder(name: str) -> str:
     return variant.version
 
 
-def parse(path: str) -> dict[str, Any]:
-    """Parse an ONNX file with NVIDIA's parser: ``{"name", "version", "errors": [...], "warnings": [...]}``.
-
-    The parser accepts some files that are not ONNX as empty networks: read the file with onnx first.
-
-    Raises:
-        UnavailableError: no TensorRT that can parse is installed.
-    """
-    variant = find_variant()
-    logger = make_logger(variant.module)
-    builder = make_builder(variant, logger)
-    network = empty_network(variant.module, builder, logger)  # a reference, because the parser keeps none
-    parser = variant.module.OnnxParser(network, logger)
-    accepted = parser.parse_from_file(path)
-    errors = [_describe_error(parser.get_error(index)) for index in range(parser.num_errors)]
-    if not accepted and not errors:
-        errors = [{"code": "UNKNOWN", "node": None, "name": "", "operator": "", "description": "no reason was given"}]
-    return {"name": variant.name, "version": variant.version, "errors": errors, "warnings": logger.warnings}
-
-
 def make_logger(trt: TensorRT) -> Any:
     """A logger that stores each message once, in ``warnings`` and ``errors``, and prints nothing."""
 
@@ -335,19 +337,12 @@ def first_error(parser: OnnxParser) -> str:
     """The first node that the parser refuses, and the reason."""
     if parser.num_errors == 0:
         return "the parser gave no reason"
-    first = _describe_error(parser.get_error(0))
-    return (
-        f"{first['operator']} {first['name']!r}: {first['description']}" if first["operator"] else first["description"]
-    )
+    error = parser.get_error(0)
+    description = describe_error(error)
+    return f"{error.node_operator()} {error.node_name()!r}: {description}" if error.node_operator() else description
 
 
-def _describe_error(error: ParserError) -> dict[str, Any]:
+def describe_error(error: ParserError) -> str:
+    """NVIDIA's text in one line."""
     # Without a driver every other error is followed by a line that CUDA found no driver, which is not the cause.
-    lines = [line for line in error.desc().splitlines() if "cudaError 35" not in line]
-    return {
-        "code": error.code().name,
-        "node": error.node() if error.node() >= 0 else None,
-        "name": error.node_name(),
-        "operator": error.node_operator(),
-        "description": " ".join(lines),
-    }
+    return " ".join(line for line in error.desc().splitlines() if "cudaError 35" not in line)

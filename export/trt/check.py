@@ -1,87 +1,52 @@
-"""Checks whether TensorRT accepts an ONNX file: the errors of NVIDIA's parser, with a hint for each known cause.
+"""Checks whether TensorRT makes an engine of an ONNX file: NVIDIA's parser and builder decide; refusals have hints.
 
-Three checks complete the parser. The file is read with onnx first, because the parser accepts a text file as an empty
-network (seen with tensorrt-rtx 1.7). The graph is searched for two operators of detectors that the parser accepts and
-the builder refuses. The parser's warnings are reported, because some change what the network computes.
-
-A file that passes may still fail to build, which depends on shapes, time and memory: only a build verifies that.
+The file is read with onnx first, because the parser accepts a text file as an empty network (seen with tensorrt-rtx
+1.7). ``export/trt/trial.py`` asks NVIDIA's library in a subprocess, whose crash is a refusal. The parser's warnings are
+reported too, because some change what the network computes.
 """
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.errors import UserError, VerificationError
+from export.errors import UserError
+from export.progress import Progress
 from export.subprocesses import SubprocessFailedError, run_in_subprocess
-from export.trt import bindings
+from export.trt import trial
+from export.trt.hints import CRASH, Refusal, hint_for, readable
+from export.trt.onnx_file import layer_name, nodes_inside, read_onnx, size_with_weights
 
 if TYPE_CHECKING:
     import onnx
 
-MAX_TOPK = 3840
-"""The largest K of TopK: tensorrt-rtx 1.7 parses 3840 and 3841, builds 3840 and refuses 3841."""
-_TIMEOUT_S = 300.0
-
-_SYMMETRIC = (
-    "TensorRT's int8 is signed and symmetric. Quantise again with onnxruntime's quantize_static: activation_type and "
-    "weight_type QInt8, extra_options ActivationSymmetric and WeightSymmetric True"
-)
-_NMS = "keep it outside the network, or choose a fixed number by score with TopK and Gather"
-
-HINTS: tuple[tuple[str, str], ...] = (
-    (r"zero.?point is not supported|shiftIsAllZeros|UINT8 zero_point", _SYMMETRIC),
-    (
-        r"^DequantizeLinear: .*has type Int32",
-        "biases must stay in float: quantise again with extra_options QuantizeBias False",
-    ),
-    (
-        r"^(QLinear\w+|ConvInteger|MatMulInteger|DynamicQuantizeLinear): ",
-        "TensorRT reads quantised networks as QuantizeLinear and DequantizeLinear pairs: quantise again with "
-        "quant_format=QuantFormat.QDQ",
-    ),
-    (
-        r"^\w+_TRT: .*[Pp]lugin",
-        "a plugin that this TensorRT does not contain, and TensorRT-RTX contains none: " + _NMS,
-    ),
-    (r"^(NonZero|NonMaxSuppression): ", "its output's size depends on the data: " + _NMS),
-    (
-        r"[Pp]lugin not found",
-        "TensorRT has no such operator: express it in standard ONNX operators, or register a plugin of that name and "
-        "domain",
-    ),
-    (
-        r"same (input )?types?\b.*BFloat16|BFloat16.*same (input )?types?\b",
-        "bfloat16 meets another type. An exporter that folds a batch norm may write float32 weights: fold it with "
-        "torch.nn.utils.fusion.fuse_conv_bn_eval before casting the network",
-    ),
-    (r"same (input )?types?\b", "TensorRT adds no casts: put a Cast before this node"),
-    (r"convertDtype|data type", "TensorRT has no such type: keep strings and complex numbers outside the network"),
-    (
-        r"Node input was not registered",
-        "the graph is not valid ONNX: the node reads a tensor that no earlier node writes",
-    ),
-    (r": false$", "TensorRT has no such operator: express it in others, or keep it outside the network"),
-)
-"""(pattern to search in "OPERATOR: DESCRIPTION", what to do about the error); the first match counts."""
+BUILD_BY_DEFAULT_MB = 500
+"""Files up to this size, with their weights, are built unless ``--no-build`` is given."""
+_TIMEOUT_S = 3600.0
+"""Much longer than any build seen; the user sees its progress and may interrupt it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One error: of a node, or of the file as a whole."""
+    """One refusal: of a node, or of the file as a whole."""
 
     stage: str
     """What refuses it: "parser", or "builder" if the parser accepts it."""
     code: str
-    """TensorRT's ErrorCode, such as UNSUPPORTED_NODE."""
+    """The parser's ErrorCode, such as UNSUPPORTED_NODE; REFUSED from the builder; CRASHED if the library failed."""
     node: int | None
-    """Index in the graph; None for the file as a whole."""
+    """Position in the main graph of the node, or of the node that contains it; None for the file as a whole."""
+    within: tuple[str, ...]
+    """The nodes and branches that contain the node, outermost first; empty for a node of the main graph."""
     name: str
     """Name of the node."""
     operator: str
     description: str
+    """NVIDIA's sentence in readable form."""
+    message: str
+    """NVIDIA's text as it is."""
     hint: str | None
+    """What to do; None if the cause is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +67,13 @@ class CheckResult:
     version: str
     """Version of the runtime."""
     nodes: int
-    """Number of nodes of the graph."""
+    """Number of nodes of the main graph."""
+    built: bool
+    """Whether an engine was built; if not, the builder has validated the network and chosen no kernels."""
+    shapes: Mapping[str, Sequence[int]]
+    """Shapes of dynamic inputs, and values of inputs that set sizes, for which the network was checked."""
+    chosen: tuple[str, ...]
+    """The inputs whose shapes were chosen, because none was named."""
     problems: tuple[Problem, ...]
     warnings: tuple[ParserWarning, ...]
 
@@ -116,111 +87,128 @@ class CheckResult:
         return {"accepted": self.accepted, **asdict(self)}
 
 
-def check(path: Path) -> CheckResult:
-    """Check any ONNX file with TensorRT's parser.
+def check(
+    path: Path,
+    *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    build: bool | None = None,
+    progress: Progress | None = None,
+) -> CheckResult:
+    """Check any ONNX file with TensorRT's parser and builder.
+
+    Args:
+        path: the ONNX file.
+        shapes: shape of each dynamic input, or values of each input that sets sizes.
+        build: build an engine; None: if the file is small. Otherwise the builder validates the network only.
+        progress: called with the builder's outermost phase, if an engine is built.
 
     Raises:
-        UserError: the file, or a file with its weights, is missing or damaged.
+        UserError: the file, or a file with its weights, is missing or damaged, or a shape does not fit.
         UnavailableError: no TensorRT is installed.
-        VerificationError: the parser itself crashed or hung.
     """
     model = read_onnx(path)
-    try:
-        parsed = run_in_subprocess(bindings.parse, str(path), timeout_s=_TIMEOUT_S)
-    except SubprocessFailedError as error:
-        raise VerificationError(f"TensorRT's parser failed on {path}: it {error}") from None
-    problems = [
-        Problem(stage="parser", **error, hint=hint_for(error["operator"], error["description"]))
-        for error in parsed["errors"]
-    ]
+    shapes = shapes or {}
+    _check_names(model, shapes)
+    if build is None:
+        build = size_with_weights(path, model) <= BUILD_BY_DEFAULT_MB * 1e6
+    outcome, crash = _try(path, shapes, build, progress)
+    parser = [_parser_problem(error, model) for error in outcome["parser_errors"]]
+    builder = [_builder_problem(error, outcome, model) for error in outcome["builder_errors"]]
+    problems = tuple(dict.fromkeys((*crash, *parser, *builder)))  # a cause may be reported once per input
     return CheckResult(
         file=str(path),
-        runtime=parsed["name"],
-        version=parsed["version"],
+        runtime=outcome["name"],
+        version=outcome["version"],
         nodes=len(model.graph.node),
-        problems=tuple(problems or _builder_problems(model.graph, parsed["name"], path.parent)),
-        warnings=tuple(ParserWarning(message=message, hint=hint_for("", message)) for message in parsed["warnings"]),
+        built=build and not problems,
+        shapes=outcome["shapes"],
+        chosen=tuple(outcome["chosen"]),
+        problems=problems,
+        warnings=tuple(_warning(message, model) for message in outcome["warnings"]),
     )
 
 
-def hint_for(operator: str, description: str) -> str | None:
-    """What to do about an error of the parser; None if its cause is not known."""
-    text = f"{operator}: {description}"
-    return next((advice for pattern, advice in HINTS if re.search(pattern, text)), None)
+def _check_names(model: "onnx.ModelProto", shapes: Mapping[str, Sequence[int]]) -> None:
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value.name for value in model.graph.input if value.name not in weights]
+    if unknown := [name for name in shapes if name not in inputs]:
+        raise UserError(f"the graph has no input {unknown[0]!r}; it has {', '.join(map(repr, inputs)) or 'none'}")
 
 
-def read_onnx(path: Path) -> "onnx.ModelProto":
-    """Read a model without its weights in other files, which must exist.
+def _try(
+    path: Path, shapes: Mapping[str, Sequence[int]], build: bool, progress: Progress | None
+) -> tuple[dict[str, Any], tuple[Problem, ...]]:
+    """The result of ``trial.run``, and the problem if NVIDIA's library crashed or hung."""
+    stages = set()
 
-    Raises:
-        UserError: the model, or a file of weights, is missing or damaged.
-    """
-    import onnx
-    from google.protobuf.message import DecodeError
+    def report(stage: str, done: int, total: int) -> None:
+        stages.add(stage)
+        if progress is not None and build and stage != trial.PARSED:
+            progress(stage, done, total)
 
     try:
-        model = onnx.load(path, format="protobuf", load_external_data=False)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    except DecodeError:
-        raise UserError(f"{path} is not an ONNX file, or is damaged: copy or export it again") from None
-    if not model.HasField("graph"):
-        raise UserError(f"{path} contains no ONNX graph: it is empty or truncated. Copy or export it again")
-    for tensor in model.graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            _check_weights_file(path, tensor)
-    return model
+        arguments = (str(path), dict(shapes), build)
+        return run_in_subprocess(trial.run, *arguments, timeout_s=_TIMEOUT_S, progress=report), ()
+    except SubprocessFailedError as error:
+        message = f"TensorRT's {{}} failed: it {error}"
+    empty = dict.fromkeys(("parser_errors", "builder_errors", "warnings", "chosen"), ())
+    stage = "builder" if trial.PARSED in stages else "parser"
+    problem = _problem(stage, "CRASHED", Refusal(message=message.format(stage)), (), CRASH)
+    return {**run_in_subprocess(trial.identify, timeout_s=_TIMEOUT_S), **empty, "shapes": {}}, (problem,)
 
 
-def _check_weights_file(path: Path, tensor: "onnx.TensorProto") -> None:
-    """Raise UserError unless the file with the values of ``tensor`` exists and is long enough."""
-    location = {entry.key: entry.value for entry in tensor.external_data}
-    weights = path.parent / location.get("location", "")
-    if not weights.is_file():
-        raise UserError(f"{path} has its weights in {weights}, which does not exist: copy it along with the ONNX file")
-    end = sum(int(location[key]) for key in ("offset", "length") if location.get(key, "").isdigit())
-    if end > weights.stat().st_size:
-        raise UserError(f"{weights}, with the weights of {path}, is truncated: copy or export both again")
+def _parser_problem(error: Mapping[str, Any], model: "onnx.ModelProto") -> Problem:
+    index, operator, name = error["node"], error["operator"], error["name"]
+    inside = nodes_inside(model, index) if index is not None else ()
+    node = next((node for node in inside if (node.op_type, node.name) == (operator, name)), None)
+    refusal = Refusal(message=error["message"], index=index, node=node, operator=operator, name=name)
+    return _problem("parser", error["code"], refusal, tuple(error["within"]), hint_for(refusal, model))
 
 
-def _builder_problems(graph: "onnx.GraphProto", runtime: str, folder: Path) -> Sequence[Problem]:
-    """The nodes that the parser accepts and the builder is known to refuse."""
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    constants |= {
-        node.output[0]: attribute.t
-        for node in graph.node
-        if node.op_type == "Constant"
-        for attribute in node.attribute
-        if attribute.name == "value"
-    }
-    problems = []
-    for index, node in enumerate(graph.node):
-        reason = None
-        if node.op_type == "TopK" and node.input[-1] in constants:
-            reason = _topk_problem(constants[node.input[1]], folder)
-        elif node.op_type == "NonMaxSuppression" and runtime == "tensorrt_rtx":
-            reason = ("TensorRT-RTX has no implementation of it", _NMS)
-        if reason is not None:
-            description, advice = reason
-            problems.append(
-                Problem(
-                    stage="builder",
-                    code="UNSUPPORTED_NODE",
-                    node=index,
-                    name=node.name,
-                    operator=node.op_type,
-                    description=description,
-                    hint=advice,
-                )
-            )
-    return problems
+def _builder_problem(error: Mapping[str, Any], outcome: Mapping[str, Any], model: "onnx.ModelProto") -> Problem:
+    refusal = _locate(error["message"], error["names"], model)
+    hint = _values_hint(outcome["unset"]) if outcome["unset"] else hint_for(refusal, model)
+    if outcome["chosen"]:
+        named = " ".join(f"--shape {name}={'x'.join(map(str, outcome['shapes'][name]))}" for name in outcome["chosen"])
+        hint = " ".join(
+            [f"{hint}." if hint else "", f"The shapes were chosen: name yours, in place of {named}"]
+        ).strip()
+    return _problem("builder", "REFUSED", refusal, tuple(reversed(error["names"][1:])), hint)
 
 
-def _topk_problem(k: "onnx.TensorProto", folder: Path) -> tuple[str, str] | None:
-    """(description, hint) for a K that is too large; None for one that builds."""
-    from onnx import numpy_helper
+def _locate(message: str, names: Sequence[str], model: "onnx.ModelProto") -> Refusal:
+    """The node that the parser made a layer of; ``names`` are the node's and those that contain it, outermost last."""
+    outer = names[-1].rsplit(" (", 1)[0] if len(names) > 1 else "".join(names)
+    indices = [index for index, node in enumerate(model.graph.node) if layer_name(node) == outer]
+    if not indices:
+        return Refusal(message=message)
+    node = next((node for node in nodes_inside(model, indices[0]) if layer_name(node) == names[0]), None)
+    node = node or model.graph.node[indices[0]]
+    return Refusal(message=message, index=indices[0], node=node, operator=node.op_type, name=node.name)
 
-    value = int(numpy_helper.to_array(k, base_dir=str(folder)).item())
-    if value <= MAX_TOPK:
-        return None
-    return f"K is {value}, and at most {MAX_TOPK} is built", "choose fewer candidates, or take the top k of parts first"
+
+def _values_hint(unset: Mapping[str, int]) -> str:
+    """What to do about inputs that set sizes; ``unset`` has the number of their values."""
+    options = " ".join(f"--shape {name}={'x'.join(['VALUE'] * count)}" for name, count in unset.items())
+    return (
+        f"the values of {', '.join(map(repr, unset))} set sizes or axes inside the network: make each of these inputs "
+        f"a constant (an initialiser) of the graph, or name their values: {options}"
+    )
+
+
+def _problem(stage: str, code: str, refusal: Refusal, within: tuple[str, ...], hint: str | None) -> Problem:
+    return Problem(
+        stage=stage,
+        code=code,
+        node=refusal.index,
+        within=within,
+        name=refusal.name,
+        operator=refusal.operator,
+        description=readable(refusal.message, refusal.operator),
+        message=refusal.message,
+        hint=hint,
+    )
+
+
+def _warning(message: str, model: "onnx.ModelProto") -> ParserWarning:
+    return ParserWarning(message=message, hint=hint_for(Refusal(message=message), model))

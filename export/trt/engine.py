@@ -21,7 +21,7 @@ from export.files import atomic_write
 from export.progress import Progress
 from export.subprocesses import SubprocessFailedError, run_in_subprocess
 from export.trt import builder
-from export.trt.check import read_onnx
+from export.trt.onnx_file import read_onnx
 from export.trt.options import EngineOptions
 from export.trt.precision_check import ENGINE_TYPES, check_types
 
