@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from export.errors import UserError
+from fbnetv5.data.fit import Fit
 from fbnetv5.data.labelled_images import LabelledImages
 from fbnetv5.data.layouts import open_folder
 from fbnetv5.data.loading import evenly_spaced
@@ -99,7 +100,7 @@ def split_of(name: str, shares: tuple[float, ...] = SHARES) -> int:
     return next((split for split, end in enumerate(accumulate(shares[:-1])) if position < end), len(shares) - 1)
 
 
-def split_folder(folder: LabelledImages, root: Path, size: Resolution) -> Splits:
+def split_folder(folder: LabelledImages, root: Path, size: Resolution, fit: Fit = "stretch") -> Splits:
     """The three splits of a user's folder; the data set's own test split is used if it has one."""
     indices: tuple[list[int], list[int], list[int]] = ([], [], [])
     for index, name in enumerate(folder.names):
@@ -111,7 +112,7 @@ def split_folder(folder: LabelledImages, root: Path, size: Resolution) -> Splits
             f"{root} splits by file name into {sizes} images for weights, policies and test; each needs at least 1. "
             "Add images: about 40 images almost surely fill every split"
         )
-    weights, policies, test = (folder.resized(size, split) for split in indices)
+    weights, policies, test = (folder.resized(size, split, fit=fit) for split in indices)
     return Splits(weights=weights, policies=policies, test=test)
 
 
@@ -122,6 +123,7 @@ def open_splits(
     targets: Collection[str],
     seed: int = 0,
     counts: tuple[int, int, int] = (8000, 2000, 1000),
+    fit: Fit = "stretch",
 ) -> Splits:
     """The splits of a user's folder, or of the demo scenes.
 
@@ -131,13 +133,14 @@ def open_splits(
         targets: names of the needed labels; the samples have those of them that the data set has.
         seed: of the demo scenes; a folder's split depends on file names alone.
         counts: how many demo scenes each split has.
+        fit: of a folder's images; demo scenes are composed at the size.
 
     Raises:
         UserError: the size is no multiple of 32, or the folder is unfit.
     """
     check_resolution(size)
     if data is not None:
-        return split_folder(open_folder(data).only(targets), data, size)
+        return split_folder(open_folder(data).only(targets), data, size, fit)
     return Splits(
         weights=Scenes("train", size=size, count=counts[0], seed=seed, targets=targets),
         policies=Scenes("train", size=size, count=counts[1], seed=seed, first=counts[0], targets=targets),
