@@ -21,6 +21,7 @@ from fbnetv5.data.targets import (
     VECTOR_MAP,
     Boxes,
     Kind,
+    MapKind,
     Target,
     class_names,
 )
@@ -92,6 +93,21 @@ def test_no_change_of_size_changes_nothing(kind: Kind, value: Any) -> None:
 
 def test_boxes_scale_with_their_image() -> None:
     assert BOXES.to_input(ONE_BOX, stretched((16, 6))).xyxy.tolist() == [[0.5, 4, 2.5, 12]]
+
+
+@each_kind
+def test_padded_pixels_have_no_label(kind: Kind, value: Any) -> None:
+    letterbox = place(SIZE, (16, 16), "letterbox")  # 11 of 16 rows, the first two above
+    placed = kind.to_input(value, letterbox)
+    if isinstance(value, Boxes):
+        assert placed.xyxy.tolist() == [pytest.approx([4 / 3, 2 + 22 / 8, 20 / 3, 2 + 66 / 8])]
+    elif isinstance(kind, MapKind):
+        torch.testing.assert_close(placed[..., 2:13, :], kind.resize(value, (11, 16)))
+        outside = torch.cat([placed[..., :2, :], placed[..., 13:, :]], dim=-2)
+        assert bool(outside.isnan().all() if outside.is_floating_point() else (outside == IGNORE).all())
+        assert placed.dtype == value.dtype
+    else:
+        assert placed is value
 
 
 def test_maps_are_resized_like_pillow_does_without_mixing_values() -> None:
