@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, Strict
 
@@ -43,7 +43,7 @@ class TensorEntry(Document):
 
 
 class Preprocessing(Document):
-    """The steps from an 8-bit image to the network's input: resize, scale, subtract ``mean``, divide by ``std``."""
+    """The steps from an 8-bit image to the network's input: fit, scale, subtract ``mean``, divide by ``std``."""
 
     title: ClassVar[str] = "preprocessing"
     resize: Annotated[tuple[int, int], Strict(False)]
@@ -56,6 +56,11 @@ class Preprocessing(Document):
     """Factor of the 8-bit values."""
     order: str = "RGB"
     """Order of the channels."""
+    fit: Literal["stretch", "letterbox"] = "stretch"
+    """How an image gets the size, with an antialiased bilinear filter: stretch changes its aspect; letterbox keeps it,
+    centres the image and pads it. Manifests of earlier versions lack this field: their networks stretch."""
+    padding: Annotated[int, Field(ge=0, le=255)] | None = None
+    """8-bit value of padded pixels; None if the fit pads nothing."""
 
 
 class Manifest(Document):

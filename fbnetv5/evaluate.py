@@ -19,6 +19,7 @@ from torch import Tensor
 
 from export.errors import UserError
 from fbnetv5.architecture import Architecture, load_architecture
+from fbnetv5.data.fit import Fit, parse_fit
 from fbnetv5.data.loading import in_order, num_workers_for
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.resolution import Resolution, check_resolution
@@ -50,6 +51,8 @@ class Evaluation:
     """All of them by name; see the task's metric."""
     images: int
     size: Resolution
+    fit: Fit
+    """How the images were fitted to the size."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -58,6 +61,7 @@ class Evaluation:
             "figures": self.figures,
             "images": self.images,
             "size": list(self.size),
+            "fit": self.fit,
         }
 
 
@@ -101,7 +105,13 @@ def measure(tasks: Mapping[str, Task], raw: Raw, batches: Iterable[Batch]) -> di
 
 
 def evaluate_file(
-    file: Path, *, task: str | None, weights: Path | None, data: Path | None, size: Resolution | None
+    file: Path,
+    *,
+    task: str | None,
+    weights: Path | None,
+    data: Path | None,
+    size: Resolution | None,
+    fit: Fit | None = None,
 ) -> dict[str, Evaluation]:
     """By task, all figures of the network of an architecture file on the test images.
 
@@ -111,6 +121,7 @@ def evaluate_file(
         weights: a safetensors file; None for the file beside the architecture file.
         data: folder of the user's images; None for the demo scenes.
         size: of the images; None for the size that the weights were trained at.
+        fit: of the images; None for the fit that the weights were trained with.
 
     Raises:
         UserError: a file is missing, damaged or of another network, or the images have other classes.
@@ -118,12 +129,12 @@ def evaluate_file(
     architecture = load_architecture(file)
     check_task(architecture, task, file)
     names = list(architecture.choices) if task is None else [task]
-    size = size or trained_size(architecture)
-    images = open_splits(data, size=size, targets=needed_targets(names)).test
+    size, fit = size or trained_size(architecture), fit or trained_fit(architecture)
+    images = open_splits(data, size=size, targets=needed_targets(names), fit=fit).test
     check_classes(architecture, class_names(images.targets), names)
     path = weights or file.with_suffix(".safetensors")
     network = architecture.load(path).to(make_accelerator().device).to(memory_format=torch.channels_last)
-    return evaluate_network(network, images, size=size, num_workers=num_workers_for(data), tasks=names)
+    return evaluate_network(network, images, size=size, fit=fit, num_workers=num_workers_for(data), tasks=names)
 
 
 def check_task(architecture: Architecture, task: str | None, file: Path) -> None:
@@ -169,6 +180,15 @@ def trained_size(architecture: Architecture) -> Resolution:
     return check_resolution((*size,))
 
 
+def trained_fit(architecture: Architecture) -> Fit:
+    """How images were fitted to the size of the training; architecture files of earlier versions do not say: stretch.
+
+    Raises:
+        UserError: the file names an unknown fit.
+    """
+    return parse_fit(str(architecture.provenance.get("fit", "stretch")))
+
+
 def measure_network(
     network: Network, dataset: ImageSet, *, num_workers: int = 0, tasks: Sequence[str] | None = None
 ) -> dict[str, Metric]:
@@ -185,10 +205,11 @@ def evaluate_network(
     dataset: ImageSet,
     *,
     size: Resolution,
+    fit: Fit = "stretch",
     num_workers: int = 0,
     tasks: Sequence[str] | None = None,
 ) -> dict[str, Evaluation]:
-    """By task, all figures of a network on a data set of ``size``, of the named tasks or of all, in one pass."""
+    """By task, all figures of a network on a data set of ``size`` and ``fit``, of the named tasks or of all."""
     return {
         name: Evaluation(
             task=name,
@@ -197,6 +218,7 @@ def evaluate_network(
             figures=metric.report(),
             images=len(dataset),
             size=size,
+            fit=fit,
         )
         for name, metric in measure_network(network, dataset, num_workers=num_workers, tasks=tasks).items()
     }
@@ -228,25 +250,29 @@ def delta_m(values: Mapping[str, float], baselines: Mapping[str, float], metrics
     return sum(gains) / len(gains)
 
 
-def compare(files: Mapping[str, Path], evaluations: Mapping[str, Evaluation], data: Path | None) -> Comparison:
+def compare(
+    files: Mapping[str, Path], evaluations: Mapping[str, Evaluation], data: Path | None, fit: Fit | None = None
+) -> Comparison:
     """Evaluate the baselines of an evaluated network on the same test images of the same size.
 
     Args:
         files: by task, the architecture file of the baseline.
         evaluations: of the compared network by task.
         data: folder of the images; None for the demo scenes.
+        fit: of the images; None for the fit that each baseline was trained with.
 
     Raises:
         UserError: the weights of a baseline are missing or damaged, or its metric is 0.
     """
     baselines = {}
     for task, evaluation in evaluations.items():
-        value = evaluate_file(files[task], task=task, weights=None, data=data, size=evaluation.size)[task].value
+        file, size = files[task], evaluation.size
+        value = evaluate_file(file, task=task, weights=None, data=data, size=size, fit=fit)[task].value
         try:
             gain = gain_percent(evaluation.value, value, evaluation.metric)
         except UserError as error:
-            raise UserError(f"--baseline {files[task]}: {error}. Train it longer") from None
-        baselines[task] = Baseline(file=files[task], value=value, gain_percent=gain)
+            raise UserError(f"--baseline {file}: {error}. Train it longer") from None
+        baselines[task] = Baseline(file=file, value=value, gain_percent=gain)
     return Comparison(
         baselines=baselines,
         delta_m_percent=delta_m(

@@ -66,6 +66,22 @@ def image_folder(labelled_scenes: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(labelled_scenes, tmp_path / "images"))
 
 
+@pytest.fixture
+def uneven_folder(image_folder: Path) -> Path:
+    """The same folder with images of various aspects: black is added on the right, or below every third image."""
+    document = json.loads((image_folder / "instances.json").read_text(encoding="utf-8"))
+    for number, record in enumerate(document["images"]):
+        more = 17 * (number % 5)
+        record["width"], record["height"] = (64, 64 + more) if number % 3 == 0 else (64 + more, 64)
+        for folder in ("images", "masks", "parts", "saliency", "edges", "depth", "normals"):
+            path = image_folder / folder / record["file_name"]
+            pixels = np.asarray(Image.open(path))
+            added = [(0, record["height"] - 64), (0, record["width"] - 64), (0, 0)][: pixels.ndim]
+            Image.fromarray(np.pad(pixels, added)).save(path)
+    (image_folder / "instances.json").write_text(json.dumps(document), encoding="utf-8")
+    return image_folder
+
+
 @pytest.fixture(scope="session")
 def labelled_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The source of the copies ``image_folder``, which no test may change."""

@@ -19,6 +19,7 @@ from fbnetv5.cli.console import (
 )
 from fbnetv5.cli.options import (
     Data,
+    Fit,
     Json,
     Luts,
     Name,
@@ -34,6 +35,7 @@ from fbnetv5.cli.options import (
     only_budget,
     print_layout,
     run_name,
+    search_images,
     task_names,
 )
 
@@ -86,7 +88,8 @@ def branch(
     init: Init = "scratch",
     data: Data = None,
     strict_data: StrictData = False,
-    size: Size = "64x64",
+    size: Size = None,
+    fit: Fit = None,
     config: ConfigFile = None,
     seed: Seed = 0,
     name: Name = None,
@@ -120,6 +123,7 @@ def branch(
             init=init,
             data=data,
             size=size,
+            fit=fit,
             seed=seed,
             fields=config,
         )
@@ -142,7 +146,8 @@ def _branch_config(
     encoder: str,
     init: str,
     data: Path | None,
-    size: str,
+    size: str | None,
+    fit: str | None,
     seed: int,
     fields: Path | None,
 ) -> "BranchConfig":
@@ -152,20 +157,19 @@ def _branch_config(
         UserError: an option is wrong, there is not exactly one budget, or the device has no latency table.
     """
     from fbnetv5.costs.budgets import parse_budgets
-    from fbnetv5.data.config import DataConfig
-    from fbnetv5.data.resolution import parse_resolution
     from fbnetv5.networks.pretrained import PUBLISHED, SCRATCH
     from fbnetv5.search.bmtas.config import BranchConfig
     from fbnetv5.search.bmtas.prepare import profile_options
 
     budget, unit = only_budget(flops, latency, has_table=device is not None or table is not None)
+    whole = parse_budgets(budget, unit=unit, tasks=("network",))["network"]
     settings = BranchConfig.make(
         fields,
-        budget=parse_budgets(budget, unit=unit, tasks=("network",))["network"],
+        budget=whole,
         task_names=tasks,
         encoder=encoder,
         init=init if init in (SCRATCH, *PUBLISHED) else str(Path(init).resolve()),
-        data=DataConfig.of(data, size=parse_resolution(size)),
+        data=search_images(data, size, fit, tasks=tasks, budgets=[whole]),
         seed=seed,
     )
     file = find_table(device, table, luts, profile_options(settings, luts))

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fbnetv5.cli.console import print_json, print_line, print_table
-from fbnetv5.cli.options import SIZE, ArchitectureFile, Data, Json, StrictData, architecture_file, print_layout
+from fbnetv5.cli.options import (
+    FIT,
+    FIT_HELP,
+    SIZE,
+    ArchitectureFile,
+    Data,
+    Json,
+    StrictData,
+    architecture_file,
+    print_layout,
+)
 
 if TYPE_CHECKING:
     from fbnetv5.evaluate import Comparison, Evaluation
@@ -30,8 +40,9 @@ def evaluate(
     strict_data: StrictData = False,
     size: Annotated[
         str | None,
-        typer.Option(metavar=SIZE, help="Size that images are resized to.", show_default="size of the training"),
+        typer.Option(metavar=SIZE, help="Size that images are fitted to.", show_default="size of the training"),
     ] = None,
+    fit: Annotated[str | None, typer.Option(metavar=FIT, help=FIT_HELP, show_default="fit of the training")] = None,
     json: Json = False,
 ) -> None:
     """Evaluate a network on the test images.
@@ -40,19 +51,20 @@ def evaluate(
     --baseline, so is Delta_m, the mean over its tasks of the relative gain over networks of one task each.
     """
     from fbnetv5.architecture import load_architecture
+    from fbnetv5.data.fit import parse_fit
     from fbnetv5.data.resolution import parse_resolution
     from fbnetv5.evaluate import baseline_files, check_task, compare, evaluate_file
 
     print_layout(data, strict=strict_data)
-    image_size = None if size is None else parse_resolution(size)
+    image_size, image_fit = None if size is None else parse_resolution(size), None if fit is None else parse_fit(fit)
     file = architecture_file(task, arch)
     files: dict[str, Path] = {}
     if baseline:
         architecture = load_architecture(file)
         check_task(architecture, task, file)
         files = baseline_files(baseline, architecture, [task] if task else list(architecture.choices))
-    evaluations = evaluate_file(file, task=task, weights=weights, data=data, size=image_size)
-    comparison = compare(files, evaluations, data) if files else None
+    evaluations = evaluate_file(file, task=task, weights=weights, data=data, size=image_size, fit=image_fit)
+    comparison = compare(files, evaluations, data, image_fit) if files else None
     if json:
         print_json(_document(evaluations, comparison))
         return
@@ -83,8 +95,9 @@ def print_comparison(evaluations: "dict[str, Evaluation]", comparison: "Comparis
 def print_evaluation(evaluation: "Evaluation") -> None:
     """Print the metric of the task, then a table of all metrics and counts of the evaluation."""
     (height, width), metric = evaluation.size, evaluation.metric
+    manner = "letterboxed to" if evaluation.fit == "letterbox" else "of"
     print_line(
-        f"{evaluation.task} on {evaluation.images} test images of {height}x{width}: "
+        f"{evaluation.task} on {evaluation.images} test images {manner} {height}x{width}: "
         f"{metric.label} {evaluation.value:.4f}"
     )
     rows: list[list[str]] = []

@@ -15,7 +15,7 @@ from fbnetv5.cli.console import (
     progress_bar,
     stage_lines,
 )
-from fbnetv5.cli.options import Json, task_names
+from fbnetv5.cli.options import FIT, FIT_HELP, Json, task_names
 
 if TYPE_CHECKING:
     from export.graph import Exporter
@@ -67,6 +67,7 @@ Pixels = Annotated[
 ]
 FixedSize = Annotated[bool, typer.Option("--fixed-size", help="Accept images of the deploy resolution only.")]
 DynamicSize = Annotated[bool, typer.Option("--dynamic-size", help="Accept images of any size (the default).")]
+FitOption = Annotated[str | None, typer.Option("--fit", metavar=FIT, help=FIT_HELP, show_default="fit of the run")]
 ExporterOption = Annotated[str, typer.Option(help="PyTorch's ONNX exporter: torchscript (faster) or dynamo.")]
 EngineOption = Annotated[bool, typer.Option("--engine", help="Build a TensorRT engine too; building needs no GPU.")]
 EngineConfig = Annotated[
@@ -84,6 +85,7 @@ def export(
     keep_float: KeepFloat = None,
     head: Head = None,
     pixels: Pixels = False,
+    fit: FitOption = None,
     fixed_size: FixedSize = False,
     dynamic_size: DynamicSize = False,
     exporter: ExporterOption = "torchscript",
@@ -96,6 +98,7 @@ def export(
     Each file is verified against the torch network before it is written.
     """
     from export.trt.options import EngineOptions
+    from fbnetv5.data.fit import parse_fit
     from fbnetv5.deploy.export_options import ExportOptions
 
     if fixed_size and dynamic_size:
@@ -115,6 +118,7 @@ def export(
         from_pixels=pixels,
         fixed_size=fixed_size,
         max_drop=max_drop,
+        fit=None if fit is None else parse_fit(fit),
         keep_float=tuple(keep_float or ()),
     )
     engine_options = EngineOptions.load(engine_config) if engine_config else EngineOptions()

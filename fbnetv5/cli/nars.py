@@ -19,6 +19,7 @@ from fbnetv5.cli.console import (
 )
 from fbnetv5.cli.options import (
     Data,
+    Fit,
     Json,
     Luts,
     Name,
@@ -32,6 +33,7 @@ from fbnetv5.cli.options import (
     find_table,
     print_layout,
     run_name,
+    search_images,
 )
 
 if TYPE_CHECKING:
@@ -91,7 +93,8 @@ def nars(
     table: TableFile = None,
     teacher: Teacher = None,
     data: Data = None,
-    size: Size = "64x64",
+    size: Size = None,
+    fit: Fit = None,
     config: ConfigFile = None,
     seed: Seed = 0,
     name: Name = None,
@@ -131,6 +134,7 @@ def nars(
             teacher=teacher,
             data=data,
             size=size,
+            fit=fit,
             seed=seed,
             fields=config,
         )
@@ -152,7 +156,8 @@ def _nars_config(
     luts: Path,
     teacher: str | None,
     data: Path | None,
-    size: str,
+    size: str | None,
+    fit: str | None,
     seed: int,
     fields: Path | None,
 ) -> "NarsConfig":
@@ -161,8 +166,6 @@ def _nars_config(
     Raises:
         UserError: an option is wrong, or there is no budget.
     """
-    from fbnetv5.data.config import DataConfig
-    from fbnetv5.data.resolution import parse_resolution
     from fbnetv5.search.nars.config import NarsConfig
     from fbnetv5.search.nars.scope import searched_networks
     from fbnetv5.search.nars.table import profile_options
@@ -172,13 +175,14 @@ def _nars_config(
     texts = {unit: text for unit, text in budgets.items() if text is not None}
     if not texts and arch is None:
         raise UserError("a search for an architecture needs a budget: --flops, --latency or --params; or --arch FILE")
+    networks = searched_networks(task, texts, arch=arch, space=space, width=width)
     settings = NarsConfig.make(
         fields,
         task_name=task,
         teacher=teacher,
-        data=DataConfig.of(data, size=parse_resolution(size)),
+        data=search_images(data, size, fit, tasks=[task], budgets=networks["budgets"]),
         seed=seed,
-        **searched_networks(task, texts, arch=arch, space=space, width=width),
+        **networks,
     )
     file = find_table(device, table, luts, profile_options(settings, luts))
     return settings if file is None else settings.with_table(file, other_machine=table is not None)

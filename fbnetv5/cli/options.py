@@ -1,6 +1,8 @@
 """Options and arguments that several commands share, and functions that turn them into objects."""
 
+import math
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -10,11 +12,15 @@ from export.errors import UnavailableError, UserError
 from fbnetv5.cli.console import is_first_process, print_status
 
 if TYPE_CHECKING:
+    from fbnetv5.costs.budgets import Budget
+    from fbnetv5.data.config import DataConfig
     from fbnetv5.spaces.space import Space
     from latency.backend import Backend
 
 SIZE = "HEIGHTxWIDTH"
 """Placeholder of an image size in help texts."""
+FIT = "stretch|letterbox"
+"""Placeholder of a fit in help texts."""
 
 Json = Annotated[
     bool, typer.Option("--json", help="Print the result as one JSON document on stdout; messages go to stderr.")
@@ -69,7 +75,21 @@ TableDevice = Annotated[
 TableFile = Annotated[
     Path | None, typer.Option(help="Latency table file to use, also of another machine, instead of --device.")
 ]
-Size = Annotated[str, typer.Option(metavar=SIZE, help="Size that images of the search are resized to.")]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        metavar=SIZE,
+        help="Size that images of the search are fitted to.",
+        show_default="the budget's resolution; 64x64 for the demo scenes",
+    ),
+]
+FIT_HELP = "How images are fitted to the size: stretch, or letterbox, which keeps their aspect and pads them with grey."
+Fit = Annotated[
+    str | None,
+    typer.Option(
+        metavar=FIT, help=FIT_HELP, show_default="letterbox if det learns from a folder of --data, else stretch"
+    ),
+]
 Name = Annotated[str | None, typer.Option(help="Name of the run folder.", show_default="date and time")]
 Resume = Annotated[
     Path | None,
@@ -108,6 +128,45 @@ def print_layout(data: Path | None, *, strict: bool = False) -> None:
     if strict and notes:
         raise UserError(f"{line}. Correct the data set, or leave out --strict-data")
     print_status(line)
+
+
+def search_images(
+    data: Path | None, size: str | None, fit: str | None, *, tasks: Sequence[str], budgets: Iterable["Budget"]
+) -> "DataConfig":
+    """The images of a search from the options of a command; prints how those of a folder are read.
+
+    Args:
+        data: the folder; None for the demo scenes.
+        size: as text; None for the largest resolution of the budgets, or the usual size of the demo scenes.
+        fit: its name; None for ``default_fit``.
+        tasks: names of the tasks.
+        budgets: of the search.
+
+    Raises:
+        UserError: the size or the fit is wrong, or the folder's path is not UTF-8.
+    """
+    from fbnetv5.data.config import DataConfig
+    from fbnetv5.data.fit import default_fit, parse_fit
+    from fbnetv5.data.resolution import parse_resolution
+    from fbnetv5.tasks import needed_targets
+
+    images = DataConfig.of(data)
+    if size is not None:
+        images = images.changed(size=parse_resolution(size))
+    elif data is not None:
+        images = images.changed(size=max((budget.resolution for budget in budgets), key=math.prod))
+    usual_fit = default_fit(needed_targets(tasks), is_folder=data is not None)
+    images = images.changed(fit=usual_fit if fit is None else parse_fit(fit))
+    print_fit(images)
+    return images
+
+
+def print_fit(images: "DataConfig") -> None:
+    """Print how the images of a folder become the input of the network; demo scenes have its size."""
+    if images.folder is not None and is_first_process():
+        height, width = images.size
+        verb = {"stretch": "stretched", "letterbox": "letterboxed"}[images.fit]
+        print_status(f"{images.folder}: images are {verb} to {height}x{width} (--fit, --size)")
 
 
 def architecture_file(task: str | None, architecture: Path | None) -> Path:

@@ -20,6 +20,7 @@ from fbnetv5.cli.console import (
 from fbnetv5.cli.options import (
     Blocks,
     Data,
+    Fit,
     Json,
     Luts,
     Name,
@@ -39,6 +40,7 @@ from fbnetv5.cli.options import (
     only_budget,
     print_layout,
     run_name,
+    search_images,
     task_names,
 )
 
@@ -86,7 +88,8 @@ def search(
     tasks: Tasks = None,
     data: Data = None,
     strict_data: StrictData = False,
-    size: Size = "64x64",
+    size: Size = None,
+    fit: Fit = None,
     variant: Variant = "a",
     stages: Stages = 4,
     blocks_per_path: Blocks = 2,
@@ -121,6 +124,7 @@ def search(
             tasks=task_names(tasks),
             data=data,
             size=size,
+            fit=fit,
             space=make_space(variant, stages, blocks_per_path, strict),
             seed=seed,
             fields=config,
@@ -141,7 +145,8 @@ def _search_config(
     other_machine: bool,
     tasks: tuple[str, ...],
     data: Path | None,
-    size: str,
+    size: str | None,
+    fit: str | None,
     space: "Space",
     seed: int,
     fields: Path | None,
@@ -152,8 +157,6 @@ def _search_config(
         UserError: an option is wrong, or there is not exactly one budget.
     """
     from fbnetv5.costs.budgets import parse_budgets
-    from fbnetv5.data.config import DataConfig
-    from fbnetv5.data.resolution import parse_resolution
     from fbnetv5.search.reinforce.config import SearchConfig
 
     budget, unit = only_budget(flops, latency, has_table=table is not None)
@@ -162,7 +165,7 @@ def _search_config(
         fields,
         budgets=budgets,
         space=space,
-        data=DataConfig.of(data, size=parse_resolution(size)),
+        data=search_images(data, size, fit, tasks=tasks, budgets=budgets.values()),
         table=None if table is None else str(table.resolve()),
         other_machine_table=other_machine,
         seed=seed,

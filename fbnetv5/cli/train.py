@@ -20,6 +20,8 @@ from fbnetv5.cli.console import (
 )
 from fbnetv5.cli.eval import print_evaluation
 from fbnetv5.cli.options import (
+    FIT,
+    FIT_HELP,
     SIZE,
     ArchitectureFile,
     Data,
@@ -28,6 +30,7 @@ from fbnetv5.cli.options import (
     StrictData,
     Teacher,
     architecture_file,
+    print_fit,
     print_layout,
 )
 
@@ -58,8 +61,9 @@ def train(
     teacher: Teacher = None,
     size: Annotated[
         str | None,
-        typer.Option(metavar=SIZE, help="Size that images are resized to.", show_default="size of the search"),
+        typer.Option(metavar=SIZE, help="Size that images are fitted to.", show_default="size of the search"),
     ] = None,
+    fit: Annotated[str | None, typer.Option(metavar=FIT, help=FIT_HELP, show_default="fit of the search")] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Run folder to create.", show_default="trained/TASK"),
@@ -95,6 +99,7 @@ def train(
             init=init,
             teacher=teacher,
             size=size,
+            fit=fit,
             output=output,
             fields=config,
             seed=seed,
@@ -114,6 +119,7 @@ def _start(
     init: str,
     teacher: str | None,
     size: str | None,
+    fit: str | None,
     output: Path | None,
     fields: Path | None,
     seed: int,
@@ -121,8 +127,9 @@ def _start(
     """Create the run folder of a training from the options of the command."""
     from fbnetv5.architecture import load_architecture
     from fbnetv5.data.config import DataConfig
+    from fbnetv5.data.fit import parse_fit
     from fbnetv5.data.resolution import parse_resolution
-    from fbnetv5.evaluate import check_task, trained_size
+    from fbnetv5.evaluate import check_task, trained_fit, trained_size
     from fbnetv5.training.config import TrainConfig, common_defaults
     from fbnetv5.training.run import start_training
 
@@ -130,17 +137,22 @@ def _start(
     check_task(architecture, task, file)
     if task is not None and len(architecture.choices) > 1:
         raise UserError(f"{file} is one network for {architecture.name}, trained as a whole: use --arch {file} alone")
-    image_size = trained_size(architecture) if size is None else parse_resolution(size)
+    images = DataConfig.of(
+        data,
+        size=trained_size(architecture) if size is None else parse_resolution(size),
+        fit=trained_fit(architecture) if fit is None else parse_fit(fit),
+    )
     config = TrainConfig.make(
         fields,
         defaults=common_defaults(task.training for task in architecture.make_tasks().values()),
         task_names=tuple(architecture.choices),
         init=init,
         teacher=teacher,
-        data=DataConfig.of(data, size=image_size),
+        data=images,
         seed=seed,
         used=() if size is None else ("size",),
     )
+    print_fit(config.data)
     return start_training(config, file, output or Path("trained") / architecture.file_name)
 
 

@@ -9,10 +9,13 @@ from pydantic import AfterValidator, Field, Strict
 from export.document import Document
 from export.errors import UserError
 from export.files import is_utf8
+from fbnetv5.data.fit import Fit
 from fbnetv5.data.loading import num_workers_for
 from fbnetv5.data.resolution import Resolution, check_resolution
 from fbnetv5.data.splits import Splits, open_splits
 
+DEMO_SIZE: Resolution = (64, 64)
+"""Usual size of the demo scenes."""
 Size = Annotated[Resolution, Strict(False), AfterValidator(check_resolution)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -23,13 +26,16 @@ class DataConfig(Document):
     title: ClassVar[str] = "data"
     folder: str | None = None
     """Folder of the user's images; None for the demo scenes."""
-    size: Size = (64, 64)
-    """Height and width that images are resized to."""
+    size: Size = DEMO_SIZE
+    """Height and width of the network's input, which images are fitted to."""
+    fit: Fit = "stretch"
+    """How images get that size: stretch, or letterbox, which keeps the aspect and pads with grey. Files of earlier
+    versions lack this field: their runs stretched."""
     scenes: Annotated[tuple[Count, Count, Count], Strict(False)] = (8000, 2000, 1000)
     """Numbers of demo scenes: for weights, policies and test."""
 
     @classmethod
-    def of(cls, folder: Path | None, *, size: Resolution) -> Self:
+    def of(cls, folder: Path | None, *, size: Resolution = DEMO_SIZE, fit: Fit = "stretch") -> Self:
         """The images of a command's ``--data``.
 
         Raises:
@@ -38,7 +44,7 @@ class DataConfig(Document):
         path = None if folder is None else str(folder.resolve())
         if path is not None and not is_utf8(path):
             raise UserError(f"the path of --data, {path!a}, is not UTF-8. Rename the folder, or use a link to it")
-        return cls(folder=path, size=size)
+        return cls(folder=path, size=size, fit=fit)
 
     def open(self, targets: Collection[str]) -> Splits:
         """The three splits at the configured size, with those of the named labels that the data set has.
@@ -47,7 +53,7 @@ class DataConfig(Document):
             UserError: the folder is unfit, or the size no multiple of 32.
         """
         folder = None if self.folder is None else Path(self.folder)
-        return open_splits(folder, size=self.size, targets=targets, counts=self.scenes)
+        return open_splits(folder, size=self.size, targets=targets, counts=self.scenes, fit=self.fit)
 
     @property
     def num_workers(self) -> int:

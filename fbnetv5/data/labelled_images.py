@@ -12,11 +12,11 @@ from typing import Any, Protocol, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from export.errors import UserError
 from export.files import is_utf8
 from fbnetv5.data.class_ids import degenerate_reason
+from fbnetv5.data.fit import Fit, fit_image
 from fbnetv5.data.image_files import opened, rgb, upright
 from fbnetv5.data.maps import FORMATS
 from fbnetv5.data.resolution import Resolution
@@ -125,25 +125,25 @@ class LabelledImages:
             ids = self._readers[target](path)
             yield set() if ids is None else set(np.unique(ids).tolist())
 
-    def resized(self, size: Resolution, indices: Sequence[int] | None = None) -> "ImageView":
+    def resized(self, size: Resolution, indices: Sequence[int] | None = None, *, fit: Fit = "stretch") -> "ImageView":
         """The images, or those at ``indices``, as an image set of one size; records are shared, nothing is read."""
-        return ImageView(self, size, range(len(self)) if indices is None else indices)
+        return ImageView(self, size, range(len(self)) if indices is None else indices, fit=fit)
 
-    def sample(self, index: int, size: Resolution) -> Sample:
-        """The image at ``index``, resized to ``size`` together with its labels.
+    def sample(self, index: int, size: Resolution, fit: Fit = "stretch") -> Sample:
+        """The image at ``index``, fitted to ``size`` together with its labels.
 
         Raises:
             UserError: its pixels cannot be read, or its mask contains an undeclared class id.
         """
         record = self._records[index]
         with opened(record.path) as file:
-            pixels = rgb(upright(file)).resize(size[::-1], Image.Resampling.BILINEAR)
+            image, placement = fit_image(rgb(upright(file)), size, fit)
         return Sample(
-            image=torch.from_numpy(np.array(pixels).transpose(2, 0, 1).copy()),
+            image=image,
             targets={
-                name: self.targets[name].kind.resize(value, record.size, size)
-                for name, value in self._labels(record).items()
+                name: self.targets[name].kind.to_input(value, placement) for name, value in self._labels(record).items()
             },
+            placement=placement,
         )
 
     def path(self, index: int) -> str:
@@ -231,10 +231,11 @@ class LabelledImages:
 class ImageView:
     """Some images of a data set at one size: an image set that can be viewed at another size."""
 
-    def __init__(self, images: LabelledImages, size: Resolution, indices: Sequence[int]) -> None:
+    def __init__(self, images: LabelledImages, size: Resolution, indices: Sequence[int], *, fit: Fit) -> None:
         self._images = images
         self._size = size
         self._indices = indices
+        self._fit: Fit = fit
 
     @property
     def targets(self) -> Mapping[str, Target]:
@@ -248,14 +249,14 @@ class ImageView:
 
     def resized(self, size: Resolution) -> Self:
         """The same images at another size."""
-        return type(self)(self._images, size, self._indices)
+        return type(self)(self._images, size, self._indices, fit=self._fit)
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def __getitem__(self, index: int) -> Sample:
         """The image at ``index``; see ``LabelledImages.sample``."""
-        return self._images.sample(self._indices[index], self._size)
+        return self._images.sample(self._indices[index], self._size, self._fit)
 
 
 def check_class_names(data: LabelledImages, root: Path) -> None:

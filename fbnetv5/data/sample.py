@@ -13,6 +13,7 @@ import torch
 from accelerate.utils import recursively_apply
 from torch import Tensor
 
+from fbnetv5.data.fit import Placement, place
 from fbnetv5.data.resolution import Resolution
 from fbnetv5.data.targets import Target
 
@@ -25,6 +26,8 @@ class Sample:
     """uint8 [3, H, W], RGB."""
     targets: Mapping[str, Any]
     """Its labels by name, of the type that the target's kind documents; no entry where it is not labelled."""
+    placement: Placement | None = None
+    """Where the stored image lies in ``image``; None if they are the same, or if ``image`` was augmented."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +42,13 @@ class Batch:
     """Labels by name, collated as the target's kind documents."""
     present: Mapping[str, Tensor]
     """bool [N] by name: which images have the label."""
+    placements: Tensor
+    """int64 [N, 6], the rows of ``Placement.row``: where the stored images lie in ``images``."""
+
+    def placement(self, index: int) -> Placement:
+        """Where the stored image lies in image ``index`` of the batch."""
+        height, width = self.images.shape[2:]
+        return Placement.of_row(self.placements[index].tolist(), (height, width))
 
     def to(self, device: torch.device) -> Self:
         """The same batch on ``device``."""
@@ -74,6 +84,7 @@ class Batch:
             indices=change(self.indices),
             targets=recursively_apply(change, self.targets),
             present=recursively_apply(change, self.present),
+            placements=change(self.placements),
         )
 
 
@@ -100,9 +111,11 @@ def collate(samples: Sequence[Sample], targets: Mapping[str, Target], indices: S
     """Stack samples of one size into a batch; without ``indices`` the samples are a whole set in order."""
     height, width = samples[0].image.shape[1:]
     labels = {name: [sample.targets.get(name) for sample in samples] for name in targets}
+    whole = place((height, width), (height, width), "stretch")
     return Batch(
         images=torch.stack([sample.image for sample in samples]),
         indices=torch.tensor(range(len(samples)) if indices is None else indices),
         targets={name: target.kind.collate(labels[name], (height, width)) for name, target in targets.items()},
         present={name: torch.tensor([value is not None for value in labels[name]]) for name in targets},
+        placements=torch.tensor([(sample.placement or whole).row for sample in samples]),
     )

@@ -16,6 +16,7 @@ from typing import Self
 import numpy as np
 
 from export.errors import UserError
+from fbnetv5.data.fit import Fit
 from fbnetv5.data.labelled_images import LabelledImages
 from fbnetv5.data.layouts import open_folder
 from fbnetv5.data.loading import some_indices
@@ -126,7 +127,7 @@ def split_indices(folder: LabelledImages) -> tuple[Sequence[int], ...]:
     return indices
 
 
-def split_folder(folder: LabelledImages, root: Path, size: Resolution) -> Splits:
+def split_folder(folder: LabelledImages, root: Path, size: Resolution, fit: Fit = "stretch") -> Splits:
     """The three splits of a user's data set."""
     indices = split_indices(folder)
     if not all(indices):
@@ -135,7 +136,7 @@ def split_folder(folder: LabelledImages, root: Path, size: Resolution) -> Splits
             f"{root} splits by file name into {sizes} images for weights, policies and test; each needs at least 1. "
             "Add images: about 40 images almost surely fill every split"
         )
-    weights, policies, test = (folder.resized(size, split) for split in indices)
+    weights, policies, test = (folder.resized(size, split, fit=fit) for split in indices)
     return Splits(weights=weights, policies=policies, test=test)
 
 
@@ -146,6 +147,7 @@ def open_splits(
     targets: Collection[str],
     seed: int = 0,
     counts: tuple[int, int, int] = (8000, 2000, 1000),
+    fit: Fit = "stretch",
 ) -> Splits:
     """The splits of a user's folder, or of the demo scenes.
 
@@ -155,13 +157,14 @@ def open_splits(
         targets: names of the needed labels; the samples have those of them that the data set has.
         seed: of the demo scenes; a folder's split depends on file names alone.
         counts: how many demo scenes each split has.
+        fit: of a folder's images; demo scenes are composed at the size.
 
     Raises:
         UserError: the size is no multiple of 32, or the folder is unfit.
     """
     check_resolution(size)
     if data is not None:
-        return split_folder(open_folder(data).only(targets), data, size)
+        return split_folder(open_folder(data).only(targets), data, size, fit)
     return Splits(
         weights=Scenes("train", size=size, count=counts[0], seed=seed, targets=targets),
         policies=Scenes("train", size=size, count=counts[1], seed=seed, first=counts[0], targets=targets),

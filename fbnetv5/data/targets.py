@@ -1,4 +1,4 @@
-"""The kinds of image labels, and how labels of each kind are stacked, resized and augmented.
+"""The kinds of image labels, and how labels of each kind are stacked, fitted to the input and augmented.
 
 A target has a name ("label", "boxes", "mask", "depth", ...), a kind and, if it has classes, their names. A
 new kind of label is a subclass of ``Kind``: loading, augmentation and mixup depend on no particular one. Which targets
@@ -23,9 +23,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as transforms
 
+from fbnetv5.data.fit import Placement
 from fbnetv5.data.resolution import Resolution
 
 ABSENT = -1
@@ -58,8 +60,8 @@ class Kind(ABC):
             size: (H, W) of the images.
         """
 
-    def resize(self, value: Any, old: Resolution, new: Resolution) -> Any:
-        """The value of an image of size ``old`` that is resized to ``new``."""
+    def to_input(self, value: Any, placement: Placement) -> Any:
+        """The value of an image at its own size -> of the image as it lies in the input of a network."""
         return value
 
     def has_labels(self, value: Any) -> bool:
@@ -117,9 +119,8 @@ class BoxesKind(Kind):
                 batch.labels[row, : len(value.labels)] = value.labels
         return batch
 
-    def resize(self, value: Boxes, old: Resolution, new: Resolution) -> Boxes:
-        scale = torch.tensor([new[1] / old[1], new[0] / old[0]]).repeat(2)
-        return Boxes(value.xyxy * scale, value.labels)
+    def to_input(self, value: Boxes, placement: Placement) -> Boxes:
+        return Boxes(placement.boxes_to_input(value.xyxy), value.labels)
 
     def wrap(self, value: Boxes, size: Resolution) -> Boxes:
         boxes = tv_tensors.BoundingBoxes(value.xyxy, format=tv_tensors.BoundingBoxFormat.XYXY, canvas_size=size)
@@ -135,6 +136,17 @@ class MapKind(Kind):
     """A label per pixel. Value: a tensor [..., H, W]; collated: [N, ..., H, W]."""
 
     can_paste = True
+    unknown: ClassVar[float]
+    """Value of a pixel without a label."""
+
+    @abstractmethod
+    def resize(self, value: Tensor, size: Resolution) -> Tensor:
+        """The map at another size."""
+
+    def to_input(self, value: Tensor, placement: Placement) -> Tensor:
+        """The map resized like its image; padded pixels are unknown."""
+        resized = self.resize(value, placement.inner)
+        return resized if placement.fills else functional.pad(resized, placement.margins, value=self.unknown)
 
     def paste(self, collated: Tensor, present: Tensor, patch: Patch) -> tuple[Tensor, Tensor]:
         """The map pasted like the image; an image has labels if it or its partner has them."""
@@ -144,7 +156,8 @@ class MapKind(Kind):
 class ClassMapKind(MapKind):
     """A class per pixel. Value: uint8 [H, W] with IGNORE where unknown; collated: uint8 [N, H, W]."""
 
-    padding: ClassVar[Mapping[type | str, float]] = {tv_tensors.Mask: IGNORE}
+    unknown = IGNORE
+    padding: ClassVar[Mapping[type | str, float]] = {tv_tensors.Mask: unknown}
 
     def collate(self, values: Sequence[Tensor | None], size: Resolution) -> Tensor:
         return _stack(values, torch.full(size, IGNORE, dtype=torch.uint8))
@@ -152,8 +165,8 @@ class ClassMapKind(MapKind):
     def has_labels(self, value: Tensor) -> bool:
         return bool((value != IGNORE).any())
 
-    def resize(self, value: Tensor, old: Resolution, new: Resolution) -> Tensor:
-        return _nearest(value, new)
+    def resize(self, value: Tensor, size: Resolution) -> Tensor:
+        return _nearest(value, size)
 
     def wrap(self, value: Tensor, size: Resolution) -> Tensor:
         mask: Tensor = tv_tensors.Mask(value)
@@ -170,10 +183,10 @@ class LineMapKind(ClassMapKind):
     Only ``resize`` ensures that; augmentations scale it like any class map.
     """
 
-    def resize(self, value: Tensor, old: Resolution, new: Resolution) -> Tensor:
+    def resize(self, value: Tensor, size: Resolution) -> Tensor:
         """1 where Pillow's box filter covers a pixel of a line; elsewhere as for class maps."""
-        covered = Image.fromarray((value == 1).numpy().astype(np.float32)).resize(new[::-1], Image.Resampling.BOX)
-        return _nearest(value, new).masked_fill(torch.from_numpy(np.asarray(covered) > 0), 1)
+        covered = Image.fromarray((value == 1).numpy().astype(np.float32)).resize(size[::-1], Image.Resampling.BOX)
+        return _nearest(value, size).masked_fill(torch.from_numpy(np.asarray(covered) > 0), 1)
 
 
 class DenseTensor(tv_tensors.Mask):  # type: ignore[misc]  # torchvision has no types
@@ -183,7 +196,8 @@ class DenseTensor(tv_tensors.Mask):  # type: ignore[misc]  # torchvision has no 
 class DenseMapKind(MapKind):
     """A number per pixel. Value: float32 [H, W], NaN where unknown; collated: float32 [N, H, W]."""
 
-    padding: ClassVar[Mapping[type | str, float]] = {DenseTensor: float("nan")}
+    unknown = float("nan")
+    padding: ClassVar[Mapping[type | str, float]] = {DenseTensor: unknown}
 
     def collate(self, values: Sequence[Tensor | None], size: Resolution) -> Tensor:
         return _stack(values, torch.full(size, float("nan")))
@@ -191,8 +205,8 @@ class DenseMapKind(MapKind):
     def has_labels(self, value: Tensor) -> bool:
         return not value.isnan().all()
 
-    def resize(self, value: Tensor, old: Resolution, new: Resolution) -> Tensor:
-        return _nearest(value, new)
+    def resize(self, value: Tensor, size: Resolution) -> Tensor:
+        return _nearest(value, size)
 
     def wrap(self, value: Tensor, size: Resolution) -> Tensor:
         return DenseTensor(value)
@@ -220,13 +234,13 @@ class VectorMapKind(DenseMapKind):
     Resizing moves vectors and does not turn them, even where it changes the aspect.
     """
 
-    padding: ClassVar[Mapping[type | str, float]] = {VectorTensor: float("nan")}
+    padding: ClassVar[Mapping[type | str, float]] = {VectorTensor: DenseMapKind.unknown}
 
     def collate(self, values: Sequence[Tensor | None], size: Resolution) -> Tensor:
         return _stack(values, torch.full((3, *size), float("nan")))
 
-    def resize(self, value: Tensor, old: Resolution, new: Resolution) -> Tensor:
-        return torch.stack([_nearest(component, new) for component in value])
+    def resize(self, value: Tensor, size: Resolution) -> Tensor:
+        return torch.stack([_nearest(component, size) for component in value])
 
     def wrap(self, value: Tensor, size: Resolution) -> Tensor:
         return VectorTensor(value)

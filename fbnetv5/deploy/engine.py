@@ -79,7 +79,7 @@ def _run(exported: Exported, engine: Engine, say: Callable[[str], None]) -> Expo
         raise VerificationError(comparison.failure_message)
     metrics = dict(exported.metrics)
     if exported.metric_size == model.resolution:
-        splits = Run.load(exported.run).data.open(needed_targets(model.tasks))
+        splits = Run.load(exported.run).data.changed(fit=model.fit).open(needed_targets(model.tasks))
         test = splits.test.resized(exported.metric_size)
         metrics["engine"] = model.metrics(runner, test, max_batch=MAX_BATCH)
     first = {name: array[:1] for name, array in reference.inputs.items()}

@@ -51,7 +51,9 @@ def export_tasks(
             by more than allowed; nothing is written.
     """
     data_config = Run.load(run).data
-    model = load_export_model(run, tasks, head=options.head, from_pixels=options.from_pixels)
+    if options.fit is not None:
+        data_config = data_config.changed(fit=options.fit)
+    model = load_export_model(run, tasks, head=options.head, from_pixels=options.from_pixels, fit=data_config.fit)
     data = ExportData.of(data_config, model, options)
     say(f"{model.name}: exporting")
     stages = convert_stages(model, data, options, say, progress)

@@ -13,6 +13,7 @@ from export.manifest import Preprocessing
 from export.parity import OutputGroup
 from export.runners import Array, Runner
 from fbnetv5.architecture import Architecture, load_architecture
+from fbnetv5.data.fit import PADDING, Fit
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import MEAN, STD, normalise
 from fbnetv5.data.resolution import Resolution
@@ -41,6 +42,8 @@ class ExportModel:
     """The module takes uint8 images and normalises them."""
     sharing: Sharing | None
     """What a joint network saves; None for one task."""
+    fit: Fit = "stretch"
+    """How images are fitted to the network's input."""
 
     @property
     def name(self) -> str:
@@ -76,9 +79,14 @@ class ExportModel:
     @property
     def preprocessing(self) -> Preprocessing:
         """The steps from an 8-bit image to the network's input."""
-        if self.from_pixels:
-            return Preprocessing(resize=self.resolution, mean=(0.0,) * 3, std=(1.0,) * 3, scale=1.0)
-        return Preprocessing(resize=self.resolution, mean=MEAN, std=STD)
+        steps = Preprocessing(
+            resize=self.resolution,
+            mean=MEAN,
+            std=STD,
+            fit=self.fit,
+            padding=PADDING if self.fit == "letterbox" else None,
+        )
+        return steps.changed(mean=(0.0,) * 3, std=(1.0,) * 3, scale=1.0) if self.from_pixels else steps
 
     def feed(self, images: Tensor) -> dict[str, Array]:
         """Stored images, uint8 [N, 3, H, W], as the network's input."""
@@ -111,7 +119,7 @@ class ExportModel:
 
 
 def load_export_model(
-    run: Path, tasks: Sequence[str], *, head: str | None = None, from_pixels: bool = False
+    run: Path, tasks: Sequence[str], *, head: str | None = None, from_pixels: bool = False, fit: Fit = "stretch"
 ) -> ExportModel:
     """The network of a task of a finished run, or the joined networks of several.
 
@@ -120,6 +128,7 @@ def load_export_model(
         tasks: one name, or several.
         head: form of the detector's outputs; None is the default form.
         from_pixels: the network contains its preprocessing.
+        fit: how images are fitted to the network's input.
 
     Raises:
         UserError: the run has no such network, its files are damaged, the tasks cannot be joined, or the detector has
@@ -138,6 +147,7 @@ def load_export_model(
         architectures=architectures,
         from_pixels=from_pixels,
         sharing=None if len(tasks) == 1 else measure_sharing(network, architectures[tasks[0]].resolution),
+        fit=fit,
     )
 
 

@@ -7,6 +7,7 @@ from export.errors import UserError
 from export.graph import Exporter
 from export.precision import Precision
 from export.precision_pipeline import precisions_to
+from fbnetv5.data.fit import Fit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,8 @@ class ExportOptions:
     """The file accepts the deploy resolution only; the metric is then measured at that size."""
     max_drop: float | None = None
     """Maximum by which the metric may be worse than torch's, in its own unit."""
+    fit: Fit | None = None
+    """How images are fitted to the network's input; None is the fit of the run."""
     keep_float: tuple[str, ...] = ()
     """Name patterns of nodes that int8 leaves in float."""
 

@@ -239,7 +239,10 @@ def _suppress_one_image(boxes: Tensor, scores: Tensor, labels: Tensor) -> Detect
 
 
 class AveragePrecision:
-    """COCO AP: mean over classes that occur and over IoU .50, .55 .. .95, as computed by pycocotools."""
+    """COCO AP: mean over classes that occur and over IoU .50, .55 .. .95, as computed by pycocotools.
+
+    Boxes are compared in pixels of the stored images, so that figures do not depend on how images fit the input.
+    """
 
     def __init__(self, classes: int, finish: Callable[[Sequence[Tensor]], list[Detections]]) -> None:
         self._classes = classes
@@ -255,8 +258,10 @@ class AveragePrecision:
                 continue
             self._images += 1
             real = truth.labels[row] != ABSENT
-            true_labels = truth.labels[row, real]
-            _record(self._truth, self._images, truth.xyxy[row, real], torch.ones_like(true_labels), true_labels)
+            true_labels, placement = truth.labels[row, real], batch.placement(row)
+            true_boxes = placement.boxes_to_original(truth.xyxy[row, real], clip=False)
+            _record(self._truth, self._images, true_boxes, torch.ones_like(true_labels), true_labels)
+            boxes = placement.boxes_to_original(boxes.float(), clip=False)
             _record(self._detections, self._images, boxes, scores, labels)
 
     def compute(self) -> float:
@@ -280,7 +285,7 @@ class AveragePrecision:
     def report(self) -> dict[str, Any]:
         """COCO's twelve figures as summarised by pycocotools; None for its -1, where there are no such objects.
 
-        Small, medium and large are up to 32x32, up to 96x96 and above, in pixels of the network's input images.
+        Small, medium and large are up to 32x32, up to 96x96 and above, in pixels of the stored images.
         """
         with contextlib.redirect_stdout(io.StringIO()):
             evaluation = self._evaluation()

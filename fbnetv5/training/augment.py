@@ -17,12 +17,11 @@ from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from fbnetv5.data.fit import PADDING
 from fbnetv5.data.sample import Sample
 from fbnetv5.data.targets import Target
 from fbnetv5.training.config import TrainConfig
 
-GREY = 114
-"""Grey level around an image that was made smaller."""
 MAX_MAGNITUDE = 30
 """The largest magnitude of RandAugment (arXiv 1909.13719), which a strength of 1 stands for."""
 
@@ -41,7 +40,7 @@ class Augment:
     """The augmentation of one training; called with a sample and its draw."""
 
     def __init__(self, config: TrainConfig, targets: Mapping[str, Target]) -> None:
-        fill: dict[type | str, float] = {tv_tensors.Image: GREY, "others": 0}
+        fill: dict[type | str, float] = {tv_tensors.Image: PADDING, "others": 0}
         for target in targets.values():
             fill.update(target.kind.padding)
         changes: list[v2.Transform] = [v2.RandomHorizontalFlip(config.flip)]
@@ -74,4 +73,4 @@ def rand_augment(strength: float, targets: Mapping[str, Target]) -> v2.RandAugme
     """RandAugment with two operations; those that move pixels only if all labels are of whole images."""
     geometric = all(target.kind.of_whole_image for target in targets.values())
     operations = v2.RandAugment if geometric else PhotometricRandAugment
-    return operations(2, round(MAX_MAGNITUDE * strength), MAX_MAGNITUDE + 1, fill=GREY)
+    return operations(2, round(MAX_MAGNITUDE * strength), MAX_MAGNITUDE + 1, fill=PADDING)

@@ -171,6 +171,7 @@ class TrainLoop(Loop[TrainEntry]):
         provenance = {
             **self.architecture.provenance,
             "trained_at": list(self.config.data.size),
+            "fit": self.config.data.fit,
             **({"scores": dict(scores)} if len(scores) > 1 else {"score": scores[self.architecture.task]}),
             "training": {"init": self.config.init, "seed": self.config.seed, "step": self.done, **teacher},
         }

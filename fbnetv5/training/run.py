@@ -171,7 +171,7 @@ def open_loop(folder: Path, prepared: Prepared) -> TrainLoop:
 
 def _result(file: Path, loop: TrainLoop, test: ImageSet) -> Result:
     """Evaluate the best weights, which replace the last average."""
-    best, weights = loop.average.network, file.with_suffix(".safetensors")
+    best, weights, data = loop.average.network, file.with_suffix(".safetensors"), loop.config.data
     load_weights(best, load_tensors(weights), weights)
     return Result(
         folder=loop.folder,
@@ -180,5 +180,5 @@ def _result(file: Path, loop: TrainLoop, test: ImageSet) -> Result:
         best=loop.best.scores,
         best_step=loop.best.step,
         steps=loop.done,
-        test=evaluate_network(best, test, size=loop.config.data.size, num_workers=loop.num_workers),
+        test=evaluate_network(best, test, size=data.size, fit=data.fit, num_workers=loop.num_workers),
     )

@@ -63,6 +63,14 @@ def test_the_document_has_all_fields(tmp_path: Path) -> None:
     assert document["preprocessing"]["scale"] == pytest.approx(1 / 255)
 
 
+def test_a_manifest_without_a_fit_stretches(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    document = json.loads(path.read_text())
+    assert (document["preprocessing"].pop("fit"), document["preprocessing"].pop("padding")) == ("stretch", None)
+    path.write_text(json.dumps(document))
+    assert read_manifest(tmp_path).preprocessing == MANIFEST.preprocessing
+
+
 def test_a_swapped_file_is_detected(tmp_path: Path) -> None:
     written(tmp_path)
     (tmp_path / "model.onnx").write_bytes(b"other")

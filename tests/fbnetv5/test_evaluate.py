@@ -11,11 +11,12 @@ from typer.testing import CliRunner
 from export.errors import UserError
 from fbnetv5.architecture import load_architecture, make_architecture
 from fbnetv5.cli import app
+from fbnetv5.data.fit import FITS
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.scenes import CLASSES, Scenes
 from fbnetv5.data.splits import open_splits, targets_of
 from fbnetv5.data.targets import class_names
-from fbnetv5.evaluate import Raw, baseline_files, compare, delta_m, evaluate_file, measure, trained_size
+from fbnetv5.evaluate import Raw, baseline_files, compare, delta_m, evaluate_file, measure, trained_fit, trained_size
 from fbnetv5.runs.checkpoint import save_tensors
 from fbnetv5.tasks import make_tasks
 from fbnetv5.tasks.depth import RATIOS
@@ -152,6 +153,24 @@ def test_the_size_is_what_was_trained_at_unless_another_is_asked_for(networks: P
         assert found.size == expected
     bare = load_architecture(networks / "seg.json").changed(provenance={}, resolution=(224, 224))
     assert trained_size(bare) == (224, 224)
+
+
+def test_the_fit_is_that_of_the_training_unless_another_is_asked_for(
+    networks: Path, uneven_folder: Path, tmp_path: Path
+) -> None:
+    architecture, values = load_architecture(networks / "seg.json"), {}
+    assert trained_fit(architecture) == "stretch"
+    file = Path(shutil.copytree(networks, tmp_path / "networks")) / "seg.json"
+    architecture.changed(provenance={**architecture.provenance, "fit": "letterbox"}).save(file)
+    for fit, used in ((None, "letterbox"), ("letterbox", "letterbox"), ("stretch", "stretch")):
+        evaluation = evaluate_file(file, task="seg", weights=None, data=uneven_folder, size=None, fit=fit)["seg"]
+        assert evaluation.fit == used
+        values[fit] = evaluation.value
+    assert values[None] == values["letterbox"] != values["stretch"]
+    theirs = {"seg": networks / "seg.json"}
+    of_baselines = [compare(theirs, {"seg": evaluation}, uneven_folder, fit).baselines["seg"].value for fit in FITS]
+    assert of_baselines == [values["stretch"], values["letterbox"]]
+    assert compare(theirs, {"seg": evaluation}, uneven_folder).baselines["seg"].value == values["stretch"]
 
 
 def test_delta_m_is_that_of_the_paper() -> None:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torchvision.ops import batched_nms, box_convert
 
 from export.errors import UserError
-from fbnetv5.labeling.teachers.preparation import Placement
+from fbnetv5.data.fit import Placement
 
 Name = Literal["logits", "yolo", "ssd", "pixel_logits", "probability", "depth", "normals"]
 
@@ -180,7 +180,7 @@ def _suppressed(decoding: Decoding, boxes: Tensor, scores: Tensor, labels: Tenso
             f"and {decoding.classes} classes are named: name each class once"
         )
     keep = batched_nms(boxes, scores, labels, decoding.nms_iou)[: decoding.max_boxes]
-    placed = place.boxes(boxes[keep])
+    placed = place.boxes_to_original(boxes[keep])
     large = (placed[:, 2:] - placed[:, :2]).amin(1) >= MIN_SIDE
     return ScoredBoxes(placed[large], scores[keep][large], labels[keep][large])
 
@@ -194,10 +194,10 @@ def _pixel_logits(decoding: Decoding, outputs: Sequence[Tensor], place: Placemen
     if logits.ndim != 3:
         raise UserError(f"decoder 'pixel_logits' reads [N, classes, h, w], and its output is [N, {logits.shape}]")
     decoding.check_classes(len(logits))
-    highest = place.plane(logits[0])
+    highest = place.map_to_original(logits[0])
     ids, total = torch.zeros(place.image, dtype=torch.int64), torch.ones(place.image)
     for class_id in range(1, len(logits)):
-        plane = place.plane(logits[class_id])
+        plane = place.map_to_original(logits[class_id])
         ids[plane > highest] = class_id
         new = torch.maximum(highest, plane)
         total = total * (highest - new).exp() + (plane - new).exp()
@@ -207,12 +207,12 @@ def _pixel_logits(decoding: Decoding, outputs: Sequence[Tensor], place: Placemen
 
 def _probability(decoding: Decoding, outputs: Sequence[Tensor], place: Placement) -> ProbabilityMap:
     """[1, h, w] or [h, w], from 0 to 1."""
-    return ProbabilityMap(place.plane(_flat(_only(outputs, "probability"))))
+    return ProbabilityMap(place.map_to_original(_flat(_only(outputs, "probability"))))
 
 
 def _depth(decoding: Decoding, outputs: Sequence[Tensor], place: Placement) -> DenseValues:
     """[1, h, w] or [h, w]; 0 and less is unknown."""
-    metres = place.plane(_flat(_only(outputs, "depth"))) * decoding.metres
+    metres = place.map_to_original(_flat(_only(outputs, "depth"))) * decoding.metres
     return DenseValues(metres.masked_fill(metres <= 0, float("nan")))
 
 
@@ -221,7 +221,8 @@ def _normals(decoding: Decoding, outputs: Sequence[Tensor], place: Placement) ->
     vectors = _only(outputs, "normals")
     if vectors.ndim != 3 or len(vectors) != 3:
         raise UserError(f"decoder 'normals' reads [N, 3, h, w], and its output is [N, {list(vectors.shape)}]")
-    return DenseValues(functional.normalize(torch.stack([place.plane(component) for component in vectors]), dim=0))
+    components = [place.map_to_original(component) for component in vectors]
+    return DenseValues(functional.normalize(torch.stack(components), dim=0))
 
 
 def _flat(values: Tensor) -> Tensor:

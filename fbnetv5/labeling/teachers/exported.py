@@ -64,6 +64,13 @@ def open_exported(task: str, folder: Path, *, device: str) -> Teacher:
 
 
 def _preparation(manifest: Manifest) -> Preparation:
-    """The steps of the manifest; the networks are trained on images that are stretched to their size."""
+    """The steps of the manifest."""
     steps = manifest.preprocessing
-    return Preparation(size=steps.resize, scale=steps.scale, mean=steps.mean, std=steps.std, bgr=steps.order == "BGR")
+    return Preparation(
+        size=steps.resize,
+        scale=steps.scale,
+        mean=steps.mean,
+        std=steps.std,
+        fit=steps.fit,
+        bgr=steps.order == "BGR",
+    )

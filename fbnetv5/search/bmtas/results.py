@@ -76,6 +76,7 @@ def branched_architecture(prepared: Prepared, tree: Tree) -> Architecture:
             "seed": config.seed,
             "budget": {"limit": config.budget.limit, "unit": config.budget.unit},
             "trained_at": list(config.data.size),
+            "fit": config.data.fit,
             "routing": config.routing,
             "all_shared": prepared.costs.all_shared,
             "all_separate": prepared.costs.all_separate,

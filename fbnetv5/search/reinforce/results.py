@@ -43,6 +43,7 @@ def best_architecture(config: SearchConfig, task: Task, result: TaskResult, tabl
             "seed": config.seed,
             "budget": {"limit": budget.limit, "unit": budget.unit},
             "trained_at": list(config.data.size),
+            "fit": config.data.fit,
             "metric": task.metric.name,
             "score": finalist.score,
             "loss": finalist.loss,

@@ -38,6 +38,7 @@ def test_a_branched_network_is_found_shown_evaluated_and_exported_as_one_file(tm
 
 WRONG = {
     "one task": (["--flops", "900M", "--tasks", "cls"], "serves 2 to 8 tasks, not 1"),
+    "unknown fit": (["--flops", "900M", "--fit", "crop"], "unknown fit 'crop'; there are: stretch, letterbox"),
     "no budget": ([], "exactly one budget"),
     "a budget below all shared": (["--flops", "1M"], "if all tasks share every layer"),
     "an unknown encoder": (["--flops", "900M", "--encoder", "vgg"], "unknown encoder 'vgg'"),

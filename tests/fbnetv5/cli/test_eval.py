@@ -11,7 +11,13 @@ from tests.command_line import assert_refused, document, in_process
 def test_the_metric_is_printed_with_its_unit_and_direction(capsys: pytest.CaptureFixture[str]) -> None:
     figures = {"rmse": 0.25, "abs_rel": None, "ratio": {"1.25": 0.5}}
     evaluation = Evaluation(
-        task="depth", metric=task_types()["depth"].metric, value=0.25, figures=figures, images=16, size=(32, 64)
+        task="depth",
+        metric=task_types()["depth"].metric,
+        value=0.25,
+        figures=figures,
+        images=16,
+        size=(32, 64),
+        fit="stretch",
     )
     print_evaluation(evaluation)
     first, *table = [line.split() for line in capsys.readouterr().out.splitlines()]

@@ -15,6 +15,7 @@ WRONG = {
     "head of all": (["--head", "decode"], "--head needs the task of a detector: add --task det"),
     "float of no int8": (["--keep-float", "/head/*"], "needs --precision int8"),
     "config of no engine": (["--engine-config", "e.json"], "it needs --engine"),
+    "unknown fit": (["--fit", "crop"], "unknown fit 'crop'; there are: stretch, letterbox"),
     "repeated task": (["--task", "cls,cls"], "'cls,cls' is not a comma-separated list of different tasks"),
 }
 

@@ -111,6 +111,7 @@ WRONG = {
     "an unknown field to search": (["--flops", "40M@64x64", "--config", "unknown.json"], "no field 'learning_rate'"),
     "a value out of range": (["--flops", "40M@64x64", "--config", "range.json"], "dropout"),
     "a resumed run of another kind": (["--resume", str(STORED / "run")], "is the folder of a search, not of a nars"),
+    "an unknown fit": (["--flops", "2M@32x32", "--fit", "crop"], "unknown fit 'crop'; there are: stretch, letterbox"),
     "options beside --resume": (["--resume", "runs/n", "--flops", "2M"], "leave out --flops"),
 }
 

@@ -12,8 +12,10 @@ from fbnetv5.cli.options import (
     only_budget,
     print_layout,
     resolve_device,
+    search_images,
     task_names,
 )
+from fbnetv5.costs.budgets import Budget
 from fbnetv5.tasks import default_tasks
 from tests.command_line import in_process
 
@@ -48,6 +50,38 @@ def test_the_layout_of_a_folder_is_printed(image_folder: Path, capsys: pytest.Ca
     assert printed.err.endswith(
         "images: read as several tasks; classes of label that nothing is labelled with: 'shirt'\n"
     )
+
+
+# data?, size, fit, tasks -> size and fit of the images, with budgets at 96x64 and 224x224.
+IMAGES = {
+    "demo": (False, None, None, ["det"], (64, 64), "stretch"),
+    "demo of a size": (False, "96", None, ["det"], (96, 96), "stretch"),
+    "boxes of a folder": (True, None, None, ["cls", "det"], (224, 224), "letterbox"),
+    "maps of a folder": (True, None, None, ["cls", "seg"], (224, 224), "stretch"),
+    "both given": (True, "64x32", "stretch", ["det"], (64, 32), "stretch"),
+    "the other fit": (True, None, "letterbox", ["seg"], (224, 224), "letterbox"),
+}
+
+
+@pytest.mark.parametrize(("is_folder", "size", "fit", "tasks", "pixels", "used"), IMAGES.values(), ids=IMAGES)
+def test_images_of_a_folder_have_the_size_of_the_largest_budget_and_are_announced(
+    is_folder: bool,
+    size: str | None,
+    fit: str | None,
+    tasks: list[str],
+    pixels: tuple[int, int],
+    used: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    budgets = [Budget(limit=1.0, unit="macs", resolution=resolution) for resolution in ((96, 64), (224, 224))]
+    images = search_images(tmp_path if is_folder else None, size, fit, tasks=tasks, budgets=budgets)
+    assert (images.size, images.fit) == (pixels, used)
+    verb = {"stretch": "stretched", "letterbox": "letterboxed"}[used]
+    line = f"{tmp_path}: images are {verb} to {pixels[0]}x{pixels[1]} (--fit, --size)"
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert " ".join(printed.err.split()) == (line if is_folder else "")
 
 
 def test_a_strict_data_set_has_nothing_to_note(image_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,8 @@ WRONG = {
     "unknown task": (["--flops", "400M", "--tasks", "cls,pose"], "unknown task 'pose'"),
     "unknown variant": (["--flops", "400M", "--variant", "q"], "variant: must be 'a', 'c' or 'f', not 'q'"),
     "no such folder": (["--flops", "400M", "--data", "nowhere"], "nowhere"),
+    "unknown fit": (["--flops", "400M", "--fit", "crop"], "unknown fit 'crop'; there are: stretch, letterbox"),
+    "fit of a resumed run": (["--resume", "r", "--fit", "stretch"], "leave out --fit"),
     "odd size": (["--flops", "400M", "--size", "65x65"], "multiples of 32"),
     "no run to resume": (["--resume", "runs/none"], "does not exist"),
     "other options": (["--resume", "r", "--seed", "0", "--config", "c"], "leave out --seed, --config"),

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from rich.progress import Progress
 
-from fbnetv5.architecture import make_architecture
+from fbnetv5.architecture import load_architecture, make_architecture
 from fbnetv5.cli.train import train_report
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.spaces.branching import BranchingSpace
@@ -14,6 +14,7 @@ from tests.command_line import assert_refused, document, in_process
 
 WRONG = {
     "other options": (["--resume", "r", "--init", "timm", "--size", "64"], "leave out --init, --size"),
+    "fit of a resumed run": (["--resume", "r", "--fit", "stretch"], "leave out --fit"),
     "no network": ([], "name a network: --task det for runs/latest/det.json, or --arch FILE"),
     "no such file": (["--task", "det"], "runs/latest/det.json does not exist"),
 }
@@ -30,6 +31,7 @@ def test_a_network_is_trained_and_resumed(networks: Path, tmp_path: Path) -> Non
     trained = document("train", "--arch", str(networks / "cls.json"), "--config", "c.json", cwd=tmp_path)
     assert (trained["folder"], trained["steps"], list(trained["tasks"])) == ("trained/cls", 2, ["cls"])
     assert trained["tasks"]["cls"]["test"]["size"] == [32, 32]
+    assert trained["tasks"]["cls"]["test"]["fit"] == "stretch"
     done = in_process("train", "--resume", "trained/cls", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "trained/cls/cls.json: held-out top1 " in done.stdout
@@ -49,6 +51,26 @@ def test_a_network_is_trained_with_a_teacher(networks: Path, tmp_path: Path) -> 
     ):
         assert_refused([*command, *options, "--output", "x"], message, cwd=tmp_path)
     assert not (tmp_path / "x").exists()
+
+
+def test_a_network_is_trained_with_the_fit_of_its_search_unless_told_otherwise(
+    networks: Path, uneven_folder: Path, tmp_path: Path
+) -> None:
+    fields = {"steps": 2, "batch": 4, "held_out": 8}
+    (tmp_path / "c.json").write_text(json.dumps(fields))
+    command = ["train", "--data", str(uneven_folder), "--config", "c.json"]
+    first = in_process(*command, "--arch", str(networks / "seg.json"), "--fit", "letterbox", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "images are letterboxed to 32x32" in " ".join(first.stderr.split())
+    assert "seg on 1 test images letterboxed to 32x32: miou" in first.stdout
+    architecture = load_architecture(tmp_path / "trained/seg/seg.json")
+    assert (architecture.provenance["fit"], TrainConfig.load(tmp_path / "trained/seg").data.fit) == ("letterbox",) * 2
+    again = document(*command, "--arch", "trained/seg/seg.json", "--output", "again", cwd=tmp_path)
+    assert again["tasks"]["seg"]["test"]["fit"] == "letterbox"
+    evaluated = document("eval", "--arch", "again/seg.json", "--data", str(uneven_folder), cwd=tmp_path)
+    assert evaluated == again["tasks"]["seg"]["test"]
+    unknown = ["--arch", str(networks / "seg.json"), "--fit", "pad"]
+    assert_refused([*command, *unknown], "unknown fit 'pad'; there are: stretch, letterbox", cwd=tmp_path)
 
 
 def test_a_recipe_file_sets_the_size_and_the_length(networks: Path, tmp_path: Path) -> None:

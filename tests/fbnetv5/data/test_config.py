@@ -5,6 +5,7 @@ import pytest
 
 from export.errors import UserError
 from fbnetv5.data.config import DataConfig
+from fbnetv5.data.fit import FITS, place
 from fbnetv5.data.splits import open_splits
 
 
@@ -20,6 +21,17 @@ def test_a_folder_is_kept_by_its_full_path(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     assert DataConfig.of(Path("images"), size=(64, 64)).folder == str(tmp_path / "images")
     assert DataConfig.of(None, size=(64, 64)).folder is None
+
+
+def test_the_fit_reaches_the_images_and_is_stretch_in_older_files(uneven_folder: Path) -> None:
+    assert DataConfig(folder="/images", size=(64, 64)).fit == "stretch"
+    for fit in FITS:
+        config = DataConfig.of(uneven_folder, size=(64, 64), fit=fit)
+        placement = config.open(["boxes"]).resized((32, 64)).test[0].placement
+        assert placement is not None
+        assert placement == place(placement.image, (32, 64), fit)
+    with pytest.raises(UserError, match="data: fit: must be 'stretch' or 'letterbox', not 'crop'"):
+        DataConfig(fit="crop")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("size", [(64, 65), (0, 64), (64,)])

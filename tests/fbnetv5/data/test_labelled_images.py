@@ -7,6 +7,7 @@ from PIL import Image
 
 from export.errors import UserError
 from fbnetv5.data import header_index
+from fbnetv5.data.fit import fit_image
 from fbnetv5.data.layouts import open_folder
 from fbnetv5.data.scenes import TARGETS
 from fbnetv5.data.targets import IGNORE
@@ -28,6 +29,18 @@ def test_two_sizes_share_the_records_and_read_no_header_again(
         assert sample.image.shape == (3, *size)
         assert torch.equal(sample.image, expected.image)
         assert torch.equal(sample.targets["boxes"].xyxy, expected.targets["boxes"].xyxy)
+
+
+def test_a_view_keeps_its_fit_at_another_size(uneven_folder: Path) -> None:
+    view = open_folder(uneven_folder).resized((32, 32), [4], fit="letterbox").resized((64, 96))
+    sample, image = view[0], Image.open(uneven_folder / "images/04.png")
+    expected, placement = fit_image(image, (64, 96), "letterbox")
+    assert torch.equal(sample.image, expected)
+    assert sample.placement == placement
+    assert not placement.fills
+    assert (sample.targets["mask"] == IGNORE).all(1).nonzero().flatten().tolist() == [
+        row for row in range(64) if not 0 <= row - placement.top < placement.inner[0]
+    ]
 
 
 def test_a_map_without_a_known_pixel_is_no_label(image_folder: Path) -> None:

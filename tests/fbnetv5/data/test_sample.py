@@ -1,5 +1,8 @@
+from dataclasses import replace
+
 import torch
 
+from fbnetv5.data.fit import place
 from fbnetv5.data.sample import Sample, collate
 from fbnetv5.data.scenes import TARGETS
 from fbnetv5.data.targets import ABSENT, Boxes
@@ -29,6 +32,14 @@ def test_only_the_targets_of_the_set_are_stacked() -> None:
     assert list(batch.targets) == list(batch.present) == ["label"]
     assert batch.indices.tolist() == [7, 5, 6]
     assert batch.images[:, 0, 0, 0].tolist() == [1, 2, 3]
+
+
+def test_a_batch_has_the_placement_of_each_image() -> None:
+    placements = [place(size, (32, 64), "letterbox") for size in ((100, 100), (10, 64))]
+    batch = stack([*(replace(samples()[0], placement=placement) for placement in placements), samples()[1]])
+    whole = place((32, 64), (32, 64), "stretch")
+    assert [batch.placement(index) for index in range(3)] == [*placements, whole]
+    assert batch.flipped().placement(2) == batch.rows(torch.tensor([2, 0])).placement(1) == placements[0]
 
 
 def test_all_parts_of_a_batch_are_flipped_and_moved_together() -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from fbnetv5.data.fit import Placement, place
 from fbnetv5.data.targets import (
     ABSENT,
     BOXES,
@@ -20,6 +21,7 @@ from fbnetv5.data.targets import (
     VECTOR_MAP,
     Boxes,
     Kind,
+    MapKind,
     Target,
     class_names,
 )
@@ -40,6 +42,10 @@ VALUES: dict[str, tuple[Kind, Any]] = {
     "logits": (LOGITS, torch.arange(5.0)),
 }
 each_kind = pytest.mark.parametrize(("kind", "value"), VALUES.values(), ids=VALUES.keys())
+
+
+def stretched(size: tuple[int, int]) -> Placement:
+    return place(SIZE, size, "stretch")
 
 
 def rows_of(collated: Any) -> tuple[Tensor, ...]:
@@ -81,25 +87,40 @@ def test_boxes_are_padded_to_the_most_of_the_batch() -> None:
 
 @each_kind
 def test_no_change_of_size_changes_nothing(kind: Kind, value: Any) -> None:
-    for resized, before in zip(rows_of(kind.resize(value, SIZE, SIZE)), rows_of(value), strict=True):
+    for resized, before in zip(rows_of(kind.to_input(value, stretched(SIZE))), rows_of(value), strict=True):
         assert torch.equal(torch.as_tensor(resized), torch.as_tensor(before))
 
 
 def test_boxes_scale_with_their_image() -> None:
-    assert BOXES.resize(ONE_BOX, SIZE, (16, 6)).xyxy.tolist() == [[0.5, 4, 2.5, 12]]
+    assert BOXES.to_input(ONE_BOX, stretched((16, 6))).xyxy.tolist() == [[0.5, 4, 2.5, 12]]
+
+
+@each_kind
+def test_padded_pixels_have_no_label(kind: Kind, value: Any) -> None:
+    letterbox = place(SIZE, (16, 16), "letterbox")  # 11 of 16 rows, the first two above
+    placed = kind.to_input(value, letterbox)
+    if isinstance(value, Boxes):
+        assert placed.xyxy.tolist() == [pytest.approx([4 / 3, 2 + 22 / 8, 20 / 3, 2 + 66 / 8])]
+    elif isinstance(kind, MapKind):
+        torch.testing.assert_close(placed[..., 2:13, :], kind.resize(value, (11, 16)))
+        outside = torch.cat([placed[..., :2, :], placed[..., 13:, :]], dim=-2)
+        assert bool(outside.isnan().all() if outside.is_floating_point() else (outside == IGNORE).all())
+        assert placed.dtype == value.dtype
+    else:
+        assert placed is value
 
 
 def test_maps_are_resized_like_pillow_does_without_mixing_values() -> None:
     theirs = np.asarray(Image.fromarray(IDS.numpy()).resize((6, 4), Image.Resampling.NEAREST))
-    assert torch.equal(CLASS_MAP.resize(IDS, SIZE, (4, 6)), torch.from_numpy(np.array(theirs)))
-    assert torch.equal(DENSE_MAP.resize(DEPTH, SIZE, (4, 6)), torch.from_numpy(theirs.astype(np.float32)) / 7)
+    assert torch.equal(CLASS_MAP.resize(IDS, (4, 6)), torch.from_numpy(np.array(theirs)))
+    assert torch.equal(DENSE_MAP.resize(DEPTH, (4, 6)), torch.from_numpy(theirs.astype(np.float32)) / 7)
     unknown = DEPTH.masked_fill(IDS == 0, float("nan"))
-    assert DENSE_MAP.resize(unknown, SIZE, (16, 24)).isnan().sum() == 4
+    assert DENSE_MAP.resize(unknown, (16, 24)).isnan().sum() == 4
 
 
 def test_vectors_are_resized_without_mixing_neighbours() -> None:
     unknown = NORMALS.masked_fill(IDS == 0, float("nan"))
-    larger = VECTOR_MAP.resize(unknown, SIZE, (16, 24))
+    larger = VECTOR_MAP.resize(unknown, (16, 24))
     torch.testing.assert_close(larger, unknown.repeat_interleave(2, 1).repeat_interleave(2, 2), equal_nan=True)
     assert VECTOR_MAP.has_labels(larger)
     assert not VECTOR_MAP.has_labels(larger[:, :2, :2])
@@ -109,10 +130,10 @@ def test_vectors_are_resized_without_mixing_neighbours() -> None:
 def test_a_line_survives_being_made_smaller(column: int) -> None:
     line = torch.zeros(SIZE, dtype=torch.uint8)
     line[:, column] = 1
-    smaller = LINE_MAP.resize(line, SIZE, (2, 3))
+    smaller = LINE_MAP.resize(line, (2, 3))
     assert smaller.tolist() == [[int(column // 4 == place) for place in range(3)]] * 2
     line[:, (column + 6) % 12] = IGNORE
-    assert set(LINE_MAP.resize(line, SIZE, (8, 24)).flatten().tolist()) == {0, 1, IGNORE}
+    assert set(LINE_MAP.resize(line, (8, 24)).flatten().tolist()) == {0, 1, IGNORE}
 
 
 @each_kind

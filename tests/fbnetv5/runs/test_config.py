@@ -42,6 +42,14 @@ def test_a_search_of_schema_1_is_read(tmp_path: Path) -> None:
     assert Run.load(tmp_path).data == DATA
 
 
+def test_a_run_without_a_fit_stretched(tmp_path: Path) -> None:
+    config = METHODS["search"][0]
+    document = {"schema": 2, "kind": "search", "tasks": ["seg", "cls"], **config.to_json()}
+    assert document["data"].pop("fit") == "stretch"
+    (tmp_path / "config.json").write_text(json.dumps(document), encoding="utf-8")
+    assert SearchConfig.load(tmp_path).data.fit == Run.load(tmp_path).data.fit == "stretch"
+
+
 def test_a_training_of_schema_1_is_read(tmp_path: Path) -> None:
     search, training = METHODS["search"][0], METHODS["training"][0]
     (tmp_path / "config.json").write_text(json.dumps(schema_1(search)), encoding="utf-8")  # for export

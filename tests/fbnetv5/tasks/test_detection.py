@@ -20,6 +20,7 @@ from export.graph import Exporter, to_onnx_bytes
 from export.parity import compare
 from export.runners import OrtRunner
 from fbnetv5.blocks.specs import conv_norm, initialise
+from fbnetv5.data.fit import FITS, Fit, place
 from fbnetv5.data.sample import Batch, Sample, collate
 from fbnetv5.data.targets import BOXES, Boxes, Target
 from fbnetv5.tasks.detection import BOX_WEIGHT, CLASS_PRIOR, TOP_K, Detection, decode, giou_loss, select, suppress
@@ -186,6 +187,28 @@ def test_the_twelve_figures_are_those_of_pycocotools(tmp_path: Path, largest: in
         stats_of_pycocotools(outputs, batch, tmp_path)
     )
     assert {name.partition("_")[2] for name, value in figures.items() if value is None} == unmeasured
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_the_figures_are_those_in_pixels_of_the_stored_images(tmp_path: Path, fit: Fit) -> None:
+    """The truth and the detections are moved back by hand, and evaluated by pycocotools."""
+    samples = [random_image(seed) for seed in range(12)]
+    places = [place((40 + 37 * row, 200 - 9 * row), (64, 64), fit) for row in range(12)]
+    batch = stack([replace(sample, placement=where) for sample, where in zip(samples, places, strict=True)])
+    scale = torch.tensor([[where.image[1] / where.inner[1], where.image[0] / where.inner[0]] for where in places])
+    corner = torch.tensor([[float(where.left), float(where.top)] for where in places])
+    boxes, scores, labels = random_answers(batch)
+    stored, truth = (
+        (xyxy - corner.repeat(1, 2)[:, None]) * scale.repeat(1, 2)[:, None]
+        for xyxy in (boxes, batch.targets["boxes"].xyxy)
+    )
+    metric = TASK.new_metric()
+    metric.update((boxes, scores, labels), batch)
+    theirs = replace(batch, targets={"boxes": Boxes(truth, batch.targets["boxes"].labels)})
+    assert [-1.0 if value is None else value for value in metric.report().values()] == pytest.approx(
+        stats_of_pycocotools((stored, scores, labels), theirs, tmp_path), abs=1e-6
+    )
+    assert metric.compute() == pytest.approx(ap((boxes, scores, labels), stack(samples)), abs=1e-6)
 
 
 class TinyDetector(nn.Module):

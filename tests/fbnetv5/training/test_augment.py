@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from fbnetv5.data.fit import PADDING
 from fbnetv5.data.sample import Sample
 from fbnetv5.data.scenes import TARGETS, Scenes
 from fbnetv5.data.targets import IGNORE, Boxes
-from fbnetv5.training.augment import GREY, Augment
+from fbnetv5.training.augment import Augment
 from fbnetv5.training.config import TrainConfig
 from tests.samples import stack
 
@@ -47,7 +48,7 @@ def test_boxes_and_masks_move_with_the_pixels(make_training: MakeTraining, draw:
         return
     torch.testing.assert_close(boxes.xyxy[0], extent(white), atol=1.6, rtol=0)
     assert ((mask == 1) != white).float().mean() < 0.05
-    assert (changed.image[0][mask == IGNORE] == GREY).all()
+    assert (changed.image[0][mask == IGNORE] == PADDING).all()
     torch.testing.assert_close(
         depth, torch.where(mask == 1, 2.0, 7.0).masked_fill(mask == IGNORE, float("nan")), equal_nan=True
     )

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from export.errors import UserError
+from fbnetv5.data.fit import Placement
 from fbnetv5.labeling.teachers.decoders import (
     ClassScores,
     Decoding,
@@ -18,7 +19,7 @@ from fbnetv5.labeling.teachers.decoders import (
     ScoredBoxes,
     ScoredMap,
 )
-from fbnetv5.labeling.teachers.preparation import Placement, Preparation
+from fbnetv5.labeling.teachers.preparation import Preparation
 
 SAME = Preparation(size=(64, 64)).placement((64, 64))
 DOUBLE = Preparation(size=(64, 64)).placement((128, 128))

@@ -64,6 +64,16 @@ def test_boxes_are_those_that_the_task_itself_finds(tmp_path: Path) -> None:
     assert teacher.classes == ("a", "b")
 
 
+def test_images_are_fitted_as_the_manifest_says(tmp_path: Path) -> None:
+    folder = write_export(tmp_path / "det", {"boxes": BOXES, "scores": SCORES, "labels": LABELS})
+    manifest = read_manifest(folder)
+    steps = manifest.preprocessing.changed(fit="letterbox", padding=114)
+    write_manifest(folder, manifest.changed(preprocessing=steps), files=["model.onnx"])
+    (prediction,) = open_exported("det", folder, device="cpu").predict([torch.zeros(3, 32, 64, dtype=torch.uint8)], "a")
+    assert isinstance(prediction, ScoredBoxes)
+    assert prediction.xyxy.tolist() == [[0, 0, 20, 4], [30, 14, 60, 32]]  # 16 rows above, cut at the borders
+
+
 def test_the_other_forms_of_a_detector_are_read(tmp_path: Path) -> None:
     scores = np.array([[0, 0.9], [0, 0.8], [0.7, 0]], np.float32)
     teacher = open_exported("det", write_export(tmp_path / "decode", {"boxes": BOXES, "scores": scores}), device="cpu")
