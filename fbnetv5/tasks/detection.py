@@ -241,7 +241,8 @@ def _suppress_one_image(boxes: Tensor, scores: Tensor, labels: Tensor) -> Detect
 class AveragePrecision:
     """COCO AP: mean over classes that occur and over IoU .50, .55 .. .95, as computed by pycocotools.
 
-    Boxes are compared in pixels of the stored images, so that figures do not depend on how images fit the input.
+    Boxes are compared in pixels of the stored images, so that figures do not depend on how images fit the input, and
+    found boxes are cut at the images' borders, as ``fbnetv5 predict`` writes them; those outside are dropped.
     """
 
     def __init__(self, classes: int, finish: Callable[[Sequence[Tensor]], list[Detections]]) -> None:
@@ -261,8 +262,9 @@ class AveragePrecision:
             true_labels, placement = truth.labels[row, real], batch.placement(row)
             true_boxes = placement.boxes_to_original(truth.xyxy[row, real], clip=False)
             _record(self._truth, self._images, true_boxes, torch.ones_like(true_labels), true_labels)
-            boxes = placement.boxes_to_original(boxes.float(), clip=False)
-            _record(self._detections, self._images, boxes, scores, labels)
+            boxes = placement.boxes_to_original(boxes.float())
+            inside = (boxes[:, 2:] > boxes[:, :2]).all(1)
+            _record(self._detections, self._images, boxes[inside], scores[inside], labels[inside])
 
     def compute(self) -> float:
         """AP, 0..1.

@@ -42,7 +42,7 @@ class Model:
 
     def __call__(self, image: Image.Image) -> dict[str, Prediction]:
         """By task, the prediction for an upright RGB image, in its own pixels."""
-        pixels, place = fit_image(image, self.preprocessing.resize, "stretch")
+        pixels, place = fit_image(image, self.preprocessing.resize, self.preprocessing.fit)
         outputs = self.runner({self.input: prepare(pixels, self.preprocessing)})
         return {task: decode(task, [outputs[name] for name in names], place) for task, names in self.outputs.items()}
 
@@ -140,17 +140,18 @@ def _open_architecture(file: Path, weights: Path | None, size: tuple[int, int] |
     from export.runners import TorchRunner
     from fbnetv5.architecture import load_architecture
     from fbnetv5.data.preprocess import MEAN, STD
+    from fbnetv5.evaluate import trained_fit, trained_size
 
     torch.set_num_threads(threads)
     architecture = load_architecture(file)
     network = architecture.load(weights or file.with_suffix(".safetensors"))
     outputs = {task.name: tuple(f"{task.name}_{name}" for name in task.output_names) for task in network.tasks.values()}
     names = [name for of_task in outputs.values() for name in of_task]
-    resized = size or _trained_at({"provenance": architecture.provenance}) or architecture.resolution
+    steps = Preprocessing(resize=size or trained_size(architecture), mean=MEAN, std=STD, fit=trained_fit(architecture))
     return Model(
         labels={name: task.labels for name, task in network.tasks.items()},
         outputs=outputs,
-        preprocessing=Preprocessing(resize=resized, mean=MEAN, std=STD),
+        preprocessing=steps,
         input="images",
         runner=TorchRunner(network, ["images"], names),
         runtime="torch",

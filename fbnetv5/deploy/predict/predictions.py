@@ -140,7 +140,9 @@ def _boxes(outputs: Sequence[Array], place: Placement) -> ScoredBoxes:
     else:
         labels = outputs[2].astype(np.int64)
     kept = suppress(boxes, scores, labels)
-    return ScoredBoxes(place.boxes_to_original(boxes[kept]), scores[kept], labels[kept])
+    placed = place.boxes_to_original(boxes[kept])
+    inside = (placed[:, 2:] > placed[:, :2]).all(axis=1)
+    return ScoredBoxes(placed[inside], scores[kept][inside], labels[kept][inside])
 
 
 def suppress(boxes: Array, scores: Array, labels: Array) -> Array:

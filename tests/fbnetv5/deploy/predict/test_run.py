@@ -1,11 +1,13 @@
 """Whole predictions: files, and the same average precision as that of an evaluation."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -16,6 +18,7 @@ from fbnetv5.deploy.predict.predictions import ClassMap, DepthMap, NormalMap, Pr
 from fbnetv5.deploy.predict.run import FILE, map_pixels, predict
 from fbnetv5.deploy.predict.sources import read_frames
 from fbnetv5.evaluate import evaluate_file
+from fbnetv5.runs.checkpoint import load_tensors, save_tensors
 
 SIZES = [(64, 40), (30, 70), (50, 50), (33, 91), (128, 20), (45, 31), (80, 64), (20, 20)]
 
@@ -32,6 +35,19 @@ def photographs(tmp_path: Path) -> Path:
     return folder.parent
 
 
+@pytest.fixture
+def detector(networks: Path, tmp_path: Path) -> Path:
+    """The architecture file of a detector whose boxes and scores differ, unlike those of initial weights."""
+    file = Path(shutil.copytree(networks, tmp_path / "networks")) / "det.json"
+    weights = load_tensors(file.with_suffix(".safetensors"))
+    torch.manual_seed(0)
+    for name, values in weights.items():
+        if name.startswith("heads.det") and values.ndim == 4:
+            values.normal_(std=(500 if "classify" in name else 5) / values[0].numel() ** 0.5)
+    save_tensors(file.with_suffix(".safetensors"), weights)
+    return file
+
+
 def run(model: Model, source: Path, folder: Path) -> dict[str, Any]:
     predict(model, read_frames(str(source)), folder, report=lambda frame: None)
     document: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
@@ -39,9 +55,9 @@ def run(model: Model, source: Path, folder: Path) -> dict[str, Any]:
 
 
 def test_the_json_file_has_the_average_precision_of_an_evaluation(
-    networks: Path, photographs: Path, tmp_path: Path
+    detector: Path, photographs: Path, tmp_path: Path
 ) -> None:
-    found = run(open_model(networks / "det.json"), photographs / "images", tmp_path / "found")
+    found = run(open_model(detector), photographs / "images", tmp_path / "found")
     boxes = found["annotations"]
     best = {image["id"]: [box for box in boxes if box["image_id"] == image["id"]][:6] for image in found["images"]}
     true = [dict(box, bbox=[side * 0.98 for side in box["bbox"]]) for rows in best.values() for box in rows[::2]]
@@ -51,7 +67,7 @@ def test_the_json_file_has_the_average_precision_of_an_evaluation(
         images.append({"id": number, "file_name": f"{number}.png", "width": 20, "height": 20})
     truth = {"images": images, "categories": found["categories"], "annotations": true}
     (photographs / "instances.json").write_text(json.dumps(truth), encoding="utf-8")
-    evaluation = evaluate_file(networks / "det.json", task=None, weights=None, data=photographs, size=None)["det"]
+    evaluation = evaluate_file(detector, task=None, weights=None, data=photographs, size=None)["det"]
     coco = COCO(str(photographs / "instances.json"))
     peer = COCOeval(coco, coco.loadRes(boxes), "bbox")
     peer.evaluate(), peer.accumulate(), peer.summarize()
