@@ -153,8 +153,8 @@ def as_cityscapes(source: Path, root: Path) -> Path:
     return root
 
 
-COLOURS = np.array([(0, 0, 0), *((20 * n, 255 - n, n) for n in range(1, 11))], np.uint8)
-"""A colour for each class of the scenes."""
+COLOURS = np.array([[n * (n % 3 == channel) for channel in range(3)] for n in range(11)], np.uint8)
+"""A colour for each class of the scenes: black, and others of one channel."""
 
 
 def as_camvid(source: Path, root: Path) -> Path:
