@@ -53,6 +53,9 @@ Latency = Annotated[
     typer.Option(metavar="BUDGET", help="Maximum latency of the network, such as 8ms. Needs --device or --table."),
 ]
 Params = Annotated[str | None, typer.Option(metavar="BUDGET", help="Maximum number of parameters, such as 5M.")]
+OnlyArchitecture = Annotated[
+    Path | None, typer.Option("--arch", help="Architecture file: search the recipe of this network alone.")
+]
 SpaceName = Annotated[
     str, typer.Option("--space", help="Space of the architectures: stages (FBNetV3's own) or four-path (FBNetV5's).")
 ]
@@ -82,9 +85,7 @@ def nars(
     flops: Flops = None,
     latency: Latency = None,
     params: Params = None,
-    arch: Annotated[
-        Path | None, typer.Option(help="Architecture file: search the recipe of this network alone.")
-    ] = None,
+    arch: OnlyArchitecture = None,
     space: SpaceName = "stages",
     width: Width = 1.0,
     device: TableDevice = None,

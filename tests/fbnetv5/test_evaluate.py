@@ -162,9 +162,9 @@ def test_the_fit_is_that_of_the_training_unless_another_is_asked_for(
     assert trained_fit(architecture) == "stretch"
     file = Path(shutil.copytree(networks, tmp_path / "networks")) / "seg.json"
     architecture.changed(provenance={**architecture.provenance, "fit": "letterbox"}).save(file)
-    for fit, used in ((None, "letterbox"), ("letterbox", "letterbox"), ("stretch", "stretch")):
+    for fit in (None, *FITS[::-1]):
         evaluation = evaluate_file(file, task="seg", weights=None, data=uneven_folder, size=None, fit=fit)["seg"]
-        assert evaluation.fit == used
+        assert evaluation.fit == (fit or "letterbox")
         values[fit] = evaluation.value
     assert values[None] == values["letterbox"] != values["stretch"]
     theirs = {"seg": networks / "seg.json"}
