@@ -58,6 +58,7 @@ def test_a_network_is_trained_with_the_fit_of_its_search_unless_told_otherwise(
     assert score["fit"] == "letterbox"
     assert_refused([*command, "--fit", "pad"], "unknown fit 'pad'; there are: stretch, letterbox", cwd=tmp_path)
     assert document(*command, "--fit", "stretch", "-o", "s", cwd=tmp_path)["tasks"]["seg"]["test"]["fit"] == "stretch"
+    assert load_architecture(tmp_path / "s/seg.json").provenance["fit"] == "stretch"
 
 
 def test_a_recipe_file_sets_the_size_and_the_length(networks: Path, tmp_path: Path) -> None:
