@@ -49,6 +49,15 @@ Init = Annotated[
         "ImageNet), or a .safetensors file."
     ),
 ]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Run folder to create.", show_default="trained/TASK")
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="JSON or YAML file with further fields of the training, such as steps (schema: docs/schemas/train.json)."
+    ),
+]
 
 
 def train(
@@ -64,17 +73,8 @@ def train(
         typer.Option(metavar=SIZE, help="Size that images are fitted to.", show_default="size of the search"),
     ] = None,
     fit: Annotated[str | None, typer.Option(metavar=FIT, help=FIT_HELP, show_default="fit of the search")] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Run folder to create.", show_default="trained/TASK"),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            help="JSON or YAML file with further fields of the training, such as steps "
-            "(schema: docs/schemas/train.json)."
-        ),
-    ] = None,
+    output: Output = None,
+    config: ConfigFile = None,
     seed: Seed = 0,
     resume: Annotated[
         Path | None,

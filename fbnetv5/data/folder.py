@@ -13,7 +13,7 @@ names and image headers are checked on opening, so that a search does not fail h
 be read raises an error when it is read.
 Sizes and boxes refer to the image as it is shown, after its EXIF orientation.
 
-Left out: polygons and crowds (``iscrowd`` annotations are skipped), and keeping the aspect when images are resized.
+Left out: polygons and crowds (``iscrowd`` annotations are skipped).
 """
 
 import json

@@ -105,7 +105,7 @@ class Recipe(RecipeFields):
 
     title: ClassVar[str] = "recipe"
     size: Size | None = None
-    """Height and width that images are resized to."""
+    """Height and width that images are fitted to."""
 
     def to_json(self) -> dict[str, Any]:
         """The fields that were set as JSON values."""

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,21 +57,23 @@ def test_a_network_is_trained_with_a_teacher(networks: Path, tmp_path: Path) -> 
 def test_a_network_is_trained_with_the_fit_of_its_search_unless_told_otherwise(
     networks: Path, uneven_folder: Path, tmp_path: Path
 ) -> None:
-    fields = {"steps": 2, "batch": 4, "held_out": 8}
-    (tmp_path / "c.json").write_text(json.dumps(fields))
-    command = ["train", "--data", str(uneven_folder), "--config", "c.json"]
-    first = in_process(*command, "--arch", str(networks / "seg.json"), "--fit", "letterbox", cwd=tmp_path)
-    assert first.returncode == 0, first.stderr
-    assert "images are letterboxed to 32x32" in " ".join(first.stderr.split())
-    assert "seg on 1 test images letterboxed to 32x32: miou" in first.stdout
-    architecture = load_architecture(tmp_path / "trained/seg/seg.json")
-    assert (architecture.provenance["fit"], TrainConfig.load(tmp_path / "trained/seg").data.fit) == ("letterbox",) * 2
-    again = document(*command, "--arch", "trained/seg/seg.json", "--output", "again", cwd=tmp_path)
-    assert again["tasks"]["seg"]["test"]["fit"] == "letterbox"
-    evaluated = document("eval", "--arch", "again/seg.json", "--data", str(uneven_folder), cwd=tmp_path)
-    assert evaluated == again["tasks"]["seg"]["test"]
-    unknown = ["--arch", str(networks / "seg.json"), "--fit", "pad"]
-    assert_refused([*command, *unknown], "unknown fit 'pad'; there are: stretch, letterbox", cwd=tmp_path)
+    file = Path(shutil.copytree(networks, tmp_path / "networks")) / "seg.json"
+    architecture = load_architecture(file)
+    architecture.changed(provenance={**architecture.provenance, "fit": "letterbox"}).save(file)
+    (tmp_path / "c.json").write_text(json.dumps({"steps": 2, "batch": 4, "held_out": 8}))
+    command = ["train", "--arch", str(file), "--data", str(uneven_folder), "--config", "c.json"]
+    done = in_process(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "images are letterboxed to 32x32" in " ".join(done.stderr.split())
+    trained, folder = load_architecture(tmp_path / "trained/seg/seg.json"), tmp_path / "trained/seg"
+    assert (trained.provenance["fit"], TrainConfig.load(folder).data.fit) == ("letterbox",) * 2
+    score = document("eval", "--arch", "trained/seg/seg.json", "--data", str(uneven_folder), cwd=tmp_path)
+    line = f"seg on {score['images']} test images letterboxed to 32x32: miou {score['metric']['value']:.4f}"
+    assert line in done.stdout
+    assert score["fit"] == "letterbox"
+    assert_refused([*command, "--fit", "pad"], "unknown fit 'pad'; there are: stretch, letterbox", cwd=tmp_path)
+    assert document(*command, "--fit", "stretch", "-o", "s", cwd=tmp_path)["tasks"]["seg"]["test"]["fit"] == "stretch"
+    assert load_architecture(tmp_path / "s/seg.json").provenance["fit"] == "stretch"
 
 
 def test_a_recipe_file_sets_the_size_and_the_length(networks: Path, tmp_path: Path) -> None:
