@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from export.errors import UserError
+from export.placement import Fit
 from fbnetv5.architecture import Architecture, load_architecture
-from fbnetv5.data.fit import Fit, parse_fit
+from fbnetv5.data.fit import parse_fit
 from fbnetv5.data.loading import in_order, num_workers_for
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.resolution import Resolution, check_resolution

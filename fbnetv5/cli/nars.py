@@ -132,9 +132,7 @@ def nars(
             table=table,
             luts=luts,
             teacher=teacher,
-            data=data,
-            size=size,
-            fit=fit,
+            images=(data, size, fit),
             seed=seed,
             fields=config,
         )
@@ -155,9 +153,7 @@ def _nars_config(
     table: Path | None,
     luts: Path,
     teacher: str | None,
-    data: Path | None,
-    size: str | None,
-    fit: str | None,
+    images: tuple[Path | None, str | None, str | None],
     seed: int,
     fields: Path | None,
 ) -> "NarsConfig":
@@ -180,7 +176,7 @@ def _nars_config(
         fields,
         task_name=task,
         teacher=teacher,
-        data=search_images(data, size, fit, tasks=[task], budgets=networks["budgets"]),
+        data=search_images(*images, tasks=[task], budgets=networks["budgets"]),
         seed=seed,
         **networks,
     )

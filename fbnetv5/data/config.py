@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, Strict
 from export.document import Document
 from export.errors import UserError
 from export.files import is_utf8
-from fbnetv5.data.fit import Fit
+from export.placement import Fit
 from fbnetv5.data.loading import num_workers_for
 from fbnetv5.data.resolution import Resolution, check_resolution
 from fbnetv5.data.splits import Splits, open_splits

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from export.errors import UserError
 from export.files import is_utf8
+from export.placement import Fit
 from fbnetv5.data.class_ids import degenerate_reason
-from fbnetv5.data.fit import Fit, fit_image
+from fbnetv5.data.fit import fit_image
 from fbnetv5.data.image_files import opened, rgb, upright
 from fbnetv5.data.maps import FORMATS
 from fbnetv5.data.resolution import Resolution

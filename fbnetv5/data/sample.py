@@ -13,7 +13,7 @@ import torch
 from accelerate.utils import recursively_apply
 from torch import Tensor
 
-from fbnetv5.data.fit import Placement, place
+from export.placement import Placement, place
 from fbnetv5.data.resolution import Resolution
 from fbnetv5.data.targets import Target
 

@@ -16,7 +16,7 @@ from typing import Self
 import numpy as np
 
 from export.errors import UserError
-from fbnetv5.data.fit import Fit
+from export.placement import Fit
 from fbnetv5.data.labelled_images import LabelledImages
 from fbnetv5.data.layouts import open_folder
 from fbnetv5.data.loading import some_indices

@@ -27,7 +27,7 @@ from torch.nn import functional
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as transforms
 
-from fbnetv5.data.fit import Placement
+from export.placement import Placement
 from fbnetv5.data.resolution import Resolution
 
 ABSENT = -1

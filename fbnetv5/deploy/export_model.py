@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from export.errors import UserError
 from export.manifest import Preprocessing
 from export.parity import OutputGroup
+from export.placement import PADDING, Fit
 from export.runners import Array, Runner
 from fbnetv5.architecture import Architecture, load_architecture
-from fbnetv5.data.fit import PADDING, Fit
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import MEAN, STD, normalise
 from fbnetv5.data.resolution import Resolution

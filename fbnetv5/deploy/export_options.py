@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from export.errors import UserError
 from export.graph import Exporter
+from export.placement import Fit
 from export.precision import Precision
 from export.precision_pipeline import precisions_to
-from fbnetv5.data.fit import Fit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from fbnetv5.data.fit import PADDING
+from export.placement import PADDING
 from fbnetv5.data.sample import Sample
 from fbnetv5.data.targets import Target
 from fbnetv5.training.config import TrainConfig

@@ -8,7 +8,8 @@ from export.errors import UserError
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.resolution import Resolution
 from fbnetv5.data.targets import Target
-from fbnetv5.networks.backbone import Network
+from fbnetv5.networks.backbone import Network, task_network
+from fbnetv5.spaces.space import Space
 from fbnetv5.tasks.task import Task
 from fbnetv5.training.config import TrainConfig
 from fbnetv5.training.distillation import open_distillation_teacher
@@ -41,3 +42,8 @@ def check_teacher(name: str, network: Network, size: Resolution) -> None:
     raw, others = network.eval().raw(images), teacher.raw(images)
     for task in teacher.tasks:
         network.tasks[task].distillation_losses(raw[task], others[task], 1.0)
+
+
+def check_teacher_of_task(name: str, task: Task, space: Space, size: Resolution) -> None:
+    """``check_teacher`` for the networks of a task in a space, which all have the same outputs."""
+    check_teacher(name, task_network(task, space, space.empty()), size)

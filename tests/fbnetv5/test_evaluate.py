@@ -9,9 +9,9 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 from export.errors import UserError
+from export.placement import FITS
 from fbnetv5.architecture import load_architecture, make_architecture
 from fbnetv5.cli import app
-from fbnetv5.data.fit import FITS
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.scenes import CLASSES, Scenes
 from fbnetv5.data.splits import open_splits, targets_of

@@ -13,7 +13,8 @@ from torch.nn import functional
 from torchvision.ops import batched_nms, box_convert
 
 from export.errors import UserError
-from fbnetv5.data.fit import Placement
+from export.placement import Placement
+from fbnetv5.data.fit import map_to_original
 
 Name = Literal["logits", "yolo", "ssd", "pixel_logits", "probability", "depth", "normals"]
 
@@ -194,10 +195,10 @@ def _pixel_logits(decoding: Decoding, outputs: Sequence[Tensor], place: Placemen
     if logits.ndim != 3:
         raise UserError(f"decoder 'pixel_logits' reads [N, classes, h, w], and its output is [N, {logits.shape}]")
     decoding.check_classes(len(logits))
-    highest = place.map_to_original(logits[0])
+    highest = map_to_original(logits[0], place)
     ids, total = torch.zeros(place.image, dtype=torch.int64), torch.ones(place.image)
     for class_id in range(1, len(logits)):
-        plane = place.map_to_original(logits[class_id])
+        plane = map_to_original(logits[class_id], place)
         ids[plane > highest] = class_id
         new = torch.maximum(highest, plane)
         total = total * (highest - new).exp() + (plane - new).exp()
@@ -207,12 +208,12 @@ def _pixel_logits(decoding: Decoding, outputs: Sequence[Tensor], place: Placemen
 
 def _probability(decoding: Decoding, outputs: Sequence[Tensor], place: Placement) -> ProbabilityMap:
     """[1, h, w] or [h, w], from 0 to 1."""
-    return ProbabilityMap(place.map_to_original(_flat(_only(outputs, "probability"))))
+    return ProbabilityMap(map_to_original(_flat(_only(outputs, "probability")), place))
 
 
 def _depth(decoding: Decoding, outputs: Sequence[Tensor], place: Placement) -> DenseValues:
     """[1, h, w] or [h, w]; 0 and less is unknown."""
-    metres = place.map_to_original(_flat(_only(outputs, "depth"))) * decoding.metres
+    metres = map_to_original(_flat(_only(outputs, "depth")), place) * decoding.metres
     return DenseValues(metres.masked_fill(metres <= 0, float("nan")))
 
 
@@ -221,7 +222,7 @@ def _normals(decoding: Decoding, outputs: Sequence[Tensor], place: Placement) ->
     vectors = _only(outputs, "normals")
     if vectors.ndim != 3 or len(vectors) != 3:
         raise UserError(f"decoder 'normals' reads [N, 3, h, w], and its output is [N, {list(vectors.shape)}]")
-    components = [place.map_to_original(component) for component in vectors]
+    components = [map_to_original(component, place) for component in vectors]
     return DenseValues(functional.normalize(torch.stack(components), dim=0))
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
-from fbnetv5.data.fit import PADDING, Placement, centred, place
+from export.placement import PADDING, Placement, centred, place
 
 Fit = Literal["stretch", "letterbox", "crop"]
 Interpolation = Literal["bilinear", "bicubic"]

@@ -14,7 +14,6 @@ from fbnetv5.costs.ranges import AnyTable, cost_tables
 from fbnetv5.costs.tables import CostTable
 from fbnetv5.data.splits import Splits
 from fbnetv5.data.targets import class_names
-from fbnetv5.networks.backbone import task_network
 from fbnetv5.search.nars.config import NarsConfig
 from fbnetv5.search.nars.constraints import Constraints
 from fbnetv5.search.nars.pairs import PairSpace
@@ -22,7 +21,7 @@ from fbnetv5.search.nars.table import check_complete
 from fbnetv5.spaces.space import Choices
 from fbnetv5.tasks import make_tasks, needed_targets
 from fbnetv5.tasks.task import Task
-from fbnetv5.training.checks import check_recipe, check_teacher
+from fbnetv5.training.checks import check_recipe, check_teacher_of_task
 from latency import estimate
 
 
@@ -101,8 +100,7 @@ def check_distillation(prepared: Prepared) -> None:
     """
     config = prepared.config
     if config.teacher is not None:
-        network = task_network(prepared.task, config.space, config.space.empty())
-        check_teacher(config.teacher, network, config.data.size)
+        check_teacher_of_task(config.teacher, prepared.task, config.space, config.data.size)
 
 
 def check(prepared: Prepared, constraints: Constraints) -> None:

@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from export.errors import UserError
+from export.placement import FITS, place
 from fbnetv5.data.config import DataConfig
-from fbnetv5.data.fit import FITS, place
 from fbnetv5.data.splits import open_splits
 
 

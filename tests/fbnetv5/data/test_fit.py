@@ -9,7 +9,8 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
 from export.errors import UserError
-from fbnetv5.data.fit import FITS, PADDING, Fit, Placement, default_fit, fit_image, parse_fit, place
+from export.placement import FITS, PADDING, Fit, Placement, place
+from fbnetv5.data.fit import default_fit, fit_image, map_to_original, parse_fit
 
 SIDES = st.integers(1, 2000)
 INPUTS = st.sampled_from([(32, 32), (64, 96), (224, 224), (320, 640)])
@@ -97,14 +98,14 @@ def test_a_map_comes_back_without_the_padding(fit: Fit) -> None:
     values = torch.full((64, 64), 9.0)
     rows = slice(placement.top, placement.top + placement.inner[0])
     values[rows] = torch.arange(64.0) // 32
-    whole = placement.map_to_original(values, "nearest-exact")
+    whole = map_to_original(values, placement, "nearest-exact")
     assert torch.equal(whole, (torch.arange(100.0) // 50).expand(40, 100))
 
 
 def test_a_map_of_another_resolution_covers_the_input() -> None:
     placement = place((64, 128), (64, 64), "letterbox")
     quarter = torch.arange(16.0)[:, None].expand(16, 16)
-    column = placement.map_to_original(quarter)[:, 0]
+    column = map_to_original(quarter, placement)[:, 0]
     centres = (torch.arange(64.0) + 0.5) / 2 + 16  # rows of the input
     torch.testing.assert_close(column, centres / 4 - 0.5, atol=0.2, rtol=0)
 

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import torch
 
-from fbnetv5.data.fit import place
+from export.placement import place
 from fbnetv5.data.sample import Sample, collate
 from fbnetv5.data.scenes import TARGETS
 from fbnetv5.data.targets import ABSENT, Boxes

@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from fbnetv5.data.fit import Placement, place
+from export.placement import Placement, place
 from fbnetv5.data.targets import (
     ABSENT,
     BOXES,

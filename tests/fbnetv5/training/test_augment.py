@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fbnetv5.data.fit import PADDING
+from export.placement import PADDING
 from fbnetv5.data.sample import Sample
 from fbnetv5.data.scenes import TARGETS, Scenes
 from fbnetv5.data.targets import IGNORE, Boxes

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from export.errors import UserError
-from fbnetv5.data.fit import Placement
+from export.placement import Placement
 from fbnetv5.labeling.teachers.decoders import (
     ClassScores,
     Decoding,

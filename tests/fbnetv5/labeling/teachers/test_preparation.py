@@ -4,7 +4,8 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from fbnetv5.data.fit import Placement
+from export.placement import Placement
+from fbnetv5.data.fit import map_to_original
 from fbnetv5.data.preprocess import MEAN, STD, normalise
 from fbnetv5.labeling.teachers.preparation import Preparation
 
@@ -31,7 +32,7 @@ def test_a_rectangle_comes_back_to_its_place(fit: str) -> None:
     inside = preparation(image)[0, 0] > 0.5
     place = preparation.placement((60, 120))
     inside &= torch.zeros(128, 128, dtype=torch.bool).index_fill_(0, torch.arange(place.top, 128 - place.top), True)
-    assert ((place.map_to_original(inside.float()) > 0.5) == (image[0, 0] == 255)).float().mean() > 0.99
+    assert ((map_to_original(inside.float(), place) > 0.5) == (image[0, 0] == 255)).float().mean() > 0.99
     rows, columns = inside.any(1).nonzero(), inside.any(0).nonzero()
     box = torch.tensor([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]], dtype=torch.float32)
     torch.testing.assert_close(place.boxes_to_original(box), torch.tensor([[30.0, 12.0, 90.0, 36.0]]), atol=1.0, rtol=0)

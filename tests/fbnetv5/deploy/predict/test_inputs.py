@@ -8,14 +8,14 @@ import pytest
 from PIL import Image
 
 from export.manifest import read_manifest
+from export.placement import Fit, fit_image, place
 from export.reference import read_reference
 from export.runners import OrtRunner
 from fbnetv5.costs.budgets import Budget
 from fbnetv5.data.config import DataConfig
-from fbnetv5.data.fit import Fit, place
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.splits import TEST, split_of
-from fbnetv5.deploy.inputs import network_input
+from fbnetv5.deploy.predict.models import open_model, prepare
 from fbnetv5.search.reinforce.config import SearchConfig
 from tests.command_line import document
 from tests.fbnetv5.conftest import SIZE, SPACE
@@ -40,11 +40,12 @@ def test_an_uneven_data_set_is_read_alike_by_all_commands(
     assert (manifest.preprocessing.fit, manifest.preprocessing.padding) == (fit, 114 if fit == "letterbox" else None)
     test = next(path for path in sorted((uneven_folder / "images").iterdir()) if split_of(path.name) == TEST)
     with Image.open(test) as image:
-        inputs, placement = network_input(image, manifest)
+        planes, placement = fit_image(image, SIZE, fit)
+    inputs = {"images": prepare(planes, open_model(folder).preprocessing)}
     assert placement == place((image.height, image.width), SIZE, fit) != place(SIZE, SIZE, fit)
     trained = data.open(["mask"]).test[0].image[None]
-    assert np.array_equal(inputs["images"], (trained if pixels else normalise(trained)).numpy())
-    assert np.array_equal(inputs["images"], reference.inputs["images"][:1])
+    np.testing.assert_allclose(inputs["images"], trained if pixels else normalise(trained), atol=1e-6)
+    np.testing.assert_allclose(inputs["images"], reference.inputs["images"][:1], atol=1e-6)
     (outputs,) = OrtRunner(folder / "model.onnx")(inputs).values()
     np.testing.assert_allclose(outputs, reference.outputs["logits"][:1], atol=1e-5)
 
