@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,8 +45,10 @@ def test_the_built_tree_equals_the_supernet_under_its_routing(prepared: Prepared
 
 
 def test_the_file_the_cost_of_trees_and_the_count_of_the_network_agree(prepared: Prepared, tmp_path: Path) -> None:
-    tree = found(prepared)
-    architecture = branched_architecture(prepared, tree)
+    tree, config = found(prepared), prepared.config
+    config = config.changed(data=config.data.changed(fit="letterbox"))
+    architecture = branched_architecture(replace(prepared, config=config), tree)
+    assert architecture.provenance["fit"] == "letterbox"
     assert architecture.cost.macs == tree.cost
     counted = Counter(architecture.resolution).graph(architecture.graph, architecture.make_tasks())
     assert counted.macs == tree.cost

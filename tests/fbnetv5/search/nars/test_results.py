@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from fbnetv5.architecture import load_architecture
@@ -12,7 +13,9 @@ from tests.fbnetv5.search.nars.conftest import draw
 
 def test_a_pair_has_the_record_of_its_architecture(prepared: Prepared) -> None:
     pair = draw(prepared.pairs, 1)[0]
-    record = pair_architecture(prepared, pair, trial=3)
+    config = prepared.config.changed(data=prepared.config.data.changed(fit="letterbox"))
+    record = pair_architecture(replace(prepared, config=config), pair, trial=3)
+    assert record.provenance["fit"] == "letterbox"
     assert record.choices_array.tolist() == pair[: prepared.pairs.size].tolist()
     assert record.provenance["budgets"] == [{"limit": 2e6, "unit": "macs"}]
     assert record.provenance["trial"] == 3

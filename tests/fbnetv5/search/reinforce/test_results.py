@@ -38,7 +38,9 @@ def result_of(prepared: Prepared, losses: tuple[float, ...] = (0.5, 0.75, 0.25))
 
 
 def test_the_architecture_is_that_of_the_best_finalist_with_its_provenance(prepared: Prepared) -> None:
-    architecture = best_architecture(prepared.config, prepared.tasks["cls"], result_of(prepared), None)
+    config = prepared.config.changed(data=prepared.config.data.changed(fit="letterbox"))
+    architecture = best_architecture(config, prepared.tasks["cls"], result_of(prepared), None)
+    assert (architecture.provenance["fit"], architecture.provenance["trained_at"]) == ("letterbox", [32, 32])
     assert architecture.choices_array.tolist() == prepared.config.space.full().tolist()
     assert architecture.cost.macs == prepared.tables["cls"].max_cost
     assert architecture.cost.latency_ms is None
