@@ -201,6 +201,39 @@ def summarise_race(world: World, best: Mapping[str, list[list[float]]]) -> dict[
     return rows
 
 
+TIMED = ("nars, thompson", "random", "evolution", "optuna tpe")
+"""Searchers that are compared by time as well."""
+
+
+def race_by_time(world: World, seeds: Sequence[int], threshold: float) -> dict[str, Any]:
+    """With early stopping: the final score of the pair that looks best after the time of 8, 16, 32 and 64 trainings.
+
+    A searcher sees the scores at the step where its first batch stops, and later trainings cost their share of the
+    time. The score that counts is that of the pair trained to the end; the time of this last training is not added.
+    """
+    times = np.array(CHECKPOINTS) * world.seconds.mean()
+    rows: dict[str, Any] = {}
+    for name in TIMED:
+        scores = [_scores_by_time(world, SEARCHERS[name], seed, threshold, times) for seed in seeds]
+        rows[name] = dict(zip(map(str, CHECKPOINTS), np.mean(scores, axis=0).tolist(), strict=True))
+        print("by time:", name, np.round(np.mean(scores, axis=0), 4).tolist(), flush=True)
+    return rows
+
+
+def _scores_by_time(
+    world: World, searcher: Searcher, seed: int, threshold: float, times: NDArray[np.float64]
+) -> list[float]:
+    """The final score of the pair with the best score at the stop, at each time; the first batch is always trained."""
+    first = np.random.default_rng([seed, 0]).permutation(len(world.choices))[:BATCH]
+    column = world.steps.index(stop_step(world.steps, world.curves[first], threshold))
+    stopped = replace(world, curves=world.curves[:, : column + 1])
+    order = np.array(searcher(stopped, min(2 * CHECKPOINTS[-1], len(world.choices)), seed))
+    shares = np.where(np.arange(len(order)) < BATCH, 1.0, world.steps[column] / world.steps[-1])
+    ends = np.cumsum(world.seconds[order] * shares)
+    counts = np.maximum(np.searchsorted(ends, times, side="right"), BATCH)
+    return [float(world.final[order[:count][stopped.final[order[:count]].argmax()]]) for count in counts]
+
+
 def pretraining(world: World, seeds: Sequence[int]) -> dict[str, Any]:
     """Kendall's tau on the other trainings, by number of trainings fitted: quartiles over splits."""
     taus: dict[str, Any] = {}
@@ -271,6 +304,7 @@ def main(line: Sequence[str] | None = None) -> None:
                 "early_stopping": early_stopping(world, seeds, arguments.threshold),
                 "pretraining": pretraining(world, seeds),
                 "race": summarise_race(world, race(world, seeds)),
+                "race_by_time": race_by_time(world, seeds, arguments.threshold),
             }
         )
     write_json(arguments.output / "report.json", report)

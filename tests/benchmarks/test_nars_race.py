@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from benchmarks.nars_race import SEARCHERS, World, early_stopping, load_world, pretraining, summarise_race
+from benchmarks.nars_race import (
+    SEARCHERS,
+    World,
+    _scores_by_time,
+    early_stopping,
+    load_world,
+    pretraining,
+    summarise_race,
+)
 from benchmarks.nars_race_peers import nearest
 
 COUNT = 16
@@ -60,3 +68,12 @@ def test_the_nearest_row_is_not_one_that_was_taken() -> None:
     vectors = np.array([[0.0], [1.0], [2.0]], dtype=np.float32)
     assert nearest(vectors, np.array([0.9], dtype=np.float32), []) == 1
     assert nearest(vectors, np.array([0.9], dtype=np.float32), [1]) == 0
+
+
+def test_stopped_trainings_cost_their_share_and_the_score_is_that_of_the_end(world: World) -> None:
+    curves = world.curves.copy()
+    curves[:, :-1] = curves[:, -1:]  # the first evaluation ranks as the last, so trainings stop at an eighth
+    early = replace(world, curves=curves, seconds=np.full(len(curves), 8.0))
+    order = SEARCHERS["random"](early, 64, 0)
+    found = _scores_by_time(early, SEARCHERS["random"], 0, 0.9, np.array([0.0, 64.0, 64.0 + 8.0, 1e9]))
+    assert found == [early.final[order[:count]].max() for count in (8, 8, 16, 64)]
