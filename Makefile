@@ -35,6 +35,7 @@ smoke: $(VENV)/installed
 	cd build/smoke && ../../$(BIN)/fbnetv5 profile --device cpu --resolution 64x64 --networks 9
 	cd build/smoke && ../../$(BIN)/fbnetv5 search --flops 32M@64x64 --device cpu --config ../../tests/quick-search.json
 	cd build/smoke && ../../$(BIN)/fbnetv5 export
+	cd build/smoke && ../../$(BIN)/fbnetv5 predict runs/latest/export/det ../../fbnetv5/data/assets
 	cd build/smoke && ../../$(BIN)/fbnetv5 show runs/latest/det.json
 
 # The figures of docs/results.md on whether searches find better networks: runs/judge/report.json and
