@@ -1,5 +1,6 @@
 """``fbnetv5 nars``: searches for an architecture and the recipe of its training together."""
 
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -244,7 +245,11 @@ def print_pair(folder: Path, architecture: "Architecture", recipe: "Mapping[str,
 
 def train_command(folder: Path, architecture: "Architecture") -> str:
     """The command that trains the pair of a folder."""
-    file = folder / f"{architecture.file_name}.json"
-    teacher = architecture.provenance.get("teacher")
-    imitate = "" if teacher is None else f" --teacher {teacher}"
-    return f"fbnetv5 train --arch {file} --init scratch --config {folder / 'recipe.json'}{imitate}"
+    from fbnetv5.runs.config import Run
+
+    words = ["fbnetv5", "train", "--arch", f"{folder / architecture.file_name}.json", "--init", "scratch"]
+    words += ["--config", str(folder / "recipe.json")]
+    data, teacher = Run.load(folder).data.folder, architecture.provenance.get("teacher")
+    for option, value in (("--data", data), ("--teacher", teacher)):
+        words += [] if value is None else [option, str(value)]
+    return shlex.join(words)

@@ -42,7 +42,7 @@ def predict(
     runtime: Runtime = None,
     size: Annotated[
         str | None,
-        typer.Option(metavar=SIZE, help="Size that images are resized to.", show_default="size of the training"),
+        typer.Option(metavar=SIZE, help="Size that images are fitted to.", show_default="size of the training"),
     ] = None,
     min_score: Annotated[float, typer.Option(min=0.0, max=1.0, help="Minimum score of a box that is drawn.")] = 0.3,
     truth: Annotated[
@@ -76,8 +76,8 @@ def predict(
         if frame.image is None:
             print_status(f"left out: {frame.reason}")
 
-    height, width = opened.preprocessing.resize
-    print_status(f"{model}: {', '.join(opened.tasks)} at {height}x{width}, {opened.runtime}")
+    steps, names = opened.preprocessing, ", ".join(opened.tasks)
+    print_status(f"{model}: {names} at {steps.resize[0]}x{steps.resize[1]} ({steps.fit}), {opened.runtime}")
     summary = predict_all(
         opened, frames, output, drawn=drawn, min_score=min_score, truth=labels if drawn else None, report=report
     )

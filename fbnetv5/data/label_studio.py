@@ -185,7 +185,10 @@ def _region(result: Any, where: str) -> Region:
     value = result.get("value") if isinstance(result, dict) else None
     if not isinstance(value, dict):
         return Region(kind="", value={}, where=where)
-    return Region(kind=str(result.get("type", "")), value=value, where=where)
+    kind = str(result.get("type", ""))
+    if kind == CHOICES and ("x" in value or "points" in value):
+        kind = "choices of single"  # they describe a region and not the image
+    return Region(kind=kind, value=value, where=where)
 
 
 def _find(data: dict[str, Any], by_name: dict[str, list[str]], where: str, root: Path) -> str:

@@ -19,6 +19,7 @@ Left out: metadata.parquet, other columns, and the names of numbered classes, wh
 """
 
 import csv
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -108,7 +109,7 @@ def _rows_of(path: Path, notes: Notes) -> list[Row]:
 
 def _read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Number and content of every line of a file that is not blank."""
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    for number, line in enumerate(_text(path).split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -122,7 +123,7 @@ def _read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Number and content of every row of a file; empty cells are left out, and numbers of classes are numbers."""
-    reader = csv.DictReader(_text(path).splitlines(keepends=True), strict=True)
+    reader = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
     try:
         rows = [(reader.line_num, {key: value for key, value in row.items() if value}) for row in reader]
     except csv.Error as error:

@@ -93,7 +93,10 @@ def open_source(root: Path, *, ignore_labels: bool) -> SourceImages:
     layout = None if ignore_labels else layout_of_source(root)
     if layout is not None:
         if not layout.has_files:
-            raise UserError(f"{root} is in {layout.name}, which are not labelled: label files of images, then convert")
+            raise UserError(
+                f"{root} is in {layout.name}, which are not labelled: label image files (of tar files: unpacked), then "
+                "convert"
+            )
         data = open_folder(root)
         return SourceImages(root, data.names, data)
     names = sorted(image_names_within(root), key=lambda name: name.split("/"))

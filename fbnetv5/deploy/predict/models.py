@@ -72,7 +72,7 @@ def open_model(
         path: an exported folder, or an architecture file.
         weights: of an architecture file; None for those beside it.
         runtime: one of ``RUNTIMES``; None for ONNX Runtime on the CPU, or torch for an architecture file.
-        size: (height, width) that images are resized to; None for that of the training, where the network accepts it.
+        size: (height, width) that images are fitted to; None for that of the training, where the network accepts it.
         threads: of the CPU.
 
     Raises:

@@ -97,8 +97,8 @@ def _common_folder(files: list[Path]) -> Path:
     return common
 
 
-def read_file(file: Path, name: str) -> Frame:
-    """The image of a file under a name, or why it cannot be read."""
+def read_file(file: str | Path, name: str) -> Frame:
+    """The image of a file, or of a part of one, under a name; or why it cannot be read."""
     try:
         with opened(file) as image:
             return Frame(name=name, image=rgb(upright(image)))

@@ -44,10 +44,17 @@ def open_labelled(folder: Path, tasks: Sequence[str]) -> tuple[Iterator[Frame], 
     data = open_folder(folder)
     targets = {task: task_types()[task].targets[0] for task in tasks}
     target_of = {task: target for task, target in targets.items() if target in data.targets}
-    index_of = {name: index for index, name in enumerate(data.names)}
+    index_of: dict[str, int] = {}
+    """Of the images that were read and whose labels may be asked for: a data set in shards has no list of names."""
+
+    def frames() -> Iterator[Frame]:
+        for index in range(len(data)):
+            name = data.names[index] if data.names else f"{index:08d}.png"
+            index_of[name] = index
+            yield read_file(data.path(index), name)
 
     def truth(name: str) -> tuple[dict[str, Prediction], dict[str, Sequence[str]]]:
-        labels = data.labels(index_of[name])
+        labels = data.labels(index_of.pop(name))
         present = {task: target for task, target in target_of.items() if target in labels}
         classes: dict[str, Sequence[str]] = {task: data.targets[target].classes for task, target in present.items()}
         return (
@@ -55,5 +62,4 @@ def open_labelled(folder: Path, tasks: Sequence[str]) -> tuple[Iterator[Frame], 
             classes,
         )
 
-    frames = (read_file(Path(data.path(index)), name) for name, index in index_of.items())
-    return frames, truth
+    return frames(), truth

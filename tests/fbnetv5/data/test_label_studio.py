@@ -132,3 +132,10 @@ def test_an_image_that_two_tasks_or_folders_have_is_refused(tmp_path: Path) -> N
     (root / "result.json").write_text((root / "result.json").read_text()[:-1])
     with pytest.raises(UserError, match=r"cannot read .*result\.json: .* Export it again, as JSON"):
         open_folder(root)
+
+
+def test_choices_of_a_region_are_no_class_of_the_image(tmp_path: Path) -> None:
+    attribute = {"type": "choices", "value": BOX["value"] | {"choices": ["occluded"]}}
+    data = open_folder(write(tmp_path, BOX, attribute))
+    assert "label" not in data.targets
+    assert any("choices of single regions left out" in note for note in data.notes)

@@ -126,3 +126,12 @@ def test_what_is_wrong_in_a_table_is_named(tmp_path: Path, write: Callable[[Path
     write(draw(tmp_path, "0.png") / "metadata.csv")
     with pytest.raises(UserError, match=message):
         open_folder(tmp_path)
+
+
+def test_lines_end_at_line_feeds_alone(tmp_path: Path) -> None:
+    text = "a\u2028b\u0085c"
+    rows = [json.dumps({"file_name": f"{number}.png", "label": text}, ensure_ascii=False) for number in range(2)]
+    assert open_folder(write_rows(tmp_path, *rows)).targets["label"].classes == (text,)
+    (tmp_path / "metadata.jsonl").unlink()
+    (tmp_path / "metadata.csv").write_text(f"file_name,label\r\n0.png,{text}\r\n1.png,{text}\r\n", encoding="utf-8")
+    assert open_folder(tmp_path).targets["label"].classes == (text,)

@@ -1,8 +1,11 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from fbnetv5.data.layouts import open_folder
 from fbnetv5.data.scenes import CLASSES, Scenes
+from fbnetv5.data.shard_writer import write_shards
 from fbnetv5.deploy.predict.predictions import ClassMap, ClassScores, ScoredBoxes
 from fbnetv5.deploy.predict.truth import open_labelled
 from fbnetv5.tasks import task_types
@@ -21,3 +24,13 @@ def test_labels_of_all_tasks_become_predictions(image_folder: Path) -> None:
     assert classes["cls"][int(label.probabilities.argmax())] == CLASSES["label"][sample.targets["label"]]
     assert isinstance(mask, ClassMap)
     np.testing.assert_array_equal(mask.ids, sample.targets["mask"])
+
+
+def test_the_labels_of_shards_are_drawn(image_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    write_shards(open_folder(image_folder), tmp_path / "shards", lambda *stage: None)
+    frames, truth = open_labelled(tmp_path / "shards", ("det",))
+    read = list(frames)
+    assert len({frame.name for frame in read}) == 24
+    assert all(frame.image is not None and frame.image.size == (64, 64) for frame in read)
+    assert set(truth(read[0].name)[0]) == {"det"}
