@@ -65,6 +65,7 @@ def compare(task: str, side: int, batch: int) -> dict[str, Any]:
     """Time both kinds of step in turn."""
     scenes = Scenes("train", size=(side, side), count=4 * batch)
     batches = [each.to(compute_device()) for each in in_order(scenes, batch=batch)]
+    torch.cuda.reset_peak_memory_stats()
     loops = {name: make_loop(task, side, batch, cuda_graphs=name == "replayed") for name in ("eager", "replayed")}
     first = {name: run_steps(loop, batches, WARMUP)[1] for name, loop in loops.items()}
     ms: dict[str, list[float]] = {name: [] for name in loops}

@@ -5,12 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from export.errors import UserError
+from export.errors import UnavailableError, UserError
 from fbnetv5.cli.console import print_json, print_line, print_status
 from fbnetv5.cli.options import SIZE, Json
 
 if TYPE_CHECKING:
-    from fbnetv5.deploy.predict.run import Summary
+    from collections.abc import Iterator
+
+    from fbnetv5.deploy.predict.run import Summary, Truth
+    from fbnetv5.deploy.predict.sources import Frame
 
 ModelFile = Annotated[
     Path, typer.Argument(help="Folder of fbnetv5 export, or an architecture file with its weights beside it.")
@@ -61,16 +64,14 @@ def predict(
     from fbnetv5.deploy.predict.models import open_model
     from fbnetv5.deploy.predict.run import FILE
     from fbnetv5.deploy.predict.run import predict as predict_all
-    from fbnetv5.deploy.predict.sources import Frame, read_frames
+    from fbnetv5.deploy.predict.sources import Frame, open_source
 
+    _check_output(output, Path(source))
+    frames, labels = None if truth else open_source(source), None
     image_size = None if size is None else parse_resolution(size)
     opened = open_model(model, weights=weights, runtime=runtime, size=image_size, threads=threads)
-    _check_output(output, Path(source))
-    frames, labels = read_frames(source), None
-    if truth:
-        from fbnetv5.deploy.predict.truth import open_labelled
-
-        frames, labels = open_labelled(Path(source), opened.tasks)
+    if frames is None:
+        frames, labels = _open_labelled(Path(source), opened.tasks)
 
     def report(frame: Frame) -> None:
         if frame.image is None:
@@ -92,6 +93,15 @@ def predict(
         )
     else:
         print_line(summary_text(output / FILE, summary))
+
+
+def _open_labelled(folder: Path, tasks: tuple[str, ...]) -> "tuple[Iterator[Frame], Truth]":
+    """The images of a data set and their true labels; data sets are read with torch."""
+    try:
+        from fbnetv5.deploy.predict.truth import open_labelled
+    except ModuleNotFoundError as error:
+        raise UnavailableError(f"--truth needs {error.name}: install fbnetv5 with all its requirements") from None
+    return open_labelled(folder, tasks)
 
 
 def _check_output(output: Path, source: Path) -> None:

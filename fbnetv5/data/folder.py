@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 from export.errors import UserError
 from fbnetv5.data.file_names import repair_file_names
 from fbnetv5.data.header_index import HeaderIndex
-from fbnetv5.data.image_files import SUFFIXES, list_image_names
+from fbnetv5.data.image_files import DEEP_MODES, SUFFIXES, list_image_names
 from fbnetv5.data.labelled_images import Corners, ImageRecord, LabelledImages
 from fbnetv5.data.maps import FORMATS, find_maps
 from fbnetv5.data.notes import Notes
@@ -39,8 +39,6 @@ OUTSIDE_PIXELS = 1.0
 """A box may reach this far outside of its image, as rounding makes it; it is then cut."""
 UNLIKELY_PIXELS = 1 << 31
 """No coordinate reaches this; infinity and "not a number" fail the comparison too."""
-DEEP_MODES = ("I", "F")
-"""First letters of Pillow's modes of more than 8 bits a channel."""
 KINDS: Mapping[str, Kind] = {"label": CLASS, "boxes": BOXES} | {name: form.kind for name, form in FORMATS.items()}
 """By name, the kind of each target that a folder for several tasks can have."""
 

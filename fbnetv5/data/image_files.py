@@ -33,6 +33,8 @@ TRANSPOSES = {
 }
 """What turns an image upright, by its EXIF orientation."""
 EXIF_ORIENTATION = 0x0112
+DEEP_MODES = ("I", "F")
+"""First letters of Pillow's modes of more than 8 bits a channel."""
 INTEGER_TYPES = {3: "H", 4: "I"}
 """Of EXIF's types: SHORT and LONG, as formats of ``struct``."""
 SIDEWAYS = (5, 6, 7, 8)

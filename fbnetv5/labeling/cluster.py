@@ -32,9 +32,10 @@ def on_cluster(address: str, gpus_per_teacher: float, *, device: str | None, dow
     ray = connect(address)
 
     def run(labelling: Labelling, folder: Path, chunks: Mapping[Path, range], report: Callable[[int], None]) -> None:
+        place = device or (None if gpus_per_teacher else "cpu")  # without a GPU of its own a worker must not share one
         config, settings = (json.dumps(each) for each in (labelling.config.to_json(), labelling.settings))
         inputs = (
-            (file, (config, settings, device, download, folder.resolve(), indices, file.resolve()))
+            (file, (config, settings, place, download, folder.resolve(), indices, file.resolve()))
             for file, indices in chunks.items()
         )
         report(0)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from export.errors import UserError
-from fbnetv5.data.folder import DEEP_MODES, KINDS
-from fbnetv5.data.image_files import opened, rgb, upright
+from fbnetv5.data.folder import KINDS
+from fbnetv5.data.image_files import DEEP_MODES, opened, rgb, upright
 from fbnetv5.data.targets import Target
 from fbnetv5.labeling.derive import Derivation
 from fbnetv5.labeling.rules import LabelRule

@@ -62,7 +62,12 @@ def run_tasks(
 
     Raises:
         UserError: the function raised it; so do all its other errors.
+        UnavailableError: no node has so many GPUs.
     """
+    if gpus and not _fits_a_node(ray, gpus):
+        raise UnavailableError(
+            f"no node of the Ray cluster has the {gpus:g} GPUs of a task: add such a node, or set GPUs per task to 0"
+        )
     task = ray.remote(function).options(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)
     waiting, running = iter(inputs), dict[Any, K]()
     while True:
@@ -74,6 +79,10 @@ def run_tasks(
             return
         (ended,), _ = ray.wait(list(running), num_returns=1)
         yield running.pop(ended), _error(ray, ended)
+
+
+def _fits_a_node(ray: Any, gpus: float) -> bool:
+    return any(node["Alive"] and node["Resources"].get("GPU", 0.0) >= gpus for node in ray.nodes())
 
 
 def _places(ray: Any, gpus: float) -> int:

@@ -32,8 +32,9 @@ class _RawOutputs(nn.Module):
 def record(network: Network, images: Tensor, *, autocast: torch.dtype | None = None) -> Raw:
     """Record ``network.raw`` for batches of the shape of ``images``, in train mode, with its backward pass.
 
-    The outputs and gradients of a replay overwrite those of the one before. Weights and batch-norm statistics are as
-    before; the hooks of the network's blocks are recorded, and numbers that they draw differ in every replay.
+    The outputs and gradients of a replay overwrite those of the one before, so gradients cannot be added up over
+    replays. Weights and batch-norm statistics are as before; the hooks of the network's blocks are recorded, and
+    numbers that they draw differ in every replay.
 
     Args:
         network: on a GPU, in train mode.

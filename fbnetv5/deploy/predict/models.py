@@ -53,7 +53,7 @@ def prepare(pixels: Array, steps: Preprocessing) -> Array:
     if steps.scale == 1.0 and not any(steps.mean):
         return np.ascontiguousarray(planes)
     mean, std = (
-        np.array(values, dtype=np.float32).reshape(1, 3, 1, 1) / steps.scale for values in (steps.mean, steps.std)
+        np.array(values, dtype=np.float32).reshape(1, -1, 1, 1) / steps.scale for values in (steps.mean, steps.std)
     )
     return np.ascontiguousarray((planes.astype(np.float32) - mean) / std)
 
@@ -96,7 +96,8 @@ def open_model(
 
 def _open_exported(folder: Path, runtime: str, size: tuple[int, int] | None, threads: int) -> Model:
     manifest = read_manifest(folder)
-    resized = size or _trained_at(next(iter(manifest.architecture.values())))
+    trained = {_trained_at(architecture) for architecture in manifest.architecture.values()}
+    resized = size or (trained.pop() if len(trained) == 1 else None)
     axes = manifest.inputs[0].shape[2:]
     if resized is None or runtime == "engine" or any(isinstance(axis, int) for axis in axes):
         if size not in (None, manifest.preprocessing.resize):

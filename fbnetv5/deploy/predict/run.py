@@ -34,6 +34,15 @@ SCHEMA = 1
 FILE = "predictions.json"
 TOP = 5
 """Classes of an image in the JSON file."""
+FORMATS = {
+    ".jpg": ("JPEG", 65500),
+    ".jpeg": ("JPEG", 65500),
+    ".webp": ("WEBP", 16383),
+    ".bmp": ("BMP", None),
+    ".tif": ("TIFF", None),
+    ".tiff": ("TIFF", None),
+}
+"""By suffix of a drawn image: its format, and the largest side that this format can have. Others are PNG."""
 DECIMALS = 3
 """Of a pixel, in the coordinates of boxes."""
 
@@ -97,8 +106,9 @@ def predict(
             drawing = draw(frame.image, predictions, model.labels, min_score=min_score)
             if truth is not None:
                 true, names = truth(frame.name)
-                drawing = beside([drawing, draw(frame.image, true, names, min_score=None)])
-            _save(drawing, folder / frame.name)
+                if true:
+                    drawing = beside([drawing, draw(frame.image, true, names, min_score=None)])
+            _save(drawing, _target(folder, frame))
         summary.seconds["network"] += ran - begin
         summary.seconds["write"] += time.perf_counter() - ran
     if not summary.images:
@@ -202,11 +212,27 @@ def map_pixels(prediction: Prediction) -> Array | None:
     return None
 
 
+def _target(folder: Path, frame: Frame) -> Path:
+    """Where a drawn image is written.
+
+    Raises:
+        UserError: this would replace the image itself.
+    """
+    path = folder / frame.name
+    if frame.file is not None and path.exists() and path.samefile(frame.file):
+        raise UserError(f"{path} is an image of the source: name another folder with -o")
+    return path
+
+
 def _save(image: Image.Image, path: Path) -> None:
-    """Write an image as JPEG, WebP or PNG, by its name; all other names get PNG."""
-    kind = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}.get(path.suffix.lower(), "PNG")
+    """Write an image in the format of its name, or as PNG with ".png" added if it is too large for the format."""
+    kind, largest = FORMATS.get(path.suffix.lower(), ("PNG", None))
+    if largest is not None and max(image.size) > largest:
+        path, kind = path.with_name(f"{path.name}.png"), "PNG"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path, format=kind)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}. Name another folder with -o") from None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"cannot write {path}: {getattr(error, 'strerror', None) or error}. Name another folder with -o"
+        ) from None

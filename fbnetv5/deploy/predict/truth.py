@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from export.errors import UserError
 from fbnetv5.data.layouts import open_folder
 from fbnetv5.deploy.predict.predictions import (
     ClassMap,
@@ -39,11 +40,15 @@ def open_labelled(folder: Path, tasks: Sequence[str]) -> tuple[Iterator[Frame], 
     """The images of a data set in one of the layouts that ``--data`` reads, and their labels of these tasks.
 
     Raises:
-        UserError: the folder is in no known layout, or a label is wrong.
+        UserError: the folder is in no known layout, has no labels of the tasks, or a label is wrong.
     """
     data = open_folder(folder)
     targets = {task: task_types()[task].targets[0] for task in tasks}
     target_of = {task: target for task, target in targets.items() if target in data.targets}
+    if not target_of:
+        raise UserError(
+            f"{folder} has no labels for {', '.join(tasks)}, only {', '.join(data.targets)}: leave out --truth"
+        )
     index_of: dict[str, int] = {}
     """Of the images that were read and whose labels may be asked for: a data set in shards has no list of names."""
 

@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.command_line import assert_refused, document, in_process
 
@@ -18,8 +19,6 @@ def test_a_folder_of_images_is_drawn(networks: Path, image_folder: Path, tmp_pat
 
 
 def test_true_labels_are_drawn_beside_the_predictions(networks: Path, image_folder: Path, tmp_path: Path) -> None:
-    from PIL import Image
-
     options = [str(networks / "det.json"), str(image_folder), "-o", "out", "--truth", "--size", "64x64"]
     assert document("predict", *options, cwd=tmp_path)["images"] == 24
     assert Image.open(tmp_path / "out" / "00.png").width > 2 * 64
@@ -41,7 +40,8 @@ def test_the_folder_of_the_images_is_no_place_for_the_results(output: str, netwo
 
 
 def test_a_network_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    assert_refused(["predict", "shipped", "."], "shipped is neither a folder with a manifest.json", cwd=tmp_path)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    assert_refused(["predict", "shipped", "a.png"], "shipped is neither a folder with a manifest.json", cwd=tmp_path)
 
 
 def test_an_exported_folder_needs_no_torch() -> None:

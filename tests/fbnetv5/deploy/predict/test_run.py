@@ -15,8 +15,8 @@ from pycocotools.cocoeval import COCOeval
 from export.errors import UserError
 from fbnetv5.deploy.predict.models import Model, open_model
 from fbnetv5.deploy.predict.predictions import ClassMap, DepthMap, NormalMap, ProbabilityMap
-from fbnetv5.deploy.predict.run import FILE, map_pixels, predict
-from fbnetv5.deploy.predict.sources import read_frames
+from fbnetv5.deploy.predict.run import FILE, _save, map_pixels, predict
+from fbnetv5.deploy.predict.sources import open_source
 from fbnetv5.evaluate import evaluate_file
 from fbnetv5.runs.checkpoint import load_tensors, save_tensors
 
@@ -49,7 +49,7 @@ def detector(networks: Path, tmp_path: Path) -> Path:
 
 
 def run(model: Model, source: Path, folder: Path) -> dict[str, Any]:
-    predict(model, read_frames(str(source)), folder, report=lambda frame: None)
+    predict(model, open_source(str(source)), folder, report=lambda frame: None)
     document: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
     return document
 
@@ -114,3 +114,18 @@ def test_the_values_of_maps_are_those_that_data_sets_have() -> None:
     ]
     assert [None if each is None else each.flat[0] for each in pixels] == [1, 128, 1234, 255]
     assert [None if each is None else each.dtype for each in pixels] == [np.uint8, np.uint8, np.uint16, np.uint8]
+
+
+def test_the_images_themselves_are_never_replaced(networks: Path, photographs: Path) -> None:
+    images = photographs / "images"
+    before = {path: path.read_bytes() for path in images.iterdir()}
+    with pytest.raises(UserError, match=r"0\.png is an image of the source: name another folder with -o"):
+        predict(open_model(networks / "cls.json"), open_source(f"{images}/*.png"), images, report=lambda frame: None)
+    assert before == {path: path.read_bytes() for path in images.iterdir()}
+
+
+def test_a_drawing_that_its_format_cannot_have_becomes_a_png(tmp_path: Path) -> None:
+    _save(Image.new("RGB", (16384, 1)), tmp_path / "wide.webp")
+    _save(Image.new("RGB", (2, 1)), tmp_path / "a.bmp")
+    assert Image.open(tmp_path / "wide.webp.png").format == "PNG"
+    assert Image.open(tmp_path / "a.bmp").format == "BMP"

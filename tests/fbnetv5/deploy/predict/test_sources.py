@@ -6,7 +6,7 @@ from PIL import Image
 
 from export.errors import UserError
 from fbnetv5.data.image_files import EXIF_ORIENTATION
-from fbnetv5.deploy.predict.sources import Frame, read_frames
+from fbnetv5.deploy.predict.sources import Frame, open_source
 
 
 def save(path: Path, size: tuple[int, int] = (8, 6)) -> Path:
@@ -16,7 +16,7 @@ def save(path: Path, size: tuple[int, int] = (8, 6)) -> Path:
 
 
 def names(source: str) -> list[str]:
-    return [frame.name for frame in read_frames(source)]
+    return [frame.name for frame in open_source(source)]
 
 
 def test_a_folder_a_pattern_a_list_and_an_image_are_read(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_images_are_upright_and_a_damaged_one_does_not_stop_the_others(tmp_path:
     exif[EXIF_ORIENTATION] = 6
     Image.new("RGB", (8, 6)).save(tmp_path / "turned.jpg", exif=exif)
     (tmp_path / "damaged.jpg").write_bytes(b"no image")
-    damaged, turned = read_frames(str(tmp_path))
+    damaged, turned = open_source(str(tmp_path))
     assert damaged.image is None
     assert "cannot identify image file" in damaged.reason
     assert turned.image is not None
@@ -51,6 +51,7 @@ def test_images_are_upright_and_a_damaged_one_does_not_stop_the_others(tmp_path:
         ("list.txt", "names no image"),
         ("clip.mp4", "cannot read the video"),
         ("missing.mp4", "does not exist"),
+        ("a**.png", "is not a pattern"),
     ],
 )
 def test_a_source_without_images_is_one_line(source: str, message: str, tmp_path: Path) -> None:
@@ -63,7 +64,7 @@ def test_a_source_without_images_is_one_line(source: str, message: str, tmp_path
 
 def test_a_file_of_a_list_that_is_missing_is_reported(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("missing.png\n")
-    (frame,) = read_frames(str(tmp_path / "list.txt"))
+    (frame,) = open_source(str(tmp_path / "list.txt"))
     assert "cannot read" in frame.reason
 
 
@@ -76,9 +77,23 @@ def test_the_frames_of_a_video_come_in_order(tmp_path: Path) -> None:
             frame = av.VideoFrame.from_ndarray(np.full((16, 32, 3), level, dtype=np.uint8), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    frames: list[Frame] = list(read_frames(str(tmp_path / "clip.mp4")))
+    frames: list[Frame] = list(open_source(str(tmp_path / "clip.mp4")))
     assert [frame.name for frame in frames] == [f"clip-{number:06d}.jpg" for number in range(3)]
     levels = [np.asarray(frame.image).mean() for frame in frames]
     np.testing.assert_allclose(levels, [0, 120, 240], atol=4)
     assert frames[0].image is not None
     assert frames[0].image.size == (32, 16)
+
+
+def test_the_files_of_a_list_may_lie_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "here" / "a.png"), save(tmp_path / "there" / "b.png")
+    monkeypatch.chdir(tmp_path / "here")
+    Path("list.txt").write_text(f"a.png\n../there/b.png\n{tmp_path}/here/a.png\n")
+    assert names("list.txt") == ["here/a.png", "there/b.png", "here/a.png"]
+
+
+def test_images_of_16_bits_are_left_out(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 60000, dtype=np.uint16)).save(tmp_path / "deep.png")
+    (frame,) = open_source(str(tmp_path))
+    assert frame.image is None
+    assert "has more than 8 bits a channel" in frame.reason

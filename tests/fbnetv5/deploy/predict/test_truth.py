@@ -2,7 +2,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from export.errors import UserError
 from fbnetv5.data.layouts import open_folder
 from fbnetv5.data.scenes import CLASSES, Scenes
 from fbnetv5.data.shard_writer import write_shards
@@ -34,3 +36,13 @@ def test_the_labels_of_shards_are_drawn(image_folder: Path, tmp_path: Path) -> N
     assert len({frame.name for frame in read}) == 24
     assert all(frame.image is not None and frame.image.size == (64, 64) for frame in read)
     assert set(truth(read[0].name)[0]) == {"det"}
+
+
+def test_labels_of_other_tasks_are_no_truth(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "0.png")
+    with pytest.raises(UserError, match="has no labels for det, only label: leave out --truth"):
+        open_labelled(tmp_path, ("det",))
+    frames, truth = open_labelled(tmp_path, ("det", "cls"))
+    assert set(truth(next(frames).name)[0]) == {"cls"}
