@@ -6,6 +6,7 @@ Sizes and pixels are those of the image as it is shown, after its EXIF orientati
 import os
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -65,6 +66,11 @@ class StoredFile(str):
         """
         return self._content
 
+    @property
+    def state(self) -> tuple[int, ...]:
+        """See ``file_state``."""
+        return len(self._content), zlib.crc32(self._content)
+
 
 class StoredPart(StoredFile):
     """A part of a file, whose bytes are read when they are needed."""
@@ -88,6 +94,11 @@ class StoredPart(StoredFile):
         if len(content) != length:
             raise OSError(f"{path} is cut off")
         return content
+
+    @property
+    def state(self) -> tuple[int, ...]:
+        path, start, length = self._part
+        return length, start, _state(path)[1]
 
 
 class Header(NamedTuple):
@@ -150,6 +161,23 @@ def file_size(path: str) -> int:
         OSError: there is no such file.
     """
     return len(path.content) if isinstance(path, StoredFile) else Path(path).stat().st_size
+
+
+def file_state(path: str) -> tuple[int, ...]:
+    """Numbers that change with the content of an image file: its length, its time in ns; of a part, its start too.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    try:
+        return path.state if isinstance(path, StoredFile) else _state(path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}. Replace the file or remove it") from None
+
+
+def _state(path: str) -> tuple[int, int]:
+    state = os.stat(path)  # noqa: PTH116  # a Path for each of a million files takes as long as this call
+    return state.st_size, state.st_mtime_ns
 
 
 def read_header(path: str | Path) -> Header:

@@ -5,8 +5,8 @@ import resource
 import shutil
 import signal
 from ast import literal_eval
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -230,6 +230,55 @@ def test_a_folder_of_something_else_is_refused(image_folder: Path, tmp_path: Pat
         (tmp_path / "shards" / INDEX).unlink()
     with pytest.raises(UserError, match="name another folder with -o"):
         converted(other, tmp_path / "shards")
+
+
+def relabel(folder: Path) -> None:
+    document = json.loads((folder / "instances.json").read_text())
+    document["annotations"][0]["bbox"][0] += 1
+    (folder / "instances.json").write_text(json.dumps(document))
+
+
+def repaint(folder: Path) -> None:
+    path = folder / "masks/03.png"
+    path.write_bytes(path.read_bytes())
+    os.utime(path, ns=(0, 0))
+
+
+@pytest.mark.parametrize("change", [relabel, repaint])
+@pytest.mark.parametrize("unfinished", [True, False])
+def test_a_source_that_has_changed_is_refused(
+    image_folder: Path, tmp_path: Path, change: Callable[[Path], None], unfinished: bool
+) -> None:
+    def stop(stage: str, done: int, total: int) -> None:
+        if unfinished and done == 2:
+            raise StopError
+
+    with suppress(StopError):
+        write_shards(open_folder(image_folder), tmp_path / "shards", stop, shard_rows=5)
+    change(image_folder)
+    with pytest.raises(UserError, match="the source has changed since: remove .*shards, or name another folder"):
+        converted(image_folder, tmp_path / "shards")
+
+
+def test_tar_files_that_have_changed_are_refused(image_folder: Path, tmp_path: Path) -> None:
+    source = ARRANGED["WebDataset tar files"](image_folder, tmp_path / "source")
+    converted(source, tmp_path / "shards")
+    assert len(converted(source, tmp_path / "shards")) == 24
+    os.utime(next(source.rglob("*.tar")), ns=(0, 0))
+    with pytest.raises(UserError, match="the source has changed since"):
+        converted(source, tmp_path / "shards")
+
+
+def test_a_lost_shard_of_a_finished_conversion_is_written_again(image_folder: Path, tmp_path: Path) -> None:
+    converted(image_folder, tmp_path / "shards")
+    before = files_of(tmp_path / "shards")
+    kept, short, lost, *_ = sorted((tmp_path / "shards/data").iterdir())
+    lost.unlink()
+    short.write_bytes(b"short")
+    time = kept.stat().st_mtime_ns
+    converted(image_folder, tmp_path / "shards", None)
+    assert files_of(tmp_path / "shards") == before
+    assert kept.stat().st_mtime_ns == time
 
 
 def test_shards_are_not_converted_again(image_folder: Path, tmp_path: Path) -> None:
