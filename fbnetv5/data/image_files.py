@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,8 @@ PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image
 class StoredFile(str):
     """An image file within another file: a description of its place, for messages, with its bytes."""
 
+    remedy: ClassVar[str] = "Write the file that it is in again"
+    """What to do if it is damaged."""
     _content: bytes
 
     def __new__(cls, place: str, content: bytes) -> Self:
@@ -73,8 +75,9 @@ class StoredFile(str):
 
 
 class StoredPart(StoredFile):
-    """A part of a file, whose bytes are read when they are needed."""
+    """A part of a tar file, whose bytes are read when they are needed."""
 
+    remedy = "Write the tar file again"
     _part: tuple[str, int, int]
     """Path of the file, start and length in bytes."""
 
@@ -114,6 +117,11 @@ class Header(NamedTuple):
     """Whether it is a PNG or TIFF of grey with 2 or 4 bits or of inverted grey, whose values Pillow changes."""
 
 
+def remedy(path: str | Path) -> str:
+    """What to do about a damaged image file, as the end of a message."""
+    return path.remedy if isinstance(path, StoredFile) else "Replace the file or remove it"
+
+
 @contextmanager
 def opened(path: str | Path) -> Iterator[ImageFile.ImageFile]:
     """The image at ``path``, whose pixels are read on use.
@@ -132,7 +140,7 @@ def opened(path: str | Path) -> Iterator[ImageFile.ImageFile]:
         ) from None
     except PILLOW_ERRORS as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"cannot read {path}: {reason}. Replace the file or remove it") from None
+        raise UserError(f"cannot read {path}: {reason}. {remedy(path)}") from None
 
 
 def _open(path: str | Path) -> ImageFile.ImageFile:
@@ -151,7 +159,7 @@ def read_bytes(path: str) -> bytes:
     try:
         return path.content if isinstance(path, StoredFile) else Path(path).read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}. Replace the file or remove it") from None
+        raise UserError(f"cannot read {path}: {error.strerror or error}. {remedy(path)}") from None
 
 
 def file_size(path: str) -> int:
@@ -172,7 +180,7 @@ def file_state(path: str) -> tuple[int, ...]:
     try:
         return path.state if isinstance(path, StoredFile) else _state(path)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}. Replace the file or remove it") from None
+        raise UserError(f"cannot read {path}: {error.strerror or error}. {remedy(path)}") from None
 
 
 def _state(path: str) -> tuple[int, int]:

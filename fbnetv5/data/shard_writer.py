@@ -76,7 +76,7 @@ def write_shards(data: LabelledImages, folder: Path, report: Progress, *, shard_
         data: the data set.
         folder: of the shards.
         report: called after every shard.
-        shard_rows: images in a shard; None for as many as make about 256 MB; a conversion that is continued keeps its own.
+        shard_rows: images in a shard; None for as many as make about 256 MB; a continued conversion keeps its own.
 
     Raises:
         UserError: the data set is in shards already or has changed since the folder was begun, an image or label cannot
@@ -123,14 +123,15 @@ def source_digest(data: LabelledImages) -> str:
     """
     digest = hashlib.sha256(repr(sorted(class_names(data.targets).items())).encode())
     for index, name in enumerate(data.names):
-        facts = (name, name in data.test, *_facts(data.record(index)))
+        facts = (name, name in data.test, *_facts(data, data.record(index)))
         digest.update(repr(facts).encode(errors="surrogateescape") + b"\n")
     return digest.hexdigest()
 
 
-def _facts(record: ImageRecord) -> tuple[Any, ...]:
+def _facts(data: LabelledImages, record: ImageRecord) -> tuple[Any, ...]:
     """What a record says of its image, with the states of its files and without their paths."""
-    maps = [(target, file_state(path)) for target, path in sorted((record.maps or {}).items())]
+    paths = sorted((record.maps or {}).items())
+    maps = [(target, file_state(path), data.shapes(target, path)) for target, path in paths]
     return record.size, record.label, record.boxes, record.box_labels, file_state(record.path), maps
 
 
@@ -244,7 +245,7 @@ def _write_shard(data: LabelledImages, folder: Path, shard: PlannedShard) -> Sha
     from pyarrow.parquet import ParquetWriter
 
     schema, path, groups = arrow_schema(class_names(data.targets)), folder / DATA / shard.file, []
-    options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    options = {"compression": "none", "use_dictionary": False, "write_statistics": False, "write_page_checksum": True}
     with atomic_write(path) as temporary:
         with temporary.open("wb") as out, ParquetWriter(out, schema, **options) as writer:
             for rows in row_groups(data, shard):
