@@ -111,7 +111,7 @@ def make_space(variant: str, stages: int, blocks_per_path: int, strict: bool) ->
 def print_layout(data: Path | None, *, strict: bool = False) -> None:
     """Print the layout in which a folder of images is read, and what was repaired or left out, if a folder is named.
 
-    The folder is opened for that, and its header index is stored: opening it again is quick.
+    The folder is opened for that, and its header index is stored: opening it again is quick, except for tar files.
 
     Args:
         data: the folder.

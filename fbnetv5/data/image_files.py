@@ -6,11 +6,12 @@ Sizes and pixels are those of the image as it is shown, after its EXIF orientati
 import os
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,8 @@ PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image
 class StoredFile(str):
     """An image file within another file: a description of its place, for messages, with its bytes."""
 
+    remedy: ClassVar[str] = "Write the file that it is in again"
+    """What to do if it is damaged."""
     _content: bytes
 
     def __new__(cls, place: str, content: bytes) -> Self:
@@ -67,10 +70,16 @@ class StoredFile(str):
         """
         return self._content
 
+    @property
+    def state(self) -> tuple[int, ...]:
+        """See ``file_state``."""
+        return len(self._content), zlib.crc32(self._content)
+
 
 class StoredPart(StoredFile):
-    """A part of a file, whose bytes are read when they are needed."""
+    """A part of a tar file, whose bytes are read when they are needed."""
 
+    remedy = "Write the tar file again"
     _part: tuple[str, int, int]
     """Path of the file, start and length in bytes."""
 
@@ -91,6 +100,11 @@ class StoredPart(StoredFile):
             raise OSError(f"{path} is cut off")
         return content
 
+    @property
+    def state(self) -> tuple[int, ...]:
+        path, start, length = self._part
+        return length, start, _state(path)[1]
+
 
 class Header(NamedTuple):
     """The properties of an image file that its header contains."""
@@ -103,6 +117,11 @@ class Header(NamedTuple):
     """Pillow's name of the file format, e.g. "JPEG"."""
     is_narrow_grey: bool
     """Whether it is a PNG or TIFF of grey with 2 or 4 bits or of inverted grey, whose values Pillow changes."""
+
+
+def remedy(path: str | Path) -> str:
+    """What to do about a damaged image file, as the end of a message."""
+    return path.remedy if isinstance(path, StoredFile) else "Replace the file or remove it"
 
 
 @contextmanager
@@ -123,7 +142,7 @@ def opened(path: str | Path) -> Iterator[ImageFile.ImageFile]:
         ) from None
     except PILLOW_ERRORS as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"cannot read {path}: {reason}. Replace the file or remove it") from None
+        raise UserError(f"cannot read {path}: {reason}. {remedy(path)}") from None
 
 
 def _open(path: str | Path) -> ImageFile.ImageFile:
@@ -142,7 +161,7 @@ def read_bytes(path: str) -> bytes:
     try:
         return path.content if isinstance(path, StoredFile) else Path(path).read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}. Replace the file or remove it") from None
+        raise UserError(f"cannot read {path}: {error.strerror or error}. {remedy(path)}") from None
 
 
 def file_size(path: str) -> int:
@@ -152,6 +171,23 @@ def file_size(path: str) -> int:
         OSError: there is no such file.
     """
     return len(path.content) if isinstance(path, StoredFile) else Path(path).stat().st_size
+
+
+def file_state(path: str) -> tuple[int, ...]:
+    """Numbers that change with the content of an image file: its length, its time in ns; of a part, its start too.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    try:
+        return path.state if isinstance(path, StoredFile) else _state(path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}. {remedy(path)}") from None
+
+
+def _state(path: str) -> tuple[int, int]:
+    state = os.stat(path)  # noqa: PTH116  # a Path for each of a million files takes as long as this call
+    return state.st_size, state.st_mtime_ns
 
 
 def read_header(path: str | Path) -> Header:

@@ -18,10 +18,11 @@ from export.files import is_utf8
 from export.placement import Fit
 from fbnetv5.data.class_ids import degenerate_reason
 from fbnetv5.data.fit import fit_image
-from fbnetv5.data.image_files import opened, rgb, upright
+from fbnetv5.data.image_files import opened, remedy, rgb, upright
 from fbnetv5.data.maps import FORMATS
 from fbnetv5.data.resolution import Resolution
 from fbnetv5.data.sample import Sample
+from fbnetv5.data.shape_maps import Shape, ShapeMaps
 from fbnetv5.data.shuffling import Sizes, subset_sizes
 from fbnetv5.data.targets import IGNORE, VECTOR_MAP, Boxes, Target
 
@@ -160,6 +161,11 @@ class LabelledImages:
         is_shifted = self._zero_is_ignored and FORMATS[target].class_list is not None
         return self._readers[target] is FORMATS[target].read and not is_shifted
 
+    def shapes(self, target: str, path: str) -> Sequence[Shape]:
+        """What the map of a target is drawn from; () where it is read from the file at ``path``."""
+        reader = self._readers.get(target)
+        return reader.shapes[path] if isinstance(reader, ShapeMaps) else ()
+
     def files(self) -> Iterator[str]:
         """The files of all images and of their labels."""
         for record in self._records:
@@ -208,10 +214,10 @@ class LabelledImages:
         if values is None:
             return None
         if values.ndim == 3 and FORMATS[target].kind is not VECTOR_MAP:
-            raise UserError(f"{path} is in colour, which no {target} file is. Replace or remove it")
+            raise UserError(f"{path} is in colour, which no {target} file is. {remedy(path)}")
         if values.shape[-2:] != record.size:
             (h, w), (height, width) = values.shape[-2:], record.size
-            raise UserError(f"{path} is {w}x{h}, its image is {width}x{height}. Replace or remove it")
+            raise UserError(f"{path} is {w}x{h}, its image is {width}x{height}. {remedy(path)}")
         return torch.from_numpy(self._checked_ids(values, path, target) if FORMATS[target].class_list else values)
 
     def _checked_ids(self, ids: NDArray[np.uint8], path: str, target: str) -> NDArray[np.uint8]:

@@ -80,7 +80,7 @@ class ShardIndex(Document):
     kind: Literal["shards"] = "shards"
     schema_number: Literal[1] = Field(default=SCHEMA, alias="schema")
     source_sha256: str
-    """Checksum of the names of the images and of the targets of the data set that was converted."""
+    """Checksum of the images, labels and classes of the data set that was converted."""
     splits: Annotated[tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt], Strict(False)]
     """Rows of each split, in the order of the rows: for weights, policies and test."""
     classes: dict[str, JsonTuple[str]]

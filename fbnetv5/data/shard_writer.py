@@ -1,8 +1,9 @@
 """Converts a data set of any layout into Parquet shards, see ``fbnetv5.data.shard_format``.
 
 A shard is written to a temporary file and renamed, and then its row of the index to ``.convert/SHARD.json``. Both are
-made of the same bytes whenever they are made, so an interrupted conversion continues with the first missing shard; the
-index is written last. In memory there are the names of the source and one row group.
+made of the same bytes whenever they are made, so an interrupted conversion continues with the first missing shard, as
+does a finished one that has lost a shard; the index is written last. A source that has changed in between, by
+``source_digest``, is refused. In memory there are the names of the source and one row group.
 
 Images are stored as their files are. A map is stored as its file if that is a PNG in the format of
 ``fbnetv5.data.maps``, else it is encoded so; vectors of normals are then rounded to 8 bits.
@@ -24,8 +25,8 @@ from PIL import Image
 from export.errors import UserError
 from export.files import atomic_write, read_json, write_json
 from export.progress import Progress
-from fbnetv5.data.image_files import file_size, read_bytes
-from fbnetv5.data.labelled_images import LabelledImages
+from fbnetv5.data.image_files import file_size, file_state, read_bytes
+from fbnetv5.data.labelled_images import ImageRecord, LabelledImages
 from fbnetv5.data.loading import evenly_spaced
 from fbnetv5.data.maps import FORMATS
 from fbnetv5.data.shard_format import (
@@ -54,6 +55,8 @@ GROUP_BYTES, MAX_GROUP_ROWS = 8 << 20, 128
 MEASURED_IMAGES = 256
 """Images whose mean size determines the number of rows of a shard."""
 
+_CHANGED = ", or the source has changed since: remove {folder}, or name another folder with -o"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedShard:
@@ -67,15 +70,17 @@ class PlannedShard:
 def write_shards(data: LabelledImages, folder: Path, report: Progress, *, shard_rows: int | None = None) -> ShardIndex:
     """Write a data set as shards; an unfinished conversion of the same data set in the folder is continued.
 
+    Missing and short shards of a finished one are written again.
+
     Args:
         data: the data set.
         folder: of the shards.
         report: called after every shard.
-        shard_rows: images in a shard; None for as many as make about 256 MB.
+        shard_rows: images in a shard; None for as many as make about 256 MB; a continued conversion keeps its own.
 
     Raises:
-        UserError: the data set is in shards already, an image or label cannot be read, the folder contains something
-            else, or a file cannot be written.
+        UserError: the data set is in shards already or has changed since the folder was begun, an image or label cannot
+            be read, the folder contains something else, or a file cannot be written.
         UnavailableError: pyarrow is not installed.
     """
     check_parquet_library()
@@ -83,8 +88,11 @@ def write_shards(data: LabelledImages, folder: Path, report: Progress, *, shard_
         raise UserError("this data set is in Parquet shards already: copy its folder")
     digest = source_digest(data)
     if (folder / INDEX).exists():
-        return _finished(folder, digest)
-    shard_rows = _start(folder, {"source_sha256": digest, "shard_rows": shard_rows or fitting_rows(data)})
+        index = _finished(folder, digest)
+        if all(_is_whole(folder, shard) for shard in index.shards):
+            return index
+        _reopen(folder, index)
+    shard_rows = _start(folder, digest, shard_rows or fitting_rows(data))
     splits = [_by_hash(data, indices) for indices in split_indices(data)]
     shards = [*plan(splits[:TEST], "train", shard_rows), *plan(splits[TEST:], "test", shard_rows)]
     entries = []
@@ -106,11 +114,25 @@ def write_shards(data: LabelledImages, folder: Path, report: Progress, *, shard_
 
 
 def source_digest(data: LabelledImages) -> str:
-    """A checksum of the names of the images and of the classes of the targets."""
+    """A checksum of the classes of the targets, and of the names, labels, splits and files of the images.
+
+    Of files it has what ``file_state`` says: reading the bytes of all of them takes as long as the conversion.
+
+    Raises:
+        UserError: a file is missing.
+    """
     digest = hashlib.sha256(repr(sorted(class_names(data.targets).items())).encode())
-    for name in data.names:
-        digest.update(name.encode(errors="surrogateescape") + b"\n")
+    for index, name in enumerate(data.names):
+        facts = (name, name in data.test, *_facts(data, data.record(index)))
+        digest.update(repr(facts).encode(errors="surrogateescape") + b"\n")
     return digest.hexdigest()
+
+
+def _facts(data: LabelledImages, record: ImageRecord) -> tuple[Any, ...]:
+    """What a record says of its image, with the states of its files and without their paths."""
+    paths = sorted((record.maps or {}).items())
+    maps = [(target, file_state(path), data.shapes(target, path)) for target, path in paths]
+    return record.size, record.label, record.boxes, record.box_labels, file_state(record.path), maps
 
 
 def fitting_rows(data: LabelledImages) -> int:
@@ -149,44 +171,68 @@ def _finished(folder: Path, digest: str) -> ShardIndex:
     """The index of a finished conversion.
 
     Raises:
-        UserError: it is that of another data set.
+        UserError: it is that of another data set, or the data set was changed.
     """
     index = read_index(folder)
     if index.source_sha256 != digest:
-        raise UserError(f"{folder} contains another data set in shards: name another folder with -o")
+        raise UserError(f"{folder} has the shards of another data set{_CHANGED.format(folder=folder)}")
     return index
 
 
-def _start(folder: Path, settings: dict[str, Any]) -> int:
+def _is_whole(folder: Path, shard: ShardEntry) -> bool:
+    """Whether a shard exists with its length."""
+    path = folder / DATA / shard.file
+    return path.exists() and path.stat().st_size == shard.size
+
+
+def _reopen(folder: Path, index: ShardIndex) -> None:
+    """Turn a finished conversion, of which shards are missing, into an unfinished one with the others."""
+    for shard in index.shards:
+        _write_entry(folder, shard)
+    _write_settings(folder, index.source_sha256, max(shard.rows for shard in index.shards))
+    (folder / INDEX).unlink()
+
+
+def _start(folder: Path, digest: str, shard_rows: int) -> int:
     """Write the settings into a new folder, or compare them with an unfinished conversion's; returns its shard rows.
 
     Raises:
-        UserError: the folder contains something else.
+        UserError: the folder contains something else, or the data set was changed.
     """
     file = folder / WORK / SETTINGS
     if file.exists():
-        stored = read_json(file, what="conversion", schema=SCHEMA)
-        if stored.get("settings") != settings:
-            raise UserError(f"{folder} is an unfinished conversion of another data set: name another folder with -o")
+        settings = read_json(file, what="conversion", schema=SCHEMA).get("settings", {})
+        if settings.get("source_sha256") != digest:
+            raise UserError(f"{folder} is an unfinished conversion of another data set{_CHANGED.format(folder=folder)}")
+        shard_rows = int(settings["shard_rows"])
     elif folder.exists() and (not folder.is_dir() or any(path.name != WORK for path in folder.iterdir())):
         raise UserError(f"{folder} exists already and is no unfinished conversion: name another folder with -o")
-    write_json(file, {"schema": SCHEMA, "settings": settings})
+    _write_settings(folder, digest, shard_rows)
     for path in [*(folder / DATA).glob(".*.tmp"), *folder.glob(".*.tmp")]:
         path.unlink()
-    return int(settings["shard_rows"])
+    return shard_rows
 
 
-def _entry_file(folder: Path, shard: PlannedShard) -> Path:
+def _write_settings(folder: Path, digest: str, shard_rows: int) -> None:
+    settings = {"source_sha256": digest, "shard_rows": shard_rows}
+    write_json(folder / WORK / SETTINGS, {"schema": SCHEMA, "settings": settings})
+
+
+def _entry_file(folder: Path, shard: PlannedShard | ShardEntry) -> Path:
     return folder / WORK / f"{shard.file}.json"
+
+
+def _write_entry(folder: Path, entry: ShardEntry) -> None:
+    write_json(_entry_file(folder, entry), {"schema": SCHEMA, "shard": entry.to_json()})
 
 
 def _written(folder: Path, shard: PlannedShard) -> ShardEntry | None:
     """The index's row of a shard that was written before; None if it is missing or not finished."""
-    file, path = _entry_file(folder, shard), folder / DATA / shard.file
-    if not file.exists() or not path.exists():
+    file = _entry_file(folder, shard)
+    if not file.exists():
         return None
     entry = ShardEntry(**read_json(file, what="shard", schema=SCHEMA)["shard"])
-    return entry if entry.size == path.stat().st_size else None
+    return entry if _is_whole(folder, entry) else None
 
 
 def _write_shard(data: LabelledImages, folder: Path, shard: PlannedShard) -> ShardEntry:
@@ -199,7 +245,7 @@ def _write_shard(data: LabelledImages, folder: Path, shard: PlannedShard) -> Sha
     from pyarrow.parquet import ParquetWriter
 
     schema, path, groups = arrow_schema(class_names(data.targets)), folder / DATA / shard.file, []
-    options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    options = {"compression": "none", "use_dictionary": False, "write_statistics": False, "write_page_checksum": True}
     with atomic_write(path) as temporary:
         with temporary.open("wb") as out, ParquetWriter(out, schema, **options) as writer:
             for rows in row_groups(data, shard):
@@ -209,7 +255,7 @@ def _write_shard(data: LabelledImages, folder: Path, shard: PlannedShard) -> Sha
             checksum = hashlib.file_digest(file, "sha256").hexdigest()
             size = file.tell()
     entry = ShardEntry(file=shard.file, groups=tuple(groups), size=size, sha256=checksum)
-    write_json(_entry_file(folder, shard), {"schema": SCHEMA, "shard": entry.to_json()})
+    _write_entry(folder, entry)
     return entry
 
 

@@ -5,12 +5,15 @@ one of its images is needed, and the last few are kept. The splits are ranges of
 and the images of a few of them at a time (``fbnetv5.data.shuffling``).
 
 A shard is mapped into memory while a row group is read and not longer: pages of mapped files count as memory of the
-process, up to the size of the data set. Worker processes read for themselves.
+process, up to the size of the data set. Worker processes read for themselves: as the images of a window are dealt out
+at random, each process of a training and each of its workers reads nearly all row groups of its windows. On a local
+disk all but the first read come from the system's cache; on a network file system the traffic grows with their number.
 """
 
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
+from copy import copy
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
@@ -45,7 +48,13 @@ MAX_GROUPS = 2 * WINDOW_BLOCKS
 """Row groups that a process keeps: the windows of two streams of batches."""
 MAX_FOOTERS = 32
 """Shards whose footer a process keeps."""
-REMEDY = "Copy the file again, or convert the data set again"
+REMEDY = "Copy the shard again, or convert the data set again"
+
+
+class ShardedFile(StoredFile):
+    """An image file in a shard."""
+
+    remedy = REMEDY
 
 
 class Recent(Generic[K, V]):
@@ -108,11 +117,11 @@ class ShardRows:
         group = bisect_right(self._ends, index)
         columns, row = self._groups.get(group, self._read_group), index - self._ends[group] + self._counts[group]
         values = {name: column[row].as_py() for name, column in columns.items()}
-        place = f"{DATA}/{self._places[group][0]}, {values['image.path']!r}"
+        place = f"{self._root / DATA / self._places[group][0]}, {values['image.path']!r}"
         width, height = (values[side] for side in SIDES)
         boxes = values.get(f"{OBJECTS}.bbox")
         return ImageRecord(
-            path=StoredFile(place, values["image.bytes"]),
+            path=ShardedFile(place, values["image.bytes"]),
             size=(height, width),
             label=values.get("label"),
             boxes=None if boxes is None else [_corners(box) for box in boxes],
@@ -129,7 +138,7 @@ class ShardRows:
         try:
             footer = self._footers.get(name, self._read_footer)
             with pa.memory_map(str(self._root / DATA / name)) as file:
-                shard = ParquetFile(file, metadata=footer)
+                shard = ParquetFile(file, metadata=footer, page_checksum_verification=True)
                 table = shard.read_row_group(group, columns=columns_of(self._targets), use_threads=False)
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"cannot read {self._root / DATA / name}: {_one_line(error)}. {REMEDY}") from None
@@ -159,7 +168,7 @@ def _corners(box: Sequence[float]) -> Corners:
 def _maps(values: dict[str, Any], place: str, targets: Sequence[str]) -> dict[str, str]:
     """The stored maps of a row by target."""
     stored = {name: values.get(f"{name}.bytes") for name in targets}
-    return {name: StoredFile(f"{place}: {name}", file) for name, file in stored.items() if file is not None}
+    return {name: ShardedFile(f"{place}: {name}", file) for name, file in stored.items() if file is not None}
 
 
 def _one_line(error: BaseException) -> str:
@@ -179,9 +188,9 @@ class ShardedImages(LabelledImages):
 
     def only(self, targets: Collection[str]) -> Self:
         """The same images with the named labels alone; columns of the others are not read."""
-        subset = super().only(targets)
-        subset._records = self._records.only(subset.targets)
-        return subset
+        narrowed = copy(self)
+        narrowed._records = self._records.only([name for name in self.targets if name in targets])
+        return LabelledImages.only(narrowed, targets)
 
 
 def is_sharded(root: Path) -> bool:

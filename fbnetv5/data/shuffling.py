@@ -59,12 +59,13 @@ def permutation(length: int, sizes: Sizes | None, generator: torch.Generator) ->
 
 
 class LocalPermutation:
-    """A permutation of blocks, and of the images within each window of ``WINDOW_BLOCKS`` blocks."""
+    """A permutation of blocks, and of the images within each window of ``WINDOW_BLOCKS`` blocks with images."""
 
     def __init__(self, sizes: Sizes, generator: torch.Generator) -> None:
+        ends, filled = np.cumsum(sizes), sizes > 0  # a subset has none of the images of most blocks
+        firsts, sizes = (ends - sizes)[filled], sizes[filled]
         order = torch.randperm(len(sizes), generator=generator).numpy()
-        self._sizes = sizes[order]
-        self._firsts = (np.cumsum(sizes) - sizes)[order]
+        self._sizes, self._firsts = sizes[order], firsts[order]
         self._starts = (np.cumsum(self._sizes) - self._sizes)[::WINDOW_BLOCKS]
         self._seeds = torch.randint(2**62, (len(self._starts),), generator=generator).tolist()
         self._indices = lru_cache(maxsize=2)(self._indices_of_window)

@@ -127,8 +127,12 @@ def split_indices(folder: LabelledImages) -> tuple[Sequence[int], ...]:
     return indices
 
 
-def split_folder(folder: LabelledImages, root: Path, size: Resolution, fit: Fit = "stretch") -> Splits:
-    """The three splits of a user's data set."""
+def filled_split_indices(folder: LabelledImages, root: Path) -> tuple[Sequence[int], ...]:
+    """The images of each split of a user's data set.
+
+    Raises:
+        UserError: a split has no image.
+    """
     indices = split_indices(folder)
     if not all(indices):
         sizes = ", ".join(str(len(split)) for split in indices)
@@ -136,6 +140,16 @@ def split_folder(folder: LabelledImages, root: Path, size: Resolution, fit: Fit 
             f"{root} splits by file name into {sizes} images for weights, policies and test; each needs at least 1. "
             "Add images: about 40 images almost surely fill every split"
         )
+    return indices
+
+
+def split_folder(folder: LabelledImages, root: Path, size: Resolution, fit: Fit = "stretch") -> Splits:
+    """The three splits of a user's data set.
+
+    Raises:
+        UserError: a split has no image.
+    """
+    indices = filled_split_indices(folder, root)
     weights, policies, test = (folder.resized(size, split, fit=fit) for split in indices)
     return Splits(weights=weights, policies=policies, test=test)
 

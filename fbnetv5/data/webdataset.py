@@ -8,8 +8,9 @@
     KEY.mask.png            a map, see ``fbnetv5.data.maps``; also seg.png, and depth.png, normals.png and so on
 
 A key is a path up to its first dot after the last slash. The name of a tar file or of its folder says whether its
-images are of the test split. On opening, the headers of all members and images are read; images are read by their place
-in the tar file, in any order. For many images, convert the data set into Parquet shards.
+images are of the test split. Each opening reads the headers of all members and images, which lie so close together that
+nearly all bytes of the tar files are read; nothing is kept for the next one. Images are then read by their place in the
+tar file, in any order. For many images, convert the data set into Parquet shards.
 
 Left out: compressed tar files, in which no place can be read without all before it; and members of other types.
 """

@@ -52,7 +52,7 @@ BAD_LABELS: dict[str, tuple[Callable[[Path], object], str]] = {
     "damaged": (lambda root: (root / f"depth/{FIRST}.npy").write_bytes(b"no"), rf"cannot read .*depth/{FIRST}\.npy"),
     "other size": (
         lambda root: np.save(root / f"edge/{FIRST}.npy", np.zeros((3, 4))),
-        rf"edge/{FIRST}\.npy is 4x3, its image is 64x64\. Replace or remove it",
+        rf"edge/{FIRST}\.npy is 4x3, its image is 64x64\. Replace the file or remove it",
     ),
     "two axes": (lambda root: np.save(root / f"normals/{FIRST}.npy", np.zeros(SIDE)), "not numbers in 3 axes"),
     "colours": (lambda root: Image.new("RGB", SIDE).save(root / f"segmentation/{FIRST}.png"), "is in colour"),

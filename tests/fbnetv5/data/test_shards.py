@@ -112,6 +112,12 @@ def overwrite_middle(path: Path) -> None:
     path.write_bytes(content)
 
 
+def overwrite_pixels(path: Path) -> None:
+    content = path.read_bytes()
+    start = content.index(b"IDAT")
+    path.write_bytes(content[: start + 4] + bytes(100) + content[start + 104 :])
+
+
 def other_schema(path: Path) -> None:
     document = json.loads(path.read_text())
     path.write_text(json.dumps(document | {"schema": 2}))
@@ -132,7 +138,8 @@ SHARD = "data/train-00000-of-00005.parquet"
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "truncated": (cut_off, SHARD, r"00000-of-00005\.parquet has \d+ bytes, index\.json says \d+: it is cut off"),
     "missing": (Path.unlink, SHARD, r"cannot read .*00000-of-00005\.parquet, which index\.json lists"),
-    "damaged": (overwrite_middle, SHARD, r"cannot read .*00000-of-00005\.parquet: .*Copy the file again"),
+    "damaged": (overwrite_middle, SHARD, r"cannot read .*00000-of-00005\.parquet: .*Copy the shard again"),
+    "flipped bytes": (overwrite_pixels, SHARD, r"cannot read .*00000-of-00005\.parquet: .*CRC.*Copy the shard again"),
     "another schema": (other_schema, INDEX, "has schema 2; this version reads schema 1"),
     "contradiction": (other_count, INDEX, "contradict each other"),
     "without a field": (without_field, INDEX, "is damaged .*groups is missing"),
@@ -160,13 +167,25 @@ def test_another_parquet_file_of_the_same_length_is_no_shard(shards: Path) -> No
         opened(shards).sample(0, SIZE)
 
 
-def test_a_damaged_image_is_named(shards: Path, labelled_scenes: Path) -> None:
-    path = shards / SHARD
-    content = path.read_bytes()
-    start = content.index(b"IDAT")
-    path.write_bytes(content[: start + 4] + bytes(100) + content[start + 104 :])
-    with pytest.raises(UserError, match=r"cannot read data/train-00000-of-00005\.parquet, '\d\d\.png': "):
-        list(in_order(opened(shards).resized(SIZE), batch=4))
+def test_an_image_that_was_damaged_before_is_named_with_the_shard(image_folder: Path, tmp_path: Path) -> None:
+    overwrite_pixels(image_folder / "images/07.png")
+    folder = tmp_path / "shards"
+    write_shards(open_folder(image_folder), folder, lambda *_: None)
+    message = rf"cannot read {folder}/data/train-00000-of-00001\.parquet, '07\.png': .*\. Copy the shard again, or conv"
+    with pytest.raises(UserError, match=message):
+        list(in_order(opened(folder).resized(SIZE), batch=4))
+
+
+def test_the_check_of_class_maps_reads_no_other_map(converted_scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, columns = pq.ParquetFile.read_row_group, set[str]()
+
+    def record(file: Any, group: int, **options: Any) -> Any:
+        columns.update(options["columns"])
+        return read(file, group, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", record)
+    opened(converted_scenes).only(["mask"])
+    assert columns == {"image", "width", "height", "mask"}
 
 
 def test_without_pyarrow_the_message_has_the_command(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:

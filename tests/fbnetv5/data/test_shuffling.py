@@ -50,6 +50,16 @@ def test_a_window_of_places_reads_few_blocks_and_mixes_them() -> None:
     assert blocks != [LocalPermutation(sizes, generator(1))[place] // 10 for place in range(640)]
 
 
+def test_blocks_without_images_take_no_place_in_a_window() -> None:
+    sizes = np.array([10, 0, 0, 0] * 64)
+    order = LocalPermutation(sizes, generator())
+    places = [order[place] for place in range(640)]
+    assert sorted(places) == list(range(640))
+    for start in range(0, 640, 10 * WINDOW_BLOCKS):
+        window = places[start : start + 10 * WINDOW_BLOCKS]
+        assert len({index // 10 for index in window}) == WINDOW_BLOCKS
+
+
 @given(SIZES, st.integers(1, 9), st.integers(0, 9))
 @settings(max_examples=25, deadline=None)
 def test_a_resumed_stream_of_blocks_goes_on_where_it_was(sizes: list[int], batch: int, first: int) -> None:
