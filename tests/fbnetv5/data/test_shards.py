@@ -195,5 +195,5 @@ def test_without_pyarrow_the_message_has_the_command(shards: Path, monkeypatch: 
 
 
 def test_shards_are_not_labelled(shards: Path) -> None:
-    with pytest.raises(UserError, match="are not labelled: label files of images"):
+    with pytest.raises(UserError, match="are not labelled: label image files"):
         open_source(shards, ignore_labels=False)
