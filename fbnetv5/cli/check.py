@@ -40,7 +40,7 @@ def check(
     shape: Shape = None,
     json: Json = False,
 ) -> None:
-    """Check whether TensorRT makes an engine of an ONNX file; needs no GPU.
+    """Check whether TensorRT makes an engine of an ONNX file.
 
     NVIDIA's parser and builder read the file. Exit code 1 means that one of them refuses it.
     """
