@@ -14,9 +14,9 @@ from export.manifest import Preprocessing, read_manifest
 from export.placement import fit_image
 from export.runners import Array, OrtRunner, Runner
 from export.trt.engine import NAME as ENGINE
+from export.validate import ONNX
 from fbnetv5.deploy.predict.predictions import Prediction, decode
 
-ONNX = "model.onnx"
 RUNTIMES = ("onnxruntime", "cuda", "tensorrt", "engine", "torch")
 
 
