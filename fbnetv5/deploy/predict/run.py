@@ -95,7 +95,7 @@ def predict(
         if frame.image is None:
             summary.left_out[frame.name] = frame.reason
             continue
-        begin = time.perf_counter()
+        target, begin = _target(folder, frame), time.perf_counter()
         predictions = model(frame.image)
         ran = time.perf_counter()
         summary.images += 1
@@ -108,7 +108,7 @@ def predict(
                 true, names = truth(frame.name)
                 if true:
                     drawing = beside([drawing, draw(frame.image, true, names, min_score=None)])
-            _save(drawing, _target(folder, frame))
+            _save(drawing, target)
         summary.seconds["network"] += ran - begin
         summary.seconds["write"] += time.perf_counter() - ran
     if not summary.images:
@@ -216,9 +216,11 @@ def _target(folder: Path, frame: Frame) -> Path:
     """Where a drawn image is written.
 
     Raises:
-        UserError: this would replace the image itself.
+        UserError: this would replace the image itself, or lie outside of the folder.
     """
     path = folder / frame.name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{frame.name} lies outside of the data set: name the folder that has its images as the source")
     if frame.file is not None and path.exists() and path.samefile(frame.file):
         raise UserError(f"{path} is an image of the source: name another folder with -o")
     return path

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from export.errors import UnavailableError, UserError
-from fbnetv5.data.image_files import DEEP_MODES, SUFFIXES, opened, rgb, upright
+from fbnetv5.data.image_files import DEEP_MODES, SUFFIXES, StoredFile, opened, rgb, upright
 
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 
@@ -103,7 +103,7 @@ def _common_folder(files: list[Path]) -> Path:
 
 def read_file(file: str | Path, name: str) -> Frame:
     """The image of a file, or of a part of one, under a name; or why it cannot be read."""
-    place = file if isinstance(file, Path) else None
+    place = None if isinstance(file, StoredFile) else Path(file)
     try:
         with opened(file) as image:
             if image.mode[0] in DEEP_MODES:

@@ -16,7 +16,8 @@ from export.errors import UserError
 from fbnetv5.deploy.predict.models import Model, open_model
 from fbnetv5.deploy.predict.predictions import ClassMap, DepthMap, NormalMap, ProbabilityMap
 from fbnetv5.deploy.predict.run import FILE, _save, map_pixels, predict
-from fbnetv5.deploy.predict.sources import open_source
+from fbnetv5.deploy.predict.sources import Frame, open_source
+from fbnetv5.deploy.predict.truth import open_labelled
 from fbnetv5.evaluate import evaluate_file
 from fbnetv5.runs.checkpoint import load_tensors, save_tensors
 
@@ -129,3 +130,20 @@ def test_a_drawing_that_its_format_cannot_have_becomes_a_png(tmp_path: Path) -> 
     _save(Image.new("RGB", (2, 1)), tmp_path / "a.bmp")
     assert Image.open(tmp_path / "wide.webp.png").format == "PNG"
     assert Image.open(tmp_path / "a.bmp").format == "BMP"
+
+
+def test_the_images_of_a_data_set_are_never_replaced_either(networks: Path, image_folder: Path) -> None:
+    before = {path: path.read_bytes() for path in (image_folder / "images").iterdir()}
+    frames, truth = open_labelled(image_folder, ("cls",))
+    with pytest.raises(UserError, match=r"00\.png is an image of the source: name another folder with -o"):
+        predict(
+            open_model(networks / "cls.json"), frames, image_folder / "images", truth=truth, report=lambda frame: None
+        )
+    assert before == {path: path.read_bytes() for path in (image_folder / "images").iterdir()}
+
+
+def test_nothing_is_written_outside_of_the_folder_of_the_results(networks: Path, tmp_path: Path) -> None:
+    frame = Frame(name="../a.png", image=Image.new("RGB", (8, 8)))
+    with pytest.raises(UserError, match=r"\.\./a\.png lies outside of the data set"):
+        predict(open_model(networks / "seg.json"), iter([frame]), tmp_path / "found", report=lambda frame: None)
+    assert list(tmp_path.iterdir()) == []
