@@ -37,6 +37,9 @@ IGNORE = 255
 MIN_BOX_SIDE = 2.0
 """Pixels: an augmentation drops a box whose remaining width or height is smaller."""
 
+MIN_VISIBLE = 0.25
+"""A mosaic drops a box of which it shows a smaller share."""
+
 Patch = tuple[slice, slice]
 """The rows and columns of a box in an image."""
 
@@ -88,6 +91,18 @@ class Kind(ABC):
         """
         return collated, present
 
+    def mosaic(self, collated: Any, present: Tensor, patches: Sequence[Patch]) -> tuple[Any, Tensor]:
+        """The labels of a batch in which patch k of image n shows image n + k, and which images have labels.
+
+        Labels of whole images stay those of image n.
+
+        Args:
+            collated: the labels of the batch.
+            present: bool [N], which images have labels.
+            patches: they cover the image without overlap; image n + k is n + k - N after the last.
+        """
+        return collated, present
+
 
 class ClassKind(Kind):
     """One class per image. Value: class id, an int; collated: int64 [N], ABSENT where not labelled."""
@@ -131,6 +146,27 @@ class BoxesKind(Kind):
         kept = (boxes[:, 2:] - boxes[:, :2]).amin(1) >= MIN_BOX_SIDE
         return Boxes(boxes[kept], transformed.labels[kept])
 
+    def mosaic(self, collated: Boxes, present: Tensor, patches: Sequence[Patch]) -> tuple[Boxes, Tensor]:
+        """Boxes cut at the borders of their patches; an image has labels if all images that it shows have them."""
+        parts = [_visible_boxes(collated, shift, patch) for shift, patch in enumerate(patches)]
+        xyxy, labels = torch.cat([part.xyxy for part in parts], 1), torch.cat([part.labels for part in parts], 1)
+        absent_last = (labels == ABSENT).long().argsort(dim=1, stable=True)
+        order = absent_last[:, : max(1, int((labels != ABSENT).sum(1).max()))]
+        boxes = Boxes(xyxy.gather(1, order[..., None].expand(-1, -1, 4)), labels.gather(1, order))
+        return boxes, torch.stack([present.roll(-shift) for shift in range(len(patches))]).all(0)
+
+
+def _visible_boxes(collated: Boxes, shift: int, patch: Patch) -> Boxes:
+    """The boxes of images n + shift as a patch of image n shows them, ABSENT if it shows too little."""
+    rows, columns = patch
+    xyxy, labels = collated.xyxy.roll(-shift, 0), collated.labels.roll(-shift, 0)
+    low, high = xyxy.new_tensor([columns.start, rows.start] * 2), xyxy.new_tensor([columns.stop, rows.stop] * 2)
+    cut = xyxy.clamp(low, high)
+    sides = cut[..., 2:] - cut[..., :2]
+    area = (xyxy[..., 2:] - xyxy[..., :2]).prod(-1)
+    visible = (sides.amin(-1) >= MIN_BOX_SIDE) & (sides.prod(-1) >= MIN_VISIBLE * area)
+    return Boxes(cut * visible[..., None], labels.where(visible, ABSENT))
+
 
 class MapKind(Kind):
     """A label per pixel. Value: a tensor [..., H, W]; collated: [N, ..., H, W]."""
@@ -151,6 +187,11 @@ class MapKind(Kind):
     def paste(self, collated: Tensor, present: Tensor, patch: Patch) -> tuple[Tensor, Tensor]:
         """The map pasted like the image; an image has labels if it or its partner has them."""
         return paste(collated, patch), present | present.flip(0)
+
+    def mosaic(self, collated: Tensor, present: Tensor, patches: Sequence[Patch]) -> tuple[Tensor, Tensor]:
+        """The map composed like the image; an image has labels if any image that it shows has them."""
+        shown = [present.roll(-shift) for shift in range(len(patches))]
+        return compose(collated, patches), torch.stack(shown).any(0)
 
 
 class ClassMapKind(MapKind):
@@ -272,6 +313,14 @@ class Target:
 def class_names(targets: Mapping[str, Target]) -> dict[str, tuple[str, ...]]:
     """The names of each target's classes."""
     return {name: target.classes for name, target in targets.items()}
+
+
+def compose(images: Tensor, patches: Sequence[Patch]) -> Tensor:
+    """Images or maps [N, ..., H, W] of which patch k of image n shows image n + k."""
+    composed = images.clone()
+    for shift, (rows, columns) in enumerate(patches):
+        composed[..., rows, columns] = images.roll(-shift, 0)[..., rows, columns]
+    return composed
 
 
 def paste(images: Tensor, patch: Patch) -> Tensor:

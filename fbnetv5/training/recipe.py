@@ -75,6 +75,9 @@ class RecipeFields(Document):
     cutmix: NotNegative = 0.0
     """Alpha of CutMix (arXiv 1905.04899), which pastes a box of one image into another; 0 turns it off. With mixup on
     as well, each step uses one of the two at random. Not for tasks with boxes."""
+    mosaic: Share = 0.0
+    """Probability that the images of a step are mosaics of four images each (arXiv 2004.10934). Not for tasks with
+    labels of whole images, such as classes."""
     label_smoothing: DropRate = 0.0
     """Share of the target probability that is spread evenly over all classes (arXiv 1512.00567, section 7), for tasks
     whose loss is cross entropy: classification, segmentation and parts. Other tasks of the network are not affected."""

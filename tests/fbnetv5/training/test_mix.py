@@ -10,7 +10,7 @@ from export.errors import UserError
 from fbnetv5.data.preprocess import MEAN, STD, normalise
 from fbnetv5.data.sample import Batch
 from fbnetv5.data.scenes import CLASSES, TARGETS
-from fbnetv5.data.targets import IGNORE
+from fbnetv5.data.targets import ABSENT, IGNORE, Boxes
 from fbnetv5.tasks import make_tasks
 from fbnetv5.training.mix import Mix, check_mixable, cut_mix, draw_patch, mix
 from fbnetv5.training.recipe import Recipe
@@ -116,3 +116,69 @@ def test_cutmix_is_refused_for_boxes_alone() -> None:
     check_mixable(Recipe(cutmix=1.0), [task for name, task in tasks.items() if name != "det"], TARGETS)
     with pytest.raises(UserError, match="training: cutmix does not suit det: a pasted patch cuts the labels"):
         check_mixable(Recipe(cutmix=1.0), tasks.values(), TARGETS)
+
+
+def quarters(values: Tensor) -> Tensor:
+    """The corner pixels [N, 4] of maps [N, H, W], a pixel per quarter of a mosaic."""
+    return torch.stack([values[:, row, column] for row in (0, -1) for column in (0, -1)], 1)
+
+
+def test_a_mosaic_shows_four_images_and_their_maps() -> None:
+    batch, result = mixed(mosaic=1.0)
+    shown = [[(number + shift) % 4 for shift in range(4)] for number in range(4)]
+    values = red(result).round()
+    assert quarters(values).tolist() == shown
+    ((weight, labels),) = result.labels
+    assert weight == 1
+    assert torch.equal(labels.targets["mask"].float(), values)
+    assert torch.equal(labels.targets["depth"], values)
+    assert bool((batch.images[0] == 0).all())  # the batch itself is as it was
+
+
+def test_steps_are_mosaics_with_their_probability() -> None:
+    images = mixed()[1].images
+    plain = [torch.equal(mixed(step, mosaic=0.3)[1].images, images) for step in range(200)]
+    assert 120 < sum(plain) < 160
+
+
+def test_boxes_of_a_mosaic_bound_what_it_shows() -> None:
+    """Each image has objects of its own colour on black, so the mosaic's pixels tell the boxes."""
+    random = np.random.default_rng(5)
+    samples = []
+    for number in range(4):
+        image, boxes = torch.zeros(3, *SIZE, dtype=torch.uint8), []
+        for left in range(0, SIZE[1], 12):  # columns of their own: boxes do not overlap
+            x0, y0 = left + int(random.integers(4)), int(random.integers(20))
+            x1, y1 = x0 + int(random.integers(4, 8)), y0 + int(random.integers(4, 12))
+            boxes.append([x0, y0, x1, y1])
+            image[:, y0:y1, x0:x1] = 10 * number + 10
+        labels = torch.full((len(boxes),), number)
+        samples.append(make_sample(image, boxes=Boxes(torch.tensor(boxes).float(), labels)))
+    batch = stack(samples)
+    found = shown = 0
+    for step in range(30):
+        result = mix(batch, Recipe(mosaic=1.0), KINDS, seed=3, step=step)
+        boxes = result.labels[0][1].targets["boxes"]
+        values = red(result).round().long()
+        shown += int((values > 0).sum())
+        for image, corners, labels in zip(values, boxes.xyxy, boxes.labels, strict=True):
+            for (x0, y0, x1, y1), label in zip(corners.long().tolist(), labels.tolist(), strict=True):
+                assert (label == ABSENT) == (x0 == y0 == x1 == y1 == 0)
+                assert bool((image[y0:y1, x0:x1] == 10 * label + 10).all())
+                found += (y1 - y0) * (x1 - x0)
+    assert 0.9 * shown < found <= shown  # the rest are objects that lie mostly in another quarter
+
+
+def test_a_mosaic_with_an_image_without_boxes_has_none() -> None:
+    box = Boxes(torch.tensor([[0.0, 0.0, 40.0, 30.0]]), torch.tensor([1]))
+    image = torch.zeros(3, *SIZE, dtype=torch.uint8)
+    batch = stack([make_sample(image, boxes=box if number else None) for number in range(6)])
+    present = mix(batch, Recipe(mosaic=1.0), KINDS, seed=3, step=0).labels[0][1].present["boxes"]
+    assert present.tolist() == [False, True, True, False, False, False]  # 0, 3, 4 and 5 show image 0
+
+
+def test_mosaic_is_refused_for_labels_of_whole_images() -> None:
+    tasks = make_tasks(("cls", "det", "seg"), CLASSES)
+    check_mixable(Recipe(mosaic=1.0), [tasks["det"], tasks["seg"]], TARGETS)
+    with pytest.raises(UserError, match="training: mosaic does not suit cls: four images have no common label"):
+        check_mixable(Recipe(mosaic=1.0), tasks.values(), TARGETS)
