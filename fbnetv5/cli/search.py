@@ -1,6 +1,6 @@
 """``fbnetv5 search``: searches for one network per task in one run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -203,7 +203,7 @@ def print_ranges(ranges: "Sequence[CostRange]") -> None:
         print_status(f"{costs.task}: networks of this space cost {low} to {high}, {mean} on average")
 
 
-def print_architectures(folder: Path, architectures: "dict[str, Architecture]", *, as_json: bool) -> None:
+def print_architectures(folder: Path, architectures: "Mapping[str, Architecture]", *, as_json: bool) -> None:
     """Print the architectures on stdout, and on stderr a warning for each task whose search found no signal."""
     for task, architecture in architectures.items():
         panel = architecture.provenance["panel"]

@@ -41,35 +41,35 @@ _AMOUNT = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[KMG]|ms|us|s)", re.ASC
 
 
 def parse_budgets(
-    text: str, *, unit: str, tasks: Sequence[str], resolution: Resolution = DEPLOY_RESOLUTION
+    text: str, *, unit: str, tasks: Sequence[str], resolutions: Mapping[str, Resolution] | None = None
 ) -> dict[str, Budget]:
     """Budgets per task from "400M", "det=1.2G@320x640,400M" or "8ms".
 
-    A part without a task's name holds for every task not named; ``@HxW`` sets the deploy resolution, which is
-    ``resolution`` otherwise.
+    A part without a task's name holds for every task not named; ``@HxW`` sets the deploy resolution, which is that of
+    ``resolutions`` otherwise, or 224x224.
 
     Raises:
         UserError: a part cannot be parsed, names an unknown task, or a task is left without a budget.
     """
-    budgets: dict[str, Budget] = {}
-    default: Budget | None = None
+    amounts: dict[str, str] = {}
+    default: str | None = None
     for part in text.split(","):
         name, equals, amount = part.strip().rpartition("=")
         if equals and name not in tasks:
             raise UserError(f"budget {part.strip()!r}: this run has no task {name!r}; it has: {', '.join(tasks)}")
-        budget = _parse_budget(amount, unit, resolution)
-        if name in budgets or (not equals and default is not None):
+        if name in amounts or (not equals and default is not None):
             raise UserError(f"budget {text!r} sets {name or 'the default'} twice")
         if equals:
-            budgets[name] = budget
+            amounts[name] = amount
         else:
-            default = budget
+            default = amount
     if default is not None:
-        budgets = dict.fromkeys(tasks, default) | budgets
-    missing = [task for task in tasks if task not in budgets]
+        amounts = dict.fromkeys(tasks, default) | amounts
+    missing = [task for task in tasks if task not in amounts]
     if missing:
         raise UserError(f"budget {text!r} leaves out {', '.join(missing)}; add a part without a name for the others")
-    return {task: budgets[task] for task in tasks}
+    sizes = resolutions or {}
+    return {task: _parse_budget(amounts[task], unit, sizes.get(task, DEPLOY_RESOLUTION)) for task in tasks}
 
 
 def parse_constraints(texts: Mapping[str, str]) -> tuple[Budget, ...]:

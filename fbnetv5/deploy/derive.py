@@ -1,5 +1,6 @@
-"""Derives the network of another budget from a finished run, and writes it to a run folder of its own."""
+"""Derives the networks of another budget from a finished run, and writes them to a run folder of their own."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -7,6 +8,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Strict
 
 from export.errors import UserError
+from export.progress import Progress
 from fbnetv5.architecture import Architecture
 from fbnetv5.runs.config import NAME, RunConfig, read_config
 from fbnetv5.search.bmtas.config import BranchConfig
@@ -19,6 +21,9 @@ from fbnetv5.search.nars.derive import derive_pair
 from fbnetv5.search.nars.derive import with_budget as nars_with_budget
 from fbnetv5.search.nars.results import write_pair
 from fbnetv5.search.nars.table import profile_options as nars_options
+from fbnetv5.search.reinforce.config import SearchConfig
+from fbnetv5.search.reinforce.derive import derive_networks
+from fbnetv5.search.reinforce.derive import with_budget as search_with_budget
 
 
 class DerivationConfig(RunConfig):
@@ -41,20 +46,29 @@ class DerivationConfig(RunConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Derived:
-    """A derived network, written."""
+    """Derived networks, written."""
 
     folder: Path
-    architecture: Architecture
+    architectures: Mapping[str, Architecture]
+    """By task; of a network of several tasks, under the name of its file, "branched"."""
     recipe: dict[str, Any] | None = None
     """Recipe of its training, for a network without weights."""
 
 
 def derive(
-    run: Path, amount: str, *, unit: str, table: Path | None, other_machine: bool, output: Path | None
+    run: Path,
+    amount: str,
+    *,
+    unit: str,
+    table: Path | None,
+    other_machine: bool,
+    output: Path | None,
+    progress: Progress,
 ) -> Derived:
-    """Derive the network of a budget from a finished search and write it to a new run folder.
+    """Derive the networks of a budget from a finished search and write them to a new run folder.
 
-    A branched network comes with the weights of its search; a pair of ``fbnetv5 nars`` is an architecture and a recipe.
+    Networks of ``fbnetv5 search`` and ``branch`` come with the weights of their search; a pair of ``fbnetv5 nars`` is
+    an architecture and a recipe.
 
     Args:
         run: the run folder.
@@ -63,6 +77,7 @@ def derive(
         table: latency table file; None for that of the run.
         other_machine: whether that table may be of another machine.
         output: the folder to make; None for ``derived/BUDGET`` in the run folder.
+        progress: called after every scored architecture.
 
     Raises:
         UserError: networks of other budgets do not come from such a run, it is unfinished or damaged; the budget is out
@@ -79,13 +94,19 @@ def derive(
         architecture, network = derive_branched(run, config, table=table, other_machine=other_machine)
         _make(folder, derived)
         write_network(folder, network, architecture)
-        return Derived(folder=folder, architecture=architecture)
+        return Derived(folder=folder, architectures={architecture.file_name: architecture})
+    if isinstance(config, SearchConfig):
+        networks = derive_networks(run, config, table=table, other_machine=other_machine, progress=progress)
+        _make(folder, derived)
+        networks.write(folder)
+        return Derived(folder=folder, architectures=networks.architectures)
     if table is not None:
         config = config.with_table(table, other_machine=other_machine)
     pair = derive_pair(run, config)
     _make(folder, derived)
     write_pair(folder, config, pair.architecture, pair.recipe)
-    return Derived(folder=folder, architecture=pair.architecture, recipe=pair.recipe)
+    found = {pair.architecture.file_name: pair.architecture}
+    return Derived(folder=folder, architectures=found, recipe=pair.recipe)
 
 
 def _make(folder: Path, config: DerivationConfig) -> None:
@@ -93,26 +114,37 @@ def _make(folder: Path, config: DerivationConfig) -> None:
     config.save(folder)
 
 
-def with_budget(run: Path, amount: str, unit: str) -> BranchConfig | NarsConfig:
+def with_budget(run: Path, amount: str, unit: str) -> BranchConfig | NarsConfig | SearchConfig:
     """The configuration of a search with another budget.
 
     Raises:
         UserError: networks of other budgets do not come from such a run, or the budget cannot be parsed.
     """
     if not (run / NAME).exists():
-        raise UserError(f"{run} is no run folder, it has no {NAME}: name that of a finished fbnetv5 branch or nars")
+        raise UserError(
+            f"{run} is no run folder, it has no {NAME}: name that of a finished fbnetv5 search, branch or nars"
+        )
     match read_config(run)["kind"]:
         case BranchConfig.kind:
             return branch_with_budget(run, amount, unit)
         case NarsConfig.kind:
             return nars_with_budget(run, amount, unit)
+        case SearchConfig.kind:
+            return search_with_budget(run, amount, unit)
         case kind:
             raise UserError(
-                f"{run} is the folder of a {kind}; networks of another budget come from runs of fbnetv5 branch and nars"
+                f"{run} is the folder of a {kind}; networks of another budget come from runs of fbnetv5 search, branch "
+                "and nars"
             )
 
 
 def table_options(run: Path, amount: str, unit: str, luts: Path) -> str:
-    """The options, as text, with which ``fbnetv5 profile`` measures the blocks that the run's networks have."""
+    """The options besides the device, as text, with which ``fbnetv5 profile`` measures the run's blocks."""
     config = with_budget(run, amount, unit)
-    return branch_options(config, luts) if isinstance(config, BranchConfig) else nars_options(config, luts)
+    match config:
+        case BranchConfig():
+            return branch_options(config, luts)
+        case NarsConfig():
+            return nars_options(config, luts)
+        case SearchConfig():
+            return ""

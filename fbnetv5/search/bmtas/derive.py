@@ -52,7 +52,7 @@ def with_budget(run: Path, amount: str, unit: str) -> BranchConfig:
         UserError: the budget cannot be parsed.
     """
     config = BranchConfig.load(run)
-    budgets = parse_budgets(amount, unit=unit, tasks=("network",), resolution=config.budget.resolution)
+    budgets = parse_budgets(amount, unit=unit, tasks=("network",), resolutions={"network": config.budget.resolution})
     return config.changed(budget=budgets["network"])
 
 

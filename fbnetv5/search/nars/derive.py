@@ -74,5 +74,7 @@ def with_budget(run: Path, amount: str, unit: str) -> NarsConfig:
     config = NarsConfig.load(run)
     if config.fixed is not None:
         raise UserError(f"{run} searched the recipe of one architecture, which has no other budget")
-    budgets = parse_budgets(amount, unit=unit, tasks=("network",), resolution=config.budgets[0].resolution)
+    budgets = parse_budgets(
+        amount, unit=unit, tasks=("network",), resolutions={"network": config.budgets[0].resolution}
+    )
     return config.changed(budgets=(budgets["network"],))

@@ -1,155 +1,117 @@
-"""The final phase of a search: run the panel, fit it, search under the fit, and compare finalists.
+"""The networks of other budgets from a finished search: its panel and its shared weights decide, without a new search.
 
-All results are a function of the frozen weights, the policies and the seed, so a run killed in this phase repeats it
-with the same result. Processes share the passes.
-
-Shape legend: T tasks, S variables.
+A finished run keeps its last checkpoint and its panel. The panel's fit is a sum over live blocks and holds for networks
+of any cost, so a local search under the other budget takes a second; most of the time goes to the comparison of the
+finalists on held-out images, as at the end of the search. The architectures of the panel have costs near the run's own
+budgets: far from them the fit extrapolates, and the weights were trained less.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
 
-import numpy as np
-from accelerate.utils import gather_object
-
+from export.errors import UserError
 from export.progress import Progress
-from fbnetv5.costs.budgets import Budget
-from fbnetv5.costs.tables import CostTable
-from fbnetv5.data.loading import even_batches
-from fbnetv5.search.reinforce.controller import Controller, draw
-from fbnetv5.search.reinforce.finalists import best_finalist, find_finalists, policy_near_budget
+from fbnetv5.architecture import Architecture
+from fbnetv5.costs.budgets import parse_budgets
+from fbnetv5.costs.ranges import check_budgets, cost_ranges
+from fbnetv5.networks.supernet import Supernet
+from fbnetv5.runs.checkpoint import by_group, load_checkpoint
+from fbnetv5.runs.loop import CHECKPOINT
+from fbnetv5.search.reinforce.config import SearchConfig
+from fbnetv5.search.reinforce.final_phase import TaskResult, find_networks
 from fbnetv5.search.reinforce.loop import SearchLoop
-from fbnetv5.search.reinforce.panel import (
-    BATCH,
-    BATCHES,
-    FitQuality,
-    LossModel,
-    Observations,
-    fit_losses,
-    measure_fit,
-)
-from fbnetv5.search.scoring import Finalist, FinalistScorer, Floats, batch_losses
-from fbnetv5.spaces.space import Choices
+from fbnetv5.search.reinforce.panel import PANEL, Panel
+from fbnetv5.search.reinforce.prepare import Prepared, prepare
+from fbnetv5.search.reinforce.results import best_architecture, write_results
 
-R = TypeVar("R")
+FINALISTS = 3
+"""Networks per task that are compared; a search compares more, which takes longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskResult:
-    """A task's result of a search."""
+class DerivedNetworks:
+    """The networks of other budgets, not yet written."""
 
-    fit_quality: FitQuality
-    """How well the panel's fit ranks networks that it was not fitted to."""
-    finalists: list[Finalist]
+    prepared: Prepared
+    supernet: Supernet
+    results: Mapping[str, TaskResult]
+    architectures: Mapping[str, Architecture]
+    """By task."""
 
-    @property
-    def best(self) -> Finalist:
-        """The finalist of the lowest loss."""
-        return best_finalist(self.finalists)
+    def write(self, folder: Path) -> None:
+        """Write the files that a search writes at its end, but for the panel."""
+        write_results(folder, self.supernet, self.prepared, self.architectures, self.results)
 
 
-def derive(loop: SearchLoop, tables: Mapping[str, CostTable], progress: Progress) -> dict[str, TaskResult]:
-    """Every task's finalists under the loop's final weights.
+def with_budget(run: Path, amount: str, unit: str) -> SearchConfig:
+    """The configuration of a search with other budgets.
+
+    Args:
+        run: the run folder of such a search.
+        amount: the budgets as text; without a resolution, the resolution of the task's budget in the run holds.
+        unit: of the budgets, "macs" or "ms".
 
     Raises:
-        UserError: no network of a task has a cost in its budget's window.
+        UserError: the budgets cannot be parsed, or do not name every task.
     """
-    drawn, checks = observe(loop, tables, progress)
-    models, qualities = fit_panel(loop, drawn, checks)
-    finalists = compare_finalists(loop, models, tables, progress)
-    return {name: TaskResult(fit_quality=qualities[name], finalists=finalists[name]) for name in loop.config.tasks}
+    config = SearchConfig.load(run)
+    resolutions = {task: budget.resolution for task, budget in config.budgets.items()}
+    return config.changed(budgets=parse_budgets(amount, unit=unit, tasks=config.tasks, resolutions=resolutions))
 
 
-def observe(loop: SearchLoop, tables: Mapping[str, CostTable], progress: Progress) -> tuple[Observations, Observations]:
-    """The panel's losses: of the draws that a model is fitted to, and of the random architectures that check the fit.
+def derive_networks(
+    run: Path, config: SearchConfig, *, table: Path | None, other_machine: bool, progress: Progress
+) -> DerivedNetworks:
+    """The networks of other budgets from a finished search.
 
-    A draw, from a policy or at random, runs on one batch; an architecture that checks the fit runs on all batches.
+    Args:
+        run: the run folder.
+        config: that of the run, with the other budgets.
+        table: latency table file; None for that of the run. Under a budget in multiply-adds, the run's table only
+            predicts the latency of the networks, and is left out where it is missing.
+        other_machine: whether that table may be of another machine.
+        progress: called after every scored architecture.
+
+    Raises:
+        UserError: the run is unfinished or damaged, a budget is outside the range of costs, or a latency has no table.
     """
-    config = loop.config
-    batches = [
-        batch.to(loop.accelerator.device) for batch in even_batches(loop.splits.policies, batch=BATCH, count=BATCHES)
-    ]
-    rng = np.random.default_rng([config.seed, config.total_steps])
-    uniform = Controller(loop.supernet.space.choice_counts, len(config.tasks), lr=1.0)
-    half = config.panel_draws // 2
-    drawn = np.concatenate(
-        [
-            draw_near_budgets(loop.policies.controller, tables, config.budgets, half, rng),
-            draw_near_budgets(uniform, tables, config.budgets, config.panel_draws - half, rng),
-        ]
-    )
-    checks = draw_near_budgets(uniform, tables, config.budgets, config.panel_checks, rng)
-    checks = np.repeat(checks, len(batches), axis=0)
-    choices, numbers = np.concatenate([drawn, checks]), np.arange(len(drawn) + len(checks))
-    numbers[len(drawn) :] -= len(drawn)
-    numbers %= len(batches)
-
-    def losses(index: int) -> Floats:
-        return batch_losses(loop.supernet, batches[numbers[index]], choices[index])
-
-    rows = np.stack(_distribute(loop, losses, len(choices), "running the panel", progress))
-    observations = Observations(choices=choices, batches=numbers, losses=rows)
-    return observations.part(0, len(drawn)), observations.part(len(drawn), len(choices))
-
-
-def fit_panel(
-    loop: SearchLoop, drawn: Observations, checks: Observations
-) -> tuple[dict[str, LossModel], dict[str, FitQuality]]:
-    """Per task the model of all observations, and how well a model of the draws alone ranks the other networks."""
-    space, observations = loop.supernet.space, drawn.joined(checks)
-    models, qualities = {}, {}
-    for number, (name, task) in enumerate(loop.supernet.tasks.items()):
-        models[name] = fit_losses(space, task.paths, observations, number)
-        qualities[name] = measure_fit(fit_losses(space, task.paths, drawn, number), checks, number)
-    return models, qualities
-
-
-def compare_finalists(
-    loop: SearchLoop, models: Mapping[str, LossModel], tables: Mapping[str, CostTable], progress: Progress
-) -> dict[str, list[Finalist]]:
-    """Every task's finalists with their losses on the same images."""
-    config = loop.config
-    jobs: list[tuple[str, Choices]] = []
-    for task, (name, budget) in enumerate(config.budgets.items()):
-        rng = np.random.default_rng([config.seed, config.total_steps, task])
-        policy = policy_near_budget(loop.policies.controller, task, tables[name], budget, rng)
-        networks = find_finalists(name, models[name], policy, tables[name], budget, config.finalists, rng)
-        jobs += [(name, choices) for choices in networks]
-    scorer = FinalistScorer(loop.supernet, loop.splits, images=config.score_images, device=loop.accelerator.device)
-
-    def score(index: int) -> Finalist:
-        name, choices = jobs[index]
-        return scorer(name, choices, tables[name])
-
-    finalists = _distribute(loop, score, len(jobs), "comparing finalists", progress)
-    return {
-        name: [finalist for (task, _), finalist in zip(jobs, finalists, strict=True) if task == name]
-        for name in config.tasks
+    config = _with_table(run, config, table, other_machine=other_machine)
+    checkpoint = load_checkpoint(run / CHECKPOINT)
+    if checkpoint is None or int(checkpoint[1]["step"]) < config.total_steps or not (run / PANEL).exists():
+        raise UserError(
+            f"{run} is unfinished, or of a version without {PANEL}. Finish it with: fbnetv5 search --resume {run}"
+        )
+    prepared = prepare(config)
+    check_budgets(cost_ranges(prepared.tables), config.budgets)
+    supernet = Supernet(config.space, prepared.tasks)
+    panel = Panel.load(run / PANEL, variables=len(supernet.space.variables), tasks=len(config.tasks))
+    loop = SearchLoop(config, run, supernet, prepared.splits, prepared.tables)
+    loop.load(by_group(checkpoint[0]), checkpoint[1])
+    results = find_networks(loop, panel, prepared.tables, progress)
+    own = SearchConfig.load(run).budgets
+    origins = {
+        task: {"run": str(run.resolve()), "budget": {"limit": budget.limit, "unit": budget.unit}}
+        for task, budget in own.items()
     }
+    architectures = {
+        name: best_architecture(config, task, results[name], prepared.table, derived_from=origins[name])
+        for name, task in prepared.tasks.items()
+    }
+    return DerivedNetworks(prepared=prepared, supernet=supernet, results=results, architectures=architectures)
 
 
-def draw_near_budgets(
-    controller: Controller,
-    tables: Mapping[str, CostTable],
-    budgets: Mapping[str, Budget],
-    count: int,
-    rng: np.random.Generator,
-) -> Choices:
-    """[count, S]: drawn from each task's policy in turn, after ``policy_near_budget``."""
-    policies = [
-        policy_near_budget(controller, task, tables[name], budget, rng)
-        for task, (name, budget) in enumerate(budgets.items())
-    ]
-    return np.concatenate([draw(policies[number % len(policies)], 1, rng) for number in range(count)])
+def _with_table(run: Path, config: SearchConfig, table: Path | None, *, other_machine: bool) -> SearchConfig:
+    """The configuration with as many finalists as are compared here, and with the latency table that holds.
 
-
-def _distribute(loop: SearchLoop, work: Callable[[int], R], count: int, what: str, progress: Progress) -> list[R]:
-    """The results of ``work`` on 0 to ``count`` - 1, in order; each call runs in one of the processes."""
-    rank, world = loop.accelerator.process_index, loop.accelerator.num_processes
-    own_results: list[tuple[int, R]] = []
-    for index in range(rank, count, world):
-        own_results.append((index, work(index)))
-        progress(what, min(index + world, count), count)
-    all_results: list[tuple[int, R]] = gather_object(own_results)
-    return [result for _, result in sorted(all_results, key=lambda pair: pair[0])]
+    Raises:
+        UserError: a latency has no table.
+    """
+    config = config.changed(finalists=min(FINALISTS, config.finalists))
+    if table is not None:
+        return config.changed(table=str(table.resolve()), other_machine_table=other_machine)
+    if any(budget.unit == "ms" for budget in config.budgets.values()):
+        if config.table is None:
+            raise UserError(f"--latency needs a latency table, and {run} has none: add --device cpu, or --table FILE")
+        return config
+    return config if config.table is not None and Path(config.table).exists() else config.changed(table=None)

@@ -14,14 +14,18 @@ Shape legend: N observations, S variables, V nodes, K most candidates of a node,
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from export.errors import UserError
 from fbnetv5.costs.tables import CostTable
+from fbnetv5.runs.checkpoint import by_group, load_tensors, save_tensors
 from fbnetv5.search.reinforce.baselines import nanmean
 from fbnetv5.search.reinforce.ridge import Floats, Posterior, fit_ridge
 from fbnetv5.spaces.space import Choices, Space
@@ -30,6 +34,8 @@ BATCHES = 8
 """Batches of held-out images that architectures run on."""
 BATCH = 64
 """Images of a batch."""
+PANEL = "panel.safetensors"
+"""Name of the file of a finished search's panel."""
 MAX_P_VALUE = 0.05
 """Maximum one-sided p-value of a rank correlation that counts as evidence that the fit ranks networks."""
 
@@ -45,6 +51,10 @@ class Observations:
     losses: Floats
     """[N, T], mean over the batch's labelled images; nan where none is labelled."""
 
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """By name of the field."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
     def part(self, start: int, end: int) -> Self:
         """Observations ``start`` to ``end`` - 1."""
         kept = slice(start, end)
@@ -57,6 +67,42 @@ class Observations:
             batches=np.concatenate([self.batches, other.batches]),
             losses=np.concatenate([self.losses, other.losses]),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """The panel's losses; a finished search keeps them, so that networks of other budgets need no new passes."""
+
+    drawn: Observations
+    """Of the architectures that a model is fitted to, from a policy or at random, each on one batch."""
+    checks: Observations
+    """Of the random architectures that check the fit, each on all batches in turn."""
+
+    def save(self, file: Path) -> None:
+        """Write the losses as a safetensors file."""
+        parts = {"drawn": self.drawn, "checks": self.checks}
+        arrays = {f"{part}/{name}": array for part, rows in parts.items() for name, array in rows.arrays().items()}
+        save_tensors(file, {name: torch.from_numpy(array) for name, array in arrays.items()})
+
+    @classmethod
+    def load(cls, file: Path, *, variables: int, tasks: int) -> Self:
+        """Read the losses of architectures with so many variables and of so many tasks.
+
+        Raises:
+            UserError: the file is missing or damaged, or of another search.
+        """
+        groups = by_group(load_tensors(file))
+        try:
+            parts = {
+                part: Observations(**{name: t.numpy() for name, t in rows.items()}) for part, rows in groups.items()
+            }
+            panel = cls(**parts)
+        except TypeError:
+            raise UserError(f"{file} has not the panel of a search: restore it, or search again") from None
+        for rows in parts.values():
+            if rows.choices.shape[1:] != (variables,) or rows.losses.shape != (len(rows.choices), tasks):
+                raise UserError(f"{file} has the panel of another search: restore that of this run, or search again")
+        return panel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

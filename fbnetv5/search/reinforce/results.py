@@ -7,23 +7,26 @@ from typing import Any
 import numpy as np
 import torch
 
+from export.files import write_json
 from fbnetv5 import __version__
 from fbnetv5.architecture import Architecture, Latency, make_architecture
 from fbnetv5.costs.ranges import AnyTable
 from fbnetv5.costs.tables import CostTable, latency_table
-from fbnetv5.data.splits import Splits
 from fbnetv5.networks.backbone import recalibrate
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import save_tensors
 from fbnetv5.search.reinforce.config import SearchConfig
-from fbnetv5.search.reinforce.derive import TaskResult
+from fbnetv5.search.reinforce.final_phase import TaskResult
 from fbnetv5.search.reinforce.finalists import pareto_front
+from fbnetv5.search.reinforce.prepare import Prepared
 from fbnetv5.search.scoring import calibration_images
 from fbnetv5.tasks.task import Task
 from latency.estimate import EstimatedTable
 
 
-def best_architecture(config: SearchConfig, task: Task, result: TaskResult, table: AnyTable | None) -> Architecture:
+def best_architecture(
+    config: SearchConfig, task: Task, result: TaskResult, table: AnyTable | None, **provenance: Any
+) -> Architecture:
     """The architecture of a task's best finalist, with its latency where there is a table, and its provenance."""
     finalist = result.best
     budget = config.budgets[task.name]
@@ -48,19 +51,30 @@ def best_architecture(config: SearchConfig, task: Task, result: TaskResult, tabl
             "score": finalist.score,
             "loss": finalist.loss,
             "panel": result.fit_quality.to_json(),
+            **provenance,
         },
     )
 
 
-def write_results(folder: Path, supernet: Supernet, splits: Splits, architectures: Mapping[str, Architecture]) -> None:
-    """Write each network's recalibrated weights, then its architecture file; where that exists, so do the weights."""
+def write_results(
+    folder: Path,
+    supernet: Supernet,
+    prepared: Prepared,
+    architectures: Mapping[str, Architecture],
+    results: Mapping[str, TaskResult],
+) -> None:
+    """Write each network's recalibrated weights, then its architecture file, and last the Pareto fronts.
+
+    Where an architecture file exists, so do its weights.
+    """
     device = next(supernet.parameters()).device
-    images = calibration_images(splits.weights, device)
+    images = calibration_images(prepared.splits.weights, device)
     for name, architecture in architectures.items():
         network = supernet.derive(name, architecture.choices_array).to(device).to(memory_format=torch.channels_last)
         recalibrate(network, images, network)
         save_tensors(folder / f"{name}.safetensors", network.state_dict())
         architecture.save(folder / f"{name}.json")
+    write_json(folder / "pareto.json", pareto_document(prepared.tables, results))
 
 
 def pareto_document(tables: Mapping[str, CostTable], results: Mapping[str, TaskResult]) -> dict[str, Any]:

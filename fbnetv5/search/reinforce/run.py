@@ -1,8 +1,8 @@
 """Runs one search from its configuration to its files: the work behind ``fbnetv5 search``.
 
 The run folder has ``config.json``, ``history.jsonl``, ``tensorboard/`` and ``checkpoint/``, and at the end, per task,
-an architecture ``TASK.json`` with its weights ``TASK.safetensors``, and ``pareto.json``. A killed run is resumed from
-its folder alone and ends with the same files.
+an architecture ``TASK.json`` with its weights ``TASK.safetensors``, ``panel.safetensors`` and ``pareto.json``. A killed
+run is resumed from its folder alone and ends with the same files.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,6 @@ from pathlib import Path
 
 from accelerate.utils import set_seed
 
-from export.files import write_json
 from export.progress import Progress
 from fbnetv5.architecture import Architecture
 from fbnetv5.costs.ranges import CostRange, check_budgets, cost_ranges
@@ -19,11 +18,12 @@ from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.folder import make_run
 from fbnetv5.runs.processes import in_first_process, make_accelerator
 from fbnetv5.search.reinforce.config import SearchConfig
-from fbnetv5.search.reinforce.derive import derive
 from fbnetv5.search.reinforce.entry import SearchEntry
+from fbnetv5.search.reinforce.final_phase import find_networks, observe
 from fbnetv5.search.reinforce.loop import SearchLoop
+from fbnetv5.search.reinforce.panel import PANEL
 from fbnetv5.search.reinforce.prepare import Prepared, prepare
-from fbnetv5.search.reinforce.results import best_architecture, pareto_document, write_results
+from fbnetv5.search.reinforce.results import best_architecture, write_results
 
 
 def start_run(
@@ -77,11 +77,13 @@ def run_search(
     loop = SearchLoop(config, folder, supernet, prepared.splits, prepared.tables)
     loop.run(report)
     main = loop.accelerator.is_main_process
-    results = derive(loop, prepared.tables, progress if main else lambda stage, done, total: None)
+    shown: Progress = progress if main else lambda stage, done, total: None
+    panel = observe(loop, prepared.tables, shown)
+    results = find_networks(loop, panel, prepared.tables, shown)
     architectures = {
         name: best_architecture(config, task, results[name], prepared.table) for name, task in prepared.tasks.items()
     }
     if main:
-        write_results(folder, supernet, prepared.splits, architectures)
-        write_json(folder / "pareto.json", pareto_document(prepared.tables, results))
+        panel.save(folder / PANEL)
+        write_results(folder, supernet, prepared, architectures, results)
     return architectures

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from fbnetv5.architecture import load_architecture
-from tests.command_line import assert_refused, document
-from tests.contract.stored import STORED
+from fbnetv5.deploy.derive import DerivationConfig
+from tests.command_line import QUICK as QUICK_SEARCH
+from tests.command_line import SMALL, assert_refused, document
 from tests.fbnetv5.cli.test_branch import QUICK
 
 
@@ -50,6 +51,19 @@ def test_a_mistake_is_one_line_and_exit_code_2(searched: Path, options: list[str
     assert_refused(["derive", "runs/b", *options], message, cwd=searched)
 
 
+def test_a_search_gives_a_network_per_task(tmp_path: Path) -> None:
+    options = ("--tasks", "cls,seg", "--config", str(QUICK_SEARCH), "--name", "s", *SMALL)
+    document("search", "--flops", "32M@64x64", *options, cwd=tmp_path)
+    printed = document("derive", "runs/s", "--flops", "seg=28M,30M", cwd=tmp_path)
+    assert {key: printed[key] for key in ("run", "folder")} == {"run": "runs/s", "folder": "runs/s/derived/seg=28M,30M"}
+    for task, limit in (("cls", 30e6), ("seg", 28e6)):
+        architecture = load_architecture(tmp_path / printed["folder"] / f"{task}.json")
+        assert printed["architectures"][task] == architecture.to_json()
+        assert 0.85 * limit <= architecture.cost.macs <= limit
+    assert document("eval", "--arch", "runs/s/derived/seg=28M,30M/seg.json", cwd=tmp_path)["task"] == "seg"
+
+
 def test_a_run_of_another_kind_is_refused(tmp_path: Path) -> None:
-    message = "networks of another budget come from runs of fbnetv5 branch"
-    assert_refused(["derive", str(STORED / "run"), "--flops", "9M"], message, cwd=tmp_path)
+    DerivationConfig(run="r", budget="700M", task_names=("cls",)).save(tmp_path)
+    message = "networks of another budget come from runs of fbnetv5 search, branch and nars"
+    assert_refused(["derive", ".", "--flops", "9M"], message, cwd=tmp_path)

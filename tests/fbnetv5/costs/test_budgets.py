@@ -100,7 +100,7 @@ def test_an_invalid_budget_is_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_a_budget_without_a_size_has_the_given_resolution() -> None:
-    budgets = parse_budgets("det=1G@320x640,400M", unit="macs", tasks=("cls", "det"), resolution=(64, 64))
+    budgets = parse_budgets("det=1G@320x640,400M", unit="macs", tasks=("cls", "det"), resolutions={"cls": (64, 64)})
     assert (budgets["cls"].resolution, budgets["det"].resolution) == ((64, 64), (320, 640))
 
 

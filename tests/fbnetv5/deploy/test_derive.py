@@ -5,23 +5,23 @@ import pytest
 from export.errors import UserError
 from fbnetv5.deploy.derive import DerivationConfig, derive
 from fbnetv5.runs.config import Run
-from tests.contract.stored import STORED
 from tests.fbnetv5.search.bmtas.conftest import tiny_config
 
 
 def wanted(run: Path, output: Path | None = None) -> None:
-    derive(run, "150M", unit="macs", table=None, other_machine=False, output=output)
+    derive(run, "150M", unit="macs", table=None, other_machine=False, output=output, progress=lambda *_: None)
 
 
-def test_a_run_of_a_method_without_derivation_is_refused() -> None:
+def test_a_run_of_a_method_without_derivation_is_refused(tmp_path: Path) -> None:
+    DerivationConfig(run="r", budget="700M", task_names=("cls",)).save(tmp_path)
     with pytest.raises(
-        UserError, match="is the folder of a search; networks of another budget come from runs of fbnetv5 branch"
+        UserError, match="is the folder of a derivation; networks of another budget come from runs of fbnetv5 search"
     ):
-        wanted(STORED / "run")
+        wanted(tmp_path)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"has no config\.json: name that of a finished fbnetv5 branch or nars"):
+    with pytest.raises(UserError, match=r"has no config\.json: name that of a finished fbnetv5 search, branch or nars"):
         wanted(tmp_path)
 
 

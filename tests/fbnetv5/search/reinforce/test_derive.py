@@ -1,60 +1,88 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fbnetv5.costs.budgets import AIMED_SHARE_OF_BUDGET, in_window
-from fbnetv5.costs.tables import CostTable
-from fbnetv5.search.reinforce.controller import Controller
-from fbnetv5.search.reinforce.derive import TaskResult, derive, draw_near_budgets, fit_panel, observe
-from fbnetv5.search.reinforce.loop import SearchLoop
+from export.errors import UserError
+from fbnetv5.architecture import load_architecture
+from fbnetv5.costs.budgets import Budget, in_window
+from fbnetv5.search.reinforce.config import SearchConfig
+from fbnetv5.search.reinforce.derive import DerivedNetworks, derive_networks, with_budget
+from fbnetv5.search.reinforce.panel import PANEL
+from fbnetv5.search.reinforce.run import run_search, start_run
+from fbnetv5.spaces.four_path import FourPathSpace
 
-Tables = dict[str, CostTable]
-MakeLoop = Callable[..., SearchLoop]
+MakeConfig = Callable[..., SearchConfig]
+SPACE = FourPathSpace(stages=1, blocks_per_path=1)
+BUDGETS = {"cls": Budget(limit=20e6, unit="macs", resolution=(64, 64)), "seg": Budget(limit=250e6, unit="macs")}
 
 
-def no_progress(*_: object) -> None:
+def quiet(*_: object) -> None:
     """Show nothing."""
 
 
-def test_finalists_meet_their_budget_and_the_best_has_the_lowest_loss(make_loop: MakeLoop, cost_tables: Tables) -> None:
-    loop = make_loop("cls", "seg")
-    results = derive(loop, cost_tables, no_progress)
-    assert list(results) == ["cls", "seg"]
-    for name, result in results.items():
-        choices = np.array([finalist.choices for finalist in result.finalists])
-        costs = np.array([finalist.cost for finalist in result.finalists])
-        np.testing.assert_array_equal(costs, cost_tables[name](choices))
-        assert in_window(costs, loop.config.budgets[name]).all()
-        assert 1 <= len(set(map(tuple, choices.tolist()))) == len(choices) <= loop.config.finalists
-        assert result.best.loss == min(finalist.loss for finalist in result.finalists)
-        assert result.fit_quality.architectures == loop.config.panel_checks
+@pytest.fixture(scope="module")
+def run(make_config: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished search."""
+    config = make_config(budgets=BUDGETS, space=SPACE)
+    folder, prepared = start_run(config, tmp_path_factory.mktemp("runs") / "s", quiet, quiet)
+    run_search(folder, prepared, quiet, quiet)
+    return folder
 
 
-def test_results_are_a_function_of_the_weights_policies_and_seed(make_loop: MakeLoop, cost_tables: Tables) -> None:
-    loop = make_loop("cls")
-    first: dict[str, TaskResult] = derive(loop, cost_tables, no_progress)
-    assert derive(loop, cost_tables, no_progress) == first
+def derived(run: Path, amount: str, unit: str = "macs", table: Path | None = None) -> DerivedNetworks:
+    return derive_networks(run, with_budget(run, amount, unit), table=table, other_machine=False, progress=quiet)
 
 
-def test_draws_run_on_one_batch_and_checks_on_all_batches(make_loop: MakeLoop, cost_tables: Tables) -> None:
-    loop = make_loop("cls", panel_draws=17)
-    reports: list[tuple[str, int, int]] = []
-    drawn, checks = observe(loop, cost_tables, lambda *report: reports.append(report))
-    batches = len(np.unique(checks.batches))
-    assert len(drawn.choices) == 17
-    assert len(checks.choices) == loop.config.panel_checks * batches
-    assert (checks.choices.reshape(-1, batches, checks.choices.shape[1]) == checks.choices[::batches, None]).all()
-    assert reports[-1] == ("running the panel", len(reports), 17 + len(checks.choices))
-    models, qualities = fit_panel(loop, drawn, checks)
-    assert models["cls"].table.unit == "loss"
-    assert qualities["cls"].architectures == loop.config.panel_checks
+def test_the_budgets_of_the_run_give_the_files_of_the_run(run: Path, tmp_path: Path) -> None:
+    derived(run, "cls=20M,250M").write(tmp_path)
+    for name in ("cls.safetensors", "seg.safetensors", "pareto.json"):
+        assert (tmp_path / name).read_bytes() == (run / name).read_bytes()
+    for task in BUDGETS:
+        ours, theirs = (load_architecture(folder / f"{task}.json") for folder in (tmp_path, run))
+        origin = ours.provenance["derived_from"]
+        assert origin == {"run": str(run), "budget": {"limit": BUDGETS[task].limit, "unit": "macs"}}
+        assert {**theirs.provenance, "derived_from": origin} == ours.provenance
+        assert ours.changed(provenance={}) == theirs.changed(provenance={})
 
 
-def test_draws_cost_the_aimed_share_of_each_tasks_budget(make_loop: MakeLoop, cost_tables: Tables) -> None:
-    loop = make_loop("cls", "seg")
-    uniform = Controller(loop.supernet.space.choice_counts, 2, lr=1.0)
-    choices = draw_near_budgets(uniform, cost_tables, loop.config.budgets, 400, np.random.default_rng(0))
-    for task, (name, budget) in enumerate(loop.config.budgets.items()):
-        mean = cost_tables[name](choices[task::2]).mean()
-        assert mean == pytest.approx(AIMED_SHARE_OF_BUDGET * budget.limit, rel=0.02)
+def test_networks_meet_the_other_budget_at_the_resolutions_of_the_run(run: Path) -> None:
+    networks = derived(run, "cls=24M,300M")
+    for task, limit in (("cls", 24e6), ("seg", 300e6)):
+        architecture = networks.architectures[task]
+        assert architecture.resolution == BUDGETS[task].resolution
+        assert in_window(np.array([architecture.cost.macs]), Budget(limit=limit, unit="macs")).all()
+
+
+def test_a_budget_may_change_the_resolution(run: Path) -> None:
+    assert with_budget(run, "cls=6M@32x32,300M", "macs").budgets["cls"].resolution == (32, 32)
+
+
+WRONG = {
+    "too small": ("1M", "macs", "outside what this space offers"),
+    "a task without a budget": ("cls=20M", "macs", "leaves out seg"),
+    "an unknown task": ("det=20M,30M", "macs", "has no task 'det'"),
+    "a latency without a table": ("8ms", "ms", "needs a latency table"),
+}
+
+
+@pytest.mark.parametrize(("amount", "unit", "message"), WRONG.values(), ids=WRONG)
+def test_a_wrong_budget_is_refused(run: Path, amount: str, unit: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        derived(run, amount, unit)
+
+
+def test_a_search_without_a_checkpoint_is_unfinished(make_config: MakeConfig, tmp_path: Path) -> None:
+    make_config(budgets=BUDGETS, space=SPACE).save(tmp_path)
+    with pytest.raises(UserError, match=f"{tmp_path} is unfinished"):
+        derived(tmp_path, "cls=20M,250M")
+
+
+def test_a_search_without_its_panel_is_unfinished(run: Path) -> None:
+    moved = (run / PANEL).rename(run / "elsewhere")
+    try:
+        with pytest.raises(UserError, match=rf"without {PANEL}\. Finish it with: fbnetv5 search --resume {run}"):
+            derived(run, "cls=20M,250M")
+    finally:
+        moved.rename(run / PANEL)

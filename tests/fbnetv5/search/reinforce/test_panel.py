@@ -1,7 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
-from fbnetv5.search.reinforce.panel import Observations, fit_losses, live_features, measure_fit
+from export.errors import UserError
+from fbnetv5.runs.checkpoint import save_tensors
+from fbnetv5.search.reinforce.panel import Observations, Panel, fit_losses, live_features, measure_fit
 from fbnetv5.search.reinforce.ridge import Floats
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.space import Choices
@@ -78,3 +83,27 @@ def test_a_task_without_any_label_has_no_signal() -> None:
     model = fit_losses(SPACE, PATHS, nothing, 0)
     quality = measure_fit(model, nothing, 0)
     assert (quality.rank_correlation, quality.has_signal) == (0.0, False)
+
+
+def test_a_panel_is_read_as_it_was_written(tmp_path: Path) -> None:
+    panel = Panel(drawn=observations(8, 1.0, 0)[0], checks=observations(3, 1.0, 1, each=True)[0])
+    panel.save(tmp_path / "panel")
+    read = Panel.load(tmp_path / "panel", variables=len(SPACE.variables), tasks=1)
+    for ours, theirs in ((read.drawn, panel.drawn), (read.checks, panel.checks)):
+        for name, array in theirs.arrays().items():
+            np.testing.assert_array_equal(ours.arrays()[name], array, strict=True)
+
+
+def test_a_panel_of_another_search_is_refused(tmp_path: Path) -> None:
+    panel = Panel(drawn=observations(8, 1.0, 0)[0], checks=observations(3, 1.0, 1)[0])
+    panel.save(tmp_path / "panel")
+    for variables, tasks in ((len(SPACE.variables) + 1, 1), (len(SPACE.variables), 2)):
+        with pytest.raises(UserError, match=f"{tmp_path / 'panel'} has the panel of another search"):
+            Panel.load(tmp_path / "panel", variables=variables, tasks=tasks)
+
+
+@pytest.mark.parametrize("names", [("drawn/choices", "checks/choices"), ("weights/x",)])
+def test_a_file_that_is_no_panel_is_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+    save_tensors(tmp_path / "panel", {name: torch.zeros(2) for name in names})
+    with pytest.raises(UserError, match="has not the panel of a search"):
+        Panel.load(tmp_path / "panel", variables=1, tasks=1)

@@ -10,7 +10,7 @@ from fbnetv5.architecture import load_architecture
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import load_tensors
 from fbnetv5.search.reinforce.config import SearchConfig
-from fbnetv5.search.reinforce.derive import TaskResult
+from fbnetv5.search.reinforce.final_phase import TaskResult
 from fbnetv5.search.reinforce.panel import FitQuality
 from fbnetv5.search.reinforce.prepare import Prepared, prepare
 from fbnetv5.search.reinforce.results import best_architecture, pareto_document, write_results
@@ -69,8 +69,9 @@ def test_written_weights_are_those_of_the_supernet_with_their_own_statistics(
     prepared: Prepared, tmp_path: Path
 ) -> None:
     supernet = Supernet(prepared.config.space, prepared.tasks)
-    architecture = best_architecture(prepared.config, prepared.tasks["cls"], result_of(prepared), None)
-    write_results(tmp_path, supernet, prepared.splits, {"cls": architecture})
+    result = result_of(prepared)
+    architecture = best_architecture(prepared.config, prepared.tasks["cls"], result, None)
+    write_results(tmp_path, supernet, prepared, {"cls": architecture}, {"cls": result})
     assert load_architecture(tmp_path / "cls.json") == architecture
     network = architecture.load(tmp_path / "cls.safetensors")
     expected = dict(supernet.derive("cls", architecture.choices_array).named_parameters())

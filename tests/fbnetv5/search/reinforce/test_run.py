@@ -29,7 +29,11 @@ TASKS = ("cls", "det", "seg")
 WIDE = FourPathSpace(stages=1, blocks_per_path=1)
 """Its largest network costs three times its smallest."""
 LIMIT = 250e6
-RESULTS = [f"{task}.{kind}" for task in TASKS for kind in ("json", "safetensors")] + ["pareto.json", "history.jsonl"]
+RESULTS = [f"{task}.{kind}" for task in TASKS for kind in ("json", "safetensors")] + [
+    "panel.safetensors",
+    "pareto.json",
+    "history.jsonl",
+]
 
 
 def quiet(*_: object) -> None:

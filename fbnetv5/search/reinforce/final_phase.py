@@ -1,0 +1,158 @@
+"""The final phase of a search: run the panel, fit it, search under the fit, and compare finalists.
+
+All results are a function of the frozen weights, the policies and the seed, so a run killed in this phase repeats it
+with the same result. Processes share the passes.
+
+Shape legend: T tasks, S variables.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from accelerate.utils import gather_object
+
+from export.progress import Progress
+from fbnetv5.costs.budgets import Budget
+from fbnetv5.costs.tables import CostTable
+from fbnetv5.data.loading import even_batches
+from fbnetv5.search.reinforce.controller import Controller, draw
+from fbnetv5.search.reinforce.finalists import best_finalist, find_finalists, policy_near_budget
+from fbnetv5.search.reinforce.loop import SearchLoop
+from fbnetv5.search.reinforce.panel import (
+    BATCH,
+    BATCHES,
+    FitQuality,
+    LossModel,
+    Observations,
+    Panel,
+    fit_losses,
+    measure_fit,
+)
+from fbnetv5.search.scoring import Finalist, FinalistScorer, Floats, batch_losses
+from fbnetv5.spaces.space import Choices
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskResult:
+    """A task's result of a search."""
+
+    fit_quality: FitQuality
+    """How well the panel's fit ranks networks that it was not fitted to."""
+    finalists: list[Finalist]
+
+    @property
+    def best(self) -> Finalist:
+        """The finalist of the lowest loss."""
+        return best_finalist(self.finalists)
+
+
+def find_networks(
+    loop: SearchLoop, panel: Panel, tables: Mapping[str, CostTable], progress: Progress
+) -> dict[str, TaskResult]:
+    """Every task's finalists under the loop's final weights and the budgets of its configuration.
+
+    Args:
+        loop: after its last step.
+        panel: the losses of architectures under these weights.
+        tables: task -> costs in the unit of its budget.
+        progress: called after every scored architecture.
+
+    Raises:
+        UserError: no network of a task has a cost in its budget's window.
+    """
+    models, qualities = fit_panel(loop, panel)
+    finalists = compare_finalists(loop, models, tables, progress)
+    return {name: TaskResult(fit_quality=qualities[name], finalists=finalists[name]) for name in loop.config.tasks}
+
+
+def observe(loop: SearchLoop, tables: Mapping[str, CostTable], progress: Progress) -> Panel:
+    """Run the panel's architectures, the draws on one batch each and those that check the fit on all batches."""
+    config = loop.config
+    batches = [
+        batch.to(loop.accelerator.device) for batch in even_batches(loop.splits.policies, batch=BATCH, count=BATCHES)
+    ]
+    rng = np.random.default_rng([config.seed, config.total_steps])
+    uniform = Controller(loop.supernet.space.choice_counts, len(config.tasks), lr=1.0)
+    half = config.panel_draws // 2
+    drawn = np.concatenate(
+        [
+            draw_near_budgets(loop.policies.controller, tables, config.budgets, half, rng),
+            draw_near_budgets(uniform, tables, config.budgets, config.panel_draws - half, rng),
+        ]
+    )
+    checks = draw_near_budgets(uniform, tables, config.budgets, config.panel_checks, rng)
+    checks = np.repeat(checks, len(batches), axis=0)
+    choices, numbers = np.concatenate([drawn, checks]), np.arange(len(drawn) + len(checks))
+    numbers[len(drawn) :] -= len(drawn)
+    numbers %= len(batches)
+
+    def losses(index: int) -> Floats:
+        return batch_losses(loop.supernet, batches[numbers[index]], choices[index])
+
+    rows = np.stack(_distribute(loop, losses, len(choices), "running the panel", progress))
+    observations = Observations(choices=choices, batches=numbers, losses=rows)
+    return Panel(drawn=observations.part(0, len(drawn)), checks=observations.part(len(drawn), len(choices)))
+
+
+def fit_panel(loop: SearchLoop, panel: Panel) -> tuple[dict[str, LossModel], dict[str, FitQuality]]:
+    """Per task the model of all observations, and how well a model of the draws alone ranks the other networks."""
+    space, observations = loop.supernet.space, panel.drawn.joined(panel.checks)
+    models, qualities = {}, {}
+    for number, (name, task) in enumerate(loop.supernet.tasks.items()):
+        models[name] = fit_losses(space, task.paths, observations, number)
+        qualities[name] = measure_fit(fit_losses(space, task.paths, panel.drawn, number), panel.checks, number)
+    return models, qualities
+
+
+def compare_finalists(
+    loop: SearchLoop, models: Mapping[str, LossModel], tables: Mapping[str, CostTable], progress: Progress
+) -> dict[str, list[Finalist]]:
+    """Every task's finalists with their losses on the same images."""
+    config = loop.config
+    jobs: list[tuple[str, Choices]] = []
+    for task, (name, budget) in enumerate(config.budgets.items()):
+        rng = np.random.default_rng([config.seed, config.total_steps, task])
+        policy = policy_near_budget(loop.policies.controller, task, tables[name], budget, rng)
+        networks = find_finalists(name, models[name], policy, tables[name], budget, config.finalists, rng)
+        jobs += [(name, choices) for choices in networks]
+    scorer = FinalistScorer(loop.supernet, loop.splits, images=config.score_images, device=loop.accelerator.device)
+
+    def score(index: int) -> Finalist:
+        name, choices = jobs[index]
+        return scorer(name, choices, tables[name])
+
+    finalists = _distribute(loop, score, len(jobs), "comparing finalists", progress)
+    return {
+        name: [finalist for (task, _), finalist in zip(jobs, finalists, strict=True) if task == name]
+        for name in config.tasks
+    }
+
+
+def draw_near_budgets(
+    controller: Controller,
+    tables: Mapping[str, CostTable],
+    budgets: Mapping[str, Budget],
+    count: int,
+    rng: np.random.Generator,
+) -> Choices:
+    """[count, S]: drawn from each task's policy in turn, after ``policy_near_budget``."""
+    policies = [
+        policy_near_budget(controller, task, tables[name], budget, rng)
+        for task, (name, budget) in enumerate(budgets.items())
+    ]
+    return np.concatenate([draw(policies[number % len(policies)], 1, rng) for number in range(count)])
+
+
+def _distribute(loop: SearchLoop, work: Callable[[int], R], count: int, what: str, progress: Progress) -> list[R]:
+    """The results of ``work`` on 0 to ``count`` - 1, in order; each call runs in one of the processes."""
+    rank, world = loop.accelerator.process_index, loop.accelerator.num_processes
+    own_results: list[tuple[int, R]] = []
+    for index in range(rank, count, world):
+        own_results.append((index, work(index)))
+        progress(what, min(index + world, count), count)
+    all_results: list[tuple[int, R]] = gather_object(own_results)
+    return [result for _, result in sorted(all_results, key=lambda pair: pair[0])]
