@@ -2,14 +2,14 @@
 
 All searchers choose from the pairs of ``nars_trainings.json``, whose trainings are done: a choice reveals its curve.
 The figure is the final score of the best pair among those trained so far. Three more questions on the same data: what
-the pretraining of the predictor saves, how early the ranking is final, and whether a predictor of shuffled scores is as
-blind as it should be.
+the pretraining of the predictor saves, how early the ranking is final, and whether a predictor of shuffled scores, or
+of random numbers, is as blind as it should be: no better than random search, whose distribution is known exactly.
 
     python -m benchmarks.nars_race --seeds 20 --output runs/nars-race
 
 Expected: NARS at or above every peer at 8, 16 and 32 trainings; a pretrained predictor reaches the tau that a plain one
 reaches with twice the trainings; shuffled scores help nobody. The report has what came out. Writes ``report.json`` and
-ends in one JSON line; about 20 minutes of one core.
+ends in one JSON line; about 50 minutes of one core.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def nars(
     *,
     method: str = "thompson",
     plain: bool = False,
-    shuffled: bool = False,
+    control: str | None = None,
     masked: str | None = None,
 ) -> Order:
     """The search's own iterations on the stored trainings.
@@ -130,7 +131,7 @@ def nars(
         seed: of the first batch and the predictors.
         method: of acquisition.
         plain: whether the predictor is not pretrained.
-        shuffled: whether the predictor is fitted to shuffled scores, as a control.
+        control: "shuffled" fits the predictor to the scores in random order, "noise" to random numbers.
         masked: "recipe" or "architecture", the part of a pair that the predictor does not see.
     """
     generator = np.random.default_rng([seed, 0])
@@ -139,9 +140,11 @@ def nars(
     rows = {tuple(pair): row for row, pair in enumerate(world.choices.tolist())}
     while len(order) < count:
         scores = world.final[order]
-        scores = generator.permutation(scores) if shuffled else scores
-        ensemble = seen.fit(order, scores, seed=seed + len(order), plain=plain)
-        chosen = choose(ensemble, world.choices, world.choices[order], BATCH, method=method, seed=seed + len(order))
+        if control is not None:
+            scores = generator.permutation(scores) if control == "shuffled" else generator.standard_normal(len(scores))
+        step = 1000 * seed + len(order)  # else the races of two seeds would share predictors
+        ensemble = seen.fit(order, scores, seed=step, plain=plain)
+        chosen = choose(ensemble, world.choices, world.choices[order], BATCH, method=method, seed=step)
         order += [rows[tuple(pair)] for pair in chosen.tolist()]
     return order
 
@@ -168,9 +171,17 @@ SEARCHERS: dict[str, Searcher] = {
     "nars, no pretraining": partial(nars, plain=True),
     "architecture alone": partial(nars, masked="recipe"),
     "recipe alone": partial(nars, masked="architecture"),
-    "nars, shuffled scores": partial(nars, shuffled=True),
+    "nars, shuffled scores": partial(nars, control="shuffled"),
     **PEERS,
 }
+CONTROLS: dict[str, Searcher] = {
+    "nars, thompson": nars,
+    "nars, shuffled scores": partial(nars, control="shuffled"),
+    "nars, random numbers": partial(nars, control="noise"),
+}
+"""Searchers that are compared with the exact distribution of random search."""
+NULL_DRAWS = 20_000
+"""Means of random searches that a p-value is counted on."""
 
 
 def race(world: World, seeds: Sequence[int]) -> dict[str, list[list[float]]]:
@@ -198,6 +209,32 @@ def summarise_race(world: World, best: Mapping[str, list[list[float]]]) -> dict[
             }
             for column, count in enumerate(CHECKPOINTS)
         }
+    return rows
+
+
+def random_best(scores: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The distribution of the highest of ``count`` scores drawn without replacement: scores [N] and probabilities."""
+    ordered, total = np.sort(scores), comb(len(scores), count)
+    return ordered, np.array([comb(rank, count - 1) / total for rank in range(len(ordered))])
+
+
+def against_random(world: World, seeds: Sequence[int]) -> dict[str, Any]:
+    """By searcher and number of trainings: its mean best score less the expected one of random search, and p.
+
+    p is the two-sided probability that as many random searches have a mean at least as far from the expectation. A race
+    shares its first batch with the random search of its seed; this comparison is with all random searches instead.
+    """
+    rows: dict[str, Any] = {}
+    for name, searcher in CONTROLS.items():
+        orders = [searcher(world, CHECKPOINTS[-1], seed) for seed in seeds]
+        rows[name] = {}
+        for count in CHECKPOINTS:
+            best, shares = random_best(world.final, count)
+            gains = np.array([world.final[order[:count]].max() for order in orders]) - best @ shares
+            drawn = np.random.default_rng(0).choice(best, size=(NULL_DRAWS, len(orders)), p=shares).mean(axis=1)
+            p = float((1 + (abs(drawn - best @ shares) >= abs(gains.mean())).sum()) / (1 + NULL_DRAWS))
+            rows[name][str(count)] = {"random": float(best @ shares), "gain": asdict(stats.mean(gains)), "p": p}
+        print("against random:", name, rows[name], flush=True)
     return rows
 
 
@@ -285,6 +322,7 @@ def parse(line: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=FILE, help="file of benchmarks/nars_trainings.py")
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--control-seeds", type=int, default=100, help="races of each control")
     parser.add_argument("--threshold", type=float, default=0.92, help="rank correlation of early stopping")
     return parser.parse_args(line)
 
@@ -304,6 +342,7 @@ def main(line: Sequence[str] | None = None) -> None:
                 "early_stopping": early_stopping(world, seeds, arguments.threshold),
                 "pretraining": pretraining(world, seeds),
                 "race": summarise_race(world, race(world, seeds)),
+                "against_random": against_random(world, range(arguments.control_seeds)),
                 "race_by_time": race_by_time(world, seeds, arguments.threshold),
             }
         )

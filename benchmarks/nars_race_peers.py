@@ -87,7 +87,7 @@ def gaussian_process(world: "World", count: int, seed: int) -> "Order":
     from botorch.fit import fit_gpytorch_mll
     from botorch.models import SingleTaskGP
     from botorch.models.transforms import Standardize
-    from botorch.optim import optimize_acqf_discrete
+    from botorch.optim.optimize import optimize_acqf_discrete
     from gpytorch.mlls import ExactMarginalLogLikelihood
 
     torch.manual_seed(seed)

@@ -1,16 +1,21 @@
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from benchmarks import nars_race
 from benchmarks.nars_race import (
+    CONTROLS,
     SEARCHERS,
     World,
     _scores_by_time,
+    against_random,
     early_stopping,
     load_world,
     pretraining,
+    random_best,
     summarise_race,
 )
 from benchmarks.nars_race_peers import nearest
@@ -62,6 +67,37 @@ def test_a_searcher_that_finds_the_same_has_no_difference(world: World) -> None:
     rows = summarise_race(world, best)
     assert rows["random"]["8"]["nars_less_this"]["value"] == 0.0
     assert rows["random"]["8"]["mean"] == pytest.approx(-0.95)
+
+
+def test_the_distribution_of_random_search_is_that_over_all_subsets() -> None:
+    scores = np.random.default_rng(0).normal(size=9)
+    for count in (1, 3, 9):
+        subsets = [max(subset) for subset in combinations(scores.tolist(), count)]
+        best, shares = random_best(scores, count)
+        assert shares.tolist() == pytest.approx([np.mean(np.array(subsets) == score) for score in best])
+
+
+def test_random_search_is_not_distinguishable_from_random_search(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nars_race, "CONTROLS", {"random": SEARCHERS["random"], "oracle": oracle})
+    rows = against_random(world, range(40))
+    assert all(row["p"] > 0.02 for row in list(rows["random"].values())[:3])  # all 64 pairs are the same for all
+    assert rows["oracle"]["8"]["p"] < 0.001
+    assert rows["oracle"]["8"]["gain"]["low"] > 0
+
+
+def oracle(world: World, count: int, seed: int) -> list[int]:
+    """The best pairs first."""
+    rows: list[int] = np.argsort(-world.final)[:count].tolist()
+    return rows
+
+
+def test_a_control_does_not_depend_on_the_scores(world: World) -> None:
+    """Random numbers in place of scores: other scores, the same choices; the search itself chooses others."""
+    reversed_scores = replace(world, curves=-world.curves)
+    assert CONTROLS["nars, random numbers"](world, COUNT, 1) == CONTROLS["nars, random numbers"](
+        reversed_scores, COUNT, 1
+    )
+    assert CONTROLS["nars, thompson"](world, COUNT, 1) != CONTROLS["nars, thompson"](reversed_scores, COUNT, 1)
 
 
 def test_the_nearest_row_is_not_one_that_was_taken() -> None:
