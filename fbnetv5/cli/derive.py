@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fbnetv5.cli.branch import print_network
-from fbnetv5.cli.console import print_json, progress_bar, stage_lines
+from fbnetv5.cli.console import print_json, print_log, progress_bar, stage_lines
 from fbnetv5.cli.nars import print_pair
-from fbnetv5.cli.options import Json, Luts, TableDevice, TableFile, find_table, one_budget
-from fbnetv5.cli.search import print_architectures
+from fbnetv5.cli.options import Json, Luts, TableDevice, TableFile
+from fbnetv5.cli.search import print_architectures, warn_of_no_signal
 
 if TYPE_CHECKING:
-    from fbnetv5.deploy.derive import Derived
+    from fbnetv5.api import Derived
 
 Flops = Annotated[
     str | None,
@@ -50,37 +50,35 @@ def derive(
     network, one with the weights of the run, by its trained routing; of fbnetv5 nars an architecture and its recipe,
     without weights, by the predictor. Give one budget: --flops or --latency.
     """
-    from fbnetv5.deploy.derive import derive as derive_network
-    from fbnetv5.deploy.derive import table_options
+    from fbnetv5 import api
 
-    amount, unit = one_budget(flops, latency)
-    file = find_table(device, table, luts, table_options(run, amount, unit, luts))
     with progress_bar() as bar:
-        derived = derive_network(
+        derived = api.derive(
             run,
-            amount,
-            unit=unit,
-            table=file,
-            other_machine=table is not None,
+            flops=flops,
+            latency=latency,
+            device=device,
+            table=table,
+            luts=luts,
             output=output,
+            log=print_log,
             progress=stage_lines(bar),
         )
-    print_derived(run, derived, as_json=json)
+    print_derived(derived, as_json=json)
 
 
-def print_derived(run: Path, derived: "Derived", *, as_json: bool) -> None:
-    """Print the derived networks: one of several tasks, one with its recipe, or one per task."""
-    from fbnetv5.runs.folder import BRANCHED
-
-    networks, recipe = derived.architectures, derived.recipe
-    per_task = recipe is None and BRANCHED not in networks
+def print_derived(derived: "Derived", *, as_json: bool) -> None:
+    """Print the derived networks: one per task, one with its recipe, or one of all tasks."""
+    if derived.per_task:
+        warn_of_no_signal(derived.architectures)
     if as_json:
-        documents = {name: architecture.to_json() for name, architecture in networks.items()}
-        found = {"architectures": documents} if per_task else {"architecture": next(iter(documents.values()))}
-        print_json({"run": str(run), "folder": str(derived.folder), **found, **({"recipe": recipe} if recipe else {})})
-    elif per_task:
-        print_architectures(derived.folder, networks, as_json=False)
-    elif recipe is None:
-        print_network(derived.folder / f"{BRANCHED}.json", networks[BRANCHED])
+        print_json(derived.to_json())
+        return
+    if derived.per_task:
+        print_architectures(derived.folder, derived.architectures)
+        return
+    ((name, architecture),) = derived.architectures.items()
+    if derived.recipe is not None:
+        print_pair(derived.folder, architecture, derived.recipe)
     else:
-        print_pair(derived.folder, next(iter(networks.values())), recipe)
+        print_network(derived.folder / f"{name}.json", architecture)
