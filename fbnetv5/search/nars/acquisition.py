@@ -18,15 +18,15 @@ def choose(ensemble: Ensemble, pool: Choices, trained: Choices, count: int, *, m
         pool: [B, S + R].
         trained: pairs that are not chosen again.
         count: of pairs.
-        method: "greedy" takes the highest mean predictions (FBNetV3, arXiv 2006.02049). "thompson" takes, for each
-            pair, the highest prediction of a random member (Thompson, Biometrika 25, 1933).
+        method: "greedy" takes the highest predictions of all members (FBNetV3, arXiv 2006.02049). "thompson" takes, for
+            each pair, the highest prediction of a random member (Thompson, Biometrika 25, 1933).
         seed: of the members' draws.
     """
     candidates = without(pool, trained)
-    predictions = ensemble.predictions(candidates)
     if method == "greedy":
-        return candidates[np.argsort(-predictions.mean(axis=0), kind="stable")[:count]]
-    return candidates[_thompson(predictions, min(count, len(candidates)), np.random.default_rng([seed, 4]))]
+        return candidates[np.argsort(-ensemble(candidates), kind="stable")[:count]]
+    predictions, generator = ensemble.quantiles(candidates), np.random.default_rng([seed, 4])
+    return candidates[_thompson(predictions, min(count, len(candidates)), generator)]
 
 
 def _thompson(predictions: NDArray[np.float64], count: int, generator: np.random.Generator) -> list[int]:

@@ -3,7 +3,8 @@
 The encoder maps an architecture to an embedding. A proxy head predicts the statistics (multiply-adds, parameters,
 milliseconds) of thousands of drawn architectures from it, so that the embedding knows size before the first training.
 The accuracy head reads the embedding and the recipe (FBNetV3, arXiv 2006.02049, section 3.2). It is fitted with the
-Huber loss, first on a frozen encoder, then together with it.
+Huber loss, first on a frozen encoder, then together with it, to the normal quantiles of the trainings' ranks
+(``scale.py``), where the paper fits the accuracy itself.
 
 The paper has a single predictor. Here an ensemble, whose members differ in their random weights and in the weights of
 the trainings (Bayesian bootstrap, Rubin, The Annals of Statistics 9(1), 1981), says how uncertain a prediction is.
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fbnetv5.search.nars.pairs import PairSpace
+from fbnetv5.search.nars.scale import Scale
 from fbnetv5.spaces.space import Choices
 
 EMBEDDING = 24
@@ -70,7 +72,7 @@ class Predictor(nn.Module):
         return torch.cat([embedding, vectors[:, self.architecture_features :]], dim=1)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """[B, A + R] -> standardised scores [B]."""
+        """[B, A + R] -> scores in normal quantiles [B]."""
         scores: Tensor = self.accuracy(self.embed(vectors))[:, 0]
         return scores
 
@@ -135,22 +137,22 @@ class Ensemble:
 
     pairs: PairSpace
     members: Sequence[Predictor]
-    mean: float
-    deviation: float
-    """Mean and standard deviation of the scores of the trainings."""
+    scale: Scale
 
     @torch.no_grad()
+    def quantiles(self, choices: Choices) -> NDArray[np.float64]:
+        """[B, S + R] -> [M, B]: the score that each member predicts, in normal quantiles."""
+        vectors = torch.from_numpy(self.pairs.encode(choices))
+        return torch.stack([member(vectors) for member in self.members]).double().numpy()
+
     def predictions(self, choices: Choices) -> NDArray[np.float64]:
         """[B, S + R] -> [M, B]: the score that each member predicts."""
-        vectors = torch.from_numpy(self.pairs.encode(choices))
-        scores = torch.stack([member(vectors) for member in self.members]).double().numpy()
-        predictions: NDArray[np.float64] = self.mean + self.deviation * scores
-        return predictions
+        return self.scale.to_scores(self.quantiles(choices))
 
     def __call__(self, choices: Choices) -> NDArray[np.float64]:
-        """[B, S + R] -> [B]: the mean prediction."""
-        mean: NDArray[np.float64] = self.predictions(choices).mean(axis=0)
-        return mean
+        """[B, S + R] -> [B]: the score of the members' mean quantile."""
+        mean: NDArray[np.float64] = self.quantiles(choices).mean(axis=0)
+        return self.scale.to_scores(mean)
 
 
 def fit(
@@ -173,13 +175,14 @@ def fit(
         settings: how they learn.
     """
     vectors = torch.from_numpy(pairs.encode(trained))
-    targets = torch.from_numpy(standardise(scores)).float()
+    scale = Scale.of(scores)
+    targets = torch.from_numpy(scale.to_quantiles(scores)).float()
     members = []
     with torch.random.fork_rng(devices=[]):
         for number in range(settings.members):
             torch.manual_seed(seed * settings.members + number)
             members.append(_fit_member(pretrained.network, vectors, targets, settings))
-    return Ensemble(pairs=pairs, members=members, mean=float(scores.mean()), deviation=float(scores.std()))
+    return Ensemble(pairs=pairs, members=members, scale=scale)
 
 
 def _fit_member(pretrained: Predictor, vectors: Tensor, targets: Tensor, settings: PredictorSettings) -> Predictor:

@@ -27,9 +27,9 @@ class Quality:
 
     trainings: int
     tau: float
-    """Kendall's tau of scores and predictions, each prediction less the mean score of the trainings of its fit; 0 where
-    it is not defined. A high score that is held out lowers that mean, so the predictions themselves would have a
-    negative tau if the predictor knew nothing."""
+    """Kendall's tau of scores and predictions, each prediction less the median score of the trainings of its fit; 0
+    where it is not defined. A high score that is held out lowers that median, which a predictor that knows nothing
+    predicts, so the predictions themselves would then have a negative tau."""
     mean_absolute_error: float
     """In the metric."""
     coverage: float
@@ -55,9 +55,9 @@ def cross_validate(fit: Fit, pairs: Choices, scores: NDArray[np.float64], *, see
     means, deviations, learned = np.zeros((3, len(scores)))
     for fold in np.array_split(order, min(FOLDS, len(scores))):
         others = np.setdiff1d(order, fold)
-        predictions = fit(pairs[others], scores[others]).predictions(pairs[fold])
-        means[fold], deviations[fold] = predictions.mean(axis=0), predictions.std(axis=0)
-        learned[fold] = scores[others].mean()
+        ensemble = fit(pairs[others], scores[others])
+        means[fold], deviations[fold] = ensemble(pairs[fold]), ensemble.predictions(pairs[fold]).std(axis=0)
+        learned[fold] = np.median(scores[others])
     errors = np.abs(scores - means)
     disagreement = root_mean_square(deviations)
     tau = float(kendalltau(means - learned, scores).statistic)

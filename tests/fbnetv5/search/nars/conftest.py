@@ -17,12 +17,15 @@ from fbnetv5.search.nars.pairs import PairSpace
 from fbnetv5.search.nars.prepare import Prepared, prepare
 from fbnetv5.search.nars.recipes import RecipeVariable, default_recipes
 from fbnetv5.search.nars.run import NarsResult, run_nars, start_nars
+from fbnetv5.search.nars.scale import Scale
 from fbnetv5.spaces.space import Choices
 from fbnetv5.spaces.stages import StageSpace
 from fbnetv5.tasks import task_types
 
 SIZE = (32, 32)
 SPACE = StageSpace(width=0.25)
+IDENTITY = Scale(quantiles=np.array([0.0, 1.0]), scores=np.array([0.0, 1.0]))
+"""Quantiles that are scores."""
 PAIRS = PairSpace(SPACE, default_recipes(task_types()["cls"]))
 MACS = Budget(limit=2e6, unit="macs", resolution=SIZE)
 RECIPES = {

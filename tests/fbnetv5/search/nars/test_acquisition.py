@@ -5,18 +5,18 @@ from numpy.typing import NDArray
 from fbnetv5.search.nars.acquisition import choose, without
 from fbnetv5.search.nars.predictor import Ensemble
 from fbnetv5.spaces.space import Choices
-from tests.fbnetv5.search.nars.conftest import PAIRS, draw
+from tests.fbnetv5.search.nars.conftest import IDENTITY, PAIRS, draw
 
 POOL = draw(PAIRS, 40)
 NONE = POOL[:0]
 
 
 class Lookup(Ensemble):
-    """Members with made-up predictions [M, B] for the pairs of ``POOL``."""
+    """Members with made-up quantiles [M, B] for the pairs of ``POOL``."""
 
     values = np.random.default_rng(0).random((4, len(POOL)))
 
-    def predictions(self, choices: Choices) -> NDArray[np.float64]:
+    def quantiles(self, choices: Choices) -> NDArray[np.float64]:
         rows = [int((pair == POOL).all(axis=1).argmax()) for pair in choices]
         return self.values[:, rows]
 
@@ -25,7 +25,7 @@ class OneMember(Lookup):
     values = Lookup.values[:1]
 
 
-LOOKUP = Lookup(pairs=PAIRS, members=(), mean=0.0, deviation=1.0)
+LOOKUP = Lookup(pairs=PAIRS, members=(), scale=IDENTITY)
 
 
 def rows(pairs: Choices) -> list[int]:
@@ -59,7 +59,7 @@ def test_thompson_is_a_function_of_the_seed_and_tries_what_members_disagree_on()
     choices = [rows(choose(LOOKUP, POOL, NONE, 6, method="thompson", seed=seed)) for seed in (0, 0, 1, 2)]
     assert choices[0] == choices[1]
     assert len({tuple(chosen) for chosen in choices}) > 1
-    single = OneMember(pairs=PAIRS, members=(), mean=0.0, deviation=1.0)
+    single = OneMember(pairs=PAIRS, members=(), scale=IDENTITY)
     greedy, thompson = (rows(choose(single, POOL, NONE, 6, method=m, seed=0)) for m in ("greedy", "thompson"))
     assert greedy == thompson
 
