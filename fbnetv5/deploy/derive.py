@@ -87,8 +87,7 @@ def derive(
     one budget, ``flops`` or ``latency``.
 
     Example:
-        >>> api.derive("runs/latest", flops="700M").architecture.cost.macs
-        683210112
+        >>> smaller = api.derive("runs/latest", flops="700M").architecture
 
     Args:
         run: the run folder of ``branch`` or ``nars``.
