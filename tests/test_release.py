@@ -131,5 +131,5 @@ def test_the_wheel_runs_in_a_fresh_environment(built: Path, tmp_path: Path) -> N
     printed = subprocess.check_output([python, "-c", code], cwd=tmp_path, text=True)
     assert Path(printed.strip()) == site / "fbnetv5" / "__init__.py"
     for arguments in (["--help"], ["show", "fbnetv3-a"]):
-        command = [python.with_name("fbnetv5"), *arguments]
+        command = [str(python.with_name("fbnetv5")), *arguments]
         subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)

@@ -10,14 +10,14 @@ from tests.contract.schemas import check_document
 def test_a_network_is_evaluated_beside_its_baseline(networks: Path, image_folder: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     options = {"data": image_folder, "size": 64, "fit": "letterbox", "log": lines.append}
-    evaluated = api.evaluate(arch=networks / "cls.json", baselines=[networks], **options)  # type: ignore[arg-type]
+    evaluated = api.evaluate(arch=networks / "seg.json", baselines=[networks / "seg.json"], **options)  # type: ignore[arg-type]
     check_document(["eval"], evaluated.to_json())
     assert evaluated.comparison is not None
     assert evaluated.comparison.delta_m_percent == 0.0
     assert "read as several tasks" in lines[0]
-    command = ["eval", "--arch", str(networks / "cls.json"), "--data", str(image_folder), "--size", "64"]
+    command = ["eval", "--arch", str(networks / "seg.json"), "--data", str(image_folder), "--size", "64"]
     printed = document(*command, "--fit", "letterbox", cwd=tmp_path)
-    assert printed == evaluated.tasks["cls"].to_json()
+    assert printed == evaluated.tasks["seg"].to_json()
 
 
 def test_a_network_without_a_name_or_of_another_task_is_refused(networks: Path) -> None:

@@ -21,7 +21,7 @@ def test_networks_of_a_run_are_exported(tmp_path: Path) -> None:
         ({"precision": "fp8"}, "precision"),
     ):
         with pytest.raises(api.UserError, match=message):
-            api.export(run, **options)  # type: ignore[arg-type]
+            api.export(run, **options)
 
 
 def test_without_tensorrt_the_files_are_written_and_the_error_has_them(without_tensorrt: None, tmp_path: Path) -> None:

@@ -15,6 +15,6 @@ def test_a_search_refuses_wrong_options(tmp_path: Path) -> None:
         ({"latency": 8.0, "device": "cpu", "luts": tmp_path}, "fbnetv5 profile --device cpu"),
     ):
         with pytest.raises(api.UserError, match=message):
-            api.search(**options, runs=tmp_path / "runs")  # type: ignore[arg-type]
+            api.search(**options, runs=tmp_path / "runs")
     with pytest.raises(api.UnavailableError, match="device 'a100' is not here"):
         api.search(latency="8ms", device="a100", luts=tmp_path)
