@@ -9,8 +9,8 @@ ROOT = Path(__file__).parent.parent
 MODULES = sorted(
     path.relative_to(ROOT) for package in ("export", "latency", "fbnetv5") for path in (ROOT / package).rglob("*.py")
 )
-MAX_FUNCTION = 60
-"""Lines, from ``def`` to the last statement."""
+MAX_FUNCTION = 45
+"""Lines of the body, without signature and docstring: those of the Python interface have a line per argument."""
 MAX_FILE = 450
 """Lines."""
 WITHOUT_TEST_FILE: dict[str, str] = {
@@ -42,8 +42,9 @@ def test_functions_and_files_are_short(module: Path) -> None:
 
 
 def lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    assert function.end_lineno is not None
-    return function.end_lineno - function.lineno + 1
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    assert not body or body[-1].end_lineno is not None
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
 
 
 def test_every_module_has_a_test_file() -> None:

@@ -100,7 +100,6 @@ def check(
     Example:
         >>> result = api.check("model.onnx", shapes={"images": [1, 3, 224, 224]})
         >>> result.accepted, [problem.hint for problem in result.problems]
-        (True, [])
 
     Args:
         file: the ONNX file, from any exporter.

@@ -55,8 +55,7 @@ def convert(
     """Convert a data set into Parquet shards, for millions of images; an unfinished conversion is continued.
 
     Example:
-        >>> api.convert("coco", "coco-shards", progress=print).images
-        123287
+        >>> images = api.convert("coco", "coco-shards", progress=print).images
 
     Args:
         data: folder of a data set in any known layout.

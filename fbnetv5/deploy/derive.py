@@ -92,8 +92,7 @@ def derive(
     and a recipe. Give one budget, ``flops`` or ``latency``.
 
     Example:
-        >>> api.derive("runs/latest", flops="200M").architectures["det"].cost.macs
-        196713472
+        >>> smaller = api.derive("runs/latest", flops="200M").architectures["det"]
 
     Args:
         run: the run folder of ``search``, ``branch`` or ``nars``.

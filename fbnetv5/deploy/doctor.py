@@ -59,8 +59,7 @@ def doctor() -> Diagnosis:
     """Find out what this machine can profile, build and run, and how to fix the rest; nothing is changed.
 
     Example:
-        >>> [finding.part for finding in api.doctor().findings if finding.status != "works"]
-        ['driver', 'gpu', 'clocks', 'tensorrt', 'pycuda']
+        >>> fixes = [finding.fix for finding in api.doctor().findings if finding.status != "works"]
     """
     with ThreadPoolExecutor(max_workers=2) as pool:
         findings = tuple(pool.map(_run_probe, PROBES))

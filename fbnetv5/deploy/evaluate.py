@@ -49,8 +49,7 @@ def evaluate(
 
     Example:
         >>> result = api.evaluate(arch="trained/seg/seg.json")
-        >>> result.tasks["seg"].metric.name, result.tasks["seg"].value
-        ('miou', 0.412)
+        >>> miou, by_class = result.tasks["seg"].value, result.tasks["seg"].figures
 
     Args:
         task: task whose network in ``runs/latest`` is evaluated, or the only task of ``arch`` to evaluate.

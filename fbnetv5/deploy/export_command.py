@@ -57,8 +57,7 @@ def export(
 
     Example:
         >>> (exported,) = api.export("runs/latest", "det", precision="int8", max_drop=0.01)
-        >>> exported.folder, exported.latency_ms_p50
-        (PosixPath('runs/latest/export/det'), 8.93)
+        >>> drop, latency_ms = exported.drops["det"], exported.latency_ms_p50
 
     Args:
         run: run folder of a search or training.

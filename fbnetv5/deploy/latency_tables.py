@@ -113,7 +113,7 @@ def profile(
 
     Example:
         >>> measured = api.profile("cpu", scope=api.scope(tasks="cls", resolution=64), networks=15)
-        >>> measured.result.table.correction.held_out.predicted.texts()
+        >>> errors = measured.result.table.correction.held_out.predicted  # on networks that the fit has not seen
 
     Args:
         device: "cpu", or an NVIDIA GPU of this machine such as "a100" or "orin".
@@ -152,8 +152,7 @@ def profile_plan(
     """List the blocks and networks that a latency table lacks; nothing is measured.
 
     Example:
-        >>> len(api.profile_plan("cpu").plan.blocks)
-        181
+        >>> missing = list(api.profile_plan("cpu").plan.blocks)
 
     Args:
         device: as of ``profile``, and so are the following options.
@@ -186,7 +185,7 @@ def profile_verify(
     """Compare a latency table with whole networks measured now; the table is not changed.
 
     Example:
-        >>> api.profile_verify("luts/cpu-fp32-b1.json", networks=20).report.predicted.texts()
+        >>> errors = api.profile_verify("luts/cpu-fp32-b1.json", networks=20).report.predicted
 
     Args:
         table: latency table file.
@@ -251,7 +250,7 @@ def profile_import(folder: AnyPath, *, scope: Scope | None = None, luts: AnyPath
     """Write the latency table of a bundle that was measured on its device.
 
     Example:
-        >>> api.profile_import("orin-bundle").path
+        >>> table = api.profile_import("orin-bundle").path
 
     Args:
         folder: of the bundle, with the results of its device.
@@ -278,7 +277,8 @@ def profile_estimate(
     """Estimate a latency table from a GPU's data sheet; nothing is measured, and the values are rough.
 
     Example:
-        >>> api.profile_estimate("a100", precision="fp16").table.peak_tflops
+        >>> estimated = api.profile_estimate("a100", precision="fp16")
+        >>> api.search(latency="1ms", table=estimated.path)
 
     Args:
         device: NVIDIA GPU such as "a100" or "orin".

@@ -62,7 +62,8 @@ def space(
     """Describe the space that ``search`` chooses from: its variables, its size and its costs per task.
 
     Example:
-        >>> [costs.min_cost for costs in api.space(tasks="cls", resolution=64).ranges]
+        >>> (costs,) = api.space(tasks="cls", resolution=64).ranges
+        >>> smallest, largest = costs.min_cost, costs.max_cost  # multiply-adds
 
     Args:
         variant: FBNetV3 of stage 0 of the space: "a", "c" or "f".

@@ -54,8 +54,8 @@ def validate(folder: AnyPath, *, log: Log = silent, progress: Progress = silent)
 
     Example:
         >>> result = api.validate("shipped/det")
-        >>> result.passed, result.latencies["onnxruntime, 1 thread"].latency_ms_median
-        (True, 8.91)
+        >>> if result.passed:
+        ...     latency_ms = result.latencies["onnxruntime, 1 thread"].latency_ms_median
 
     Args:
         folder: written by ``export``.

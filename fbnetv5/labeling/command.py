@@ -55,8 +55,7 @@ def label(
 
     Example:
         >>> summary = api.label("photos", "labelled", teachers={"det": "detector.onnx"}, derive={"cls": "largest-box"})
-        >>> summary.images, summary.left_out
-        (5000, 2)
+        >>> summary.images, summary.left_out, summary.labelled["det"]
 
     Args:
         images: folder of images, or a data set whose labels are kept.
@@ -110,8 +109,7 @@ def preview_labels(
     """Label a few images, evenly spaced in the folder, into one HTML page, before a long run of ``label``.
 
     Example:
-        >>> api.preview_labels("photos", "preview.html", 12, teachers={"det": "detector.onnx"}).images
-        12
+        >>> api.preview_labels("photos", "preview.html", 12, teachers={"det": "detector.onnx"})
 
     Args:
         images: folder of images, or a data set whose labels are kept.

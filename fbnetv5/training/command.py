@@ -43,8 +43,7 @@ def train(
 
     Example:
         >>> result = api.train(arch="runs/latest/det.json", config={"steps": 2000}, log=print)
-        >>> result.test["det"].value
-        0.318
+        >>> ap = result.test["det"].value  # the metric of detection, on the test images
 
     Args:
         task: task whose network in ``runs/latest`` is trained, if no ``arch`` is named.

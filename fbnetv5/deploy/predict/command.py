@@ -31,8 +31,8 @@ def predict(
     An image that cannot be read is left out. An exported folder needs no torch. ``load`` predicts without files.
 
     Example:
-        >>> api.predict("shipped/det", "photos", "found").images_per_s["network"]
-        102.4
+        >>> result = api.predict("shipped/det", "photos", "found")
+        >>> result.file, result.images_per_s["network"]
 
     Args:
         model: an exported folder, or an architecture file with its weights beside it.

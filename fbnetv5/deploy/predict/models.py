@@ -30,8 +30,8 @@ class Predictor:
 
     Example:
         >>> predictor = api.load("shipped/det")
-        >>> predictor("street.jpg")["det"].above(0.5).xyxy
-        array([[212.4,  88.1, 341.9, 402.7]], dtype=float32)
+        >>> boxes = predictor("street.jpg")["det"].above(0.5)
+        >>> boxes.xyxy, boxes.scores, [predictor.labels["det"][label] for label in boxes.labels]
     """
 
     labels: Mapping[str, tuple[str, ...]]
@@ -107,8 +107,7 @@ def load(
 
     Example:
         >>> predictor = api.load("shipped/seg")
-        >>> predictor("street.jpg")["seg"].ids.shape
-        (1080, 1920)
+        >>> ids = predictor("street.jpg")["seg"].ids  # uint8 [H, W] of the image itself
 
     Args:
         model: an exported folder, or an architecture file with its weights beside it.

@@ -57,8 +57,7 @@ def nars(
 
     Example:
         >>> result = api.nars(flops="40M@64x64", params="5M", log=print)
-        >>> result.recipe["optimizer"]
-        'rmsprop'
+        >>> api.train(arch=result.run / "cls.json", init="scratch", config=result.run / "recipe.json")
 
     Args:
         task: task of the network.

@@ -71,8 +71,7 @@ def search(
     Example:
         >>> from fbnetv5 import api
         >>> result = api.search(flops="400M", tasks=["cls", "det"], log=print)
-        >>> result.architectures["det"].cost.macs
-        391804928
+        >>> macs = result.architectures["det"].cost.macs  # of the deployed network, at most 400 million
 
     Args:
         flops: maximum multiply-adds, such as 400e6, "400M" or per task "det=1.2G@320x640,400M".

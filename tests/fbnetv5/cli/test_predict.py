@@ -45,7 +45,7 @@ def test_a_network_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 
 
 def test_an_exported_folder_needs_no_torch() -> None:
-    modules = "run", "models", "sources", "drawing"
+    modules = "command", "run", "models", "sources", "drawing"
     imports = ", ".join(f"fbnetv5.deploy.predict.{module}" for module in modules)
-    code = f"import sys; sys.modules['torch'] = None; import fbnetv5.cli.predict, fbnetv5.data.resolution, {imports}"
+    code = f"import sys; sys.modules['torch'] = None; import fbnetv5.cli.predict, fbnetv5.api, {imports}"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -74,7 +74,7 @@ def test_without_torch_nothing_is_profiled_or_run() -> None:
 
 @pytest.mark.parametrize(("number", "version"), [(13000, "13.0"), (12080, "12.8"), (11040, "11.4")])
 def test_cuda_versions_are_decoded(number: int, version: str) -> None:
-    assert doctor._cuda_version(number) == version
+    assert module._cuda_version(number) == version
 
 
 @pytest.mark.parametrize(("gpu", "runs"), [("works", "and engines"), ("missing", "no engines")])

@@ -1,0 +1,33 @@
+from pathlib import Path
+
+import pytest
+
+from fbnetv5 import api
+from tests.contract.schemas import check_document
+from tests.contract.stored import stored_run
+from tests.fbnetv5.cli.conftest import brief_timing
+
+
+def test_networks_of_a_run_are_exported(tmp_path: Path) -> None:
+    run, lines = stored_run(tmp_path / "run"), list[str]()
+    with brief_timing():
+        (exported,) = api.export(run, ["cls"], output=tmp_path / "out", log=lines.append)
+    check_document(["export", "--task", "cls"], exported.to_json())
+    assert lines[0] == "cls: exporting"
+    assert api.load(exported.folder).tasks == ("cls",)
+    for options, message in (
+        ({"head": "nms"}, "--head needs the task of a detector"),
+        ({"engine_options": {"level": 3}}, "it needs --engine"),
+        ({"precision": "fp8"}, "precision"),
+    ):
+        with pytest.raises(api.UserError, match=message):
+            api.export(run, **options)
+
+
+def test_without_tensorrt_the_files_are_written_and_the_error_has_them(without_tensorrt: None, tmp_path: Path) -> None:
+    run = stored_run(tmp_path / "run")
+    with brief_timing(), pytest.raises(api.EngineUnavailableError, match="no engine was built") as caught:
+        api.export(run, "cls", output=tmp_path / "out", engine=True)
+    (exported,) = caught.value.exported
+    assert (exported.folder / "model.onnx").exists()
+    assert exported.engine is None
