@@ -8,6 +8,7 @@ reads the metadata of every package, and downloads packages whose index has no m
 """
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,8 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+REASON = re.compile(r"^(ERROR|error):|^\s*The installation of .* failed")
+"""Lines of pip's report that say why; the second is of NVIDIA's packages, which download themselves from NVIDIA."""
 
 
 def extras() -> list[str]:
@@ -35,8 +38,8 @@ def resolve(extra: str) -> str | None:
         command += ["--quiet", "--report", str(report), f"{ROOT}[{extra}]"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-            return "; ".join(lines) or done.stderr.strip()
+            lines = [line.strip() for line in done.stderr.splitlines() if REASON.search(line)]
+            return "; ".join(dict.fromkeys(lines)) or done.stderr.strip()
         count = len(json.loads(report.read_text(encoding="utf-8"))["install"])
         sys.stdout.write(f"{extra}: {count} packages\n")
         return None

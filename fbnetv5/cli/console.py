@@ -122,11 +122,12 @@ def print_table(columns: list[str], rows: list[list[str]]) -> None:
     _write(text.getvalue())
 
 
-def progress_bar() -> "Progress":
-    """A progress bar on stderr, with the remaining time."""
+@contextmanager
+def progress_bar() -> "Iterator[Progress]":
+    """A context with a progress bar on stderr, with the remaining time; nothing is printed for work without stages."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    return Progress(
+    bar = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
@@ -135,6 +136,14 @@ def progress_bar() -> "Progress":
         console=console(),
         disable=not is_first_process(),
     )
+    bar.start()
+    try:
+        yield bar
+    finally:
+        if bar.tasks:
+            bar.stop()
+        else:
+            bar.live.stop()  # Progress.stop prints an empty line where stderr is no terminal
 
 
 def stage_lines(bar: "Progress") -> ReportProgress:

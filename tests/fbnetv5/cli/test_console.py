@@ -7,7 +7,7 @@ import pytest
 from rich.progress import Progress
 
 from export.errors import UserError
-from fbnetv5.cli.console import interruptible, print_json, print_table, resumable, stage_lines
+from fbnetv5.cli.console import interruptible, print_json, print_table, progress_bar, resumable, stage_lines
 from tests.command_line import SMALL, in_process
 
 
@@ -58,6 +58,13 @@ def test_a_stage_that_begins_again_has_a_new_line() -> None:
     for done in (1, 2, 1, 2):
         report("calibrate", done, 2)
     assert [(task.description, task.completed) for task in bar.tasks] == [("calibrate", 2)] * 2
+
+
+def test_work_without_stages_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar():
+        pass
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "")
 
 
 def test_names_that_stdout_cannot_encode_are_escaped(image_folder: Path, tmp_path: Path) -> None:
