@@ -14,6 +14,8 @@ from typing import Any
 
 from export.errors import UserError
 
+AnyPath = str | os.PathLike[str]
+"""A path as users name it."""
 _UMASK = os.umask(0)
 os.umask(_UMASK)
 

@@ -69,18 +69,48 @@ class Runner(Protocol):
         """Run the network: all inputs by name -> all outputs by name."""
 
 
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """A context in which torch's operators use ``count`` CPU threads; None changes nothing."""
+    import torch
+
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class TorchRunner:
     """Runs a torch module on the CPU in eval mode; inputs are copied, because layers may overwrite them."""
 
-    def __init__(self, module: "nn.Module", input_names: Sequence[str], output_names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        module: "nn.Module",
+        input_names: Sequence[str],
+        output_names: Sequence[str],
+        *,
+        threads: int | None = None,
+    ) -> None:
+        """Set the module to eval mode.
+
+        Args:
+            module: the network.
+            input_names: of its arguments, in order.
+            output_names: of its results, in order.
+            threads: CPU threads that an operator may use; None for as many as torch is set to.
+        """
         self._module = module.eval()
         self._input_names = tuple(input_names)
         self._output_names = tuple(output_names)
+        self._threads = threads
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), torch_threads(self._threads):
             result = self._module(*(torch.tensor(inputs[name]) for name in self._input_names))
         tensors = (result,) if isinstance(result, torch.Tensor) else tuple(result)
         return {name: tensor.numpy() for name, tensor in zip(self._output_names, tensors, strict=True)}

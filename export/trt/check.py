@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.errors import UserError
-from export.progress import Progress
+from export.files import AnyPath
+from export.progress import Progress, outermost_stage, silent
 from export.subprocesses import SubprocessFailedError, run_in_subprocess
 from export.trt import trial
 from export.trt.hints import CRASH, Refusal, hint_for, readable
@@ -88,24 +89,30 @@ class CheckResult:
 
 
 def check(
-    path: Path,
+    file: AnyPath,
     *,
     shapes: Mapping[str, Sequence[int]] | None = None,
     build: bool | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> CheckResult:
-    """Check any ONNX file with TensorRT's parser and builder.
+    """Check any ONNX file with TensorRT's parser and builder; a refusal is a result and no error.
+
+    Example:
+        >>> result = api.check("model.onnx", shapes={"images": [1, 3, 224, 224]})
+        >>> result.accepted, [problem.hint for problem in result.problems]
+        (True, [])
 
     Args:
-        path: the ONNX file.
+        file: the ONNX file, from any exporter.
         shapes: shape of each dynamic input, or values of each input that sets sizes.
         build: build an engine; None: if the file is small. Otherwise the builder validates the network only.
-        progress: called with the builder's outermost phase, if an engine is built.
+        progress: called with (stage, done, total) of the builder's outermost phase, if an engine is built.
 
     Raises:
         UserError: the file, or a file with its weights, is missing or damaged, or a shape does not fit.
         UnavailableError: no TensorRT is installed.
     """
+    path = Path(file)
     model = read_onnx(path)
     shapes = shapes or {}
     _check_names(model, shapes)
@@ -136,15 +143,15 @@ def _check_names(model: "onnx.ModelProto", shapes: Mapping[str, Sequence[int]]) 
 
 
 def _try(
-    path: Path, shapes: Mapping[str, Sequence[int]], build: bool, progress: Progress | None
+    path: Path, shapes: Mapping[str, Sequence[int]], build: bool, progress: Progress
 ) -> tuple[dict[str, Any], tuple[Problem, ...]]:
     """The result of ``trial.run``, and the problem if NVIDIA's library crashed or hung."""
-    stages = set()
+    stages, outermost = set(), outermost_stage(progress)
 
     def report(stage: str, done: int, total: int) -> None:
         stages.add(stage)
-        if progress is not None and build and stage != trial.PARSED:
-            progress(stage, done, total)
+        if build and stage != trial.PARSED:
+            outermost(stage, done, total)
 
     try:
         arguments = (str(path), dict(shapes), build)

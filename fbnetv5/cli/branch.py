@@ -1,6 +1,7 @@
 """``fbnetv5 branch``: searches for one network of all tasks that decides where the tasks branch."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,13 +10,14 @@ import typer
 from fbnetv5.cli.console import (
     check_resume_options,
     console,
-    interruptible,
     is_first_process,
     print_json,
     print_line,
+    print_log,
     print_status,
     print_table,
     progress_bar,
+    resumable,
 )
 from fbnetv5.cli.options import (
     Data,
@@ -31,22 +33,14 @@ from fbnetv5.cli.options import (
     TableDevice,
     TableFile,
     Tasks,
-    find_table,
-    only_budget,
-    print_layout,
-    run_name,
-    search_images,
-    task_names,
 )
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from fbnetv5.architecture import Architecture
-    from fbnetv5.search.bmtas.config import BranchConfig
+    from fbnetv5.api import Architecture, BranchResult
     from fbnetv5.search.bmtas.entry import BranchEntry
     from fbnetv5.search.bmtas.prepare import Prepared
-    from fbnetv5.search.bmtas.trees import TreeCosts
 
 
 Flops = Annotated[
@@ -102,95 +96,38 @@ def branch(
 
     Give one budget for the whole network: --flops or --latency.
     """
-    from fbnetv5.runs.processes import process_group_cleanup, relaunch_command
-    from fbnetv5.search.bmtas.config import BranchConfig
-    from fbnetv5.search.bmtas.prepare import prepare
-    from fbnetv5.search.bmtas.run import run_branch, start_branch
+    from fbnetv5 import api
+    from fbnetv5.runs.processes import process_group_cleanup
 
     if resume is not None:
         check_resume_options(context)
-        folder, prepared = resume, prepare(BranchConfig.load(resume))
-    else:
-        print_layout(data, strict=strict_data)
-        settings = _branch_config(
-            flops=flops,
-            latency=latency,
-            device=device,
-            table=table,
-            luts=luts,
-            tasks=task_names(tasks),
-            encoder=encoder,
-            init=init,
-            data=data,
-            size=size,
-            fit=fit,
-            seed=seed,
-            fields=config,
-        )
-        folder, prepared = start_branch(settings, runs / run_name(name), _range_printer(settings), print_status)
-    hint = relaunch_command(f"branch --resume {folder}")
-    with process_group_cleanup(), progress_bar() as bar, interruptible(hint):
-        architecture = run_branch(folder, prepared, branch_report(bar, prepared))
+    with process_group_cleanup(), progress_bar() as bar, resumable("branch", partial(branch_report, bar)) as run:
+        if resume is not None:
+            result = api.resume_branch(resume, started=run.started, report=run.report)
+        else:
+            result = api.branch(
+                flops=flops,
+                latency=latency,
+                device=device,
+                table=table,
+                tasks=tasks,
+                encoder=encoder,
+                init=init,
+                data=data,
+                strict_data=strict_data,
+                size=size,
+                fit=fit,
+                config=config,
+                seed=seed,
+                name=name,
+                runs=runs,
+                luts=luts,
+                log=print_log,
+                started=run.started,
+                report=run.report,
+            )
     if is_first_process():
-        print_branched(folder, architecture, as_json=json)
-
-
-def _branch_config(
-    *,
-    flops: str | None,
-    latency: str | None,
-    device: str | None,
-    table: Path | None,
-    luts: Path,
-    tasks: tuple[str, ...],
-    encoder: str,
-    init: str,
-    data: Path | None,
-    size: str | None,
-    fit: str | None,
-    seed: int,
-    fields: Path | None,
-) -> "BranchConfig":
-    """The configuration of a search from the options of the command.
-
-    Raises:
-        UserError: an option is wrong, there is not exactly one budget, or the device has no latency table.
-    """
-    from fbnetv5.costs.budgets import parse_budgets
-    from fbnetv5.networks.pretrained import PUBLISHED, SCRATCH
-    from fbnetv5.search.bmtas.config import BranchConfig
-    from fbnetv5.search.bmtas.prepare import profile_options
-
-    budget, unit = only_budget(flops, latency, has_table=device is not None or table is not None)
-    whole = parse_budgets(budget, unit=unit, tasks=("network",))["network"]
-    settings = BranchConfig.make(
-        fields,
-        budget=whole,
-        task_names=tasks,
-        encoder=encoder,
-        init=init if init in (SCRATCH, *PUBLISHED) else str(Path(init).resolve()),
-        data=search_images(data, size, fit, tasks=tasks, budgets=[whole]),
-        seed=seed,
-    )
-    file = find_table(device, table, luts, profile_options(settings, luts))
-    return settings if file is None else settings.with_table(file, other_machine=table is not None)
-
-
-def _range_printer(config: "BranchConfig") -> "Callable[[TreeCosts], None]":
-    """A callback that prints the costs of the two extreme trees and of a uniform routing."""
-    from fbnetv5.costs.budgets import format_cost
-
-    def show(costs: "TreeCosts") -> None:
-        unit = costs.unit
-        shared, uniform, separate = (
-            format_cost(cost, unit) for cost in (costs.all_shared, costs.uniform, costs.all_separate)
-        )
-        print_status(
-            f"{config.space.label}: {shared} if all tasks share every layer, {uniform} expected of a uniform routing, "
-            f"{separate} if they share none"
-        )
-
-    return show
+        print_branched(result, as_json=json)
 
 
 def branch_report(bar: "Progress", prepared: "Prepared") -> "Callable[[BranchEntry], None]":
@@ -212,13 +149,12 @@ def branch_report(bar: "Progress", prepared: "Prepared") -> "Callable[[BranchEnt
     return report
 
 
-def print_branched(folder: Path, architecture: "Architecture", *, as_json: bool) -> None:
+def print_branched(result: "BranchResult", *, as_json: bool) -> None:
     """Print the network that a search found."""
-    file = folder / "branched.json"
     if as_json:
-        print_json({"run": str(folder), "file": str(file), "architecture": architecture.to_json()})
-        return
-    print_network(file, architecture)
+        print_json(result.to_json())
+    else:
+        print_network(result.file, result.architecture)
 
 
 def print_network(file: Path, architecture: "Architecture") -> None:

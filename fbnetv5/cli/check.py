@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from export.errors import UserError, VerificationError
-from fbnetv5.cli.console import outermost_stage, print_json, print_line, progress_bar, stage_lines
+from fbnetv5.cli.console import print_json, print_line, progress_bar, stage_lines
 from fbnetv5.cli.options import Json
 
 if TYPE_CHECKING:
@@ -44,11 +44,10 @@ def check(
 
     NVIDIA's parser and builder read the file. Exit code 1 means that one of them refuses it.
     """
-    from export.trt.check import check as check_onnx
+    from fbnetv5 import api
 
     with progress_bar() as bar:
-        progress = outermost_stage(stage_lines(bar))
-        result = check_onnx(file, shapes=read_shapes(shape or ()), build=build, progress=progress)
+        result = api.check(file, shapes=read_shapes(shape or ()), build=build, progress=stage_lines(bar))
     if json:
         print_json(result.to_json())
     else:

@@ -7,9 +7,10 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -48,6 +49,12 @@ def print_status(line: str, *, style: str = "") -> None:
 
     # Text, not markup: rich would read the "[rtx]" of a pip extra as a style tag and remove it.
     console().print(Text(line, style=style), soft_wrap=True)
+
+
+def print_log(line: str) -> None:
+    """Print a status line of work that may run in several processes, in the first of them."""
+    if is_first_process():
+        print_status(line)
 
 
 class OutputClosedError(Exception):
@@ -130,29 +137,21 @@ def progress_bar() -> "Progress":
     )
 
 
-def outermost_stage(report: ReportProgress) -> ReportProgress:
-    """A callback that passes on the progress of the first reported stage, and not of the stages nested in it."""
-    first: str | None = None
-
-    def report_first(stage: str, done: int, total: int) -> None:
-        nonlocal first
-        first = first or stage
-        if stage == first:
-            report(stage, done, total)
-
-    return report_first
-
-
 def stage_lines(bar: "Progress") -> ReportProgress:
-    """A callback (stage, done, total) that shows the progress of each stage on its own line."""
+    """A callback (stage, done, total) that shows the progress of each stage on its own line.
+
+    A stage that begins again, for the next network, gets a new line.
+    """
     lines: dict[str, TaskID] = {}
+    ended: set[str] = set()
 
     def report(stage: str, done: int, total: int) -> None:
-        if stage not in lines:
+        if stage not in lines or (stage in ended and done < total):
             lines[stage] = bar.add_task(stage, total=total, note="")
             if not console().is_terminal:
                 print_status(f"{stage}: {total} steps")
         bar.update(lines[stage], completed=done)
+        (ended.add if done >= total else ended.discard)(stage)
 
     return report
 
@@ -167,6 +166,53 @@ def interruptible(hint: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        raise UserError(f"interrupted; finished work is kept. To continue: {hint}") from None
+
+
+class RunReport:
+    """The callbacks of a run that can be resumed: its line of progress is made when it starts."""
+
+    def __init__(self, make_report: Callable[[Any], Callable[[Any], None]]) -> None:
+        """Remember how the line is made.
+
+        Args:
+            make_report: opened configuration -> the callback that shows an entry of the history.
+        """
+        self._make_report = make_report
+        self._report: Callable[[Any], None] | None = None
+        self.folder: Path | None = None
+        """The run folder; None before the run has started."""
+
+    def started(self, folder: Path, prepared: Any) -> None:
+        """Make the line of progress."""
+        self.folder, self._report = folder, self._make_report(prepared)
+
+    def report(self, entry: Any) -> None:
+        """Show an entry of the run's history."""
+        assert self._report is not None
+        self._report(entry)
+
+
+@contextmanager
+def resumable(command: str, make_report: Callable[[Any], Callable[[Any], None]]) -> Iterator[RunReport]:
+    """A context in which Ctrl+C ends a run with one line, which has the command that continues it.
+
+    Args:
+        command: of the run, such as "search".
+        make_report: see ``RunReport``.
+
+    Raises:
+        UserError: the user interrupted the run.
+    """
+    run = RunReport(make_report)
+    try:
+        yield run
+    except KeyboardInterrupt:
+        if run.folder is None:
+            raise
+        from fbnetv5.runs.processes import relaunch_command
+
+        hint = relaunch_command(f"{command} --resume {run.folder}")
         raise UserError(f"interrupted; finished work is kept. To continue: {hint}") from None
 
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fbnetv5.cli.branch import print_network
-from fbnetv5.cli.console import print_json
+from fbnetv5.cli.console import print_json, print_log
 from fbnetv5.cli.nars import print_pair
-from fbnetv5.cli.options import Json, Luts, TableDevice, TableFile, find_table, one_budget
+from fbnetv5.cli.options import Json, Luts, TableDevice, TableFile
 
 if TYPE_CHECKING:
-    from fbnetv5.deploy.derive import Derived
+    from fbnetv5.api import Derived
 
 Flops = Annotated[
     str | None,
@@ -45,22 +45,19 @@ def derive(
     run, by its trained routing; an architecture and its recipe, without weights, by the predictor. Give one budget:
     --flops or --latency.
     """
-    from fbnetv5.deploy.derive import derive as derive_network
-    from fbnetv5.deploy.derive import table_options
+    from fbnetv5 import api
 
-    amount, unit = one_budget(flops, latency)
-    file = find_table(device, table, luts, table_options(run, amount, unit, luts))
-    derived = derive_network(run, amount, unit=unit, table=file, other_machine=table is not None, output=output)
-    print_derived(run, derived, as_json=json)
+    derived = api.derive(
+        run, flops=flops, latency=latency, device=device, table=table, luts=luts, output=output, log=print_log
+    )
+    print_derived(derived, as_json=json)
 
 
-def print_derived(run: Path, derived: "Derived", *, as_json: bool) -> None:
+def print_derived(derived: "Derived", *, as_json: bool) -> None:
     """Print the derived network."""
     if as_json:
-        document = {"run": str(run), "folder": str(derived.folder), "architecture": derived.architecture.to_json()}
-        print_json(document if derived.recipe is None else {**document, "recipe": derived.recipe})
-        return
-    if derived.recipe is not None:
+        print_json(derived.to_json())
+    elif derived.recipe is not None:
         print_pair(derived.folder, derived.architecture, derived.recipe)
-        return
-    print_network(derived.folder / "branched.json", derived.architecture)
+    else:
+        print_network(derived.file, derived.architecture)

@@ -6,7 +6,7 @@ from fbnetv5.cli.console import print_json, print_line
 from fbnetv5.cli.options import Json
 
 if TYPE_CHECKING:
-    from fbnetv5.deploy.doctor import Diagnosis
+    from fbnetv5.api import Diagnosis
 
 
 def doctor(json: Json = False) -> None:
@@ -14,9 +14,9 @@ def doctor(json: Json = False) -> None:
 
     For each part that is missing or broken, the report has a command or an instruction that fixes it.
     """
-    from fbnetv5.deploy.doctor import diagnose
+    from fbnetv5 import api
 
-    diagnosis = diagnose()
+    diagnosis = api.doctor()
     if json:
         print_json(diagnosis.to_json())
     else:

@@ -1,25 +1,16 @@
 """``fbnetv5 eval``: evaluates a network on the test images."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fbnetv5.cli.console import print_json, print_line, print_table
-from fbnetv5.cli.options import (
-    FIT,
-    FIT_HELP,
-    SIZE,
-    ArchitectureFile,
-    Data,
-    Json,
-    StrictData,
-    architecture_file,
-    print_layout,
-)
+from fbnetv5.cli.console import print_json, print_line, print_log, print_table
+from fbnetv5.cli.options import FIT, FIT_HELP, SIZE, ArchitectureFile, Data, Json, StrictData
 
 if TYPE_CHECKING:
-    from fbnetv5.evaluate import Comparison, Evaluation
+    from fbnetv5.api import Comparison, Evaluation
 
 
 def evaluate(
@@ -50,39 +41,29 @@ def evaluate(
     All metrics of its tasks are printed, e.g. top-1 and top-5 accuracy, COCO's twelve metrics, or IoU per class. With
     --baseline, so is Delta_m, the mean over its tasks of the relative gain over networks of one task each.
     """
-    from fbnetv5.architecture import load_architecture
-    from fbnetv5.data.fit import parse_fit
-    from fbnetv5.data.resolution import parse_resolution
-    from fbnetv5.evaluate import baseline_files, check_task, compare, evaluate_file
+    from fbnetv5 import api
 
-    print_layout(data, strict=strict_data)
-    image_size, image_fit = None if size is None else parse_resolution(size), None if fit is None else parse_fit(fit)
-    file = architecture_file(task, arch)
-    files: dict[str, Path] = {}
-    if baseline:
-        architecture = load_architecture(file)
-        check_task(architecture, task, file)
-        files = baseline_files(baseline, architecture, [task] if task else list(architecture.choices))
-    evaluations = evaluate_file(file, task=task, weights=weights, data=data, size=image_size, fit=image_fit)
-    comparison = compare(files, evaluations, data, image_fit) if files else None
+    result = api.evaluate(
+        task,
+        arch=arch,
+        weights=weights,
+        baselines=baseline or (),
+        data=data,
+        strict_data=strict_data,
+        size=size,
+        fit=fit,
+        log=print_log,
+    )
     if json:
-        print_json(_document(evaluations, comparison))
+        print_json(result.to_json())
         return
-    for evaluation in evaluations.values():
+    for evaluation in result.tasks.values():
         print_evaluation(evaluation)
-    if comparison is not None:
-        print_comparison(evaluations, comparison)
+    if result.comparison is not None:
+        print_comparison(result.tasks, result.comparison)
 
 
-def _document(evaluations: "dict[str, Evaluation]", comparison: "Comparison | None") -> dict[str, Any]:
-    """The JSON document: the evaluation of the only task, or those of several tasks and their comparison, if any."""
-    documents = {name: evaluation.to_json() for name, evaluation in evaluations.items()}
-    if comparison is not None:
-        return {"tasks": documents, **comparison.to_json()}
-    return {"tasks": documents} if len(documents) > 1 else next(iter(documents.values()))
-
-
-def print_comparison(evaluations: "dict[str, Evaluation]", comparison: "Comparison") -> None:
+def print_comparison(evaluations: "Mapping[str, Evaluation]", comparison: "Comparison") -> None:
     """Print the gain of each task over its baseline, and their mean, Delta_m."""
     rows = []
     for name, baseline in comparison.baselines.items():

@@ -1,28 +1,17 @@
 """``fbnetv5 export``: exports networks of a run as ONNX files and TensorRT engines."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from export.errors import UnavailableError, UserError
-from fbnetv5.cli.console import (
-    outermost_stage,
-    print_json,
-    print_line,
-    print_status,
-    print_table,
-    progress_bar,
-    stage_lines,
-)
-from fbnetv5.cli.options import FIT, FIT_HELP, Json, task_names
+from export.errors import UserError
+from fbnetv5.cli.console import print_json, print_line, print_log, print_table, progress_bar, stage_lines
+from fbnetv5.cli.options import FIT, FIT_HELP, Json
 
 if TYPE_CHECKING:
-    from export.graph import Exporter
-    from export.precision import Precision
-    from export.trt.options import EngineOptions
-    from fbnetv5.deploy.export_options import ExportOptions
-    from fbnetv5.deploy.exported import Exported
+    from fbnetv5.api import Exported
 
 TaskOption = Annotated[
     str | None,
@@ -97,60 +86,36 @@ def export(
 
     Each file is verified against the torch network before it is written.
     """
-    from export.trt.options import EngineOptions
-    from fbnetv5.data.fit import parse_fit
-    from fbnetv5.deploy.export_options import ExportOptions
+    from fbnetv5 import api
 
     if fixed_size and dynamic_size:
         raise UserError("--fixed-size and --dynamic-size exclude each other")
-    if head is not None and task is None:
-        raise UserError("--head needs the task of a detector: add --task det")
-    if engine and head == "nms":
-        raise UserError(
-            "--head nms is for ONNX Runtime only: TensorRT cannot build an engine of it. Leave out --engine"
-        )
-    if engine_config is not None and not engine:
-        raise UserError("--engine-config sets options of the engine's build; it needs --engine")
-    options = ExportOptions(
-        precision=cast("Precision", precision),
-        exporter=cast("Exporter", exporter),
-        head=head,
-        from_pixels=pixels,
-        fixed_size=fixed_size,
-        max_drop=max_drop,
-        fit=None if fit is None else parse_fit(fit),
-        keep_float=tuple(keep_float or ()),
-    )
-    engine_options = EngineOptions.load(engine_config) if engine_config else EngineOptions()
-    results, unavailable = _export(run, task, output, options, engine_options if engine else None)
+    try:
+        with progress_bar() as bar:
+            results = api.export(
+                run,
+                task,
+                output=output,
+                precision=precision,
+                max_drop=max_drop,
+                keep_float=keep_float or (),
+                head=head,
+                pixels=pixels,
+                fit=fit,
+                fixed_size=fixed_size,
+                exporter=exporter,
+                engine=engine,
+                engine_options=engine_config,
+                log=print_log,
+                progress=stage_lines(bar),
+            )
+    except api.EngineUnavailableError as error:
+        print_exported(error.exported, joint=task is not None, as_json=json)
+        raise
     print_exported(results, joint=task is not None, as_json=json)
-    if unavailable is not None:
-        raise UnavailableError(f"the ONNX files are written, but no engine was built: {unavailable}")
 
 
-def _export(
-    run: Path, task: str | None, output: Path | None, options: "ExportOptions", engine_options: "EngineOptions | None"
-) -> "tuple[list[Exported], UnavailableError | None]":
-    """Export the tasks, with engines if there are engine options; return the exports, and why no engine was built."""
-    from fbnetv5.deploy.engine import add_engine
-    from fbnetv5.deploy.export import export_tasks
-    from fbnetv5.runs.folder import networks_of
-
-    results, unavailable = [], None
-    with progress_bar() as bar:
-        for names in [task_names(task)] if task else networks_of(run):
-            folder = (output or run / "export") / "+".join(names)
-            exported = export_tasks(run, names, folder, options, print_status, stage_lines(bar))
-            if engine_options is not None and unavailable is None:
-                try:
-                    exported = add_engine(exported, engine_options, print_status, outermost_stage(stage_lines(bar)))
-                except UnavailableError as error:
-                    unavailable = error
-            results.append(exported)
-    return results, unavailable
-
-
-def print_exported(results: "list[Exported]", *, joint: bool, as_json: bool) -> None:
+def print_exported(results: "Sequence[Exported]", *, joint: bool, as_json: bool) -> None:
     """Print a table with a row per task, then the savings of joint networks and the engines.
 
     Args:
@@ -159,9 +124,8 @@ def print_exported(results: "list[Exported]", *, joint: bool, as_json: bool) -> 
         as_json: print the JSON document instead.
     """
     if as_json:
-        from fbnetv5.deploy.exported import document
-
-        print_json(document(results[0]) if joint else {"exported": [document(exported) for exported in results]})
+        documents = [exported.to_json() for exported in results]
+        print_json(documents[0] if joint else {"exported": documents})
         return
     columns = ["task", "multiply-adds", "params", "predicted latency", "measured latency"]
     columns += ["metric", "value by stage", "max error"]

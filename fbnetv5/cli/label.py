@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from export.errors import UserError
-from fbnetv5.cli.console import interruptible, print_json, print_line, print_status, progress_bar, stage_lines
+from fbnetv5.cli.console import interruptible, print_json, print_line, print_log, progress_bar, stage_lines
 from fbnetv5.cli.options import Json
 
 if TYPE_CHECKING:
-    from fbnetv5.labeling.assemble import LabelSummary
-    from fbnetv5.labeling.labeller import Labeller
-    from fbnetv5.labeling.run import ChunkRunner
+    from fbnetv5.api import LabelPreview, LabelSummary
 
 Teachers = Annotated[
     list[str] | None,
@@ -82,46 +80,53 @@ def label(
 
     Existing labels are kept, and gaps are filled. Repeat an interrupted command to continue it.
     """
-    from fbnetv5.labeling.config import LabelConfig
-    from fbnetv5.labeling.run import in_this_process, open_labelling, run_labelling
+    from fbnetv5 import api
 
-    runner: ChunkRunner = in_this_process
-    if ray is not None:
-        from fbnetv5.labeling.cluster import on_cluster
-
-        runner = on_cluster(ray, gpus_per_teacher, device=device, download=download)
-    settings = LabelConfig.make(
-        config,
-        images=str(images.resolve()),
-        teachers=_pairs(teacher or [], "--teacher"),
-        derive=_pairs(derive or [], "--derive"),
-        threshold=threshold,
-        ignore_labels=ignore_labels,
-    )
-    _check_device(device)
-    _print_source(images, ignore_labels)
-    labelling = open_labelling(settings, device=device, download=download)
+    teachers, rules = _pairs(teacher or [], "--teacher"), _pairs(derive or [], "--derive")
     if preview is not None:
-        _preview(labelling.labeller, output, preview, as_json=json)
+        shown = api.preview_labels(
+            images,
+            output.with_name(f"{output.name}-preview.html"),
+            preview,
+            teachers=teachers,
+            derive=rules,
+            threshold=threshold,
+            config=config,
+            ignore_labels=ignore_labels,
+            download=download,
+            device=device,
+            log=print_log,
+        )
+        print_preview(shown, as_json=json)
         return
     with progress_bar() as bar, interruptible("repeat the same command"):
-        summary = run_labelling(labelling, output, stage_lines(bar), runner)
+        summary = api.label(
+            images,
+            output,
+            teachers=teachers,
+            derive=rules,
+            threshold=threshold,
+            config=config,
+            ignore_labels=ignore_labels,
+            download=download,
+            device=device,
+            ray=ray,
+            gpus_per_teacher=gpus_per_teacher,
+            log=print_log,
+            progress=stage_lines(bar),
+        )
     if json:
         print_json(summary.to_json())
     else:
         print_line(summary_text(summary))
 
 
-def _preview(labeller: "Labeller", output: Path, count: int, *, as_json: bool) -> None:
-    """Write the page beside the output, and print its name."""
-    from fbnetv5.labeling.preview import write_preview
-
-    page = output.with_name(f"{output.name}-preview.html")
-    images = write_preview(page, labeller, count)
+def print_preview(preview: "LabelPreview", *, as_json: bool) -> None:
+    """Print the name of the page."""
     if as_json:
-        print_json({"preview": str(page), "images": images})
+        print_json(preview.to_json())
     else:
-        print_line(f"{page}: labels of {images} images; nothing else was written")
+        print_line(f"{preview.page}: labels of {preview.images} images; nothing else was written")
 
 
 def _pairs(texts: list[str], flag: str) -> dict[str, str]:
@@ -139,32 +144,6 @@ def _pairs(texts: list[str], flag: str) -> dict[str, str]:
             raise UserError(f"{flag} names task {task} twice: name it once")
         pairs[task] = value
     return pairs
-
-
-def _check_device(device: str | None) -> None:
-    if device not in (None, "cpu", "cuda"):
-        raise UserError(f"--device {device!r} is neither cpu nor cuda")
-    if device == "cuda":
-        import torch
-
-        from export.errors import UnavailableError
-
-        if not torch.cuda.is_available():
-            raise UnavailableError("--device cuda needs an NVIDIA GPU that torch can use, and there is none: use cpu")
-
-
-def _print_source(images: Path, ignore_labels: bool) -> None:
-    """Print how the images are read."""
-    from fbnetv5.data.layouts import open_folder
-    from fbnetv5.labeling.sources import check_folder, layout_of_source
-
-    check_folder(images)
-    layout = None if ignore_labels else layout_of_source(images)
-    if layout is None:
-        print_status(f"{images}: images without labels")
-    else:
-        kept = f"{images}: read as {layout.name}, whose labels are kept; --ignore-labels takes the images only"
-        print_status("; ".join([kept, *open_folder(images).notes]))
 
 
 def summary_text(summary: "LabelSummary") -> str:

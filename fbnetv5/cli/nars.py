@@ -1,21 +1,20 @@
 """``fbnetv5 nars``: searches for an architecture and the recipe of its training together."""
 
-import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from export.errors import UserError
 from fbnetv5.cli.console import (
     check_resume_options,
-    interruptible,
     print_json,
     print_line,
+    print_log,
     print_status,
     print_table,
     progress_bar,
+    resumable,
     stage_lines,
 )
 from fbnetv5.cli.options import (
@@ -31,18 +30,12 @@ from fbnetv5.cli.options import (
     TableDevice,
     TableFile,
     Teacher,
-    find_table,
-    print_layout,
-    run_name,
-    search_images,
 )
 
 if TYPE_CHECKING:
-    from fbnetv5.architecture import Architecture
-    from fbnetv5.search.nars.config import NarsConfig
-    from fbnetv5.search.nars.constraints import Constraints
+    from fbnetv5.api import Architecture, NarsResult
     from fbnetv5.search.nars.entry import NarsEntry
-    from fbnetv5.search.nars.run import Result
+    from fbnetv5.search.nars.prepare import Prepared
 
 Flops = Annotated[
     str | None,
@@ -111,91 +104,56 @@ def nars(
 
     Give one budget or several, which hold together: --flops, --latency, --params. With --arch, none is needed.
     """
-    from fbnetv5.search.nars.config import NarsConfig
-    from fbnetv5.search.nars.prepare import prepare
-    from fbnetv5.search.nars.run import run_nars, start_nars
-    from fbnetv5.search.nars.runner import choose_runner
+    from fbnetv5 import api
 
-    bar = progress_bar()
-    runner = choose_runner(jobs, ray, gpus_per_trial, stage_lines(bar))
     if resume is not None:
         check_resume_options(context, allowed=("jobs", "ray", "gpus_per_trial"))
-        folder, prepared = resume, prepare(NarsConfig.load(resume))
-    else:
-        print_layout(data)
-        settings = _nars_config(
-            task=task,
-            budgets={"macs": flops, "ms": latency, "params": params},
-            arch=arch,
-            space=space,
-            width=width,
-            device=device,
-            table=table,
-            luts=luts,
-            teacher=teacher,
-            images=(data, size, fit),
-            seed=seed,
-            fields=config,
-        )
-        folder, prepared = start_nars(settings, runs / run_name(name), print_ranges, print_status)
-    with bar, interruptible(f"fbnetv5 nars --resume {folder}"):
-        result = run_nars(folder, prepared, runner, nars_report(prepared.config))
-    print_result(folder, result, as_json=json)
+    with progress_bar() as bar, resumable("nars", nars_report) as run:
+        progress = stage_lines(bar)
+        if resume is not None:
+            result = api.resume_nars(
+                resume,
+                jobs=jobs,
+                ray=ray,
+                gpus_per_trial=gpus_per_trial,
+                started=run.started,
+                report=run.report,
+                progress=progress,
+            )
+        else:
+            result = api.nars(
+                task=task,
+                flops=flops,
+                latency=latency,
+                params=params,
+                arch=arch,
+                space=space,
+                width=width,
+                device=device,
+                table=table,
+                teacher=teacher,
+                data=data,
+                size=size,
+                fit=fit,
+                config=config,
+                seed=seed,
+                name=name,
+                runs=runs,
+                luts=luts,
+                jobs=jobs,
+                ray=ray,
+                gpus_per_trial=gpus_per_trial,
+                log=print_log,
+                started=run.started,
+                report=run.report,
+                progress=progress,
+            )
+    print_result(result, as_json=json)
 
 
-def _nars_config(
-    *,
-    task: str,
-    budgets: dict[str, str | None],
-    arch: Path | None,
-    space: str,
-    width: float,
-    device: str | None,
-    table: Path | None,
-    luts: Path,
-    teacher: str | None,
-    images: tuple[Path | None, str | None, str | None],
-    seed: int,
-    fields: Path | None,
-) -> "NarsConfig":
-    """The configuration of a search from the options of the command.
-
-    Raises:
-        UserError: an option is wrong, or there is no budget.
-    """
-    from fbnetv5.search.nars.config import NarsConfig
-    from fbnetv5.search.nars.scope import searched_networks
-    from fbnetv5.search.nars.table import profile_options
-
-    if budgets["ms"] is not None and device is None and table is None:
-        raise UserError("--latency needs a latency table: add --device cpu, or --table FILE")
-    texts = {unit: text for unit, text in budgets.items() if text is not None}
-    if not texts and arch is None:
-        raise UserError("a search for an architecture needs a budget: --flops, --latency or --params; or --arch FILE")
-    networks = searched_networks(task, texts, arch=arch, space=space, width=width)
-    settings = NarsConfig.make(
-        fields,
-        task_name=task,
-        teacher=teacher,
-        data=search_images(*images, tasks=[task], budgets=networks["budgets"]),
-        seed=seed,
-        **networks,
-    )
-    file = find_table(device, table, luts, profile_options(settings, luts))
-    return settings if file is None else settings.with_table(file, other_machine=table is not None)
-
-
-def print_ranges(constraints: "Constraints") -> None:
-    """Print the smallest and the largest cost of the space, in the unit of each budget."""
-    for line in constraints.ranges():
-        print_status(line)
-
-
-def nars_report(config: "NarsConfig") -> "Callable[[NarsEntry], None]":
+def nars_report(prepared: "Prepared") -> "Callable[[NarsEntry], None]":
     """A callback that prints a line after every batch of trainings."""
-    from fbnetv5.tasks import task_types
-
-    metric = task_types()[config.task_name].metric
+    metric = prepared.task.metric
 
     def report(entry: "NarsEntry") -> None:
         failed = f" ({entry.failed} failed)" if entry.failed else ""
@@ -208,26 +166,20 @@ def nars_report(config: "NarsConfig") -> "Callable[[NarsEntry], None]":
     return report
 
 
-def print_result(folder: Path, result: "Result", *, as_json: bool) -> None:
+def print_result(result: "NarsResult", *, as_json: bool) -> None:
     """Print the best pair and the command that trains it."""
     if as_json:
-        document = {
-            "run": str(folder),
-            "trial": result.trial,
-            "score": result.score,
-            "architecture": result.architecture.to_json(),
-            "recipe": result.recipe,
-            "train_command": train_command(folder, result.architecture),
-        }
-        print_json(document)
+        print_json(result.to_json())
         return
     metric = result.architecture.make_task().metric
     print_line(f"trial {result.trial} is the best: held-out {metric.label} {result.score:.3f}")
-    print_pair(folder, result.architecture, result.recipe)
+    print_pair(result.run, result.architecture, result.recipe)
 
 
 def print_pair(folder: Path, architecture: "Architecture", recipe: "Mapping[str, Any]") -> None:
     """Print an architecture, its recipe, and the command that trains it."""
+    from fbnetv5.search.nars.results import train_command
+
     print_table(["recipe", "value"], [[name, f"{value}"] for name, value in recipe.items()])
     macs, params = architecture.cost.macs / 1e6, architecture.cost.params / 1e6
     latency, predicted = architecture.latency_text, architecture.provenance.get("predicted")
@@ -241,15 +193,3 @@ def print_pair(folder: Path, architecture: "Architecture", recipe: "Mapping[str,
             f"{predicted['mean_error']:.3f} on held-out trials"
         )
     print_line(f"To train it: {train_command(folder, architecture)}")
-
-
-def train_command(folder: Path, architecture: "Architecture") -> str:
-    """The command that trains the pair of a folder."""
-    from fbnetv5.runs.config import Run
-
-    words = ["fbnetv5", "train", "--arch", f"{folder / architecture.file_name}.json", "--init", "scratch"]
-    words += ["--config", str(folder / "recipe.json")]
-    data, teacher = Run.load(folder).data.folder, architecture.provenance.get("teacher")
-    for option, value in (("--data", data), ("--teacher", teacher)):
-        words += [] if value is None else [option, str(value)]
-    return shlex.join(words)

@@ -5,15 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from export.errors import UnavailableError, UserError
-from fbnetv5.cli.console import print_json, print_line, print_status
+from fbnetv5.cli.console import print_json, print_line, print_log
 from fbnetv5.cli.options import SIZE, Json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from fbnetv5.deploy.predict.run import Summary, Truth
-    from fbnetv5.deploy.predict.sources import Frame
+    from fbnetv5.api import PredictResult
 
 ModelFile = Annotated[
     Path, typer.Argument(help="Folder of fbnetv5 export, or an architecture file with its weights beside it.")
@@ -60,59 +56,29 @@ def predict(
     Writes drawn images, maps as PNG, and predictions.json with classes and boxes in the images' own pixels. An image
     that cannot be read is reported and left out. An exported folder needs no torch.
     """
-    from fbnetv5.data.resolution import parse_resolution
-    from fbnetv5.deploy.predict.models import open_model
-    from fbnetv5.deploy.predict.run import FILE
-    from fbnetv5.deploy.predict.run import predict as predict_all
-    from fbnetv5.deploy.predict.sources import Frame, open_source
+    from fbnetv5 import api
 
-    _check_output(output, Path(source))
-    frames, labels = None if truth else open_source(source), None
-    image_size = None if size is None else parse_resolution(size)
-    opened = open_model(model, weights=weights, runtime=runtime, size=image_size, threads=threads)
-    if frames is None:
-        frames, labels = _open_labelled(Path(source), opened.tasks)
-
-    def report(frame: Frame) -> None:
-        if frame.image is None:
-            print_status(f"left out: {frame.reason}")
-
-    steps, names = opened.preprocessing, ", ".join(opened.tasks)
-    print_status(f"{model}: {names} at {steps.resize[0]}x{steps.resize[1]} ({steps.fit}), {opened.runtime}")
-    summary = predict_all(
-        opened, frames, output, drawn=drawn, min_score=min_score, truth=labels if drawn else None, report=report
+    result = api.predict(
+        model,
+        source,
+        output,
+        weights=weights,
+        runtime=runtime,
+        size=size,
+        min_score=min_score,
+        truth=truth,
+        draw=drawn,
+        threads=threads,
+        log=print_log,
     )
     if json:
-        print_json(
-            {
-                "folder": str(output),
-                "images": summary.images,
-                "left_out": len(summary.left_out),
-                "images_per_s": summary.images_per_s,
-            }
-        )
+        print_json(result.to_json())
     else:
-        print_line(summary_text(output / FILE, summary))
+        print_line(summary_text(result))
 
 
-def _open_labelled(folder: Path, tasks: tuple[str, ...]) -> "tuple[Iterator[Frame], Truth]":
-    """The images of a data set and their true labels; data sets are read with torch."""
-    try:
-        from fbnetv5.deploy.predict.truth import open_labelled
-    except ModuleNotFoundError as error:
-        raise UnavailableError(f"--truth needs {error.name}: install fbnetv5 with all its requirements") from None
-    return open_labelled(folder, tasks)
-
-
-def _check_output(output: Path, source: Path) -> None:
-    """Raise a ``UserError`` if drawn images would be written among the images, or over them."""
-    folder = source if source.is_dir() else source.parent
-    if output.resolve() == folder.resolve() or (source.is_dir() and output.resolve().is_relative_to(folder.resolve())):
-        raise UserError(f"{output} is in the folder of the images: name another folder with -o")
-
-
-def summary_text(file: Path, summary: "Summary") -> str:
+def summary_text(result: "PredictResult") -> str:
     """The result in one line."""
-    rates = ", ".join(f"{stage} {rate:g}" for stage, rate in summary.images_per_s.items())
-    left_out = f", {len(summary.left_out)} left out" if summary.left_out else ""
-    return f"{file}: {summary.images} images{left_out}; images/s: {rates}"
+    rates = ", ".join(f"{stage} {rate:g}" for stage, rate in result.images_per_s.items())
+    left_out = f", {len(result.left_out)} left out" if result.left_out else ""
+    return f"{result.file}: {result.images} images{left_out}; images/s: {rates}"

@@ -1,6 +1,7 @@
 """``fbnetv5 search``: searches for one network per task in one run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,12 +10,13 @@ import typer
 from fbnetv5.cli.console import (
     check_resume_options,
     console,
-    interruptible,
     is_first_process,
     print_json,
+    print_log,
     print_status,
     print_table,
     progress_bar,
+    resumable,
     stage_lines,
 )
 from fbnetv5.cli.options import (
@@ -35,24 +37,14 @@ from fbnetv5.cli.options import (
     TableFile,
     Tasks,
     Variant,
-    find_table,
-    make_space,
-    only_budget,
-    print_layout,
-    run_name,
-    search_images,
-    task_names,
 )
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from fbnetv5.architecture import Architecture
-    from fbnetv5.costs.ranges import CostRange
-    from fbnetv5.search.reinforce.config import SearchConfig
+    from fbnetv5.api import SearchResult
     from fbnetv5.search.reinforce.entry import SearchEntry
     from fbnetv5.search.reinforce.prepare import Prepared
-    from fbnetv5.spaces.space import Space
 
 
 Flops = Annotated[
@@ -106,70 +98,42 @@ def search(
 
     Give one budget: --flops or --latency.
     """
-    from fbnetv5.runs.processes import process_group_cleanup, relaunch_command
-    from fbnetv5.search.reinforce.config import SearchConfig
-    from fbnetv5.search.reinforce.prepare import prepare
-    from fbnetv5.search.reinforce.run import run_search, start_run
+    from fbnetv5 import api
+    from fbnetv5.runs.processes import process_group_cleanup
 
     if resume is not None:
         check_resume_options(context)
-        folder, prepared = resume, prepare(SearchConfig.load(resume))
-    else:
-        print_layout(data, strict=strict_data)
-        settings = _search_config(
-            flops=flops,
-            latency=latency,
-            table=find_table(device, table, luts),
-            other_machine=table is not None,
-            tasks=task_names(tasks),
-            data=data,
-            size=size,
-            fit=fit,
-            space=make_space(variant, stages, blocks_per_path, strict),
-            seed=seed,
-            fields=config,
-        )
-        folder, prepared = start_run(settings, runs / run_name(name), print_ranges, print_status)
-    hint = relaunch_command(f"search --resume {folder}")
-    with process_group_cleanup(), progress_bar() as bar, interruptible(hint):
-        architectures = run_search(folder, prepared, search_report(bar, prepared), stage_lines(bar))
+    with process_group_cleanup(), progress_bar() as bar, resumable("search", partial(search_report, bar)) as run:
+        progress = stage_lines(bar)
+        if resume is not None:
+            result = api.resume_search(resume, started=run.started, report=run.report, progress=progress)
+        else:
+            result = api.search(
+                flops=flops,
+                latency=latency,
+                device=device,
+                table=table,
+                tasks=tasks,
+                data=data,
+                strict_data=strict_data,
+                size=size,
+                fit=fit,
+                variant=variant,
+                stages=stages,
+                blocks_per_path=blocks_per_path,
+                strict=strict,
+                config=config,
+                seed=seed,
+                name=name,
+                runs=runs,
+                luts=luts,
+                log=print_log,
+                started=run.started,
+                report=run.report,
+                progress=progress,
+            )
     if is_first_process():
-        print_architectures(folder, architectures, as_json=json)
-
-
-def _search_config(
-    *,
-    flops: str | None,
-    latency: str | None,
-    table: Path | None,
-    other_machine: bool,
-    tasks: tuple[str, ...],
-    data: Path | None,
-    size: str | None,
-    fit: str | None,
-    space: "Space",
-    seed: int,
-    fields: Path | None,
-) -> "SearchConfig":
-    """The configuration of a search from the options of the command.
-
-    Raises:
-        UserError: an option is wrong, or there is not exactly one budget.
-    """
-    from fbnetv5.costs.budgets import parse_budgets
-    from fbnetv5.search.reinforce.config import SearchConfig
-
-    budget, unit = only_budget(flops, latency, has_table=table is not None)
-    budgets = parse_budgets(budget, unit=unit, tasks=tasks)
-    return SearchConfig.make(
-        fields,
-        budgets=budgets,
-        space=space,
-        data=search_images(data, size, fit, tasks=tasks, budgets=budgets.values()),
-        table=None if table is None else str(table.resolve()),
-        other_machine_table=other_machine,
-        seed=seed,
-    )
+        print_search(result, as_json=json)
 
 
 def search_report(bar: "Progress", prepared: "Prepared") -> "Callable[[SearchEntry], None]":
@@ -194,18 +158,9 @@ def search_report(bar: "Progress", prepared: "Prepared") -> "Callable[[SearchEnt
     return report
 
 
-def print_ranges(ranges: "Sequence[CostRange]") -> None:
-    """Print the costs of each task's networks: minimum, maximum, and mean of random networks."""
-    from fbnetv5.costs.budgets import format_cost
-
-    for costs in ranges:
-        low, mean, high = (format_cost(value, costs.unit) for value in (costs.min_cost, costs.expected, costs.max_cost))
-        print_status(f"{costs.task}: networks of this space cost {low} to {high}, {mean} on average")
-
-
-def print_architectures(folder: Path, architectures: "dict[str, Architecture]", *, as_json: bool) -> None:
+def print_search(result: "SearchResult", *, as_json: bool) -> None:
     """Print the architectures on stdout, and on stderr a warning for each task whose search found no signal."""
-    for task, architecture in architectures.items():
+    for task, architecture in result.architectures.items():
         panel = architecture.provenance["panel"]
         if not panel["has_signal"]:
             print_status(
@@ -214,8 +169,7 @@ def print_architectures(folder: Path, architectures: "dict[str, Architecture]", 
                 "(more steps, more labelled images)"
             )
     if as_json:
-        documents = {task: architecture.to_json() for task, architecture in architectures.items()}
-        print_json({"run": str(folder), "architectures": documents})
+        print_json(result.to_json())
         return
     rows = [
         [
@@ -226,9 +180,9 @@ def print_architectures(folder: Path, architectures: "dict[str, Architecture]", 
             architecture.make_task().metric.label,
             f"{architecture.provenance['score']:.3f}",
             f"{architecture.provenance['panel']['rank_correlation']:.2f}",
-            str(folder / f"{task}.json"),
+            str(result.run / f"{task}.json"),
         ]
-        for task, architecture in architectures.items()
+        for task, architecture in result.architectures.items()
     ]
     columns = ["task", "multiply-adds", "params", "predicted latency", "held-out metric", "value"]
     print_table([*columns, "rank correlation", "file"], rows)

@@ -15,9 +15,9 @@ def show(
     json: Json = False,
 ) -> None:
     """Show the blocks, multiply-adds and parameters of a network."""
-    from fbnetv5.deploy.show import show as describe
+    from fbnetv5 import api
 
-    document = describe(network)
+    document = api.show(network).to_json()
     if json:
         print_json(document)
     else:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from fbnetv5.cli.console import print_json, print_line, print_table
-from fbnetv5.cli.options import Blocks, Data, Json, Resolution, Stages, Strict, Tasks, Variant, make_space, task_names
+from fbnetv5.cli.options import Blocks, Data, Json, Resolution, Stages, Strict, Tasks, Variant
 
 
 def space(
@@ -17,17 +17,17 @@ def space(
     json: Json = False,
 ) -> None:
     """Show a search space: its variables, size and costs per task."""
-    from fbnetv5.data.resolution import parse_resolution
-    from fbnetv5.data.splits import targets_of
-    from fbnetv5.data.targets import class_names
-    from fbnetv5.deploy.show import show_space
+    from fbnetv5 import api
 
-    document = show_space(
-        make_space(variant, stages, blocks_per_path, strict),
-        class_names(targets_of(data)),
-        task_names(tasks),
-        parse_resolution(resolution),
-    )
+    document = api.space(
+        variant=variant,
+        stages=stages,
+        blocks_per_path=blocks_per_path,
+        strict=strict,
+        resolution=resolution,
+        tasks=tasks,
+        data=data,
+    ).to_json()
     if json:
         print_json(document)
     else:

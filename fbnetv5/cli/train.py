@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from export.errors import UserError
 from fbnetv5.cli.console import (
     check_resume_options,
     console,
-    interruptible,
     is_first_process,
     print_json,
     print_line,
+    print_log,
     print_status,
     progress_bar,
+    resumable,
 )
 from fbnetv5.cli.eval import print_evaluation
 from fbnetv5.cli.options import (
@@ -29,17 +29,15 @@ from fbnetv5.cli.options import (
     Seed,
     StrictData,
     Teacher,
-    architecture_file,
-    print_fit,
-    print_layout,
 )
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from fbnetv5.api import TrainResult
     from fbnetv5.training.config import TrainConfig
     from fbnetv5.training.loop import TrainEntry
-    from fbnetv5.training.run import Prepared, Result
+    from fbnetv5.training.run import Prepared
 
 
 Init = Annotated[
@@ -83,77 +81,37 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a network on its task, or jointly on all of its tasks."""
-    from fbnetv5.runs.processes import process_group_cleanup, relaunch_command
-    from fbnetv5.training.config import TrainConfig
-    from fbnetv5.training.run import prepare, run_training
+    from fbnetv5 import api
+    from fbnetv5.runs.processes import process_group_cleanup
 
     if resume is not None:
         check_resume_options(context)
-        folder, prepared = resume, prepare(TrainConfig.load(resume))
-    else:
-        print_layout(data, strict=strict_data)
-        folder, prepared = _start(
-            architecture_file(task, arch),
-            task,
-            data=data,
-            init=init,
-            teacher=teacher,
-            size=size,
-            fit=fit,
-            output=output,
-            fields=config,
-            seed=seed,
-        )
-    hint = relaunch_command(f"train --resume {folder}")
-    with process_group_cleanup(), progress_bar() as bar, interruptible(hint):
-        result = run_training(folder, prepared, train_report(bar, prepared.config), print_status)
+
+    def make_report(prepared: "Prepared") -> "Callable[[TrainEntry], None]":
+        return train_report(bar, prepared.config)
+
+    with process_group_cleanup(), progress_bar() as bar, resumable("train", make_report) as run:
+        if resume is not None:
+            result = api.resume_train(resume, log=print_log, started=run.started, report=run.report)
+        else:
+            result = api.train(
+                task,
+                arch=arch,
+                data=data,
+                strict_data=strict_data,
+                init=init,
+                teacher=teacher,
+                size=size,
+                fit=fit,
+                output=output,
+                config=config,
+                seed=seed,
+                log=print_log,
+                started=run.started,
+                report=run.report,
+            )
     if is_first_process():
         print_result(result, as_json=json)
-
-
-def _start(
-    file: Path,
-    task: str | None,
-    *,
-    data: Path | None,
-    init: str,
-    teacher: str | None,
-    size: str | None,
-    fit: str | None,
-    output: Path | None,
-    fields: Path | None,
-    seed: int,
-) -> "tuple[Path, Prepared]":
-    """Create the run folder of a training from the options of the command."""
-    from fbnetv5.architecture import load_architecture
-    from fbnetv5.data.config import DataConfig
-    from fbnetv5.data.fit import parse_fit
-    from fbnetv5.data.resolution import parse_resolution
-    from fbnetv5.evaluate import check_task, trained_fit, trained_size
-    from fbnetv5.training.config import TrainConfig, common_defaults
-    from fbnetv5.training.run import start_training
-
-    architecture = load_architecture(file)
-    check_task(architecture, task, file)
-    if task is not None and len(architecture.choices) > 1:
-        raise UserError(f"{file} is one network for {architecture.name}, trained as a whole: use --arch {file} alone")
-    images = DataConfig.of(
-        data,
-        size=trained_size(architecture) if size is None else parse_resolution(size),
-        fit=trained_fit(architecture) if fit is None else parse_fit(fit),
-    )
-    config = TrainConfig.make(
-        fields,
-        defaults=common_defaults(task.training for task in architecture.make_tasks().values()),
-        task_names=tuple(architecture.choices),
-        init=init,
-        teacher=teacher,
-        data=images,
-        seed=seed,
-        used=() if size is None else ("size",),
-    )
-    print_fit(config.data)
-    return start_training(config, file, output or Path("trained") / architecture.file_name)
 
 
 def train_report(bar: "Progress", config: "TrainConfig") -> "Callable[[TrainEntry], None]":
@@ -185,7 +143,7 @@ def train_report(bar: "Progress", config: "TrainConfig") -> "Callable[[TrainEntr
     return report
 
 
-def print_result(result: "Result", *, as_json: bool) -> None:
+def print_result(result: "TrainResult", *, as_json: bool) -> None:
     """Print, by task, the scores on the held-out images before and after the training; then all test evaluations."""
     if as_json:
         print_json(result.to_json())

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from export.errors import VerificationError
-from fbnetv5.cli.console import outermost_stage, print_json, print_line, print_status, progress_bar, stage_lines
+from fbnetv5.cli.console import print_json, print_line, print_log, progress_bar, stage_lines
 from fbnetv5.cli.options import Json
 
 
@@ -19,17 +19,17 @@ def validate(
     The files are compared with their checksums, and the outputs of the ONNX file and of the engine with the outputs
     stored by the export. It needs no torch. Exit code 1 means that a check failed.
     """
-    from fbnetv5.deploy.validate import validate_folder
+    from fbnetv5 import api
 
     with progress_bar() as bar:
-        validation, document = validate_folder(folder, print_status, outermost_stage(stage_lines(bar)))
+        result = api.validate(folder, log=print_log, progress=stage_lines(bar))
+    document = result.to_json()
     if json:
-        print_json({"folder": str(folder), **document})
+        print_json(document)
     else:
         print_validation(document)
-    if not validation.passed:
-        failed = next(finding for finding in validation.findings if finding.passed is False)
-        raise VerificationError(f"{folder}: {failed.check}: {failed.detail}")
+    if result.failure is not None:
+        raise VerificationError(result.failure)
 
 
 def print_validation(document: dict[str, Any]) -> None:

@@ -40,6 +40,38 @@ _MACS = {"K": 1e3, "M": 1e6, "G": 1e9}
 _AMOUNT = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[KMG]|ms|us|s)", re.ASCII)
 
 
+def budget_text(amount: str | float, unit: str) -> str:
+    """A budget as text: text as it is, and a number in ``unit`` with its unit, such as "400M" for 4e8 multiply-adds."""
+    if isinstance(amount, str):
+        return amount
+    return f"{amount:.15g}ms" if unit == "ms" else f"{amount / 1e6:.15g}M"
+
+
+def one_budget(flops: str | float | None, latency: str | float | None) -> tuple[str, str]:
+    """The text and the unit, "macs" or "ms", of the only budget.
+
+    Raises:
+        UserError: there is no budget, or two.
+    """
+    if flops is not None and latency is None:
+        return budget_text(flops, "macs"), "macs"
+    if latency is None or flops is not None:
+        raise UserError("this needs exactly one budget: either --flops, such as 400M, or --latency, such as 8ms")
+    return budget_text(latency, "ms"), "ms"
+
+
+def only_budget(flops: str | float | None, latency: str | float | None, *, has_table: bool) -> tuple[str, str]:
+    """The text and the unit, "macs" or "ms", of the only budget of a search with or without a latency table.
+
+    Raises:
+        UserError: there is no budget, or two, or a latency without a latency table.
+    """
+    amount, unit = one_budget(flops, latency)
+    if unit == "ms" and not has_table:
+        raise UserError("--latency needs a latency table: add --device cpu, or --table FILE")
+    return amount, unit
+
+
 def parse_budgets(
     text: str, *, unit: str, tasks: Sequence[str], resolution: Resolution = DEPLOY_RESOLUTION
 ) -> dict[str, Budget]:

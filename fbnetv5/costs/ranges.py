@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from export.errors import UserError
-from fbnetv5.costs.budgets import Budget, format_distinct
+from fbnetv5.costs.budgets import Budget, format_cost, format_distinct
 from fbnetv5.costs.tables import CostTable, Counter, latency_table
 from fbnetv5.data.resolution import Resolution
 from fbnetv5.spaces.space import Space
@@ -27,6 +27,12 @@ class CostRange:
     expected: float
     """Mean over uniformly drawn architectures."""
     max_cost: float
+
+    @property
+    def text(self) -> str:
+        """The costs in one line."""
+        low, mean, high = (format_cost(cost, self.unit) for cost in (self.min_cost, self.expected, self.max_cost))
+        return f"{self.task}: networks of this space cost {low} to {high}, {mean} on average"
 
 
 def cost_tables(

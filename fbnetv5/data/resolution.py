@@ -1,6 +1,7 @@
 """Sizes of images and networks: (height, width) in pixels, multiples of the coarsest path's stride."""
 
 import re
+from collections.abc import Sequence
 
 from export.errors import UserError
 
@@ -23,13 +24,17 @@ def check_resolution(resolution: Resolution) -> Resolution:
     return resolution
 
 
-def parse_resolution(text: str) -> Resolution:
-    """(height, width) from "224" or "320x640".
+def parse_resolution(size: str | int | Sequence[int]) -> Resolution:
+    """(height, width) from "224", 224, "320x640" or (320, 640).
 
     Raises:
         UserError: not one or two multiples of 32.
     """
-    match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text.strip(), re.ASCII)
+    if isinstance(size, int):
+        return check_resolution((size, size))
+    if not isinstance(size, str):
+        return check_resolution((*size,))  # type: ignore[arg-type]
+    match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", size.strip(), re.ASCII)
     if not match:
-        raise UserError(f"resolution {text!r} is not HEIGHTxWIDTH, such as 224x224")
+        raise UserError(f"resolution {size!r} is not HEIGHTxWIDTH, such as 224x224")
     return check_resolution((int(match[1]), int(match[2] or match[1])))

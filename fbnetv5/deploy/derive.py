@@ -7,8 +7,12 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Strict
 
 from export.errors import UserError
+from export.files import AnyPath
+from export.progress import Log, silent
 from fbnetv5.architecture import Architecture
+from fbnetv5.costs.budgets import one_budget
 from fbnetv5.runs.config import NAME, RunConfig, read_config
+from fbnetv5.runs.options import Amount, find_table, path_of
 from fbnetv5.search.bmtas.config import BranchConfig
 from fbnetv5.search.bmtas.derive import derive_branched
 from fbnetv5.search.bmtas.derive import with_budget as branch_with_budget
@@ -44,48 +48,83 @@ class Derived:
     """A derived network, written."""
 
     folder: Path
+    """The run folder that was made."""
     architecture: Architecture
+    run: Path
+    """The run folder that the network comes from."""
     recipe: dict[str, Any] | None = None
     """Recipe of its training, for a network without weights."""
 
+    @property
+    def file(self) -> Path:
+        """The architecture file."""
+        return self.folder / f"{self.architecture.file_name}.json"
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of ``fbnetv5 derive --json``."""
+        document = {
+            "run": str(self.run),
+            "folder": str(self.folder),
+            "architecture": self.architecture.to_json(),
+        }
+        return document if self.recipe is None else {**document, "recipe": self.recipe}
+
 
 def derive(
-    run: Path, amount: str, *, unit: str, table: Path | None, other_machine: bool, output: Path | None
+    run: AnyPath,
+    *,
+    flops: Amount | None = None,
+    latency: Amount | None = None,
+    device: str | None = None,
+    table: AnyPath | None = None,
+    luts: AnyPath = "luts",
+    output: AnyPath | None = None,
+    log: Log = silent,
 ) -> Derived:
-    """Derive the network of a budget from a finished search and write it to a new run folder.
+    """Derive the network of another budget from a finished search, in seconds, and write it to a new run folder.
 
-    A branched network comes with the weights of its search; a pair of ``fbnetv5 nars`` is an architecture and a recipe.
+    A branched network comes with the weights of its search; a pair of ``nars`` is an architecture and a recipe. Give
+    one budget, ``flops`` or ``latency``.
+
+    Example:
+        >>> api.derive("runs/latest", flops="700M").architecture.cost.macs
+        683210112
 
     Args:
-        run: the run folder.
-        amount: the budget as text, such as "700M" or "20ms".
-        unit: of the budget, "macs" or "ms".
-        table: latency table file; None for that of the run.
-        other_machine: whether that table may be of another machine.
-        output: the folder to make; None for ``derived/BUDGET`` in the run folder.
+        run: the run folder of ``branch`` or ``nars``.
+        flops: maximum multiply-adds of the whole network, such as 7e8, "700M" or "1.2G@320x640".
+        latency: maximum latency in milliseconds, such as 20.0 or "20ms".
+        device: device whose latency table in ``luts`` predicts latency.
+        table: latency table file, also of another machine; without it and ``device``, the table of the run is used.
+        luts: folder of latency tables.
+        output: folder to make; None for ``derived/BUDGET`` in the run folder.
+        log: called with lines for the user.
 
     Raises:
         UserError: networks of other budgets do not come from such a run, it is unfinished or damaged; the budget is out
             of range; or the folder exists already.
+        UnavailableError: the device has no table, and is not on this machine.
     """
-    config = with_budget(run, amount, unit)
-    folder = output or run / "derived" / amount.strip()
+    source, (amount, unit) = Path(run), one_budget(flops, latency)
+    config = with_budget(source, amount, unit)
+    file = find_table(device, table, Path(luts), log, _table_options(config, Path(luts)))
+    folder = path_of(output) or source / "derived" / amount.strip()
     if folder.exists():
         raise UserError(f"{folder} exists already; remove it or choose another --output")
     derived = DerivationConfig(
-        run=str(run.resolve()), budget=amount.strip(), task_names=config.tasks, data=config.data, seed=config.seed
+        run=str(source.resolve()), budget=amount.strip(), task_names=config.tasks, data=config.data, seed=config.seed
     )
     if isinstance(config, BranchConfig):
-        architecture, network = derive_branched(run, config, table=table, other_machine=other_machine)
+        architecture, network = derive_branched(source, config, table=file, other_machine=table is not None)
         _make(folder, derived)
         write_network(folder, network, architecture)
-        return Derived(folder=folder, architecture=architecture)
-    if table is not None:
-        config = config.with_table(table, other_machine=other_machine)
-    pair = derive_pair(run, config)
+        return Derived(folder=folder, architecture=architecture, run=source)
+    if file is not None:
+        config = config.with_table(file, other_machine=table is not None)
+    pair = derive_pair(source, config)
     _make(folder, derived)
     write_pair(folder, config, pair.architecture, pair.recipe)
-    return Derived(folder=folder, architecture=pair.architecture, recipe=pair.recipe)
+    return Derived(folder=folder, architecture=pair.architecture, run=source, recipe=pair.recipe)
 
 
 def _make(folder: Path, config: DerivationConfig) -> None:
@@ -112,7 +151,6 @@ def with_budget(run: Path, amount: str, unit: str) -> BranchConfig | NarsConfig:
             )
 
 
-def table_options(run: Path, amount: str, unit: str, luts: Path) -> str:
+def _table_options(config: BranchConfig | NarsConfig, luts: Path) -> str:
     """The options, as text, with which ``fbnetv5 profile`` measures the blocks that the run's networks have."""
-    config = with_budget(run, amount, unit)
     return branch_options(config, luts) if isinstance(config, BranchConfig) else nars_options(config, luts)

@@ -55,8 +55,13 @@ class Diagnosis:
         return asdict(self)
 
 
-def diagnose() -> Diagnosis:
-    """Run every probe and return the findings and abilities."""
+def doctor() -> Diagnosis:
+    """Find out what this machine can profile, build and run, and how to fix the rest; nothing is changed.
+
+    Example:
+        >>> [finding.part for finding in api.doctor().findings if finding.status != "works"]
+        ['driver', 'gpu', 'clocks', 'tensorrt', 'pycuda']
+    """
     with ThreadPoolExecutor(max_workers=2) as pool:
         findings = tuple(pool.map(_run_probe, PROBES))
     return Diagnosis(findings=findings, abilities=abilities(findings))

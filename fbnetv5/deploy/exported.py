@@ -52,23 +52,18 @@ class Exported:
         """Largest error of all gated comparisons, without outputs in a ranked list."""
         return max(comparison.max_error for comparison in self.comparisons if comparison.gated)
 
-
-def document(exported: Exported) -> dict[str, Any]:
-    """The ``--json`` document of one export; for several tasks in one file, the fields of each task are by task."""
-    model = exported.model
-    by_task = {task: _task_document(exported, task) for task in model.tasks}
-    return {
-        "task": ",".join(model.tasks),
-        "folder": str(exported.folder),
-        "onnx": str(exported.folder / ONNX),
-        **_engine_document(exported),
-        **(
-            next(iter(by_task.values()))
-            if model.sharing is None
-            else {"tasks": by_task, "sharing": asdict(model.sharing)}
-        ),
-        "parity": list(exported.parity_rows),
-    }
+    def to_json(self) -> dict[str, Any]:
+        """The document of ``fbnetv5 export --task TASK --json``; for several tasks in one file, fields are by task."""
+        by_task = {task: _task_document(self, task) for task in self.model.tasks}
+        sharing = self.model.sharing
+        return {
+            "task": ",".join(self.model.tasks),
+            "folder": str(self.folder),
+            "onnx": str(self.folder / ONNX),
+            **_engine_document(self),
+            **(next(iter(by_task.values())) if sharing is None else {"tasks": by_task, "sharing": asdict(sharing)}),
+            "parity": list(self.parity_rows),
+        }
 
 
 def _task_document(exported: Exported, task: str) -> dict[str, Any]:

@@ -1,43 +1,84 @@
-"""``fbnetv5 validate``: validates an exported folder on this machine and times its network. It needs no torch."""
+"""Validates an exported folder on this machine and times its network, without torch: ``fbnetv5.api.validate``."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from export.errors import UserError
-from export.progress import Progress
+from export.files import AnyPath
+from export.progress import Log, Progress, outermost_stage, silent
 from export.runners import Array, OrtRunner
 from export.trt.engine import Engine
-from export.validate import ONNX, Validation, validate
+from export.validate import ONNX, Validation
+from export.validate import validate as validate_files
 from latency.protocol import Measurement, Sampler, Timing, host_timed, measure_interleaved
 from latency.runtimes.tensorrt import open_tensorrt
 
 
-def validate_folder(
-    folder: Path, say: Callable[[str], None], progress: Progress | None = None
-) -> tuple[Validation, dict[str, Any]]:
-    """Validate an exported folder; return the validation and the ``--json`` document, with the latencies measured here.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidateResult:
+    """Whether an exported folder computes on this machine what was exported, and how fast."""
+
+    folder: Path
+    validation: Validation
+    """The findings of all checks."""
+    latencies: Mapping[str, Measurement]
+    """By "onnxruntime, 1 thread" and "engine": what was timed here, in milliseconds; only what passed its check."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check failed."""
+        return self.validation.passed
+
+    @property
+    def failure(self) -> str | None:
+        """The first failed check with its detail; None if none failed."""
+        failed = (finding for finding in self.validation.findings if finding.passed is False)
+        return next((f"{self.folder}: {finding.check}: {finding.detail}" for finding in failed), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of ``fbnetv5 validate --json``."""
+        latency_ms = {
+            name: {"median": latency.latency_ms_median, "p90": latency.latency_ms_p90}
+            for name, latency in self.latencies.items()
+        }
+        return {"folder": str(self.folder), **self.validation.to_json(), "latency_ms": latency_ms}
+
+
+def validate(folder: AnyPath, *, log: Log = silent, progress: Progress = silent) -> ValidateResult:
+    """Validate an exported folder on this machine and time its network; it needs no torch.
+
+    The files are compared with their checksums, and the outputs of the ONNX file and of the engine with the outputs
+    stored by the export. A failed check is a finding and no error.
+
+    Example:
+        >>> result = api.validate("shipped/det")
+        >>> result.passed, result.latencies["onnxruntime, 1 thread"].latency_ms_median
+        (True, 8.91)
+
+    Args:
+        folder: written by ``export``.
+        log: called with a line at each step.
+        progress: called with (stage, done, total) while an engine is built again for this machine.
 
     Raises:
         UserError: the folder is incomplete or cannot be read.
     """
-    validation = validate(folder, say, progress)
+    path = Path(folder)
+    validation = validate_files(path, log, outermost_stage(progress))
     latencies: dict[str, Measurement] = {}
     first = {name: array[:1] for name, array in validation.reference.inputs.items()}
     if validation.passed_check("onnx"):
-        say("timing the ONNX file")
-        latencies["onnxruntime, 1 thread"] = _timed(host_timed(OrtRunner(folder / ONNX).bound(first)))
+        log("timing the ONNX file")
+        latencies["onnxruntime, 1 thread"] = _timed(host_timed(OrtRunner(path / ONNX).bound(first)))
     if validation.manifest.engine is not None and validation.passed_check("engine"):
-        say("timing the engine")
+        log("timing the engine")
         try:
-            latencies["engine"] = time_engine(folder, validation.manifest.engine, first)
+            latencies["engine"] = time_engine(path, validation.manifest.engine, first)
         except UserError as error:  # the findings do not depend on the latency
-            say(f"the engine was not timed: {error}")
-    latency_ms = {
-        name: {"median": latency.latency_ms_median, "p90": latency.latency_ms_p90}
-        for name, latency in latencies.items()
-    }
-    return validation, {**validation.to_json(), "latency_ms": latency_ms}
+            log(f"the engine was not timed: {error}")
+    return ValidateResult(folder=path, validation=validation, latencies=latencies)
 
 
 def time_engine(folder: Path, engine: Engine, inputs: Mapping[str, Array]) -> Measurement:

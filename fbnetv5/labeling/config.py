@@ -73,11 +73,11 @@ class LabelConfig(Document):
         }
 
     @classmethod
-    def make(cls, file: Path | None, *, teachers: Mapping[str, str], **flags: Any) -> Self:
+    def make(cls, fields: Path | Mapping[str, Any] | None, *, teachers: Mapping[str, str], **flags: Any) -> Self:
         """The settings of the flags and, for every other field, of a user's file.
 
         Args:
-            file: JSON or YAML, an object of fields without a flag.
+            fields: JSON or YAML file, or a mapping, of fields without a flag.
             teachers: by task, as ``--teacher`` names them.
             flags: other fields by name.
 
@@ -85,13 +85,14 @@ class LabelConfig(Document):
             UserError: the file is missing or unreadable, a field is unknown or has a wrong value, a task has no teacher
                 or two, or there is nothing to do.
         """
-        fields = {} if file is None else read_document(file, what="configuration")
-        if unknown := [name for name in fields if name not in cls.settable()]:
-            raise UserError(f"{file}: there is no field {unknown[0]!r} to set; there are: {', '.join(cls.settable())}")
+        where = "config" if isinstance(fields, Mapping) else fields
+        values = read_document(fields, what="configuration") if isinstance(fields, Path) else fields or {}
+        if unknown := [name for name in values if name not in cls.settable()]:
+            raise UserError(f"{where}: there is no field {unknown[0]!r} to set; there are: {', '.join(cls.settable())}")
         try:
-            config = cls(**fields, **flags)
+            config = cls(**values, **flags)
         except UserError as error:
-            raise UserError(f"{file}: {error}" if file else str(error)) from None
+            raise UserError(f"{where}: {error}" if where else str(error)) from None
         return config._with_teachers(teachers)._checked()
 
     def _with_teachers(self, names: Mapping[str, str]) -> Self:

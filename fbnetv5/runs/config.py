@@ -116,18 +116,18 @@ class RunConfig(Document):
             raise UserError(f"{path} is damaged: {error}") from None
 
     @classmethod
-    def read_file(cls, file: Path) -> dict[str, Any]:
-        """The fields of a user's file.
+    def read_fields(cls, source: Path | Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of a user's file, or of a mapping in its place.
 
         Raises:
             UserError: the file is missing or unreadable.
         """
-        return read_document(file, what="configuration")
+        return dict(source) if isinstance(source, Mapping) else read_document(source, what="configuration")
 
     @classmethod
     def make(
         cls,
-        file: Path | None,
+        fields: Path | Mapping[str, Any] | None,
         *,
         defaults: Mapping[str, Any] | None = None,
         used: Collection[str] = (),
@@ -136,7 +136,7 @@ class RunConfig(Document):
         """A configuration from the command line's flags and, for every other field, a user's file.
 
         Args:
-            file: JSON or YAML, an object of fields without a flag, and of those of ``data_fields``.
+            fields: JSON or YAML file, or a mapping, of fields without a flag, and of those of ``data_fields``.
             defaults: values, in place of the model's, of fields that neither the flags nor the file set.
             used: fields of ``data_fields`` that the user set by a flag.
             flags: fields by name; ``data`` is among them.
@@ -145,19 +145,20 @@ class RunConfig(Document):
             UserError: the file is missing or unreadable, has a field that does not exist or that has a flag, or a value
                 is invalid.
         """
-        if file is None:
+        if fields is None:
             return cls(**{**(defaults or {}), **flags})
-        fields, settable = cls.read_file(file), cls.settable()
-        if unknown := [name for name in fields if name not in settable]:
-            raise UserError(f"{file}: there is no field {unknown[0]!r} to set; there are: {', '.join(settable)}")
-        if both := [name for name in fields if name in used]:
-            raise UserError(f"{file}: {both[0]} is also set by --{both[0]}: remove one of the two")
+        where, settable = "config" if isinstance(fields, Mapping) else fields, cls.settable()
+        values = cls.read_fields(fields)
+        if unknown := [name for name in values if name not in settable]:
+            raise UserError(f"{where}: there is no field {unknown[0]!r} to set; there are: {', '.join(settable)}")
+        if both := [name for name in values if name in used]:
+            raise UserError(f"{where}: {both[0]} is also set by --{both[0]}: remove one of the two")
         try:
-            if of_data := {name: fields.pop(name) for name in cls.data_fields & fields.keys()}:
+            if of_data := {name: values.pop(name) for name in cls.data_fields & values.keys()}:
                 flags["data"] = flags["data"].changed(**of_data)
-            return cls(**{**(defaults or {}), **flags, **fields})
+            return cls(**{**(defaults or {}), **flags, **values})
         except UserError as error:
-            raise UserError(f"{file}: {error}") from None
+            raise UserError(f"{where}: {error}") from None
 
 
 def read_config(folder: Path) -> dict[str, Any]:

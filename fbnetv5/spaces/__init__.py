@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, InstanceOf, PlainSerializer
 
+from export.discovery import concrete_subclasses
 from export.errors import UserError
-from fbnetv5.discovery import concrete_subclasses
 from fbnetv5.spaces.space import Space
 
 OLD_KIND = "four_path"

@@ -1,9 +1,9 @@
 """The tasks: every concrete subclass of ``Task`` that a module of this folder defines."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from export.discovery import concrete_subclasses
 from export.errors import UserError
-from fbnetv5.discovery import concrete_subclasses
 from fbnetv5.tasks.task import ClassNames, Task
 
 
@@ -24,6 +24,21 @@ def check_names(names: Iterable[str]) -> None:
     for name in names:
         if name not in types:
             raise UserError(f"unknown task {name!r}; there are: {', '.join(types)}")
+
+
+def task_names(tasks: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The names of a comma-separated list such as "cls,det", or of a sequence; None is the list of default tasks.
+
+    Raises:
+        UserError: a task is unknown, or named twice.
+    """
+    if tasks is None:
+        return default_tasks()
+    names = tuple(name.strip() for name in (tasks.split(",") if isinstance(tasks, str) else tasks))
+    if not names or len(set(names)) != len(names) or not all(names):
+        raise UserError(f"{tasks!r} is not a comma-separated list of different tasks, such as cls,det,seg")
+    check_names(names)
+    return names
 
 
 def needed_targets(names: Iterable[str]) -> tuple[str, ...]:

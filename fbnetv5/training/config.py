@@ -100,9 +100,10 @@ class TrainConfig(RunConfig, RecipeFields):
         return self.steps if self.stop_at is None else min(self.steps, self.stop_at)
 
     @classmethod
-    def read_file(cls, file: Path) -> dict[str, Any]:
-        fields = super().read_file(file)
-        return without_header(fields, file) if HEADER.keys() & fields.keys() else fields
+    def read_fields(cls, source: Path | Mapping[str, Any]) -> dict[str, Any]:
+        fields = super().read_fields(source)
+        where = Path("config") if isinstance(source, Mapping) else source
+        return without_header(fields, where) if HEADER.keys() & fields.keys() else fields
 
     @classmethod
     def schema_of_files(cls) -> dict[str, Any]:

@@ -30,10 +30,11 @@ from fbnetv5.training.loop import TrainEntry, TrainLoop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class TrainResult:
     """The result of a finished training."""
 
     folder: Path
+    """The run folder, with the architecture file and its best weights."""
     architecture: Architecture
     initial: dict[str, float]
     """By task, the metric of the initial weights on the held-out images."""
@@ -45,6 +46,7 @@ class Result:
     """By task, all figures of the stored weights on the test images."""
 
     def to_json(self) -> dict[str, Any]:
+        """The document of ``fbnetv5 train --json``."""
         return {
             "folder": str(self.folder),
             "steps": self.steps,
@@ -127,7 +129,7 @@ def start_training(config: TrainConfig, file: Path, folder: Path) -> tuple[Path,
 
 def run_training(
     folder: Path, prepared: Prepared, report: Callable[[TrainEntry], None], log: Callable[[str], None]
-) -> Result:
+) -> TrainResult:
     """Run or resume the training of a folder to its end, then evaluate its weights on the test images.
 
     Args:
@@ -147,7 +149,7 @@ def run_training(
         log("evaluating the best weights on the test images")
         result = _result(folder / f"{loop.architecture.file_name}.json", loop, prepared.test)
     (shared,) = broadcast_object_list([result])
-    assert isinstance(shared, Result)
+    assert isinstance(shared, TrainResult)
     return shared
 
 
@@ -169,11 +171,11 @@ def open_loop(folder: Path, prepared: Prepared) -> TrainLoop:
     return TrainLoop(config, folder, architecture, network, dataset=prepared.images, held_out=prepared.held_out)
 
 
-def _result(file: Path, loop: TrainLoop, test: ImageSet) -> Result:
+def _result(file: Path, loop: TrainLoop, test: ImageSet) -> TrainResult:
     """Evaluate the best weights, which replace the last average."""
     best, weights, data = loop.average.network, file.with_suffix(".safetensors"), loop.config.data
     load_weights(best, load_tensors(weights), weights)
-    return Result(
+    return TrainResult(
         folder=loop.folder,
         architecture=load_architecture(file),
         initial=loop.best.initial,

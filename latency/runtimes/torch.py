@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from export.errors import UnavailableError, UserError, VerificationError
+from export.runners import torch_threads
 from latency.protocol import Sampler, alternating, host_timed
 from latency.runtimes.gpu import GpuBackend, GpuParts, GpuSampler, GraphRecord, gpu_fingerprint, open_parts
 from latency.runtimes.onnxruntime import CPU, GPU_PRECISIONS, cpu_name
@@ -85,7 +86,7 @@ class TorchCpuBackend:
         timed = host_timed(call)
 
         def sample(runs: int) -> float:
-            with torch.inference_mode(), _threads(self.threads):
+            with torch.inference_mode(), torch_threads(self.threads):
                 return timed(runs)
 
         with _compilation() if self._compiled else nullcontext():
@@ -241,19 +242,6 @@ def _on(device: "torch.device", dtype: "torch.dtype", array: "Array") -> "Tensor
     import torch
 
     return torch.from_numpy(array).to(device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Let torch use ``count`` CPU threads inside the block."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -17,12 +17,10 @@ from fbnetv5.cli.profile.options import (
     Precision,
     Threads,
     Width,
-    draw_networks,
-    make_scope,
 )
 
 if TYPE_CHECKING:
-    from latency.on_device import Bundle
+    from fbnetv5.api import ProfileBundle
 
 
 def bundle(
@@ -45,24 +43,37 @@ def bundle(
 
     On the device it needs Python, numpy and the device's runtime; its README.md has the steps.
     """
-    scope = make_scope(variant, stages, blocks_per_path, resolution, tasks, data, encoder=encoder, width=width)
-    from fbnetv5.deploy.profile import graphs_of
-    from latency.bundle import Target, write_bundle
-    from latency.protocol import Timing
+    from fbnetv5 import api
 
-    target = Target(device=device, precision=precision, threads=threads)
-    graphs, whole_networks = graphs_of(scope), draw_networks(scope, networks)
+    scope = api.scope(
+        variant=variant,
+        stages=stages,
+        blocks_per_path=blocks_per_path,
+        encoder=encoder,
+        width=width,
+        resolution=resolution,
+        tasks=tasks,
+        data=data,
+    )
     with progress_bar() as bar:
-        written = write_bundle(
-            graphs, whole_networks, folder=folder, target=target, timing=Timing(), progress=stage_lines(bar)
+        written = api.profile_bundle(
+            folder,
+            device=device,
+            scope=scope,
+            precision=precision,
+            threads=threads,
+            networks=networks,
+            progress=stage_lines(bar),
         )
-    print_bundle(folder, written, as_json=json)
+    print_bundle(written, as_json=json)
 
 
-def print_bundle(folder: Path, bundle: "Bundle", *, as_json: bool) -> None:
-    """Print what the bundle in ``folder`` measures."""
+def print_bundle(written: "ProfileBundle", *, as_json: bool) -> None:
+    """Print what a bundle measures."""
     if as_json:
-        counts = {f"{kind}s": len(bundle.of_kind(kind)) for kind in ("block", "network")}
-        print_json({"bundle": str(folder), "device": bundle.device, "precision": bundle.precision, **counts})
+        print_json(written.to_json())
         return
-    print_line(f"{folder}: {len(bundle.graphs)} graphs to time on {bundle.device}; the steps are in its README.md")
+    bundle = written.bundle
+    print_line(
+        f"{written.folder}: {len(bundle.graphs)} graphs to time on {bundle.device}; the steps are in its README.md"
+    )

@@ -13,11 +13,10 @@ from fbnetv5.cli.profile.options import (
     Encoder,
     Precision,
     Width,
-    make_scope,
 )
 
 if TYPE_CHECKING:
-    from latency.estimate import EstimatedTable
+    from fbnetv5.api import EstimateResult
 
 
 def estimate(
@@ -38,33 +37,33 @@ def estimate(
 
     The values are rough: peak compute, memory bandwidth, and a shortest time for each kernel.
     """
-    scope = make_scope(variant, stages, blocks_per_path, resolution, tasks, data, encoder=encoder, width=width)
-    from fbnetv5.deploy.profile import graphs_of
-    from latency.devices import gpu
-    from latency.estimate import estimate as estimate_blocks
-    from latency.estimate import estimated_path
+    from fbnetv5 import api
 
-    path, graphs = estimated_path(luts, device, precision), graphs_of(scope)
+    scope = api.scope(
+        variant=variant,
+        stages=stages,
+        blocks_per_path=blocks_per_path,
+        encoder=encoder,
+        width=width,
+        resolution=resolution,
+        tasks=tasks,
+        data=data,
+    )
     with progress_bar() as bar:
-        table = estimate_blocks(graphs, gpu(device), precision, path, stage_lines(bar))
-    print_estimates(path, table, [graph.key for graph in graphs], as_json=json)
+        estimated = api.profile_estimate(device, scope=scope, precision=precision, luts=luts, progress=stage_lines(bar))
+    print_estimates(estimated, as_json=json)
 
 
-def print_estimates(path: Path, table: "EstimatedTable", keys: list[str], *, as_json: bool) -> None:
-    """Print the blocks called ``keys`` of an estimated table."""
+def print_estimates(estimated: "EstimateResult", *, as_json: bool) -> None:
+    """Print the blocks of an estimated table."""
     if as_json:
-        about = {"table": str(path), "device": table.device, "precision": table.precision, "kind": table.kind}
-        figures = {
-            "peak_tflops": table.peak_tflops,
-            "bandwidth_gb_s": table.bandwidth_gb_s,
-            "kernel_floor_us": table.kernel_floor_us,
-        }
-        print_json({**about, **figures, "latency_ms": table.values_ms(keys)})
+        print_json(estimated.to_json())
         return
+    path, table = estimated.path, estimated.table
     rows = [
         [key, f"{entry.latency_ms:.4f} ms {entry.kind}", entry.bound]
         for key, entry in table.entries.items()
-        if key in keys
+        if key in estimated.keys
     ]
     print_table(["block", "latency", "bound by"], rows)
     print_line(

@@ -12,7 +12,6 @@ from fbnetv5.cli.profile.options import (
     VARIANT,
     Encoder,
     Width,
-    make_scope,
 )
 from fbnetv5.cli.profile.tables import print_profile
 
@@ -31,10 +30,16 @@ def import_bundle(
     json: Json = False,
 ) -> None:
     """Write the latency table of a bundle measured on its device."""
-    scope = make_scope(variant, stages, blocks_per_path, resolution, tasks, data, encoder=encoder, width=width)
-    from fbnetv5.deploy.profile import write_report
-    from latency.bundle import import_bundle as import_measured
+    from fbnetv5 import api
 
-    path, result = import_measured(folder, luts)
-    report = write_report(path, result.table, scope)
-    print_profile(path, report, result, list(result.table.standalone_ms), as_json=json)
+    scope = api.scope(
+        variant=variant,
+        stages=stages,
+        blocks_per_path=blocks_per_path,
+        encoder=encoder,
+        width=width,
+        resolution=resolution,
+        tasks=tasks,
+        data=data,
+    )
+    print_profile(api.profile_import(folder, scope=scope, luts=luts), as_json=json)

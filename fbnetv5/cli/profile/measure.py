@@ -7,7 +7,7 @@ import typer
 
 from export.errors import UserError
 from fbnetv5.cli.console import interruptible, print_json, print_line, progress_bar, stage_lines
-from fbnetv5.cli.options import Blocks, Data, Json, Luts, Resolution, Stages, Tasks, Variant, resolve_device
+from fbnetv5.cli.options import Blocks, Data, Json, Luts, Resolution, Stages, Tasks, Variant
 from fbnetv5.cli.profile.options import (
     BLOCKS_PER_PATH,
     STAGES,
@@ -19,15 +19,11 @@ from fbnetv5.cli.profile.options import (
     Runtime,
     Threads,
     Width,
-    draw_networks,
-    make_scope,
 )
 from fbnetv5.cli.profile.tables import print_profile
 
 if TYPE_CHECKING:
-    from fbnetv5.deploy.profile import Scope
-    from latency.backend import Backend
-    from latency.profile import Plan
+    from fbnetv5.api import ProfilePlan
 
 
 def measure(
@@ -58,9 +54,36 @@ def measure(
     if context.invoked_subcommand is not None:
         _refuse_options(context, context.invoked_subcommand)
         return
-    backend = resolve_device(device, runtime=runtime, precision=precision, threads=threads)
-    scope = make_scope(variant, stages, blocks_per_path, resolution, tasks, data, encoder=encoder, width=width)
-    _measure(backend, scope, networks, luts=luts, dry_run=dry_run, as_json=json)
+    from fbnetv5 import api
+
+    scope = api.scope(
+        variant=variant,
+        stages=stages,
+        blocks_per_path=blocks_per_path,
+        encoder=encoder,
+        width=width,
+        resolution=resolution,
+        tasks=tasks,
+        data=data,
+    )
+    if dry_run:
+        missing = api.profile_plan(
+            device, scope=scope, runtime=runtime, precision=precision, threads=threads, networks=networks, luts=luts
+        )
+        print_plan(missing, as_json=json)
+        return
+    with progress_bar() as bar, interruptible("run the same command again"):
+        measured = api.profile(
+            device,
+            scope=scope,
+            runtime=runtime,
+            precision=precision,
+            threads=threads,
+            networks=networks,
+            luts=luts,
+            progress=stage_lines(bar),
+        )
+    print_profile(measured, as_json=json)
 
 
 def _refuse_options(context: typer.Context, subcommand: str) -> None:
@@ -72,32 +95,12 @@ def _refuse_options(context: typer.Context, subcommand: str) -> None:
             raise UserError(f"options of a sub-command come after its name: fbnetv5 profile {subcommand} ... {option}")
 
 
-def _measure(
-    backend: "Backend", scope: "Scope", networks: int | None, *, luts: Path, dry_run: bool, as_json: bool
-) -> None:
-    """Measure the table of a scope on a device, or with ``dry_run`` print what it lacks."""
-    from fbnetv5.deploy.profile import graphs_of, write_report
-    from latency.profile import plan, profile
-    from latency.protocol import Timing
-    from latency.table import table_path
-
-    path = table_path(luts, backend.device, backend.precision, threads=backend.threads, runtime=backend.runtime)
-    timing = Timing()
-    graphs, whole_networks = graphs_of(scope), draw_networks(scope, networks)
-    if dry_run:
-        print_plan(path, plan(graphs, whole_networks, path=path, backend=backend, timing=timing), as_json=as_json)
-        return
-    with progress_bar() as bar, interruptible("run the same command again"):
-        result = profile(graphs, whole_networks, path=path, backend=backend, timing=timing, progress=stage_lines(bar))
-    report = write_report(path, result.table, scope)
-    print_profile(path, report, result, [graph.key for graph in graphs], as_json=as_json)
-
-
-def print_plan(path: Path, missing: "Plan", *, as_json: bool) -> None:
-    """Print the blocks and networks that are missing in the table at ``path``."""
+def print_plan(missing: "ProfilePlan", *, as_json: bool) -> None:
+    """Print the blocks and networks that are missing in a table."""
     if as_json:
-        print_json({"table": str(path), "blocks": list(missing.blocks), "networks": list(missing.networks)})
+        print_json(missing.to_json())
         return
-    for key in (*missing.blocks, *missing.networks):
+    blocks, networks = missing.plan.blocks, missing.plan.networks
+    for key in (*blocks, *networks):
         print_line(key)
-    print_line(f"{path} lacks {len(missing.blocks)} blocks and {len(missing.networks)} networks")
+    print_line(f"{missing.path} lacks {len(blocks)} blocks and {len(networks)} networks")

@@ -1,25 +1,23 @@
 """Prints measured latency tables and their errors."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fbnetv5.cli.console import print_json, print_line, print_table
 
 if TYPE_CHECKING:
+    from fbnetv5.api import MeasuredTable
     from latency.correction import ErrorReport
-    from latency.profile import ProfileResult
 
 
-def print_profile(path: Path, report: Path, result: "ProfileResult", keys: list[str], *, as_json: bool) -> None:
-    """Print the blocks called ``keys`` of a measured table, its correction, and where its HTML report is."""
-    from fbnetv5.deploy.profile import document
-
-    table, correction = result.table, result.table.correction
+def print_profile(measured: "MeasuredTable", *, as_json: bool) -> None:
+    """Print the blocks of a measured table, its correction, and where its HTML report is."""
     if as_json:
-        print_json({"table": str(path), "report": str(report), **document(result, keys)})
+        print_json(measured.to_json())
         return
+    table, now = measured.result.table, len(measured.result.measured)
+    correction = table.correction
     print_line(
-        f"{path}: {len(keys)} blocks and {len(table.networks)} whole networks, {len(result.measured)} measured now; "
+        f"{measured.path}: {len(measured.keys)} blocks and {len(table.networks)} whole networks, {now} measured now; "
         f"the overhead of a call is {table.overhead_ms:.4f} ms"
     )
     if unstable := table.unstable:
@@ -36,7 +34,7 @@ def print_profile(path: Path, report: Path, result: "ProfileResult", keys: list[
             f"correction fitted on {correction.fitted_on} networks {use}; errors on {held_out} held-out networks:"
         )
         print_errors(correction.held_out)
-    print_line(f"HTML report: {report}")
+    print_line(f"HTML report: {measured.report}")
 
 
 def print_errors(report: "ErrorReport") -> None:

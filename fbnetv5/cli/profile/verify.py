@@ -14,12 +14,11 @@ from fbnetv5.cli.profile.options import (
     VARIANT,
     Encoder,
     Width,
-    make_scope,
 )
 from fbnetv5.cli.profile.tables import print_errors
 
 if TYPE_CHECKING:
-    from latency.verify import Verification
+    from fbnetv5.api import Verification
 
 
 def verify(
@@ -43,20 +42,24 @@ def verify(
     json: Json = False,
 ) -> None:
     """Compare a latency table with whole networks measured now."""
-    from fbnetv5.deploy.profile_networks import found_networks, fresh_networks, networks_of_table
-    from latency.table import LatencyTable
-    from latency.verify import verify as measure_and_compare
+    from fbnetv5 import api
 
+    scope = (
+        None
+        if run is not None
+        else api.scope(
+            variant=variant,
+            stages=stages,
+            blocks_per_path=blocks_per_path,
+            encoder=encoder,
+            width=width,
+            resolution=resolution,
+            tasks=tasks,
+            data=data,
+        )
+    )
     with progress_bar() as bar:
-        stored = LatencyTable.load(table)
-        if run is None:
-            scope = make_scope(variant, stages, blocks_per_path, resolution, tasks, data, encoder=encoder, width=width)
-            earlier = networks_of_table(scope, stored)
-            compared = fresh_networks(scope, networks, earlier)
-        else:
-            scope, compared = found_networks(run)
-            earlier = networks_of_table(scope, stored)
-        verification = measure_and_compare(stored, compared, earlier, progress=stage_lines(bar))
+        verification = api.profile_verify(table, run=run, scope=scope, networks=networks, progress=stage_lines(bar))
     print_verification(table, verification, as_json=json)
 
 

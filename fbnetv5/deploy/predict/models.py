@@ -1,6 +1,6 @@
 """The network of a prediction: an exported folder, which needs no torch, or an architecture file with its weights."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,20 +9,30 @@ import numpy as np
 from PIL import Image
 
 from export.errors import UserError
+from export.files import AnyPath
 from export.manifest import NAME as MANIFEST
 from export.manifest import Preprocessing, read_manifest
 from export.placement import fit_image
 from export.runners import Array, OrtRunner, Runner
 from export.trt.engine import NAME as ENGINE
 from export.validate import ONNX
+from fbnetv5.data.image_files import rgb, upright
+from fbnetv5.data.resolution import parse_resolution
 from fbnetv5.deploy.predict.predictions import Prediction, decode
+from fbnetv5.deploy.predict.sources import read_file
 
 RUNTIMES = ("onnxruntime", "cuda", "tensorrt", "engine", "torch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
-    """A network that is ready to predict."""
+class Predictor:
+    """A network that is ready to predict: call it with an image.
+
+    Example:
+        >>> predictor = api.load("shipped/det")
+        >>> predictor("street.jpg")["det"].above(0.5).xyxy
+        array([[212.4,  88.1, 341.9, 402.7]], dtype=float32)
+    """
 
     labels: Mapping[str, tuple[str, ...]]
     """By task: class names by index."""
@@ -40,11 +50,38 @@ class Model:
         """Names of the tasks."""
         return tuple(self.outputs)
 
-    def __call__(self, image: Image.Image) -> dict[str, Prediction]:
-        """By task, the prediction for an upright RGB image, in its own pixels."""
-        pixels, place = fit_image(image, self.preprocessing.resize, self.preprocessing.fit)
+    def __call__(self, image: AnyPath | Image.Image | Array) -> dict[str, Prediction]:
+        """By task, the prediction for an image, in its own pixels.
+
+        Args:
+            image: a file, a Pillow image, or uint8 [H, W, 3] in RGB. Files and Pillow images are turned upright by
+                their EXIF orientation first.
+
+        Raises:
+            UserError: the file cannot be read, or the array has another shape or type.
+        """
+        pixels, place = fit_image(as_image(image), self.preprocessing.resize, self.preprocessing.fit)
         outputs = self.runner({self.input: prepare(pixels, self.preprocessing)})
         return {task: decode(task, [outputs[name] for name in names], place) for task, names in self.outputs.items()}
+
+
+def as_image(image: AnyPath | Image.Image | Array) -> Image.Image:
+    """An upright RGB image from a file, a Pillow image, or uint8 [H, W, 3].
+
+    Raises:
+        UserError: the file cannot be read, or the array has another shape or type.
+    """
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            shape = "x".join(map(str, image.shape))
+            raise UserError(f"an image as an array is uint8 [H, W, 3] in RGB, not {image.dtype} {shape}")
+        return Image.fromarray(np.ascontiguousarray(image))
+    if isinstance(image, Image.Image):
+        return rgb(upright(image))
+    frame = read_file(Path(image), str(image))
+    if frame.image is None:
+        raise UserError(frame.reason)
+    return frame.image
 
 
 def prepare(pixels: Array, steps: Preprocessing) -> Array:
@@ -58,43 +95,52 @@ def prepare(pixels: Array, steps: Preprocessing) -> Array:
     return np.ascontiguousarray((planes.astype(np.float32) - mean) / std)
 
 
-def open_model(
-    path: Path,
+def load(
+    model: AnyPath,
     *,
-    weights: Path | None = None,
+    weights: AnyPath | None = None,
     runtime: str | None = None,
-    size: tuple[int, int] | None = None,
+    size: str | int | Sequence[int] | None = None,
     threads: int = 1,
-) -> Model:
-    """Open a network.
+) -> Predictor:
+    """Open a network to predict with; an exported folder needs no torch.
+
+    Example:
+        >>> predictor = api.load("shipped/seg")
+        >>> predictor("street.jpg")["seg"].ids.shape
+        (1080, 1920)
 
     Args:
-        path: an exported folder, or an architecture file.
-        weights: of an architecture file; None for those beside it.
-        runtime: one of ``RUNTIMES``; None for ONNX Runtime on the CPU, or torch for an architecture file.
-        size: (height, width) that images are fitted to; None for that of the training, where the network accepts it.
+        model: an exported folder, or an architecture file with its weights beside it.
+        weights: safetensors file of an architecture; None for the file beside it.
+        runtime: "onnxruntime", "cuda" or "tensorrt" (both of ONNX Runtime), "engine", or "torch" for an architecture
+            file; None for ONNX Runtime on the CPU, or torch for an architecture file.
+        size: height and width in pixels that images are fitted to; None for those of the training, where the network
+            accepts them.
         threads: of the CPU.
 
     Raises:
         UserError: the path is neither, a file is missing or damaged, or the runtime or the size does not suit it.
         UnavailableError: the runtime is not on this machine.
     """
+    path, file = Path(model), None if weights is None else Path(weights)
+    resized = None if size is None else parse_resolution(size)
     if runtime is not None and runtime not in RUNTIMES:
         raise UserError(f"unknown runtime {runtime!r}; there are: {', '.join(RUNTIMES)}")
     if path.is_dir():
         if weights is not None or runtime == "torch":
             raise UserError(f"{path} is an exported folder, which has its weights and needs no torch: leave both out")
-        return _open_exported(path, runtime or "onnxruntime", size, threads)
+        return _open_exported(path, runtime or "onnxruntime", resized, threads)
     if path.suffix != ".json":
         raise UserError(
             f"{path} is neither a folder with a {MANIFEST}, as fbnetv5 export writes it, nor an architecture"
         )
     if runtime not in (None, "torch"):
         raise UserError(f"{path} is an architecture file, which torch runs: export it to use {runtime}")
-    return _open_architecture(path, weights, size, threads)
+    return _open_architecture(path, file, resized, threads)
 
 
-def _open_exported(folder: Path, runtime: str, size: tuple[int, int] | None, threads: int) -> Model:
+def _open_exported(folder: Path, runtime: str, size: tuple[int, int] | None, threads: int) -> Predictor:
     manifest = read_manifest(folder)
     trained = {_trained_at(architecture) for architecture in manifest.architecture.values()}
     resized = size or (trained.pop() if len(trained) == 1 else None)
@@ -115,7 +161,7 @@ def _open_exported(folder: Path, runtime: str, size: tuple[int, int] | None, thr
     else:
         provider = "cpu" if runtime == "onnxruntime" else runtime
         runner = OrtRunner(folder / ONNX, provider=provider, threads=threads)
-    return Model(
+    return Predictor(
         labels=manifest.labels,
         outputs={task: group.outputs for task, group in manifest.task_outputs.items()},
         preprocessing=manifest.preprocessing.changed(resize=resized),
@@ -135,25 +181,22 @@ def _text(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def _open_architecture(file: Path, weights: Path | None, size: tuple[int, int] | None, threads: int) -> Model:
-    import torch
-
+def _open_architecture(file: Path, weights: Path | None, size: tuple[int, int] | None, threads: int) -> Predictor:
     from export.runners import TorchRunner
     from fbnetv5.architecture import load_architecture
     from fbnetv5.data.preprocess import MEAN, STD
     from fbnetv5.evaluate import trained_fit, trained_size
 
-    torch.set_num_threads(threads)
     architecture = load_architecture(file)
     network = architecture.load(weights or file.with_suffix(".safetensors"))
     outputs = {task.name: tuple(f"{task.name}_{name}" for name in task.output_names) for task in network.tasks.values()}
     names = [name for of_task in outputs.values() for name in of_task]
     steps = Preprocessing(resize=size or trained_size(architecture), mean=MEAN, std=STD, fit=trained_fit(architecture))
-    return Model(
+    return Predictor(
         labels={name: task.labels for name, task in network.tasks.items()},
         outputs=outputs,
         preprocessing=steps,
         input="images",
-        runner=TorchRunner(network, ["images"], names),
+        runner=TorchRunner(network, ["images"], names, threads=threads),
         runtime="torch",
     )

@@ -7,7 +7,7 @@ DIR/predictions.json   classes and boxes; boxes as COCO's annotations with a sco
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from export.errors import UserError
 from export.files import write_json
 from export.runners import Array
 from fbnetv5.deploy.predict.drawing import beside, draw
-from fbnetv5.deploy.predict.models import Model
+from fbnetv5.deploy.predict.models import Predictor
 from fbnetv5.deploy.predict.predictions import (
     ClassMap,
     ClassScores,
@@ -50,23 +50,41 @@ Truth = Callable[[str], tuple[Mapping[str, Prediction], Mapping[str, Sequence[st
 """Name of an image -> its true labels as predictions, and the names of their classes, both by task."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Summary:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictResult:
     """What was predicted, and the time that it took."""
 
-    images: int = 0
-    left_out: dict[str, str] = field(default_factory=dict)
+    folder: Path
+    """The folder with ``predictions.json``, drawn images and maps."""
+    images: int
+    """Number of images that the network ran on."""
+    left_out: Mapping[str, str]
     """By name of an image that cannot be read: the reason."""
-    seconds: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "network": 0.0, "write": 0.0})
+    seconds: Mapping[str, float]
+    """By stage ("read", "network", "write"): total time in seconds."""
+
+    @property
+    def file(self) -> Path:
+        """The JSON file with classes and boxes."""
+        return self.folder / FILE
 
     @property
     def images_per_s(self) -> dict[str, float]:
         """By stage, images per second."""
         return {stage: round(self.images / max(seconds, 1e-9), 1) for stage, seconds in self.seconds.items()}
 
+    def to_json(self) -> dict[str, Any]:
+        """The document of ``fbnetv5 predict --json``."""
+        return {
+            "folder": str(self.folder),
+            "images": self.images,
+            "left_out": len(self.left_out),
+            "images_per_s": self.images_per_s,
+        }
 
-def predict(
-    model: Model,
+
+def predict_frames(
+    model: Predictor,
     frames: Iterator[Frame],
     folder: Path,
     *,
@@ -74,7 +92,7 @@ def predict(
     min_score: float = 0.3,
     truth: Truth | None = None,
     report: Callable[[Frame], None],
-) -> Summary:
+) -> PredictResult:
     """Predict on all frames and write the results into ``folder``.
 
     Args:
@@ -89,18 +107,18 @@ def predict(
     Raises:
         UserError: no image can be read, or a file cannot be written.
     """
-    summary, images, annotations = Summary(), list[dict[str, Any]](), list[dict[str, Any]]()
-    for frame in _timed(frames, summary):
+    images, annotations, left_out = list[dict[str, Any]](), list[dict[str, Any]](), dict[str, str]()
+    seconds = {"read": 0.0, "network": 0.0, "write": 0.0}
+    for frame in _timed(frames, seconds):
         report(frame)
         if frame.image is None:
-            summary.left_out[frame.name] = frame.reason
+            left_out[frame.name] = frame.reason
             continue
         target, begin = _target(folder, frame), time.perf_counter()
         predictions = model(frame.image)
         ran = time.perf_counter()
-        summary.images += 1
-        images.append(_image_row(summary.images, frame, predictions, model))
-        annotations += _annotations(summary.images, len(annotations), predictions)
+        images.append(_image_row(len(images) + 1, frame, predictions, model))
+        annotations += _annotations(len(images), len(annotations), predictions)
         _write_maps(folder, frame.name, predictions)
         if drawn:
             drawing = draw(frame.image, predictions, model.labels, min_score=min_score)
@@ -109,26 +127,26 @@ def predict(
                 if true:
                     drawing = beside([drawing, draw(frame.image, true, names, min_score=None)])
             _save(drawing, target)
-        summary.seconds["network"] += ran - begin
-        summary.seconds["write"] += time.perf_counter() - ran
-    if not summary.images:
-        raise UserError(f"no image can be read: {next(iter(summary.left_out.values()), 'the source has none')}")
-    write_json(folder / FILE, _document(model, images, annotations, summary.left_out))
-    return summary
+        seconds["network"] += ran - begin
+        seconds["write"] += time.perf_counter() - ran
+    if not images:
+        raise UserError(f"no image can be read: {next(iter(left_out.values()), 'the source has none')}")
+    write_json(folder / FILE, _document(model, images, annotations, left_out))
+    return PredictResult(folder=folder, images=len(images), left_out=left_out, seconds=seconds)
 
 
-def _timed(frames: Iterator[Frame], summary: Summary) -> Iterator[Frame]:
-    """The frames; the time to read them is added to the summary."""
+def _timed(frames: Iterator[Frame], seconds: dict[str, float]) -> Iterator[Frame]:
+    """The frames; the time to read them is added to ``seconds``."""
     while True:
         begin = time.perf_counter()
         frame = next(frames, None)
-        summary.seconds["read"] += time.perf_counter() - begin
+        seconds["read"] += time.perf_counter() - begin
         if frame is None:
             return
         yield frame
 
 
-def _image_row(number: int, frame: Frame, predictions: Mapping[str, Prediction], model: Model) -> dict[str, Any]:
+def _image_row(number: int, frame: Frame, predictions: Mapping[str, Prediction], model: Predictor) -> dict[str, Any]:
     assert frame.image is not None
     row: dict[str, Any] = {
         "id": number,
@@ -168,7 +186,7 @@ def _annotations(image: int, first: int, predictions: Mapping[str, Prediction]) 
 
 
 def _document(
-    model: Model, images: list[dict[str, Any]], annotations: list[dict[str, Any]], left_out: Mapping[str, str]
+    model: Predictor, images: list[dict[str, Any]], annotations: list[dict[str, Any]], left_out: Mapping[str, str]
 ) -> dict[str, Any]:
     document: dict[str, Any] = {"schema": SCHEMA, "kind": "predictions", "images": images}
     if "det" in model.tasks:

@@ -1,5 +1,6 @@
 """Writes the results of a search for pairs: the network with its weights, the recipe, and all trials."""
 
+import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from export.files import atomic_write
 from fbnetv5 import __version__
 from fbnetv5.architecture import Architecture, Latency, load_architecture, make_architecture
+from fbnetv5.runs.config import Run
 from fbnetv5.search.nars.config import NarsConfig
 from fbnetv5.search.nars.prepare import Prepared
 from fbnetv5.search.nars.trial import damaged
@@ -88,3 +90,13 @@ def pareto_document(prepared: Prepared, trials: Trials) -> dict[str, Any]:
         for number, (result, costs) in enumerate(zip(trials.results, statistics.tolist(), strict=True))
     ]
     return {"schema": 1, "task": prepared.task.name, "metric": prepared.task.metric.name, "trials": rows}
+
+
+def train_command(folder: Path, architecture: Architecture) -> str:
+    """The command that trains the pair of a folder."""
+    words = ["fbnetv5", "train", "--arch", f"{folder / architecture.file_name}.json", "--init", "scratch"]
+    words += ["--config", str(folder / RECIPE)]
+    data, teacher = Run.load(folder).data.folder, architecture.provenance.get("teacher")
+    for option, value in (("--data", data), ("--teacher", teacher)):
+        words += [] if value is None else [option, str(value)]
+    return shlex.join(words)

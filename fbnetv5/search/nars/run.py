@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from accelerate.utils import set_seed
 
@@ -25,19 +26,39 @@ from fbnetv5.search.nars.entry import NarsEntry
 from fbnetv5.search.nars.jobs import Runner
 from fbnetv5.search.nars.loop import NarsLoop
 from fbnetv5.search.nars.prepare import Prepared, check, check_distillation, check_trainings, prepare
-from fbnetv5.search.nars.results import pareto_document, write_best
+from fbnetv5.search.nars.results import pareto_document, train_command, write_best
 from fbnetv5.search.nars.trials import load_trials
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """The best trial of a finished search."""
+class NarsResult:
+    """The best pair that a search found, and the trial that trained it."""
 
+    run: Path
+    """The run folder, with the architecture, its weights, ``recipe.json`` and ``pareto.json``."""
     architecture: Architecture
     trial: int
+    """Number of the trial, whose folder is ``trials/NUMBER``."""
     score: float
     """The task's metric on the held-out images."""
     recipe: dict[str, object]
+    """Fields of the training."""
+
+    @property
+    def train_command(self) -> str:
+        """The command that trains the pair."""
+        return train_command(self.run, self.architecture)
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of ``fbnetv5 nars --json``."""
+        return {
+            "run": str(self.run),
+            "trial": self.trial,
+            "score": self.score,
+            "architecture": self.architecture.to_json(),
+            "recipe": self.recipe,
+            "train_command": self.train_command,
+        }
 
 
 def start_nars(
@@ -67,7 +88,7 @@ def start_nars(
     return make_run(config, folder, log), prepared
 
 
-def run_nars(folder: Path, prepared: Prepared, runner: Runner, report: Callable[[NarsEntry], None]) -> Result:
+def run_nars(folder: Path, prepared: Prepared, runner: Runner, report: Callable[[NarsEntry], None]) -> NarsResult:
     """Run or resume the search of a run folder to its end.
 
     Args:
@@ -93,7 +114,8 @@ def run_nars(folder: Path, prepared: Prepared, runner: Runner, report: Callable[
         best = loop.run(record)
     architecture = write_best(folder, prepared, loop.trials, best)
     write_json(folder / "pareto.json", pareto_document(prepared, loop.trials))
-    return Result(
+    return NarsResult(
+        run=folder,
         architecture=architecture,
         trial=best,
         score=loop.trials.results[best].scores[-1],

@@ -4,18 +4,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.progress import Progress
 
 from export.errors import UserError
-from fbnetv5.cli.console import interruptible, outermost_stage, print_json, print_table
+from fbnetv5.cli.console import interruptible, print_json, print_table, resumable, stage_lines
 from tests.command_line import SMALL, in_process
-
-
-def test_only_the_first_stage_is_reported() -> None:
-    seen: list[tuple[str, int, int]] = []
-    report = outermost_stage(lambda *stage: seen.append(stage))
-    for stage in (("build", 0, 2), ("tactics", 1, 9), ("build", 1, 2)):
-        report(*stage)
-    assert seen == [("build", 0, 2), ("build", 1, 2)]
 
 
 def test_a_table_has_columns_with_numbers_to_the_right(capsys: pytest.CaptureFixture[str]) -> None:
@@ -41,6 +34,30 @@ def test_an_interruption_is_an_error_with_the_way_to_continue() -> None:
     message = r"interrupted; finished work is kept\. To continue: fbnetv5 search --resume r"
     with pytest.raises(UserError, match=message), interruptible("fbnetv5 search --resume r"):
         raise KeyboardInterrupt
+
+
+def interrupt(seen: list[int]) -> None:
+    with resumable("search", lambda prepared: prepared.append) as run:
+        run.started(Path("runs/one"), seen)
+        run.report(3)
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_is_continued_from_its_folder() -> None:
+    seen: list[int] = []
+    with pytest.raises(UserError, match="To continue: fbnetv5 search --resume runs/one"):
+        interrupt(seen)
+    assert seen == [3]
+    with pytest.raises(KeyboardInterrupt), resumable("search", lambda prepared: print):
+        raise KeyboardInterrupt
+
+
+def test_a_stage_that_begins_again_has_a_new_line() -> None:
+    bar = Progress(disable=True)
+    report = stage_lines(bar)
+    for done in (1, 2, 1, 2):
+        report("calibrate", done, 2)
+    assert [(task.description, task.completed) for task in bar.tasks] == [("calibrate", 2)] * 2
 
 
 def test_names_that_stdout_cannot_encode_are_escaped(image_folder: Path, tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ import pytest
 from rich.progress import Progress
 
 from fbnetv5.architecture import Architecture, load_architecture
-from fbnetv5.cli.search import print_architectures, search_report
+from fbnetv5.cli.search import print_search, search_report
 from fbnetv5.costs.budgets import Budget
 from fbnetv5.costs.tables import latency_table
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.scenes import CLASSES
+from fbnetv5.search.reinforce.command import SearchResult
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.entry import SearchEntry
 from fbnetv5.search.reinforce.prepare import prepare
@@ -116,7 +117,7 @@ def test_a_task_without_a_signal_is_warned_about_on_stderr(
     networks: Path, capsys: pytest.CaptureFixture[str], *, as_json: bool, has_signal: bool
 ) -> None:
     architecture = with_panel(load_architecture(networks / "cls.json"), has_signal=has_signal)
-    print_architectures(Path("run"), {"cls": architecture}, as_json=as_json)
+    print_search(SearchResult(run=Path("run"), architectures={"cls": architecture}), as_json=as_json)
     printed = capsys.readouterr()
     assert ("cls: the search found no signal" in printed.err) is not has_signal
     assert "no signal" not in printed.out
@@ -127,7 +128,7 @@ def test_a_task_without_a_signal_is_warned_about_on_stderr(
 
 def test_the_table_names_the_metric_of_each_task(networks: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = {task: with_panel(load_architecture(networks / f"{task}.json"), has_signal=True) for task in ("det", "seg")}
-    print_architectures(Path("run"), found, as_json=False)
+    print_search(SearchResult(run=Path("run"), architectures=found), as_json=False)
     header, *rows = capsys.readouterr().out.splitlines()
     assert "held-out metric" in header
     assert [row.split()[-4:] for row in rows] == [

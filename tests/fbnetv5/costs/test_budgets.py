@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from export.errors import UserError
-from fbnetv5.costs.budgets import Budget, format_cost, format_distinct, in_window, parse_budgets, parse_constraints
+from fbnetv5.costs.budgets import (
+    Budget,
+    budget_text,
+    format_cost,
+    format_distinct,
+    in_window,
+    only_budget,
+    parse_budgets,
+    parse_constraints,
+)
 
 MACS_400 = Budget(limit=400e6, unit="macs")
 BUDGETS: dict[str, tuple[str, str, tuple[Budget, Budget]]] = {
@@ -131,3 +140,26 @@ def test_wrong_budgets_that_hold_together_are_refused(texts: dict[str, str], mes
 def test_parameters_are_written_in_millions() -> None:
     assert format_cost(5.04e6, "params") == "5.0M"
     assert format_distinct([5.04e6, 5.05e6], "params") == ["5.04M", "5.05M"]
+
+
+def test_the_only_budget_has_a_unit_and_a_latency_needs_a_table() -> None:
+    assert only_budget("400M", None, has_table=False) == ("400M", "macs")
+    assert only_budget(None, "8ms", has_table=True) == ("8ms", "ms")
+    for flops, latency in ((None, None), ("400M", "8ms")):
+        with pytest.raises(UserError, match="exactly one budget"):
+            only_budget(flops, latency, has_table=False)
+    with pytest.raises(UserError, match="needs a latency table"):
+        only_budget(None, "8ms", has_table=False)
+
+
+@pytest.mark.parametrize(("amount", "unit"), [(4e8, "macs"), (123_456_789, "macs"), (8, "ms"), (0.125, "ms")])
+def test_a_number_is_a_budget_in_its_unit(amount: float, unit: str) -> None:
+    budget = parse_budgets(budget_text(amount, unit), unit=unit, tasks=("cls",))["cls"]
+    assert (budget.limit, budget.unit) == (pytest.approx(amount, rel=1e-15), unit)
+    assert budget_text("1.2G@320x640", unit) == "1.2G@320x640"
+
+
+@pytest.mark.parametrize("amount", [0, -4e8, math.nan, math.inf])
+def test_a_number_that_is_no_budget_is_refused(amount: float) -> None:
+    with pytest.raises(UserError, match="is not a positive number with its unit"):
+        parse_budgets(budget_text(amount, "macs"), unit="macs", tasks=("cls",))

@@ -10,7 +10,7 @@ from tests.fbnetv5.search.bmtas.conftest import tiny_config
 
 
 def wanted(run: Path, output: Path | None = None) -> None:
-    derive(run, "150M", unit="macs", table=None, other_machine=False, output=output)
+    derive(run, flops="150M", output=output)
 
 
 def test_a_run_of_a_method_without_derivation_is_refused() -> None:

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from fbnetv5.deploy import doctor
-from fbnetv5.deploy.doctor import PROBES, Finding, Status, abilities, diagnose
+from fbnetv5.deploy import doctor as module
+from fbnetv5.deploy.doctor import PROBES, Finding, Status, abilities, doctor
 
 CRASH = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
 
@@ -14,7 +14,7 @@ def findings(**status: Status) -> tuple[Finding, ...]:
 
 
 def test_every_part_has_a_finding_and_a_broken_part_has_a_fix_or_needs_the_driver() -> None:
-    diagnosis = diagnose()
+    diagnosis = doctor()
     assert [finding.part for finding in diagnosis.findings] == [probe.part for probe in PROBES]
     status = {finding.part: finding.status for finding in diagnosis.findings}
     assert status["torch"] == status["onnxruntime"] == "works"
@@ -40,8 +40,8 @@ def test_tensorrt_in_any_state_is_a_finding(
 ) -> None:
     (tmp_path / "tensorrt.py").write_text(content)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr(doctor, "PROBES", tuple(probe for probe in PROBES if probe.part == "tensorrt"))
-    (finding,) = diagnose().findings
+    monkeypatch.setattr(module, "PROBES", tuple(probe for probe in PROBES if probe.part == "tensorrt"))
+    (finding,) = doctor().findings
     assert finding.status == status
     assert detail in finding.detail
 
@@ -52,8 +52,8 @@ def test_onnxruntime_installed_twice_is_broken(monkeypatch: pytest.MonkeyPatch, 
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 1.0\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr(doctor, "PROBES", tuple(probe for probe in PROBES if probe.part == "onnxruntime"))
-    (finding,) = diagnose().findings
+    monkeypatch.setattr(module, "PROBES", tuple(probe for probe in PROBES if probe.part == "onnxruntime"))
+    (finding,) = doctor().findings
     assert finding.status == "broken"
     assert "overwrite each other" in finding.detail
     assert "uninstall" in (finding.fix or "")

@@ -18,7 +18,6 @@ from fbnetv5.data.scenes import CLASSES, Scenes
 from fbnetv5.deploy.export import export_tasks
 from fbnetv5.deploy.export_model import INPUT, ExportModel, load_export_model, load_network
 from fbnetv5.deploy.export_options import ExportOptions
-from fbnetv5.deploy.exported import document
 from fbnetv5.evaluate import evaluate_network
 from fbnetv5.networks.backbone import Network
 from fbnetv5.runs.checkpoint import save_tensors
@@ -82,7 +81,7 @@ def test_one_network_for_several_tasks_is_handed_over_whole(shared: Path) -> Non
 def test_one_network_for_several_tasks_is_exported_and_verified(shared: Path, tmp_path: Path) -> None:
     exported = export_tasks(shared, TASKS, tmp_path / "out", ExportOptions(), print)
     assert exported.max_error < 1e-4
-    described = document(exported)
+    described = exported.to_json()
     assert described["task"] == "cls,det"
     assert set(described["tasks"]) == set(TASKS)
     assert (tmp_path / "out" / "manifest.json").exists()

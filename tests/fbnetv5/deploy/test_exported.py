@@ -2,14 +2,14 @@ from pathlib import Path
 
 import pytest
 
-from fbnetv5.deploy.exported import document, metric_document
+from fbnetv5.deploy.exported import metric_document
 from tests.contract.schemas import check_document
 from tests.fbnetv5.deploy.conftest import MakeExported
 
 
 def test_the_document_of_one_task_is_valid(make_exported: MakeExported, tmp_path: Path) -> None:
     exported = make_exported(tmp_path)
-    printed = document(exported)
+    printed = exported.to_json()
     check_document(["export", "--task", "cls"], printed)
     assert (printed["task"], printed["onnx"]) == ("cls", str(tmp_path / "cls" / "model.onnx"))
     assert printed["macs"] == exported.model.architectures["cls"].cost.macs

@@ -8,7 +8,7 @@ from export.cuda import find_gpus
 from export.errors import UnavailableError
 from export.reference import read_reference, write_reference
 from export.trt.engine import Engine
-from fbnetv5.deploy.validate import time_engine, validate_folder
+from fbnetv5.deploy.validate import time_engine, validate
 from tests.contract.schemas import check_document
 from tests.contract.stored import STORED
 
@@ -16,9 +16,10 @@ EXPORTED = STORED / "exported"
 
 
 def test_a_valid_folder_is_timed() -> None:
-    validation, document = validate_folder(EXPORTED, lambda line: None)
+    validation = validate(EXPORTED)
     assert validation.passed
-    check_document(["validate"], {"folder": str(EXPORTED), **document})
+    assert validation.failure is None
+    check_document(["validate"], document := validation.to_json())
     latency = document["latency_ms"]["onnxruntime, 1 thread"]
     assert 0 < latency["median"] <= latency["p90"]
 
@@ -28,9 +29,10 @@ def test_a_network_with_other_outputs_fails_and_is_not_timed(tmp_path: Path) -> 
     reference = read_reference(folder)
     changed = {name: array + 1 for name, array in reference.outputs.items()}
     write_reference(folder, replace(reference, outputs=changed))
-    validation, document = validate_folder(folder, lambda line: None)
+    validation = validate(folder)
     assert not validation.passed
-    assert document["latency_ms"] == {}
+    assert str(validation.failure).startswith(f"{folder}: ")
+    assert validation.latencies == {}
 
 
 def test_an_engine_needs_a_gpu() -> None:

@@ -2,12 +2,23 @@ import pytest
 
 from export.errors import UserError
 from fbnetv5.data.scenes import TARGETS
-from fbnetv5.tasks import default_tasks, make_tasks, needed_targets, task_types
+from fbnetv5.tasks import default_tasks, make_tasks, needed_targets, task_names, task_types
 
 
 def test_the_folder_holds_these_tasks_in_their_order() -> None:
     assert list(task_types()) == ["cls", "det", "seg", "saliency", "edges", "depth", "normals", "parts"]
     assert default_tasks() == ("cls", "det", "seg")
+
+
+def test_task_names_keep_their_order_and_lose_their_spaces() -> None:
+    assert task_names("seg, cls") == task_names(["seg", "cls"]) == ("seg", "cls")
+    assert task_names(None) == default_tasks()
+
+
+@pytest.mark.parametrize("tasks", ["", "cls,", "cls,det,cls", [], ["cls", "cls"]])
+def test_a_list_with_empty_or_repeated_tasks_is_refused(tasks: str | list[str]) -> None:
+    with pytest.raises(UserError, match="is not a comma-separated list of different tasks, such as cls,det,seg"):
+        task_names(tasks)
 
 
 def test_the_targets_that_tasks_need() -> None:

@@ -29,7 +29,7 @@ from fbnetv5.tasks.classification import Classification
 from fbnetv5.training.config import TrainConfig
 from fbnetv5.training.loop import TrainEntry
 from fbnetv5.training.optimizer import learning_rate
-from fbnetv5.training.run import Result, in_steps, prepare, run_training, start_training
+from fbnetv5.training.run import TrainResult, in_steps, prepare, run_training, start_training
 
 MakeTraining = Callable[..., TrainConfig]
 
@@ -38,7 +38,7 @@ def quiet(*_: object) -> None:
     """Say nothing."""
 
 
-def resume(folder: Path, report: Callable[[TrainEntry], None]) -> Result:
+def resume(folder: Path, report: Callable[[TrainEntry], None]) -> TrainResult:
     return run_training(folder, prepare(TrainConfig.load(folder)), report, quiet)
 
 
@@ -61,14 +61,14 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def undisturbed(
     make_training: MakeTraining, networks: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Result]:
+) -> tuple[Path, TrainResult]:
     """A training that nothing interrupted."""
     folder = tmp_path_factory.mktemp("trained") / "det"
     start_training(make_training("det", mixup=0.5), networks / "det.json", folder)
     return folder, resume(folder, quiet)
 
 
-def test_the_folder_of_a_training_is_a_run_folder(undisturbed: tuple[Path, Result]) -> None:
+def test_the_folder_of_a_training_is_a_run_folder(undisturbed: tuple[Path, TrainResult]) -> None:
     folder, result = undisturbed
     names = {path.name for path in folder.iterdir()}
     files = {"det.json", "det.safetensors", "config.json", "history.jsonl"}
@@ -81,7 +81,7 @@ def test_the_folder_of_a_training_is_a_run_folder(undisturbed: tuple[Path, Resul
     assert Run.load(folder).data == DataConfig(size=(32, 32), scenes=(24, 12, 16))
 
 
-def test_history_holds_losses_and_scores(undisturbed: tuple[Path, Result]) -> None:
+def test_history_holds_losses_and_scores(undisturbed: tuple[Path, TrainResult]) -> None:
     folder, result = undisturbed
     lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 2, 4, 6]
@@ -111,7 +111,7 @@ def test_a_joint_training_that_is_interrupted_ends_with_the_same_files(
 
 @pytest.mark.parametrize("step", [0, 4])
 def test_an_interrupted_training_ends_with_the_same_files(
-    make_training: MakeTraining, networks: Path, undisturbed: tuple[Path, Result], tmp_path: Path, step: int
+    make_training: MakeTraining, networks: Path, undisturbed: tuple[Path, TrainResult], tmp_path: Path, step: int
 ) -> None:
     folder, _ = start_training(make_training("det", mixup=0.5), networks / "det.json", tmp_path / "again")
     with pytest.raises(KeyboardInterrupt):
@@ -229,7 +229,7 @@ def test_a_recipe_that_does_not_suit_the_task_is_refused(
 
 @pytest.mark.slow
 def test_a_killed_training_ends_with_the_same_files(
-    make_training: MakeTraining, networks: Path, undisturbed: tuple[Path, Result], tmp_path: Path
+    make_training: MakeTraining, networks: Path, undisturbed: tuple[Path, TrainResult], tmp_path: Path
 ) -> None:
     folder, _ = start_training(make_training("det", mixup=0.5), networks / "det.json", tmp_path / "killed")
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
@@ -260,7 +260,7 @@ def test_ctrl_c_keeps_the_checkpoint_and_prints_how_to_resume(networks: Path, tm
     assert (tmp_path / "trained/det/checkpoint/step-0.safetensors").exists()
 
 
-def test_a_finished_training_repeats_no_step(undisturbed: tuple[Path, Result]) -> None:
+def test_a_finished_training_repeats_no_step(undisturbed: tuple[Path, TrainResult]) -> None:
     folder, result = undisturbed
     before, steps = contents(folder), list[TrainEntry]()
     assert resume(folder, steps.append) == result
@@ -313,7 +313,7 @@ def test_two_processes_share_a_training(networks: Path, branched: Path, tmp_path
 
 
 def test_a_folder_is_never_overwritten(
-    make_training: MakeTraining, networks: Path, undisturbed: tuple[Path, Result]
+    make_training: MakeTraining, networks: Path, undisturbed: tuple[Path, TrainResult]
 ) -> None:
     with pytest.raises(UserError, match=r"exists already; resume it with --resume .* or choose another --output"):
         start_training(make_training("det"), networks / "det.json", undisturbed[0])
@@ -347,7 +347,7 @@ def test_images_without_labels_are_refused_before_the_training(
     assert not (tmp_path / "seg").exists()
 
 
-def test_a_checkpoint_of_more_processes_is_refused(undisturbed: tuple[Path, Result], tmp_path: Path) -> None:
+def test_a_checkpoint_of_more_processes_is_refused(undisturbed: tuple[Path, TrainResult], tmp_path: Path) -> None:
     folder = tmp_path / "det"
     shutil.copytree(undisturbed[0], folder)
     (state,) = (folder / "checkpoint").glob("*.json")
@@ -356,7 +356,7 @@ def test_a_checkpoint_of_more_processes_is_refused(undisturbed: tuple[Path, Resu
         resume(folder, quiet)
 
 
-def test_a_checkpoint_of_other_images_is_refused(undisturbed: tuple[Path, Result], tmp_path: Path) -> None:
+def test_a_checkpoint_of_other_images_is_refused(undisturbed: tuple[Path, TrainResult], tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     subprocess.run(["cp", "-r", str(undisturbed[0]), str(folder)], check=True)
     path = folder / "config.json"
@@ -365,7 +365,7 @@ def test_a_checkpoint_of_other_images_is_refused(undisturbed: tuple[Path, Result
         resume(folder, quiet)
 
 
-def test_the_architecture_is_that_of_the_search(networks: Path, undisturbed: tuple[Path, Result]) -> None:
+def test_the_architecture_is_that_of_the_search(networks: Path, undisturbed: tuple[Path, TrainResult]) -> None:
     searched, trained = load_architecture(networks / "det.json"), load_architecture(undisturbed[0] / "det.json")
     for name in ("space", "choices", "classes", "resolution", "cost"):
         assert getattr(searched, name) == getattr(trained, name)

@@ -15,7 +15,7 @@ from fbnetv5.costs.budgets import Budget
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.splits import TEST, split_of
-from fbnetv5.deploy.predict.models import open_model, prepare
+from fbnetv5.deploy.predict.models import load, prepare
 from fbnetv5.search.reinforce.config import SearchConfig
 from tests.command_line import document
 from tests.fbnetv5.conftest import SIZE, SPACE
@@ -41,7 +41,7 @@ def test_an_uneven_data_set_is_read_alike_by_all_commands(
     test = next(path for path in sorted((uneven_folder / "images").iterdir()) if split_of(path.name) == TEST)
     with Image.open(test) as image:
         planes, placement = fit_image(image, SIZE, fit)
-    inputs = {"images": prepare(planes, open_model(folder).preprocessing)}
+    inputs = {"images": prepare(planes, load(folder).preprocessing)}
     assert placement == place((image.height, image.width), SIZE, fit) != place(SIZE, SIZE, fit)
     trained = data.open(["mask"]).test[0].image[None]
     np.testing.assert_allclose(inputs["images"], trained if pixels else normalise(trained), atol=1e-6)

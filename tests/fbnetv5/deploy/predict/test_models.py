@@ -8,7 +8,7 @@ from PIL import Image
 from export.errors import UserError
 from export.manifest import Preprocessing
 from fbnetv5.data.preprocess import MEAN, STD, normalise
-from fbnetv5.deploy.predict.models import open_model, prepare
+from fbnetv5.deploy.predict.models import load, prepare
 
 
 def test_images_are_prepared_as_in_training() -> None:
@@ -24,9 +24,9 @@ def test_images_are_prepared_as_in_training() -> None:
 
 
 def test_an_architecture_file_predicts_at_the_size_of_its_training(networks: Path) -> None:
-    model = open_model(networks / "cls.json")
+    model = load(networks / "cls.json")
     assert (model.tasks, model.preprocessing.resize, model.runtime) == (("cls",), (32, 32), "torch")
-    assert open_model(networks / "cls.json", size=(64, 32)).preprocessing.resize == (64, 32)
+    assert load(networks / "cls.json", size=(64, 32)).preprocessing.resize == (64, 32)
     scores = model(Image.new("RGB", (50, 40), "red"))["cls"]
     assert scores.probabilities.sum() == pytest.approx(1.0)  # type: ignore[union-attr]
 
@@ -43,4 +43,4 @@ def test_an_architecture_file_predicts_at_the_size_of_its_training(networks: Pat
 )
 def test_what_is_no_network_is_refused(name: str, options: dict[str, str], message: str, networks: Path) -> None:
     with pytest.raises(UserError, match=message):
-        open_model(networks / name, **options)  # type: ignore[arg-type]
+        load(networks / name, **options)  # type: ignore[arg-type]

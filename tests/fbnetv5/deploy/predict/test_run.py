@@ -13,9 +13,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from export.errors import UserError
-from fbnetv5.deploy.predict.models import Model, open_model
+from fbnetv5.deploy.predict.models import Predictor, load
 from fbnetv5.deploy.predict.predictions import ClassMap, DepthMap, NormalMap, ProbabilityMap
-from fbnetv5.deploy.predict.run import FILE, _save, map_pixels, predict
+from fbnetv5.deploy.predict.run import FILE, _save, map_pixels, predict_frames
 from fbnetv5.deploy.predict.sources import Frame, open_source
 from fbnetv5.deploy.predict.truth import open_labelled
 from fbnetv5.evaluate import evaluate_file
@@ -49,8 +49,8 @@ def detector(networks: Path, tmp_path: Path) -> Path:
     return file
 
 
-def run(model: Model, source: Path, folder: Path) -> dict[str, Any]:
-    predict(model, open_source(str(source)), folder, report=lambda frame: None)
+def run(model: Predictor, source: Path, folder: Path) -> dict[str, Any]:
+    predict_frames(model, open_source(str(source)), folder, report=lambda frame: None)
     document: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
     return document
 
@@ -58,7 +58,7 @@ def run(model: Model, source: Path, folder: Path) -> dict[str, Any]:
 def test_the_json_file_has_the_average_precision_of_an_evaluation(
     detector: Path, photographs: Path, tmp_path: Path
 ) -> None:
-    found = run(open_model(detector), photographs / "images", tmp_path / "found")
+    found = run(load(detector), photographs / "images", tmp_path / "found")
     boxes = found["annotations"]
     best = {image["id"]: [box for box in boxes if box["image_id"] == image["id"]][:6] for image in found["images"]}
     true = [dict(box, bbox=[side * 0.98 for side in box["bbox"]]) for rows in best.values() for box in rows[::2]]
@@ -78,7 +78,7 @@ def test_the_json_file_has_the_average_precision_of_an_evaluation(
 
 def test_every_image_is_drawn_and_has_its_map(networks: Path, photographs: Path, tmp_path: Path) -> None:
     (photographs / "images" / "broken.png").write_bytes(b"no image")
-    found = run(open_model(networks / "seg.json"), photographs, tmp_path / "found")
+    found = run(load(networks / "seg.json"), photographs, tmp_path / "found")
     assert [row["file_name"] for row in found["images"]] == [f"images/{number}.png" for number in range(len(SIZES))]
     assert [row["file_name"] for row in found["left_out"]] == ["images/broken.png"]
     for row, (width, height) in zip(found["images"], SIZES, strict=True):
@@ -89,7 +89,7 @@ def test_every_image_is_drawn_and_has_its_map(networks: Path, photographs: Path,
 
 
 def test_classes_are_listed_from_the_most_probable(networks: Path, photographs: Path, tmp_path: Path) -> None:
-    found = run(open_model(networks / "cls.json"), photographs, tmp_path / "found")
+    found = run(load(networks / "cls.json"), photographs, tmp_path / "found")
     probabilities = [row["probability"] for row in found["images"][0]["cls"]]
     assert len(probabilities) == 5
     assert probabilities == sorted(probabilities, reverse=True)
@@ -98,7 +98,7 @@ def test_classes_are_listed_from_the_most_probable(networks: Path, photographs: 
 def test_without_a_readable_image_nothing_is_written(networks: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"no image can be read: cannot read .*broken\.png"):
-        run(open_model(networks / "cls.json"), tmp_path / "broken.png", tmp_path / "found")
+        run(load(networks / "cls.json"), tmp_path / "broken.png", tmp_path / "found")
     assert not (tmp_path / "found").exists()
 
 
@@ -121,7 +121,7 @@ def test_the_images_themselves_are_never_replaced(networks: Path, photographs: P
     images = photographs / "images"
     before = {path: path.read_bytes() for path in images.iterdir()}
     with pytest.raises(UserError, match=r"0\.png is an image of the source: name another folder with -o"):
-        predict(open_model(networks / "cls.json"), open_source(f"{images}/*.png"), images, report=lambda frame: None)
+        predict_frames(load(networks / "cls.json"), open_source(f"{images}/*.png"), images, report=lambda frame: None)
     assert before == {path: path.read_bytes() for path in images.iterdir()}
 
 
@@ -136,8 +136,8 @@ def test_the_images_of_a_data_set_are_never_replaced_either(networks: Path, imag
     before = {path: path.read_bytes() for path in (image_folder / "images").iterdir()}
     frames, truth = open_labelled(image_folder, ("cls",))
     with pytest.raises(UserError, match=r"00\.png is an image of the source: name another folder with -o"):
-        predict(
-            open_model(networks / "cls.json"), frames, image_folder / "images", truth=truth, report=lambda frame: None
+        predict_frames(
+            load(networks / "cls.json"), frames, image_folder / "images", truth=truth, report=lambda frame: None
         )
     assert before == {path: path.read_bytes() for path in (image_folder / "images").iterdir()}
 
@@ -145,5 +145,5 @@ def test_the_images_of_a_data_set_are_never_replaced_either(networks: Path, imag
 def test_nothing_is_written_outside_of_the_folder_of_the_results(networks: Path, tmp_path: Path) -> None:
     frame = Frame(name="../a.png", image=Image.new("RGB", (8, 8)))
     with pytest.raises(UserError, match=r"\.\./a\.png lies outside of the data set"):
-        predict(open_model(networks / "seg.json"), iter([frame]), tmp_path / "found", report=lambda frame: None)
+        predict_frames(load(networks / "seg.json"), iter([frame]), tmp_path / "found", report=lambda frame: None)
     assert list(tmp_path.iterdir()) == []

@@ -16,7 +16,7 @@ from fbnetv5.search.nars.jobs import in_this_process
 from fbnetv5.search.nars.pairs import PairSpace
 from fbnetv5.search.nars.prepare import Prepared, prepare
 from fbnetv5.search.nars.recipes import RecipeVariable, default_recipes
-from fbnetv5.search.nars.run import Result, run_nars, start_nars
+from fbnetv5.search.nars.run import NarsResult, run_nars, start_nars
 from fbnetv5.spaces.space import Choices
 from fbnetv5.spaces.stages import StageSpace
 from fbnetv5.tasks import task_types
@@ -79,7 +79,7 @@ def draw(pairs: PairSpace, count: int, seed: int = 0) -> Choices:
     return np.random.default_rng(seed).integers(pairs.counts, size=(count, len(pairs.counts)))
 
 
-def search(folder: Path, prepared: Prepared, config: NarsConfig | None = None, runner: Any = None) -> Result:
+def search(folder: Path, prepared: Prepared, config: NarsConfig | None = None, runner: Any = None) -> NarsResult:
     """A whole search in this process; ``prepared`` lends its images unless ``config`` differs."""
     own = prepared if config is None else replace(prepared, config=config)
     started, _ = start_nars(own.config, folder, lambda constraints: None, lambda line: None)

@@ -1,4 +1,4 @@
-from fbnetv5.discovery import concrete_subclasses
+from export.discovery import concrete_subclasses
 from fbnetv5.spaces.branching import BranchingSpace
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.space import Space

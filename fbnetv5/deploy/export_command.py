@@ -1,0 +1,129 @@
+"""Exports networks of a run from options: ``fbnetv5.api.export``, which ``fbnetv5 export`` calls."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from export.errors import UnavailableError, UserError
+from export.files import AnyPath
+from export.progress import Log, Progress, outermost_stage, silent
+from export.trt.options import EngineOptions, options_from_json
+from fbnetv5.data.fit import parse_fit
+from fbnetv5.deploy.engine import add_engine
+from fbnetv5.deploy.export import export_tasks
+from fbnetv5.deploy.export_options import ExportOptions
+from fbnetv5.deploy.exported import Exported
+from fbnetv5.runs.folder import networks_of
+from fbnetv5.runs.options import Fields, path_of
+from fbnetv5.tasks import task_names
+
+
+class EngineUnavailableError(UnavailableError):
+    """The ONNX files are written, but no engine was built, because no TensorRT that can build is installed."""
+
+    exported: tuple[Exported, ...]
+    """The written folders, without engines."""
+
+    def __init__(self, exported: tuple[Exported, ...], reason: str) -> None:
+        """Set the message of the error.
+
+        Args:
+            exported: the written folders.
+            reason: why no engine was built.
+        """
+        super().__init__(f"the ONNX files are written, but no engine was built: {reason}")
+        self.exported = exported
+
+
+def export(
+    run: AnyPath = "runs/latest",
+    tasks: str | Sequence[str] | None = None,
+    *,
+    output: AnyPath | None = None,
+    precision: str = "fp32",
+    max_drop: float | None = None,
+    keep_float: Sequence[str] = (),
+    head: str | None = None,
+    pixels: bool = False,
+    fit: str | None = None,
+    fixed_size: bool = False,
+    exporter: str = "torchscript",
+    engine: bool = False,
+    engine_options: Fields | EngineOptions | None = None,
+    log: Log = silent,
+    progress: Progress = silent,
+) -> tuple[Exported, ...]:
+    """Export networks of a run as ONNX files and engines, each verified against the torch network before it is written.
+
+    Example:
+        >>> (exported,) = api.export("runs/latest", "det", precision="int8", max_drop=0.01)
+        >>> exported.folder, exported.latency_ms_p50
+        (PosixPath('runs/latest/export/det'), 8.93)
+
+    Args:
+        run: run folder of a search or training.
+        tasks: a task, or several to export as one joint network; None for every network of the run in its own file.
+        output: folder to write to, each network in a subfolder; None for ``export`` in the run folder.
+        precision: "fp32", "fp16" or "int8"; every higher precision is verified on the way.
+        max_drop: maximum by which a task's metric may be worse than in torch, in the unit of the metric.
+        keep_float: name patterns of ONNX nodes that int8 leaves in float, such as "/head/*".
+        head: form of a detector's outputs: "topk", "decode" or "nms"; needs ``tasks``. None is topk.
+        pixels: make the input uint8 RGB images; the network then contains the normalisation.
+        fit: "stretch" or "letterbox"; None for that of the run.
+        fixed_size: accept images of the deploy resolution only.
+        exporter: PyTorch's ONNX exporter, "torchscript" (faster) or "dynamo".
+        engine: build a TensorRT engine too; building needs no GPU.
+        engine_options: of the engine's build, such as {"workspace_mb": 1024}, or a JSON file with them.
+        log: called with a line at each step.
+        progress: called with (stage, done, total) while int8 is calibrated and engines are built.
+
+    Returns:
+        The written folders with parity, metrics by precision and latencies in milliseconds.
+
+    Raises:
+        UserError: the run has no such network, its files are damaged, or the options do not fit it.
+        VerificationError: a stage differs from its reference by more than its precision explains, or a metric drops by
+            more than allowed; this network is not written.
+        EngineUnavailableError: the ONNX files are written, but no engine could be built here.
+    """
+    if head is not None and tasks is None:
+        raise UserError("--head needs the task of a detector: add --task det")
+    if engine and head == "nms":
+        raise UserError(
+            "--head nms is for ONNX Runtime only: TensorRT cannot build an engine of it. Leave out --engine"
+        )
+    if engine_options is not None and not engine:
+        raise UserError("--engine-config sets options of the engine's build; it needs --engine")
+    options = ExportOptions(
+        precision=cast("Any", precision),
+        exporter=cast("Any", exporter),
+        head=head,
+        from_pixels=pixels,
+        fixed_size=fixed_size,
+        max_drop=max_drop,
+        fit=None if fit is None else parse_fit(fit),
+        keep_float=tuple(keep_float),
+    )
+    building = _engine_options(engine_options) if engine else None
+    folder = Path(run)
+    results, unavailable = [], None
+    for names in [task_names(tasks)] if tasks is not None else networks_of(folder):
+        target = (path_of(output) or folder / "export") / "+".join(names)
+        exported = export_tasks(folder, names, target, options, log, progress)
+        if building is not None and unavailable is None:
+            try:
+                exported = add_engine(exported, building, log, outermost_stage(progress))
+            except UnavailableError as error:
+                unavailable = error
+        results.append(exported)
+    if unavailable is not None:
+        raise EngineUnavailableError(tuple(results), str(unavailable))
+    return tuple(results)
+
+
+def _engine_options(options: Fields | EngineOptions | None) -> EngineOptions:
+    if isinstance(options, Mapping):
+        return options_from_json(options)
+    if isinstance(options, EngineOptions):
+        return options
+    return EngineOptions() if options is None else EngineOptions.load(Path(options))

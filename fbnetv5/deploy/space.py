@@ -1,0 +1,89 @@
+"""Describes search spaces: ``fbnetv5.api.space``, which ``fbnetv5 space`` calls."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+
+from export.files import AnyPath
+from fbnetv5.costs.ranges import CostRange, cost_ranges
+from fbnetv5.costs.tables import Counter
+from fbnetv5.data.resolution import Resolution, parse_resolution
+from fbnetv5.data.splits import targets_of
+from fbnetv5.data.targets import class_names
+from fbnetv5.runs.options import Size, path_of
+from fbnetv5.spaces.four_path import FourPathSpace
+from fbnetv5.spaces.space import Space
+from fbnetv5.tasks import make_tasks, task_names
+from fbnetv5.tasks.task import ClassNames
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpaceDescription:
+    """A search space: its variables, its size, and the multiply-adds of each task's networks."""
+
+    space: Space
+    resolution: tuple[int, int]
+    """(height, width) in pixels, for which multiply-adds are counted."""
+    ranges: tuple[CostRange, ...]
+    """Per task: minimum, mean of random networks, and maximum, in multiply-adds."""
+
+    @property
+    def log2_architectures(self) -> float:
+        """Logarithm to base 2 of the number of architectures."""
+        return float(np.log2(np.array(self.space.choice_counts, dtype=np.float64)).sum())
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of ``fbnetv5 space --json``."""
+        variables = [{"name": variable.name, "choices": list(variable.choices)} for variable in self.space.variables]
+        return {
+            "space": self.space.to_json(),
+            "resolution": list(self.resolution),
+            "log2_architectures": self.log2_architectures,
+            "variables": variables,
+            "macs": {
+                costs.task: {"min": int(costs.min_cost), "expected": costs.expected, "max": int(costs.max_cost)}
+                for costs in self.ranges
+            },
+        }
+
+
+def space(
+    *,
+    variant: str = "a",
+    stages: int = 4,
+    blocks_per_path: int = 2,
+    strict: bool = False,
+    resolution: Size = "224x224",
+    tasks: str | Sequence[str] | None = None,
+    data: AnyPath | None = None,
+) -> SpaceDescription:
+    """Describe the space that ``search`` chooses from: its variables, its size and its costs per task.
+
+    Example:
+        >>> [costs.min_cost for costs in api.space(tasks="cls", resolution=64).ranges]
+
+    Args:
+        variant: FBNetV3 of stage 0 of the space: "a", "c" or "f".
+        stages: number of stages after stage 0.
+        blocks_per_path: number of blocks per path in each later stage.
+        strict: let the search skip only blocks of later stages.
+        resolution: height and width in pixels of the deployed network's images, multiples of 32.
+        tasks: names of the tasks; None for cls, det and seg.
+        data: folder of images, whose classes size the heads; None for the demo scenes.
+
+    Raises:
+        UserError: an option is wrong, or the folder is unfit.
+    """
+    chosen = FourPathSpace(variant=cast("Any", variant), stages=stages, blocks_per_path=blocks_per_path, strict=strict)
+    classes = class_names(targets_of(path_of(data)))
+    return show_space(chosen, classes, task_names(tasks), parse_resolution(resolution))
+
+
+def show_space(space: Space, classes: ClassNames, tasks: Sequence[str], resolution: Resolution) -> SpaceDescription:
+    """Describe a search space on a data set with these classes."""
+    counter = Counter(resolution)
+    made = make_tasks(tuple(tasks), classes)
+    tables = {name: counter.table(space, task, "macs") for name, task in made.items()}
+    return SpaceDescription(space=space, resolution=resolution, ranges=tuple(cost_ranges(tables)))

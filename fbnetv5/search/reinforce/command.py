@@ -1,0 +1,163 @@
+"""One search from its options to its result: ``fbnetv5.api.search``, which ``fbnetv5 search`` calls."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from export.files import AnyPath
+from export.progress import Log, Progress, silent
+from fbnetv5.architecture import Architecture
+from fbnetv5.costs.budgets import only_budget, parse_budgets
+from fbnetv5.costs.ranges import CostRange
+from fbnetv5.data.describe import describe_data
+from fbnetv5.runs import options
+from fbnetv5.runs.options import Amount, Fields, Size
+from fbnetv5.search.reinforce.config import SearchConfig
+from fbnetv5.search.reinforce.entry import SearchEntry
+from fbnetv5.search.reinforce.prepare import Prepared, prepare
+from fbnetv5.search.reinforce.run import run_search, start_run
+from fbnetv5.spaces.four_path import FourPathSpace
+from fbnetv5.tasks import task_names
+
+Started = Callable[[Path, Prepared], None]
+"""Called with the run folder and its opened configuration when all inputs are checked, before the first step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchResult:
+    """The networks that a search found."""
+
+    run: Path
+    """The run folder, with an architecture file and weights per task, and ``pareto.json``."""
+    architectures: Mapping[str, Architecture]
+    """By task: the network, its cost when deployed, and in its provenance the score on held-out images."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of ``fbnetv5 search --json``."""
+        documents = {task: architecture.to_json() for task, architecture in self.architectures.items()}
+        return {"run": str(self.run), "architectures": documents}
+
+
+def search(
+    *,
+    flops: Amount | None = None,
+    latency: Amount | None = None,
+    device: str | None = None,
+    table: AnyPath | None = None,
+    tasks: str | Sequence[str] | None = None,
+    data: AnyPath | None = None,
+    strict_data: bool = False,
+    size: Size | None = None,
+    fit: str | None = None,
+    variant: str = "a",
+    stages: int = 4,
+    blocks_per_path: int = 2,
+    strict: bool = False,
+    config: Fields | None = None,
+    seed: int = 0,
+    name: str | None = None,
+    runs: AnyPath = "runs",
+    luts: AnyPath = "luts",
+    log: Log = silent,
+    started: Started = silent,
+    report: Callable[[SearchEntry], None] = silent,
+    progress: Progress = silent,
+) -> SearchResult:
+    """Search for one network per task, all in one run (FBNetV5, arXiv 2111.10007).
+
+    Give one budget, ``flops`` or ``latency``; it holds for each whole network, head included.
+
+    Example:
+        >>> from fbnetv5 import api
+        >>> result = api.search(flops="400M", tasks=["cls", "det"], log=print)
+        >>> result.architectures["det"].cost.macs
+        391804928
+
+    Args:
+        flops: maximum multiply-adds, such as 400e6, "400M" or per task "det=1.2G@320x640,400M".
+        latency: maximum latency in milliseconds, such as 8.0, "8ms" or "900us"; needs ``device`` or ``table``.
+        device: device whose latency table in ``luts`` predicts latency: "cpu", or an NVIDIA GPU such as "a100".
+        table: latency table file, also of another machine, instead of ``device``.
+        tasks: names of the tasks; None for cls, det and seg.
+        data: folder of images and labels in one of the known layouts; None for the demo scenes.
+        strict_data: refuse a data set of which something was repaired, left out or not used.
+        size: height and width in pixels that images are fitted to; None for the budget's, or 64x64 for demo scenes.
+        fit: "stretch" or "letterbox"; None for letterbox if det learns from a folder, else stretch.
+        variant: FBNetV3 of stage 0 of the space: "a", "c" or "f".
+        stages: number of stages after stage 0.
+        blocks_per_path: number of blocks per path in each later stage.
+        strict: let the search skip only blocks of later stages.
+        config: further fields of ``SearchConfig``, such as {"steps": 600}, or a file with them.
+        seed: of everything random.
+        name: of the run folder; None for the date and time.
+        runs: folder in which the run folder is made.
+        luts: folder of latency tables.
+        log: called with lines for the user.
+        started: called with the run folder and its opened configuration before the first step.
+        report: called with the state of the search after every step.
+        progress: called with (stage, done, total) while finalists are compared at the end.
+
+    Returns:
+        The networks; their files are in the run folder.
+
+    Raises:
+        UserError: an option is wrong, the budget is out of range, or the run folder exists already.
+        UnavailableError: the device is not on this machine.
+        VerificationError: a loss is not finite.
+    """
+    folder = None if data is None else Path(data)
+    describe_data(folder, log, strict=strict_data)
+    file = options.find_table(device, table, Path(luts), log)
+    names = task_names(tasks)
+    space = FourPathSpace(variant=cast("Any", variant), stages=stages, blocks_per_path=blocks_per_path, strict=strict)
+    budget, unit = only_budget(flops, latency, has_table=file is not None)
+    budgets = parse_budgets(budget, unit=unit, tasks=names)
+    settings = SearchConfig.make(
+        options.fields_of(config),
+        budgets=budgets,
+        space=space,
+        data=options.search_images(folder, size, fit, tasks=names, budgets=budgets.values(), log=log),
+        table=None if file is None else str(file.resolve()),
+        other_machine_table=table is not None,
+        seed=seed,
+    )
+
+    def show_ranges(ranges: Sequence[CostRange]) -> None:
+        for costs in ranges:
+            log(costs.text)
+
+    run, prepared = start_run(settings, options.run_folder(runs, name), show_ranges, log)
+    return _finish(run, prepared, started, report, progress)
+
+
+def resume_search(
+    run: AnyPath,
+    *,
+    started: Started = silent,
+    report: Callable[[SearchEntry], None] = silent,
+    progress: Progress = silent,
+) -> SearchResult:
+    """Continue an interrupted search from its run folder; on one CPU process it ends with the same bytes.
+
+    Example:
+        >>> api.resume_search("runs/latest")
+
+    Args:
+        run: the run folder, which has all settings.
+        started: called with the run folder and its opened configuration before the first step.
+        report: called with the state of the search after every step.
+        progress: called with (stage, done, total) while finalists are compared at the end.
+
+    Raises:
+        UserError: the folder is of another method, or damaged.
+        VerificationError: a loss is not finite.
+    """
+    return _finish(Path(run), prepare(SearchConfig.load(Path(run))), started, report, progress)
+
+
+def _finish(
+    run: Path, prepared: Prepared, started: Started, report: Callable[[SearchEntry], None], progress: Progress
+) -> SearchResult:
+    started(run, prepared)
+    return SearchResult(run=run, architectures=run_search(run, prepared, report, progress))

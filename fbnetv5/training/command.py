@@ -1,0 +1,127 @@
+"""One training from its options to its result: ``fbnetv5.api.train``, which ``fbnetv5 train`` calls."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from export.errors import UserError
+from export.files import AnyPath
+from export.progress import Log, silent
+from fbnetv5.architecture import load_architecture
+from fbnetv5.data.config import DataConfig
+from fbnetv5.data.describe import describe_data
+from fbnetv5.data.fit import parse_fit
+from fbnetv5.data.resolution import parse_resolution
+from fbnetv5.evaluate import check_task, trained_fit, trained_size
+from fbnetv5.runs import options
+from fbnetv5.runs.options import Fields, Size
+from fbnetv5.training.config import TrainConfig, common_defaults
+from fbnetv5.training.loop import TrainEntry
+from fbnetv5.training.run import Prepared, TrainResult, prepare, run_training, start_training
+
+Started = Callable[[Path, Prepared], None]
+"""Called with the run folder and its opened configuration when all inputs are checked, before the first step."""
+
+
+def train(
+    task: str | None = None,
+    *,
+    arch: AnyPath | None = None,
+    data: AnyPath | None = None,
+    strict_data: bool = False,
+    init: str = "inherited",
+    teacher: str | None = None,
+    size: Size | None = None,
+    fit: str | None = None,
+    output: AnyPath | None = None,
+    config: Fields | None = None,
+    seed: int = 0,
+    log: Log = silent,
+    started: Started = silent,
+    report: Callable[[TrainEntry], None] = silent,
+) -> TrainResult:
+    """Train a network on its task, or jointly on all of its tasks, and evaluate it on the test images.
+
+    Example:
+        >>> result = api.train(arch="runs/latest/det.json", config={"steps": 2000}, log=print)
+        >>> result.test["det"].value
+        0.318
+
+    Args:
+        task: task whose network in ``runs/latest`` is trained, if no ``arch`` is named.
+        arch: architecture file of the network.
+        data: folder of images and labels in one of the known layouts; None for the demo scenes.
+        strict_data: refuse a data set of which something was repaired, left out or not used.
+        init: initial weights: "inherited" (from the search), "scratch", "torchvision", "timm", or a safetensors file.
+        teacher: trained network to imitate: an architecture or ONNX file, an exported folder, or "timm:NAME".
+        size: height and width in pixels that images are fitted to; None for those of the search.
+        fit: "stretch" or "letterbox"; None for that of the search.
+        output: run folder to make; None for ``trained/TASK``.
+        config: further fields of ``TrainConfig``, such as {"steps": 2000}, or a file with them.
+        seed: of everything random.
+        log: called with lines for the user.
+        started: called with the run folder and its opened configuration before the first step.
+        report: called with the state of the training after every step.
+
+    Returns:
+        The scores on held-out and test images; the weights are in the run folder.
+
+    Raises:
+        UserError: an option is wrong, the images do not fit the network, or the run folder exists already.
+        UnavailableError: published weights, or the library of a teacher, are not on this machine.
+        VerificationError: a loss is not finite.
+    """
+    folder = options.path_of(data)
+    describe_data(folder, log, strict=strict_data)
+    file = options.architecture_file(task, arch)
+    architecture = load_architecture(file)
+    check_task(architecture, task, file)
+    if task is not None and len(architecture.choices) > 1:
+        raise UserError(f"{file} is one network for {architecture.name}, trained as a whole: use --arch {file} alone")
+    images = DataConfig.of(
+        folder,
+        size=trained_size(architecture) if size is None else parse_resolution(size),
+        fit=trained_fit(architecture) if fit is None else parse_fit(fit),
+    )
+    settings = TrainConfig.make(
+        options.fields_of(config),
+        defaults=common_defaults(task.training for task in architecture.make_tasks().values()),
+        task_names=tuple(architecture.choices),
+        init=init,
+        teacher=teacher,
+        data=images,
+        seed=seed,
+        used=() if size is None else ("size",),
+    )
+    options.describe_fit(settings.data, log)
+    target = options.path_of(output) or Path("trained") / architecture.file_name
+    run, prepared = start_training(settings, file, target)
+    started(run, prepared)
+    return run_training(run, prepared, report, log)
+
+
+def resume_train(
+    run: AnyPath,
+    *,
+    log: Log = silent,
+    started: Started = silent,
+    report: Callable[[TrainEntry], None] = silent,
+) -> TrainResult:
+    """Continue an interrupted training from its run folder; on one CPU process it ends with the same bytes.
+
+    Example:
+        >>> api.resume_train("trained/det")
+
+    Args:
+        run: the run folder, which has all settings.
+        log: called with lines for the user.
+        started: called with the run folder and its opened configuration before the first step.
+        report: called with the state of the training after every step.
+
+    Raises:
+        UserError: the folder is of another method, or damaged.
+        VerificationError: a loss is not finite.
+    """
+    folder = Path(run)
+    prepared = prepare(TrainConfig.load(folder))
+    started(folder, prepared)
+    return run_training(folder, prepared, report, log)
