@@ -86,7 +86,7 @@ def derive(
     A branched network comes with the weights of its search; a pair of ``nars`` is an architecture and a recipe. Give
     one budget, ``flops`` or ``latency``.
 
-    Example:
+    Examples:
         >>> api.derive("runs/latest", flops="700M").architecture.cost.macs
         683210112
 

@@ -47,7 +47,7 @@ def evaluate(
 ) -> EvaluateResult:
     """Evaluate a network on the test images, with all metrics of its tasks.
 
-    Example:
+    Examples:
         >>> result = api.evaluate(arch="trained/seg/seg.json")
         >>> result.tasks["seg"].metric.name, result.tasks["seg"].value
         ('miou', 0.412)

@@ -111,7 +111,7 @@ def profile(
 
     Whole networks are measured too, to correct the sum of their blocks.
 
-    Example:
+    Examples:
         >>> measured = api.profile("cpu", scope=api.scope(tasks="cls", resolution=64), networks=15)
         >>> measured.result.table.correction.held_out.predicted.texts()
 
@@ -151,7 +151,7 @@ def profile_plan(
 ) -> ProfilePlan:
     """List the blocks and networks that a latency table lacks; nothing is measured.
 
-    Example:
+    Examples:
         >>> len(api.profile_plan("cpu").plan.blocks)
         181
 
@@ -185,7 +185,7 @@ def profile_verify(
 ) -> verify.Verification:
     """Compare a latency table with whole networks measured now; the table is not changed.
 
-    Example:
+    Examples:
         >>> api.profile_verify("luts/cpu-fp32-b1.json", networks=20).report.predicted.texts()
 
     Args:
@@ -223,7 +223,7 @@ def profile_bundle(
 ) -> ProfileBundle:
     """Write a folder to copy to another device and measure there, with numpy and the device's runtime only.
 
-    Example:
+    Examples:
         >>> api.profile_bundle("orin-bundle", device="orin", precision="fp16").bundle.device
         'orin'
 
@@ -250,7 +250,7 @@ def profile_bundle(
 def profile_import(folder: AnyPath, *, scope: Scope | None = None, luts: AnyPath = "luts") -> MeasuredTable:
     """Write the latency table of a bundle that was measured on its device.
 
-    Example:
+    Examples:
         >>> api.profile_import("orin-bundle").path
 
     Args:
@@ -277,7 +277,7 @@ def profile_estimate(
 ) -> EstimateResult:
     """Estimate a latency table from a GPU's data sheet; nothing is measured, and the values are rough.
 
-    Example:
+    Examples:
         >>> api.profile_estimate("a100", precision="fp16").table.peak_tflops
 
     Args:

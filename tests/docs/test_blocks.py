@@ -5,6 +5,7 @@
 
 import ast
 import importlib
+import inspect
 import json
 import re
 import tomllib
@@ -15,6 +16,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from typer.core import TyperGroup
 
+from fbnetv5 import api
 from fbnetv5.cli import app
 from tests.docs.blocks import PAGES, ROOT, Block, Command, all_blocks, all_commands, imports
 
@@ -23,6 +25,7 @@ OTHER_COMMANDS = [command for command in all_commands() if command.arguments is 
 OTHER_PROGRAMS = ("make", "pip", "cd", "git", "comm")
 """Programs whose arguments are not checked here; test_readme.py checks the targets of make."""
 SCHEMAS = {
+    ("quickstart.md", "yaml"): "search",
     ("label.md", "json"): "teacher",
     ("label.md", "yaml"): "label",
     ("nars.md", "yaml"): "nars",
@@ -54,7 +57,7 @@ def test_the_command_line_parses(command: Command) -> None:
 @pytest.mark.parametrize("command", OTHER_COMMANDS, ids=lambda command: command.where)
 def test_another_program_exists(command: Command) -> None:
     program, *arguments = command.words
-    if program.endswith("python"):
+    if re.search(r"python3?$", program):
         assert arguments[0] != "-m" or importlib.util.find_spec(arguments[1]) is not None
     else:
         assert program in OTHER_PROGRAMS
@@ -70,6 +73,20 @@ def test_every_extra_that_a_page_installs_exists() -> None:
     }
     assert named
     assert named <= extras.keys()
+
+
+def test_the_reference_of_the_python_interface_is_complete() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^::: fbnetv5\.api\.(\w+)$", page, flags=re.MULTILINE)) == sorted(api.__all__)
+
+
+@pytest.mark.parametrize("name", api.__all__)
+def test_a_name_of_the_python_interface_has_a_docstring(name: str) -> None:
+    public = getattr(api, name)
+    assert not (inspect.getdoc(public) or f"{name}(").startswith(f"{name}(")  # dataclasses make one of their fields
+    if inspect.isclass(public):
+        methods = {key: value for key, value in vars(public).items() if inspect.isfunction(value) and key[0] != "_"}
+        assert all(map(inspect.getdoc, methods.values())), list(methods)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

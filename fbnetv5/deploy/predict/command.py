@@ -30,7 +30,7 @@ def predict(
 
     An image that cannot be read is left out. An exported folder needs no torch. ``load`` predicts without files.
 
-    Example:
+    Examples:
         >>> api.predict("shipped/det", "photos", "found").images_per_s["network"]
         102.4
 

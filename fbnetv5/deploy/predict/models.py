@@ -28,7 +28,7 @@ RUNTIMES = ("onnxruntime", "cuda", "tensorrt", "engine", "torch")
 class Predictor:
     """A network that is ready to predict: call it with an image.
 
-    Example:
+    Examples:
         >>> predictor = api.load("shipped/det")
         >>> predictor("street.jpg")["det"].above(0.5).xyxy
         array([[212.4,  88.1, 341.9, 402.7]], dtype=float32)
@@ -105,7 +105,7 @@ def load(
 ) -> Predictor:
     """Open a network to predict with; an exported folder needs no torch.
 
-    Example:
+    Examples:
         >>> predictor = api.load("shipped/seg")
         >>> predictor("street.jpg")["seg"].ids.shape
         (1080, 1920)
