@@ -36,14 +36,17 @@ CONFIGS = {
     | {"pretraining_pool": 64, "members": 2},
 }
 """Small ``--config`` files by command, ``COMMAND.json``; the files that pages name have the same content."""
+SPACE = dict(zip(SMALL[::2], SMALL[1::2], strict=True))
+"""The options of the smallest space."""
 SMALLER: dict[str, dict[str, str]] = {
-    "profile estimate*": {"--resolution": "64x64", "--stages": "1", "--blocks-per-path": "1"},
+    "profile estimate*": {"--resolution": "64x64", **SPACE},
     "profile import*": {},
-    "profile verify*": {"--networks": "4", "--stages": "1", "--blocks-per-path": "1", "--resolution": "64x64"},
-    "profile bundle*": {"--networks": "0", "--stages": "1", "--blocks-per-path": "1", "--resolution": "64x64"},
+    "profile verify*": {"--networks": "4", **SPACE, "--resolution": "64x64"},
+    "profile bundle*": {"--networks": "0", **SPACE, "--resolution": "64x64"},
     "profile *--encoder*": {"--networks": "0", "--width": "0.25", "--resolution": "64x64"},
-    "profile*": {"--networks": "9", "--stages": "1", "--blocks-per-path": "1", "--resolution": "64x64"},
-    "search*": {"--config": str(QUICK), "--stages": "1", "--blocks-per-path": "1"},
+    "profile*": {"--networks": "9", **SPACE, "--resolution": "64x64"},
+    "search --latency * --table *": {"--latency": "0.15ms@64x64", "--config": str(QUICK), **SPACE},
+    "search*": {"--config": str(QUICK), **SPACE},
     "branch*": {"--config": "branch.json"},
     "nars*": {"--config": "nars.json", "--width": "0.25", "--size": "32x32"},
     "train --resume*": {},

@@ -45,12 +45,8 @@ def _brief_timing() -> Iterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if any(map(runs, blocks(page)))], ids=lambda page: page.name
-)
-def test_the_code_of_a_page_runs(
-    page: Path, supplies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("page", [page for page in PAGES if any(map(runs, blocks(page)))], ids=lambda page: page.name)
+def test_the_code_of_a_page_runs(page: Path, supplies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name, fields in CONFIGS.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(fields), encoding="utf-8")
