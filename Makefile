@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow gpu lint types smoke results check clean
+.PHONY: demo test slow gpu lint types smoke docs results check clean
 
 demo: $(VENV)/installed
 	$(BIN)/fbnetv5 profile --device cpu --networks 15
@@ -38,6 +38,10 @@ smoke: $(VENV)/installed
 	cd build/smoke && ../../$(BIN)/fbnetv5 predict runs/latest/export/det ../../fbnetv5/data/assets
 	cd build/smoke && ../../$(BIN)/fbnetv5 show runs/latest/det.json
 
+# The documentation site, build/site/index.html. A broken link, anchor or reference is an error.
+docs: $(VENV)/installed-docs
+	$(BIN)/zensical build --strict --clean
+
 # The figures of docs/results.md on whether searches find better networks: runs/judge/report.json and
 # runs/from-scratch/TASK/report.json. Estimated for two cores with nothing else running: 20 minutes for each search, half
 # an hour for the judge and for each task from scratch, some four hours in all. Stopped and called again, it goes on.
@@ -66,6 +70,10 @@ $(VENV)/made:
 
 $(VENV)/installed: $(VENV)/made pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed

@@ -56,6 +56,7 @@ class Evaluation:
     """How the images were fitted to the size."""
 
     def to_json(self) -> dict[str, Any]:
+        """The ``--json`` document."""
         return {
             "task": self.task,
             "metric": {**asdict(self.metric), "value": self.value},
@@ -78,6 +79,7 @@ class Baseline:
     """Relative gain of the compared network over it."""
 
     def to_json(self) -> dict[str, Any]:
+        """The ``--json`` document."""
         return {"file": str(self.file), "value": self.value, "gain_percent": self.gain_percent}
 
 
@@ -90,6 +92,7 @@ class Comparison:
     delta_m_percent: float
 
     def to_json(self) -> dict[str, Any]:
+        """The ``--json`` document."""
         baselines = {task: baseline.to_json() for task, baseline in self.baselines.items()}
         return {"baselines": baselines, "delta_m_percent": self.delta_m_percent}
 

@@ -97,7 +97,7 @@ def check(
 ) -> CheckResult:
     """Check any ONNX file with TensorRT's parser and builder; a refusal is a result and no error.
 
-    Example:
+    Examples:
         >>> result = api.check("model.onnx", shapes={"images": [1, 3, 224, 224]})
         >>> result.accepted, [problem.hint for problem in result.problems]
 

@@ -54,7 +54,7 @@ def convert(
 ) -> ConvertResult:
     """Convert a data set into Parquet shards, for millions of images; an unfinished conversion is continued.
 
-    Example:
+    Examples:
         >>> images = api.convert("coco", "coco-shards", progress=print).images
 
     Args:

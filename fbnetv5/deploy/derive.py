@@ -91,7 +91,7 @@ def derive(
     Networks of ``search`` and ``branch`` come with the weights of their search; a pair of ``nars`` is an architecture
     and a recipe. Give one budget, ``flops`` or ``latency``.
 
-    Example:
+    Examples:
         >>> smaller = api.derive("runs/latest", flops="200M").architectures["det"]
 
     Args:

@@ -58,7 +58,7 @@ class Diagnosis:
 def doctor() -> Diagnosis:
     """Find out what this machine can profile, build and run, and how to fix the rest; nothing is changed.
 
-    Example:
+    Examples:
         >>> fixes = [finding.fix for finding in api.doctor().findings if finding.status != "works"]
     """
     with ThreadPoolExecutor(max_workers=2) as pool:

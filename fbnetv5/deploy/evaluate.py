@@ -47,7 +47,7 @@ def evaluate(
 ) -> EvaluateResult:
     """Evaluate a network on the test images, with all metrics of its tasks.
 
-    Example:
+    Examples:
         >>> result = api.evaluate(arch="trained/seg/seg.json")
         >>> miou, by_class = result.tasks["seg"].value, result.tasks["seg"].figures
 

@@ -55,7 +55,7 @@ def export(
 ) -> tuple[Exported, ...]:
     """Export networks of a run as ONNX files and engines, each verified against the torch network before it is written.
 
-    Example:
+    Examples:
         >>> (exported,) = api.export("runs/latest", "det", precision="int8", max_drop=0.01)
         >>> drop, latency_ms = exported.drops["det"], exported.latency_ms_p50
 

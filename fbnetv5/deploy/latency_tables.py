@@ -111,7 +111,7 @@ def profile(
 
     Whole networks are measured too, to correct the sum of their blocks.
 
-    Example:
+    Examples:
         >>> measured = api.profile("cpu", scope=api.scope(tasks="cls", resolution=64), networks=15)
         >>> errors = measured.result.table.correction.held_out.predicted  # on networks that the fit has not seen
 
@@ -151,7 +151,7 @@ def profile_plan(
 ) -> ProfilePlan:
     """List the blocks and networks that a latency table lacks; nothing is measured.
 
-    Example:
+    Examples:
         >>> missing = list(api.profile_plan("cpu").plan.blocks)
 
     Args:
@@ -184,7 +184,7 @@ def profile_verify(
 ) -> verify.Verification:
     """Compare a latency table with whole networks measured now; the table is not changed.
 
-    Example:
+    Examples:
         >>> errors = api.profile_verify("luts/cpu-fp32-b1.json", networks=20).report.predicted
 
     Args:
@@ -222,7 +222,7 @@ def profile_bundle(
 ) -> ProfileBundle:
     """Write a folder to copy to another device and measure there, with numpy and the device's runtime only.
 
-    Example:
+    Examples:
         >>> api.profile_bundle("orin-bundle", device="orin", precision="fp16").bundle.device
         'orin'
 
@@ -249,7 +249,7 @@ def profile_bundle(
 def profile_import(folder: AnyPath, *, scope: Scope | None = None, luts: AnyPath = "luts") -> MeasuredTable:
     """Write the latency table of a bundle that was measured on its device.
 
-    Example:
+    Examples:
         >>> table = api.profile_import("orin-bundle").path
 
     Args:
@@ -276,7 +276,7 @@ def profile_estimate(
 ) -> EstimateResult:
     """Estimate a latency table from a GPU's data sheet; nothing is measured, and the values are rough.
 
-    Example:
+    Examples:
         >>> estimated = api.profile_estimate("a100", precision="fp16")
         >>> api.search(latency="1ms", table=estimated.path)
 

@@ -33,7 +33,7 @@ def scope(
 ) -> Scope:
     """What a latency table covers: the blocks of a space and the heads of tasks, at a resolution.
 
-    Example:
+    Examples:
         >>> api.scope(encoder="fbnetv3-b", tasks=["cls", "det"], resolution=(320, 640)).resolution
         (320, 640)
 

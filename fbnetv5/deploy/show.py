@@ -86,7 +86,7 @@ class NetworkDescription:
 def show(network: AnyPath) -> NetworkDescription:
     """Describe a network block by block.
 
-    Example:
+    Examples:
         >>> api.show("fbnetv3-a").total.macs
         356598280
 

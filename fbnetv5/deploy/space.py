@@ -61,7 +61,7 @@ def space(
 ) -> SpaceDescription:
     """Describe the space that ``search`` chooses from: its variables, its size and its costs per task.
 
-    Example:
+    Examples:
         >>> (costs,) = api.space(tasks="cls", resolution=64).ranges
         >>> smallest, largest = costs.min_cost, costs.max_cost  # multiply-adds
 

@@ -52,7 +52,7 @@ def validate(folder: AnyPath, *, log: Log = silent, progress: Progress = silent)
     The files are compared with their checksums, and the outputs of the ONNX file and of the engine with the outputs
     stored by the export. A failed check is a finding and no error.
 
-    Example:
+    Examples:
         >>> result = api.validate("shipped/det")
         >>> if result.passed:
         ...     latency_ms = result.latencies["onnxruntime, 1 thread"].latency_ms_median

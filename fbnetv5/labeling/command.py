@@ -53,7 +53,7 @@ def label(
 
     Existing labels are kept, and gaps are filled.
 
-    Example:
+    Examples:
         >>> summary = api.label("photos", "labelled", teachers={"det": "detector.onnx"}, derive={"cls": "largest-box"})
         >>> summary.images, summary.left_out, summary.labelled["det"]
 
@@ -108,7 +108,7 @@ def preview_labels(
 ) -> LabelPreview:
     """Label a few images, evenly spaced in the folder, into one HTML page, before a long run of ``label``.
 
-    Example:
+    Examples:
         >>> api.preview_labels("photos", "preview.html", 12, teachers={"det": "detector.onnx"})
 
     Args:

@@ -41,7 +41,7 @@ def train(
 ) -> TrainResult:
     """Train a network on its task, or jointly on all of its tasks, and evaluate it on the test images.
 
-    Example:
+    Examples:
         >>> result = api.train(arch="runs/latest/det.json", config={"steps": 2000}, log=print)
         >>> ap = result.test["det"].value  # the metric of detection, on the test images
 
@@ -107,7 +107,7 @@ def resume_train(
 ) -> TrainResult:
     """Continue an interrupted training from its run folder; on one CPU process it ends with the same bytes.
 
-    Example:
+    Examples:
         >>> api.resume_train("trained/det")
 
     Args:

@@ -30,7 +30,7 @@ def predict(
 
     An image that cannot be read is left out. An exported folder needs no torch. ``load`` predicts without files.
 
-    Example:
+    Examples:
         >>> result = api.predict("shipped/det", "photos", "found")
         >>> result.file, result.images_per_s["network"]
 

@@ -28,7 +28,7 @@ RUNTIMES = ("onnxruntime", "cuda", "tensorrt", "engine", "torch")
 class Predictor:
     """A network that is ready to predict: call it with an image.
 
-    Example:
+    Examples:
         >>> predictor = api.load("shipped/det")
         >>> boxes = predictor("street.jpg")["det"].above(0.5)
         >>> boxes.xyxy, boxes.scores, [predictor.labels["det"][label] for label in boxes.labels]
@@ -105,7 +105,7 @@ def load(
 ) -> Predictor:
     """Open a network to predict with; an exported folder needs no torch.
 
-    Example:
+    Examples:
         >>> predictor = api.load("shipped/seg")
         >>> ids = predictor("street.jpg")["seg"].ids  # uint8 [H, W] of the image itself
 

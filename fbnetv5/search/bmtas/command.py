@@ -70,7 +70,7 @@ def branch(
 
     Give one budget for the whole network, ``flops`` or ``latency``.
 
-    Example:
+    Examples:
         >>> result = api.branch(flops="900M", tasks=["cls", "seg"], encoder="fbnetv3-a", log=print)
         >>> miou = result.architecture.provenance["scores"]["seg"]  # on held-out images
 
@@ -130,7 +130,7 @@ def resume_branch(
 ) -> BranchResult:
     """Continue an interrupted search from its run folder; on one CPU process it ends with the same bytes.
 
-    Example:
+    Examples:
         >>> api.resume_branch("runs/latest")
 
     Args:

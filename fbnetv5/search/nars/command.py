@@ -55,7 +55,7 @@ def nars(
 
     Give one budget or several, which hold together; with ``arch`` none is needed.
 
-    Example:
+    Examples:
         >>> result = api.nars(flops="40M@64x64", params="5M", log=print)
         >>> api.train(arch=result.run / "cls.json", init="scratch", config=result.run / "recipe.json")
 
@@ -136,7 +136,7 @@ def resume_nars(
 ) -> NarsResult:
     """Continue an interrupted search from its run folder; on one CPU process it ends with the same bytes.
 
-    Example:
+    Examples:
         >>> api.resume_nars("runs/latest", jobs=2)
 
     Args:

@@ -68,7 +68,7 @@ def search(
 
     Give one budget, ``flops`` or ``latency``; it holds for each whole network, head included.
 
-    Example:
+    Examples:
         >>> from fbnetv5 import api
         >>> result = api.search(flops="400M", tasks=["cls", "det"], log=print)
         >>> macs = result.architectures["det"].cost.macs  # of the deployed network, at most 400 million
@@ -139,7 +139,7 @@ def resume_search(
 ) -> SearchResult:
     """Continue an interrupted search from its run folder; on one CPU process it ends with the same bytes.
 
-    Example:
+    Examples:
         >>> api.resume_search("runs/latest")
 
     Args:
