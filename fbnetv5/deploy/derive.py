@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Protocol
 
 from pydantic import Strict
 
@@ -15,19 +15,43 @@ from fbnetv5.costs.budgets import one_budget
 from fbnetv5.runs.config import NAME, RunConfig, read_config
 from fbnetv5.runs.folder import BRANCHED
 from fbnetv5.runs.options import Amount, find_table, path_of
-from fbnetv5.search.bmtas.config import BranchConfig
-from fbnetv5.search.bmtas.derive import derive_branched
-from fbnetv5.search.bmtas.derive import with_budget as branch_with_budget
-from fbnetv5.search.bmtas.prepare import profile_options as branch_options
-from fbnetv5.search.bmtas.results import write_network
-from fbnetv5.search.nars.config import NarsConfig
-from fbnetv5.search.nars.derive import derive_pair
-from fbnetv5.search.nars.derive import with_budget as nars_with_budget
-from fbnetv5.search.nars.results import write_pair
-from fbnetv5.search.nars.table import profile_options as nars_options
-from fbnetv5.search.reinforce.config import SearchConfig
-from fbnetv5.search.reinforce.derive import derive_networks
-from fbnetv5.search.reinforce.derive import with_budget as search_with_budget
+from fbnetv5.search.bmtas import derive as bmtas
+from fbnetv5.search.nars import derive as nars
+from fbnetv5.search.reinforce import derive as reinforce
+
+
+class Networks(Protocol):
+    """Networks of another budget, not yet written."""
+
+    @property
+    def architectures(self) -> Mapping[str, Architecture]:
+        """By task, or the only one by the name of its file."""
+
+    @property
+    def recipe(self) -> dict[str, Any] | None:
+        """Recipe of their training, for networks without weights."""
+
+    def write(self, folder: Path) -> None:
+        """Write their files."""
+
+
+class Method(Protocol):
+    """The module ``derive`` of a search method."""
+
+    def with_budget(self, run: Path, amount: str, unit: str) -> Any:
+        """The configuration of a run with another budget."""
+
+    def profile_options(self, config: Any, luts: Path) -> str:
+        """The options besides the device, as text, with which ``fbnetv5 profile`` measures the run's blocks."""
+
+    def derive(
+        self, run: Path, config: Any, *, table: Path | None, other_machine: bool, progress: Progress
+    ) -> Networks:
+        """The networks of that budget."""
+
+
+METHODS: Mapping[str, Method] = {"search": reinforce, "branch": bmtas, "nars": nars}
+"""By the kind of their runs."""
 
 
 class DerivationConfig(RunConfig):
@@ -69,9 +93,9 @@ class Derived:
     def to_json(self) -> dict[str, Any]:
         """The document of ``fbnetv5 derive --json``."""
         documents = {name: architecture.to_json() for name, architecture in self.architectures.items()}
-        found = {"architectures": documents} if self.per_task else {"architecture": next(iter(documents.values()))}
+        networks = {"architectures": documents} if self.per_task else {"architecture": next(iter(documents.values()))}
         recipe = {} if self.recipe is None else {"recipe": self.recipe}
-        return {"run": str(self.run), "folder": str(self.folder), **found, **recipe}
+        return {"run": str(self.run), "folder": str(self.folder), **networks, **recipe}
 
 
 def derive(
@@ -111,68 +135,35 @@ def derive(
         UnavailableError: the device has no table, and is not on this machine.
     """
     source, (amount, unit) = Path(run), one_budget(flops, latency)
-    config = with_budget(source, amount, unit)
-    file = find_table(device, table, Path(luts), log, _table_options(config, Path(luts)))
+    method = method_of(source)
+    config = method.with_budget(source, amount, unit)
+    file = find_table(device, table, Path(luts), log, method.profile_options(config, Path(luts)))
     folder = path_of(output) or source / "derived" / amount.strip()
     if folder.exists():
         raise UserError(f"{folder} exists already; remove it or choose another --output")
-    derived = DerivationConfig(
-        run=str(source.resolve()), budget=amount.strip(), task_names=config.tasks, data=config.data, seed=config.seed
-    )
-    if isinstance(config, BranchConfig):
-        architecture, network = derive_branched(source, config, table=file, other_machine=table is not None)
-        _make(folder, derived)
-        write_network(folder, network, architecture)
-        return Derived(folder=folder, architectures={architecture.file_name: architecture}, run=source)
-    if isinstance(config, SearchConfig):
-        networks = derive_networks(source, config, table=file, other_machine=table is not None, progress=progress)
-        _make(folder, derived)
-        networks.write(folder)
-        return Derived(folder=folder, architectures=networks.architectures, run=source)
-    if file is not None:
-        config = config.with_table(file, other_machine=table is not None)
-    pair = derive_pair(source, config)
-    _make(folder, derived)
-    write_pair(folder, config, pair.architecture, pair.recipe)
-    architectures = {pair.architecture.file_name: pair.architecture}
-    return Derived(folder=folder, architectures=architectures, run=source, recipe=pair.recipe)
-
-
-def _make(folder: Path, config: DerivationConfig) -> None:
+    networks = method.derive(source, config, table=file, other_machine=table is not None, progress=progress)
     folder.mkdir(parents=True)
-    config.save(folder)
+    DerivationConfig(
+        run=str(source.resolve()), budget=amount.strip(), task_names=config.tasks, data=config.data, seed=config.seed
+    ).save(folder)
+    networks.write(folder)
+    return Derived(folder=folder, architectures=networks.architectures, run=source, recipe=networks.recipe)
 
 
-def with_budget(run: Path, amount: str, unit: str) -> BranchConfig | NarsConfig | SearchConfig:
-    """The configuration of a search with another budget.
+def method_of(run: Path) -> Method:
+    """The method of a finished search.
 
     Raises:
-        UserError: networks of other budgets do not come from such a run, or the budget cannot be parsed.
+        UserError: networks of other budgets do not come from such a run.
     """
     if not (run / NAME).exists():
         raise UserError(
             f"{run} is no run folder, it has no {NAME}: name that of a finished fbnetv5 search, branch or nars"
         )
-    match read_config(run)["kind"]:
-        case BranchConfig.kind:
-            return branch_with_budget(run, amount, unit)
-        case NarsConfig.kind:
-            return nars_with_budget(run, amount, unit)
-        case SearchConfig.kind:
-            return search_with_budget(run, amount, unit)
-        case kind:
-            raise UserError(
-                f"{run} is the folder of a {kind}; networks of another budget come from runs of fbnetv5 search, branch "
-                "and nars"
-            )
-
-
-def _table_options(config: BranchConfig | NarsConfig | SearchConfig, luts: Path) -> str:
-    """The options besides the device, as text, with which ``fbnetv5 profile`` measures the run's blocks."""
-    match config:
-        case BranchConfig():
-            return branch_options(config, luts)
-        case NarsConfig():
-            return nars_options(config, luts)
-        case SearchConfig():
-            return ""
+    kind = read_config(run)["kind"]
+    if kind not in METHODS:
+        raise UserError(
+            f"{run} is the folder of a {kind}; networks of another budget come from runs of fbnetv5 search, branch "
+            "and nars"
+        )
+    return METHODS[kind]

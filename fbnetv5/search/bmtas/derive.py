@@ -4,11 +4,13 @@ A finished run keeps its last checkpoint, which has the routing's logits and the
 of another budget takes seconds, without another search.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from export.errors import UserError
+from export.progress import Progress
 from fbnetv5.architecture import Architecture
 from fbnetv5.costs.budgets import parse_budgets
 from fbnetv5.networks.backbone import Network
@@ -17,7 +19,8 @@ from fbnetv5.runs.loop import CHECKPOINT
 from fbnetv5.runs.processes import make_accelerator
 from fbnetv5.search.bmtas.config import BranchConfig
 from fbnetv5.search.bmtas.prepare import Prepared, check_budget, prepare
-from fbnetv5.search.bmtas.results import branched_architecture, build_tree, log_probabilities_of, score
+from fbnetv5.search.bmtas.prepare import profile_options as profile_options
+from fbnetv5.search.bmtas.results import branched_architecture, build_tree, log_probabilities_of, score, write_network
 from fbnetv5.search.bmtas.supernet import BranchedSupernet
 from fbnetv5.search.bmtas.trees import Floats, best_tree, routing_scores
 
@@ -56,9 +59,27 @@ def with_budget(run: Path, amount: str, unit: str) -> BranchConfig:
     return config.changed(budget=budgets["network"])
 
 
-def derive_branched(
-    run: Path, config: BranchConfig, *, table: Path | None, other_machine: bool
-) -> tuple[Architecture, Network]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DerivedNetwork:
+    """The network of another budget, not yet written."""
+
+    architecture: Architecture
+    network: Network
+    recipe: None = None
+
+    @property
+    def architectures(self) -> dict[str, Architecture]:
+        """The architecture, by the name of its file."""
+        return {self.architecture.file_name: self.architecture}
+
+    def write(self, folder: Path) -> None:
+        """Write the architecture and its weights."""
+        write_network(folder, self.network, self.architecture)
+
+
+def derive(
+    run: Path, config: BranchConfig, *, table: Path | None, other_machine: bool, progress: Progress
+) -> DerivedNetwork:
     """The network of another budget from a finished search for a branched network.
 
     Args:
@@ -67,6 +88,7 @@ def derive_branched(
         table: latency table file; None for that of the run. Under a budget in multiply-adds, the run's table only
             predicts the latency of the network, and is left out where it is missing or lacks blocks.
         other_machine: whether that table may be of another machine.
+        progress: not called, it takes a moment.
 
     Raises:
         UserError: the run is unfinished or damaged, the budget is outside the range of costs, or a latency has no
@@ -85,7 +107,8 @@ def derive_branched(
     architecture, network = best_network(prepared, supernet, log_probabilities_of(state["logits"]), device)
     own = BranchConfig.load(run).budget
     origin = {"run": str(run.resolve()), "budget": {"limit": own.limit, "unit": own.unit}}
-    return architecture.changed(provenance={**architecture.provenance, "derived_from": origin}), network
+    architecture = architecture.changed(provenance={**architecture.provenance, "derived_from": origin})
+    return DerivedNetwork(architecture=architecture, network=network)
 
 
 def _trained(run: Path, steps: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:

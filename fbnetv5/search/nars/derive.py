@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from export.errors import UserError
+from export.progress import Progress
 from fbnetv5.architecture import Architecture
 from fbnetv5.costs.budgets import parse_budgets
 from fbnetv5.search.nars.config import NarsConfig
 from fbnetv5.search.nars.loop import NarsLoop
 from fbnetv5.search.nars.prepare import check, prepare
-from fbnetv5.search.nars.results import pair_architecture
+from fbnetv5.search.nars.results import pair_architecture, write_pair
+from fbnetv5.search.nars.table import profile_options as profile_options
 from fbnetv5.search.nars.trial import read_result
 from fbnetv5.search.nars.trials import load_trials
 
@@ -23,20 +25,37 @@ class DerivedPair:
     the mean error of such predictions for trials that were held out of the fit.
     """
 
+    config: NarsConfig
     architecture: Architecture
     recipe: dict[str, Any]
 
+    @property
+    def architectures(self) -> dict[str, Architecture]:
+        """The architecture, by the name of its file."""
+        return {self.architecture.file_name: self.architecture}
 
-def derive_pair(run: Path, config: NarsConfig) -> DerivedPair:
+    def write(self, folder: Path) -> None:
+        """Write the architecture and the recipe."""
+        write_pair(folder, self.config, self.architecture, self.recipe)
+
+
+def derive(
+    run: Path, config: NarsConfig, *, table: Path | None, other_machine: bool, progress: Progress
+) -> DerivedPair:
     """The pair with the best predicted score under the configuration's budgets.
 
     Args:
         run: the run folder of a finished search.
         config: that of the run, with other budgets.
+        table: latency table file; None for that of the run.
+        other_machine: whether that table may be of another machine.
+        progress: not called, it takes a moment.
 
     Raises:
         UserError: the run is unfinished or damaged, or a budget is out of range.
     """
+    if table is not None:
+        config = config.with_table(table, other_machine=other_machine)
     prepared = prepare(config)
     trials = load_trials(run, prepared.pairs.counts)
     results = [read_result(trials.trial_folder(number)) for number in range(len(trials.pairs))]
@@ -56,7 +75,9 @@ def derive_pair(run: Path, config: NarsConfig) -> DerivedPair:
         "step": loop.stop_at,
     }
     return DerivedPair(
-        architecture=pair_architecture(prepared, best[0], predicted=predicted), recipe=prepared.pairs.recipe(best[0])
+        config=config,
+        architecture=pair_architecture(prepared, best[0], predicted=predicted),
+        recipe=prepared.pairs.recipe(best[0]),
     )
 
 

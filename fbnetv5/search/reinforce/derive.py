@@ -38,6 +38,7 @@ class DerivedNetworks:
     results: Mapping[str, TaskResult]
     architectures: Mapping[str, Architecture]
     """By task."""
+    recipe: None = None
 
     def write(self, folder: Path) -> None:
         """Write the files that a search writes at its end, but for the panel."""
@@ -60,7 +61,15 @@ def with_budget(run: Path, amount: str, unit: str) -> SearchConfig:
     return config.changed(budgets=parse_budgets(amount, unit=unit, tasks=config.tasks, resolutions=resolutions))
 
 
-def derive_networks(
+def profile_options(config: SearchConfig, luts: Path) -> str:
+    """The options besides the device, as text, with which ``fbnetv5 profile`` measures the run's blocks: none.
+
+    Every profile measures the blocks of this space.
+    """
+    return ""
+
+
+def derive(
     run: Path, config: SearchConfig, *, table: Path | None, other_machine: bool, progress: Progress
 ) -> DerivedNetworks:
     """The networks of other budgets from a finished search.

@@ -8,7 +8,8 @@ from export.errors import UserError
 from fbnetv5.architecture import Architecture, load_architecture
 from fbnetv5.networks.backbone import Network
 from fbnetv5.runs.checkpoint import load_tensors
-from fbnetv5.search.bmtas.derive import derive_branched, with_budget
+from fbnetv5.search.bmtas.config import BranchConfig
+from fbnetv5.search.bmtas.derive import derive, with_budget
 from fbnetv5.search.bmtas.prepare import prepare
 from fbnetv5.search.bmtas.run import run_branch
 from tests.fbnetv5.search.bmtas.conftest import tiny_config
@@ -26,7 +27,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def derived(run: Path, amount: str, unit: str = "macs") -> tuple[Architecture, Network]:
-    return derive_branched(run, with_budget(run, amount, unit), table=None, other_machine=False)
+    return network_of(run, with_budget(run, amount, unit))
+
+
+def network_of(run: Path, config: BranchConfig, table: Path | None = None) -> tuple[Architecture, Network]:
+    derivation = derive(run, config, table=table, other_machine=False, progress=lambda *_: None)
+    return derivation.architecture, derivation.network
 
 
 def test_the_budget_of_the_run_gives_the_tree_and_the_weights_of_the_run(run: Path) -> None:
@@ -61,10 +67,10 @@ def test_an_unfinished_run_is_refused(run: Path, tmp_path: Path) -> None:
 
 def test_a_budget_in_multiply_adds_does_not_need_the_table_of_the_run(run: Path) -> None:
     config = with_budget(run, "12M@64x64", "macs").changed(table="moved.json")
-    architecture, _ = derive_branched(run, config, table=None, other_machine=False)
+    architecture, _ = network_of(run, config)
     assert (architecture.resolution, architecture.cost.latency_ms) == ((64, 64), None)
     with pytest.raises(UserError, match=r"moved\.json does not exist"):
-        derive_branched(run, config, table=Path("moved.json"), other_machine=False)
+        network_of(run, config, Path("moved.json"))
 
 
 def test_a_configuration_without_a_kind_is_refused(tmp_path: Path) -> None:

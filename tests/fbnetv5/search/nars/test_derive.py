@@ -5,24 +5,29 @@ import pytest
 
 from export.errors import UserError
 from fbnetv5.search.nars.config import NarsConfig
-from fbnetv5.search.nars.derive import derive_pair, with_budget
+from fbnetv5.search.nars.derive import DerivedPair, derive, with_budget
 from tests.fbnetv5.search.nars.conftest import SIZE, SPACE, tiny_config
 
 
+def derived_from(run: Path) -> DerivedPair:
+    config = with_budget(run, "1.6M", "macs")
+    return derive(run, config, table=None, other_machine=False, progress=lambda *_: None)
+
+
 def test_a_pair_meets_the_other_budget_and_tells_what_is_expected_of_it(finished: Path) -> None:
-    derived = derive_pair(finished, with_budget(finished, "1.6M", "macs"))
+    derived = derived_from(finished)
     assert 0.85 * 1.6e6 <= derived.architecture.cost.macs <= 1.6e6
     assert derived.architecture.resolution == SIZE
     assert derived.architecture.provenance["predicted"].keys() == {"score", "mean_error", "step"}
     assert derived.recipe.keys() == NarsConfig.load(finished).recipes.keys()
-    assert derive_pair(finished, with_budget(finished, "1.6M", "macs")) == derived
+    assert derived_from(finished) == derived
 
 
 def test_an_unfinished_search_is_refused_with_the_command(finished: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(finished, tmp_path / "run"))
     (copy / "trials" / "005" / "result.json").unlink()
     with pytest.raises(UserError, match=r"is unfinished\. Finish it with: fbnetv5 nars --resume"):
-        derive_pair(copy, with_budget(copy, "1.6M", "macs"))
+        derived_from(copy)
 
 
 def test_one_architecture_has_no_other_budget(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from export.errors import UserError
 from fbnetv5.architecture import load_architecture
 from fbnetv5.costs.budgets import Budget, in_window
 from fbnetv5.search.reinforce.config import SearchConfig
-from fbnetv5.search.reinforce.derive import DerivedNetworks, derive_networks, with_budget
+from fbnetv5.search.reinforce.derive import DerivedNetworks, derive, with_budget
 from fbnetv5.search.reinforce.panel import PANEL
 from fbnetv5.search.reinforce.run import run_search, start_run
 from fbnetv5.spaces.four_path import FourPathSpace
@@ -32,7 +32,7 @@ def run(make_config: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def derived(run: Path, amount: str, unit: str = "macs", table: Path | None = None) -> DerivedNetworks:
-    return derive_networks(run, with_budget(run, amount, unit), table=table, other_machine=False, progress=quiet)
+    return derive(run, with_budget(run, amount, unit), table=table, other_machine=False, progress=quiet)
 
 
 def test_the_budgets_of_the_run_give_the_files_of_the_run(run: Path, tmp_path: Path) -> None:
