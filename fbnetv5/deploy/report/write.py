@@ -1,0 +1,44 @@
+"""Writes the page of a run: for ``fbnetv5 report``, and at the end of every run as ``report.html`` in its folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from export.files import atomic_write_text
+from fbnetv5.data.sample import ImageSet
+from fbnetv5.deploy.report.files import open_run
+from fbnetv5.deploy.report.page import make_page
+from latency.page.render import render
+
+NAME = "report.html"
+"""Of the page in a run folder."""
+
+
+def write_report(run: Path, output: Path | None = None, test: ImageSet | None = None) -> Path:
+    """Write the page of a run, finished or not; returns its path.
+
+    Args:
+        run: the folder of a search, a training or a labelling.
+        output: the file to write; None for ``report.html`` in the run folder.
+        test: test images of the run, if they are open already.
+
+    Raises:
+        UserError: it is no run folder, a file in it is damaged or of another version, or the page cannot be written.
+    """
+    path = run / NAME if output is None else output
+    atomic_write_text(path, render(make_page(open_run(run), test)))
+    return path
+
+
+def finish_with_report(run: Path, log: Callable[[str], None], test: ImageSet | None = None) -> None:
+    """Write the page of a run that has just ended. The results are written already, so nothing here fails the run.
+
+    Args:
+        run: the run folder.
+        log: prints a line for the user, if the page cannot be written.
+        test: test images of the run, if they are open already.
+    """
+    try:
+        write_report(run, test=test)
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with the page, the run has its results
+        reason = " ".join(str(error).split()) or type(error).__name__
+        log(f"the page {run / NAME} was not written ({reason}); the results of the run are complete")
