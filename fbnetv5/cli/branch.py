@@ -102,6 +102,7 @@ def branch(
 
     Give one budget for the whole network: --flops or --latency.
     """
+    from fbnetv5.deploy.report.write import finish_with_report
     from fbnetv5.runs.processes import process_group_cleanup, relaunch_command
     from fbnetv5.search.bmtas.config import BranchConfig
     from fbnetv5.search.bmtas.prepare import prepare
@@ -132,6 +133,7 @@ def branch(
     with process_group_cleanup(), progress_bar() as bar, interruptible(hint):
         architecture = run_branch(folder, prepared, branch_report(bar, prepared))
     if is_first_process():
+        finish_with_report(folder, print_status, prepared.splits.test)
         print_branched(folder, architecture, as_json=json)
 
 

@@ -82,6 +82,7 @@ def label(
 
     Existing labels are kept, and gaps are filled. Repeat an interrupted command to continue it.
     """
+    from fbnetv5.deploy.report.write import finish_with_report
     from fbnetv5.labeling.config import LabelConfig
     from fbnetv5.labeling.run import in_this_process, open_labelling, run_labelling
 
@@ -106,6 +107,7 @@ def label(
         return
     with progress_bar() as bar, interruptible("repeat the same command"):
         summary = run_labelling(labelling, output, stage_lines(bar), runner)
+    finish_with_report(output, print_status)
     if json:
         print_json(summary.to_json())
     else:

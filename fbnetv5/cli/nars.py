@@ -111,6 +111,7 @@ def nars(
 
     Give one budget or several, which hold together: --flops, --latency, --params. With --arch, none is needed.
     """
+    from fbnetv5.deploy.report.write import finish_with_report
     from fbnetv5.search.nars.config import NarsConfig
     from fbnetv5.search.nars.prepare import prepare
     from fbnetv5.search.nars.run import run_nars, start_nars
@@ -140,6 +141,7 @@ def nars(
         folder, prepared = start_nars(settings, runs / run_name(name), print_ranges, print_status)
     with bar, interruptible(f"fbnetv5 nars --resume {folder}"):
         result = run_nars(folder, prepared, runner, nars_report(prepared.config))
+    finish_with_report(folder, print_status, prepared.splits.test)
     print_result(folder, result, as_json=json)
 
 

@@ -106,6 +106,7 @@ def search(
 
     Give one budget: --flops or --latency.
     """
+    from fbnetv5.deploy.report.write import finish_with_report
     from fbnetv5.runs.processes import process_group_cleanup, relaunch_command
     from fbnetv5.search.reinforce.config import SearchConfig
     from fbnetv5.search.reinforce.prepare import prepare
@@ -134,6 +135,7 @@ def search(
     with process_group_cleanup(), progress_bar() as bar, interruptible(hint):
         architectures = run_search(folder, prepared, search_report(bar, prepared), stage_lines(bar))
     if is_first_process():
+        finish_with_report(folder, print_status, prepared.splits.test)
         print_architectures(folder, architectures, as_json=json)
 
 

@@ -83,6 +83,7 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a network on its task, or jointly on all of its tasks."""
+    from fbnetv5.deploy.report.write import finish_with_report
     from fbnetv5.runs.processes import process_group_cleanup, relaunch_command
     from fbnetv5.training.config import TrainConfig
     from fbnetv5.training.run import prepare, run_training
@@ -108,6 +109,7 @@ def train(
     with process_group_cleanup(), progress_bar() as bar, interruptible(hint):
         result = run_training(folder, prepared, train_report(bar, prepared.config), print_status)
     if is_first_process():
+        finish_with_report(folder, print_status, prepared.test)
         print_result(result, as_json=json)
 
 

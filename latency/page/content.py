@@ -45,7 +45,9 @@ class Table:
     @property
     def numeric(self) -> list[bool]:
         """By column: whether its cells are numbers, which are aligned at the right."""
-        columns = [[row[number] for row in self.rows if row[number] not in ("", "-")] for number in range(len(self.head))]
+        columns = [
+            [row[number] for row in self.rows if row[number] not in ("", "-")] for number in range(len(self.head))
+        ]
         return [bool(cells) and all(is_number(cell) for cell in cells) for cells in columns]
 
 
@@ -111,6 +113,11 @@ class Figures:
     kind: ClassVar[str] = "figures"
     items: Sequence[Figure]
 
+    @property
+    def narrow(self) -> bool:
+        """Whether three stand side by side on a usual screen: so that no row has one figure alone."""
+        return len(self.items) % 2 == 1 and len(self.items) > 1
+
 
 Item: TypeAlias = Text | Facts | Table | Figure | Gallery | Notes | Folded | Figures
 
@@ -140,4 +147,4 @@ class Page:
 
 def is_number(cell: str) -> bool:
     """Whether a cell of a table is a number, maybe with a sign, a unit, or a remark in brackets."""
-    return cell.lstrip("+-−").split(" ")[0][:1].isdigit() and not cell[:1].isalpha()
+    return cell.lstrip("+-")[:1].isdigit()

@@ -52,4 +52,6 @@ def _plotly_script(page: Page) -> str:
 
 
 def _has_plot(item: Item) -> bool:
-    return item.kind == "figure" or any(_has_plot(inner) for inner in getattr(item, "items", ()) if hasattr(inner, "kind"))
+    return item.kind == "figure" or any(
+        _has_plot(inner) for inner in getattr(item, "items", ()) if hasattr(inner, "kind")
+    )

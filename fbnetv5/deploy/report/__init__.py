@@ -1,1 +1,1 @@
-"""The HTML page of a run of any kind: what it was asked for, how it went, what it found, and what that does not show."""
+"""The HTML page of a run of any kind: its settings, its course, its results, and what these do not show."""

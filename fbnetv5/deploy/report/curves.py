@@ -27,14 +27,14 @@ class Series:
 LOSSES = Series(
     field="losses",
     title="Losses",
-    caption="Moving averages of the training losses. Each task has a loss of its own: compare a curve with itself only.",
+    caption="Moving averages of the training losses. Each task has its own loss: compare a curve with itself only.",
     label="loss (logarithmic)",
     log=True,
 )
 TRAINING_LOSSES = Series(
     field="losses",
     title="Losses",
-    caption="Mean loss of the last step. Each task has a loss of its own: compare a curve with itself only.",
+    caption="Mean loss of the last step. Each task has its own loss: compare a curve with itself only.",
     label="loss (logarithmic)",
     log=True,
 )
@@ -142,7 +142,9 @@ def score_figure(entries: Entries, task: str) -> Figure | None:
 
 def learning_rate_figure(entries: Entries) -> Figure | None:
     """The learning rate of a training."""
-    series = Series(field="lr", title="Learning rate", caption="Of the optimizer, at every entry.", label="learning rate")
+    series = Series(
+        field="lr", title="Learning rate", caption="Of the optimizer, at every entry.", label="learning rate"
+    )
     return series_figure(entries, series)
 
 
@@ -169,7 +171,7 @@ def _figure(
     plot = make_plot(
         traces,
         x=axis("step", rangemode="tozero"),
-        y=axis(label, type="log" if log else "linear", **({} if log else {"tickformat": "~g"})),
+        y=axis(label, **({"type": "log", "dtick": "D2"} if log else {"tickformat": "~g"})),
         legend=len(traces) > 1,
         hovermode="x unified" if len(traces) > 1 else "closest",
     )

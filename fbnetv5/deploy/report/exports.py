@@ -11,7 +11,9 @@ from latency.page.content import Item, Table, Text
 def export_items(exports: Mapping[Path, Manifest]) -> list[Item]:
     """Tables of all exported networks; a sentence if there are none."""
     if not exports:
-        return [Text(paragraphs=["No exported network lies in the run folder. fbnetv5 export makes them."], style="soft")]
+        return [
+            Text(paragraphs=["No exported network lies in the run folder. fbnetv5 export makes them."], style="soft")
+        ]
     return [_networks(exports), _stages(exports), _parity(exports)]
 
 

@@ -15,7 +15,9 @@ RING: Mapping[str, Any] = {"symbol": "circle-open", "size": 17, "color": INK, "l
 def search_fronts(pareto: Mapping[str, Any], architectures: Mapping[str, Architecture]) -> list[Figure]:
     """Cost and held-out loss of each task's finalists that no other beats in both."""
     return [
-        _search_front(task, front, architectures.get(task)) for task, front in pareto["tasks"].items() if front["points"]
+        _search_front(task, front, architectures.get(task))
+        for task, front in pareto["tasks"].items()
+        if front["points"]
     ]
 
 
@@ -75,10 +77,18 @@ def branch_front(pareto: Mapping[str, Any], found: Architecture | None) -> Figur
     ]
     look = {"color": "var(--c0)", "size": 10}
     traces = [
-        scatter(costs, scores, mode="lines+markers", marker=look, line={"color": "var(--c0)", "width": 1.2}, text=text, hoverinfo="text")
+        scatter(
+            costs,
+            scores,
+            mode="lines+markers",
+            marker=look,
+            line={"color": "var(--c0)", "width": 1.2},
+            text=text,
+            hoverinfo="text",
+        )
     ]
     if found is not None:
-        traces.append(_result(points, found, costs, scores, unit))
+        traces.append(_result_line(found, scores, unit))
     rows = [
         [f"{number + 1}", cost_text(point["cost"], unit), f"{point['log_probability']:.3f}", tree]
         for number, (point, tree) in enumerate(zip(points, trees, strict=True))
@@ -86,24 +96,19 @@ def branch_front(pareto: Mapping[str, Any], found: Architecture | None) -> Figur
     return Figure(
         title="Trees of other budgets",
         caption="The most likely trees of their costs by the trained routing. fbnetv5 derive makes their networks "
-        "without another search. The ring is at the cost of the result.",
+        "without another search. The dotted line is the cost of the result.",
         plot=make_plot(traces, x=axis(axis_label(unit)), y=axis("log-probability", tickformat="~g"), legend=False),
         table=Table(head=["tree", unit_text(unit), "log-probability", "where tasks part"], rows=rows),
         wide=True,
     )
 
 
-def _result(
-    points: Sequence[Mapping[str, Any]], found: Architecture, costs: Sequence[float], scores: Sequence[float], unit: str
-) -> Any:
-    """The ring around the tree of the result, or below its cost if the front does not contain it."""
-    own = {task: list(groups) for task, groups in found.choices.items()}
-    for number, point in enumerate(points):
-        if point["choices"] == own:
-            return _ring([costs[number]], [scores[number]])
+def _result_line(found: Architecture, scores: Sequence[float], unit: str) -> Any:
+    """A line at the cost of the result, whose tree the front need not contain."""
     latency = found.cost.latency_ms
-    cost = scaled(latency.value, unit) if unit != "macs" and latency is not None else scaled(found.cost.macs, "macs")
-    return _ring([cost], [min(scores)])
+    cost = latency.value if unit != "macs" and latency is not None else found.cost.macs / 1e6
+    style = {"color": INK, "width": 1.5, "dash": "dot"}
+    return scatter([cost, cost], [min(scores), max(scores)], name="result", mode="lines", line=style, hoverinfo="skip")
 
 
 def _tree_text(choices: Mapping[str, Sequence[int]]) -> list[str]:

@@ -61,10 +61,13 @@ def _counts_figure(tasks: Mapping[str, Mapping[str, int]], images: int) -> Figur
         )
         for (origin, name), shape in zip(ORIGINS.items(), ("", "/", "x"), strict=True)
     ]
-    rows = [[task, *(f"{counts[origin]}" for origin in ORIGINS), f"{images - counts['labelled']}"] for task, counts in tasks.items()]
+    rows = [
+        [task, *(f"{counts[origin]}" for origin in ORIGINS), f"{images - counts['labelled']}"]
+        for task, counts in tasks.items()
+    ]
     return Figure(
         title="Images with labels",
-        caption=f"Of {images:,} images, by task. Plain: {ORIGINS['kept']}; stripes: {ORIGINS['teacher']}; crosses: {ORIGINS['derived']}.",
+        caption=f"Of {images:,} images, by task. Plain: kept; stripes: by the teacher; crosses: derived.",
         plot=make_plot(
             traces,
             x=axis("images", range=[0, max(1, images)]),
@@ -118,7 +121,12 @@ def _classes_figure(task: str, data: LabelledImages) -> Figure | None:
         legend=False,
     )
     rows = [[name, f"{counts[class_id]}"] for class_id, name in enumerate(names)]
-    return Figure(title=f"{task}: classes", caption=f"Number of {what} by class.{more}", plot=plot, table=Table(head=["class", what], rows=rows))
+    return Figure(
+        title=f"{task}: classes",
+        caption=f"Number of {what} by class.{more}",
+        plot=plot,
+        table=Table(head=["class", what], rows=rows),
+    )
 
 
 def _class_counts(target: str, data: LabelledImages) -> tuple[Counter[int], str]:
@@ -129,7 +137,9 @@ def _class_counts(target: str, data: LabelledImages) -> tuple[Counter[int], str]
     if target == "boxes":
         return Counter(class_id for record in records for class_id in record.box_labels or ()), "boxes"
     indices = evenly_spaced(len(data), MAX_MAPS)
-    what = "images with such pixels" if len(indices) == len(data) else f"of {len(indices)} images, those with such pixels"
+    what = (
+        "images with such pixels" if len(indices) == len(data) else f"of {len(indices)} images, those with such pixels"
+    )
     return Counter(class_id for index in indices for class_id in _ids(data.labels(index).get(target))), what
 
 

@@ -53,5 +53,7 @@ def limits(files: RunFiles) -> list[str]:
         )
     if files.exports:
         sentences.append("A measured latency holds for the machine of the export, on which nothing else should run.")
-    sentences.append("Multiply-adds are no latency: two networks of equal multiply-adds may differ in time by a factor.")
+    sentences.append(
+        "Multiply-adds are no latency: two networks of equal multiply-adds may differ in time by a factor."
+    )
     return sentences

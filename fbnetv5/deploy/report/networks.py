@@ -16,7 +16,7 @@ from latency.page.plots import GRID, INK, PAPER, SCALE, SOFT, axis, colour, colo
 
 LANE = 0.09
 """Distance between the lines of two tasks that share a block, in rows of the diagram."""
-MIN_SIZE, MAX_SIZE = 9, 19
+MIN_SIZE, MAX_SIZE = 8, 16
 """Pixels of the marks of the narrowest and the widest block."""
 
 Point = tuple[float, float]
@@ -87,11 +87,15 @@ def blocks_table(shown: Mapping[str, Any]) -> Table:
 
 
 def _caption(architecture: Architecture, shown: Mapping[str, Any]) -> str:
-    how = "A mark is a live block: a larger one has a wider output, a darker one a larger share of the multiply-adds."
+    how = "A mark is a live block: a larger one has a wider output, and its colour is its share of the multiply-adds."
     if shown["tree"]:
         return f"{how} Tasks that share a block run through it side by side. {'; '.join(shown['tree'])}."
     live = shown["skippable"]
-    count = f" {live['live']} of {live['all']} blocks that may be skipped are live; dots are skipped." if live["all"] else ""
+    count = (
+        f" {live['live']} of {live['all']} blocks that may be skipped are live; dots are skipped."
+        if live["all"]
+        else ""
+    )
     return f"{how}{count} Diamonds are heads. In {architecture.space.label}."
 
 
@@ -102,11 +106,15 @@ def _path_layout(architecture: Architecture) -> Layout:
     live = {step.node for step in graph.steps}
     skipped = {node.name: places[node.name] for node in architecture.space.nodes if node.name not in live}
     steps = {
-        step.name: (places[step.node][0], places[step.node][1] + _offset(step.tasks, tasks, 0.28)) for step in graph.steps
+        step.name: (places[step.node][0], places[step.node][1] + _offset(step.tasks, tasks, 0.28))
+        for step in graph.steps
     }
     last = max(x for x, _ in places.values())
     heads = {
-        task: (last + 2.0, float(np.mean([steps[name][1] for name in graph.features[task]])) + _offset([task], tasks, 0.5))
+        task: (
+            last + 2.0,
+            float(np.mean([steps[name][1] for name in graph.features[task]])) + _offset([task], tasks, 0.5),
+        )
         for task in tasks
     }
     strides = sorted({node.stride for node in architecture.space.nodes})
@@ -162,23 +170,34 @@ def _offset(tasks: Sequence[str], order: Sequence[str], distance: float) -> floa
 
 def _lines(architecture: Architecture, layout: Layout, task: str, tasks: Sequence[str]) -> Any:
     """What a task's network passes from block to block; lines of several tasks run side by side."""
-    shift = LANE * ((len(tasks) - 1) / 2 - tasks.index(task))
-    xs: list[float | None] = []
-    ys: list[float | None] = []
-
-    def add(begin: Point, end: Point) -> None:
-        xs.extend((begin[0], end[0], None))
-        ys.extend((begin[1] + shift, end[1] + shift, None))
-
-    for step in architecture.graph.steps:
-        if task in step.tasks:
-            for name in step.inputs:
-                add(layout.steps[name], layout.steps[step.name])
-    for name in architecture.graph.features[task]:
-        add(layout.steps[name], layout.heads[task])
+    graph = architecture.graph
+    order = sorted(tasks, key=lambda other: -layout.heads[other][1])
+    ends = {
+        step.name: _shifted(layout.steps[step.name], LANE * _lane(task, [o for o in order if o in step.tasks]))
+        for step in graph.steps
+        if task in step.tasks
+    }
+    pairs = [(ends[name], ends[step.name]) for step in graph.steps if task in step.tasks for name in step.inputs]
+    pairs += [(ends[name], layout.heads[task]) for name in graph.features[task]]
+    xs = [x for begin, end in pairs for x in (begin[0], end[0], None)]
+    ys = [y for begin, end in pairs for y in (begin[1], end[1], None)]
     return scatter(
-        xs, ys, name=task, mode="lines", line=line(task, width=2.2 if len(tasks) > 1 else 1.4, dash="solid"), hoverinfo="skip"
+        xs,
+        ys,
+        name=task,
+        mode="lines",
+        line=line(task, width=2.2 if len(tasks) > 1 else 1.4, dash="solid"),
+        hoverinfo="skip",
     )
+
+
+def _lane(task: str, together: Sequence[str]) -> float:
+    """The number of a task's line, counted from the middle of the lines that run through a block; upper ones first."""
+    return (len(together) - 1) / 2 - together.index(task)
+
+
+def _shifted(point: Point, distance: float) -> Point:
+    return point[0], point[1] + distance
 
 
 def _skipped(layout: Layout) -> Any:

@@ -47,10 +47,14 @@ def _lead(files: RunFiles) -> list[Item]:
     """The most important sentence, and the settings that a reader looks for first."""
     items: list[Item] = []
     if not files.finished:
-        items.append(Text(paragraphs=["This run is unfinished: the page shows what its folder has so far."], style="warning"))
+        items.append(
+            Text(paragraphs=["This run is unfinished: the page shows what its folder has so far."], style="warning")
+        )
     if files.kind == LABELLING:
         counts = {task: f"{counts['labelled']:,} images" for task, counts in files.config.get("tasks", {}).items()}
-        images = {name.replace("_", " "): f"{files.config[name]:,}" for name in ("images", "left_out") if name in files.config}
+        images = {
+            name.replace("_", " "): f"{files.config[name]:,}" for name in ("images", "left_out") if name in files.config
+        }
         return [*items, Facts(values={"source": str(files.config["settings"]["images"]), **images, **counts})]
     return [*items, *_result(files), key_facts(files)]
 
@@ -59,8 +63,8 @@ def _result(files: RunFiles) -> list[Item]:
     """A table of the networks of the result, and whether a search saw a signal."""
     if not files.architectures:
         return []
-    rows = [_network_row(name, network, files) for name, network in files.architectures.items()]
-    head = ["network", "multiply-adds, M", "parameters, M", "predicted latency", "metric"]
+    rows = [row for name, network in files.architectures.items() for row in _network_rows(name, network, files)]
+    head = ["task", "network", "multiply-adds, M", "parameters, M", "predicted latency", "metric", "value"]
     weak = [name for name, network in files.architectures.items() if not _has_signal(network)]
     sentence = (
         f"The search found no signal for {', '.join(weak)}: its predictions do not rank networks that it measured. "
@@ -75,20 +79,26 @@ def _has_signal(network: Architecture) -> bool:
     return not isinstance(panel, Mapping) or bool(panel.get("has_signal", True))
 
 
-def _network_row(name: str, network: Architecture, files: RunFiles) -> list[str]:
-    scores = {**{network.name: network.provenance.get("score")}, **network.provenance.get("scores", {})}
+def _network_rows(name: str, network: Architecture, files: RunFiles) -> list[list[str]]:
+    """A row per task; the costs of a network of several tasks are in its first row."""
+    where, scores = (
+        "held-out",
+        {network.name: network.provenance.get("score"), **network.provenance.get("scores", {})},
+    )
     if files.evaluation is not None:
-        tests = {task: of_task["test"]["metric"]["value"] for task, of_task in files.evaluation["tasks"].items()}
-        where, scores = "test", tests
-    else:
-        where = "held-out"
-    metrics = [
-        f"{where} {metric_of(task).name} {value:.4f}{' of ' + task if len(network.choices) > 1 else ''}"
-        for task, value in scores.items()
-        if value is not None
+        where = "test"
+        scores = {task: of_task["test"]["metric"]["value"] for task, of_task in files.evaluation["tasks"].items()}
+    costs = [f"{network.cost.macs / 1e6:.1f}", f"{network.cost.params / 1e6:.2f}", network.latency_text]
+    return [
+        [
+            task,
+            f"{name}.json",
+            *(costs if number == 0 else [""] * len(costs)),
+            f"{where} {metric_of(task).label}",
+            _number(scores.get(task)),
+        ]
+        for number, task in enumerate(network.choices)
     ]
-    cost = network.cost
-    return [name, f"{cost.macs / 1e6:.1f}", f"{cost.params / 1e6:.2f}", network.latency_text, ", ".join(metrics) or "-"]
 
 
 def _run_sections(files: RunFiles, test: ImageSet | None) -> list[Section]:
@@ -192,7 +202,9 @@ def _training(files: RunFiles) -> list[Section]:
     figures.append(curves.learning_rate_figure(history))
     return [
         Section(name="metrics", title="Metrics", items=_metrics(files)),
-        Section(name="course", title="Course of the training", items=_side_by_side([f for f in figures if f is not None])),
+        Section(
+            name="course", title="Course of the training", items=_side_by_side([f for f in figures if f is not None])
+        ),
     ]
 
 

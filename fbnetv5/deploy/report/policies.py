@@ -59,21 +59,20 @@ def _heat_map(
         y=[plain(name) for name in names],
         zmin=0,
         zmax=1,
-        text=[[_hover(policy[row], choices[row]) for policy in policies] for row in range(len(names))],
-        hovertemplate="%{y} at step %{x}<br>%{text}<extra></extra>",
+        hovertemplate="%{y} at step %{x}: %{z:.3f}<extra></extra>",
         colorbar=colour_bar("p"),
     )
     which = "most likely at the end" if chosen is None else "of the network found"
     plot = make_plot(
         [trace],
-        x=axis("step", type="category", showgrid=False, nticks=8),
+        x=axis("step", type="category", showgrid=False, nticks=6, tickangle=0),
         y=axis("", autorange="reversed", showgrid=False, tickfont={"size": 9, "color": "var(--soft)"}),
         height=70 + max(160, 9 * len(names)),
         legend=False,
     )
     return Figure(
         title=f"{task}: {'routing' if field == 'routing' else 'policy'}",
-        caption=f"Probability of the choice {which}, for each variable from top to bottom. Dark is certain.",
+        caption=f"Probability of the choice {which}, for each variable from top to bottom.",
         plot=plot,
         table=_table(names, choices, picked, policies[-1], steps[-1]),
     )
@@ -84,10 +83,6 @@ def likely(policy: Rows) -> list[int]:
     return [int(np.argmax(row)) for row in policy]
 
 
-def _hover(row: Sequence[float], choices: Sequence[str]) -> str:
-    return "<br>".join(f"{plain(name)}: {share:.3f}" for name, share in zip(choices, row, strict=True))
-
-
 def _table(
     names: Sequence[str], choices: Sequence[Sequence[str]], picked: Sequence[int], policy: Rows, step: str
 ) -> Table:
@@ -96,7 +91,11 @@ def _table(
             name,
             of_variable[choice],
             f"{row[choice]:.3f}",
-            ", ".join(f"{other} {share:.3f}" for other, share in zip(of_variable, row, strict=True) if other != of_variable[choice]),
+            ", ".join(
+                f"{other} {share:.3f}"
+                for other, share in zip(of_variable, row, strict=True)
+                if other != of_variable[choice]
+            ),
         ]
         for name, of_variable, choice, row in zip(names, choices, picked, policy, strict=True)
     ]
@@ -124,7 +123,7 @@ def sharing_figure(entries: Entries, layers: Sequence[str]) -> Figure | None:
     )
     plot = make_plot(
         [trace],
-        x=axis("layer", type="category", showgrid=False, nticks=10),
+        x=axis("layer", type="category", showgrid=False, nticks=8, tickangle=0),
         y=axis("", autorange="reversed", showgrid=False),
         height=110 + 26 * len(shared),
         legend=False,

@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from export.manifest import installed_version
@@ -25,7 +26,7 @@ def key_facts(files: RunFiles) -> Facts:
         **_budgets(config),
         "steps": _steps(files),
         "seed": str(config.get("seed", "-")),
-        "latency table": str(config["table"]) if config.get("table") else "none",
+        "latency table": Path(config["table"]).stem if config.get("table") else "none",
     }
     return Facts(values={name: value for name, value in values.items() if value})
 

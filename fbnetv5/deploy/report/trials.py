@@ -80,10 +80,19 @@ def trials_figure(pareto: Mapping[str, Any], best: int | None) -> Figure | None:
     x, y = [scaled(row["cost"][unit], unit) for row in rows], [row["scores"][-1] for row in rows]
     symbols = [marker(task)["symbol"] if row["steps"][-1] == last else f"{marker(task)['symbol']}-open" for row in rows]
     traces = [
-        scatter(x, y, mode="markers", marker=marker(task, symbol=symbols), text=[_trial_text(row) for row in rows], hoverinfo="text")
+        scatter(
+            x,
+            y,
+            mode="markers",
+            marker=marker(task, symbol=symbols),
+            text=[_trial_text(row) for row in rows],
+            hoverinfo="text",
+        )
     ]
     chosen = [number for number, row in enumerate(rows) if row["trial"] == best]
-    traces.append(scatter([x[n] for n in chosen], [y[n] for n in chosen], mode="markers", marker=dict(RING), hoverinfo="skip"))
+    traces.append(
+        scatter([x[n] for n in chosen], [y[n] for n in chosen], mode="markers", marker=dict(RING), hoverinfo="skip")
+    )
     return Figure(
         title="Cost and metric of the trials",
         caption="Filled marks were trained to the last step, open ones were stopped early. The ring is the best pair.",

@@ -15,7 +15,7 @@
     return value;
   };
   const config = {
-    responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    responsive: true, displayModeBar: false,
   };
   const draw = async (holder) => {
     const figure = themed(figures.get(holder), getComputedStyle(document.documentElement));
