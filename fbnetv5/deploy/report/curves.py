@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fbnetv5.costs.budgets import Budget
 from fbnetv5.deploy.report.looks import line, marker, metric_of, unit_text
 from latency.page.content import Figure
 from latency.page.plots import INK, SOFT, axis, make_plot, scatter, series_table
@@ -103,12 +102,17 @@ def series_figure(entries: Entries, series: Series) -> Figure | None:
     return _figure(series.title, series.caption, series.label, traces, columns, log=series.log)
 
 
-def cost_figure(entries: Entries, budgets: Mapping[str, Budget]) -> Figure | None:
-    """The expected cost of each task's policy, or of the tree, beside the budget."""
+def cost_figure(entries: Entries, limits: Sequence[float], unit: str) -> Figure | None:
+    """The expected cost of each task's policy, or of the tree, beside the budgets.
+
+    Args:
+        entries: of the history.
+        limits: the budgets.
+        unit: of the costs, such as "macs".
+    """
     columns = by_step(entries, "expected_cost")
     if not columns:
         return None
-    unit = next(iter(budgets.values())).unit
     scale = 1e-6 if unit != "ms" else 1.0
     scaled = {task: {step: cost * scale for step, cost in values.items()} for task, values in columns.items()}
     traces = [
@@ -117,7 +121,7 @@ def cost_figure(entries: Entries, budgets: Mapping[str, Budget]) -> Figure | Non
     ]
     steps = [step for values in columns.values() for step in values]
     ends = [min(steps), max(steps)]
-    for limit in sorted({budget.limit for budget in budgets.values()}):
+    for limit in sorted(set(limits)):
         style = {"color": SOFT, "width": 1.5, "dash": "dot"}
         traces.append(scatter(ends, [limit * scale] * 2, name="budget", mode="lines", line=style))
     label = f"{unit_text(unit)}{', millions' if unit != 'ms' else ''}"

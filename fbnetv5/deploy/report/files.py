@@ -19,7 +19,10 @@ from fbnetv5.runs.config import NAME as CONFIG
 from fbnetv5.runs.config import Run, read_config
 from fbnetv5.runs.folder import BRANCHED
 from fbnetv5.runs.history import NAME as HISTORY
+from fbnetv5.search.bmtas.config import BranchConfig
 from fbnetv5.search.nars.trial import RESULT, TrialResult, read_result
+from fbnetv5.search.reinforce.config import SearchConfig
+from fbnetv5.spaces.graph import Variable
 from fbnetv5.training.run import EVALUATION
 
 LABELLING = "label"
@@ -70,6 +73,27 @@ class RunFiles:
         names = dict.fromkeys([*self.tasks, "+".join(self.tasks), BRANCHED])
         files = {name: self.folder / f"{name}.json" for name in names}
         return {name: load_architecture(file) for name, file in files.items() if file.exists()}
+
+    @cached_property
+    def variables(self) -> tuple[Variable, ...]:
+        """The decisions of a search, from its networks or, before it has any, from its settings.
+
+        Raises:
+            UserError: the settings are of another version.
+        """
+        for network in self.architectures.values():
+            return network.space.variables
+        if self.kind == "branch":
+            return BranchConfig.load(self.folder).space.variables
+        return SearchConfig.load(self.folder).space.variables
+
+    @property
+    def budgets(self) -> dict[str, dict[str, Any]]:
+        """The budgets of a search by task, each with its limit and unit; of a branched network, under ""."""
+        if isinstance(self.config.get("budget"), dict):
+            return {"": self.config["budget"]}
+        budgets = self.config.get("budgets")
+        return budgets if isinstance(budgets, dict) else {}
 
     @cached_property
     def exports(self) -> dict[Path, Manifest]:

@@ -1,10 +1,10 @@
 """The page of a run: which sections it has, by the kind of the run."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fbnetv5 import __version__
 from fbnetv5.architecture import Architecture
-from fbnetv5.costs.budgets import Budget
 from fbnetv5.data.sample import ImageSet
 from fbnetv5.deploy.report import curves, fronts, trials
 from fbnetv5.deploy.report.exports import export_items
@@ -114,10 +114,7 @@ def _run_sections(files: RunFiles, test: ImageSet | None) -> list[Section]:
 
 
 def _search(files: RunFiles) -> list[Section]:
-    from fbnetv5.search.reinforce.config import SearchConfig
-
-    config, history = SearchConfig.load(files.folder), files.history
-    variables = config.space.variables
+    history, variables = files.history, files.variables
     chosen = {name: network.choices[name] for name, network in files.architectures.items()}
     policies = policy_figures(
         history, "policies", [each.name for each in variables], [each.choices for each in variables], chosen
@@ -125,7 +122,7 @@ def _search(files: RunFiles) -> list[Section]:
     front = fronts.search_fronts(files.pareto, files.architectures) if files.pareto else []
     return [
         Section(name="pareto", title="Pareto fronts", items=[*_side_by_side(front), *_panel(files)]),
-        Section(name="course", title="Course of the search", items=_curves(files, config.budgets, curves.SEARCH)),
+        Section(name="course", title="Course of the search", items=_curves(files, curves.SEARCH)),
         Section(name="policies", title="Policies", items=_side_by_side(policies)),
     ]
 
@@ -149,26 +146,25 @@ def _panel(files: RunFiles) -> list[Item]:
 
 
 def _branch(files: RunFiles) -> list[Section]:
-    from fbnetv5.search.bmtas.config import BranchConfig
-
-    config, history = BranchConfig.load(files.folder), files.history
-    layers = config.space.variables
+    history, layers = files.history, files.variables
     names = [layer.name for layer in layers]
     routing = policy_figures(history, "routing", names, [layer.choices for layer in layers], {})
     sharing = sharing_figure(history, names)
     found = next(iter(files.architectures.values()), None)
     front = fronts.branch_front(files.pareto, found) if files.pareto else None
-    budget = {"": config.budget}
     return [
         Section(name="pareto", title="Pareto front", items=[front] if front else []),
-        Section(name="course", title="Course of the search", items=_curves(files, budget, curves.BRANCH)),
+        Section(name="course", title="Course of the search", items=_curves(files, curves.BRANCH)),
         Section(name="routing", title="Routing", items=[*([sharing] if sharing else []), *_side_by_side(routing)]),
     ]
 
 
-def _curves(files: RunFiles, budgets: Mapping[str, Budget], series: Sequence[curves.Series]) -> list[Item]:
-    history = files.history
-    figures = [curves.series_figure(history, curves.LOSSES), curves.cost_figure(history, budgets)]
+def _curves(files: RunFiles, series: Sequence[curves.Series]) -> list[Item]:
+    history, budgets = files.history, files.budgets
+    figures = [curves.series_figure(history, curves.LOSSES)]
+    if budgets:
+        limits = [budget["limit"] for budget in budgets.values()]
+        figures.append(curves.cost_figure(history, limits, next(iter(budgets.values()))["unit"]))
     figures += [curves.series_figure(history, each) for each in series]
     return _side_by_side([figure for figure in figures if figure is not None])
 
@@ -190,7 +186,7 @@ def _nars(files: RunFiles) -> list[Section]:
 
 def _pair(files: RunFiles, best: int | None) -> list[Item]:
     assert files.pareto is not None
-    recipe = next((row["recipe"] for row in files.pareto["trials"] if row["trial"] == best), {})
+    recipe: dict[str, Any] = next((row["recipe"] for row in files.pareto["trials"] if row["trial"] == best), {})
     rows = [[name, str(value)] for name, value in recipe.items()]
     return [Table(head=["recipe", "value"], rows=rows, caption=f"Searched fields of trial {best}")] if rows else []
 
