@@ -12,7 +12,20 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FORBIDDEN = {"export": {"latency", "fbnetv5"}, "latency": {"fbnetv5"}, "fbnetv5": set()}
-HEAVY = {"rich", "torch", "torchvision", "onnx", "onnxruntime", "tensorrt", "pycuda", "timm", "accelerate", "numpy"}
+HEAVY = {
+    "rich",
+    "jinja2",
+    "plotly",
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxruntime",
+    "tensorrt",
+    "pycuda",
+    "timm",
+    "accelerate",
+    "numpy",
+}
 
 
 def imported(path: Path) -> set[str]:
@@ -105,6 +118,8 @@ COMMANDS = [
     "train",
     "eval",
     "export",
+    "predict",
+    "report",
     "validate",
     "check",
     "doctor",
@@ -147,7 +162,9 @@ def test_the_wheel_holds_the_packages_and_the_demo_data(tmp_path: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for package in FORBIDDEN:
         sources = {
-            str(path.relative_to(ROOT)) for path in (ROOT / package).rglob("*") if path.suffix in (".py", ".png")
+            str(path.relative_to(ROOT))
+            for path in (ROOT / package).rglob("*")
+            if path.suffix in (".py", ".png", ".css", ".js", ".html")
         }
         assert sources <= names
         assert f"{package}/py.typed" in names

@@ -38,6 +38,7 @@ from fbnetv5.cli.options import (
     search_images,
     task_names,
 )
+from fbnetv5.deploy.report.write import finish_with_report
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -102,7 +103,6 @@ def branch(
 
     Give one budget for the whole network: --flops or --latency.
     """
-    from fbnetv5.deploy.report.write import finish_with_report
     from fbnetv5.runs.processes import process_group_cleanup, relaunch_command
     from fbnetv5.search.bmtas.config import BranchConfig
     from fbnetv5.search.bmtas.prepare import prepare

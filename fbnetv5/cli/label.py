@@ -8,6 +8,7 @@ import typer
 from export.errors import UserError
 from fbnetv5.cli.console import interruptible, print_json, print_line, print_status, progress_bar, stage_lines
 from fbnetv5.cli.options import Json
+from fbnetv5.deploy.report.write import finish_with_report
 
 if TYPE_CHECKING:
     from fbnetv5.labeling.assemble import LabelSummary
@@ -82,7 +83,6 @@ def label(
 
     Existing labels are kept, and gaps are filled. Repeat an interrupted command to continue it.
     """
-    from fbnetv5.deploy.report.write import finish_with_report
     from fbnetv5.labeling.config import LabelConfig
     from fbnetv5.labeling.run import in_this_process, open_labelling, run_labelling
 

@@ -36,6 +36,7 @@ from fbnetv5.cli.options import (
     run_name,
     search_images,
 )
+from fbnetv5.deploy.report.write import finish_with_report
 
 if TYPE_CHECKING:
     from fbnetv5.architecture import Architecture
@@ -111,7 +112,6 @@ def nars(
 
     Give one budget or several, which hold together: --flops, --latency, --params. With --arch, none is needed.
     """
-    from fbnetv5.deploy.report.write import finish_with_report
     from fbnetv5.search.nars.config import NarsConfig
     from fbnetv5.search.nars.prepare import prepare
     from fbnetv5.search.nars.run import run_nars, start_nars
@@ -123,7 +123,6 @@ def nars(
         check_resume_options(context, allowed=("jobs", "ray", "gpus_per_trial"))
         folder, prepared = resume, prepare(NarsConfig.load(resume))
     else:
-        print_layout(data)
         settings = _nars_config(
             task=task,
             budgets={"macs": flops, "ms": latency, "params": params},
@@ -169,6 +168,7 @@ def _nars_config(
     from fbnetv5.search.nars.scope import searched_networks
     from fbnetv5.search.nars.table import profile_options
 
+    print_layout(images[0])
     if budgets["ms"] is not None and device is None and table is None:
         raise UserError("--latency needs a latency table: add --device cpu, or --table FILE")
     texts = {unit: text for unit, text in budgets.items() if text is not None}

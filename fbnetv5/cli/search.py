@@ -43,6 +43,7 @@ from fbnetv5.cli.options import (
     search_images,
     task_names,
 )
+from fbnetv5.deploy.report.write import finish_with_report
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -106,7 +107,6 @@ def search(
 
     Give one budget: --flops or --latency.
     """
-    from fbnetv5.deploy.report.write import finish_with_report
     from fbnetv5.runs.processes import process_group_cleanup, relaunch_command
     from fbnetv5.search.reinforce.config import SearchConfig
     from fbnetv5.search.reinforce.prepare import prepare

@@ -33,6 +33,7 @@ from fbnetv5.cli.options import (
     print_fit,
     print_layout,
 )
+from fbnetv5.deploy.report.write import finish_with_report
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -83,7 +84,6 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a network on its task, or jointly on all of its tasks."""
-    from fbnetv5.deploy.report.write import finish_with_report
     from fbnetv5.runs.processes import process_group_cleanup, relaunch_command
     from fbnetv5.training.config import TrainConfig
     from fbnetv5.training.run import prepare, run_training

@@ -148,3 +148,9 @@ class Page:
 def is_number(cell: str) -> bool:
     """Whether a cell of a table is a number, maybe with a sign, a unit, or a remark in brackets."""
     return cell.lstrip("+-")[:1].isdigit()
+
+
+def side_by_side(figures: Sequence[Figure | None]) -> list[Item]:
+    """The figures that there are, side by side; nothing if there is none."""
+    shown = [figure for figure in figures if figure is not None]
+    return [Figures(items=shown)] if shown else []

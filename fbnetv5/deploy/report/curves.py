@@ -158,7 +158,7 @@ def _curve(task: str, points: int) -> dict[str, Any]:
         "mode": "lines+markers" if points < 25 else "lines",
         "line": line(task) if task else {"color": INK, "width": 2},
         "marker": marker(task, size=6) if task else {"color": INK, "size": 6},
-        "hovertemplate": "step %{x}: %{y:.4g}",
+        "hovertemplate": "%{y:.4g}",
     }
 
 
@@ -177,6 +177,6 @@ def _figure(
         x=axis("step", rangemode="tozero"),
         y=axis(label, **({"type": "log", "dtick": "D2"} if log else {"tickformat": "~g"})),
         legend=len(traces) > 1,
-        hovermode="x unified" if len(traces) > 1 else "closest",
+        hovermode="x unified",
     )
     return Figure(title=title, caption=caption, plot=plot, table=series_table("step", named))

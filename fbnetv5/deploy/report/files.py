@@ -58,14 +58,13 @@ class RunFiles:
     @cached_property
     def pareto(self) -> dict[str, Any] | None:
         """The document of the Pareto fronts or trials; None before the end of a search."""
-        path = self.folder / PARETO
-        return read_json(path, what="Pareto front", schema=1) if path.exists() else None
+        required = {"search": "tasks", "branch": "points", "nars": "trials"}.get(self.kind, "schema")
+        return _optional(self.folder / PARETO, "Pareto front", required)
 
     @cached_property
     def evaluation(self) -> dict[str, Any] | None:
         """The figures on the test images; None before the end of a training."""
-        path = self.folder / EVALUATION
-        return read_json(path, what="evaluation", schema=1) if path.exists() else None
+        return _optional(self.folder / EVALUATION, "evaluation", "tasks")
 
     @cached_property
     def architectures(self) -> dict[str, Architecture]:
@@ -143,6 +142,16 @@ def open_run(folder: Path) -> RunFiles:
         f"{folder} is no run folder, it has no {CONFIG} and no {LABELS}: name that of a fbnetv5 search, branch, nars, "
         "train or label"
     )
+
+
+def _optional(path: Path, what: str, required: str) -> dict[str, Any] | None:
+    """A document with a required field; None if there is no such file."""
+    if not path.exists():
+        return None
+    document = read_json(path, what=what, schema=1)
+    if required not in document:
+        raise UserError(f"{what} file {path} is damaged: {required} is missing")
+    return document
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:

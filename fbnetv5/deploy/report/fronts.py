@@ -21,7 +21,7 @@ def search_fronts(pareto: Mapping[str, Any], architectures: Mapping[str, Archite
     ]
 
 
-def _search_front(task: str, front: Mapping[str, Any], found: Architecture | None) -> Figure:
+def _search_front(task: str, front: Mapping[str, Any], network: Architecture | None) -> Figure:
     unit, points, metric = front["unit"], front["points"], metric_of(task)
     costs = [scaled(point["cost"], unit) for point in points]
     losses = [point["loss"] for point in points]
@@ -41,7 +41,7 @@ def _search_front(task: str, front: Mapping[str, Any], found: Architecture | Non
             hoverinfo="text",
         )
     ]
-    choices = [] if found is None else list(found.choices[task])
+    choices = [] if network is None else list(network.choices[task])
     chosen = [number for number, point in enumerate(points) if point["choices"] == choices]
     if chosen:
         traces.append(_ring([costs[number] for number in chosen], [losses[number] for number in chosen]))
@@ -63,7 +63,7 @@ def _search_front(task: str, front: Mapping[str, Any], found: Architecture | Non
     )
 
 
-def branch_front(pareto: Mapping[str, Any], found: Architecture | None) -> Figure | None:
+def branch_front(pareto: Mapping[str, Any], network: Architecture | None) -> Figure | None:
     """Cost and log-probability of the most likely trees."""
     unit, points = pareto["unit"], pareto["points"]
     if not points:
@@ -87,8 +87,8 @@ def branch_front(pareto: Mapping[str, Any], found: Architecture | None) -> Figur
             hoverinfo="text",
         )
     ]
-    if found is not None:
-        traces.append(_result_line(found, scores, unit))
+    if network is not None:
+        traces.append(_result_line(network, scores, unit))
     rows = [
         [f"{number + 1}", cost_text(point["cost"], unit), f"{point['log_probability']:.3f}", tree]
         for number, (point, tree) in enumerate(zip(points, trees, strict=True))
@@ -103,10 +103,10 @@ def branch_front(pareto: Mapping[str, Any], found: Architecture | None) -> Figur
     )
 
 
-def _result_line(found: Architecture, scores: Sequence[float], unit: str) -> Any:
+def _result_line(network: Architecture, scores: Sequence[float], unit: str) -> Any:
     """A line at the cost of the result, whose tree the front need not contain."""
-    latency = found.cost.latency_ms
-    cost = latency.value if unit != "macs" and latency is not None else found.cost.macs / 1e6
+    latency = network.cost.latency_ms
+    cost = latency.value if unit != "macs" and latency is not None else network.cost.macs / 1e6
     style = {"color": INK, "width": 1.5, "dash": "dot"}
     return scatter([cost, cost], [min(scores), max(scores)], name="result", mode="lines", line=style, hoverinfo="skip")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from export.errors import UserError
@@ -66,7 +67,7 @@ def _galleries(networks: Sequence[Path], images: ImageSet) -> list[Item]:
     samples = [images[index] for index in indices]
     items: list[Item] = []
     for file in networks:
-        model = open_model(file)
+        model = open_model(file, threads=torch.get_num_threads())
         shown: dict[str, list[EmbeddedImage]] = {task: [] for task in model.tasks}
         for index, sample in zip(indices, samples, strict=True):
             pixels = Image.fromarray(sample.image.permute(1, 2, 0).contiguous().numpy())

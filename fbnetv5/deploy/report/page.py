@@ -1,22 +1,33 @@
 """The page of a run: which sections it has, by the kind of the run."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from fbnetv5 import __version__
-from fbnetv5.architecture import Architecture
 from fbnetv5.data.sample import ImageSet
-from fbnetv5.deploy.report import curves, fronts, trials
+from fbnetv5.deploy.report.curves import (
+    BRANCH,
+    LOSSES,
+    SEARCH,
+    TRAINING_LOSSES,
+    Series,
+    cost_figure,
+    learning_rate_figure,
+    score_figure,
+    series_figure,
+)
 from fbnetv5.deploy.report.exports import export_items
 from fbnetv5.deploy.report.files import LABELLING, RunFiles
+from fbnetv5.deploy.report.fronts import branch_front, search_fronts
 from fbnetv5.deploy.report.images import prediction_items
 from fbnetv5.deploy.report.labels import label_sections
 from fbnetv5.deploy.report.limits import limits
 from fbnetv5.deploy.report.looks import METHODS, metric_of
 from fbnetv5.deploy.report.networks import network_figure
 from fbnetv5.deploy.report.policies import policy_figures, sharing_figure
+from fbnetv5.deploy.report.result import number_text, result_items
 from fbnetv5.deploy.report.settings import key_facts, settings_items
-from latency.page.content import Facts, Figure, Figures, Item, Notes, Page, Section, Table, Text
+from fbnetv5.deploy.report.trials import nars_sections
+from latency.page.content import Facts, Item, Notes, Page, Section, Table, Text, side_by_side
 
 
 def make_page(files: RunFiles, test: ImageSet | None = None) -> Page:
@@ -56,54 +67,12 @@ def _lead(files: RunFiles) -> list[Item]:
             name.replace("_", " "): f"{files.config[name]:,}" for name in ("images", "left_out") if name in files.config
         }
         return [*items, Facts(values={"source": str(files.config["settings"]["images"]), **images, **counts})]
-    return [*items, *_result(files), key_facts(files)]
-
-
-def _result(files: RunFiles) -> list[Item]:
-    """A table of the networks of the result, and whether a search saw a signal."""
-    if not files.architectures:
-        return []
-    rows = [row for name, network in files.architectures.items() for row in _network_rows(name, network, files)]
-    head = ["task", "network", "multiply-adds, M", "parameters, M", "predicted latency", "metric", "value"]
-    weak = [name for name, network in files.architectures.items() if not _has_signal(network)]
-    sentence = (
-        f"The search found no signal for {', '.join(weak)}: its predictions do not rank networks that it measured. "
-        "Treat such a network as a random network within the budget, or search longer."
-    )
-    warning = [Text(paragraphs=[sentence], style="warning")] if weak else []
-    return [*warning, Table(head=head, rows=rows, caption="Result")]
-
-
-def _has_signal(network: Architecture) -> bool:
-    panel = network.provenance.get("panel")
-    return not isinstance(panel, Mapping) or bool(panel.get("has_signal", True))
-
-
-def _network_rows(name: str, network: Architecture, files: RunFiles) -> list[list[str]]:
-    """A row per task; the costs of a network of several tasks are in its first row."""
-    where, scores = (
-        "held-out",
-        {network.name: network.provenance.get("score"), **network.provenance.get("scores", {})},
-    )
-    if files.evaluation is not None:
-        where = "test"
-        scores = {task: of_task["test"]["metric"]["value"] for task, of_task in files.evaluation["tasks"].items()}
-    costs = [f"{network.cost.macs / 1e6:.1f}", f"{network.cost.params / 1e6:.2f}", network.latency_text]
-    return [
-        [
-            task,
-            f"{name}.json",
-            *(costs if number == 0 else [""] * len(costs)),
-            f"{where} {metric_of(task).label}",
-            _number(scores.get(task)),
-        ]
-        for number, task in enumerate(network.choices)
-    ]
+    return [*items, *result_items(files), key_facts(files)]
 
 
 def _run_sections(files: RunFiles, test: ImageSet | None) -> list[Section]:
     networks = [network_figure(name, network) for name, network in files.architectures.items()]
-    of_method = {"search": _search, "branch": _branch, "nars": _nars, "training": _training}.get(files.kind)
+    of_method = {"search": _search, "branch": _branch, "nars": nars_sections, "training": _training}.get(files.kind)
     exported = export_items(files.exports) if files.architectures else []
     return [
         Section(name="networks", title="Networks", items=networks),
@@ -119,11 +88,11 @@ def _search(files: RunFiles) -> list[Section]:
     policies = policy_figures(
         history, "policies", [each.name for each in variables], [each.choices for each in variables], chosen
     )
-    front = fronts.search_fronts(files.pareto, files.architectures) if files.pareto else []
+    front = search_fronts(files.pareto, files.architectures) if files.pareto else []
     return [
-        Section(name="pareto", title="Pareto fronts", items=[*_side_by_side(front), *_panel(files)]),
-        Section(name="course", title="Course of the search", items=_curves(files, curves.SEARCH)),
-        Section(name="policies", title="Policies", items=_side_by_side(policies)),
+        Section(name="pareto", title="Pareto fronts", items=[*side_by_side(front), *_panel(files)]),
+        Section(name="course", title="Course of the search", items=_curves(files, SEARCH)),
+        Section(name="policies", title="Policies", items=side_by_side(policies)),
     ]
 
 
@@ -150,57 +119,33 @@ def _branch(files: RunFiles) -> list[Section]:
     names = [layer.name for layer in layers]
     routing = policy_figures(history, "routing", names, [layer.choices for layer in layers], {})
     sharing = sharing_figure(history, names)
-    found = next(iter(files.architectures.values()), None)
-    front = fronts.branch_front(files.pareto, found) if files.pareto else None
+    network = next(iter(files.architectures.values()), None)
+    front = branch_front(files.pareto, network) if files.pareto else None
     return [
         Section(name="pareto", title="Pareto front", items=[front] if front else []),
-        Section(name="course", title="Course of the search", items=_curves(files, curves.BRANCH)),
-        Section(name="routing", title="Routing", items=[*([sharing] if sharing else []), *_side_by_side(routing)]),
+        Section(name="course", title="Course of the search", items=_curves(files, BRANCH)),
+        Section(name="routing", title="Routing", items=[*([sharing] if sharing else []), *side_by_side(routing)]),
     ]
 
 
-def _curves(files: RunFiles, series: Sequence[curves.Series]) -> list[Item]:
+def _curves(files: RunFiles, series: Sequence[Series]) -> list[Item]:
     history, budgets = files.history, files.budgets
-    figures = [curves.series_figure(history, curves.LOSSES)]
+    figures = [series_figure(history, LOSSES)]
     if budgets:
         limits = [budget["limit"] for budget in budgets.values()]
-        figures.append(curves.cost_figure(history, limits, next(iter(budgets.values()))["unit"]))
-    figures += [curves.series_figure(history, each) for each in series]
-    return _side_by_side([figure for figure in figures if figure is not None])
-
-
-def _nars(files: RunFiles) -> list[Section]:
-    task, best = files.tasks[0], None
-    for network in files.architectures.values():
-        best = network.provenance.get("trial")
-    of_trials = trials.curves_figure(task, files.trials, best)
-    costs = trials.trials_figure(files.pareto, best) if files.pareto else None
-    figures = [figure for figure in (of_trials, costs) if figure is not None]
-    pair = [] if files.pareto is None else _pair(files, best)
-    return [
-        Section(name="pair", title="Best pair", items=pair),
-        Section(name="trials", title="Trials", items=_side_by_side(figures)),
-        Section(name="predictor", title="Predictor", items=_side_by_side(trials.quality_figures(files.history))),
-    ]
-
-
-def _pair(files: RunFiles, best: int | None) -> list[Item]:
-    assert files.pareto is not None
-    recipe: dict[str, Any] = next((row["recipe"] for row in files.pareto["trials"] if row["trial"] == best), {})
-    rows = [[name, str(value)] for name, value in recipe.items()]
-    return [Table(head=["recipe", "value"], rows=rows, caption=f"Searched fields of trial {best}")] if rows else []
+        figures.append(cost_figure(history, limits, next(iter(budgets.values()))["unit"]))
+    figures += [series_figure(history, each) for each in series]
+    return side_by_side(figures)
 
 
 def _training(files: RunFiles) -> list[Section]:
     history = files.history
-    figures = [curves.series_figure(history, curves.TRAINING_LOSSES)]
-    figures += [curves.score_figure(history, task) for task in files.tasks]
-    figures.append(curves.learning_rate_figure(history))
+    figures = [series_figure(history, TRAINING_LOSSES)]
+    figures += [score_figure(history, task) for task in files.tasks]
+    figures.append(learning_rate_figure(history))
     return [
         Section(name="metrics", title="Metrics", items=_metrics(files)),
-        Section(
-            name="course", title="Course of the training", items=_side_by_side([f for f in figures if f is not None])
-        ),
+        Section(name="course", title="Course of the training", items=side_by_side(figures)),
     ]
 
 
@@ -213,8 +158,8 @@ def _metrics(files: RunFiles) -> list[Item]:
         [
             task,
             metric_of(task).label,
-            *(_number(of_task["held_out"][name]) for name in ("initial", "best")),
-            _number(of_task["test"]["metric"]["value"]),
+            *(number_text(of_task["held_out"][name]) for name in ("initial", "best")),
+            number_text(of_task["test"]["metric"]["value"]),
             f"{of_task['test']['images']}",
         ]
         for task, of_task in of_tasks.items()
@@ -224,17 +169,9 @@ def _metrics(files: RunFiles) -> list[Item]:
     for task, of_task in of_tasks.items():
         figures = {name: value for name, value in of_task["test"]["figures"].items() if isinstance(value, int | float)}
         if figures:
-            items.append(Facts(values={f"{task}: {name}": _number(value) for name, value in figures.items()}))
+            items.append(Facts(values={f"{task}: {name}": number_text(value) for name, value in figures.items()}))
     return items
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
 
 
 def _label_page(files: RunFiles) -> list[Section]:
     return label_sections(files) if files.finished else []
-
-
-def _side_by_side(figures: Sequence[Figure]) -> list[Item]:
-    return [Figures(items=figures)] if figures else []

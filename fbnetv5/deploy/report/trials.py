@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fbnetv5.deploy.report.curves import Series, series_figure
+from fbnetv5.deploy.report.files import RunFiles
 from fbnetv5.deploy.report.fronts import RING, axis_label, scaled
 from fbnetv5.deploy.report.looks import cost_text, line, marker, metric_of, unit_text
 from fbnetv5.search.nars.trial import TrialResult
-from latency.page.content import Figure, Table
+from latency.page.content import Figure, Item, Section, Table, side_by_side
 from latency.page.plots import axis, make_plot, plain, scatter
 
 QUALITY = (
@@ -126,3 +127,25 @@ def quality_figures(entries: Sequence[Mapping[str, Any]]) -> list[Figure]:
     """The quality of the predictor after every batch of trainings."""
     figures = [series_figure(entries, series) for series in QUALITY]
     return [figure for figure in figures if figure is not None]
+
+
+def nars_sections(files: RunFiles) -> list[Section]:
+    """The sections of a search for pairs."""
+    task, best = files.tasks[0], None
+    for network in files.architectures.values():
+        best = network.provenance.get("trial")
+    of_trials = curves_figure(task, files.trials, best)
+    costs = trials_figure(files.pareto, best) if files.pareto else None
+    pair = [] if files.pareto is None else _pair(files, best)
+    return [
+        Section(name="pair", title="Best pair", items=pair),
+        Section(name="trials", title="Trials", items=side_by_side([of_trials, costs])),
+        Section(name="predictor", title="Predictor", items=side_by_side(quality_figures(files.history))),
+    ]
+
+
+def _pair(files: RunFiles, best: int | None) -> list[Item]:
+    assert files.pareto is not None
+    recipe: dict[str, Any] = next((row["recipe"] for row in files.pareto["trials"] if row["trial"] == best), {})
+    rows = [[name, str(value)] for name, value in recipe.items()]
+    return [Table(head=["recipe", "value"], rows=rows, caption=f"Searched fields of trial {best}")] if rows else []

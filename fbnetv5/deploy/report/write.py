@@ -1,19 +1,22 @@
-"""Writes the page of a run: for ``fbnetv5 report``, and at the end of every run as ``report.html`` in its folder."""
+"""Writes the page of a run: for ``fbnetv5 report``, and at the end of every run as ``report.html`` in its folder.
+
+What reads runs and draws pages loads on use: every command that ends with a page imports this module.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from export.files import atomic_write_text
-from fbnetv5.data.sample import ImageSet
-from fbnetv5.deploy.report.files import open_run
-from fbnetv5.deploy.report.page import make_page
-from latency.page.render import render
+
+if TYPE_CHECKING:
+    from fbnetv5.data.sample import ImageSet
 
 NAME = "report.html"
 """Of the page in a run folder."""
 
 
-def write_report(run: Path, output: Path | None = None, test: ImageSet | None = None) -> Path:
+def write_report(run: Path, output: Path | None = None, test: "ImageSet | None" = None) -> Path:
     """Write the page of a run, finished or not; returns its path.
 
     Args:
@@ -24,12 +27,16 @@ def write_report(run: Path, output: Path | None = None, test: ImageSet | None = 
     Raises:
         UserError: it is no run folder, a file in it is damaged or of another version, or the page cannot be written.
     """
+    from fbnetv5.deploy.report.files import open_run
+    from fbnetv5.deploy.report.page import make_page
+    from latency.page.render import render
+
     path = run / NAME if output is None else output
     atomic_write_text(path, render(make_page(open_run(run), test)))
     return path
 
 
-def finish_with_report(run: Path, log: Callable[[str], None], test: ImageSet | None = None) -> None:
+def finish_with_report(run: Path, log: Callable[[str], None], test: "ImageSet | None" = None) -> None:
     """Write the page of a run that has just ended. The results are written already, so nothing here fails the run.
 
     Args:

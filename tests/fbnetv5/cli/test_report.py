@@ -29,6 +29,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "a damaged configuration": (lambda run: (run / "config.json").write_text("{"), "is not valid JSON"),
     "a damaged network": (lambda run: (run / "det.json").write_text("{}"), "det.json"),
     "a damaged front": (lambda run: (run / "pareto.json").write_text("[]"), "pareto.json"),
+    "an empty front": (lambda run: (run / "pareto.json").write_text('{"schema": 1}'), "damaged: tasks is missing"),
 }
 
 

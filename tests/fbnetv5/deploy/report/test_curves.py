@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from fbnetv5.deploy.report.curves import (
 )
 from fbnetv5.deploy.report.files import open_run
 
-TRAINING = [
+TRAINING: list[dict[str, Any]] = [
     {"step": 0, "lr": 0.0, "losses": None, "scores": {"det": 0.1}, "best": {"det": 0.1}, "best_step": 0},
     {"step": 5, "lr": 0.1, "losses": {"det": 3.0}, "scores": None, "best": {"det": 0.1}, "best_step": 0},
     {"step": 9, "lr": 0.05, "losses": {"det": 2.0}, "scores": {"det": 0.3}, "best": {"det": 0.3}, "best_step": 9},

@@ -1,6 +1,8 @@
 import json
+import shutil
 from pathlib import Path
 
+from export.files import write_json
 from fbnetv5.deploy.report.files import open_run
 from fbnetv5.deploy.report.page import make_page
 from latency.page.content import Page, Table, Text
@@ -38,6 +40,20 @@ def test_the_page_of_an_unfinished_run_shows_what_there_is(search_run: Path) -> 
     assert "pareto" not in [section.name for section in page.sections]
     write_history(search_run, [entry(10, 0, policies=None)])
     assert "policies" not in [section.name for section in make_page(open_run(search_run)).sections]
+
+
+def test_a_derived_network_has_a_page_with_its_tree(branched: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(branched.parent, tmp_path / "derived"))
+    config = {"schema": 2, "kind": "derivation", "tasks": ["cls", "det", "seg"], "run": "/runs/b", "budget": "20M"}
+    config |= {"data": {"folder": None, "size": [32, 32], "fit": "stretch", "scenes": [24, 12, 16]}}
+    write_json(run / "config.json", config)
+    page = make_page(open_run(run))
+    assert words(page) == []
+    assert [section.name for section in page.sections] == [
+        "networks", "predictions", "deployment", "limits", "settings",
+    ]  # fmt: skip
+    result = next(item for item in page.lead if isinstance(item, Table))
+    assert [row[2] != "" for row in result.rows] == [True, False, False]  # the costs are those of all tasks together
 
 
 def test_a_run_that_has_only_begun_has_its_settings(search_run: Path) -> None:

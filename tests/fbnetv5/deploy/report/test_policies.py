@@ -1,5 +1,6 @@
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,11 @@ def test_cells_are_the_probabilities_of_the_history_for_the_choices_of_the_netwo
 
 
 def test_entries_without_probabilities_are_left_out() -> None:
-    history = [{"step": 1, "policies": None}, {"step": 2, "policies": {"cls": [[0.25, 0.75]]}}, {"step": 3}]
+    history: list[dict[str, Any]] = [
+        {"step": 1, "policies": None},
+        {"step": 2, "policies": {"cls": [[0.25, 0.75]]}},
+        {"step": 3},
+    ]
     (figure,) = policy_figures(history, "policies", ["v"], [("skip", "run")], {})
     assert list(figure.plot.data[0].x) == ["2"]
     assert policy_figures(history[:1], "policies", ["v"], [("skip", "run")], {}) == []
@@ -42,7 +47,10 @@ def test_the_probability_of_sharing_is_that_of_all_pairs_of_paths() -> None:
         if a == c and b == d
     )
     assert shared_layers(first, second)[1] == pytest.approx(enumerated)
-    history = [{"step": 1, "routing": {"cls": first.tolist(), "det": second.tolist()}}, {"step": 2, "routing": None}]
+    history: list[dict[str, Any]] = [
+        {"step": 1, "routing": {"cls": first.tolist(), "det": second.tolist()}},
+        {"step": 2, "routing": None},
+    ]
     figure = sharing_figure(history, ["layer0", "layer1"])
     assert figure is not None
     assert np.array(figure.plot.data[0].z).tolist() == [shared_layers(first, second).tolist()]
