@@ -8,6 +8,8 @@ from fbnetv5.deploy.report.looks import line, marker, metric_of, unit_text
 from latency.page.content import Figure
 from latency.page.plots import INK, SOFT, axis, make_plot, scatter, series_table
 
+MANY_TIMES = 4.0
+"""A factor between the lowest and the highest value."""
 Entries = Sequence[Mapping[str, Any]]
 
 
@@ -21,20 +23,21 @@ class Series:
     label: str
     """Of the vertical axis, with the unit."""
     log: bool = False
+    """Whether the axis is logarithmic where the values differ by more than ``MANY_TIMES``."""
 
 
 LOSSES = Series(
     field="losses",
     title="Losses",
     caption="Moving averages of the training losses. Each task has its own loss: compare a curve with itself only.",
-    label="loss (logarithmic)",
+    label="loss",
     log=True,
 )
 TRAINING_LOSSES = Series(
     field="losses",
     title="Losses",
     caption="Mean loss of the last step. Each task has its own loss: compare a curve with itself only.",
-    label="loss (logarithmic)",
+    label="loss",
     log=True,
 )
 SEARCH = (
@@ -99,7 +102,9 @@ def series_figure(entries: Entries, series: Series) -> Figure | None:
         scatter(list(values), list(values.values()), name=task, **_curve(task, len(values)))
         for task, values in columns.items()
     ]
-    return _figure(series.title, series.caption, series.label, traces, columns, log=series.log)
+    numbers = [number for values in columns.values() for number in values.values()]
+    log = series.log and min(numbers) > 0 and max(numbers) > MANY_TIMES * min(numbers)
+    return _figure(series.title, series.caption, series.label, traces, columns, log=log)
 
 
 def cost_figure(entries: Entries, limits: Sequence[float], unit: str) -> Figure | None:
@@ -175,7 +180,7 @@ def _figure(
     plot = make_plot(
         traces,
         x=axis("step", rangemode="tozero"),
-        y=axis(label, **({"type": "log", "dtick": "D2"} if log else {"tickformat": "~g"})),
+        y=axis(f"{label} (logarithmic)", type="log", dtick="D2") if log else axis(label, tickformat="~g"),
         legend=len(traces) > 1,
         hovermode="x unified",
     )

@@ -16,7 +16,7 @@ from fbnetv5.deploy.report.files import RunFiles
 from fbnetv5.deploy.report.images import as_prediction, embedded
 from fbnetv5.deploy.report.looks import look
 from fbnetv5.tasks import task_types
-from latency.page.content import EmbeddedImage, Figure, Gallery, Item, Section, Table, Text
+from latency.page.content import EmbeddedImage, Figure, Gallery, Item, Section, Table, Text, side_by_side
 from latency.page.plots import axis, bars, colour, make_plot, plain
 
 ORIGINS = {"kept": "kept", "teacher": "by the teacher", "derived": "derived"}
@@ -26,6 +26,8 @@ MAX_MAPS = 200
 """Class maps that are read for the counts by class."""
 MAX_CLASSES = 40
 """Classes of a plot, the most frequent ones."""
+MAX_TICKS = 10
+"""Below this number an axis of counts has a tick for each; else ticks could lie between whole numbers."""
 PREVIEWS = 6
 """Images that are drawn for each task."""
 
@@ -42,8 +44,7 @@ def label_sections(files: RunFiles) -> list[Section]:
         return [*sections, Section(name="classes", title="Classes", items=[Text(paragraphs=[remark], style="soft")])]
     data = open_folder(files.folder)
     figures = [_classes_figure(task, data) for task in tasks]
-    shown: list[Item] = [figure for figure in figures if figure is not None]
-    if shown:
+    if shown := side_by_side(figures):
         sections.append(Section(name="classes", title="Classes", items=shown))
     return [*sections, Section(name="images", title="Labelled images", items=_previews(data, list(tasks)))]
 
@@ -70,7 +71,7 @@ def _counts_figure(tasks: Mapping[str, Mapping[str, int]], images: int) -> Figur
         caption=f"Of {images:,} images, by task. Plain: kept; stripes: by the teacher; crosses: derived.",
         plot=make_plot(
             traces,
-            x=axis("images", range=[0, max(1, images)]),
+            x=_count_axis("images", images),
             y=axis("", autorange="reversed", type="category"),
             height=90 + 38 * len(tasks),
             legend=False,
@@ -103,8 +104,8 @@ def _classes_figure(task: str, data: LabelledImages) -> Figure | None:
     if not names:
         return None
     counts, what = _class_counts(target, data)
-    common = [class_id for class_id, _ in counts.most_common(MAX_CLASSES)]
-    order = [class_id for class_id in range(len(names)) if class_id in common]
+    common = {class_id for class_id, _ in counts.most_common(MAX_CLASSES)}
+    order = [class_id for class_id in range(len(names)) if class_id in common or len(names) <= MAX_CLASSES]
     trace = bars(
         [counts[class_id] for class_id in order],
         [plain(names[class_id]) for class_id in order],
@@ -115,7 +116,7 @@ def _classes_figure(task: str, data: LabelledImages) -> Figure | None:
     more = "" if len(order) == len(names) else f" {len(names) - len(order)} classes with fewer or none are left out."
     plot = make_plot(
         [trace],
-        x=axis(what, rangemode="tozero"),
+        x=_count_axis(what, max(counts.values(), default=0)),
         y=axis("", autorange="reversed", type="category"),
         height=90 + 22 * len(order),
         legend=False,
@@ -127,6 +128,11 @@ def _classes_figure(task: str, data: LabelledImages) -> Figure | None:
         plot=plot,
         table=Table(head=["class", what], rows=rows),
     )
+
+
+def _count_axis(title: str, highest: int) -> dict[str, Any]:
+    """An axis of whole numbers from 0."""
+    return axis(title, range=[0, max(1, highest)], **({"dtick": 1} if highest < MAX_TICKS else {}))
 
 
 def _class_counts(target: str, data: LabelledImages) -> tuple[Counter[int], str]:
