@@ -22,6 +22,8 @@ class Series:
     caption: str
     label: str
     """Of the vertical axis, with the unit."""
+    x: str = "step"
+    """Of the horizontal axis."""
     log: bool = False
     """Whether the axis is logarithmic where the values differ by more than ``MANY_TIMES``."""
 
@@ -104,7 +106,7 @@ def series_figure(entries: Entries, series: Series) -> Figure | None:
     ]
     numbers = [number for values in columns.values() for number in values.values()]
     log = series.log and min(numbers) > 0 and max(numbers) > MANY_TIMES * min(numbers)
-    return _figure(series.title, series.caption, series.label, traces, columns, log=log)
+    return _figure(series.title, series.caption, series.label, traces, columns, x=series.x, log=log)
 
 
 def cost_figure(entries: Entries, limits: Sequence[float], unit: str) -> Figure | None:
@@ -174,14 +176,15 @@ def _figure(
     traces: Sequence[Any],
     columns: Mapping[str, Mapping[int, float]],
     *,
+    x: str = "step",
     log: bool = False,
 ) -> Figure:
     named = {name or label: values for name, values in columns.items()}
     plot = make_plot(
         traces,
-        x=axis("step", rangemode="tozero"),
+        x=axis(x, rangemode="tozero"),
         y=axis(f"{label} (logarithmic)", type="log", dtick="D2") if log else axis(label, tickformat="~g"),
         legend=len(traces) > 1,
         hovermode="x unified",
     )
-    return Figure(title=title, caption=caption, plot=plot, table=series_table("step", named))
+    return Figure(title=title, caption=caption, plot=plot, table=series_table(x, named))

@@ -99,7 +99,6 @@ def branch_front(pareto: Mapping[str, Any], network: Architecture | None) -> Fig
         "without another search. The dotted line is the cost of the result.",
         plot=make_plot(traces, x=axis(axis_label(unit)), y=axis("log-probability", tickformat="~g"), legend=False),
         table=Table(head=["tree", unit_text(unit), "log-probability", "where tasks part"], rows=rows),
-        wide=True,
     )
 
 

@@ -78,7 +78,6 @@ def _counts_figure(tasks: Mapping[str, Mapping[str, int]], images: int) -> Figur
             barmode="stack",
         ),
         table=Table(head=["task", *ORIGINS.values(), "without a label"], rows=rows),
-        wide=True,
     )
 
 

@@ -17,24 +17,28 @@ QUALITY = (
         title="Rank correlation of the predictor",
         caption="Kendall's tau on trainings that were held out of its fit: 1 ranks all pairs rightly, 0 is chance.",
         label="tau",
+        x="trainings",
     ),
     Series(
         field="mean_absolute_error",
         title="Error of the predictor",
         caption="Mean absolute error on trainings that were held out of its fit, in the task's metric.",
         label="mean absolute error",
+        x="trainings",
     ),
     Series(
         field="coverage",
         title="Coverage of the 80 % interval",
         caption="Share of held-out trainings inside of the predicted interval; 0.8 would be calibrated.",
         label="share",
+        x="trainings",
     ),
     Series(
         field="best",
         title="Best metric so far",
         caption="Of all trainings, at the step where trainings are compared.",
         label="metric",
+        x="trainings",
     ),
 )
 

@@ -38,3 +38,4 @@ def test_the_predictor_has_a_curve_for_every_figure_of_its_quality() -> None:
     figures = {figure.title: figure for figure in quality_figures(history)}
     assert list(figures["Rank correlation of the predictor"].plot.data[0].y) == [0.4, 0.8]
     assert len(figures) == 4
+    assert {figure.plot.layout.xaxis.title.text for figure in figures.values()} == {"trainings"}
