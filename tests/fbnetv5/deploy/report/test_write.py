@@ -50,7 +50,7 @@ def test_the_end_of_a_run_does_not_fail_with_its_page(search_run: Path, monkeypa
     assert "report.html was not written" in lines[0]
     assert "damaged in line 1" in lines[0]
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(write, "write_report", fail)
