@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow gpu lint types smoke docs results check clean
+.PHONY: demo test slow gpu browser lint types smoke docs results check clean
 
 demo: $(VENV)/installed
 	$(BIN)/fbnetv5 profile --device cpu --networks 15
@@ -22,6 +22,14 @@ slow: $(VENV)/installed-dev
 gpu: $(VENV)/installed-dev
 	$(BIN)/python -m tests.gpu
 
+# The Chromium that opens pages in the slow tests, which skip without it. Only root can install it; others have their
+# own ways.
+browser:
+	@if command -v chromedriver >/dev/null; then :; \
+	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium chromium-driver >/dev/null; \
+	else echo "Chromium and chromedriver are not installed: the tests that open pages will skip"; fi
+
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,6 +45,7 @@ smoke: $(VENV)/installed
 	cd build/smoke && ../../$(BIN)/fbnetv5 export
 	cd build/smoke && ../../$(BIN)/fbnetv5 predict runs/latest/export/det ../../fbnetv5/data/assets
 	cd build/smoke && ../../$(BIN)/fbnetv5 show runs/latest/det.json
+	cd build/smoke && ../../$(BIN)/fbnetv5 report
 
 # The documentation site, build/site/index.html. A broken link, anchor or reference is an error.
 docs: $(VENV)/installed-docs

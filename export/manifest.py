@@ -88,6 +88,11 @@ class Manifest(Document):
     """By task: its metric at every stage."""
     engine: Engine | None = None
     """The engine of the same network, if one was built."""
+    latency_ms: dict[str, float] = Field(default_factory=dict)
+    """Median latency at the deploy resolution, batch 1, by what ran it on the machine of the export: "onnxruntime" on
+    one thread of the CPU, "engine" on the GPU. Manifests of earlier versions lack this field."""
+    machine: str | None = None
+    """Name of the CPU of that machine."""
     sha256: dict[PlainName, str] = Field(default_factory=dict)
     """By file name: the checksum of each file in the folder; filled in by ``write_manifest``."""
 

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from fbnetv5.deploy.predict.run import PredictResult
     from fbnetv5.deploy.profile import Scope
     from fbnetv5.deploy.profile_scope import scope
+    from fbnetv5.deploy.report.write import report
     from fbnetv5.deploy.show import NetworkDescription, show
     from fbnetv5.deploy.space import SpaceDescription, space
     from fbnetv5.deploy.validate import ValidateResult, validate
@@ -125,6 +126,7 @@ __all__ = [
     "profile_import",
     "profile_plan",
     "profile_verify",
+    "report",
     "resume_branch",
     "resume_nars",
     "resume_search",
@@ -200,6 +202,7 @@ _MODULES = {
     "fbnetv5.deploy.predict.run": ("PredictResult",),
     "fbnetv5.deploy.profile_scope": ("scope",),
     "fbnetv5.deploy.profile": ("Scope",),
+    "fbnetv5.deploy.report.write": ("report",),
     "fbnetv5.deploy.show": (
         "NetworkDescription",
         "show",

@@ -1,18 +1,19 @@
-"""The plots of a latency table: how well whole networks are predicted, and what the blocks cost.
+"""The plots of a latency table: how well whole networks are predicted, and what the blocks cost."""
 
-Each plot is an HTML figure: a title, how to read it, a legend and the drawing.
-"""
-
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
+from typing import Any
 
 from latency.correction import MeasuredNetwork, predict_ms, proportion, split
-from latency.svg import Axis, Bar, Corners, Point, bars, marker, scatter
+from latency.page.content import Figure, Table
+from latency.page.plots import BAND, SOFT, axis, bars, colour, make_plot, plain, scatter, symbol
 from latency.table import LatencyTable
 
-BAND = 0.05
+EXACT = 0.05
 """Half width of the band around exact predictions, as a fraction."""
+STYLES = {"plain sum": ("", 0.35), "fitted": ("-open", 1.0), "predicted": ("", 1.0)}
+"""By predictor: the end of its marks' shape, and their opacity."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +44,6 @@ class Blocks:
         self.look = {key: look for look, keys in enumerate(self.groups.values()) for key in keys}
         """The look of each block's group, by key."""
 
-    def legend(self) -> str:
-        return _legend([(marker(look), heading) for look, heading in enumerate(self.groups)])
-
     def describe(self, key: str) -> str:
         """The stages with the block, as text."""
         block = self.facts[key]
@@ -73,65 +71,185 @@ def shares(table: LatencyTable, networks: Sequence[MeasuredNetwork]) -> dict[str
     return {key: value / total for key, value in sums.items()}
 
 
-def predicted_against_measured(table: LatencyTable) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """A mark of the plots of whole networks."""
+
+    key: str
+    task: str
+    predictor: str
+    """One of ``STYLES``."""
+    measured_ms: float
+    predicted_ms: float
+
+    @property
+    def error(self) -> float:
+        """Relative error of the prediction."""
+        return self.predicted_ms / self.measured_ms - 1
+
+
+def predictions(table: LatencyTable) -> list[Prediction]:
+    """Every network by the plain sum of its blocks and, if the corrected values are in use, by them."""
+    standalone = table.standalone_ms
+
+    def of(key: str, predictor: str, costs_ms: dict[str, float]) -> Prediction:
+        network = table.networks[key]
+        return Prediction(
+            key=key,
+            task=network.task,
+            predictor=predictor,
+            measured_ms=network.measurement.latency_ms_median,
+            predicted_ms=predict_ms(costs_ms, network),
+        )
+
+    sums = [of(key, "plain sum", standalone) for key in table.networks]
+    if table.values_kind == "standalone":
+        return sums
+    fitted, held_out = split(list(table.networks))
+    values = table.values_ms(standalone)
+    return [*sums, *(of(key, "fitted", values) for key in fitted), *(of(key, "predicted", values) for key in held_out)]
+
+
+def predicted_against_measured(table: LatencyTable) -> Figure:
     """Plot the prediction of every network over its measured time."""
-    points = _network_points(table, lambda predicted_ms, measured_ms: predicted_ms)
-    times = [side for point in points for side in (point.x, point.y)]
-    x, y = Axis.linear("measured, ms", times), Axis.linear("predicted, ms", times)
-    low, high = x.ends
-    below, above = 1 - BAND, 1 + BAND
-    area = [(low, low * below), (high, high * below), (high, high * above), (low, low * above)]
-    return _figure(
-        "Predicted against measured",
-        f"Each mark is a network. On the line the prediction is exact, in the band its error is within {BAND:.0%}.",
-        _network_legend(table),
-        scatter(x, y, points, lines=[[(low, low), (high, high)]], area=area),
+    points = predictions(table)
+    times = [side for point in points for side in (point.measured_ms, point.predicted_ms)]
+    low, high = _rounded_range(times)
+    below, above = 1 - EXACT, 1 + EXACT
+    traces = [
+        _area([(low, low * below), (high, high * below), (high, high * above), (low, low * above)]),
+        _line([(low, low), (high, high)]),
+        *_network_traces(table, points, lambda point: point.predicted_ms),
+    ]
+    ends = [low, high]
+    return Figure(
+        title="Predicted against measured",
+        caption="Each mark is a network. On the line the prediction is exact, in the band its error is within "
+        f"{EXACT:.0%}.{_styles_text(table)}",
+        plot=make_plot(traces, x=axis("measured, ms", range=ends), y=axis("predicted, ms", range=ends), height=400),
+        table=_networks_table(points),
     )
 
 
-def errors_by_size(table: LatencyTable) -> str:
+def errors_by_size(table: LatencyTable) -> Figure:
     """Plot the error of every network over its measured time."""
-    points = _network_points(table, lambda predicted_ms, measured_ms: 100 * (predicted_ms / measured_ms - 1))
-    band = 100 * BAND
-    x = Axis.linear("measured, ms", [point.x for point in points])
-    y = Axis.linear("error of the prediction, %", [-band, band, *(point.y for point in points)])
-    low, high = x.ends
-    area = [(low, -band), (high, -band), (high, band), (low, band)]
-    return _figure(
-        "Error by size",
-        f"The same marks. Above the line predictions are too high, below too low; the band is +-{BAND:.0%}.",
-        _network_legend(table),
-        scatter(x, y, points, lines=[[(low, 0), (high, 0)]], area=area),
+    points = predictions(table)
+    low, high = _rounded_range([point.measured_ms for point in points])
+    band = 100 * EXACT
+    traces = [
+        _area([(low, -band), (high, -band), (high, band), (low, band)]),
+        _line([(low, 0), (high, 0)]),
+        *_network_traces(table, points, lambda point: 100 * point.error),
+    ]
+    return Figure(
+        title="Error by size",
+        caption=f"The same marks. Above the line predictions are too high, below too low; the band is +-{EXACT:.0%}.",
+        plot=make_plot(
+            traces, x=axis("measured, ms", range=[low, high]), y=axis("error of the prediction, %"), height=400
+        ),
     )
 
 
-def block_times(table: LatencyTable, blocks: Blocks) -> str:
+def _network_traces(table: LatencyTable, points: Sequence[Prediction], y: Callable[[Prediction], float]) -> list[Any]:
+    """A trace for every task and predictor; the legend has a task once."""
+    traces = []
+    for task, look in _task_looks(table).items():
+        shown = [name for name in STYLES if any((point.task, point.predictor) == (task, name) for point in points)]
+        legend = "predicted" if "predicted" in shown else shown[0]
+        for predictor in shown:
+            own = [point for point in points if (point.task, point.predictor) == (task, predictor)]
+            ending, opacity = STYLES[predictor]
+            traces.append(
+                scatter(
+                    [point.measured_ms for point in own],
+                    [y(point) for point in own],
+                    name=task,
+                    mode="markers",
+                    legendgroup=task,
+                    showlegend=predictor == legend,
+                    opacity=opacity,
+                    marker={"color": colour(look), "symbol": symbol(look) + ending, "size": 8},
+                    text=[_network_text(point) for point in own],
+                    hoverinfo="text",
+                )
+            )
+    return traces
+
+
+def _network_text(point: Prediction) -> str:
+    return (
+        f"{plain(point.key)}<br>measured {point.measured_ms:.3f} ms, {point.predictor} {point.predicted_ms:.3f} ms "
+        f"({point.error:+.1%})"
+    )
+
+
+def _styles_text(table: LatencyTable) -> str:
+    if table.values_kind == "standalone":
+        return ""
+    fitted, held_out = split(list(table.networks))
+    return (
+        f" Filled: {len(held_out)} networks that took no part in the fit; open: {len(fitted)} that the correction was "
+        "fitted to; faint: the plain sum of blocks."
+    )
+
+
+def _networks_table(points: Sequence[Prediction]) -> Table:
+    rows = [
+        [point.key, point.predictor, f"{point.measured_ms:.3f}", f"{point.predicted_ms:.3f}", f"{point.error:+.1%}"]
+        for point in points
+    ]
+    return Table(head=["network", "by", "measured, ms", "predicted, ms", "error"], rows=rows)
+
+
+def block_times(table: LatencyTable, blocks: Blocks) -> Figure:
     """Plot the time that each block adds to a network, by path."""
     values, standalone = table.values_ms(table.standalone_ms), table.standalone_ms
     corrected = table.values_kind == "corrected"
-
-    def bar(key: str) -> Bar:
-        title = f"{key}: {values[key]:.4f} ms, standalone {standalone[key]:.4f} ms; {blocks.describe(key)}"
-        varies = " (varies)" if key in table.unstable else ""
-        return Bar(
-            name=key,
-            value=values[key],
-            note=f"{values[key]:.3f} ms{varies}",
-            title=title,
-            look=blocks.look[key],
-            reference=standalone[key] if corrected else None,
+    traces = [
+        bars(
+            [values[key] for key in keys],
+            [plain(key) for key in keys],
+            name=heading,
+            orientation="h",
+            marker={"color": colour(blocks.look[keys[0]])},
+            text=[_block_text(key, values, standalone, blocks) for key in keys],
+            textposition="none",
+            hoverinfo="text",
         )
+        for heading, keys in blocks.groups.items()
+    ]
+    if corrected:
+        traces.append(_standalone_marks(blocks, standalone))
+    count = len(blocks.facts)
+    reading = "Bar: time added to a network; mark: standalone time." if corrected else "Bar: standalone time."
+    return Figure(
+        title="Time of every block",
+        caption="By stride of the output, from the large features to the heads; within a stride by stage. "
+        f"{reading} The table of all blocks has the numbers.",
+        plot=make_plot(
+            traces,
+            x=axis("time a call, ms", rangemode="tozero"),
+            y=axis("", type="category", autorange="reversed", tickfont={"size": 10}, dtick=1),
+            height=110 + 18 * count,
+            barmode="overlay",
+        ),
+        wide=True,
+    )
 
-    axis = Axis.linear("time a call, ms", [0.0, *values.values(), *standalone.values()])
-    key_text = (
-        "Thick bar: time added to a network; thin bar: standalone time." if corrected else "Bar: standalone time."
+
+def _standalone_marks(blocks: Blocks, standalone: dict[str, float]) -> Any:
+    return scatter(
+        [standalone[key] for key in blocks.facts],
+        [plain(key) for key in blocks.facts],
+        name="standalone",
+        mode="markers",
+        marker={"symbol": "line-ns", "size": 11, "line": {"color": SOFT, "width": 2.5}},
+        hoverinfo="skip",
     )
-    return _figure(
-        "Time of every block",
-        f"By stride of the output, from the large features to the heads; within a stride by stage. {key_text}",
-        "",
-        bars(axis, [(heading, [bar(key) for key in keys]) for heading, keys in blocks.groups.items()]),
-    )
+
+
+def _block_text(key: str, values: dict[str, float], standalone: dict[str, float], blocks: Blocks) -> str:
+    return f"{plain(key)}<br>{values[key]:.4f} ms, standalone {standalone[key]:.4f} ms<br>{blocks.describe(key)}"
 
 
 def shares_by_task(table: LatencyTable, blocks: Blocks) -> dict[str, dict[str, float]]:
@@ -143,58 +261,98 @@ def shares_by_task(table: LatencyTable, blocks: Blocks) -> dict[str, dict[str, f
     return by_task
 
 
-def correction_by_time(table: LatencyTable, blocks: Blocks) -> str:
+def correction_by_time(table: LatencyTable, blocks: Blocks) -> Figure:
     """Plot the change of each block by the correction over its standalone time."""
     assert table.correction is not None
-    corrected = table.correction.latency_ms
-
-    def point(key: str, standalone: float) -> Point:
-        change = 100 * (corrected[key] / standalone - 1)
-        title = f"{key}: {standalone:.4f} ms standalone, {corrected[key]:.4f} ms corrected ({change:+.0f}%)"
-        return Point(x=standalone, y=change, title=title, look=blocks.look[key])
-
-    points = [point(key, standalone) for key, standalone in table.standalone_ms.items()]
-    x = Axis.logarithmic("standalone, ms (logarithmic)", [point.x for point in points])
-    y = Axis.linear("corrected minus standalone, %", [0.0, *(point.y for point in points)])
-    low, high = x.ends
+    corrected, standalone = table.correction.latency_ms, table.standalone_ms
+    change = {key: 100 * (corrected[key] / value - 1) for key, value in standalone.items()}
+    text = {
+        key: f"{plain(key)}<br>{value:.4f} ms standalone, {corrected[key]:.4f} ms corrected ({change[key]:+.0f}%)"
+        for key, value in standalone.items()
+    }
+    ends = (min(standalone.values()), max(standalone.values()))
+    traces = [_line([(ends[0], 0), (ends[1], 0)]), *_block_traces(blocks, standalone, change, text)]
     used = "" if table.values_kind == "corrected" else " It is not used, since it does not predict better."
-    return _figure(
-        "What the correction changes",
-        "Above the line a block costs more inside networks than standalone. The fit cannot separate blocks that occur "
-        f"together, so read single marks with care.{used}",
-        blocks.legend(),
-        scatter(x, y, points, lines=[[(low, 0), (high, 0)]]),
+    return Figure(
+        title="What the correction changes",
+        caption="Above the line a block costs more inside networks than standalone. The fit cannot separate blocks "
+        f"that occur together, so read single marks with care.{used}",
+        plot=make_plot(
+            traces,
+            x=axis("standalone, ms (logarithmic)", type="log", dtick="D2"),
+            y=axis("corrected minus standalone, %"),
+            height=400,
+        ),
     )
 
 
-def time_by_macs(table: LatencyTable, blocks: Blocks) -> str:
+def time_by_macs(table: LatencyTable, blocks: Blocks) -> Figure:
     """Plot the standalone time of each block over its multiply-adds."""
     millions = {key: block.macs / 1e6 for key, block in blocks.facts.items() if block is not None and block.macs}
-    points = [
-        Point(
-            x=millions[key],
-            y=standalone,
-            title=f"{key}: {millions[key]:.3g} M multiply-adds, {standalone:.4f} ms, "
-            f"{millions[key] / standalone:.3g} G a second",
-            look=blocks.look[key],
-        )
-        for key, standalone in table.standalone_ms.items()
-        if key in millions
-    ]
-    x = Axis.logarithmic("multiply-adds, millions (logarithmic)", [point.x for point in points])
-    y = Axis.logarithmic("standalone, ms (logarithmic)", [point.y for point in points])
-    lines: list[Corners] = []
-    rate = ""
+    standalone = {key: value for key, value in table.standalone_ms.items() if key in millions}
+    text = {
+        key: f"{plain(key)}<br>{millions[key]:.3g} M multiply-adds, {value:.4f} ms<br>"
+        f"{millions[key] / value:.3g} G a second"
+        for key, value in standalone.items()
+    }
+    traces, rate = [], ""
     if table.networks:
         ms_per_million = 1e6 * proportion(list(table.networks.values()))
-        lines = [[(end, end * ms_per_million) for end in x.ends]]
+        ends = (min(millions.values()), max(millions.values()))
+        traces = [_line([(end, end * ms_per_million) for end in ends])]
         rate = f" The line is the measured networks' mean rate: {1 / ms_per_million:.3g} G multiply-adds a second."
-    return _figure(
-        "Time against multiply-adds",
-        f"A block far above others with as many multiply-adds uses the device poorly.{rate}",
-        blocks.legend(),
-        scatter(x, y, points, lines=lines),
+    return Figure(
+        title="Time against multiply-adds",
+        caption=f"A block far above others with as many multiply-adds uses the device poorly.{rate}",
+        plot=make_plot(
+            [*traces, *_block_traces(blocks, millions, standalone, text)],
+            x=axis("multiply-adds, millions (logarithmic)", type="log", dtick="D2"),
+            y=axis("standalone, ms (logarithmic)", type="log", dtick="D2"),
+            height=400,
+        ),
     )
+
+
+def _block_traces(blocks: Blocks, x: dict[str, float], y: dict[str, float], text: dict[str, str]) -> list[Any]:
+    """A trace for every group of blocks, of those that have a value."""
+    traces = []
+    for look, (heading, keys) in enumerate(blocks.groups.items()):
+        shown = [key for key in keys if key in text]
+        mark = {"color": colour(look), "symbol": symbol(look), "size": 8}
+        traces.append(
+            scatter(
+                [x[key] for key in shown],
+                [y[key] for key in shown],
+                name=heading,
+                mode="markers",
+                marker=mark,
+                text=[text[key] for key in shown],
+                hoverinfo="text",
+            )
+        )
+    return [trace for trace in traces if trace.x]
+
+
+def _line(corners: Sequence[tuple[float, float]]) -> Any:
+    """A reference line."""
+    x, y = zip(*corners, strict=True)
+    return scatter(x, y, mode="lines", line={"color": SOFT, "width": 1.2}, hoverinfo="skip", showlegend=False)
+
+
+def _area(corners: Sequence[tuple[float, float]]) -> Any:
+    """A shaded area."""
+    x, y = zip(*corners, strict=True)
+    return scatter(
+        x, y, mode="lines", line={"width": 0}, fill="toself", fillcolor=BAND, hoverinfo="skip", showlegend=False
+    )
+
+
+def _rounded_range(values: Sequence[float]) -> tuple[float, float]:
+    """A range that contains the values with some room, its ends rounded to two digits."""
+    low, high = min(values), max(values)
+    room = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    step = 10.0 ** math.floor(math.log10(room))
+    return math.floor((low - room) / step) * step, math.ceil((high + room) / step) * step
 
 
 def _rank(facts: BlockFacts | None) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
@@ -212,49 +370,3 @@ def _heading(facts: BlockFacts | None) -> str:
 
 def _task_looks(table: LatencyTable) -> dict[str, int]:
     return {task: look for look, task in enumerate(sorted({network.task for network in table.networks.values()}))}
-
-
-def _network_points(table: LatencyTable, y: Callable[[float, float], float]) -> list[Point]:
-    """Points at (measured, ``y`` of predicted and measured): of the plain sum, and of corrected values if in use."""
-    looks = _task_looks(table)
-
-    def point(key: str, costs_ms: dict[str, float], predictor: str, style: str) -> Point:
-        network = table.networks[key]
-        measured_ms, predicted_ms = network.measurement.latency_ms_median, predict_ms(costs_ms, network)
-        title = (
-            f"{key}: measured {measured_ms:.3f} ms, {predictor} {predicted_ms:.3f} ms "
-            f"({predicted_ms / measured_ms - 1:+.1%})"
-        )
-        return Point(x=measured_ms, y=y(predicted_ms, measured_ms), title=title, look=looks[network.task], style=style)
-
-    standalone = table.standalone_ms
-    if table.values_kind == "standalone":
-        return [point(key, standalone, "plain sum", "") for key in table.networks]
-    fitted, held_out = split(list(table.networks))
-    values = table.values_ms(standalone)
-    return [
-        *(point(key, standalone, "plain sum", "faint") for key in table.networks),
-        *(point(key, values, "fitted", "hollow") for key in fitted),
-        *(point(key, values, "predicted", "") for key in held_out),
-    ]
-
-
-def _network_legend(table: LatencyTable) -> str:
-    entries = [(marker(look), task) for task, look in _task_looks(table).items()]
-    if table.values_kind == "corrected":
-        fitted, held_out = split(list(table.networks))
-        entries += [
-            (marker(0, "neutral"), f"held out ({len(held_out)})"),
-            (marker(0, "neutral hollow"), f"fitted on ({len(fitted)})"),
-            (marker(0, "neutral faint"), "plain sum of blocks"),
-        ]
-    return _legend(entries)
-
-
-def _legend(entries: Sequence[tuple[str, str]]) -> str:
-    return f'<ul class="legend">{"".join(f"<li>{mark} {escape(text)}</li>" for mark, text in entries)}</ul>'
-
-
-def _figure(title: str, caption: str, legend: str, drawing: str) -> str:
-    text = f"<figcaption><h3>{escape(title)}</h3><p>{escape(caption)}</p></figcaption>"
-    return f"<figure>{text}{legend}{drawing}</figure>"

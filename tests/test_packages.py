@@ -11,7 +11,20 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FORBIDDEN = {"export": {"latency", "fbnetv5"}, "latency": {"fbnetv5"}, "fbnetv5": set()}
-HEAVY = {"rich", "torch", "torchvision", "onnx", "onnxruntime", "tensorrt", "pycuda", "timm", "accelerate", "numpy"}
+HEAVY = {
+    "rich",
+    "jinja2",
+    "plotly",
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxruntime",
+    "tensorrt",
+    "pycuda",
+    "timm",
+    "accelerate",
+    "numpy",
+}
 
 
 def imported(path: Path) -> set[str]:
@@ -106,6 +119,8 @@ COMMANDS = [
     "train",
     "eval",
     "export",
+    "predict",
+    "report",
     "validate",
     "check",
     "doctor",

@@ -34,6 +34,7 @@ from fbnetv5.cli.options import (
     TableFile,
     Tasks,
 )
+from fbnetv5.deploy.report.write import finish_with_report
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -127,6 +128,7 @@ def branch(
                 report=run.report,
             )
     if is_first_process():
+        finish_with_report(result.run, print_log, run.prepared.splits.test)
         print_branched(result, as_json=json)
 
 

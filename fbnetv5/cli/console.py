@@ -191,10 +191,12 @@ class RunReport:
         self._report: Callable[[Any], None] | None = None
         self.folder: Path | None = None
         """The run folder; None before the run has started."""
+        self.prepared: Any = None
+        """The opened configuration; None before the run has started."""
 
     def started(self, folder: Path, prepared: Any) -> None:
         """Make the line of progress."""
-        self.folder, self._report = folder, self._make_report(prepared)
+        self.folder, self.prepared, self._report = folder, prepared, self._make_report(prepared)
 
     def report(self, entry: Any) -> None:
         """Show an entry of the run's history."""

@@ -25,6 +25,7 @@ from fbnetv5.cli.label import label
 from fbnetv5.cli.nars import nars
 from fbnetv5.cli.predict import predict
 from fbnetv5.cli.profile import profile
+from fbnetv5.cli.report import report
 from fbnetv5.cli.search import search
 from fbnetv5.cli.show import show
 from fbnetv5.cli.space import space
@@ -64,6 +65,7 @@ COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
     "eval": evaluate,
     "export": export,
     "predict": predict,
+    "report": report,
     "validate": validate,
     "check": check,
     "doctor": doctor,

@@ -8,6 +8,7 @@ import typer
 from export.errors import UserError
 from fbnetv5.cli.console import interruptible, print_json, print_line, print_log, progress_bar, stage_lines
 from fbnetv5.cli.options import Json
+from fbnetv5.deploy.report.write import finish_with_report
 
 if TYPE_CHECKING:
     from fbnetv5.api import LabelPreview, LabelSummary
@@ -115,6 +116,7 @@ def label(
             log=print_log,
             progress=stage_lines(bar),
         )
+    finish_with_report(output, print_log)
     if json:
         print_json(summary.to_json())
     else:

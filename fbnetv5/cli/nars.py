@@ -31,6 +31,7 @@ from fbnetv5.cli.options import (
     TableFile,
     Teacher,
 )
+from fbnetv5.deploy.report.write import finish_with_report
 
 if TYPE_CHECKING:
     from fbnetv5.api import Architecture, NarsResult
@@ -109,7 +110,6 @@ def nars(
     if resume is not None:
         check_resume_options(context, allowed=("jobs", "ray", "gpus_per_trial"))
     with progress_bar() as bar, resumable("nars", nars_report) as run:
-        progress = stage_lines(bar)
         if resume is not None:
             result = api.resume_nars(
                 resume,
@@ -118,7 +118,7 @@ def nars(
                 gpus_per_trial=gpus_per_trial,
                 started=run.started,
                 report=run.report,
-                progress=progress,
+                progress=stage_lines(bar),
             )
         else:
             result = api.nars(
@@ -146,8 +146,9 @@ def nars(
                 log=print_log,
                 started=run.started,
                 report=run.report,
-                progress=progress,
+                progress=stage_lines(bar),
             )
+    finish_with_report(result.run, print_log, run.prepared.splits.test)
     print_result(result, as_json=json)
 
 

@@ -38,6 +38,7 @@ from fbnetv5.cli.options import (
     Tasks,
     Variant,
 )
+from fbnetv5.deploy.report.write import finish_with_report
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -133,6 +134,7 @@ def search(
                 progress=progress,
             )
     if is_first_process():
+        finish_with_report(result.run, print_log, run.prepared.splits.test)
         print_search(result, as_json=json)
 
 

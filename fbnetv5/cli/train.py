@@ -30,6 +30,7 @@ from fbnetv5.cli.options import (
     StrictData,
     Teacher,
 )
+from fbnetv5.deploy.report.write import finish_with_report
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -111,6 +112,7 @@ def train(
                 report=run.report,
             )
     if is_first_process():
+        finish_with_report(result.folder, print_log, run.prepared.test)
         print_result(result, as_json=json)
 
 

@@ -52,8 +52,11 @@ def add_engine(
     except VerificationError:
         (folder / ENGINE).unlink()
         raise
-    manifest = read_manifest(folder).changed(
+    manifest = read_manifest(folder)
+    of_engine = {} if exported.engine_latency_ms_p50 is None else {"engine": exported.engine_latency_ms_p50}
+    manifest = manifest.changed(
         engine=exported.engine,
+        latency_ms={**manifest.latency_ms, **of_engine},
         parity=exported.parity_rows,
         metrics={task: metric_document(exported, task) for task in model.tasks},
     )

@@ -15,6 +15,7 @@ from export.trt.engine import NAME as ENGINE
 from export.validate import ONNX
 from fbnetv5 import __version__
 from fbnetv5.deploy.exported import Exported, metric_document
+from latency.runtimes.onnxruntime import cpu_name
 
 
 def write_export_folder(exported: Exported, content: bytes, inputs: Mapping[str, Array]) -> None:
@@ -48,4 +49,6 @@ def _manifest(exported: Exported, inputs: tuple[TensorSpec, ...], outputs: tuple
         versions={"fbnetv5": __version__, **export_versions()},
         parity=exported.parity_rows,
         metrics={task: metric_document(exported, task) for task in model.tasks},
+        latency_ms={"onnxruntime": exported.latency_ms_p50},
+        machine=cpu_name(),
     )

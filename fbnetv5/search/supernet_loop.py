@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from fbnetv5.runs.history import Entry
-from fbnetv5.runs.loop import Loop
+from fbnetv5.runs.loop import LOG_EVERY, Loop
 from fbnetv5.runs.loss_scale import Floats, LossScale
 from fbnetv5.runs.optimization import parameter_groups
 from fbnetv5.runs.processes import GradientAverage
 from fbnetv5.search.config import SupernetConfig
 
+POLICY_RECORDS = 40
+"""Maximum number of entries of the history that have all probabilities, besides the last."""
 E = TypeVar("E", bound=Entry)
 S = TypeVar("S", bound=nn.Module)
 
@@ -72,6 +74,14 @@ class SupernetLoop(Loop[E], Generic[E, S]):
         self.guard.check(self.named(pooled_sums) | {"the gradient": norm}, self.done)
         self.optimizer.step()
         self.scale.values = torch.where(self.guard.skip == 0, scale, self.scale.values)
+
+    def records_policies(self, *, last: bool) -> bool:
+        """Whether the entry of the present step has all probabilities of what the search decides.
+
+        These are hundreds of numbers, so a long search records them at every few entries only.
+        """
+        every = LOG_EVERY * max(1, -(-self.steps // (LOG_EVERY * POLICY_RECORDS)))
+        return last or self.done % every == 0
 
     def named(self, losses: Tensor) -> dict[str, Tensor]:
         """The losses of all tasks [T] by their names in error messages."""

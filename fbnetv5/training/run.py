@@ -1,8 +1,9 @@
 """Runs one training of a derived network from its arguments to its files: the work behind ``fbnetv5 train``.
 
 The folder is a run folder: ``config.json``, the architecture ``TASK.json`` with its best weights ``TASK.safetensors``
-(``branched``, or the names of all tasks, for a network of several), ``history.jsonl``, ``tensorboard/`` and
-``checkpoint/``; export reads it. A killed training is resumed from its folder alone and ends with the same files.
+(``branched``, or the names of all tasks, for a network of several), ``history.jsonl``, ``tensorboard/``,
+``checkpoint/`` and, at the end, ``evaluation.json`` with the figures on the test images; export reads it. A killed
+training is resumed from its folder alone and ends with the same files.
 """
 
 import math
@@ -14,6 +15,7 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list, set_seed
 
+from export.files import write_json
 from fbnetv5.architecture import Architecture, load_architecture
 from fbnetv5.data.sample import ImageSet
 from fbnetv5.data.splits import without_policies
@@ -27,6 +29,8 @@ from fbnetv5.training.checks import check_recipe, check_teacher
 from fbnetv5.training.config import TrainConfig
 from fbnetv5.training.initial import initial_network
 from fbnetv5.training.loop import TrainEntry, TrainLoop
+
+EVALUATION = "evaluation.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +48,11 @@ class TrainResult:
     steps: int
     test: dict[str, Evaluation]
     """By task, all figures of the stored weights on the test images."""
+
+    def document(self) -> dict[str, Any]:
+        """The content of ``evaluation.json``."""
+        figures = {name: value for name, value in self.to_json().items() if name != "folder"}
+        return {"schema": 1, "kind": "evaluation", **_finite(figures)}
 
     def to_json(self) -> dict[str, Any]:
         """The document of ``fbnetv5 train --json``."""
@@ -148,9 +157,19 @@ def run_training(
     if loop.accelerator.is_main_process:
         log("evaluating the best weights on the test images")
         result = _result(folder / f"{loop.architecture.file_name}.json", loop, prepared.test)
+        write_json(folder / EVALUATION, result.document())
     (shared,) = broadcast_object_list([result])
     assert isinstance(shared, TrainResult)
     return shared
+
+
+def _finite(value: Any) -> Any:
+    """A JSON value with None in the place of numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def open_loop(folder: Path, prepared: Prepared) -> TrainLoop:

@@ -1,10 +1,20 @@
-from xml.etree import ElementTree as ET
-
 import pytest
 
 from latency.correction import MeasuredNetwork
-from latency.plots import BlockFacts, Blocks, block_times, shares, shares_by_task, stages_text
-from tests.latency.tables import BARE, FACTS, TABLE, measured
+from latency.plots import (
+    BlockFacts,
+    Blocks,
+    block_times,
+    correction_by_time,
+    errors_by_size,
+    predicted_against_measured,
+    predictions,
+    shares,
+    shares_by_task,
+    stages_text,
+    time_by_macs,
+)
+from tests.latency.tables import BARE, FACTS, STANDALONE, TABLE, WHOLE, measured
 
 
 def test_shares_are_relative_to_the_total_predicted_time() -> None:
@@ -39,8 +49,44 @@ def test_blocks_are_grouped_by_stride_and_blocks_of_another_space_come_last() ->
 
 
 def test_every_block_has_a_bar_with_its_latencies() -> None:
-    figure = ET.fromstring(block_times(TABLE, Blocks(TABLE, FACTS)))
-    titles = [str(title.text) for title in figure.iter("title")]
-    for key, value in TABLE.values_ms(TABLE.standalone_ms).items():
-        (title,) = (title for title in titles if title.startswith(f"{key}: "))
-        assert title.startswith(f"{key}: {value:.4f} ms, standalone {TABLE.standalone_ms[key]:.4f} ms; ")
+    figure = block_times(TABLE, Blocks(TABLE, FACTS))
+    drawn = {
+        key: value
+        for trace in figure.plot.data
+        if trace.type == "bar"
+        for key, value in zip(trace.y, trace.x, strict=True)
+    }
+    assert drawn == TABLE.values_ms(TABLE.standalone_ms)
+    (marks,) = [trace for trace in figure.plot.data if trace.type == "scatter"]
+    assert dict(zip(marks.y, marks.x, strict=True)) == TABLE.standalone_ms
+
+
+def test_predictions_are_the_sums_of_the_values_in_use() -> None:
+    of_key = {(point.key, point.predictor): point for point in predictions(TABLE)}
+    for key, network in WHOLE.items():
+        plain_sum = sum(STANDALONE[block] * times for block, times in network.blocks.items())
+        point = of_key[key, "plain sum"]
+        assert point.predicted_ms - TABLE.overhead_ms == pytest.approx(plain_sum, abs=2 * TABLE.overhead_ms)
+        assert point.measured_ms == network.measurement.latency_ms_median
+    assert {point.predictor for point in predictions(BARE.changed(networks=WHOLE))} == {"plain sum"}
+
+
+def test_marks_lie_at_the_measured_and_the_predicted_time() -> None:
+    points = predictions(TABLE)
+    for figure, expected in (
+        (predicted_against_measured(TABLE), {(point.measured_ms, point.predicted_ms) for point in points}),
+        (errors_by_size(TABLE), {(point.measured_ms, 100 * point.error) for point in points}),
+    ):
+        marks = [trace for trace in figure.plot.data if trace.mode == "markers"]
+        assert {mark for trace in marks for mark in zip(trace.x, trace.y, strict=True)} == expected
+
+
+def test_blocks_lie_at_their_multiply_adds_and_the_change_by_the_correction() -> None:
+    blocks = Blocks(TABLE, FACTS)
+    assert TABLE.correction is not None
+    corrected = TABLE.correction.latency_ms
+    by_macs = {(block.macs / 1e6, STANDALONE[block.key]) for block in FACTS}
+    change = {(time, 100 * (corrected[key] / time - 1)) for key, time in STANDALONE.items()}
+    for figure, expected in ((time_by_macs(TABLE, blocks), by_macs), (correction_by_time(TABLE, blocks), change)):
+        marks = [trace for trace in figure.plot.data if trace.mode == "markers"]
+        assert {mark for trace in marks for mark in zip(trace.x, trace.y, strict=True)} == expected

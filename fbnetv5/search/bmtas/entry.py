@@ -1,6 +1,6 @@
 """The state of a search for a branched network as the command line shows it and the run's history stores it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fbnetv5.runs.history import Entry
@@ -22,6 +22,8 @@ class BranchEntry(Entry):
     """Mean over tasks and layers of the routing's entropy, in nats."""
     temperature: float
     """Of the Gumbel-softmax."""
+    routing: Mapping[str, Sequence[Sequence[float]]] | None = None
+    """[L, T] by task: the probability of every copy of every layer, rounded; None in most entries."""
 
     @property
     def scalars(self) -> dict[str, float]:

@@ -205,6 +205,7 @@ class BranchLoop(SupernetLoop[BranchEntry, BranchedSupernet]):
             entropy = float(torch.special.entr(probabilities).sum(-1).mean())
             expected = float(self._expected_share()) * self.config.budget.limit
         losses = zip(self.config.tasks, self.scale.on_host(), strict=True)
+        by_task = probabilities.double().cpu().numpy().round(4).transpose(1, 0, 2).tolist()
         return BranchEntry(
             step=self.done,
             phase=self.phase(self.done - 1),
@@ -213,6 +214,7 @@ class BranchLoop(SupernetLoop[BranchEntry, BranchedSupernet]):
             multiplier=self.multiplier,
             entropy=entropy,
             temperature=self.temperature,
+            routing=dict(zip(self.config.tasks, by_task, strict=True)) if self.records_policies(last=last) else None,
         )
 
     def tensors(self) -> dict[str, Tensor]:

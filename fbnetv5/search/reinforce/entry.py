@@ -1,6 +1,6 @@
 """The state of a search as the command line shows it and the run's history stores it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fbnetv5.runs.history import Entry
@@ -24,6 +24,8 @@ class SearchEntry(Entry):
     """Kish's effective sample size of a policy step; absent before the first."""
     gradient_variance: Mapping[str, float]
     """Variance of REINFORCE's gradient, without the cost's, summed over logits; absent before the first policy step."""
+    policies: Mapping[str, Sequence[Sequence[float]]] | None = None
+    """[S, C] by task: the probability of every choice of every variable, rounded; None in most entries."""
 
     @property
     def scalars(self) -> dict[str, float]:

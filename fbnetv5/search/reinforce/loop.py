@@ -188,7 +188,18 @@ class SearchLoop(SupernetLoop[SearchEntry, Supernet]):
             multiplier=self._by_task(self.policies.multiplier),
             effective_samples=self._by_task(self.policies.noise.effective_samples),
             gradient_variance=self._by_task(self.policies.noise.gradient_variance),
+            policies=self._probabilities() if self.records_policies(last=last) else None,
         )
+
+    def _probabilities(self) -> dict[str, list[list[float]]]:
+        """[S, C] by task: the policies, without the choices that a variable does not have."""
+        counts = self.supernet.space.choice_counts
+        return {
+            name: [row[:count] for row, count in zip(policy, counts, strict=True)]
+            for name, policy in zip(
+                self.config.tasks, self.policies.controller.probabilities().round(4).tolist(), strict=True
+            )
+        }
 
     def _by_task(self, values: Floats) -> dict[str, float]:
         """Task -> value; nan is left out."""

@@ -4,6 +4,7 @@ from export.manifest import read_manifest
 from export.validate import validate
 from fbnetv5.deploy.export_folder import write_export_folder
 from fbnetv5.deploy.export_model import ExportModel
+from latency.runtimes.onnxruntime import cpu_name
 from tests.fbnetv5.deploy.conftest import MakeExported
 
 
@@ -29,3 +30,4 @@ def test_the_manifest_describes_the_network(
     assert manifest.labels == {"cls": classifier.tasks["cls"].labels}
     assert manifest.architecture == {"cls": classifier.architectures["cls"].to_json()}
     assert manifest.preprocessing.resize == (32, 32)
+    assert (manifest.latency_ms, manifest.machine) == ({"onnxruntime": 1.25}, cpu_name())

@@ -73,6 +73,22 @@ def test_a_loss_that_is_not_finite_is_named_and_changes_nothing(loop: TinyLoop) 
     assert bool(loop.scale.values.isnan().all())
 
 
+@pytest.mark.parametrize(
+    ("steps", "recorded"), [(30, [10, 20, 30]), (1200, [*range(30, 1201, 30)]), (1795, [*range(50, 1795, 50), 1795])]
+)
+def test_probabilities_are_recorded_at_forty_steps_at_most_and_at_the_last(
+    loop: TinyLoop, steps: int, recorded: list[int]
+) -> None:
+    loop.steps = steps
+    logged = [step for step in range(1, steps + 1) if step % 10 == 0 or step == steps]
+
+    def records(step: int) -> bool:
+        loop.done = step
+        return loop.records_policies(last=step == steps)
+
+    assert [step for step in logged if records(step)] == recorded
+
+
 def test_a_weight_of_0_leaves_a_task_out(loop: TinyLoop) -> None:
     loop.update_weights(loop.supernet.weight[:, 0], COUNTS, np.array([0.0, 1.0]), lr=0.1)
     assert loop.supernet.weight[0].item() == 4.0

@@ -45,6 +45,17 @@ def test_the_routing_starts_at_the_budget_or_uniform(make_loop: MakeLoop) -> Non
     assert not make_loop(start="uniform").logits.any()
 
 
+def test_an_entry_has_the_routing_of_every_task(make_loop: MakeLoop) -> None:
+    loop = make_loop()
+    loop.done = loop.steps
+    entry = loop.entry(last=True)
+    assert entry is not None
+    assert entry.routing is not None
+    for number, task in enumerate(loop.config.tasks):
+        expected = loop.logits.detach().softmax(-1)[:, number]
+        torch.testing.assert_close(torch.tensor(entry.routing[task]), expected, atol=1e-4, rtol=0)
+
+
 def test_the_multiplier_follows_the_expected_cost(make_loop: MakeLoop) -> None:
     loop = make_loop(start="uniform")
     loop.done = 2

@@ -240,6 +240,8 @@ def test_history_has_a_line_a_step_with_every_task(make_loop: MakeLoop) -> None:
     for name in SERIES:
         assert lines[-1][name] == getattr(entries[-1], name)
         assert set(lines[-1][name]) == {"cls", "seg"}
+    last = np.array([lines[-1]["policies"][task] for task in ("cls", "seg")])
+    np.testing.assert_allclose(last, loop.policies.controller.probabilities(), atol=1e-4)
 
 
 @pytest.mark.parametrize(
