@@ -31,6 +31,16 @@ Derive = Annotated[
         "edges=instances, saliency=seg, edges=seg. Repeat it.",
     ),
 ]
+SoftLabels = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="K",
+        help="Store the K most probable classes of every image with their probabilities by the teacher of cls, for "
+        "fbnetv5 train --teacher soft-labels.",
+        show_default="none",
+    ),
+]
 Output = Annotated[
     Path, typer.Option("-o", "--output", help="Folder of the new data set; an unfinished one is continued.")
 ]
@@ -61,6 +71,7 @@ def label(
     teacher: Teachers = None,
     derive: Derive = None,
     threshold: Annotated[float, typer.Option(help="Minimum confidence of a label.")] = 0.5,
+    soft_labels: SoftLabels = None,
     config: ConfigFile = None,
     ignore_labels: Annotated[
         bool, typer.Option("--ignore-labels", help="Take the images of a data set without their labels.")
@@ -97,6 +108,7 @@ def label(
         derive=_pairs(derive or [], "--derive"),
         threshold=threshold,
         ignore_labels=ignore_labels,
+        soft_labels=soft_labels,
     )
     _check_device(device)
     _print_source(images, ignore_labels)
@@ -170,5 +182,6 @@ def _print_source(images: Path, ignore_labels: bool) -> None:
 def summary_text(summary: "LabelSummary") -> str:
     """The content of a new data set, in one line."""
     tasks = ", ".join(f"{task} {sum(counts.values())}" for task, counts in summary.labelled.items())
+    tasks += f", soft labels {summary.soft_labels}" if summary.soft_labels else ""
     left_out = f"; {summary.left_out} unreadable left out (left-out.jsonl)" if summary.left_out else ""
     return f"{summary.folder}: {summary.images} images, labelled {tasks}{left_out}"

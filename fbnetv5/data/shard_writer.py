@@ -33,6 +33,7 @@ from fbnetv5.data.shard_format import (
     DATA,
     INDEX,
     SCHEMA,
+    SOFT_LABEL,
     ShardEntry,
     ShardIndex,
     arrow_schema,
@@ -43,7 +44,7 @@ from fbnetv5.data.shard_format import (
 )
 from fbnetv5.data.shards import ShardedImages
 from fbnetv5.data.splits import TEST, split_indices
-from fbnetv5.data.targets import Boxes, class_names
+from fbnetv5.data.targets import Boxes, SoftLabel, class_names
 
 WORK = ".convert"
 """Folder in the new data set of what is unfinished; removed at the end."""
@@ -132,7 +133,8 @@ def _facts(data: LabelledImages, record: ImageRecord) -> tuple[Any, ...]:
     """What a record says of its image, with the states of its files and without their paths."""
     paths = sorted((record.maps or {}).items())
     maps = [(target, file_state(path), data.shapes(target, path)) for target, path in paths]
-    return record.size, record.label, record.boxes, record.box_labels, file_state(record.path), maps
+    soft = () if record.soft_label is None else (tuple(record.soft_label.items()),)
+    return record.size, record.label, record.boxes, record.box_labels, file_state(record.path), maps, *soft
 
 
 def fitting_rows(data: LabelledImages) -> int:
@@ -288,6 +290,8 @@ def row_of(data: LabelledImages, index: int) -> dict[str, Any]:
     for target, value in labels.items():
         if target == "boxes":
             row[column_of(target)] = objects_of(value)
+        elif target == SOFT_LABEL:
+            row[target] = probabilities_of(value)
         elif target in FORMATS:
             row[target] = {"bytes": _map_bytes(data, index, target, value.numpy()), "path": f"{name}.{target}.png"}
         else:
@@ -300,6 +304,11 @@ def objects_of(boxes: Boxes) -> dict[str, Any]:
     corners = boxes.xyxy.double()
     boxes_xywh = [(x0, y0, x1 - x0, y1 - y0) for x0, y0, x1, y1 in corners.tolist()]
     return {"bbox": boxes_xywh, "category": boxes.labels.tolist()}
+
+
+def probabilities_of(label: SoftLabel) -> dict[str, Any]:
+    """A soft label as class ids and probabilities."""
+    return {"category": label.class_ids.tolist(), "probability": label.probabilities.tolist()}
 
 
 def _map_bytes(data: LabelledImages, index: int, target: str, value: Any) -> bytes:

@@ -34,6 +34,8 @@ class LabelSummary:
     """Images that cannot be used; ``left-out.jsonl`` names them."""
     labelled: Mapping[str, Mapping[str, int]]
     """By task: the number of images whose label was kept, is from the teacher, or was derived."""
+    soft_labels: int = 0
+    """Images with a soft label."""
 
     def to_json(self) -> dict[str, Any]:
         """The ``--json`` document."""
@@ -42,6 +44,7 @@ class LabelSummary:
             "images": self.images,
             "left_out": self.left_out,
             "tasks": {task: {"labelled": sum(counts.values()), **counts} for task, counts in self.labelled.items()},
+            **({"soft_labels": self.soft_labels} if self.soft_labels else {}),
         }
 
 
@@ -75,6 +78,7 @@ def assemble(
             task: {origin: counts[target, origin] for origin in ("kept", "teacher", "derived")}
             for task, target in _targets_by_task(targets).items()
         },
+        soft_labels=sum(count for (target, _), count in counts.items() if target == "soft_label"),
     )
     if left_out:
         _write_lines(folder / LEFT_OUT, lambda out: _write_left_out(out, files))
@@ -96,7 +100,13 @@ def read_labels(folder: Path) -> tuple[LabelSummary, dict[str, Any]]:
             task: {name: count for name, count in counts.items() if name != "labelled"}
             for task, counts in document["tasks"].items()
         }
-        summary = LabelSummary(folder=folder, images=document["images"], left_out=document["left_out"], labelled=tasks)
+        summary = LabelSummary(
+            folder=folder,
+            images=document["images"],
+            left_out=document["left_out"],
+            labelled=tasks,
+            soft_labels=document.get("soft_labels", 0),
+        )
         return summary, dict(document["settings"])
     except (KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{folder / LABELS} is damaged ({error}): label into another folder") from None
@@ -156,6 +166,8 @@ def _image(number: int, row: ImageRow, labels: tuple[str, ...], targets: Mapping
     record: dict[str, Any] = {"id": number, "file_name": row.name, "width": row.size[1], "height": row.size[0]}
     if row.label is not None:
         record["label"] = labels[row.label]
+    if row.soft_label is not None:
+        record["soft_label"] = {labels[class_id]: value for class_id, value in row.soft_label.items()}
     if "boxes" in targets and row.boxes is None:
         record["boxes"] = False
     if row.test:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from export.errors import UserError
 from export.files import atomic_write, atomic_write_text
 from fbnetv5.data.maps import FORMATS, write_map
+from fbnetv5.data.targets import SoftLabel
 from fbnetv5.labeling.labeller import Labelled, Labeller, LeftOut, Origin
 
 IMAGES = "images"
@@ -44,6 +45,8 @@ class ImageRow(BaseModel):
     boxes: list[list[float]] | None = None
     """(x0, y0, x1, y1) each."""
     box_labels: list[int] | None = None
+    soft_label: dict[int, float] | None = None
+    """Probability by class id, descending."""
     origins: dict[str, Origin] = {}
     """By target that it is labelled with: where the label is from."""
 
@@ -103,8 +106,17 @@ def _write_image(folder: Path, labeller: Labeller, result: Labelled | LeftOut) -
         label=result.labels.get("label"),
         boxes=None if boxes is None else [[round(side, DECIMALS) for side in box] for box in boxes.xyxy.tolist()],
         box_labels=None if boxes is None else boxes.labels.tolist(),
+        soft_label=_probabilities(result.labels.get("soft_label")),
         origins=dict(sorted(result.origins.items())),
     )
+
+
+def _probabilities(label: SoftLabel | None) -> dict[int, float] | None:
+    """The probability of each class, with the digits that a float32 needs."""
+    if label is None:
+        return None
+    values = (float(str(value)) for value in label.probabilities.numpy())
+    return dict(zip(label.class_ids.tolist(), values, strict=True))
 
 
 def place_image(source: Path, target: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from export.errors import UserError
-from fbnetv5.data.targets import ABSENT, IGNORE, Boxes, Target
+from fbnetv5.data.targets import ABSENT, IGNORE, Boxes, SoftLabel, Target
 from fbnetv5.labeling.config import EVERY_OTHER, TeacherConfig
 from fbnetv5.labeling.teachers.decoders import (
     ClassScores,
@@ -51,6 +51,19 @@ class LabelRule:
         if isinstance(prediction, ProbabilityMap):
             return (prediction.probabilities >= self.threshold).to(torch.uint8)
         return prediction.values
+
+    def soft_label(self, prediction: ClassScores, count: int) -> SoftLabel | None:
+        """The ``count`` most probable classes; probabilities of classes that have one name in the data set are added.
+
+        None where the most probable class of the teacher is left out: the others say little of such an image.
+        """
+        if self.class_ids[prediction.probabilities.argmax()] == ABSENT:
+            return None
+        used = self.class_ids != ABSENT
+        sums = torch.zeros(len(self.classes)).index_add(0, self.class_ids[used], prediction.probabilities[used])
+        highest = sums.sort(descending=True, stable=True)
+        kept = highest.values[:count] > 0
+        return SoftLabel(highest.values[:count][kept], highest.indices[:count][kept])
 
     def _certain(self, ids: Tensor, confidences: Tensor) -> Tensor:
         """Which of the predicted classes are sure enough and not left out."""

@@ -47,6 +47,8 @@ class Labelling:
             for task, (teacher, rule) in self.labeller.teachers.items()
         }
         settings = {**self.config.to_json(), "teachers": teachers, "source_sha256": self.labeller.source.digest}
+        if self.config.soft_labels is None:
+            del settings["soft_labels"]  # labellings of earlier versions do not have it
         text = json.dumps(settings, ensure_ascii=False).encode(errors="replace")  # names of files may not be UTF-8
         return dict(json.loads(text))
 
@@ -72,7 +74,13 @@ def open_labelling(config: LabelConfig, *, device: str | None = None, download: 
         teachers[task] = (teacher, make_rule(task, teacher.classes, settings, config.threshold, source.targets))
     made = {rule.target: Target(kind=KINDS[rule.target], classes=rule.classes) for _, rule in teachers.values()}
     derivations = make_derivations(config.derive, Path(config.images), {**made, **source.targets})
-    labeller = Labeller(source=source, teachers=teachers, derivations=derivations, batch=config.batch)
+    labeller = Labeller(
+        source=source,
+        teachers=teachers,
+        derivations=derivations,
+        batch=config.batch,
+        soft_labels=config.soft_labels,
+    )
     _try(labeller, config)
     return Labelling(config=config, labeller=labeller)
 

@@ -12,6 +12,7 @@ def test_the_folder_holds_these_tasks_in_their_order() -> None:
 
 def test_the_targets_that_tasks_need() -> None:
     assert needed_targets(["seg", "cls", "seg"]) == ("mask", "label")
+    assert needed_targets(["seg", "cls"], soft=True) == ("mask", "label", "soft_label")
     assert set(needed_targets(task_types())) == set(TARGETS)
     with pytest.raises(UserError, match="unknown task 'pose'"):
         needed_targets(["pose"])
