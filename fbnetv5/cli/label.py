@@ -79,6 +79,12 @@ def label(
     preview: Annotated[
         int | None, typer.Option(min=1, help="Label this many images only, into one HTML page beside the output.")
     ] = None,
+    shards: Annotated[
+        bool,
+        typer.Option(
+            "--shards", help="Write Parquet shards, as fbnetv5 convert does, instead of a folder of images and maps."
+        ),
+    ] = False,
     download: Annotated[
         bool, typer.Option("--download", help="Download published weights that are not on this machine.")
     ] = False,
@@ -117,7 +123,7 @@ def label(
         _preview(labelling.labeller, output, preview, as_json=json)
         return
     with progress_bar() as bar, interruptible("repeat the same command"):
-        summary = run_labelling(labelling, output, stage_lines(bar), runner)
+        summary = run_labelling(labelling, output, stage_lines(bar), runner, shards=shards)
     if json:
         print_json(summary.to_json())
     else:

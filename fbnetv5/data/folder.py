@@ -43,8 +43,8 @@ UNLIKELY_PIXELS = 1 << 31
 """No coordinate reaches this; infinity and "not a number" fail the comparison too."""
 KINDS: Mapping[str, Kind] = {
     "label": CLASS,
-    "soft_label": SOFT_LABEL,
     "boxes": BOXES,
+    "soft_label": SOFT_LABEL,
     **{name: form.kind for name, form in FORMATS.items()},
 }
 """By name, the kind of each target that a folder for several tasks can have."""
