@@ -12,11 +12,11 @@ from torch import Tensor
 from export.errors import UserError
 from fbnetv5.data.folder import KINDS
 from fbnetv5.data.image_files import DEEP_MODES, opened, rgb, upright
+from fbnetv5.data.predictions import ClassScores
 from fbnetv5.data.targets import Target
 from fbnetv5.labeling.derive import Derivation
 from fbnetv5.labeling.rules import LabelRule
 from fbnetv5.labeling.sources import SourceImages
-from fbnetv5.labeling.teachers.decoders import ClassScores
 from fbnetv5.labeling.teachers.teacher import Teacher
 
 Origin = Literal["kept", "teacher", "derived"]

@@ -1,7 +1,6 @@
 """An HTML page with the labels of a few images, to look at before a long run; one file that loads nothing else."""
 
 import base64
-import colorsys
 import io
 from collections.abc import Mapping
 from html import escape
@@ -16,6 +15,7 @@ from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 from export.files import atomic_write_text
 from fbnetv5.data.loading import evenly_spaced
+from fbnetv5.data.predictions import colour
 from fbnetv5.data.targets import IGNORE, Boxes, SoftLabel, Target
 from fbnetv5.labeling.labeller import Labelled, Labeller
 
@@ -114,12 +114,6 @@ def draw_numbers(values: Tensor) -> tuple[Tensor, str]:
     nearest, farthest = float(measured.min()), float(measured.max())
     grey = 255 * (farthest - values) / max(farthest - nearest, 1e-9)
     return grey.nan_to_num(0).to(torch.uint8).expand(3, -1, -1), f"{nearest:.2f} to {farthest:.2f} m"
-
-
-def colour(number: int) -> tuple[int, int, int]:
-    """A colour, RGB from 0 to 255; colours of neighbouring numbers differ by the golden angle."""
-    red, green, blue = colorsys.hsv_to_rgb(number * 0.381966 % 1, 0.85, 0.95)
-    return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def _legend(ids: Tensor, classes: tuple[str, ...]) -> str:

@@ -17,17 +17,10 @@ from PIL import Image
 from export.errors import UserError
 from export.files import write_json
 from export.runners import Array
+from fbnetv5.data.predictions import ClassScores, ProbabilityMap, ScoredBoxes
 from fbnetv5.deploy.predict.drawing import beside, draw
 from fbnetv5.deploy.predict.models import Model
-from fbnetv5.deploy.predict.predictions import (
-    ClassMap,
-    ClassScores,
-    DepthMap,
-    NormalMap,
-    Prediction,
-    ProbabilityMap,
-    ScoredBoxes,
-)
+from fbnetv5.deploy.predict.predictions import ClassMap, DepthMap, NormalMap, Prediction
 from fbnetv5.deploy.predict.sources import Frame
 
 SCHEMA = 1
@@ -204,7 +197,8 @@ def map_pixels(prediction: Prediction) -> Array | None:
     if isinstance(prediction, ClassMap):
         return prediction.ids
     if isinstance(prediction, ProbabilityMap):
-        return (prediction.values.clip(0, 1) * 255).round().astype(np.uint8)
+        probabilities: Array = prediction.probabilities
+        return (probabilities.clip(0, 1) * 255).round().astype(np.uint8)
     if isinstance(prediction, DepthMap):
         return (prediction.metres * 1000).round().clip(0, 65535).astype(np.uint16)
     if isinstance(prediction, NormalMap):

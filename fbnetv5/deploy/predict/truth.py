@@ -8,15 +8,8 @@ import numpy as np
 
 from export.errors import UserError
 from fbnetv5.data.layouts import open_folder
-from fbnetv5.deploy.predict.predictions import (
-    ClassMap,
-    ClassScores,
-    DepthMap,
-    NormalMap,
-    Prediction,
-    ProbabilityMap,
-    ScoredBoxes,
-)
+from fbnetv5.data.predictions import ClassScores, ProbabilityMap, ScoredBoxes
+from fbnetv5.deploy.predict.predictions import ClassMap, DepthMap, NormalMap, Prediction
 from fbnetv5.deploy.predict.run import Truth
 from fbnetv5.deploy.predict.sources import Frame, read_file
 from fbnetv5.tasks import task_types

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from export.errors import UserError
+from fbnetv5.data.predictions import ClassScores, ProbabilityMap, ScoredBoxes
 from fbnetv5.data.targets import CLASS, IGNORE, Target
 from fbnetv5.labeling.config import TeacherConfig
 from fbnetv5.labeling.rules import LabelRule, make_rule
-from fbnetv5.labeling.teachers.decoders import ClassScores, DenseValues, ProbabilityMap, ScoredBoxes, ScoredMap
+from fbnetv5.labeling.teachers.decoders import DenseValues, ScoredMap
 
 ANIMALS = ("cat", "dog", "car")
 

@@ -20,12 +20,12 @@ from PIL import Image
 from export.errors import UserError
 from fbnetv5.data.image_files import EXIF_ORIENTATION
 from fbnetv5.data.layouts import layout_of, open_folder
+from fbnetv5.data.predictions import ClassScores
 from fbnetv5.labeling.assemble import read_labels
 from fbnetv5.labeling.chunks import WORK
 from fbnetv5.labeling.config import LabelConfig, TeacherConfig
 from fbnetv5.labeling.labeller import read_image
 from fbnetv5.labeling.run import open_labelling, run_labelling
-from fbnetv5.labeling.teachers.decoders import ClassScores
 from tests.fbnetv5.labeling.labelled_scenes import make_config, number_of, rectangle, true_mask
 from tests.fbnetv5.labeling.teachers.onnx_files import constant
 

@@ -6,9 +6,10 @@ from PIL import Image
 
 from export.errors import UserError
 from fbnetv5.data.layouts import open_folder
+from fbnetv5.data.predictions import ClassScores, ScoredBoxes
 from fbnetv5.data.scenes import CLASSES, Scenes
 from fbnetv5.data.shard_writer import write_shards
-from fbnetv5.deploy.predict.predictions import ClassMap, ClassScores, ScoredBoxes
+from fbnetv5.deploy.predict.predictions import ClassMap
 from fbnetv5.deploy.predict.truth import open_labelled
 from fbnetv5.tasks import task_types
 

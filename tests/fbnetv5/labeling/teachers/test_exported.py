@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 from export.errors import UserError
 from export.manifest import Manifest, Preprocessing, TensorEntry, read_manifest, write_manifest
 from export.parity import OutputGroup
-from fbnetv5.labeling.teachers.decoders import ScoredBoxes
+from fbnetv5.data.predictions import ScoredBoxes
 from fbnetv5.labeling.teachers.exported import open_exported
 from fbnetv5.tasks.detection import suppress
 from tests.fbnetv5.labeling.teachers.onnx_files import constant
