@@ -18,7 +18,7 @@ from fbnetv5.architecture import Architecture, load_architecture
 from fbnetv5.data.sample import ImageSet
 from fbnetv5.data.splits import without_policies
 from fbnetv5.data.targets import class_names
-from fbnetv5.evaluate import Evaluation, check_classes, check_labelled, evaluate_network
+from fbnetv5.evaluate import Evaluation, applied_fit, check_classes, check_labelled, evaluate_network
 from fbnetv5.runs.checkpoint import load_tensors, load_weights, save_tensors
 from fbnetv5.runs.folder import file_name, make_folder
 from fbnetv5.runs.processes import in_first_process, make_accelerator
@@ -175,6 +175,7 @@ def _result(file: Path, loop: TrainLoop, test: ImageSet) -> Result:
     """Evaluate the best weights, which replace the last average."""
     best, weights, data = loop.average.network, file.with_suffix(".safetensors"), loop.config.data
     load_weights(best, load_tensors(weights), weights)
+    fit = applied_fit(data.fit, data.folder)
     return Result(
         folder=loop.folder,
         architecture=load_architecture(file),
@@ -182,5 +183,5 @@ def _result(file: Path, loop: TrainLoop, test: ImageSet) -> Result:
         best=loop.best.scores,
         best_step=loop.best.step,
         steps=loop.done,
-        test=evaluate_network(best, test, size=data.size, fit=data.fit, num_workers=loop.num_workers),
+        test=evaluate_network(best, test, size=data.size, fit=fit, num_workers=loop.num_workers),
     )

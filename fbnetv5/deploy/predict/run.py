@@ -15,10 +15,10 @@ import numpy as np
 from PIL import Image
 
 from export.errors import UserError
-from export.files import write_json
 from export.runners import Array
 from fbnetv5.data.predictions import ClassScores, ProbabilityMap, ScoredBoxes
 from fbnetv5.deploy.predict.drawing import beside, draw
+from fbnetv5.deploy.predict.json_file import PredictionsFile
 from fbnetv5.deploy.predict.models import Model
 from fbnetv5.deploy.predict.predictions import ClassMap, DepthMap, NormalMap, Prediction
 from fbnetv5.deploy.predict.sources import Frame
@@ -39,8 +39,8 @@ FORMATS = {
 DECIMALS = 3
 """Of a pixel, in the coordinates of boxes."""
 
-Truth = Callable[[str], tuple[Mapping[str, Prediction], Mapping[str, Sequence[str]]]]
-"""Name of an image -> its true labels as predictions, and the names of their classes, both by task."""
+Truth = Callable[[Frame], tuple[Mapping[str, Prediction], Mapping[str, Sequence[str]]]]
+"""An image -> its true labels as predictions, and the names of their classes, both by task."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -82,7 +82,7 @@ def predict(
     Raises:
         UserError: no image can be read, or a file cannot be written.
     """
-    summary, images, annotations = Summary(), list[dict[str, Any]](), list[dict[str, Any]]()
+    summary, file = Summary(), PredictionsFile(folder / FILE)
     for frame in _timed(frames, summary):
         report(frame)
         if frame.image is None:
@@ -92,13 +92,13 @@ def predict(
         predictions = model(frame.image)
         ran = time.perf_counter()
         summary.images += 1
-        images.append(_image_row(summary.images, frame, predictions, model))
-        annotations += _annotations(summary.images, len(annotations), predictions)
+        annotations = _annotations(summary.images, file.boxes, predictions)
+        file.add(_image_row(summary.images, frame, predictions, model), annotations)
         _write_maps(folder, frame.name, predictions)
         if drawn:
             drawing = draw(frame.image, predictions, model.labels, min_score=min_score)
             if truth is not None:
-                true, names = truth(frame.name)
+                true, names = truth(frame)
                 if true:
                     drawing = beside([drawing, draw(frame.image, true, names, min_score=None)])
             _save(drawing, target)
@@ -106,7 +106,7 @@ def predict(
         summary.seconds["write"] += time.perf_counter() - ran
     if not summary.images:
         raise UserError(f"no image can be read: {next(iter(summary.left_out.values()), 'the source has none')}")
-    write_json(folder / FILE, _document(model, images, annotations, summary.left_out))
+    file.finish(_document(model, summary.left_out))
     return summary
 
 
@@ -160,14 +160,13 @@ def _annotations(image: int, first: int, predictions: Mapping[str, Prediction]) 
         }
 
 
-def _document(
-    model: Model, images: list[dict[str, Any]], annotations: list[dict[str, Any]], left_out: Mapping[str, str]
-) -> dict[str, Any]:
-    document: dict[str, Any] = {"schema": SCHEMA, "kind": "predictions", "images": images}
+def _document(model: Model, left_out: Mapping[str, str]) -> dict[str, Any]:
+    """The document without its two long lists."""
+    document: dict[str, Any] = {"schema": SCHEMA, "kind": "predictions", "images": None}
     if "det" in model.tasks:
         names = enumerate(model.labels["det"], start=1)
         document["categories"] = [{"id": number, "name": name} for number, name in names]
-        document["annotations"] = annotations
+        document["annotations"] = None
     document["classes"] = {task: list(names) for task, names in model.labels.items()}
     document["left_out"] = [
         {"file_name": as_text(name), "reason": as_text(reason)} for name, reason in left_out.items()
