@@ -100,13 +100,9 @@ def label(
     Existing labels are kept, and gaps are filled. Repeat an interrupted command to continue it.
     """
     from fbnetv5.labeling.config import LabelConfig
-    from fbnetv5.labeling.run import in_this_process, open_labelling, run_labelling
+    from fbnetv5.labeling.run import open_labelling, run_labelling
 
-    runner: ChunkRunner = in_this_process
-    if ray is not None:
-        from fbnetv5.labeling.cluster import on_cluster
-
-        runner = on_cluster(ray, gpus_per_teacher, device=device, download=download)
+    runner = _runner(ray, gpus_per_teacher, device=device, download=download)
     settings = LabelConfig.make(
         config,
         images=str(images.resolve()),
@@ -119,6 +115,7 @@ def label(
     _check_device(device)
     _print_source(images, ignore_labels)
     labelling = open_labelling(settings, device=device, download=download)
+    _print_teachers(labelling.labeller)
     if preview is not None:
         _preview(labelling.labeller, output, preview, as_json=json)
         return
@@ -128,6 +125,17 @@ def label(
         print_json(summary.to_json())
     else:
         print_line(summary_text(summary))
+
+
+def _runner(ray: str | None, gpus_per_teacher: float, *, device: str | None, download: bool) -> "ChunkRunner":
+    """What labels the images: this process, or a Ray cluster."""
+    from fbnetv5.labeling.run import in_this_process
+
+    if ray is None:
+        return in_this_process
+    from fbnetv5.labeling.cluster import on_cluster
+
+    return on_cluster(ray, gpus_per_teacher, device=device, download=download)
 
 
 def _preview(labeller: "Labeller", output: Path, count: int, *, as_json: bool) -> None:
@@ -183,6 +191,17 @@ def _print_source(images: Path, ignore_labels: bool) -> None:
     else:
         kept = f"{images}: read as {layout.name}, whose labels are kept; --ignore-labels takes the images only"
         print_status("; ".join([kept, *open_folder(images).notes]))
+
+
+FIT_SOURCES = {"exported": "as its manifest says", "onnx": "as its description says"}
+"""By family of a teacher: where its preparation of images is from."""
+
+
+def _print_teachers(labeller: "Labeller") -> None:
+    """Print how each teacher sees the images: one that was trained with another fit labels worse."""
+    for task, (teacher, _) in labeller.teachers.items():
+        source = FIT_SOURCES.get(teacher.provenance["family"], "as its library evaluates it")
+        print_status(f"teacher of {task}: {teacher.name}, {teacher.preparation.text}, {source}")
 
 
 def summary_text(summary: "LabelSummary") -> str:

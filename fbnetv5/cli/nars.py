@@ -33,6 +33,7 @@ from fbnetv5.cli.options import (
     Teacher,
     find_table,
     print_layout,
+    print_teacher_fit,
     run_name,
     search_images,
 )
@@ -181,6 +182,7 @@ def _nars_config(
         seed=seed,
         **networks,
     )
+    print_teacher_fit(settings.teacher, settings.data)
     file = find_table(device, table, luts, profile_options(settings, luts))
     return settings if file is None else settings.with_table(file, other_machine=table is not None)
 

@@ -170,6 +170,32 @@ def print_fit(images: "DataConfig") -> None:
         print_status(f"{images.folder}: images are {verb} to {height}x{width} (--fit, --size)")
 
 
+def print_soft_labels(data: Path | None, tasks: Sequence[str]) -> None:
+    """Say so if a training without a teacher leaves the soft labels of a folder unused."""
+    if data is None or not is_first_process():
+        return
+    from fbnetv5.data.layouts import open_folder
+    from fbnetv5.tasks import needed_targets
+
+    soft = set(needed_targets(tasks, soft=True)) - set(needed_targets(tasks))
+    if soft & open_folder(data).targets.keys():
+        print_status(f"{data} has soft labels, which are not used; --teacher soft-labels learns from them")
+
+
+def print_teacher_fit(teacher: str | None, images: "DataConfig") -> None:
+    """Say so if the images of a folder reach the teacher with another fit than it was trained with."""
+    if teacher is None or images.folder is None or not is_first_process():
+        return
+    from fbnetv5.training.distillation import fit_of_teacher
+
+    fit = fit_of_teacher(teacher)
+    if fit not in (None, images.fit):
+        print_status(
+            f"teacher {teacher} was trained with --fit {fit}, and sees images with --fit {images.fit} here: it teaches "
+            f"best with --fit {fit}"
+        )
+
+
 def architecture_file(task: str | None, architecture: Path | None) -> Path:
     """The architecture file of a network that is named by its file or by its task.
 

@@ -32,6 +32,8 @@ from fbnetv5.cli.options import (
     architecture_file,
     print_fit,
     print_layout,
+    print_soft_labels,
+    print_teacher_fit,
 )
 
 if TYPE_CHECKING:
@@ -153,6 +155,10 @@ def _start(
         used=() if size is None else ("size",),
     )
     print_fit(config.data)
+    if config.teacher is None:
+        print_soft_labels(data, config.tasks)
+    else:
+        print_teacher_fit(config.teacher, config.data)
     return start_training(config, file, output or Path("trained") / architecture.file_name)
 
 
