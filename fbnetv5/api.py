@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from export.trt.check import CheckResult, check
     from fbnetv5.architecture import Architecture, load_architecture
     from fbnetv5.data.convert import ConvertResult, convert
+    from fbnetv5.data.predictions import ClassScores, ProbabilityMap, ScoredBoxes
     from fbnetv5.deploy.derive import Derived, derive
     from fbnetv5.deploy.doctor import Diagnosis, doctor
     from fbnetv5.deploy.evaluate import EvaluateResult, evaluate
@@ -44,14 +45,7 @@ if TYPE_CHECKING:
     )
     from fbnetv5.deploy.predict.command import predict
     from fbnetv5.deploy.predict.models import Predictor, load
-    from fbnetv5.deploy.predict.predictions import (
-        ClassMap,
-        ClassScores,
-        DepthMap,
-        NormalMap,
-        ProbabilityMap,
-        ScoredBoxes,
-    )
+    from fbnetv5.deploy.predict.predictions import ClassMap, DepthMap, NormalMap
     from fbnetv5.deploy.predict.run import PredictResult
     from fbnetv5.deploy.profile import Scope
     from fbnetv5.deploy.profile_scope import scope
@@ -157,6 +151,11 @@ _MODULES = {
         "ConvertResult",
         "convert",
     ),
+    "fbnetv5.data.predictions": (
+        "ClassScores",
+        "ProbabilityMap",
+        "ScoredBoxes",
+    ),
     "fbnetv5.deploy.derive": (
         "Derived",
         "derive",
@@ -193,11 +192,8 @@ _MODULES = {
     ),
     "fbnetv5.deploy.predict.predictions": (
         "ClassMap",
-        "ClassScores",
         "DepthMap",
         "NormalMap",
-        "ProbabilityMap",
-        "ScoredBoxes",
     ),
     "fbnetv5.deploy.predict.run": ("PredictResult",),
     "fbnetv5.deploy.profile_scope": ("scope",),

@@ -125,7 +125,7 @@ def evaluate_file(
         weights: a safetensors file; None for the file beside the architecture file.
         data: folder of the user's images; None for the demo scenes.
         size: of the images; None for the size that the weights were trained at.
-        fit: of the images; None for the fit that the weights were trained with.
+        fit: of the images of a folder; None for the fit that the weights were trained with.
 
     Raises:
         UserError: a file is missing, damaged or of another network, or the images have other classes.
@@ -133,7 +133,7 @@ def evaluate_file(
     architecture = load_architecture(file)
     check_task(architecture, task, file)
     names = list(architecture.choices) if task is None else [task]
-    size, fit = size or trained_size(architecture), fit or trained_fit(architecture)
+    size, fit = size or trained_size(architecture), applied_fit(fit or trained_fit(architecture), data)
     images = open_splits(data, size=size, targets=needed_targets(names), fit=fit).test
     check_classes(architecture, class_names(images.targets), names)
     path = weights or file.with_suffix(".safetensors")
@@ -182,6 +182,11 @@ def trained_size(architecture: Architecture) -> Resolution:
     if not isinstance(size, list) or len(size) != 2 or any(type(side) is not int for side in size):
         return architecture.resolution
     return check_resolution((*size,))
+
+
+def applied_fit(fit: Fit, data: Path | str | None) -> Fit:
+    """The fit of the images of a user's folder; demo scenes, None, are composed at the size: nothing is padded."""
+    return "stretch" if data is None else fit
 
 
 def trained_fit(architecture: Architecture) -> Fit:

@@ -31,6 +31,7 @@ from fbnetv5.cli.show import show
 from fbnetv5.cli.space import space
 from fbnetv5.cli.train import train
 from fbnetv5.cli.validate import validate
+from fbnetv5.data.opened import opened_once
 
 
 class OrderedGroup(TyperGroup):
@@ -80,7 +81,7 @@ for name, command in COMMANDS.items():
 def main() -> None:
     """Run the command line. Errors that the user can fix print one line; others a traceback, with exit code 70."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the locked clock of a GPU is reset on exit
-    with safe_streams():
+    with safe_streams(), opened_once():
         _run_app()
 
 

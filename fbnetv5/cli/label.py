@@ -30,6 +30,16 @@ Derive = Annotated[
         "edges=instances, saliency=seg, edges=seg. Repeat it.",
     ),
 ]
+SoftLabels = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="K",
+        help="Store the K most probable classes of every image with their probabilities by the teacher of cls, for "
+        "fbnetv5 train --teacher soft-labels.",
+        show_default="none",
+    ),
+]
 Output = Annotated[
     Path, typer.Option("-o", "--output", help="Folder of the new data set; an unfinished one is continued.")
 ]
@@ -60,6 +70,7 @@ def label(
     teacher: Teachers = None,
     derive: Derive = None,
     threshold: Annotated[float, typer.Option(help="Minimum confidence of a label.")] = 0.5,
+    soft_labels: SoftLabels = None,
     config: ConfigFile = None,
     ignore_labels: Annotated[
         bool, typer.Option("--ignore-labels", help="Take the images of a data set without their labels.")
@@ -67,6 +78,12 @@ def label(
     preview: Annotated[
         int | None, typer.Option(min=1, help="Label this many images only, into one HTML page beside the output.")
     ] = None,
+    shards: Annotated[
+        bool,
+        typer.Option(
+            "--shards", help="Write Parquet shards, as fbnetv5 convert does, instead of a folder of images and maps."
+        ),
+    ] = False,
     download: Annotated[
         bool, typer.Option("--download", help="Download published weights that are not on this machine.")
     ] = False,
@@ -107,8 +124,10 @@ def label(
             teachers=teachers,
             derive=rules,
             threshold=threshold,
+            soft_labels=soft_labels,
             config=config,
             ignore_labels=ignore_labels,
+            shards=shards,
             download=download,
             device=device,
             ray=ray,
@@ -151,5 +170,6 @@ def _pairs(texts: list[str], flag: str) -> dict[str, str]:
 def summary_text(summary: "LabelSummary") -> str:
     """The content of a new data set, in one line."""
     tasks = ", ".join(f"{task} {sum(counts.values())}" for task, counts in summary.labelled.items())
+    tasks += f", soft labels {summary.soft_labels}" if summary.soft_labels else ""
     left_out = f"; {summary.left_out} unreadable left out (left-out.jsonl)" if summary.left_out else ""
     return f"{summary.folder}: {summary.images} images, labelled {tasks}{left_out}"

@@ -53,7 +53,8 @@ Teacher = Annotated[
     str | None,
     typer.Option(
         help="Trained network to imitate: an architecture file with weights beside it or, for classification, an "
-        "exported folder, an ONNX file with its description, or timm:NAME."
+        "exported folder, an ONNX file with its description, timm:NAME, or soft-labels for the probabilities that "
+        "fbnetv5 label --soft-labels stored with the images."
     ),
 ]
 TableDevice = Annotated[

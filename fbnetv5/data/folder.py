@@ -3,8 +3,9 @@
     images/NAME.jpg         jpg, jpeg, png, webp or bmp
     instances.json          COCO's format (Lin et al., arXiv:1405.0312), plus what COCO has no place for:
                             "label" of an image, top-level "labels", "mask_classes" and "part_classes" (names in the
-                            order of ids), "split": "test" of an image of the test split, and "boxes": false of an image
-                            whose boxes are not labelled
+                            order of ids), "split": "test" of an image of the test split, "boxes": false of an image
+                            whose boxes are not labelled, and "soft_label": {"cat": 0.7, "dog": 0.2}, a teacher's
+                            probabilities of the most probable classes of an image, of those in "labels"
     masks/, parts/, saliency/, edges/, depth/, normals/NAME.png   see ``fbnetv5.data.maps``
 
 An image that lacks a task's labels trains the other tasks: no "label"; not listed in "images" (its boxes are unknown;
@@ -30,8 +31,9 @@ from fbnetv5.data.image_files import DEEP_MODES, SUFFIXES, list_image_names
 from fbnetv5.data.labelled_images import Corners, ImageRecord, LabelledImages
 from fbnetv5.data.maps import FORMATS, find_maps
 from fbnetv5.data.notes import Notes
+from fbnetv5.data.soft_labels import add_soft_labels
 from fbnetv5.data.split_names import as_test_split
-from fbnetv5.data.targets import BOXES, CLASS, IGNORE, Kind, Target
+from fbnetv5.data.targets import BOXES, CLASS, IGNORE, SOFT_LABEL, Kind, Target
 
 T = TypeVar("T")
 
@@ -39,7 +41,12 @@ OUTSIDE_PIXELS = 1.0
 """A box may reach this far outside of its image, as rounding makes it; it is then cut."""
 UNLIKELY_PIXELS = 1 << 31
 """No coordinate reaches this; infinity and "not a number" fail the comparison too."""
-KINDS: Mapping[str, Kind] = {"label": CLASS, "boxes": BOXES} | {name: form.kind for name, form in FORMATS.items()}
+KINDS: Mapping[str, Kind] = {
+    "label": CLASS,
+    "boxes": BOXES,
+    "soft_label": SOFT_LABEL,
+    **{name: form.kind for name, form in FORMATS.items()},
+}
 """By name, the kind of each target that a folder for several tasks can have."""
 
 
@@ -276,6 +283,7 @@ def read_several_tasks(root: Path, headers: HeaderIndex) -> LabelledImages:
         "label": add_labels(records, images, class_list(document, "labels", where), where),
         "boxes": add_boxes(document, records, images, where),
     }
+    classes["soft_label"] = add_soft_labels(records, images, classes["label"], where)
     for name, form in FORMATS.items():
         if form.class_list is not None:
             classes[name] = class_list(document, form.class_list, where) or numbered_classes(name, images, headers)

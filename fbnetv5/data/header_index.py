@@ -10,7 +10,9 @@ the last one to write wins. SQLite was the alternative: its locks are unreliable
 folders often are (sqlite.org, "How To Corrupt An SQLite Database File", section 2.1). An index that is missing,
 damaged, of another version or not writable is never an error: the files are read again.
 
-Left out: images within other files, which are read every time; noticing a change that keeps both a file's length and
+The images in tar files are files in this sense; those in shards are not, which were checked when they were written.
+
+Left out: noticing a change that keeps both a file's length and
 its modification time. Files whose names are not UTF-8 are read every time, as is a data set in a folder of such a name.
 """
 
@@ -26,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from export.errors import UserError
 from export.files import atomic_write_text, is_utf8
-from fbnetv5.data.image_files import Header, StoredFile, read_header, read_pixels
+from fbnetv5.data.image_files import Header, StoredFile, StoredPart, file_state, read_header, read_pixels
 
 
 class FileRow(NamedTuple):
@@ -79,7 +81,8 @@ class HeaderIndex:
         Raises:
             UserError: the file cannot be read.
         """
-        return read_header(path) if isinstance(path, StoredFile) else self._row(path).header
+        is_kept = isinstance(path, StoredPart) or not isinstance(path, StoredFile)
+        return self._row(path).header if is_kept else read_header(path)
 
     def class_ids(self, path: str) -> tuple[int, ...]:
         """The distinct pixel values of a mask of at most 8 bits, ascending.
@@ -87,13 +90,13 @@ class HeaderIndex:
         Raises:
             UserError: the file cannot be read.
         """
-        if isinstance(path, StoredFile):
+        if isinstance(path, StoredFile) and not isinstance(path, StoredPart):
             return tuple(np.unique(read_pixels(path)).tolist())
         row = self._row(path)
         if row.class_ids is None:
             counts = np.bincount(read_pixels(path).astype(np.uint8).ravel())
             row = row._replace(class_ids=tuple(np.flatnonzero(counts).tolist()))
-            self._rows[path.removeprefix(self._prefix)] = row
+            self._rows[_key(path).removeprefix(self._prefix)] = row
         return row.class_ids or ()
 
     def save(self, *, is_complete: bool) -> None:
@@ -119,17 +122,22 @@ class HeaderIndex:
     def _row(self, path: str) -> FileRow:
         """The row of a file, read from the file itself if it is new or has changed."""
         try:
-            state = os.stat(path)  # noqa: PTH116  # a Path for each of a million files takes as long as this call
-        except (OSError, ValueError):
+            length, *_, mtime_ns = file_state(path)
+        except (UserError, ValueError):
             read_header(path)  # raises the error that names the file
             raise
-        key = path.removeprefix(self._prefix)
+        key = _key(path).removeprefix(self._prefix)
         row = self._rows.get(key) or self._stored.get(key)
-        if row is None or (row.length, row.mtime_ns) != (state.st_size, state.st_mtime_ns):
+        if row is None or (row.length, row.mtime_ns) != (length, mtime_ns):
             header = read_header(path)
-            row = FileRow(state.st_size, state.st_mtime_ns, self._headers.setdefault(header, header))
+            row = FileRow(length, mtime_ns, self._headers.setdefault(header, header))
         self._rows[key] = row
         return row
+
+
+def _key(path: str) -> str:
+    """The path of a file; of a part of a tar file, with its place."""
+    return path.key if isinstance(path, StoredPart) else path
 
 
 @contextmanager

@@ -9,9 +9,9 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
+from io import BufferedReader, BytesIO, RawIOBase
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, BinaryIO, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,8 @@ SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
 TIFF_COMPRESSION, LOSSY_COMPRESSIONS = 259, (6, 7, 33003, 33005, 34712, 34892, 50001)
 """A tag of TIFF, and its values for JPEG, JPEG 2000 and WebP."""
+HEADER_BYTES = 4096
+"""Read at once of an image in a tar file."""
 PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 """What Pillow raises on a damaged file."""
 
@@ -69,6 +71,14 @@ class StoredFile(str):
             OSError: they cannot be read.
         """
         return self._content
+
+    def open(self) -> BinaryIO:
+        """The file, whose bytes are read on use.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        return BytesIO(self.content)
 
     @property
     def state(self) -> tuple[int, ...]:
@@ -100,10 +110,57 @@ class StoredPart(StoredFile):
             raise OSError(f"{path} is cut off")
         return content
 
+    def open(self) -> BinaryIO:
+        return cast("BinaryIO", BufferedReader(PartReader(*self._part), HEADER_BYTES))
+
+    @property
+    def key(self) -> str:
+        """Its place, which no other part of a tar file has."""
+        path, start, _ = self._part
+        return f"{path}@{start}"
+
     @property
     def state(self) -> tuple[int, ...]:
         path, start, length = self._part
         return length, start, _state(path)[1]
+
+
+class PartReader(RawIOBase):
+    """The bytes of a part of a file."""
+
+    def __init__(self, path: str, start: int, length: int) -> None:
+        super().__init__()
+        self._path, self._start, self._length, self._position = path, start, length, 0
+        self._file = os.open(path, os.O_RDONLY)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}[whence]
+        return self._position
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Read into a buffer.
+
+        Raises:
+            OSError: the file ends within the part.
+        """
+        length = max(0, min(len(buffer), self._length - self._position))
+        content = os.pread(self._file, length, self._start + self._position)
+        if length and not content:
+            raise OSError(f"{self._path} is cut off")
+        buffer[: len(content)] = content
+        self._position += len(content)
+        return len(content)
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._file)
+        super().close()
 
 
 class Header(NamedTuple):
@@ -149,7 +206,7 @@ def _open(path: str | Path) -> ImageFile.ImageFile:
     """Open an image without the warnings of Pillow, which name no file: on large images and on damaged metadata."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        return Image.open(BytesIO(path.content) if isinstance(path, StoredFile) else path)
+        return Image.open(path.open() if isinstance(path, StoredFile) else path)
 
 
 def read_bytes(path: str) -> bytes:

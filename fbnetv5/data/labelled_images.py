@@ -24,7 +24,7 @@ from fbnetv5.data.resolution import Resolution
 from fbnetv5.data.sample import Sample
 from fbnetv5.data.shape_maps import Shape, ShapeMaps
 from fbnetv5.data.shuffling import Sizes, subset_sizes
-from fbnetv5.data.targets import IGNORE, VECTOR_MAP, Boxes, Target
+from fbnetv5.data.targets import IGNORE, VECTOR_MAP, Boxes, SoftLabel, Target
 
 ReadMap = Callable[[str], NDArray[Any] | None]
 """The label in a file that a target's images have, [H, W] or [3, H, W]; None where the file labels nothing."""
@@ -43,6 +43,8 @@ class ImageRecord:
     boxes: list[Corners] | None = None
     box_labels: list[int] | None = None
     """Of each box; None where ``boxes`` is None."""
+    soft_label: dict[int, float] | None = None
+    """Probability by class id, descending."""
     maps: dict[str, str] | None = None
     """Paths of the labels that are images, by name of the target; None where there are none."""
 
@@ -52,7 +54,7 @@ class ImageRecord:
 
     @property
     def is_labelled(self) -> bool:
-        return self.label is not None or self.boxes is not None or bool(self.maps)
+        return any(label is not None for label in (self.label, self.boxes, self.soft_label)) or bool(self.maps)
 
     def map_path(self, target: str) -> str | None:
         """The file of a target, None where the image has none."""
@@ -207,6 +209,8 @@ class LabelledImages:
                 return None
             corners = torch.tensor(record.boxes, dtype=torch.float32).reshape(-1, 4)
             return Boxes(corners, torch.tensor(record.box_labels, dtype=torch.int64))
+        if target == "soft_label":
+            return None if record.soft_label is None else soft_label_of(record.soft_label)
         path = record.map_path(target)
         if path is None:
             return None
@@ -233,6 +237,13 @@ class LabelledImages:
                 f"Name the class, or use {IGNORE} for pixels to ignore"
             )
         return np.array(ids)
+
+
+def soft_label_of(probabilities: Mapping[int, float]) -> SoftLabel:
+    """The label of probabilities by class id."""
+    return SoftLabel(
+        torch.tensor([*probabilities.values()], dtype=torch.float32), torch.tensor([*probabilities], dtype=torch.int64)
+    )
 
 
 class ImageView:

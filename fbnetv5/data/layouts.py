@@ -23,6 +23,7 @@ from fbnetv5.data.image_folder import IMAGE_FOLDER
 from fbnetv5.data.labelled_images import LabelledImages, check_class_names
 from fbnetv5.data.layout import Layout
 from fbnetv5.data.map_layouts import MAP_LAYOUTS
+from fbnetv5.data.opened import opened
 from fbnetv5.data.other_layouts import refuse_other_layout
 from fbnetv5.data.shards import is_sharded, read_shards
 from fbnetv5.data.unused import unused_classes, unused_files
@@ -58,11 +59,15 @@ def find_layout(root: Path) -> Layout | None:
 
 
 def open_folder(root: Path) -> LabelledImages:
-    """The data set in a folder of any layout, with all of its labels.
+    """The data set in a folder of any layout, with all of its labels; a command reads it once.
 
     Raises:
         UserError: the layout is unknown, or something in the folder is wrong.
     """
+    return opened(root, _read)
+
+
+def _read(root: Path) -> LabelledImages:
     layout = layout_of(root)
     with header_index(root) as headers:
         data = layout.read(root, headers)

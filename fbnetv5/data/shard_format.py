@@ -9,6 +9,7 @@ Columns of a shard; each but the first three may be null, which means "not label
     image           struct (bytes, path): the file as it was, and its name
     width, height   pixels of the image as it is shown
     label           class id
+    soft_label      struct (category, probability): lists of class ids and of probabilities, descending
     objects         struct (bbox, category): lists of COCO's (x, y, width, height) in pixels, and of class ids
     mask, ...       struct (bytes, path): a PNG in the format of ``fbnetv5.data.maps``
 
@@ -44,6 +45,8 @@ OWN_KEY, FEATURES_KEY = b"fbnetv5", b"huggingface"
 """Of the metadata of a shard's schema."""
 OBJECTS = "objects"
 """Column of the boxes."""
+SOFT_LABEL = "soft_label"
+"""Column of the soft labels."""
 SIDES = ("width", "height")
 
 
@@ -146,6 +149,8 @@ def arrow_schema(classes: Mapping[str, tuple[str, ...]]) -> "pa.Schema":
     types |= {column_of(name): image for name in classes if name in FORMATS}
     types |= {OBJECTS: objects} if "boxes" in classes else {}
     types |= {"label": pa.int64()} if "label" in classes else {}
+    soft = pa.struct({"category": pa.list_(pa.int64()), "probability": pa.list_(pa.float32())})
+    types |= {SOFT_LABEL: soft} if SOFT_LABEL in classes else {}
     columns = columns_of(classes)
     features = json.dumps({"info": {"features": _features(classes)}}, ensure_ascii=False).encode()
     metadata = {FEATURES_KEY: features, OWN_KEY: own_metadata(classes)}
@@ -164,6 +169,9 @@ def _features(classes: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
             box = {"feature": {"dtype": "float64", "_type": "Value"}, "length": 4, "_type": "Sequence"}
             boxes, categories = ({"feature": part, "_type": "Sequence"} for part in (box, class_label))
             features[OBJECTS] = {"bbox": boxes, "category": categories}
+        elif name == SOFT_LABEL:
+            parts = {"category": class_label, "probability": {"dtype": "float32", "_type": "Value"}}
+            features[name] = {key: {"feature": part, "_type": "Sequence"} for key, part in parts.items()}
         else:
             features[name] = image
     return features

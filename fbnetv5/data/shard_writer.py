@@ -33,6 +33,7 @@ from fbnetv5.data.shard_format import (
     DATA,
     INDEX,
     SCHEMA,
+    SOFT_LABEL,
     ShardEntry,
     ShardIndex,
     arrow_schema,
@@ -43,7 +44,7 @@ from fbnetv5.data.shard_format import (
 )
 from fbnetv5.data.shards import ShardedImages
 from fbnetv5.data.splits import TEST, split_indices
-from fbnetv5.data.targets import Boxes, class_names
+from fbnetv5.data.targets import Boxes, SoftLabel, class_names
 
 WORK = ".convert"
 """Folder in the new data set of what is unfinished; removed at the end."""
@@ -89,16 +90,20 @@ def write_shards(data: LabelledImages, folder: Path, report: Progress, *, shard_
     digest = source_digest(data)
     if (folder / INDEX).exists():
         index = _finished(folder, digest)
-        if all(_is_whole(folder, shard) for shard in index.shards):
+        if all(is_whole(folder, shard) for shard in index.shards):
             return index
         _reopen(folder, index)
     shard_rows = _start(folder, digest, shard_rows or fitting_rows(data))
-    splits = [_by_hash(data, indices) for indices in split_indices(data)]
-    shards = [*plan(splits[:TEST], "train", shard_rows), *plan(splits[TEST:], "test", shard_rows)]
+    splits = [by_hash(data.names, indices) for indices in split_indices(data)]
+    shards = plan_shards(splits, shard_rows)
     entries = []
     for done, shard in enumerate(shards):
         report("convert", done, len(shards))
-        entries.append(_written(folder, shard) or _write_shard(data, folder, shard))
+        entry = _written(folder, shard)
+        if entry is None:
+            entry = write_shard(data, folder / DATA / shard.file, shard.parts)
+            _write_entry(folder, entry)
+        entries.append(entry)
     report("convert", len(shards), len(shards))
     weights, policies, test = map(len, splits)
     index = ShardIndex(
@@ -132,16 +137,25 @@ def _facts(data: LabelledImages, record: ImageRecord) -> tuple[Any, ...]:
     """What a record says of its image, with the states of its files and without their paths."""
     paths = sorted((record.maps or {}).items())
     maps = [(target, file_state(path), data.shapes(target, path)) for target, path in paths]
-    return record.size, record.label, record.boxes, record.box_labels, file_state(record.path), maps
+    soft = () if record.soft_label is None else (tuple(record.soft_label.items()),)
+    return record.size, record.label, record.boxes, record.box_labels, file_state(record.path), maps, *soft
 
 
 def fitting_rows(data: LabelledImages) -> int:
     """The number of images whose files and maps have about ``SHARD_BYTES``."""
-    indices = evenly_spaced(len(data), MEASURED_IMAGES)
-    records = [data.record(index) for index in indices]
-    paths = [path for record in records for path in (record.path, *(record.maps or {}).values())]
-    mean = max(1, sum(map(file_size, paths)) // max(1, len(indices)))
+    records = [data.record(index) for index in evenly_spaced(len(data), MEASURED_IMAGES)]
+    return rows_of_files([[record.path, *(record.maps or {}).values()] for record in records])
+
+
+def rows_of_files(files: Sequence[Sequence[str]]) -> int:
+    """The number of images whose files have about ``SHARD_BYTES``, by the files of each of some images."""
+    mean = max(1, sum(file_size(path) for paths in files for path in paths) // max(1, len(files)))
     return max(1, min(SHARD_BYTES // mean, MAX_SHARD_ROWS))
+
+
+def plan_shards(splits: Sequence[Sequence[int]], shard_rows: int) -> list[PlannedShard]:
+    """The shards of the three splits."""
+    return [*plan(splits[:TEST], "train", shard_rows), *plan(splits[TEST:], "test", shard_rows)]
 
 
 def plan(splits: Sequence[Sequence[int]], name: str, shard_rows: int) -> list[PlannedShard]:
@@ -159,10 +173,10 @@ def plan(splits: Sequence[Sequence[int]], name: str, shard_rows: int) -> list[Pl
     return shards
 
 
-def _by_hash(data: LabelledImages, indices: Sequence[int]) -> list[int]:
+def by_hash(names: Sequence[str], indices: Sequence[int]) -> list[int]:
     """The images of a split in the order of a hash of their names."""
-    names = (data.names[index].encode(errors="surrogateescape") for index in indices)
-    digests = [int.from_bytes(hashlib.sha256(name).digest()[:8], "big") for name in names]
+    encoded = (names[index].encode(errors="surrogateescape") for index in indices)
+    digests = [int.from_bytes(hashlib.sha256(name).digest()[:8], "big") for name in encoded]
     order = np.argsort(np.array(digests, dtype=np.uint64), kind="stable")
     return [indices[place] for place in order.tolist()]
 
@@ -179,7 +193,7 @@ def _finished(folder: Path, digest: str) -> ShardIndex:
     return index
 
 
-def _is_whole(folder: Path, shard: ShardEntry) -> bool:
+def is_whole(folder: Path, shard: ShardEntry) -> bool:
     """Whether a shard exists with its length."""
     path = folder / DATA / shard.file
     return path.exists() and path.stat().st_size == shard.size
@@ -232,11 +246,16 @@ def _written(folder: Path, shard: PlannedShard) -> ShardEntry | None:
     if not file.exists():
         return None
     entry = ShardEntry(**read_json(file, what="shard", schema=SCHEMA)["shard"])
-    return entry if _is_whole(folder, entry) else None
+    return entry if is_whole(folder, entry) else None
 
 
-def _write_shard(data: LabelledImages, folder: Path, shard: PlannedShard) -> ShardEntry:
-    """Write a shard and its row of the index.
+def write_shard(data: LabelledImages, path: Path, parts: Sequence[Sequence[int]]) -> ShardEntry:
+    """Write a shard; returns its row of the index.
+
+    Args:
+        data: the data set.
+        path: of the shard.
+        parts: as of ``PlannedShard``.
 
     Raises:
         UserError: a source file cannot be read, or the shard cannot be written.
@@ -244,24 +263,22 @@ def _write_shard(data: LabelledImages, folder: Path, shard: PlannedShard) -> Sha
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
-    schema, path, groups = arrow_schema(class_names(data.targets)), folder / DATA / shard.file, []
+    schema, groups = arrow_schema(class_names(data.targets)), []
     options = {"compression": "none", "use_dictionary": False, "write_statistics": False, "write_page_checksum": True}
     with atomic_write(path) as temporary:
         with temporary.open("wb") as out, ParquetWriter(out, schema, **options) as writer:
-            for rows in row_groups(data, shard):
+            for rows in row_groups(data, parts):
                 groups.append(len(rows))
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema), row_group_size=len(rows))
         with temporary.open("rb") as file:
             checksum = hashlib.file_digest(file, "sha256").hexdigest()
             size = file.tell()
-    entry = ShardEntry(file=shard.file, groups=tuple(groups), size=size, sha256=checksum)
-    _write_entry(folder, entry)
-    return entry
+    return ShardEntry(file=path.name, groups=tuple(groups), size=size, sha256=checksum)
 
 
-def row_groups(data: LabelledImages, shard: PlannedShard) -> Iterator[list[dict[str, Any]]]:
-    """The rows of each row group; no group has images of two splits."""
-    for indices in shard.parts:
+def row_groups(data: LabelledImages, parts: Sequence[Sequence[int]]) -> Iterator[list[dict[str, Any]]]:
+    """The rows of each row group; no group has images of two parts, which are those of two splits."""
+    for indices in parts:
         rows: list[dict[str, Any]] = []
         size = 0
         for index in indices:
@@ -288,6 +305,8 @@ def row_of(data: LabelledImages, index: int) -> dict[str, Any]:
     for target, value in labels.items():
         if target == "boxes":
             row[column_of(target)] = objects_of(value)
+        elif target == SOFT_LABEL:
+            row[target] = probabilities_of(value)
         elif target in FORMATS:
             row[target] = {"bytes": _map_bytes(data, index, target, value.numpy()), "path": f"{name}.{target}.png"}
         else:
@@ -300,6 +319,11 @@ def objects_of(boxes: Boxes) -> dict[str, Any]:
     corners = boxes.xyxy.double()
     boxes_xywh = [(x0, y0, x1 - x0, y1 - y0) for x0, y0, x1, y1 in corners.tolist()]
     return {"bbox": boxes_xywh, "category": boxes.labels.tolist()}
+
+
+def probabilities_of(label: SoftLabel) -> dict[str, Any]:
+    """A soft label as class ids and probabilities."""
+    return {"category": label.class_ids.tolist(), "probability": label.probabilities.tolist()}
 
 
 def _map_bytes(data: LabelledImages, index: int, target: str, value: Any) -> bytes:

@@ -30,6 +30,7 @@ from fbnetv5.data.shard_format import (
     OBJECTS,
     OWN_KEY,
     SIDES,
+    SOFT_LABEL,
     ShardIndex,
     check_parquet_library,
     columns_of,
@@ -120,12 +121,16 @@ class ShardRows:
         place = f"{self._root / DATA / self._places[group][0]}, {values['image.path']!r}"
         width, height = (values[side] for side in SIDES)
         boxes = values.get(f"{OBJECTS}.bbox")
+        classes = values.get(f"{SOFT_LABEL}.category")
         return ImageRecord(
             path=ShardedFile(place, values["image.bytes"]),
             size=(height, width),
             label=values.get("label"),
             boxes=None if boxes is None else [_corners(box) for box in boxes],
             box_labels=None if boxes is None else values[f"{OBJECTS}.category"],
+            soft_label=None
+            if classes is None
+            else dict(zip(classes, values[f"{SOFT_LABEL}.probability"], strict=True)),
             maps=_maps(values, place, self._targets),
         )
 

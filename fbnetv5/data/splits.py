@@ -118,11 +118,14 @@ def split_of(name: str, shares: tuple[float, ...] = SHARES) -> int:
 
 def split_indices(folder: LabelledImages) -> tuple[Sequence[int], ...]:
     """The images of each split of a user's data set; its own test split is used if it has one."""
-    if isinstance(folder, ShardedImages):
-        return folder.splits
+    return folder.splits if isinstance(folder, ShardedImages) else split_names(folder.names, folder.test)
+
+
+def split_names(names: Sequence[str], test: Collection[str]) -> tuple[Sequence[int], ...]:
+    """The positions of the names of images in each split; the test split is ``test`` unless that is empty."""
     indices: tuple[list[int], list[int], list[int]] = ([], [], [])
-    for index, name in enumerate(folder.names):
-        split = TEST if name in folder.test else split_of(name, SHARES[:2] if folder.test else SHARES)
+    for index, name in enumerate(names):
+        split = TEST if name in test else split_of(name, SHARES[:2] if test else SHARES)
         indices[split].append(index)
     return indices
 

@@ -287,18 +287,36 @@ class VectorMapKind(DenseMapKind):
         return VectorTensor(value)
 
 
-class LogitsKind(Kind):
-    """A teacher's logits. Value: float32 [C]; collated: float32 [N, C], NaN where not labelled."""
+class SoftLabel(NamedTuple):
+    """The most probable classes of one image by a teacher, or of a batch, padded to its largest number."""
+
+    probabilities: Tensor
+    """float32 [K] or [N, K], above 0, descending; 0 where padded. Their sum is at most 1: other classes have the
+    rest."""
+    class_ids: Tensor
+    """int64 [K] or [N, K]: the class of each probability; 0 where padded."""
+
+
+class SoftLabelKind(Kind):
+    """Probabilities of classes of an image. Value and collated: ``SoftLabel``; a batch has K >= 1."""
 
     of_whole_image = can_paste = True
 
-    def collate(self, values: Sequence[Tensor | None], size: Resolution) -> Tensor:
-        classes = next((len(value) for value in values if value is not None), 1)
-        return _stack(values, torch.full((classes,), float("nan")))
+    def collate(self, values: Sequence[SoftLabel | None], size: Resolution) -> SoftLabel:
+        most = max(1, *(len(value.class_ids) for value in values if value is not None), 1)
+        batch = SoftLabel(torch.zeros(len(values), most), torch.zeros(len(values), most, dtype=torch.int64))
+        for row, value in enumerate(values):
+            if value is not None:
+                batch.probabilities[row, : len(value.class_ids)] = value.probabilities
+                batch.class_ids[row, : len(value.class_ids)] = value.class_ids
+        return batch
+
+    def has_labels(self, value: SoftLabel) -> bool:
+        return len(value.class_ids) > 0
 
 
 CLASS, BOXES, CLASS_MAP, LINE_MAP = ClassKind(), BoxesKind(), ClassMapKind(), LineMapKind()
-DENSE_MAP, VECTOR_MAP, LOGITS = DenseMapKind(), VectorMapKind(), LogitsKind()
+DENSE_MAP, VECTOR_MAP, SOFT_LABEL = DenseMapKind(), VectorMapKind(), SoftLabelKind()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,16 +8,15 @@
     KEY.mask.png            a map, see ``fbnetv5.data.maps``; also seg.png, and depth.png, normals.png and so on
 
 A key is a path up to its first dot after the last slash. The name of a tar file or of its folder says whether its
-images are of the test split. Each opening reads the headers of all members and images, which lie so close together that
-nearly all bytes of the tar files are read; nothing is kept for the next one. Images are then read by their place in the
-tar file, in any order. For many images, convert the data set into Parquet shards.
+images are of the test split. The first opening reads the headers of all members and images, and labels; the members
+(``fbnetv5.data.tar_index``) and the headers of images are kept for the next one. Images are then read by their place in
+the tar file, in any order. For many images, convert the data set into Parquet shards.
 
 Left out: compressed tar files, in which no place can be read without all before it; and members of other types.
 """
 
 import json
-import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any
@@ -25,19 +24,22 @@ from typing import Any
 from export.errors import UserError
 from fbnetv5.data.folder import image_record
 from fbnetv5.data.header_index import HeaderIndex
-from fbnetv5.data.image_files import SUFFIXES, StoredPart, image_names_within, read_bytes
+from fbnetv5.data.image_files import SUFFIXES, StoredFile, StoredPart, image_names_within, read_bytes
 from fbnetv5.data.labelled_images import ImageRecord, LabelledImages
 from fbnetv5.data.layout import Layout
 from fbnetv5.data.maps import FORMATS, LOSSLESS_SUFFIXES
 from fbnetv5.data.metadata_rows import Row, add_boxes, add_labels, add_maps, map_targets, objects_of
 from fbnetv5.data.notes import Notes
 from fbnetv5.data.split_names import as_test_split, is_validation
+from fbnetv5.data.tar_index import Member, tar_index
 
 MAP_NAMES = {"seg": "mask"} | {target: target for target in FORMATS}
 MAP_TYPES = {f"{name}{suffix}": target for name, target in MAP_NAMES.items() for suffix in LOSSLESS_SUFFIXES}
 """Of a member after the key and a dot, and the target."""
 IMAGE_TYPES = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
 LABEL_TYPES = ("cls", "json")
+Samples = dict[str, dict[str, StoredFile]]
+"""By key, the members by type."""
 OWN_KEYS = {"label", "objects"}
 """Of a JSON member."""
 
@@ -62,9 +64,8 @@ def read_webdataset(root: Path, headers: HeaderIndex) -> LabelledImages:
     notes, rows = Notes(), list[Row]()
     images: dict[str, ImageRecord] = {}
     test: set[str] = set()
-    for path in tar_files(root):
-        tar = path.relative_to(root).as_posix()
-        for key, members in samples(path).items():
+    for path, tar, samples in _samples_of_tars(root):
+        for key, members in samples.items():
             kind = next((kind for kind in IMAGE_TYPES if kind in members), None)
             if kind is None:
                 notes.add("samples without an image left out")
@@ -94,14 +95,22 @@ def read_webdataset(root: Path, headers: HeaderIndex) -> LabelledImages:
     return LabelledImages(images, targets, test=as_test_split(test, images), notes=notes.lines())
 
 
-def samples(path: Path) -> dict[str, dict[str, StoredPart]]:
+def _samples_of_tars(root: Path) -> Iterator[tuple[Path, str, Samples]]:
+    """Each tar file, its path in the folder, and its samples."""
+    with tar_index(root) as index:
+        for path in tar_files(root):
+            members = index.members(path, [f".{kind}" for kind in LABEL_TYPES])
+            yield path, path.relative_to(root).as_posix(), samples_of(path, members)
+
+
+def samples_of(path: Path, listed: Iterable[Member]) -> Samples:
     """The members of each sample of a tar file by type, which is in lower case.
 
     Raises:
-        UserError: the file is damaged or compressed, or a sample has two members of one type.
+        UserError: a sample has two members of one type.
     """
-    members: dict[str, dict[str, StoredPart]] = {}
-    for name, start, length in _members(path):
+    members: Samples = {}
+    for name, start, length, text in listed:
         folder, slash, file = name.rpartition("/")
         stem, _, kind = file.partition(".")
         if not stem or not kind:
@@ -109,25 +118,13 @@ def samples(path: Path) -> dict[str, dict[str, StoredPart]]:
         sample = members.setdefault(f"{folder}{slash}{stem}", {})
         if kind.lower() in sample:
             raise UserError(f"{path} has two members {name!r}. Write the file again with a key for each sample")
-        sample[kind.lower()] = StoredPart.of(f"{path}, {name!r}", str(path), start, length)
+        place = f"{path}, {name!r}"
+        part = StoredPart.of(place, str(path), start, length)
+        sample[kind.lower()] = part if text is None else StoredFile(place, text.encode())
     return members
 
 
-def _members(path: Path) -> Iterator[tuple[str, int, int]]:
-    """Name, start and length of each file in a tar file."""
-    try:
-        size = path.stat().st_size
-        with tarfile.open(path, "r:") as file:
-            for member in file:
-                if member.offset_data + member.size > size:
-                    raise UserError(f"{path} is cut off within {member.name!r}. Copy the file again")
-                if member.isfile():
-                    yield member.name, member.offset_data, member.size
-    except (OSError, tarfile.TarError) as error:
-        raise UserError(f"cannot read {path}: {error}. Copy the file again, without compression") from None
-
-
-def _row(members: dict[str, StoredPart], where: str, path: Path, notes: Notes) -> Row:
+def _row(members: dict[str, StoredFile], where: str, path: Path, notes: Notes) -> Row:
     """The labels of a sample, apart from maps."""
     values: dict[str, Any] = {}
     if "json" in members:
@@ -141,7 +138,7 @@ def _row(members: dict[str, StoredPart], where: str, path: Path, notes: Notes) -
     return Row(values=values, folder=path.parent, where=where, objects=objects_of(values.get("objects"), where))
 
 
-def _json(member: StoredPart) -> dict[str, Any]:
+def _json(member: StoredFile) -> dict[str, Any]:
     try:
         values = json.loads(read_bytes(member))
     except (ValueError, RecursionError) as error:

@@ -1,11 +1,11 @@
-"""The files of a new data set that describe all of its images: ``instances.json`` and ``labels.json``.
+"""The files of a new data set that describe all of its images: ``instances.json``, ``labels.json``, ``left-out.jsonl``.
 
-Both are written from the files of the chunks one image at a time, so that memory does not grow with the data set, and
+They are written from the files of the chunks one image at a time, so that memory does not grow with the data set, and
 contain nothing that differs between two runs on the same images.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from export.errors import UserError
 from export.files import atomic_write, read_json, write_json
 from fbnetv5.data.targets import Target
-from fbnetv5.labeling.chunks import ImageRow, json_line, read_chunk
+from fbnetv5.labeling.chunks import DECIMALS, ImageRow, json_line, read_chunk
 from fbnetv5.tasks import task_types
 
 INSTANCES = "instances.json"
@@ -34,6 +34,8 @@ class LabelSummary:
     """Images that cannot be used; ``left-out.jsonl`` names them."""
     labelled: Mapping[str, Mapping[str, int]]
     """By task: the number of images whose label was kept, is from the teacher, or was derived."""
+    soft_labels: int = 0
+    """Images with a soft label."""
 
     def to_json(self) -> dict[str, Any]:
         """The ``--json`` document."""
@@ -42,6 +44,7 @@ class LabelSummary:
             "images": self.images,
             "left_out": self.left_out,
             "tasks": {task: {"labelled": sum(counts.values()), **counts} for task, counts in self.labelled.items()},
+            **({"soft_labels": self.soft_labels} if self.soft_labels else {}),
         }
 
 
@@ -60,6 +63,23 @@ def assemble(
         UserError: no image got a label, or a file cannot be written.
     """
     files = list(chunks)
+    summary = summarise(folder, files, targets)
+    _write_lines(folder / INSTANCES, lambda out: _write_instances(out, files, targets))
+    write_labels(summary, files, settings)
+    return summary
+
+
+def summarise(folder: Path, files: Sequence[Path], targets: Mapping[str, Target]) -> LabelSummary:
+    """Count the images and labels of a data set whose chunks are finished.
+
+    Args:
+        folder: the data set.
+        files: of the chunks.
+        targets: labels of the data set.
+
+    Raises:
+        UserError: no image got a label.
+    """
     counts = Counter((target, origin) for row in _rows(files) for target, origin in row.origins.items())
     images = sum(row.name is not None for row in _rows(files))
     left_out = sum(row.name is None for row in _rows(files))
@@ -67,7 +87,7 @@ def assemble(
         raise UserError(
             f"none of {images} images got a label: lower --threshold, and see --preview; {folder} is unfinished"
         )
-    summary = LabelSummary(
+    return LabelSummary(
         folder=folder,
         images=images,
         left_out=left_out,
@@ -75,13 +95,25 @@ def assemble(
             task: {origin: counts[target, origin] for origin in ("kept", "teacher", "derived")}
             for task, target in _targets_by_task(targets).items()
         },
+        soft_labels=sum(count for (target, _), count in counts.items() if target == "soft_label"),
     )
-    if left_out:
-        _write_lines(folder / LEFT_OUT, lambda out: _write_left_out(out, files))
-    _write_lines(folder / INSTANCES, lambda out: _write_instances(out, files, targets))
+
+
+def write_labels(summary: LabelSummary, files: Sequence[Path], settings: Mapping[str, Any]) -> None:
+    """Write ``left-out.jsonl`` if images were left out, and ``labels.json``, which marks the data set as finished.
+
+    Args:
+        summary: of the data set.
+        files: of its chunks.
+        settings: that produced the labels.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    if summary.left_out:
+        _write_lines(summary.folder / LEFT_OUT, lambda out: _write_left_out(out, files))
     document = {name: value for name, value in summary.to_json().items() if name != "folder"}
-    write_json(folder / LABELS, {"schema": SCHEMA, "kind": "labels", **document, "settings": dict(settings)})
-    return summary
+    write_json(summary.folder / LABELS, {"schema": SCHEMA, "kind": "labels", **document, "settings": dict(settings)})
 
 
 def read_labels(folder: Path) -> tuple[LabelSummary, dict[str, Any]]:
@@ -96,7 +128,13 @@ def read_labels(folder: Path) -> tuple[LabelSummary, dict[str, Any]]:
             task: {name: count for name, count in counts.items() if name != "labelled"}
             for task, counts in document["tasks"].items()
         }
-        summary = LabelSummary(folder=folder, images=document["images"], left_out=document["left_out"], labelled=tasks)
+        summary = LabelSummary(
+            folder=folder,
+            images=document["images"],
+            left_out=document["left_out"],
+            labelled=tasks,
+            soft_labels=document.get("soft_labels", 0),
+        )
         return summary, dict(document["settings"])
     except (KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{folder / LABELS} is damaged ({error}): label into another folder") from None
@@ -129,7 +167,7 @@ def _write_left_out(out: TextIO, files: Iterable[Path]) -> None:
             out.write(json_line({"image": row.source, "reason": row.reason}) + "\n")
 
 
-def _write_instances(out: TextIO, files: list[Path], targets: Mapping[str, Target]) -> None:
+def _write_instances(out: TextIO, files: Sequence[Path], targets: Mapping[str, Target]) -> None:
     """COCO's format with the fields of the layout for several tasks, see ``fbnetv5.data.folder``."""
     labels = targets["label"].classes if "label" in targets else ()
     out.write("{")
@@ -156,6 +194,8 @@ def _image(number: int, row: ImageRow, labels: tuple[str, ...], targets: Mapping
     record: dict[str, Any] = {"id": number, "file_name": row.name, "width": row.size[1], "height": row.size[0]}
     if row.label is not None:
         record["label"] = labels[row.label]
+    if row.soft_label is not None:
+        record["soft_label"] = {labels[class_id]: value for class_id, value in row.soft_label.items()}
     if "boxes" in targets and row.boxes is None:
         record["boxes"] = False
     if row.test:
@@ -163,17 +203,23 @@ def _image(number: int, row: ImageRow, labels: tuple[str, ...], targets: Mapping
     return record
 
 
-def _annotations(files: list[Path]) -> Iterator[dict[str, Any]]:
+def _annotations(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
     number = 0
     for image, row in _used(files):
-        for (x0, y0, x1, y1), label in zip(row.boxes or (), row.box_labels or (), strict=True):
+        for box, label in zip(row.boxes or (), row.box_labels or (), strict=True):
             number += 1
-            width, height = round(x1 - x0, 2), round(y1 - y0, 2)
+            bbox = coco_box(box)
             yield {
                 "id": number,
                 "image_id": image,
                 "category_id": label + 1,
-                "bbox": [x0, y0, width, height],
-                "area": round(width * height, 2),
+                "bbox": bbox,
+                "area": round(bbox[2] * bbox[3], DECIMALS),
                 "iscrowd": 0,
             }
+
+
+def coco_box(corners: Sequence[float]) -> list[float]:
+    """(x0, y0, x1, y1) -> COCO's [x, y, width, height]."""
+    x0, y0, x1, y1 = corners
+    return [x0, y0, round(x1 - x0, DECIMALS), round(y1 - y0, DECIMALS)]

@@ -8,6 +8,7 @@ ones.
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,16 @@ from pydantic import BaseModel, ConfigDict
 from export.errors import UserError
 from export.files import atomic_write, atomic_write_text
 from fbnetv5.data.maps import FORMATS, write_map
+from fbnetv5.data.shard_format import DATA
+from fbnetv5.data.targets import SoftLabel
 from fbnetv5.labeling.labeller import Labelled, Labeller, LeftOut, Origin
 
 IMAGES = "images"
 WORK = ".labeling"
 """Folder in the new data set of what is unfinished; removed at the end."""
+SETTINGS = "settings.json"
+MAPS = "maps"
+"""Folder in ``WORK`` of the maps of images whose shard is unfinished."""
 DECIMALS = 2
 """Of a pixel, in the coordinates of boxes."""
 
@@ -44,6 +50,8 @@ class ImageRow(BaseModel):
     boxes: list[list[float]] | None = None
     """(x0, y0, x1, y1) each."""
     box_labels: list[int] | None = None
+    soft_label: dict[int, float] | None = None
+    """Probability by class id, descending."""
     origins: dict[str, Origin] = {}
     """By target that it is labelled with: where the label is from."""
 
@@ -53,13 +61,25 @@ def chunk_file(folder: Path, number: int) -> Path:
     return folder / WORK / "chunks" / f"{number:08d}.jsonl"
 
 
-def label_chunk(folder: Path, labeller: Labeller, indices: Sequence[int], file: Path) -> None:
-    """Label the images at these positions and write their maps, the images themselves, and the chunk's file.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Chunks to label."""
+
+    folder: Path
+    """Of the maps, in the folders of the layout for several tasks, and of the images."""
+    chunks: Mapping[Path, Sequence[int]]
+    """Positions of a chunk's images in the source by the chunk's file."""
+    with_images: bool = True
+    """Whether the images are placed in the folder as well."""
+
+
+def label_chunk(job: Job, labeller: Labeller, file: Path) -> None:
+    """Label the images of a chunk and write their maps, the images themselves if wanted, and the chunk's file.
 
     Raises:
         UserError: a teacher fails, an existing label is wrong, or a file cannot be written.
     """
-    rows = [_write_image(folder, labeller, result) for result in labeller.label(indices)]
+    rows = [_write_image(job, labeller, result) for result in labeller.label(job.chunks[file])]
     atomic_write_text(file, "".join(row.model_dump_json(exclude_defaults=True) + "\n" for row in rows))
 
 
@@ -70,7 +90,7 @@ def read_chunk(file: Path) -> Iterator[ImageRow]:
             yield ImageRow.model_validate_json(line)
 
 
-def check_chunks(chunks: Mapping[Path, range], names: Sequence[str]) -> None:
+def check_chunks(chunks: Mapping[Path, Sequence[int]], names: Sequence[str]) -> None:
     """Check that the files of the chunks have each image of the source once.
 
     Args:
@@ -81,19 +101,20 @@ def check_chunks(chunks: Mapping[Path, range], names: Sequence[str]) -> None:
         UserError: a file lacks an image, or has one that is not of its chunk or has it twice.
     """
     for file, indices in chunks.items():
-        if sorted(row.source for row in read_chunk(file)) != sorted(_json_text(names[index]) for index in indices):
+        if sorted(row.source for row in read_chunk(file)) != sorted(json_text(names[index]) for index in indices):
             raise UserError(f"{file} has other images than its chunk: remove it, and repeat the command")
 
 
-def _write_image(folder: Path, labeller: Labeller, result: Labelled | LeftOut) -> ImageRow:
-    """Write an image and its maps; returns the row of the chunk's file."""
-    source = _json_text(labeller.source.names[result.index])
+def _write_image(job: Job, labeller: Labeller, result: Labelled | LeftOut) -> ImageRow:
+    """Write the maps of an image, and the image if wanted; returns the row of the chunk's file."""
+    source = json_text(labeller.source.names[result.index])
     if isinstance(result, LeftOut):
-        return ImageRow(source=source, reason=_json_text(result.reason))
+        return ImageRow(source=source, reason=json_text(result.reason))
     name = labeller.source.new_names[result.index]
     for target in FORMATS.keys() & result.labels.keys():
-        write_map(folder / FORMATS[target].folder / f"{Path(name).stem}.png", target, result.labels[target].numpy())
-    place_image(Path(labeller.source.path(result.index)), folder / IMAGES / name)
+        write_map(map_file(job.folder, target, name), target, result.labels[target].numpy())
+    if job.with_images:
+        place_image(Path(labeller.source.path(result.index)), job.folder / IMAGES / name)
     boxes = result.labels.get("boxes")
     return ImageRow(
         source=source,
@@ -103,8 +124,22 @@ def _write_image(folder: Path, labeller: Labeller, result: Labelled | LeftOut) -
         label=result.labels.get("label"),
         boxes=None if boxes is None else [[round(side, DECIMALS) for side in box] for box in boxes.xyxy.tolist()],
         box_labels=None if boxes is None else boxes.labels.tolist(),
+        soft_label=_probabilities(result.labels.get("soft_label")),
         origins=dict(sorted(result.origins.items())),
     )
+
+
+def map_file(folder: Path, target: str, name: str) -> Path:
+    """The file of a map of the image of this name."""
+    return folder / FORMATS[target].folder / f"{Path(name).stem}.png"
+
+
+def _probabilities(label: SoftLabel | None) -> dict[int, float] | None:
+    """The probability of each class, with the digits that a float32 needs."""
+    if label is None:
+        return None
+    values = (float(str(value)) for value in label.probabilities.numpy())
+    return dict(zip(label.class_ids.tolist(), values, strict=True))
 
 
 def place_image(source: Path, target: Path) -> None:
@@ -123,15 +158,16 @@ def place_image(source: Path, target: Path) -> None:
             shutil.copyfile(source, temporary)
 
 
-def _json_text(text: str) -> str:
+def json_text(text: str) -> str:
     """The text with escapes for bytes of a file name that are not UTF-8."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def remove_temporaries(folder: Path) -> None:
     """Remove the temporary files that a killed process left in the folders of a new data set."""
-    folders = [folder, folder / IMAGES, *(folder / form.folder for form in FORMATS.values())]
-    for place in [*folders, folder / WORK, folder / WORK / "chunks"]:
+    work = folder / WORK
+    maps = [place / form.folder for place in (folder, work / MAPS) for form in FORMATS.values()]
+    for place in [folder, folder / IMAGES, folder / DATA, *maps, work, work / "chunks", work / "shards"]:
         for path in place.glob(".*.tmp"):
             path.unlink()
 

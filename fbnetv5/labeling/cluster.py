@@ -6,12 +6,13 @@ the same paths.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from export.errors import UserError
-from fbnetv5.labeling.chunks import label_chunk
+from fbnetv5.labeling.chunks import Job, label_chunk
 from fbnetv5.labeling.config import LabelConfig
 from fbnetv5.labeling.run import ChunkRunner, Labelling, open_labelling
 from fbnetv5.runs.ray_cluster import connect, run_tasks
@@ -31,18 +32,16 @@ def on_cluster(address: str, gpus_per_teacher: float, *, device: str | None, dow
     """
     ray = connect(address)
 
-    def run(labelling: Labelling, folder: Path, chunks: Mapping[Path, range], report: Callable[[int], None]) -> None:
+    def run(labelling: Labelling, job: Job, report: Callable[[int], None]) -> None:
         place = device or (None if gpus_per_teacher else "cpu")  # without a GPU of its own a worker must not share one
         config, settings = (json.dumps(each) for each in (labelling.config.to_json(), labelling.settings))
-        inputs = (
-            (file, (config, settings, place, download, folder.resolve(), indices, file.resolve()))
-            for file, indices in chunks.items()
-        )
+        inputs = ((file, (config, settings, place, download, _of_chunk(job, file))) for file in job.chunks)
         report(0)
         for done, (file, lost) in enumerate(run_tasks(ray, label_on_worker, inputs, gpus=gpus_per_teacher), start=1):
             if lost is not None:
+                first = labelling.labeller.source.names[job.chunks[file][0]]
                 raise UserError(
-                    f"the workers that labelled images {chunks[file].start} to {chunks[file].stop - 1} were lost in "
+                    f"the workers that labelled the {len(job.chunks[file])} images from {first!a} on were lost in "
                     f"every attempt, perhaps for lack of memory: lower batch with --config, and repeat the command"
                 )
             report(done)
@@ -50,9 +49,12 @@ def on_cluster(address: str, gpus_per_teacher: float, *, device: str | None, dow
     return run
 
 
-def label_on_worker(
-    config: str, settings: str, device: str | None, download: bool, folder: Path, indices: range, file: Path
-) -> None:
+def _of_chunk(job: Job, file: Path) -> Job:
+    """The job of one chunk, with absolute paths."""
+    return replace(job, folder=job.folder.resolve(), chunks={file.resolve(): job.chunks[file]})
+
+
+def label_on_worker(config: str, settings: str, device: str | None, download: bool, job: Job) -> None:
     """Label a chunk in a worker, unless an earlier attempt has finished it.
 
     Args:
@@ -60,16 +62,15 @@ def label_on_worker(
         settings: of the labelling as its first process sees it, as JSON.
         device: as of ``open_labelling``, and so is ``download``.
         download: see ``device``.
-        folder: the new data set.
-        indices: of the chunk's images.
-        file: of the chunk.
+        job: one chunk.
 
     Raises:
         UserError: as of ``label_chunk``; or this node has other images or teachers.
     """
     labelling = _opened(config, settings, device, download)
-    if not file.exists():
-        label_chunk(folder, labelling.labeller, indices, file)
+    for file in job.chunks:
+        if not file.exists():
+            label_chunk(job, labelling.labeller, file)
 
 
 @cache

@@ -14,9 +14,12 @@ from fbnetv5.data.layouts import open_folder
 from fbnetv5.labeling.assemble import LabelSummary
 from fbnetv5.labeling.config import LabelConfig
 from fbnetv5.labeling.preview import write_preview
-from fbnetv5.labeling.run import ChunkRunner, in_this_process, open_labelling, run_labelling
+from fbnetv5.labeling.run import ChunkRunner, Labelling, in_this_process, open_labelling, run_labelling
 from fbnetv5.labeling.sources import check_folder, layout_of_source
 from fbnetv5.runs.options import Fields, fields_of
+
+FIT_SOURCES = {"exported": "as its manifest says", "onnx": "as its description says"}
+"""By family of a teacher: where its preparation of images is from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +43,10 @@ def label(
     teachers: Mapping[str, str] | None = None,
     derive: Mapping[str, str] | None = None,
     threshold: float = 0.5,
+    soft_labels: int | None = None,
     config: Fields | None = None,
     ignore_labels: bool = False,
+    shards: bool = False,
     download: bool = False,
     device: str | None = None,
     ray: str | None = None,
@@ -64,8 +69,11 @@ def label(
             "transformers:NAME", with weights of your own as "timm:NAME@FILE".
         derive: by task: a rule by which its labels follow from others, such as "largest-box".
         threshold: minimum confidence of a label, from 0 to 1.
+        soft_labels: number of the most probable classes of every image whose probabilities by the teacher of cls are
+            stored as well; None for none.
         config: further fields of ``LabelConfig``, such as {"batch": 16}, or a file with them.
         ignore_labels: take the images of a data set without their labels.
+        shards: write Parquet shards, as ``convert`` does, instead of a folder of images and maps.
         download: download published weights that are not on this machine.
         device: of the networks, "cpu" or "cuda"; None for a GPU if there is one.
         ray: address of a Ray cluster that labels, or "auto" for that of this machine.
@@ -86,10 +94,9 @@ def label(
         from fbnetv5.labeling.cluster import on_cluster
 
         runner = on_cluster(ray, gpus_per_teacher, device=device, download=download)
-    settings = _settings(images, teachers, derive, threshold, config, ignore_labels)
-    _check_device(device)
-    _describe_source(Path(images), ignore_labels, log)
-    return run_labelling(open_labelling(settings, device=device, download=download), Path(output), progress, runner)
+    settings = _settings(images, teachers, derive, threshold, config, ignore_labels, soft_labels)
+    labelling = _open(settings, images, device=device, download=download, log=log)
+    return run_labelling(labelling, Path(output), progress, runner, shards=shards)
 
 
 def preview_labels(
@@ -129,9 +136,7 @@ def preview_labels(
         UnavailableError: a library, weights or the device is not available.
     """
     settings = _settings(images, teachers, derive, threshold, config, ignore_labels)
-    _check_device(device)
-    _describe_source(Path(images), ignore_labels, log)
-    labeller = open_labelling(settings, device=device, download=download).labeller
+    labeller = _open(settings, images, device=device, download=download, log=log).labeller
     return LabelPreview(page=Path(page), images=write_preview(Path(page), labeller, count))
 
 
@@ -142,6 +147,7 @@ def _settings(
     threshold: float,
     config: Fields | None,
     ignore_labels: bool,
+    soft_labels: int | None = None,
 ) -> LabelConfig:
     return LabelConfig.make(
         fields_of(config),
@@ -150,7 +156,19 @@ def _settings(
         derive=dict(derive or {}),
         threshold=threshold,
         ignore_labels=ignore_labels,
+        soft_labels=soft_labels,
     )
+
+
+def _open(settings: LabelConfig, images: AnyPath, *, device: str | None, download: bool, log: Log) -> Labelling:
+    """Open the images and teachers; log how the images are read, and how each teacher sees them."""
+    _check_device(device)
+    _describe_source(Path(images), settings.ignore_labels, log)
+    labelling = open_labelling(settings, device=device, download=download)
+    for task, (teacher, _) in labelling.labeller.teachers.items():
+        source = FIT_SOURCES.get(teacher.provenance["family"], "as its library evaluates it")
+        log(f"teacher of {task}: {teacher.name}, {teacher.preparation.text}, {source}")
+    return labelling
 
 
 def _check_device(device: str | None) -> None:

@@ -37,7 +37,7 @@ class LabelConfig(Document):
     """All settings that determine the labels."""
 
     title: ClassVar[str] = "label"
-    flags: ClassVar[frozenset[str]] = frozenset({"images", "threshold", "derive", "ignore_labels"})
+    flags: ClassVar[frozenset[str]] = frozenset({"images", "threshold", "derive", "ignore_labels", "soft_labels"})
     """Fields that have a flag on the command line and are not in a user's file."""
     images: str
     """Folder of the images, or a data set whose labels are kept."""
@@ -47,6 +47,8 @@ class LabelConfig(Document):
     """By task: how its labels follow from others."""
     threshold: Share = 0.5
     """Minimum confidence of a label."""
+    soft_labels: Annotated[int, Field(ge=1)] | None = None
+    """Classes per image whose probabilities by the teacher of cls are stored; null for none."""
     ignore_labels: bool = False
     """Take the images of a data set without their labels."""
     chunk: Annotated[int, Field(ge=1)] = 64
@@ -112,6 +114,8 @@ class LabelConfig(Document):
                 raise UserError(f"task {task} has settings and no teacher: add --teacher {task}=FILE")
             if task in self.derive:
                 raise UserError(f"task {task} has a teacher and --derive {task}={self.derive[task]}: choose one")
+        if self.soft_labels is not None and "cls" not in self.teachers:
+            raise UserError("--soft-labels stores the probabilities of a teacher of cls: add --teacher cls=NETWORK")
         if not self.teachers and not self.derive:
             raise UserError("there is nothing to label with: add --teacher TASK=FILE, or --derive TASK=RULE")
         return self

@@ -12,6 +12,7 @@ from torch import Tensor
 from export.errors import UserError
 from fbnetv5.data.folder import KINDS
 from fbnetv5.data.image_files import DEEP_MODES, opened, rgb, upright
+from fbnetv5.data.predictions import ClassScores
 from fbnetv5.data.targets import Target
 from fbnetv5.labeling.derive import Derivation
 from fbnetv5.labeling.rules import LabelRule
@@ -59,11 +60,14 @@ class Labeller:
     """By task."""
     batch: int
     """Images in memory, and in a call of a teacher."""
+    soft_labels: int | None = None
+    """Classes of a soft label; None for none."""
 
     @property
     def targets(self) -> dict[str, Target]:
         """The labels of the new data set."""
         made = {rule.target: rule.classes for _, rule in self.teachers.values()}
+        made |= {"soft_label": self.teachers["cls"][1].classes} if self.soft_labels else {}
         made |= {derivation.target: derivation.classes for derivation in self.derivations.values()}
         return dict(self.source.targets) | {
             name: Target(kind=KINDS[name], classes=classes)
@@ -92,11 +96,15 @@ class Labeller:
 
     def _add_labels(self, images: Sequence[Labelled]) -> None:
         for teacher, rule in self.teachers.values():
-            lacking = [image for image in images if rule.target not in image.labels]
+            soft_labels = self.soft_labels if rule.target == "label" else None
+            lacking = [image for image in images if soft_labels or rule.target not in image.labels]
             names = [self.source.path(image.index) for image in lacking]
             predictions = teacher.predict([image.image for image in lacking], names, batch=self.batch)
             for image, prediction in zip(lacking, predictions, strict=True):
-                _add(image, rule.target, rule(prediction), "teacher")
+                if rule.target not in image.labels:
+                    _add(image, rule.target, rule(prediction), "teacher")
+                if soft_labels and isinstance(prediction, ClassScores):
+                    _add(image, "soft_label", rule.soft_label(prediction, soft_labels), "teacher")
         for derivation in self.derivations.values():
             for image in images:
                 if derivation.target not in image.labels:

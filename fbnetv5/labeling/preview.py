@@ -1,7 +1,6 @@
 """An HTML page with the labels of a few images, to look at before a long run; one file that loads nothing else."""
 
 import base64
-import colorsys
 import io
 from collections.abc import Mapping
 from html import escape
@@ -16,7 +15,8 @@ from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 from export.files import atomic_write_text
 from fbnetv5.data.loading import evenly_spaced
-from fbnetv5.data.targets import IGNORE, Boxes, Target
+from fbnetv5.data.predictions import colour
+from fbnetv5.data.targets import IGNORE, Boxes, SoftLabel, Target
 from fbnetv5.labeling.labeller import Labelled, Labeller
 
 MAX_SIDE = 480
@@ -24,7 +24,7 @@ MAX_SIDE = 480
 OPACITY = 0.55
 """Of a class map over its image."""
 MAX_NAMES = 12
-"""Classes below a class map."""
+"""Classes below an image."""
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{title}</title><style>
@@ -67,6 +67,8 @@ def _figure(target: str, result: Labelled, classes: tuple[str, ...]) -> str:
         caption = "not labelled"
     elif target == "label":
         caption = classes[value]
+    elif target == "soft_label":
+        caption = _probabilities(value, classes)
     elif target == "boxes":
         image, caption = draw_boxes(image, value, classes), f"{len(value.labels)} objects"
     elif value.dtype == torch.uint8:
@@ -77,6 +79,12 @@ def _figure(target: str, result: Labelled, classes: tuple[str, ...]) -> str:
     text = caption if caption.startswith("<i") else escape(caption)
     below = f"<figcaption><b>{target}</b> {origin} {text}</figcaption>"
     return f'<figure><img src="{_data_url(image)}" alt="">{below}</figure>'
+
+
+def _probabilities(label: SoftLabel, classes: tuple[str, ...]) -> str:
+    """The classes of a soft label with their probabilities."""
+    pairs = zip(label.class_ids.tolist(), label.probabilities.tolist(), strict=True)
+    return ", ".join(f"{classes[class_id]} {probability:.2f}" for class_id, probability in [*pairs][:MAX_NAMES])
 
 
 def draw_boxes(image: Tensor, boxes: Boxes, classes: tuple[str, ...]) -> Tensor:
@@ -106,12 +114,6 @@ def draw_numbers(values: Tensor) -> tuple[Tensor, str]:
     nearest, farthest = float(measured.min()), float(measured.max())
     grey = 255 * (farthest - values) / max(farthest - nearest, 1e-9)
     return grey.nan_to_num(0).to(torch.uint8).expand(3, -1, -1), f"{nearest:.2f} to {farthest:.2f} m"
-
-
-def colour(number: int) -> tuple[int, int, int]:
-    """A colour, RGB from 0 to 255; colours of neighbouring numbers differ by the golden angle."""
-    red, green, blue = colorsys.hsv_to_rgb(number * 0.381966 % 1, 0.85, 0.95)
-    return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def _legend(ids: Tensor, classes: tuple[str, ...]) -> str:

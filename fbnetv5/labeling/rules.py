@@ -11,15 +11,10 @@ import torch
 from torch import Tensor
 
 from export.errors import UserError
-from fbnetv5.data.targets import ABSENT, IGNORE, Boxes, Target
+from fbnetv5.data.predictions import ClassScores, ProbabilityMap, ScoredBoxes
+from fbnetv5.data.targets import ABSENT, IGNORE, Boxes, SoftLabel, Target
 from fbnetv5.labeling.config import EVERY_OTHER, TeacherConfig
-from fbnetv5.labeling.teachers.decoders import (
-    ClassScores,
-    Prediction,
-    ProbabilityMap,
-    ScoredBoxes,
-    ScoredMap,
-)
+from fbnetv5.labeling.teachers.decoders import Prediction, ScoredMap
 from fbnetv5.tasks import task_types
 
 
@@ -52,11 +47,24 @@ class LabelRule:
             return (prediction.probabilities >= self.threshold).to(torch.uint8)
         return prediction.values
 
+    def soft_label(self, prediction: ClassScores[Tensor], count: int) -> SoftLabel | None:
+        """The ``count`` most probable classes; probabilities of classes that have one name in the data set are added.
+
+        None where the most probable class of the teacher is left out: the others say little of such an image.
+        """
+        if self.class_ids[prediction.probabilities.argmax()] == ABSENT:
+            return None
+        used = self.class_ids != ABSENT
+        sums = torch.zeros(len(self.classes)).index_add(0, self.class_ids[used], prediction.probabilities[used])
+        highest = sums.sort(descending=True, stable=True)
+        kept = highest.values[:count] > 0
+        return SoftLabel(highest.values[:count][kept], highest.indices[:count][kept])
+
     def _certain(self, ids: Tensor, confidences: Tensor) -> Tensor:
         """Which of the predicted classes are sure enough and not left out."""
         return (confidences >= self.thresholds[ids]) & (self.class_ids[ids] != ABSENT)
 
-    def _class(self, prediction: ClassScores) -> int | None:
+    def _class(self, prediction: ClassScores[Tensor]) -> int | None:
         best = prediction.probabilities.argmax()
         is_certain = self._certain(best, prediction.probabilities[best])
         return int(self.class_ids[best]) if is_certain else None

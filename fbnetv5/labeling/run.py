@@ -1,6 +1,7 @@
 """Labels a folder of images, chunk by chunk, into a data set for several tasks; a killed run continues where it was.
 
 DIR/images/, instances.json, masks/, ...   the data set, see ``fbnetv5.data.folder``
+DIR/data/, index.json                      instead of these, the data set in Parquet shards
 DIR/labels.json                            counts, teachers with checksums, thresholds; written last
 DIR/left-out.jsonl                         unreadable images, if any
 DIR/.labeling/                             settings.json and a file per finished chunk, until labels.json is written
@@ -11,9 +12,9 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from export.errors import UserError
 from export.files import read_json, write_json
@@ -21,15 +22,14 @@ from export.progress import Progress
 from fbnetv5.data.folder import KINDS
 from fbnetv5.data.targets import Target
 from fbnetv5.labeling.assemble import LABELS, SCHEMA, LabelSummary, assemble, read_labels
-from fbnetv5.labeling.chunks import WORK, check_chunks, chunk_file, label_chunk, remove_temporaries
+from fbnetv5.labeling.chunks import SETTINGS, WORK, Job, check_chunks, chunk_file, label_chunk, remove_temporaries
 from fbnetv5.labeling.config import LabelConfig
 from fbnetv5.labeling.derive import make_derivations
 from fbnetv5.labeling.labeller import Labelled, Labeller
 from fbnetv5.labeling.rules import make_rule
+from fbnetv5.labeling.shards import Shards
 from fbnetv5.labeling.sources import open_source
 from fbnetv5.labeling.teachers.families import open_teacher
-
-SETTINGS = "settings.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +47,8 @@ class Labelling:
             for task, (teacher, rule) in self.labeller.teachers.items()
         }
         settings = {**self.config.to_json(), "teachers": teachers, "source_sha256": self.labeller.source.digest}
+        if self.config.soft_labels is None:
+            del settings["soft_labels"]  # labellings of earlier versions do not have it
         text = json.dumps(settings, ensure_ascii=False).encode(errors="replace")  # names of files may not be UTF-8
         return dict(json.loads(text))
 
@@ -72,7 +74,13 @@ def open_labelling(config: LabelConfig, *, device: str | None = None, download: 
         teachers[task] = (teacher, make_rule(task, teacher.classes, settings, config.threshold, source.targets))
     made = {rule.target: Target(kind=KINDS[rule.target], classes=rule.classes) for _, rule in teachers.values()}
     derivations = make_derivations(config.derive, Path(config.images), {**made, **source.targets})
-    labeller = Labeller(source=source, teachers=teachers, derivations=derivations, batch=config.batch)
+    labeller = Labeller(
+        source=source,
+        teachers=teachers,
+        derivations=derivations,
+        batch=config.batch,
+        soft_labels=config.soft_labels,
+    )
     _try(labeller, config)
     return Labelling(config=config, labeller=labeller)
 
@@ -88,22 +96,61 @@ def _try(labeller: Labeller, config: LabelConfig) -> None:
     raise UserError(f"none of the {len(labeller.source)} images of {config.images} is readable: {first_reason}")
 
 
-ChunkRunner = Callable[[Labelling, Path, Mapping[Path, range], Callable[[int], None]], None]
-"""Labels chunks, the images by the chunk's file, into a folder; calls a function with the number of finished ones."""
+ChunkRunner = Callable[[Labelling, Job, Callable[[int], None]], None]
+"""Labels the chunks of a job; calls a function with the number of finished ones."""
 
 
-def in_this_process(
-    labelling: Labelling, folder: Path, chunks: Mapping[Path, range], report: Callable[[int], None]
-) -> None:
+def in_this_process(labelling: Labelling, job: Job, report: Callable[[int], None]) -> None:
     """Label one chunk after the other."""
-    for done, (file, indices) in enumerate(chunks.items()):
+    for done, file in enumerate(job.chunks):
         report(done)
-        label_chunk(folder, labelling.labeller, indices, file)
-    report(len(chunks))
+        label_chunk(job, labelling.labeller, file)
+    report(len(job.chunks))
+
+
+class Output(Protocol):
+    """What becomes of the chunks of a labelling."""
+
+    @property
+    def job(self) -> Job:
+        """All chunks."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """All that determines the files."""
+
+    def update(self) -> None:
+        """Write what finished chunks allow to write; called after each chunk."""
+
+    def finish(self) -> LabelSummary:
+        """Write the rest, after all chunks are finished."""
+
+
+class Folder:
+    """The layout for several tasks: ``instances.json`` is written after all images and maps."""
+
+    def __init__(self, labelling: Labelling, folder: Path) -> None:
+        count, size = len(labelling.labeller.source), labelling.config.chunk
+        ranges = [range(start, min(start + size, count)) for start in range(0, count, size)]
+        self.job = Job(folder=folder, chunks={chunk_file(folder, n): indices for n, indices in enumerate(ranges)})
+        self.settings = labelling.settings
+        self._targets = labelling.labeller.targets
+
+    def update(self) -> None:
+        """See ``Output``: nothing."""
+
+    def finish(self) -> LabelSummary:
+        return assemble(self.job.folder, self.job.chunks, self._targets, self.settings)
 
 
 def run_labelling(
-    labelling: Labelling, folder: Path, report: Progress, runner: ChunkRunner = in_this_process
+    labelling: Labelling,
+    folder: Path,
+    report: Progress,
+    runner: ChunkRunner = in_this_process,
+    *,
+    shards: bool = False,
+    shard_rows: int | None = None,
 ) -> LabelSummary:
     """Label all images into ``folder``; an unfinished labelling of the same settings in it is continued.
 
@@ -112,37 +159,42 @@ def run_labelling(
         folder: of the new data set.
         report: called after every chunk.
         runner: labels the chunks that are not finished.
+        shards: write Parquet shards instead of images and maps.
+        shard_rows: as of ``Shards``.
 
     Raises:
         UserError: the folder contains something else, or is being written by another process; a teacher fails, or a
             file cannot be written.
+        UnavailableError: pyarrow is not installed, for shards.
     """
+    output: Output = Folder(labelling, folder)
+    if shards:
+        output = Shards(labelling.labeller, labelling.config.chunk, labelling.settings, folder, shard_rows)
     if (folder / LABELS).exists():
         summary, settings = read_labels(folder)
-        _check_settings(settings, labelling.settings, folder)
+        _check_settings(settings, output.settings, folder)
         shutil.rmtree(folder / WORK, ignore_errors=True)
         return summary
-    _start(labelling, folder)
+    _start(labelling, output.settings, folder)
     with _locked(folder):
         remove_temporaries(folder)
-        chunks = _chunks(labelling, folder)
+        chunks = output.job.chunks
         left = {file: indices for file, indices in chunks.items() if not file.exists()}
         finished = len(chunks) - len(left)
-        runner(labelling, folder, left, lambda done: report("label", finished + done, len(chunks)))
+
+        def update(done: int) -> None:
+            report("label", finished + done, len(chunks))
+            output.update()
+
+        runner(labelling, replace(output.job, chunks=left), update)
+        remove_temporaries(folder)  # of workers of a cluster that were lost
         check_chunks(chunks, labelling.labeller.source.names)
-        summary = assemble(folder, chunks, labelling.labeller.targets, labelling.settings)
+        summary = output.finish()
     shutil.rmtree(folder / WORK)
     return summary
 
 
-def _chunks(labelling: Labelling, folder: Path) -> dict[Path, range]:
-    """The images of each chunk by the chunk's file."""
-    count, size = len(labelling.labeller.source), labelling.config.chunk
-    starts = range(0, count, size)
-    return {chunk_file(folder, n): range(start, min(start + size, count)) for n, start in enumerate(starts)}
-
-
-def _start(labelling: Labelling, folder: Path) -> None:
+def _start(labelling: Labelling, settings: Mapping[str, Any], folder: Path) -> None:
     """Write the settings into a new folder, or compare them with those of an unfinished labelling.
 
     Raises:
@@ -153,16 +205,16 @@ def _start(labelling: Labelling, folder: Path) -> None:
     file = folder / WORK / SETTINGS
     if file.exists():
         document = read_json(file, what="labelling", schema=SCHEMA)
-        _check_settings(document["settings"], labelling.settings, folder)
+        _check_settings(document["settings"], settings, folder)
         return
     others = [path for path in folder.iterdir() if path.name != WORK] if folder.is_dir() else []
     if others or (folder.exists() and not folder.is_dir()):
         raise UserError(f"{folder} exists already and is no unfinished labelling: name another folder with -o")
-    write_json(file, {"schema": SCHEMA, "settings": labelling.settings})
+    write_json(file, {"schema": SCHEMA, "settings": settings})
 
 
 def _check_settings(stored: Mapping[str, Any], settings: Mapping[str, Any], folder: Path) -> None:
-    differing = [name for name in settings if settings[name] != stored.get(name)]
+    differing = [name for name in {**settings, **stored} if settings.get(name) != stored.get(name)]
     if differing:
         raise UserError(
             f"{folder} was labelled with other settings ({', '.join(differing)}): name another folder with -o, or use "

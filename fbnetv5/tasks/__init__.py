@@ -41,8 +41,12 @@ def task_names(tasks: str | Sequence[str] | None) -> tuple[str, ...]:
     return names
 
 
-def needed_targets(names: Iterable[str]) -> tuple[str, ...]:
+def needed_targets(names: Iterable[str], *, soft: bool = False) -> tuple[str, ...]:
     """The targets that the named tasks learn from, each once.
+
+    Args:
+        names: of the tasks.
+        soft: whether they learn from soft labels as well.
 
     Raises:
         UserError: a name is not a task.
@@ -50,7 +54,9 @@ def needed_targets(names: Iterable[str]) -> tuple[str, ...]:
     names = tuple(names)
     check_names(names)
     types = task_types()
-    return tuple(dict.fromkeys(target for name in names for target in types[name].targets))
+    targets = [target for name in names for target in types[name].targets]
+    targets += [target for name in names if soft and (target := types[name].soft_target) is not None]
+    return tuple(dict.fromkeys(targets))
 
 
 def make_tasks(names: tuple[str, ...], classes: ClassNames) -> dict[str, Task]:

@@ -17,7 +17,7 @@ from export.errors import UserError
 from fbnetv5.blocks.specs import PooledHead, initialise
 from fbnetv5.data.sample import Batch
 from fbnetv5.data.targets import ABSENT
-from fbnetv5.tasks.divergence import class_divergence
+from fbnetv5.tasks.divergence import class_divergence, soft_label_divergence
 from fbnetv5.tasks.task import Metric, MetricInfo, Task
 
 
@@ -28,6 +28,7 @@ class Classification(Task):
     order = 1
     by_default = True
     targets = ("label",)
+    soft_target = "soft_label"
     has_classes = True
     paths = (32,)
     metric = MetricInfo(name="top1")
@@ -55,6 +56,10 @@ class Classification(Task):
     def distillation_losses(self, raw: Tensor, teacher: Tensor, temperature: float) -> Tensor:
         """KL divergence of the classes in nats: [N, C], [N, C] -> [N]."""
         return class_divergence(raw, teacher, temperature)
+
+    def soft_losses(self, raw: Tensor, batch: Batch, temperature: float) -> Tensor:
+        """KL divergence of the classes in nats: [N, C] -> [N]."""
+        return soft_label_divergence(raw, batch.targets["soft_label"], temperature)
 
     def deploy(self, raw: Tensor) -> tuple[Tensor, ...]:
         return (raw,)

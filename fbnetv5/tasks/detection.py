@@ -34,6 +34,7 @@ from torchvision.ops import batched_nms, nms
 
 from export.errors import UserError
 from fbnetv5.blocks.specs import conv_norm, initialise
+from fbnetv5.data.predictions import NMS_IOU, TOP_K
 from fbnetv5.data.sample import Batch
 from fbnetv5.data.targets import ABSENT, Boxes
 from fbnetv5.tasks.assign import Assignment, assign
@@ -42,10 +43,6 @@ from fbnetv5.tasks.task import ClassNames, Metric, MetricInfo, Task
 
 WIDTH = 64
 """Channels of both branches."""
-TOP_K = 100
-"""Detections per image; fewer where the image has fewer than TOP_K cells times classes."""
-NMS_IOU = 0.6
-"""Overlap above which the lower-scored of two boxes of one class is a duplicate."""
 BOX_WEIGHT = 2.0
 """Of the box loss beside the class loss, as in TOOD (arXiv 2108.07755)."""
 CLASS_PRIOR = 0.01

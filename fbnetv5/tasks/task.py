@@ -73,6 +73,8 @@ class Task(ABC):
     """Whether commands use the task by default."""
     targets: ClassVar[tuple[str, ...]]
     """Names of the labels that it is trained on; an image with all of them counts as labelled."""
+    soft_target: ClassVar[str | None] = None
+    """Name of the label with a teacher's probabilities that ``soft_losses`` reads; None if there is none."""
     has_classes: ClassVar[bool] = False
     """Whether it has classes, which its first target must then name."""
     paths: ClassVar[tuple[int, ...]]
@@ -155,6 +157,19 @@ class Task(ABC):
             UserError: the task has no distillation loss.
         """
         raise UserError(f"task {self.name} has no distillation loss: train it without a teacher")
+
+    def soft_losses(self, raw: Any, batch: Batch, temperature: float) -> Tensor:
+        """Each image's distance from its soft label, float [N], differentiable; 0 where it has none.
+
+        Args:
+            raw: outputs of the head of the network in training.
+            batch: with the labels of ``soft_target``.
+            temperature: as of ``distillation_losses``.
+
+        Raises:
+            UserError: the task has no soft labels.
+        """
+        raise UserError(f"task {self.name} has no soft labels: train it without them")
 
     @abstractmethod
     def deploy(self, raw: Any) -> tuple[Tensor, ...]:

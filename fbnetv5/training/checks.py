@@ -7,6 +7,7 @@ import torch
 from export.errors import UserError
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.resolution import Resolution
+from fbnetv5.data.sample import ImageSet
 from fbnetv5.data.targets import Target
 from fbnetv5.networks.backbone import Network, task_network
 from fbnetv5.spaces.space import Space
@@ -14,6 +15,7 @@ from fbnetv5.tasks.task import Task
 from fbnetv5.training.config import TrainConfig
 from fbnetv5.training.distillation import open_distillation_teacher
 from fbnetv5.training.mix import check_mixable
+from fbnetv5.training.objective import soft_targets
 
 
 def check_recipe(config: TrainConfig, tasks: Sequence[Task], targets: Mapping[str, Target]) -> None:
@@ -23,6 +25,16 @@ def check_recipe(config: TrainConfig, tasks: Sequence[Task], targets: Mapping[st
         raise UserError(
             f"training: label_smoothing has no effect on the loss of {', '.join(config.tasks)}: set it to 0. It is for "
             "tasks with cross entropy over classes"
+        )
+
+
+def check_soft_labels(tasks: Mapping[str, Task], images: ImageSet) -> None:
+    """Raise a ``UserError`` if no image has a soft label of one of the tasks. Images are read up to the first one."""
+    targets = soft_targets(tasks, images.targets).values()
+    if not any(target in images[index].targets for index in range(len(images) if targets else 0) for target in targets):
+        raise UserError(
+            f"the images have no soft labels of {', '.join(tasks)}: store them with fbnetv5 label --soft-labels 5 "
+            "--teacher cls=NETWORK, or name a network with --teacher"
         )
 
 

@@ -16,6 +16,7 @@ from fbnetv5.runs import options
 from fbnetv5.runs.options import Fields, Size
 from fbnetv5.training.config import TrainConfig, common_defaults
 from fbnetv5.training.loop import TrainEntry
+from fbnetv5.training.notes import describe_soft_labels, describe_teacher_fit
 from fbnetv5.training.run import Prepared, TrainResult, prepare, run_training, start_training
 
 Started = Callable[[Path, Prepared], None]
@@ -92,6 +93,9 @@ def train(
         used=() if size is None else ("size",),
     )
     options.describe_fit(settings.data, log)
+    describe_teacher_fit(settings.teacher, settings.data, log)
+    if settings.teacher is None:
+        describe_soft_labels(folder, settings.tasks, log)
     target = options.path_of(output) or Path("trained") / architecture.file_name
     run, prepared = start_training(settings, file, target)
     started(run, prepared)

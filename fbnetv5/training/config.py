@@ -14,14 +14,16 @@ from fbnetv5.labeling.teachers.families import LIBRARIES
 from fbnetv5.runs.config import Positive, RunConfig
 from fbnetv5.training.recipe import HEADER, RecipeFields, without_header
 
+SOFT_LABELS = "soft-labels"
+"""Name of the teacher whose probabilities are stored with the images."""
 OF_TEACHER = ("distillation", "temperature")
 """Fields of a recipe that have an effect with a teacher alone."""
 
 
 def _absolute(teacher: str | None) -> str | None:
     """The name of a teacher with absolute paths, so that a run can be resumed from any folder."""
-    if teacher is None:
-        return None
+    if teacher is None or teacher == SOFT_LABELS:
+        return teacher
     library, colon, rest = teacher.partition(":")
     if not colon or library not in LIBRARIES:
         return str(Path(teacher).absolute())
@@ -48,7 +50,8 @@ class TrainConfig(RunConfig, RecipeFields):
     """Initial weights: "inherited" from the search, "scratch", "torchvision", "timm", or a safetensors file."""
     teacher: TeacherName = None
     """A trained network to imitate: an architecture file with weights beside it or, for classification, an exported
-    folder, an ONNX file with a description, or a published network such as timm:NAME or timm:NAME@FILE."""
+    folder, an ONNX file with a description, a published network such as timm:NAME or timm:NAME@FILE, or "soft-labels":
+    the probabilities that ``fbnetv5 label --soft-labels`` stored with the images."""
     held_out: Annotated[int, Field(ge=1)] = 1000
     """Maximum number of images held out of the training, which the best weights are chosen by."""
     task_weights: Literal["average", "paper"] | dict[str, Positive] = "average"
@@ -89,6 +92,11 @@ class TrainConfig(RunConfig, RecipeFields):
         if self.teacher is None and changed:
             raise UserError(f"training: {changed[0]} has no effect without a teacher: name one, or leave it out")
         return self
+
+    @property
+    def reads_soft_labels(self) -> bool:
+        """Whether the teacher is that of the images' soft labels."""
+        return self.teacher == SOFT_LABELS
 
     @property
     def tasks(self) -> tuple[str, ...]:

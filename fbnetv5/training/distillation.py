@@ -26,11 +26,14 @@ from torch import Tensor
 
 from export.errors import UserError
 from export.manifest import NAME as MANIFEST
-from export.manifest import file_sha256
+from export.manifest import file_sha256, read_manifest
+from export.placement import Fit
 from fbnetv5.architecture import load_architecture
+from fbnetv5.evaluate import trained_fit
 from fbnetv5.labeling.teachers.families import LIBRARIES, open_teacher
 from fbnetv5.tasks.classification import Classification
 from fbnetv5.tasks.task import Task
+from fbnetv5.training.config import SOFT_LABELS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +115,21 @@ def _open_classifier(name: str, tasks: Mapping[str, Task], device: torch.device)
         return {task.name: teacher.class_logits(images).clone()}  # a loss cannot keep a tensor of inference mode
 
     return DistillationTeacher(tasks=frozenset({task.name}), checksum=" ".join(teacher.provenance.values()), run=run)
+
+
+def fit_of_teacher(name: str) -> Fit | None:
+    """The fit of the images that a teacher was trained on; None where its files do not say.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    path = Path(name)
+    if name == SOFT_LABELS or name.partition(":")[0] in LIBRARIES:
+        return None
+    if path.suffix == ".json":
+        return trained_fit(load_architecture(path))
+    folder = path if path.is_dir() else path.parent
+    return read_manifest(folder).preprocessing.fit if (folder / MANIFEST).exists() else None
 
 
 def check_same_classes(name: str, labels: Sequence[str], task: Task) -> None:

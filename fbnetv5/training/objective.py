@@ -1,6 +1,7 @@
 """The losses of a training step, with what its recipe adds to them: mixed images, dropped activations, smoothed labels.
 
-A task's loss has one term, that of its labels, or two, with that of a teacher (``fbnetv5.training.distillation``).
+A task's loss has one term, that of its labels, or two, with that of a teacher: a network that runs on the images of
+the step (``fbnetv5.training.distillation``), or one whose probabilities are stored with the images, their soft labels.
 Everything random here is a function of (seed, step, process).
 
 Shape legend: T tasks, K terms: labels, then the teacher if there is one.
@@ -17,10 +18,11 @@ from torch import Tensor
 from fbnetv5.data.sample import Batch
 from fbnetv5.data.targets import Target
 from fbnetv5.networks.backbone import Network
+from fbnetv5.tasks.task import Task
 from fbnetv5.training.config import TrainConfig
 from fbnetv5.training.cuda_graphs import Raw, record
 from fbnetv5.training.distillation import DistillationTeacher, open_distillation_teacher
-from fbnetv5.training.mix import mix
+from fbnetv5.training.mix import Mix, mix
 from fbnetv5.training.regularization import add_dropout, add_stochastic_depth
 
 
@@ -51,9 +53,11 @@ class Objective:
         self._accelerator = accelerator
         self._raw: Raw | None = None
         self.teacher: DistillationTeacher | None = None
-        if config.teacher is not None:
+        if config.teacher is not None and not config.reads_soft_labels:
             self.teacher = open_distillation_teacher(config.teacher, network.tasks, accelerator.device)
-        self._shares = shares_of_terms(config.distillation, config.tasks, self.teacher).to(accelerator.device)
+        self._soft_targets = soft_targets(network.tasks, targets) if config.reads_soft_labels else {}
+        taught = self._soft_targets if self.teacher is None else self.teacher.tasks
+        self._shares = shares_of_terms(config.distillation, config.tasks, taught).to(accelerator.device)
         """[K, T]."""
         self._tasks = {name: network.tasks[name].smoothed(config.label_smoothing) for name in config.tasks}
         self._kinds = {name: target.kind for name, target in targets.items()}
@@ -65,7 +69,8 @@ class Objective:
     def losses(self, batch: Batch, *, step: int, process: int) -> tuple[Tensor, Tensor]:
         """The sums of the images' losses [K, T], unweighted, and the numbers of images that count for them [K, T].
 
-        Labelled images count for labels, and all images for a teacher; none counts for a term without a share.
+        Labelled images count for labels, and for a teacher all images, or those with a soft label; none counts for a
+        term without a share.
 
         Args:
             batch: of augmented images.
@@ -81,10 +86,13 @@ class Objective:
         sums = torch.stack([weight * self._sums(raw, labels) for weight, labels in mixed.labels]).sum(0)
         own = mixed.labels[0][1]
         labelled = torch.stack([task.labelled(own).sum() for task in self._tasks.values()]).to(sums)
-        if taught is None:
+        if taught is not None:
+            distances, imitated = self._distances(raw, taught), torch.full_like(labelled, len(mixed.images))
+        elif self._soft_targets:
+            distances, imitated = self._soft_distances(raw, mixed)
+        else:
             return sums[None], labelled[None]
-        counts = torch.stack([labelled, torch.full_like(labelled, len(mixed.images))]) * (self._shares > 0)
-        return torch.stack([sums, self._distances(raw, taught)]), counts
+        return torch.stack([sums, distances]), torch.stack([labelled, imitated]) * (self._shares > 0)
 
     def means(self, sums: Tensor, counts: Tensor) -> Tensor:
         """The mean loss of each task, its terms weighted by their shares: [K, T], [K, T] -> [T].
@@ -113,12 +121,33 @@ class Objective:
         ]
         return torch.stack([self._shares.new_zeros(()) if total is None else total for total in sums])
 
+    def _soft_distances(self, raw: Mapping[str, Any], mixed: Mix) -> tuple[Tensor, Tensor]:
+        """The sums of the images' distances from their soft labels [T], and the numbers of images that have one [T]."""
+        sums, counts = [], []
+        for name, task in self._tasks.items():
+            total = count = self._shares.new_zeros(())
+            if name in self._soft_targets:
+                total = total + sum(
+                    weight * task.soft_losses(raw[name], labels, self._config.temperature).sum()
+                    for weight, labels in mixed.labels
+                )
+                count = mixed.labels[0][1].present[self._soft_targets[name]].sum()
+            sums.append(total)
+            counts.append(count)
+        return torch.stack(sums), torch.stack([count.to(self._shares) for count in counts])
 
-def shares_of_terms(share: float, tasks: Collection[str], teacher: DistillationTeacher | None) -> Tensor:
+
+def soft_targets(tasks: Mapping[str, Task], targets: Mapping[str, Target]) -> dict[str, str]:
+    """By task, the target of its soft labels, of the tasks that have some in the images."""
+    wanted = {name: task.soft_target for name, task in tasks.items()}
+    return {name: target for name, target in wanted.items() if target is not None and target in targets}
+
+
+def shares_of_terms(share: float, tasks: Collection[str], taught: Collection[str]) -> Tensor:
     """The share of each term in each task's loss, [K, T]: ``share`` is that of a teacher in the tasks that it has."""
-    if teacher is None:
+    if not taught:
         return torch.ones(1, len(tasks))
-    of_teacher = torch.tensor([share if name in teacher.tasks else 0.0 for name in tasks])
+    of_teacher = torch.tensor([share if name in taught else 0.0 for name in tasks])
     return torch.stack([1 - of_teacher, of_teacher])
 
 

@@ -20,12 +20,12 @@ from fbnetv5.architecture import Architecture, load_architecture
 from fbnetv5.data.sample import ImageSet
 from fbnetv5.data.splits import without_policies
 from fbnetv5.data.targets import class_names
-from fbnetv5.evaluate import Evaluation, check_classes, check_labelled, evaluate_network
+from fbnetv5.evaluate import Evaluation, applied_fit, check_classes, check_labelled, evaluate_network
 from fbnetv5.runs.checkpoint import load_tensors, load_weights, save_tensors
 from fbnetv5.runs.folder import file_name, make_folder
 from fbnetv5.runs.processes import in_first_process, make_accelerator
 from fbnetv5.tasks import needed_targets
-from fbnetv5.training.checks import check_recipe, check_teacher
+from fbnetv5.training.checks import check_recipe, check_soft_labels, check_teacher
 from fbnetv5.training.config import TrainConfig
 from fbnetv5.training.initial import initial_network
 from fbnetv5.training.loop import TrainEntry, TrainLoop
@@ -88,7 +88,7 @@ def prepare(config: TrainConfig) -> Prepared:
     Raises:
         UserError: the images are missing or do not fit.
     """
-    splits = config.data.open(needed_targets(config.tasks))
+    splits = config.data.open(needed_targets(config.tasks, soft=config.reads_soft_labels))
     images, held_out = without_policies(splits, config.held_out)
     return Prepared(config=in_steps(config, len(images)), images=images, held_out=held_out, test=splits.test)
 
@@ -123,7 +123,9 @@ def start_training(config: TrainConfig, file: Path, folder: Path) -> tuple[Path,
         check_labelled(task, images, use)
     check_recipe(config, list(architecture.make_tasks().values()), prepared.images.targets)
     network = initial_network(architecture, config.init, file=file, seed=config.seed)
-    if config.teacher is not None:
+    if config.reads_soft_labels:
+        check_soft_labels(network.tasks, prepared.images)
+    elif config.teacher is not None:
         check_teacher(config.teacher, network, config.data.size)
 
     def make() -> Path:
@@ -194,6 +196,7 @@ def _result(file: Path, loop: TrainLoop, test: ImageSet) -> TrainResult:
     """Evaluate the best weights, which replace the last average."""
     best, weights, data = loop.average.network, file.with_suffix(".safetensors"), loop.config.data
     load_weights(best, load_tensors(weights), weights)
+    fit = applied_fit(data.fit, data.folder)
     return TrainResult(
         folder=loop.folder,
         architecture=load_architecture(file),
@@ -201,5 +204,5 @@ def _result(file: Path, loop: TrainLoop, test: ImageSet) -> TrainResult:
         best=loop.best.scores,
         best_step=loop.best.step,
         steps=loop.done,
-        test=evaluate_network(best, test, size=data.size, fit=data.fit, num_workers=loop.num_workers),
+        test=evaluate_network(best, test, size=data.size, fit=fit, num_workers=loop.num_workers),
     )

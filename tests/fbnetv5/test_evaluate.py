@@ -155,6 +155,11 @@ def test_the_size_is_what_was_trained_at_unless_another_is_asked_for(networks: P
     assert trained_size(bare) == (224, 224)
 
 
+def test_demo_scenes_are_not_letterboxed(networks: Path) -> None:
+    evaluation = evaluate_file(networks / "cls.json", task=None, weights=None, data=None, size=None, fit="letterbox")
+    assert evaluation["cls"].fit == "stretch"
+
+
 def test_the_fit_is_that_of_the_training_unless_another_is_asked_for(
     networks: Path, uneven_folder: Path, tmp_path: Path
 ) -> None:

@@ -1,21 +1,13 @@
 """Draws predictions, or true labels in their place, onto images."""
 
-import colorsys
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from export.runners import Array
-from fbnetv5.deploy.predict.predictions import (
-    ClassMap,
-    ClassScores,
-    DepthMap,
-    NormalMap,
-    Prediction,
-    ProbabilityMap,
-    ScoredBoxes,
-)
+from fbnetv5.data.predictions import ClassScores, ProbabilityMap, ScoredBoxes, colour
+from fbnetv5.deploy.predict.predictions import ClassMap, DepthMap, NormalMap, Prediction
 
 OPACITY = 0.55
 """Of a class map over its image."""
@@ -64,12 +56,6 @@ def draw_task(
     return _shades(prediction)
 
 
-def colour(number: int) -> tuple[int, int, int]:
-    """A colour, RGB from 0 to 255; colours of neighbouring numbers differ by the golden angle."""
-    red, green, blue = colorsys.hsv_to_rgb(number * 0.381966 % 1, 0.85, 0.95)
-    return round(red * 255), round(green * 255), round(blue * 255)
-
-
 def _ink(background: tuple[int, int, int]) -> str:
     """Black, or white on dark colours (luma of ITU-R BT.601)."""
     red, green, blue = background
@@ -80,7 +66,7 @@ def _font(image: Image.Image) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=max(10, min(image.size) // 32))
 
 
-def _draw_boxes(image: Image.Image, boxes: ScoredBoxes, name: Callable[[int, float], str]) -> Image.Image:
+def _draw_boxes(image: Image.Image, boxes: ScoredBoxes[Array], name: Callable[[int, float], str]) -> Image.Image:
     drawn = image.copy()
     canvas, font, width = ImageDraw.Draw(drawn), _font(image), max(1, round(min(image.size) / 256))
     for xyxy, score, label in zip(boxes.xyxy[::-1].tolist(), boxes.scores[::-1], boxes.labels[::-1], strict=True):
@@ -117,7 +103,7 @@ def _write(image: Image.Image, lines: Sequence[str], tints: Sequence[tuple[int, 
     return drawn
 
 
-def _shades(prediction: ProbabilityMap | DepthMap | NormalMap) -> Image.Image:
+def _shades(prediction: ProbabilityMap[Array] | DepthMap | NormalMap) -> Image.Image:
     """Probabilities from black to white, depth with near pixels bright, normals as colours."""
     if isinstance(prediction, NormalMap):
         return Image.fromarray(
@@ -129,7 +115,7 @@ def _shades(prediction: ProbabilityMap | DepthMap | NormalMap) -> Image.Image:
         low, high = (float(distances.min()), float(distances.max())) if distances.size else (0.0, 1.0)
         shares = (high - metres) / max(high - low, 1e-9)
     else:
-        shares = prediction.values
+        shares = prediction.probabilities
     grey = (np.nan_to_num(shares).clip(0, 1) * 255).round().astype(np.uint8)
     return Image.fromarray(grey).convert("RGB")
 

@@ -12,36 +12,7 @@ import numpy as np
 from export.errors import UserError
 from export.placement import Placement
 from export.runners import Array
-
-NMS_IOU = 0.6
-"""Boxes of one class that overlap a better one by more are duplicates; that of ``fbnetv5.tasks.detection``."""
-TOP_K = 100
-"""Boxes of an image that are kept before duplicates are removed, if the network has not selected them."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClassScores:
-    """The class of an image."""
-
-    probabilities: Array
-    """float32 [C]."""
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredBoxes:
-    """Objects of an image, from the highest score to the lowest."""
-
-    xyxy: Array
-    """float32 [M, 4]: (x0, y0, x1, y1) in pixels of the image, inside of it."""
-    scores: Array
-    """float32 [M], 0 to 1."""
-    labels: Array
-    """int64 [M], class ids."""
-
-    def above(self, score: float) -> "ScoredBoxes":
-        """The boxes with at least this score."""
-        kept = self.scores >= score
-        return ScoredBoxes(self.xyxy[kept], self.scores[kept], self.labels[kept])
+from fbnetv5.data.predictions import NMS_IOU, TOP_K, ClassScores, ProbabilityMap, ScoredBoxes
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +21,6 @@ class ClassMap:
 
     ids: Array
     """uint8 [H, W]."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProbabilityMap:
-    """A probability for every pixel."""
-
-    values: Array
-    """float32 [H, W]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +39,9 @@ class NormalMap:
     """float32 [3, H, W], of length 1."""
 
 
-Prediction: TypeAlias = ClassScores | ScoredBoxes | ClassMap | ProbabilityMap | DepthMap | NormalMap
+Prediction: TypeAlias = (
+    ClassScores[Array] | ScoredBoxes[Array] | ClassMap | ProbabilityMap[Array] | DepthMap | NormalMap
+)
 
 
 def decode(task: str, outputs: Sequence[Array], place: Placement) -> Prediction:
@@ -130,7 +95,7 @@ def _highest(logits: Array, place: Placement) -> Array:
     return ids
 
 
-def _boxes(outputs: Sequence[Array], place: Placement) -> ScoredBoxes:
+def _boxes(outputs: Sequence[Array], place: Placement) -> ScoredBoxes[Array]:
     """Boxes, scores and labels of the forms "topk" and "nms", or boxes and scores [A, C] of the form "decode"."""
     boxes, scores = outputs[0].astype(np.float32), outputs[1].astype(np.float32)
     if len(outputs) == 2:

@@ -15,19 +15,12 @@ import numpy as np
 from PIL import Image
 
 from export.errors import UserError
-from export.files import write_json
 from export.runners import Array
+from fbnetv5.data.predictions import ClassScores, ProbabilityMap, ScoredBoxes
 from fbnetv5.deploy.predict.drawing import beside, draw
+from fbnetv5.deploy.predict.json_file import PredictionsFile
 from fbnetv5.deploy.predict.models import Predictor
-from fbnetv5.deploy.predict.predictions import (
-    ClassMap,
-    ClassScores,
-    DepthMap,
-    NormalMap,
-    Prediction,
-    ProbabilityMap,
-    ScoredBoxes,
-)
+from fbnetv5.deploy.predict.predictions import ClassMap, DepthMap, NormalMap, Prediction
 from fbnetv5.deploy.predict.sources import Frame
 
 SCHEMA = 1
@@ -46,8 +39,8 @@ FORMATS = {
 DECIMALS = 3
 """Of a pixel, in the coordinates of boxes."""
 
-Truth = Callable[[str], tuple[Mapping[str, Prediction], Mapping[str, Sequence[str]]]]
-"""Name of an image -> its true labels as predictions, and the names of their classes, both by task."""
+Truth = Callable[[Frame], tuple[Mapping[str, Prediction], Mapping[str, Sequence[str]]]]
+"""An image -> its true labels as predictions, and the names of their classes, both by task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +100,7 @@ def predict_frames(
     Raises:
         UserError: no image can be read, or a file cannot be written.
     """
-    images, annotations, left_out = list[dict[str, Any]](), list[dict[str, Any]](), dict[str, str]()
+    images, left_out, file = 0, dict[str, str](), PredictionsFile(folder / FILE)
     seconds = {"read": 0.0, "network": 0.0, "write": 0.0}
     for frame in _timed(frames, seconds):
         report(frame)
@@ -117,13 +110,14 @@ def predict_frames(
         target, begin = _target(folder, frame), time.perf_counter()
         predictions = model(frame.image)
         ran = time.perf_counter()
-        images.append(_image_row(len(images) + 1, frame, predictions, model))
-        annotations += _annotations(len(images), len(annotations), predictions)
+        images += 1
+        annotations = _annotations(images, file.boxes, predictions)
+        file.add(_image_row(images, frame, predictions, model), annotations)
         _write_maps(folder, frame.name, predictions)
         if drawn:
             drawing = draw(frame.image, predictions, model.labels, min_score=min_score)
             if truth is not None:
-                true, names = truth(frame.name)
+                true, names = truth(frame)
                 if true:
                     drawing = beside([drawing, draw(frame.image, true, names, min_score=None)])
             _save(drawing, target)
@@ -131,8 +125,8 @@ def predict_frames(
         seconds["write"] += time.perf_counter() - ran
     if not images:
         raise UserError(f"no image can be read: {next(iter(left_out.values()), 'the source has none')}")
-    write_json(folder / FILE, _document(model, images, annotations, left_out))
-    return PredictResult(folder=folder, images=len(images), left_out=left_out, seconds=seconds)
+    file.finish(_document(model, left_out))
+    return PredictResult(folder=folder, images=images, left_out=left_out, seconds=seconds)
 
 
 def _timed(frames: Iterator[Frame], seconds: dict[str, float]) -> Iterator[Frame]:
@@ -185,14 +179,13 @@ def _annotations(image: int, first: int, predictions: Mapping[str, Prediction]) 
         }
 
 
-def _document(
-    model: Predictor, images: list[dict[str, Any]], annotations: list[dict[str, Any]], left_out: Mapping[str, str]
-) -> dict[str, Any]:
-    document: dict[str, Any] = {"schema": SCHEMA, "kind": "predictions", "images": images}
+def _document(model: Predictor, left_out: Mapping[str, str]) -> dict[str, Any]:
+    """The document without its two long lists."""
+    document: dict[str, Any] = {"schema": SCHEMA, "kind": "predictions", "images": None}
     if "det" in model.tasks:
         names = enumerate(model.labels["det"], start=1)
         document["categories"] = [{"id": number, "name": name} for number, name in names]
-        document["annotations"] = annotations
+        document["annotations"] = None
     document["classes"] = {task: list(names) for task, names in model.labels.items()}
     document["left_out"] = [
         {"file_name": as_text(name), "reason": as_text(reason)} for name, reason in left_out.items()
@@ -222,7 +215,8 @@ def map_pixels(prediction: Prediction) -> Array | None:
     if isinstance(prediction, ClassMap):
         return prediction.ids
     if isinstance(prediction, ProbabilityMap):
-        return (prediction.values.clip(0, 1) * 255).round().astype(np.uint8)
+        probabilities: Array = prediction.probabilities
+        return (probabilities.clip(0, 1) * 255).round().astype(np.uint8)
     if isinstance(prediction, DepthMap):
         return (prediction.metres * 1000).round().clip(0, 65535).astype(np.uint16)
     if isinstance(prediction, NormalMap):

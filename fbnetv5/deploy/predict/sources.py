@@ -30,6 +30,8 @@ class Frame:
     """Why the image cannot be read."""
     file: Path | None = None
     """Where it was read from, if it is a file of its own."""
+    index: int = 0
+    """Of the image in a data set."""
 
 
 def open_source(source: str) -> Iterator[Frame]:

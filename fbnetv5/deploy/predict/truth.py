@@ -1,6 +1,7 @@
 """The images of a labelled data set, and their labels in the form of predictions, to be drawn beside them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +9,8 @@ import numpy as np
 
 from export.errors import UserError
 from fbnetv5.data.layouts import open_folder
-from fbnetv5.deploy.predict.predictions import (
-    ClassMap,
-    ClassScores,
-    DepthMap,
-    NormalMap,
-    Prediction,
-    ProbabilityMap,
-    ScoredBoxes,
-)
+from fbnetv5.data.predictions import ClassScores, ProbabilityMap, ScoredBoxes
+from fbnetv5.deploy.predict.predictions import ClassMap, DepthMap, NormalMap, Prediction
 from fbnetv5.deploy.predict.run import Truth
 from fbnetv5.deploy.predict.sources import Frame, read_file
 from fbnetv5.tasks import task_types
@@ -49,17 +43,14 @@ def open_labelled(folder: Path, tasks: Sequence[str]) -> tuple[Iterator[Frame], 
         raise UserError(
             f"{folder} has no labels for {', '.join(tasks)}, only {', '.join(data.targets)}: leave out --truth"
         )
-    index_of: dict[str, int] = {}
-    """Of the images that were read and whose labels may be asked for: a data set in shards has no list of names."""
 
     def frames() -> Iterator[Frame]:
         for index in range(len(data)):
-            name = data.names[index] if data.names else f"{index:08d}.png"
-            index_of[name] = index
-            yield read_file(data.path(index), name)
+            name = data.names[index] if data.names else f"{index:08d}.png"  # shards have no list of names
+            yield replace(read_file(data.path(index), name), index=index)
 
-    def truth(name: str) -> tuple[dict[str, Prediction], dict[str, Sequence[str]]]:
-        labels = data.labels(index_of.pop(name))
+    def truth(frame: Frame) -> tuple[dict[str, Prediction], dict[str, Sequence[str]]]:
+        labels = data.labels(frame.index)
         present = {task: target for task, target in target_of.items() if target in labels}
         classes: dict[str, Sequence[str]] = {task: data.targets[target].classes for task, target in present.items()}
         return (

@@ -13,18 +13,11 @@ from PIL import Image
 from export.errors import UserError
 from fbnetv5.data.image_files import rgb
 from fbnetv5.data.loading import evenly_spaced
+from fbnetv5.data.predictions import ClassScores, ProbabilityMap, ScoredBoxes
 from fbnetv5.data.sample import ImageSet
 from fbnetv5.deploy.predict.drawing import draw_task
 from fbnetv5.deploy.predict.models import Predictor, load
-from fbnetv5.deploy.predict.predictions import (
-    ClassMap,
-    ClassScores,
-    DepthMap,
-    NormalMap,
-    Prediction,
-    ProbabilityMap,
-    ScoredBoxes,
-)
+from fbnetv5.deploy.predict.predictions import ClassMap, DepthMap, NormalMap, Prediction
 from fbnetv5.deploy.predict.truth import FORMS
 from fbnetv5.deploy.report.files import RunFiles
 from fbnetv5.tasks import needed_targets, task_types
@@ -114,7 +107,7 @@ def enlarged(prediction: Prediction, factor: int) -> Prediction:
     if isinstance(prediction, ClassMap):
         return ClassMap(_repeated(prediction.ids, factor))
     if isinstance(prediction, ProbabilityMap):
-        return ProbabilityMap(_repeated(prediction.values, factor))
+        return ProbabilityMap(_repeated(prediction.probabilities, factor))
     if isinstance(prediction, DepthMap):
         return DepthMap(_repeated(prediction.metres, factor))
     if isinstance(prediction, NormalMap):

@@ -15,6 +15,7 @@ from torchvision.ops import batched_nms, box_convert
 from export.errors import UserError
 from export.placement import Placement
 from fbnetv5.data.fit import map_to_original
+from fbnetv5.data.predictions import NMS_IOU, ClassScores, ProbabilityMap, ScoredBoxes
 
 Name = Literal["logits", "yolo", "ssd", "pixel_logits", "probability", "depth", "normals"]
 
@@ -36,24 +37,6 @@ TASKS: dict[str, tuple[str, ...]] = {
 """By decoder: the tasks that it serves."""
 
 
-class ClassScores(NamedTuple):
-    """The class of an image."""
-
-    probabilities: Tensor
-    """float32 [C]; their sum is 1."""
-
-
-class ScoredBoxes(NamedTuple):
-    """Objects of an image, from the highest score to the lowest."""
-
-    xyxy: Tensor
-    """float32 [M, 4]: (x0, y0, x1, y1) in pixels of the image, inside of it."""
-    scores: Tensor
-    """float32 [M], 0..1."""
-    labels: Tensor
-    """int64 [M]: class ids of the teacher."""
-
-
 class ScoredMap(NamedTuple):
     """A class for every pixel."""
 
@@ -63,13 +46,6 @@ class ScoredMap(NamedTuple):
     """float32 [H, W]: the probability of each pixel's class."""
 
 
-class ProbabilityMap(NamedTuple):
-    """A yes or no for every pixel."""
-
-    probabilities: Tensor
-    """float32 [H, W] of "yes"."""
-
-
 class DenseValues(NamedTuple):
     """Numbers of every pixel, without a confidence."""
 
@@ -77,7 +53,7 @@ class DenseValues(NamedTuple):
     """float32 [H, W], depth in metres, or [3, H, W], unit vectors; NaN where unknown."""
 
 
-Prediction: TypeAlias = ClassScores | ScoredBoxes | ScoredMap | ProbabilityMap | DenseValues
+Prediction: TypeAlias = ClassScores[Tensor] | ScoredBoxes[Tensor] | ScoredMap | ProbabilityMap[Tensor] | DenseValues
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +63,7 @@ class Decoding:
     name: Name
     classes: int = 0
     """Number of classes; 0 where the task has none."""
-    nms_iou: float = 0.6
+    nms_iou: float = NMS_IOU
     """Overlap above which the lower-scored of two boxes of one class is a duplicate."""
     max_boxes: int = 100
     """Of an image."""
@@ -118,14 +94,14 @@ def _only(outputs: Sequence[Tensor], name: str) -> Tensor:
     return outputs[0].float()
 
 
-def _logits(decoding: Decoding, outputs: Sequence[Tensor], place: Placement) -> ClassScores:
+def _logits(decoding: Decoding, outputs: Sequence[Tensor], place: Placement) -> ClassScores[Tensor]:
     """[C], or [C, 1, 1]."""
     logits = _only(outputs, "logits").flatten()
     decoding.check_classes(len(logits))
     return ClassScores(logits.softmax(0))
 
 
-def _yolo(decoding: Decoding, outputs: Sequence[Tensor], place: Placement) -> ScoredBoxes:
+def _yolo(decoding: Decoding, outputs: Sequence[Tensor], place: Placement) -> ScoredBoxes[Tensor]:
     """[A, 4 + C] or [A, 5 + C], or its transpose: centre x, centre y, width, height, (objectness,) class scores."""
     rows = _only(outputs, "yolo")
     lengths = (4 + decoding.classes, 5 + decoding.classes)
@@ -143,7 +119,7 @@ def _yolo(decoding: Decoding, outputs: Sequence[Tensor], place: Placement) -> Sc
     return _suppressed(decoding, box_convert(rows[:, :4], "cxcywh", "xyxy"), best, labels, place)
 
 
-def _ssd(decoding: Decoding, outputs: Sequence[Tensor], place: Placement) -> ScoredBoxes:
+def _ssd(decoding: Decoding, outputs: Sequence[Tensor], place: Placement) -> ScoredBoxes[Tensor]:
     """Boxes [A, 4] as (x0, y0, x1, y1), with scores [A] and labels [A], or with scores [A, C]."""
     if len(outputs) not in (2, 3) or outputs[0].shape[-1:] != (4,) or outputs[1].ndim != 5 - len(outputs) - 1:
         shapes = ", ".join(str(list(output.shape)) for output in outputs)
@@ -161,7 +137,9 @@ def _ssd(decoding: Decoding, outputs: Sequence[Tensor], place: Placement) -> Sco
     return _suppressed(decoding, boxes[pairs // decoding.classes], best, pairs % decoding.classes, place)
 
 
-def _suppressed(decoding: Decoding, boxes: Tensor, scores: Tensor, labels: Tensor, place: Placement) -> ScoredBoxes:
+def _suppressed(
+    decoding: Decoding, boxes: Tensor, scores: Tensor, labels: Tensor, place: Placement
+) -> ScoredBoxes[Tensor]:
     """The boxes [A, 4] in pixels of the input, without duplicates and in pixels of the image.
 
     Raises:
@@ -206,7 +184,7 @@ def _pixel_logits(decoding: Decoding, outputs: Sequence[Tensor], place: Placemen
     return ScoredMap(ids, 1 / total)
 
 
-def _probability(decoding: Decoding, outputs: Sequence[Tensor], place: Placement) -> ProbabilityMap:
+def _probability(decoding: Decoding, outputs: Sequence[Tensor], place: Placement) -> ProbabilityMap[Tensor]:
     """[1, h, w] or [h, w], from 0 to 1."""
     return ProbabilityMap(map_to_original(_flat(_only(outputs, "probability")), place))
 

@@ -8,11 +8,11 @@ from torch import Tensor
 from export.errors import UserError
 from export.manifest import Manifest, read_manifest
 from export.validate import ONNX
+from fbnetv5.data.predictions import NMS_IOU, TOP_K
 from fbnetv5.labeling.teachers.decoders import Decoding, Name
 from fbnetv5.labeling.teachers.onnx import OnnxNetwork
 from fbnetv5.labeling.teachers.preparation import Preparation
 from fbnetv5.labeling.teachers.teacher import Teacher
-from fbnetv5.tasks.detection import NMS_IOU, TOP_K
 
 DECODERS: dict[str, Name] = {
     "cls": "logits",

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from export.errors import UserError
-from export.manifest import file_sha256
+from export.manifest import NAME as MANIFEST
+from export.manifest import file_sha256, read_manifest
 from export.runners import OrtRunner
+from export.validate import ONNX
 from fbnetv5.labeling.teachers.description import TeacherDescription, read_description
 from fbnetv5.labeling.teachers.teacher import Teacher
 
@@ -90,6 +92,7 @@ def open_onnx(task: str, file: Path, *, device: str) -> Teacher:
     description = read_description(file.with_suffix(".json"))
     if description.task != task:
         raise UserError(f"{file} is a teacher of task {description.task}, not of {task}")
+    _check_manifest(file, description)
     network = OnnxNetwork(file, device=device, outputs=description.outputs)
     network.check_input(_input_shape(description), file)
     return Teacher(
@@ -106,6 +109,18 @@ def open_onnx(task: str, file: Path, *, device: str) -> Teacher:
             "description_sha256": file_sha256(file.with_suffix(".json")),
         },
     )
+
+
+def _check_manifest(file: Path, description: TeacherDescription) -> None:
+    """Raise a ``UserError`` if the description of an exported network has another fit than its manifest."""
+    if file.name != ONNX or not (file.parent / MANIFEST).exists():
+        return
+    fit = read_manifest(file.parent).preprocessing.fit
+    if description.fit != fit:
+        raise UserError(
+            f"{file.with_suffix('.json')} says fit {description.fit!r}, and {file.parent / MANIFEST} says {fit!r}: "
+            "correct the fit in the description, or remove it and name the folder"
+        )
 
 
 def _input_shape(description: TeacherDescription) -> tuple[int, ...]:

@@ -36,6 +36,14 @@ class Preparation:
     bgr: bool = False
     channels_last: bool = False
 
+    @property
+    def text(self) -> str:
+        """How images become the input, for people, e.g. "images letterboxed to 416x416"."""
+        if self.size is None:
+            return "images prepared by its library"
+        verb = {"stretch": "stretched", "letterbox": "letterboxed", "crop": "cropped"}[self.fit]
+        return f"images {verb} to {self.size[0]}x{self.size[1]}"
+
     def placement(self, image: tuple[int, int]) -> Placement:
         """Where an image of (H, W) lies in the input."""
         outer = image if self.size is None else self.size

@@ -1,5 +1,6 @@
 """Weights of published networks: files on this machine, downloaded only if the user says so."""
 
+import fcntl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ STATE_KEYS = ("state_dict", "model")
 
 
 def url_file(url: str, *, name: str, download: bool) -> Path:
-    """The file of an address in torch's cache.
+    """The file of an address in torch's cache. Of several processes of a machine that lack it, one downloads it.
 
     Args:
         url: of the file.
@@ -31,7 +32,10 @@ def url_file(url: str, *, name: str, download: bool) -> Path:
         _check_download(name, str(path), download)
         with _download_errors(name):
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(path), progress=False)
+            with path.with_name(f".{path.name}.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not path.exists():
+                    torch.hub.download_url_to_file(url, str(path), progress=False)
     return path
 
 

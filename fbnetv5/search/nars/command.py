@@ -18,6 +18,7 @@ from fbnetv5.search.nars.run import NarsResult, run_nars, start_nars
 from fbnetv5.search.nars.runner import choose_runner
 from fbnetv5.search.nars.scope import searched_networks
 from fbnetv5.search.nars.table import profile_options
+from fbnetv5.training.notes import describe_teacher_fit
 
 Started = Callable[[Path, Prepared], None]
 """Called with the run folder and its opened configuration when all inputs are checked, before the first training."""
@@ -111,6 +112,7 @@ def nars(
         seed=seed,
         **networks,
     )
+    describe_teacher_fit(settings.teacher, settings.data, log)
     file = options.find_table(device, table, Path(luts), log, profile_options(settings, Path(luts)))
     if file is not None:
         settings = settings.with_table(file, other_machine=table is not None)

@@ -161,14 +161,14 @@ def _result(folder: Path, config: TrainConfig, failure: str | None, seconds: flo
 
 def _prepared(config: TrainConfig) -> Prepared:
     """The configuration with its images, which are opened once per process."""
-    splits = _opened(config.data, config.task_names)
+    splits = _opened(config.data, needed_targets(config.task_names, soft=config.reads_soft_labels))
     images, held_out = without_policies(splits, config.held_out)
     return Prepared(config=config, images=images, held_out=held_out, test=splits.test)
 
 
 @lru_cache(maxsize=1)
-def _opened(data: DataConfig, tasks: tuple[str, ...]) -> Splits:
-    return data.open(needed_targets(tasks))
+def _opened(data: DataConfig, targets: tuple[str, ...]) -> Splits:
+    return data.open(targets)
 
 
 def _curve(folder: Path, task: str) -> dict[int, float]:

@@ -158,9 +158,9 @@ def test_row_groups_end_at_their_limits_and_at_the_end_of_a_split(image_folder: 
     data = open_folder(image_folder)
     (shard,) = plan([range(8), range(8, 13)], "train", 100)
     with mock.patch.object(shard_writer, "MAX_GROUP_ROWS", 3):
-        assert [len(rows) for rows in shard_writer.row_groups(data, shard)] == [3, 3, 2, 3, 2]
+        assert [len(rows) for rows in shard_writer.row_groups(data, shard.parts)] == [3, 3, 2, 3, 2]
     with mock.patch.object(shard_writer, "GROUP_BYTES", 1):
-        assert [len(rows) for rows in shard_writer.row_groups(data, shard)] == [1] * 13
+        assert [len(rows) for rows in shard_writer.row_groups(data, shard.parts)] == [1] * 13
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

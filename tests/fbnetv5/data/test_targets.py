@@ -17,11 +17,12 @@ from fbnetv5.data.targets import (
     DENSE_MAP,
     IGNORE,
     LINE_MAP,
-    LOGITS,
+    SOFT_LABEL,
     VECTOR_MAP,
     Boxes,
     Kind,
     MapKind,
+    SoftLabel,
     Target,
     class_names,
 )
@@ -39,7 +40,7 @@ VALUES: dict[str, tuple[Kind, Any]] = {
     "line map": (LINE_MAP, IDS % 2),
     "dense map": (DENSE_MAP, DEPTH),
     "vector map": (VECTOR_MAP, NORMALS),
-    "logits": (LOGITS, torch.arange(5.0)),
+    "soft label": (SOFT_LABEL, SoftLabel(torch.tensor([0.5, 0.3]), torch.tensor([4, 0]))),
 }
 each_kind = pytest.mark.parametrize(("kind", "value"), VALUES.values(), ids=VALUES.keys())
 
@@ -75,7 +76,8 @@ def test_what_absent_is() -> None:
     assert (CLASS_MAP.collate([None], SIZE) == IGNORE).all()
     assert DENSE_MAP.collate([None], SIZE).isnan().all()
     assert VECTOR_MAP.collate([None], SIZE).isnan().all()
-    assert LOGITS.collate([None, torch.zeros(5)], SIZE)[0].isnan().all()
+    assert SOFT_LABEL.collate([None], SIZE).probabilities.tolist() == [[0]]
+    assert not SOFT_LABEL.has_labels(SoftLabel(torch.zeros(0), torch.zeros(0, dtype=torch.int64)))
 
 
 def test_boxes_are_padded_to_the_most_of_the_batch() -> None:
@@ -155,7 +157,8 @@ def test_a_flip_moves_what_has_a_place(kind: Kind, value: Any) -> None:
     elif isinstance(value, Tensor) and value.ndim == 2:
         assert torch.equal(flipped, value.flip(1))
     else:
-        assert torch.equal(torch.as_tensor(flipped), torch.as_tensor(value))
+        for moved_part, part in zip(rows_of(flipped), rows_of(value), strict=True):
+            assert torch.equal(torch.as_tensor(moved_part), torch.as_tensor(part))
 
 
 @pytest.mark.parametrize("name", ["class map", "dense map", "vector map"])
@@ -185,7 +188,7 @@ def test_a_patch_of_a_map_is_that_of_the_partner(kind: Kind, value: Tensor) -> N
     assert not kind.of_whole_image
 
 
-@pytest.mark.parametrize("kind", [CLASS, LOGITS], ids=["class", "logits"])
+@pytest.mark.parametrize("kind", [CLASS, SOFT_LABEL], ids=["class", "soft label"])
 def test_a_label_of_the_whole_image_is_not_pasted(kind: Kind) -> None:
     labels, present = torch.arange(3), torch.ones(3).bool()
     assert kind.paste(labels, present, (slice(2, 5), slice(3, 12))) == (labels, present)

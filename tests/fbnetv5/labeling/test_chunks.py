@@ -10,6 +10,7 @@ from export.errors import UserError
 from fbnetv5.data.maps import read_class_ids
 from fbnetv5.labeling.chunks import (
     ImageRow,
+    Job,
     check_chunks,
     chunk_file,
     label_chunk,
@@ -24,7 +25,7 @@ def test_a_chunk_has_a_row_maps_and_a_link_for_each_image(tmp_path: Path) -> Non
     labeller, folder = make_labeller(tmp_path), tmp_path / "out"
     Path(labeller.source.path(1)).write_bytes(b"damaged")
     file = chunk_file(folder, 0)
-    label_chunk(folder, labeller, range(4), file)
+    label_chunk(Job(folder=folder, chunks={file: range(4)}), labeller, file)
     rows = {row.source: row for row in read_chunk(file)}
     assert list(rows) == ["0/0002.png", "0/0000.png", "0/0004.png", "0/0006.png"]
     assert rows["0/0002.png"].name is None

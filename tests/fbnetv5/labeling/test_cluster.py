@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from export.errors import UserError
+from fbnetv5.labeling.chunks import Job
 from fbnetv5.labeling.cluster import label_on_worker, on_cluster
 from fbnetv5.labeling.run import open_labelling, run_labelling
 from tests.fbnetv5.labeling.labelled_scenes import make_config
@@ -33,4 +34,4 @@ def test_a_worker_that_sees_other_images_says_so(tmp_path: Path) -> None:
     settings = {**open_labelling(config).settings, "source_sha256": "0"}
     arguments = (json.dumps(config.to_json()), json.dumps(settings), "cpu", False)
     with pytest.raises(UserError, match=r"sees other images or teachers .* \(source_sha256\)"):
-        label_on_worker(*arguments, tmp_path / "out", range(2), tmp_path / "chunk")
+        label_on_worker(*arguments, Job(folder=tmp_path / "out", chunks={tmp_path / "chunk": range(2)}))

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from export.errors import UserError
+from fbnetv5.data.predictions import ClassScores, ProbabilityMap, ScoredBoxes
 from fbnetv5.data.targets import CLASS, IGNORE, Target
 from fbnetv5.labeling.config import TeacherConfig
 from fbnetv5.labeling.rules import LabelRule, make_rule
-from fbnetv5.labeling.teachers.decoders import ClassScores, DenseValues, ProbabilityMap, ScoredBoxes, ScoredMap
+from fbnetv5.labeling.teachers.decoders import DenseValues, ScoredMap
 
 ANIMALS = ("cat", "dog", "car")
 
@@ -71,3 +72,18 @@ def test_the_classes_of_the_data_set_are_used() -> None:
 def test_names_of_nothing_are_refused(task: str, names: tuple[str, ...], config: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         rule(task, names, **config)
+
+
+def test_a_soft_label_has_the_most_probable_classes_and_adds_those_of_one_name() -> None:
+    scores = ClassScores(torch.tensor([0.3, 0.25, 0.45]))
+    label = rule().soft_label(scores, 2)
+    assert label is not None
+    assert label.class_ids.tolist() == [2, 0]
+    assert label.probabilities.tolist() == pytest.approx([0.45, 0.3])
+    merged = rule(classes={"cat": "animal", "dog": "animal"}).soft_label(scores, 5)
+    assert merged is not None
+    assert merged.probabilities.tolist() == pytest.approx([0.55, 0.45])
+    assert rule(classes={"car": None}).soft_label(scores, 2) is None
+    dogs = rule(classes={"dog": None}).soft_label(scores, 5)
+    assert dogs is not None
+    assert dogs.probabilities.tolist() == pytest.approx([0.45, 0.3])

@@ -14,13 +14,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from export.errors import UserError
 from fbnetv5.data.image_files import EXIF_ORIENTATION
 from fbnetv5.data.layouts import layout_of, open_folder
+from fbnetv5.data.predictions import ClassScores
+from fbnetv5.labeling.assemble import read_labels
 from fbnetv5.labeling.chunks import WORK
 from fbnetv5.labeling.config import LabelConfig, TeacherConfig
+from fbnetv5.labeling.labeller import read_image
 from fbnetv5.labeling.run import open_labelling, run_labelling
 from tests.fbnetv5.labeling.labelled_scenes import make_config, number_of, rectangle, true_mask
 from tests.fbnetv5.labeling.teachers.onnx_files import constant
@@ -188,3 +192,28 @@ def test_an_image_that_lies_on_its_side_is_labelled_upright(tmp_path: Path) -> N
     data = open_folder(tmp_path / "out")
     mask = data.labels(data.names.index("1__0001.png"))["mask"]
     assert (mask == true_mask(1)).float().mean() > 0.97
+
+
+def test_soft_labels_are_those_of_the_teacher(tmp_path: Path) -> None:
+    config = make_config(tmp_path, soft_labels=2)
+    label(config, tmp_path / "out")
+    data, teacher = open_folder(tmp_path / "out"), open_labelling(config).labeller.teachers["cls"][0]
+    assert data.targets["soft_label"].classes == ("red", "green")
+    for index, name in enumerate(data.names):
+        (prediction,) = teacher.predict([read_image(data.path(index))], [name])
+        assert isinstance(prediction, ClassScores)
+        soft = data.labels(index)["soft_label"]
+        assert torch.equal(soft.probabilities, prediction.probabilities.sort(descending=True).values)
+        assert soft.class_ids[0] == rectangle(number_of(name))[4]
+    summary, settings = read_labels(tmp_path / "out")
+    assert (summary.soft_labels, settings["soft_labels"]) == (12, 2)
+
+
+def test_images_that_have_a_class_get_a_soft_label_as_well(tmp_path: Path) -> None:
+    config = make_config(tmp_path).changed(ignore_labels=False, soft_labels=1)
+    (tmp_path / "images" / "0").rename(tmp_path / "images" / "red")
+    (tmp_path / "images" / "1").rename(tmp_path / "images" / "green")
+    label(config, tmp_path / "out")
+    summary, _ = read_labels(tmp_path / "out")
+    assert summary.labelled["cls"] == {"kept": 12, "teacher": 0, "derived": 0}
+    assert summary.soft_labels == 12

@@ -21,9 +21,10 @@ from export.parity import compare
 from export.placement import FITS, Fit, place
 from export.runners import OrtRunner
 from fbnetv5.blocks.specs import conv_norm, initialise
+from fbnetv5.data.predictions import TOP_K
 from fbnetv5.data.sample import Batch, Sample, collate
 from fbnetv5.data.targets import BOXES, Boxes, Target
-from fbnetv5.tasks.detection import BOX_WEIGHT, CLASS_PRIOR, TOP_K, Detection, decode, giou_loss, select, suppress
+from fbnetv5.tasks.detection import BOX_WEIGHT, CLASS_PRIOR, Detection, decode, giou_loss, select, suppress
 from fbnetv5.tasks.task import Task
 
 TASK = Detection({"label": ("x",), "boxes": ("red", "green", "blue"), "mask": ("x",)})

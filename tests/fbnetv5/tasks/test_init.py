@@ -23,6 +23,7 @@ def test_a_list_with_empty_or_repeated_tasks_is_refused(tasks: str | list[str]) 
 
 def test_the_targets_that_tasks_need() -> None:
     assert needed_targets(["seg", "cls", "seg"]) == ("mask", "label")
+    assert needed_targets(["seg", "cls"], soft=True) == ("mask", "label", "soft_label")
     assert set(needed_targets(task_types())) == set(TARGETS)
     with pytest.raises(UserError, match="unknown task 'pose'"):
         needed_targets(["pose"])

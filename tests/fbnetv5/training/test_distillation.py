@@ -9,8 +9,9 @@ from fbnetv5.architecture import load_architecture
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.scenes import CLASSES, PRODUCTS
 from fbnetv5.tasks import make_tasks
-from fbnetv5.training.distillation import open_distillation_teacher
+from fbnetv5.training.distillation import fit_of_teacher, open_distillation_teacher
 from tests.fbnetv5.labeling.teachers.onnx_files import SHARPNESS, classifier
+from tests.fbnetv5.labeling.teachers.test_exported import BOXES, write_export
 
 CPU = torch.device("cpu")
 RED_AND_GREEN = make_tasks(("cls",), {"label": ("red", "green")})
@@ -83,3 +84,14 @@ def test_the_first_class_that_differs_is_named(networks: Path, classes: tuple[st
     tasks = make_tasks(("cls",), {"label": classes})
     with pytest.raises(UserError, match=message):
         open_distillation_teacher(str(networks / "cls.json"), tasks, CPU)
+
+
+def test_the_fit_of_a_teacher_is_that_of_its_training(networks: Path, tmp_path: Path) -> None:
+    assert fit_of_teacher(str(networks / "cls.json")) == "stretch"
+    architecture = load_architecture(networks / "cls.json")
+    architecture.changed(provenance={**architecture.provenance, "fit": "letterbox"}).save(tmp_path / "cls.json")
+    assert fit_of_teacher(str(tmp_path / "cls.json")) == "letterbox"
+    assert fit_of_teacher(str(classifier(tmp_path / "t.onnx"))) is None
+    assert fit_of_teacher("timm:resnet50") is None
+    folder = write_export(tmp_path / "det", {"boxes": BOXES})
+    assert fit_of_teacher(str(folder)) == fit_of_teacher(str(folder / "model.onnx")) == "stretch"

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from fbnetv5.architecture import load_architecture
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch
-from fbnetv5.data.scenes import TARGETS, Scenes
+from fbnetv5.data.scenes import CLASSES, TARGETS, Scenes
+from fbnetv5.data.targets import SOFT_LABEL, SoftLabel, Target
 from fbnetv5.networks.backbone import Network
 from fbnetv5.runs.processes import make_accelerator
 from fbnetv5.training.config import TrainConfig
@@ -33,7 +35,8 @@ def make_objective(make_training: Callable[..., TrainConfig], networks: Path) ->
     def make(**changes: object) -> tuple[Network, Objective]:
         network = load_architecture(networks / "cls.json").build()
         nn.init.normal_(network.get_parameter("heads.cls.pooled.classifier.weight"))
-        return network, Objective(make_training("cls", **changes), network, TARGETS, make_accelerator())
+        targets = TARGETS | {"soft_label": Target(kind=SOFT_LABEL, classes=CLASSES["label"])}
+        return network, Objective(make_training("cls", **changes), network, targets, make_accelerator())
 
     return make
 
@@ -139,6 +142,72 @@ def test_a_task_that_the_teacher_lacks_has_its_labels_alone(branched: Path, netw
         str(networks / "det.json"), load_architecture(branched).make_tasks(), torch.device("cpu")
     )
     torch.testing.assert_close(
-        shares_of_terms(0.8, ("cls", "det", "seg"), teacher), torch.tensor([[1, 0.2, 1], [0, 0.8, 0]])
+        shares_of_terms(0.8, ("cls", "det", "seg"), teacher.tasks), torch.tensor([[1, 0.2, 1], [0, 0.8, 0]])
     )
-    assert shares_of_terms(0.8, ("cls", "det"), None).tolist() == [[1, 1]]
+    assert shares_of_terms(0.8, ("cls", "det"), ()).tolist() == [[1, 1]]
+
+
+def with_soft_labels(batch: Batch, networks: Path, count: int) -> Batch:
+    """The batch with the probabilities of the ``count`` most probable classes by the stored network."""
+    teacher = load_architecture(networks / "cls.json").load(networks / "cls.safetensors").eval()
+    with torch.no_grad():
+        (logits,) = teacher(normalise(batch.images))
+    labels = SoftLabel(*logits.softmax(1).topk(count))
+    known = torch.ones(len(batch.images)).bool()
+    return replace(
+        batch, targets={**batch.targets, "soft_label": labels}, present={**batch.present, "soft_label": known}
+    )
+
+
+@pytest.mark.parametrize("recipe", [{}, {"temperature": 3.0, "distillation": 0.6}])
+def test_soft_labels_of_all_classes_give_the_loss_of_the_live_teacher(
+    make_objective: MakeObjective, taught: MakeObjective, networks: Path, batch: Batch, recipe: dict[str, float]
+) -> None:
+    network, live = taught(**recipe)
+    other, stored = make_objective(teacher="soft-labels", **recipe)
+    other.load_state_dict(network.state_dict())
+    expected, counts = live.losses(batch, step=0, process=0)
+    sums, counts_of_stored = stored.losses(with_soft_labels(batch, networks, 10), step=0, process=0)
+    torch.testing.assert_close(sums, expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(counts_of_stored, counts)
+    assert expected[1] > 1e-3
+    mean = live.means(expected, counts)
+    torch.testing.assert_close(stored.means(sums, counts), mean, rtol=1e-4, atol=1e-4)
+
+
+def test_an_image_without_a_soft_label_has_no_such_term(
+    make_objective: MakeObjective, networks: Path, batch: Batch
+) -> None:
+    _, objective = make_objective(teacher="soft-labels")
+    soft = with_soft_labels(batch, networks, 3)
+    known = torch.arange(8) < 5
+    label = soft.targets["soft_label"]
+    some = replace(
+        soft,
+        targets={**soft.targets, "soft_label": label._replace(probabilities=label.probabilities * known[:, None])},
+        present={**soft.present, "soft_label": known},
+    )
+    sums, counts = objective.losses(some, step=0, process=0)
+    assert counts.tolist() == [[8], [5]]
+    first, _ = objective.losses(soft, step=0, process=0)
+    assert 0 < sums[1] < first[1]
+    torch.testing.assert_close(sums[0], first[0])
+    alone, counts = objective.losses(keep_labels(some, "label", torch.zeros(8) > 0), step=0, process=0)
+    torch.testing.assert_close(objective.means(alone, counts), 0.8 * sums[1] / 5)
+
+
+def test_cutmix_weights_the_soft_labels_of_both_images(
+    make_objective: MakeObjective, networks: Path, batch: Batch
+) -> None:
+    network, objective = make_objective(teacher="soft-labels", cutmix=0.7, seed=5)
+    soft = with_soft_labels(batch, networks, 10)
+    sums, _ = objective.losses(soft, step=0, process=0)
+    rows, columns = draw_patch(np.random.default_rng([5, 0]), 0.7, (32, 32))
+    images = normalise(batch.images)
+    images[:, :, rows, columns] = images.flip(0)[:, :, rows, columns].clone()
+    share = 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / 32**2
+    with torch.no_grad():
+        (own,) = network(images)
+    task, flipped = network.tasks["cls"], soft.flipped()
+    expected = share * task.soft_losses(own, soft, 1.0) + (1 - share) * task.soft_losses(own, flipped, 1.0)
+    torch.testing.assert_close(sums[1, 0].detach(), expected.sum(), rtol=1e-4, atol=1e-4)

@@ -2,16 +2,9 @@ import numpy as np
 from PIL import Image
 
 from export.runners import Array
-from fbnetv5.deploy.predict.drawing import GAP, colour, draw
-from fbnetv5.deploy.predict.predictions import (
-    ClassMap,
-    ClassScores,
-    DepthMap,
-    NormalMap,
-    Prediction,
-    ProbabilityMap,
-    ScoredBoxes,
-)
+from fbnetv5.data.predictions import ClassScores, ProbabilityMap, ScoredBoxes, colour
+from fbnetv5.deploy.predict.drawing import GAP, draw
+from fbnetv5.deploy.predict.predictions import ClassMap, DepthMap, NormalMap, Prediction
 
 GREY = Image.new("RGB", (100, 80), (40, 40, 40))
 NAMES = ("cat", "dog")

@@ -8,17 +8,8 @@ from torchvision.ops import batched_nms, box_iou
 from export.errors import UserError
 from export.placement import place
 from export.runners import Array
-from fbnetv5.deploy.predict.predictions import (
-    ClassMap,
-    ClassScores,
-    DepthMap,
-    NormalMap,
-    ScoredBoxes,
-    decode,
-    overlaps,
-    softmax,
-    suppress,
-)
+from fbnetv5.data.predictions import NMS_IOU, ClassScores, ScoredBoxes
+from fbnetv5.deploy.predict.predictions import ClassMap, DepthMap, NormalMap, decode, overlaps, softmax, suppress
 from fbnetv5.tasks import detection
 
 WHOLE = place((16, 16), (16, 16), "stretch")
@@ -34,7 +25,7 @@ def test_duplicates_are_those_of_torchvision(seed: int, count: int, classes: int
     rng = np.random.default_rng(seed)
     boxes, labels = draw_boxes(rng, count), rng.integers(0, classes, count)
     scores = rng.permutation(count).astype(np.float32)
-    expected = batched_nms(*map(torch.from_numpy, (boxes, scores, labels)), detection.NMS_IOU)
+    expected = batched_nms(*map(torch.from_numpy, (boxes, scores, labels)), NMS_IOU)
     assert suppress(boxes, scores, labels).tolist() == expected.tolist()
 
 

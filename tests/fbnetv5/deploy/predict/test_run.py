@@ -13,8 +13,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from export.errors import UserError
+from fbnetv5.data.predictions import ProbabilityMap
 from fbnetv5.deploy.predict.models import Predictor, load
-from fbnetv5.deploy.predict.predictions import ClassMap, DepthMap, NormalMap, ProbabilityMap
+from fbnetv5.deploy.predict.predictions import ClassMap, DepthMap, NormalMap
 from fbnetv5.deploy.predict.run import FILE, _save, map_pixels, predict_frames
 from fbnetv5.deploy.predict.sources import Frame, open_source
 from fbnetv5.deploy.predict.truth import open_labelled

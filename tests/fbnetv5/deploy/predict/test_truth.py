@@ -6,9 +6,10 @@ from PIL import Image
 
 from export.errors import UserError
 from fbnetv5.data.layouts import open_folder
+from fbnetv5.data.predictions import ClassScores, ScoredBoxes
 from fbnetv5.data.scenes import CLASSES, Scenes
 from fbnetv5.data.shard_writer import write_shards
-from fbnetv5.deploy.predict.predictions import ClassMap, ClassScores, ScoredBoxes
+from fbnetv5.deploy.predict.predictions import ClassMap
 from fbnetv5.deploy.predict.truth import open_labelled
 from fbnetv5.tasks import task_types
 
@@ -16,7 +17,7 @@ from fbnetv5.tasks import task_types
 def test_labels_of_all_tasks_become_predictions(image_folder: Path) -> None:
     frames, truth = open_labelled(image_folder, tuple(task_types()))
     first = next(frames)
-    predictions, classes = truth(first.name)
+    predictions, classes = truth(first)
     sample = Scenes("train", size=(64, 64), count=1)[0]
     assert set(predictions) == set(task_types())
     boxes, label, mask = predictions["det"], predictions["cls"], predictions["seg"]
@@ -35,7 +36,7 @@ def test_the_labels_of_shards_are_drawn(image_folder: Path, tmp_path: Path) -> N
     read = list(frames)
     assert len({frame.name for frame in read}) == 24
     assert all(frame.image is not None and frame.image.size == (64, 64) for frame in read)
-    assert set(truth(read[0].name)[0]) == {"det"}
+    assert set(truth(read[0])[0]) == {"det"}
 
 
 def test_labels_of_other_tasks_are_no_truth(tmp_path: Path) -> None:
@@ -45,4 +46,4 @@ def test_labels_of_other_tasks_are_no_truth(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no labels for det, only label: leave out --truth"):
         open_labelled(tmp_path, ("det",))
     frames, truth = open_labelled(tmp_path, ("det", "cls"))
-    assert set(truth(next(frames).name)[0]) == {"cls"}
+    assert set(truth(next(frames))[0]) == {"cls"}

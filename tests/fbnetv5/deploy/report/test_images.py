@@ -6,17 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from export.runners import Array
 from fbnetv5.data.config import DataConfig
+from fbnetv5.data.predictions import ClassScores, ProbabilityMap, ScoredBoxes
 from fbnetv5.data.scenes import CLASSES
-from fbnetv5.deploy.predict.predictions import (
-    ClassMap,
-    ClassScores,
-    DepthMap,
-    NormalMap,
-    Prediction,
-    ProbabilityMap,
-    ScoredBoxes,
-)
+from fbnetv5.deploy.predict.predictions import ClassMap, DepthMap, NormalMap, Prediction
 from fbnetv5.deploy.report.files import open_run
 from fbnetv5.deploy.report.images import as_prediction, data_url, describe, embedded, enlarged, prediction_items
 from fbnetv5.tasks import needed_targets, task_types
@@ -39,7 +33,7 @@ def test_drawn_predictions_are_described_in_words(prediction: Prediction, text: 
 
 
 def test_an_enlarged_prediction_lies_at_the_same_place_of_the_larger_image() -> None:
-    boxes = ScoredBoxes(np.array([[1, 2, 3, 4]], np.float32), np.ones(1), np.ones(1, int))
+    boxes: ScoredBoxes[Array] = ScoredBoxes(np.array([[1, 2, 3, 4]], np.float32), np.ones(1), np.ones(1, int))
     large = enlarged(boxes, 3)
     assert isinstance(large, ScoredBoxes)
     assert large.xyxy.tolist() == [[3, 6, 9, 12]]

@@ -11,21 +11,15 @@ from torch.nn import functional
 
 from export.errors import UserError
 from export.placement import Placement
-from fbnetv5.labeling.teachers.decoders import (
-    ClassScores,
-    Decoding,
-    DenseValues,
-    ProbabilityMap,
-    ScoredBoxes,
-    ScoredMap,
-)
+from fbnetv5.data.predictions import ClassScores, ProbabilityMap, ScoredBoxes
+from fbnetv5.labeling.teachers.decoders import Decoding, DenseValues, ScoredMap
 from fbnetv5.labeling.teachers.preparation import Preparation
 
 SAME = Preparation(size=(64, 64)).placement((64, 64))
 DOUBLE = Preparation(size=(64, 64)).placement((128, 128))
 
 
-def detected(decoding: Decoding, outputs: Sequence[Tensor], place: Placement = SAME) -> ScoredBoxes:
+def detected(decoding: Decoding, outputs: Sequence[Tensor], place: Placement = SAME) -> ScoredBoxes[Tensor]:
     prediction = decoding(outputs, place)
     assert isinstance(prediction, ScoredBoxes)
     return prediction

@@ -1,5 +1,6 @@
 """The folders that ``fbnetv5 export`` writes are teachers."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from onnx import helper, numpy_helper
 from export.errors import UserError
 from export.manifest import Manifest, Preprocessing, TensorEntry, read_manifest, write_manifest
 from export.parity import OutputGroup
-from fbnetv5.labeling.teachers.decoders import ScoredBoxes
+from fbnetv5.data.predictions import ScoredBoxes
 from fbnetv5.labeling.teachers.exported import open_exported
+from fbnetv5.labeling.teachers.families import open_teacher
 from fbnetv5.tasks.detection import suppress
 from tests.fbnetv5.labeling.teachers.onnx_files import constant
 
@@ -104,3 +106,13 @@ def test_a_damaged_folder_and_another_task_are_refused(tmp_path: Path) -> None:
     (folder / "model.onnx").write_bytes(b"other")
     with pytest.raises(UserError, match="checksums differ"):
         open_exported("det", folder, device="cpu")
+
+
+def test_a_description_that_contradicts_the_manifest_is_refused(tmp_path: Path) -> None:
+    folder = write_export(tmp_path / "det", {"boxes": BOXES, "scores": SCORES, "labels": LABELS})
+    description = {"schema": 1, "task": "det", "size": [64, 64], "decoder": "ssd", "classes": ["a", "b"]}
+    (folder / "model.json").write_text(json.dumps(description), encoding="utf-8")
+    assert open_teacher("det", str(folder / "model.onnx"), device="cpu").preparation.text == "images stretched to 64x64"
+    (folder / "model.json").write_text(json.dumps({**description, "fit": "letterbox"}), encoding="utf-8")
+    with pytest.raises(UserError, match=r"model\.json says fit 'letterbox', and .*manifest\.json says 'stretch'"):
+        open_teacher("det", str(folder / "model.onnx"), device="cpu")

@@ -8,7 +8,8 @@ import torch
 from onnx import TensorProto
 
 from export.errors import UserError
-from fbnetv5.labeling.teachers.decoders import ClassScores, ScoredMap
+from fbnetv5.data.predictions import ClassScores
+from fbnetv5.labeling.teachers.decoders import ScoredMap
 from fbnetv5.labeling.teachers.onnx import open_onnx
 from tests.fbnetv5.labeling.teachers.onnx_files import classifier, constant, rectangle_image, segmenter
 

@@ -7,7 +7,8 @@ import torch
 from torchvision import models
 
 from export.errors import UnavailableError, UserError
-from fbnetv5.labeling.teachers.decoders import ScoredBoxes, ScoredMap
+from fbnetv5.data.predictions import ScoredBoxes
+from fbnetv5.labeling.teachers.decoders import ScoredMap
 from fbnetv5.labeling.teachers.families import open_teacher
 
 IMAGE = torch.nn.functional.interpolate(torch.rand(1, 3, 6, 9), scale_factor=40.0, mode="bilinear")[0]

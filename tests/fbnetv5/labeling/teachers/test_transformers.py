@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from export.errors import UnavailableError, UserError
-from fbnetv5.labeling.teachers.decoders import ClassScores, DenseValues, ScoredBoxes, ScoredMap
+from fbnetv5.data.predictions import ClassScores, ScoredBoxes
+from fbnetv5.labeling.teachers.decoders import DenseValues, ScoredMap
 from fbnetv5.labeling.teachers.families import open_teacher
 
 IMAGE = torch.nn.functional.interpolate(torch.rand(1, 3, 6, 9), scale_factor=8.0, mode="bilinear")[0]

@@ -1,6 +1,11 @@
 """Weights come from files of this machine, and what is missing is one line with the way out."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -52,3 +57,32 @@ def test_a_cached_file_is_used_and_a_missing_one_is_not_downloaded(
     assert url_file(URL, name="timm:net", download=False) == cached
     with pytest.raises(UnavailableError, match="are not on this machine"):
         hub_file("timm/no-such-net", ["model.safetensors"], name="timm:net", download=False)
+
+
+class Counting(BaseHTTPRequestHandler):
+    """Sends a file of weights slowly and counts how often."""
+
+    requests: ClassVar[int] = 0
+
+    def do_GET(self) -> None:
+        Counting.requests += 1
+        time.sleep(0.2)
+        self.send_response(200)
+        self.send_header("Content-Length", "7")
+        self.end_headers()
+        self.wfile.write(b"weights")
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+def test_of_several_that_lack_a_file_one_downloads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Counting) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/net.pth"
+        with ThreadPoolExecutor(3) as pool:  # a lock of a file excludes threads that open it themselves as well
+            files = list(pool.map(lambda _: url_file(url, name="timm:net", download=True), range(3)))
+        server.shutdown()
+    assert {file.read_bytes() for file in files} == {b"weights"}
+    assert Counting.requests == 1
