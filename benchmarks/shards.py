@@ -1,10 +1,10 @@
 """How quickly a data set in Parquet shards opens and is read, and how much memory it takes, at a million images.
 
 Expectation, for a million images: the data set opens in at most 5 s, the first batch comes at most 10 s later, no
-process has more than 500 MB of resident memory beside the libraries (torch alone has as much), and two worker processes
-deliver at least 90 % of the images per second that they deliver when they decode the same JPEG from memory, without any
-file. That is the limit, in the same run. A stream that starts at a later step has the same bytes as one that gets
-there, and two processes share no image of an epoch.
+process has more than 500 MB of memory of its own (USS: pages that no other process has; the code of torch is mapped
+from files and shared), and two worker processes deliver at least 90 % of the images per second that they deliver when
+they decode the same JPEG from memory, without any file. That is the limit, in the same run. A stream that starts at a
+later step has the same bytes as one that gets there, and two processes share no image of an epoch.
 
 The images are one JPEG of 256x256 pixels, repeated, each with a class and a box; dictionaries are off in these shards,
 so every copy is on the disk. Writing uses the converter, so its speed is measured as well.
@@ -47,7 +47,7 @@ SIDE, SIZE, BATCH, WORKERS = 256, (224, 224), 64, 2
 CLASSES = tuple(f"class {number}" for number in range(1000))
 TARGETS = {"label": Target(kind=CLASS, classes=CLASSES), "boxes": Target(kind=BOXES, classes=CLASSES)}
 REPETITIONS = 5
-MAX_OPEN_S, MAX_FIRST_BATCH_S, MAX_ADDED_MB, MIN_RATIO = 5.0, 10.0, 500.0, 0.9
+MAX_OPEN_S, MAX_FIRST_BATCH_S, MAX_USS_MB, MIN_RATIO = 5.0, 10.0, 500.0, 0.9
 
 
 def jpeg(quality: int) -> bytes:
@@ -86,6 +86,19 @@ def resident_mb(process: int | str = "self") -> float:
 def worker_mb() -> float:
     """The largest resident memory of the worker processes, in MB."""
     return max((resident_mb(child.pid or 0) for child in multiprocessing.active_children()), default=0.0)
+
+
+def pages_mb(process: int | str = "self") -> dict[str, float]:
+    """Memory of a process in MB: "uss", pages of its own; "pss", with its share of the pages that others have too."""
+    text = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="utf-8")
+    kb = {name: int(value) for name, value in re.findall(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE)}
+    return {"uss": (kb["Private_Clean"] + kb["Private_Dirty"]) / 1000, "pss": kb["Pss"] / 1000}
+
+
+def largest_pages_mb() -> dict[str, float]:
+    """``pages_mb`` of the process with the most of its own, of this one and its workers."""
+    processes: list[int | str] = ["self", *(child.pid or 0 for child in multiprocessing.active_children())]
+    return max((pages_mb(process) for process in processes), key=lambda pages: pages["uss"])
 
 
 class Stream:
@@ -127,11 +140,12 @@ def shared_images(images: ImageSet) -> int:
 
 def measure(root: Path, content: bytes, steps: int) -> dict[str, Any]:
     """Open the shards and read them, beside the decoder alone; in a process that did nothing else."""
-    before_mb, start = resident_mb(), time.perf_counter()
+    libraries, before_mb, start = pages_mb(), resident_mb(), time.perf_counter()
     splits = open_splits(root, size=SIZE, targets=["label", "boxes"])
     open_s, opened_mb = time.perf_counter() - start, resident_mb()
     figures: dict[str, list[float]] = {"shards": [], "decoder": []}
-    memory, first_batch_s = [], []
+    opened = pages_mb()
+    memory, pages, first_batch_s = [], [], []
     for repetition in range(REPETITIONS):
         for name in sorted(figures, reverse=repetition % 2 == 0):
             images = splits.weights if name == "shards" else records(StoredFile("memory", content), 5000).resized(SIZE)
@@ -139,6 +153,7 @@ def measure(root: Path, content: bytes, steps: int) -> dict[str, Any]:
             figures[name].append(stream.images_per_s(steps))
             if name == "shards":
                 memory.append(max(worker_mb(), resident_mb()))
+                pages.append(largest_pages_mb())
                 first_batch_s.append(stream.first_batch_s)
             del stream
     ratios = [ours / limit for ours, limit in zip(figures["shards"], figures["decoder"], strict=True)]
@@ -148,6 +163,9 @@ def measure(root: Path, content: bytes, steps: int) -> dict[str, Any]:
         "libraries_mb": round(before_mb, 1),
         "opened_mb": round(opened_mb - before_mb, 1),
         "reading_mb_max": round(max(memory) - before_mb, 1),
+        **{f"libraries_{name}_mb": round(value, 1) for name, value in libraries.items()},
+        **{f"opened_{name}_mb": round(value, 1) for name, value in opened.items()},
+        **{f"reading_{name}_mb_max": round(max(page[name] for page in pages), 1) for name in ("uss", "pss")},
         "images_per_s_p50": round(median(figures["shards"]), 1),
         "decoder_images_per_s_p50": round(median(figures["decoder"]), 1),
         "ratio_p50": round(median(ratios), 3),
@@ -172,7 +190,7 @@ def is_as_expected(figures: dict[str, Any]) -> bool:
     return bool(
         figures["open_s"] <= MAX_OPEN_S
         and figures["first_batch_s_max"] <= MAX_FIRST_BATCH_S
-        and max(figures["opened_mb"], figures["reading_mb_max"]) <= MAX_ADDED_MB
+        and max(figures["opened_uss_mb"], figures["reading_uss_mb_max"]) <= MAX_USS_MB
         and figures["ratio_p50"] >= MIN_RATIO
         and figures["resumes"]
         and not figures["shared_images"]

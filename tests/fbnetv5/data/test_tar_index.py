@@ -39,7 +39,7 @@ def test_members_are_those_of_the_library(image_folder: Path, tmp_path: Path) ->
 def test_the_second_opening_reads_no_tar_file_and_finds_the_same(image_folder: Path, tmp_path: Path) -> None:
     root = as_webdataset(image_folder, tmp_path / "tars")
     first = open_folder(root)
-    with mock.patch("fbnetv5.data.image_files.os.open", side_effect=AssertionError("a part was opened")):
+    with mock.patch.object(image_files, "PartReader", side_effect=AssertionError("a part was opened")):
         second = open_folder(root)
     assert second.names == first.names
     for index in range(len(first)):
