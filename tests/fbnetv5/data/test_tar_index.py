@@ -6,6 +6,7 @@ from unittest import mock
 import pytest
 import torch
 
+from fbnetv5.data import image_files
 from fbnetv5.data.layouts import open_folder
 from fbnetv5.data.tar_index import Member, tar_index
 from tests.fbnetv5.data.rearrange import add_member, as_webdataset
