@@ -21,10 +21,12 @@ ONLY_PARSED = {
     "profile verify * --run *": "needs a table of the blocks of the run; tests/latency/test_verify.py has one",
     "profile import *": "needs the results of a device; tests/latency/test_bundle.py has some",
     "label *timm:*": "downloads weights",
+    "train *--teacher soft-labels": "needs soft labels; tests/fbnetv5/training/test_objective.py has some",
+    "derive runs/latest --flops 200M": "tests/fbnetv5/cli/test_derive.py derives from a search",
+    "derive runs/latest --flops det=600M,300M": "tests/fbnetv5/cli/test_derive.py derives from a search",
     "label *--ray*": "needs a Ray cluster; tests/fbnetv5/labeling/test_cluster.py has one",
     "export --task cls,det": "the small networks share no block; tests/fbnetv5/deploy/test_export.py has two that do",
     "check * --shape size=*": "needs a graph with such an input; tests/export/trt/test_check.py has one",
-    "tensorboard *": "a server",
 }
 """Commands that ``test_blocks.py`` parses and nothing runs, with the reason: pattern of the arguments -> reason."""
 CONFIGS = {

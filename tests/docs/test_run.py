@@ -27,6 +27,7 @@ from tests.fbnetv5.cli.conftest import brief_timing
 ONLY_COMPILED = {
     "export.md": "needs a GPU",
     "extending.md": "tests/test_extending.py runs it",
+    "label.md": "needs a package with weights",
 }
 """Pages whose Python code ``test_blocks.py`` compiles and nothing here runs, with the reason."""
 
