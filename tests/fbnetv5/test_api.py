@@ -42,7 +42,7 @@ def test_every_name_has_a_home_and_a_docstring() -> None:
         documentation = inspect.getdoc(getattr(api, name))
         assert documentation, name
         if inspect.isfunction(getattr(api, name)) and name != "load_architecture":
-            assert "Example:" in documentation, name
+            assert "Examples:" in documentation, name
             assert name == "doctor" or "Raises:" in documentation, name
     with pytest.raises(AttributeError, match="has no attribute 'serve'"):
         api.serve  # noqa: B018

@@ -8,8 +8,7 @@ from export.files import AnyPath
 from export.progress import Log, Progress, silent
 from fbnetv5.costs.budgets import budget_text
 from fbnetv5.data.describe import describe_data
-from fbnetv5.runs import options
-from fbnetv5.runs.options import Amount, Fields, Size
+from fbnetv5.runs.options import Amount, Fields, Size, fields_of, find_table, path_of, run_folder, search_images
 from fbnetv5.search.nars.config import NarsConfig
 from fbnetv5.search.nars.constraints import Constraints
 from fbnetv5.search.nars.entry import NarsEntry
@@ -95,7 +94,7 @@ def nars(
         UnavailableError: the device, Ray, or the library of a teacher is not on this machine.
         VerificationError: all trainings failed.
     """
-    runner, folder = choose_runner(jobs, ray, gpus_per_trial, progress), options.path_of(data)
+    runner, folder = choose_runner(jobs, ray, gpus_per_trial, progress), path_of(data)
     describe_data(folder, log)
     if latency is not None and device is None and table is None:
         raise UserError("--latency needs a latency table: add --device cpu, or --table FILE")
@@ -103,17 +102,17 @@ def nars(
     texts = {unit: budget_text(amount, unit) for unit, amount in amounts.items() if amount is not None}
     if not texts and arch is None:
         raise UserError("a search for an architecture needs a budget: --flops, --latency or --params; or --arch FILE")
-    networks = searched_networks(task, texts, arch=options.path_of(arch), space=space, width=width)
+    networks = searched_networks(task, texts, arch=path_of(arch), space=space, width=width)
     settings = NarsConfig.make(
-        options.fields_of(config),
+        fields_of(config),
         task_name=task,
         teacher=teacher,
-        data=options.search_images(folder, size, fit, tasks=[task], budgets=networks["budgets"], log=log),
+        data=search_images(folder, size, fit, tasks=[task], budgets=networks["budgets"], log=log),
         seed=seed,
         **networks,
     )
     describe_teacher_fit(settings.teacher, settings.data, log)
-    file = options.find_table(device, table, Path(luts), log, profile_options(settings, Path(luts)))
+    file = find_table(device, table, Path(luts), log, profile_options(settings, Path(luts)))
     if file is not None:
         settings = settings.with_table(file, other_machine=table is not None)
 
@@ -121,7 +120,7 @@ def nars(
         for line in constraints.ranges():
             log(line)
 
-    run, prepared = start_nars(settings, options.run_folder(runs, name), show_ranges, log)
+    run, prepared = start_nars(settings, run_folder(runs, name), show_ranges, log)
     started(run, prepared)
     return run_nars(run, prepared, runner, report)
 
