@@ -106,9 +106,10 @@ def provide(text: str, supplies: Path, folder: Path) -> None:
         folder: the current folder of the page.
     """
     text = re.sub(r"(-o|--output) \S+", "", text)
-    for path in supplies.iterdir():
-        if re.search(rf"(?<![\w/.-]){re.escape(path.name)}(?![\w-])", text):
-            copy_missing(path, folder / path.name)
+    for path in (*supplies.iterdir(), *supplies.glob("trained/*")):
+        name = path.relative_to(supplies)
+        if name != Path("trained") and re.search(rf"(?<![\w/.-]){re.escape(str(name))}(?![\w-])", text):
+            copy_missing(path, folder / name)
     if "runs/latest/branched.json" in text:
         copy_missing(supplies / "tree", folder / "runs" / "latest")
 

@@ -25,6 +25,7 @@ from tests.docs.small import (
 from tests.fbnetv5.cli.conftest import brief_timing
 
 ONLY_COMPILED = {
+    "api.md": "a search of full size; tests/fbnetv5/test_api.py runs the functions in small",
     "export.md": "needs a GPU",
     "extending.md": "tests/test_extending.py runs it",
     "label.md": "needs a package with weights",
