@@ -5,7 +5,7 @@ The figure is the final score of the best pair among those trained so far. Three
 the pretraining of the predictor saves, how early the ranking is final, and whether a predictor of shuffled scores, or
 of random numbers, is as blind as it should be: no better than random search, whose distribution is known exactly.
 
-    python -m benchmarks.nars_race --seeds 20 --output runs/nars-race
+    python -m benchmarks.nars_race --seeds 20 --control-seeds 60 --output runs/nars-race
 
 Expected: NARS at or above every peer at 8, 16 and 32 trainings; a pretrained predictor reaches the tau that a plain one
 reaches with twice the trainings; shuffled scores help nobody. The report has what came out. Writes ``report.json`` and
@@ -322,7 +322,7 @@ def parse(line: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=FILE, help="file of benchmarks/nars_trainings.py")
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--control-seeds", type=int, default=100, help="races of each control")
+    parser.add_argument("--control-seeds", type=int, default=60, help="races of each control")
     parser.add_argument("--threshold", type=float, default=0.92, help="rank correlation of early stopping")
     return parser.parse_args(line)
 

@@ -128,8 +128,8 @@ def branch(
                 report=run.report,
             )
     if is_first_process():
-        finish_with_report(result.run, print_log, run.prepared.splits.test)
         print_branched(result, as_json=json)
+        finish_with_report(result.run, print_log, run.prepared.splits.test)
 
 
 def branch_report(bar: "Progress", prepared: "Prepared") -> "Callable[[BranchEntry], None]":

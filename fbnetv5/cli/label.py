@@ -101,6 +101,8 @@ def label(
     from fbnetv5 import api
 
     teachers, rules = _pairs(teacher or [], "--teacher"), _pairs(derive or [], "--derive")
+    if preview is not None and (shards or ray is not None):
+        raise UserError("--preview labels a few images in this process into one page: leave out --shards and --ray")
     if preview is not None:
         shown = api.preview_labels(
             images,
@@ -109,6 +111,7 @@ def label(
             teachers=teachers,
             derive=rules,
             threshold=threshold,
+            soft_labels=soft_labels,
             config=config,
             ignore_labels=ignore_labels,
             download=download,
@@ -135,11 +138,11 @@ def label(
             log=print_log,
             progress=stage_lines(bar),
         )
-    finish_with_report(output, print_log)
     if json:
         print_json(summary.to_json())
     else:
         print_line(summary_text(summary))
+    finish_with_report(output, print_log)
 
 
 def print_preview(preview: "LabelPreview", *, as_json: bool) -> None:

@@ -148,8 +148,8 @@ def nars(
                 report=run.report,
                 progress=stage_lines(bar),
             )
-    finish_with_report(result.run, print_log, run.prepared.splits.test)
     print_result(result, as_json=json)
+    finish_with_report(result.run, print_log, run.prepared.splits.test)
 
 
 def nars_report(prepared: "Prepared") -> "Callable[[NarsEntry], None]":

@@ -134,8 +134,8 @@ def search(
                 progress=progress,
             )
     if is_first_process():
-        finish_with_report(result.run, print_log, run.prepared.splits.test)
         print_search(result, as_json=json)
+        finish_with_report(result.run, print_log, run.prepared.splits.test)
 
 
 def search_report(bar: "Progress", prepared: "Prepared") -> "Callable[[SearchEntry], None]":

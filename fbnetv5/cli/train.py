@@ -112,8 +112,8 @@ def train(
                 report=run.report,
             )
     if is_first_process():
-        finish_with_report(result.folder, print_log, run.prepared.test)
         print_result(result, as_json=json)
+        finish_with_report(result.folder, print_log, run.prepared.test)
 
 
 def train_report(bar: "Progress", config: "TrainConfig") -> "Callable[[TrainEntry], None]":

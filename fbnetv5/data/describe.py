@@ -11,7 +11,7 @@ from fbnetv5.data.layouts import layout_of, open_folder
 def describe_data(data: Path | None, log: Log, *, strict: bool = False) -> None:
     """Log the layout in which a folder of images is read, and what was repaired or left out, if a folder is named.
 
-    The folder is opened for that, and its header index is stored: opening it again is quick, except for tar files. With
+    The folder is opened for that, and its header index is stored: opening it again is quick. With
     several processes only the first opens it.
 
     Args:

@@ -67,22 +67,22 @@ class TarIndex:
             root: the data set's folder.
             file: where rows are stored between processes; None for nowhere.
         """
-        self._root = root.resolve()
+        self._root = root
         self._file = file
-        self._stored = {} if file is None else _load(file, str(self._root))
+        self._stored = {} if file is None else _load(file, str(root.resolve()))
         self._rows: dict[str, TarRow] = {}
 
     def members(self, path: Path, texts: Iterable[str]) -> tuple[Member, ...]:
         """The files in a tar file, in its order.
 
         Args:
-            path: the tar file.
+            path: the tar file, in the folder; it may be a link.
             texts: ends of the names of label members.
 
         Raises:
             UserError: the file is damaged or compressed.
         """
-        key = path.resolve().relative_to(self._root).as_posix()
+        key = path.relative_to(self._root).as_posix()
         try:
             state = path.stat()
         except OSError as error:
@@ -96,7 +96,7 @@ class TarIndex:
     def save(self) -> None:
         """Store the rows of this opening, if any has changed and the file can be written."""
         if self._file is not None and self._rows != self._stored:
-            stored = StoredTars(root=str(self._root), tars=self._rows)
+            stored = StoredTars(root=str(self._root.resolve()), tars=self._rows)
             with suppress(UserError, ValueError):  # a name that is not UTF-8 cannot be stored
                 atomic_write_text(self._file, stored.model_dump_json(by_alias=True))
 

@@ -1,5 +1,6 @@
 """Derives the networks of another budget from a finished run, and writes them to a run folder of their own."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,11 +143,16 @@ def derive(
     if folder.exists():
         raise UserError(f"{folder} exists already; remove it or choose another --output")
     networks = method.derive(source, config, table=file, other_machine=table is not None, progress=progress)
-    folder.mkdir(parents=True)
-    DerivationConfig(
+    derived = DerivationConfig(
         run=str(source.resolve()), budget=amount.strip(), task_names=config.tasks, data=config.data, seed=config.seed
-    ).save(folder)
-    networks.write(folder)
+    )
+    folder.mkdir(parents=True)
+    try:
+        derived.save(folder)
+        networks.write(folder)
+    except BaseException:
+        shutil.rmtree(folder)  # else the repeated command would find a folder that exists already
+        raise
     return Derived(folder=folder, architectures=networks.architectures, run=source, recipe=networks.recipe)
 
 

@@ -107,6 +107,7 @@ def preview_labels(
     teachers: Mapping[str, str] | None = None,
     derive: Mapping[str, str] | None = None,
     threshold: float = 0.5,
+    soft_labels: int | None = None,
     config: Fields | None = None,
     ignore_labels: bool = False,
     download: bool = False,
@@ -125,6 +126,7 @@ def preview_labels(
         teachers: as of ``label``, and so are the following options.
         derive: see ``label``.
         threshold: see ``label``.
+        soft_labels: see ``label``; they are not drawn, but need the same teacher.
         config: see ``label``.
         ignore_labels: see ``label``.
         download: see ``label``.
@@ -135,7 +137,7 @@ def preview_labels(
         UserError: an option is wrong, no image is readable, or a teacher does not fit.
         UnavailableError: a library, weights or the device is not available.
     """
-    settings = _settings(images, teachers, derive, threshold, config, ignore_labels)
+    settings = _settings(images, teachers, derive, threshold, config, ignore_labels, soft_labels)
     labeller = _open(settings, images, device=device, download=download, log=log).labeller
     return LabelPreview(page=Path(page), images=write_preview(Path(page), labeller, count))
 
@@ -147,7 +149,7 @@ def _settings(
     threshold: float,
     config: Fields | None,
     ignore_labels: bool,
-    soft_labels: int | None = None,
+    soft_labels: int | None,
 ) -> LabelConfig:
     return LabelConfig.make(
         fields_of(config),

@@ -38,7 +38,18 @@ from fbnetv5.data.split_names import as_test_split
 from fbnetv5.data.splits import TEST, split_names
 from fbnetv5.data.targets import Target, class_names
 from fbnetv5.labeling.assemble import LABELS, SCHEMA, LabelSummary, coco_box, summarise, write_labels
-from fbnetv5.labeling.chunks import MAPS, SETTINGS, WORK, ImageRow, Job, chunk_file, json_text, map_file, read_chunk
+from fbnetv5.labeling.chunks import (
+    MAPS,
+    SETTINGS,
+    WORK,
+    ImageRow,
+    Job,
+    check_chunks,
+    chunk_file,
+    json_text,
+    map_file,
+    read_chunk,
+)
 from fbnetv5.labeling.labeller import Labeller
 from fbnetv5.labeling.sources import SourceImages
 
@@ -144,8 +155,9 @@ class Shards:
             )
         return WrittenShard(entry=entry, parts=tuple(document["parts"]))
 
-    def _write(self, shard: PlannedShard, chunks: Iterable[Path]) -> WrittenShard:
+    def _write(self, shard: PlannedShard, chunks: Mapping[Path, Sequence[int]]) -> WrittenShard:
         """Write a shard and its row of the index, and remove its maps."""
+        check_chunks(chunks, self._labeller.source.names)
         data, parts = self._images(shard, chunks)
         entry = write_shard(data, self._folder / DATA / shard.file, parts)
         written = WrittenShard(entry=entry, parts=tuple(map(len, parts)))

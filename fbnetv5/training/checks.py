@@ -19,7 +19,7 @@ from fbnetv5.training.objective import soft_targets
 
 
 def check_recipe(config: TrainConfig, tasks: Sequence[Task], targets: Mapping[str, Target]) -> None:
-    """Raise a ``UserError`` if CutMix does not suit a task, or if label smoothing would change the loss of no task."""
+    """Raise a ``UserError`` if CutMix or mosaic does not suit a task, or label smoothing changes the loss of none."""
     check_mixable(config, tasks, targets)
     if config.label_smoothing and not any(task.can_smooth for task in tasks):
         raise UserError(

@@ -52,7 +52,8 @@ def train(
         data: folder of images and labels in one of the known layouts; None for the demo scenes.
         strict_data: refuse a data set of which something was repaired, left out or not used.
         init: initial weights: "inherited" (from the search), "scratch", "torchvision", "timm", or a safetensors file.
-        teacher: trained network to imitate: an architecture or ONNX file, an exported folder, or "timm:NAME".
+        teacher: trained network to imitate: an architecture or ONNX file, an exported folder, "timm:NAME", or
+            "soft-labels" for the probabilities that ``label`` stored with the images.
         size: height and width in pixels that images are fitted to; None for those of the search.
         fit: "stretch" or "letterbox"; None for that of the search.
         output: run folder to make; None for ``trained/TASK``.

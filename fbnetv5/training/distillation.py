@@ -28,6 +28,7 @@ from export.errors import UserError
 from export.manifest import NAME as MANIFEST
 from export.manifest import file_sha256, read_manifest
 from export.placement import Fit
+from export.validate import ONNX
 from fbnetv5.architecture import load_architecture
 from fbnetv5.evaluate import trained_fit
 from fbnetv5.labeling.teachers.families import LIBRARIES, open_teacher
@@ -128,6 +129,8 @@ def fit_of_teacher(name: str) -> Fit | None:
         return None
     if path.suffix == ".json":
         return trained_fit(load_architecture(path))
+    if path.is_file() and path.name != ONNX:
+        return None
     folder = path if path.is_dir() else path.parent
     return read_manifest(folder).preprocessing.fit if (folder / MANIFEST).exists() else None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from export.errors import UserError
-from export.files import read_json, read_json_object
+from export.files import read_json
 from export.manifest import NAME as MANIFEST
 from export.manifest import Manifest, read_unverified_manifest
 from fbnetv5.architecture import Architecture, load_architecture
@@ -127,21 +127,30 @@ def open_run(folder: Path) -> RunFiles:
         UserError: there is no such folder, it is no run folder, or its settings are damaged or of another version.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} does not exist: name the folder of a run, such as runs/latest")
+        what = "is no folder" if folder.exists() else "does not exist"
+        raise UserError(f"{folder} {what}: name the folder of a run, such as runs/latest")
     if (folder / CONFIG).exists():
         document = read_config(folder)
         Run.load(folder)
         return RunFiles(folder=folder, kind=str(document.pop("kind")), config=document)
     if (folder / LABELS).exists():
-        document = read_json(folder / LABELS, what="labels", schema=1)
-        return RunFiles(folder=folder, kind=LABELLING, config=document)
+        return RunFiles(folder=folder, kind=LABELLING, config=_labelling(folder / LABELS, "tasks", "images"))
     settings = folder / ".labeling" / "settings.json"
     if settings.exists():
-        return RunFiles(folder=folder, kind=LABELLING, config=read_json_object(settings, what="labelling"))
+        return RunFiles(folder=folder, kind=LABELLING, config=_labelling(settings))
     raise UserError(
         f"{folder} is no run folder, it has no {CONFIG} and no {LABELS}: name that of a fbnetv5 search, branch, nars, "
         "train or label"
     )
+
+
+def _labelling(path: Path, *required: str) -> dict[str, Any]:
+    """The document of a labelling with its settings and further required fields."""
+    document = read_json(path, what="labelling", schema=1)
+    for field in ("settings", *required):
+        if field not in document:
+            raise UserError(f"labelling file {path} is damaged: {field} is missing")
+    return document
 
 
 def _optional(path: Path, what: str, required: str) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ ORIGINS = {"kept": "kept", "teacher": "by the teacher", "derived": "derived"}
 MAX_OPENED = 50_000
 """Images of a data set that is opened for the counts by class; a larger one would take minutes."""
 MAX_MAPS = 200
-"""Class maps that are read for the counts by class."""
+"""Class maps, or images of shards, that are read for the counts by class."""
 MAX_CLASSES = 40
 """Classes of a plot, the most frequent ones."""
 MAX_TICKS = 10
@@ -136,16 +136,17 @@ def _count_axis(title: str, highest: int) -> dict[str, Any]:
 
 def _class_counts(target: str, data: LabelledImages) -> tuple[Counter[int], str]:
     """(by class id its count, what is counted)."""
-    records = [data.record(index) for index in range(len(data))]
+    of_maps = target not in ("label", "boxes")
+    some = MAX_MAPS if of_maps or not data.names else len(data)  # a record of shards has the bytes of its image
+    indices = evenly_spaced(len(data), some)
+    of_some = "" if len(indices) == len(data) else f" of {len(indices)} images"
+    if of_maps:
+        ids = (class_id for index in indices for class_id in _ids(data.labels(index).get(target)))
+        return Counter(ids), f"images with such pixels{of_some and f', {of_some.strip()}'}"
+    records = map(data.record, indices)
     if target == "label":
-        return Counter(record.label for record in records if record.label is not None), "images"
-    if target == "boxes":
-        return Counter(class_id for record in records for class_id in record.box_labels or ()), "boxes"
-    indices = evenly_spaced(len(data), MAX_MAPS)
-    what = (
-        "images with such pixels" if len(indices) == len(data) else f"of {len(indices)} images, those with such pixels"
-    )
-    return Counter(class_id for index in indices for class_id in _ids(data.labels(index).get(target))), what
+        return Counter(record.label for record in records if record.label is not None), f"images{of_some}"
+    return Counter(class_id for record in records for class_id in record.box_labels or ()), f"boxes{of_some}"
 
 
 def _ids(class_map: Any) -> Iterator[int]:

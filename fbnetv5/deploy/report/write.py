@@ -1,4 +1,4 @@
-"""Writes the page of a run: ``fbnetv5.api.report``, and at the end of every run ``report.html`` in its folder.
+"""Writes the page of a run: ``fbnetv5.api.report``, and ``report.html`` at the end of the commands that make runs.
 
 What reads runs and draws pages loads on use: every command that ends with a page imports this module.
 """
@@ -16,7 +16,7 @@ NAME = "report.html"
 """Of the page in a run folder."""
 
 
-def report(run: AnyPath, *, output: AnyPath | None = None, test: "ImageSet | None" = None) -> Path:
+def report(run: AnyPath = "runs/latest", *, output: AnyPath | None = None, test: "ImageSet | None" = None) -> Path:
     """Write one HTML page that shows a run, finished or not; returns its path.
 
     Examples:
@@ -50,6 +50,6 @@ def finish_with_report(run: Path, log: Log, test: "ImageSet | None" = None) -> N
     """
     try:
         report(run, test=test)
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with the page, the run has its results
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - whatever is wrong with the page, the run has its results
         reason = " ".join(str(error).split()) or type(error).__name__
         log(f"the page {run / NAME} was not written ({reason}); the results of the run are complete")

@@ -69,7 +69,8 @@ def nars(
         width: factor of all widths of the space of stages.
         device: device whose latency table in ``luts`` predicts latency: "cpu", or an NVIDIA GPU such as "a100".
         table: latency table file, also of another machine, instead of ``device``.
-        teacher: trained network to imitate: an architecture or ONNX file, an exported folder, or "timm:NAME".
+        teacher: trained network to imitate: an architecture or ONNX file, an exported folder, "timm:NAME", or
+            "soft-labels" for the probabilities that ``label`` stored with the images.
         data: folder of images and labels in one of the known layouts; None for the demo scenes.
         size: height and width in pixels that images are fitted to; None for the budget's, or 64x64 for demo scenes.
         fit: "stretch" or "letterbox"; None for letterbox if det learns from a folder, else stretch.

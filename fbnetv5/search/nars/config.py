@@ -16,7 +16,7 @@ from fbnetv5.search.nars.recipes import RecipeVariable, check_recipes, default_r
 from fbnetv5.spaces import SpaceField
 from fbnetv5.spaces.stages import StageSpace
 from fbnetv5.tasks import check_names, task_types
-from fbnetv5.training.config import TeacherName, TrainConfig
+from fbnetv5.training.config import SOFT_LABELS, TeacherName, TrainConfig
 
 OWN_FIELDS = ("stop_at", "epochs", "task_weights")
 """Fields of a training that the search sets itself or that are for other trainings."""
@@ -95,6 +95,11 @@ class NarsConfig(RunConfig):
         for _ in self.trainings():
             pass  # each is checked when it is made
         return self
+
+    @property
+    def soft_labels(self) -> bool:
+        """Whether the trainings imitate the probabilities that are stored with the images."""
+        return self.teacher == SOFT_LABELS
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -37,6 +37,17 @@ def test_members_are_those_of_the_library(image_folder: Path, tmp_path: Path) ->
                 assert member == Member(info.name, info.offset_data, info.size, text)
 
 
+def test_tar_files_and_folders_may_be_links(image_folder: Path, tmp_path: Path) -> None:
+    stored = as_webdataset(image_folder, tmp_path / "stored")
+    (tmp_path / "files").mkdir()
+    for path in stored.glob("*.tar"):
+        (tmp_path / "files" / path.name).symlink_to(path)
+    (tmp_path / "folders").mkdir()
+    (tmp_path / "folders" / "train").symlink_to(stored, target_is_directory=True)
+    for folder in ("files", "folders"):
+        assert len(open_folder(tmp_path / folder)) == len(open_folder(stored))
+
+
 def test_the_second_opening_reads_no_tar_file_and_finds_the_same(image_folder: Path, tmp_path: Path) -> None:
     root = as_webdataset(image_folder, tmp_path / "tars")
     first = open_folder(root)

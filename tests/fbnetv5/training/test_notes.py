@@ -5,7 +5,7 @@ import pytest
 from fbnetv5.architecture import load_architecture
 from fbnetv5.data.config import DataConfig
 from fbnetv5.training.notes import describe_soft_labels, describe_teacher_fit
-from tests.fbnetv5.data.test_soft_labels import folder_with_soft_labels
+from tests.fbnetv5.data.test_soft_labels import add
 
 
 def lines_of_fit(teacher: Path, images: DataConfig) -> list[str]:
@@ -24,9 +24,11 @@ def test_a_teacher_of_another_fit_is_named(networks: Path, tmp_path: Path) -> No
     assert lines_of_fit(file, DataConfig.of(None, fit="stretch")) == []  # demo scenes have the size of the input
 
 
-def test_soft_labels_that_are_not_used_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_soft_labels_that_are_not_used_are_named(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
-    folder = folder_with_soft_labels(tmp_path)
+    folder = image_folder
+    describe_soft_labels(folder, ("cls",), lines.append)
+    add(folder, {"03.png": {"coat": 0.25, "bag": 0.5}})
     describe_soft_labels(folder, ("seg",), lines.append)
     assert lines == []
     describe_soft_labels(folder, ("cls",), lines.append)
