@@ -16,7 +16,7 @@ from fbnetv5.search.nars.recipes import RecipeVariable, check_recipes, default_r
 from fbnetv5.spaces import SpaceField
 from fbnetv5.spaces.stages import StageSpace
 from fbnetv5.tasks import check_names, task_types
-from fbnetv5.training.config import TeacherName, TrainConfig
+from fbnetv5.training.config import SOFT_LABELS, TeacherName, TrainConfig
 
 OWN_FIELDS = ("stop_at", "epochs", "task_weights")
 """Fields of a training that the search sets itself or that are for other trainings."""
@@ -129,6 +129,11 @@ class NarsConfig(RunConfig):
             stop_at=stop_at,
             **fields,
         )
+
+    @property
+    def reads_soft_labels(self) -> bool:
+        """Whether the teacher is that of the images' soft labels."""
+        return self.teacher == SOFT_LABELS
 
     def trainings(self) -> Iterator[TrainConfig]:
         """A training for every value of every variable and optimizer, in which the others have their first value.
