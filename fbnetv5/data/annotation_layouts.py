@@ -1,8 +1,9 @@
-"""The layouts of which a few files have the labels of all images."""
+"""The layouts of which a few files describe all images."""
 
 from fbnetv5.data.cvat import CVAT
 from fbnetv5.data.label_studio import LABEL_STUDIO
 from fbnetv5.data.metadata_folder import METADATA_FOLDER
 from fbnetv5.data.webdataset import WEBDATASET
+from fbnetv5.data.yolo import YOLO
 
-ANNOTATION_LAYOUTS = (METADATA_FOLDER, CVAT, LABEL_STUDIO, WEBDATASET)
+ANNOTATION_LAYOUTS = (YOLO, METADATA_FOLDER, CVAT, LABEL_STUDIO, WEBDATASET)

@@ -28,7 +28,6 @@ from fbnetv5.data.other_layouts import refuse_other_layout
 from fbnetv5.data.shards import is_sharded, read_shards
 from fbnetv5.data.unused import unused_classes, unused_files
 from fbnetv5.data.voc import is_voc, read_voc
-from fbnetv5.data.yolo import find_description, read_yolo
 
 
 def layout_of(root: Path) -> Layout:
@@ -113,12 +112,6 @@ LAYOUTS = (
         looks_like="JPEGImages/ and Annotations/ with a .xml of each image's name, or SPLIT/ with both",
         fits=is_voc,
         read=read_voc,
-    ),
-    Layout(
-        name="YOLO",
-        looks_like="data.yaml with train, val and names, and labels/ with a .txt of each image's name",
-        fits=lambda root: find_description(root) is not None,
-        read=read_yolo,
     ),
     *ANNOTATION_LAYOUTS,
     IMAGE_FOLDER,

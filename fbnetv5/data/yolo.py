@@ -28,6 +28,7 @@ from fbnetv5.data.header_index import HeaderIndex
 from fbnetv5.data.image_files import image_names_within
 from fbnetv5.data.instance_masks import BACKGROUND
 from fbnetv5.data.labelled_images import ImageRecord, LabelledImages
+from fbnetv5.data.layout import Layout
 from fbnetv5.data.notes import Notes
 from fbnetv5.data.targets import BOXES, CLASS_MAP, IGNORE, Target
 from fbnetv5.data.yolo_labels import LabelReader, PolygonMaps, YoloObject
@@ -239,3 +240,11 @@ class _Files:
             readers={"mask": PolygonMaps(self.reader, sizes)} if sizes else None,
             notes=self.notes.lines(),
         )
+
+
+YOLO = Layout(
+    name="YOLO",
+    looks_like="data.yaml with train, val and names, and labels/ with a .txt of each image's name",
+    fits=lambda root: find_description(root) is not None,
+    read=read_yolo,
+)

@@ -12,7 +12,7 @@ from fbnetv5.data.targets import Target
 from fbnetv5.networks.backbone import Network, task_network
 from fbnetv5.spaces.space import Space
 from fbnetv5.tasks.task import Task
-from fbnetv5.training.config import TrainConfig
+from fbnetv5.training.config import SOFT_LABELS, TrainConfig
 from fbnetv5.training.distillation import open_distillation_teacher
 from fbnetv5.training.mix import check_mixable
 from fbnetv5.training.objective import soft_targets
@@ -56,6 +56,12 @@ def check_teacher(name: str, network: Network, size: Resolution) -> None:
         network.tasks[task].distillation_losses(raw[task], others[task], 1.0)
 
 
-def check_teacher_of_task(name: str, task: Task, space: Space, size: Resolution) -> None:
-    """``check_teacher`` for the networks of a task in a space, which all have the same outputs."""
+def check_teacher_of_task(name: str, task: Task, space: Space, size: Resolution, *, images: ImageSet) -> None:
+    """``check_teacher`` for the networks of a task in a space, which all have the same outputs.
+
+    If the teacher is that of the soft labels of ``images``, ``check_soft_labels``.
+    """
+    if name == SOFT_LABELS:
+        check_soft_labels({task.name: task}, images)
+        return
     check_teacher(name, task_network(task, space, space.empty()), size)

@@ -97,11 +97,6 @@ class NarsConfig(RunConfig):
         return self
 
     @property
-    def soft_labels(self) -> bool:
-        """Whether the trainings imitate the probabilities that are stored with the images."""
-        return self.teacher == SOFT_LABELS
-
-    @property
     def tasks(self) -> tuple[str, ...]:
         return (self.task_name,)
 
@@ -134,6 +129,11 @@ class NarsConfig(RunConfig):
             stop_at=stop_at,
             **fields,
         )
+
+    @property
+    def reads_soft_labels(self) -> bool:
+        """Whether the teacher is that of the images' soft labels."""
+        return self.teacher == SOFT_LABELS
 
     def trainings(self) -> Iterator[TrainConfig]:
         """A training for every value of every variable and optimizer, in which the others have their first value.

@@ -21,7 +21,7 @@ from fbnetv5.search.nars.table import check_complete
 from fbnetv5.spaces.space import Choices
 from fbnetv5.tasks import make_tasks, needed_targets
 from fbnetv5.tasks.task import Task
-from fbnetv5.training.checks import check_recipe, check_soft_labels, check_teacher_of_task
+from fbnetv5.training.checks import check_recipe, check_teacher_of_task
 from latency import estimate
 
 
@@ -72,7 +72,7 @@ def prepare(config: NarsConfig) -> Prepared:
     Raises:
         UserError: an input is missing or does not fit the others.
     """
-    splits = config.data.open(needed_targets(config.tasks, soft=config.soft_labels))
+    splits = config.data.open(needed_targets(config.tasks, soft=config.reads_soft_labels))
     tasks = make_tasks(config.tasks, class_names(splits.weights.targets))
     table = None
     if config.table is not None:
@@ -99,10 +99,10 @@ def check_distillation(prepared: Prepared) -> None:
         UnavailableError: its library, or its weights, are not on this machine.
     """
     config = prepared.config
-    if config.soft_labels:
-        check_soft_labels({prepared.task.name: prepared.task}, prepared.splits.weights)
-    elif config.teacher is not None:
-        check_teacher_of_task(config.teacher, prepared.task, config.space, config.data.size)
+    if config.teacher is not None:
+        check_teacher_of_task(
+            config.teacher, prepared.task, config.space, config.data.size, images=prepared.splits.weights
+        )
 
 
 def check(prepared: Prepared, constraints: Constraints) -> None:

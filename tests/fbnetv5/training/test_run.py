@@ -30,6 +30,7 @@ from fbnetv5.training.config import TrainConfig
 from fbnetv5.training.loop import TrainEntry
 from fbnetv5.training.optimizer import learning_rate
 from fbnetv5.training.run import TrainResult, in_steps, prepare, run_training, start_training
+from tests.fbnetv5.data.test_soft_labels import add as add_soft_labels
 
 MakeTraining = Callable[..., TrainConfig]
 
@@ -184,6 +185,21 @@ def test_a_distillation_ends_with_the_same_files_and_only_with_its_teacher(
     save_tensors(teacher.with_suffix(".safetensors"), {name: 2 * tensor for name, tensor in weights.items()})
     with pytest.raises(UserError, match=r"was made with other teacher: .*Resume with the same teacher, or start"):
         resume(folder, quiet)
+
+
+def test_soft_labels_alone_teach_a_class(
+    make_training: MakeTraining, networks: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    config = make_training("cls", folder=image_folder, teacher="soft-labels", distillation=1.0, evaluate_every=1)
+    with pytest.raises(UserError, match="the images have no soft labels of cls: store them"):
+        start_training(config, networks / "cls.json", tmp_path / "refused")
+    add_soft_labels(image_folder, {f"{number:02d}.png": {"bag": 0.9} for number in range(24)})
+    start_training(config, networks / "cls.json", tmp_path / "cls")
+    losses: list[float] = []
+    resume(tmp_path / "cls", lambda entry: losses.extend((entry.losses or {}).values()))
+    assert losses[0] > 2 * losses[-1]
+    provenance = load_architecture(tmp_path / "cls" / "cls.json").provenance
+    assert provenance["training"]["teacher"] == "soft-labels"
 
 
 def stops_early_and_continues(folder: Path) -> None:
