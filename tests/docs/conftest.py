@@ -29,7 +29,8 @@ def supplies(tmp_path_factory: pytest.TempPathFactory, labelled_scenes: Path) ->
     write_video(folder / "street.mp4")
     write_coco_folder(folder / "coco")
     write_run(folder)
-    write_tree(folder / "tree")
+    for name in ("tree", "trained/branched"):
+        write_tree(folder / name)
     write_trained(folder)
     return folder
 
@@ -77,7 +78,7 @@ def write_tree(folder: Path) -> None:
     layers = len(space.variables)
     choices = {"cls": [0] * layers, "det": [0, 0] + [1] * (layers - 2), "seg": [0] * (layers - 3) + [2] * 3}
     architecture = make_architecture(space, choices, CLASSES, (64, 64), provenance={"trained_at": [64, 64]})
-    folder.mkdir()
+    folder.mkdir(parents=True)
     architecture.save(folder / "branched.json")
     torch.manual_seed(1)
     save_tensors(folder / "branched.safetensors", architecture.build().state_dict())

@@ -24,16 +24,14 @@ ONLY_PARSED = {
     "label *--ray*": "needs a Ray cluster; tests/fbnetv5/labeling/test_cluster.py has one",
     "export --task cls,det": "the small networks share no block; tests/fbnetv5/deploy/test_export.py has two that do",
     "check * --shape size=*": "needs a graph with such an input; tests/export/trt/test_check.py has one",
-    "tensorboard *": "a server",
+    "nars *": "half a minute each; tests/fbnetv5/cli/test_nars.py runs such commands",
+    "derive * --flops 300M": "needs a run of nars; tests/fbnetv5/cli/test_nars.py has one",
 }
 """Commands that ``test_blocks.py`` parses and nothing runs, with the reason: pattern of the arguments -> reason."""
 CONFIGS = {
     "branch": {"steps": 8, "batch": 8, "scenes": [24, 24, 16], "width": 0.25, "score_images": 16, "routing_every": 2},
     "train": {"steps": 4, "batch": 4, "evaluate_every": 2, "checkpoint_every": 2, "held_out": 8, "warmup_steps": 1}
     | {"scenes": [24, 12, 16]},
-    "nars": {"scenes": [48, 24, 16], "first_batch": 2, "batch": 1, "iterations": 2, "finalists": 1, "pool": 64}
-    | {"training": {"steps": 4, "evaluate_every": 2, "batch": 8, "held_out": 16, "warmup_steps": 1}}
-    | {"pretraining_pool": 64, "members": 2},
 }
 """Small ``--config`` files by command, ``COMMAND.json``; the files that pages name have the same content."""
 SPACE = dict(zip(SMALL[::2], SMALL[1::2], strict=True))
@@ -44,16 +42,16 @@ SMALLER: dict[str, dict[str, str]] = {
     "profile verify*": {"--networks": "4", **SPACE, "--resolution": "64x64"},
     "profile bundle*": {"--networks": "0", **SPACE, "--resolution": "64x64"},
     "profile *--encoder*": {"--networks": "0", "--width": "0.25", "--resolution": "64x64"},
+    "profile --device cpu --networks*": {"--networks": "0", **SPACE, "--resolution": "64x64"},
     "profile*": {"--networks": "9", **SPACE, "--resolution": "64x64"},
     "search --latency * --table *": {"--latency": "0.15ms@64x64", "--config": str(QUICK), **SPACE},
     "search*": {"--config": str(QUICK), **SPACE},
     "branch*": {"--config": "branch.json"},
-    "nars*": {"--config": "nars.json", "--width": "0.25", "--size": "32x32"},
     "train --resume*": {},
     "train*": {"--config": "train.json", "--size": "32x32"},
 }
 """Options by command, which replace those of the page or are added: the first pattern that matches decides."""
-BUDGETS = {"search": "15M@64x64", "branch": "10M@64x64", "nars": "2M@32x32", "derive": "9M"}
+BUDGETS = {"search": "15M@64x64", "branch": "10M@64x64", "derive": "9M"}
 """The budget of each command, in place of every budget in multiply-adds."""
 
 
@@ -101,7 +99,7 @@ def provide(text: str, supplies: Path, folder: Path) -> None:
     Args:
         text: the command line, or the code.
         supplies: the folder with everything that pages suppose.
-        folder: the current folder of the page.
+        folder: the current folder.
     """
     text = re.sub(r"(-o|--output) \S+", "", text)
     for path in (*supplies.iterdir(), *supplies.glob("trained/*")):

@@ -1,5 +1,6 @@
 """The commands and the Python code of the pages run, in the order of each page, in small (``small.py``)."""
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -31,6 +32,9 @@ ONLY_COMPILED = {
 }
 """Pages whose Python code ``test_blocks.py`` compiles and nothing here runs, with the reason."""
 
+STORIES = ("quickstart.md", "timm.md", "tutorial.md")
+"""Pages whose blocks use what the blocks before them made. On other pages every block starts in an empty folder."""
+
 
 def runs(block: Block) -> bool:
     """Whether some code of the block runs."""
@@ -45,19 +49,33 @@ def _brief_timing() -> Iterator[None]:
         yield
 
 
+def sections(page: Path) -> list[list[Block]]:
+    """The blocks of a page that run, in groups that share a current folder."""
+    running = list(filter(runs, blocks(page)))
+    return [running] if page.name in STORIES else [[block] for block in running]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if any(map(runs, blocks(page)))], ids=lambda page: page.name)
-def test_the_code_of_a_page_runs(page: Path, supplies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.parametrize("page", [page for page in PAGES if any(sections(page))], ids=lambda page: page.name)
+def test_the_code_of_a_page_runs(page: Path, supplies: Path, tmp_path: Path) -> None:
+    for number, section in enumerate(sections(page)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with contextlib.chdir(folder):
+            run_section(section, supplies, folder)
+
+
+def run_section(section: list[Block], supplies: Path, folder: Path) -> None:
+    """Run the commands and the Python code of blocks in a folder, the code in one namespace."""
     for name, fields in CONFIGS.items():
-        (tmp_path / f"{name}.json").write_text(json.dumps(fields), encoding="utf-8")
+        (folder / f"{name}.json").write_text(json.dumps(fields), encoding="utf-8")
     namespace: dict[str, Any] = {"__name__": "example"}
-    for block in filter(runs, blocks(page)):
+    for block in section:
         if block.language == "shell":
             for command in commands(block):
-                run_command(command, supplies, tmp_path)
+                run_command(command, supplies, folder)
         else:
-            provide(block.text, supplies, tmp_path)
+            provide(block.text, supplies, folder)
             exec(compile("\n" * (block.line - 1) + block.text, block.page, "exec"), namespace)
 
 
