@@ -89,6 +89,7 @@ def parse_budgets(
         name, equals, amount = part.strip().rpartition("=")
         if equals and name not in tasks:
             raise UserError(f"budget {part.strip()!r}: this run has no task {name!r}; it has: {', '.join(tasks)}")
+        _parse_budget(amount, unit, DEPLOY_RESOLUTION)  # the first error of a text is that of its first wrong part
         if name in amounts or (not equals and default is not None):
             raise UserError(f"budget {text!r} sets {name or 'the default'} twice")
         if equals:

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from export.errors import UnavailableError, UserError, VerificationError
-from export.runners import torch_threads
 from latency.protocol import Sampler, alternating, host_timed
 from latency.runtimes.gpu import GpuBackend, GpuParts, GpuSampler, GraphRecord, gpu_fingerprint, open_parts
 from latency.runtimes.onnxruntime import CPU, GPU_PRECISIONS, cpu_name
@@ -81,6 +80,8 @@ class TorchCpuBackend:
 
     def _sampler(self, module: "nn.Module", inputs: "Mapping[str, Array]") -> Sampler:
         import torch
+
+        from export.runners import torch_threads  # loads numpy
 
         call = prepare_call(module, inputs, torch.device("cpu"), torch.float32, compiled=self._compiled)
         timed = host_timed(call)
