@@ -15,12 +15,12 @@ from fbnetv5.spaces.space import Choices, Space
 from fbnetv5.tasks.task import Task
 
 
-def run_graph(graph: Graph, module_of: Callable[[Step], nn.Module], images: Tensor) -> dict[str, list[Tensor]]:
+def run_graph(graph: Graph, module_of: Callable[[Step], Callable[..., Any]], images: Tensor) -> dict[str, list[Tensor]]:
     """Run the steps in order.
 
     Args:
         graph: the graph to run.
-        module_of: returns each step's module.
+        module_of: returns each step's module, or a function of the same inputs.
         images: [N, 3, H, W], normalised.
 
     Returns:

@@ -1,20 +1,23 @@
 """The supernet: every candidate of every node with one shared set of weights, and a head per task.
 
 One call runs exactly the blocks that the features of any task need under the sampled architecture, each once, whatever
-the number of tasks (weight sharing as in one-shot search, arXiv 1904.00420).
+the number of tasks (weight sharing as in one-shot search, arXiv 1904.00420). At a node with a whole block, all
+candidates use slices of its weights.
 
 Blocks can be compiled one by one (regional compilation,
 https://docs.pytorch.org/tutorials/recipes/regional_compilation.html). The trunk as a whole runs another graph in every
 step, but its blocks have few distinct structures, and blocks of one structure and size share their compiled code.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fbnetv5.blocks.specs import initialise
+from fbnetv5.blocks.slicing import SlicedBlock
+from fbnetv5.blocks.specs import Block, initialise
 from fbnetv5.networks.backbone import Network, run_graph, task_network
 from fbnetv5.spaces.graph import Graph, Step
 from fbnetv5.spaces.space import Choices, Space
@@ -32,9 +35,11 @@ class Supernet(nn.Module):
         self.space = space
         self.tasks = dict(tasks)
         self.blocks = nn.ModuleDict(
-            {node.name: nn.ModuleList(block.build() for block in node.candidates) for node in space.nodes}
+            {node.name: nn.ModuleList(block.build() for block in node.stored) for node in space.nodes}
         )
         initialise(self.blocks)
+        self._whole = frozenset(node.name for node in space.nodes if node.whole is not None)
+        self._slices: dict[Block, SlicedBlock] = {}
         self.heads = nn.ModuleDict({name: task.build_head(space.channels(task.paths)) for name, task in tasks.items()})
         self.trunk_passes = 0
         """Number of passes of the trunk; a search step adds one."""
@@ -64,17 +69,32 @@ class Supernet(nn.Module):
         """Raw outputs of every task's head under one architecture [S]."""
         return {name: self.heads[name](features) for name, features in self.trunk(images, choices).items()}
 
-    def module_of(self, step: Step) -> nn.Module:
-        """The shared module that runs a step."""
-        candidates = self.blocks[step.node]
-        assert isinstance(candidates, nn.ModuleList)
-        return candidates[step.candidate]
+    def module_of(self, step: Step) -> Callable[..., Any]:
+        """The shared module that runs a step, or its slice."""
+        module = self._stored(step)
+        return self._slice(step.block).bound(module) if step.node in self._whole else module
+
+    def state_of(self, step: Step) -> Mapping[str, Tensor]:
+        """The state dict of a step's block, which shares memory with that of the supernet."""
+        module = self._stored(step)
+        return self._slice(step.block).state(module) if step.node in self._whole else module.state_dict()
+
+    def _stored(self, step: Step) -> nn.Module:
+        stored = self.blocks[step.node]
+        assert isinstance(stored, nn.ModuleList)
+        return stored[0 if step.node in self._whole else step.candidate]
+
+    def _slice(self, block: Block) -> SlicedBlock:
+        """The runner of a sliced block, made once."""
+        if block not in self._slices:
+            self._slices[block] = SlicedBlock(block)
+        return self._slices[block]
 
     def derive(self, task: str, choices: Choices) -> Network:
         """The network of one task for ``choices``, with its own copy of the weights, on torch's default device."""
         network = task_network(self.tasks[task], self.space, choices)
         for step in network.backbone.graph.steps:
-            network.backbone.blocks[step.name].load_state_dict(self.module_of(step).state_dict())
+            network.backbone.blocks[step.name].load_state_dict(self.state_of(step))
         network.heads[task].load_state_dict(self.heads[task].state_dict())
         return network.train(self.training)
 

@@ -6,9 +6,11 @@ A later block has the shape of its path's stage-0 repeat; the shape in the paper
 
 Every block that keeps its input's shape has a variable that keeps or skips it; a skipped block passes its first input
 through. A fusion edge is such a block too (target plus resampled source, or the target alone), so skipping, liveness,
-cost and execution follow one rule.
+cost and execution follow one rule. ``FourPaths`` has the positions, its subclasses add the variables: those of
+``FourPathSpace`` only keep or skip; those of ``wide.py`` choose more.
 """
 
+from abc import ABC
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -24,20 +26,17 @@ from fbnetv5.spaces.space import Space
 Count = Annotated[int, Field(ge=0, le=16)]
 
 
-class FourPathSpace(Space):
-    """Variant, depth and width of the supernet, and which of its blocks a search may skip."""
+class FourPaths(Space, ABC):
+    """The positions of blocks on four paths, without variables."""
 
     title: ClassVar[str] = "space"
-    kind: Literal["four_path"] = "four_path"
+    kind: str
     variant: Literal["a", "c", "f"] = "a"
     """Letter of the FBNetV3 that forms stage 0, with ordinary padding; the paper extends these three to a supernet."""
     stages: Count = 4
     """Number of stages after stage 0."""
     blocks_per_path: Count = 2
     """Blocks on each path in each of those stages."""
-    strict: bool = False
-    """Whether only the later stages' blocks may be skipped, as the paper describes, and not also stage-0 repeats and
-    fusion edges."""
 
     @model_validator(mode="after")
     def _has_choices(self) -> Self:
@@ -48,29 +47,6 @@ class FourPathSpace(Space):
     @property
     def label(self) -> str:
         return f"variant {self.variant}"
-
-    @cached_property
-    def nodes(self) -> tuple[Node, ...]:
-        nodes = self._positions
-        variables = iter(range(len(nodes)))
-        return tuple(
-            replace(node, variables=(next(variables),), table=(SKIPPED, *range(len(node.candidates))))
-            if self._may_skip(node)
-            else node
-            for node in nodes
-        )
-
-    @cached_property
-    def variables(self) -> tuple[Variable, ...]:
-        return tuple(
-            Variable(name=node.name, choices=("skip", *(block.key for block in node.candidates)))
-            for node in self.skippable
-        )
-
-    @cached_property
-    def skippable(self) -> tuple[Node, ...]:
-        """The nodes that may be skipped, in the order of the variables; each variable sets one of them."""
-        return tuple(node for node in self.nodes if node.skippable)
 
     @cached_property
     def ends(self) -> Mapping[int, str]:
@@ -135,12 +111,48 @@ class FourPathSpace(Space):
         )
         return groups[1], groups[2], groups[4], deepest
 
+
+class FourPathSpace(FourPaths):
+    """The four paths with a variable per block that a search may skip."""
+
+    kind: Literal["four_path"] = "four_path"
+    strict: bool = False
+    """Whether only the later stages' blocks may be skipped, as the paper describes, and not also stage-0 repeats and
+    fusion edges."""
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        nodes = self._positions
+        variables = iter(range(len(nodes)))
+        return tuple(
+            replace(node, variables=(next(variables),), table=(SKIPPED, *range(len(node.candidates))))
+            if self._may_skip(node)
+            else node
+            for node in nodes
+        )
+
+    @cached_property
+    def variables(self) -> tuple[Variable, ...]:
+        return tuple(
+            Variable(name=node.name, choices=("skip", *(block.key for block in node.candidates)))
+            for node in self.skippable
+        )
+
+    @cached_property
+    def skippable(self) -> tuple[Node, ...]:
+        """The nodes that may be skipped, in the order of the variables; each variable sets one of them."""
+        return tuple(node for node in self.nodes if node.skippable)
+
     def _may_skip(self, node: Node) -> bool:
-        block = node.candidates[0]
-        keeps_shape = isinstance(block, Fusion) or (isinstance(block, InvertedResidual) and block.keeps_shape)
         if not self.strict:
-            return keeps_shape
-        return keeps_shape and isinstance(block, InvertedResidual) and node.stage > 0
+            return keeps_shape(node)
+        return keeps_shape(node) and isinstance(node.candidates[0], InvertedResidual) and node.stage > 0
+
+
+def keeps_shape(node: Node) -> bool:
+    """Whether the output of a node has the shape of its first input, so that the node can be left out."""
+    block = node.candidates[0]
+    return isinstance(block, Fusion) or (isinstance(block, InvertedResidual) and block.keeps_shape)
 
 
 def _last_of(nodes: Sequence[Node], stride: int) -> str:

@@ -44,6 +44,14 @@ class Node:
     """Indices of the space's variables that set this node."""
     table: tuple[int, ...] = (0,)
     """Candidate, or ``SKIPPED``, per combination of the variables' choices."""
+    whole: Block | None = None
+    """The block whose weights a supernet stores for all candidates, which use slices of them; None if each candidate
+    has weights of its own."""
+
+    @property
+    def stored(self) -> tuple[Block, ...]:
+        """The blocks whose weights a supernet stores."""
+        return self.candidates if self.whole is None else (self.whole,)
 
     @property
     def skippable(self) -> bool:
