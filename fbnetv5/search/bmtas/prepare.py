@@ -1,6 +1,5 @@
 """Opens the inputs of a search for a branched network: images, tasks, and the costs of its trees."""
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from fbnetv5.data.targets import class_names
 from fbnetv5.networks.pretrained import SCRATCH, State, encoder_weights
 from fbnetv5.search.bmtas.config import BranchConfig
 from fbnetv5.search.bmtas.trees import TreeCosts
+from fbnetv5.search.profile_command import options_text
 from fbnetv5.spaces.branching import BranchingSpace
 from fbnetv5.tasks import make_tasks, needed_targets
 from fbnetv5.tasks.task import Task
@@ -97,15 +97,7 @@ def _check_complete(config: BranchConfig, table: AnyTable, tasks: Mapping[str, T
 
 def profile_options(config: BranchConfig, luts: Path) -> str:
     """The options, as text, with which ``fbnetv5 profile`` measures the blocks of a search into a table in ``luts``."""
-    options = {
-        "--encoder": config.encoder,
-        "--width": None if config.width == 1.0 else f"{config.width:g}",
-        "--resolution": "x".join(map(str, config.budget.resolution)),
-        "--tasks": ",".join(config.tasks),
-        "--data": config.data.folder,
-        "--luts": None if luts.resolve() == Path("luts").resolve() else str(luts),
-    }
-    return "".join(f" {option} {shlex.quote(value)}" for option, value in options.items() if value is not None)
+    return options_text(config.space, config.budget.resolution, config.tasks, config.data, luts)
 
 
 def tree_costs(space: BranchingSpace, tasks: Mapping[str, Task], tables: Mapping[str, CostTable]) -> TreeCosts:

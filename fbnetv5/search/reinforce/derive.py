@@ -3,7 +3,7 @@
 A finished run keeps its last checkpoint and its panel. The panel's fit is a sum over live blocks and holds for networks
 of any cost, so a local search under the other budget takes a second; most of the time goes to the comparison of the
 finalists on held-out images, as at the end of the search. The architectures of the panel have costs near the run's own
-budgets: far from them the fit extrapolates, and the weights were trained less.
+budgets, where its rank correlation was measured: far from them the fit extrapolates, and the weights were trained less.
 """
 
 from collections.abc import Mapping
@@ -18,6 +18,7 @@ from fbnetv5.costs.ranges import check_budgets, cost_ranges
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import by_group, load_checkpoint
 from fbnetv5.runs.loop import CHECKPOINT
+from fbnetv5.search.profile_command import options_text
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.final_phase import TaskResult, find_networks
 from fbnetv5.search.reinforce.loop import SearchLoop
@@ -62,11 +63,13 @@ def with_budget(run: Path, amount: str, unit: str) -> SearchConfig:
 
 
 def profile_options(config: SearchConfig, luts: Path) -> str:
-    """The options besides the device, as text, with which ``fbnetv5 profile`` measures the run's blocks: none.
+    """The options, as text, with which ``fbnetv5 profile`` measures the blocks of a search into a table in ``luts``.
 
-    Every profile measures the blocks of this space.
+    A profile has one resolution; budgets at several resolutions need a profile for each, and this names the first.
     """
-    return ""
+    first = next(iter(config.budgets.values())).resolution
+    tasks = [task for task, budget in config.budgets.items() if budget.resolution == first]
+    return options_text(config.space, first, tasks, config.data, luts)
 
 
 def derive(

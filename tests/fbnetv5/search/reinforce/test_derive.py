@@ -8,7 +8,7 @@ from export.errors import UserError
 from fbnetv5.architecture import load_architecture
 from fbnetv5.costs.budgets import Budget, in_window
 from fbnetv5.search.reinforce.config import SearchConfig
-from fbnetv5.search.reinforce.derive import DerivedNetworks, derive, with_budget
+from fbnetv5.search.reinforce.derive import DerivedNetworks, derive, profile_options, with_budget
 from fbnetv5.search.reinforce.panel import PANEL
 from fbnetv5.search.reinforce.run import run_search, start_run
 from fbnetv5.spaces.four_path import FourPathSpace
@@ -86,3 +86,11 @@ def test_a_search_without_its_panel_is_unfinished(run: Path) -> None:
             derived(run, "cls=20M,250M")
     finally:
         moved.rename(run / PANEL)
+
+
+def test_the_profile_is_for_the_resolution_of_the_first_budget(
+    make_config: MakeConfig,
+) -> None:
+    config = make_config(budgets=BUDGETS, space=SPACE)
+    options = " --stages 1 --blocks-per-path 1 --resolution 64x64 --tasks cls"
+    assert profile_options(config, Path("luts")) == options
