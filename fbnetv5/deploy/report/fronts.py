@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fbnetv5.architecture import Architecture
-from fbnetv5.deploy.report.looks import cost_text, line, marker, metric_of, unit_text
+from fbnetv5.deploy.report.looks import axis_label, cost_text, line, marker, metric_of, scaled, unit_text
 from latency.page.content import Figure, Table
 from latency.page.plots import INK, axis, make_plot, plain, scatter
 
@@ -124,13 +124,3 @@ def _groups(tasks: Sequence[str], groups: Sequence[int]) -> str:
 
 def _ring(x: Sequence[float], y: Sequence[float]) -> Any:
     return scatter(x, y, name="result", mode="markers", marker=dict(RING), hoverinfo="skip")
-
-
-def scaled(cost: float, unit: str) -> float:
-    """A cost in the unit of ``axis_label``."""
-    return cost if unit.split()[-1] == "ms" else cost / 1e6
-
-
-def axis_label(unit: str) -> str:
-    """The title of an axis of costs."""
-    return unit_text(unit) if unit.split()[-1] == "ms" else f"{unit_text(unit)}, millions"

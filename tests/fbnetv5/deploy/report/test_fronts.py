@@ -1,10 +1,8 @@
 from pathlib import Path
 
-import pytest
-
 from fbnetv5.architecture import load_architecture
 from fbnetv5.deploy.report.files import open_run
-from fbnetv5.deploy.report.fronts import axis_label, branch_front, scaled, search_fronts
+from fbnetv5.deploy.report.fronts import branch_front, search_fronts
 
 
 def test_finalists_lie_at_their_costs_and_losses_and_the_result_is_marked(search_run: Path) -> None:
@@ -37,10 +35,3 @@ def test_trees_lie_at_their_costs_and_say_where_tasks_part(branched: Path) -> No
         f"from layer 0: cls+det+seg; from layer 2: cls+seg | det; from layer {layers - 3}: cls | det | seg",
     ]
     assert branch_front({"unit": "macs", "points": []}, found) is None
-
-
-@pytest.mark.parametrize(
-    ("unit", "value", "label"), [("macs", 2.0, "multiply-adds, millions"), ("ms", 2e6, "predicted latency in ms")]
-)
-def test_multiply_adds_are_in_millions(unit: str, value: float, label: str) -> None:
-    assert (scaled(2e6, unit), axis_label(unit)) == (value, label)
