@@ -115,7 +115,7 @@ class TrainLoop(Loop[TrainEntry]):
         """
         self.network.train()
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config, self.done)
+            group["lr"] = learning_rate(self.config, self.done) * group.get("lr_factor", 1.0)
         with self.accelerator.autocast():
             sums, counts = self.objective.losses(batch, step=self.done, process=self.accelerator.process_index)
         pooled_sums, pooled_counts = self.accelerator.reduce(torch.stack([sums.detach(), counts]), "sum")

@@ -31,8 +31,11 @@ class SearchConfig(SupernetConfig):
     """Period of the steps that train policies; the first step after the warm-up is one."""
     policy_batch: Annotated[int, Field(ge=2)] = 64
     """Images of a step that trains policies, per process; it needs no backward pass."""
-    weight_lr: Positive = 5e-3
+    weight_lr: Positive = 1e-2
     """Highest learning rate of the shared weights, after a short linear rise; half a cosine brings it down to 1 %."""
+    max_fan_in: Annotated[int, Field(ge=1)] = 128
+    """Largest number of inputs per output with which a weight has the full learning rate; weights with more have one in
+    inverse proportion to it, as in muP (arXiv 2203.03466)."""
     policy_lr: Positive = 0.04
     """Learning rate of policies that step along a gradient. The default estimator does not use it."""
     estimator: EstimatorName = "control"

@@ -80,7 +80,7 @@ class SearchLoop(SupernetLoop[SearchEntry, Supernet]):
     def __init__(
         self, config: SearchConfig, folder: Path, supernet: Supernet, splits: Splits, tables: Mapping[str, CostTable]
     ) -> None:
-        super().__init__(config, folder, supernet, steps=config.total_steps)
+        super().__init__(config, folder, supernet, steps=config.total_steps, max_fan_in=config.max_fan_in)
         self.config = config
         self.splits = splits
         self.held_out = policy_images(splits.policies, config)
