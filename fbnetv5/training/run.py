@@ -155,14 +155,11 @@ def run_training(
     """
     loop = open_loop(folder, prepared)
     loop.run(report)
-    result = None
+    log("evaluating the best weights on the test images")
+    result = _result(folder / f"{loop.architecture.file_name}.json", loop, prepared.test)
     if loop.accelerator.is_main_process:
-        log("evaluating the best weights on the test images")
-        result = _result(folder / f"{loop.architecture.file_name}.json", loop, prepared.test)
         write_json(folder / EVALUATION, result.document())
-    (shared,) = broadcast_object_list([result])
-    assert isinstance(shared, TrainResult)
-    return shared
+    return result
 
 
 def _finite(value: Any) -> Any:
@@ -193,16 +190,18 @@ def open_loop(folder: Path, prepared: Prepared) -> TrainLoop:
 
 
 def _result(file: Path, loop: TrainLoop, test: ImageSet) -> TrainResult:
-    """Evaluate the best weights, which replace the last average."""
+    """Evaluate the best weights, which replace the last average; called in all processes."""
+    loop.accelerator.wait_for_everyone()  # the first process has written them
     best, weights, data = loop.average.network, file.with_suffix(".safetensors"), loop.config.data
     load_weights(best, load_tensors(weights), weights)
     fit = applied_fit(data.fit, data.folder)
+    (best_so_far,) = broadcast_object_list([loop.best])  # which the first process alone knows
     return TrainResult(
         folder=loop.folder,
         architecture=load_architecture(file),
-        initial=loop.best.initial,
-        best=loop.best.scores,
-        best_step=loop.best.step,
+        initial=best_so_far.initial,
+        best=best_so_far.scores,
+        best_step=best_so_far.step,
         steps=loop.done,
-        test=evaluate_network(best, test, size=data.size, fit=fit, num_workers=loop.num_workers),
+        test=evaluate_network(best, test, size=data.size, fit=fit, reading=loop.reading),
     )
