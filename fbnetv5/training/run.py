@@ -24,6 +24,7 @@ from fbnetv5.evaluate import Evaluation, applied_fit, check_classes, check_label
 from fbnetv5.runs.checkpoint import load_tensors, load_weights, save_tensors
 from fbnetv5.runs.folder import file_name, make_folder
 from fbnetv5.runs.processes import in_first_process, make_accelerator
+from fbnetv5.runs.start import check_processes, open_images
 from fbnetv5.tasks import needed_targets
 from fbnetv5.training.checks import check_recipe, check_soft_labels, check_teacher
 from fbnetv5.training.config import TrainConfig
@@ -88,7 +89,7 @@ def prepare(config: TrainConfig) -> Prepared:
     Raises:
         UserError: the images are missing or do not fit.
     """
-    splits = config.data.open(needed_targets(config.tasks, soft=config.reads_soft_labels))
+    splits = open_images(config.data, needed_targets(config.tasks, soft=config.reads_soft_labels))
     images, held_out = without_policies(splits, config.held_out)
     return Prepared(config=in_steps(config, len(images)), images=images, held_out=held_out, test=splits.test)
 
@@ -150,9 +151,10 @@ def run_training(
         log: prints a line for the user.
 
     Raises:
-        UserError: bad input or a damaged checkpoint.
-        VerificationError: a loss is not finite.
+        UserError: bad input, a damaged checkpoint, or processes that differ.
+        VerificationError: too many losses are not finite, or images unreadable.
     """
+    check_processes(folder, prepared.test)
     loop = open_loop(folder, prepared)
     loop.run(report)
     log("evaluating the best weights on the test images")

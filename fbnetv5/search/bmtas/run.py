@@ -17,6 +17,7 @@ from fbnetv5.runs.checkpoint import load_checkpoint
 from fbnetv5.runs.folder import make_run
 from fbnetv5.runs.loop import CHECKPOINT
 from fbnetv5.runs.processes import in_first_process, make_accelerator
+from fbnetv5.runs.start import check_processes
 from fbnetv5.search.bmtas.config import BranchConfig
 from fbnetv5.search.bmtas.derive import best_network
 from fbnetv5.search.bmtas.entry import BranchEntry
@@ -66,9 +67,10 @@ def run_branch(folder: Path, prepared: Prepared, report: Callable[[BranchEntry],
         The architecture of the network; its files are written.
 
     Raises:
-        UserError: bad input or a damaged checkpoint.
-        VerificationError: a loss is not finite.
+        UserError: bad input, a damaged checkpoint, or processes that differ.
+        VerificationError: too many losses are not finite, or images unreadable.
     """
+    check_processes(folder, prepared.splits.test)
     set_seed(prepared.config.seed)
     supernet = BranchedSupernet(prepared.space, prepared.tasks)
     if load_checkpoint(folder / CHECKPOINT) is None and (weights := initial_weights(prepared.config)):
