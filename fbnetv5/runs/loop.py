@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from torch import Tensor
 
 from export.errors import UserError, VerificationError
-from fbnetv5.data.loading import Order, Reading, Transform, batches
+from fbnetv5.data.loading import IN_THIS_PROCESS, Order, Reading, Transform, batches
 from fbnetv5.data.resident import resident_batches, worth_keeping
 from fbnetv5.data.sample import Batch, ImageSet
 from fbnetv5.runs.checkpoint import by_group, check_identity, load_checkpoint, save_checkpoint
@@ -43,7 +43,14 @@ class Loop(ABC, Generic[E]):
     """What to do when a loss is not finite, as a sentence."""
 
     def __init__(
-        self, folder: Path, *, steps: int, checkpoint_every: int, seed: int, reading: Reading, max_skipped: int = 0
+        self,
+        folder: Path,
+        *,
+        steps: int,
+        checkpoint_every: int,
+        seed: int,
+        reading: Reading = IN_THIS_PROCESS,
+        max_skipped: int = 0,
     ) -> None:
         """Create the loop before its first step.
 
