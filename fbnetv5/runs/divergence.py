@@ -28,6 +28,32 @@ class Report:
     """None where the tensor was on the host from the start."""
 
 
+class Kept:
+    """The values of some tensors before a step, which a skipped step must not change: of float tensors of one type.
+
+    They are stored as one flat tensor, because a launch per tensor would take longer than the copy.
+    """
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        """Copy the present values."""
+        self._tensors = list(tensors)
+        self._before = self._flat()
+
+    @torch.no_grad()
+    def restore(self, skip: Tensor | None = None) -> None:
+        """Write the values back; with ``skip``, a scalar on the device of the tensors, only where it is 1."""
+        if not self._tensors:
+            return
+        flat = self._before if skip is None else torch.where(skip.bool(), self._before, self._flat())
+        parts = torch.split(flat, [tensor.numel() for tensor in self._tensors])
+        torch._foreach_copy_(self._tensors, [part.view_as(t) for part, t in zip(parts, self._tensors, strict=True)])
+
+    def _flat(self) -> Tensor:
+        if not self._tensors:
+            return torch.empty(0)
+        return torch.cat([tensor.detach().flatten() for tensor in self._tensors])
+
+
 class DivergenceGuard:
     """Skips the update of every step whose values are not finite, and raises an error after too many of them.
 
@@ -65,6 +91,11 @@ class DivergenceGuard:
         """Let ``skip`` stop an optimizer's updates; it must be a fused one. Without a lag, ``check`` tells the host."""
         if self.lag:
             optimizer.found_inf = self.skip  # type: ignore[attr-defined]
+
+    @staticmethod
+    def keep(tensors: Iterable[Tensor]) -> Kept:
+        """The present values of tensors that the step changes before it is checked, and that a skip must restore."""
+        return Kept(tensors)
 
     @torch.no_grad()
     def check(self, values: Mapping[str, Tensor], step: int) -> bool:
@@ -117,29 +148,3 @@ class DivergenceGuard:
             if is_skipped and self.skipped > self.max_skipped:
                 raise self._diverged(not_finite[0], report.step)
         return is_skipped
-
-
-class Kept:
-    """The values of some tensors before a step, which a skipped step must not change: of float tensors of one type.
-
-    They are stored as one flat tensor, because a launch per tensor would take longer than the copy.
-    """
-
-    def __init__(self, tensors: Iterable[Tensor]) -> None:
-        """Copy the present values."""
-        self._tensors = list(tensors)
-        self._before = self._flat()
-
-    @torch.no_grad()
-    def restore(self, skip: Tensor | None = None) -> None:
-        """Write the values back; with ``skip``, a scalar on the device of the tensors, only where it is 1."""
-        if not self._tensors:
-            return
-        flat = self._before if skip is None else torch.where(skip.bool(), self._before, self._flat())
-        parts = torch.split(flat, [tensor.numel() for tensor in self._tensors])
-        torch._foreach_copy_(self._tensors, [part.view_as(t) for part, t in zip(parts, self._tensors, strict=True)])
-
-    def _flat(self) -> Tensor:
-        if not self._tensors:
-            return torch.empty(0)
-        return torch.cat([tensor.detach().flatten() for tensor in self._tensors])

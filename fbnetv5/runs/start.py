@@ -111,10 +111,10 @@ def check_processes(folder: Path, images: ImageSet) -> None:
     problems: list[str] = gather_object([problem and f"{process} {problem}"])
     if accelerator.is_main_process:
         token.unlink(missing_ok=True)
-    if found := [text for text in problems if text]:
+    if differences := [text for text in problems if text]:
         raise UserError(
-            f"{found[0]}. All machines of a run need one run folder and one set of images on a file system that they "
-            "share, and the same versions. Correct that, then resume"
+            f"{differences[0]}. All machines of a run need one run folder and one set of images on a file system that "
+            "they share, and the same versions. Correct that, then resume"
         )
 
 

@@ -25,7 +25,6 @@ from fbnetv5.data.sample import Batch, ImageSet
 from fbnetv5.evaluate import measure_network
 from fbnetv5.networks.backbone import Network
 from fbnetv5.runs.checkpoint import load_weights, optimizer_tensors, restore_optimizer, save_tensors
-from fbnetv5.runs.divergence import Kept
 from fbnetv5.runs.history import Entry
 from fbnetv5.runs.loop import CHECKPOINT, Loop
 from fbnetv5.runs.processes import GradientAverage, copy_from_first
@@ -121,7 +120,7 @@ class TrainLoop(Loop[TrainEntry]):
             VerificationError: too many steps were skipped, see ``step``.
         """
         self.network.train()
-        kept = Kept(self._statistics)
+        kept = self.guard.keep(self._statistics)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.done)
         with self.accelerator.autocast():

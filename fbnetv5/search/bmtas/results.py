@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from export.files import write_json
 from fbnetv5 import __version__
 from fbnetv5.architecture import Architecture, Latency, make_architecture
 from fbnetv5.evaluate import in_run_precision, measure_share
@@ -90,6 +91,11 @@ def write_network(folder: Path, network: Network, architecture: Architecture) ->
     """Write the weights, then the architecture file; where that exists, so do the weights."""
     save_tensors(folder / f"{BRANCHED}.safetensors", network.state_dict())
     architecture.save(folder / f"{BRANCHED}.json")
+
+
+def write_pareto(folder: Path, prepared: Prepared, log_probabilities: Floats) -> None:
+    """Write ``pareto.json``."""
+    write_json(folder / "pareto.json", pareto_document(prepared, log_probabilities))
 
 
 def pareto_document(prepared: Prepared, log_probabilities: Floats) -> dict[str, Any]:

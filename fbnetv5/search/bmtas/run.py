@@ -10,7 +10,6 @@ from pathlib import Path
 
 from accelerate.utils import set_seed
 
-from export.files import write_json
 from fbnetv5.architecture import Architecture
 from fbnetv5.evaluate import check_splits
 from fbnetv5.runs.checkpoint import load_checkpoint
@@ -23,7 +22,7 @@ from fbnetv5.search.bmtas.derive import best_network
 from fbnetv5.search.bmtas.entry import BranchEntry
 from fbnetv5.search.bmtas.loop import BranchLoop
 from fbnetv5.search.bmtas.prepare import Prepared, check_budget, initial_weights, prepare
-from fbnetv5.search.bmtas.results import log_probabilities_of, pareto_document, write_network
+from fbnetv5.search.bmtas.results import log_probabilities_of, write_network, write_pareto
 from fbnetv5.search.bmtas.supernet import BranchedSupernet
 from fbnetv5.search.bmtas.trees import TreeCosts
 
@@ -81,5 +80,5 @@ def run_branch(folder: Path, prepared: Prepared, report: Callable[[BranchEntry],
     architecture, network = best_network(prepared, supernet, log_probabilities, loop.accelerator.device)
     if loop.accelerator.is_main_process:
         write_network(folder, network, architecture)
-        write_json(folder / "pareto.json", pareto_document(prepared, log_probabilities))
+        write_pareto(folder, prepared, log_probabilities)
     return architecture
