@@ -68,7 +68,7 @@ def test_two_processes_share_their_work_and_agree(image_folder: Path, tmp_path: 
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
     (folder := tmp_path / "two").mkdir()
     arguments = [*command, str(folder), str(image_folder)]
-    finished = subprocess.run(arguments, capture_output=True, text=True, timeout=150, check=False)
+    finished = subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
     assert finished.returncode == 0, finished.stderr[-3000:]
 
 
