@@ -189,6 +189,8 @@ class RunReport:
         """
         self._make_report = make_report
         self._report: Callable[[Any], None] | None = None
+        self._skips = (0, 0)
+        """Skipped steps and unreadable images as of the last entry."""
         self.folder: Path | None = None
         """The run folder; None before the run has started."""
         self.prepared: Any = None
@@ -199,9 +201,14 @@ class RunReport:
         self.folder, self.prepared, self._report = folder, prepared, self._make_report(prepared)
 
     def report(self, entry: Any) -> None:
-        """Show an entry of the run's history."""
+        """Show an entry of the run's history, and a line if steps were skipped or images replaced since the last."""
         assert self._report is not None
         self._report(entry)
+        skips = (entry.skipped_steps, entry.unreadable_images)
+        if skips != self._skips:
+            steps, images = skips
+            print_status(f"step {entry.step}: {steps} steps skipped, {images} unreadable images replaced so far")
+        self._skips = skips
 
 
 @contextmanager

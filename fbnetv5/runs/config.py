@@ -25,6 +25,7 @@ Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Positive = Annotated[float, Field(gt=0.0, le=1e12)]
 NotNegative = Annotated[float, Field(ge=0.0, le=1e12)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+MaxSkipped = Annotated[int, Field(ge=0)]
 Images = Annotated[DataConfig, Strict(False)]
 
 
@@ -57,7 +58,7 @@ class RunConfig(Document):
     """Name of the method in ``config.json``."""
     flags: ClassVar[frozenset[str]]
     """Fields that have a flag on the command line; a user's file may set the others."""
-    data_fields: ClassVar[frozenset[str]] = frozenset({"scenes"})
+    data_fields: ClassVar[frozenset[str]] = frozenset({"scenes", "num_workers", "prefetch"})
     """Fields of ``data`` that a user's file may set."""
     data: Images = DataConfig()
     seed: Seed = 0

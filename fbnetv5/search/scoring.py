@@ -20,6 +20,7 @@ from fbnetv5.data.loading import even_batches, in_order
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch, ImageSet
 from fbnetv5.data.splits import Splits
+from fbnetv5.evaluate import in_run_precision
 from fbnetv5.networks.backbone import recalibrate
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.spaces.space import Choices
@@ -50,7 +51,8 @@ class Finalist:
 def batch_losses(supernet: Supernet, batch: Batch, choices: Choices) -> Floats:
     """[T]: mean losses of one architecture [S], with batch-norm statistics of the batch itself; nan without labels."""
     supernet.train()
-    raw = supernet(normalise(batch.images), choices)
+    run = in_run_precision(lambda images: supernet(images, choices), batch.images.device)
+    raw = run(normalise(batch.images))
     means = []
     for name, task in supernet.tasks.items():
         count = int(task.labelled(batch).sum())
@@ -71,11 +73,12 @@ class FinalistScorer:
     def __call__(self, name: str, choices: Choices, cost: CostTable) -> Finalist:
         """Score a task's network of one architecture [S]: its cost, mean loss and metric on the held-out images."""
         network = self.supernet.derive(name, choices).to(self.device).to(memory_format=torch.channels_last)
-        recalibrate(network, self.calibration, network)
+        run = in_run_precision(network.raw, self.device)
+        recalibrate(network, self.calibration, run)
         task, metric = network.task, network.task.new_metric()
         total, labelled = 0.0, 0
         for batch in self.held_out:
-            raw = network.raw(normalise(batch.images))[network.task.name]
+            raw = run(normalise(batch.images))[network.task.name]
             total += float(task.losses(raw, batch).sum())
             labelled += int(task.labelled(batch).sum())
             metric.update(task.deploy(raw), batch)

@@ -38,7 +38,8 @@ class SupernetLoop(Loop[E], Generic[E, S]):
             steps=steps,
             checkpoint_every=config.checkpoint_every,
             seed=config.seed,
-            num_workers=config.data.num_workers,
+            reading=config.data.reading,
+            max_skipped=config.max_skipped,
         )
         device = self.accelerator.device
         self.supernet = supernet.to(device).to(memory_format=torch.channels_last).train()
@@ -55,6 +56,9 @@ class SupernetLoop(Loop[E], Generic[E, S]):
     def update_weights(self, sums: Tensor, counts: Tensor, weights: Floats, *, lr: float) -> None:
         """Update the weights on the weighted sum of the tasks' mean losses, each relative to its moving average.
 
+        A skipped step changes neither weights nor averages. It may change the running statistics of batch norm, which
+        nothing reads: they are computed anew before a network is evaluated.
+
         Args:
             sums: [T], the sum of the losses of this process's images, differentiable.
             counts: [T], the number of its labelled images.
@@ -62,7 +66,7 @@ class SupernetLoop(Loop[E], Generic[E, S]):
             lr: learning rate of the step, which the factors of the optimizer's groups multiply.
 
         Raises:
-            VerificationError: a loss or the gradient is not finite, see ``step``.
+            VerificationError: too many steps were skipped, see ``step``.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_factor", 1.0)
@@ -76,7 +80,8 @@ class SupernetLoop(Loop[E], Generic[E, S]):
         self.gradients.finish()
         live = [parameter for parameter in self.names if parameter.grad is not None]
         norm = torch.nn.utils.clip_grad_norm_(live, self._clip_norm)
-        self.guard.check(self.named(pooled_sums) | {"the gradient": norm}, self.done)
+        if self.guard.check(self.named(pooled_sums) | {"the gradient": norm}, self.done):
+            return
         self.optimizer.step()
         self.scale.values = torch.where(self.guard.skip == 0, scale, self.scale.values)
 

@@ -13,6 +13,7 @@ from fbnetv5.costs.tables import CostTable, block_key, head_key
 from fbnetv5.data.splits import Splits
 from fbnetv5.data.targets import class_names
 from fbnetv5.networks.pretrained import SCRATCH, State, encoder_weights
+from fbnetv5.runs.start import open_images
 from fbnetv5.search.bmtas.config import BranchConfig
 from fbnetv5.search.bmtas.trees import TreeCosts
 from fbnetv5.search.profile_command import options_text
@@ -47,7 +48,7 @@ def prepare(config: BranchConfig, *, needs_table: bool = True) -> Prepared:
     Raises:
         UserError: an input is missing or does not fit the others.
     """
-    splits = config.data.open(needed_targets(config.tasks))
+    splits = open_images(config.data, needed_targets(config.tasks))
     tasks = make_tasks(config.tasks, class_names(splits.weights.targets))
     space, budget = config.space, config.budget
     latency_costs = None

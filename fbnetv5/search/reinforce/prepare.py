@@ -7,6 +7,7 @@ from fbnetv5.costs.ranges import AnyTable, cost_tables
 from fbnetv5.costs.tables import CostTable
 from fbnetv5.data.splits import Splits
 from fbnetv5.data.targets import class_names
+from fbnetv5.runs.start import open_images
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.tasks import make_tasks, needed_targets
 from fbnetv5.tasks.task import Task
@@ -31,7 +32,7 @@ def prepare(config: SearchConfig) -> Prepared:
     Raises:
         UserError: an input is missing or does not fit the others.
     """
-    splits = config.data.open(needed_targets(config.tasks))
+    splits = open_images(config.data, needed_targets(config.tasks))
     tasks = make_tasks(config.tasks, class_names(splits.weights.targets))
     table = open_table(config)
     tables = cost_tables(config.space, tasks, config.budgets, table)

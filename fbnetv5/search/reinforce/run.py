@@ -17,6 +17,7 @@ from fbnetv5.evaluate import check_splits
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.folder import make_run
 from fbnetv5.runs.processes import in_first_process, make_accelerator
+from fbnetv5.runs.start import check_processes
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.entry import SearchEntry
 from fbnetv5.search.reinforce.final_phase import find_networks, observe
@@ -67,9 +68,11 @@ def run_search(
         The architecture of each task; its files are written.
 
     Raises:
-        UserError: bad input, a damaged checkpoint, or a loss that is not finite.
+        UserError: bad input, a damaged checkpoint, or processes that differ.
+        VerificationError: too many losses are not finite, or images unreadable.
     """
     config = prepared.config
+    check_processes(folder, prepared.splits.test)
     set_seed(config.seed)
     supernet = Supernet(config.space, prepared.tasks)
     if config.compile_blocks:

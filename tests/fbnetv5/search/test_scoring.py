@@ -1,10 +1,12 @@
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from torch.nn import functional
 
 from fbnetv5.costs.tables import CostTable, Counter
@@ -81,6 +83,30 @@ def test_losses_of_a_batch_are_means_over_what_is_labelled(splits: Splits) -> No
     raw = supernet(normalise(batch.images), SPACE.full())["cls"]
     assert cls == pytest.approx(float(functional.cross_entropy(raw[:3].detach(), batch.targets["label"][:3])), rel=1e-5)
     assert np.isnan(seg)
+
+
+@pytest.fixture
+def in_bf16(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A run in mixed precision, as ``accelerate launch --mixed_precision bf16`` starts it."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.usefixtures("in_bf16")
+def test_networks_are_scored_in_the_precision_of_the_run(splits: Splits, cost: CostTable) -> None:
+    supernet, types = make_supernet(splits), set[torch.dtype]()
+    for head in supernet.heads.values():
+        head.register_forward_hook(lambda module, inputs, raw: types.add(raw.dtype))
+    (batch,) = even_batches(splits.policies, batch=8, count=1)
+    losses = batch_losses(supernet, batch, SPACE.full())
+    assert types == {torch.bfloat16}
+    AcceleratorState._reset_state(reset_partial_state=True)
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "no"
+    expected = batch_losses(supernet, batch, SPACE.full())
+    assert not np.array_equal(losses, expected)
+    assert losses == pytest.approx(expected, rel=0.05)
 
 
 def test_all_images_are_scored_if_labels_are_few(splits: Splits) -> None:

@@ -61,6 +61,9 @@ class MeanError:
         known = batch.present["number"]
         self.errors += (outputs[0][:, 0].cpu() - batch.targets["number"].cpu())[known.cpu()].abs().tolist()
 
+    def merge(self, other):
+        self.errors += other.errors
+
     def compute(self):
         return sum(self.errors) / len(self.errors)
 
