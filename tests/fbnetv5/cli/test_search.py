@@ -92,6 +92,8 @@ def test_a_task_is_added_to_a_finished_search(work: Path) -> None:
     architecture = load_architecture(folder / "depth.json")
     assert printed["architectures"] == {"depth": architecture.to_json()}
     assert 0.85 * 15e6 <= architecture.cost.macs <= 15e6
+    shown = document("show", f"{printed['run']}/depth.json", cwd=work)
+    assert shown["provenance"]["added_to"] == str(work / "runs" / "one")
     assert architecture.cost.latency_ms is None  # the table of the run has no head of depth
     assert (folder / "report.html").exists()
     assert_refused(["search", "--add", "det", "--run", "runs/one"], "has a network for det", cwd=work)

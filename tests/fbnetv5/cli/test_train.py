@@ -41,6 +41,16 @@ def test_a_topology_that_does_not_transfer_is_refused(
     assert_refused(["train", "--arch", str(file), *options], message, cwd=tmp_path)
 
 
+def test_a_network_in_another_variant_is_shown_with_its_origin(networks: Path, tmp_path: Path) -> None:
+    fields = {"scenes": [24, 12, 16], "steps": 1, "batch": 4, "evaluate_every": 1, "held_out": 8, "warmup_steps": 1}
+    (tmp_path / "c.json").write_text(json.dumps(fields))
+    options = ["--arch", str(networks / "cls.json"), "--variant", "f", "--config", "c.json"]
+    folder = document("train", *options, cwd=tmp_path)["folder"]
+    shown = document("show", f"{folder}/cls.json", cwd=tmp_path)
+    origin = {"file": str(networks / "cls.json"), "task": "cls", "space": "variant a"}
+    assert shown["provenance"]["transferred_from"] == origin
+
+
 def test_a_network_is_trained_and_resumed(networks: Path, tmp_path: Path) -> None:
     fields = {"scenes": [24, 12, 16], "steps": 2, "batch": 4, "evaluate_every": 1, "held_out": 8, "warmup_steps": 1}
     (tmp_path / "c.json").write_text(json.dumps(fields))
