@@ -236,10 +236,15 @@ def resumable(command: str, make_report: Callable[[Any], Callable[[Any], None]])
 
 def check_resume_options(context: typer.Context, *, allowed: Sequence[str] = ()) -> None:
     """Raise UserError for options beside ``--resume`` but those allowed: the run folder contains all settings."""
+    if options := options_beside(context, ("resume", "json", *allowed)):
+        raise UserError(f"--resume uses the settings stored in the run folder; leave out {options}")
+
+
+def options_beside(context: typer.Context, allowed: Sequence[str]) -> str:
+    """The options on the command line that are not among the names of ``allowed``, such as "--seed, --config"."""
     options = []
     for name in context.params:
         source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE" and name not in ("resume", "json", *allowed):
+        if source is not None and source.name == "COMMANDLINE" and name not in allowed:
             options.append(f"--{name.replace('_', '-')}")
-    if options:
-        raise UserError(f"--resume uses the settings stored in the run folder; leave out {', '.join(options)}")
+    return ", ".join(options)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Protocol
 
 from pydantic import Strict
 
+import fbnetv5.search.reinforce.later.derive as later
 from export.errors import UserError
 from export.files import AnyPath
 from export.progress import Log, Progress, silent
@@ -51,7 +52,7 @@ class Method(Protocol):
         """The networks of that budget."""
 
 
-METHODS: Mapping[str, Method] = {"search": reinforce, "branch": bmtas, "nars": nars}
+METHODS: Mapping[str, Method] = {"search": reinforce, "later-task": later, "branch": bmtas, "nars": nars}
 """By the kind of their runs."""
 
 
@@ -120,7 +121,7 @@ def derive(
         >>> smaller = api.derive("runs/latest", flops="200M").architectures["det"]
 
     Args:
-        run: the run folder of ``search``, ``branch`` or ``nars``.
+        run: the run folder of ``search``, ``branch`` or ``nars``, or the folder of ``add_task``.
         flops: maximum multiply-adds of the whole network, such as 7e8, "700M" or "1.2G@320x640".
         latency: maximum latency in milliseconds, such as 20.0 or "20ms".
         device: device whose latency table in ``luts`` predicts latency.

@@ -34,7 +34,7 @@ class Run(Document):
 
     title: ClassVar[str] = "run"
     kind: str
-    """The method: "search", "branch", "derivation" or "training"."""
+    """The method: "search", "later-task", "branch", "nars", "derivation" or "training"."""
     tasks: Annotated[tuple[str, ...], Strict(False)]
     """Tasks in the run's order."""
     data: Images

@@ -102,13 +102,16 @@ def in_steps(config: TrainConfig, images: int) -> TrainConfig:
     return config.changed(steps=math.ceil(config.epochs * images / per_step), epochs=None)
 
 
-def start_training(config: TrainConfig, file: Path, folder: Path) -> tuple[Path, Prepared]:
+def start_training(
+    config: TrainConfig, file: Path, folder: Path, *, transferred: Architecture | None = None
+) -> tuple[Path, Prepared]:
     """Check all inputs before any computing time is spent, then make the folder.
 
     Args:
         config: of the training.
         file: the architecture file.
         folder: to make.
+        transferred: the network to train instead of that of the file, whose blocks it inherits.
 
     Returns:
         The folder, the first process's where there are several; and the configuration with its images, opened.
@@ -117,13 +120,14 @@ def start_training(config: TrainConfig, file: Path, folder: Path) -> tuple[Path,
         UserError: an input does not fit, or the folder exists already or cannot be written.
         UnavailableError: published weights, or the library of a teacher, are not on this machine.
     """
-    architecture, prepared = load_architecture(file), prepare(config)
+    architecture, prepared = transferred or load_architecture(file), prepare(config)
     check_classes(architecture, class_names(prepared.images.targets))
     uses = (("learn from", prepared.images), ("hold out", prepared.held_out), ("test on", prepared.test))
     for (use, images), task in product(uses, architecture.make_tasks().values()):
         check_labelled(task, images, use)
     check_recipe(config, list(architecture.make_tasks().values()), prepared.images.targets)
-    network = initial_network(architecture, config.init, file=file, seed=config.seed)
+    blocks_only = transferred is not None
+    network = initial_network(architecture, config.init, file=file, seed=config.seed, blocks_only=blocks_only)
     if config.reads_soft_labels:
         check_soft_labels(network.tasks, prepared.images)
     elif config.teacher is not None:

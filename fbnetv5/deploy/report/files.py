@@ -36,7 +36,7 @@ class RunFiles:
 
     folder: Path
     kind: str
-    """The method: "search", "branch", "nars", "training", "derivation" or "label"."""
+    """The method: "search", "later-task", "branch", "nars", "training", "derivation" or "label"."""
     config: dict[str, Any]
     """Of ``config.json``; of a labelling, its settings."""
 
@@ -58,7 +58,9 @@ class RunFiles:
     @cached_property
     def pareto(self) -> dict[str, Any] | None:
         """The document of the Pareto fronts or trials; None before the end of a search."""
-        required = {"search": "tasks", "branch": "points", "nars": "trials"}.get(self.kind, "schema")
+        required = {"search": "tasks", "later-task": "tasks", "branch": "points", "nars": "trials"}.get(
+            self.kind, "schema"
+        )
         return _optional(self.folder / PARETO, "Pareto front", required)
 
     @cached_property

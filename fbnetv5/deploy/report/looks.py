@@ -10,6 +10,7 @@ from latency.page.plots import colour, dash, symbol
 
 METHODS = {
     "search": "search for a network per task",
+    "later-task": "task added to a finished search",
     "branch": "search for one branched network",
     "nars": "search for an architecture and a recipe",
     "training": "training",

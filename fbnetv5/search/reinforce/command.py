@@ -15,7 +15,7 @@ from fbnetv5.runs import options
 from fbnetv5.runs.options import Amount, Fields, Size
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.entry import SearchEntry
-from fbnetv5.search.reinforce.prepare import Prepared, prepare
+from fbnetv5.search.reinforce.prepare import Prepared
 from fbnetv5.search.reinforce.run import run_search, start_run
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.tasks import task_names
@@ -127,36 +127,12 @@ def search(
             log(costs.text)
 
     run, prepared = start_run(settings, options.run_folder(runs, name), show_ranges, log)
-    return _finish(run, prepared, started, report, progress)
+    return finish_search(run, prepared, started, report, progress)
 
 
-def resume_search(
-    run: AnyPath,
-    *,
-    started: Started = silent,
-    report: Callable[[SearchEntry], None] = silent,
-    progress: Progress = silent,
-) -> SearchResult:
-    """Continue an interrupted search from its run folder; on one CPU process it ends with the same bytes.
-
-    Examples:
-        >>> api.resume_search("runs/latest")
-
-    Args:
-        run: the run folder, which has all settings.
-        started: called with the run folder and its opened configuration before the first step.
-        report: called with the state of the search after every step.
-        progress: called with (stage, done, total) while finalists are compared at the end.
-
-    Raises:
-        UserError: the folder is of another method, or damaged.
-        VerificationError: a loss is not finite.
-    """
-    return _finish(Path(run), prepare(SearchConfig.load(Path(run))), started, report, progress)
-
-
-def _finish(
+def finish_search(
     run: Path, prepared: Prepared, started: Started, report: Callable[[SearchEntry], None], progress: Progress
 ) -> SearchResult:
+    """Run or resume the search of a run folder to its end; arguments as of ``search``."""
     started(run, prepared)
     return SearchResult(run=run, architectures=run_search(run, prepared, report, progress))

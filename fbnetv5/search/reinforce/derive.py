@@ -9,21 +9,24 @@ budgets, where its rank correlation was measured: far from them the fit extrapol
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from export.errors import UserError
 from export.progress import Progress
 from fbnetv5.architecture import Architecture
-from fbnetv5.costs.budgets import parse_budgets
+from fbnetv5.costs.budgets import Budget, parse_budgets
 from fbnetv5.costs.ranges import check_budgets, cost_ranges
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import by_group, load_checkpoint
 from fbnetv5.runs.loop import CHECKPOINT
 from fbnetv5.search.profile_command import options_text
 from fbnetv5.search.reinforce.config import SearchConfig
-from fbnetv5.search.reinforce.final_phase import TaskResult, find_networks
+from fbnetv5.search.reinforce.final_phase import FinishedLoop, TaskResult, find_networks
 from fbnetv5.search.reinforce.loop import SearchLoop
 from fbnetv5.search.reinforce.panel import PANEL, Panel
-from fbnetv5.search.reinforce.prepare import Prepared, prepare
+from fbnetv5.search.reinforce.prepare import Prepared, check_latencies, prepare
 from fbnetv5.search.reinforce.results import best_architecture, write_results
 
 FINALISTS = 3
@@ -88,38 +91,72 @@ def derive(
     Raises:
         UserError: the run is unfinished or damaged, a budget is outside the range of costs, or a latency has no table.
     """
-    config = _with_table(run, config, table, other_machine=other_machine)
-    checkpoint = load_checkpoint(run / CHECKPOINT)
-    if checkpoint is None or int(checkpoint[1]["step"]) < config.total_steps or not (run / PANEL).exists():
-        raise UserError(
-            f"{run} is unfinished, or of a version without {PANEL}. Finish it with: fbnetv5 search --resume {run}"
-        )
+    config = with_table(run, config, table, other_machine=other_machine)
+    config = config.changed(finalists=min(FINALISTS, config.finalists))
+    tensors, state = final_checkpoint(run, steps=config.total_steps)
     prepared = prepare(config)
     check_budgets(cost_ranges(prepared.tables), config.budgets)
+    check_latencies(prepared)
     supernet = Supernet(config.space, prepared.tasks)
-    panel = Panel.load(run / PANEL, variables=len(supernet.space.variables), tasks=len(config.tasks))
     loop = SearchLoop(config, run, supernet, prepared.splits, prepared.tables)
-    loop.load(by_group(checkpoint[0]), checkpoint[1])
+    loop.load(by_group(tensors), state)
+    return networks_from_panel(run, loop, prepared, SearchConfig.load(run).budgets, progress)
+
+
+def networks_from_panel(
+    run: Path, loop: FinishedLoop, prepared: Prepared, own: Mapping[str, Budget], progress: Progress
+) -> DerivedNetworks:
+    """The networks of a finished loop for the budgets of its configuration, by the panel of its run.
+
+    Args:
+        run: the run folder.
+        loop: with the final weights.
+        prepared: its configuration, opened.
+        own: the budgets of the run, which are stored as the origin of the networks.
+        progress: called after every scored architecture.
+
+    Raises:
+        UserError: the panel is damaged, or no network of a task has a cost in its budget's window.
+    """
+    panel = Panel.load(run / PANEL, variables=len(loop.supernet.space.variables), tasks=len(own))
     results = find_networks(loop, panel, prepared.tables, progress)
-    own = SearchConfig.load(run).budgets
     origins = {
         task: {"run": str(run.resolve()), "budget": {"limit": budget.limit, "unit": budget.unit}}
         for task, budget in own.items()
     }
     architectures = {
-        name: best_architecture(config, task, results[name], prepared.table, derived_from=origins[name])
+        name: best_architecture(loop.config, task, results[name], prepared.table, derived_from=origins[name])
         for name, task in prepared.tasks.items()
     }
-    return DerivedNetworks(prepared=prepared, supernet=supernet, results=results, architectures=architectures)
+    return DerivedNetworks(prepared=prepared, supernet=loop.supernet, results=results, architectures=architectures)
 
 
-def _with_table(run: Path, config: SearchConfig, table: Path | None, *, other_machine: bool) -> SearchConfig:
-    """The configuration with as many finalists as are compared here, and with the latency table that holds.
+def final_checkpoint(run: Path, *, steps: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the JSON of the last checkpoint of a finished search or later task of so many steps.
+
+    Raises:
+        UserError: the search is unfinished, or the checkpoint is damaged.
+    """
+    checkpoint = load_checkpoint(run / CHECKPOINT)
+    if checkpoint is None or int(checkpoint[1]["step"]) < steps or not (run / PANEL).exists():
+        raise UserError(
+            f"{run} is unfinished, or of a version without {PANEL}. Finish it with: fbnetv5 search --resume {run}"
+        )
+    return checkpoint
+
+
+def with_table(run: Path, config: SearchConfig, table: Path | None, *, other_machine: bool) -> SearchConfig:
+    """The configuration of a run with the latency table that holds for other networks of it.
+
+    Args:
+        run: the run folder, for the error.
+        config: of the run, with the budgets of the networks.
+        table: latency table file; None for that of the run, which is left out where it is missing and not needed.
+        other_machine: whether that table may be of another machine.
 
     Raises:
         UserError: a latency has no table.
     """
-    config = config.changed(finalists=min(FINALISTS, config.finalists))
     if table is not None:
         return config.changed(table=str(table.resolve()), other_machine_table=other_machine)
     if any(budget.unit == "ms" for budget in config.budgets.values()):

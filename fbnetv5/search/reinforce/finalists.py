@@ -68,6 +68,19 @@ def policy_near_budget(
     return controller.biased_probabilities(task, find_logit_bias(controller, task, cost, target_cost, rng))
 
 
+def pool_in_window(name: str, policy: Floats, cost: CostTable, budget: Budget, rng: np.random.Generator) -> Choices:
+    """[B, S]: up to ``POOL_DRAWS`` distinct architectures of a task in its budget's window, drawn from a policy [S, C].
+
+    Raises:
+        UserError: no drawn network lies in the window.
+    """
+    drawn = sample_in_window(policy, cost, budget, POOL_DRAWS, rng)
+    if not drawn:
+        low, high = (format_cost(share * budget.limit, budget.unit) for share in BUDGET_WINDOW)
+        raise UserError(f"no network for {name} costs between {low} and {high}; choose a larger budget or space")
+    return np.stack(drawn)
+
+
 def find_finalists(
     name: str,
     model: LossModel,
@@ -91,11 +104,7 @@ def find_finalists(
     Raises:
         UserError: no drawn network lies in the window.
     """
-    drawn = sample_in_window(policy, cost, budget, POOL_DRAWS, rng)
-    if not drawn:
-        low, high = (format_cost(share * budget.limit, budget.unit) for share in BUDGET_WINDOW)
-        raise UserError(f"no network for {name} costs between {low} and {high}; choose a larger budget or space")
-    loss, pool = model.table, prune(np.stack(drawn), cost)
+    loss, pool = model.table, prune(pool_in_window(name, policy, cost, budget, rng), cost)
     starts = pool[loss(pool).argsort(kind="stable")[:LOCAL_SEARCHES]]
     best = min((prune(descend(start, loss, cost, budget)[None], cost)[0] for start in starts), key=loss.cost_of)
     networks = {best.tobytes(): best}

@@ -91,6 +91,7 @@ class SearchLoop(SupernetLoop[SearchEntry, Supernet]):
         self.held_out = policy_images(splits.policies, config, processes=self.accelerator.num_processes)
         self.tables = tables
         self.policies = Policies(config, supernet.space, tables, images=len(self.held_out))
+        self.controller = self.policies.controller
 
     def phase(self, step: int) -> str:
         """What the step of that number trains."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fbnetv5.costs.ranges import AnyTable, cost_tables
-from fbnetv5.costs.tables import CostTable
+from fbnetv5.costs.tables import CostTable, latency_table
 from fbnetv5.data.splits import Splits
 from fbnetv5.data.targets import class_names
 from fbnetv5.runs.start import open_images
@@ -37,6 +37,18 @@ def prepare(config: SearchConfig) -> Prepared:
     table = open_table(config)
     tables = cost_tables(config.space, tasks, config.budgets, table)
     return Prepared(config=config, splits=splits, tasks=tasks, table=table, tables=tables)
+
+
+def check_latencies(prepared: Prepared) -> None:
+    """Check that the latency table, if there is one, predicts the latency of every task's networks.
+
+    Raises:
+        UserError: blocks or a head have no entry.
+    """
+    if prepared.table is not None:
+        for name, task in prepared.tasks.items():
+            resolution = prepared.config.budgets[name].resolution
+            latency_table(prepared.config.space, task, resolution, prepared.table.values_ms)
 
 
 def open_table(config: SearchConfig) -> AnyTable | None:

@@ -23,7 +23,7 @@ from fbnetv5.search.reinforce.entry import SearchEntry
 from fbnetv5.search.reinforce.final_phase import find_networks, observe
 from fbnetv5.search.reinforce.loop import SearchLoop
 from fbnetv5.search.reinforce.panel import PANEL
-from fbnetv5.search.reinforce.prepare import Prepared, prepare
+from fbnetv5.search.reinforce.prepare import Prepared, check_latencies, prepare
 from fbnetv5.search.reinforce.results import best_architecture, write_results
 
 
@@ -49,6 +49,7 @@ def start_run(
     if make_accelerator().is_main_process:
         show_ranges(ranges)
     check_budgets(ranges, config.budgets)
+    check_latencies(prepared)
     check_splits(prepared.tasks.values(), prepared.splits)
     return in_first_process(lambda: make_run(config, folder, log)), prepared
 

@@ -35,6 +35,13 @@ WRONG = {
     "odd size": (["--flops", "400M", "--size", "65x65"], "multiples of 32"),
     "no run to resume": (["--resume", "runs/none"], "does not exist"),
     "other options": (["--resume", "r", "--seed", "0", "--config", "c"], "leave out --seed, --config"),
+    "a task is added with other settings": (
+        ["--add", "depth", "--tasks", "cls", "--size", "64"],
+        "leave out --tasks, --size",
+    ),
+    "a run without --add": (["--flops", "400M", "--run", "runs/one"], "name the task with --add"),
+    "a resumed run with --add": (["--resume", "r", "--add", "depth"], "leave out --add"),
+    "no run to add a task to": (["--add", "depth"], "runs/latest/config.json does not exist"),
     "no table": (["--latency", "8ms", "--device", "cpu"], "fbnetv5 profile --device cpu"),
     "no device": (["--latency", "8ms"], "add --device cpu, or --table FILE"),
 }
@@ -77,6 +84,39 @@ def test_a_search_finds_a_network_per_task(work: Path) -> None:
     assert set(printed["architectures"]) == {"cls", "det", "seg"}
 
 
+def test_a_task_is_added_to_a_finished_search(work: Path) -> None:
+    (work / "later.json").write_text('{"steps": 4}', encoding="utf-8")
+    printed = document("search", "--add", "depth", "--run", "runs/one", "--config", "later.json", cwd=work)
+    folder = work / printed["run"]
+    assert printed["run"] == "runs/one/added/depth"
+    architecture = load_architecture(folder / "depth.json")
+    assert printed["architectures"] == {"depth": architecture.to_json()}
+    assert 0.85 * 15e6 <= architecture.cost.macs <= 15e6
+    shown = document("show", f"{printed['run']}/depth.json", cwd=work)
+    assert shown["provenance"]["added_to"] == str(work / "runs" / "one")
+    assert architecture.cost.latency_ms is None  # the table of the run has no head of depth
+    assert (folder / "report.html").exists()
+    assert_refused(["search", "--add", "det", "--run", "runs/one"], "has a network for det", cwd=work)
+
+
+@pytest.mark.slow
+def test_the_folder_of_an_added_task_works_like_that_of_a_run(work: Path) -> None:
+    (work / "later.json").write_text('{"steps": 4}', encoding="utf-8")
+    added = document("search", "--add", "saliency", "--run", "runs/one", "--config", "later.json", cwd=work)["run"]
+    file, few = f"{added}/saliency.json", {"steps": 2, "batch": 4, "evaluate_every": 2, "scenes": [24, 12, 16]}
+    (work / "few.json").write_text(json.dumps(few), encoding="utf-8")
+    for command in (
+        ("train", "--arch", file, "--config", "few.json"),
+        ("export", "--run", added, "--task", "saliency"),
+        ("derive", added, "--flops", "17M"),
+        ("eval", "--arch", file),
+        ("report", added),
+    ):
+        done = in_process(*command, cwd=work)
+        assert done.returncode == 0, done.stderr
+    assert (work / added / "derived" / "17M" / "saliency.json").exists()
+
+
 @pytest.mark.slow
 def test_a_search_within_milliseconds_follows_the_table(work: Path) -> None:
     space = FourPathSpace(stages=1, blocks_per_path=1)
@@ -104,6 +144,11 @@ def test_a_table_without_the_needed_blocks_names_one_and_the_command(work: Path)
     assert done.returncode == 2
     assert "blocks have no entry" in done.stderr
     assert "fbnetv5 profile --device cpu" in done.stderr
+
+
+def test_a_table_without_the_head_of_a_task_is_refused_before_the_search(work: Path) -> None:
+    options = ["--flops", "15M@64x64", "--device", "cpu", "--tasks", "depth", "--config", str(QUICK), *SMALL]
+    assert_refused(["search", *options], "blocks have no entry in the cpu table, first: head_depth", cwd=work)
 
 
 def with_panel(architecture: Architecture, *, has_signal: bool) -> Architecture:
