@@ -11,7 +11,8 @@ from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.spaces import SpaceField
 
 OF_THE_RUN = (
-    "batch", "weight_decay", "clip_norm", "score_images", "checkpoint_every", "panel_draws", "panel_checks", "finalists"
+    "batch", "weight_decay", "max_fan_in", "clip_norm", "score_images", "checkpoint_every", "panel_draws",
+    "panel_checks", "finalists",
 )  # fmt: skip
 """Fields whose defaults are the values of the search that the task is added to."""
 
@@ -32,6 +33,8 @@ class LaterConfig(SupernetConfig):
     """Search space, that of the run."""
     steps: Annotated[int, Field(ge=1)] = 400
     """Steps that train the head; the trunk does not change."""
+    max_fan_in: Annotated[int, Field(ge=1)] = 128
+    """Largest number of inputs per output with which a weight has the full learning rate, as in a search."""
     panel_draws: Annotated[int, Field(ge=16)] = 280
     """Architectures of the panel, each run on one of its batches when the head is trained."""
     panel_checks: Annotated[int, Field(ge=3)] = 24

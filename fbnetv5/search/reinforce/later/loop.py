@@ -59,8 +59,9 @@ class LaterLoop(SupernetLoop[LaterEntry, Supernet]):
             prepared: its configuration, opened.
             supernet: with the frozen trunk and a fresh head.
         """
-        super().__init__(prepared.config, folder, supernet, steps=prepared.config.total_steps)
-        self.config = prepared.config
+        config = prepared.config
+        super().__init__(config, folder, supernet, steps=config.total_steps, max_fan_in=config.max_fan_in)
+        self.config = config
         self.splits = prepared.splits
         self.controller = prepared.controller
         self.architectures = prepared.architectures
