@@ -26,6 +26,7 @@ from fbnetv5.cli.options import (
     Json,
     Luts,
     Name,
+    Params,
     Resume,
     Runs,
     Seed,
@@ -60,7 +61,7 @@ Latency = Annotated[
     str | None,
     typer.Option(
         metavar="BUDGET",
-        help="Maximum latency of each network, such as 8ms or 900us, instead of --flops; per task as for --flops. "
+        help="Maximum latency of each network, such as 8ms or 900us; per task as for --flops. "
         "Needs --device or --table.",
     ),
 ]
@@ -76,6 +77,7 @@ def search(
     context: typer.Context,
     flops: Flops = None,
     latency: Latency = None,
+    params: Params = None,
     device: TableDevice = None,
     table: TableFile = None,
     tasks: Tasks = None,
@@ -97,7 +99,7 @@ def search(
 ) -> None:
     """Search for one network per task, all in one run.
 
-    Give one budget: --flops or --latency.
+    Give a budget or several, which hold together: --flops, --latency, --params.
     """
     from fbnetv5 import api
     from fbnetv5.runs.processes import process_group_cleanup
@@ -112,6 +114,7 @@ def search(
             result = api.search(
                 flops=flops,
                 latency=latency,
+                params=params,
                 device=device,
                 table=table,
                 tasks=tasks,
@@ -140,13 +143,12 @@ def search(
 
 def search_report(bar: "Progress", prepared: "Prepared") -> "Callable[[SearchEntry], None]":
     """A callback that shows the step, and the loss and expected cost of each task; in logs, a line per 100 steps."""
-    from fbnetv5.costs.budgets import format_cost
-
-    config, units = prepared.config, {task: table.unit for task, table in prepared.tables.items()}
+    config, constraints = prepared.config, prepared.constraints
     line = bar.add_task("search", total=config.total_steps, note="")
 
     def report(entry: "SearchEntry") -> None:
-        costs = {task: format_cost(cost, units[task]) for task, cost in entry.expected_cost.items()}
+        expected = entry.expected_cost
+        costs = {task: own.texts([expected[name] for name in own.names(task)]) for task, own in constraints.items()}
         losses = {task: entry.losses.get(task, float("nan")) for task in costs}
         note = ", ".join(f"{task} loss {losses[task]:.2f} cost {cost}" for task, cost in costs.items())
         bar.update(line, completed=entry.step, description=entry.phase, note=note)

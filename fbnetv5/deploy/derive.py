@@ -12,7 +12,7 @@ from export.errors import UserError
 from export.files import AnyPath
 from export.progress import Log, Progress, silent
 from fbnetv5.architecture import Architecture
-from fbnetv5.costs.budgets import one_budget
+from fbnetv5.costs.budgets import at_least_one_budget
 from fbnetv5.runs.config import NAME, RunConfig, read_config
 from fbnetv5.runs.folder import BRANCHED
 from fbnetv5.runs.options import Amount, find_table, path_of
@@ -39,8 +39,8 @@ class Networks(Protocol):
 class Method(Protocol):
     """The module ``derive`` of a search method."""
 
-    def with_budget(self, run: Path, amount: str, unit: str) -> Any:
-        """The configuration of a run with another budget."""
+    def with_budgets(self, run: Path, texts: Mapping[str, str]) -> Any:
+        """The configuration of a run with other budgets, by unit."""
 
     def profile_options(self, config: Any, luts: Path) -> str:
         """The options besides the device, as text, with which ``fbnetv5 profile`` measures the run's blocks."""
@@ -56,7 +56,7 @@ METHODS: Mapping[str, Method] = {"search": reinforce, "branch": bmtas, "nars": n
 
 
 class DerivationConfig(RunConfig):
-    """The ``config.json`` of a derived network: tasks and images of the run that it comes from, and its budget."""
+    """The ``config.json`` of a derived network: tasks and images of the run that it comes from, and its budgets."""
 
     title: ClassVar[str] = "derivation"
     kind: ClassVar[str] = "derivation"
@@ -64,7 +64,7 @@ class DerivationConfig(RunConfig):
     run: str
     """Path of the run folder that the network comes from."""
     budget: str
-    """As it was typed, such as "700M"."""
+    """As it was typed, such as "700M"; of several, such as "700M+8ms+5M-params"."""
     task_names: Annotated[tuple[str, ...], Strict(False)]
     """Names of the run's tasks."""
 
@@ -104,6 +104,7 @@ def derive(
     *,
     flops: Amount | None = None,
     latency: Amount | None = None,
+    params: Amount | None = None,
     device: str | None = None,
     table: AnyPath | None = None,
     luts: AnyPath = "luts",
@@ -114,7 +115,7 @@ def derive(
     """Derive the networks of another budget from a finished search, in seconds, and write them to a new run folder.
 
     Networks of ``search`` and ``branch`` come with the weights of their search; a pair of ``nars`` is an architecture
-    and a recipe. Give one budget, ``flops`` or ``latency``.
+    and a recipe. Give one budget or several, which hold together; a branched network takes one.
 
     Examples:
         >>> smaller = api.derive("runs/latest", flops="200M").architectures["det"]
@@ -123,6 +124,7 @@ def derive(
         run: the run folder of ``search``, ``branch`` or ``nars``.
         flops: maximum multiply-adds of the whole network, such as 7e8, "700M" or "1.2G@320x640".
         latency: maximum latency in milliseconds, such as 20.0 or "20ms".
+        params: maximum number of parameters, such as 5e6 or "5M".
         device: device whose latency table in ``luts`` predicts latency.
         table: latency table file, also of another machine; without it and ``device``, the table of the run is used.
         luts: folder of latency tables.
@@ -135,16 +137,16 @@ def derive(
             of range; or the folder exists already.
         UnavailableError: the device has no table, and is not on this machine.
     """
-    source, (amount, unit) = Path(run), one_budget(flops, latency)
-    method = method_of(source)
-    config = method.with_budget(source, amount, unit)
+    source, texts = Path(run), at_least_one_budget(flops, latency, params)
+    method, label = method_of(source), budget_label(texts)
+    config = method.with_budgets(source, texts)
     file = find_table(device, table, Path(luts), log, method.profile_options(config, Path(luts)))
-    folder = path_of(output) or source / "derived" / amount.strip()
+    folder = path_of(output) or source / "derived" / label
     if folder.exists():
         raise UserError(f"{folder} exists already; remove it or choose another --output")
     networks = method.derive(source, config, table=file, other_machine=table is not None, progress=progress)
     derived = DerivationConfig(
-        run=str(source.resolve()), budget=amount.strip(), task_names=config.tasks, data=config.data, seed=config.seed
+        run=str(source.resolve()), budget=label, task_names=config.tasks, data=config.data, seed=config.seed
     )
     folder.mkdir(parents=True)
     try:
@@ -154,6 +156,11 @@ def derive(
         shutil.rmtree(folder)  # else the repeated command would find a folder that exists already
         raise
     return Derived(folder=folder, architectures=networks.architectures, run=source, recipe=networks.recipe)
+
+
+def budget_label(texts: Mapping[str, str]) -> str:
+    """Budgets by unit in one name: "700M", or "700M+8ms+5M-params"."""
+    return "+".join(f"{text.strip()}-params" if unit == "params" else text.strip() for unit, text in texts.items())
 
 
 def method_of(run: Path) -> Method:

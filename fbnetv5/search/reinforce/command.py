@@ -8,7 +8,7 @@ from typing import Any, cast
 from export.files import AnyPath
 from export.progress import Log, Progress, silent
 from fbnetv5.architecture import Architecture
-from fbnetv5.costs.budgets import only_budget, parse_budgets
+from fbnetv5.costs.budgets import at_least_one_budget, check_has_table, parse_budgets
 from fbnetv5.costs.ranges import CostRange
 from fbnetv5.data.describe import describe_data
 from fbnetv5.runs import options
@@ -43,6 +43,7 @@ def search(
     *,
     flops: Amount | None = None,
     latency: Amount | None = None,
+    params: Amount | None = None,
     device: str | None = None,
     table: AnyPath | None = None,
     tasks: str | Sequence[str] | None = None,
@@ -66,7 +67,7 @@ def search(
 ) -> SearchResult:
     """Search for one network per task, all in one run (FBNetV5, arXiv 2111.10007).
 
-    Give one budget, ``flops`` or ``latency``; it holds for each whole network, head included.
+    Give a budget or several, which hold together, for each whole network, head included.
 
     Examples:
         >>> from fbnetv5 import api
@@ -76,6 +77,7 @@ def search(
     Args:
         flops: maximum multiply-adds, such as 400e6, "400M" or per task "det=1.2G@320x640,400M".
         latency: maximum latency in milliseconds, such as 8.0, "8ms" or "900us"; needs ``device`` or ``table``.
+        params: maximum number of parameters, such as 5e6 or "5M"; weights of convolutions and linear layers count.
         device: device whose latency table in ``luts`` predicts latency: "cpu", or an NVIDIA GPU such as "a100".
         table: latency table file, also of another machine, instead of ``device``.
         tasks: names of the tasks; None for cls, det and seg.
@@ -101,7 +103,8 @@ def search(
         The networks; their files are in the run folder.
 
     Raises:
-        UserError: an option is wrong, the budget is out of range, or the run folder exists already.
+        UserError: an option is wrong, the budgets are out of range or exclude each other, or the run folder
+            exists already.
         UnavailableError: the device is not on this machine.
         VerificationError: a loss is not finite.
     """
@@ -110,13 +113,16 @@ def search(
     file = options.find_table(device, table, Path(luts), log)
     names = task_names(tasks)
     space = FourPathSpace(variant=cast("Any", variant), stages=stages, blocks_per_path=blocks_per_path, strict=strict)
-    budget, unit = only_budget(flops, latency, has_table=file is not None)
-    budgets = parse_budgets(budget, unit=unit, tasks=names)
+    texts = at_least_one_budget(flops, latency, params)
+    check_has_table(texts, has_table=file is not None)
+    budgets = parse_budgets(texts, tasks=names)
     settings = SearchConfig.make(
         options.fields_of(config),
         budgets=budgets,
         space=space,
-        data=options.search_images(folder, size, fit, tasks=names, budgets=budgets.values(), log=log),
+        data=options.search_images(
+            folder, size, fit, tasks=names, budgets=[own[0] for own in budgets.values()], log=log
+        ),
         table=None if file is None else str(file.resolve()),
         other_machine_table=table is not None,
         seed=seed,

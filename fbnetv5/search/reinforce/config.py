@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 
 from export.errors import UserError
-from fbnetv5.costs.budgets import Budget
+from fbnetv5.costs.budgets import TaskBudgets
 from fbnetv5.runs.config import NotNegative, Positive, Share
 from fbnetv5.search.config import SupernetConfig
 from fbnetv5.search.reinforce.estimators import EstimatorName
@@ -19,8 +19,8 @@ class SearchConfig(SupernetConfig):
     title: ClassVar[str] = "search"
     kind: ClassVar[str] = "search"
     flags: ClassVar[frozenset[str]] = frozenset({"budgets", "space", "data", "table", "other_machine_table", "seed"})
-    budgets: dict[str, Budget]
-    """Budget of each task; the keys are the run's tasks."""
+    budgets: dict[str, TaskBudgets]
+    """Budgets of each task, which hold together; the keys are the run's tasks."""
     space: SpaceField = FourPathSpace()
     """Search space."""
     warmup_steps: Annotated[int, Field(ge=0)] = 600

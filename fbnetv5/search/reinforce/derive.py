@@ -14,7 +14,6 @@ from export.errors import UserError
 from export.progress import Progress
 from fbnetv5.architecture import Architecture
 from fbnetv5.costs.budgets import parse_budgets
-from fbnetv5.costs.ranges import check_budgets, cost_ranges
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import by_group, load_checkpoint
 from fbnetv5.runs.loop import CHECKPOINT
@@ -23,7 +22,7 @@ from fbnetv5.search.reinforce.final_phase import TaskResult, find_networks
 from fbnetv5.search.reinforce.loop import SearchLoop
 from fbnetv5.search.reinforce.panel import PANEL, Panel
 from fbnetv5.search.reinforce.prepare import Prepared, prepare
-from fbnetv5.search.reinforce.results import best_architecture, write_results
+from fbnetv5.search.reinforce.results import best_architecture, budget_fields, write_results
 
 FINALISTS = 3
 """Networks per task that are compared; a search compares more, which takes longer."""
@@ -45,20 +44,19 @@ class DerivedNetworks:
         write_results(folder, self.supernet, self.prepared, self.architectures, self.results)
 
 
-def with_budget(run: Path, amount: str, unit: str) -> SearchConfig:
+def with_budgets(run: Path, texts: Mapping[str, str]) -> SearchConfig:
     """The configuration of a search with other budgets.
 
     Args:
         run: the run folder of such a search.
-        amount: the budgets as text; without a resolution, the resolution of the task's budget in the run holds.
-        unit: of the budgets, "macs" or "ms".
+        texts: the budgets by unit, which hold together; without a resolution, that of the task in the run holds.
 
     Raises:
         UserError: the budgets cannot be parsed, or do not name every task.
     """
     config = SearchConfig.load(run)
-    resolutions = {task: budget.resolution for task, budget in config.budgets.items()}
-    return config.changed(budgets=parse_budgets(amount, unit=unit, tasks=config.tasks, resolutions=resolutions))
+    resolutions = {task: budgets[0].resolution for task, budgets in config.budgets.items()}
+    return config.changed(budgets=parse_budgets(texts, tasks=config.tasks, resolutions=resolutions))
 
 
 def profile_options(config: SearchConfig, luts: Path) -> str:
@@ -77,7 +75,7 @@ def derive(
     Args:
         run: the run folder.
         config: that of the run, with the other budgets.
-        table: latency table file; None for that of the run. Under a budget in multiply-adds, the run's table only
+        table: latency table file; None for that of the run. Without a budget in ms, the run's table only
             predicts the latency of the networks, and is left out where it is missing.
         other_machine: whether that table may be of another machine.
         progress: called after every scored architecture.
@@ -92,17 +90,15 @@ def derive(
             f"{run} is unfinished, or of a version without {PANEL}. Finish it with: fbnetv5 search --resume {run}"
         )
     prepared = prepare(config)
-    check_budgets(cost_ranges(prepared.tables), config.budgets)
+    for name, constraints in prepared.constraints.items():
+        constraints.check(name)
     supernet = Supernet(config.space, prepared.tasks)
     panel = Panel.load(run / PANEL, variables=len(supernet.space.variables), tasks=len(config.tasks))
-    loop = SearchLoop(config, run, supernet, prepared.splits, prepared.tables)
+    loop = SearchLoop(config, run, supernet, prepared.splits, prepared.constraints)
     loop.load(by_group(checkpoint[0]), checkpoint[1])
-    results = find_networks(loop, panel, prepared.tables, progress)
+    results = find_networks(loop, panel, progress)
     own = SearchConfig.load(run).budgets
-    origins = {
-        task: {"run": str(run.resolve()), "budget": {"limit": budget.limit, "unit": budget.unit}}
-        for task, budget in own.items()
-    }
+    origins = {task: {"run": str(run.resolve()), **budget_fields(budgets)} for task, budgets in own.items()}
     architectures = {
         name: best_architecture(config, task, results[name], prepared.table, derived_from=origins[name])
         for name, task in prepared.tasks.items()
@@ -119,7 +115,7 @@ def _with_table(run: Path, config: SearchConfig, table: Path | None, *, other_ma
     config = config.changed(finalists=min(FINALISTS, config.finalists))
     if table is not None:
         return config.changed(table=str(table.resolve()), other_machine_table=other_machine)
-    if any(budget.unit == "ms" for budget in config.budgets.values()):
+    if any(budget.unit == "ms" for budgets in config.budgets.values() for budget in budgets):
         if config.table is None:
             raise UserError(f"--latency needs a latency table, and {run} has none: add --device cpu, or --table FILE")
         return config

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from fbnetv5.costs.ranges import AnyTable, cost_tables
-from fbnetv5.costs.tables import CostTable
+from fbnetv5.costs.constraints import AnyTable, Constraints, constrain
 from fbnetv5.data.splits import Splits
 from fbnetv5.data.targets import class_names
 from fbnetv5.search.reinforce.config import SearchConfig
@@ -21,8 +20,8 @@ class Prepared:
     splits: Splits
     tasks: dict[str, Task]
     table: AnyTable | None
-    tables: dict[str, CostTable]
-    """Task -> costs in the unit of its budget."""
+    constraints: dict[str, Constraints]
+    """Task -> its budgets with the tables of their costs."""
 
 
 def prepare(config: SearchConfig) -> Prepared:
@@ -34,8 +33,8 @@ def prepare(config: SearchConfig) -> Prepared:
     splits = config.data.open(needed_targets(config.tasks))
     tasks = make_tasks(config.tasks, class_names(splits.weights.targets))
     table = open_table(config)
-    tables = cost_tables(config.space, tasks, config.budgets, table)
-    return Prepared(config=config, splits=splits, tasks=tasks, table=table, tables=tables)
+    constraints = constrain(config.space, tasks, config.budgets, table)
+    return Prepared(config=config, splits=splits, tasks=tasks, table=table, constraints=constraints)
 
 
 def open_table(config: SearchConfig) -> AnyTable | None:

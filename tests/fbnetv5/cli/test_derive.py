@@ -33,8 +33,11 @@ def test_a_derived_network_is_shown_and_evaluated_like_that_of_a_run(searched: P
 
 
 WRONG = {
-    "no budget": ([], "exactly one budget"),
-    "two budgets": (["--flops", "9M", "--latency", "9ms"], "exactly one budget"),
+    "no budget": ([], "this needs a budget: --flops"),
+    "two budgets": (
+        ["--flops", "9M", "--latency", "9ms"],
+        "one branched network, which takes one budget; 2 were given",
+    ),
     "a latency without a table": (["--latency", "9ms"], "needs a latency table"),
     "a device without a table": (
         ["--latency", "9ms@64x96", "--device", "cpu"],

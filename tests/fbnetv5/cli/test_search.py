@@ -21,8 +21,14 @@ from latency.table import LatencyTable
 from tests.command_line import QUICK, SMALL, assert_refused, document, in_process
 
 WRONG = {
-    "no budget": ([], "either --flops, such as 400M, or --latency"),
-    "two budgets": (["--flops", "400M", "--latency", "8ms"], "either --flops"),
+    "no budget": ([], "needs a budget: --flops, such as 400M, --latency, such as 8ms, or --params, such as 5M"),
+    "two budgets without a table": (["--flops", "400M", "--latency", "8ms"], "add --device cpu, or --table FILE"),
+    "params out of reach": (
+        ["--flops", "400M", "--params", "10K", "--tasks", "cls"],
+        "budget 0.01M parameters for cls is outside what this space offers",
+    ),
+    "params in ms": (["--flops", "400M", "--params", "5ms"], "such as 5M parameters"),
+    "two resolutions": (["--flops", "400M@64x64", "--params", "5M@96x96"], "one resolution, not for 64x64 and 96x96"),
     "no unit": (["--flops", "400"], "positive number with its unit"),
     "negative": (["--flops=-1M"], "positive number with its unit"),
     "too small": (["--flops", "1M"], "outside what this space offers"),
@@ -91,6 +97,25 @@ def test_a_search_within_milliseconds_follows_the_table(work: Path) -> None:
     assert latency["table"] == "cpu-fp32-b1"
 
 
+def test_a_search_meets_several_budgets_at_once(tmp_path: Path) -> None:
+    budgets = ["--flops", "30M@64x64", "--params", "cls=5M,2.2M"]
+    options = ["--tasks", "cls,seg", "--config", str(QUICK), "--name", "s", *SMALL]
+    printed = document("search", *budgets, *options, cwd=tmp_path)["architectures"]
+    for task, params in (("cls", 5e6), ("seg", 2.2e6)):
+        cost = printed[task]["cost"]
+        shares = cost["macs"] / 30e6, cost["params"] / params
+        assert 0.85 <= max(shares) <= 1.0
+    last = json.loads((tmp_path / "runs/s/history.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    names = ["cls/macs", "cls/params", "seg/macs", "seg/params"]
+    assert list(last["expected_cost"]) == list(last["multiplier"]) == names
+    assert {budget.unit for budget in SearchConfig.load(tmp_path / "runs/s").budgets["seg"]} == {"macs", "params"}
+    derived = document("derive", "runs/s", "--flops", "26M", "--params", "cls=4.6M,2M", cwd=tmp_path)
+    assert derived["folder"] == "runs/s/derived/26M+cls=4.6M,2M-params"
+    seg = derived["architectures"]["seg"]
+    assert 0.85 <= max(seg["cost"]["macs"] / 26e6, seg["cost"]["params"] / 2e6) <= 1.0
+    assert len(seg["provenance"]["derived_from"]["budgets"]) == len(seg["provenance"]["budgets"]) == 2
+
+
 def test_the_error_of_an_unreachable_latency_budget_has_the_range(work: Path) -> None:
     done = in_process("search", "--latency", "900ms@64x64", "--device", "cpu", *SMALL, cwd=work)
     assert done.returncode == 2
@@ -140,7 +165,7 @@ def test_the_table_names_the_metric_of_each_task(networks: Path, capsys: pytest.
 def test_the_progress_is_a_line_per_hundred_steps(capsys: pytest.CaptureFixture[str]) -> None:
     budget = Budget(limit=445e6, unit="macs")
     config = SearchConfig(
-        budgets={"det": budget},
+        budgets={"det": (budget,)},
         space=FourPathSpace(stages=1, blocks_per_path=1, strict=True),
         data=DataConfig(size=(32, 32), scenes=(24, 24, 16)),
     )
