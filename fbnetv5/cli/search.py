@@ -26,7 +26,6 @@ from fbnetv5.cli.options import (
     Json,
     Luts,
     Name,
-    Params,
     Resume,
     Runs,
     Seed,
@@ -50,19 +49,27 @@ if TYPE_CHECKING:
 
 
 Flops = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         metavar="BUDGET",
         help="Maximum multiply-adds of each network, head included, such as 400M or 1.2G. Per task, and at another "
-        "image size than 224x224: det=1.2G@320x640,400M.",
+        "image size than 224x224: det=1.2G@320x640,400M. Repeat one of the budgets for a family of networks.",
     ),
 ]
 Latency = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         metavar="BUDGET",
         help="Maximum latency of each network, such as 8ms or 900us; per task as for --flops. "
         "Needs --device or --table.",
+    ),
+]
+Params = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="BUDGET",
+        help="Maximum number of parameters of each network, such as 5M: the weights of its convolutions and linear "
+        "layers, head included; per task as for --flops.",
     ),
 ]
 ConfigFile = Annotated[
@@ -99,7 +106,8 @@ def search(
 ) -> None:
     """Search for one network per task, all in one run.
 
-    Give a budget or several, which hold together: --flops, --latency, --params.
+    Give a budget or several, which hold together: --flops, --latency, --params. Repeat one of them for a family: the
+    search runs for the middle value, and the networks of the others are derived from it.
     """
     from fbnetv5 import api
     from fbnetv5.runs.processes import process_group_cleanup
@@ -164,11 +172,15 @@ def search_report(bar: "Progress", prepared: "Prepared") -> "Callable[[SearchEnt
 
 def print_search(result: "SearchResult", *, as_json: bool) -> None:
     """Print the architectures on stdout, and on stderr a warning for each task whose search found no signal."""
+    from fbnetv5.runs.derivation import DERIVED
+
     warn_of_no_signal(result.architectures)
     if as_json:
         print_json(result.to_json())
-    else:
-        print_architectures(result.run, result.architectures)
+        return
+    print_architectures(result.run, result.architectures)
+    for label, architectures in result.family.items():
+        print_architectures(result.run / DERIVED / label, architectures)
 
 
 def warn_of_no_signal(architectures: "Mapping[str, Architecture]") -> None:

@@ -40,6 +40,8 @@ of single draws."""
 UNIT_WORDS = {"macs": " multiply-adds", "params": " parameters"}
 """What is appended to a cost in a sentence; a text in milliseconds has its unit."""
 
+Repeatable = str | float | Sequence[str | float]
+"""An amount, or one per member of a family."""
 _MACS = {"K": 1e3, "M": 1e6, "G": 1e9}
 _AMOUNT = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[KMG]|ms|us|s)", re.ASCII)
 
@@ -57,6 +59,36 @@ def budget_texts(
     """The texts of the budgets that an option names, by unit: "macs", "ms" or "params"."""
     amounts = {"macs": flops, "ms": latency, "params": params}
     return {unit: budget_text(amount, unit) for unit, amount in amounts.items() if amount is not None}
+
+
+def family_texts(
+    flops: Repeatable | None, latency: Repeatable | None, params: Repeatable | None
+) -> list[dict[str, str]]:
+    """The texts of every member of a family: one option has a value per member, the others hold for all.
+
+    Raises:
+        UserError: there is no budget, two options have several values, or a value is repeated.
+    """
+    options = (flops, latency, params)
+    several = [option for option in options if option is not None and not isinstance(option, str | float | int)]
+    values = [list(option) for option in several if len(option) > 1]
+    if len(values) > 1:
+        raise UserError("a family has one repeated budget: repeat one of --flops, --latency and --params, not two")
+    if values and (twice := [value for value in values[0] if values[0].count(value) > 1]):
+        raise UserError(f"the budget {twice[0]} is repeated: give each member of a family once")
+
+    def of_member(option: Repeatable | None, number: int) -> str | float | None:
+        if option is None or isinstance(option, str | float | int):
+            return option
+        return option[min(number, len(option) - 1)] if len(option) else None
+
+    count = len(values[0]) if values else 1
+    return [at_least_one_budget(*(of_member(option, number) for option in options)) for number in range(count)]
+
+
+def budget_label(texts: Mapping[str, str]) -> str:
+    """Budgets by unit in one name: "700M", or "700M+8ms+5M-params"."""
+    return "+".join(f"{text.strip()}-params" if unit == "params" else text.strip() for unit, text in texts.items())
 
 
 def at_least_one_budget(

@@ -1,19 +1,17 @@
 """Derives the networks of another budget from a finished run, and writes them to a run folder of their own."""
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Protocol
-
-from pydantic import Strict
+from typing import Any, Protocol
 
 from export.errors import UserError
 from export.files import AnyPath
 from export.progress import Log, Progress, silent
 from fbnetv5.architecture import Architecture
-from fbnetv5.costs.budgets import at_least_one_budget
-from fbnetv5.runs.config import NAME, RunConfig, read_config
+from fbnetv5.costs.budgets import at_least_one_budget, budget_label
+from fbnetv5.runs.config import NAME, read_config
+from fbnetv5.runs.derivation import DERIVED, DerivationConfig, write_derived
 from fbnetv5.runs.folder import BRANCHED
 from fbnetv5.runs.options import Amount, find_table, path_of
 from fbnetv5.search.bmtas import derive as bmtas
@@ -53,24 +51,6 @@ class Method(Protocol):
 
 METHODS: Mapping[str, Method] = {"search": reinforce, "branch": bmtas, "nars": nars}
 """By the kind of their runs."""
-
-
-class DerivationConfig(RunConfig):
-    """The ``config.json`` of a derived network: tasks and images of the run that it comes from, and its budgets."""
-
-    title: ClassVar[str] = "derivation"
-    kind: ClassVar[str] = "derivation"
-    flags: ClassVar[frozenset[str]] = frozenset({"run", "budget", "task_names", "data", "seed"})
-    run: str
-    """Path of the run folder that the network comes from."""
-    budget: str
-    """As it was typed, such as "700M"; of several, such as "700M+8ms+5M-params"."""
-    task_names: Annotated[tuple[str, ...], Strict(False)]
-    """Names of the run's tasks."""
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        return self.task_names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,26 +121,12 @@ def derive(
     method, label = method_of(source), budget_label(texts)
     config = method.with_budgets(source, texts)
     file = find_table(device, table, Path(luts), log, method.profile_options(config, Path(luts)))
-    folder = path_of(output) or source / "derived" / label
+    folder = path_of(output) or source / DERIVED / label
     if folder.exists():
         raise UserError(f"{folder} exists already; remove it or choose another --output")
     networks = method.derive(source, config, table=file, other_machine=table is not None, progress=progress)
-    derived = DerivationConfig(
-        run=str(source.resolve()), budget=label, task_names=config.tasks, data=config.data, seed=config.seed
-    )
-    folder.mkdir(parents=True)
-    try:
-        derived.save(folder)
-        networks.write(folder)
-    except BaseException:
-        shutil.rmtree(folder)  # else the repeated command would find a folder that exists already
-        raise
+    write_derived(folder, DerivationConfig.of(source, config, label), networks.write)
     return Derived(folder=folder, architectures=networks.architectures, run=source, recipe=networks.recipe)
-
-
-def budget_label(texts: Mapping[str, str]) -> str:
-    """Budgets by unit in one name: "700M", or "700M+8ms+5M-params"."""
-    return "+".join(f"{text.strip()}-params" if unit == "params" else text.strip() for unit, text in texts.items())
 
 
 def method_of(run: Path) -> Method:

@@ -16,6 +16,7 @@ from tests.docs.blocks import Command
 
 ONLY_PARSED = {
     "search *--latency* --device*": "a budget in ms depends on the machine; tests/fbnetv5/cli/test_search.py has one",
+    "search --flops * --flops *": "a family; tests/fbnetv5/search/reinforce/test_family.py has one",
     "branch *--latency*": "a budget in ms depends on the machine; tests/fbnetv5/cli/test_branch.py has one",
     "profile --device a100*": "needs a GPU",
     "profile verify * --run *": "needs a table of the blocks of the run; tests/latency/test_verify.py has one",

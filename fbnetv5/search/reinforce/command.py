@@ -8,13 +8,14 @@ from typing import Any, cast
 from export.files import AnyPath
 from export.progress import Log, Progress, silent
 from fbnetv5.architecture import Architecture
-from fbnetv5.costs.budgets import at_least_one_budget, check_has_table, parse_budgets
+from fbnetv5.costs.budgets import budget_label, check_has_table, family_texts, parse_budgets
 from fbnetv5.costs.ranges import CostRange
 from fbnetv5.data.describe import describe_data
 from fbnetv5.runs import options
 from fbnetv5.runs.options import Amount, Fields, Size
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.entry import SearchEntry
+from fbnetv5.search.reinforce.family import derive_family, middle_of_family
 from fbnetv5.search.reinforce.prepare import Prepared, prepare
 from fbnetv5.search.reinforce.run import run_search, start_run
 from fbnetv5.spaces.four_path import FourPathSpace
@@ -33,17 +34,25 @@ class SearchResult:
     architectures: Mapping[str, Architecture]
     """By task: the network, its cost when deployed, and in its provenance the score on held-out images."""
 
+    family: Mapping[str, Mapping[str, Architecture]]
+    """The networks of the family's other budgets by task, by the name of their folder in ``derived`` of the run."""
+
     def to_json(self) -> dict[str, Any]:
         """The document of ``fbnetv5 search --json``."""
-        documents = {task: architecture.to_json() for task, architecture in self.architectures.items()}
-        return {"run": str(self.run), "architectures": documents}
+        family = {label: _documents(architectures) for label, architectures in self.family.items()}
+        document = {"run": str(self.run), "architectures": _documents(self.architectures)}
+        return {**document, "family": family} if family else document
+
+
+def _documents(architectures: Mapping[str, Architecture]) -> dict[str, Any]:
+    return {task: architecture.to_json() for task, architecture in architectures.items()}
 
 
 def search(
     *,
-    flops: Amount | None = None,
-    latency: Amount | None = None,
-    params: Amount | None = None,
+    flops: Amount | Sequence[Amount] | None = None,
+    latency: Amount | Sequence[Amount] | None = None,
+    params: Amount | Sequence[Amount] | None = None,
     device: str | None = None,
     table: AnyPath | None = None,
     tasks: str | Sequence[str] | None = None,
@@ -67,7 +76,8 @@ def search(
 ) -> SearchResult:
     """Search for one network per task, all in one run (FBNetV5, arXiv 2111.10007).
 
-    Give a budget or several, which hold together, for each whole network, head included.
+    Give a budget or several, which hold together, for each whole network, head included. A list of values for one of
+    them is a family: the search runs for the middle one, and the networks of the others are derived from it.
 
     Examples:
         >>> from fbnetv5 import api
@@ -113,12 +123,13 @@ def search(
     file = options.find_table(device, table, Path(luts), log)
     names = task_names(tasks)
     space = FourPathSpace(variant=cast("Any", variant), stages=stages, blocks_per_path=blocks_per_path, strict=strict)
-    texts = at_least_one_budget(flops, latency, params)
-    check_has_table(texts, has_table=file is not None)
-    budgets = parse_budgets(texts, tasks=names)
+    texts = family_texts(flops, latency, params)
+    check_has_table(texts[0], has_table=file is not None)
+    budgets, family = middle_of_family({budget_label(own): parse_budgets(own, tasks=names) for own in texts})
     settings = SearchConfig.make(
         options.fields_of(config),
         budgets=budgets,
+        family=family,
         space=space,
         data=options.search_images(
             folder, size, fit, tasks=names, budgets=[own[0] for own in budgets.values()], log=log
@@ -165,4 +176,5 @@ def _finish(
     run: Path, prepared: Prepared, started: Started, report: Callable[[SearchEntry], None], progress: Progress
 ) -> SearchResult:
     started(run, prepared)
-    return SearchResult(run=run, architectures=run_search(run, prepared, report, progress))
+    architectures = run_search(run, prepared, report, progress)
+    return SearchResult(run=run, architectures=architectures, family=derive_family(run, prepared.config, progress))

@@ -56,7 +56,7 @@ def with_budgets(run: Path, texts: Mapping[str, str]) -> SearchConfig:
     """
     config = SearchConfig.load(run)
     resolutions = {task: budgets[0].resolution for task, budgets in config.budgets.items()}
-    return config.changed(budgets=parse_budgets(texts, tasks=config.tasks, resolutions=resolutions))
+    return config.changed(family={}, budgets=parse_budgets(texts, tasks=config.tasks, resolutions=resolutions))
 
 
 def profile_options(config: SearchConfig, luts: Path) -> str:

@@ -24,6 +24,9 @@ from fbnetv5.search.scoring import Finalist, calibration_images
 from fbnetv5.tasks.task import Task
 from latency.estimate import EstimatedTable
 
+PARETO = "pareto.json"
+"""Name of the file of a search's finalists."""
+
 
 def best_architecture(
     config: SearchConfig, task: Task, result: TaskResult, table: AnyTable | None, **provenance: Any
@@ -81,7 +84,7 @@ def write_results(
         recalibrate(network, images, network)
         save_tensors(folder / f"{name}.safetensors", network.state_dict())
         architecture.save(folder / f"{name}.json")
-    write_json(folder / "pareto.json", pareto_document(prepared.constraints, results))
+    write_json(folder / PARETO, pareto_document(prepared.constraints, results))
 
 
 def pareto_document(constraints: Mapping[str, Constraints], results: Mapping[str, TaskResult]) -> dict[str, Any]:
@@ -93,6 +96,25 @@ def pareto_document(constraints: Mapping[str, Constraints], results: Mapping[str
     for name, result in results.items():
         units = [table.unit for table in constraints[name].tables]
         fronts[name] = {"unit": units[0], "points": [_point(point, units) for point in pareto_front(result.finalists)]}
+    return {"schema": 1, "tasks": fronts}
+
+
+def merged_fronts(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The document ``pareto.json`` of the finalists of several such documents, whose budgets have the same units."""
+    fronts = {}
+    for name, front in documents[0]["tasks"].items():
+        points = [point for document in documents for point in document["tasks"][name]["points"]]
+        units = list(points[0].get("costs", {front["unit"]: None}))
+        finalists = [
+            Finalist(
+                choices=tuple(point["choices"]),
+                costs=tuple(point.get("costs", {front["unit"]: point["cost"]}).values()),
+                loss=point["loss"],
+                score=point["score"],
+            )
+            for point in points
+        ]
+        fronts[name] = {"unit": front["unit"], "points": [_point(point, units) for point in pareto_front(finalists)]}
     return {"schema": 1, "tasks": fronts}
 
 

@@ -12,6 +12,7 @@ from accelerate.utils import set_seed
 
 from export.progress import Progress
 from fbnetv5.architecture import Architecture
+from fbnetv5.costs.constraints import constrain
 from fbnetv5.costs.ranges import CostRange, cost_range
 from fbnetv5.evaluate import check_splits
 from fbnetv5.networks.supernet import Supernet
@@ -46,8 +47,10 @@ def start_run(
     prepared = prepare(config)
     if make_accelerator().is_main_process:
         show_ranges([cost_range(name, table) for name, own in prepared.constraints.items() for table in own.tables])
-    for name, constraints in prepared.constraints.items():
-        constraints.check(name)
+    members = (constrain(config.space, prepared.tasks, own, prepared.table) for own in config.family.values())
+    for member in (prepared.constraints, *members):
+        for name, constraints in member.items():
+            constraints.check(name)
     check_splits(prepared.tasks.values(), prepared.splits)
     return in_first_process(lambda: make_run(config, folder, log)), prepared
 

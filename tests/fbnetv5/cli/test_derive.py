@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from fbnetv5.architecture import load_architecture
-from fbnetv5.deploy.derive import DerivationConfig
+from fbnetv5.runs.derivation import DerivationConfig
 from tests.command_line import QUICK as QUICK_SEARCH
 from tests.command_line import SMALL, assert_refused, document
 from tests.fbnetv5.cli.test_branch import QUICK

@@ -9,9 +9,12 @@ from export.errors import UserError
 from fbnetv5.costs.budgets import (
     Budget,
     TaskBudgets,
+    at_least_one_budget,
+    budget_label,
     budget_text,
     budget_texts,
     check_has_table,
+    family_texts,
     format_cost,
     format_distinct,
     only_budget,
@@ -180,6 +183,28 @@ def test_texts_of_budgets_are_by_unit_and_a_latency_needs_a_table() -> None:
     check_has_table({"macs": "400M"}, has_table=False)
     with pytest.raises(UserError, match="--latency needs a latency table"):
         check_has_table({"macs": "400M", "ms": "8ms"}, has_table=False)
+
+
+def test_a_repeated_budget_makes_a_family() -> None:
+    assert family_texts(["200M", 4e8], None, "5M") == [
+        {"macs": "200M", "params": "5M"},
+        {"macs": "400M", "params": "5M"},
+    ]
+    assert family_texts(["200M"], [], None) == family_texts("200M", None, None) == [{"macs": "200M"}]
+    for wrong, message in (
+        ((["1M", "2M"], ["1ms", "2ms"], None), "repeat one of --flops, --latency and --params, not two"),
+        ((["1M", "2M", "1M"], None, None), "the budget 1M is repeated"),
+        (([], None, None), "this needs a budget"),
+    ):
+        with pytest.raises(UserError, match=message):
+            family_texts(*wrong)
+
+
+def test_budgets_have_a_name_for_a_folder() -> None:
+    assert budget_label(at_least_one_budget("700M", None, None)) == "700M"
+    assert budget_label(at_least_one_budget("700M ", 8, 5e6)) == "700M+8ms+5M-params"
+    with pytest.raises(UserError, match="this needs a budget: --flops, such as 400M"):
+        at_least_one_budget(None, None, None)
 
 
 @pytest.mark.parametrize(
