@@ -11,8 +11,8 @@ a target. Without signal only the cost is left, and the policy is the one of max
 
 With several costs the sum of price * cost takes the place of the product. One budget binds in most cases: its price
 alone keeps all expected costs within their targets, and the other prices are 0 (complementary slackness). Otherwise
-prices of 0 or more are found by bisection of one after the other (coordinate descent on the dual of the policy's
-entropy-regularised choice, which is convex; Boyd and Vandenberghe, Convex Optimization, 2004, section 5.5).
+prices of 0 or more are found by bisection of one after the other: over-relaxed coordinate descent on the dual of the
+policy's entropy-regularised choice, which is convex (Boyd and Vandenberghe, Convex Optimization, 2004, section 5.5).
 
 Shape legend: T tasks, S variables, C most choices of any variable, K costs.
 """
@@ -36,10 +36,12 @@ MIN_RELIABILITY = 0.3
 """Lower bound of the fit's mean reliability, which the steepness is divided by."""
 MIN_NEEDED = 0.05
 """Lower bound of the share of draws in which a variable matters, which its cost and benefit are divided by."""
-MAX_SWEEPS = 30
+MAX_SWEEPS = 60
 """Maximum number of bisections of every price where several budgets bind."""
 TOLERANCE = 1e-3
 """Relative excess over a target cost that counts as meeting it, where there are several."""
+OVER_RELAXATION = 1.6
+"""Factor of a price's change in these sweeps: costs are correlated, and plain bisections in turn converge slowly."""
 COST_ITERATIONS = 3
 """Costs are computed again under each new policy, since the blocks that a variable keeps alive change with it."""
 
@@ -127,9 +129,12 @@ def _find_weights(expected: Callable[[Floats], Floats], targets: Floats) -> Floa
     for _ in range(MAX_SWEEPS):
         before = weights
         for number in range(len(targets)):
-            weights = np.maximum(bisected(weights, number), 0.0)
-        if np.allclose(weights, before, rtol=TOLERANCE, atol=TOLERANCE):
+            change = bisected(weights, number) - weights
+            weights = np.maximum(weights + OVER_RELAXATION * change, 0.0)
+        if np.allclose(weights, before, rtol=0.0, atol=0.1 * TOLERANCE):
             break
+    for number in range(len(targets)):
+        weights = np.maximum(bisected(weights, number), 0.0)
     return weights
 
 
