@@ -109,7 +109,7 @@ class RunConfig(Document):
             raise UserError(f"{folder} is the folder of a {kind}, not of a {cls.kind}")
         required = {name for name, field in cls.model_fields.items() if field.is_required()}
         if not required <= document.keys() <= cls.model_fields.keys():
-            differing = ", ".join(sorted(document.keys() ^ cls.model_fields.keys()))
+            differing = ", ".join(sorted((required - document.keys()) | (document.keys() - cls.model_fields.keys())))
             raise UserError(f"{path} is of another version; fields that differ: {differing}. Start a new {cls.kind}")
         try:
             return cls(**document)

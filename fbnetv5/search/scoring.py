@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from export.errors import UserError
-from fbnetv5.costs.tables import CostTable
+from fbnetv5.costs.constraints import Constraints
 from fbnetv5.data.loading import even_batches, in_order
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch, ImageSet
@@ -39,8 +39,8 @@ class Finalist:
     """An architecture of one task and its measured figures."""
 
     choices: tuple[int, ...]
-    cost: float
-    """Cost of the task's network, in its budget's unit."""
+    costs: tuple[float, ...]
+    """Costs of the task's network, in the units of its budgets."""
     loss: float
     """Mean over the held-out images."""
     score: float
@@ -70,8 +70,8 @@ class FinalistScorer:
         self.held_out = held_out_batches(splits, supernet.tasks.values(), images=images, device=device)
 
     @torch.no_grad()
-    def __call__(self, name: str, choices: Choices, cost: CostTable) -> Finalist:
-        """Score a task's network of one architecture [S]: its cost, mean loss and metric on the held-out images."""
+    def __call__(self, name: str, choices: Choices, constraints: Constraints) -> Finalist:
+        """Score a task's network of one architecture [S]: its costs, mean loss and metric on the held-out images."""
         network = self.supernet.derive(name, choices).to(self.device).to(memory_format=torch.channels_last)
         run = in_run_precision(network.raw, self.device)
         recalibrate(network, self.calibration, run)
@@ -84,7 +84,7 @@ class FinalistScorer:
             metric.update(task.deploy(raw), batch)
         return Finalist(
             choices=tuple(int(choice) for choice in choices),
-            cost=cost.cost_of(choices),
+            costs=constraints.costs_of(choices),
             loss=total / max(1, labelled),
             score=metric.compute(),
         )

@@ -48,18 +48,19 @@ def _search_front(task: str, front: Mapping[str, Any], network: Architecture | N
     rows = [
         [
             f"{number + 1}{' (chosen)' if number in chosen else ''}",
-            cost_text(point["cost"], unit),
+            *(cost_text(cost, its) for its, cost in point.get("costs", {unit: point["cost"]}).items()),
             f"{point['loss']:.4f}",
             f"{point['score']:.4f}",
         ]
         for number, point in enumerate(points)
     ]
+    units = [unit_text(its) for its in points[0].get("costs", {unit: points[0]["cost"]})]
     return Figure(
         title=f"{task}: finalists",
-        caption="Networks that no other finalist beats in both cost and loss, by their losses on the same held-out "
+        caption="Networks that no other finalist beats in all costs and loss, by their losses on the same held-out "
         "images with inherited weights. The ring is the network of the result.",
         plot=make_plot(traces, x=axis(axis_label(unit)), y=axis("held-out loss", tickformat="~g"), legend=False),
-        table=Table(head=["finalist", unit_text(unit), "held-out loss", metric.label], rows=rows),
+        table=Table(head=["finalist", *units, "held-out loss", metric.label], rows=rows),
     )
 
 

@@ -145,11 +145,11 @@ def _branch(files: RunFiles) -> list[Section]:
 
 
 def _curves(files: RunFiles, series: Sequence[Series]) -> list[Item]:
-    history, budgets = files.history, files.budgets
+    history, limits = files.history, dict[str, dict[str, float]]()
     figures = [series_figure(history, LOSSES)]
-    if budgets:
-        limits = [budget["limit"] for budget in budgets.values()]
-        figures.append(cost_figure(history, limits, next(iter(budgets.values()))["unit"]))
+    for name, budget in files.budgets.items():
+        limits.setdefault(budget["unit"], {})[name] = budget["limit"]
+    figures += [cost_figure(history, of_unit, unit) for unit, of_unit in limits.items()]
     figures += [series_figure(history, each) for each in series]
     return side_by_side(figures)
 

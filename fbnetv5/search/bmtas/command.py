@@ -106,8 +106,8 @@ def branch(
     folder, names = options.path_of(data), task_names(tasks)
     describe_data(folder, log, strict=strict_data)
     has_table = device is not None or table is not None
-    budget, unit = only_budget(flops, latency, has_table=has_table)
-    whole = parse_budgets(budget, unit=unit, tasks=("network",))["network"]
+    texts = only_budget(flops, latency, has_table=has_table)
+    (whole,) = parse_budgets(texts, tasks=("network",))["network"]
     settings = BranchConfig.make(
         options.fields_of(config),
         budget=whole,

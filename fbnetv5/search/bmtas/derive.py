@@ -4,6 +4,7 @@ A finished run keeps its last checkpoint, which has the routing's logits and the
 of another budget takes seconds, without another search.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,20 +44,21 @@ def best_network(
     return record.changed(provenance={**record.provenance, "scores": scores}), network
 
 
-def with_budget(run: Path, amount: str, unit: str) -> BranchConfig:
+def with_budgets(run: Path, texts: Mapping[str, str]) -> BranchConfig:
     """The configuration of a search for a branched network, with another budget.
 
     Args:
         run: the run folder of such a search.
-        amount: the budget as text; without a resolution, the resolution of the run's budget holds.
-        unit: of the budget, "macs" or "ms".
+        texts: the budget by its unit; without a resolution, the resolution of the run's budget holds.
 
     Raises:
-        UserError: the budget cannot be parsed.
+        UserError: there are several budgets, or it cannot be parsed.
     """
     config = BranchConfig.load(run)
-    budgets = parse_budgets(amount, unit=unit, tasks=("network",), resolutions={"network": config.budget.resolution})
-    return config.changed(budget=budgets["network"])
+    if len(texts) > 1:
+        raise UserError(f"{run} has one branched network, which takes one budget; {len(texts)} were given")
+    budgets = parse_budgets(texts, tasks=("network",), resolutions={"network": config.budget.resolution})
+    return config.changed(budget=budgets["network"][0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

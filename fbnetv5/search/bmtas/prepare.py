@@ -8,7 +8,7 @@ import numpy as np
 
 from export.errors import UserError
 from fbnetv5.costs.budgets import Budget, format_distinct
-from fbnetv5.costs.ranges import AnyTable, cost_tables
+from fbnetv5.costs.constraints import AnyTable, cost_table
 from fbnetv5.costs.tables import CostTable, block_key, head_key
 from fbnetv5.data.splits import Splits
 from fbnetv5.data.targets import class_names
@@ -51,14 +51,16 @@ def prepare(config: BranchConfig, *, needs_table: bool = True) -> Prepared:
     splits = open_images(config.data, needed_targets(config.tasks))
     tasks = make_tasks(config.tasks, class_names(splits.weights.targets))
     space, budget = config.space, config.budget
+
+    def costs_of(budget: Budget, table: AnyTable | None) -> TreeCosts:
+        tables = {name: cost_table(space, task, budget, table) for name, task in tasks.items()}
+        return tree_costs(space, tasks, tables)
+
     latency_costs = None
     if (table := _open_table(config, tasks, needed=needs_table)) is not None:
         latency = Budget(limit=budget.limit, unit="ms", resolution=budget.resolution)
-        latency_costs = tree_costs(space, tasks, cost_tables(space, tasks, dict.fromkeys(tasks, latency), table))
-    if budget.unit == "ms" and latency_costs is not None:
-        costs = latency_costs
-    else:
-        costs = tree_costs(space, tasks, cost_tables(space, tasks, dict.fromkeys(tasks, budget), None))
+        latency_costs = costs_of(latency, table)
+    costs = latency_costs if budget.unit == "ms" and latency_costs is not None else costs_of(budget, None)
     return Prepared(
         config=config, space=space, splits=splits, tasks=tasks, table=table, costs=costs, latency_costs=latency_costs
     )

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from export.errors import UserError
-from fbnetv5.costs.ranges import AnyTable
+from fbnetv5.costs.constraints import AnyTable
 from fbnetv5.costs.tables import block_key, head_key
 from fbnetv5.search.nars.config import NarsConfig
 from fbnetv5.search.profile_command import options_text

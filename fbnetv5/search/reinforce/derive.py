@@ -6,7 +6,7 @@ finalists on held-out images, as at the end of the search. The architectures of 
 budgets, where its rank correlation was measured: far from them the fit extrapolates, and the weights were trained less.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from export.errors import UserError
 from export.progress import Progress
 from fbnetv5.architecture import Architecture
 from fbnetv5.costs.budgets import Budget, parse_budgets
-from fbnetv5.costs.ranges import check_budgets, cost_ranges
+from fbnetv5.costs.constraints import check_budgets
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import by_group, load_checkpoint
 from fbnetv5.runs.loop import CHECKPOINT
@@ -27,7 +27,7 @@ from fbnetv5.search.reinforce.final_phase import FinishedLoop, TaskResult, find_
 from fbnetv5.search.reinforce.loop import SearchLoop
 from fbnetv5.search.reinforce.panel import PANEL, Panel
 from fbnetv5.search.reinforce.prepare import Prepared, check_latencies, prepare
-from fbnetv5.search.reinforce.results import best_architecture, write_results
+from fbnetv5.search.reinforce.results import best_architecture, budget_fields, write_results
 
 FINALISTS = 3
 """Networks per task that are compared; a search compares more, which takes longer."""
@@ -49,20 +49,19 @@ class DerivedNetworks:
         write_results(folder, self.supernet, self.prepared, self.architectures, self.results)
 
 
-def with_budget(run: Path, amount: str, unit: str) -> SearchConfig:
+def with_budgets(run: Path, texts: Mapping[str, str]) -> SearchConfig:
     """The configuration of a search with other budgets.
 
     Args:
         run: the run folder of such a search.
-        amount: the budgets as text; without a resolution, the resolution of the task's budget in the run holds.
-        unit: of the budgets, "macs" or "ms".
+        texts: the budgets by unit, which hold together; without a resolution, that of the task in the run holds.
 
     Raises:
         UserError: the budgets cannot be parsed, or do not name every task.
     """
     config = SearchConfig.load(run)
-    resolutions = {task: budget.resolution for task, budget in config.budgets.items()}
-    return config.changed(budgets=parse_budgets(amount, unit=unit, tasks=config.tasks, resolutions=resolutions))
+    resolutions = {task: budgets[0].resolution for task, budgets in config.budgets.items()}
+    return config.changed(family={}, budgets=parse_budgets(texts, tasks=config.tasks, resolutions=resolutions))
 
 
 def profile_options(config: SearchConfig, luts: Path) -> str:
@@ -70,8 +69,9 @@ def profile_options(config: SearchConfig, luts: Path) -> str:
 
     A profile has one resolution; budgets at several resolutions need a profile for each, and this names the first.
     """
-    first = next(iter(config.budgets.values())).resolution
-    tasks = [task for task, budget in config.budgets.items() if budget.resolution == first]
+    resolutions = {task: budgets[0].resolution for task, budgets in config.budgets.items()}
+    first = next(iter(resolutions.values()))
+    tasks = [task for task, resolution in resolutions.items() if resolution == first]
     return options_text(config.space, first, tasks, config.data, luts)
 
 
@@ -83,7 +83,7 @@ def derive(
     Args:
         run: the run folder.
         config: that of the run, with the other budgets.
-        table: latency table file; None for that of the run. Under a budget in multiply-adds, the run's table only
+        table: latency table file; None for that of the run. Without a budget in ms, the run's table only
             predicts the latency of the networks, and is left out where it is missing.
         other_machine: whether that table may be of another machine.
         progress: called after every scored architecture.
@@ -95,16 +95,16 @@ def derive(
     config = config.changed(finalists=min(FINALISTS, config.finalists))
     tensors, state = final_checkpoint(run, steps=config.total_steps)
     prepared = prepare(config)
-    check_budgets(cost_ranges(prepared.tables), config.budgets)
+    check_budgets(prepared.constraints)
     check_latencies(prepared)
     supernet = Supernet(config.space, prepared.tasks)
-    loop = SearchLoop(config, run, supernet, prepared.splits, prepared.tables)
+    loop = SearchLoop(config, run, supernet, prepared.splits, prepared.constraints)
     loop.load(by_group(tensors), state)
     return networks_from_panel(run, loop, prepared, SearchConfig.load(run).budgets, progress)
 
 
 def networks_from_panel(
-    run: Path, loop: FinishedLoop, prepared: Prepared, own: Mapping[str, Budget], progress: Progress
+    run: Path, loop: FinishedLoop, prepared: Prepared, own: Mapping[str, Sequence[Budget]], progress: Progress
 ) -> DerivedNetworks:
     """The networks of a finished loop for the budgets of its configuration, by the panel of its run.
 
@@ -116,14 +116,11 @@ def networks_from_panel(
         progress: called after every scored architecture.
 
     Raises:
-        UserError: the panel is damaged, or no network of a task has a cost in its budget's window.
+        UserError: the panel is damaged, or no network of a task has costs in the window of its budgets.
     """
     panel = Panel.load(run / PANEL, variables=len(loop.supernet.space.variables), tasks=len(own))
-    results = find_networks(loop, panel, prepared.tables, progress)
-    origins = {
-        task: {"run": str(run.resolve()), "budget": {"limit": budget.limit, "unit": budget.unit}}
-        for task, budget in own.items()
-    }
+    results = find_networks(loop, panel, progress)
+    origins = {task: {"run": str(run.resolve()), **budget_fields(budgets)} for task, budgets in own.items()}
     architectures = {
         name: best_architecture(loop.config, task, results[name], prepared.table, derived_from=origins[name])
         for name, task in prepared.tasks.items()
@@ -159,7 +156,7 @@ def with_table(run: Path, config: SearchConfig, table: Path | None, *, other_mac
     """
     if table is not None:
         return config.changed(table=str(table.resolve()), other_machine_table=other_machine)
-    if any(budget.unit == "ms" for budget in config.budgets.values()):
+    if any(budget.unit == "ms" for budgets in config.budgets.values() for budget in budgets):
         if config.table is None:
             raise UserError(f"--latency needs a latency table, and {run} has none: add --device cpu, or --table FILE")
         return config

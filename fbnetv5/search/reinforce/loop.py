@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fbnetv5.costs.tables import CostTable
+from fbnetv5.costs.constraints import Constraints
 from fbnetv5.data.loading import some_indices
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch, ImageSet
@@ -83,14 +83,19 @@ class SearchLoop(SupernetLoop[SearchEntry, Supernet]):
     title = "search"
 
     def __init__(
-        self, config: SearchConfig, folder: Path, supernet: Supernet, splits: Splits, tables: Mapping[str, CostTable]
+        self,
+        config: SearchConfig,
+        folder: Path,
+        supernet: Supernet,
+        splits: Splits,
+        constraints: Mapping[str, Constraints],
     ) -> None:
         super().__init__(config, folder, supernet, steps=config.total_steps, max_fan_in=config.max_fan_in)
         self.config = config
         self.splits = splits
         self.held_out = policy_images(splits.policies, config, processes=self.accelerator.num_processes)
-        self.tables = tables
-        self.policies = Policies(config, supernet.space, tables, images=len(self.held_out))
+        self.constraints = constraints
+        self.policies = Policies(config, supernet.space, constraints, images=len(self.held_out))
         self.controller = self.policies.controller
 
     def phase(self, step: int) -> str:
@@ -193,9 +198,9 @@ class SearchLoop(SupernetLoop[SearchEntry, Supernet]):
             step=self.done,
             phase=self.phase(self.done - 1),
             losses=self._by_task(self.scale.on_host()),
-            expected_cost=self._by_task(self.policies.expected_cost),
+            expected_cost=self._by_budget(self.policies.expected_cost),
             entropy=self._by_task(self.policies.controller.entropy()),
-            multiplier=self._by_task(self.policies.multiplier),
+            multiplier=self._by_budget(self.policies.multiplier),
             effective_samples=self._by_task(self.policies.noise.effective_samples),
             gradient_variance=self._by_task(self.policies.noise.gradient_variance),
             policies=self._probabilities() if self.records_policies(last=last) else None,
@@ -214,6 +219,10 @@ class SearchLoop(SupernetLoop[SearchEntry, Supernet]):
     def _by_task(self, values: Floats) -> dict[str, float]:
         """Task -> value; nan is left out."""
         return {name: float(v) for name, v in zip(self.config.tasks, values, strict=True) if not np.isnan(v)}
+
+    def _by_budget(self, values: Floats) -> dict[str, float]:
+        """Task, or task and unit where a task has several budgets -> value."""
+        return dict(zip(self.policies.budget_names, values.tolist(), strict=True))
 
     def tensors(self) -> dict[str, Tensor]:
         tensors = {f"weights/{name}": value for name, value in self.supernet.state_dict().items()}

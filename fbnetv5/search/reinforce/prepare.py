@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from fbnetv5.costs.ranges import AnyTable, cost_tables
-from fbnetv5.costs.tables import CostTable, latency_table
+from fbnetv5.costs.constraints import AnyTable, Constraints, constrain
+from fbnetv5.costs.tables import latency_table
 from fbnetv5.data.splits import Splits
 from fbnetv5.data.targets import class_names
 from fbnetv5.runs.start import open_images
@@ -22,8 +22,8 @@ class Prepared:
     splits: Splits
     tasks: dict[str, Task]
     table: AnyTable | None
-    tables: dict[str, CostTable]
-    """Task -> costs in the unit of its budget."""
+    constraints: dict[str, Constraints]
+    """Task -> its budgets with the tables of their costs."""
 
 
 def prepare(config: SearchConfig) -> Prepared:
@@ -35,8 +35,8 @@ def prepare(config: SearchConfig) -> Prepared:
     splits = open_images(config.data, needed_targets(config.tasks))
     tasks = make_tasks(config.tasks, class_names(splits.weights.targets))
     table = open_table(config)
-    tables = cost_tables(config.space, tasks, config.budgets, table)
-    return Prepared(config=config, splits=splits, tasks=tasks, table=table, tables=tables)
+    constraints = constrain(config.space, tasks, config.budgets, table)
+    return Prepared(config=config, splits=splits, tasks=tasks, table=table, constraints=constraints)
 
 
 def check_latencies(prepared: Prepared) -> None:
@@ -47,7 +47,7 @@ def check_latencies(prepared: Prepared) -> None:
     """
     if prepared.table is not None:
         for name, task in prepared.tasks.items():
-            resolution = prepared.config.budgets[name].resolution
+            resolution = prepared.config.budgets[name][0].resolution
             latency_table(prepared.config.space, task, resolution, prepared.table.values_ms)
 
 

@@ -12,7 +12,8 @@ from accelerate.utils import set_seed
 
 from export.progress import Progress
 from fbnetv5.architecture import Architecture
-from fbnetv5.costs.ranges import CostRange, check_budgets, cost_ranges
+from fbnetv5.costs.constraints import check_budgets, constrain
+from fbnetv5.costs.ranges import CostRange, cost_range
 from fbnetv5.evaluate import check_splits
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.folder import make_run
@@ -45,10 +46,11 @@ def start_run(
         UserError: an input does not fit, or the folder exists already or cannot be written.
     """
     prepared = prepare(config)
-    ranges = cost_ranges(prepared.tables)
     if make_accelerator().is_main_process:
-        show_ranges(ranges)
-    check_budgets(ranges, config.budgets)
+        show_ranges([cost_range(name, table) for name, own in prepared.constraints.items() for table in own.tables])
+    members = (constrain(config.space, prepared.tasks, own, prepared.table) for own in config.family.values())
+    for member in (prepared.constraints, *members):
+        check_budgets(member)
     check_latencies(prepared)
     check_splits(prepared.tasks.values(), prepared.splits)
     return in_first_process(lambda: make_run(config, folder, log)), prepared
@@ -78,12 +80,12 @@ def run_search(
     supernet = Supernet(config.space, prepared.tasks)
     if config.compile_blocks:
         supernet.compile_blocks()
-    loop = SearchLoop(config, folder, supernet, prepared.splits, prepared.tables)
+    loop = SearchLoop(config, folder, supernet, prepared.splits, prepared.constraints)
     loop.run(report)
     main = loop.accelerator.is_main_process
     shown: Progress = progress if main else lambda stage, done, total: None
-    panel = observe(loop, prepared.tables, shown)
-    results = find_networks(loop, panel, prepared.tables, shown)
+    panel = observe(loop, shown)
+    results = find_networks(loop, panel, shown)
     architectures = {
         name: best_architecture(config, task, results[name], prepared.table) for name, task in prepared.tasks.items()
     }

@@ -21,8 +21,22 @@ from latency.table import LatencyTable
 from tests.command_line import QUICK, SMALL, assert_refused, document, in_process
 
 WRONG = {
-    "no budget": ([], "either --flops, such as 400M, or --latency"),
-    "two budgets": (["--flops", "400M", "--latency", "8ms"], "either --flops"),
+    "no budget": ([], "needs a budget: --flops, such as 400M, --latency, such as 8ms, or --params, such as 5M"),
+    "two budgets without a table": (["--flops", "400M", "--latency", "8ms"], "add --device cpu, or --table FILE"),
+    "params out of reach": (
+        ["--flops", "400M", "--params", "10K", "--tasks", "cls"],
+        "budget 0.01M parameters for cls is outside what this space offers",
+    ),
+    "two families": (
+        ["--flops", "1M", "--flops", "2M", "--params", "1M", "--params", "2M"],
+        "repeat one of --flops, --latency and --params, not two",
+    ),
+    "a member out of reach": (
+        ["--flops", "400M", "--flops", "1M", "--tasks", "cls"],
+        "budget 1.0M for cls at 224x224 is outside what this space offers",
+    ),
+    "params in ms": (["--flops", "400M", "--params", "5ms"], "such as 5M parameters"),
+    "two resolutions": (["--flops", "400M@64x64", "--params", "5M@96x96"], "one resolution, not for 64x64 and 96x96"),
     "no unit": (["--flops", "400"], "positive number with its unit"),
     "negative": (["--flops=-1M"], "positive number with its unit"),
     "too small": (["--flops", "1M"], "outside what this space offers"),
@@ -131,6 +145,29 @@ def test_a_search_within_milliseconds_follows_the_table(work: Path) -> None:
     assert latency["table"] == "cpu-fp32-b1"
 
 
+def test_a_search_meets_several_budgets_at_once_and_those_of_a_family(tmp_path: Path) -> None:
+    budgets = ["--flops", "24M@64x64", "--flops", "30M@64x64", "--params", "cls=5M,2.2M"]
+    options = ["--tasks", "cls,seg", "--config", str(QUICK), "--name", "s", *SMALL]
+    printed = document("search", *budgets, *options, cwd=tmp_path)
+    label = "24M@64x64+cls=5M,2.2M-params"
+    assert list(printed["family"]) == [label]
+    for macs, networks in ((30e6, printed["architectures"]), (24e6, printed["family"][label])):
+        for task, params in (("cls", 5e6), ("seg", 2.2e6)):
+            cost = networks[task]["cost"]
+            assert 0.85 <= max(cost["macs"] / macs, cost["params"] / params) <= 1.0
+    member = load_architecture(tmp_path / "runs/s/derived" / label / "seg.json")
+    assert member.to_json() == printed["family"][label]["seg"]
+    last = json.loads((tmp_path / "runs/s/history.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    names = ["cls/macs", "cls/params", "seg/macs", "seg/params"]
+    assert list(last["expected_cost"]) == list(last["multiplier"]) == names
+    assert {budget.unit for budget in SearchConfig.load(tmp_path / "runs/s").budgets["seg"]} == {"macs", "params"}
+    derived = document("derive", "runs/s", "--flops", "26M", "--params", "cls=4.6M,2M", cwd=tmp_path)
+    assert derived["folder"] == "runs/s/derived/26M+cls=4.6M,2M-params"
+    seg = derived["architectures"]["seg"]
+    assert 0.85 <= max(seg["cost"]["macs"] / 26e6, seg["cost"]["params"] / 2e6) <= 1.0
+    assert len(seg["provenance"]["derived_from"]["budgets"]) == len(seg["provenance"]["budgets"]) == 2
+
+
 def test_the_error_of_an_unreachable_latency_budget_has_the_range(work: Path) -> None:
     done = in_process("search", "--latency", "900ms@64x64", "--device", "cpu", *SMALL, cwd=work)
     assert done.returncode == 2
@@ -162,7 +199,7 @@ def test_a_task_without_a_signal_is_warned_about_on_stderr(
     networks: Path, capsys: pytest.CaptureFixture[str], *, as_json: bool, has_signal: bool
 ) -> None:
     architecture = with_panel(load_architecture(networks / "cls.json"), has_signal=has_signal)
-    print_search(SearchResult(run=Path("run"), architectures={"cls": architecture}), as_json=as_json)
+    print_search(SearchResult(run=Path("run"), architectures={"cls": architecture}, family={}), as_json=as_json)
     printed = capsys.readouterr()
     assert ("cls: the search found no signal" in printed.err) is not has_signal
     assert "no signal" not in printed.out
@@ -173,7 +210,7 @@ def test_a_task_without_a_signal_is_warned_about_on_stderr(
 
 def test_the_table_names_the_metric_of_each_task(networks: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = {task: with_panel(load_architecture(networks / f"{task}.json"), has_signal=True) for task in ("det", "seg")}
-    print_search(SearchResult(run=Path("run"), architectures=found), as_json=False)
+    print_search(SearchResult(run=Path("run"), architectures=found, family={}), as_json=False)
     header, *rows = capsys.readouterr().out.splitlines()
     assert "held-out metric" in header
     assert [row.split()[-4:] for row in rows] == [
@@ -185,7 +222,7 @@ def test_the_table_names_the_metric_of_each_task(networks: Path, capsys: pytest.
 def test_the_progress_is_a_line_per_hundred_steps(capsys: pytest.CaptureFixture[str]) -> None:
     budget = Budget(limit=445e6, unit="macs")
     config = SearchConfig(
-        budgets={"det": budget},
+        budgets={"det": (budget,)},
         space=FourPathSpace(stages=1, blocks_per_path=1, strict=True),
         data=DataConfig(size=(32, 32), scenes=(24, 24, 16)),
     )

@@ -3,13 +3,13 @@
 ``fbnetv5 search --add`` calls it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from export.errors import UserError
 from export.files import AnyPath
 from export.progress import Log, Progress, silent
-from fbnetv5.costs.budgets import Budget, one_budget, parse_budgets
+from fbnetv5.costs.budgets import TaskBudgets, budget_texts, parse_budgets
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.describe import describe_data
 from fbnetv5.runs.options import Amount, Fields, describe_fit, fields_of, find_table, path_of, run_folder
@@ -32,6 +32,7 @@ def add_task(
     run: AnyPath = "runs/latest",
     flops: Amount | None = None,
     latency: Amount | None = None,
+    params: Amount | None = None,
     device: str | None = None,
     table: AnyPath | None = None,
     data: AnyPath | None = None,
@@ -56,8 +57,9 @@ def add_task(
     Args:
         task: name of the task.
         run: the run folder of a finished search.
-        flops: maximum multiply-adds; without ``flops`` and ``latency``, the budget that all tasks of the run have.
-        latency: maximum latency in milliseconds, instead of ``flops``.
+        flops: maximum multiply-adds; without this and the next two, the budgets that all tasks of the run have.
+        latency: maximum latency in milliseconds.
+        params: maximum number of parameters.
         device: device whose latency table in ``luts`` predicts latency.
         table: latency table file; without it and ``device``, the table of the run is used.
         data: folder of images with labels of the task; None for the images of the run.
@@ -82,7 +84,8 @@ def add_task(
     check_names([task])
     if task in search.tasks:
         raise UserError(f"{source} has a network for {task}, {source / f'{task}.json'}; name another task")
-    search = search.changed(budgets={task: _budget(search, source, task, flops, latency)})
+    budgets = _budgets(search, source, task, budget_texts(flops, latency, params))
+    search = search.changed(family={}, budgets={task: budgets})
     file = find_table(device, table, Path(luts), log)
     search = with_table(source, search, file, other_machine=table is not None)
     images = search.data if data is None else search.data.changed(folder=DataConfig.of(Path(data)).folder)
@@ -105,19 +108,19 @@ def add_task(
     return SearchResult(run=folder, architectures=run_later(folder, prepared, report, progress))
 
 
-def _budget(search: SearchConfig, run: Path, task: str, flops: Amount | None, latency: Amount | None) -> Budget:
-    """The budget of a later task; without an amount that of the run, and without a resolution that of the run.
+def _budgets(search: SearchConfig, run: Path, task: str, texts: Mapping[str, str]) -> TaskBudgets:
+    """The budgets of a later task; without texts those of the run, and without a resolution that of the run.
 
     Raises:
-        UserError: the run has no such budget or resolution, because its tasks differ; or the amount cannot be parsed.
+        UserError: the run has no such budgets or resolution, because its tasks differ; or a text cannot be parsed.
     """
     first, *others = search.budgets.values()
-    if flops is None and latency is None:
-        if any(budget != first for budget in others):
+    if not texts:
+        if any(budgets != first for budgets in others):
             raise UserError(f"the tasks of {run} have different budgets: set that of {task} by --flops or --latency")
         return first
-    amount, unit = one_budget(flops, latency)
-    same_size = all(budget.resolution == first.resolution for budget in others)
-    if not same_size and "@" not in amount:
+    resolution, amount = first[0].resolution, next(iter(texts.values()))
+    differ = any(budgets[0].resolution != resolution for budgets in others)
+    if differ and not any("@" in text for text in texts.values()):
         raise UserError(f"the tasks of {run} have different resolutions: write the budget as {amount}@224x224")
-    return parse_budgets(amount, unit=unit, tasks=(task,), resolutions={task: first.resolution})[task]
+    return parse_budgets(texts, tasks=(task,), resolutions={task: resolution})[task]

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 
 from export.errors import UserError
-from fbnetv5.costs.budgets import Budget
+from fbnetv5.costs.budgets import TaskBudgets
 from fbnetv5.search.config import SupernetConfig
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.spaces import SpaceField
@@ -27,8 +27,8 @@ class LaterConfig(SupernetConfig):
     )
     run: str
     """Path of the run folder of the search that the task is added to."""
-    budgets: dict[str, Budget]
-    """The budget of the task, by its name."""
+    budgets: dict[str, TaskBudgets]
+    """The budgets of the task, by its name; they hold together."""
     space: SpaceField
     """Search space, that of the run."""
     steps: Annotated[int, Field(ge=1)] = 400

@@ -1,5 +1,6 @@
 """The networks of other budgets from a finished later task: its panel and its head decide, as those of a search do."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from export.progress import Progress
@@ -18,15 +19,15 @@ from fbnetv5.search.reinforce.later.prepare import prepare_later
 from fbnetv5.search.reinforce.prepare import check_latencies
 
 
-def with_budget(run: Path, amount: str, unit: str) -> LaterConfig:
-    """The configuration of a later task with another budget; arguments as of ``fbnetv5.search.reinforce.derive``.
+def with_budgets(run: Path, texts: Mapping[str, str]) -> LaterConfig:
+    """The configuration of a later task with other budgets; arguments as of ``fbnetv5.search.reinforce.derive``.
 
     Raises:
-        UserError: the budget cannot be parsed, or names another task.
+        UserError: the budgets cannot be parsed, or name another task.
     """
     config = LaterConfig.load(run)
-    resolutions = {task: budget.resolution for task, budget in config.budgets.items()}
-    return config.changed(budgets=parse_budgets(amount, unit=unit, tasks=config.tasks, resolutions=resolutions))
+    resolutions = {task: budgets[0].resolution for task, budgets in config.budgets.items()}
+    return config.changed(budgets=parse_budgets(texts, tasks=config.tasks, resolutions=resolutions))
 
 
 def derive(

@@ -63,6 +63,7 @@ class LaterLoop(SupernetLoop[LaterEntry, Supernet]):
         super().__init__(config, folder, supernet, steps=config.total_steps, max_fan_in=config.max_fan_in)
         self.config = config
         self.splits = prepared.splits
+        self.constraints = prepared.constraints
         self.controller = prepared.controller
         self.architectures = prepared.architectures
         self.checksum = prepared.checksum

@@ -9,14 +9,14 @@ import numpy as np
 from torch import Tensor
 
 from export.manifest import file_sha256
-from fbnetv5.costs.ranges import check_budgets, cost_ranges
+from fbnetv5.costs.constraints import check_budgets
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import by_group, load_weights
 from fbnetv5.runs.loop import CHECKPOINT
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.controller import Controller
 from fbnetv5.search.reinforce.derive import final_checkpoint
-from fbnetv5.search.reinforce.finalists import policy_near_budget, pool_in_window
+from fbnetv5.search.reinforce.finalists import policy_near_budgets, pool_in_window
 from fbnetv5.search.reinforce.later.config import LaterConfig
 from fbnetv5.search.reinforce.prepare import Prepared, prepare
 from fbnetv5.spaces.space import Choices, Space
@@ -34,7 +34,7 @@ class LaterPrepared(Prepared):
     controller: Controller
     """The policy of the task: all choices are equally probable."""
     architectures: Choices
-    """[B, S]: random architectures of the budget's window, of which every step runs one."""
+    """[B, S]: random architectures of the window of its budgets, of which every step runs one."""
 
     def without_table(self) -> Self:
         """The same without the latency table, so that no latency is predicted."""
@@ -57,22 +57,22 @@ def prepare_later(config: LaterConfig) -> LaterPrepared:
     """Open the trunk of the run, the images, the task on their classes, and the cost table.
 
     Raises:
-        UserError: the run is unfinished or damaged, an input is missing or does not fit the others, or no network has a
-            cost in the budget's window.
+        UserError: the run is unfinished or damaged, an input is missing or does not fit the others, or no network has
+            costs in the window of the budgets.
     """
     run = Path(config.run)
     tensors, state = final_checkpoint(run, steps=SearchConfig.load(run).total_steps)
     prepared = prepare(config.as_search())
-    check_budgets(cost_ranges(prepared.tables), config.budgets)
-    ((name, budget),) = config.budgets.items()
+    check_budgets(prepared.constraints)
+    ((name, constraints),) = prepared.constraints.items()
     controller, rng = random_policy(config.space), np.random.default_rng(config.seed)
-    policy = policy_near_budget(controller, 0, prepared.tables[name], budget, rng)
+    policy = policy_near_budgets(controller, 0, constraints, rng)
     return LaterPrepared(
         config=prepared.config,
         splits=prepared.splits,
         tasks=prepared.tasks,
         table=prepared.table,
-        tables=prepared.tables,
+        constraints=prepared.constraints,
         later=config,
         trunk={
             name.removeprefix("blocks."): tensor
@@ -81,7 +81,7 @@ def prepare_later(config: LaterConfig) -> LaterPrepared:
         },
         checksum=file_sha256(run / CHECKPOINT / f"step-{state['step']}.safetensors"),
         controller=controller,
-        architectures=pool_in_window(name, policy, prepared.tables[name], budget, rng),
+        architectures=pool_in_window(name, policy, constraints, rng),
     )
 
 

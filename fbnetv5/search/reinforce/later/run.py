@@ -12,7 +12,7 @@ from accelerate.utils import set_seed
 from export.errors import UserError
 from export.progress import Log, Progress, silent
 from fbnetv5.architecture import Architecture
-from fbnetv5.costs.ranges import cost_ranges
+from fbnetv5.costs.ranges import cost_range
 from fbnetv5.evaluate import check_splits
 from fbnetv5.runs.folder import make_folder
 from fbnetv5.runs.processes import in_first_process
@@ -41,8 +41,9 @@ def start_later(config: LaterConfig, folder: Path, log: Log, *, needs_table: boo
         UserError: an input does not fit, or the folder exists already or cannot be written.
     """
     prepared = prepare_later(config)
-    for costs in cost_ranges(prepared.tables):
-        log(costs.text)
+    for name, constraints in prepared.constraints.items():
+        for table in constraints.tables:
+            log(cost_range(name, table).text)
     try:
         check_latencies(prepared)
     except UserError as error:
@@ -85,8 +86,8 @@ def run_later(
     loop.run(report)
     main = loop.accelerator.is_main_process
     shown: Progress = progress if main else silent
-    panel = observe(loop, prepared.tables, shown)
-    results = find_networks(loop, panel, prepared.tables, shown)
+    panel = observe(loop, shown)
+    results = find_networks(loop, panel, shown)
     architectures = {
         name: best_architecture(config, task, results[name], prepared.table, added_to=prepared.later.run)
         for name, task in prepared.tasks.items()

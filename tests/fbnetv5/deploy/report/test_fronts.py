@@ -17,6 +17,17 @@ def test_finalists_lie_at_their_costs_and_losses_and_the_result_is_marked(search
     assert figures[0].table.rows[0][0] == "1 (chosen)"
 
 
+def test_a_finalist_under_several_budgets_has_all_its_costs(search_run: Path) -> None:
+    pareto = open_run(search_run).pareto
+    assert pareto is not None
+    for point in pareto["tasks"]["cls"]["points"]:
+        point["costs"] = {"macs": point["cost"], "params": 2e6, "ms": 7.0}
+    table = search_fronts(pareto, {})[0].table
+    assert table is not None
+    assert table.head[1:4] == ["multiply-adds", "parameters", "predicted latency in ms"]
+    assert table.rows[0][1:4] == ["3.0M", "2.0M", "7 ms"]
+
+
 def test_trees_lie_at_their_costs_and_say_where_tasks_part(branched: Path) -> None:
     found = load_architecture(branched)
     layers = len(found.choices["cls"])

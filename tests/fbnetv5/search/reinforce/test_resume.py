@@ -6,7 +6,7 @@ import pytest
 
 from export.errors import UserError
 from export.progress import silent
-from fbnetv5.deploy.derive import DerivationConfig
+from fbnetv5.runs.derivation import DerivationConfig
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.resume import resume_search
 from fbnetv5.search.reinforce.run import start_run

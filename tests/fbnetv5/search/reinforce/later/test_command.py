@@ -7,7 +7,7 @@ import pytest
 
 from export.errors import UserError
 from fbnetv5.costs.budgets import Budget
-from fbnetv5.costs.ranges import AnyTable
+from fbnetv5.costs.constraints import AnyTable
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.later.command import add_task
 from fbnetv5.search.reinforce.later.config import LaterConfig
@@ -42,16 +42,16 @@ def configured(run: Path, task: str = "depth", **options: Any) -> LaterConfig:
 
 def test_the_defaults_are_the_settings_of_the_run(run: Path) -> None:
     config, search = configured(run), SearchConfig.load(run)
-    assert config.budgets == {"depth": BUDGET}
+    assert config.budgets == {"depth": (BUDGET,)}
     assert (config.space, config.data, config.run) == (SPACE, search.data, str(run))
     assert (config.batch, config.panel_draws, config.finalists) == (4, 16, 2)
     assert config.steps == LaterConfig.model_fields["steps"].default
 
 
 def test_another_budget_has_the_resolution_of_the_run(run: Path) -> None:
-    assert configured(run, flops="22M").budgets == {"depth": BUDGET.changed(limit=22e6)}
+    assert configured(run, flops="22M").budgets == {"depth": (BUDGET.changed(limit=22e6),)}
     other = configured(run, flops="depth=6M@32x32").budgets["depth"]
-    assert other == Budget(limit=6e6, unit="macs", resolution=(32, 32))
+    assert other == (Budget(limit=6e6, unit="macs", resolution=(32, 32)),)
 
 
 def test_a_file_sets_the_other_fields(run: Path) -> None:
@@ -81,7 +81,7 @@ def test_an_added_task_is_resumed_as_a_search(run: Path) -> None:
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "unknown task": ({"task": "pose"}, "unknown task 'pose'"),
     "a task of the run": ({"task": "seg"}, r"has a network for seg, .*seg\.json"),
-    "two budgets": ({"flops": "20M", "latency": "8ms"}, "exactly one budget"),
+    "a budget that no network meets": ({"params": "10K"}, "budget .* parameters for depth is outside"),
     "budget of another task": ({"flops": "seg=20M"}, "has no task 'seg'"),
     "latency without a table": ({"latency": "8ms"}, "needs a latency table"),
     "too small": ({"flops": "1M"}, "outside what this space offers"),
@@ -120,7 +120,7 @@ def test_a_run_of_another_kind_is_refused(make_later: MakeLater, tmp_path: Path)
 def test_a_run_with_different_budgets_needs_one_for_the_task(
     run: Path, tmp_path: Path, other: Budget, options: dict[str, Any], message: str
 ) -> None:
-    SearchConfig.load(run).changed(budgets={"cls": BUDGET, "seg": other}).save(tmp_path)
+    SearchConfig.load(run).changed(budgets={"cls": (BUDGET,), "seg": (other,)}).save(tmp_path)
     with pytest.raises(UserError, match=message):
         add_task("depth", run=tmp_path, **options)
 

@@ -14,7 +14,7 @@ BUDGET = Budget(limit=300e6, unit="macs")
 
 
 def later(**changes: Any) -> LaterConfig:
-    fields: dict[str, Any] = {"run": "/runs/s", "budgets": {"depth": BUDGET}, "space": FourPathSpace(stages=2)}
+    fields: dict[str, Any] = {"run": "/runs/s", "budgets": {"depth": (BUDGET,)}, "space": FourPathSpace(stages=2)}
     return LaterConfig(**fields | changes)
 
 
@@ -35,7 +35,7 @@ def test_the_final_phase_is_that_of_a_search_of_the_task_alone() -> None:
     ("fields", "message"),
     [
         ({"budgets": {}}, "a single task"),
-        ({"budgets": {"depth": BUDGET, "edges": BUDGET}}, "a single task"),
+        ({"budgets": {"depth": (BUDGET,), "edges": (BUDGET,)}}, "a single task"),
         ({"steps": 0}, "steps: must be greater than or equal to 1"),
         ({"panel_draws": 15}, "panel_draws: must be greater than or equal to 16"),
         ({"warmup_steps": 3}, "there is no field 'warmup_steps'"),
@@ -49,7 +49,7 @@ def test_a_wrong_value_is_refused(fields: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize(("load", "save", "message"), [
     (SearchConfig.load, lambda: later(), "is the folder of a later-task, not of a search"),
-    (LaterConfig.load, lambda: SearchConfig(budgets={"cls": BUDGET}), "is the folder of a search, not of a later-task"),
+    (LaterConfig.load, lambda: SearchConfig(budgets={"cls": (BUDGET,)}), "folder of a search, not of a later-task"),
 ], ids=["search", "later task"])  # fmt: skip
 def test_the_folder_of_the_other_kind_is_refused(
     load: Callable[[Path], Any], save: Callable[[], Any], message: str, tmp_path: Path

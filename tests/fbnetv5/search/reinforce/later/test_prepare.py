@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from export.errors import UserError
-from fbnetv5.costs.budgets import Budget, in_window
+from fbnetv5.costs.budgets import Budget
 from fbnetv5.runs.checkpoint import load_checkpoint
 from fbnetv5.search.reinforce.later.prepare import LaterPrepared, prepare_later
 from fbnetv5.spaces.four_path import FourPathSpace
-from tests.fbnetv5.search.reinforce.later.conftest import BUDGET, MakeLater
+from tests.fbnetv5.search.reinforce.later.conftest import MakeLater
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def prepared(make_later: MakeLater) -> LaterPrepared:
 
 
 def test_every_architecture_to_run_lies_in_the_window(prepared: LaterPrepared) -> None:
-    assert in_window(prepared.tables["depth"](prepared.architectures), BUDGET).all()
+    assert prepared.constraints["depth"].in_window(prepared.architectures).all()
     assert len({row.tobytes() for row in prepared.architectures}) == len(prepared.architectures) > 1
 
 
@@ -46,7 +46,7 @@ def test_weights_of_another_space_are_refused(make_later: MakeLater) -> None:
 
 def test_a_budget_out_of_range_is_refused(make_later: MakeLater) -> None:
     with pytest.raises(UserError, match=r"budget 1\.0M for depth at 224x224 is outside what this space offers"):
-        prepare_later(make_later(budgets={"depth": Budget(limit=1e6, unit="macs")}))
+        prepare_later(make_later(budgets={"depth": (Budget(limit=1e6, unit="macs"),)}))
 
 
 def test_an_unfinished_run_is_refused(make_later: MakeLater, searched: Path, tmp_path: Path) -> None:
