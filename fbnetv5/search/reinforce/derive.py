@@ -17,7 +17,6 @@ from export.errors import UserError
 from export.progress import Progress
 from fbnetv5.architecture import Architecture
 from fbnetv5.costs.budgets import Budget, parse_budgets
-from fbnetv5.costs.constraints import check_budgets
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import by_group, load_checkpoint
 from fbnetv5.runs.loop import CHECKPOINT
@@ -26,7 +25,7 @@ from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.final_phase import FinishedLoop, TaskResult, find_networks
 from fbnetv5.search.reinforce.loop import SearchLoop
 from fbnetv5.search.reinforce.panel import PANEL, Panel
-from fbnetv5.search.reinforce.prepare import Prepared, check_latencies, prepare
+from fbnetv5.search.reinforce.prepare import Prepared, check_costs, prepare
 from fbnetv5.search.reinforce.results import best_architecture, budget_fields, write_results
 
 FINALISTS = 3
@@ -95,8 +94,7 @@ def derive(
     config = config.changed(finalists=min(FINALISTS, config.finalists))
     tensors, state = final_checkpoint(run, steps=config.total_steps)
     prepared = prepare(config)
-    check_budgets(prepared.constraints)
-    check_latencies(prepared)
+    check_costs(prepared)
     supernet = Supernet(config.space, prepared.tasks)
     loop = SearchLoop(config, run, supernet, prepared.splits, prepared.constraints)
     loop.load(by_group(tensors), state)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from fbnetv5.costs.constraints import AnyTable, Constraints, constrain
+from fbnetv5.costs.constraints import AnyTable, Constraints, check_budgets, constrain
 from fbnetv5.costs.tables import latency_table
 from fbnetv5.data.splits import Splits
 from fbnetv5.data.targets import class_names
@@ -37,6 +37,19 @@ def prepare(config: SearchConfig) -> Prepared:
     table = open_table(config)
     constraints = constrain(config.space, tasks, config.budgets, table)
     return Prepared(config=config, splits=splits, tasks=tasks, table=table, constraints=constraints)
+
+
+def check_costs(prepared: Prepared) -> None:
+    """Check that every budget can be met, also those of a family, and that latencies can be predicted.
+
+    Raises:
+        UserError: see ``Constraints.check`` and ``check_latencies``.
+    """
+    config = prepared.config
+    check_budgets(prepared.constraints)
+    for budgets in config.family.values():
+        check_budgets(constrain(config.space, prepared.tasks, budgets, prepared.table))
+    check_latencies(prepared)
 
 
 def check_latencies(prepared: Prepared) -> None:

@@ -12,7 +12,6 @@ from accelerate.utils import set_seed
 
 from export.progress import Progress
 from fbnetv5.architecture import Architecture
-from fbnetv5.costs.constraints import check_budgets, constrain
 from fbnetv5.costs.ranges import CostRange, cost_range
 from fbnetv5.evaluate import check_splits
 from fbnetv5.networks.supernet import Supernet
@@ -24,7 +23,7 @@ from fbnetv5.search.reinforce.entry import SearchEntry
 from fbnetv5.search.reinforce.final_phase import find_networks, observe
 from fbnetv5.search.reinforce.loop import SearchLoop
 from fbnetv5.search.reinforce.panel import PANEL
-from fbnetv5.search.reinforce.prepare import Prepared, check_latencies, prepare
+from fbnetv5.search.reinforce.prepare import Prepared, check_costs, prepare
 from fbnetv5.search.reinforce.results import best_architecture, write_results
 
 
@@ -48,10 +47,7 @@ def start_run(
     prepared = prepare(config)
     if make_accelerator().is_main_process:
         show_ranges([cost_range(name, table) for name, own in prepared.constraints.items() for table in own.tables])
-    members = (constrain(config.space, prepared.tasks, own, prepared.table) for own in config.family.values())
-    for member in (prepared.constraints, *members):
-        check_budgets(member)
-    check_latencies(prepared)
+    check_costs(prepared)
     check_splits(prepared.tasks.values(), prepared.splits)
     return in_first_process(lambda: make_run(config, folder, log)), prepared
 
