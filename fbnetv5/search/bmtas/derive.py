@@ -20,9 +20,9 @@ from fbnetv5.runs.loop import CHECKPOINT
 from fbnetv5.runs.processes import make_accelerator
 from fbnetv5.search.bmtas.config import BranchConfig
 from fbnetv5.search.bmtas.prepare import Prepared, check_budget, prepare
-from fbnetv5.search.bmtas.prepare import profile_options as profile_options
 from fbnetv5.search.bmtas.results import branched_architecture, build_tree, log_probabilities_of, score, write_network
 from fbnetv5.search.bmtas.supernet import BranchedSupernet
+from fbnetv5.search.bmtas.table import profile_options as profile_options
 from fbnetv5.search.bmtas.trees import Floats, best_tree, routing_scores
 
 

@@ -2,25 +2,23 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from export.errors import UserError
 from fbnetv5.costs.budgets import Budget, format_distinct
 from fbnetv5.costs.constraints import AnyTable, cost_table
-from fbnetv5.costs.tables import CostTable, block_key, head_key
+from fbnetv5.costs.tables import CostTable
 from fbnetv5.data.splits import Splits
 from fbnetv5.data.targets import class_names
 from fbnetv5.networks.pretrained import SCRATCH, State, encoder_weights
 from fbnetv5.runs.start import open_images
 from fbnetv5.search.bmtas.config import BranchConfig
+from fbnetv5.search.bmtas.table import open_table
 from fbnetv5.search.bmtas.trees import TreeCosts
-from fbnetv5.search.profile_command import options_text
 from fbnetv5.spaces.branching import BranchingSpace
 from fbnetv5.tasks import make_tasks, needed_targets
 from fbnetv5.tasks.task import Task
-from latency import estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,50 +55,13 @@ def prepare(config: BranchConfig, *, needs_table: bool = True) -> Prepared:
         return tree_costs(space, tasks, tables)
 
     latency_costs = None
-    if (table := _open_table(config, tasks, needed=needs_table)) is not None:
+    if (table := open_table(config, tasks, needed=needs_table)) is not None:
         latency = Budget(limit=budget.limit, unit="ms", resolution=budget.resolution)
         latency_costs = costs_of(latency, table)
     costs = latency_costs if budget.unit == "ms" and latency_costs is not None else costs_of(budget, None)
     return Prepared(
         config=config, space=space, splits=splits, tasks=tasks, table=table, costs=costs, latency_costs=latency_costs
     )
-
-
-def _open_table(config: BranchConfig, tasks: Mapping[str, Task], *, needed: bool) -> AnyTable | None:
-    """The latency table of the configuration; None without one, or where it cannot be used and is not needed.
-
-    Raises:
-        UserError: the table is needed, and is missing, damaged, of another machine, or lacks blocks.
-    """
-    if config.table is None:
-        return None
-    try:
-        table = estimate.open_table(Path(config.table), other_machine=config.other_machine_table)
-        _check_complete(config, table, tasks)
-    except UserError:
-        if needed:
-            raise
-        return None
-    return table
-
-
-def _check_complete(config: BranchConfig, table: AnyTable, tasks: Mapping[str, Task]) -> None:
-    """Raise UserError, with the command to run, if the table lacks a block of the encoder or the head of a task."""
-    space, size = config.space, config.budget.resolution
-    keys = {block_key(block, node.stride, size) for node in space.nodes for block in node.candidates}
-    keys |= {head_key(task, space.channels(task.paths), size) for task in tasks.values()}
-    if not (missing := table.missing(sorted(keys))):
-        return
-    size_text = "x".join(map(str, size))
-    raise UserError(
-        f"latency table {config.table} lacks {len(missing)} of {len(keys)} blocks of {space.label} at {size_text}, "
-        f"first: {missing[0]}. Add them with: {table.command}{profile_options(config, Path(str(config.table)).parent)}"
-    )
-
-
-def profile_options(config: BranchConfig, luts: Path) -> str:
-    """The options, as text, with which ``fbnetv5 profile`` measures the blocks of a search into a table in ``luts``."""
-    return options_text(config.space, config.budget.resolution, config.tasks, config.data, luts)
 
 
 def tree_costs(space: BranchingSpace, tasks: Mapping[str, Task], tables: Mapping[str, CostTable]) -> TreeCosts:
