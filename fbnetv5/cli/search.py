@@ -128,7 +128,7 @@ def search(
     resume: Resume = None,
     json: Json = False,
 ) -> None:
-    """Search for one network per task, all in one run, or add a task to a search.
+    """Search for one network per task, or add a task to a search.
 
     Give a budget or several, which hold together: --flops, --latency, --params. Repeat one of them for a family: the
     search runs for the middle value, and the networks of the others are derived from it.
