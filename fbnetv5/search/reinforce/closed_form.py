@@ -85,7 +85,8 @@ def solve(
 ) -> tuple[Floats, Floats]:
     """The policy [S, C] under which the expected sums of cost effects [K, S, C] meet ``targets`` [K], and the prices.
 
-    One expected sum is its target, no other is above its; prices [K] are per cost.
+    One expected sum is its target, no other is above its; prices [K] are per cost. Where no target of several holds the
+    policy back, and each can only be reached by exceeding another, all sums are below and all prices are 0.
     """
     exists = controller.exists
     kept = exists & (np.arange(exists.shape[1]) != SKIP)
