@@ -153,7 +153,7 @@ class ClosedForm:
 
     def _solve(self, benefits: Benefits) -> None:
         for task in range(TASKS):
-            set_policy(self.controller, task, benefits, self._cost, AIMED_SHARE_OF_BUDGET * BUDGET, self.rng)
+            set_policy(self.controller, task, benefits, [self._cost], [AIMED_SHARE_OF_BUDGET * BUDGET], self.rng)
 
     def _cost(self, choices: Choices) -> Floats:
         costs: Floats = choices @ self.world.costs

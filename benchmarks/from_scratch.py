@@ -183,7 +183,7 @@ def draw_groups(arguments: argparse.Namespace, config: SearchConfig, table: Cost
     Raises:
         UserError: a file is of another space or task, or a group has fewer than two networks.
     """
-    task, budget = arguments.task, config.budgets[arguments.task]
+    task, budget = arguments.task, config.budgets[arguments.task][0]
     groups = {
         SEARCHED: read_all([*(run / f"{task}.json" for run in arguments.runs), *arguments.found], task, config.space),
         RANDOM: random_matched(table, budget, arguments.count, seed=RANDOM_SEED),
@@ -383,7 +383,8 @@ def main(line: Sequence[str] | None = None) -> None:
     """Train, print a table and one JSON line."""
     arguments = parse(line)
     search = open_config(arguments.runs, arguments.task)
-    table, counter = prepare(search).tables[arguments.task], Counter(search.budgets[arguments.task].resolution)
+    constraints = prepare(search).constraints[arguments.task]
+    table, counter = constraints.tables[0], Counter(constraints.budgets[0].resolution)
     groups = draw_groups(arguments, search, table, counter)
     space = search.space if arguments.full_width else narrow(search.space)
     results = train_all(arguments, groups, space, training_config(arguments, search.data.size))

@@ -173,7 +173,7 @@ def train(folder: Path, config: SearchConfig, report: Callable[[SearchEntry], No
     torch.manual_seed(config.seed)
     prepared = prepare(config)
     supernet = Supernet(SPACE, prepared.tasks)
-    loop = Training(config, folder, supernet, prepared.splits, prepared.tables)
+    loop = Training(config, folder, supernet, prepared.splits, prepared.constraints)
     loop.run(report)
     return loop
 
@@ -187,7 +187,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=DATA)
     arguments = parser.parse_args()
     config = SearchConfig(
-        budgets={name: Budget(limit=200e6, unit="macs") for name in TASKS},
+        budgets={name: (Budget(limit=200e6, unit="macs"),) for name in TASKS},
         space=SPACE,
         data=DataConfig(size=(32, 32), scenes=(16_000, CHUNK * MAX_CHUNKS, 32)),
         warmup_steps=arguments.steps,
@@ -221,7 +221,7 @@ def main() -> None:
         "machine": platform.machine(),
         "date": dt.date.today().isoformat(),
     }
-    macs = np.stack([loop.tables[name](choices) for name in TASKS], axis=1)
+    macs = np.stack([loop.constraints[name].tables[0](choices) for name in TASKS], axis=1)
     save(np.stack(chunks), macs, arguments.output, about)
     print(json.dumps(about))
 

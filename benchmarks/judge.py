@@ -86,7 +86,7 @@ class JudgeLoop(SearchLoop):
     def densities(self) -> list[NDArray[np.float64]]:
         """Per task [S, C]: the probabilities of choices that meet its budget."""
         untrained = Controller(self.supernet.space.choice_counts, 1, lr=1.0)
-        return [density(untrained, self.tables[name], budget) for name, budget in self.config.budgets.items()]
+        return [density(untrained, own.tables[0], own.budgets[0]) for own in self.constraints.values()]
 
     def step(self) -> None:
         rng = np.random.default_rng([self.config.seed, self.done])
@@ -109,7 +109,7 @@ def train_judge(config: SearchConfig, folder: Path) -> None:
         if entry.step % 100 == 0:
             print(f"judge, step {entry.step}:", {k: round(v, 4) for k, v in entry.losses.items()}, flush=True)
 
-    JudgeLoop(config, folder, supernet, prepared.splits, prepared.tables).run(report)
+    JudgeLoop(config, folder, supernet, prepared.splits, prepared.constraints).run(report)
 
 
 class Judge:
@@ -360,18 +360,17 @@ def main(line: Sequence[str] | None = None) -> None:
     )
     config.save(arguments.output)
     counts = {RANDOM: arguments.count, CONTROL: arguments.controls, PLANTED: arguments.planted}
-    groups = {
-        name: draw_groups(name, prepared.tables[name], budget, arguments.runs, counts)
-        for name, budget in config.budgets.items()
-    }
+    budgets = {name: own.budgets[0] for name, own in prepared.constraints.items()}
+    tables = {name: own.tables[0] for name, own in prepared.constraints.items()}
+    groups = {name: draw_groups(name, tables[name], budget, arguments.runs, counts) for name, budget in budgets.items()}
     with threads_set(arguments.threads * arguments.processes):
         train_judge(config, arguments.output)
-    measured = measure(experiment, groups, prepared.tables, arguments.processes)
+    measured = measure(experiment, groups, tables, arguments.processes)
     tasks = {
         name: summarise(measured[name], budget, arguments.runs, prepared.tasks[name].metric.name)
-        for name, budget in config.budgets.items()
+        for name, budget in budgets.items()
     }
-    print_table(tasks, config.budgets)
+    print_table(tasks, budgets)
     report = {
         "benchmark": "judge",
         "steps": arguments.steps,

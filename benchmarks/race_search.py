@@ -68,7 +68,8 @@ class OnePassSearch:
             self._step_along(gradient)
         elif (benefits := self.estimator.benefits(self.controller)) is not None and self.lr > 0:
             for task, budget in enumerate(self.world.budgets):
-                set_policy(self.controller, task, benefits, self.costs(task), AIMED_SHARE_OF_BUDGET * budget, self.rng)
+                target = AIMED_SHARE_OF_BUDGET * budget
+                set_policy(self.controller, task, benefits, [self.costs(task)], [target], self.rng)
 
     def _step_along(self, direction: Floats) -> None:
         """An Adam step along the gradient [T, S, C] and the cost's."""

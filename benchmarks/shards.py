@@ -33,7 +33,7 @@ from PIL import Image
 
 from fbnetv5.data.image_files import StoredFile
 from fbnetv5.data.labelled_images import ImageRecord, LabelledImages
-from fbnetv5.data.loading import Order, batches
+from fbnetv5.data.loading import Order, Reading, batches
 from fbnetv5.data.sample import ImageSet
 from fbnetv5.data.shard_format import DATA
 from fbnetv5.data.shard_writer import write_shards
@@ -106,7 +106,9 @@ class Stream:
 
     def __init__(self, images: ImageSet) -> None:
         start = time.perf_counter()
-        self._batches: Iterator[object] = batches(images, Order(batch=BATCH, seed=0), num_workers=WORKERS)
+        self._batches: Iterator[object] = batches(
+            images, Order(batch=BATCH, seed=0), reading=Reading(num_workers=WORKERS)
+        )
         next(self._batches)
         self.first_batch_s = time.perf_counter() - start
 

@@ -38,15 +38,15 @@ TASKS = ("cls", "det", "seg")
 def make_loop(tasks: tuple[str, ...], copies: int) -> SearchLoop:
     """A loop over ``tasks``, each ``copies`` times with a head, policy and loss of its own."""
     config = SearchConfig(
-        budgets={task: Budget(limit=400e6, unit="macs") for task in tasks},
+        budgets={task: (Budget(limit=400e6, unit="macs"),) for task in tasks},
         data=DataConfig(scenes=(512, 256, 32)),
     )
     prepared = prepare(config)
     names = {f"{task}{number or ''}": task for number in range(copies) for task in tasks}
     copied = SearchConfig(budgets={name: config.budgets[task] for name, task in names.items()}, data=config.data)
     supernet = Supernet(config.space, {name: prepared.tasks[task] for name, task in names.items()})
-    tables = {name: prepared.tables[task] for name, task in names.items()}
-    return SearchLoop(copied, Path(tempfile.gettempdir()), supernet, prepared.splits, tables)
+    constraints = {name: prepared.constraints[task] for name, task in names.items()}
+    return SearchLoop(copied, Path(tempfile.gettempdir()), supernet, prepared.splits, constraints)
 
 
 def passes(loop: SearchLoop, batch: Batch, held_out: Batch, choices: Choices) -> dict[str, Callable[[], None]]:

@@ -59,7 +59,9 @@ if TYPE_CHECKING:
     from fbnetv5.search.bmtas.command import BranchResult, branch, resume_branch
     from fbnetv5.search.nars.command import nars, resume_nars
     from fbnetv5.search.nars.run import NarsResult
-    from fbnetv5.search.reinforce.command import SearchResult, resume_search, search
+    from fbnetv5.search.reinforce.command import SearchResult, search
+    from fbnetv5.search.reinforce.later.command import add_task
+    from fbnetv5.search.reinforce.resume import resume_search
     from fbnetv5.training.command import resume_train, train
     from fbnetv5.training.run import TrainResult
     from latency.verify import Verification
@@ -101,6 +103,7 @@ __all__ = [
     "ValidateResult",
     "Verification",
     "VerificationError",
+    "add_task",
     "branch",
     "check",
     "convert",
@@ -233,9 +236,10 @@ _MODULES = {
     "fbnetv5.search.nars.run": ("NarsResult",),
     "fbnetv5.search.reinforce.command": (
         "SearchResult",
-        "resume_search",
         "search",
     ),
+    "fbnetv5.search.reinforce.later.command": ("add_task",),
+    "fbnetv5.search.reinforce.resume": ("resume_search",),
     "fbnetv5.training.command": (
         "resume_train",
         "train",

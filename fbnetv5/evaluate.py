@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import convert_to_fp32, gather_object
 from torch import Tensor
 
 from export.errors import UserError
 from export.placement import Fit
 from fbnetv5.architecture import Architecture, load_architecture
 from fbnetv5.data.fit import parse_fit
-from fbnetv5.data.loading import in_order, num_workers_for
+from fbnetv5.data.loading import IN_THIS_PROCESS, Reading, in_order, num_workers_for
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.resolution import Resolution, check_resolution
 from fbnetv5.data.sample import Batch, ImageSet
@@ -108,6 +109,37 @@ def measure(tasks: Mapping[str, Task], raw: Raw, batches: Iterable[Batch]) -> di
     return metrics
 
 
+def measure_share(tasks: Mapping[str, Task], raw: Raw, batches: Iterable[Batch]) -> dict[str, Metric]:
+    """By task, its metric after the batches of all processes, of which this one has every so-manieth.
+
+    All processes must call it, and get the metrics that a single process computes of all batches in order: those of
+    each batch are exchanged and added up in that order, so that sums are rounded alike.
+    """
+    accelerator = make_accelerator()
+    if accelerator.num_processes == 1:
+        return measure(tasks, raw, batches)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    own = [(number * world + rank, measure(tasks, raw, [batch])) for number, batch in enumerate(batches)]
+    everything: list[tuple[int, dict[str, Metric]]] = gather_object(own)
+    (_, metrics), *others = sorted(everything, key=lambda numbered: numbered[0])
+    for _, of_batch in others:
+        for name, metric in metrics.items():
+            metric.merge(of_batch[name])
+    return metrics
+
+
+def in_run_precision(raw: Raw, device: torch.device) -> Raw:
+    """``raw`` in the mixed precision of this run's accelerator, with images moved to ``device`` and float32 outputs."""
+    accelerator = make_accelerator()
+
+    def run(images: Tensor) -> Mapping[str, Any]:
+        with accelerator.autocast():
+            outputs = raw(images.to(device))
+        return outputs if accelerator.mixed_precision == "no" else convert_to_fp32(outputs)
+
+    return run
+
+
 def evaluate_file(
     file: Path,
     *,
@@ -138,7 +170,8 @@ def evaluate_file(
     check_classes(architecture, class_names(images.targets), names)
     path = weights or file.with_suffix(".safetensors")
     network = architecture.load(path).to(make_accelerator().device).to(memory_format=torch.channels_last)
-    return evaluate_network(network, images, size=size, fit=fit, num_workers=num_workers_for(data), tasks=names)
+    reading = Reading(num_workers=num_workers_for(data))
+    return evaluate_network(network, images, size=size, fit=fit, reading=reading, tasks=names)
 
 
 def check_task(architecture: Architecture, task: str | None, file: Path) -> None:
@@ -199,14 +232,18 @@ def trained_fit(architecture: Architecture) -> Fit:
 
 
 def measure_network(
-    network: Network, dataset: ImageSet, *, num_workers: int = 0, tasks: Sequence[str] | None = None
+    network: Network, dataset: ImageSet, *, reading: Reading = IN_THIS_PROCESS, tasks: Sequence[str] | None = None
 ) -> dict[str, Metric]:
-    """By task, its metric after a data set, of the named tasks or of all; leaves the network in eval mode."""
-    device = next(network.parameters()).device
+    """By task, its metric after a data set, of the named tasks or of all; leaves the network in eval mode.
+
+    Processes share the images: all must call it with the same network.
+    """
+    accelerator = make_accelerator()
     network.eval()
     chosen = {name: network.tasks[name] for name in tasks or network.tasks}
-    batches = in_order(dataset, batch=BATCH, num_workers=num_workers)
-    return measure(chosen, lambda images: network.raw(images.to(device)), batches)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    batches = in_order(dataset, batch=BATCH, reading=reading, rank=rank, world=world)
+    return measure_share(chosen, in_run_precision(network.raw, next(network.parameters()).device), batches)
 
 
 def evaluate_network(
@@ -215,10 +252,10 @@ def evaluate_network(
     *,
     size: Resolution,
     fit: Fit = "stretch",
-    num_workers: int = 0,
+    reading: Reading = IN_THIS_PROCESS,
     tasks: Sequence[str] | None = None,
 ) -> dict[str, Evaluation]:
-    """By task, all figures of a network on a data set of ``size`` and ``fit``, of the named tasks or of all."""
+    """By task, all figures of a network on a data set of ``size`` and ``fit``; see ``measure_network``."""
     return {
         name: Evaluation(
             task=name,
@@ -229,7 +266,7 @@ def evaluate_network(
             size=size,
             fit=fit,
         )
-        for name, metric in measure_network(network, dataset, num_workers=num_workers, tasks=tasks).items()
+        for name, metric in measure_network(network, dataset, reading=reading, tasks=tasks).items()
     }
 
 

@@ -12,17 +12,19 @@ from fbnetv5.runs.config import RunConfig
 from fbnetv5.search.bmtas.config import BranchConfig
 from fbnetv5.search.nars.config import NarsConfig
 from fbnetv5.search.reinforce.config import SearchConfig
+from fbnetv5.search.reinforce.later.config import LaterConfig
 from fbnetv5.training.config import TrainConfig
 
 FOLDER = Path(__file__).parent.parent / "docs" / "schemas"
 CONFIGS: dict[str, type[RunConfig | LabelConfig]] = {
     "search": SearchConfig,
+    "search-add": LaterConfig,
     "branch": BranchConfig,
     "nars": NarsConfig,
     "train": TrainConfig,
     "label": LabelConfig,
 }
-"""By command, the model of its ``--config`` file."""
+"""By command, the model of its ``--config`` file; "search-add" is that of ``fbnetv5 search --add``."""
 
 if __name__ == "__main__":
     for command, config in CONFIGS.items():

@@ -189,6 +189,8 @@ class RunReport:
         """
         self._make_report = make_report
         self._report: Callable[[Any], None] | None = None
+        self._skips = (0, 0)
+        """Skipped steps and unreadable images as of the last entry."""
         self.folder: Path | None = None
         """The run folder; None before the run has started."""
         self.prepared: Any = None
@@ -199,9 +201,14 @@ class RunReport:
         self.folder, self.prepared, self._report = folder, prepared, self._make_report(prepared)
 
     def report(self, entry: Any) -> None:
-        """Show an entry of the run's history."""
+        """Show an entry of the run's history, and a line if steps were skipped or images replaced since the last."""
         assert self._report is not None
         self._report(entry)
+        skips = (entry.skipped_steps, entry.unreadable_images)
+        if skips != self._skips:
+            steps, images = skips
+            print_status(f"step {entry.step}: {steps} steps skipped, {images} unreadable images replaced so far")
+        self._skips = skips
 
 
 @contextmanager
@@ -229,10 +236,15 @@ def resumable(command: str, make_report: Callable[[Any], Callable[[Any], None]])
 
 def check_resume_options(context: typer.Context, *, allowed: Sequence[str] = ()) -> None:
     """Raise UserError for options beside ``--resume`` but those allowed: the run folder contains all settings."""
+    if options := options_beside(context, ("resume", "json", *allowed)):
+        raise UserError(f"--resume uses the settings stored in the run folder; leave out {options}")
+
+
+def options_beside(context: typer.Context, allowed: Sequence[str]) -> str:
+    """The options on the command line that are not among the names of ``allowed``, such as "--seed, --config"."""
     options = []
     for name in context.params:
         source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE" and name not in ("resume", "json", *allowed):
+        if source is not None and source.name == "COMMANDLINE" and name not in allowed:
             options.append(f"--{name.replace('_', '-')}")
-    if options:
-        raise UserError(f"--resume uses the settings stored in the run folder; leave out {', '.join(options)}")
+    return ", ".join(options)

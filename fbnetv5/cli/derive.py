@@ -8,7 +8,7 @@ import typer
 from fbnetv5.cli.branch import print_network
 from fbnetv5.cli.console import print_json, print_log, progress_bar, stage_lines
 from fbnetv5.cli.nars import print_pair
-from fbnetv5.cli.options import Json, Luts, TableDevice, TableFile
+from fbnetv5.cli.options import Json, Luts, Params, TableDevice, TableFile
 from fbnetv5.cli.search import print_architectures, warn_of_no_signal
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ Latency = Annotated[
     str | None,
     typer.Option(
         metavar="BUDGET",
-        help="Maximum latency of the whole network, such as 20ms, instead of --flops; by the latency table of the "
+        help="Maximum latency of the whole network, such as 20ms; by the latency table of the "
         "run, or that of --device or --table.",
     ),
 ]
@@ -36,6 +36,7 @@ def derive(
     run: Annotated[Path, typer.Argument(help="Run folder of a finished fbnetv5 search, branch or nars.")],
     flops: Flops = None,
     latency: Latency = None,
+    params: Params = None,
     device: TableDevice = None,
     table: TableFile = None,
     luts: Luts = Path("luts"),
@@ -48,7 +49,8 @@ def derive(
 
     It takes seconds. Of a search, a network per task comes with the shared weights, by the panel; of a branched
     network, one with the weights of the run, by its trained routing; of fbnetv5 nars an architecture and its recipe,
-    without weights, by the predictor. Give one budget: --flops or --latency.
+    without weights, by the predictor. Give a budget or several, which hold together: --flops, --latency, --params. A
+    branched network takes one.
     """
     from fbnetv5 import api
 
@@ -57,6 +59,7 @@ def derive(
             run,
             flops=flops,
             latency=latency,
+            params=params,
             device=device,
             table=table,
             luts=luts,

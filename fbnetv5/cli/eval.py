@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fbnetv5.cli.console import print_json, print_line, print_log, print_table
+from fbnetv5.cli.console import is_first_process, print_json, print_line, print_log, print_table
 from fbnetv5.cli.options import FIT, FIT_HELP, SIZE, ArchitectureFile, Data, Json, StrictData
 
 if TYPE_CHECKING:
@@ -42,18 +42,22 @@ def evaluate(
     --baseline, so is Delta_m, the mean over its tasks of the relative gain over networks of one task each.
     """
     from fbnetv5 import api
+    from fbnetv5.runs.processes import process_group_cleanup
 
-    result = api.evaluate(
-        task,
-        arch=arch,
-        weights=weights,
-        baselines=baseline or (),
-        data=data,
-        strict_data=strict_data,
-        size=size,
-        fit=fit,
-        log=print_log,
-    )
+    with process_group_cleanup():
+        result = api.evaluate(
+            task,
+            arch=arch,
+            weights=weights,
+            baselines=baseline or (),
+            data=data,
+            strict_data=strict_data,
+            size=size,
+            fit=fit,
+            log=print_log,
+        )
+    if not is_first_process():
+        return
     if json:
         print_json(result.to_json())
         return

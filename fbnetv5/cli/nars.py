@@ -23,6 +23,7 @@ from fbnetv5.cli.options import (
     Json,
     Luts,
     Name,
+    Params,
     Resume,
     Runs,
     Seed,
@@ -48,7 +49,6 @@ Latency = Annotated[
     str | None,
     typer.Option(metavar="BUDGET", help="Maximum latency of the network, such as 8ms. Needs --device or --table."),
 ]
-Params = Annotated[str | None, typer.Option(metavar="BUDGET", help="Maximum number of parameters, such as 5M.")]
 OnlyArchitecture = Annotated[
     Path | None, typer.Option("--arch", help="Architecture file: search the recipe of this network alone.")
 ]

@@ -61,6 +61,14 @@ TableDevice = Annotated[
     str | None,
     typer.Option(help="Device whose latency table in --luts predicts latency: cpu, or an NVIDIA GPU such as a100."),
 ]
+Params = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BUDGET",
+        help="Maximum number of parameters of the network, such as 5M: the weights of its convolutions and linear "
+        "layers, head included. With other budgets, all hold together.",
+    ),
+]
 TableFile = Annotated[
     Path | None, typer.Option(help="Latency table file to use, also of another machine, instead of --device.")
 ]

@@ -3,14 +3,16 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from export.errors import UserError
 from fbnetv5.cli.console import (
     check_resume_options,
     console,
     is_first_process,
+    options_beside,
     print_json,
     print_log,
     print_status,
@@ -45,23 +47,33 @@ if TYPE_CHECKING:
 
     from fbnetv5.api import Architecture, SearchResult
     from fbnetv5.search.reinforce.entry import SearchEntry
+    from fbnetv5.search.reinforce.later.loop import LaterEntry
+    from fbnetv5.search.reinforce.later.prepare import LaterPrepared
     from fbnetv5.search.reinforce.prepare import Prepared
 
 
 Flops = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         metavar="BUDGET",
         help="Maximum multiply-adds of each network, head included, such as 400M or 1.2G. Per task, and at another "
-        "image size than 224x224: det=1.2G@320x640,400M.",
+        "image size than 224x224: det=1.2G@320x640,400M. Repeat one of the budgets for a family of networks.",
     ),
 ]
 Latency = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         metavar="BUDGET",
-        help="Maximum latency of each network, such as 8ms or 900us, instead of --flops; per task as for --flops. "
+        help="Maximum latency of each network, such as 8ms or 900us; per task as for --flops. "
         "Needs --device or --table.",
+    ),
+]
+Params = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="BUDGET",
+        help="Maximum number of parameters of each network, such as 5M: the weights of its convolutions and linear "
+        "layers, head included; per task as for --flops.",
     ),
 ]
 ConfigFile = Annotated[
@@ -72,10 +84,29 @@ ConfigFile = Annotated[
 ]
 
 
+Add = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TASK",
+        help="Add this task to the finished search of --run, into RUN/added/TASK: only its head is trained, and no "
+        "file of the run changes. The budget is that of the run unless --flops, --latency or --params sets others.",
+    ),
+]
+AddedTo = Annotated[
+    Path | None, typer.Option(help="Run folder of the finished search for --add.", show_default="runs/latest")
+]
+OF_ADD = (
+    "add", "run", "flops", "latency", "params", "device", "table", "data", "strict_data", "config", "seed", "name",
+    "luts", "json",
+)  # fmt: skip
+"""Names of the options that ``--add`` uses; the run has the other settings."""
+
+
 def search(
     context: typer.Context,
     flops: Flops = None,
     latency: Latency = None,
+    params: Params = None,
     device: TableDevice = None,
     table: TableFile = None,
     tasks: Tasks = None,
@@ -92,28 +123,35 @@ def search(
     name: Name = None,
     runs: Runs = Path("runs"),
     luts: Luts = Path("luts"),
+    add: Add = None,
+    run: AddedTo = None,
     resume: Resume = None,
     json: Json = False,
 ) -> None:
-    """Search for one network per task, all in one run.
+    """Search for one network per task, or add a task to a search.
 
-    Give one budget: --flops or --latency.
+    Give a budget or several, which hold together: --flops, --latency, --params. Repeat one of them for a family: the
+    search runs for the middle value, and the networks of the others are derived from it.
     """
     from fbnetv5 import api
     from fbnetv5.runs.processes import process_group_cleanup
 
-    if resume is not None:
-        check_resume_options(context)
-    with process_group_cleanup(), progress_bar() as bar, resumable("search", partial(search_report, bar)) as run:
-        progress = stage_lines(bar)
+    _check_combination(context, add=add, run=run, resume=resume)
+    with process_group_cleanup(), progress_bar() as bar, resumable("search", partial(make_report, bar)) as state:
+        hooks: dict[str, Any] = {"started": state.started, "report": state.report, "progress": stage_lines(bar)}
+        tables: dict[str, Any] = {"device": device, "table": table, "luts": luts}
+        others: dict[str, Any] = {"config": config, "seed": seed, "name": name, "log": print_log, **tables, **hooks}
         if resume is not None:
-            result = api.resume_search(resume, started=run.started, report=run.report, progress=progress)
+            result = api.resume_search(resume, **hooks)
+        elif add is not None:
+            added_to = run or Path("runs/latest")
+            budgets: dict[str, Any] = {"flops": _only(flops), "latency": _only(latency), "params": _only(params)}
+            result = api.add_task(add, run=added_to, data=data, strict_data=strict_data, **budgets, **others)
         else:
             result = api.search(
                 flops=flops,
                 latency=latency,
-                device=device,
-                table=table,
+                params=params,
                 tasks=tasks,
                 data=data,
                 strict_data=strict_data,
@@ -123,30 +161,60 @@ def search(
                 stages=stages,
                 blocks_per_path=blocks_per_path,
                 strict=strict,
-                config=config,
-                seed=seed,
-                name=name,
                 runs=runs,
-                luts=luts,
-                log=print_log,
-                started=run.started,
-                report=run.report,
-                progress=progress,
+                **others,
             )
     if is_first_process():
         print_search(result, as_json=json)
-        finish_with_report(result.run, print_log, run.prepared.splits.test)
+        finish_with_report(result.run, print_log, state.prepared.splits.test)
+
+
+def _only(values: list[str] | None) -> str | None:
+    """The value of a budget's option for ``--add``, which makes no family."""
+    if values is not None and len(values) > 1:
+        raise UserError("--add finds one network: give each budget once, or derive others from it with fbnetv5 derive")
+    return values[0] if values else None
+
+
+def _check_combination(context: typer.Context, *, add: str | None, run: Path | None, resume: Path | None) -> None:
+    """Raise UserError for options that do not go with ``--resume``, ``--add`` or their absence."""
+    if resume is not None:
+        check_resume_options(context)
+    elif add is None and run is not None:
+        raise UserError("--run names the search that --add adds a task to; name the task with --add")
+    elif add is not None and (options := options_beside(context, OF_ADD)):
+        raise UserError(f"--add uses the settings of the run that the task is added to; leave out {options}")
+
+
+def make_report(bar: "Progress", prepared: "Prepared") -> "Callable[[Any], None]":
+    """The callback that shows the progress of a search or of a later task."""
+    from fbnetv5.search.reinforce.later.prepare import LaterPrepared
+
+    return later_report(bar, prepared) if isinstance(prepared, LaterPrepared) else search_report(bar, prepared)
+
+
+def later_report(bar: "Progress", prepared: "LaterPrepared") -> "Callable[[LaterEntry], None]":
+    """A callback that shows the step and the loss of a later task; in logs, a line per 100 steps."""
+    steps = prepared.config.total_steps
+    line = bar.add_task("head", total=steps, note="")
+
+    def report(entry: "LaterEntry") -> None:
+        note = ", ".join(f"{task} loss {loss:.3f}" for task, loss in entry.losses.items())
+        bar.update(line, completed=entry.step, note=note)
+        if not console().is_terminal and entry.step % 100 == 0:
+            print_status(f"step {entry.step} of {steps}, head: {note}")
+
+    return report
 
 
 def search_report(bar: "Progress", prepared: "Prepared") -> "Callable[[SearchEntry], None]":
     """A callback that shows the step, and the loss and expected cost of each task; in logs, a line per 100 steps."""
-    from fbnetv5.costs.budgets import format_cost
-
-    config, units = prepared.config, {task: table.unit for task, table in prepared.tables.items()}
+    config, constraints = prepared.config, prepared.constraints
     line = bar.add_task("search", total=config.total_steps, note="")
 
     def report(entry: "SearchEntry") -> None:
-        costs = {task: format_cost(cost, units[task]) for task, cost in entry.expected_cost.items()}
+        expected = entry.expected_cost
+        costs = {task: own.texts([expected[name] for name in own.names(task)]) for task, own in constraints.items()}
         losses = {task: entry.losses.get(task, float("nan")) for task in costs}
         note = ", ".join(f"{task} loss {losses[task]:.2f} cost {cost}" for task, cost in costs.items())
         bar.update(line, completed=entry.step, description=entry.phase, note=note)
@@ -162,11 +230,15 @@ def search_report(bar: "Progress", prepared: "Prepared") -> "Callable[[SearchEnt
 
 def print_search(result: "SearchResult", *, as_json: bool) -> None:
     """Print the architectures on stdout, and on stderr a warning for each task whose search found no signal."""
+    from fbnetv5.runs.derivation import DERIVED
+
     warn_of_no_signal(result.architectures)
     if as_json:
         print_json(result.to_json())
-    else:
-        print_architectures(result.run, result.architectures)
+        return
+    print_architectures(result.run, result.architectures)
+    for label, architectures in result.family.items():
+        print_architectures(result.run / DERIVED / label, architectures)
 
 
 def warn_of_no_signal(architectures: "Mapping[str, Architecture]") -> None:

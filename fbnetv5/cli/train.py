@@ -61,8 +61,21 @@ ConfigFile = Annotated[
 
 def train(
     context: typer.Context,
-    task: Annotated[str | None, typer.Option(help="Task whose network in runs/latest is trained.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Task whose network in runs/latest is trained; with --arch, another task for the topology of that "
+            "network, with a head of its own."
+        ),
+    ] = None,
     arch: ArchitectureFile = None,
+    variant: Annotated[
+        str | None,
+        typer.Option(
+            help="Train the topology of the network in another variant of its space: a, c or f.",
+            show_default="that of the network",
+        ),
+    ] = None,
     data: Data = None,
     strict_data: StrictData = False,
     init: Init = "inherited",
@@ -98,6 +111,7 @@ def train(
             result = api.train(
                 task,
                 arch=arch,
+                variant=variant,
                 data=data,
                 strict_data=strict_data,
                 init=init,

@@ -4,9 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, cast
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import Field, Strict
+from pydantic import BeforeValidator, Field, Strict, WrapSerializer
 
 from export.document import Document
 from export.errors import UserError
@@ -24,18 +22,26 @@ class Budget(Document):
     """(height, width) of the deployed network's images."""
 
 
+TaskBudgets = Annotated[
+    tuple[Budget, ...],
+    Strict(False),
+    Field(min_length=1),
+    BeforeValidator(lambda value: (value,) if isinstance(value, Budget | dict) else value),
+    WrapSerializer(lambda budgets, serialize: serialize(budgets)[0] if len(budgets) == 1 else serialize(budgets)),
+]
+"""Budgets of one task that hold together, each in a unit of its own. In a file a single budget is not in a list."""
+
 BUDGET_WINDOW = (0.85, 1.0)
 """Minimum and maximum cost of a derived network, as shares of its budget."""
 AIMED_SHARE_OF_BUDGET = 0.95
 """Expected cost that policies are set to, as a share of the budget: inside ``BUDGET_WINDOW``, with room for the spread
 of single draws."""
 
+UNIT_WORDS = {"macs": " multiply-adds", "params": " parameters"}
+"""What is appended to a cost in a sentence; a text in milliseconds has its unit."""
 
-def in_window(costs: NDArray[np.float64], budget: Budget) -> NDArray[np.bool_]:
-    """Whether each cost lies in the budget's window ``BUDGET_WINDOW``."""
-    return (costs >= BUDGET_WINDOW[0] * budget.limit) & (costs <= BUDGET_WINDOW[1] * budget.limit)
-
-
+Repeatable = str | float | Sequence[str | float]
+"""An amount, or one per member of a family."""
 _MACS = {"K": 1e3, "M": 1e6, "G": 1e9}
 _AMOUNT = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[KMG]|ms|us|s)", re.ASCII)
 
@@ -47,90 +53,135 @@ def budget_text(amount: str | float, unit: str) -> str:
     return f"{amount:.15g}ms" if unit == "ms" else f"{amount / 1e6:.15g}M"
 
 
-def one_budget(flops: str | float | None, latency: str | float | None) -> tuple[str, str]:
-    """The text and the unit, "macs" or "ms", of the only budget.
+def budget_texts(
+    flops: str | float | None, latency: str | float | None, params: str | float | None = None
+) -> dict[str, str]:
+    """The texts of the budgets that an option names, by unit: "macs", "ms" or "params"."""
+    amounts = {"macs": flops, "ms": latency, "params": params}
+    return {unit: budget_text(amount, unit) for unit, amount in amounts.items() if amount is not None}
+
+
+def family_texts(
+    flops: Repeatable | None, latency: Repeatable | None, params: Repeatable | None
+) -> list[dict[str, str]]:
+    """The texts of every member of a family: one option has a value per member, the others hold for all.
 
     Raises:
-        UserError: there is no budget, or two.
+        UserError: there is no budget, two options have several values, or a value is repeated.
     """
-    if flops is not None and latency is None:
-        return budget_text(flops, "macs"), "macs"
-    if latency is None or flops is not None:
-        raise UserError("this needs exactly one budget: either --flops, such as 400M, or --latency, such as 8ms")
-    return budget_text(latency, "ms"), "ms"
+    options = (flops, latency, params)
+    several = [option for option in options if option is not None and not isinstance(option, str | float | int)]
+    values = [list(option) for option in several if len(option) > 1]
+    if len(values) > 1:
+        raise UserError("a family has one repeated budget: repeat one of --flops, --latency and --params, not two")
+    if values and (twice := [value for value in values[0] if values[0].count(value) > 1]):
+        raise UserError(f"the budget {twice[0]} is repeated: give each member of a family once")
+
+    def of_member(option: Repeatable | None, number: int) -> str | float | None:
+        if option is None or isinstance(option, str | float | int):
+            return option
+        return option[min(number, len(option) - 1)] if len(option) else None
+
+    count = len(values[0]) if values else 1
+    return [at_least_one_budget(*(of_member(option, number) for option in options)) for number in range(count)]
 
 
-def only_budget(flops: str | float | None, latency: str | float | None, *, has_table: bool) -> tuple[str, str]:
-    """The text and the unit, "macs" or "ms", of the only budget of a search with or without a latency table.
+def budget_label(texts: Mapping[str, str]) -> str:
+    """Budgets by unit in one name: "700M", or "700M+8ms+5M-params"."""
+    return "+".join(f"{text.strip()}-params" if unit == "params" else text.strip() for unit, text in texts.items())
+
+
+def at_least_one_budget(
+    flops: str | float | None, latency: str | float | None, params: str | float | None
+) -> dict[str, str]:
+    """The texts of ``budget_texts``.
+
+    Raises:
+        UserError: there is no budget.
+    """
+    if texts := budget_texts(flops, latency, params):
+        return texts
+    raise UserError("this needs a budget: --flops, such as 400M, --latency, such as 8ms, or --params, such as 5M")
+
+
+def only_budget(flops: str | float | None, latency: str | float | None, *, has_table: bool) -> dict[str, str]:
+    """The text of the only budget of a search with or without a latency table, by its unit, "macs" or "ms".
 
     Raises:
         UserError: there is no budget, or two, or a latency without a latency table.
     """
-    amount, unit = one_budget(flops, latency)
-    if unit == "ms" and not has_table:
+    texts = budget_texts(flops, latency)
+    if len(texts) != 1:
+        raise UserError("this needs exactly one budget: either --flops, such as 400M, or --latency, such as 8ms")
+    check_has_table(texts, has_table=has_table)
+    return texts
+
+
+def check_has_table(texts: Mapping[str, str], *, has_table: bool) -> None:
+    """Raise UserError for a latency among budgets by unit, without a latency table.
+
+    Raises:
+        UserError: there is no table.
+    """
+    if "ms" in texts and not has_table:
         raise UserError("--latency needs a latency table: add --device cpu, or --table FILE")
-    return amount, unit
 
 
 def parse_budgets(
-    text: str, *, unit: str, tasks: Sequence[str], resolutions: Mapping[str, Resolution] | None = None
-) -> dict[str, Budget]:
-    """Budgets per task from "400M", "det=1.2G@320x640,400M" or "8ms".
+    texts: Mapping[str, str], *, tasks: Sequence[str], resolutions: Mapping[str, Resolution] | None = None
+) -> dict[str, tuple[Budget, ...]]:
+    """Budgets per task that hold together, from a text by unit, such as {"macs": "det=1.2G@320x640,400M", "ms": "8ms"}.
 
-    A part without a task's name holds for every task not named; ``@HxW`` sets the deploy resolution, which is that of
-    ``resolutions`` otherwise, or 224x224.
+    A part without a task's name holds for every task that the text does not name. ``@HxW`` sets the deploy resolution
+    of all budgets of a task, which is that of ``resolutions`` otherwise, or 224x224.
 
     Raises:
-        UserError: a part cannot be parsed, names an unknown task, or a task is left without a budget.
+        UserError: a part cannot be parsed, names an unknown task, or a task is left without a budget or with two
+            resolutions.
     """
-    amounts: dict[str, str] = {}
-    default: str | None = None
+    parsed = {unit: _parse_parts(text, unit, tasks) for unit, text in texts.items()}
+    missing = [task for task in tasks if not any(task in budgets for budgets in parsed.values())]
+    if missing:
+        shown = " and ".join(map(repr, texts.values()))
+        raise UserError(f"budget {shown} leaves out {', '.join(missing)}; add a part without a name for the others")
+    budgets = {}
+    for task in tasks:
+        of_task = [of_unit[task] for of_unit in parsed.values() if task in of_unit]
+        sizes = list(dict.fromkeys(resolution for _, resolution in of_task if resolution is not None))
+        if len(sizes) > 1:
+            different = " and ".join("x".join(map(str, size)) for size in sizes)
+            raise UserError(f"budgets that hold together are for one resolution, not for {different}")
+        resolution = sizes[0] if sizes else (resolutions or {}).get(task, DEPLOY_RESOLUTION)
+        budgets[task] = tuple(budget.changed(resolution=resolution) for budget, _ in of_task)
+    return budgets
+
+
+def _parse_parts(text: str, unit: str, tasks: Sequence[str]) -> dict[str, tuple[Budget, Resolution | None]]:
+    """By task: the budget of a text in one unit, and its resolution if the text names one."""
+    parts: dict[str, tuple[Budget, Resolution | None]] = {}
     for part in text.split(","):
         name, equals, amount = part.strip().rpartition("=")
         if equals and name not in tasks:
             raise UserError(f"budget {part.strip()!r}: this run has no task {name!r}; it has: {', '.join(tasks)}")
-        _parse_budget(amount, unit, DEPLOY_RESOLUTION)  # the first error of a text is that of its first wrong part
-        if name in amounts or (not equals and default is not None):
+        budget = _parse_budget(amount, unit)
+        if name in parts:
             raise UserError(f"budget {text!r} sets {name or 'the default'} twice")
-        if equals:
-            amounts[name] = amount
-        else:
-            default = amount
-    if default is not None:
-        amounts = dict.fromkeys(tasks, default) | amounts
-    missing = [task for task in tasks if task not in amounts]
-    if missing:
-        raise UserError(f"budget {text!r} leaves out {', '.join(missing)}; add a part without a name for the others")
-    sizes = resolutions or {}
-    return {task: _parse_budget(amounts[task], unit, sizes.get(task, DEPLOY_RESOLUTION)) for task in tasks}
+        parts[name] = budget
+    if (default := parts.pop("", None)) is not None:
+        return dict.fromkeys(tasks, default) | parts
+    return parts
 
 
-def parse_constraints(texts: Mapping[str, str]) -> tuple[Budget, ...]:
-    """Budgets that hold together, from a text by unit, such as {"macs": "40M@64x64", "params": "5M"}.
-
-    A text without a resolution has that of the others.
-
-    Raises:
-        UserError: a text cannot be parsed, or two name different resolutions.
-    """
-    sizes = [size for text in texts.values() for _, at_sign, size in [text.partition("@")] if at_sign]
-    resolutions = list(dict.fromkeys(map(parse_resolution, sizes)))
-    if len(resolutions) > 1:
-        different = " and ".join("x".join(map(str, resolution)) for resolution in resolutions)
-        raise UserError(f"budgets that hold together are for one resolution, not for {different}")
-    resolution = resolutions[0] if resolutions else DEPLOY_RESOLUTION
-    return tuple(_parse_budget(text, unit, resolution) for unit, text in texts.items())
-
-
-def _parse_budget(text: str, unit: str, default: Resolution) -> Budget:
+def _parse_budget(text: str, unit: str) -> tuple[Budget, Resolution | None]:
+    """A budget, and its resolution if the text names one."""
     amount, at_sign, size = text.partition("@")
     match = _AMOUNT.fullmatch(amount.strip())
     example = {"macs": "400M or 1.2G multiply-adds", "params": "5M parameters", "ms": "8ms"}[unit]
     if not match or float(match["number"]) == 0 or (unit != "ms") != (match["unit"] in _MACS):
         raise UserError(f"budget {text!r} is not a positive number with its unit, such as {example}")
     scale = _MACS[match["unit"]] if unit != "ms" else {"ms": 1.0, "us": 1e-3, "s": 1e3}[match["unit"]]
-    resolution = parse_resolution(size) if at_sign else default
-    return Budget(limit=float(match["number"]) * scale, unit=cast("Any", unit), resolution=resolution)
+    budget = Budget(limit=float(match["number"]) * scale, unit=cast("Any", unit))
+    return budget, parse_resolution(size) if at_sign else None
 
 
 def format_cost(value: float, unit: str, *, extra_digits: int = 0) -> str:
@@ -141,9 +192,10 @@ def format_cost(value: float, unit: str, *, extra_digits: int = 0) -> str:
 
 
 def format_distinct(values: Sequence[float], unit: str) -> list[str]:
-    """Costs as texts with as many digits as are needed for different costs to differ."""
+    """Costs as texts with as many digits as are needed for different costs to differ, and small ones from 0."""
     for extra_digits in range(12):
         texts = [format_cost(value, unit, extra_digits=extra_digits) for value in values]
-        if len(set(texts)) == len(set(values)):
+        vanished = any(value and not text.strip("0.M") for value, text in zip(values, texts, strict=True))
+        if len(set(texts)) == len(set(values)) and not vanished:
             break
     return texts

@@ -100,22 +100,39 @@ class CostTable:
     @property
     def min_cost(self) -> float:
         """The smallest cost of any architecture: all that can be skipped is skipped, the rest has minimum cost."""
-        return self._extreme(self.space.empty(), np.argmin)
+        return self.cost_of(self.min_cost_architecture())
 
     @property
     def max_cost(self) -> float:
         """The largest cost of any architecture: nothing is skipped, and every node's candidate has maximum cost."""
-        return self._extreme(self.space.full(), np.argmax)
+        return self.cost_of(self._extreme(self.space.full(), np.argmax))
 
-    def _extreme(self, start: Choices, best: Callable[[NDArray[np.float64]], np.intp]) -> float:
-        """The cost of every variable's best choice, each compared beside ``start``: exact where costs add up."""
+    def min_cost_architecture(self) -> Choices:
+        """[S]: the architecture of ``min_cost``."""
+        return self._extreme(self.space.empty(), np.argmin)
+
+    def _extreme(self, start: Choices, best: Callable[[NDArray[np.float64]], np.intp]) -> Choices:
+        """[S]: every variable's best choice, each compared beside ``start``: exact where costs add up."""
         counts = self.space.choice_counts
         variables = np.repeat(np.arange(len(counts)), counts)
         choices = np.concatenate([np.arange(count) for count in counts])
         architectures = np.repeat(start[None], len(choices), axis=0)
         architectures[np.arange(len(choices)), variables] = choices
         costs_of_variables = np.split(self(architectures), np.cumsum(counts)[:-1])
-        return self.cost_of(np.array([best(costs) for costs in costs_of_variables], dtype=np.int64))
+        return np.array([best(costs) for costs in costs_of_variables], dtype=np.int64)
+
+
+def weighted_sum(tables: Sequence[CostTable], weights: Sequence[float] | NDArray[np.float64]) -> CostTable:
+    """The weighted sum of the costs of a task's networks in several units."""
+    pairs = list(zip(tables, weights, strict=True))
+
+    def head(channels: tuple[int, ...]) -> float:
+        return float(sum(weight * (of.head(channels) if callable(of.head) else of.head) for of, weight in pairs))
+
+    first = tables[0]
+    blocks: NDArray[np.float64] = np.sum([weight * table.blocks for table, weight in pairs], axis=0)
+    total = head if callable(first.head) else head(())
+    return CostTable(space=first.space, paths=first.paths, unit="weighted sum", blocks=blocks, head=total)
 
 
 def make_table(

@@ -10,7 +10,7 @@ from export.document import Document
 from export.errors import UserError
 from export.files import is_utf8
 from export.placement import Fit
-from fbnetv5.data.loading import num_workers_for
+from fbnetv5.data.loading import Reading, num_workers_for
 from fbnetv5.data.resolution import Resolution, check_resolution
 from fbnetv5.data.splits import Splits, open_splits
 
@@ -33,6 +33,11 @@ class DataConfig(Document):
     versions lack this field: their runs stretched."""
     scenes: Annotated[tuple[Count, Count, Count], Strict(False)] = (8000, 2000, 1000)
     """Numbers of demo scenes: for weights, policies and test."""
+    num_workers: Annotated[int, Field(ge=0, le=256)] | None = None
+    """Processes that read images beside each process of the run; None for up to four for a folder, none for the demo
+    scenes. It changes the time alone."""
+    prefetch: Annotated[int, Field(ge=1, le=256)] = 2
+    """Batches that each of these processes reads ahead."""
 
     @classmethod
     def of(cls, folder: Path | None, *, size: Resolution = DEMO_SIZE, fit: Fit = "stretch") -> Self:
@@ -56,6 +61,7 @@ class DataConfig(Document):
         return open_splits(folder, size=self.size, targets=targets, counts=self.scenes, fit=self.fit)
 
     @property
-    def num_workers(self) -> int:
-        """Number of worker processes that read the images."""
-        return num_workers_for(self.folder)
+    def reading(self) -> Reading:
+        """How images are read beside the steps."""
+        workers = num_workers_for(self.folder) if self.num_workers is None else self.num_workers
+        return Reading(num_workers=workers, prefetch=self.prefetch)

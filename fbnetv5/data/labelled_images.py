@@ -3,6 +3,7 @@
 Sizes and boxes refer to the image as it is shown, after its EXIF orientation.
 """
 
+import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -264,6 +265,14 @@ class ImageView:
         """See ``ReadInBlocks``."""
         sizes = self._images.block_sizes
         return None if sizes is None else subset_sizes(sizes, self._indices)
+
+    @property
+    def checksum(self) -> str:
+        """Of the names and classes of the whole data set and of the number of images of this view, not of pixels."""
+        classes = {name: target.classes for name, target in self.targets.items()}
+        blocks = () if self._images.block_sizes is None else tuple(self._images.block_sizes.tolist())
+        content = (self._images.names, sorted(self._images.test), sorted(classes.items()), blocks, len(self))
+        return hashlib.sha256(repr(content).encode(errors="surrogateescape")).hexdigest()[:12]
 
     def resized(self, size: Resolution) -> Self:
         """The same images at another size."""

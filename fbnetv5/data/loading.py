@@ -3,11 +3,15 @@
 A training batch depends on (seed, step, rank) alone, so a resumed run trains on the same batches as a run that was
 never interrupted. Every epoch is its own permutation, see ``fbnetv5.data.shuffling``, and batches run on across epochs:
 none is short, and a set smaller than a batch works too. torch's global random state is not touched.
+
+An image of a training batch that cannot be read, because its file was damaged or removed since the set was opened, is
+replaced by the next readable one, and the batch has the error: one of a million images shall not end a run of days.
+Figures are of all images: a set that is evaluated in order must be readable as a whole.
 """
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import count
 from pathlib import Path
@@ -26,6 +30,8 @@ CPU = torch.device("cpu")
 Transform = Callable[[Sample, int], Sample]
 """(sample, draw) -> the augmented sample; the draw is a number that differs for every (epoch, image)."""
 
+SUBSTITUTES = 16
+"""Images after an unreadable one that may replace it; where all of these fail, the file system does."""
 MAX_WORKERS = 4
 """Processes that read and resize a user's images beside the training; demo scenes are kept in memory."""
 
@@ -35,17 +41,55 @@ def num_workers_for(data: Path | str | None) -> int:
     return 0 if data is None else min(MAX_WORKERS, os.cpu_count() or 1)
 
 
-class ErrorsAsValues(Dataset[tuple[int, Sample | UserError]]):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How images are read beside the steps that use them."""
+
+    num_workers: int = 0
+    """Processes that read images; 0 reads them in this process."""
+    prefetch: int = 2
+    """Batches that each of them reads ahead."""
+
+
+IN_THIS_PROCESS = Reading()
+"""Images are read when they are needed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """An image as it was read, or the error where it and its substitutes could not be read."""
+
+    index: int
+    sample: Sample | UserError
+    unreadable: tuple[str, ...] = ()
+    """The errors of the images that this one replaces."""
+
+
+class ErrorsAsValues(Dataset[Item]):
     """An image set that returns user errors as values: torch's workers would bury the message in a traceback."""
 
-    def __init__(self, images: ImageSet) -> None:
-        self._images = images
+    def __init__(self, images: ImageSet, *, substitutes: int = 0) -> None:
+        """Wrap a set.
 
-    def __getitem__(self, index: int) -> tuple[int, Sample | UserError]:
-        try:
-            return index, self._images[index]
-        except UserError as error:
-            return index, error
+        Args:
+            images: the set.
+            substitutes: number of images after an unreadable one of which the first readable one replaces it.
+        """
+        self._images = images
+        self._substitutes = substitutes
+
+    def __getitem__(self, index: int) -> Item:
+        epoch, place = divmod(index, len(self._images))
+        errors: list[UserError] = []
+        for offset in range(min(1 + self._substitutes, len(self._images))):
+            substitute = epoch * len(self._images) + (place + offset) % len(self._images)
+            try:
+                sample = self._images[substitute]
+            except UserError as error:
+                errors.append(error)
+            else:
+                return Item(index=substitute, sample=sample, unreadable=tuple(map(str, errors)))
+        return Item(index=index, sample=errors[0])
 
 
 class Transformed:
@@ -63,26 +107,33 @@ class Transformed:
         return self._transform(self._images[draw % len(self._images)], draw)
 
 
-def collate_or_error(
-    items: Sequence[tuple[int, Sample | UserError]], targets: Mapping[str, Target]
-) -> Batch | UserError:
+def collate_or_error(items: Sequence[Item], targets: Mapping[str, Target]) -> Batch | UserError:
     """The batch, or the first error among its items."""
-    for _, sample in items:
-        if isinstance(sample, UserError):
-            return sample
-    samples = [(index, sample) for index, sample in items if isinstance(sample, Sample)]
-    return collate([sample for _, sample in samples], targets, [index for index, _ in samples])
+    samples = []
+    for item in items:
+        if isinstance(item.sample, UserError):
+            return item.sample
+        samples.append(item.sample)
+    batch = collate(samples, targets, [item.index for item in items])
+    unreadable = tuple(error for item in items for error in item.unreadable)
+    return replace(batch, unreadable=unreadable) if unreadable else batch
 
 
 def load(
-    images: ImageSet, groups: Iterable[Sequence[int]], num_workers: int, device: torch.device = CPU
+    images: ImageSet,
+    groups: Iterable[Sequence[int]],
+    reading: Reading,
+    device: torch.device = CPU,
+    *,
+    substitutes: int = 0,
 ) -> Iterator[Batch]:
-    """A batch for each group of indices, on ``device``."""
-    loader: DataLoader[tuple[int, Sample | UserError]] = DataLoader(
-        ErrorsAsValues(images),
+    """A batch for each group of indices, on ``device``; see ``ErrorsAsValues`` for ``substitutes``."""
+    loader: DataLoader[Item] = DataLoader(
+        ErrorsAsValues(images, substitutes=substitutes),
         batch_sampler=groups,  # type: ignore[arg-type]  # any iterable works; torch's stub requires a Sampler
         collate_fn=partial(collate_or_error, targets=images.targets),
-        num_workers=num_workers,
+        num_workers=reading.num_workers,
+        prefetch_factor=reading.prefetch if reading.num_workers else None,
         generator=torch.Generator(),
         pin_memory=device.type == "cuda",
     )
@@ -126,7 +177,7 @@ def batches(
     images: ImageSet,
     order: Order,
     *,
-    num_workers: int = 0,
+    reading: Reading = IN_THIS_PROCESS,
     transform: Transform | None = None,
     device: torch.device = CPU,
 ) -> Iterator[Batch]:
@@ -135,38 +186,54 @@ def batches(
     Args:
         images: the set.
         order: the images of each batch.
-        num_workers: processes that read images; 0 reads them in this process.
+        reading: how images are read.
         transform: applied to each image, anew in every epoch.
         device: of the batches; on a CUDA device the next batch is copied while one is used.
 
     Raises:
-        UserError: an image cannot be read.
+        UserError: an image and its ``SUBSTITUTES`` cannot be read.
     """
     groups = order.groups(images, unfold=transform is not None)
-    return load(images if transform is None else Transformed(images, transform), groups, num_workers, device)
+    drawn = images if transform is None else Transformed(images, transform)
+    return load(drawn, groups, reading, device, substitutes=SUBSTITUTES)
 
 
-def in_order(images: ImageSet, *, batch: int, limit: int | None = None, num_workers: int = 0) -> Iterator[Batch]:
+def in_order(
+    images: ImageSet,
+    *,
+    batch: int,
+    limit: int | None = None,
+    reading: Reading = IN_THIS_PROCESS,
+    rank: int = 0,
+    world: int = 1,
+) -> Iterator[Batch]:
     """Every image once, in order, the last batch possibly short; for evaluation.
 
     Args:
         images: the set.
         batch: images per batch.
         limit: use only this many images, see ``some_indices``.
-        num_workers: processes that read images; 0 reads them in this process.
+        reading: how images are read.
+        rank: of this process among those that share the batches.
+        world: number of these processes; each gets every so-manieth batch.
 
     Raises:
         UserError: an image cannot be read.
     """
     indices = some_indices(images, len(images) if limit is None else limit)
-    return load(images, [indices[start : start + batch] for start in range(0, len(indices), batch)], num_workers)
+    groups = [indices[start : start + batch] for start in range(0, len(indices), batch)]
+    return load(images, groups[rank::world], reading)
 
 
 def even_batches(images: ImageSet, *, batch: int, count: int) -> Iterator[Batch]:
-    """At most ``count`` batches of at most ``batch`` distinct images, each batch evenly spaced over them."""
+    """At most ``count`` batches of at most ``batch`` distinct images, each batch evenly spaced over them.
+
+    An image that cannot be read is replaced as in ``batches``.
+    """
     indices = some_indices(images, batch * count)
     count = -(-len(indices) // batch)
-    return load(images, [indices[number::count] for number in range(count)], num_workers=0)
+    groups = [indices[number::count] for number in range(count)]
+    return load(images, groups, IN_THIS_PROCESS, substitutes=SUBSTITUTES)
 
 
 def some_indices(images: Sized, max_count: int) -> Sequence[int]:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import torch
 
-from fbnetv5.data.loading import Order
+from export.errors import UserError
+from fbnetv5.data.loading import SUBSTITUTES, ErrorsAsValues, Order, collate_or_error
 from fbnetv5.data.sample import Batch, ImageSet, collate
 
 MAX_BYTES = 2 << 30
@@ -35,9 +36,13 @@ def resident_batches(images: ImageSet, order: Order, device: torch.device) -> It
     Boxes are padded to the largest number of an image of the set, not of the batch. No loss depends on padding.
 
     Raises:
-        UserError: an image cannot be read.
+        UserError: an image and those that may replace it cannot be read.
     """
-    everything = collate([images[index] for index in range(len(images))], images.targets).to(device)
+    readable = ErrorsAsValues(images, substitutes=SUBSTITUTES)
+    whole = collate_or_error([readable[index] for index in range(len(images))], images.targets)
+    if isinstance(whole, UserError):
+        raise whole
+    everything = whole.to(device)
     for group in order.groups(images):
         indices = torch.tensor(group, pin_memory=device.type == "cuda")
         yield everything.rows(indices.to(device, non_blocking=True))

@@ -44,6 +44,8 @@ class Batch:
     """bool [N] by name: which images have the label."""
     placements: Tensor
     """int64 [N, 6], the rows of ``Placement.row``: where the stored images lie in ``images``."""
+    unreadable: tuple[str, ...] = ()
+    """The errors of images that could not be read and were replaced by others of the set."""
 
     def placement(self, index: int) -> Placement:
         """Where the stored image lies in image ``index`` of the batch."""
@@ -85,6 +87,7 @@ class Batch:
             targets=recursively_apply(change, self.targets),
             present=recursively_apply(change, self.present),
             placements=change(self.placements),
+            unreadable=self.unreadable,
         )
 
 

@@ -126,7 +126,7 @@ class BoxesKind(Kind):
     """Boxes with classes. Value and collated: ``Boxes``; a batch has at least one row per image, M >= 1."""
 
     def collate(self, values: Sequence[Boxes | None], size: Resolution) -> Boxes:
-        max_boxes = max(1, *(len(value.labels) for value in values if value is not None), 1)
+        max_boxes = max(1, max((len(value.labels) for value in values if value is not None), default=0))
         batch = Boxes(torch.zeros(len(values), max_boxes, 4), torch.full((len(values), max_boxes), ABSENT))
         for row, value in enumerate(values):
             if value is not None:
@@ -303,7 +303,7 @@ class SoftLabelKind(Kind):
     of_whole_image = can_paste = True
 
     def collate(self, values: Sequence[SoftLabel | None], size: Resolution) -> SoftLabel:
-        most = max(1, *(len(value.class_ids) for value in values if value is not None), 1)
+        most = max(1, max((len(value.class_ids) for value in values if value is not None), default=0))
         batch = SoftLabel(torch.zeros(len(values), most), torch.zeros(len(values), most, dtype=torch.int64))
         for row, value in enumerate(values):
             if value is not None:

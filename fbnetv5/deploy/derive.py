@@ -1,76 +1,19 @@
 """Derives the networks of another budget from a finished run, and writes them to a run folder of their own."""
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Protocol
-
-from pydantic import Strict
+from typing import Any
 
 from export.errors import UserError
 from export.files import AnyPath
 from export.progress import Log, Progress, silent
 from fbnetv5.architecture import Architecture
-from fbnetv5.costs.budgets import one_budget
-from fbnetv5.runs.config import NAME, RunConfig, read_config
+from fbnetv5.costs.budgets import at_least_one_budget, budget_label
+from fbnetv5.deploy.deriving_methods import method_of
+from fbnetv5.runs.derivation import DERIVED, DerivationConfig, write_derived
 from fbnetv5.runs.folder import BRANCHED
 from fbnetv5.runs.options import Amount, find_table, path_of
-from fbnetv5.search.bmtas import derive as bmtas
-from fbnetv5.search.nars import derive as nars
-from fbnetv5.search.reinforce import derive as reinforce
-
-
-class Networks(Protocol):
-    """Networks of another budget, not yet written."""
-
-    @property
-    def architectures(self) -> Mapping[str, Architecture]:
-        """By task, or the only one by the name of its file."""
-
-    @property
-    def recipe(self) -> dict[str, Any] | None:
-        """Recipe of their training, for networks without weights."""
-
-    def write(self, folder: Path) -> None:
-        """Write their files."""
-
-
-class Method(Protocol):
-    """The module ``derive`` of a search method."""
-
-    def with_budget(self, run: Path, amount: str, unit: str) -> Any:
-        """The configuration of a run with another budget."""
-
-    def profile_options(self, config: Any, luts: Path) -> str:
-        """The options besides the device, as text, with which ``fbnetv5 profile`` measures the run's blocks."""
-
-    def derive(
-        self, run: Path, config: Any, *, table: Path | None, other_machine: bool, progress: Progress
-    ) -> Networks:
-        """The networks of that budget."""
-
-
-METHODS: Mapping[str, Method] = {"search": reinforce, "branch": bmtas, "nars": nars}
-"""By the kind of their runs."""
-
-
-class DerivationConfig(RunConfig):
-    """The ``config.json`` of a derived network: tasks and images of the run that it comes from, and its budget."""
-
-    title: ClassVar[str] = "derivation"
-    kind: ClassVar[str] = "derivation"
-    flags: ClassVar[frozenset[str]] = frozenset({"run", "budget", "task_names", "data", "seed"})
-    run: str
-    """Path of the run folder that the network comes from."""
-    budget: str
-    """As it was typed, such as "700M"."""
-    task_names: Annotated[tuple[str, ...], Strict(False)]
-    """Names of the run's tasks."""
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        return self.task_names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +47,7 @@ def derive(
     *,
     flops: Amount | None = None,
     latency: Amount | None = None,
+    params: Amount | None = None,
     device: str | None = None,
     table: AnyPath | None = None,
     luts: AnyPath = "luts",
@@ -114,15 +58,16 @@ def derive(
     """Derive the networks of another budget from a finished search, in seconds, and write them to a new run folder.
 
     Networks of ``search`` and ``branch`` come with the weights of their search; a pair of ``nars`` is an architecture
-    and a recipe. Give one budget, ``flops`` or ``latency``.
+    and a recipe. Give one budget or several, which hold together; a branched network takes one.
 
     Examples:
         >>> smaller = api.derive("runs/latest", flops="200M").architectures["det"]
 
     Args:
-        run: the run folder of ``search``, ``branch`` or ``nars``.
+        run: the run folder of ``search``, ``branch`` or ``nars``, or the folder of ``add_task``.
         flops: maximum multiply-adds of the whole network, such as 7e8, "700M" or "1.2G@320x640".
         latency: maximum latency in milliseconds, such as 20.0 or "20ms".
+        params: maximum number of parameters, such as 5e6 or "5M".
         device: device whose latency table in ``luts`` predicts latency.
         table: latency table file, also of another machine; without it and ``device``, the table of the run is used.
         luts: folder of latency tables.
@@ -135,41 +80,13 @@ def derive(
             of range; or the folder exists already.
         UnavailableError: the device has no table, and is not on this machine.
     """
-    source, (amount, unit) = Path(run), one_budget(flops, latency)
-    method = method_of(source)
-    config = method.with_budget(source, amount, unit)
+    source, texts = Path(run), at_least_one_budget(flops, latency, params)
+    method, label = method_of(source), budget_label(texts)
+    config = method.with_budgets(source, texts)
     file = find_table(device, table, Path(luts), log, method.profile_options(config, Path(luts)))
-    folder = path_of(output) or source / "derived" / amount.strip()
+    folder = path_of(output) or source / DERIVED / label
     if folder.exists():
         raise UserError(f"{folder} exists already; remove it or choose another --output")
     networks = method.derive(source, config, table=file, other_machine=table is not None, progress=progress)
-    derived = DerivationConfig(
-        run=str(source.resolve()), budget=amount.strip(), task_names=config.tasks, data=config.data, seed=config.seed
-    )
-    folder.mkdir(parents=True)
-    try:
-        derived.save(folder)
-        networks.write(folder)
-    except BaseException:
-        shutil.rmtree(folder)  # else the repeated command would find a folder that exists already
-        raise
+    write_derived(folder, DerivationConfig.of(source, config, label), networks.write)
     return Derived(folder=folder, architectures=networks.architectures, run=source, recipe=networks.recipe)
-
-
-def method_of(run: Path) -> Method:
-    """The method of a finished search.
-
-    Raises:
-        UserError: networks of other budgets do not come from such a run.
-    """
-    if not (run / NAME).exists():
-        raise UserError(
-            f"{run} is no run folder, it has no {NAME}: name that of a finished fbnetv5 search, branch or nars"
-        )
-    kind = read_config(run)["kind"]
-    if kind not in METHODS:
-        raise UserError(
-            f"{run} is the folder of a {kind}; networks of another budget come from runs of fbnetv5 search, branch "
-            "and nars"
-        )
-    return METHODS[kind]

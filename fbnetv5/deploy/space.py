@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 
 from export.files import AnyPath
-from fbnetv5.costs.ranges import CostRange, cost_ranges
+from fbnetv5.costs.ranges import CostRange, cost_range
 from fbnetv5.costs.tables import Counter
 from fbnetv5.data.resolution import Resolution, parse_resolution
 from fbnetv5.data.splits import targets_of
@@ -86,5 +86,5 @@ def show_space(space: Space, classes: ClassNames, tasks: Sequence[str], resoluti
     """Describe a search space on a data set with these classes."""
     counter = Counter(resolution)
     made = make_tasks(tuple(tasks), classes)
-    tables = {name: counter.table(space, task, "macs") for name, task in made.items()}
-    return SpaceDescription(space=space, resolution=resolution, ranges=tuple(cost_ranges(tables)))
+    ranges = tuple(cost_range(name, counter.table(space, task, "macs")) for name, task in made.items())
+    return SpaceDescription(space=space, resolution=resolution, ranges=ranges)

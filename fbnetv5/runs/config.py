@@ -25,6 +25,7 @@ Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Positive = Annotated[float, Field(gt=0.0, le=1e12)]
 NotNegative = Annotated[float, Field(ge=0.0, le=1e12)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+MaxSkipped = Annotated[int, Field(ge=0)]
 Images = Annotated[DataConfig, Strict(False)]
 
 
@@ -33,7 +34,7 @@ class Run(Document):
 
     title: ClassVar[str] = "run"
     kind: str
-    """The method: "search", "branch", "derivation" or "training"."""
+    """The method: "search", "later-task", "branch", "nars", "derivation" or "training"."""
     tasks: Annotated[tuple[str, ...], Strict(False)]
     """Tasks in the run's order."""
     data: Images
@@ -57,7 +58,7 @@ class RunConfig(Document):
     """Name of the method in ``config.json``."""
     flags: ClassVar[frozenset[str]]
     """Fields that have a flag on the command line; a user's file may set the others."""
-    data_fields: ClassVar[frozenset[str]] = frozenset({"scenes"})
+    data_fields: ClassVar[frozenset[str]] = frozenset({"scenes", "num_workers", "prefetch"})
     """Fields of ``data`` that a user's file may set."""
     data: Images = DataConfig()
     seed: Seed = 0
@@ -108,7 +109,7 @@ class RunConfig(Document):
             raise UserError(f"{folder} is the folder of a {kind}, not of a {cls.kind}")
         required = {name for name, field in cls.model_fields.items() if field.is_required()}
         if not required <= document.keys() <= cls.model_fields.keys():
-            differing = ", ".join(sorted(document.keys() ^ cls.model_fields.keys()))
+            differing = ", ".join(sorted((required - document.keys()) | (document.keys() - cls.model_fields.keys())))
             raise UserError(f"{path} is of another version; fields that differ: {differing}. Start a new {cls.kind}")
         try:
             return cls(**document)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -11,6 +12,8 @@ from export.errors import UserError
 from export.files import atomic_write
 
 NAME = "history.jsonl"
+SKIPS = ("skipped_steps", "unreadable_images")
+"""Fields of an entry that its line has only if they are above 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +22,10 @@ class Entry:
 
     step: int
     """Steps done."""
+    skipped_steps: int = 0
+    """Steps so far whose loss or gradient was not finite: they changed no weight. Absent from the JSON line if 0."""
+    unreadable_images: int = 0
+    """Images so far that could not be read and were replaced by others. Absent from the JSON line if 0."""
 
     @property
     def scalars(self) -> Mapping[str, float]:
@@ -42,7 +49,7 @@ class History:
         """
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(entry)) + "\n")
+                file.write(json.dumps(_line(entry)) + "\n")
         except OSError as error:
             raise UserError(
                 f"cannot write {self.path}: {error.strerror}. Free space, then resume with --resume"
@@ -53,6 +60,11 @@ class History:
     def close(self) -> None:
         """Write the pending events of TensorBoard and close its file."""
         self.writer.close()
+
+
+def _line(entry: Entry) -> dict[str, Any]:
+    """The values of an entry's line: an undisturbed run has no fields of skips."""
+    return {name: value for name, value in asdict(entry).items() if value or name not in SKIPS}
 
 
 def truncate_history(path: Path, step: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast, broadcast_object_list, gather_object
 from torch import Tensor
 
 from export.errors import UserError
@@ -104,6 +104,25 @@ def in_first_process(work: Callable[[], Path]) -> Path:
     if isinstance(result, UserError):
         raise result
     return Path(result)
+
+
+def copy_from_first(accelerator: Accelerator, tensors: list[Tensor]) -> None:
+    """Replace the tensors of every process, of one type, by those of the first."""
+    if accelerator.num_processes == 1 or not tensors:
+        return
+    flat = broadcast(torch.cat([tensor.flatten() for tensor in tensors]))
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    torch._foreach_copy_(tensors, [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)])
+
+
+def united(accelerator: Accelerator, own: set[str]) -> set[str]:
+    """The union of the texts of all processes; a single number is communicated where no process has any."""
+    if accelerator.num_processes == 1:
+        return own
+    if not int(accelerator.reduce(torch.tensor(len(own), device=accelerator.device), "sum")):
+        return set()
+    everything: list[str] = gather_object(sorted(own))
+    return set(everything)
 
 
 def distributed_state(accelerator: Accelerator) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from fbnetv5.runs.config import NotNegative, Positive, RunConfig
+from fbnetv5.runs.config import MaxSkipped, NotNegative, Positive, RunConfig
 
 
 class SupernetConfig(RunConfig):
@@ -26,3 +26,6 @@ class SupernetConfig(RunConfig):
     """Held-out images on which the networks that were found are compared or scored at the end."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 100
     """Steps between checkpoints."""
+    max_skipped: MaxSkipped = 10
+    """Number of steps that may be skipped because a loss or gradient is not finite, and of images that may be replaced
+    because they cannot be read; one more ends the search."""

@@ -1,4 +1,4 @@
-"""Local search: minimises the predicted loss among architectures whose cost lies in the budget's window.
+"""Local search: minimises the predicted loss among architectures in the window of the budgets.
 
 From a start inside the window, all networks that differ in one variable, or that gain one block and lose another, are
 evaluated at once; the search moves to the best until none is better (steepest descent; local search is a strong
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fbnetv5.costs.budgets import Budget, in_window
+from fbnetv5.costs.constraints import Constraints
 from fbnetv5.costs.tables import CostTable
 from fbnetv5.spaces.space import SKIP, Choices
 
@@ -23,12 +23,12 @@ def prune(choices: Choices, table: CostTable) -> Choices:
     return pruned
 
 
-def descend(start: Choices, loss: CostTable, cost: CostTable, budget: Budget) -> Choices:
+def descend(start: Choices, loss: CostTable, constraints: Constraints) -> Choices:
     """[S]: a local optimum reached from ``start`` [S], a network inside the window."""
     current, value = start, loss.cost_of(start)
     while True:
-        candidates = neighbours(current, cost.space.choice_counts)
-        candidates = candidates[in_window(cost(candidates), budget)]
+        candidates = neighbours(current, constraints.space.choice_counts)
+        candidates = candidates[constraints.in_window(candidates)]
         if not len(candidates):
             return current
         values = loss(candidates)

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from export.errors import UserError
-from fbnetv5.costs.tables import CostTable
+from fbnetv5.costs.constraints import Constraints
 from fbnetv5.data.loading import even_batches, in_order
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch, ImageSet
 from fbnetv5.data.splits import Splits
+from fbnetv5.evaluate import in_run_precision
 from fbnetv5.networks.backbone import recalibrate
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.spaces.space import Choices
@@ -38,8 +39,8 @@ class Finalist:
     """An architecture of one task and its measured figures."""
 
     choices: tuple[int, ...]
-    cost: float
-    """Cost of the task's network, in its budget's unit."""
+    costs: tuple[float, ...]
+    """Costs of the task's network, in the units of its budgets."""
     loss: float
     """Mean over the held-out images."""
     score: float
@@ -50,7 +51,8 @@ class Finalist:
 def batch_losses(supernet: Supernet, batch: Batch, choices: Choices) -> Floats:
     """[T]: mean losses of one architecture [S], with batch-norm statistics of the batch itself; nan without labels."""
     supernet.train()
-    raw = supernet(normalise(batch.images), choices)
+    run = in_run_precision(lambda images: supernet(images, choices), batch.images.device)
+    raw = run(normalise(batch.images))
     means = []
     for name, task in supernet.tasks.items():
         count = int(task.labelled(batch).sum())
@@ -68,20 +70,21 @@ class FinalistScorer:
         self.held_out = held_out_batches(splits, supernet.tasks.values(), images=images, device=device)
 
     @torch.no_grad()
-    def __call__(self, name: str, choices: Choices, cost: CostTable) -> Finalist:
-        """Score a task's network of one architecture [S]: its cost, mean loss and metric on the held-out images."""
+    def __call__(self, name: str, choices: Choices, constraints: Constraints) -> Finalist:
+        """Score a task's network of one architecture [S]: its costs, mean loss and metric on the held-out images."""
         network = self.supernet.derive(name, choices).to(self.device).to(memory_format=torch.channels_last)
-        recalibrate(network, self.calibration, network)
+        run = in_run_precision(network.raw, self.device)
+        recalibrate(network, self.calibration, run)
         task, metric = network.task, network.task.new_metric()
         total, labelled = 0.0, 0
         for batch in self.held_out:
-            raw = network.raw(normalise(batch.images))[network.task.name]
+            raw = run(normalise(batch.images))[network.task.name]
             total += float(task.losses(raw, batch).sum())
             labelled += int(task.labelled(batch).sum())
             metric.update(task.deploy(raw), batch)
         return Finalist(
             choices=tuple(int(choice) for choice in choices),
-            cost=cost.cost_of(choices),
+            costs=constraints.costs_of(choices),
             loss=total / max(1, labelled),
             score=metric.compute(),
         )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fbnetv5.runs.history import Entry
 from fbnetv5.runs.loop import LOG_EVERY, Loop
 from fbnetv5.runs.loss_scale import Floats, LossScale
-from fbnetv5.runs.optimization import parameter_groups
+from fbnetv5.runs.optimization import parameter_groups, with_lr_factors
 from fbnetv5.runs.processes import GradientAverage
 from fbnetv5.search.config import SupernetConfig
 
@@ -29,18 +29,24 @@ class SupernetLoop(Loop[E], Generic[E, S]):
 
     advice = "Start again with a smaller learning rate (weight_lr) or check the images"
 
-    def __init__(self, config: SupernetConfig, folder: Path, supernet: S, *, steps: int) -> None:
+    def __init__(
+        self, config: SupernetConfig, folder: Path, supernet: S, *, steps: int, max_fan_in: int | None = None
+    ) -> None:
+        """Set up the optimizer; ``max_fan_in`` is that of ``with_lr_factors``, None for one learning rate for all."""
         super().__init__(
             folder,
             steps=steps,
             checkpoint_every=config.checkpoint_every,
             seed=config.seed,
-            num_workers=config.data.num_workers,
+            reading=config.data.reading,
+            max_skipped=config.max_skipped,
         )
         device = self.accelerator.device
         self.supernet = supernet.to(device).to(memory_format=torch.channels_last).train()
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in supernet.named_parameters()}
         groups = parameter_groups(self.names, config.weight_decay)
+        if max_fan_in is not None:
+            groups = with_lr_factors(groups, max_fan_in)
         self.optimizer = torch.optim.AdamW(groups, lr=config.weight_lr, fused=True)
         self.guard.protect(self.optimizer)
         self.gradients = GradientAverage(self.accelerator, self.supernet.parameters())
@@ -50,17 +56,20 @@ class SupernetLoop(Loop[E], Generic[E, S]):
     def update_weights(self, sums: Tensor, counts: Tensor, weights: Floats, *, lr: float) -> None:
         """Update the weights on the weighted sum of the tasks' mean losses, each relative to its moving average.
 
+        A skipped step changes neither weights nor averages. It may change the running statistics of batch norm, which
+        nothing reads: they are computed anew before a network is evaluated.
+
         Args:
             sums: [T], the sum of the losses of this process's images, differentiable.
             counts: [T], the number of its labelled images.
             weights: [T], of each task's loss.
-            lr: learning rate of the step.
+            lr: learning rate of the step, which the factors of the optimizer's groups multiply.
 
         Raises:
-            VerificationError: a loss or the gradient is not finite, see ``step``.
+            VerificationError: too many steps were skipped, see ``step``.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_factor", 1.0)
         pooled_sums, pooled_counts = self.accelerator.reduce(torch.stack([sums.detach(), counts]), "sum")
         factor, scale = self.scale.factors(pooled_sums, pooled_counts, weights)
         # Gradients are averaged over the processes, so each divides by its share of the images.
@@ -71,7 +80,8 @@ class SupernetLoop(Loop[E], Generic[E, S]):
         self.gradients.finish()
         live = [parameter for parameter in self.names if parameter.grad is not None]
         norm = torch.nn.utils.clip_grad_norm_(live, self._clip_norm)
-        self.guard.check(self.named(pooled_sums) | {"the gradient": norm}, self.done)
+        if self.guard.check(self.named(pooled_sums) | {"the gradient": norm}, self.done):
+            return
         self.optimizer.step()
         self.scale.values = torch.where(self.guard.skip == 0, scale, self.scale.values)
 

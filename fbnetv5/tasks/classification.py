@@ -99,6 +99,11 @@ class Top1:
         self._among_five += int(torch.count_nonzero((five == truth[:, None]).any(1) & is_labelled))
         self._images += int(torch.count_nonzero(is_labelled))
 
+    def merge(self, other: "Top1") -> None:
+        self._correct += other._correct
+        self._among_five += other._among_five
+        self._images += other._images
+
     def compute(self) -> float:
         """The share, 0..1.
 

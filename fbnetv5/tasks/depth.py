@@ -78,6 +78,13 @@ class DepthError:
             self._within[name] += int((ratio < limit).sum())
         self._pixels += len(true)
 
+    def merge(self, other: "DepthError") -> None:
+        self._squares += other._squares
+        self._relative += other._relative
+        for name, count in other._within.items():
+            self._within[name] += count
+        self._pixels += other._pixels
+
     def compute(self) -> float:
         """Root mean square error in metres.
 

@@ -263,6 +263,12 @@ class AveragePrecision:
             inside = (boxes[:, 2:] > boxes[:, :2]).all(1)
             _record(self._detections, self._images, boxes[inside], scores[inside], labels[inside])
 
+    def merge(self, other: "AveragePrecision") -> None:
+        for own, added in ((self._truth, other._truth), (self._detections, other._detections)):
+            for record in added:
+                own.append({**record, "id": len(own) + 1, "image_id": self._images + record["image_id"]})
+        self._images += other._images
+
     def compute(self) -> float:
         """AP, 0..1.
 

@@ -72,6 +72,10 @@ class OptimalFMeasure:
             self._counts[:, index] += torch.stack([mask.sum() for mask in (correct, predicted, detected, on_edge)])
         self._pixels += int(valid.sum())
 
+    def merge(self, other: "OptimalFMeasure") -> None:
+        self._counts += other._counts
+        self._pixels += other._pixels
+
     def compute(self) -> float:
         """The F-measure, 0..1.
 

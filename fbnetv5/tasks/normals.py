@@ -88,6 +88,13 @@ class AngularError:
             self._within[name] += int((angles < limit).sum())
         self._pixels += len(angles)
 
+    def merge(self, other: "AngularError") -> None:
+        self._degrees += other._degrees
+        self._counts += other._counts
+        for name, count in other._within.items():
+            self._within[name] += count
+        self._pixels += other._pixels
+
     def compute(self) -> float:
         """The mean angle in degrees.
 

@@ -58,6 +58,11 @@ class MaxMeanIoU:
         self._errors += float(errors[counted].double().sum())
         self._images += int(counted.sum())
 
+    def merge(self, other: "MaxMeanIoU") -> None:
+        self._ious += other._ious
+        self._errors += other._errors
+        self._images += other._images
+
     def compute(self) -> float:
         """The mean, 0..1; an image with no salient pixel counts as 1 where none is predicted, else as 0.
 

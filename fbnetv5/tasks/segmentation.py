@@ -78,7 +78,11 @@ class MeanIoU:
 
     def update(self, outputs: Sequence[Tensor], batch: Batch) -> None:
         (logits,) = outputs
-        self._jaccard.update(logits.cpu().argmax(1), batch.targets[self._target].cpu().long())
+        classes = logits.argmax(1).cpu()  # on the device: the logits are many times as large
+        self._jaccard.update(classes, batch.targets[self._target].cpu().long())
+
+    def merge(self, other: "MeanIoU") -> None:
+        self._jaccard.merge_state(other._jaccard)
 
     def compute(self) -> float:
         """The mean, 0..1.

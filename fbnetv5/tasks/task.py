@@ -55,6 +55,9 @@ class Metric(Protocol):
     def update(self, outputs: Sequence[Tensor], batch: Batch) -> None:
         """Add the deployable outputs for one batch; images without the task's labels are ignored."""
 
+    def merge(self, other: Self) -> None:
+        """Add the batches of another metric of the same kind, as if they had followed; of the same task's outputs."""
+
     def compute(self) -> float:
         """The value over all batches."""
 

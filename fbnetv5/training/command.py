@@ -6,18 +6,18 @@ from pathlib import Path
 from export.errors import UserError
 from export.files import AnyPath
 from export.progress import Log, silent
-from fbnetv5.architecture import load_architecture
+from fbnetv5.architecture import Architecture, load_architecture
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.describe import describe_data
 from fbnetv5.data.fit import parse_fit
 from fbnetv5.data.resolution import parse_resolution
-from fbnetv5.evaluate import check_task, trained_fit, trained_size
-from fbnetv5.runs import options
-from fbnetv5.runs.options import Fields, Size
+from fbnetv5.evaluate import trained_fit, trained_size
+from fbnetv5.runs.options import Fields, Size, architecture_file, describe_fit, fields_of, path_of
 from fbnetv5.training.config import TrainConfig, common_defaults
 from fbnetv5.training.loop import TrainEntry
 from fbnetv5.training.notes import describe_soft_labels, describe_teacher_fit
 from fbnetv5.training.run import Prepared, TrainResult, prepare, run_training, start_training
+from fbnetv5.training.transfer import describe_transfer, fitting_init, transfer
 
 Started = Callable[[Path, Prepared], None]
 """Called with the run folder and its opened configuration when all inputs are checked, before the first step."""
@@ -27,6 +27,7 @@ def train(
     task: str | None = None,
     *,
     arch: AnyPath | None = None,
+    variant: str | None = None,
     data: AnyPath | None = None,
     strict_data: bool = False,
     init: str = "inherited",
@@ -47,8 +48,10 @@ def train(
         >>> ap = result.test["det"].value  # the metric of detection, on the test images
 
     Args:
-        task: task whose network in ``runs/latest`` is trained, if no ``arch`` is named.
+        task: task whose network in ``runs/latest`` is trained, if no ``arch`` is named; with ``arch``, a task that the
+            topology of that network is trained for, with a head of its own.
         arch: architecture file of the network.
+        variant: "a", "c" or "f": train the topology of a network of ``search`` in that variant of its space.
         data: folder of images and labels in one of the known layouts; None for the demo scenes.
         strict_data: refuse a data set of which something was repaired, left out or not used.
         init: initial weights: "inherited" (from the search), "scratch", "torchvision", "timm", or a safetensors file.
@@ -71,36 +74,53 @@ def train(
         UnavailableError: published weights, or the library of a teacher, are not on this machine.
         VerificationError: a loss is not finite.
     """
-    folder = options.path_of(data)
+    folder = path_of(data)
     describe_data(folder, log, strict=strict_data)
-    file = options.architecture_file(task, arch)
-    architecture = load_architecture(file)
-    check_task(architecture, task, file)
-    if task is not None and len(architecture.choices) > 1:
-        raise UserError(f"{file} is one network for {architecture.name}, trained as a whole: use --arch {file} alone")
+    file = architecture_file(task, arch)
+    source = load_architecture(file)
+    architecture = _transferred(source, file, task, variant, folder, log)
     images = DataConfig.of(
         folder,
         size=trained_size(architecture) if size is None else parse_resolution(size),
         fit=trained_fit(architecture) if fit is None else parse_fit(fit),
     )
     settings = TrainConfig.make(
-        options.fields_of(config),
+        fields_of(config),
         defaults=common_defaults(task.training for task in architecture.make_tasks().values()),
         task_names=tuple(architecture.choices),
-        init=init,
+        init=fitting_init(init, source, architecture, log),
         teacher=teacher,
         data=images,
         seed=seed,
         used=() if size is None else ("size",),
     )
-    options.describe_fit(settings.data, log)
+    describe_fit(settings.data, log)
     describe_teacher_fit(settings.teacher, settings.data, log)
     if settings.teacher is None:
         describe_soft_labels(folder, settings.tasks, log)
-    target = options.path_of(output) or Path("trained") / architecture.file_name
-    run, prepared = start_training(settings, file, target)
+    target = path_of(output) or Path("trained") / architecture.file_name
+    transferred = None if architecture is source else architecture
+    run, prepared = start_training(settings, file, target, transferred=transferred)
     started(run, prepared)
     return run_training(run, prepared, report, log)
+
+
+def _transferred(
+    source: Architecture, file: Path, task: str | None, variant: str | None, data: Path | None, log: Log
+) -> Architecture:
+    """The network to train: that of the file, or its topology for another task or in another variant.
+
+    Raises:
+        UserError: the network has several tasks and the options name one or a variant, or as of ``transfer``.
+    """
+    if task is None and variant is None:
+        return source
+    if len(source.choices) > 1:
+        raise UserError(f"{file} is one network for {source.name}, trained as a whole: use --arch {file} alone")
+    architecture = transfer(source, file, task=task, variant=variant, data=data)
+    if architecture is not source:
+        log(describe_transfer(source, architecture))
+    return architecture
 
 
 def resume_train(

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, Strict, ValidationInfo, field_valida
 
 from export.errors import UserError
 from fbnetv5.labeling.teachers.families import LIBRARIES
-from fbnetv5.runs.config import Positive, RunConfig
+from fbnetv5.runs.config import MaxSkipped, Positive, RunConfig
 from fbnetv5.training.recipe import HEADER, RecipeFields, without_header
 
 SOFT_LABELS = "soft-labels"
@@ -43,7 +43,7 @@ class TrainConfig(RunConfig, RecipeFields):
     title: ClassVar[str] = "training"
     kind: ClassVar[str] = "training"
     flags: ClassVar[frozenset[str]] = frozenset({"task_names", "init", "teacher", "data", "seed"})
-    data_fields: ClassVar[frozenset[str]] = frozenset({"scenes", "size"})
+    data_fields: ClassVar[frozenset[str]] = RunConfig.data_fields | {"size"}
     task_names: Annotated[tuple[str, ...], Strict(False), Field(min_length=1)]
     """Names of the network's tasks."""
     init: str = "inherited"
@@ -61,6 +61,9 @@ class TrainConfig(RunConfig, RecipeFields):
     """Steps between evaluations on the held-out images."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 100
     """Steps between checkpoints."""
+    max_skipped: MaxSkipped = 10
+    """Number of steps that may be skipped because a loss or gradient is not finite, and of images that may be replaced
+    because they cannot be read; one more ends the training."""
     stop_at: Annotated[int, Field(ge=1)] | None = None
     """Step after which the training stops early, a multiple of evaluate_every; the learning rate still follows the
     whole length. A later value continues the training as if it had not stopped."""

@@ -4,7 +4,6 @@ The encoder of a branched network is its blocks without the heads; that of a net
 an FBNetV3. The other weights are random. ``fbnetv5/networks/pretrained.py`` lists the encoders that have weights.
 """
 
-from itertools import chain
 from pathlib import Path
 
 import torch
@@ -14,16 +13,18 @@ from fbnetv5.architecture import Architecture
 from fbnetv5.blocks.specs import initialise
 from fbnetv5.networks.backbone import Network
 from fbnetv5.networks.pretrained import PUBLISHED, SCRATCH, TIMM, TORCHVISION, encoder_weights, load_blocks
-from fbnetv5.runs.checkpoint import load_tensors
+from fbnetv5.runs.checkpoint import load_tensors, load_weights
 from fbnetv5.spaces.branching import BranchingSpace
-from fbnetv5.spaces.fbnetv3 import FBNETV3, STRIDES
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.space import Space
+from fbnetv5.spaces.variants import stage_zero
 
 INHERITED = "inherited"
 
 
-def initial_network(architecture: Architecture, init: str, *, file: Path, seed: int) -> Network:
+def initial_network(
+    architecture: Architecture, init: str, *, file: Path, seed: int, blocks_only: bool = False
+) -> Network:
     """The network of an architecture file, with the weights that ``init`` names.
 
     Args:
@@ -32,6 +33,7 @@ def initial_network(architecture: Architecture, init: str, *, file: Path, seed: 
             branched network, of torchvision's or timm's model of its encoder.
         file: the architecture file; inherited weights are in the file beside it.
         seed: of random weights.
+        blocks_only: whether inherited weights are of a network of another task, whose head does not fit.
 
     Raises:
         UserError: the weights are missing, damaged, or of another network.
@@ -51,6 +53,9 @@ def initial_network(architecture: Architecture, init: str, *, file: Path, seed: 
         raise UserError(
             f"--init {init}: {path} does not exist. Name a file, or use --init {SCRATCH}, {TORCHVISION} or {TIMM}"
         )
+    if init == INHERITED and blocks_only:
+        inherit_blocks(network, path)
+        return network
     if isinstance(architecture.space, BranchingSpace) and not _is_whole(path):
         copy_encoder(network, architecture.space, init)
         return network
@@ -74,15 +79,18 @@ def copy_encoder(network: Network, space: Space, source: str) -> None:
     load_blocks(network, dict(zip(names, weights, strict=True)))
 
 
-def stage_zero(variant: str) -> list[str]:
-    """The names of the four-path space's nodes in stage 0, in the order of the blocks of its FBNetV3."""
-    partitions = FBNETV3[variant].partitions()
-    return list(
-        chain.from_iterable(
-            [f"s0_p{path}_{number}" for number in range(len(blocks))]
-            for path, blocks in zip(STRIDES, partitions, strict=True)
-        )
-    )
+def inherit_blocks(network: Network, path: Path) -> None:
+    """Copy the weights of blocks from a file of a network of the same space; blocks that it lacks stay as they are.
+
+    Raises:
+        UserError: the file is missing or damaged, or of another space.
+    """
+    tensors = load_tensors(path)
+    for name, block in network.backbone.blocks.items():
+        prefix = f"backbone.blocks.{name}."
+        of_block = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+        if of_block:
+            load_weights(block, of_block, path)
 
 
 def _is_whole(path: Path) -> bool:

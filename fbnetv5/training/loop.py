@@ -2,14 +2,15 @@
 
 A step takes a batch of augmented images, computes each task's mean loss over the labelled images of all processes, or
 also its distance from a teacher over all images, averages the gradients of their weighted sum, and updates the weights
-and their moving average. At intervals the first process evaluates that average on held-out images; the best average so
-far is stored beside the architecture file, and a checkpoint in a folder.
+and their moving average. At intervals the processes share the evaluation of that average on held-out images; the best
+average so far is stored beside the architecture file, and a checkpoint in a folder.
 
 All randomness is a function of (seed, step), so a resumed training repeats what an uninterrupted one would have done.
 
 Shape legend: T tasks.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +27,7 @@ from fbnetv5.networks.backbone import Network
 from fbnetv5.runs.checkpoint import load_weights, optimizer_tensors, restore_optimizer, save_tensors
 from fbnetv5.runs.history import Entry
 from fbnetv5.runs.loop import CHECKPOINT, Loop
-from fbnetv5.runs.processes import GradientAverage
+from fbnetv5.runs.processes import GradientAverage, copy_from_first
 from fbnetv5.training.augment import Augment
 from fbnetv5.training.average import MovingAverage
 from fbnetv5.training.best import Best
@@ -77,7 +78,8 @@ class TrainLoop(Loop[TrainEntry]):
             steps=config.last_step,
             checkpoint_every=config.checkpoint_every,
             seed=config.seed,
-            num_workers=config.data.num_workers,
+            reading=config.data.reading,
+            max_skipped=config.max_skipped,
         )
         self.config = config
         weights = folder / f"{architecture.file_name}.safetensors"
@@ -95,8 +97,11 @@ class TrainLoop(Loop[TrainEntry]):
         self.held_out = held_out
         self.weights = TaskWeights(config, self.accelerator.device)
         self.losses: Tensor | None = None
-        """Mean losses [T] of the last step, on the device."""
+        """Mean losses [T] of the last step that was not skipped, on the device; nan before the first of these."""
         self.best = Best(self.tasks)
+        self._statistics = [buffer for buffer in self.network.buffers() if buffer.is_floating_point()]
+        self._scores: dict[str, float] = {}
+        """Of the present step, if it is one of an evaluation."""
 
     @cached_property
     def training_batches(self) -> Iterator[Batch]:
@@ -105,17 +110,19 @@ class TrainLoop(Loop[TrainEntry]):
         return self.batches(self.dataset, self.config.batch, first_step=self.done, stream=3, transform=transform)
 
     def step(self) -> None:
-        self.losses = self.train(next(self.training_batches))
+        before, losses = self.losses, self.train(next(self.training_batches))
+        self.losses = torch.where(self.guard.skip == 0, losses, torch.nan if before is None else before)
 
     def train(self, batch: Batch) -> Tensor:
         """Run one step; return the mean losses over the images of all processes, [T] on the device.
 
         Raises:
-            VerificationError: a loss or the gradient is not finite, see ``step``.
+            VerificationError: too many steps were skipped, see ``step``.
         """
         self.network.train()
+        kept = self.guard.keep(self._statistics)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config, self.done)
+            group["lr"] = learning_rate(self.config, self.done) * group.get("lr_factor", 1.0)
         with self.accelerator.autocast():
             sums, counts = self.objective.losses(batch, step=self.done, process=self.accelerator.process_index)
         pooled_sums, pooled_counts = self.accelerator.reduce(torch.stack([sums.detach(), counts]), "sum")
@@ -128,16 +135,30 @@ class TrainLoop(Loop[TrainEntry]):
         self.gradients.finish()
         norm = torch.nn.utils.clip_grad_norm_(self.names, self.config.clip_norm)
         named = {f"the loss of {name}": loss for name, loss in zip(self.tasks, losses, strict=True)}
-        self.guard.check(named | {"the gradient": norm}, self.done)
+        if self.guard.check(named | {"the gradient": norm}, self.done):
+            kept.restore()
+            return losses
         self.optimizer.step()
+        if self.guard.lag:
+            kept.restore(self.guard.skip)
         self.weights.update(averages, skip=self.guard.skip)
         self.average.update(self.done, skip=self.guard.skip if self.guard.lag else None)
         return losses
 
     def evaluate(self) -> dict[str, float]:
-        """By task, the metric of the average weights on the held-out images."""
-        metrics = measure_network(self.average.network, self.held_out, num_workers=self.num_workers)
+        """By task, the metric of the first process's average weights on the held-out images; {} in the others."""
+        self._share_statistics()
+        metrics = measure_network(self.average.network, self.held_out, reading=self.reading)
+        if not self.accelerator.is_main_process:
+            return {}
         return {name: metric.compute() for name, metric in metrics.items()}
+
+    def _share_statistics(self) -> None:
+        """Replace the average batch-norm statistics by those of the first process, which are stored: weights are alike.
+
+        Each process averages those of its own images, and only the first one's average is ever used.
+        """
+        copy_from_first(self.accelerator, [b for b in self.average.network.buffers() if b.is_floating_point()])
 
     def is_logged(self, *, last: bool) -> bool:
         return super().is_logged(last=last) or self._is_evaluated(last=last)
@@ -145,23 +166,31 @@ class TrainLoop(Loop[TrainEntry]):
     def _is_evaluated(self, *, last: bool) -> bool:
         return self.done % self.config.evaluate_every == 0 or last
 
+    def measure(self, *, last: bool) -> None:
+        if self._is_evaluated(last=last):
+            self._scores = self.evaluate()
+
     def entry(self, *, last: bool) -> TrainEntry | None:
         """The state after ``done`` steps: before the first, at each evaluation, and every ``LOG_EVERY`` steps."""
         if not self.is_logged(last=last):
             return None
         scores = None
         if self._is_evaluated(last=last):
-            scores = self.evaluate()
+            scores = self._scores
             if self.best.replace(scores, self.done):
                 self._save_best(scores)
         return TrainEntry(
             step=self.done,
-            losses=None if self.losses is None else dict(zip(self.tasks, self.losses.tolist(), strict=True)),
+            losses=self._finite_losses(),
             lr=learning_rate(self.config, self.done),
             scores=scores,
             best=self.best.scores,
             best_step=self.best.step,
         )
+
+    def _finite_losses(self) -> dict[str, float] | None:
+        losses = [] if self.losses is None else self.losses.tolist()
+        return dict(zip(self.tasks, losses, strict=True)) if losses and not math.isnan(losses[0]) else None
 
     def _save_best(self, scores: Mapping[str, float]) -> None:
         """Write the average weights and the architecture file, which has the scores as those of searches have them."""

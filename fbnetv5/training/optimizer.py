@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from fbnetv5.runs.optimization import half_cosine, parameter_groups
+from fbnetv5.runs.optimization import half_cosine, parameter_groups, with_lr_factors
 from fbnetv5.training.config import TrainConfig
 
 
@@ -23,6 +23,8 @@ def make_optimizer(config: TrainConfig, parameters: Iterable[Tensor]) -> torch.o
     """
     everything = list(parameters)
     groups = parameter_groups(everything, config.weight_decay)
+    if config.max_fan_in is not None:
+        groups = with_lr_factors(groups, config.max_fan_in)
     if config.optimizer == "rmsprop":
         from fbnetv5.training.rmsprop import RMSProp  # timm is slow to import
 

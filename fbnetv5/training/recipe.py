@@ -43,6 +43,9 @@ class RecipeFields(Document):
     TensorFlow's, with which MobileNetV3 (arXiv 1905.02244) was trained."""
     lr: Positive = 3e-3
     """Highest learning rate, after the warm-up; half a cosine then brings it down to 1 %."""
+    max_fan_in: Annotated[int, Field(ge=1)] | None = None
+    """Largest number of inputs per output with which a weight has the full learning rate; weights with more have one in
+    inverse proportion to it, as in muP (arXiv 2203.03466). None: one learning rate for all weights."""
     momentum: Share = 0.9
     """Momentum of SGD and RMSProp."""
     weight_decay: NotNegative = 0.02

@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 from timm.optim import RMSpropTF
-from torch import Tensor
+from torch import Tensor, nn
+
+from fbnetv5.runs.divergence import Kept
 
 DECAY = 0.9
 """Of the mean square of the gradient."""
@@ -19,10 +21,7 @@ EPSILON = 1e-3
 
 
 class RMSProp(RMSpropTF):  # type: ignore[misc]  # timm has no types
-    """timm's RMSProp that, as torch's fused optimizers do, changes no parameter where ``found_inf`` is 1.
-
-    The guard never resets ``found_inf`` and raises an error, so the momentum of a skipped step is not used again.
-    """
+    """timm's RMSProp that, as torch's fused optimizers, changes no parameter and state where ``found_inf`` is 1."""
 
     found_inf: Tensor | None = None
     """Scalar on the device of the parameters, or None."""
@@ -37,8 +36,16 @@ class RMSProp(RMSpropTF):  # type: ignore[misc]  # timm has no types
             super().step()
             return
         parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-        before = torch._foreach_add(parameters, 0)
+        kept = Kept([*parameters, *(tensor for p in parameters for tensor in self._state_of(p))])
         super().step()
-        skip = self.found_inf.bool()
-        kept = [torch.where(skip, old, new) for old, new in zip(before, parameters, strict=True)]
-        torch._foreach_copy_(parameters, kept)
+        kept.restore(self.found_inf)
+
+    def _state_of(self, parameter: nn.Parameter) -> list[Tensor]:
+        """The mean square and the momentum of a parameter, which begin as timm's do."""
+        state: dict[str, Tensor] = self.state[parameter]
+        if not state:
+            state["step"] = torch.tensor(0.0)
+            state["square_avg"] = torch.ones_like(parameter)
+            if self.defaults["momentum"] > 0:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+        return [tensor for name, tensor in state.items() if name != "step"]

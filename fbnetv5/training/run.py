@@ -24,6 +24,7 @@ from fbnetv5.evaluate import Evaluation, applied_fit, check_classes, check_label
 from fbnetv5.runs.checkpoint import load_tensors, load_weights, save_tensors
 from fbnetv5.runs.folder import file_name, make_folder
 from fbnetv5.runs.processes import in_first_process, make_accelerator
+from fbnetv5.runs.start import check_processes, open_images
 from fbnetv5.tasks import needed_targets
 from fbnetv5.training.checks import check_recipe, check_soft_labels, check_teacher
 from fbnetv5.training.config import TrainConfig
@@ -88,7 +89,7 @@ def prepare(config: TrainConfig) -> Prepared:
     Raises:
         UserError: the images are missing or do not fit.
     """
-    splits = config.data.open(needed_targets(config.tasks, soft=config.reads_soft_labels))
+    splits = open_images(config.data, needed_targets(config.tasks, soft=config.reads_soft_labels))
     images, held_out = without_policies(splits, config.held_out)
     return Prepared(config=in_steps(config, len(images)), images=images, held_out=held_out, test=splits.test)
 
@@ -101,13 +102,16 @@ def in_steps(config: TrainConfig, images: int) -> TrainConfig:
     return config.changed(steps=math.ceil(config.epochs * images / per_step), epochs=None)
 
 
-def start_training(config: TrainConfig, file: Path, folder: Path) -> tuple[Path, Prepared]:
+def start_training(
+    config: TrainConfig, file: Path, folder: Path, *, transferred: Architecture | None = None
+) -> tuple[Path, Prepared]:
     """Check all inputs before any computing time is spent, then make the folder.
 
     Args:
         config: of the training.
         file: the architecture file.
         folder: to make.
+        transferred: the network to train instead of that of the file, whose blocks it inherits.
 
     Returns:
         The folder, the first process's where there are several; and the configuration with its images, opened.
@@ -116,13 +120,14 @@ def start_training(config: TrainConfig, file: Path, folder: Path) -> tuple[Path,
         UserError: an input does not fit, or the folder exists already or cannot be written.
         UnavailableError: published weights, or the library of a teacher, are not on this machine.
     """
-    architecture, prepared = load_architecture(file), prepare(config)
+    architecture, prepared = transferred or load_architecture(file), prepare(config)
     check_classes(architecture, class_names(prepared.images.targets))
     uses = (("learn from", prepared.images), ("hold out", prepared.held_out), ("test on", prepared.test))
     for (use, images), task in product(uses, architecture.make_tasks().values()):
         check_labelled(task, images, use)
     check_recipe(config, list(architecture.make_tasks().values()), prepared.images.targets)
-    network = initial_network(architecture, config.init, file=file, seed=config.seed)
+    blocks_only = transferred is not None
+    network = initial_network(architecture, config.init, file=file, seed=config.seed, blocks_only=blocks_only)
     if config.reads_soft_labels:
         check_soft_labels(network.tasks, prepared.images)
     elif config.teacher is not None:
@@ -150,19 +155,17 @@ def run_training(
         log: prints a line for the user.
 
     Raises:
-        UserError: bad input or a damaged checkpoint.
-        VerificationError: a loss is not finite.
+        UserError: bad input, a damaged checkpoint, or processes that differ.
+        VerificationError: too many losses are not finite, or images unreadable.
     """
+    check_processes(folder, prepared.test)
     loop = open_loop(folder, prepared)
     loop.run(report)
-    result = None
+    log("evaluating the best weights on the test images")
+    result = _result(folder / f"{loop.architecture.file_name}.json", loop, prepared.test)
     if loop.accelerator.is_main_process:
-        log("evaluating the best weights on the test images")
-        result = _result(folder / f"{loop.architecture.file_name}.json", loop, prepared.test)
         write_json(folder / EVALUATION, result.document())
-    (shared,) = broadcast_object_list([result])
-    assert isinstance(shared, TrainResult)
-    return shared
+    return result
 
 
 def _finite(value: Any) -> Any:
@@ -193,16 +196,18 @@ def open_loop(folder: Path, prepared: Prepared) -> TrainLoop:
 
 
 def _result(file: Path, loop: TrainLoop, test: ImageSet) -> TrainResult:
-    """Evaluate the best weights, which replace the last average."""
+    """Evaluate the best weights, which replace the last average; called in all processes."""
+    loop.accelerator.wait_for_everyone()  # the first process has written them
     best, weights, data = loop.average.network, file.with_suffix(".safetensors"), loop.config.data
     load_weights(best, load_tensors(weights), weights)
     fit = applied_fit(data.fit, data.folder)
+    (best_so_far,) = broadcast_object_list([loop.best])  # which the first process alone knows
     return TrainResult(
         folder=loop.folder,
         architecture=load_architecture(file),
-        initial=loop.best.initial,
-        best=loop.best.scores,
-        best_step=loop.best.step,
+        initial=best_so_far.initial,
+        best=best_so_far.scores,
+        best_step=best_so_far.step,
         steps=loop.done,
-        test=evaluate_network(best, test, size=data.size, fit=fit, num_workers=loop.num_workers),
+        test=evaluate_network(best, test, size=data.size, fit=fit, reading=loop.reading),
     )

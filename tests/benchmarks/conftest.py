@@ -35,7 +35,7 @@ def runs(tmp_path: Path) -> list[Path]:
     folders = [tmp_path / "s0", tmp_path / "s1"]
     for seed, folder in enumerate(folders):
         config = SearchConfig(
-            budgets={"det": BUDGET, "seg": BUDGET},
+            budgets={"det": (BUDGET,), "seg": (BUDGET,)},
             data=DataConfig(size=(32, 32), scenes=(16, 8, 8)),
             batch=4,
             seed=seed,

@@ -11,8 +11,8 @@ from export.errors import UserError
 from fbnetv5.architecture import make_architecture
 from fbnetv5.costs.tables import Counter
 from fbnetv5.data.scenes import CLASSES
-from fbnetv5.deploy.derive import DerivationConfig
 from fbnetv5.deploy.profile_networks import found_networks
+from fbnetv5.runs.derivation import DerivationConfig
 from fbnetv5.spaces.branching import BranchingSpace
 from fbnetv5.spaces.four_path import FourPathSpace
 from latency.correction import MeasuredNetwork

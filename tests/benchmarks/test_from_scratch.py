@@ -85,7 +85,7 @@ def test_a_network_of_another_task_or_a_group_of_one_is_refused(runs: list[Path]
         from_scratch.main([*command, "--found", str(runs[1] / "seg.json")])
     with pytest.raises(UserError, match="has no task cls"):
         from_scratch.main([*command, "--task", "cls"])
-    SearchConfig(budgets={"det": BUDGET}, data=DataConfig(folder="/images")).save(runs[0])
+    SearchConfig(budgets={"det": (BUDGET,)}, data=DataConfig(folder="/images")).save(runs[0])
     with pytest.raises(UserError, match="demo scenes alone"):
         from_scratch.main(command)
 

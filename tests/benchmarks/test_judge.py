@@ -72,7 +72,7 @@ def test_random_networks_of_another_seed_must_not_differ() -> None:
 
 
 def test_runs_of_different_budgets_or_sizes_are_refused(runs: list[Path]) -> None:
-    SearchConfig(budgets={"det": BUDGET}).save(runs[1])
+    SearchConfig(budgets={"det": (BUDGET,)}).save(runs[1])
     with pytest.raises(UserError, match="was searched with another budgets"):
         judge.judge_config(runs, steps=1, images=8)
 

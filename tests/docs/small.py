@@ -16,6 +16,8 @@ from tests.docs.blocks import Command
 
 ONLY_PARSED = {
     "search *--latency* --device*": "a budget in ms depends on the machine; tests/fbnetv5/cli/test_search.py has one",
+    "search --add *": "needs a search with a checkpoint; tests/fbnetv5/cli/test_search.py adds a task to one",
+    "search --flops * --flops *": "a family; tests/fbnetv5/search/reinforce/test_family.py has one",
     "branch *--latency*": "a budget in ms depends on the machine; tests/fbnetv5/cli/test_branch.py has one",
     "profile --device a100*": "needs a GPU",
     "profile verify * --run *": "needs a table of the blocks of the run; tests/latency/test_verify.py has one",
@@ -24,6 +26,7 @@ ONLY_PARSED = {
     "train *--teacher soft-labels": "needs soft labels; tests/fbnetv5/training/test_objective.py has some",
     "derive runs/latest --flops 200M": "tests/fbnetv5/cli/test_derive.py derives from a search",
     "derive runs/latest --flops det=600M,300M": "tests/fbnetv5/cli/test_derive.py derives from a search",
+    "derive runs/latest --flops 200M --params 4M": "tests/fbnetv5/cli/test_derive.py derives with two budgets",
     "* --data crowns *": "needs a package with photographs",
     "label *--ray*": "needs a Ray cluster; tests/fbnetv5/labeling/test_cluster.py has one",
     "export --task cls,det": "the small networks share no block; tests/fbnetv5/deploy/test_export.py has two that do",

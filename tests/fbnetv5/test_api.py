@@ -5,14 +5,17 @@ import inspect
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.main import get_command
 
 from fbnetv5 import api
+from fbnetv5.cli.entry import app
 from tests.command_line import QUICK, SMALL, document
 from tests.contract.schemas import check_document
 from tests.contract.stored import STORED
@@ -55,6 +58,28 @@ def test_importing_the_interface_loads_nothing_heavy_and_using_it_no_command_lin
         "assert not {'typer', 'fbnetv5.cli'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def _commands(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        yield prefix + name, command
+        yield from _commands(command, f"{name}_") if hasattr(command, "commands") else ()
+
+
+def test_options_of_commands_have_the_defaults_of_their_functions() -> None:
+    compared = 0
+    for name, command in _commands(get_command(app)):
+        function = getattr(api, {"eval": "evaluate"}.get(name, name))
+        parameters = dict(inspect.signature(function).parameters)
+        if name.startswith("profile"):
+            parameters |= inspect.signature(api.scope).parameters
+        for option in command.params:
+            default = parameters[option.name].default if option.name in parameters else inspect.Parameter.empty
+            if default is not inspect.Parameter.empty:
+                compared += 1
+                own = default if getattr(option, "multiple", False) and option.default is None else option.default
+                assert str(own) == str(default), f"{name} --{option.name}"
+    assert compared > 150
 
 
 def test_searches_in_one_process_do_not_influence_each_other_and_agree_with_the_command(tmp_path: Path) -> None:

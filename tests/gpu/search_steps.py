@@ -97,7 +97,7 @@ def open_scenes(size: int, plan: Plan) -> tuple[Prepared, float]:
 def config_of(size: int, plan: Plan, *, batch: int, steps: int = 1200) -> SearchConfig:
     """A search of three tasks on images of that side; half of ``steps`` are warm-up."""
     return SearchConfig(
-        budgets={task: Budget(limit=400e6, unit="macs") for task in TASKS},
+        budgets={task: (Budget(limit=400e6, unit="macs"),) for task in TASKS},
         space=FourPathSpace(stages=1, blocks_per_path=1) if plan.small_space else FourPathSpace(),
         data=DataConfig(size=(size, size), scenes=(plan.scenes, plan.scenes, 32)),
         batch=batch,
@@ -110,7 +110,7 @@ def config_of(size: int, plan: Plan, *, batch: int, steps: int = 1200) -> Search
 def make_loop(prepared: Prepared, config: SearchConfig, folder: Path) -> SearchLoop:
     """A loop with the initial weights of a seed."""
     set_seed(config.seed)
-    return SearchLoop(config, folder, Supernet(config.space, prepared.tasks), prepared.splits, prepared.tables)
+    return SearchLoop(config, folder, Supernet(config.space, prepared.tasks), prepared.splits, prepared.constraints)
 
 
 def attempt(measurement: Callable[[], dict[str, Any]]) -> dict[str, Any]:

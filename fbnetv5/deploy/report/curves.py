@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fbnetv5.deploy.report.looks import line, marker, metric_of, unit_text
+from fbnetv5.deploy.report.looks import axis_label, line, marker, metric_of, scaled
 from latency.page.content import Figure
 from latency.page.plots import INK, SOFT, axis, make_plot, scatter, series_table
 
@@ -109,31 +109,29 @@ def series_figure(entries: Entries, series: Series) -> Figure | None:
     return _figure(series.title, series.caption, series.label, traces, columns, x=series.x, log=log)
 
 
-def cost_figure(entries: Entries, limits: Sequence[float], unit: str) -> Figure | None:
-    """The expected cost of each task's policy, or of the tree, beside the budgets.
+def cost_figure(entries: Entries, limits: Mapping[str, float], unit: str) -> Figure | None:
+    """The expected cost of each task's policy, or of the tree, beside the budgets of one unit.
 
     Args:
         entries: of the history.
-        limits: the budgets.
+        limits: the budgets, by the name of their costs in the history.
         unit: of the costs, such as "macs".
     """
-    columns = by_step(entries, "expected_cost")
+    columns = {name: values for name, values in by_step(entries, "expected_cost").items() if name in limits}
     if not columns:
         return None
-    scale = 1e-6 if unit != "ms" else 1.0
-    scaled = {task: {step: cost * scale for step, cost in values.items()} for task, values in columns.items()}
+    costs = {task: {step: scaled(cost, unit) for step, cost in values.items()} for task, values in columns.items()}
     traces = [
         scatter(list(values), list(values.values()), name=task or "expected", **_curve(task, len(values)))
-        for task, values in scaled.items()
+        for task, values in costs.items()
     ]
     steps = [step for values in columns.values() for step in values]
     ends = [min(steps), max(steps)]
-    for limit in sorted(set(limits)):
+    for limit in sorted(set(limits.values())):
         style = {"color": SOFT, "width": 1.5, "dash": "dot"}
-        traces.append(scatter(ends, [limit * scale] * 2, name="budget", mode="lines", line=style))
-    label = f"{unit_text(unit)}{', millions' if unit != 'ms' else ''}"
+        traces.append(scatter(ends, [scaled(limit, unit)] * 2, name="budget", mode="lines", line=style))
     caption = "Expected over the architectures that the policies draw, heads included."
-    return _figure("Expected cost", caption, label, traces, scaled)
+    return _figure("Expected cost", caption, axis_label(unit), traces, costs)
 
 
 def score_figure(entries: Entries, task: str) -> Figure | None:
@@ -159,8 +157,9 @@ def learning_rate_figure(entries: Entries) -> Figure | None:
     return series_figure(entries, series)
 
 
-def _curve(task: str, points: int) -> dict[str, Any]:
-    """The look of a curve; a few points are marked."""
+def _curve(name: str, points: int) -> dict[str, Any]:
+    """The look of a curve, which is that of its task; a few points are marked."""
+    task = name.partition("/")[0]
     return {
         "mode": "lines+markers" if points < 25 else "lines",
         "line": line(task) if task else {"color": INK, "width": 2},

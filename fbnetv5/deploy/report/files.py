@@ -36,7 +36,7 @@ class RunFiles:
 
     folder: Path
     kind: str
-    """The method: "search", "branch", "nars", "training", "derivation" or "label"."""
+    """The method: "search", "later-task", "branch", "nars", "training", "derivation" or "label"."""
     config: dict[str, Any]
     """Of ``config.json``; of a labelling, its settings."""
 
@@ -58,7 +58,9 @@ class RunFiles:
     @cached_property
     def pareto(self) -> dict[str, Any] | None:
         """The document of the Pareto fronts or trials; None before the end of a search."""
-        required = {"search": "tasks", "branch": "points", "nars": "trials"}.get(self.kind, "schema")
+        required = {"search": "tasks", "later-task": "tasks", "branch": "points", "nars": "trials"}.get(
+            self.kind, "schema"
+        )
         return _optional(self.folder / PARETO, "Pareto front", required)
 
     @cached_property
@@ -88,11 +90,17 @@ class RunFiles:
 
     @property
     def budgets(self) -> dict[str, dict[str, Any]]:
-        """The budgets of a search by task, each with its limit and unit; of a branched network, under ""."""
+        """The budgets of a search, each with its limit and unit, by the name of its costs in the history.
+
+        The name is the task, and its unit where the task has several budgets; of a branched network it is "".
+        """
         if isinstance(self.config.get("budget"), dict):
             return {"": self.config["budget"]}
-        budgets = self.config.get("budgets")
-        return budgets if isinstance(budgets, dict) else {}
+        by_task = self.config.get("budgets")
+        named: dict[str, dict[str, Any]] = {}
+        for task, own in by_task.items() if isinstance(by_task, dict) else ():
+            named |= {f"{task}/{budget['unit']}": budget for budget in own} if isinstance(own, list) else {task: own}
+        return named
 
     @cached_property
     def exports(self) -> dict[Path, Manifest]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fbnetv5.architecture import Architecture
-from fbnetv5.deploy.report.looks import cost_text, line, marker, metric_of, unit_text
+from fbnetv5.deploy.report.looks import axis_label, cost_text, line, marker, metric_of, scaled, unit_text
 from latency.page.content import Figure, Table
 from latency.page.plots import INK, axis, make_plot, plain, scatter
 
@@ -48,18 +48,19 @@ def _search_front(task: str, front: Mapping[str, Any], network: Architecture | N
     rows = [
         [
             f"{number + 1}{' (chosen)' if number in chosen else ''}",
-            cost_text(point["cost"], unit),
+            *(cost_text(cost, its) for its, cost in point.get("costs", {unit: point["cost"]}).items()),
             f"{point['loss']:.4f}",
             f"{point['score']:.4f}",
         ]
         for number, point in enumerate(points)
     ]
+    units = [unit_text(its) for its in points[0].get("costs", {unit: points[0]["cost"]})]
     return Figure(
         title=f"{task}: finalists",
-        caption="Networks that no other finalist beats in both cost and loss, by their losses on the same held-out "
+        caption="Networks that no other finalist beats in all costs and loss, by their losses on the same held-out "
         "images with inherited weights. The ring is the network of the result.",
         plot=make_plot(traces, x=axis(axis_label(unit)), y=axis("held-out loss", tickformat="~g"), legend=False),
-        table=Table(head=["finalist", unit_text(unit), "held-out loss", metric.label], rows=rows),
+        table=Table(head=["finalist", *units, "held-out loss", metric.label], rows=rows),
     )
 
 
@@ -124,13 +125,3 @@ def _groups(tasks: Sequence[str], groups: Sequence[int]) -> str:
 
 def _ring(x: Sequence[float], y: Sequence[float]) -> Any:
     return scatter(x, y, name="result", mode="markers", marker=dict(RING), hoverinfo="skip")
-
-
-def scaled(cost: float, unit: str) -> float:
-    """A cost in the unit of ``axis_label``."""
-    return cost if unit.split()[-1] == "ms" else cost / 1e6
-
-
-def axis_label(unit: str) -> str:
-    """The title of an axis of costs."""
-    return unit_text(unit) if unit.split()[-1] == "ms" else f"{unit_text(unit)}, millions"

@@ -8,6 +8,12 @@ SEARCH = (
     "The finalists were compared on held-out images, and one was chosen by them: its loss there is a little too good.",
     "One run has one seed. Another seed finds another network of similar quality.",
 )
+LATER_TASK = (
+    "Only the head learned from the labels of this task. The trunk learned the other tasks of the search, and its "
+    "weights are inherited as they are. fbnetv5 train gives the metric of the trained network.",
+    SEARCH[1],
+    SEARCH[2],
+)
 BRANCH = (
     "The weights are inherited from the search. fbnetv5 train gives the metrics of the trained network.",
     "The log-probability of a tree says how much the routing prefers it, not how accurate its network is.",
@@ -30,6 +36,7 @@ LABEL = (
 DERIVATION = ("A derived network was not searched for again, and a pair without weights was not trained.",)
 OF_KIND = {
     "search": SEARCH,
+    "later-task": LATER_TASK,
     "branch": BRANCH,
     "nars": NARS,
     "training": TRAINING,

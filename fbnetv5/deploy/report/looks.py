@@ -10,6 +10,7 @@ from latency.page.plots import colour, dash, symbol
 
 METHODS = {
     "search": "search for a network per task",
+    "later-task": "task added to a finished search",
     "branch": "search for one branched network",
     "nars": "search for an architecture and a recipe",
     "training": "training",
@@ -53,3 +54,13 @@ def unit_text(unit: str) -> str:
 def cost_text(value: float, unit: str) -> str:
     """A cost with its unit."""
     return format_cost(value, unit)
+
+
+def scaled(cost: float, unit: str) -> float:
+    """A cost in the unit of ``axis_label``."""
+    return cost if unit.split()[-1] == "ms" else cost / 1e6
+
+
+def axis_label(unit: str) -> str:
+    """The title of an axis of costs."""
+    return unit_text(unit) if unit.split()[-1] == "ms" else f"{unit_text(unit)}, millions"

@@ -72,7 +72,13 @@ def _lead(files: RunFiles) -> list[Item]:
 
 def _run_sections(files: RunFiles, test: ImageSet | None) -> list[Section]:
     networks = [network_figure(name, network) for name, network in files.architectures.items()]
-    of_method = {"search": _search, "branch": _branch, "nars": nars_sections, "training": _training}.get(files.kind)
+    of_method = {
+        "search": _search,
+        "later-task": _later_task,
+        "branch": _branch,
+        "nars": nars_sections,
+        "training": _training,
+    }.get(files.kind)
     exported = export_items(files.exports) if files.architectures else []
     return [
         Section(name="networks", title="Networks", items=networks),
@@ -88,12 +94,22 @@ def _search(files: RunFiles) -> list[Section]:
     policies = policy_figures(
         history, "policies", [each.name for each in variables], [each.choices for each in variables], chosen
     )
-    front = search_fronts(files.pareto, files.architectures) if files.pareto else []
     return [
-        Section(name="pareto", title="Pareto fronts", items=[*side_by_side(front), *_panel(files)]),
+        _fronts(files),
         Section(name="course", title="Course of the search", items=_curves(files, SEARCH)),
         Section(name="policies", title="Policies", items=side_by_side(policies)),
     ]
+
+
+def _later_task(files: RunFiles) -> list[Section]:
+    figures = [series_figure(files.history, LOSSES), learning_rate_figure(files.history)]
+    return [_fronts(files), Section(name="course", title="Training of the head", items=side_by_side(figures))]
+
+
+def _fronts(files: RunFiles) -> Section:
+    """The Pareto front of each task, and the quality of the panel's fit."""
+    front = search_fronts(files.pareto, files.architectures) if files.pareto else []
+    return Section(name="pareto", title="Pareto fronts", items=[*side_by_side(front), *_panel(files)])
 
 
 def _panel(files: RunFiles) -> list[Item]:
@@ -129,11 +145,11 @@ def _branch(files: RunFiles) -> list[Section]:
 
 
 def _curves(files: RunFiles, series: Sequence[Series]) -> list[Item]:
-    history, budgets = files.history, files.budgets
+    history, limits = files.history, dict[str, dict[str, float]]()
     figures = [series_figure(history, LOSSES)]
-    if budgets:
-        limits = [budget["limit"] for budget in budgets.values()]
-        figures.append(cost_figure(history, limits, next(iter(budgets.values()))["unit"]))
+    for name, budget in files.budgets.items():
+        limits.setdefault(budget["unit"], {})[name] = budget["limit"]
+    figures += [cost_figure(history, of_unit, unit) for unit, of_unit in limits.items()]
     figures += [series_figure(history, each) for each in series]
     return side_by_side(figures)
 

@@ -48,10 +48,15 @@ def _budgets(config: Mapping[str, Any]) -> dict[str, str]:
         return {"budgets": ", ".join(map(_budget, stored))}
     if isinstance(stored, dict) and "limit" in stored:
         return {"budget": _budget(stored)}
-    texts = {task: _budget(budget) for task, budget in (stored or {}).items()}
+    texts = {task: " and ".join(map(_budget, _as_list(own))) for task, own in (stored or {}).items()}
     if len(set(texts.values())) == 1:
         return {"budget of each task": next(iter(texts.values()))}
     return {f"budget of {task}": text for task, text in texts.items()}
+
+
+def _as_list(budgets: Any) -> list[Any]:
+    """A task's budgets, of which a file has a single one without a list."""
+    return budgets if isinstance(budgets, list) else [budgets]
 
 
 def _budget(budget: Mapping[str, Any]) -> str:

@@ -5,8 +5,8 @@ from typing import Any
 
 from fbnetv5.deploy.report.curves import Series, series_figure
 from fbnetv5.deploy.report.files import RunFiles
-from fbnetv5.deploy.report.fronts import RING, axis_label, scaled
-from fbnetv5.deploy.report.looks import cost_text, line, marker, metric_of, unit_text
+from fbnetv5.deploy.report.fronts import RING
+from fbnetv5.deploy.report.looks import axis_label, cost_text, line, marker, metric_of, scaled, unit_text
 from fbnetv5.search.nars.trial import TrialResult
 from latency.page.content import Figure, Item, Section, Table, side_by_side
 from latency.page.plots import axis, make_plot, plain, scatter

@@ -16,7 +16,7 @@ NAME = "report.html"
 """Of the page in a run folder."""
 
 
-def report(run: AnyPath = "runs/latest", *, output: AnyPath | None = None, test: "ImageSet | None" = None) -> Path:
+def report(run: AnyPath = "runs/latest", *, output: AnyPath | None = None) -> Path:
     """Write one HTML page that shows a run, finished or not; returns its path.
 
     Examples:
@@ -25,18 +25,12 @@ def report(run: AnyPath = "runs/latest", *, output: AnyPath | None = None, test:
     Args:
         run: the folder of a search, a training or a labelling.
         output: the file to write; None for ``report.html`` in the run folder.
-        test: test images of the run, if they are open already.
 
     Raises:
         UserError: it is no run folder, a file in it is damaged or of another version, or the page cannot be written.
     """
-    from fbnetv5.deploy.report.files import open_run
-    from fbnetv5.deploy.report.page import make_page
-    from latency.page.render import render
-
-    folder = Path(run)
-    path = folder / NAME if output is None else Path(output)
-    atomic_write_text(path, render(make_page(open_run(folder), test)))
+    path = Path(run) / NAME if output is None else Path(output)
+    _write(path, Path(run), None)
     return path
 
 
@@ -49,7 +43,16 @@ def finish_with_report(run: Path, log: Log, test: "ImageSet | None" = None) -> N
         test: test images of the run, if they are open already.
     """
     try:
-        report(run, test=test)
+        _write(run / NAME, run, test)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - whatever is wrong with the page, the run has its results
         reason = " ".join(str(error).split()) or type(error).__name__
         log(f"the page {run / NAME} was not written ({reason}); the results of the run are complete")
+
+
+def _write(path: Path, run: Path, test: "ImageSet | None") -> None:
+    """Write the page of a run; ``test`` are its test images, if they are open already."""
+    from fbnetv5.deploy.report.files import open_run
+    from fbnetv5.deploy.report.page import make_page
+    from latency.page.render import render
+
+    atomic_write_text(path, render(make_page(open_run(run), test)))

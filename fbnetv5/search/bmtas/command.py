@@ -11,13 +11,13 @@ from fbnetv5.architecture import Architecture
 from fbnetv5.costs.budgets import format_cost, only_budget, parse_budgets
 from fbnetv5.data.describe import describe_data
 from fbnetv5.networks.pretrained import PUBLISHED, SCRATCH
-from fbnetv5.runs import options
 from fbnetv5.runs.folder import BRANCHED
-from fbnetv5.runs.options import Amount, Fields, Size
+from fbnetv5.runs.options import Amount, Fields, Size, fields_of, find_table, path_of, run_folder, search_images
 from fbnetv5.search.bmtas.config import BranchConfig
 from fbnetv5.search.bmtas.entry import BranchEntry
-from fbnetv5.search.bmtas.prepare import Prepared, prepare, profile_options
+from fbnetv5.search.bmtas.prepare import Prepared, prepare
 from fbnetv5.search.bmtas.run import run_branch, start_branch
+from fbnetv5.search.bmtas.table import profile_options
 from fbnetv5.search.bmtas.trees import TreeCosts
 from fbnetv5.tasks import task_names
 
@@ -103,25 +103,28 @@ def branch(
         UnavailableError: the device, or the library of the initial weights, is not on this machine.
         VerificationError: a loss is not finite.
     """
-    folder, names = options.path_of(data), task_names(tasks)
+    folder, names = path_of(data), task_names(tasks)
     describe_data(folder, log, strict=strict_data)
     has_table = device is not None or table is not None
-    budget, unit = only_budget(flops, latency, has_table=has_table)
-    whole = parse_budgets(budget, unit=unit, tasks=("network",))["network"]
+    texts = only_budget(flops, latency, has_table=has_table)
+    (whole,) = parse_budgets(texts, tasks=("network",))["network"]
     settings = BranchConfig.make(
-        options.fields_of(config),
+        fields_of(config),
         budget=whole,
         task_names=names,
         encoder=encoder,
         init=init if init in (SCRATCH, *PUBLISHED) else str(Path(init).resolve()),
-        data=options.search_images(folder, size, fit, tasks=names, budgets=[whole], log=log),
+        data=search_images(folder, size, fit, tasks=names, budgets=[whole], log=log),
         seed=seed,
     )
-    file = options.find_table(device, table, Path(luts), log, profile_options(settings, Path(luts)))
+    file = find_table(device, table, Path(luts), log, profile_options(settings, Path(luts)))
     if file is not None:
         settings = settings.with_table(file, other_machine=table is not None)
-    run_folder = options.run_folder(runs, name)
-    run, prepared = start_branch(settings, run_folder, lambda costs: log(_range_text(settings, costs)), log)
+
+    def show_range(costs: TreeCosts) -> None:
+        log(_range_text(settings, costs))
+
+    run, prepared = start_branch(settings, run_folder(runs, name), show_range, log)
     return _finish(run, prepared, started, report)
 
 

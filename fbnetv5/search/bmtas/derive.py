@@ -4,6 +4,7 @@ A finished run keeps its last checkpoint, which has the routing's logits and the
 of another budget takes seconds, without another search.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +20,9 @@ from fbnetv5.runs.loop import CHECKPOINT
 from fbnetv5.runs.processes import make_accelerator
 from fbnetv5.search.bmtas.config import BranchConfig
 from fbnetv5.search.bmtas.prepare import Prepared, check_budget, prepare
-from fbnetv5.search.bmtas.prepare import profile_options as profile_options
 from fbnetv5.search.bmtas.results import branched_architecture, build_tree, log_probabilities_of, score, write_network
 from fbnetv5.search.bmtas.supernet import BranchedSupernet
+from fbnetv5.search.bmtas.table import profile_options as profile_options
 from fbnetv5.search.bmtas.trees import Floats, best_tree, routing_scores
 
 
@@ -43,20 +44,21 @@ def best_network(
     return record.changed(provenance={**record.provenance, "scores": scores}), network
 
 
-def with_budget(run: Path, amount: str, unit: str) -> BranchConfig:
+def with_budgets(run: Path, texts: Mapping[str, str]) -> BranchConfig:
     """The configuration of a search for a branched network, with another budget.
 
     Args:
         run: the run folder of such a search.
-        amount: the budget as text; without a resolution, the resolution of the run's budget holds.
-        unit: of the budget, "macs" or "ms".
+        texts: the budget by its unit; without a resolution, the resolution of the run's budget holds.
 
     Raises:
-        UserError: the budget cannot be parsed.
+        UserError: there are several budgets, or it cannot be parsed.
     """
     config = BranchConfig.load(run)
-    budgets = parse_budgets(amount, unit=unit, tasks=("network",), resolutions={"network": config.budget.resolution})
-    return config.changed(budget=budgets["network"])
+    if len(texts) > 1:
+        raise UserError(f"{run} has one branched network, which takes one budget; {len(texts)} were given")
+    budgets = parse_budgets(texts, tasks=("network",), resolutions={"network": config.budget.resolution})
+    return config.changed(budget=budgets["network"][0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,7 +103,7 @@ class BranchLoop(SupernetLoop[BranchEntry, BranchedSupernet]):
         """Run one pass under the present routing and update the weights on the sum of all tasks' relative losses.
 
         Raises:
-            VerificationError: a loss or the gradient is not finite, see ``step``.
+            VerificationError: too many steps were skipped, see ``step``.
         """
         with self.accelerator.autocast():
             sums, counts = self._losses(self._pass(batch, self._generator()), batch)
@@ -129,7 +129,7 @@ class BranchLoop(SupernetLoop[BranchEntry, BranchedSupernet]):
         """Update the routing on held-out images, and then the multiplier of the cost.
 
         Raises:
-            VerificationError: a loss is not finite.
+            VerificationError: too many steps were skipped, see ``step``.
         """
         generator = self._generator()
         gradient = self._soft_gradient if self.config.routing == "soft" else self._sampled_gradient
@@ -140,8 +140,8 @@ class BranchLoop(SupernetLoop[BranchEntry, BranchedSupernet]):
         steered = self.config.cost_weight is None
         price = self.multiplier + PENALTY * excess if steered else self.multiplier
         self.logits.grad = self.accelerator.reduce(gradient(batch, generator), "mean") + price * of_cost
-        self.guard.check({"the gradient of the routing": self.logits.grad.norm()}, self.done)
-        self.guard.check_all()
+        if self.guard.check_now({"the gradient of the routing": self.logits.grad.norm()}, self.done):
+            return
         self.routing_optimizer.step()
         if steered:
             self.multiplier += self.config.multiplier_lr * excess

@@ -1,25 +1,24 @@
 """Opens the inputs of a search for a branched network: images, tasks, and the costs of its trees."""
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from export.errors import UserError
 from fbnetv5.costs.budgets import Budget, format_distinct
-from fbnetv5.costs.ranges import AnyTable, cost_tables
-from fbnetv5.costs.tables import CostTable, block_key, head_key
+from fbnetv5.costs.constraints import AnyTable, cost_table
+from fbnetv5.costs.tables import CostTable
 from fbnetv5.data.splits import Splits
 from fbnetv5.data.targets import class_names
 from fbnetv5.networks.pretrained import SCRATCH, State, encoder_weights
+from fbnetv5.runs.start import open_images
 from fbnetv5.search.bmtas.config import BranchConfig
+from fbnetv5.search.bmtas.table import open_table
 from fbnetv5.search.bmtas.trees import TreeCosts
 from fbnetv5.spaces.branching import BranchingSpace
 from fbnetv5.tasks import make_tasks, needed_targets
 from fbnetv5.tasks.task import Task
-from latency import estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,65 +46,22 @@ def prepare(config: BranchConfig, *, needs_table: bool = True) -> Prepared:
     Raises:
         UserError: an input is missing or does not fit the others.
     """
-    splits = config.data.open(needed_targets(config.tasks))
+    splits = open_images(config.data, needed_targets(config.tasks))
     tasks = make_tasks(config.tasks, class_names(splits.weights.targets))
     space, budget = config.space, config.budget
+
+    def costs_of(budget: Budget, table: AnyTable | None) -> TreeCosts:
+        tables = {name: cost_table(space, task, budget, table) for name, task in tasks.items()}
+        return tree_costs(space, tasks, tables)
+
     latency_costs = None
-    if (table := _open_table(config, tasks, needed=needs_table)) is not None:
+    if (table := open_table(config, tasks, needed=needs_table)) is not None:
         latency = Budget(limit=budget.limit, unit="ms", resolution=budget.resolution)
-        latency_costs = tree_costs(space, tasks, cost_tables(space, tasks, dict.fromkeys(tasks, latency), table))
-    if budget.unit == "ms" and latency_costs is not None:
-        costs = latency_costs
-    else:
-        costs = tree_costs(space, tasks, cost_tables(space, tasks, dict.fromkeys(tasks, budget), None))
+        latency_costs = costs_of(latency, table)
+    costs = latency_costs if budget.unit == "ms" and latency_costs is not None else costs_of(budget, None)
     return Prepared(
         config=config, space=space, splits=splits, tasks=tasks, table=table, costs=costs, latency_costs=latency_costs
     )
-
-
-def _open_table(config: BranchConfig, tasks: Mapping[str, Task], *, needed: bool) -> AnyTable | None:
-    """The latency table of the configuration; None without one, or where it cannot be used and is not needed.
-
-    Raises:
-        UserError: the table is needed, and is missing, damaged, of another machine, or lacks blocks.
-    """
-    if config.table is None:
-        return None
-    try:
-        table = estimate.open_table(Path(config.table), other_machine=config.other_machine_table)
-        _check_complete(config, table, tasks)
-    except UserError:
-        if needed:
-            raise
-        return None
-    return table
-
-
-def _check_complete(config: BranchConfig, table: AnyTable, tasks: Mapping[str, Task]) -> None:
-    """Raise UserError, with the command to run, if the table lacks a block of the encoder or the head of a task."""
-    space, size = config.space, config.budget.resolution
-    keys = {block_key(block, node.stride, size) for node in space.nodes for block in node.candidates}
-    keys |= {head_key(task, space.channels(task.paths), size) for task in tasks.values()}
-    if not (missing := table.missing(sorted(keys))):
-        return
-    size_text = "x".join(map(str, size))
-    raise UserError(
-        f"latency table {config.table} lacks {len(missing)} of {len(keys)} blocks of {space.label} at {size_text}, "
-        f"first: {missing[0]}. Add them with: {table.command}{profile_options(config, Path(str(config.table)).parent)}"
-    )
-
-
-def profile_options(config: BranchConfig, luts: Path) -> str:
-    """The options, as text, with which ``fbnetv5 profile`` measures the blocks of a search into a table in ``luts``."""
-    options = {
-        "--encoder": config.encoder,
-        "--width": None if config.width == 1.0 else f"{config.width:g}",
-        "--resolution": "x".join(map(str, config.budget.resolution)),
-        "--tasks": ",".join(config.tasks),
-        "--data": config.data.folder,
-        "--luts": None if luts.resolve() == Path("luts").resolve() else str(luts),
-    }
-    return "".join(f" {option} {shlex.quote(value)}" for option, value in options.items() if value is not None)
 
 
 def tree_costs(space: BranchingSpace, tasks: Mapping[str, Task], tables: Mapping[str, CostTable]) -> TreeCosts:

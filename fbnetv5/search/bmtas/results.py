@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from export.files import write_json
 from fbnetv5 import __version__
 from fbnetv5.architecture import Architecture, Latency, make_architecture
-from fbnetv5.data.preprocess import normalise
+from fbnetv5.evaluate import in_run_precision, measure_share
 from fbnetv5.networks.backbone import Network, recalibrate
 from fbnetv5.runs.checkpoint import save_tensors
 from fbnetv5.runs.folder import BRANCHED
+from fbnetv5.runs.processes import make_accelerator
 from fbnetv5.search.bmtas.prepare import Prepared
 from fbnetv5.search.bmtas.supernet import BranchedSupernet
 from fbnetv5.search.bmtas.trees import Floats, Tree, copies_of_groups, hull, routing_scores
@@ -46,16 +48,17 @@ def build_tree(supernet: BranchedSupernet, architecture: Architecture, log_proba
 
 @torch.no_grad()
 def score(network: Network, prepared: Prepared, device: torch.device) -> dict[str, float]:
-    """The metric of every task on the same held-out images, after the statistics of batch norm were recomputed."""
+    """The metric of every task on the same held-out images, after the statistics of batch norm were recomputed.
+
+    Processes share the images.
+    """
     network.to(device).to(memory_format=torch.channels_last)
-    recalibrate(network, calibration_images(prepared.splits.weights, device), network)
-    metrics = {name: task.new_metric() for name, task in network.tasks.items()}
+    run, accelerator = in_run_precision(network.raw, device), make_accelerator()
+    recalibrate(network, calibration_images(prepared.splits.weights, device), run)
     images = prepared.config.score_images
-    for batch in held_out_batches(prepared.splits, prepared.tasks.values(), images=images, device=device):
-        raw = network.raw(normalise(batch.images))
-        for name, task in network.tasks.items():
-            metrics[name].update(task.deploy(raw[name]), batch)
-    return {name: metric.compute() for name, metric in metrics.items()}
+    batches = held_out_batches(prepared.splits, prepared.tasks.values(), images=images, device=device)
+    own = batches[accelerator.process_index :: accelerator.num_processes]
+    return {name: metric.compute() for name, metric in measure_share(network.tasks, run, own).items()}
 
 
 def branched_architecture(prepared: Prepared, tree: Tree) -> Architecture:
@@ -88,6 +91,11 @@ def write_network(folder: Path, network: Network, architecture: Architecture) ->
     """Write the weights, then the architecture file; where that exists, so do the weights."""
     save_tensors(folder / f"{BRANCHED}.safetensors", network.state_dict())
     architecture.save(folder / f"{BRANCHED}.json")
+
+
+def write_pareto(folder: Path, prepared: Prepared, log_probabilities: Floats) -> None:
+    """Write ``pareto.json``."""
+    write_json(folder / "pareto.json", pareto_document(prepared, log_probabilities))
 
 
 def pareto_document(prepared: Prepared, log_probabilities: Floats) -> dict[str, Any]:

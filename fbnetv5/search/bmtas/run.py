@@ -10,19 +10,19 @@ from pathlib import Path
 
 from accelerate.utils import set_seed
 
-from export.files import write_json
 from fbnetv5.architecture import Architecture
 from fbnetv5.evaluate import check_splits
 from fbnetv5.runs.checkpoint import load_checkpoint
 from fbnetv5.runs.folder import make_run
 from fbnetv5.runs.loop import CHECKPOINT
 from fbnetv5.runs.processes import in_first_process, make_accelerator
+from fbnetv5.runs.start import check_processes
 from fbnetv5.search.bmtas.config import BranchConfig
 from fbnetv5.search.bmtas.derive import best_network
 from fbnetv5.search.bmtas.entry import BranchEntry
 from fbnetv5.search.bmtas.loop import BranchLoop
 from fbnetv5.search.bmtas.prepare import Prepared, check_budget, initial_weights, prepare
-from fbnetv5.search.bmtas.results import log_probabilities_of, pareto_document, write_network
+from fbnetv5.search.bmtas.results import log_probabilities_of, write_network, write_pareto
 from fbnetv5.search.bmtas.supernet import BranchedSupernet
 from fbnetv5.search.bmtas.trees import TreeCosts
 
@@ -66,9 +66,10 @@ def run_branch(folder: Path, prepared: Prepared, report: Callable[[BranchEntry],
         The architecture of the network; its files are written.
 
     Raises:
-        UserError: bad input or a damaged checkpoint.
-        VerificationError: a loss is not finite.
+        UserError: bad input, a damaged checkpoint, or processes that differ.
+        VerificationError: too many losses are not finite, or images unreadable.
     """
+    check_processes(folder, prepared.splits.test)
     set_seed(prepared.config.seed)
     supernet = BranchedSupernet(prepared.space, prepared.tasks)
     if load_checkpoint(folder / CHECKPOINT) is None and (weights := initial_weights(prepared.config)):
@@ -79,5 +80,5 @@ def run_branch(folder: Path, prepared: Prepared, report: Callable[[BranchEntry],
     architecture, network = best_network(prepared, supernet, log_probabilities, loop.accelerator.device)
     if loop.accelerator.is_main_process:
         write_network(folder, network, architecture)
-        write_json(folder / "pareto.json", pareto_document(prepared, log_probabilities))
+        write_pareto(folder, prepared, log_probabilities)
     return architecture

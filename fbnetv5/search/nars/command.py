@@ -6,11 +6,11 @@ from pathlib import Path
 from export.errors import UserError
 from export.files import AnyPath
 from export.progress import Log, Progress, silent
-from fbnetv5.costs.budgets import budget_text
+from fbnetv5.costs.budgets import budget_texts, check_has_table
+from fbnetv5.costs.constraints import Constraints
 from fbnetv5.data.describe import describe_data
 from fbnetv5.runs.options import Amount, Fields, Size, fields_of, find_table, path_of, run_folder, search_images
 from fbnetv5.search.nars.config import NarsConfig
-from fbnetv5.search.nars.constraints import Constraints
 from fbnetv5.search.nars.entry import NarsEntry
 from fbnetv5.search.nars.prepare import Prepared, prepare
 from fbnetv5.search.nars.run import NarsResult, run_nars, start_nars
@@ -97,10 +97,8 @@ def nars(
     """
     runner, folder = choose_runner(jobs, ray, gpus_per_trial, progress), path_of(data)
     describe_data(folder, log)
-    if latency is not None and device is None and table is None:
-        raise UserError("--latency needs a latency table: add --device cpu, or --table FILE")
-    amounts = {"macs": flops, "ms": latency, "params": params}
-    texts = {unit: budget_text(amount, unit) for unit, amount in amounts.items() if amount is not None}
+    texts = budget_texts(flops, latency, params)
+    check_has_table(texts, has_table=device is not None or table is not None)
     if not texts and arch is None:
         raise UserError("a search for an architecture needs a budget: --flops, --latency or --params; or --arch FILE")
     networks = searched_networks(task, texts, arch=path_of(arch), space=space, width=width)

@@ -1,5 +1,6 @@
 """The best pair for other budgets from the trials of a finished search: the predictor decides, without a training."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,21 +82,18 @@ def derive(
     )
 
 
-def with_budget(run: Path, amount: str, unit: str) -> NarsConfig:
-    """The configuration of a search for pairs, with another budget.
+def with_budgets(run: Path, texts: Mapping[str, str]) -> NarsConfig:
+    """The configuration of a search for pairs, with other budgets.
 
     Args:
         run: the run folder of such a search.
-        amount: the budget as text; without a resolution, the resolution of the run's budgets holds.
-        unit: of the budget, "macs" or "ms".
+        texts: the budgets by unit, which hold together; without a resolution, that of the run holds.
 
     Raises:
-        UserError: the budget cannot be parsed, or the search was for the recipe of one architecture.
+        UserError: a budget cannot be parsed, or the search was for the recipe of one architecture.
     """
     config = NarsConfig.load(run)
     if config.fixed is not None:
         raise UserError(f"{run} searched the recipe of one architecture, which has no other budget")
-    budgets = parse_budgets(
-        amount, unit=unit, tasks=("network",), resolutions={"network": config.budgets[0].resolution}
-    )
-    return config.changed(budgets=(budgets["network"],))
+    budgets = parse_budgets(texts, tasks=("network",), resolutions={"network": config.resolution})
+    return config.changed(budgets=budgets["network"])

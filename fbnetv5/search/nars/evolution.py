@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fbnetv5.search.nars.constraints import Constraints
+from fbnetv5.costs.constraints import Constraints
 from fbnetv5.search.nars.pairs import PairSpace
 from fbnetv5.search.nars.pool import unique_rows, walk_into_window
 from fbnetv5.spaces.space import Choices

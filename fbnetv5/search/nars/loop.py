@@ -13,8 +13,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from fbnetv5.costs.constraints import Constraints
 from fbnetv5.search.nars.acquisition import choose, without
-from fbnetv5.search.nars.constraints import Constraints
 from fbnetv5.search.nars.entry import NarsEntry
 from fbnetv5.search.nars.evolution import evolve
 from fbnetv5.search.nars.jobs import Runner

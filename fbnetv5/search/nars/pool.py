@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import qmc
 
 from export.errors import UserError
-from fbnetv5.search.nars.constraints import Constraints
+from fbnetv5.costs.constraints import Constraints
 from fbnetv5.search.nars.pairs import PairSpace
 from fbnetv5.spaces.space import Choices
 

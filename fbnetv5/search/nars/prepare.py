@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fbnetv5.costs.budgets import Budget
-from fbnetv5.costs.ranges import AnyTable, cost_tables
+from fbnetv5.costs.constraints import AnyTable, Constraints, cost_table
 from fbnetv5.costs.tables import CostTable
 from fbnetv5.data.splits import Splits
 from fbnetv5.data.targets import class_names
 from fbnetv5.search.nars.config import NarsConfig
-from fbnetv5.search.nars.constraints import Constraints
 from fbnetv5.search.nars.pairs import PairSpace
 from fbnetv5.search.nars.table import check_complete
 from fbnetv5.spaces.space import Choices
@@ -42,9 +41,7 @@ class Prepared:
     def cost(self, unit: Literal["macs", "params", "ms"]) -> CostTable:
         """The costs of the space's networks at the deploy resolution."""
         budget = Budget(limit=1.0, unit=unit, resolution=self.config.resolution)
-        return cost_tables(self.config.space, {self.task.name: self.task}, {self.task.name: budget}, self.table)[
-            self.task.name
-        ]
+        return cost_table(self.config.space, self.task, budget, self.table)
 
     def constraints(self, budgets: Sequence[Budget]) -> Constraints:
         """The budgets with their tables."""

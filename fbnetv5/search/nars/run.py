@@ -16,12 +16,12 @@ from accelerate.utils import set_seed
 from export.errors import UserError
 from export.files import write_json
 from fbnetv5.architecture import Architecture
+from fbnetv5.costs.constraints import Constraints
 from fbnetv5.evaluate import check_splits
 from fbnetv5.runs.folder import make_run
 from fbnetv5.runs.history import History
 from fbnetv5.runs.processes import make_accelerator
 from fbnetv5.search.nars.config import NarsConfig
-from fbnetv5.search.nars.constraints import Constraints
 from fbnetv5.search.nars.entry import NarsEntry
 from fbnetv5.search.nars.jobs import Runner
 from fbnetv5.search.nars.loop import NarsLoop

@@ -6,7 +6,7 @@ from typing import Any
 
 from export.errors import UserError
 from fbnetv5.architecture import load_architecture
-from fbnetv5.costs.budgets import Budget, parse_constraints
+from fbnetv5.costs.budgets import Budget, parse_budgets
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.space import Space
 from fbnetv5.spaces.stages import StageSpace
@@ -28,7 +28,7 @@ def searched_networks(
         UserError: an option is wrong, or the file is refused.
     """
     fields: dict[str, Any] = {"space": _space(space, width)} if arch is None else _only_architecture(arch, task)
-    return {**fields, "budgets": parse_constraints(budgets)} if budgets else fields
+    return {**fields, "budgets": parse_budgets(budgets, tasks=("network",))["network"]} if budgets else fields
 
 
 def _space(name: str, width: float) -> Space:

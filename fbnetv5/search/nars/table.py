@@ -1,13 +1,12 @@
 """Whether a latency table has all blocks of a search's space, and the options with which ``profile`` measures them."""
 
-import shlex
 from pathlib import Path
 
 from export.errors import UserError
-from fbnetv5.costs.ranges import AnyTable
+from fbnetv5.costs.constraints import AnyTable
 from fbnetv5.costs.tables import block_key, head_key
 from fbnetv5.search.nars.config import NarsConfig
-from fbnetv5.spaces.stages import StageSpace
+from fbnetv5.search.profile_command import options_text
 from fbnetv5.tasks.task import Task
 
 
@@ -26,13 +25,4 @@ def check_complete(config: NarsConfig, table: AnyTable, task: Task) -> None:
 
 def profile_options(config: NarsConfig, luts: Path) -> str:
     """The options, as text, with which ``fbnetv5 profile`` measures the blocks of a search into a table in ``luts``."""
-    space = config.space
-    options = {
-        "--encoder": "stages" if isinstance(space, StageSpace) else None,
-        "--width": f"{space.width:g}" if isinstance(space, StageSpace) else None,
-        "--resolution": "x".join(map(str, config.resolution)),
-        "--tasks": config.task_name,
-        "--data": config.data.folder,
-        "--luts": None if luts.resolve() == Path("luts").resolve() else str(luts),
-    }
-    return "".join(f" {option} {shlex.quote(value)}" for option, value in options.items() if value is not None)
+    return options_text(config.space, config.resolution, [config.task_name], config.data, luts)

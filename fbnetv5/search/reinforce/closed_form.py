@@ -9,10 +9,15 @@ Benefits are multiplied by the probability that there is any signal. The price m
 a target. Without signal only the cost is left, and the policy is the one of maximum entropy for its expected cost
 (Jaynes, Physical Review 106, 1957).
 
-Shape legend: T tasks, S variables, C most choices of any variable.
+With several costs the sum of price * cost takes the place of the product. One budget binds in most cases: its price
+alone keeps all expected costs within their targets, and the other prices are 0 (complementary slackness). Otherwise
+prices of 0 or more are found by bisection of one after the other: over-relaxed coordinate descent on the dual of the
+policy's entropy-regularised choice, which is convex (Boyd and Vandenberghe, Convex Optimization, 2004, section 5.5).
+
+Shape legend: T tasks, S variables, C most choices of any variable, K costs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -31,6 +36,12 @@ MIN_RELIABILITY = 0.3
 """Lower bound of the fit's mean reliability, which the steepness is divided by."""
 MIN_NEEDED = 0.05
 """Lower bound of the share of draws in which a variable matters, which its cost and benefit are divided by."""
+MAX_SWEEPS = 60
+"""Maximum number of bisections of every price where several budgets bind."""
+TOLERANCE = 1e-3
+"""Relative excess over a target cost that counts as meeting it, where there are several."""
+OVER_RELAXATION = 1.6
+"""Factor of a price's change in these sweeps: costs are correlated, and plain bisections in turn converge slowly."""
 COST_ITERATIONS = 3
 """Costs are computed again under each new policy, since the blocks that a variable keeps alive change with it."""
 
@@ -39,38 +50,44 @@ def set_policy(
     controller: Controller,
     task: int,
     benefits: Benefits,
-    costs: CostFunction,
-    target_cost: float,
+    costs: Sequence[CostFunction],
+    target_costs: Sequence[float],
     rng: np.random.Generator,
-) -> tuple[float, float]:
-    """Set a task's policy so that its expected cost is ``target_cost``.
+) -> tuple[Floats, Floats]:
+    """Set a task's policy so that its expected cost is the target cost; of several, that one is and none is above its.
 
     Args:
         controller: of the policies.
         task: number of the task.
         benefits: of all tasks.
-        costs: of the task's architectures.
-        target_cost: in the unit of ``costs``.
+        costs: K of the task's architectures.
+        target_costs: [K], in the units of ``costs``.
         rng: source of randomness.
 
     Returns:
-        The price of the target cost in units of the loss, 0 while "no signal" is more likely than a signal; and the
-        expected cost before the last iteration.
+        [K], the price of each target cost in units of the loss, 0 while "no signal" is more likely than a signal; and
+        [K], the expected costs before the last iteration.
     """
-    price, expected = 0.0, 0.0
+    targets = np.array(target_costs)
+    prices, expected = np.zeros(len(costs)), np.zeros(len(costs))
     for _ in range(COST_ITERATIONS):
         before = controller.probabilities()[task]
-        effects, expected = expected_cost(controller, task, costs, rng)
-        unexplained = expected - float((before * effects).sum())
-        policy, price = solve(controller, benefits, task, effects, target_cost - unexplained)
+        estimates = [expected_cost(controller, task, cost, rng) for cost in costs]
+        effects, expected = np.stack([e for e, _ in estimates]), np.array([mean for _, mean in estimates])
+        unexplained = expected - (before * effects).sum((1, 2))
+        policy, prices = solve(controller, benefits, task, effects, targets - unexplained)
         controller.set_policy(task, policy)
-    return price * target_cost, expected
+    return prices * targets, expected
 
 
 def solve(
-    controller: Controller, benefits: Benefits, task: int, effects: Floats, target: float
-) -> tuple[Floats, float]:
-    """The policy [S, C] under which the expected sum of cost effects [S, C] is ``target``, and the price per cost."""
+    controller: Controller, benefits: Benefits, task: int, effects: Floats, targets: Floats
+) -> tuple[Floats, Floats]:
+    """The policy [S, C] under which the expected sums of cost effects [K, S, C] meet ``targets`` [K], and the prices.
+
+    One expected sum is its target, no other is above its; prices [K] are per cost. Where no target of several holds the
+    policy back, and each can only be reached by exceeding another, all sums are below and all prices are 0.
+    """
     exists = controller.exists
     kept = exists & (np.arange(exists.shape[1]) != SKIP)
     steepness = _steepness(benefits, task, kept)
@@ -79,16 +96,47 @@ def solve(
     needed = benefits.needed[task][:, None]
     divisor = np.maximum(needed, MIN_NEEDED)
     utility = benefits.signal * steepness * benefits.mean[task] * needed / divisor
-    scale = max(float(np.abs(effects[kept]).mean()), np.finfo(float).tiny)
-    cost = relative * effects / scale / divisor
+    scales = np.maximum(np.abs(effects[:, kept]).mean(1), np.finfo(float).tiny)
+    costs = relative * effects / scales[:, None, None] / divisor
 
-    def policy(cost_weight: float) -> Floats:
-        logits = np.where(kept, utility - cost_weight * cost, np.where(exists, 0.0, -np.inf))
+    def policy(weights: Floats) -> Floats:
+        paid = sum(weight * cost for weight, cost in zip(weights, costs, strict=True))
+        logits = np.where(kept, utility - paid, np.where(exists, 0.0, -np.inf))
         return _softmax_with_minimum(logits, exists)
 
-    cost_weight = _bisect(lambda weight: float((policy(weight) * effects).sum()), target)
-    price = cost_weight / (typical * scale * benefits.signal) if benefits.signal > 0.5 else 0.0
-    return policy(cost_weight), price
+    weights = _find_weights(lambda weights: (policy(weights) * effects).sum((1, 2)), targets)
+    prices = weights / (typical * scales * benefits.signal) if benefits.signal > 0.5 else np.zeros(len(scales))
+    return policy(weights), prices
+
+
+def _find_weights(expected: Callable[[Floats], Floats], targets: Floats) -> Floats:
+    """[K]: the weights of costs at which the expected costs [K] meet the targets [K]; see the module's docstring."""
+
+    def bisected(weights: Floats, number: int) -> Floats:
+        def at(weight: float) -> Floats:
+            return np.where(np.arange(len(targets)) == number, weight, weights)
+
+        return at(_bisect(lambda weight: float(expected(at(weight))[number]), float(targets[number])))
+
+    nothing = np.zeros(len(targets))
+    alone = [bisected(nothing, number) for number in range(len(targets))]
+    if len(targets) == 1:
+        return alone[0]
+    slack = TOLERANCE * np.abs(targets)
+    enough = [weights for weights in alone if (expected(weights) <= targets + slack).all()]
+    if enough:
+        return max(enough, key=lambda weights: float(weights.min()))
+    weights = nothing
+    for _ in range(MAX_SWEEPS):
+        before = weights
+        for number in range(len(targets)):
+            change = bisected(weights, number) - weights
+            weights = np.maximum(weights + OVER_RELAXATION * change, 0.0)
+        if np.allclose(weights, before, rtol=0.0, atol=0.1 * TOLERANCE):
+            break
+    for number in range(len(targets)):
+        weights = np.maximum(bisected(weights, number), 0.0)
+    return weights
 
 
 def _steepness(benefits: Benefits, task: int, kept: Mask) -> Floats:

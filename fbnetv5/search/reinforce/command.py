@@ -1,21 +1,22 @@
 """One search from its options to its result: ``fbnetv5.api.search``, which ``fbnetv5 search`` calls."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from export.files import AnyPath
 from export.progress import Log, Progress, silent
 from fbnetv5.architecture import Architecture
-from fbnetv5.costs.budgets import only_budget, parse_budgets
+from fbnetv5.costs.budgets import budget_label, check_has_table, family_texts, parse_budgets
 from fbnetv5.costs.ranges import CostRange
 from fbnetv5.data.describe import describe_data
 from fbnetv5.runs import options
 from fbnetv5.runs.options import Amount, Fields, Size
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.entry import SearchEntry
-from fbnetv5.search.reinforce.prepare import Prepared, prepare
+from fbnetv5.search.reinforce.family import derive_family, middle_of_family
+from fbnetv5.search.reinforce.prepare import Prepared
 from fbnetv5.search.reinforce.run import run_search, start_run
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.tasks import task_names
@@ -32,17 +33,25 @@ class SearchResult:
     """The run folder, with an architecture file and weights per task, and ``pareto.json``."""
     architectures: Mapping[str, Architecture]
     """By task: the network, its cost when deployed, and in its provenance the score on held-out images."""
+    family: Mapping[str, Mapping[str, Architecture]] = field(default_factory=dict)
+    """The networks of the family's other budgets by task, by the name of their folder in ``derived`` of the run."""
 
     def to_json(self) -> dict[str, Any]:
         """The document of ``fbnetv5 search --json``."""
-        documents = {task: architecture.to_json() for task, architecture in self.architectures.items()}
-        return {"run": str(self.run), "architectures": documents}
+        family = {label: _documents(architectures) for label, architectures in self.family.items()}
+        document = {"run": str(self.run), "architectures": _documents(self.architectures)}
+        return {**document, "family": family} if family else document
+
+
+def _documents(architectures: Mapping[str, Architecture]) -> dict[str, Any]:
+    return {task: architecture.to_json() for task, architecture in architectures.items()}
 
 
 def search(
     *,
-    flops: Amount | None = None,
-    latency: Amount | None = None,
+    flops: Amount | Sequence[Amount] | None = None,
+    latency: Amount | Sequence[Amount] | None = None,
+    params: Amount | Sequence[Amount] | None = None,
     device: str | None = None,
     table: AnyPath | None = None,
     tasks: str | Sequence[str] | None = None,
@@ -66,7 +75,8 @@ def search(
 ) -> SearchResult:
     """Search for one network per task, all in one run (FBNetV5, arXiv 2111.10007).
 
-    Give one budget, ``flops`` or ``latency``; it holds for each whole network, head included.
+    Give a budget or several, which hold together, for each whole network, head included. A list of values for one of
+    them is a family: the search runs for the middle one, and the networks of the others are derived from it.
 
     Examples:
         >>> from fbnetv5 import api
@@ -76,6 +86,7 @@ def search(
     Args:
         flops: maximum multiply-adds, such as 400e6, "400M" or per task "det=1.2G@320x640,400M".
         latency: maximum latency in milliseconds, such as 8.0, "8ms" or "900us"; needs ``device`` or ``table``.
+        params: maximum number of parameters, such as 5e6 or "5M"; weights of convolutions and linear layers count.
         device: device whose latency table in ``luts`` predicts latency: "cpu", or an NVIDIA GPU such as "a100".
         table: latency table file, also of another machine, instead of ``device``.
         tasks: names of the tasks; None for cls, det and seg.
@@ -101,7 +112,8 @@ def search(
         The networks; their files are in the run folder.
 
     Raises:
-        UserError: an option is wrong, the budget is out of range, or the run folder exists already.
+        UserError: an option is wrong, the budgets are out of range or exclude each other, or the run folder
+            exists already.
         UnavailableError: the device is not on this machine.
         VerificationError: a loss is not finite.
     """
@@ -110,13 +122,17 @@ def search(
     file = options.find_table(device, table, Path(luts), log)
     names = task_names(tasks)
     space = FourPathSpace(variant=cast("Any", variant), stages=stages, blocks_per_path=blocks_per_path, strict=strict)
-    budget, unit = only_budget(flops, latency, has_table=file is not None)
-    budgets = parse_budgets(budget, unit=unit, tasks=names)
+    texts = family_texts(flops, latency, params)
+    check_has_table(texts[0], has_table=file is not None)
+    budgets, family = middle_of_family({budget_label(own): parse_budgets(own, tasks=names) for own in texts})
     settings = SearchConfig.make(
         options.fields_of(config),
         budgets=budgets,
+        family=family,
         space=space,
-        data=options.search_images(folder, size, fit, tasks=names, budgets=budgets.values(), log=log),
+        data=options.search_images(
+            folder, size, fit, tasks=names, budgets=[own[0] for own in budgets.values()], log=log
+        ),
         table=None if file is None else str(file.resolve()),
         other_machine_table=table is not None,
         seed=seed,
@@ -127,36 +143,13 @@ def search(
             log(costs.text)
 
     run, prepared = start_run(settings, options.run_folder(runs, name), show_ranges, log)
-    return _finish(run, prepared, started, report, progress)
+    return finish_search(run, prepared, started, report, progress)
 
 
-def resume_search(
-    run: AnyPath,
-    *,
-    started: Started = silent,
-    report: Callable[[SearchEntry], None] = silent,
-    progress: Progress = silent,
-) -> SearchResult:
-    """Continue an interrupted search from its run folder; on one CPU process it ends with the same bytes.
-
-    Examples:
-        >>> api.resume_search("runs/latest")
-
-    Args:
-        run: the run folder, which has all settings.
-        started: called with the run folder and its opened configuration before the first step.
-        report: called with the state of the search after every step.
-        progress: called with (stage, done, total) while finalists are compared at the end.
-
-    Raises:
-        UserError: the folder is of another method, or damaged.
-        VerificationError: a loss is not finite.
-    """
-    return _finish(Path(run), prepare(SearchConfig.load(Path(run))), started, report, progress)
-
-
-def _finish(
+def finish_search(
     run: Path, prepared: Prepared, started: Started, report: Callable[[SearchEntry], None], progress: Progress
 ) -> SearchResult:
+    """Run or resume the search of a run folder to its end; arguments as of ``search``."""
     started(run, prepared)
-    return SearchResult(run=run, architectures=run_search(run, prepared, report, progress))
+    architectures = run_search(run, prepared, report, progress)
+    return SearchResult(run=run, architectures=architectures, family=derive_family(run, prepared.config, progress))

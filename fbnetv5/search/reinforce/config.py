@@ -1,11 +1,11 @@
 """The configuration of a search: one frozen record, stored in the run folder so that a resumed run continues it."""
 
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from export.errors import UserError
-from fbnetv5.costs.budgets import Budget
+from fbnetv5.costs.budgets import TaskBudgets
 from fbnetv5.runs.config import NotNegative, Positive, Share
 from fbnetv5.search.config import SupernetConfig
 from fbnetv5.search.reinforce.estimators import EstimatorName
@@ -18,9 +18,13 @@ class SearchConfig(SupernetConfig):
 
     title: ClassVar[str] = "search"
     kind: ClassVar[str] = "search"
-    flags: ClassVar[frozenset[str]] = frozenset({"budgets", "space", "data", "table", "other_machine_table", "seed"})
-    budgets: dict[str, Budget]
-    """Budget of each task; the keys are the run's tasks."""
+    flags: ClassVar[frozenset[str]] = frozenset(
+        {"budgets", "family", "space", "data", "table", "other_machine_table", "seed"}
+    )
+    budgets: dict[str, TaskBudgets]
+    """Budgets of each task, which hold together; the keys are the run's tasks."""
+    family: dict[str, dict[str, TaskBudgets]] = Field(default={})
+    """Budgets of the networks that are derived at the end, by the name of their folder in ``derived``."""
     space: SpaceField = FourPathSpace()
     """Search space."""
     warmup_steps: Annotated[int, Field(ge=0)] = 600
@@ -31,8 +35,11 @@ class SearchConfig(SupernetConfig):
     """Period of the steps that train policies; the first step after the warm-up is one."""
     policy_batch: Annotated[int, Field(ge=2)] = 64
     """Images of a step that trains policies, per process; it needs no backward pass."""
-    weight_lr: Positive = 5e-3
+    weight_lr: Positive = 1e-2
     """Highest learning rate of the shared weights, after a short linear rise; half a cosine brings it down to 1 %."""
+    max_fan_in: Annotated[int, Field(ge=1)] = 128
+    """Largest number of inputs per output with which a weight has the full learning rate; weights with more have one in
+    inverse proportion to it, as in muP (arXiv 2203.03466)."""
     policy_lr: Positive = 0.04
     """Learning rate of policies that step along a gradient. The default estimator does not use it."""
     estimator: EstimatorName = "control"
@@ -57,6 +64,10 @@ class SearchConfig(SupernetConfig):
         if not self.budgets:
             raise UserError("a search needs at least one task with a budget")
         return self
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values, without a family that has no member."""
+        return {name: value for name, value in super().to_json().items() if self.family or name != "family"}
 
     @property
     def total_steps(self) -> int:

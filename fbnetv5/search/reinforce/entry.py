@@ -15,11 +15,13 @@ class SearchEntry(Entry):
     losses: Mapping[str, float]
     """Moving averages of the training losses."""
     expected_cost: Mapping[str, float]
-    """Expected cost of the policies, in the budget's unit."""
+    """Expected cost of the policies, in the budget's unit; by task and unit, such as "det/ms", where a task has several
+    budgets."""
     entropy: Mapping[str, float]
     """Mean over variables, in nats."""
     multiplier: Mapping[str, float]
-    """Multiplier of the cost: the price of the target cost for policies in closed form, else the dual variable."""
+    """Multiplier of the cost: the price of the target cost for policies in closed form, else the dual variable; named
+    as expected costs are."""
     effective_samples: Mapping[str, float]
     """Kish's effective sample size of a policy step; absent before the first."""
     gradient_variance: Mapping[str, float]

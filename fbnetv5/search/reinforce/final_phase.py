@@ -8,18 +8,20 @@ Shape legend: T tasks, S variables.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
+from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from export.progress import Progress
-from fbnetv5.costs.budgets import Budget
-from fbnetv5.costs.tables import CostTable
+from fbnetv5.costs.constraints import Constraints
 from fbnetv5.data.loading import even_batches
+from fbnetv5.data.splits import Splits
+from fbnetv5.networks.supernet import Supernet
+from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.controller import Controller, draw
-from fbnetv5.search.reinforce.finalists import best_finalist, find_finalists, policy_near_budget
-from fbnetv5.search.reinforce.loop import SearchLoop
+from fbnetv5.search.reinforce.finalists import best_finalist, find_finalists, policy_near_budgets
 from fbnetv5.search.reinforce.panel import (
     BATCH,
     BATCHES,
@@ -36,6 +38,34 @@ from fbnetv5.spaces.space import Choices
 R = TypeVar("R")
 
 
+class FinishedLoop(Protocol):
+    """A loop whose weights are final: that of a search, or of a later task."""
+
+    @property
+    def config(self) -> SearchConfig:
+        """Budgets, seed, and the settings of the panel and the finalists."""
+
+    @property
+    def splits(self) -> Splits:
+        """The images."""
+
+    @property
+    def supernet(self) -> Supernet:
+        """The weights, with a head per task of the configuration."""
+
+    @property
+    def accelerator(self) -> Accelerator:
+        """The device, and the processes that share the passes."""
+
+    @property
+    def constraints(self) -> Mapping[str, Constraints]:
+        """Task -> its budgets with the tables of their costs."""
+
+    @property
+    def controller(self) -> Controller:
+        """The policies of the tasks, which architectures are drawn from."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskResult:
     """A task's result of a search."""
@@ -50,26 +80,23 @@ class TaskResult:
         return best_finalist(self.finalists)
 
 
-def find_networks(
-    loop: SearchLoop, panel: Panel, tables: Mapping[str, CostTable], progress: Progress
-) -> dict[str, TaskResult]:
-    """Every task's finalists under the loop's final weights and the budgets of its configuration.
+def find_networks(loop: FinishedLoop, panel: Panel, progress: Progress) -> dict[str, TaskResult]:
+    """Every task's finalists under the loop's final weights and its budgets.
 
     Args:
         loop: after its last step.
         panel: the losses of architectures under these weights.
-        tables: task -> costs in the unit of its budget.
         progress: called after every scored architecture.
 
     Raises:
-        UserError: no network of a task has a cost in its budget's window.
+        UserError: no network of a task has costs in the window of its budgets.
     """
     models, qualities = fit_panel(loop, panel)
-    finalists = compare_finalists(loop, models, tables, progress)
+    finalists = compare_finalists(loop, models, progress)
     return {name: TaskResult(fit_quality=qualities[name], finalists=finalists[name]) for name in loop.config.tasks}
 
 
-def observe(loop: SearchLoop, tables: Mapping[str, CostTable], progress: Progress) -> Panel:
+def observe(loop: FinishedLoop, progress: Progress) -> Panel:
     """Run the panel's architectures, the draws on one batch each and those that check the fit on all batches."""
     config = loop.config
     batches = [
@@ -80,11 +107,11 @@ def observe(loop: SearchLoop, tables: Mapping[str, CostTable], progress: Progres
     half = config.panel_draws // 2
     drawn = np.concatenate(
         [
-            draw_near_budgets(loop.policies.controller, tables, config.budgets, half, rng),
-            draw_near_budgets(uniform, tables, config.budgets, config.panel_draws - half, rng),
+            draw_near_budgets(loop.controller, loop.constraints, half, rng),
+            draw_near_budgets(uniform, loop.constraints, config.panel_draws - half, rng),
         ]
     )
-    checks = draw_near_budgets(uniform, tables, config.budgets, config.panel_checks, rng)
+    checks = draw_near_budgets(uniform, loop.constraints, config.panel_checks, rng)
     checks = np.repeat(checks, len(batches), axis=0)
     choices, numbers = np.concatenate([drawn, checks]), np.arange(len(drawn) + len(checks))
     numbers[len(drawn) :] -= len(drawn)
@@ -98,7 +125,7 @@ def observe(loop: SearchLoop, tables: Mapping[str, CostTable], progress: Progres
     return Panel(drawn=observations.part(0, len(drawn)), checks=observations.part(len(drawn), len(choices)))
 
 
-def fit_panel(loop: SearchLoop, panel: Panel) -> tuple[dict[str, LossModel], dict[str, FitQuality]]:
+def fit_panel(loop: FinishedLoop, panel: Panel) -> tuple[dict[str, LossModel], dict[str, FitQuality]]:
     """Per task the model of all observations, and how well a model of the draws alone ranks the other networks."""
     space, observations = loop.supernet.space, panel.drawn.joined(panel.checks)
     models, qualities = {}, {}
@@ -109,21 +136,21 @@ def fit_panel(loop: SearchLoop, panel: Panel) -> tuple[dict[str, LossModel], dic
 
 
 def compare_finalists(
-    loop: SearchLoop, models: Mapping[str, LossModel], tables: Mapping[str, CostTable], progress: Progress
+    loop: FinishedLoop, models: Mapping[str, LossModel], progress: Progress
 ) -> dict[str, list[Finalist]]:
     """Every task's finalists with their losses on the same images."""
-    config = loop.config
+    config, constraints = loop.config, loop.constraints
     jobs: list[tuple[str, Choices]] = []
-    for task, (name, budget) in enumerate(config.budgets.items()):
+    for task, name in enumerate(config.tasks):
         rng = np.random.default_rng([config.seed, config.total_steps, task])
-        policy = policy_near_budget(loop.policies.controller, task, tables[name], budget, rng)
-        networks = find_finalists(name, models[name], policy, tables[name], budget, config.finalists, rng)
+        policy = policy_near_budgets(loop.controller, task, constraints[name], rng)
+        networks = find_finalists(name, models[name], policy, constraints[name], config.finalists, rng)
         jobs += [(name, choices) for choices in networks]
     scorer = FinalistScorer(loop.supernet, loop.splits, images=config.score_images, device=loop.accelerator.device)
 
     def score(index: int) -> Finalist:
         name, choices = jobs[index]
-        return scorer(name, choices, tables[name])
+        return scorer(name, choices, constraints[name])
 
     finalists = _distribute(loop, score, len(jobs), "comparing finalists", progress)
     return {
@@ -133,21 +160,14 @@ def compare_finalists(
 
 
 def draw_near_budgets(
-    controller: Controller,
-    tables: Mapping[str, CostTable],
-    budgets: Mapping[str, Budget],
-    count: int,
-    rng: np.random.Generator,
+    controller: Controller, constraints: Mapping[str, Constraints], count: int, rng: np.random.Generator
 ) -> Choices:
-    """[count, S]: drawn from each task's policy in turn, after ``policy_near_budget``."""
-    policies = [
-        policy_near_budget(controller, task, tables[name], budget, rng)
-        for task, (name, budget) in enumerate(budgets.items())
-    ]
+    """[count, S]: drawn from each task's policy in turn, after ``policy_near_budgets``."""
+    policies = [policy_near_budgets(controller, task, own, rng) for task, own in enumerate(constraints.values())]
     return np.concatenate([draw(policies[number % len(policies)], 1, rng) for number in range(count)])
 
 
-def _distribute(loop: SearchLoop, work: Callable[[int], R], count: int, what: str, progress: Progress) -> list[R]:
+def _distribute(loop: FinishedLoop, work: Callable[[int], R], count: int, what: str, progress: Progress) -> list[R]:
     """The results of ``work`` on 0 to ``count`` - 1, in order; each call runs in one of the processes."""
     rank, world = loop.accelerator.process_index, loop.accelerator.num_processes
     own_results: list[tuple[int, R]] = []

@@ -1,7 +1,7 @@
 """Finalists: from a fitted panel to architectures, by local search under the budget and a comparison on more images.
 
-The panel's model gives the loss of every block; a local search minimises the sum inside the budget's window, once for
-the posterior's mean and once for each of several tables drawn from the posterior (Thompson sampling; Thompson,
+The panel's model gives the loss of every block; a local search minimises the sum inside the window of the budgets, once
+for the posterior's mean and once for each of several tables drawn from the posterior (Thompson sampling; Thompson,
 Biometrika 25, 1933), so finalists differ where the panel is uncertain. Every finalist then runs alone, batch norm
 recalibrated, on the same held-out images, and the lowest mean loss wins: on few images a loss ranks networks better
 than a metric does (docs/results.md).
@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from export.errors import UserError
-from fbnetv5.costs.budgets import AIMED_SHARE_OF_BUDGET, BUDGET_WINDOW, Budget, format_cost, in_window
+from fbnetv5.costs.budgets import AIMED_SHARE_OF_BUDGET, BUDGET_WINDOW, UNIT_WORDS, format_cost
+from fbnetv5.costs.constraints import Constraints
 from fbnetv5.costs.tables import CostTable
 from fbnetv5.search.local import descend, prune
 from fbnetv5.search.reinforce.controller import Controller, Floats, draw
@@ -47,75 +48,105 @@ def find_logit_bias(
 
 
 def sample_in_window(
-    probabilities: Floats, table: CostTable, budget: Budget, count: int, rng: np.random.Generator, *, tries: int = 40
+    probabilities: Floats, constraints: Constraints, count: int, rng: np.random.Generator, *, tries: int = 40
 ) -> list[Choices]:
-    """Up to ``count`` distinct architectures whose cost lies in the budget's window, in the order drawn."""
+    """Up to ``count`` distinct architectures in the window of the budgets, in the order drawn."""
     distinct: dict[bytes, Choices] = {}
     for _ in range(tries):
         drawn = draw(probabilities, 512, rng)
-        for choices in drawn[in_window(table(drawn), budget)]:
+        for choices in drawn[constraints.in_window(drawn)]:
             distinct.setdefault(choices.tobytes(), choices)
             if len(distinct) == count:
                 return list(distinct.values())
     return list(distinct.values())
 
 
-def policy_near_budget(
-    controller: Controller, task: int, cost: CostTable, budget: Budget, rng: np.random.Generator
+def bias_near_budgets(controller: Controller, task: int, constraints: Constraints, rng: np.random.Generator) -> float:
+    """The largest logit bias at which no expected cost of a task exceeds ``AIMED_SHARE_OF_BUDGET``."""
+    return min(
+        find_logit_bias(controller, task, table, AIMED_SHARE_OF_BUDGET * budget.limit, rng)
+        for table, budget in zip(constraints.tables, constraints.budgets, strict=True)
+    )
+
+
+def policy_near_budgets(
+    controller: Controller, task: int, constraints: Constraints, rng: np.random.Generator
 ) -> Floats:
-    """[S, C]: a task's policy with the logit bias at which its expected cost is ``AIMED_SHARE_OF_BUDGET``."""
-    target_cost = AIMED_SHARE_OF_BUDGET * budget.limit
-    return controller.biased_probabilities(task, find_logit_bias(controller, task, cost, target_cost, rng))
+    """[S, C]: a task's policy with the logit bias of ``bias_near_budgets``."""
+    return controller.biased_probabilities(task, bias_near_budgets(controller, task, constraints, rng))
+
+
+def pool_in_window(name: str, policy: Floats, constraints: Constraints, rng: np.random.Generator) -> Choices:
+    """[B, S]: up to ``POOL_DRAWS`` distinct networks in the window of a task's budgets, drawn from its policy [S, C].
+
+    Raises:
+        UserError: no drawn network lies in the window.
+    """
+    drawn = sample_in_window(policy, constraints, POOL_DRAWS, rng)
+    if not drawn:
+        raise UserError(f"no network for {name} costs {_window_text(constraints)}; choose a larger budget or space")
+    return np.stack(drawn)
 
 
 def find_finalists(
     name: str,
     model: LossModel,
     policy: Floats,
-    cost: CostTable,
-    budget: Budget,
+    constraints: Constraints,
     count: int,
     rng: np.random.Generator,
 ) -> list[Choices]:
-    """Up to ``count`` distinct networks of a task in its budget's window, the best by the posterior's mean first.
+    """Up to ``count`` distinct networks of a task in the window of its budgets, the best by the posterior's mean first.
 
     Args:
         name: of the task, for the error.
         model: of its loss.
         policy: [S, C], from which the starts of local searches are drawn.
-        cost: of its networks.
-        budget: of the same unit.
+        constraints: its budgets.
         count: maximum number of networks.
         rng: source of randomness.
 
     Raises:
         UserError: no drawn network lies in the window.
     """
-    drawn = sample_in_window(policy, cost, budget, POOL_DRAWS, rng)
-    if not drawn:
-        low, high = (format_cost(share * budget.limit, budget.unit) for share in BUDGET_WINDOW)
-        raise UserError(f"no network for {name} costs between {low} and {high}; choose a larger budget or space")
-    loss, pool = model.table, prune(np.stack(drawn), cost)
+    cost = constraints.tables[0]
+    loss, pool = model.table, prune(pool_in_window(name, policy, constraints, rng), cost)
     starts = pool[loss(pool).argsort(kind="stable")[:LOCAL_SEARCHES]]
-    best = min((prune(descend(start, loss, cost, budget)[None], cost)[0] for start in starts), key=loss.cost_of)
+    best = min((prune(descend(start, loss, constraints)[None], cost)[0] for start in starts), key=loss.cost_of)
     networks = {best.tobytes(): best}
     for sampled_loss in model.sample_tables(2 * count, rng):
         if len(networks) >= count:
             break
-        network = prune(descend(best, sampled_loss, cost, budget)[None], cost)[0]
+        network = prune(descend(best, sampled_loss, constraints)[None], cost)[0]
         networks.setdefault(network.tobytes(), network)
     return list(networks.values())
 
 
+def _window_text(constraints: Constraints) -> str:
+    """What a network may cost, in words."""
+    (low, high), budgets = BUDGET_WINDOW, constraints.budgets
+    if len(budgets) == 1:
+        lowest, highest = (format_cost(share * budgets[0].limit, budgets[0].unit) for share in (low, high))
+        return f"between {lowest} and {highest}"
+    limits = " and ".join(f"{format_cost(b.limit, b.unit)}{UNIT_WORDS.get(b.unit, '')}" for b in budgets)
+    return f"at most {limits} and {100 * low:.0f} % of one of them"
+
+
 def best_finalist(finalists: Sequence[Finalist]) -> Finalist:
-    """The finalist of the lowest loss; of equal losses, the one of the lowest cost."""
-    return min(finalists, key=lambda finalist: (finalist.loss, finalist.cost))
+    """The finalist of the lowest loss; of equal losses, the one of the lowest costs."""
+    return min(finalists, key=lambda finalist: (finalist.loss, finalist.costs))
 
 
 def pareto_front(finalists: Sequence[Finalist]) -> list[Finalist]:
-    """The finalists that no other beats in both cost and loss, in order of cost."""
+    """The finalists that no other beats in all costs and loss, in order of cost."""
     front: list[Finalist] = []
-    for candidate in sorted(finalists, key=lambda finalist: (finalist.cost, finalist.loss)):
-        if not front or candidate.loss < front[-1].loss:
+    for candidate in sorted(finalists, key=lambda finalist: (finalist.costs, finalist.loss)):
+        if not any(_beats(other, candidate) for other in front):
             front.append(candidate)
     return front
+
+
+def _beats(finalist: Finalist, other: Finalist) -> bool:
+    """Whether a finalist is at least as good as another in all costs and loss."""
+    no_cost_is_higher = all(own <= its for own, its in zip(finalist.costs, other.costs, strict=True))
+    return no_cost_is_higher and finalist.loss <= other.loss

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fbnetv5.costs.tables import CostTable
+from fbnetv5.costs.constraints import Constraints
 from fbnetv5.data.loading import some_indices
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch, ImageSet
@@ -61,14 +61,19 @@ def warmup_architecture(space: Space, progress: float, rng: np.random.Generator)
     return np.where(kept, filled, 0)
 
 
-def policy_images(images: ImageSet, config: SearchConfig) -> ImageSet:
+def policy_images(images: ImageSet, config: SearchConfig, *, processes: int) -> ImageSet:
     """The held-out images that policies learn from: few enough to use each ``MIN_REPETITIONS`` times.
 
     An image's first loss is only the reference that its later losses are compared with, so nothing would be learned
     from a large set that is used once; and what is stored for each image is bounded by the length of the search.
+
+    Args:
+        images: all held-out images.
+        config: of the search.
+        processes: that share the images of a step, each with a batch of its own.
     """
-    draws = config.policy_steps(config.steps) * config.policy_batch
-    max_images = max(config.policy_batch, draws // MIN_REPETITIONS)
+    batch = config.policy_batch * processes
+    max_images = max(batch, config.policy_steps(config.steps) * batch // MIN_REPETITIONS)
     return images if len(images) <= max_images else Subset(images, some_indices(images, max_images))
 
 
@@ -78,14 +83,20 @@ class SearchLoop(SupernetLoop[SearchEntry, Supernet]):
     title = "search"
 
     def __init__(
-        self, config: SearchConfig, folder: Path, supernet: Supernet, splits: Splits, tables: Mapping[str, CostTable]
+        self,
+        config: SearchConfig,
+        folder: Path,
+        supernet: Supernet,
+        splits: Splits,
+        constraints: Mapping[str, Constraints],
     ) -> None:
-        super().__init__(config, folder, supernet, steps=config.total_steps)
+        super().__init__(config, folder, supernet, steps=config.total_steps, max_fan_in=config.max_fan_in)
         self.config = config
         self.splits = splits
-        self.held_out = policy_images(splits.policies, config)
-        self.tables = tables
-        self.policies = Policies(config, supernet.space, tables, images=len(self.held_out))
+        self.held_out = policy_images(splits.policies, config, processes=self.accelerator.num_processes)
+        self.constraints = constraints
+        self.policies = Policies(config, supernet.space, constraints, images=len(self.held_out))
+        self.controller = self.policies.controller
 
     def phase(self, step: int) -> str:
         """What the step of that number trains."""
@@ -131,7 +142,7 @@ class SearchLoop(SupernetLoop[SearchEntry, Supernet]):
             gamma: [T], weight of each task's loss.
 
         Raises:
-            VerificationError: a loss or the gradient is not finite, see ``step``.
+            VerificationError: too many steps were skipped, see ``step``.
         """
         with self.accelerator.autocast():
             losses, labelled = self._losses(batch, choices)
@@ -141,19 +152,23 @@ class SearchLoop(SupernetLoop[SearchEntry, Supernet]):
     @torch.no_grad()
     def train_policies(self, batch: Batch, choices: Choices, rng: np.random.Generator) -> None:
         """Run each architecture [K, S] without gradients, and update the policies from the losses."""
-        losses = np.stack([self._policy_losses(batch, architecture) for architecture in choices])
+        gathered, sums = zip(*(self._policy_losses(batch, architecture) for architecture in choices), strict=True)
         images = self.accelerator.gather(batch.indices).cpu().numpy()
-        self.guard.check_all()
+        if self.guard.check_now(self.named(torch.stack(sums).sum(0)), self.done):
+            return
+        losses = np.stack([each.cpu().double().numpy() for each in gathered])  # some accelerators have no doubles
         self.policies.update(choices, losses / self.scale.on_host(), images, rng)
 
-    def _policy_losses(self, batch: Batch, choices: Choices) -> Floats:
-        """[N, T]: every image's losses under one architecture [S], over all processes; nan where not labelled."""
+    def _policy_losses(self, batch: Batch, choices: Choices) -> tuple[Tensor, Tensor]:
+        """Every image's losses under one architecture [S], over all processes.
+
+        Returns:
+            [N, T], nan where not labelled; and the sum of the labelled ones, [T].
+        """
         with self.accelerator.autocast():
             losses, labelled = self._losses(batch, choices)
-        self.guard.check(self.named(self.accelerator.reduce(losses.sum(0), "sum")), self.done)
-        gathered = self.accelerator.gather(losses.float().masked_fill(~labelled, torch.nan))
-        labelled_losses: Floats = gathered.cpu().double().numpy()  # some accelerators have no doubles
-        return labelled_losses
+        sums = self.accelerator.reduce(losses.sum(0), "sum")
+        return self.accelerator.gather(losses.float().masked_fill(~labelled, torch.nan)), sums
 
     def _losses(self, batch: Batch, choices: Choices) -> tuple[Tensor, Tensor]:
         """Loss of every image and task [N, T], 0 without a label, and whether there is a label, bool [N, T]."""
@@ -183,9 +198,9 @@ class SearchLoop(SupernetLoop[SearchEntry, Supernet]):
             step=self.done,
             phase=self.phase(self.done - 1),
             losses=self._by_task(self.scale.on_host()),
-            expected_cost=self._by_task(self.policies.expected_cost),
+            expected_cost=self._by_budget(self.policies.expected_cost),
             entropy=self._by_task(self.policies.controller.entropy()),
-            multiplier=self._by_task(self.policies.multiplier),
+            multiplier=self._by_budget(self.policies.multiplier),
             effective_samples=self._by_task(self.policies.noise.effective_samples),
             gradient_variance=self._by_task(self.policies.noise.gradient_variance),
             policies=self._probabilities() if self.records_policies(last=last) else None,
@@ -204,6 +219,10 @@ class SearchLoop(SupernetLoop[SearchEntry, Supernet]):
     def _by_task(self, values: Floats) -> dict[str, float]:
         """Task -> value; nan is left out."""
         return {name: float(v) for name, v in zip(self.config.tasks, values, strict=True) if not np.isnan(v)}
+
+    def _by_budget(self, values: Floats) -> dict[str, float]:
+        """Task, or task and unit where a task has several budgets -> value."""
+        return dict(zip(self.policies.budget_names, values.tolist(), strict=True))
 
     def tensors(self) -> dict[str, Tensor]:
         tensors = {f"weights/{name}": value for name, value in self.supernet.state_dict().items()}

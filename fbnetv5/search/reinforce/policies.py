@@ -4,14 +4,16 @@ The default estimator sets policies in closed form, at the price that makes thei
 ``AIMED_SHARE_OF_BUDGET`` of the budget. The other estimators step along a gradient; then the multiplier of each task's
 cost rises while its expected cost is above that target and falls, below zero if need be, while it is under it (dual
 ascent on an augmented Lagrangian; Nocedal and Wright, Numerical Optimization, 2006, section 17.3). Either way an unused
-budget is spent.
+budget is spent. Of several budgets of a task, the one with the largest excess is treated like this; the multipliers of
+the others, which are inequalities, stay at 0 or above.
 
 The supernet is not needed here: costs are table lookups, and losses arrive as arrays.
 
-Shape legend: T tasks, S variables, C most choices of any variable, K architectures of a step, N images.
+Shape legend: T tasks, S variables, C most choices of any variable, K architectures of a step, N images, B budgets of
+all tasks, in order of tasks.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +23,14 @@ from torch import Tensor
 
 from export.errors import UserError
 from fbnetv5.costs.budgets import AIMED_SHARE_OF_BUDGET
-from fbnetv5.costs.tables import CostTable
+from fbnetv5.costs.constraints import Constraints
 from fbnetv5.runs.checkpoint import optimizer_tensors, restore_optimizer
 from fbnetv5.search.reinforce.closed_form import set_policy
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.controller import Controller, Floats
 from fbnetv5.search.reinforce.cost_gradient import cost_gradient
 from fbnetv5.search.reinforce.estimators import make_estimator
-from fbnetv5.search.reinforce.finalists import find_logit_bias
+from fbnetv5.search.reinforce.finalists import bias_near_budgets
 from fbnetv5.search.reinforce.noise import Noise
 from fbnetv5.search.reinforce.posterior import Benefits, Mask, zero_benefits
 from fbnetv5.spaces.space import Choices, Space
@@ -40,25 +42,29 @@ PENALTY = 20.0
 class Policies:
     """A policy per task, with the estimator, the cost multipliers and the noise statistics that belong to them."""
 
-    def __init__(self, config: SearchConfig, space: Space, tables: Mapping[str, CostTable], *, images: int) -> None:
+    def __init__(
+        self, config: SearchConfig, space: Space, constraints: Mapping[str, Constraints], *, images: int
+    ) -> None:
         """Start every policy at its target cost.
 
         Args:
             config: of the search.
             space: the search space.
-            tables: task -> costs in the unit of its budget.
+            constraints: task -> its budgets with the tables of their costs.
             images: number of held-out images that the policies learn from.
         """
         self.config = config
         self.space = space
-        self.tables = tables
+        self.constraints = {name: constraints[name] for name in config.tasks}
+        self.budget_names = [label for name, own in self.constraints.items() for label in own.names(name)]
+        """[B]: the task, and the unit where it has several budgets."""
         self.controller = Controller(space.choice_counts, len(config.tasks), lr=config.policy_lr)
         self.estimator = make_estimator(config.estimator, self.controller, images=images)
         self.noise = Noise(self.controller)
-        self.multiplier: Floats = np.zeros(len(config.tasks))
-        """[T]: of the cost; for policies in closed form the price of the target cost."""
-        self.expected_cost: Floats = np.zeros(len(config.tasks))
-        """[T]: in the unit of the budget."""
+        self.multiplier: Floats = np.zeros(len(self.budget_names))
+        """[B]: of the cost; for policies in closed form the price of the target cost."""
+        self.expected_cost: Floats = np.zeros(len(self.budget_names))
+        """[B]: in the unit of the budget."""
         self._start_at_target_costs()
 
     def draw(self, rng: np.random.Generator) -> Choices:
@@ -83,40 +89,56 @@ class Policies:
 
     def _matters(self, choices: Choices) -> Mask:
         """[K, T, S]: whether a task's loss depends on the variable, given the other variables' choices."""
-        return np.stack([self.space.needed(choices, self.tables[name].paths) for name in self.config.tasks], axis=1)
+        paths = [own.tables[0].paths for own in self.constraints.values()]
+        return np.stack([self.space.needed(choices, each) for each in paths], axis=1)
 
     def _step(self, gradient: Floats, rng: np.random.Generator) -> None:
         """One Adam step along the gradient [T, S, C] and the cost's, and one step of every multiplier."""
         direction = gradient.copy()
-        for task, (name, budget) in enumerate(self.config.budgets.items()):
+        for task, rows, own in self._tasks():
+            targets = np.array(_targets(own))
             # The excess before these draws: their own would be correlated with the gradient that it scales.
-            excess = self.expected_cost[task] / (AIMED_SHARE_OF_BUDGET * budget.limit) - 1
-            of_cost, self.expected_cost[task] = cost_gradient(self.controller, task, self.tables[name], rng)
-            direction[task] += (self.multiplier[task] + PENALTY * excess) * of_cost / budget.limit
-            self.multiplier[task] += self.config.multiplier_lr * excess
+            excess = self.expected_cost[rows] / targets - 1
+            slope = self.multiplier[rows] + PENALTY * excess
+            others = np.arange(len(excess)) != excess.argmax()
+            slope[others] = np.maximum(slope[others], 0.0)
+            for number, (budget, table) in enumerate(zip(own.budgets, own.tables, strict=True)):
+                of_cost, self.expected_cost[rows.start + number] = cost_gradient(self.controller, task, table, rng)
+                direction[task] += slope[number] * of_cost / budget.limit
+            multiplier = self.multiplier[rows] + self.config.multiplier_lr * excess
+            multiplier[others] = np.maximum(multiplier[others], 0.0)
+            self.multiplier[rows] = multiplier
         self.controller.step(direction)
 
     def _set(self, benefits: Benefits, rng: np.random.Generator) -> None:
         """Set every policy in closed form; the multiplier becomes the price of the target cost."""
-        for task, (name, budget) in enumerate(self.config.budgets.items()):
-            self.multiplier[task], self.expected_cost[task] = set_policy(
-                self.controller, task, benefits, self.tables[name], AIMED_SHARE_OF_BUDGET * budget.limit, rng
+        for task, rows, own in self._tasks():
+            self.multiplier[rows], self.expected_cost[rows] = set_policy(
+                self.controller, task, benefits, own.tables, _targets(own), rng
             )
 
     def _start_at_target_costs(self) -> None:
-        """Start every policy where its expected cost is the target cost.
+        """Start every policy where its expected cost is the target cost, and no other is above its.
 
         Policies that step along a gradient start with the same probability for all variables, policies in closed form
         with the largest entropy.
         """
-        for task, (name, budget) in enumerate(self.config.budgets.items()):
+        for task, rows, own in self._tasks():
             rng = np.random.default_rng([self.config.seed, task])
-            target = AIMED_SHARE_OF_BUDGET * budget.limit
-            logit_bias = find_logit_bias(self.controller, task, self.tables[name], target, rng)
+            logit_bias = bias_near_budgets(self.controller, task, own, rng)
             self.controller.logits[task, :, 1:] += float(np.clip(logit_bias, -3.0, 3.0))
             if self.estimator.closed_form:
-                set_policy(self.controller, task, zero_benefits(self.controller), self.tables[name], target, rng)
-            self.expected_cost[task] = self.tables[name](self.controller.sample(task, 256, rng)).mean()
+                set_policy(self.controller, task, zero_benefits(self.controller), own.tables, _targets(own), rng)
+            drawn = self.controller.sample(task, 256, rng)
+            self.expected_cost[rows] = [table(drawn).mean() for table in own.tables]
+
+    def _tasks(self) -> Iterator[tuple[int, slice, Constraints]]:
+        """The number of every task, the rows of its budgets, and the budgets."""
+        start = 0
+        for task, own in enumerate(self.constraints.values()):
+            rows = slice(start, start + len(own.budgets))
+            yield task, rows, own
+            start = rows.stop
 
     def tensors(self) -> dict[str, Tensor]:
         """The part of a checkpoint that belongs to the policies, as GROUP/NAME."""
@@ -156,3 +178,8 @@ class Policies:
     def _arrays(self) -> dict[str, NDArray[np.generic]]:
         """Arrays of the estimator and the noise statistics, written to in place when a checkpoint is loaded."""
         return {**self.estimator.state(), **{f"noise.{name}": array for name, array in self.noise.state().items()}}
+
+
+def _targets(constraints: Constraints) -> list[float]:
+    """The expected costs that policies are set to."""
+    return [AIMED_SHARE_OF_BUDGET * budget.limit for budget in constraints.budgets]

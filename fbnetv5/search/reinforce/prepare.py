@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from fbnetv5.costs.ranges import AnyTable, cost_tables
-from fbnetv5.costs.tables import CostTable
+from fbnetv5.costs.constraints import AnyTable, Constraints, check_budgets, constrain
+from fbnetv5.costs.tables import latency_table
 from fbnetv5.data.splits import Splits
 from fbnetv5.data.targets import class_names
+from fbnetv5.runs.start import open_images
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.tasks import make_tasks, needed_targets
 from fbnetv5.tasks.task import Task
@@ -21,8 +22,8 @@ class Prepared:
     splits: Splits
     tasks: dict[str, Task]
     table: AnyTable | None
-    tables: dict[str, CostTable]
-    """Task -> costs in the unit of its budget."""
+    constraints: dict[str, Constraints]
+    """Task -> its budgets with the tables of their costs."""
 
 
 def prepare(config: SearchConfig) -> Prepared:
@@ -31,11 +32,36 @@ def prepare(config: SearchConfig) -> Prepared:
     Raises:
         UserError: an input is missing or does not fit the others.
     """
-    splits = config.data.open(needed_targets(config.tasks))
+    splits = open_images(config.data, needed_targets(config.tasks))
     tasks = make_tasks(config.tasks, class_names(splits.weights.targets))
     table = open_table(config)
-    tables = cost_tables(config.space, tasks, config.budgets, table)
-    return Prepared(config=config, splits=splits, tasks=tasks, table=table, tables=tables)
+    constraints = constrain(config.space, tasks, config.budgets, table)
+    return Prepared(config=config, splits=splits, tasks=tasks, table=table, constraints=constraints)
+
+
+def check_costs(prepared: Prepared) -> None:
+    """Check that every budget can be met, also those of a family, and that latencies can be predicted.
+
+    Raises:
+        UserError: see ``Constraints.check`` and ``check_latencies``.
+    """
+    config = prepared.config
+    check_budgets(prepared.constraints)
+    for budgets in config.family.values():
+        check_budgets(constrain(config.space, prepared.tasks, budgets, prepared.table))
+    check_latencies(prepared)
+
+
+def check_latencies(prepared: Prepared) -> None:
+    """Check that the latency table, if there is one, predicts the latency of every task's networks.
+
+    Raises:
+        UserError: blocks or a head have no entry.
+    """
+    if prepared.table is not None:
+        for name, task in prepared.tasks.items():
+            resolution = prepared.config.budgets[name][0].resolution
+            latency_table(prepared.config.space, task, resolution, prepared.table.values_ms)
 
 
 def open_table(config: SearchConfig) -> AnyTable | None:

@@ -1,6 +1,6 @@
 """Writes a search's results: per task an architecture with its weights, and the Pareto fronts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ import torch
 from export.files import write_json
 from fbnetv5 import __version__
 from fbnetv5.architecture import Architecture, Latency, make_architecture
-from fbnetv5.costs.ranges import AnyTable
-from fbnetv5.costs.tables import CostTable, latency_table
+from fbnetv5.costs.budgets import Budget
+from fbnetv5.costs.constraints import AnyTable, Constraints
+from fbnetv5.costs.tables import latency_table
 from fbnetv5.networks.backbone import recalibrate
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import save_tensors
@@ -19,9 +20,12 @@ from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.final_phase import TaskResult
 from fbnetv5.search.reinforce.finalists import pareto_front
 from fbnetv5.search.reinforce.prepare import Prepared
-from fbnetv5.search.scoring import calibration_images
+from fbnetv5.search.scoring import Finalist, calibration_images
 from fbnetv5.tasks.task import Task
 from latency.estimate import EstimatedTable
+
+PARETO = "pareto.json"
+"""Name of the file of a search's finalists."""
 
 
 def best_architecture(
@@ -29,22 +33,22 @@ def best_architecture(
 ) -> Architecture:
     """The architecture of a task's best finalist, with its latency where there is a table, and its provenance."""
     finalist = result.best
-    budget = config.budgets[task.name]
+    budgets = config.budgets[task.name]
     latency = None
     if table is not None:
-        costs = latency_table(config.space, task, budget.resolution, table.values_ms)
+        costs = latency_table(config.space, task, budgets[0].resolution, table.values_ms)
         value = costs.cost_of(np.array(finalist.choices, dtype=np.int64))
         latency = Latency(value=value, table=table.name, estimated=isinstance(table, EstimatedTable))
     return make_architecture(
         config.space,
         {task.name: finalist.choices},
         task.classes,
-        budget.resolution,
+        budgets[0].resolution,
         latency_ms=latency,
         provenance={
             "version": __version__,
             "seed": config.seed,
-            "budget": {"limit": budget.limit, "unit": budget.unit},
+            **budget_fields(budgets),
             "trained_at": list(config.data.size),
             "fit": config.data.fit,
             "metric": task.metric.name,
@@ -54,6 +58,12 @@ def best_architecture(
             **provenance,
         },
     )
+
+
+def budget_fields(budgets: Sequence[Budget]) -> dict[str, Any]:
+    """The fields of a provenance that name the budgets of a network."""
+    limits = [{"limit": budget.limit, "unit": budget.unit} for budget in budgets]
+    return {"budget": limits[0]} if len(limits) == 1 else {"budgets": limits}
 
 
 def write_results(
@@ -74,19 +84,41 @@ def write_results(
         recalibrate(network, images, network)
         save_tensors(folder / f"{name}.safetensors", network.state_dict())
         architecture.save(folder / f"{name}.json")
-    write_json(folder / "pareto.json", pareto_document(prepared.tables, results))
+    write_json(folder / PARETO, pareto_document(prepared.constraints, results))
 
 
-def pareto_document(tables: Mapping[str, CostTable], results: Mapping[str, TaskResult]) -> dict[str, Any]:
-    """The document ``pareto.json``: per task, the finalists that no other beats in both cost and loss."""
-    fronts = {
-        name: {
-            "unit": tables[name].unit,
-            "points": [
-                {"cost": point.cost, "loss": point.loss, "score": point.score, "choices": list(point.choices)}
-                for point in pareto_front(result.finalists)
-            ],
-        }
-        for name, result in results.items()
-    }
+def pareto_document(constraints: Mapping[str, Constraints], results: Mapping[str, TaskResult]) -> dict[str, Any]:
+    """The document ``pareto.json``: per task, the finalists that no other beats in all costs and loss.
+
+    A task with several budgets has all costs of a point by unit in "costs"; "cost" is the first.
+    """
+    fronts = {}
+    for name, result in results.items():
+        units = [table.unit for table in constraints[name].tables]
+        fronts[name] = {"unit": units[0], "points": [_point(point, units) for point in pareto_front(result.finalists)]}
     return {"schema": 1, "tasks": fronts}
+
+
+def merged_fronts(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The document ``pareto.json`` of the finalists of several such documents, whose budgets have the same units."""
+    fronts = {}
+    for name, front in documents[0]["tasks"].items():
+        points = [point for document in documents for point in document["tasks"][name]["points"]]
+        units = list(points[0].get("costs", {front["unit"]: None}))
+        finalists = [
+            Finalist(
+                choices=tuple(point["choices"]),
+                costs=tuple(point.get("costs", {front["unit"]: point["cost"]}).values()),
+                loss=point["loss"],
+                score=point["score"],
+            )
+            for point in points
+        ]
+        fronts[name] = {"unit": front["unit"], "points": [_point(point, units) for point in pareto_front(finalists)]}
+    return {"schema": 1, "tasks": fronts}
+
+
+def _point(finalist: Finalist, units: Sequence[str]) -> dict[str, Any]:
+    costs = {"costs": dict(zip(units, finalist.costs, strict=True))} if len(units) > 1 else {}
+    figures = {"cost": finalist.costs[0], **costs, "loss": finalist.loss, "score": finalist.score}
+    return {**figures, "choices": list(finalist.choices)}

@@ -12,17 +12,18 @@ from accelerate.utils import set_seed
 
 from export.progress import Progress
 from fbnetv5.architecture import Architecture
-from fbnetv5.costs.ranges import CostRange, check_budgets, cost_ranges
+from fbnetv5.costs.ranges import CostRange, cost_range
 from fbnetv5.evaluate import check_splits
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.folder import make_run
 from fbnetv5.runs.processes import in_first_process, make_accelerator
+from fbnetv5.runs.start import check_processes
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.entry import SearchEntry
 from fbnetv5.search.reinforce.final_phase import find_networks, observe
 from fbnetv5.search.reinforce.loop import SearchLoop
 from fbnetv5.search.reinforce.panel import PANEL
-from fbnetv5.search.reinforce.prepare import Prepared, prepare
+from fbnetv5.search.reinforce.prepare import Prepared, check_costs, prepare
 from fbnetv5.search.reinforce.results import best_architecture, write_results
 
 
@@ -44,10 +45,9 @@ def start_run(
         UserError: an input does not fit, or the folder exists already or cannot be written.
     """
     prepared = prepare(config)
-    ranges = cost_ranges(prepared.tables)
     if make_accelerator().is_main_process:
-        show_ranges(ranges)
-    check_budgets(ranges, config.budgets)
+        show_ranges([cost_range(name, table) for name, own in prepared.constraints.items() for table in own.tables])
+    check_costs(prepared)
     check_splits(prepared.tasks.values(), prepared.splits)
     return in_first_process(lambda: make_run(config, folder, log)), prepared
 
@@ -67,19 +67,21 @@ def run_search(
         The architecture of each task; its files are written.
 
     Raises:
-        UserError: bad input, a damaged checkpoint, or a loss that is not finite.
+        UserError: bad input, a damaged checkpoint, or processes that differ.
+        VerificationError: too many losses are not finite, or images unreadable.
     """
     config = prepared.config
+    check_processes(folder, prepared.splits.test)
     set_seed(config.seed)
     supernet = Supernet(config.space, prepared.tasks)
     if config.compile_blocks:
         supernet.compile_blocks()
-    loop = SearchLoop(config, folder, supernet, prepared.splits, prepared.tables)
+    loop = SearchLoop(config, folder, supernet, prepared.splits, prepared.constraints)
     loop.run(report)
     main = loop.accelerator.is_main_process
     shown: Progress = progress if main else lambda stage, done, total: None
-    panel = observe(loop, prepared.tables, shown)
-    results = find_networks(loop, panel, prepared.tables, shown)
+    panel = observe(loop, shown)
+    results = find_networks(loop, panel, shown)
     architectures = {
         name: best_architecture(config, task, results[name], prepared.table) for name, task in prepared.tasks.items()
     }

@@ -8,6 +8,7 @@ from rich.progress import Progress
 
 from export.errors import UserError
 from fbnetv5.cli.console import interruptible, print_json, print_table, progress_bar, resumable, stage_lines
+from fbnetv5.runs.history import Entry
 from tests.command_line import SMALL, in_process
 
 
@@ -36,20 +37,31 @@ def test_an_interruption_is_an_error_with_the_way_to_continue() -> None:
         raise KeyboardInterrupt
 
 
-def interrupt(seen: list[int]) -> None:
+def interrupt(seen: list[Entry]) -> None:
     with resumable("search", lambda prepared: prepared.append) as run:
         run.started(Path("runs/one"), seen)
-        run.report(3)
+        run.report(Entry(step=3))
         raise KeyboardInterrupt
 
 
 def test_an_interrupted_run_is_continued_from_its_folder() -> None:
-    seen: list[int] = []
+    seen: list[Entry] = []
     with pytest.raises(UserError, match="To continue: fbnetv5 search --resume runs/one"):
         interrupt(seen)
-    assert seen == [3]
+    assert seen == [Entry(step=3)]
     with pytest.raises(KeyboardInterrupt), resumable("search", lambda prepared: print):
         raise KeyboardInterrupt
+
+
+def test_skips_are_shown_when_they_become_more(capfd: pytest.CaptureFixture[str]) -> None:
+    with resumable("search", lambda prepared: lambda entry: None) as run:
+        run.started(Path("runs/one"), None)
+        for step, (steps, images) in enumerate([(0, 0), (1, 0), (1, 0), (1, 2)]):
+            run.report(Entry(step=step, skipped_steps=steps, unreadable_images=images))
+    assert capfd.readouterr().err.splitlines() == [
+        "step 1: 1 steps skipped, 0 unreadable images replaced so far",
+        "step 3: 1 steps skipped, 2 unreadable images replaced so far",
+    ]
 
 
 def test_a_stage_that_begins_again_has_a_new_line() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from fbnetv5.architecture import load_architecture
-from fbnetv5.deploy.derive import DerivationConfig
+from fbnetv5.runs.derivation import DerivationConfig
 from tests.command_line import QUICK as QUICK_SEARCH
 from tests.command_line import SMALL, assert_refused, document
 from tests.fbnetv5.cli.test_branch import QUICK
@@ -33,8 +33,11 @@ def test_a_derived_network_is_shown_and_evaluated_like_that_of_a_run(searched: P
 
 
 WRONG = {
-    "no budget": ([], "exactly one budget"),
-    "two budgets": (["--flops", "9M", "--latency", "9ms"], "exactly one budget"),
+    "no budget": ([], "this needs a budget: --flops"),
+    "two budgets": (
+        ["--flops", "9M", "--latency", "9ms"],
+        "one branched network, which takes one budget; 2 were given",
+    ),
     "a latency without a table": (["--latency", "9ms"], "needs a latency table"),
     "a device without a table": (
         ["--latency", "9ms@64x96", "--device", "cpu"],

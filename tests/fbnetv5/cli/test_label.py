@@ -135,6 +135,8 @@ def test_a_search_and_a_training_on_the_labels_score_on_true_ones(tmp_path: Path
     document(*train, cwd=tmp_path)
     score = document("eval", "--arch", "seg/seg.json", "--data", "truth", "--size", "64x64", cwd=tmp_path)
     assert score["metric"]["value"] > 0.6
+    exported = document("export", "--task", "seg", "--run", "seg", cwd=tmp_path)
+    assert exported["metric"]["stages"]["fp32"] > 0.6
 
 
 def test_an_exported_network_labels_as_it_predicts(work: Path, images: Path) -> None:

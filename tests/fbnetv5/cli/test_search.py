@@ -21,8 +21,22 @@ from latency.table import LatencyTable
 from tests.command_line import QUICK, SMALL, assert_refused, document, in_process
 
 WRONG = {
-    "no budget": ([], "either --flops, such as 400M, or --latency"),
-    "two budgets": (["--flops", "400M", "--latency", "8ms"], "either --flops"),
+    "no budget": ([], "needs a budget: --flops, such as 400M, --latency, such as 8ms, or --params, such as 5M"),
+    "two budgets without a table": (["--flops", "400M", "--latency", "8ms"], "add --device cpu, or --table FILE"),
+    "params out of reach": (
+        ["--flops", "400M", "--params", "10K", "--tasks", "cls"],
+        "budget 0.01M parameters for cls is outside what this space offers",
+    ),
+    "two families": (
+        ["--flops", "1M", "--flops", "2M", "--params", "1M", "--params", "2M"],
+        "repeat one of --flops, --latency and --params, not two",
+    ),
+    "a member out of reach": (
+        ["--flops", "400M", "--flops", "1M", "--tasks", "cls"],
+        "budget 1.0M for cls at 224x224 is outside what this space offers",
+    ),
+    "params in ms": (["--flops", "400M", "--params", "5ms"], "such as 5M parameters"),
+    "two resolutions": (["--flops", "400M@64x64", "--params", "5M@96x96"], "one resolution, not for 64x64 and 96x96"),
     "no unit": (["--flops", "400"], "positive number with its unit"),
     "negative": (["--flops=-1M"], "positive number with its unit"),
     "too small": (["--flops", "1M"], "outside what this space offers"),
@@ -35,6 +49,13 @@ WRONG = {
     "odd size": (["--flops", "400M", "--size", "65x65"], "multiples of 32"),
     "no run to resume": (["--resume", "runs/none"], "does not exist"),
     "other options": (["--resume", "r", "--seed", "0", "--config", "c"], "leave out --seed, --config"),
+    "a task is added with other settings": (
+        ["--add", "depth", "--tasks", "cls", "--size", "64"],
+        "leave out --tasks, --size",
+    ),
+    "a run without --add": (["--flops", "400M", "--run", "runs/one"], "name the task with --add"),
+    "a resumed run with --add": (["--resume", "r", "--add", "depth"], "leave out --add"),
+    "no run to add a task to": (["--add", "depth"], "runs/latest/config.json does not exist"),
     "no table": (["--latency", "8ms", "--device", "cpu"], "fbnetv5 profile --device cpu"),
     "no device": (["--latency", "8ms"], "add --device cpu, or --table FILE"),
 }
@@ -77,6 +98,39 @@ def test_a_search_finds_a_network_per_task(work: Path) -> None:
     assert set(printed["architectures"]) == {"cls", "det", "seg"}
 
 
+def test_a_task_is_added_to_a_finished_search(work: Path) -> None:
+    (work / "later.json").write_text('{"steps": 4}', encoding="utf-8")
+    printed = document("search", "--add", "depth", "--run", "runs/one", "--config", "later.json", cwd=work)
+    folder = work / printed["run"]
+    assert printed["run"] == "runs/one/added/depth"
+    architecture = load_architecture(folder / "depth.json")
+    assert printed["architectures"] == {"depth": architecture.to_json()}
+    assert 0.85 * 15e6 <= architecture.cost.macs <= 15e6
+    shown = document("show", f"{printed['run']}/depth.json", cwd=work)
+    assert shown["provenance"]["added_to"] == str(work / "runs" / "one")
+    assert architecture.cost.latency_ms is None  # the table of the run has no head of depth
+    assert (folder / "report.html").exists()
+    assert_refused(["search", "--add", "det", "--run", "runs/one"], "has a network for det", cwd=work)
+
+
+@pytest.mark.slow
+def test_the_folder_of_an_added_task_works_like_that_of_a_run(work: Path) -> None:
+    (work / "later.json").write_text('{"steps": 4}', encoding="utf-8")
+    added = document("search", "--add", "saliency", "--run", "runs/one", "--config", "later.json", cwd=work)["run"]
+    file, few = f"{added}/saliency.json", {"steps": 2, "batch": 4, "evaluate_every": 2, "scenes": [24, 12, 16]}
+    (work / "few.json").write_text(json.dumps(few), encoding="utf-8")
+    for command in (
+        ("train", "--arch", file, "--config", "few.json"),
+        ("export", "--run", added, "--task", "saliency"),
+        ("derive", added, "--flops", "17M"),
+        ("eval", "--arch", file),
+        ("report", added),
+    ):
+        done = in_process(*command, cwd=work)
+        assert done.returncode == 0, done.stderr
+    assert (work / added / "derived" / "17M" / "saliency.json").exists()
+
+
 @pytest.mark.slow
 def test_a_search_within_milliseconds_follows_the_table(work: Path) -> None:
     space = FourPathSpace(stages=1, blocks_per_path=1)
@@ -89,6 +143,29 @@ def test_a_search_within_milliseconds_follows_the_table(work: Path) -> None:
     latency = printed["architectures"]["det"]["cost"]["latency_ms"]
     assert 0.85 * budget <= latency["value"] <= budget
     assert latency["table"] == "cpu-fp32-b1"
+
+
+def test_a_search_meets_several_budgets_at_once_and_those_of_a_family(tmp_path: Path) -> None:
+    budgets = ["--flops", "24M@64x64", "--flops", "30M@64x64", "--params", "cls=5M,2.2M"]
+    options = ["--tasks", "cls,seg", "--config", str(QUICK), "--name", "s", *SMALL]
+    printed = document("search", *budgets, *options, cwd=tmp_path)
+    label = "24M@64x64+cls=5M,2.2M-params"
+    assert list(printed["family"]) == [label]
+    for macs, networks in ((30e6, printed["architectures"]), (24e6, printed["family"][label])):
+        for task, params in (("cls", 5e6), ("seg", 2.2e6)):
+            cost = networks[task]["cost"]
+            assert 0.85 <= max(cost["macs"] / macs, cost["params"] / params) <= 1.0
+    member = load_architecture(tmp_path / "runs/s/derived" / label / "seg.json")
+    assert member.to_json() == printed["family"][label]["seg"]
+    last = json.loads((tmp_path / "runs/s/history.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    names = ["cls/macs", "cls/params", "seg/macs", "seg/params"]
+    assert list(last["expected_cost"]) == list(last["multiplier"]) == names
+    assert {budget.unit for budget in SearchConfig.load(tmp_path / "runs/s").budgets["seg"]} == {"macs", "params"}
+    derived = document("derive", "runs/s", "--flops", "26M", "--params", "cls=4.6M,2M", cwd=tmp_path)
+    assert derived["folder"] == "runs/s/derived/26M+cls=4.6M,2M-params"
+    seg = derived["architectures"]["seg"]
+    assert 0.85 <= max(seg["cost"]["macs"] / 26e6, seg["cost"]["params"] / 2e6) <= 1.0
+    assert len(seg["provenance"]["derived_from"]["budgets"]) == len(seg["provenance"]["budgets"]) == 2
 
 
 def test_the_error_of_an_unreachable_latency_budget_has_the_range(work: Path) -> None:
@@ -106,6 +183,11 @@ def test_a_table_without_the_needed_blocks_names_one_and_the_command(work: Path)
     assert "fbnetv5 profile --device cpu" in done.stderr
 
 
+def test_a_table_without_the_head_of_a_task_is_refused_before_the_search(work: Path) -> None:
+    options = ["--flops", "15M@64x64", "--device", "cpu", "--tasks", "depth", "--config", str(QUICK), *SMALL]
+    assert_refused(["search", *options], "blocks have no entry in the cpu table, first: head_depth", cwd=work)
+
+
 def with_panel(architecture: Architecture, *, has_signal: bool) -> Architecture:
     panel = {"architectures": 24, "rank_correlation": 0.1, "p_value": 0.3, "has_signal": has_signal}
     return architecture.changed(provenance={**architecture.provenance, "panel": panel})
@@ -117,7 +199,7 @@ def test_a_task_without_a_signal_is_warned_about_on_stderr(
     networks: Path, capsys: pytest.CaptureFixture[str], *, as_json: bool, has_signal: bool
 ) -> None:
     architecture = with_panel(load_architecture(networks / "cls.json"), has_signal=has_signal)
-    print_search(SearchResult(run=Path("run"), architectures={"cls": architecture}), as_json=as_json)
+    print_search(SearchResult(run=Path("run"), architectures={"cls": architecture}, family={}), as_json=as_json)
     printed = capsys.readouterr()
     assert ("cls: the search found no signal" in printed.err) is not has_signal
     assert "no signal" not in printed.out
@@ -128,7 +210,7 @@ def test_a_task_without_a_signal_is_warned_about_on_stderr(
 
 def test_the_table_names_the_metric_of_each_task(networks: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = {task: with_panel(load_architecture(networks / f"{task}.json"), has_signal=True) for task in ("det", "seg")}
-    print_search(SearchResult(run=Path("run"), architectures=found), as_json=False)
+    print_search(SearchResult(run=Path("run"), architectures=found, family={}), as_json=False)
     header, *rows = capsys.readouterr().out.splitlines()
     assert "held-out metric" in header
     assert [row.split()[-4:] for row in rows] == [
@@ -140,7 +222,7 @@ def test_the_table_names_the_metric_of_each_task(networks: Path, capsys: pytest.
 def test_the_progress_is_a_line_per_hundred_steps(capsys: pytest.CaptureFixture[str]) -> None:
     budget = Budget(limit=445e6, unit="macs")
     config = SearchConfig(
-        budgets={"det": budget},
+        budgets={"det": (budget,)},
         space=FourPathSpace(stages=1, blocks_per_path=1, strict=True),
         data=DataConfig(size=(32, 32), scenes=(24, 24, 16)),
     )

@@ -26,6 +26,31 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, options: list[str
     assert_refused(["train", *options], message, cwd=tmp_path)
 
 
+TRANSFERS = {
+    "unknown variant": ("det.json", ["--variant", "q"], "variant: must be 'a', 'c' or 'f', not 'q'"),
+    "unknown task": ("det.json", ["--task", "pose"], "unknown task 'pose'"),
+    "several tasks": ("branched.json", ["--variant", "c"], "is one network for cls+det+seg, trained as a whole"),
+}
+
+
+@pytest.mark.parametrize(("name", "options", "message"), TRANSFERS.values(), ids=TRANSFERS)
+def test_a_topology_that_does_not_transfer_is_refused(
+    networks: Path, branched: Path, tmp_path: Path, name: str, options: list[str], message: str
+) -> None:
+    file = branched if name == branched.name else networks / name
+    assert_refused(["train", "--arch", str(file), *options], message, cwd=tmp_path)
+
+
+def test_a_network_in_another_variant_is_shown_with_its_origin(networks: Path, tmp_path: Path) -> None:
+    fields = {"scenes": [24, 12, 16], "steps": 1, "batch": 4, "evaluate_every": 1, "held_out": 8, "warmup_steps": 1}
+    (tmp_path / "c.json").write_text(json.dumps(fields))
+    options = ["--arch", str(networks / "cls.json"), "--variant", "f", "--config", "c.json"]
+    folder = document("train", *options, cwd=tmp_path)["folder"]
+    shown = document("show", f"{folder}/cls.json", cwd=tmp_path)
+    origin = {"file": str(networks / "cls.json"), "task": "cls", "space": "variant a"}
+    assert shown["provenance"]["transferred_from"] == origin
+
+
 def test_a_network_is_trained_and_resumed(networks: Path, tmp_path: Path) -> None:
     fields = {"scenes": [24, 12, 16], "steps": 2, "batch": 4, "evaluate_every": 1, "held_out": 8, "warmup_steps": 1}
     (tmp_path / "c.json").write_text(json.dumps(fields))

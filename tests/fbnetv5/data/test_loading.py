@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from export.errors import UserError
 from fbnetv5.data.layouts import open_folder
-from fbnetv5.data.loading import Order, batches, even_batches, in_order, some_indices
+from fbnetv5.data.loading import SUBSTITUTES, Order, Reading, Transform, batches, even_batches, in_order, some_indices
 from fbnetv5.data.sample import Sample
 from fbnetv5.data.targets import CLASS, Target
 
@@ -77,9 +77,12 @@ def test_in_order_takes_each_once_up_to_the_limit() -> None:
 
 
 def test_workers_change_nothing_but_the_time() -> None:
-    with_workers = [item.targets["label"].tolist() for item in in_order(Numbered(9), batch=2, num_workers=2)]
+    with_workers = [
+        item.targets["label"].tolist()
+        for item in in_order(Numbered(9), batch=2, reading=Reading(num_workers=2, prefetch=1))
+    ]
     assert with_workers == [item.targets["label"].tolist() for item in in_order(Numbered(9), batch=2)]
-    stream = batches(Numbered(9), Order(batch=4, seed=3), num_workers=1)
+    stream = batches(Numbered(9), Order(batch=4, seed=3), reading=Reading(num_workers=1))
     assert [item.targets["label"].tolist() for item in islice(stream, 3)] == labels(9, 3, batch=4, seed=3)
 
 
@@ -95,13 +98,50 @@ def test_an_unreadable_image_is_a_user_error(image_folder: Path, workers: int) -
     path.write_bytes(path.read_bytes()[:600])
     folder = open_folder(image_folder).resized((64, 64))
     with pytest.raises(UserError, match=r"^cannot read .*03\.png") as caught:
-        list(in_order(folder, batch=4, num_workers=workers))
+        list(in_order(folder, batch=4, reading=Reading(num_workers=workers)))
     assert "\n" not in str(caught.value)
+
+
+@dataclass
+class Damaged(Numbered):
+    """Images of which some cannot be read."""
+
+    damaged: frozenset[int] = frozenset()
+
+    def __getitem__(self, index: int) -> Sample:
+        if index in self.damaged:
+            raise UserError(f"image {index} is damaged")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("transform", [None, lambda sample, _: sample], ids=["plain", "transformed"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_next_readable_image_replaces_one_of_a_training_batch(workers: int, transform: Transform | None) -> None:
+    damaged = Damaged(6, damaged=frozenset({2, 3, 5}))
+    stream = batches(damaged, Order(batch=3, seed=1), reading=Reading(num_workers=workers), transform=transform)
+    items = list(islice(stream, 4))
+    instead = {0: 0, 1: 1, 2: 4, 3: 4, 4: 4, 5: 0}
+    found = [item.targets["label"].tolist() for item in items]
+    assert found == [[instead[label] for label in step] for step in labels(6, 4, batch=3, seed=1)]
+    assert [[index % 6 for index in item.indices.tolist()] for item in items] == found
+    assert {error for item in items for error in item.unreadable} == {f"image {n} is damaged" for n in (2, 3, 5)}
+
+
+def test_a_set_without_readable_images_is_a_user_error() -> None:
+    damaged = Damaged(SUBSTITUTES + 2, damaged=frozenset(range(SUBSTITUTES + 1)))
+    with pytest.raises(UserError, match="image 0 is damaged"):
+        list(even_batches(damaged, batch=1, count=1))
+
+
+def test_processes_share_the_batches_of_an_evaluation() -> None:
+    whole = [item.indices.tolist() for item in in_order(Numbered(11), batch=2)]
+    shares = [[item.indices.tolist() for item in in_order(Numbered(11), batch=2, rank=r, world=3)] for r in range(3)]
+    assert [shares[number % 3][number // 3] for number in range(6)] == whole
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_batch_has_the_indices_of_its_images(workers: int) -> None:
-    for batch in islice(batches(Numbered(10), Order(batch=4, seed=0), num_workers=workers), 4):
+    for batch in islice(batches(Numbered(10), Order(batch=4, seed=0), reading=Reading(num_workers=workers)), 4):
         assert batch.indices.tolist() == batch.targets["label"].tolist()
 
 

@@ -12,7 +12,7 @@ import torch
 
 from export.errors import UnavailableError, UserError
 from fbnetv5.data.layouts import open_folder
-from fbnetv5.data.loading import Order, batches, in_order
+from fbnetv5.data.loading import Order, Reading, batches, in_order
 from fbnetv5.data.shard_format import INDEX
 from fbnetv5.data.shard_writer import write_shards
 from fbnetv5.data.shards import MAX_GROUPS, Recent, ShardedImages
@@ -56,8 +56,8 @@ def test_splits_have_the_images_that_the_folder_gives_them(converted_scenes: Pat
 @pytest.mark.parametrize("workers", [0, 2])
 def test_training_and_evaluation_see_every_image_of_the_split(converted_scenes: Path, workers: int) -> None:
     images = open_splits(converted_scenes, size=SIZE, targets=["label", "mask"]).weights
-    (expected,) = in_order(images, batch=len(images), num_workers=workers)
-    stream = batches(images, Order(batch=1, seed=2), num_workers=workers)
+    (expected,) = in_order(images, batch=len(images), reading=Reading(num_workers=workers))
+    stream = batches(images, Order(batch=1, seed=2), reading=Reading(num_workers=workers))
     epoch = list(islice(stream, len(images)))
     assert sorted(int(batch.indices) for batch in epoch) == list(range(len(images)))
     for batch in epoch:

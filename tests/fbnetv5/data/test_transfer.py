@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from export.errors import UserError
-from fbnetv5.data.loading import Order, batches
+from fbnetv5.data.loading import Order, Reading, batches
 from fbnetv5.data.sample import Batch
 from fbnetv5.data.scenes import Scenes
 from fbnetv5.data.transfer import on_device, one_ahead
@@ -57,7 +57,9 @@ def test_a_gpu_gets_the_batches_of_the_cpu_while_it_computes(workers: int) -> No
     sums = [
         [
             torch.stack([tensor.double().nan_to_num().sum() for tensor in batch.tensors]).cpu()
-            for batch in islice(batches(scenes, Order(batch=8, seed=1), num_workers=workers, device=device), 20)
+            for batch in islice(
+                batches(scenes, Order(batch=8, seed=1), reading=Reading(num_workers=workers), device=device), 20
+            )
         ]
         for device in (CPU, CUDA)
     ]

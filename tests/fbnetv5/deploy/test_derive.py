@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 
 from export.errors import UserError
-from fbnetv5.deploy.derive import DerivationConfig, derive
+from fbnetv5.deploy.derive import derive
 from fbnetv5.runs.config import Run
+from fbnetv5.runs.derivation import DerivationConfig
 from tests.fbnetv5.search.bmtas.conftest import tiny_config
 
 

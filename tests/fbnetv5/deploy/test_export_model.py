@@ -51,7 +51,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that made one network for two tasks, which part in stage 0."""
     folder = tmp_path_factory.mktemp("runs") / "shared"
     folder.mkdir()
-    budgets = {task: Budget(limit=4e8, unit="macs", resolution=SIZE) for task in TASKS}
+    budgets: dict[str, tuple[Budget, ...]] = {
+        task: (Budget(limit=4e8, unit="macs", resolution=SIZE),) for task in TASKS
+    }
     SearchConfig(budgets=budgets, space=SPACE, data=DataConfig(size=SIZE, scenes=(16, 8, 8))).save(folder)
     choices = {
         task: (np.arange(len(SPACE.variables)) >= first).astype(int) for task, first in zip(TASKS, (12, 6), strict=True)
@@ -62,7 +64,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_has_one_network_per_task_or_one_for_all(networks: Path, shared: Path, tmp_path: Path) -> None:
     assert networks_of(shared) == [["cls", "det"]]
-    config = SearchConfig(budgets={task: Budget(limit=4e8, unit="macs") for task in TASKS})
+    config = SearchConfig(budgets={task: (Budget(limit=4e8, unit="macs"),) for task in TASKS})
     config.save(tmp_path)
     assert networks_of(tmp_path) == [["cls"], ["det"]]
 

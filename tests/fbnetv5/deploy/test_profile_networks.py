@@ -11,7 +11,6 @@ from fbnetv5.costs.counting import count
 from fbnetv5.costs.tables import Counter, block_key, head_key
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.deploy import profile_networks
-from fbnetv5.deploy.derive import DerivationConfig
 from fbnetv5.deploy.profile import Scope, block_facts
 from fbnetv5.deploy.profile_networks import (
     found_networks,
@@ -21,6 +20,7 @@ from fbnetv5.deploy.profile_networks import (
     random_tree,
 )
 from fbnetv5.networks.backbone import Network
+from fbnetv5.runs.derivation import DerivationConfig
 from fbnetv5.search.bmtas.prepare import tree_costs
 from fbnetv5.spaces.branching import BranchingSpace
 from fbnetv5.spaces.four_path import FourPathSpace

@@ -14,7 +14,10 @@ from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.training.config import TrainConfig
 
 DATA = DataConfig(folder="/images", size=(96, 64), scenes=(3, 2, 1))
-BUDGETS = {"seg": Budget(limit=4e8, unit="macs"), "cls": Budget(limit=8.0, unit="ms")}
+BUDGETS: dict[str, tuple[Budget, ...]] = {
+    "seg": (Budget(limit=4e8, unit="macs"),),
+    "cls": (Budget(limit=8.0, unit="ms"),),
+}
 METHODS: dict[str, tuple[SearchConfig | TrainConfig, tuple[str, ...]]] = {
     "search": (SearchConfig(budgets=BUDGETS, data=DATA), ("seg", "cls")),
     "training": (TrainConfig(task_names=("det",), data=DATA), ("det",)),

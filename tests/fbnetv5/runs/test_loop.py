@@ -1,7 +1,8 @@
 """The loop of every run, on one whose state is a number."""
 
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor
 
 from export.errors import UserError, VerificationError
+from fbnetv5.data.loading import Reading
+from fbnetv5.data.sample import ImageSet, Sample
 from fbnetv5.data.scenes import Scenes
 from fbnetv5.runs import loop
 from fbnetv5.runs.history import Entry
@@ -34,18 +37,22 @@ class Counting(Loop[CountEntry]):
     title = "count"
     advice = "Count again"
 
-    def __init__(self, folder: Path, *, steps: int = 6, name: str = "a", spoiled: int | None = None) -> None:
-        super().__init__(folder, steps=steps, checkpoint_every=4, seed=1, num_workers=0)
+    def __init__(
+        self, folder: Path, *, steps: int = 6, name: str = "a", spoiled: Collection[int] = (), max_skipped: int = 0
+    ) -> None:
+        super().__init__(folder, steps=steps, checkpoint_every=4, seed=1, reading=Reading(), max_skipped=max_skipped)
         self.name = name
         self.spoiled = spoiled
         self.total = torch.zeros(1)
+        self.dataset: ImageSet = IMAGES
         self.images: list[list[int]] = []
 
     def step(self) -> None:
-        if self.done == self.spoiled:
-            raise self.diverged("the sum", self.done)
-        batch = next(self.batches(IMAGES, 2, first_step=self.done, stream=1))
+        batch = next(self.batches(self.dataset, 2, first_step=self.done, stream=1))
         self.images.append(batch.indices.tolist())
+        value = torch.tensor(math.nan if self.done in self.spoiled else 1.0)
+        if self.guard.check_now({"the sum": value}, self.done):
+            return
         self.total += self.done + float(batch.indices.sum())
 
     def entry(self, *, last: bool) -> CountEntry | None:
@@ -59,6 +66,23 @@ class Counting(Loop[CountEntry]):
 
     def load(self, groups: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
         self.total = groups["sums"]["total"].clone()
+
+
+class Damaged:
+    """The images, some of which cannot be read."""
+
+    targets = IMAGES.targets
+
+    def __init__(self, *damaged: int) -> None:
+        self.damaged = damaged
+
+    def __len__(self) -> int:
+        return len(IMAGES)
+
+    def __getitem__(self, index: int) -> Sample:
+        if index in self.damaged:
+            raise UserError(f"image {index} is damaged")
+        return IMAGES[index]
 
 
 def quiet(entry: CountEntry) -> None:
@@ -122,4 +146,42 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
 def test_divergence_names_the_step_and_the_last_good_checkpoint(tmp_path: Path, step: int, checkpoint: str) -> None:
     expected = rf"the sum is not finite at step {step + 1}; the last good checkpoint is \S*{checkpoint}\. Count again$"
     with pytest.raises(VerificationError, match=expected):
-        Counting(tmp_path, spoiled=step).run(quiet)
+        Counting(tmp_path, spoiled=[step]).run(quiet)
+
+
+def test_a_resumed_run_skips_and_counts_as_an_undisturbed_one(tmp_path: Path) -> None:
+    def make(name: str) -> Counting:
+        counting = Counting(tmp_path / name, spoiled=[1, 4], max_skipped=2)
+        counting.dataset = Damaged(3, 5)
+        return counting
+
+    for folder in ("whole", "cut"):
+        (tmp_path / folder).mkdir()
+    (whole := make("whole")).run(quiet)
+    with pytest.raises(KeyboardInterrupt):
+        make("cut").run(stop_at(4))
+    (again := make("cut")).run(quiet)
+    assert torch.equal(again.total, whole.total)
+    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
+    counts = [[line.get(name) for name in ("skipped_steps", "unreadable_images")] for line in lines(tmp_path / "whole")]
+    assert [count[0] for count in counts] == [None, 1, 1, 2]
+    assert counts[-1] == [2, 2]
+    assert not {3, 5} & {index for step in whole.images for index in step}
+    saved = json.loads((tmp_path / "whole/checkpoint/step-6.json").read_text())
+    assert (saved["skipped_steps"], saved["unreadable_images"]) == (2, ["image 3 is damaged", "image 5 is damaged"])
+
+
+def test_one_skipped_step_too_many_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(
+        VerificationError, match=r"not finite at step 4; .* 2 steps were skipped .*before \(max_skipped"
+    ):
+        Counting(tmp_path, spoiled=[0, 2, 3], max_skipped=2).run(quiet)
+
+
+def test_one_unreadable_image_too_many_ends_the_run(tmp_path: Path) -> None:
+    counting = Counting(tmp_path, max_skipped=1)
+    counting.dataset = Damaged(3, 5)
+    with pytest.raises(
+        VerificationError, match=r"2 images could not be read .* max_skipped is 1; .*image 3 is damaged;"
+    ):
+        counting.run(quiet)

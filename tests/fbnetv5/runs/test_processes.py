@@ -63,10 +63,12 @@ def test_the_process_group_is_destroyed_after_an_error() -> None:
     assert not torch.distributed.is_initialized()
 
 
-def test_two_processes_share_gradients_paths_and_errors(tmp_path: Path) -> None:
+def test_two_processes_share_their_work_and_agree(image_folder: Path, tmp_path: Path) -> None:
     script = Path(__file__).with_name("two_processes.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    finished = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=150, check=False)
+    (folder := tmp_path / "two").mkdir()
+    arguments = [*command, str(folder), str(image_folder)]
+    finished = subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
     assert finished.returncode == 0, finished.stderr[-3000:]
 
 

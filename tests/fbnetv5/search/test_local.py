@@ -3,7 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from fbnetv5.costs.budgets import Budget, in_window
+from fbnetv5.costs.budgets import Budget
+from fbnetv5.costs.constraints import Constraints
 from fbnetv5.costs.tables import CostTable
 from fbnetv5.search.local import descend, neighbours, prune
 from fbnetv5.spaces.four_path import FourPathSpace
@@ -22,21 +23,21 @@ def table(seed: int, low: float, high: float, paths: tuple[int, ...] = (8, 16, 3
 @pytest.mark.parametrize("seed", range(6))
 def test_the_best_network_of_the_window_is_found(seed: int) -> None:
     loss, cost = table(seed, -1, 0.2), table(seed + 100, 5, 15)
-    budget = Budget(limit=0.7 * cost.max_cost, unit="macs")
-    inside = EVERYTHING[in_window(cost(EVERYTHING), budget)]
-    network = min((descend(start, loss, cost, budget) for start in inside[:: 1 + len(inside) // 6]), key=loss.cost_of)
-    assert in_window(cost(network[None]), budget)[0]
+    budget = Constraints(budgets=[Budget(limit=0.7 * cost.max_cost, unit="macs")], tables=[cost])
+    inside = EVERYTHING[budget.in_window(EVERYTHING)]
+    network = min((descend(start, loss, budget) for start in inside[:: 1 + len(inside) // 6]), key=loss.cost_of)
+    assert budget.in_window(network[None])[0]
     assert loss.cost_of(network) == pytest.approx(loss(inside).min())
 
 
 def test_a_descent_never_ends_worse_and_is_a_local_optimum() -> None:
     loss, cost = table(1, -1, 0.2), table(101, 5, 15)
-    budget = Budget(limit=0.7 * cost.max_cost, unit="macs")
-    start = EVERYTHING[in_window(cost(EVERYTHING), budget)][0]
-    network = descend(start, loss, cost, budget)
+    budget = Constraints(budgets=[Budget(limit=0.7 * cost.max_cost, unit="macs")], tables=[cost])
+    start = EVERYTHING[budget.in_window(EVERYTHING)][0]
+    network = descend(start, loss, budget)
     near = neighbours(network, SPACE.choice_counts)
     assert loss.cost_of(network) <= loss.cost_of(start)
-    assert loss(near[in_window(cost(near), budget)]).min() >= loss.cost_of(network) - 1e-9
+    assert loss(near[budget.in_window(near)]).min() >= loss.cost_of(network) - 1e-9
 
 
 def test_neighbours_differ_in_a_variable_or_in_one_gained_and_one_lost() -> None:

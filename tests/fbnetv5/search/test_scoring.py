@@ -1,13 +1,17 @@
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from torch.nn import functional
 
-from fbnetv5.costs.tables import CostTable, Counter
+from fbnetv5.costs.budgets import Budget
+from fbnetv5.costs.constraints import Constraints
+from fbnetv5.costs.tables import Counter
 from fbnetv5.data.loading import even_batches
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.resolution import Resolution
@@ -34,8 +38,11 @@ def splits() -> Splits:
 
 
 @pytest.fixture(scope="module")
-def cost() -> CostTable:
-    return Counter((32, 32)).table(SPACE, make_tasks(("seg",), CLASSES)["seg"], "macs")
+def budgets() -> Constraints:
+    """Both multiply-adds and parameters are limited."""
+    task = make_tasks(("seg",), CLASSES)["seg"]
+    tables = [Counter((32, 32)).table(SPACE, task, unit) for unit in ("macs", "params")]
+    return Constraints(budgets=[Budget(limit=1e9, unit="macs"), Budget(limit=1e9, unit="params")], tables=tables)
 
 
 def make_supernet(splits: Splits, *tasks: str) -> Supernet:
@@ -45,31 +52,31 @@ def make_supernet(splits: Splits, *tasks: str) -> Supernet:
 
 @pytest.mark.parametrize("task", ["cls", "seg"])
 def test_a_finalist_has_the_loss_and_metric_of_its_derived_network(
-    splits: Splits, cost: CostTable, task: str, monkeypatch: pytest.MonkeyPatch
+    splits: Splits, budgets: Constraints, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scoring, "BATCH", 8)
     supernet = make_supernet(splits)
-    finalist = FinalistScorer(supernet, splits, images=16, device=CPU)(task, SPACE.full(), cost)
+    finalist = FinalistScorer(supernet, splits, images=16, device=CPU)(task, SPACE.full(), budgets)
     network = supernet.derive(task, SPACE.full())
     recalibrate(network, calibration_images(splits.weights, CPU), network)
     batches = list(even_batches(splits.policies, batch=8, count=2))
     assert finalist.score == pytest.approx(measure(network.tasks, network.raw, batches)[task].compute(), abs=1e-6)
     losses = [network.task.losses(network.raw(normalise(b.images))[network.task.name], b) for b in batches]
     assert finalist.loss == pytest.approx(float(torch.cat(losses).detach().mean()), rel=1e-5)
-    assert finalist.cost == cost.cost_of(SPACE.full())
+    assert finalist.costs == tuple(table.cost_of(SPACE.full()) for table in budgets.tables)
 
 
-def test_a_score_does_not_depend_on_what_was_scored_before(splits: Splits, cost: CostTable) -> None:
+def test_a_score_does_not_depend_on_what_was_scored_before(splits: Splits, budgets: Constraints) -> None:
     scorer = FinalistScorer(make_supernet(splits), splits, images=16, device=CPU)
-    first = scorer("seg", SPACE.full(), cost)
-    scorer("seg", SPACE.empty(), cost)
-    assert scorer("seg", SPACE.full(), cost) == first
+    first = scorer("seg", SPACE.full(), budgets)
+    scorer("seg", SPACE.empty(), budgets)
+    assert scorer("seg", SPACE.full(), budgets) == first
 
 
-def test_scoring_does_not_change_weights(splits: Splits, cost: CostTable) -> None:
+def test_scoring_does_not_change_weights(splits: Splits, budgets: Constraints) -> None:
     supernet = make_supernet(splits)
     before = [parameter.clone() for parameter in supernet.parameters()]
-    FinalistScorer(supernet, splits, images=8, device=CPU)("cls", SPACE.full(), cost)
+    FinalistScorer(supernet, splits, images=8, device=CPU)("cls", SPACE.full(), budgets)
     assert all(torch.equal(a, b) for a, b in zip(before, supernet.parameters(), strict=True))
 
 
@@ -81,6 +88,30 @@ def test_losses_of_a_batch_are_means_over_what_is_labelled(splits: Splits) -> No
     raw = supernet(normalise(batch.images), SPACE.full())["cls"]
     assert cls == pytest.approx(float(functional.cross_entropy(raw[:3].detach(), batch.targets["label"][:3])), rel=1e-5)
     assert np.isnan(seg)
+
+
+@pytest.fixture
+def in_bf16(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A run in mixed precision, as ``accelerate launch --mixed_precision bf16`` starts it."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.usefixtures("in_bf16")
+def test_networks_are_scored_in_the_precision_of_the_run(splits: Splits) -> None:
+    supernet, types = make_supernet(splits), set[torch.dtype]()
+    for head in supernet.heads.values():
+        head.register_forward_hook(lambda module, inputs, raw: types.add(raw.dtype))
+    (batch,) = even_batches(splits.policies, batch=8, count=1)
+    losses = batch_losses(supernet, batch, SPACE.full())
+    assert types == {torch.bfloat16}
+    AcceleratorState._reset_state(reset_partial_state=True)
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "no"
+    expected = batch_losses(supernet, batch, SPACE.full())
+    assert not np.array_equal(losses, expected)
+    assert losses == pytest.approx(expected, rel=0.05)
 
 
 def test_all_images_are_scored_if_labels_are_few(splits: Splits) -> None:

@@ -61,6 +61,9 @@ class MeanError:
         known = batch.present["number"]
         self.errors += (outputs[0][:, 0].cpu() - batch.targets["number"].cpu())[known.cpu()].abs().tolist()
 
+    def merge(self, other):
+        self.errors += other.errors
+
     def compute(self):
         return sum(self.errors) / len(self.errors)
 
@@ -106,7 +109,7 @@ def test_a_task_in_a_new_file_is_searched_trained_measured_and_exported(tmp_path
     budget = Budget(limit=180e6, unit="macs")
     data = DataConfig(size=(32, 32), scenes=(24, 16, 16))
     config = SearchConfig(
-        budgets={"cls": budget, "count": budget},
+        budgets={"cls": (budget,), "count": (budget,)},
         space=FourPathSpace(stages=1, blocks_per_path=1),
         data=data,
         warmup_steps=2,

@@ -1,5 +1,6 @@
 """What every task must keep: these tests sweep over all tasks found in the folder."""
 
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from export.errors import UserError
 from fbnetv5.data.sample import Batch, Sample
 from fbnetv5.data.targets import Boxes
 from fbnetv5.tasks import make_tasks, task_types
-from fbnetv5.tasks.task import MetricInfo, Task
+from fbnetv5.tasks.task import Metric, MetricInfo, Task
 from fbnetv5.training.config import TrainConfig
 from tests.samples import make_sample, stack
 
@@ -171,6 +172,22 @@ def test_metric_leaves_out_unlabelled_images(task: Task) -> None:
     two.update(outputs, stack([sample(2), sample(1, labelled=False)]))
     one.update([x[:1] for x in outputs], stack([sample(2)]))
     assert one.compute() == two.compute()
+
+
+@each_task
+def test_merged_metrics_of_batches_are_the_metric_of_all_batches(task: Task) -> None:
+    whole, parts, deployed = task.new_metric(), list[Metric](), Deployed(task).eval()
+    for number in range(3):
+        outputs = deployed(*(feature * (number + 1) for feature in features(task)))
+        batch = stack([sample(number + 1), sample(number + 2)])
+        part = task.new_metric()
+        for metric in (whole, part):
+            metric.update(outputs, batch)
+        parts.append(pickle.loads(pickle.dumps(part)))
+    first, *others = parts
+    for part in others:
+        first.merge(part)
+    assert first.report() == whole.report()
 
 
 @each_task

@@ -11,7 +11,7 @@ from fbnetv5.data.scenes import CLASSES
 from fbnetv5.runs.checkpoint import load_tensors, save_tensors
 from fbnetv5.spaces.branching import BranchingSpace
 from fbnetv5.spaces.four_path import FourPathSpace
-from fbnetv5.training.initial import copy_encoder, initial_network
+from fbnetv5.training.initial import copy_encoder, inherit_blocks, initial_network
 from tests.fbnetv5.networks.peers import live_model
 
 
@@ -115,6 +115,30 @@ def test_inherited_weights_and_weights_of_a_file_are_unchanged(networks: Path, t
     ):
         tensors = initial_network(architecture, init, file=file, seed=0).state_dict()
         assert all(torch.equal(tensors[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_network_of_another_task_gives_its_blocks_alone(networks: Path, tmp_path: Path) -> None:
+    file = networks / "det.json"
+    source, tensors = load_architecture(file), load_tensors(networks / "det.safetensors")
+    depth = make_architecture(source.space, {"depth": source.choices["det"]}, {"depth": ()}, (32, 32), provenance={})
+    network = initial_network(depth, "inherited", file=file, seed=3, blocks_only=True)
+    drawn = initial_network(depth, "scratch", file=file, seed=3)
+    own, random = network.state_dict(), drawn.state_dict()
+    for name, tensor in own.items():
+        assert torch.equal(tensor, tensors[name] if name in tensors else random[name])
+    assert {name for name in own if name not in tensors} == {name for name in own if name.startswith("heads.depth.")}
+
+
+def test_blocks_of_another_space_are_refused(networks: Path) -> None:
+    network = make_architecture(
+        FourPathSpace(variant="f", stages=1, blocks_per_path=1),
+        {"det": FourPathSpace(variant="f", stages=1, blocks_per_path=1).empty()},
+        CLASSES,
+        (32, 32),
+        provenance={},
+    ).build()
+    with pytest.raises(UserError, match="holds the weights of another network"):
+        inherit_blocks(network, networks / "det.safetensors")
 
 
 def test_scratch_weights_follow_from_the_seed(networks: Path) -> None:

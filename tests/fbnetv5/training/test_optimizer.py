@@ -39,3 +39,13 @@ def test_norms_and_biases_do_not_decay(
         "2.weight": 0.1,
         "2.bias": 0.0,
     }
+
+
+@pytest.mark.parametrize(("max_fan_in", "factors"), [(None, [1.0, 1.0]), (4, [0.5, 1.0])])
+def test_weights_with_many_inputs_may_have_a_lower_learning_rate(
+    make_training: MakeTraining, max_fan_in: int | None, factors: list[float]
+) -> None:
+    network = nn.Sequential(nn.Linear(8, 3, bias=False), nn.Linear(3, 2))
+    optimizer = make_optimizer(make_training("cls", max_fan_in=max_fan_in), list(network.parameters()))
+    by_weight = {id(each): group.get("lr_factor", 1.0) for group in optimizer.param_groups for each in group["params"]}
+    assert [by_weight[id(layer.weight)] for layer in network] == factors

@@ -51,7 +51,8 @@ def test_every_field_of_a_recipe_is_one_of_a_training() -> None:
     for name, field in RecipeFields.model_fields.items():
         assert TrainConfig.model_fields[name].metadata == field.metadata
     assert set(Recipe.model_fields) == set(TrainConfig.settable()) - {
-        "held_out", "task_weights", "evaluate_every", "checkpoint_every", "scenes", "stop_at", "cuda_graphs"
+        "held_out", "task_weights", "evaluate_every", "checkpoint_every", "scenes", "stop_at", "cuda_graphs",
+        "max_skipped", "num_workers", "prefetch",
     }  # fmt: skip
 
 

@@ -30,8 +30,10 @@ def test_a_step_is_that_of_tensorflow(momentum: float) -> None:
     assert steps_of([3.0, -0.5, 2.0], momentum=momentum) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_skipped_step_changes_no_parameter() -> None:
+def test_a_skipped_step_changes_neither_parameter_nor_state() -> None:
     plain = steps_of([3.0, -0.5], momentum=0.9)
     assert steps_of([3.0, -0.5], momentum=0.9, skip=[0.0, 0.0]) == plain
     assert steps_of([3.0, float("nan"), 1.0], momentum=0.9, skip=[0.0, 1.0, 1.0]) == [plain[0]] * 3
+    assert steps_of([float("nan"), 3.0, -0.5], momentum=0.9, skip=[1.0, 0.0, 0.0]) == [1.0, *plain]
+    assert steps_of([3.0, float("inf"), -0.5], momentum=0.9, skip=[0.0, 1.0, 0.0]) == [plain[0], *plain]
     assert steps_of([float("inf")], momentum=0.9, skip=[1.0]) == [1.0]

@@ -296,7 +296,7 @@ def test_a_loss_that_is_no_number_stops_it_and_names_the_last_good_checkpoint(
         calls.append(0)
         return own(task, raw, batch) * (torch.nan if len(calls) == 4 else 1.0)  # type: ignore[arg-type]
 
-    folder, _ = start_training(make_training("cls"), networks / "cls.json", tmp_path / "cls")
+    folder, _ = start_training(make_training("cls", max_skipped=0), networks / "cls.json", tmp_path / "cls")
     monkeypatch.setattr(Classification, "losses", losses)
     with pytest.raises(
         VerificationError, match=r"loss of cls is not finite at step 4; the last good checkpoint is .*step-2\.json"

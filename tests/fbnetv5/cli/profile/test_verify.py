@@ -4,8 +4,8 @@ import pytest
 
 from fbnetv5.architecture import make_architecture
 from fbnetv5.data.scenes import CLASSES
-from fbnetv5.deploy.derive import DerivationConfig
 from fbnetv5.deploy.profile import Scope, graphs_of
+from fbnetv5.runs.derivation import DerivationConfig
 from fbnetv5.spaces.branching import BranchingSpace
 from latency.backends import open_backend
 from latency.protocol import Measurement, Timing

@@ -26,7 +26,7 @@ def test_an_uneven_data_set_is_read_alike_by_all_commands(
     fit: Fit, pixels: bool, networks: Path, uneven_folder: Path, tmp_path: Path
 ) -> None:
     run, data = Path(shutil.copytree(networks, tmp_path / "run")), DataConfig.of(uneven_folder, size=SIZE, fit=fit)
-    SearchConfig(budgets={"seg": Budget(limit=4e8, unit="macs", resolution=SIZE)}, space=SPACE, data=data).save(run)
+    SearchConfig(budgets={"seg": (Budget(limit=4e8, unit="macs", resolution=SIZE),)}, space=SPACE, data=data).save(run)
     options = ["--run", "run", "--task", "seg", *(["--pixels"] if pixels else [])]
     metric = document("export", *options, cwd=tmp_path)["metric"]
     evaluated = document("eval", "--arch", "run/seg.json", "--data", str(uneven_folder), "--fit", fit, cwd=tmp_path)
@@ -52,7 +52,7 @@ def test_an_uneven_data_set_is_read_alike_by_all_commands(
 
 def test_export_uses_another_fit_if_told(networks: Path, uneven_folder: Path, tmp_path: Path) -> None:
     run, data = Path(shutil.copytree(networks, tmp_path / "run")), DataConfig.of(uneven_folder, size=SIZE)
-    SearchConfig(budgets={"cls": Budget(limit=4e8, unit="macs", resolution=SIZE)}, space=SPACE, data=data).save(run)
+    SearchConfig(budgets={"cls": (Budget(limit=4e8, unit="macs", resolution=SIZE),)}, space=SPACE, data=data).save(run)
     document("export", "--run", "run", "--task", "cls", "--fit", "letterbox", cwd=tmp_path)
     folder = run / "export" / "cls"
     assert read_manifest(folder).preprocessing.fit == "letterbox"

@@ -36,12 +36,22 @@ def test_curves_have_the_values_of_the_history(search_run: Path, series: Series)
 
 def test_expected_costs_are_in_millions_beside_the_budget(search_run: Path) -> None:
     history = open_run(search_run).history
-    figure = cost_figure(history, [5e6, 5e6], "macs")
+    figure = cost_figure(history, dict.fromkeys(("cls", "det", "seg"), 5e6), "macs")
     assert figure is not None
     *tasks, budget = figure.plot.data
     assert [trace.name for trace in tasks] == ["cls", "det", "seg"]
     assert tasks[0].y[0] == pytest.approx(history[0]["expected_cost"]["cls"] / 1e6)
     assert (budget.x, budget.y) == ((10, 40), (5.0, 5.0))
+
+
+def test_costs_of_each_unit_have_a_figure_of_their_own() -> None:
+    history = [{"step": step, "expected_cost": {"cls": 4e6, "det/macs": 6e6, "det/ms": 7.0}} for step in (1, 2)]
+    macs, ms = cost_figure(history, {"cls": 5e6, "det/macs": 6e6}, "macs"), cost_figure(history, {"det/ms": 8.0}, "ms")
+    assert macs is not None
+    assert ms is not None
+    assert [trace.name for trace in macs.plot.data] == ["cls", "det/macs", "budget", "budget"]
+    assert [list(trace.y) for trace in ms.plot.data] == [[7.0, 7.0], [8.0, 8.0]]
+    assert macs.plot.data[1].line.color == ms.plot.data[0].line.color  # the colour of the task
 
 
 def test_a_value_without_tasks_is_one_curve() -> None:
@@ -65,5 +75,5 @@ def test_scores_are_those_of_the_evaluations_and_the_best_is_marked() -> None:
 
 def test_a_run_that_has_not_begun_has_no_curve() -> None:
     assert series_figure([], LOSSES) is None
-    assert cost_figure([], [1.0], "macs") is None
+    assert cost_figure([], {"cls": 1.0}, "macs") is None
     assert score_figure([], "det") is None

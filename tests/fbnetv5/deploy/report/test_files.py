@@ -5,6 +5,7 @@ import pytest
 
 from export.errors import UserError
 from fbnetv5.deploy.report.files import open_run, read_history
+from fbnetv5.deploy.report.settings import key_facts
 from tests.fbnetv5.deploy.report.conftest import TASKS
 
 
@@ -16,6 +17,19 @@ def test_a_run_folder_has_everything_that_was_written(search_run: Path) -> None:
     assert files.variables == files.architectures["cls"].space.variables
     assert {budget["limit"] for budget in files.budgets.values()} == {5e6}
     assert (files.exports, files.trials, files.evaluation) == ({}, {}, None)
+
+
+def test_several_budgets_have_the_names_of_their_costs(search_run: Path) -> None:
+    config = json.loads((search_run / "config.json").read_text(encoding="utf-8"))
+    macs = config["budgets"]["det"]
+    config["budgets"]["det"] = [macs, {**macs, "limit": 8.0, "unit": "ms"}]
+    (search_run / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    files = open_run(search_run)
+    limits = {name: budget["limit"] for name, budget in files.budgets.items()}
+    assert limits == {"cls": 5e6, "det/macs": 5e6, "det/ms": 8.0, "seg": 5e6}
+    budgets = key_facts(files).values
+    assert budgets["budget of det"] == "5.0M multiply-adds at 32x32 and 8 ms at 32x32"
+    assert budgets["budget of cls"] == "5.0M multiply-adds at 32x32"
 
 
 def test_a_run_without_results_is_unfinished_and_has_nothing_yet(search_run: Path) -> None:

@@ -1,10 +1,8 @@
 from pathlib import Path
 
-import pytest
-
 from fbnetv5.architecture import load_architecture
 from fbnetv5.deploy.report.files import open_run
-from fbnetv5.deploy.report.fronts import axis_label, branch_front, scaled, search_fronts
+from fbnetv5.deploy.report.fronts import branch_front, search_fronts
 
 
 def test_finalists_lie_at_their_costs_and_losses_and_the_result_is_marked(search_run: Path) -> None:
@@ -17,6 +15,17 @@ def test_finalists_lie_at_their_costs_and_losses_and_the_result_is_marked(search
     assert (ring.x, ring.y) == ((3.0,), (2.5,))
     assert figures[0].table is not None
     assert figures[0].table.rows[0][0] == "1 (chosen)"
+
+
+def test_a_finalist_under_several_budgets_has_all_its_costs(search_run: Path) -> None:
+    pareto = open_run(search_run).pareto
+    assert pareto is not None
+    for point in pareto["tasks"]["cls"]["points"]:
+        point["costs"] = {"macs": point["cost"], "params": 2e6, "ms": 7.0}
+    table = search_fronts(pareto, {})[0].table
+    assert table is not None
+    assert table.head[1:4] == ["multiply-adds", "parameters", "predicted latency in ms"]
+    assert table.rows[0][1:4] == ["3.0M", "2.0M", "7 ms"]
 
 
 def test_trees_lie_at_their_costs_and_say_where_tasks_part(branched: Path) -> None:
@@ -37,10 +46,3 @@ def test_trees_lie_at_their_costs_and_say_where_tasks_part(branched: Path) -> No
         f"from layer 0: cls+det+seg; from layer 2: cls+seg | det; from layer {layers - 3}: cls | det | seg",
     ]
     assert branch_front({"unit": "macs", "points": []}, found) is None
-
-
-@pytest.mark.parametrize(
-    ("unit", "value", "label"), [("macs", 2.0, "multiply-adds, millions"), ("ms", 2e6, "predicted latency in ms")]
-)
-def test_multiply_adds_are_in_millions(unit: str, value: float, label: str) -> None:
-    assert (scaled(2e6, unit), axis_label(unit)) == (value, label)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from export.files import write_json
 from fbnetv5.deploy.report.files import open_run
+from fbnetv5.deploy.report.limits import limits
 from fbnetv5.deploy.report.page import make_page
-from latency.page.content import Page, Table, Text
+from latency.page.content import Notes, Page, Table, Text
 from tests.fbnetv5.deploy.report.conftest import entry, write_history
 
 
@@ -21,6 +22,19 @@ def test_the_page_of_a_search_has_every_section(search_run: Path) -> None:
     assert words(page) == []
     result = next(item for item in page.lead if isinstance(item, Table))
     assert [row[0] for row in result.rows] == ["cls", "det", "seg"]
+
+
+def test_the_page_of_a_later_task_has_the_training_of_its_head(search_run: Path) -> None:
+    config = json.loads((search_run / "config.json").read_text(encoding="utf-8"))
+    config |= {"kind": "later-task", "tasks": ["det"], "budgets": {"det": config["budgets"]["det"]}, "run": "/runs/s"}
+    write_json(search_run / "config.json", config)
+    write_history(search_run, [{"step": step, "losses": {"det": 1.0 / step}, "lr": 0.1} for step in (10, 20)])
+    page = make_page(open_run(search_run))
+    names = ["networks", "pareto", "course", "predictions", "deployment", "limits", "settings"]
+    assert [section.name for section in page.sections] == names
+    assert page.kicker == "fbnetv5 task added to a finished search"
+    assert page.sections[-2].items == [Notes(items=limits(open_run(search_run)))]
+    assert "Only the head learned" in limits(open_run(search_run))[0]
 
 
 def test_a_search_without_a_signal_says_so(search_run: Path) -> None:

@@ -53,7 +53,7 @@ def test_the_end_of_a_run_does_not_fail_with_its_page(search_run: Path, monkeypa
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(write, "report", fail)
+    monkeypatch.setattr(write, "_write", fail)
     finish_with_report(search_run, lines.append)
     assert "was not written (ZeroDivisionError)" in lines[1]
 

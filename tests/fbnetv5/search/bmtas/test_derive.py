@@ -9,7 +9,7 @@ from fbnetv5.architecture import Architecture, load_architecture
 from fbnetv5.networks.backbone import Network
 from fbnetv5.runs.checkpoint import load_tensors
 from fbnetv5.search.bmtas.config import BranchConfig
-from fbnetv5.search.bmtas.derive import derive, with_budget
+from fbnetv5.search.bmtas.derive import derive, with_budgets
 from fbnetv5.search.bmtas.prepare import prepare
 from fbnetv5.search.bmtas.run import run_branch
 from tests.fbnetv5.search.bmtas.conftest import tiny_config
@@ -27,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def derived(run: Path, amount: str, unit: str = "macs") -> tuple[Architecture, Network]:
-    return network_of(run, with_budget(run, amount, unit))
+    return network_of(run, with_budgets(run, {unit: amount}))
 
 
 def network_of(run: Path, config: BranchConfig, table: Path | None = None) -> tuple[Architecture, Network]:
@@ -66,7 +66,7 @@ def test_an_unfinished_run_is_refused(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_budget_in_multiply_adds_does_not_need_the_table_of_the_run(run: Path) -> None:
-    config = with_budget(run, "12M@64x64", "macs").changed(table="moved.json")
+    config = with_budgets(run, {"macs": "12M@64x64"}).changed(table="moved.json")
     architecture, _ = network_of(run, config)
     assert (architecture.resolution, architecture.cost.latency_ms) == ((64, 64), None)
     with pytest.raises(UserError, match=r"moved\.json does not exist"):
@@ -76,4 +76,4 @@ def test_a_budget_in_multiply_adds_does_not_need_the_table_of_the_run(run: Path)
 def test_a_configuration_without_a_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"schema": 2}')
     with pytest.raises(UserError, match=r"config\.json is damaged: kind is missing"):
-        with_budget(tmp_path, "150M", "macs")
+        with_budgets(tmp_path, {"macs": "150M"})

@@ -8,9 +8,8 @@ from export.errors import UserError
 from fbnetv5.architecture import make_architecture
 from fbnetv5.costs.budgets import Budget
 from fbnetv5.costs.tables import block_key, head_key
-from fbnetv5.data.config import DataConfig
 from fbnetv5.data.scenes import CLASSES
-from fbnetv5.search.bmtas.prepare import Prepared, check_budget, prepare, profile_options
+from fbnetv5.search.bmtas.prepare import Prepared, check_budget, prepare
 from fbnetv5.search.bmtas.results import branched_architecture
 from fbnetv5.search.bmtas.trees import best_tree
 from fbnetv5.tasks import make_tasks
@@ -70,13 +69,6 @@ def test_a_table_predicts_the_latency_of_trees_for_any_budget(
     latency = branched_architecture(prepared, tree).cost.latency_ms
     assert latency is not None
     assert latency.value == prepared.latency_costs.of(tree.groups)
-
-
-def test_the_usual_folder_of_tables_is_not_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    config = tiny_config(width=1.0, data=DataConfig(folder="/my images"))
-    expected = " --encoder fbnetv3-a --resolution 224x224 --tasks cls,det,seg --data '/my images'"
-    assert profile_options(config, tmp_path / "luts") == profile_options(config, Path("luts")) == expected
 
 
 def test_a_table_that_is_not_needed_is_left_out_if_it_is_missing(tmp_path: Path) -> None:

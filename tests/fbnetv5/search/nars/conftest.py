@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from fbnetv5.costs.budgets import Budget
+from fbnetv5.costs.constraints import Constraints
 from fbnetv5.data.config import DataConfig
 from fbnetv5.search.nars.config import NarsConfig
-from fbnetv5.search.nars.constraints import Constraints
 from fbnetv5.search.nars.jobs import in_this_process
 from fbnetv5.search.nars.pairs import PairSpace
 from fbnetv5.search.nars.prepare import Prepared, prepare

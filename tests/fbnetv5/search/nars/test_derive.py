@@ -5,12 +5,12 @@ import pytest
 
 from export.errors import UserError
 from fbnetv5.search.nars.config import NarsConfig
-from fbnetv5.search.nars.derive import DerivedPair, derive, with_budget
+from fbnetv5.search.nars.derive import DerivedPair, derive, with_budgets
 from tests.fbnetv5.search.nars.conftest import SIZE, SPACE, tiny_config
 
 
 def derived_from(run: Path) -> DerivedPair:
-    config = with_budget(run, "1.6M", "macs")
+    config = with_budgets(run, {"macs": "1.6M"})
     return derive(run, config, table=None, other_machine=False, progress=lambda *_: None)
 
 
@@ -33,4 +33,4 @@ def test_an_unfinished_search_is_refused_with_the_command(finished: Path, tmp_pa
 def test_one_architecture_has_no_other_budget(tmp_path: Path) -> None:
     tiny_config(fixed=tuple(SPACE.full().tolist())).save(tmp_path)
     with pytest.raises(UserError, match="which has no other budget"):
-        with_budget(tmp_path, "1.6M", "macs")
+        with_budgets(tmp_path, {"macs": "1.6M"})

@@ -3,7 +3,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from fbnetv5.search.nars.constraints import Constraints
+from fbnetv5.costs.constraints import Constraints
 from fbnetv5.search.nars.evolution import EvolutionSettings, cross, evolve, mutate
 from fbnetv5.search.nars.pairs import PairSpace
 from fbnetv5.search.nars.pool import sample_pool

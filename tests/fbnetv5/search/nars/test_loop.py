@@ -84,7 +84,8 @@ def test_a_metric_of_which_lower_is_better_is_minimised(tmp_path: Path) -> None:
 
 def test_a_search_survives_trainings_that_diverge(tmp_path: Path, prepared: Prepared) -> None:
     config = tiny_config(
-        recipes={"lr": RecipeVariable(values=(1e-3, 1e12)), "mixup": RecipeVariable(values=(0.0, 0.2))}
+        recipes={"lr": RecipeVariable(values=(1e-3, 1e12)), "mixup": RecipeVariable(values=(0.0, 0.2))},
+        training={**tiny_config().training, "max_skipped": 0},
     )
     own = replace(prepared, config=config)
     result = search(tmp_path / "run", own)
@@ -96,6 +97,7 @@ def test_a_search_survives_trainings_that_diverge(tmp_path: Path, prepared: Prep
 
 def test_a_search_whose_trainings_all_diverge_ends_with_the_reason(tmp_path: Path, prepared: Prepared) -> None:
     recipes = {"lr": RecipeVariable(values=(1e11, 1e10)), "optimizer": RecipeVariable(values=("sgd",))}
-    config = tiny_config(recipes=recipes, first_batch=2)
+    training = {**tiny_config().training, "max_skipped": 0}
+    config = tiny_config(recipes=recipes, first_batch=2, training=training)
     with pytest.raises(VerificationError, match=r"all 2 trainings of .* failed: .*is not finite"):
         search(tmp_path / "run", replace(prepared, config=config))

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from scipy.stats import qmc
 
 from export.errors import UserError
-from fbnetv5.search.nars.constraints import Constraints
+from fbnetv5.costs.constraints import Constraints
 from fbnetv5.search.nars.pairs import PairSpace
 from fbnetv5.search.nars.pool import sample_pool, unique_rows, walk_into_window
 from tests.fbnetv5.search.nars.conftest import PAIRS, SPACE, draw

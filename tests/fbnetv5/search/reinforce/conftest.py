@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fbnetv5.costs.budgets import Budget
-from fbnetv5.costs.tables import CostTable
+from fbnetv5.costs.constraints import Constraints, cost_table
 from fbnetv5.data.config import DataConfig
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.search.reinforce.config import SearchConfig
@@ -25,7 +25,7 @@ MakeLoop = Callable[..., SearchLoop]
 
 def tiny_config(*tasks: str, **changes: Any) -> SearchConfig:
     fields: dict[str, Any] = {
-        "budgets": {task: Budget(limit=LIMITS[task], unit="macs") for task in tasks},
+        "budgets": {task: (Budget(limit=LIMITS[task], unit="macs"),) for task in tasks},
         "space": SPACE,
         "data": DataConfig(size=(32, 32), scenes=(24, 24, 16)),
         "batch": 4,
@@ -49,21 +49,33 @@ def make_config() -> MakeConfig:
 
 
 @pytest.fixture(scope="session")
-def cost_tables() -> dict[str, CostTable]:
+def constraints() -> dict[str, Constraints]:
     """Of every task on ``SPACE``; counting takes longer than a step."""
-    return prepare(tiny_config(*LIMITS)).tables
+    return prepare(tiny_config(*LIMITS)).constraints
 
 
 @pytest.fixture
-def make_loop(tmp_path: Path, cost_tables: dict[str, CostTable], monkeypatch: pytest.MonkeyPatch) -> MakeLoop:
+def make_loop(tmp_path: Path, constraints: dict[str, Constraints], monkeypatch: pytest.MonkeyPatch) -> MakeLoop:
     """(tasks, **fields that differ) -> the loop of a fresh search in the test's folder; it logs every step."""
     monkeypatch.setattr("fbnetv5.runs.loop.LOG_EVERY", 1)
-    monkeypatch.setattr("fbnetv5.search.reinforce.prepare.cost_tables", lambda *_: cost_tables)
+
+    def constrain(space: Any, tasks: Any, budgets: Any, table: Any) -> dict[str, Constraints]:
+        counted = {(name, "macs"): constraints[name].tables[0] for name in tasks}
+        return {
+            name: Constraints(
+                budgets=own,
+                tables=[counted.get((name, b.unit)) or cost_table(space, tasks[name], b, None) for b in own],
+            )
+            for name, own in budgets.items()
+        }
+
+    monkeypatch.setattr("fbnetv5.search.reinforce.prepare.constrain", constrain)
 
     def make(*tasks: str, **changes: Any) -> SearchLoop:
         config = tiny_config(*tasks, **changes)
         prepared: Prepared = prepare(config)
         torch.manual_seed(config.seed)
-        return SearchLoop(config, tmp_path, Supernet(config.space, prepared.tasks), prepared.splits, cost_tables)
+        supernet = Supernet(config.space, prepared.tasks)
+        return SearchLoop(config, tmp_path, supernet, prepared.splits, prepared.constraints)
 
     return make

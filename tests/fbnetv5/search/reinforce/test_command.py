@@ -7,7 +7,7 @@ from fbnetv5 import api
 
 def test_a_search_refuses_wrong_options(tmp_path: Path) -> None:
     for options, message in (
-        ({}, "exactly one budget"),
+        ({}, "this needs a budget: --flops"),
         ({"flops": -1e6}, "is not a positive number with its unit"),
         ({"flops": 4e8, "tasks": ["pose"]}, "unknown task 'pose'"),
         ({"flops": 4e8, "config": {"step": 3}}, "config: there is no field 'step' to set"),

@@ -11,9 +11,9 @@ from fbnetv5.data.config import DataConfig
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.spaces.four_path import FourPathSpace
 
-BUDGETS = {
-    "cls": Budget(limit=400e6, unit="macs"),
-    "det": Budget(limit=1.2e9, unit="macs", resolution=(320, 640)),
+BUDGETS: dict[str, tuple[Budget, ...]] = {
+    "cls": (Budget(limit=400e6, unit="macs"),),
+    "det": (Budget(limit=1.2e9, unit="macs", resolution=(320, 640)),),
 }
 
 
@@ -22,7 +22,7 @@ BUDGETS = {
     [
         SearchConfig(budgets=BUDGETS),
         SearchConfig(
-            budgets={"seg": Budget(limit=8.0, unit="ms")},
+            budgets={"seg": (Budget(limit=8.0, unit="ms"), Budget(limit=5e6, unit="params"))},
             space=FourPathSpace(variant="c", stages=2, strict=True),
             data=DataConfig(folder="/images", size=(96, 64), scenes=(1, 2, 3)),
             table="/luts/cpu.json",

@@ -1,5 +1,6 @@
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from export.errors import UserError
-from fbnetv5.costs.budgets import Budget, in_window
+from fbnetv5.costs.budgets import Budget
+from fbnetv5.costs.constraints import Constraints
 from fbnetv5.costs.tables import CostTable
 from fbnetv5.search.reinforce.controller import Controller, Floats
 from fbnetv5.search.reinforce.finalists import (
@@ -16,6 +18,7 @@ from fbnetv5.search.reinforce.finalists import (
     find_finalists,
     find_logit_bias,
     pareto_front,
+    policy_near_budgets,
     sample_in_window,
 )
 from fbnetv5.search.reinforce.panel import LossModel, feature_positions
@@ -67,7 +70,7 @@ def test_the_logit_bias_is_bounded_if_the_target_is_out_of_reach(target: float, 
 def test_samples_are_distinct_and_within_the_window() -> None:
     table, rng = cost_table(), np.random.default_rng(0)
     limit = 0.7 * table.max_cost
-    networks = sample_in_window(make_controller().probabilities()[0], table, Budget(limit=limit, unit="macs"), 9, rng)
+    networks = sample_in_window(make_controller().probabilities()[0], constrained(table, limit), 9, rng)
     assert len({tuple(choices) for choices in networks}) == len(networks) == 9
     costs = table(np.stack(networks))
     assert (costs <= limit).all()
@@ -79,14 +82,19 @@ def test_sampling_finds_every_architecture_of_a_small_window() -> None:
     limit = table.max_cost
     fitting = int((table(EVERYTHING) >= 0.85 * limit).sum())
     uniform = np.full((len(SPACE.variables), 2), 0.5)
-    assert len(sample_in_window(uniform, table, Budget(limit=limit, unit="macs"), 10**6, rng)) == fitting
+    assert len(sample_in_window(uniform, constrained(table, limit), 10**6, rng)) == fitting
 
 
 def test_a_budget_that_no_network_meets_is_refused() -> None:
     table, uniform = cost_table(), np.full((len(SPACE.variables), 2), 0.5)
-    budget = Budget(limit=table.min_cost / 2, unit="macs")
+    budget = constrained(table, table.min_cost / 2)
     with pytest.raises(UserError, match=r"no network for det costs between .* choose a larger budget"):
-        find_finalists("det", loss_model(), uniform, table, budget, 3, np.random.default_rng(0))
+        find_finalists("det", loss_model(), uniform, budget, 3, np.random.default_rng(0))
+
+
+def constrained(table: CostTable, limit: float) -> Constraints:
+    """One budget."""
+    return Constraints(budgets=[Budget(limit=limit, unit="macs")], tables=[table])
 
 
 def loss_model(seed: int = 0, *, noise: float = 0.0) -> LossModel:
@@ -99,24 +107,62 @@ def loss_model(seed: int = 0, *, noise: float = 0.0) -> LossModel:
 
 def test_the_first_finalist_is_the_best_of_the_window_by_the_model() -> None:
     table, model, uniform = cost_table(), loss_model(), np.full((len(SPACE.variables), 2), 0.5)
-    budget = Budget(limit=0.7 * table.max_cost, unit="macs")
-    networks = find_finalists("seg", model, uniform, table, budget, 5, np.random.default_rng(0))
-    inside = EVERYTHING[in_window(table(EVERYTHING), budget)]
+    budget = constrained(table, 0.7 * table.max_cost)
+    networks = find_finalists("seg", model, uniform, budget, 5, np.random.default_rng(0))
+    inside = EVERYTHING[budget.in_window(EVERYTHING)]
     assert model.table.cost_of(networks[0]) == pytest.approx(model.table(inside).min())
     assert len(networks) == 1  # a model without doubt has network favourite
 
 
 def test_finalists_differ_where_the_model_is_unsure() -> None:
     table, uniform = cost_table(), np.full((len(SPACE.variables), 2), 0.5)
-    budget = Budget(limit=0.7 * table.max_cost, unit="macs")
-    networks = find_finalists("seg", loss_model(noise=0.5), uniform, table, budget, 5, np.random.default_rng(0))
+    budget = constrained(table, 0.7 * table.max_cost)
+    networks = find_finalists("seg", loss_model(noise=0.5), uniform, budget, 5, np.random.default_rng(0))
     assert len({network.tobytes() for network in networks}) == len(networks) == 5
-    assert in_window(table(np.stack(networks)), budget).all()
+    assert budget.in_window(np.stack(networks)).all()
+
+
+def both(macs: float, params: float) -> Constraints:
+    """Limits of two costs that rank blocks differently, as shares of the largest."""
+    tables = [cost_table(), replace(cost_table(), unit="params", blocks=cost_table(1).blocks)]
+    limits = [share * table.max_cost for share, table in zip((macs, params), tables, strict=True)]
+    return Constraints(
+        budgets=[Budget(limit=limits[0], unit="macs"), Budget(limit=limits[1], unit="params")], tables=tables
+    )
+
+
+@pytest.mark.parametrize(("macs", "params"), [(0.7, 0.95), (0.95, 0.7), (0.8, 0.8)])
+def test_finalists_meet_several_budgets_and_the_first_is_the_best(macs: float, params: float) -> None:
+    constraints, model, rng = both(macs, params), loss_model(noise=0.1), np.random.default_rng(0)
+    uniform = np.full((len(SPACE.variables), 2), 0.5)
+    networks = np.stack(find_finalists("seg", model, uniform, constraints, 5, rng))
+    limits = [budget.limit for budget in constraints.budgets]
+    shares = np.stack([table(networks) / limit for table, limit in zip(constraints.tables, limits, strict=True)])
+    assert (shares <= 1).all()
+    assert (shares.max(0) >= 0.85).all()
+    inside = EVERYTHING[constraints.in_window(EVERYTHING)]
+    assert model.table.cost_of(networks[0]) == pytest.approx(model.table(inside).min())
+
+
+def test_the_policy_near_several_budgets_exceeds_none_of_them() -> None:
+    constraints, controller = both(0.7, 0.95), make_controller()
+    for task in range(2):
+        policy = policy_near_budgets(controller, task, constraints, np.random.default_rng(0))
+        means = [expected_cost(policy, table)[0] for table in constraints.tables]
+        shares = np.array(means) / [0.95 * budget.limit for budget in constraints.budgets]
+        assert shares.max() == pytest.approx(1.0, abs=0.02)
+
+
+def test_several_budgets_that_no_network_meets_are_named() -> None:
+    uniform = np.full((len(SPACE.variables), 2), 0.5)
+    message = r"no network for seg costs at most .* multiply-adds and .* parameters and 85 % of one of them"
+    with pytest.raises(UserError, match=message):
+        find_finalists("seg", loss_model(), uniform, both(0.01, 0.9), 3, np.random.default_rng(0))
 
 
 def finalists_of(costs: Sequence[float], losses: Sequence[float]) -> list[Finalist]:
     rows = enumerate(zip(costs, losses, strict=True))
-    return [Finalist(choices=(number,), cost=cost, loss=loss, score=0.5) for number, (cost, loss) in rows]
+    return [Finalist(choices=(number,), costs=(cost,), loss=loss, score=0.5) for number, (cost, loss) in rows]
 
 
 points = st.lists(st.tuples(st.integers(70, 110), st.integers(0, 6)), min_size=1, max_size=25)
@@ -131,10 +177,16 @@ def test_the_front_has_every_finalist_that_is_not_beaten(drawn: list[tuple[int, 
         for c, other in drawn
         if c <= cost and other <= loss and (c, other) != (cost, loss)
     }
-    assert [(s.cost, s.loss) for s in front] == sorted(set(drawn) - beaten)
+    assert [(*s.costs, s.loss) for s in front] == sorted(set(drawn) - beaten)
+
+
+def test_the_front_of_several_costs_keeps_what_is_best_in_one_of_them() -> None:
+    rows = [((1.0, 9.0), 5.0), ((2.0, 8.0), 6.0), ((2.0, 9.0), 6.0), ((3.0, 9.0), 4.0)]
+    finalists = [Finalist(choices=(), costs=costs, loss=loss, score=0.5) for costs, loss in rows]
+    assert pareto_front(finalists) == [finalists[0], finalists[1], finalists[3]]
 
 
 @given(points)
 def test_the_best_finalist_has_the_lowest_loss_and_then_the_lowest_cost(drawn: list[tuple[int, int]]) -> None:
     best = best_finalist(finalists_of(*zip(*drawn, strict=True)))
-    assert (best.loss, best.cost) == min((loss, cost) for cost, loss in drawn)
+    assert (best.loss, *best.costs) == min((loss, cost) for cost, loss in drawn)

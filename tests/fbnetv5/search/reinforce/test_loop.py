@@ -12,13 +12,15 @@ from export.errors import UserError
 from fbnetv5.data.layouts import open_folder
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.sample import Batch
+from fbnetv5.data.scenes import Scenes
 from fbnetv5.search.reinforce import loop as module
 from fbnetv5.search.reinforce import policies
 from fbnetv5.search.reinforce.entry import SERIES, SearchEntry
 from fbnetv5.search.reinforce.estimators import OnePass
-from fbnetv5.search.reinforce.loop import SearchLoop, warmup_architecture
+from fbnetv5.search.reinforce.loop import SearchLoop, policy_images, warmup_architecture
 from fbnetv5.search.reinforce.policies import Policies
 from fbnetv5.spaces.four_path import FourPathSpace
+from tests.fbnetv5.search.reinforce.conftest import tiny_config
 from tests.samples import keep_labels
 
 MakeLoop = Callable[..., SearchLoop]
@@ -145,7 +147,7 @@ def test_a_folder_without_masks_trains_the_other_tasks(make_loop: MakeLoop, imag
 
 @pytest.mark.parametrize("value", [math.nan, math.inf], ids=str)
 def test_a_loss_that_is_not_finite_names_its_step(make_loop: MakeLoop, value: float) -> None:
-    loop = make_loop("cls", "seg", warmup_steps=4)
+    loop = make_loop("cls", "seg", warmup_steps=4, max_skipped=0)
 
     def spoil(entry: SearchEntry) -> None:
         if entry.step == 3:
@@ -158,7 +160,7 @@ def test_a_loss_that_is_not_finite_names_its_step(make_loop: MakeLoop, value: fl
 
 
 def test_a_gradient_that_is_not_finite_never_reaches_the_weights(make_loop: MakeLoop) -> None:
-    loop = make_loop("cls")
+    loop = make_loop("cls", max_skipped=0)
     before = values(loop)
     next(iter(loop.supernet.heads.parameters())).register_hook(lambda gradient: gradient * math.inf)  # type: ignore[no-untyped-call]
     with pytest.raises(UserError, match="the gradient is not finite at step 1"):
@@ -166,8 +168,38 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(make_loop: Make
     assert not moved(loop, before)
 
 
-def test_with_a_lag_a_bad_step_keeps_weights_and_averages(make_loop: MakeLoop) -> None:
+@pytest.mark.parametrize("lag", [0, 1])
+def test_a_skipped_step_changes_neither_weights_nor_policies(make_loop: MakeLoop, lag: int) -> None:
     loop = make_loop("cls", "seg")
+    loop.guard.lag = lag
+    loop.guard.protect(loop.optimizer)
+    batch, full = batch_of(loop), loop.supernet.space.full()
+    loop.train_weights(batch, full, np.ones(2))
+    tensors = {name: tensor.clone() for name, tensor in loop.tensors().items()}
+    head = next(iter(loop.supernet.heads.values()))
+    hook = head.register_forward_hook(lambda module, inputs, raw: raw * math.nan)
+    loop.train_weights(batch, full, np.ones(2))
+    loop.train_policies(batch, full[None], np.random.default_rng(0))
+    hook.remove()
+    assert loop.guard.skipped == 2
+    changed = [name for name, tensor in loop.tensors().items() if not torch.allclose(tensor, tensors[name], 0, 0, True)]
+    statistics = ("running_mean", "running_var", "num_batches_tracked")  # nothing reads those of a supernet
+    assert [name for name in changed if not name.endswith(statistics)] == []
+    loop.train_weights(batch, full, np.ones(2))
+    loop.train_policies(batch, full[None], np.random.default_rng(0))
+    assert loop.guard.skipped == 2
+    assert not loop.policies.tensors()["arrays/noise.weight"].equal(tensors["arrays/noise.weight"])
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_policies_use_an_image_eight_times_whatever_the_number_of_processes(processes: int) -> None:
+    config = tiny_config("cls", steps=64, policy_every=4, policy_batch=2)
+    images = policy_images(Scenes("train", size=(32, 32), count=100), config, processes=processes)
+    assert 16 * 2 * processes / len(images) == 8
+
+
+def test_with_a_lag_a_bad_step_keeps_weights_and_averages(make_loop: MakeLoop) -> None:
+    loop = make_loop("cls", "seg", max_skipped=0)
     loop.guard.lag = 1
     loop.guard.protect(loop.optimizer)
     batch, full = batch_of(loop), loop.supernet.space.full()

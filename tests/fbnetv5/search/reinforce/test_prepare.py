@@ -12,9 +12,9 @@ MakeConfig = Callable[..., SearchConfig]
 
 def test_a_search_has_its_images_tasks_and_a_cost_table_per_task(make_config: MakeConfig) -> None:
     prepared = prepare(make_config("cls", "seg"))
-    assert list(prepared.tasks) == list(prepared.tables) == ["cls", "seg"]
+    assert list(prepared.tasks) == list(prepared.constraints) == ["cls", "seg"]
     assert (len(prepared.splits.weights), len(prepared.splits.policies), len(prepared.splits.test)) == (24, 24, 16)
-    assert {table.unit for table in prepared.tables.values()} == {"macs"}
+    assert {own.tables[0].unit for own in prepared.constraints.values()} == {"macs"}
     assert prepared.table is None
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,20 +45,24 @@ def quiet(*_: object) -> None:
 def cheaper() -> Iterator[None]:
     """Log every step; count costs once, not once a run."""
     config = SearchConfig(
-        budgets={task: Budget(limit=LIMIT, unit="macs") for task in TASKS}, space=WIDE, data=DataConfig(size=(32, 32))
+        budgets={task: (Budget(limit=LIMIT, unit="macs"),) for task in TASKS},
+        space=WIDE,
+        data=DataConfig(size=(32, 32)),
     )
-    tables = prepare(config).tables
+    constraints = prepare(config).constraints
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fbnetv5.runs.loop.LOG_EVERY", 1)
         patch.setattr(
-            "fbnetv5.search.reinforce.prepare.cost_tables",
-            lambda space, tasks, *_: {name: tables[name] for name in tasks},
+            "fbnetv5.search.reinforce.prepare.constrain",
+            lambda space, tasks, budgets, table: {
+                name: replace(constraints[name], budgets=own) for name, own in budgets.items()
+            },
         )
         yield
 
 
 def started(make_config: MakeConfig, folder: Path) -> Path:
-    budgets = {task: Budget(limit=LIMIT, unit="macs") for task in TASKS}
+    budgets = {task: (Budget(limit=LIMIT, unit="macs"),) for task in TASKS}
     config = make_config(budgets=budgets, space=WIDE, warmup_steps=2, steps=6, checkpoint_every=3)
     return start_run(config, folder, quiet, quiet)[0]
 
@@ -187,7 +192,7 @@ def test_a_run_is_never_overwritten(make_config: MakeConfig, undisturbed: Path) 
 
 
 def test_no_folder_is_made_for_a_budget_out_of_range(make_config: MakeConfig, tmp_path: Path) -> None:
-    config = make_config(budgets={"cls": Budget(limit=1e6, unit="macs")}, space=WIDE)
+    config = make_config(budgets={"cls": (Budget(limit=1e6, unit="macs"),)}, space=WIDE)
     shown: list[Sequence[CostRange]] = []
     with pytest.raises(UserError, match=r"budget 1\.0M for cls at 224x224 is outside what this space offers"):
         start_run(config, tmp_path / "run", shown.append, quiet)

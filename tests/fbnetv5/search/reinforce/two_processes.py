@@ -29,7 +29,7 @@ from fbnetv5.search.scoring import FinalistScorer
 from fbnetv5.spaces.four_path import FourPathSpace
 
 CONFIG = SearchConfig(
-    budgets={"cls": Budget(limit=425e6, unit="macs"), "seg": Budget(limit=450e6, unit="macs")},
+    budgets={"cls": (Budget(limit=425e6, unit="macs"),), "seg": (Budget(limit=450e6, unit="macs"),)},
     space=FourPathSpace(stages=1, blocks_per_path=1, strict=True),
     data=DataConfig(size=(32, 32), scenes=(24, 24, 16)),
     batch=4,
@@ -74,7 +74,7 @@ def check_gradients(folder: Path) -> None:
     """The gradient that the optimizer gets is that of the pooled mean losses."""
     prepared = prepare(CONFIG)
     torch.manual_seed(0)
-    loop = SearchLoop(CONFIG, folder, Supernet(CONFIG.space, prepared.tasks), prepared.splits, prepared.tables)
+    loop = SearchLoop(CONFIG, folder, Supernet(CONFIG.space, prepared.tasks), prepared.splits, prepared.constraints)
     batch = own_batch(loop)
     expected = expected_gradients(loop, batch)
     loop.train_weights(batch, loop.supernet.space.full(), np.ones(2))
@@ -97,7 +97,7 @@ def check_scoring(loops: list[SearchLoop]) -> None:
     """A process scores architectures by itself: an odd one at the end keeps nobody waiting, and no scores are mixed."""
     (loop,) = loops
     scorer = FinalistScorer(loop.supernet, loop.splits, images=16, device=loop.accelerator.device)
-    full, cost = loop.supernet.space.full(), loop.tables["seg"]
+    full, cost = loop.supernet.space.full(), loop.constraints["seg"]
     alone = scorer("seg", full, cost) if loop.accelerator.is_main_process else None
     together = gather_object([scorer("seg", full, cost)])
     assert together[0] == together[1]

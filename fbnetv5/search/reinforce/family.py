@@ -1,0 +1,62 @@
+"""A family of networks from one search: it runs for one of the budgets, and the networks of the others are derived.
+
+The search runs for the middle budget, so that no other is far from the costs of the panel, near which the fit was made
+and the weights were trained. Each of the others gets a folder as ``fbnetv5 derive`` makes it.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from export.files import read_json, write_json
+from export.progress import Progress
+from fbnetv5.architecture import Architecture, load_architecture
+from fbnetv5.costs.budgets import Budget
+from fbnetv5.runs.derivation import DERIVED, DerivationConfig, write_derived
+from fbnetv5.runs.processes import make_accelerator
+from fbnetv5.search.reinforce.config import SearchConfig
+from fbnetv5.search.reinforce.derive import derive
+from fbnetv5.search.reinforce.results import PARETO, merged_fronts
+
+Budgets = dict[str, tuple[Budget, ...]]
+"""By task."""
+
+
+def middle_of_family(members: Mapping[str, Budgets]) -> tuple[Budgets, dict[str, Budgets]]:
+    """The budgets that a search runs for, and the others by label; of two in the middle, the larger.
+
+    Members are ordered by the product of their limits.
+    """
+    order = sorted(members, key=lambda label: math.prod(b.limit for own in members[label].values() for b in own))
+    middle = order[len(order) // 2]
+    return members[middle], {label: members[label] for label in order if label != middle}
+
+
+def derive_family(run: Path, config: SearchConfig, progress: Progress) -> dict[str, Mapping[str, Architecture]]:
+    """The networks of the other budgets of a finished search, by label and task; ``pareto.json`` gets all finalists.
+
+    Args:
+        run: the run folder.
+        config: that of the run.
+        progress: called after every scored architecture.
+
+    Raises:
+        UserError: no network of a task has costs in the window of its budgets, or an existing folder is damaged.
+    """
+    family = {label: _derive_member(run, config, label, progress) for label in config.family}
+    if family and make_accelerator().is_main_process:
+        folders = [run, *(run / DERIVED / label for label in family)]
+        fronts = [read_json(folder / PARETO, what="Pareto front", schema=1) for folder in folders]
+        write_json(run / PARETO, merged_fronts(fronts))
+    return family
+
+
+def _derive_member(run: Path, config: SearchConfig, label: str, progress: Progress) -> Mapping[str, Architecture]:
+    folder = run / DERIVED / label
+    if folder.exists():  # the search was interrupted after it
+        return {task: load_architecture(folder / f"{task}.json") for task in config.tasks}
+    member = config.changed(budgets=config.family[label], family={})
+    networks = derive(run, member, table=None, other_machine=False, progress=progress)
+    if make_accelerator().is_main_process:
+        write_derived(folder, DerivationConfig.of(run, config, label), networks.write)
+    return networks.architectures

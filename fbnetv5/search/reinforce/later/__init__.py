@@ -1,0 +1,1 @@
+"""Later tasks: a task that is added to a finished search, whose trunk stays as it is."""

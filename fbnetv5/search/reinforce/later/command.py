@@ -1,0 +1,126 @@
+"""A task added to a finished search, from the options to the result: ``fbnetv5.api.add_task``.
+
+``fbnetv5 search --add`` calls it.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from export.errors import UserError
+from export.files import AnyPath
+from export.progress import Log, Progress, silent
+from fbnetv5.costs.budgets import TaskBudgets, budget_texts, parse_budgets
+from fbnetv5.data.config import DataConfig
+from fbnetv5.data.describe import describe_data
+from fbnetv5.runs.options import Amount, Fields, describe_fit, fields_of, find_table, path_of, run_folder
+from fbnetv5.search.reinforce.command import SearchResult
+from fbnetv5.search.reinforce.config import SearchConfig
+from fbnetv5.search.reinforce.derive import with_table
+from fbnetv5.search.reinforce.later.config import OF_THE_RUN, LaterConfig
+from fbnetv5.search.reinforce.later.loop import LaterEntry
+from fbnetv5.search.reinforce.later.prepare import LaterPrepared
+from fbnetv5.search.reinforce.later.run import run_later, start_later
+from fbnetv5.tasks import check_names
+
+Started = Callable[[Path, LaterPrepared], None]
+"""Called with the folder and its opened configuration when all inputs are checked, before the first step."""
+
+
+def add_task(
+    task: str,
+    *,
+    run: AnyPath = "runs/latest",
+    flops: Amount | None = None,
+    latency: Amount | None = None,
+    params: Amount | None = None,
+    device: str | None = None,
+    table: AnyPath | None = None,
+    data: AnyPath | None = None,
+    strict_data: bool = False,
+    config: Fields | None = None,
+    seed: int = 0,
+    name: str | None = None,
+    luts: AnyPath = "luts",
+    log: Log = silent,
+    started: Started = silent,
+    report: Callable[[LaterEntry], None] = silent,
+    progress: Progress = silent,
+) -> SearchResult:
+    """Add a task to a finished search: train its head on the frozen trunk, and find its network.
+
+    Nothing of the run changes; the files are in ``added/TASK`` in its folder. ``resume_search`` continues an
+    interrupted one.
+
+    Examples:
+        >>> depth = api.add_task("depth", run="runs/latest").architectures["depth"]
+
+    Args:
+        task: name of the task.
+        run: the run folder of a finished search.
+        flops: maximum multiply-adds; without this and the next two, the budgets that all tasks of the run have.
+        latency: maximum latency in milliseconds.
+        params: maximum number of parameters.
+        device: device whose latency table in ``luts`` predicts latency.
+        table: latency table file; without it and ``device``, the table of the run is used.
+        data: folder of images with labels of the task; None for the images of the run.
+        strict_data: refuse a data set of which something was repaired, left out or not used.
+        config: further fields of ``LaterConfig``, such as {"steps": 300}, or a file with them.
+        seed: of everything random.
+        name: of the folder in ``added``; None for the name of the task.
+        luts: folder of latency tables.
+        log: called with lines for the user.
+        started: called with the folder and its opened configuration before the first step.
+        report: called with the state of the head after every step.
+        progress: called with (stage, done, total) while networks are compared at the end.
+
+    Raises:
+        UserError: the run is not that of a finished search, or has the task; the images have no labels of it; the
+            budget is out of range; or the folder exists already.
+        UnavailableError: the device is not on this machine.
+        VerificationError: a loss is not finite.
+    """
+    source = Path(run)
+    search = SearchConfig.load(source)
+    check_names([task])
+    if task in search.tasks:
+        raise UserError(f"{source} has a network for {task}, {source / f'{task}.json'}; name another task")
+    budgets = _budgets(search, source, task, budget_texts(flops, latency, params))
+    search = search.changed(family={}, budgets={task: budgets})
+    file = find_table(device, table, Path(luts), log)
+    search = with_table(source, search, file, other_machine=table is not None)
+    images = search.data if data is None else search.data.changed(folder=DataConfig.of(Path(data)).folder)
+    describe_data(path_of(images.folder), log, strict=strict_data)
+    describe_fit(images, log)
+    settings = LaterConfig.make(
+        fields_of(config),
+        defaults={field: getattr(search, field) for field in OF_THE_RUN},
+        run=str(source.resolve()),
+        budgets=search.budgets,
+        space=search.space,
+        data=images,
+        table=search.table,
+        other_machine_table=search.other_machine_table,
+        seed=seed,
+    )
+    target = run_folder(source / "added", task if name is None else name)
+    folder, prepared = start_later(settings, target, log, needs_table=file is not None)
+    started(folder, prepared)
+    return SearchResult(run=folder, architectures=run_later(folder, prepared, report, progress))
+
+
+def _budgets(search: SearchConfig, run: Path, task: str, texts: Mapping[str, str]) -> TaskBudgets:
+    """The budgets of a later task; without texts those of the run, and without a resolution that of the run.
+
+    Raises:
+        UserError: the run has no such budgets or resolution, because its tasks differ; or a text cannot be parsed.
+    """
+    first, *others = search.budgets.values()
+    if not texts:
+        if any(budgets != first for budgets in others):
+            raise UserError(f"the tasks of {run} have different budgets: set that of {task} by --flops or --latency")
+        return first
+    resolution, amount = first[0].resolution, next(iter(texts.values()))
+    differ = any(budgets[0].resolution != resolution for budgets in others)
+    if differ and not any("@" in text for text in texts.values()):
+        raise UserError(f"the tasks of {run} have different resolutions: write the budget as {amount}@224x224")
+    return parse_budgets(texts, tasks=(task,), resolutions={task: resolution})[task]

@@ -1,0 +1,61 @@
+"""Nodes of the four-path space in different variants, and choices that move from one variant to another.
+
+Nodes of later stages have the same names in all variants. A node of stage 0 is named by its position on its path, and a
+position is another block where an earlier group has more repeats; so blocks of stage 0 correspond by their group of the
+FBNetV3 and their number in this group (``fbnetv5/spaces/fbnetv3.py``).
+"""
+
+from collections.abc import Sequence
+from itertools import chain
+
+import numpy as np
+
+from export.errors import UserError
+from fbnetv5.spaces.fbnetv3 import FBNETV3, STRIDES
+from fbnetv5.spaces.four_path import FourPathSpace
+from fbnetv5.spaces.space import Choices
+
+
+def stage_zero(variant: str) -> list[str]:
+    """The names of the four-path space's nodes in stage 0, in the order of the blocks of its FBNetV3."""
+    partitions = FBNETV3[variant].partitions()
+    return list(
+        chain.from_iterable(
+            [f"s0_p{path}_{number}" for number in range(len(blocks))]
+            for path, blocks in zip(STRIDES, partitions, strict=True)
+        )
+    )
+
+
+def group_nodes(variant: str) -> list[list[str]]:
+    """The names of the nodes of each group of stage 0, first to last; the stem belongs to none."""
+    names = iter(stage_zero(variant)[1:])
+    return [[next(names) for _ in range(1 + group.repeats)] for group in FBNETV3[variant].groups]
+
+
+def move_choices(choices: Sequence[int] | Choices, source: FourPathSpace, target: FourPathSpace) -> Choices:
+    """[S of target]: choices [S] of a space in another variant of it.
+
+    A node has the choice of the node of the same name, in stage 0 of the block of the same group and number. Where a
+    group has fewer repeats in the target, the choices of the others are dropped; where it has more, the additional ones
+    have the choice of the last one of the source. A node that the source always runs is kept.
+
+    Raises:
+        UserError: the spaces differ in more than their variants.
+    """
+    if source.changed(variant=target.variant) != target:
+        raise UserError("choices move between variants of one space, not between spaces of other stages or blocks")
+    own = {variable.name: int(choice) for variable, choice in zip(source.variables, choices, strict=True)}
+    counterparts = {
+        name: names[min(number, len(names) - 1)]
+        for names, others in zip(group_nodes(source.variant), group_nodes(target.variant), strict=True)
+        for number, name in enumerate(others)
+    }
+    kept = target.full()
+    return np.array(
+        [
+            own.get(counterparts.get(variable.name, variable.name), int(kept[position]))
+            for position, variable in enumerate(target.variables)
+        ],
+        dtype=np.int64,
+    )

@@ -1,0 +1,25 @@
+"""Kinds of runs with a method that derives networks; the methods are tested beside their modules."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from export.errors import UserError
+from fbnetv5.deploy.deriving_methods import METHODS, method_of
+from fbnetv5.runs.derivation import DerivationConfig
+from fbnetv5.search.nars import derive as nars
+from tests.fbnetv5.search.nars.conftest import tiny_config
+
+
+def test_the_method_is_that_of_the_kind_of_the_run(tmp_path: Path) -> None:
+    tiny_config().save(tmp_path)
+    assert method_of(tmp_path) is METHODS["nars"] is nars
+
+
+def test_a_folder_of_another_kind_and_one_without_a_run_are_refused(tmp_path: Path) -> None:
+    DerivationConfig(run="r", budget="9M", task_names=("cls",)).save(tmp_path)
+    with pytest.raises(UserError, match="is the folder of a derivation; networks of another budget come from"):
+        method_of(tmp_path)
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path / 'none'} is no run folder")):
+        method_of(tmp_path / "none")
