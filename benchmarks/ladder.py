@@ -81,7 +81,7 @@ def cases(run: Path, count: int, wanted: Callable[[str], bool]) -> Iterator[Case
         for seed in (seed for seed in range(count) if wanted(f"{name}-{seed}")):
             rng = np.random.default_rng(seed)
             kept = rng.random(len(search.space.variables)) < rng.uniform(0.1, 1.0)
-            choices = np.where(kept, rng.integers(1, np.asarray(search.space.choice_counts)), 0)
+            choices = search.space.random(kept, rng)
             derived = supernet.derive(name, choices)
             recalibrate(derived, calibration, derived)
             yield Case(

@@ -32,11 +32,13 @@ Tasks = Annotated[
 Variant = Annotated[str, typer.Option(help="FBNetV3 network that stage 0 of the search space is made of: a, c or f.")]
 Stages = Annotated[int, typer.Option(help="Number of stages after stage 0.")]
 Blocks = Annotated[int, typer.Option("--blocks-per-path", help="Number of blocks per path in each later stage.")]
-Strict = Annotated[
-    bool,
+SpaceName = Annotated[
+    str,
     typer.Option(
-        "--strict",
-        help="Let the search skip only blocks of later stages, and not repeated blocks of stage 0 or fusion edges.",
+        metavar="default|strict|wide",
+        help="Search space: default; strict, where only blocks of later stages may be skipped, and not repeated blocks "
+        "of stage 0 or fusion edges; or wide, where each block also has a kernel, an expansion and squeeze-excite to "
+        "choose.",
     ),
 ]
 Resolution = Annotated[

@@ -3,14 +3,14 @@
 from typing import Any
 
 from fbnetv5.cli.console import print_json, print_line, print_table
-from fbnetv5.cli.options import Blocks, Data, Json, Resolution, Stages, Strict, Tasks, Variant
+from fbnetv5.cli.options import Blocks, Data, Json, Resolution, SpaceName, Stages, Tasks, Variant
 
 
 def space(
+    space: SpaceName = "default",
     variant: Variant = "a",
     stages: Stages = 4,
     blocks_per_path: Blocks = 2,
-    strict: Strict = False,
     resolution: Resolution = "224x224",
     tasks: Tasks = None,
     data: Data = None,
@@ -19,25 +19,26 @@ def space(
     """Show a search space: its variables, size and costs per task."""
     from fbnetv5 import api
 
-    document = api.space(
+    description = api.space(
+        space=space,
         variant=variant,
         stages=stages,
         blocks_per_path=blocks_per_path,
-        strict=strict,
         resolution=resolution,
         tasks=tasks,
         data=data,
-    ).to_json()
+    )
+    document = description.to_json()
     if json:
         print_json(document)
     else:
-        print_space(variant, document)
+        print_space(description.space.label, document)
 
 
-def print_space(variant: str, document: dict[str, Any]) -> None:
+def print_space(label: str, document: dict[str, Any]) -> None:
     """Print the size of a space, then the multiply-adds of each task's networks."""
     bits = document["log2_architectures"]
-    print_line(f"variant {variant}: {len(document['variables'])} variables, 2^{bits:.0f} architectures")
+    print_line(f"{label}: {len(document['variables'])} variables, 2^{bits:.0f} architectures")
     rows = [
         [task, *(f"{macs[key] / 1e6:.1f}M" for key in ("min", "expected", "max"))]
         for task, macs in document["macs"].items()

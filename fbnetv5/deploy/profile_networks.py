@@ -22,7 +22,7 @@ from fbnetv5.networks.backbone import Network as BuiltNetwork
 from fbnetv5.runs.folder import file_name, networks_of
 from fbnetv5.search.bmtas.prepare import tree_costs
 from fbnetv5.spaces.branching import BranchingSpace
-from fbnetv5.spaces.space import SKIP, Choices
+from fbnetv5.spaces.space import Choices
 from latency.correction import MIN_NETWORKS
 from latency.profile import Network
 from latency.table import LatencyTable
@@ -163,9 +163,7 @@ def _in_turn(scope: Scope, counter: CostCounter, rng: np.random.Generator) -> It
 def _near_random_budget(table: CostTable, rng: np.random.Generator) -> Choices:
     """Choose from ``DRAWS`` architectures, nearly empty to nearly full, the one nearest to a uniform budget: [S]."""
     budget = rng.uniform(table.min_cost, table.max_cost)
-    counts = np.array(table.space.choice_counts)
-    kept = rng.random((DRAWS, len(counts))) < rng.random((DRAWS, 1))
-    drawn = np.where(kept, rng.integers(1, counts, size=(DRAWS, len(counts))), SKIP)
+    drawn = table.space.random(rng.random((DRAWS, len(table.space.variables))) < rng.random((DRAWS, 1)), rng)
     nearest: Choices = drawn[np.abs(table(drawn) - budget).argmin()]
     return nearest
 

@@ -1,7 +1,6 @@
 """The scope of a latency table from options: ``fbnetv5.api.scope``."""
 
 from collections.abc import Sequence
-from typing import Any, cast
 
 from export.errors import UserError
 from export.files import AnyPath
@@ -11,7 +10,7 @@ from fbnetv5.data.targets import class_names
 from fbnetv5.deploy.profile import Scope
 from fbnetv5.runs.options import Size, path_of
 from fbnetv5.spaces.branching import BranchingSpace
-from fbnetv5.spaces.four_path import FourPathSpace
+from fbnetv5.spaces.presets import DEFAULT, four_path_space
 from fbnetv5.spaces.space import Space
 from fbnetv5.spaces.stages import StageSpace
 from fbnetv5.tasks import task_names
@@ -22,6 +21,7 @@ VARIANT, STAGES, BLOCKS_PER_PATH = "a", 4, 2
 
 def scope(
     *,
+    space: str = DEFAULT,
     variant: str = VARIANT,
     stages: int = STAGES,
     blocks_per_path: int = BLOCKS_PER_PATH,
@@ -38,6 +38,7 @@ def scope(
         (320, 640)
 
     Args:
+        space: "default" or "strict", which have the same blocks, or "wide".
         variant: FBNetV3 of stage 0 of the space: "a", "c" or "f".
         stages: number of stages after stage 0.
         blocks_per_path: number of blocks per path in each later stage.
@@ -52,21 +53,23 @@ def scope(
     """
     names = task_names(tasks)
     return Scope(
-        space=_space(variant, stages, blocks_per_path, encoder, width, copies=len(names)),
+        space=_space(space, variant, stages, blocks_per_path, encoder, width, copies=len(names)),
         tasks=names,
         classes=class_names(targets_of(path_of(data))),
         resolution=parse_resolution(resolution),
     )
 
 
-def _space(variant: str, stages: int, blocks_per_path: int, encoder: str | None, width: float, *, copies: int) -> Space:
-    """The space of ``encoder``, "stages" being that of ``nars``, or else the space of the variant."""
+def _space(
+    name: str, variant: str, stages: int, blocks_per_path: int, encoder: str | None, width: float, *, copies: int
+) -> Space:
+    """The space of ``encoder``, "stages" being that of ``nars``, or else the four-path space of this name."""
     if encoder is None:
         if width != 1.0:
             raise UserError("--width is the factor of an encoder's widths: add --encoder")
-        return FourPathSpace(variant=cast("Any", variant), stages=stages, blocks_per_path=blocks_per_path)
-    if (variant, stages, blocks_per_path) != (VARIANT, STAGES, BLOCKS_PER_PATH):
-        raise UserError("--encoder replaces --variant, --stages and --blocks-per-path: leave them out")
+        return four_path_space(name, variant=variant, stages=stages, blocks_per_path=blocks_per_path)
+    if (name, variant, stages, blocks_per_path) != (DEFAULT, VARIANT, STAGES, BLOCKS_PER_PATH):
+        raise UserError("--encoder replaces --space, --variant, --stages and --blocks-per-path: leave them out")
     if encoder == "stages":
         return StageSpace(width=width)
     return BranchingSpace(encoder=encoder, width=width, copies=copies)

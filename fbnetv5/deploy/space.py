@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from fbnetv5.data.resolution import Resolution, parse_resolution
 from fbnetv5.data.splits import targets_of
 from fbnetv5.data.targets import class_names
 from fbnetv5.runs.options import Size, path_of
-from fbnetv5.spaces.four_path import FourPathSpace
+from fbnetv5.spaces.presets import DEFAULT, four_path_space
 from fbnetv5.spaces.space import Space
 from fbnetv5.tasks import make_tasks, task_names
 from fbnetv5.tasks.task import ClassNames
@@ -51,10 +51,10 @@ class SpaceDescription:
 
 def space(
     *,
+    space: str = DEFAULT,
     variant: str = "a",
     stages: int = 4,
     blocks_per_path: int = 2,
-    strict: bool = False,
     resolution: Size = "224x224",
     tasks: str | Sequence[str] | None = None,
     data: AnyPath | None = None,
@@ -66,10 +66,11 @@ def space(
         >>> smallest, largest = costs.min_cost, costs.max_cost  # multiply-adds
 
     Args:
+        space: "default"; "strict", where only blocks of later stages may be skipped; or "wide", where each block also
+            has a kernel, an expansion and squeeze-excite to choose.
         variant: FBNetV3 of stage 0 of the space: "a", "c" or "f".
         stages: number of stages after stage 0.
         blocks_per_path: number of blocks per path in each later stage.
-        strict: let the search skip only blocks of later stages.
         resolution: height and width in pixels of the deployed network's images, multiples of 32.
         tasks: names of the tasks; None for cls, det and seg.
         data: folder of images, whose classes size the heads; None for the demo scenes.
@@ -77,7 +78,7 @@ def space(
     Raises:
         UserError: an option is wrong, or the folder is unfit.
     """
-    chosen = FourPathSpace(variant=cast("Any", variant), stages=stages, blocks_per_path=blocks_per_path, strict=strict)
+    chosen = four_path_space(space, variant=variant, stages=stages, blocks_per_path=blocks_per_path)
     classes = class_names(targets_of(path_of(data)))
     return show_space(chosen, classes, task_names(tasks), parse_resolution(resolution))
 

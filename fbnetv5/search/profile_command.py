@@ -8,9 +8,10 @@ from typing import Any
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.resolution import Resolution
 from fbnetv5.spaces.branching import BranchingSpace
-from fbnetv5.spaces.four_path import FourPathSpace
+from fbnetv5.spaces.four_path import FourPaths
 from fbnetv5.spaces.space import Space
 from fbnetv5.spaces.stages import StageSpace
+from fbnetv5.spaces.wide import WideSpace
 
 
 def options_text(space: Space, resolution: Resolution, tasks: Iterable[str], data: DataConfig, luts: Path) -> str:
@@ -36,11 +37,12 @@ def options_text(space: Space, resolution: Resolution, tasks: Iterable[str], dat
 def _space_options(space: Space) -> dict[str, Any]:
     """Options that name the space; None leaves one out, because ``profile`` has the same default."""
     match space:
-        case FourPathSpace():
+        case FourPaths():
             fields = {"variant": "--variant", "stages": "--stages", "blocks_per_path": "--blocks-per-path"}
             usual = type(space).model_fields
             values = {option: (getattr(space, field), usual[field].default) for field, option in fields.items()}
-            return {option: None if value == default else str(value) for option, (value, default) in values.items()}
+            changed = {option: None if value == default else str(value) for option, (value, default) in values.items()}
+            return {"--space": "wide" if isinstance(space, WideSpace) else None, **changed}
         case BranchingSpace():
             return {"--encoder": space.encoder, "--width": None if space.width == 1.0 else f"{space.width:g}"}
         case StageSpace():

@@ -8,7 +8,7 @@ Shape legend: B architectures, S variables, V nodes.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import product
 from typing import Any
@@ -94,6 +94,17 @@ class Space(Document, ABC):
 
     def full(self) -> Choices:
         """The architecture in which every variable has its first choice that skips nothing."""
+        full: Choices = self._skips.argmin(axis=1)
+        return full
+
+    @cached_property
+    def skipping(self) -> NDArray[np.bool_]:
+        """Bool [S]: choice 0 of the variable skips a node; all choices of the other variables skip nothing."""
+        return self._skips[:, SKIP]
+
+    @cached_property
+    def _skips(self) -> NDArray[np.bool_]:
+        """Bool [S, most choices]: the choice skips a node, whatever the choices of other variables are."""
         skips = np.zeros((len(self.variables), max(self.choice_counts)), dtype=np.bool_)
         for node in self.nodes:
             counts = [self.choice_counts[variable] for variable in node.variables]
@@ -101,12 +112,24 @@ class Space(Document, ABC):
             for axis, variable in enumerate(node.variables):
                 others = tuple(other for other in range(len(counts)) if other != axis)
                 skips[variable, : counts[axis]] |= skipped.all(axis=others)
-        full: Choices = skips.argmin(axis=1)
-        return full
+        return skips
 
     def empty(self) -> Choices:
         """The architecture in which every variable has choice 0, so that whatever can be skipped is."""
         return np.zeros(len(self.variables), dtype=np.int64)
+
+    def random(self, kept: NDArray[np.bool_], rng: np.random.Generator) -> Choices:
+        """Random architectures.
+
+        Args:
+            kept: bool [..., S], false where a variable that may skip a node skips it.
+            rng: source of randomness.
+
+        Returns:
+            [..., S]: uniform among the choices that skip nothing, wherever a variable does not skip.
+        """
+        drawn = rng.integers(self.skipping.astype(np.int64), np.array(self.choice_counts), size=kept.shape)
+        return np.where(kept | ~self.skipping, drawn, SKIP)
 
     def check(self, choices: Sequence[int]) -> Choices:
         """``choices`` as an array, if they fit.
@@ -131,13 +154,18 @@ class Space(Document, ABC):
 
     def candidates(self, choices: Choices) -> NDArray[np.int64]:
         """[B, V]: the index of the candidate that each node has in architectures [B, S], or ``SKIPPED``."""
-        variables, steps, tables = self._lookup
+        tables = self._lookup[2]
+        candidates: NDArray[np.int64] = tables[np.arange(len(self.nodes)), self._table_positions(choices)]
+        return candidates
+
+    def _table_positions(self, choices: Choices) -> NDArray[np.int64]:
+        """[B, V]: the position in each node's table that architectures [B, S] select."""
+        variables, steps, _ = self._lookup
         padded = np.concatenate([choices, np.zeros((len(choices), 1), dtype=np.int64)], axis=1)
-        positions = padded[:, variables[:, 0]] * steps[:, 0]
+        positions: NDArray[np.int64] = padded[:, variables[:, 0]] * steps[:, 0]
         for column in range(1, variables.shape[1]):
             positions += padded[:, variables[:, column]] * steps[:, column]
-        candidates: NDArray[np.int64] = tables[np.arange(len(self.nodes)), positions]
-        return candidates
+        return positions
 
     @cached_property
     def _lookup(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -172,7 +200,10 @@ class Space(Document, ABC):
         return self._read_and_live(choices, paths)[1]
 
     def needed(self, choices: Choices, paths: Iterable[int]) -> NDArray[np.bool_]:
-        """Which variables matter: a feature depends on a node that the variable sets, or on the node's first input.
+        """Which variables matter, given the others.
+
+        A variable matters if it sets a node that some of its choices run, and a feature depends on this node or on the
+        node's first input. So the kernel of a block that another variable skips does not matter.
 
         Args:
             choices: [B, S].
@@ -181,7 +212,26 @@ class Space(Document, ABC):
         Returns:
             bool [B, S]. A variable's own choice has no influence on its entry where it sets a single node.
         """
-        return self._by_variable(self._read_and_live(choices, paths)[0])
+        read, _ = self._read_and_live(choices, paths)
+        positions = self._table_positions(choices)
+        needed = np.zeros(choices.shape, dtype=np.bool_)
+        for column, (node, runnable) in enumerate(zip(self.nodes, self._runnable, strict=True)):
+            for variable, of_variable in zip(node.variables, runnable, strict=True):
+                needed[:, variable] |= read[:, column] & of_variable[positions[:, column]]
+        return needed
+
+    @cached_property
+    def _runnable(self) -> tuple[tuple[NDArray[np.bool_], ...], ...]:
+        """By node and variable of it, bool per position of the table: some choice of the variable runs the node."""
+
+        def of_node(node: Node) -> Iterator[NDArray[np.bool_]]:
+            runs = (
+                np.array(node.table).reshape([self.choice_counts[variable] for variable in node.variables]) != SKIPPED
+            )
+            for axis in range(len(node.variables)):
+                yield np.broadcast_to(runs.any(axis=axis, keepdims=True), runs.shape).ravel()
+
+        return tuple(tuple(of_node(node)) for node in self.nodes)
 
     def affects(self, choices: Choices, paths: Iterable[int]) -> NDArray[np.bool_]:
         """Bool [B, S]: a node that the variable sets is live; arguments as in ``live``."""

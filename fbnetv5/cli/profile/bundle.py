@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fbnetv5.cli.console import print_json, print_line, progress_bar, stage_lines
-from fbnetv5.cli.options import Blocks, Data, Json, Resolution, Stages, Tasks, Variant
+from fbnetv5.cli.options import Blocks, Data, Json, Resolution, SpaceName, Stages, Tasks, Variant
 from fbnetv5.cli.profile.options import (
     BLOCKS_PER_PATH,
+    SPACE,
     STAGES,
     VARIANT,
     Device,
@@ -27,6 +28,7 @@ def bundle(
     folder: Annotated[Path, typer.Argument(help="Folder to create.")],
     device: Device = "cpu",
     precision: Precision = "fp32",
+    space: SpaceName = SPACE,
     variant: Variant = VARIANT,
     stages: Stages = STAGES,
     blocks_per_path: Blocks = BLOCKS_PER_PATH,
@@ -46,6 +48,7 @@ def bundle(
     from fbnetv5 import api
 
     scope = api.scope(
+        space=space,
         variant=variant,
         stages=stages,
         blocks_per_path=blocks_per_path,

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fbnetv5.cli.console import print_json, print_line, print_table, progress_bar, stage_lines
-from fbnetv5.cli.options import Blocks, Data, Json, Luts, Resolution, Stages, Tasks, Variant
+from fbnetv5.cli.options import Blocks, Data, Json, Luts, Resolution, SpaceName, Stages, Tasks, Variant
 from fbnetv5.cli.profile.options import (
     BLOCKS_PER_PATH,
+    SPACE,
     STAGES,
     VARIANT,
     Device,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 def estimate(
     device: Device = "cpu",
     precision: Precision = "fp32",
+    space: SpaceName = SPACE,
     variant: Variant = VARIANT,
     stages: Stages = STAGES,
     blocks_per_path: Blocks = BLOCKS_PER_PATH,
@@ -40,6 +42,7 @@ def estimate(
     from fbnetv5 import api
 
     scope = api.scope(
+        space=space,
         variant=variant,
         stages=stages,
         blocks_per_path=blocks_per_path,

@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
-from fbnetv5.cli.options import Blocks, Data, Json, Luts, Resolution, Stages, Tasks, Variant
+from fbnetv5.cli.options import Blocks, Data, Json, Luts, Resolution, SpaceName, Stages, Tasks, Variant
 from fbnetv5.cli.profile.options import (
     BLOCKS_PER_PATH,
+    SPACE,
     STAGES,
     VARIANT,
     Encoder,
@@ -18,6 +19,7 @@ from fbnetv5.cli.profile.tables import print_profile
 
 def import_bundle(
     folder: Annotated[Path, typer.Argument(help="Folder of the bundle, with the results of its device.")],
+    space: SpaceName = SPACE,
     variant: Variant = VARIANT,
     stages: Stages = STAGES,
     blocks_per_path: Blocks = BLOCKS_PER_PATH,
@@ -33,6 +35,7 @@ def import_bundle(
     from fbnetv5 import api
 
     scope = api.scope(
+        space=space,
         variant=variant,
         stages=stages,
         blocks_per_path=blocks_per_path,

@@ -7,9 +7,10 @@ import typer
 
 from export.errors import UserError
 from fbnetv5.cli.console import interruptible, print_json, print_line, progress_bar, stage_lines
-from fbnetv5.cli.options import Blocks, Data, Json, Luts, Resolution, Stages, Tasks, Variant
+from fbnetv5.cli.options import Blocks, Data, Json, Luts, Resolution, SpaceName, Stages, Tasks, Variant
 from fbnetv5.cli.profile.options import (
     BLOCKS_PER_PATH,
+    SPACE,
     STAGES,
     VARIANT,
     Device,
@@ -31,6 +32,7 @@ def measure(
     device: Device = "cpu",
     runtime: Runtime = None,
     precision: Precision = "fp32",
+    space: SpaceName = SPACE,
     variant: Variant = VARIANT,
     stages: Stages = STAGES,
     blocks_per_path: Blocks = BLOCKS_PER_PATH,
@@ -57,6 +59,7 @@ def measure(
     from fbnetv5 import api
 
     scope = api.scope(
+        space=space,
         variant=variant,
         stages=stages,
         blocks_per_path=blocks_per_path,

@@ -6,7 +6,7 @@ import typer
 
 NETWORKS = 48
 """Default number of whole networks to measure, where the space has as many."""
-VARIANT, STAGES, BLOCKS_PER_PATH = "a", 4, 2
+SPACE, VARIANT, STAGES, BLOCKS_PER_PATH = "default", "a", 4, 2
 """Default parameters of the space."""
 
 Device = Annotated[str, typer.Option(help="Device of the latency table: cpu, or an NVIDIA GPU such as a100 or orin.")]

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fbnetv5.cli.console import print_json, print_line, progress_bar, stage_lines
-from fbnetv5.cli.options import Blocks, Data, Json, Resolution, Stages, Tasks, Variant
+from fbnetv5.cli.options import Blocks, Data, Json, Resolution, SpaceName, Stages, Tasks, Variant
 from fbnetv5.cli.profile.options import (
     BLOCKS_PER_PATH,
     NETWORKS,
+    SPACE,
     STAGES,
     VARIANT,
     Encoder,
@@ -30,6 +31,7 @@ def verify(
             "Of fbnetv5 branch: its network and the other trees of pareto.json."
         ),
     ] = None,
+    space: SpaceName = SPACE,
     variant: Variant = VARIANT,
     stages: Stages = STAGES,
     blocks_per_path: Blocks = BLOCKS_PER_PATH,
@@ -48,6 +50,7 @@ def verify(
         None
         if run is not None
         else api.scope(
+            space=space,
             variant=variant,
             stages=stages,
             blocks_per_path=blocks_per_path,

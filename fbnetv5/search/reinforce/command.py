@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from export.files import AnyPath
 from export.progress import Log, Progress, silent
@@ -18,7 +18,7 @@ from fbnetv5.search.reinforce.entry import SearchEntry
 from fbnetv5.search.reinforce.family import derive_family, middle_of_family
 from fbnetv5.search.reinforce.prepare import Prepared
 from fbnetv5.search.reinforce.run import run_search, start_run
-from fbnetv5.spaces.four_path import FourPathSpace
+from fbnetv5.spaces.presets import DEFAULT, four_path_space
 from fbnetv5.tasks import task_names
 
 Started = Callable[[Path, Prepared], None]
@@ -59,10 +59,10 @@ def search(
     strict_data: bool = False,
     size: Size | None = None,
     fit: str | None = None,
+    space: str = DEFAULT,
     variant: str = "a",
     stages: int = 4,
     blocks_per_path: int = 2,
-    strict: bool = False,
     config: Fields | None = None,
     seed: int = 0,
     name: str | None = None,
@@ -94,10 +94,11 @@ def search(
         strict_data: refuse a data set of which something was repaired, left out or not used.
         size: height and width in pixels that images are fitted to; None for the budget's, or 64x64 for demo scenes.
         fit: "stretch" or "letterbox"; None for letterbox if det learns from a folder, else stretch.
+        space: "default"; "strict", where only blocks of later stages may be skipped; or "wide", where each block also
+            has a kernel, an expansion and squeeze-excite to choose.
         variant: FBNetV3 of stage 0 of the space: "a", "c" or "f".
         stages: number of stages after stage 0.
         blocks_per_path: number of blocks per path in each later stage.
-        strict: let the search skip only blocks of later stages.
         config: further fields of ``SearchConfig``, such as {"steps": 600}, or a file with them.
         seed: of everything random.
         name: of the run folder; None for the date and time.
@@ -121,7 +122,7 @@ def search(
     describe_data(folder, log, strict=strict_data)
     file = options.find_table(device, table, Path(luts), log)
     names = task_names(tasks)
-    space = FourPathSpace(variant=cast("Any", variant), stages=stages, blocks_per_path=blocks_per_path, strict=strict)
+    chosen = four_path_space(space, variant=variant, stages=stages, blocks_per_path=blocks_per_path)
     texts = family_texts(flops, latency, params)
     check_has_table(texts[0], has_table=file is not None)
     budgets, family = middle_of_family({budget_label(own): parse_budgets(own, tasks=names) for own in texts})
@@ -129,7 +130,7 @@ def search(
         options.fields_of(config),
         budgets=budgets,
         family=family,
-        space=space,
+        space=chosen,
         data=options.search_images(
             folder, size, fit, tasks=names, budgets=[own[0] for own in budgets.values()], log=log
         ),

@@ -63,6 +63,11 @@ class SearchConfig(SupernetConfig):
     def _check(self) -> Self:
         if not self.budgets:
             raise UserError("a search needs at least one task with a budget")
+        if self.compile_blocks and any(node.whole is not None for node in self.space.nodes):
+            raise UserError(
+                f"compile_blocks does not go with {self.space.label}: its blocks use slices of larger ones, which are "
+                "not compiled; leave compile_blocks out"
+            )
         return self
 
     def to_json(self) -> dict[str, Any]:

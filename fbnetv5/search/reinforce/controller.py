@@ -19,12 +19,26 @@ from fbnetv5.spaces.space import SKIP, Choices
 
 Floats = NDArray[np.float64]
 
+FULL_BIAS = 6.0
+"""Logit bias at which an untrained policy keeps 99.8 % of the blocks."""
+
 
 class Controller:
     """Policies over a space's variables. The caller passes the source of randomness, so a resumed run repeats draws."""
 
-    def __init__(self, choice_counts: Sequence[int], tasks: int, *, lr: float) -> None:
+    def __init__(
+        self, choice_counts: Sequence[int], tasks: int, *, lr: float, skipping: NDArray[np.bool_] | None = None
+    ) -> None:
+        """Start with uniform policies.
+
+        Args:
+            choice_counts: [S], the number of choices of each variable.
+            tasks: number of tasks.
+            lr: learning rate of policies that step along a gradient.
+            skipping: bool [S], whether choice 0 of the variable skips a node; None if it does for all.
+        """
         self.choice_counts = np.asarray(choice_counts)
+        self.skipping = np.ones(len(choice_counts), dtype=np.bool_) if skipping is None else skipping
         self.tasks = tasks
         max_choices = int(self.choice_counts.max())
         self.exists = np.arange(max_choices)[None] < self.choice_counts[:, None]
@@ -84,9 +98,14 @@ class Controller:
         self.logits[task] = torch.from_numpy(logits)
 
     def biased_probabilities(self, task: int, logit_bias: float) -> Floats:
-        """[S, C]: the task's probabilities after ``logit_bias`` is added to the logit of every choice but skipping."""
-        logits = self.log_table()[task].copy()
-        logits[:, SKIP + 1 :] += logit_bias
+        """[S, C]: the task's probabilities after ``logit_bias`` is added to the logit of every choice but skipping.
+
+        Variables that skip nothing keep their probabilities up to a bias of ``FULL_BIAS``, at which nearly all blocks
+        run; what exceeds it moves them towards their last choices.
+        """
+        logits, numbers = self.log_table()[task], np.arange(self.exists.shape[1])
+        excess = max(0.0, logit_bias - FULL_BIAS)
+        logits += np.where(self.skipping[:, None], logit_bias * (numbers != SKIP), excess * numbers)
         return np.exp(_log_softmax(logits))
 
 

@@ -103,7 +103,8 @@ def observe(loop: FinishedLoop, progress: Progress) -> Panel:
         batch.to(loop.accelerator.device) for batch in even_batches(loop.splits.policies, batch=BATCH, count=BATCHES)
     ]
     rng = np.random.default_rng([config.seed, config.total_steps])
-    uniform = Controller(loop.supernet.space.choice_counts, len(config.tasks), lr=1.0)
+    space = loop.supernet.space
+    uniform = Controller(space.choice_counts, len(config.tasks), lr=1.0, skipping=space.skipping)
     half = config.panel_draws // 2
     drawn = np.concatenate(
         [

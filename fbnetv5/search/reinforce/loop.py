@@ -48,7 +48,9 @@ MIN_REPETITIONS = 8
 
 
 def warmup_architecture(space: Space, progress: float, rng: np.random.Generator) -> Choices:
-    """[S]: an architecture whose variables are kept with one random probability, from [0.9, 1] widening to [0.2, 1].
+    """[S]: an architecture whose blocks are kept with one random probability, from [0.9, 1] widening to [0.2, 1].
+
+    Variables that skip nothing have a uniformly random choice.
 
     Args:
         space: the search space.
@@ -56,9 +58,7 @@ def warmup_architecture(space: Space, progress: float, rng: np.random.Generator)
         rng: source of randomness.
     """
     lowest = 0.9 - 0.7 * min(1.0, 2 * progress)
-    kept = rng.random(len(space.variables)) < rng.uniform(lowest, 1.0)
-    filled = rng.integers(1, np.asarray(space.choice_counts))
-    return np.where(kept, filled, 0)
+    return space.random(rng.random(len(space.variables)) < rng.uniform(lowest, 1.0), rng)
 
 
 def policy_images(images: ImageSet, config: SearchConfig, *, processes: int) -> ImageSet:

@@ -2,19 +2,20 @@
 
 When the weights are final, architectures drawn from the policies and at random run on a few fixed batches of held-out
 images. The level of each batch is fitted beside the effects, so that the difficulty of its images is not attributed to
-the architecture. The model is a sum over LIVE blocks: a block that nothing reads adds nothing. Costs are the same kind
-of sum, so a fitted model is a ``CostTable`` in units of the loss, and a local search minimises the loss table under the
-budget of the cost table.
+the architecture. The model is a sum over LIVE blocks: a block that nothing reads adds nothing. A block adds an effect
+for each choice of the variables that set it, such as its kernel. Costs are sums over live blocks too, so a fitted model
+is a ``CostTable`` in units of the loss, and a local search minimises the loss table under the budget of the cost table.
 
 The search's controller learns while the weights still change; the panel does not have to discard old losses, and its
 fit is better for it (docs/results.md has both). Further random architectures run on all batches: their losses are
 compared with the predictions of a fit to the others, which measures how reliable the fit is.
 
-Shape legend: N observations, S variables, V nodes, K most candidates of a node, F features, T tasks.
+Shape legend: N observations, S variables, V nodes, P candidates of the nodes that variables set, F features, T tasks.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
@@ -123,9 +124,9 @@ class LossModel:
         return [self._table(effects) for effects in self.posterior.sample(count, rng)]
 
     def _table(self, effects: Floats) -> CostTable:
-        nodes, candidates = feature_positions(self.space)
+        nodes, candidates = candidate_positions(self.space)
         blocks = np.zeros((len(self.space.nodes), max(len(node.candidates) for node in self.space.nodes)))
-        blocks[nodes, candidates] = effects
+        blocks[nodes, candidates] = candidate_features(self.space) @ effects
         return CostTable(space=self.space, paths=self.paths, unit="loss", blocks=blocks, head=0.0)
 
 
@@ -153,8 +154,8 @@ class FitQuality:
         }
 
 
-def feature_positions(space: Space) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """([F], [F]): node and candidate of every feature; features are the candidates of the nodes that variables set."""
+def candidate_positions(space: Space) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """([P], [P]): node and number of every candidate of the nodes that variables set."""
     positions = [
         (row, column)
         for row, node in enumerate(space.nodes)
@@ -165,10 +166,30 @@ def feature_positions(space: Space) -> tuple[NDArray[np.int64], NDArray[np.int64
     return nodes, candidates
 
 
+def candidate_features(space: Space) -> Floats:
+    """[P, F]: 1 where a candidate has a feature: a choice, which skips nothing, of a variable that sets its node.
+
+    Of several combinations of choices with the same candidate, the first counts.
+    """
+    rows: list[tuple[tuple[int, int, int], ...]] = []
+    for number, node in enumerate(space.nodes):
+        if node.variables:
+            combinations = list(product(*(range(space.choice_counts[variable]) for variable in node.variables)))
+            for candidate in range(len(node.candidates)):
+                choices = combinations[node.table.index(candidate)]
+                rows.append(tuple((number, *pair) for pair in zip(node.variables, choices, strict=True)))
+    columns = {feature: column for column, feature in enumerate(sorted({feature for row in rows for feature in row}))}
+    features = np.zeros((len(rows), len(columns)))
+    for place, row in enumerate(rows):
+        features[place, [columns[feature] for feature in row]] = 1.0
+    return features
+
+
 def live_features(space: Space, paths: Sequence[int], choices: Choices) -> Floats:
-    """[N, F]: 1 where a node's candidate is live in an architecture [N, S] for the features of ``paths``."""
-    nodes, candidates = feature_positions(space)
-    features: Floats = (space.live_candidates(choices, paths)[:, nodes] == candidates).astype(np.float64)
+    """[N, F]: the features of the candidates that are live in architectures [N, S] for the features of ``paths``."""
+    nodes, candidates = candidate_positions(space)
+    live = space.live_candidates(choices, paths)[:, nodes] == candidates
+    features: Floats = live.astype(np.float64) @ candidate_features(space)
     return features
 
 

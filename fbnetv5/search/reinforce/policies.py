@@ -58,7 +58,9 @@ class Policies:
         self.constraints = {name: constraints[name] for name in config.tasks}
         self.budget_names = [label for name, own in self.constraints.items() for label in own.names(name)]
         """[B]: the task, and the unit where it has several budgets."""
-        self.controller = Controller(space.choice_counts, len(config.tasks), lr=config.policy_lr)
+        self.controller = Controller(
+            space.choice_counts, len(config.tasks), lr=config.policy_lr, skipping=space.skipping
+        )
         self.estimator = make_estimator(config.estimator, self.controller, images=images)
         self.noise = Noise(self.controller)
         self.multiplier: Floats = np.zeros(len(self.budget_names))
@@ -120,13 +122,14 @@ class Policies:
     def _start_at_target_costs(self) -> None:
         """Start every policy where its expected cost is the target cost, and no other is above its.
 
-        Policies that step along a gradient start with the same probability for all variables, policies in closed form
-        with the largest entropy.
+        Policies that step along a gradient start with the same probability for all blocks, and for all choices of
+        variables that skip nothing; policies in closed form with the largest entropy.
         """
         for task, rows, own in self._tasks():
             rng = np.random.default_rng([self.config.seed, task])
             logit_bias = bias_near_budgets(self.controller, task, own, rng)
-            self.controller.logits[task, :, 1:] += float(np.clip(logit_bias, -3.0, 3.0))
+            skipping = torch.from_numpy(self.controller.skipping)
+            self.controller.logits[task, skipping, 1:] += float(np.clip(logit_bias, -3.0, 3.0))
             if self.estimator.closed_form:
                 set_policy(self.controller, task, zero_benefits(self.controller), own.tables, _targets(own), rng)
             drawn = self.controller.sample(task, 256, rng)

@@ -8,7 +8,7 @@ from tests.command_line import SMALL, assert_refused, document
 
 def test_a_space_is_printed_with_its_size_and_costs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = document("space", *SMALL, "--resolution", "64x64", "--tasks", "seg", cwd=tmp_path)
-    print_space("a", shown)
+    print_space("variant a", shown)
     first, _, row = capsys.readouterr().out.splitlines()
     assert first == (
         f"variant a: {len(shown['variables'])} variables, 2^{shown['log2_architectures']:.0f} architectures"

@@ -1,12 +1,15 @@
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from fbnetv5.costs.budgets import Budget
 from fbnetv5.costs.constraints import Constraints
 from fbnetv5.costs.tables import CostTable
-from fbnetv5.search.local import descend, neighbours, prune
+from fbnetv5.search import local
+from fbnetv5.search.local import Changes, descend, prune
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.space import Choices
 
@@ -18,6 +21,11 @@ def table(seed: int, low: float, high: float, paths: tuple[int, ...] = (8, 16, 3
     values = np.random.default_rng(seed).uniform(low, high, (len(SPACE.nodes), 1))
     values[[not node.variables for node in SPACE.nodes]] = 0.1
     return CostTable(space=SPACE, paths=paths, unit="macs", blocks=values, head=0.0)
+
+
+def neighbours(network: Choices, choice_counts: Sequence[int], needed: NDArray[np.bool_]) -> Choices:
+    changes = Changes.of(network, choice_counts, needed)
+    return np.concatenate([changes.singles(), changes.applied(*changes.pairs())])
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -35,16 +43,30 @@ def test_a_descent_never_ends_worse_and_is_a_local_optimum() -> None:
     budget = Constraints(budgets=[Budget(limit=0.7 * cost.max_cost, unit="macs")], tables=[cost])
     start = EVERYTHING[budget.in_window(EVERYTHING)][0]
     network = descend(start, loss, budget)
-    near = neighbours(network, SPACE.choice_counts)
+    near = neighbours(network, SPACE.choice_counts, np.ones(len(network), dtype=np.bool_))
     assert loss.cost_of(network) <= loss.cost_of(start)
     assert loss(near[budget.in_window(near)]).min() >= loss.cost_of(network) - 1e-9
 
 
-def test_neighbours_differ_in_a_variable_or_in_one_gained_and_one_lost() -> None:
-    near = neighbours(np.array([0, 1, 0]), (2, 3, 2))
+def test_neighbours_differ_in_a_choice_or_in_one_that_rises_and_one_that_falls() -> None:
+    near = neighbours(np.array([0, 1, 0]), (2, 3, 2), np.ones(3, dtype=np.bool_))
     expected = {(1, 1, 0), (0, 0, 0), (0, 2, 0), (0, 1, 1), (1, 0, 0), (0, 0, 1)}
     assert {tuple(row) for row in near.tolist()} == expected
     assert len(near) == len(expected)
+
+
+def test_variables_that_do_not_matter_do_not_change() -> None:
+    near = neighbours(np.array([0, 1, 0]), (2, 3, 2), np.array([True, True, False]))
+    assert {tuple(row) for row in near.tolist()} == {(1, 1, 0), (0, 0, 0), (0, 2, 0), (1, 0, 0)}
+
+
+def test_the_best_network_is_found_among_few_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    loss, cost = table(1, -1, 0.2), table(101, 5, 15)
+    budget = Constraints(budgets=[Budget(limit=0.7 * cost.max_cost, unit="macs")], tables=[cost])
+    inside = EVERYTHING[budget.in_window(EVERYTHING)]
+    monkeypatch.setattr(local, "MAX_PAIRS", 4)
+    network = min((descend(start, loss, budget) for start in inside[:: 1 + len(inside) // 6]), key=loss.cost_of)
+    assert loss.cost_of(network) == pytest.approx(loss(inside).min())
 
 
 def test_pruning_changes_no_network() -> None:

@@ -87,4 +87,4 @@ def prepare_later(config: LaterConfig) -> LaterPrepared:
 
 def random_policy(space: Space) -> Controller:
     """A single task's policy under which all choices of a variable are equally probable."""
-    return Controller(space.choice_counts, 1, lr=1.0)
+    return Controller(space.choice_counts, 1, lr=1.0, skipping=space.skipping)
