@@ -57,6 +57,10 @@ WRONG = {
     "a resumed run with --add": (["--resume", "r", "--add", "depth"], "leave out --add"),
     "no run to add a task to": (["--add", "depth"], "runs/latest/config.json does not exist"),
     "no table": (["--latency", "8ms", "--device", "cpu"], "fbnetv5 profile --device cpu"),
+    "unknown space": (
+        ["--flops", "400M", "--space", "wider"],
+        "unknown space 'wider'; there are: default, strict, wide",
+    ),
     "no device": (["--latency", "8ms"], "add --device cpu, or --table FILE"),
 }
 
@@ -181,6 +185,32 @@ def test_a_table_without_the_needed_blocks_names_one_and_the_command(work: Path)
     assert done.returncode == 2
     assert "blocks have no entry" in done.stderr
     assert "fbnetv5 profile --device cpu" in done.stderr
+
+
+def test_a_table_without_the_blocks_of_the_wide_space_names_one_and_the_command(work: Path) -> None:
+    options = ["search", "--space", "wide", "--latency", "3ms@64x64", "--device", "cpu", "--tasks", "cls", *SMALL]
+    assert_refused(options, "blocks have no entry in the cpu table, first: ir_", cwd=work)
+    assert "fbnetv5 profile --device cpu" in in_process(*options, cwd=work).stderr
+
+
+def test_a_search_of_the_wide_space_works_to_the_report(tmp_path: Path) -> None:
+    options = ["--space", "wide", "--tasks", "cls", "--config", str(QUICK), "--name", "w", *SMALL]
+    found = document("search", "--flops", "20M@64x64", *options, cwd=tmp_path)["architectures"]["cls"]
+    assert found["space"]["kind"] == "wide"
+    assert 0.85 * 20e6 <= found["cost"]["macs"] <= 20e6
+    derived = document("derive", "runs/w", "--flops", "17M", cwd=tmp_path)["architectures"]["cls"]
+    assert 0.85 * 17e6 <= derived["cost"]["macs"] <= 17e6
+    assert document("show", "runs/w/cls.json", cwd=tmp_path)["macs"] == found["cost"]["macs"]
+    few = {"steps": 2, "batch": 4, "evaluate_every": 2, "scenes": [24, 12, 16]}
+    (tmp_path / "few.json").write_text(json.dumps(few), encoding="utf-8")
+    for command in (
+        ("train", "--arch", "runs/w/cls.json", "--config", "few.json"),
+        ("export", "--run", "runs/w"),
+        ("report", "runs/w"),
+    ):
+        done = in_process(*command, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert "s1_p8_0.kernel" in (tmp_path / "runs/w/report.html").read_text(encoding="utf-8")
 
 
 def test_a_table_without_the_head_of_a_task_is_refused_before_the_search(work: Path) -> None:

@@ -17,5 +17,13 @@ def test_a_space_is_printed_with_its_size_and_costs(tmp_path: Path, capsys: pyte
     assert (row.split()[0], row.split()[1], row.split()[-1]) == ("seg", low, high)
 
 
+def test_the_wide_space_is_shown(tmp_path: Path) -> None:
+    options = ("space", *SMALL, "--resolution", "64x64", "--tasks", "seg")
+    wide, default = (document(*options, *more, cwd=tmp_path) for more in (("--space", "wide"), ()))
+    assert wide["space"]["kind"] == "wide"
+    assert wide["log2_architectures"] > 2 * default["log2_architectures"]
+    assert wide["macs"]["seg"]["max"] > default["macs"]["seg"]["max"]
+
+
 def test_a_wrong_resolution_is_refused(tmp_path: Path) -> None:
     assert_refused(["space", "--resolution", "65x65"], "multiples of 32", cwd=tmp_path)

@@ -11,6 +11,7 @@ from fbnetv5.spaces.branching import BranchingSpace
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.space import Space
 from fbnetv5.spaces.stages import StageSpace
+from fbnetv5.spaces.wide import WideSpace
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,7 @@ from fbnetv5.spaces.stages import StageSpace
     [
         (FourPathSpace(), ""),
         (FourPathSpace(variant="c", blocks_per_path=1), " --variant c --blocks-per-path 1"),
+        (WideSpace(stages=2), " --space wide --stages 2"),
         (BranchingSpace(encoder="mobilenetv2", copies=2), " --encoder mobilenetv2"),
         (BranchingSpace(encoder="resnet50", width=0.5, copies=2), " --encoder resnet50 --width 0.5"),
         (StageSpace(width=0.25), " --encoder stages --width 0.25"),
@@ -33,5 +35,14 @@ def test_options_name_the_space_where_it_is_not_the_usual_one(space: Space, opti
 
 def test_profile_has_these_options() -> None:
     names = {option for parameter in get_command(profile).params for option in parameter.opts}
-    assert names >= {"--variant", "--stages", "--blocks-per-path", "--encoder", "--width", "--resolution", "--tasks"}
+    assert names >= {
+        "--space",
+        "--variant",
+        "--stages",
+        "--blocks-per-path",
+        "--encoder",
+        "--width",
+        "--resolution",
+        "--tasks",
+    }
     assert names >= {"--data", "--luts"}

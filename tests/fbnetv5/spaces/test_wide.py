@@ -6,9 +6,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from export.graph import to_onnx_bytes
+from export.parity import GATES, compare
+from export.runners import OrtRunner, TorchRunner
 from fbnetv5.costs.tables import Counter
 from fbnetv5.networks.backbone import task_network
 from fbnetv5.networks.supernet import Supernet
@@ -21,10 +25,15 @@ from fbnetv5.tasks import make_tasks
 SPACE = WideSpace(stages=1, blocks_per_path=1)
 TASKS = make_tasks(("cls",), {"label": ("a", "b", "c")})
 SIZE = (32, 32)
+PATHS = TASKS["cls"].paths
 
 
 def drawn(seed: int) -> Choices:
     return np.random.default_rng(seed).integers(np.array(SPACE.choice_counts))
+
+
+def live(choices: Choices) -> NDArray[np.int64]:
+    return SPACE.live_candidates(choices, PATHS)
 
 
 def parameter_bytes(supernet: Supernet) -> int:
@@ -73,7 +82,29 @@ def test_the_supernet_is_at_most_half_larger_than_that_of_the_default_space(vari
     assert parameter_bytes(default) < parameter_bytes(wide) <= 1.5 * parameter_bytes(default)
 
 
-@settings(max_examples=10, deadline=None)
+def test_blocks_alone_may_be_skipped_and_keep_their_other_choices() -> None:
+    names = [variable.name for variable in SPACE.variables]
+    assert [name for name, skipping in zip(names, SPACE.skipping, strict=True) if skipping] == [
+        name for name in names if "." not in name
+    ]
+    assert SPACE.full().tolist() == SPACE.skipping.astype(int).tolist()
+    drawn = SPACE.random(np.zeros((500, len(names)), dtype=np.bool_), np.random.default_rng(0))
+    assert not drawn[:, SPACE.skipping].any()
+    shares = (drawn[:, names.index("s1_p8_0.kernel"), None] == np.arange(3)).mean(0)
+    np.testing.assert_allclose(shares, 1 / 3, atol=0.08)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_a_variable_matters_if_one_of_its_choices_changes_the_network(seed: int) -> None:
+    choices = drawn(seed)
+    for variable, needed in enumerate(SPACE.needed(choices[None], PATHS)[0]):
+        others = np.repeat(choices[None], SPACE.choice_counts[variable], axis=0)
+        others[:, variable] = np.arange(len(others))
+        assert needed == (live(others) != live(others[:1])).any()
+
+
+@settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_multiply_adds_of_a_member_equal_torchs_count(seed: int) -> None:
     choices = drawn(seed)
@@ -86,7 +117,7 @@ def test_multiply_adds_of_a_member_equal_torchs_count(seed: int) -> None:
     assert flops.get_total_flops() == 2 * (cost - pooled)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**32))
 @torch.no_grad()
 def test_a_member_with_sliced_weights_returns_the_supernets_outputs(seed: int) -> None:
@@ -94,3 +125,19 @@ def test_a_member_with_sliced_weights_returns_the_supernets_outputs(seed: int) -
     images = torch.randn(2, 3, *SIZE, generator=torch.Generator().manual_seed(seed))
     expected = supernet(images, choices)["cls"]
     torch.testing.assert_close(supernet.derive("cls", choices).raw(images)["cls"], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 50))])
+def test_an_exported_member_computes_what_torch_does(seed: int) -> None:
+    network = lively().derive("cls", drawn(seed)).eval()
+    images = {"image": np.random.default_rng(seed).normal(size=(2, 3, *SIZE)).astype(np.float32)}
+    content = to_onnx_bytes(
+        network,
+        (torch.from_numpy(images["image"]),),
+        input_names=["image"],
+        output_names=network.task.output_names,
+        dynamic_batch=True,
+    )
+    expected = TorchRunner(network, ["image"], network.task.output_names)(images)
+    parities = compare(expected, OrtRunner(content)(images), rank_by=network.task.ranked_by)
+    assert [GATES["fp32"].failure_reason(parity) for parity in parities] == [None] * len(parities)

@@ -10,6 +10,7 @@ from fbnetv5.costs.budgets import Budget
 from fbnetv5.data.config import DataConfig
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.spaces.four_path import FourPathSpace
+from fbnetv5.spaces.wide import WideSpace
 
 BUDGETS: dict[str, tuple[Budget, ...]] = {
     "cls": (Budget(limit=400e6, unit="macs"),),
@@ -76,6 +77,7 @@ def test_policies_train_at_the_first_step_and_once_a_period(after: int, expected
         ({"score_images": 0}, "score_images: must be greater than or equal to 1, not 0"),
         ({"estimator": "magic"}, "estimator: must be .control., .image.,"),
         ({"data": {"size": (64, 65)}}, "multiples of 32"),
+        ({"space": WideSpace(), "compile_blocks": True}, "compile_blocks does not go with variant a, wide"),
         ({"steps": 1, "step": 2, "batch": "9"}, "batch: .*; there is no field 'step'; there are: data, seed"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fbnetv5.search.reinforce.controller import Controller, Floats, draw, expectation_gradient
+from fbnetv5.search.reinforce.controller import FULL_BIAS, Controller, Floats, draw, expectation_gradient
 from fbnetv5.spaces.space import Choices
 
 COUNTS = (2, 3, 2, 4)
@@ -132,6 +132,14 @@ def test_a_logit_bias_changes_the_odds_of_skipping_alone() -> None:
     odds = [(1 - p[:, 0]) / p[:, 0] for p in (before, after)]
     np.testing.assert_allclose(odds[1], odds[0] * np.exp(1.5))
     np.testing.assert_allclose(after[1, 1] / after[1, 2], before[1, 1] / before[1, 2])
+
+
+def test_a_logit_bias_moves_variables_that_skip_nothing_once_all_blocks_run() -> None:
+    controller = Controller((2, 3), 1, lr=0.1, skipping=np.array([True, False]))
+    moderate, large = (controller.biased_probabilities(0, bias) for bias in (FULL_BIAS, FULL_BIAS + 1))
+    np.testing.assert_allclose(moderate[1], 1 / 3)
+    np.testing.assert_allclose(large[1, 1:] / large[1, :-1], np.e)
+    assert 0.997 < moderate[0, 1] < large[0, 1]
 
 
 def test_a_step_goes_down_the_gradient() -> None:

@@ -21,7 +21,7 @@ from fbnetv5.search.reinforce.finalists import (
     policy_near_budgets,
     sample_in_window,
 )
-from fbnetv5.search.reinforce.panel import LossModel, feature_positions
+from fbnetv5.search.reinforce.panel import LossModel, candidate_positions
 from fbnetv5.search.reinforce.ridge import Posterior
 from fbnetv5.search.scoring import Finalist
 from fbnetv5.spaces.four_path import FourPathSpace
@@ -99,7 +99,7 @@ def constrained(table: CostTable, limit: float) -> Constraints:
 
 def loss_model(seed: int = 0, *, noise: float = 0.0) -> LossModel:
     """A model of seg's loss whose blocks each bring something, known up to ``noise``."""
-    count = len(feature_positions(SPACE)[0])
+    count = len(candidate_positions(SPACE)[0])
     effects = -np.random.default_rng(seed).uniform(0.1, 1.0, count)
     posterior = Posterior(effects=effects, covariance=noise**2 * np.eye(count), strength=1.0, noise=1.0)
     return LossModel(space=SPACE, paths=(4, 8, 16, 32), posterior=posterior)

@@ -20,6 +20,7 @@ from fbnetv5.search.reinforce.estimators import OnePass
 from fbnetv5.search.reinforce.loop import SearchLoop, policy_images, warmup_architecture
 from fbnetv5.search.reinforce.policies import Policies
 from fbnetv5.spaces.four_path import FourPathSpace
+from fbnetv5.spaces.wide import WideSpace
 from tests.fbnetv5.search.reinforce.conftest import tiny_config
 from tests.samples import keep_labels
 
@@ -89,6 +90,13 @@ def test_warm_up_architectures_are_nearly_full_at_first(progress: float, lowest:
     shares = [float((warmup_architecture(space, progress, rng) != 0).mean()) for _ in range(300)]
     assert min(shares) == pytest.approx(lowest, abs=0.06)
     assert np.mean(shares) == pytest.approx((lowest + 1) / 2, abs=0.06)
+
+
+def test_warm_up_architectures_have_all_kernels_alike() -> None:
+    space, rng = WideSpace(), np.random.default_rng(0)
+    kernels = [number for number, variable in enumerate(space.variables) if variable.name.endswith(".kernel")]
+    drawn = np.stack([warmup_architecture(space, 1.0, rng)[kernels] for _ in range(100)])
+    np.testing.assert_allclose(np.bincount(drawn.ravel()) / drawn.size, 1 / 3, atol=0.03)
 
 
 def test_weights_of_blocks_that_are_not_live_do_not_change(make_loop: MakeLoop) -> None:

@@ -10,6 +10,7 @@ from fbnetv5.search.reinforce.panel import Observations, Panel, fit_losses, live
 from fbnetv5.search.reinforce.ridge import Floats
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.space import Choices
+from fbnetv5.spaces.wide import WideSpace
 
 SPACE = FourPathSpace(stages=1, blocks_per_path=1)
 PATHS = (16, 32)
@@ -33,6 +34,27 @@ def test_features_are_the_live_variables() -> None:
     drawn = np.random.default_rng(0).integers(0, 2, (50, len(SPACE.variables)))
     columns = [column for column, node in enumerate(SPACE.nodes) if node.variables]
     np.testing.assert_array_equal(live_features(SPACE, PATHS, drawn), SPACE.live(drawn, PATHS)[:, columns])
+
+
+def test_a_live_block_has_a_feature_per_choice_of_its_variables() -> None:
+    space = WideSpace(stages=1, blocks_per_path=1)
+    drawn = np.random.default_rng(0).integers(np.array(space.choice_counts), size=(200, len(space.variables)))
+    features, expected = live_features(space, PATHS, drawn), []
+    for node, live in zip(space.nodes, space.live(drawn, PATHS).T, strict=True):
+        for variable in node.variables:
+            choices = range(int(space.skipping[variable]), space.choice_counts[variable])
+            expected += [live & (drawn[:, variable] == choice) for choice in choices]
+    np.testing.assert_array_equal(features, np.stack(expected, axis=1))
+
+
+def test_the_loss_of_a_block_is_the_sum_of_the_effects_of_its_choices() -> None:
+    space = WideSpace(stages=1, blocks_per_path=1)
+    drawn = np.random.default_rng(0).integers(np.array(space.choice_counts), size=(200, len(space.variables)))
+    seen = Observations(
+        choices=drawn, batches=np.arange(200) % BATCHES, losses=np.random.default_rng(1).random((200, 1))
+    )
+    model = fit_losses(space, PATHS, seen, 0)
+    np.testing.assert_allclose(model.table(drawn), live_features(space, PATHS, drawn) @ model.posterior.effects)
 
 
 def test_a_model_predicts_networks_that_it_has_not_seen() -> None:

@@ -15,6 +15,7 @@ import torch
 from export.errors import UserError
 from export.progress import Progress
 from fbnetv5.architecture import Architecture, load_architecture
+from fbnetv5.blocks.specs import InvertedResidual
 from fbnetv5.costs.budgets import Budget
 from fbnetv5.costs.ranges import CostRange
 from fbnetv5.data.config import DataConfig
@@ -24,11 +25,14 @@ from fbnetv5.search.reinforce.entry import SearchEntry
 from fbnetv5.search.reinforce.prepare import prepare
 from fbnetv5.search.reinforce.run import run_search, start_run
 from fbnetv5.spaces.four_path import FourPathSpace
+from fbnetv5.spaces.space import Space
+from fbnetv5.spaces.wide import WideSpace
 
 MakeConfig = Callable[..., SearchConfig]
 TASKS = ("cls", "det", "seg")
-WIDE = FourPathSpace(stages=1, blocks_per_path=1)
+FREE = FourPathSpace(stages=1, blocks_per_path=1)
 """Its largest network costs three times its smallest."""
+WIDE = WideSpace(stages=1, blocks_per_path=1)
 LIMIT = 250e6
 RESULTS = [f"{task}.{kind}" for task in TASKS for kind in ("json", "safetensors")] + [
     "panel.safetensors",
@@ -44,26 +48,23 @@ def quiet(*_: object) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def cheaper() -> Iterator[None]:
     """Log every step; count costs once, not once a run."""
-    config = SearchConfig(
-        budgets={task: (Budget(limit=LIMIT, unit="macs"),) for task in TASKS},
-        space=WIDE,
-        data=DataConfig(size=(32, 32)),
-    )
-    constraints = prepare(config).constraints
+    budgets = {task: (Budget(limit=LIMIT, unit="macs"),) for task in TASKS}
+    config = SearchConfig(budgets=budgets, data=DataConfig(size=(32, 32)))
+    constraints = {space: prepare(config.changed(space=space)).constraints for space in (FREE, WIDE)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fbnetv5.runs.loop.LOG_EVERY", 1)
         patch.setattr(
             "fbnetv5.search.reinforce.prepare.constrain",
             lambda space, tasks, budgets, table: {
-                name: replace(constraints[name], budgets=own) for name, own in budgets.items()
+                name: replace(constraints[space][name], budgets=own) for name, own in budgets.items()
             },
         )
         yield
 
 
-def started(make_config: MakeConfig, folder: Path) -> Path:
+def started(make_config: MakeConfig, folder: Path, space: Space = FREE) -> Path:
     budgets = {task: (Budget(limit=LIMIT, unit="macs"),) for task in TASKS}
-    config = make_config(budgets=budgets, space=WIDE, warmup_steps=2, steps=6, checkpoint_every=3)
+    config = make_config(budgets=budgets, space=space, warmup_steps=2, steps=6, checkpoint_every=3)
     return start_run(config, folder, quiet, quiet)[0]
 
 
@@ -132,6 +133,26 @@ def test_an_interrupted_search_ends_with_the_same_files(
         resume(folder, interrupt, quiet)
     resume(folder, quiet, quiet)
     assert contents(folder) == contents(undisturbed)
+
+
+def test_an_interrupted_search_of_the_wide_space_ends_with_the_same_files(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
+    whole, folder = (started(make_config, tmp_path / name, WIDE) for name in ("whole", "again"))
+    resume(whole, quiet, quiet)
+
+    def interrupt(entry: SearchEntry) -> None:
+        if entry.step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        resume(folder, interrupt, quiet)
+    resume(folder, quiet, quiet)
+    assert contents(folder) == contents(whole)
+    architecture = load_architecture(whole / "det.json")
+    assert 0.85 * LIMIT <= architecture.cost.macs <= LIMIT
+    blocks = [step.block for step in architecture.graph.steps if isinstance(step.block, InvertedResidual)]
+    assert {block.kernel for block in blocks} == {3, 5, 7}
 
 
 def test_a_search_interrupted_while_scoring_ends_with_the_same_files(
