@@ -18,7 +18,7 @@ from fbnetv5.blocks.specs import Block, InvertedResidual, Stem, round_width
 from fbnetv5.costs.budgets import Budget
 from fbnetv5.costs.tables import CostTable
 from fbnetv5.search.local import prune
-from fbnetv5.search.reinforce.controller import Controller, draw
+from fbnetv5.search.reinforce.controller import Controller, draw, uniform_controller
 from fbnetv5.search.reinforce.finalists import find_logit_bias
 from fbnetv5.spaces.fbnetv3 import Group
 from fbnetv5.spaces.four_path import FourPathSpace
@@ -59,7 +59,7 @@ def random_matched(table: CostTable, budget: Budget, count: int, *, seed: int) -
     Raises:
         UserError: the window has too few architectures.
     """
-    controller = Controller(table.space.choice_counts, 1, lr=1.0)
+    controller = uniform_controller(table.space, 1)
     return draw_matched(density(controller, table, budget), table, budget, count, np.random.default_rng(seed))
 
 
@@ -72,8 +72,11 @@ def planted_bad(task: str, table: CostTable, budget: Budget, count: int, *, seed
     if task not in PLANS:
         raise UserError(f"there is no plan of bad networks for {task}; there is one for: {', '.join(PLANS)}")
     plan = PLANS[task]
-    controller = Controller(table.space.choice_counts, 1, lr=1.0)
-    for variable, node in enumerate(skippable(table.space)):
+    controller = uniform_controller(table.space, 1)
+    for node in table.space.nodes:
+        if not node.skippable:
+            continue
+        variable = node.variables[0]
         if node.name in plan.kept:
             controller.logits[0, variable, SKIP + 1 :] = CERTAIN
         elif not plan.allowed(node):

@@ -62,12 +62,14 @@ from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import by_group, load_checkpoint, load_weights
 from fbnetv5.search.local import prune
 from fbnetv5.search.reinforce.config import SearchConfig
-from fbnetv5.search.reinforce.controller import Controller, draw
+from fbnetv5.search.reinforce.controller import draw, uniform_controller
 from fbnetv5.search.reinforce.entry import SearchEntry
 from fbnetv5.search.reinforce.loop import SearchLoop, warmup_architecture
 from fbnetv5.search.reinforce.prepare import prepare
 from fbnetv5.search.scoring import calibration_images
-from fbnetv5.spaces.space import Choices
+from fbnetv5.spaces.space import Choices, Space
+from fbnetv5.spaces.variants import widen_choices
+from fbnetv5.spaces.wide import WideSpace
 
 SEED = 1000
 """Seed of the judge's weights; searches have small seeds."""
@@ -85,7 +87,7 @@ class JudgeLoop(SearchLoop):
     @cached_property
     def densities(self) -> list[NDArray[np.float64]]:
         """Per task [S, C]: the probabilities of choices that meet its budget."""
-        untrained = Controller(self.supernet.space.choice_counts, 1, lr=1.0)
+        untrained = uniform_controller(self.supernet.space, 1)
         return [density(untrained, own.tables[0], own.budgets[0]) for own in self.constraints.values()]
 
     def step(self) -> None:
@@ -186,10 +188,15 @@ class Measured:
 def judge_config(runs: Sequence[Path], *, steps: int, images: int) -> SearchConfig:
     """The configuration of the judge of these runs, with its training steps and number of test scenes.
 
+    Runs of the default and of the wide space are judged together in the wide one, which has all networks of both.
+
     Raises:
         UserError: the runs differ in space, budgets or images.
     """
-    first, *others = [SearchConfig.load(run) for run in runs]
+    configs = [SearchConfig.load(run) for run in runs]
+    spaces = {config.space.label: config.space for config in configs}
+    widest = next((space for space in spaces.values() if isinstance(space, WideSpace)), configs[0].space)
+    first, *others = [config.changed(space=judged_in(config.space, widest)) for config in configs]
     for run, other in zip(runs[1:], others, strict=True):
         for name in ("space", "budgets", "data", "table"):
             if getattr(other, name) != getattr(first, name):
@@ -199,9 +206,16 @@ def judge_config(runs: Sequence[Path], *, steps: int, images: int) -> SearchConf
     return first.changed(seed=SEED, warmup_steps=steps, steps=0, data=data)
 
 
+def judged_in(space: Space, widest: Space) -> Space:
+    """The space in which networks of ``space`` are judged: ``widest`` if it has the same nodes, and more choices."""
+    same_nodes = [node.name for node in space.nodes] == [node.name for node in widest.nodes]
+    return widest if same_nodes and isinstance(widest, WideSpace) else space
+
+
 def draw_groups(task: str, table: CostTable, budget: Budget, runs: Sequence[Path], counts: Mapping[str, int]) -> Groups:
     """The networks of a task: those of the runs, and as many of each other group as ``counts`` has."""
-    searched = np.stack([load_architecture(run / f"{task}.json").choices_array for run in runs])
+    found = [load_architecture(run / f"{task}.json") for run in runs]
+    searched = np.stack([widen_choices(network.choices_array, network.space, table.space) for network in found])
     return {
         FOUND: list(prune(searched, table)),
         RANDOM: random_matched(table, budget, counts[RANDOM], seed=RANDOM_SEED),

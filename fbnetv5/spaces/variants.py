@@ -1,4 +1,4 @@
-"""Nodes of the four-path space in different variants, and choices that move from one variant to another.
+"""Nodes of the four-path space in different variants, and choices that move to another variant or to a wider space.
 
 Nodes of later stages have the same names in all variants. A node of stage 0 is named by its position on its path, and a
 position is another block where an earlier group has more repeats; so blocks of stage 0 correspond by their group of the
@@ -13,7 +13,8 @@ import numpy as np
 from export.errors import UserError
 from fbnetv5.spaces.fbnetv3 import FBNETV3, STRIDES
 from fbnetv5.spaces.four_path import FourPathSpace
-from fbnetv5.spaces.space import Choices
+from fbnetv5.spaces.graph import SKIPPED
+from fbnetv5.spaces.space import Choices, Space
 
 
 def stage_zero(variant: str) -> list[str]:
@@ -59,3 +60,25 @@ def move_choices(choices: Sequence[int] | Choices, source: FourPathSpace, target
         ],
         dtype=np.int64,
     )
+
+
+def widen_choices(choices: Choices, source: Space, target: Space) -> Choices:
+    """[S of target]: the same network, with the choices [S] of a space, in a space with the same nodes.
+
+    Raises:
+        UserError: the other space has not these nodes, or not the block of one of them.
+    """
+    chosen = source.candidates(choices[None])[0]
+    blocks = {
+        node.name: None if candidate == SKIPPED else node.candidates[candidate]
+        for node, candidate in zip(source.nodes, chosen, strict=True)
+    }
+    widened = target.empty()
+    for node in target.nodes:
+        options = [None if candidate == SKIPPED else node.candidates[candidate] for candidate in node.table]
+        if node.name not in blocks or blocks[node.name] not in options:
+            raise UserError(f"the network is not in the space of {target.label}: {node.name} has another block there")
+        counts = [target.choice_counts[variable] for variable in node.variables]
+        if counts:
+            widened[list(node.variables)] = np.unravel_index(options.index(blocks[node.name]), counts)
+    return widened

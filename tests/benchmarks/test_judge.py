@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import judge, stats
+from benchmarks.architectures import random_matched
 from benchmarks.judge import (
     CONTROL,
     FOUND,
@@ -20,8 +21,10 @@ from benchmarks.judge import (
     summarise,
 )
 from export.errors import UserError
+from fbnetv5.architecture import load_architecture
 from fbnetv5.search.reinforce.config import SearchConfig
-from tests.benchmarks.conftest import BUDGET
+from fbnetv5.spaces.wide import WideSpace
+from tests.benchmarks.conftest import BUDGET, counted, record
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.normal(size=50)
@@ -74,6 +77,23 @@ def test_random_networks_of_another_seed_must_not_differ() -> None:
 def test_runs_of_different_budgets_or_sizes_are_refused(runs: list[Path]) -> None:
     SearchConfig(budgets={"det": (BUDGET,)}).save(runs[1])
     with pytest.raises(UserError, match="was searched with another budgets"):
+        judge.judge_config(runs, steps=1, images=8)
+
+
+def test_runs_of_the_default_and_the_wide_space_are_judged_in_the_wide_one(runs: list[Path]) -> None:
+    default, wide = SearchConfig.load(runs[0]), SearchConfig.load(runs[1]).changed(space=WideSpace())
+    wide.save(runs[1])
+    table = counted(wide.space, "det")
+    network = random_matched(table, BUDGET, 1, seed=7)[0]
+    record(wide.space, "det", network).save(runs[1] / "det.json")
+    assert judge.judge_config(runs, steps=1, images=8).space == wide.space
+    groups = judge.draw_groups("det", table, BUDGET, runs, {RANDOM: 2, CONTROL: 2, PLANTED: 2})
+    found = load_architecture(runs[0] / "det.json").choices_array
+    assert table.cost_of(groups[FOUND][0]) == counted(default.space, "det").cost_of(found)
+    assert groups[FOUND][1].tolist() == network.tolist()
+    assert len(groups[PLANTED]) == 2
+    SearchConfig.load(runs[0]).changed(space=WideSpace(stages=2)).save(runs[0])
+    with pytest.raises(UserError, match="was searched with another space"):
         judge.judge_config(runs, steps=1, images=8)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fbnetv5.spaces.space import SKIP, Choices
+from fbnetv5.spaces.space import SKIP, Choices, Space
 
 Floats = NDArray[np.float64]
 
@@ -107,6 +107,11 @@ class Controller:
         excess = max(0.0, logit_bias - FULL_BIAS)
         logits += np.where(self.skipping[:, None], logit_bias * (numbers != SKIP), excess * numbers)
         return np.exp(_log_softmax(logits))
+
+
+def uniform_controller(space: Space, tasks: int) -> Controller:
+    """Policies under which all choices of a variable are equally probable; their logits are not trained."""
+    return Controller(space.choice_counts, tasks, lr=1.0, skipping=space.skipping)
 
 
 def draw(probabilities: Floats, count: int, rng: np.random.Generator) -> Choices:

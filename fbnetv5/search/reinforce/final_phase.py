@@ -20,7 +20,7 @@ from fbnetv5.data.loading import even_batches
 from fbnetv5.data.splits import Splits
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.search.reinforce.config import SearchConfig
-from fbnetv5.search.reinforce.controller import Controller, draw
+from fbnetv5.search.reinforce.controller import Controller, draw, uniform_controller
 from fbnetv5.search.reinforce.finalists import best_finalist, find_finalists, policy_near_budgets
 from fbnetv5.search.reinforce.panel import (
     BATCH,
@@ -103,8 +103,7 @@ def observe(loop: FinishedLoop, progress: Progress) -> Panel:
         batch.to(loop.accelerator.device) for batch in even_batches(loop.splits.policies, batch=BATCH, count=BATCHES)
     ]
     rng = np.random.default_rng([config.seed, config.total_steps])
-    space = loop.supernet.space
-    uniform = Controller(space.choice_counts, len(config.tasks), lr=1.0, skipping=space.skipping)
+    uniform = uniform_controller(loop.supernet.space, len(config.tasks))
     half = config.panel_draws // 2
     drawn = np.concatenate(
         [

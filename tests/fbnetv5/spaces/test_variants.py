@@ -8,7 +8,8 @@ from fbnetv5.blocks.specs import InvertedResidual
 from fbnetv5.spaces.fbnetv3 import FBNETV3
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.space import Choices
-from fbnetv5.spaces.variants import group_nodes, move_choices, stage_zero
+from fbnetv5.spaces.variants import group_nodes, move_choices, stage_zero, widen_choices
+from fbnetv5.spaces.wide import WideSpace
 
 SPACES = {variant: FourPathSpace(variant=variant, stages=1, blocks_per_path=1) for variant in ("a", "c", "f")}
 
@@ -75,3 +76,23 @@ def test_blocks_of_stage_zero_move_by_group_and_number(
 def test_spaces_of_other_stages_are_refused() -> None:
     with pytest.raises(UserError, match="not between spaces of other stages or blocks"):
         move_choices(SPACES["a"].full(), SPACES["a"], FourPathSpace(variant="c", stages=2, blocks_per_path=1))
+
+
+@settings(max_examples=20, deadline=None)
+@given(choices=st.lists(st.integers(0, 1), min_size=200, max_size=200), strict=st.booleans())
+def test_a_network_is_the_same_in_the_wide_space(choices: list[int], strict: bool) -> None:
+    source, paths = FourPathSpace(variant="c", stages=2, blocks_per_path=1, strict=strict), {"cls": (16, 32)}
+    target = WideSpace(variant="c", stages=2, blocks_per_path=1)
+    own = np.array(choices[: len(source.variables)])
+    widened = target.check(widen_choices(own, source, target).tolist())
+    steps = [
+        [(step.name, step.block, step.inputs) for step in space.graph(network, paths).steps]
+        for space, network in ((source, own), (target, widened))
+    ]
+    assert steps[0] == steps[1]
+
+
+def test_a_network_of_other_blocks_is_in_no_other_space() -> None:
+    wide, default = (kind(stages=1, blocks_per_path=1) for kind in (WideSpace, FourPathSpace))
+    with pytest.raises(UserError, match="not in the space of variant a: s0_p4_4 has another block there"):
+        widen_choices(wide.full(), wide, default)

@@ -14,12 +14,12 @@ from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import by_group, load_weights
 from fbnetv5.runs.loop import CHECKPOINT
 from fbnetv5.search.reinforce.config import SearchConfig
-from fbnetv5.search.reinforce.controller import Controller
+from fbnetv5.search.reinforce.controller import Controller, uniform_controller
 from fbnetv5.search.reinforce.derive import final_checkpoint
 from fbnetv5.search.reinforce.finalists import policy_near_budgets, pool_in_window
 from fbnetv5.search.reinforce.later.config import LaterConfig
 from fbnetv5.search.reinforce.prepare import Prepared, prepare
-from fbnetv5.spaces.space import Choices, Space
+from fbnetv5.spaces.space import Choices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ def prepare_later(config: LaterConfig) -> LaterPrepared:
     prepared = prepare(config.as_search())
     check_budgets(prepared.constraints)
     ((name, constraints),) = prepared.constraints.items()
-    controller, rng = random_policy(config.space), np.random.default_rng(config.seed)
+    controller, rng = uniform_controller(config.space, 1), np.random.default_rng(config.seed)
     policy = policy_near_budgets(controller, 0, constraints, rng)
     return LaterPrepared(
         config=prepared.config,
@@ -83,8 +83,3 @@ def prepare_later(config: LaterConfig) -> LaterPrepared:
         controller=controller,
         architectures=pool_in_window(name, policy, constraints, rng),
     )
-
-
-def random_policy(space: Space) -> Controller:
-    """A single task's policy under which all choices of a variable are equally probable."""
-    return Controller(space.choice_counts, 1, lr=1.0, skipping=space.skipping)

@@ -8,8 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fbnetv5.search.reinforce.controller import FULL_BIAS, Controller, Floats, draw, expectation_gradient
+from fbnetv5.search.reinforce.controller import (
+    FULL_BIAS,
+    Controller,
+    Floats,
+    draw,
+    expectation_gradient,
+    uniform_controller,
+)
 from fbnetv5.spaces.space import Choices
+from fbnetv5.spaces.wide import WideSpace
 
 COUNTS = (2, 3, 2, 4)
 
@@ -140,6 +148,14 @@ def test_a_logit_bias_moves_variables_that_skip_nothing_once_all_blocks_run() ->
     np.testing.assert_allclose(moderate[1], 1 / 3)
     np.testing.assert_allclose(large[1, 1:] / large[1, :-1], np.e)
     assert 0.997 < moderate[0, 1] < large[0, 1]
+
+
+def test_uniform_policies_know_which_variables_skip_nothing() -> None:
+    space = WideSpace(stages=1, blocks_per_path=1)
+    controller = uniform_controller(space, 2)
+    probabilities = controller.biased_probabilities(1, -4.0)
+    np.testing.assert_allclose(probabilities[~space.skipping, 0], 1 / controller.choice_counts[~space.skipping])
+    assert probabilities[space.skipping, 1].max() < 0.02
 
 
 def test_a_step_goes_down_the_gradient() -> None:
