@@ -39,7 +39,7 @@ def descend(start: Choices, loss: CostTable, constraints: Constraints) -> Choice
     while True:
         changes = Changes.of(current, space.choice_counts, space.needed(current[None], loss.paths)[0])
         singles = changes.singles()
-        first, second = _promising(changes.pairs(), singles, current, loss, constraints)
+        first, second = promising(changes.pairs(), singles, current, loss, constraints)
         candidates = np.concatenate([singles, changes.applied(first, second)])
         candidates = candidates[constraints.in_window(candidates)]
         if not len(candidates):
@@ -51,7 +51,7 @@ def descend(start: Choices, loss: CostTable, constraints: Constraints) -> Choice
         current, value = candidates[best], float(values[best])
 
 
-def _promising(
+def promising(
     pairs: tuple[Indices, Indices], singles: Choices, current: Choices, loss: CostTable, constraints: Constraints
 ) -> tuple[Indices, Indices]:
     """Up to ``MAX_PAIRS`` of the pairs ([P], [P]) of changes: those of the lowest loss, within the budgets.

@@ -9,9 +9,10 @@ from fbnetv5.costs.budgets import Budget
 from fbnetv5.costs.constraints import Constraints
 from fbnetv5.costs.tables import CostTable
 from fbnetv5.search import local
-from fbnetv5.search.local import Changes, descend, prune
+from fbnetv5.search.local import Changes, descend, promising, prune
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.space import Choices
+from fbnetv5.spaces.wide import WideSpace
 
 SPACE = FourPathSpace(stages=2, blocks_per_path=1, strict=True)
 EVERYTHING: Choices = np.array(list(itertools.product(range(2), repeat=len(SPACE.variables))))
@@ -58,6 +59,35 @@ def test_neighbours_differ_in_a_choice_or_in_one_that_rises_and_one_that_falls()
 def test_variables_that_do_not_matter_do_not_change() -> None:
     near = neighbours(np.array([0, 1, 0]), (2, 3, 2), np.array([True, True, False]))
     assert {tuple(row) for row in near.tolist()} == {(1, 1, 0), (0, 0, 0), (0, 2, 0), (1, 0, 0)}
+
+
+def test_choices_of_a_variable_rise_and_fall() -> None:
+    near = neighbours(np.array([2, 1]), (3, 3), np.ones(2, dtype=np.bool_))
+    singles, pairs = {(0, 1), (1, 1), (2, 0), (2, 2)}, {(0, 2), (1, 2)}
+    assert {tuple(row) for row in near.tolist()} == singles | pairs
+
+
+def test_the_most_promising_pairs_meet_the_budget_with_the_lowest_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = WideSpace(stages=1, blocks_per_path=1)
+    shape, paths = (len(space.nodes), max(len(node.candidates) for node in space.nodes)), (8, 16, 32)
+    loss, cost = (
+        CostTable(
+            space=space, paths=paths, unit="macs", blocks=np.random.default_rng(seed).uniform(5, 15, shape), head=0.0
+        )
+        for seed in (0, 1)
+    )
+    current = np.where(space.skipping, 1, space.random(space.skipping, np.random.default_rng(2)))
+    owner = {variable: node.name for node in space.nodes for variable in node.variables}
+    changes = Changes.of(current, space.choice_counts, ~space.skipping)
+    first, second = changes.pairs()
+    apart = [owner[a] != owner[b] for a, b in zip(changes.variables[first], changes.variables[second], strict=True)]
+    first, second = first[apart], second[apart]
+    both = changes.applied(first, second)
+    budget = Constraints(budgets=[Budget(limit=cost.cost_of(current), unit="macs")], tables=[cost])
+    losses = np.where(cost(both) <= budget.budgets[0].limit, loss(both), np.inf)
+    monkeypatch.setattr(local, "MAX_PAIRS", 20)
+    chosen = promising((first, second), changes.singles(), current, loss, budget)
+    np.testing.assert_allclose(np.sort(loss(changes.applied(*chosen))), np.sort(losses)[:20])
 
 
 def test_the_best_network_is_found_among_few_pairs(monkeypatch: pytest.MonkeyPatch) -> None:

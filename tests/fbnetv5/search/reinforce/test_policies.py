@@ -12,10 +12,15 @@ from fbnetv5.costs.constraints import Constraints
 from fbnetv5.costs.tables import Counter
 from fbnetv5.data.loading import in_order
 from fbnetv5.runs.checkpoint import by_group
+from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.loop import SearchLoop
+from fbnetv5.search.reinforce.policies import Policies
 from fbnetv5.search.reinforce.posterior import zero_benefits
+from fbnetv5.search.reinforce.prepare import prepare
+from fbnetv5.spaces.wide import WideSpace
 from fbnetv5.tasks import make_tasks
 
+MakeConfig = Callable[..., SearchConfig]
 MakeLoop = Callable[..., SearchLoop]
 SEG = (Budget(limit=450e6, unit="macs"),)
 
@@ -40,6 +45,32 @@ def test_policies_in_closed_form_reach_the_target_cost_and_store_its_price(make_
         drawn = loop.policies.controller.sample(task, 4000, np.random.default_rng(1))
         assert table(drawn).mean() == pytest.approx(AIMED_SHARE_OF_BUDGET * budget.limit, rel=0.02)
     assert (loop.policies.multiplier != 0).all()
+
+
+@pytest.mark.parametrize("limit", [20e6, 60e6])
+def test_policies_of_the_wide_space_start_at_their_target_cost(limit: float) -> None:
+    space = WideSpace()
+    task = make_tasks(("cls",), {"label": ("a", "b")})["cls"]
+    budget, table = Budget(limit=limit, unit="macs"), Counter((64, 64)).table(space, task, "macs")
+    constraints, shares = {"cls": Constraints(budgets=[budget], tables=[table])}, []
+    for seed in range(4):
+        config = SearchConfig(budgets={"cls": (budget,)}, space=space, seed=seed)
+        policies = Policies(config, space, constraints, images=16)
+        shares.append(table(policies.controller.sample(0, 2000, np.random.default_rng(1))).mean() / limit)
+    assert max(shares) < 1.0
+    assert np.mean(shares) == pytest.approx(AIMED_SHARE_OF_BUDGET, abs=0.02)
+
+
+@pytest.mark.parametrize("estimator", ["average", "pair"])
+def test_policies_that_step_start_with_all_kernels_alike(
+    estimator: str, make_config: Callable[..., SearchConfig]
+) -> None:
+    space = WideSpace(stages=1, blocks_per_path=1)
+    prepared = prepare(make_config("cls", space=space, estimator=estimator))
+    controller = Policies(prepared.config, space, prepared.constraints, images=16).controller
+    probabilities = controller.probabilities()[0]
+    np.testing.assert_allclose(probabilities[~space.skipping, 0], 1 / controller.choice_counts[~space.skipping])
+    assert np.ptp(probabilities[space.skipping, 1]) < 1e-12
 
 
 @pytest.mark.parametrize(("logit", "sign"), [(4.0, 1), (-4.0, -1)], ids=["over the budget", "under it"])

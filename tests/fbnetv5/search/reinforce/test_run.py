@@ -48,8 +48,9 @@ def quiet(*_: object) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def cheaper() -> Iterator[None]:
     """Log every step; count costs once, not once a run."""
-    budgets = {task: (Budget(limit=LIMIT, unit="macs"),) for task in TASKS}
-    config = SearchConfig(budgets=budgets, data=DataConfig(size=(32, 32)))
+    config = SearchConfig(
+        budgets={task: (Budget(limit=LIMIT, unit="macs"),) for task in TASKS}, data=DataConfig(size=(32, 32))
+    )
     constraints = {space: prepare(config.changed(space=space)).constraints for space in (FREE, WIDE)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fbnetv5.runs.loop.LOG_EVERY", 1)
