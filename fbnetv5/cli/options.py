@@ -36,9 +36,8 @@ SpaceName = Annotated[
     str,
     typer.Option(
         metavar="default|strict|wide",
-        help="Search space: default; strict, where only blocks of later stages may be skipped, and not repeated blocks "
-        "of stage 0 or fusion edges; or wide, where each block also has a kernel, an expansion and squeeze-excite to "
-        "choose.",
+        help="Search space: default, strict (only blocks of later stages may be skipped, and not repeated blocks of "
+        "stage 0 or fusion edges) or wide (blocks also have a kernel, an expansion and squeeze-excite to choose).",
     ),
 ]
 Resolution = Annotated[

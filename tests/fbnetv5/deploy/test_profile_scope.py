@@ -6,12 +6,17 @@ from export.errors import UserError
 from fbnetv5.deploy.profile_scope import scope
 from fbnetv5.spaces.branching import BranchingSpace
 from fbnetv5.spaces.four_path import FourPathSpace
+from fbnetv5.spaces.wide import WideSpace
 
 
 def test_a_scope_has_the_space_tasks_and_resolution_of_the_options() -> None:
     made = scope(stages=1, resolution="64x96", tasks="det,cls")
     assert made.space == FourPathSpace(variant="a", stages=1, blocks_per_path=2)
     assert (made.tasks, made.resolution) == (("det", "cls"), (64, 96))
+
+
+def test_a_scope_may_have_the_wide_space() -> None:
+    assert scope(space="wide", stages=1, resolution=64, tasks="cls").space == WideSpace(stages=1)
 
 
 def test_an_encoder_makes_the_space_of_its_branches() -> None:
@@ -21,7 +26,11 @@ def test_an_encoder_makes_the_space_of_its_branches() -> None:
 
 WRONG = {
     "width without an encoder": ({"width": 0.5}, "add --encoder"),
-    "an encoder with stages": ({"stages": 1, "encoder": "fbnetv3-b"}, "--encoder replaces --variant, --stages"),
+    "an encoder with stages": (
+        {"stages": 1, "encoder": "fbnetv3-b"},
+        "--encoder replaces --space, --variant, --stages",
+    ),
+    "an encoder with a space": ({"space": "wide", "encoder": "fbnetv3-b"}, "--encoder replaces --space"),
     "an unknown encoder": ({"encoder": "vgg"}, "unknown encoder 'vgg'"),
 }
 
