@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from export.files import atomic_write
 from fbnetv5.costs.budgets import Budget
@@ -91,19 +91,18 @@ class Training(SearchLoop):
         self.train_weights(next(self.weight_batches), embed(free[None])[0], np.ones(len(TASKS)))
 
 
-class Cached(nn.Module):
-    """A module that runs once on the same inputs. ``cache`` has its outputs, so the ids of inputs stay valid."""
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """A block that runs once on the same inputs. ``cache`` has its outputs, so the ids of inputs stay valid."""
 
-    def __init__(self, module: nn.Module, key: tuple[str, int], cache: dict[tuple[object, ...], Tensor]) -> None:
-        super().__init__()
-        self.module = module
-        self.key = key
-        self.cache = cache
+    block: Callable[..., Tensor]
+    key: tuple[str, int]
+    cache: dict[tuple[object, ...], Tensor]
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def __call__(self, *inputs: Tensor) -> Tensor:
         key = (*self.key, *map(id, inputs))
         if key not in self.cache:
-            self.cache[key] = self.module(*inputs)
+            self.cache[key] = self.block(*inputs)
         return self.cache[key]
 
 
@@ -115,7 +114,7 @@ def score(supernet: Supernet, graphs: Sequence[Graph], batch: Batch) -> Floats:
     cache: dict[tuple[object, ...], Tensor] = {}
     losses: dict[tuple[object, ...], float] = {}
 
-    def module_of(step: Step) -> nn.Module:
+    def module_of(step: Step) -> Cached:
         return Cached(supernet.module_of(step), (step.name, step.candidate), cache)
 
     def loss(name: str, read: list[Tensor]) -> float:
