@@ -99,6 +99,7 @@ def _in_variant(space: Space, variant: str | None, file: Path) -> Space:
         return space
     if not isinstance(space, FourPathSpace):
         raise UserError(
-            f"{file} is a network of {space.label}; only networks of fbnetv5 search have variants a, c and f"
+            f"{file} is a network of {space.label}; only networks of the default and the strict space of fbnetv5 "
+            "search can move to another variant"
         )
     return space.changed(variant=variant)

@@ -69,7 +69,7 @@ def test_images_without_labels_of_the_task_are_refused(networks: Path, image_fol
 def test_a_space_without_variants_is_refused(tmp_path: Path) -> None:
     space = StageSpace(width=0.25)
     architecture = make_architecture(space, {"cls": space.empty()}, CLASSES, (32, 32), provenance={})
-    with pytest.raises(UserError, match="only networks of fbnetv5 search have variants a, c and f"):
+    with pytest.raises(UserError, match="only networks of the default and the strict space of fbnetv5 search"):
         transfer(architecture, tmp_path / "cls.json", task=None, variant="c", data=None)
 
 
