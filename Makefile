@@ -52,8 +52,9 @@ docs: $(VENV)/installed-docs
 	$(BIN)/zensical build --strict --clean
 
 # The figures of docs/results.md on whether searches find better networks: runs/judge/report.json and
-# runs/from-scratch/TASK/report.json. Estimated for two cores with nothing else running: 20 minutes for each search, half
-# an hour for the judge and for each task from scratch, some four hours in all. Stopped and called again, it goes on.
+# runs/from-scratch/TASK/report.json. Estimated for two cores with nothing else running: 20 minutes for each search, an
+# hour for the judge, half an hour for each task from scratch, some four and a half hours in all. Stopped and called
+# again, it goes on.
 SEEDS := 0 1 2 3 4
 SEARCHES := $(SEEDS:%=runs/s%)
 results: $(SEARCHES:%=%/pareto.json)

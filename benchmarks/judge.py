@@ -1,10 +1,14 @@
 """An independent judge of finished searches: compares their networks with random ones, by weights of its own.
 
-The weights of a search were trained under its own policies and favour its networks. The judge trains a
-supernet of its own, from another seed and without policies: half of its steps under architectures of random depth, half
+The weights of a search were trained under its own policies and favour its networks. The judge trains
+supernets of its own, from other seeds and without policies: half of the steps under architectures of random depth, half
 under random ones of each task's budget. With these weights, batch norm recalibrated for each network, it evaluates per
 task the searched networks and 64 random ones of the window 93 to 99 % of the budget, on the same test images: every
-image's loss, and the task's metric.
+image's loss and the task's metric, both averaged over the supernets.
+
+One supernet is not enough: it ranks networks by what its own training made of their blocks. The report has the mean
+rank correlation of the random networks' losses between two supernets; their average is as much more reliable as the
+Spearman-Brown formula says.
 
 Two controls show whether the judge is reliable. It must rank networks that are planted to be bad below the median of
 the random ones at p < .01, and must find no difference between random networks of two seeds (Kolmogorov-Smirnov).
@@ -13,8 +17,9 @@ Expected: every searched network's loss is better than that of 90 % of the rando
 
     python -m benchmarks.judge runs/s0 runs/s1 --output runs/judge
 
-A network's loss with shared weights is not its loss when it is trained alone; from_scratch.py measures that. The
-training takes some ten minutes of two cores and a network some three seconds of one; finished work is not repeated.
+A network's loss with shared weights is not its loss when it is trained alone; from_scratch.py measures that. A
+training takes some six minutes of one core, and a network some three seconds of one in each supernet; finished work is
+not repeated.
 Writes ``report.json`` and ends in one JSON line.
 """
 
@@ -23,12 +28,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
 from benchmarks import stats
 from benchmarks.architectures import (
@@ -70,9 +77,10 @@ from fbnetv5.search.scoring import calibration_images
 from fbnetv5.spaces.space import Choices, Space
 from fbnetv5.spaces.variants import widen_choices
 from fbnetv5.spaces.wide import WideSpace
+from fbnetv5.tasks.task import Task
 
 SEED = 1000
-"""Seed of the judge's weights; searches have small seeds."""
+"""Seed of the weights of the judge's first supernet; those of the others follow. Searches have small seeds."""
 BATCH = 128
 CONTROL_ALPHA = 0.01
 FOUND, RANDOM, CONTROL, PLANTED = "found", "random", "control", "planted"
@@ -102,50 +110,79 @@ class JudgeLoop(SearchLoop):
 
 
 def train_judge(config: SearchConfig, folder: Path) -> None:
-    """Train the judge's weights into the folder's checkpoint, or resume the training."""
+    """Train a supernet of the judge into the folder's checkpoint, or resume the training."""
     torch.manual_seed(config.seed)
     prepared = prepare(config)
     supernet = Supernet(config.space, prepared.tasks)
 
     def report(entry: SearchEntry) -> None:
         if entry.step % 100 == 0:
-            print(f"judge, step {entry.step}:", {k: round(v, 4) for k, v in entry.losses.items()}, flush=True)
+            losses = {name: round(loss, 4) for name, loss in entry.losses.items()}
+            print(f"supernet {config.seed}, step {entry.step}:", losses, flush=True)
 
     JudgeLoop(config, folder, supernet, prepared.splits, prepared.constraints).run(report)
 
 
 class Judge:
-    """The trained weights and the test images."""
+    """The trained weights of all supernets, and the test images."""
 
     def __init__(self, folder: Path) -> None:
-        """Load the checkpoint of ``train_judge``.
+        """Load the checkpoints of ``train_judge``.
 
         Raises:
-            UserError: there is no checkpoint.
+            UserError: a supernet is not trained.
         """
         config = SearchConfig.load(folder)
         prepared = prepare(config)
-        checkpoint = load_checkpoint(folder / "checkpoint")
-        if checkpoint is None:
-            raise UserError(f"{folder} has no checkpoint: the judge is not trained")
-        self.supernet = Supernet(config.space, prepared.tasks)
-        load_weights(self.supernet, by_group(checkpoint[0])["weights"], folder)
+        self.supernets = [load_supernet(config, prepared.tasks, each) for each in supernet_folders(folder)]
         self.device = compute_device()
         self.calibration = calibration_images(prepared.splits.weights, self.device)
         test = in_order(prepared.splits.test, batch=BATCH, limit=config.data.scenes[2])
         self.test = [batch.to(self.device) for batch in test]
 
-    @torch.no_grad()
     def score(self, task: str, choices: Choices) -> dict[str, Any]:
-        """The loss of each labelled test image and the task's metric, of one architecture [S]."""
-        network = self.supernet.derive(task, choices).to(self.device).to(memory_format=torch.channels_last)
+        """The figures of one architecture [S], averaged over the supernets.
+
+        Returns:
+            "losses" of each labelled test image, the task's "metric", and "of_supernets", the mean loss in each.
+        """
+        losses, metrics = zip(*(self._score(supernet, task, choices) for supernet in self.supernets), strict=True)
+        return {
+            "losses": np.mean(losses, axis=0).round(6).tolist(),
+            "metric": float(np.mean(metrics)),
+            "of_supernets": [round(float(of_one.mean()), 6) for of_one in losses],
+        }
+
+    @torch.no_grad()
+    def _score(self, supernet: Supernet, task: str, choices: Choices) -> tuple[NDArray[np.float64], float]:
+        """The loss of each labelled test image and the task's metric."""
+        network = supernet.derive(task, choices).to(self.device).to(memory_format=torch.channels_last)
         recalibrate(network, self.calibration, network)
         losses, metric = [], network.task.new_metric()
         for batch in self.test:
             raw = network.raw(normalise(batch.images))[network.task.name]
             losses.append(network.task.losses(raw, batch)[network.task.labelled(batch)])
             metric.update(network.task.deploy(raw), batch)
-        return {"losses": [round(loss, 6) for loss in torch.cat(losses).tolist()], "metric": metric.compute()}
+        return torch.cat(losses).double().cpu().numpy(), metric.compute()
+
+
+def supernet_folders(folder: Path) -> list[Path]:
+    """The folders of a judge's supernets, by seed."""
+    return sorted((folder / "supernets").iterdir(), key=lambda each: int(each.name))
+
+
+def load_supernet(config: SearchConfig, tasks: Mapping[str, Task], folder: Path) -> Supernet:
+    """A supernet with the weights of the folder's checkpoint.
+
+    Raises:
+        UserError: there is no checkpoint.
+    """
+    checkpoint = load_checkpoint(folder / "checkpoint")
+    if checkpoint is None:
+        raise UserError(f"{folder} has no checkpoint: this supernet of the judge is not trained")
+    supernet = Supernet(config.space, tasks)
+    load_weights(supernet, by_group(checkpoint[0])["weights"], folder)
+    return supernet
 
 
 @cache
@@ -176,8 +213,11 @@ class Measured:
     cost: float
     """In the unit of the task's budget."""
     losses: NDArray[np.float64]
-    """Loss of each test image."""
+    """Loss of each test image, averaged over the supernets."""
+    of_supernets: NDArray[np.float64]
+    """Mean loss in each supernet."""
     metric: float
+    """Averaged over the supernets."""
 
     @property
     def loss(self) -> float:
@@ -265,6 +305,23 @@ def check_control(control: Sequence[Measured], others: Sequence[Measured]) -> di
     return {"networks": len(control), "p_value": p, "passed": p >= CONTROL_ALPHA}
 
 
+def agreement(networks: Sequence[Measured]) -> dict[str, Any]:
+    """How much the supernets agree on networks.
+
+    Returns:
+        the rank correlation of losses between two "supernets", averaged over pairs of them, and that of "their_mean"
+        with the mean of as many others, by the formula of Spearman and Brown (British Journal of Psychology 3, 1910);
+        None for a single supernet.
+    """
+    losses = np.stack([network.of_supernets for network in networks], axis=1)
+    pairs = list(combinations(losses, 2))
+    if not pairs:
+        return {"supernets": None, "their_mean": None}
+    correlation = float(np.mean([spearmanr(*pair).statistic for pair in pairs]))
+    signal = max(0.0, correlation)  # the formula is for supernets that agree
+    return {"supernets": correlation, "their_mean": len(losses) * signal / (1 + (len(losses) - 1) * signal)}
+
+
 def summarise(
     measured: Mapping[str, Sequence[Measured]], budget: Budget, runs: Sequence[Path], metric: str
 ) -> dict[str, Any]:
@@ -281,6 +338,7 @@ def summarise(
             "metric_p90": float(np.percentile(metrics, 90)),
             "metric_best": max(metrics),
         },
+        "agreement": agreement(others),
         "runs": {str(run): assess(network, others, budget) for run, network in zip(runs, measured[FOUND], strict=True)},
     }
     if len(runs) > 1:  # a single network has no spread to test
@@ -305,7 +363,7 @@ def count_cases(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
 def print_table(tasks: Mapping[str, Mapping[str, Any]], budgets: Mapping[str, Budget]) -> None:
     """A line per task and run, and one per control."""
     for name, task in tasks.items():
-        print(f"{name}: random {task['random']}")
+        print(f"{name}: random {task['random']}, agreement {task['agreement']}")
         for run, case in task["runs"].items():
             place = case["percentile_by_loss"]
             print(
@@ -333,8 +391,12 @@ def measure(
 
     def measured(task: str, choices: Choices) -> Measured:
         result = results[trial_of(task, choices)]
-        losses = np.array(result["losses"])
-        return Measured(cost=tables[task].cost_of(choices), losses=losses, metric=result["metric"])
+        return Measured(
+            cost=tables[task].cost_of(choices),
+            losses=np.array(result["losses"]),
+            of_supernets=np.array(result["of_supernets"]),
+            metric=result["metric"],
+        )
 
     return {
         task: {name: [measured(task, choices) for choices in group] for name, group in of_task.items()}
@@ -353,7 +415,8 @@ def parse(line: Sequence[str] | None) -> argparse.Namespace:
         "--controls", type=int, default=32, help="random networks of another seed per task; 0 leaves them out"
     )
     parser.add_argument("--planted", type=int, default=8, help="bad networks per task; 0 leaves them out")
-    parser.add_argument("--images", type=int, default=512, help="test images")
+    parser.add_argument("--images", type=int, default=1024, help="test images")
+    parser.add_argument("--supernets", type=int, default=4, help="of the judge, whose losses are averaged")
     parser.add_argument("--steps", type=int, default=1500, help="of the judge's training")
     parser.add_argument("--processes", type=int, default=2, help="networks measured at a time")
     parser.add_argument("--threads", type=int, default=1, help="of each process")
@@ -368,7 +431,7 @@ def main(line: Sequence[str] | None = None) -> None:
     experiment = begin_experiment(
         arguments.output,
         name="judge",
-        configuration=config.to_json(),
+        configuration={**config.to_json(), "supernets": arguments.supernets},
         data=hash_images(prepared.splits.weights, prepared.splits.test),
         threads=arguments.threads,
     )
@@ -377,8 +440,10 @@ def main(line: Sequence[str] | None = None) -> None:
     budgets = {name: own.budgets[0] for name, own in prepared.constraints.items()}
     tables = {name: own.tables[0] for name, own in prepared.constraints.items()}
     groups = {name: draw_groups(name, tables[name], budget, arguments.runs, counts) for name, budget in budgets.items()}
+    seeds = range(SEED, SEED + arguments.supernets)
     with threads_set(arguments.threads * arguments.processes):
-        train_judge(config, arguments.output)
+        for seed in seeds:
+            train_judge(config.changed(seed=seed), arguments.output / "supernets" / str(seed))
     measured = measure(experiment, groups, tables, arguments.processes)
     tasks = {
         name: summarise(measured[name], budget, arguments.runs, prepared.tasks[name].metric.name)
@@ -389,6 +454,7 @@ def main(line: Sequence[str] | None = None) -> None:
         "benchmark": "judge",
         "steps": arguments.steps,
         "test_images": arguments.images,
+        "supernets": list(seeds),
         **count_cases(tasks),
         "tasks": tasks,
     }

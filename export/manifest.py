@@ -141,6 +141,8 @@ def read_unverified_manifest(folder: Path) -> Manifest:
         UserError: the manifest is missing or damaged.
     """
     path = folder / NAME
+    if not path.exists() and (inner := sorted(file.parent for file in folder.glob(f"*/{NAME}"))):
+        raise UserError(f"{folder} has exported folders: name one of {', '.join(map(str, inner))}")
     document = read_json(path, what="manifest", schema=(2, SCHEMA))
     fields = {name: value for name, value in document.items() if name != "schema"}
     try:

@@ -186,7 +186,9 @@ def check_classes(architecture: Architecture, classes: ClassNames, names: Sequen
     for name, task in make_tasks(tuple(names or of_network), classes).items():
         if task.labels != of_network[name].labels:
             of_both = (of_network[name].labels, task.labels)
-            counts = [f"{len(labels)} ({', '.join(labels[:3])}, ...)" for labels in of_both]
+            counts = [
+                f"{len(labels)} ({', '.join(labels[:3])}{', ...' if len(labels) > 3 else ''})" for labels in of_both
+            ]
             raise UserError(
                 f"the network has {counts[0]} classes, the images have {counts[1]}. Name the images that the "
                 "network was searched for with --data, or search for these"

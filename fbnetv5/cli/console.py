@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 UNEXPECTED_ERROR = 70
 """Exit code of an error of this program: EX_SOFTWARE of sysexits.h. 1 means that a check failed."""
 TABLE_WIDTH = 10_000
-"""Maximum width of a printed table, in characters: rich would shorten the cells of a wider one."""
+"""Maximum width of a printed table or line of progress, in characters: rich would shorten a wider one."""
 BROKEN_PIPE = 141
 """Exit code of shells for a process ended by a broken pipe: 128 + SIGPIPE."""
 
@@ -40,7 +40,8 @@ def console() -> "Console":
     """The console of stderr."""
     from rich.console import Console
 
-    return Console(stderr=True)
+    # Where stderr is a file, rich takes a width of 80 and would cut lines of progress.
+    return Console(stderr=True, width=None if sys.stderr.isatty() else TABLE_WIDTH)
 
 
 def print_status(line: str, *, style: str = "") -> None:

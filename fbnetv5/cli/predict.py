@@ -81,4 +81,7 @@ def summary_text(result: "PredictResult") -> str:
     """The result in one line."""
     rates = ", ".join(f"{stage} {rate:g}" for stage, rate in result.images_per_s.items())
     left_out = f", {len(result.left_out)} left out" if result.left_out else ""
-    return f"{result.file}: {result.images} images{left_out}; images/s: {rates}"
+    boxes = ""
+    if result.boxes is not None:
+        boxes = f", {result.boxes} boxes from a score of {result.min_score:g} on (highest {result.highest_score:.3g})"
+    return f"{result.file}: {result.images} images{left_out}{boxes}; images/s: {rates}"

@@ -159,8 +159,9 @@ def _find(entry: str, base: Any, split: str, description: Path) -> Path:
             place = Path(os.path.normpath(folder / name))
             if place.exists():
                 return place
+    searched = ", ".join(dict.fromkeys(os.path.normpath(folder) for folder in bases))
     raise UserError(
-        f'{description}: "{split}" is {entry!r}, which is in none of {", ".join(map(str, bases))}. '
+        f'{description}: "{split}" is {entry!r}, which is in none of {searched}. '
         'Correct "path" or the entry, or remove it'
     )
 

@@ -20,7 +20,7 @@ from fbnetv5.data.resolution import Resolution
 from fbnetv5.data.sample import ImageSet
 from fbnetv5.deploy.wrappers import FromPixels, Sharing, measure_sharing
 from fbnetv5.networks.backbone import Network, merge_networks
-from fbnetv5.runs.folder import BRANCHED, file_name
+from fbnetv5.runs.folder import BRANCHED, file_name, missing_network
 from fbnetv5.tasks.task import Task
 
 INPUT = "images"
@@ -191,10 +191,7 @@ def load_network(run: Path, tasks: Sequence[str]) -> tuple[Architecture, Network
     if not path.exists():
         if (run / f"{BRANCHED}.json").exists():
             raise UserError(f"{run} has one network for all of its tasks, not one for {name}: leave out --task")
-        available = ", ".join(sorted(path.stem for path in run.glob("*.safetensors"))) or "none yet"
-        raise UserError(
-            f"{run} has no network for {name!r}; it has: {available}. --resume continues an unfinished search"
-        )
+        raise missing_network(run, name)
     architecture = load_architecture(path)
     if set(architecture.choices) != set(tasks):
         raise UserError(f"{path} is the network of {architecture.name}, not of {name}")

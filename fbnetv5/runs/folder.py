@@ -94,3 +94,9 @@ def latest_link(runs: Path) -> Path:
     if link.exists() and not link.is_symlink():
         raise UserError(f"{link} is not a link; move it away, the name is reserved for the newest run")
     return link
+
+
+def missing_network(run: Path, name: str) -> UserError:
+    """The error of a run that does not have a network of that name, or not yet."""
+    available = ", ".join(sorted(path.stem for path in run.glob("*.safetensors"))) or "none yet"
+    return UserError(f"{run} has no network for {name!r}; it has: {available}. --resume continues an unfinished search")

@@ -13,7 +13,7 @@ from fbnetv5.costs.budgets import Budget
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.fit import default_fit, parse_fit
 from fbnetv5.data.resolution import parse_resolution
-from fbnetv5.runs.folder import BRANCHED
+from fbnetv5.runs.folder import BRANCHED, missing_network
 from fbnetv5.tasks import needed_targets
 from latency.backend import Backend
 from latency.backends import open_backend
@@ -76,7 +76,7 @@ def architecture_file(task: str | None, architecture: AnyPath | None) -> Path:
     """The architecture file of a network that is named by its file or by its task.
 
     Raises:
-        UserError: neither is named.
+        UserError: neither is named, or ``runs/latest`` has no network of the task.
     """
     if architecture is not None:
         return Path(architecture)
@@ -84,7 +84,10 @@ def architecture_file(task: str | None, architecture: AnyPath | None) -> Path:
         raise UserError("name a network: --task det for runs/latest/det.json, or --arch FILE")
     latest = Path("runs/latest")
     branched = latest / f"{BRANCHED}.json"
-    return branched if branched.exists() else latest / f"{task}.json"
+    file = branched if branched.exists() else latest / f"{task}.json"
+    if latest.exists() and not file.exists():
+        raise missing_network(latest, task)
+    return file
 
 
 def run_folder(runs: AnyPath, name: str | None) -> Path:

@@ -67,12 +67,26 @@ def make_tasks(names: tuple[str, ...], classes: ClassNames) -> dict[str, Task]:
         classes: names of the classes by target of the data set.
 
     Raises:
-        UserError: a name is not a task, or the data lack one of its targets.
+        UserError: a name is not a task, the data lack one of its targets, or this has too few classes to learn.
     """
     check_names(names)
     types = task_types()
     for name in names:
-        task = types[name]
-        if not classes.keys() >= set(task.targets) or (task.has_classes and not classes[task.targets[0]]):
-            raise UserError(f"the data set has no labels for task {name!r}; add labels, or choose other tasks")
+        if not _has_labels(types[name], classes):
+            usable = [other for other, kind in types.items() if _has_labels(kind, classes)]
+            raise UserError(
+                f"the data set has no labels for task {name!r}; it has labels for: {', '.join(usable) or 'none'}. "
+                "Add labels, or choose tasks with --tasks"
+            )
+        labels = classes[types[name].targets[0]]
+        if len(labels) < types[name].min_classes:
+            raise UserError(
+                f"task {name!r} needs {types[name].min_classes} classes or more, and the data set has only "
+                f"{', '.join(map(repr, labels))}: leave the task out with --tasks"
+            )
     return {name: types[name](classes) for name in names}
+
+
+def _has_labels(task: type[Task], classes: ClassNames) -> bool:
+    """Whether a data set has the targets of a task, and names classes if the task has any."""
+    return classes.keys() >= set(task.targets) and (not task.min_classes or bool(classes[task.targets[0]]))

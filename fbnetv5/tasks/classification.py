@@ -29,7 +29,7 @@ class Classification(Task):
     by_default = True
     targets = ("label",)
     soft_target = "soft_label"
-    has_classes = True
+    min_classes = 2
     paths = (32,)
     metric = MetricInfo(name="top1")
     output_names = ("logits",)

@@ -78,7 +78,7 @@ class Detection(Task):
     order = 2
     by_default = True
     targets = ("boxes",)
-    has_classes = True
+    min_classes = 1
     paths = (8, 16, 32)
     metric = MetricInfo(name="ap")
     training: ClassVar[Mapping[str, Any]] = {"scale": (0.7, 1.4)}

@@ -28,7 +28,7 @@ class Segmentation(Task):
     order = 3
     by_default = True
     targets = ("mask",)
-    has_classes = True
+    min_classes = 2
     paths = PATHS
     metric = MetricInfo(name="miou")
     output_names = ("logits",)

@@ -78,8 +78,8 @@ class Task(ABC):
     """Names of the labels that it is trained on; an image with all of them counts as labelled."""
     soft_target: ClassVar[str | None] = None
     """Name of the label with a teacher's probabilities that ``soft_losses`` reads; None if there is none."""
-    has_classes: ClassVar[bool] = False
-    """Whether it has classes, which its first target must then name."""
+    min_classes: ClassVar[int] = 0
+    """Minimum number of classes that its first target must name; 0 for a task without classes."""
     paths: ClassVar[tuple[int, ...]]
     """Strides of the features the head reads, finest first."""
     metric: ClassVar[MetricInfo]

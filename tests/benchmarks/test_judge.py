@@ -1,10 +1,12 @@
 """The judge of finished searches: its figures on made-up losses, and a tiny run from end to end."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from benchmarks import judge, stats
 from benchmarks.architectures import random_matched
@@ -14,6 +16,7 @@ from benchmarks.judge import (
     PLANTED,
     RANDOM,
     Measured,
+    agreement,
     assess,
     check_control,
     check_planted,
@@ -33,7 +36,8 @@ NOISE -= NOISE.mean()
 
 def made_up(loss: float, metric: float = 0.5) -> Measured:
     own = RNG.normal(size=50) * 0.1
-    return Measured(cost=380e6, losses=loss + NOISE + own - own.mean(), metric=metric)
+    losses = loss + NOISE + own - own.mean()
+    return Measured(cost=380e6, losses=losses, of_supernets=np.array([loss, loss]), metric=metric)
 
 
 OTHERS = [made_up(float(loss), metric) for loss, metric in zip(RNG.normal(1, 0.1, 64), RNG.random(64), strict=True)]
@@ -97,18 +101,38 @@ def test_runs_of_the_default_and_the_wide_space_are_judged_in_the_wide_one(runs:
         judge.judge_config(runs, steps=1, images=8)
 
 
+def test_agreement_is_the_rank_correlation_of_supernets_and_that_of_their_mean() -> None:
+    skill, errors = np.random.default_rng(0).normal(size=(4000, 1)), np.random.default_rng(1).normal(size=(4000, 6))
+    rows = skill + errors  # correlation 1/2 between supernets, and 3/4 between means of three
+
+    def networks(losses: NDArray[np.float64]) -> list[Measured]:
+        return [replace(OTHERS[0], of_supernets=row) for row in losses]
+
+    of_three = agreement(networks(rows[:, :3]))
+    assert of_three["supernets"] == pytest.approx(0.5, abs=0.03)
+    means = rows[:, :3].mean(1), rows[:, 3:].mean(1)
+    assert of_three["their_mean"] == pytest.approx(stats.spearman(*means).value, abs=0.03)
+    assert agreement(networks(rows[:, :1])) == {"supernets": None, "their_mean": None}
+
+
 @pytest.mark.slow
 def test_a_judge_runs_from_end_to_end_and_is_resumed(
     runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stats, "RESAMPLES", 99)
     command = [*map(str, runs), "--output", str(tmp_path / "judge"), "--steps", "2", "--images", "8"]
-    command += ["--count", "3", "--controls", "2", "--planted", "2", "--processes", "1"]
+    command += ["--supernets", "2", "--count", "3", "--controls", "2", "--planted", "2", "--processes", "1"]
     judge.main(command)
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (report["cases"], set(report["tasks"])) == (4, {"det", "seg"})
     of_det = report["tasks"]["det"]
     assert set(of_det["runs"]) == set(map(str, runs))
+    assert report["supernets"] == [1000, 1001]
+    assert -1 <= of_det["agreement"]["supernets"] <= 1
+    trials = [json.loads(file.read_text())["gave"] for file in (tmp_path / "judge" / "trials" / "det").iterdir()]
+    for trial in trials:
+        assert np.mean(trial["losses"]) == pytest.approx(np.mean(trial["of_supernets"]), abs=1e-5)
+    assert any(np.ptp(trial["of_supernets"]) > 0 for trial in trials)
     assert (of_det["random"]["networks"], of_det["planted"]["networks"], of_det["control"]["networks"]) == (3, 2, 2)
     monkeypatch.setattr(judge, "open_judge", lambda folder: pytest.fail("a network was scored again"))
     judge.main([*command[:-6], "--count", "3", "--controls", "2", "--planted", "0", "--processes", "1"])

@@ -149,3 +149,11 @@ def test_a_missing_file_has_no_checksum(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot read .*model\.onnx"):
         write_manifest(tmp_path, MANIFEST, files=["model.onnx"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_exported_folders_names_them(tmp_path: Path) -> None:
+    for name in "det", "cls":
+        (tmp_path / name).mkdir()
+        written(tmp_path / name)
+    with pytest.raises(UserError, match=f"has exported folders: name one of {tmp_path}/cls, {tmp_path}/det"):
+        read_manifest(tmp_path)

@@ -74,7 +74,9 @@ def _draw_boxes(image: Image.Image, boxes: ScoredBoxes[Array], name: Callable[[i
         canvas.rectangle(xyxy, outline=tint, width=width)
         text = name(int(label), float(score))
         left, top, right, bottom = canvas.textbbox((xyxy[0], xyxy[1]), text, font=font)
-        shift = min(0.0, image.height - bottom)
+        height = bottom - xyxy[1]
+        # Above the box, where it hides nothing of the object, or inside where the image has no room above.
+        shift = -height if xyxy[1] >= height else min(0.0, image.height - bottom)
         canvas.rectangle((left, top + shift, right, bottom + shift), fill=tint)
         canvas.text((xyxy[0], xyxy[1] + shift), text, font=font, fill=_ink(tint))
     return drawn

@@ -53,6 +53,12 @@ class PredictResult:
     """Number of images that the network ran on."""
     left_out: Mapping[str, str]
     """By name of an image that cannot be read: the reason."""
+    boxes: int | None
+    """Number of boxes whose score is at least ``min_score``; None for a network that finds no boxes."""
+    min_score: float
+    """Minimum score of a box that is drawn."""
+    highest_score: float
+    """Of all boxes; 0 if there are none."""
     seconds: Mapping[str, float]
     """By stage ("read", "network", "write"): total time in seconds."""
 
@@ -72,6 +78,8 @@ class PredictResult:
             "folder": str(self.folder),
             "images": self.images,
             "left_out": len(self.left_out),
+            "boxes": self.boxes,
+            "highest_score": round(self.highest_score, 6),
             "images_per_s": self.images_per_s,
         }
 
@@ -101,6 +109,7 @@ def predict_frames(
         UserError: no image can be read, or a file cannot be written.
     """
     images, left_out, file = 0, dict[str, str](), PredictionsFile(folder / FILE)
+    boxes, highest_score = 0 if "det" in model.tasks else None, 0.0
     seconds = {"read": 0.0, "network": 0.0, "write": 0.0}
     for frame in _timed(frames, seconds):
         report(frame)
@@ -111,6 +120,11 @@ def predict_frames(
         predictions = model(frame.image)
         ran = time.perf_counter()
         images += 1
+        if boxes is not None:
+            prediction = predictions["det"]
+            assert isinstance(prediction, ScoredBoxes)
+            boxes += len(prediction.above(min_score).scores)
+            highest_score = max(highest_score, float(prediction.scores.max(initial=0.0)))
         annotations = _annotations(images, file.boxes, predictions)
         file.add(_image_row(images, frame, predictions, model), annotations)
         _write_maps(folder, frame.name, predictions)
@@ -126,7 +140,15 @@ def predict_frames(
     if not images:
         raise UserError(f"no image can be read: {next(iter(left_out.values()), 'the source has none')}")
     file.finish(_document(model, left_out))
-    return PredictResult(folder=folder, images=images, left_out=left_out, seconds=seconds)
+    return PredictResult(
+        folder=folder,
+        images=images,
+        left_out=left_out,
+        boxes=boxes,
+        min_score=min_score,
+        highest_score=highest_score,
+        seconds=seconds,
+    )
 
 
 def _timed(frames: Iterator[Frame], seconds: dict[str, float]) -> Iterator[Frame]:

@@ -72,6 +72,19 @@ def test_a_stage_that_begins_again_has_a_new_line() -> None:
     assert [(task.description, task.completed) for task in bar.tasks] == [("calibrate", 2)] * 2
 
 
+def test_long_lines_of_progress_are_whole_where_stderr_is_a_file() -> None:
+    stage = "comparing " + "x" * 100
+    code = f"""
+from fbnetv5.cli.console import progress_bar, stage_lines
+with progress_bar() as bar:
+    stage_lines(bar)({stage!r}, 1, 1)"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    first, last = done.stderr.splitlines()
+    assert first == f"{stage}: 1 steps"
+    assert last.startswith(f"{stage} ")
+    assert "1/1" in last
+
+
 def test_work_without_stages_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with progress_bar():
         pass

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,16 @@ def test_a_folder_of_images_is_drawn(networks: Path, image_folder: Path, tmp_pat
     assert done.stdout.startswith("out/predictions.json: 24 images, 1 left out; images/s: read ")
     assert "left out: cannot read" in done.stderr
     assert len(list((tmp_path / "out").glob("*.png"))) == 24
+
+
+def test_boxes_are_counted(networks: Path, image_folder: Path, tmp_path: Path) -> None:
+    arguments = ["predict", str(networks / "det.json"), str(image_folder / "images"), "-o", "out", "--no-draw"]
+    every = document(*arguments, "--min-score", "0", cwd=tmp_path)
+    boxes = json.loads((tmp_path / "out" / "predictions.json").read_text())["annotations"]
+    assert every["boxes"] == len(boxes) > 2
+    done = in_process(*arguments, cwd=tmp_path)
+    highest = max(box["score"] for box in boxes)
+    assert f"24 images, 0 boxes from a score of 0.3 on (highest {highest:.3g}); images/s: " in done.stdout
 
 
 def test_true_labels_are_drawn_beside_the_predictions(networks: Path, image_folder: Path, tmp_path: Path) -> None:

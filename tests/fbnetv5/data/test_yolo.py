@@ -146,6 +146,12 @@ def test_names_are_a_list_or_a_map(document: dict[str, object], expected: tuple[
 
 WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "no such split": (lambda root: edit(root, "val: images/val", "val: images/v"), "\"val\" is 'images/v', which is"),
+    "each folder searched once": (
+        lambda root: edit(
+            root, "path: yolo\ntrain: images/train\nval: images/val", "path: .\ntrain: images/t\nval: images/v"
+        ),
+        r"which is in none of (?P<root>\S+yolo), (?!(?P=root)\b)\S+\. Correct",
+    ),
     "no training": (lambda root: edit(root, "train: images/train\n", ""), '"train" names no image'),
     "no labels": (lambda root: shutil.rmtree(root / "labels"), r"has a label file, such as \S+labels/train/00\.txt"),
     "one label of two": (

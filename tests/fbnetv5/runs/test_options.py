@@ -14,6 +14,21 @@ def test_a_network_is_named_by_its_file_or_by_its_task() -> None:
         architecture_file(None, None)
 
 
+def test_a_run_without_a_network_of_the_task_names_those_that_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    latest = tmp_path / "runs" / "latest"
+    latest.mkdir(parents=True)
+    with pytest.raises(UserError, match=r"runs/latest has no network for 'det'; it has: none yet\. --resume continues"):
+        architecture_file("det", None)
+    for name in "cls.json", "cls.safetensors":
+        (latest / name).touch()
+    assert architecture_file("cls", None) == Path("runs/latest/cls.json")
+    with pytest.raises(UserError, match="it has: cls"):
+        architecture_file("det", None)
+
+
 # data?, size, fit, tasks -> size and fit of the images, with budgets at 96x64 and 224x224.
 IMAGES = {
     "demo": (False, None, None, ["det"], (64, 64), "stretch"),

@@ -30,8 +30,17 @@ def test_the_targets_that_tasks_need() -> None:
 
 
 def test_a_task_whose_target_the_data_lack_is_refused() -> None:
-    with pytest.raises(UserError, match="no labels for task 'depth'; add labels, or choose other tasks"):
-        make_tasks(("cls", "depth"), {"label": ("a", "b")})
+    has = r"no labels for task 'depth'; it has labels for: cls, det\. Add labels, or choose tasks with --tasks"
+    with pytest.raises(UserError, match=has):
+        make_tasks(("cls", "depth"), {"label": ("a", "b"), "boxes": ("a",)})
+
+
+def test_a_class_alone_is_enough_for_boxes_but_not_to_tell_images_or_pixels_apart() -> None:
+    classes = {"label": ("tree",), "boxes": ("tree",), "mask": ("tree",)}
+    assert list(make_tasks(("det",), classes)) == ["det"]
+    for task in "cls", "seg":
+        with pytest.raises(UserError, match=f"task '{task}' needs 2 classes or more, and the data set has only 'tree'"):
+            make_tasks(("det", task), classes)
 
 
 def test_unknown_task_is_named_with_those_there_are() -> None:

@@ -27,6 +27,18 @@ def test_boxes_above_the_score_are_drawn_in_the_colour_of_their_class() -> None:
     assert tuple(np.asarray(everything)[15, 80]) == colour(1)
 
 
+def test_the_text_of_a_box_is_above_it_if_there_is_room_and_inside_of_it_otherwise() -> None:
+    def drawn(y0: int) -> Array:
+        boxes = ScoredBoxes(np.array([[10, y0, 90, 70]], dtype=np.float32), np.array([0.9]), np.array([1]))
+        return changed(draw(GREY, {"det": boxes}, {"det": NAMES}, min_score=0.3))
+
+    low, high = drawn(30), drawn(4)
+    assert low[20:30, 12:40].all(axis=1).any()
+    assert not low[32:68, 12:88].any()
+    assert high[6:16, 12:40].any()
+    assert not high[:4].any()
+
+
 def test_class_maps_colour_all_but_class_0_and_ignored_pixels() -> None:
     ids = np.zeros((80, 100), dtype=np.uint8)
     ids[40:60, 40:60], ids[70:, 90:] = 1, 255

@@ -77,6 +77,22 @@ def test_the_json_file_has_the_average_precision_of_an_evaluation(
     assert 0.05 < evaluation.value == pytest.approx(peer.stats[0], abs=2e-3)
 
 
+def test_boxes_from_the_minimum_score_on_are_counted(detector: Path, photographs: Path, tmp_path: Path) -> None:
+    weights = load_tensors(detector.with_suffix(".safetensors"))
+    save_tensors(
+        detector.with_suffix(".safetensors"),
+        {name: values / 30 if "classify" in name and values.ndim == 4 else values for name, values in weights.items()},
+    )
+    frames, middle = open_source(str(photographs / "images")), 0.25
+    result = predict_frames(load(detector), frames, tmp_path / "found", min_score=middle, report=lambda frame: None)
+    boxes = json.loads(result.file.read_text(encoding="utf-8"))["annotations"]
+    scores = [box["score"] for box in boxes]
+    above = sum(score >= middle for score in scores)
+    assert result.boxes == above
+    assert 0 < above < len(scores)
+    assert result.highest_score == pytest.approx(max(scores), abs=1e-6)
+
+
 def test_every_image_is_drawn_and_has_its_map(networks: Path, photographs: Path, tmp_path: Path) -> None:
     (photographs / "images" / "broken.png").write_bytes(b"no image")
     found = run(load(networks / "seg.json"), photographs, tmp_path / "found")
