@@ -254,8 +254,8 @@ def judged_in(space: Space, widest: Space) -> Space:
 
 def draw_groups(task: str, table: CostTable, budget: Budget, runs: Sequence[Path], counts: Mapping[str, int]) -> Groups:
     """The networks of a task: those of the runs, and as many of each other group as ``counts`` has."""
-    found = [load_architecture(run / f"{task}.json") for run in runs]
-    searched = np.stack([widen_choices(network.choices_array, network.space, table.space) for network in found])
+    networks = [load_architecture(run / f"{task}.json") for run in runs]
+    searched = np.stack([widen_choices(network.choices_array, network.space, table.space) for network in networks])
     return {
         FOUND: list(prune(searched, table)),
         RANDOM: random_matched(table, budget, counts[RANDOM], seed=RANDOM_SEED),
