@@ -83,5 +83,6 @@ def summary_text(result: "PredictResult") -> str:
     left_out = f", {len(result.left_out)} left out" if result.left_out else ""
     boxes = ""
     if result.boxes is not None:
-        boxes = f", {result.boxes} boxes from a score of {result.min_score:g} on (highest {result.highest_score:.3g})"
+        highest = "" if result.highest_score is None else f" (highest {result.highest_score:.3g})"
+        boxes = f", {result.boxes} boxes from a score of {result.min_score:g} on{highest}"
     return f"{result.file}: {result.images} images{left_out}{boxes}; images/s: {rates}"

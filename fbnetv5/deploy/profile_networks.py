@@ -163,7 +163,9 @@ def _in_turn(scope: Scope, counter: CostCounter, rng: np.random.Generator) -> It
 def _near_random_budget(table: CostTable, rng: np.random.Generator) -> Choices:
     """Choose from ``DRAWS`` architectures, nearly empty to nearly full, the one nearest to a uniform budget: [S]."""
     budget = rng.uniform(table.min_cost, table.max_cost)
-    drawn = table.space.random(rng.random((DRAWS, len(table.space.variables))) < rng.random((DRAWS, 1)), rng)
+    counts = np.array(table.space.choice_counts)
+    first = rng.random((DRAWS, len(counts))) >= rng.random((DRAWS, 1))  # the choices of the lowest cost
+    drawn = np.where(first, 0, rng.integers(1, counts, size=first.shape))
     nearest: Choices = drawn[np.abs(table(drawn) - budget).argmin()]
     return nearest
 

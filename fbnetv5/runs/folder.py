@@ -98,5 +98,6 @@ def latest_link(runs: Path) -> Path:
 
 def missing_network(run: Path, name: str) -> UserError:
     """The error of a run that does not have a network of that name, or not yet."""
-    available = ", ".join(sorted(path.stem for path in run.glob("*.safetensors"))) or "none yet"
+    names = (path.stem for path in run.glob("*.safetensors") if path.with_suffix(".json").exists())
+    available = ", ".join(sorted(names)) or "none yet"
     return UserError(f"{run} has no network for {name!r}; it has: {available}. --resume continues an unfinished search")

@@ -24,9 +24,8 @@ def four_path_space(name: str, *, variant: str, stages: int, blocks_per_path: in
         UserError: no space has this name, or another field is out of range.
     """
     fields: dict[str, Any] = {"variant": variant, "stages": stages, "blocks_per_path": blocks_per_path}
-    match name:
-        case "default" | "strict":
-            return FourPathSpace(**fields, strict=name == STRICT)
-        case "wide":
-            return WideSpace(**fields)
+    if name in (DEFAULT, STRICT):
+        return FourPathSpace(**fields, strict=name == STRICT)
+    if name == WIDE:
+        return WideSpace(**fields)
     raise UserError(f"unknown space {name!r}; there are: {DEFAULT}, {STRICT}, {WIDE}")

@@ -99,7 +99,7 @@ class Space(Document, ABC):
 
     @cached_property
     def skipping(self) -> NDArray[np.bool_]:
-        """Bool [S]: choice 0 of the variable skips a node; all choices of the other variables skip nothing."""
+        """Bool [S]: choice 0 of the variable skips a node, whatever the choices of other variables are."""
         return self._skips[:, SKIP]
 
     @cached_property
@@ -126,7 +126,8 @@ class Space(Document, ABC):
             rng: source of randomness.
 
         Returns:
-            [..., S]: uniform among the choices that skip nothing, wherever a variable does not skip.
+            [..., S]: uniform among choices 1 and later of a kept variable whose choice 0 skips a node, and among all
+            choices of a variable whose choice 0 skips none.
         """
         drawn = rng.integers(self.skipping.astype(np.int64), np.array(self.choice_counts), size=kept.shape)
         return np.where(kept | ~self.skipping, drawn, SKIP)

@@ -68,6 +68,8 @@ def widen_choices(choices: Choices, source: Space, target: Space) -> Choices:
     Raises:
         UserError: the other space has not these nodes, or not the block of one of them.
     """
+    if [node.name for node in source.nodes] != [node.name for node in target.nodes]:
+        raise UserError(f"the nodes of {source.label} are not those of {target.label}")
     chosen = source.candidates(choices[None])[0]
     blocks = {
         node.name: None if candidate == SKIPPED else node.candidates[candidate]
@@ -76,7 +78,7 @@ def widen_choices(choices: Choices, source: Space, target: Space) -> Choices:
     widened = target.empty()
     for node in target.nodes:
         options = [None if candidate == SKIPPED else node.candidates[candidate] for candidate in node.table]
-        if node.name not in blocks or blocks[node.name] not in options:
+        if blocks[node.name] not in options:
             raise UserError(f"the network is not in the space of {target.label}: {node.name} has another block there")
         counts = [target.choice_counts[variable] for variable in node.variables]
         if counts:

@@ -67,26 +67,42 @@ def make_tasks(names: tuple[str, ...], classes: ClassNames) -> dict[str, Task]:
         classes: names of the classes by target of the data set.
 
     Raises:
-        UserError: a name is not a task, the data lack one of its targets, or this has too few classes to learn.
+        UserError: a name is not a task, or the data lack one of its targets.
     """
     check_names(names)
     types = task_types()
     for name in names:
         if not _has_labels(types[name], classes):
-            usable = [other for other, kind in types.items() if _has_labels(kind, classes)]
+            labelled = {other: kind for other, kind in types.items() if _has_labels(kind, classes)}
+            usable = [other for other, kind in labelled.items() if _can_learn(kind, classes)]
             raise UserError(
                 f"the data set has no labels for task {name!r}; it has labels for: {', '.join(usable) or 'none'}. "
                 "Add labels, or choose tasks with --tasks"
             )
-        labels = classes[types[name].targets[0]]
-        if len(labels) < types[name].min_classes:
-            raise UserError(
-                f"task {name!r} needs {types[name].min_classes} classes or more, and the data set has only "
-                f"{', '.join(map(repr, labels))}: leave the task out with --tasks"
-            )
     return {name: types[name](classes) for name in names}
+
+
+def searched_tasks(names: tuple[str, ...], classes: ClassNames) -> dict[str, Task]:
+    """The named tasks for a search, which needs classes to tell apart; arguments as in ``make_tasks``.
+
+    Raises:
+        UserError: as ``make_tasks``, or a task has too few classes to learn.
+    """
+    tasks = make_tasks(names, classes)
+    for name, task in tasks.items():
+        if not _can_learn(type(task), classes):
+            raise UserError(
+                f"task {name!r} needs {task.min_classes} classes or more, and the data set has only "
+                f"{', '.join(map(repr, classes[task.targets[0]]))}: leave the task out with --tasks"
+            )
+    return tasks
 
 
 def _has_labels(task: type[Task], classes: ClassNames) -> bool:
     """Whether a data set has the targets of a task, and names classes if the task has any."""
     return classes.keys() >= set(task.targets) and (not task.min_classes or bool(classes[task.targets[0]]))
+
+
+def _can_learn(task: type[Task], classes: ClassNames) -> bool:
+    """Whether the data set, which has the task's labels, has enough classes to learn."""
+    return not task.min_classes or len(classes[task.targets[0]]) >= task.min_classes

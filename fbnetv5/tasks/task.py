@@ -79,7 +79,7 @@ class Task(ABC):
     soft_target: ClassVar[str | None] = None
     """Name of the label with a teacher's probabilities that ``soft_losses`` reads; None if there is none."""
     min_classes: ClassVar[int] = 0
-    """Minimum number of classes that its first target must name; 0 for a task without classes."""
+    """Minimum number of classes, named by its first target, that can be learned; 0 for a task without classes."""
     paths: ClassVar[tuple[int, ...]]
     """Strides of the features the head reads, finest first."""
     metric: ClassVar[MetricInfo]

@@ -18,6 +18,7 @@ from fbnetv5.spaces.branching import BranchingSpace
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.space import Space
 from fbnetv5.spaces.variants import stage_zero
+from fbnetv5.spaces.wide import WideSpace
 
 INHERITED = "inherited"
 
@@ -74,6 +75,10 @@ def copy_encoder(network: Network, space: Space, source: str) -> None:
         weights = encoder_weights(space.encoder, source, width=space.width)
     elif isinstance(space, FourPathSpace):
         names, weights = stage_zero(space.variant), encoder_weights(f"fbnetv3-{space.variant}", source)
+    elif isinstance(space, WideSpace):
+        raise UserError(
+            f"--init {source}: blocks of {space.label} have other kernels and expansions than the encoder's"
+        )
     else:
         raise UserError(f"--init {source} is for networks with an encoder, not for those of {space.label}")
     load_blocks(network, dict(zip(names, weights, strict=True)))

@@ -57,8 +57,8 @@ class PredictResult:
     """Number of boxes whose score is at least ``min_score``; None for a network that finds no boxes."""
     min_score: float
     """Minimum score of a box that is drawn."""
-    highest_score: float
-    """Of all boxes; 0 if there are none."""
+    highest_score: float | None
+    """Of all boxes; None if there are none."""
     seconds: Mapping[str, float]
     """By stage ("read", "network", "write"): total time in seconds."""
 
@@ -79,7 +79,8 @@ class PredictResult:
             "images": self.images,
             "left_out": len(self.left_out),
             "boxes": self.boxes,
-            "highest_score": round(self.highest_score, 6),
+            "min_score": self.min_score,
+            "highest_score": None if self.highest_score is None else round(self.highest_score, 6),
             "images_per_s": self.images_per_s,
         }
 
@@ -109,7 +110,8 @@ def predict_frames(
         UserError: no image can be read, or a file cannot be written.
     """
     images, left_out, file = 0, dict[str, str](), PredictionsFile(folder / FILE)
-    boxes, highest_score = 0 if "det" in model.tasks else None, 0.0
+    boxes = 0 if "det" in model.tasks else None
+    highest_score: float | None = None
     seconds = {"read": 0.0, "network": 0.0, "write": 0.0}
     for frame in _timed(frames, seconds):
         report(frame)
@@ -124,7 +126,8 @@ def predict_frames(
             prediction = predictions["det"]
             assert isinstance(prediction, ScoredBoxes)
             boxes += len(prediction.above(min_score).scores)
-            highest_score = max(highest_score, float(prediction.scores.max(initial=0.0)))
+            if len(prediction.scores):
+                highest_score = max(highest_score or 0.0, float(prediction.scores[0]))
         annotations = _annotations(images, file.boxes, predictions)
         file.add(_image_row(images, frame, predictions, model), annotations)
         _write_maps(folder, frame.name, predictions)

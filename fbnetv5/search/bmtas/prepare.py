@@ -17,7 +17,7 @@ from fbnetv5.search.bmtas.config import BranchConfig
 from fbnetv5.search.bmtas.table import open_table
 from fbnetv5.search.bmtas.trees import TreeCosts
 from fbnetv5.spaces.branching import BranchingSpace
-from fbnetv5.tasks import make_tasks, needed_targets
+from fbnetv5.tasks import needed_targets, searched_tasks
 from fbnetv5.tasks.task import Task
 
 
@@ -47,7 +47,7 @@ def prepare(config: BranchConfig, *, needs_table: bool = True) -> Prepared:
         UserError: an input is missing or does not fit the others.
     """
     splits = open_images(config.data, needed_targets(config.tasks))
-    tasks = make_tasks(config.tasks, class_names(splits.weights.targets))
+    tasks = searched_tasks(config.tasks, class_names(splits.weights.targets))
     space, budget = config.space, config.budget
 
     def costs_of(budget: Budget, table: AnyTable | None) -> TreeCosts:

@@ -18,7 +18,7 @@ from fbnetv5.search.nars.config import NarsConfig
 from fbnetv5.search.nars.pairs import PairSpace
 from fbnetv5.search.nars.table import check_complete
 from fbnetv5.spaces.space import Choices
-from fbnetv5.tasks import make_tasks, needed_targets
+from fbnetv5.tasks import needed_targets, searched_tasks
 from fbnetv5.tasks.task import Task
 from fbnetv5.training.checks import check_recipe, check_teacher_of_task
 from latency import estimate
@@ -70,7 +70,7 @@ def prepare(config: NarsConfig) -> Prepared:
         UserError: an input is missing or does not fit the others.
     """
     splits = config.data.open(needed_targets(config.tasks, soft=config.reads_soft_labels))
-    tasks = make_tasks(config.tasks, class_names(splits.weights.targets))
+    tasks = searched_tasks(config.tasks, class_names(splits.weights.targets))
     table = None
     if config.table is not None:
         table = estimate.open_table(Path(config.table), other_machine=config.other_machine_table)

@@ -100,11 +100,11 @@ class Controller:
     def biased_probabilities(self, task: int, logit_bias: float) -> Floats:
         """[S, C]: the task's probabilities after ``logit_bias`` is added to the logit of every choice but skipping.
 
-        Variables that skip nothing keep their probabilities up to a bias of ``FULL_BIAS``, at which nearly all blocks
-        run; what exceeds it moves them towards their last choices.
+        Variables that skip nothing keep their probabilities between biases of -``FULL_BIAS`` and ``FULL_BIAS``, at
+        which nearly no or all blocks run; what lies beyond moves them towards their first or last choices.
         """
         logits, numbers = self.log_table()[task], np.arange(self.exists.shape[1])
-        excess = max(0.0, logit_bias - FULL_BIAS)
+        excess = np.sign(logit_bias) * max(0.0, abs(logit_bias) - FULL_BIAS)
         logits += np.where(self.skipping[:, None], logit_bias * (numbers != SKIP), excess * numbers)
         return np.exp(_log_softmax(logits))
 

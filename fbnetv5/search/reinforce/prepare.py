@@ -9,7 +9,7 @@ from fbnetv5.data.splits import Splits
 from fbnetv5.data.targets import class_names
 from fbnetv5.runs.start import open_images
 from fbnetv5.search.reinforce.config import SearchConfig
-from fbnetv5.tasks import make_tasks, needed_targets
+from fbnetv5.tasks import needed_targets, searched_tasks
 from fbnetv5.tasks.task import Task
 from latency import estimate
 
@@ -33,7 +33,7 @@ def prepare(config: SearchConfig) -> Prepared:
         UserError: an input is missing or does not fit the others.
     """
     splits = open_images(config.data, needed_targets(config.tasks))
-    tasks = make_tasks(config.tasks, class_names(splits.weights.targets))
+    tasks = searched_tasks(config.tasks, class_names(splits.weights.targets))
     table = open_table(config)
     constraints = constrain(config.space, tasks, config.budgets, table)
     return Prepared(config=config, splits=splits, tasks=tasks, table=table, constraints=constraints)

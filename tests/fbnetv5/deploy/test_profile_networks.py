@@ -23,7 +23,8 @@ from fbnetv5.networks.backbone import Network
 from fbnetv5.runs.derivation import DerivationConfig
 from fbnetv5.search.bmtas.prepare import tree_costs
 from fbnetv5.spaces.branching import BranchingSpace
-from fbnetv5.spaces.four_path import FourPathSpace
+from fbnetv5.spaces.four_path import FourPaths, FourPathSpace
+from fbnetv5.spaces.wide import WideSpace
 from latency.correction import MeasuredNetwork
 from latency.protocol import Measurement, Timing
 from latency.table import LatencyTable
@@ -68,8 +69,9 @@ def test_fresh_networks_differ_each_time() -> None:
     assert len({*drawn, *(network.key for network in networks_to_fit(scope, 4))}) == 12
 
 
-def test_networks_cover_the_space_from_min_to_max_cost() -> None:
-    scope = Scope(space=FourPathSpace(), tasks=("seg",), classes=CLASSES, resolution=(64, 64))
+@pytest.mark.parametrize("space", [FourPathSpace(), WideSpace()], ids=lambda space: space.label)
+def test_networks_cover_the_space_from_min_to_max_cost(space: FourPaths) -> None:
+    scope = Scope(space=space, tasks=("seg",), classes=CLASSES, resolution=(64, 64))
     table = Counter((64, 64)).table(scope.space, scope.built_tasks[0], "macs")
     parts = [(n.macs - table.min_cost) / (table.max_cost - table.min_cost) for n in networks_to_fit(scope, 40)]
     assert np.histogram(parts, bins=4, range=(0, 1))[0].min() >= 4

@@ -96,3 +96,9 @@ def test_a_network_of_other_blocks_is_in_no_other_space() -> None:
     wide, default = (kind(stages=1, blocks_per_path=1) for kind in (WideSpace, FourPathSpace))
     with pytest.raises(UserError, match="not in the space of variant a: s0_p4_4 has another block there"):
         widen_choices(wide.full(), wide, default)
+
+
+def test_a_network_of_other_nodes_is_in_no_other_space() -> None:
+    longer = FourPathSpace(stages=2, blocks_per_path=1)
+    with pytest.raises(UserError, match="the nodes of variant a are not those of variant a, wide"):
+        widen_choices(longer.full(), longer, WideSpace(stages=1, blocks_per_path=1))

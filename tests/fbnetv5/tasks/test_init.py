@@ -2,7 +2,7 @@ import pytest
 
 from export.errors import UserError
 from fbnetv5.data.scenes import TARGETS
-from fbnetv5.tasks import default_tasks, make_tasks, needed_targets, task_names, task_types
+from fbnetv5.tasks import default_tasks, make_tasks, needed_targets, searched_tasks, task_names, task_types
 
 
 def test_the_folder_holds_these_tasks_in_their_order() -> None:
@@ -37,10 +37,13 @@ def test_a_task_whose_target_the_data_lack_is_refused() -> None:
 
 def test_a_class_alone_is_enough_for_boxes_but_not_to_tell_images_or_pixels_apart() -> None:
     classes = {"label": ("tree",), "boxes": ("tree",), "mask": ("tree",)}
-    assert list(make_tasks(("det",), classes)) == ["det"]
+    assert list(make_tasks(("cls", "det"), classes)) == ["cls", "det"]  # a network that exists can be loaded
+    assert list(searched_tasks(("det",), classes)) == ["det"]
     for task in "cls", "seg":
         with pytest.raises(UserError, match=f"task '{task}' needs 2 classes or more, and the data set has only 'tree'"):
-            make_tasks(("det", task), classes)
+            searched_tasks(("det", task), classes)
+    with pytest.raises(UserError, match=r"it has labels for: det\. Add"):
+        make_tasks(("depth",), classes)
 
 
 def test_unknown_task_is_named_with_those_there_are() -> None:

@@ -142,11 +142,13 @@ def test_a_logit_bias_changes_the_odds_of_skipping_alone() -> None:
     np.testing.assert_allclose(after[1, 1] / after[1, 2], before[1, 1] / before[1, 2])
 
 
-def test_a_logit_bias_moves_variables_that_skip_nothing_once_all_blocks_run() -> None:
+def test_a_logit_bias_moves_variables_that_skip_nothing_once_all_or_no_blocks_run() -> None:
     controller = Controller((2, 3), 1, lr=0.1, skipping=np.array([True, False]))
     moderate, large = (controller.biased_probabilities(0, bias) for bias in (FULL_BIAS, FULL_BIAS + 1))
     np.testing.assert_allclose(moderate[1], 1 / 3)
     np.testing.assert_allclose(large[1, 1:] / large[1, :-1], np.e)
+    small = controller.biased_probabilities(0, -FULL_BIAS - 1)
+    np.testing.assert_allclose(small[1, :-1] / small[1, 1:], np.e)
     assert 0.997 < moderate[0, 1] < large[0, 1]
 
 
