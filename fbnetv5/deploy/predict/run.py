@@ -110,7 +110,7 @@ def predict_frames(
         UserError: no image can be read, or a file cannot be written.
     """
     images, left_out, file = 0, dict[str, str](), PredictionsFile(folder / FILE)
-    boxes = 0 if "det" in model.tasks else None
+    boxes: int | None = None
     highest_score: float | None = None
     seconds = {"read": 0.0, "network": 0.0, "write": 0.0}
     for frame in _timed(frames, seconds):
@@ -122,12 +122,10 @@ def predict_frames(
         predictions = model(frame.image)
         ran = time.perf_counter()
         images += 1
-        if boxes is not None:
-            prediction = predictions["det"]
-            assert isinstance(prediction, ScoredBoxes)
-            boxes += len(prediction.above(min_score).scores)
-            if len(prediction.scores):
-                highest_score = max(highest_score or 0.0, float(prediction.scores[0]))
+        if (own := _boxes_of(predictions)) is not None:
+            boxes = (boxes or 0) + len(own.above(min_score).scores)
+            if len(own.scores):
+                highest_score = max(highest_score or 0.0, float(own.scores[0]))
         annotations = _annotations(images, file.boxes, predictions)
         file.add(_image_row(images, frame, predictions, model), annotations)
         _write_maps(folder, frame.name, predictions)
@@ -185,9 +183,14 @@ def _image_row(number: int, frame: Frame, predictions: Mapping[str, Prediction],
     return row
 
 
+def _boxes_of(predictions: Mapping[str, Prediction]) -> ScoredBoxes[Array] | None:
+    """The boxes of an image; None from a network without a task of boxes."""
+    return next((each for each in predictions.values() if isinstance(each, ScoredBoxes)), None)
+
+
 def _annotations(image: int, first: int, predictions: Mapping[str, Prediction]) -> Iterator[dict[str, Any]]:
     """COCO's annotations of an image; category ids are class ids from 1 on."""
-    boxes = next((each for each in predictions.values() if isinstance(each, ScoredBoxes)), None)
+    boxes = _boxes_of(predictions)
     if boxes is None:
         return
     rows = zip(boxes.xyxy.tolist(), boxes.scores.tolist(), boxes.labels.tolist(), strict=True)
