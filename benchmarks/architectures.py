@@ -160,8 +160,13 @@ def scaled_fbnetv3(macs: CostTable, limit: float) -> Choices:
 
 
 def skippable(space: Space) -> tuple[Node, ...]:
-    """The nodes that a four-path space may skip, one per variable."""
-    assert isinstance(space, FourPathSpace)
+    """The nodes that a four-path space may skip, one per variable.
+
+    Raises:
+        UserError: the space has other variables.
+    """
+    if not isinstance(space, FourPathSpace):
+        raise UserError(f"this comparison is for the default and the strict space, not for {space.label}")
     return space.skippable
 
 

@@ -234,8 +234,7 @@ def judge_config(runs: Sequence[Path], *, steps: int, images: int) -> SearchConf
         UserError: the runs differ in space, budgets or images.
     """
     configs = [SearchConfig.load(run) for run in runs]
-    spaces = {config.space.label: config.space for config in configs}
-    widest = next((space for space in spaces.values() if isinstance(space, WideSpace)), configs[0].space)
+    widest = next((config.space for config in configs if isinstance(config.space, WideSpace)), configs[0].space)
     first, *others = [config.changed(space=judged_in(config.space, widest), compile_blocks=False) for config in configs]
     for run, other in zip(runs[1:], others, strict=True):
         for name in ("space", "budgets", "data", "table"):

@@ -21,6 +21,7 @@ from fbnetv5.search.local import prune
 from fbnetv5.spaces.fbnetv3 import STRIDES
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.space import Space
+from fbnetv5.spaces.wide import WideSpace
 from tests.benchmarks.conftest import BUDGET, counted
 
 TASKS = ["cls", "det", "seg"]
@@ -109,3 +110,8 @@ def test_fbnetv3_is_shortened_by_the_one_repeat_that_leaves_it_nearest_below_the
 def test_a_budget_far_below_fbnetv3_is_refused() -> None:
     with pytest.raises(UserError, match="larger budget"):
         scaled_fbnetv3(counted(SPACE, "cls"), Budget(limit=200e6, unit="macs").limit)
+
+
+def test_fbnetv3_is_not_compared_with_networks_of_the_wide_space() -> None:
+    with pytest.raises(UserError, match="for the default and the strict space, not for variant a, wide"):
+        stage_zero(WideSpace())
