@@ -226,14 +226,20 @@ def in_order(
 
 
 def even_batches(images: ImageSet, *, batch: int, count: int) -> Iterator[Batch]:
-    """At most ``count`` batches of at most ``batch`` distinct images, each batch evenly spaced over them.
+    """The batches of ``even_groups``; an image that cannot be read is replaced as in ``batches``."""
+    return load(images, even_groups(images, batch=batch, count=count), IN_THIS_PROCESS, substitutes=SUBSTITUTES)
 
-    An image that cannot be read is replaced as in ``batches``.
-    """
+
+def even_groups(images: Sized, *, batch: int, count: int) -> list[Sequence[int]]:
+    """The indices of at most ``count`` groups of at most ``batch`` distinct images, each evenly spaced over them."""
     indices = some_indices(images, batch * count)
     count = -(-len(indices) // batch)
-    groups = [indices[number::count] for number in range(count)]
-    return load(images, groups, IN_THIS_PROCESS, substitutes=SUBSTITUTES)
+    return [indices[number::count] for number in range(count)]
+
+
+def read_group(images: ImageSet, indices: Sequence[int]) -> Batch:
+    """The batch of these images; one that cannot be read is replaced as in ``batches``."""
+    return next(load(images, [indices], IN_THIS_PROCESS, substitutes=SUBSTITUTES))
 
 
 def some_indices(images: Sized, max_count: int) -> Sequence[int]:

@@ -53,7 +53,7 @@ class SearchConfig(SupernetConfig):
     panel_draws: Annotated[int, Field(ge=16)] = 280
     """Architectures of the panel, each run on one of its batches when the weights are final."""
     panel_checks: Annotated[int, Field(ge=3)] = 24
-    """Further architectures of the panel, run on all of its batches to measure the quality of its fit."""
+    """Further architectures of the panel, run on several of its batches to measure the quality of its fit."""
     finalists: Annotated[int, Field(ge=1)] = 8
     """Architectures per task whose losses are compared on the same images at the end."""
     compile_blocks: bool = False

@@ -16,7 +16,7 @@ from accelerate.utils import gather_object
 
 from export.progress import Progress
 from fbnetv5.costs.constraints import Constraints
-from fbnetv5.data.loading import even_batches
+from fbnetv5.data.loading import even_groups, evenly_spaced, read_group
 from fbnetv5.data.splits import Splits
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.search.reinforce.config import SearchConfig
@@ -25,6 +25,8 @@ from fbnetv5.search.reinforce.finalists import best_finalist, find_finalists, po
 from fbnetv5.search.reinforce.panel import (
     BATCH,
     BATCHES,
+    CHECK_BATCHES,
+    MIN_DRAWS_PER_BATCH,
     FitQuality,
     LossModel,
     Observations,
@@ -97,11 +99,12 @@ def find_networks(loop: FinishedLoop, panel: Panel, progress: Progress) -> dict[
 
 
 def observe(loop: FinishedLoop, progress: Progress) -> Panel:
-    """Run the panel's architectures, the draws on one batch each and those that check the fit on all batches."""
-    config = loop.config
-    batches = [
-        batch.to(loop.accelerator.device) for batch in even_batches(loop.splits.policies, batch=BATCH, count=BATCHES)
-    ]
+    """Run the panel's architectures: the draws on one batch each, and those that check the fit on several.
+
+    Every process reads its share of the batches, one at a time, and runs all architectures of a batch that it has read.
+    """
+    config, images = loop.config, loop.splits.policies
+    groups = even_groups(images, batch=BATCH, count=min(BATCHES, config.panel_draws // MIN_DRAWS_PER_BATCH))
     rng = np.random.default_rng([config.seed, config.total_steps])
     uniform = uniform_controller(loop.supernet.space, len(config.tasks))
     half = config.panel_draws // 2
@@ -112,16 +115,20 @@ def observe(loop: FinishedLoop, progress: Progress) -> Panel:
         ]
     )
     checks = draw_near_budgets(uniform, loop.constraints, config.panel_checks, rng)
-    checks = np.repeat(checks, len(batches), axis=0)
-    choices, numbers = np.concatenate([drawn, checks]), np.arange(len(drawn) + len(checks))
-    numbers[len(drawn) :] -= len(drawn)
-    numbers %= len(batches)
+    check_batches = evenly_spaced(len(groups), CHECK_BATCHES)
+    choices = np.concatenate([drawn, np.repeat(checks, len(check_batches), axis=0)])
+    batches = np.concatenate([np.arange(len(drawn)) % len(groups), np.tile(check_batches, len(checks))])
 
-    def losses(index: int) -> Floats:
-        return batch_losses(loop.supernet, batches[numbers[index]], choices[index])
+    def run_batch(number: int) -> Floats:
+        batch = read_group(images, groups[number]).to(loop.accelerator.device)
+        return np.stack(
+            [batch_losses(loop.supernet, batch, architecture) for architecture in choices[batches == number]]
+        )
 
-    rows = np.stack(_distribute(loop, losses, len(choices), "running the panel", progress))
-    observations = Observations(choices=choices, batches=numbers, losses=rows)
+    losses = np.empty((len(choices), len(config.tasks)))
+    for number, of_batch in enumerate(_distribute(loop, run_batch, len(groups), "running the panel", progress)):
+        losses[batches == number] = of_batch
+    observations = Observations(choices=choices, batches=batches, losses=losses)
     return Panel(drawn=observations.part(0, len(drawn)), checks=observations.part(len(drawn), len(choices)))
 
 

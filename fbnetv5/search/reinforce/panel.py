@@ -1,14 +1,15 @@
-"""The panel: a few hundred architectures on the same images, to which the effect of every block on the loss is fitted.
+"""The panel: losses of a few hundred architectures, to which the effect of every block is fitted.
 
-When the weights are final, architectures drawn from the policies and at random run on a few fixed batches of held-out
-images. The level of each batch is fitted beside the effects, so that the difficulty of its images is not attributed to
-the architecture. The model is a sum over LIVE blocks: a block that nothing reads adds nothing. A block adds an effect
-for each choice of the variables that set it, such as its kernel. Costs are sums over live blocks too, so a fitted model
-is a ``CostTable`` in units of the loss, and a local search minimises the loss table under the budget of the cost table.
+When the weights are final, architectures drawn from the policies and at random run on fixed batches of held-out images,
+each on one. The level of each batch is fitted beside the effects, so that the difficulty of its images is not
+attributed to the architecture. The model is a sum over LIVE blocks: a block that nothing reads adds nothing. A block
+adds an effect for each choice of the variables that set it, such as its kernel. Costs are sums over live blocks too, so
+a fitted model is a ``CostTable`` in units of the loss, and a local search minimises the loss table under the budget of
+the cost table.
 
 The search's controller learns while the weights still change; the panel does not have to discard old losses, and its
-fit is better for it (docs/results.md has both). Further random architectures run on all batches: their losses are
-compared with the predictions of a fit to the others, which measures how reliable the fit is.
+fit is better for it (docs/results.md has both). Further random architectures run on the same few batches: their losses
+are compared with the predictions of a fit to the others, which measures how reliable the fit is.
 
 Shape legend: N observations, S variables, V nodes, P candidates of the nodes that variables set, F features, T tasks.
 """
@@ -31,8 +32,13 @@ from fbnetv5.search.reinforce.baselines import nanmean
 from fbnetv5.search.reinforce.ridge import Floats, Posterior, fit_ridge
 from fbnetv5.spaces.space import Choices, Space
 
-BATCHES = 8
-"""Batches of held-out images that architectures run on."""
+BATCHES = 32
+"""Maximum number of batches of held-out images; each of the architectures that a model is fitted to runs on one. Many
+images matter more than many architectures: on 512 images the order of classifiers of equal cost is largely chance."""
+MIN_DRAWS_PER_BATCH = 8
+"""Fewer architectures per batch would leave little of their losses when the level of each batch is fitted."""
+CHECK_BATCHES = 8
+"""Maximum number of these batches that the architectures that check the fit run on, all on the same."""
 BATCH = 64
 """Images of a batch."""
 PANEL = "panel.safetensors"
@@ -77,7 +83,7 @@ class Panel:
     drawn: Observations
     """Of the architectures that a model is fitted to, from a policy or at random, each on one batch."""
     checks: Observations
-    """Of the random architectures that check the fit, each on all batches in turn."""
+    """Of the random architectures that check the fit, each on the same batches in turn."""
 
     def save(self, file: Path) -> None:
         """Write the losses as a safetensors file."""
@@ -202,7 +208,7 @@ def fit_losses(space: Space, paths: Sequence[int], observations: Observations, t
 
 
 def measure_fit(model: LossModel, held_out: Observations, task: int) -> FitQuality:
-    """Compare a model's ranking with the measured losses of architectures that each ran on all batches in turn."""
+    """Compare a model's ranking with the measured losses of architectures that each ran on the same batches in turn."""
     batches = len(np.unique(held_out.batches))
     measured = nanmean(held_out.losses[:, task].reshape(-1, batches), axis=1)
     predicted = model.table(held_out.choices[::batches])

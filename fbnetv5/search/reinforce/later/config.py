@@ -38,7 +38,7 @@ class LaterConfig(SupernetConfig):
     panel_draws: Annotated[int, Field(ge=16)] = 280
     """Architectures of the panel, each run on one of its batches when the head is trained."""
     panel_checks: Annotated[int, Field(ge=3)] = 24
-    """Further architectures of the panel, run on all of its batches to measure the quality of its fit."""
+    """Further architectures of the panel, run on several of its batches to measure the quality of its fit."""
     finalists: Annotated[int, Field(ge=1)] = 8
     """Architectures whose losses are compared on the same images at the end."""
 

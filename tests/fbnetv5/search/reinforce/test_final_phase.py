@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 
 from fbnetv5.costs.budgets import AIMED_SHARE_OF_BUDGET
+from fbnetv5.data.config import DataConfig
+from fbnetv5.data.loading import even_batches
 from fbnetv5.search.reinforce.controller import Controller
 from fbnetv5.search.reinforce.final_phase import TaskResult, draw_near_budgets, find_networks, fit_panel, observe
 from fbnetv5.search.reinforce.loop import SearchLoop
+from fbnetv5.search.scoring import batch_losses
 
 MakeLoop = Callable[..., SearchLoop]
 
@@ -38,19 +41,31 @@ def test_results_are_a_function_of_the_weights_policies_and_seed(make_loop: Make
     assert results_of(loop) == results_of(loop)
 
 
-def test_draws_run_on_one_batch_and_checks_on_all_batches(make_loop: MakeLoop) -> None:
-    loop = make_loop("cls", panel_draws=17)
+def test_draws_run_on_one_batch_and_checks_on_several(make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fbnetv5.search.reinforce.final_phase.CHECK_BATCHES", 2)
+    loop = make_loop("cls", panel_draws=33, data=DataConfig(size=(32, 32), scenes=(24, 200, 16)))
     reports: list[tuple[str, int, int]] = []
     panel = observe(loop, lambda *report: reports.append(report))
     drawn, checks = panel.drawn, panel.checks
-    batches = len(np.unique(checks.batches))
-    assert len(drawn.choices) == 17
-    assert len(checks.choices) == loop.config.panel_checks * batches
-    assert (checks.choices.reshape(-1, batches, checks.choices.shape[1]) == checks.choices[::batches, None]).all()
-    assert reports[-1] == ("running the panel", len(reports), 17 + len(checks.choices))
+    assert np.bincount(drawn.batches).tolist() == [9, 8, 8, 8]
+    assert checks.batches.tolist() == loop.config.panel_checks * [0, 2]
+    assert (checks.choices.reshape(-1, 2, checks.choices.shape[1]) == checks.choices[::2, None]).all()
+    assert reports == [("running the panel", number, 4) for number in range(1, 5)]
     models, qualities = fit_panel(loop, panel)
     assert models["cls"].table.unit == "loss"
     assert qualities["cls"].architectures == loop.config.panel_checks
+
+
+def test_losses_of_the_panel_are_those_of_their_architectures_and_batches(make_loop: MakeLoop) -> None:
+    loop = make_loop("cls", "seg", data=DataConfig(size=(32, 32), scenes=(24, 100, 16)))
+    panel = observe(loop, no_progress)
+    rows = panel.drawn.joined(panel.checks)
+    batches = list(even_batches(loop.splits.policies, batch=64, count=2))
+    assert len(batches) == 2
+    assert {index for batch in batches for index in batch.indices.tolist()} == set(range(100))
+    for number in (0, 7, 16, 21):
+        expected = batch_losses(loop.supernet, batches[rows.batches[number]], rows.choices[number])
+        np.testing.assert_array_equal(rows.losses[number], expected)
 
 
 def test_draws_cost_the_aimed_share_of_each_tasks_budget(make_loop: MakeLoop) -> None:
