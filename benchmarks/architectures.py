@@ -1,4 +1,4 @@
-"""The architectures that searched ones are compared with: random, planted bad, scaled FBNetV3-A, and narrow ones.
+"""The architectures that searched ones are compared with: random, bad on purpose, scaled FBNetV3-A, and narrow ones.
 
 All lie in one narrow cost window, ``MATCHED``, so that a difference between groups is not one of cost.
 
@@ -8,6 +8,7 @@ Shape legend: S variables, C most choices of any variable.
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,14 @@ from numpy.typing import NDArray
 from export.errors import UserError
 from fbnetv5.blocks.specs import Block, InvertedResidual, Stem, round_width
 from fbnetv5.costs.budgets import Budget
-from fbnetv5.costs.tables import CostTable
-from fbnetv5.search.local import prune
+from fbnetv5.costs.constraints import Constraints
+from fbnetv5.costs.tables import CostTable, weighted_sum
+from fbnetv5.search.local import descend, prune
+from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.controller import Controller, draw, uniform_controller
-from fbnetv5.search.reinforce.finalists import find_logit_bias
+from fbnetv5.search.reinforce.finalists import LOCAL_SEARCHES, find_logit_bias
+from fbnetv5.search.reinforce.panel import PANEL, Panel, fit_losses
+from fbnetv5.search.reinforce.prepare import prepare
 from fbnetv5.spaces.fbnetv3 import Group
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.graph import Node
@@ -82,6 +87,35 @@ def planted_bad(task: str, table: CostTable, budget: Budget, count: int, *, seed
         elif not plan.allowed(node):
             controller.logits[0, variable, SKIP] = CERTAIN
     return draw_matched(density(controller, table, budget), table, budget, count, np.random.default_rng(seed))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatchedConstraints(Constraints):
+    """One budget, of which networks use a share within ``MATCHED``."""
+
+    def in_window(self, architectures: Choices) -> NDArray[np.bool_]:
+        """[B, S] -> [B]."""
+        return matched(self.tables[0](architectures), self.budgets[0])
+
+
+def worst_by_fit(run: Path, task: str) -> Choices:
+    """[S]: the network of the highest predicted loss by the panel of a finished search, dead blocks skipped.
+
+    Raises:
+        UserError: the run has no panel.
+    """
+    config = SearchConfig.load(run)
+    prepared = prepare(config)
+    panel = Panel.load(run / PANEL, variables=len(config.space.variables), tasks=len(config.tasks))
+    of_task, number = prepared.constraints[task], config.tasks.index(task)
+    table, budget = of_task.tables[0], of_task.budgets[0]
+    loss = fit_losses(config.space, table.paths, panel.drawn.joined(panel.checks), number).table
+    gain = weighted_sum([loss], [-1.0])
+    window = MatchedConstraints(tables=[table], budgets=[budget])
+    starts = random_matched(table, budget, LOCAL_SEARCHES, seed=PLANTED_SEED)
+    worst = min((descend(start, gain, window) for start in starts), key=gain.cost_of)
+    pruned: Choices = prune(worst[None], table)[0]
+    return pruned
 
 
 def draw_matched(

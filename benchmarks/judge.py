@@ -10,8 +10,9 @@ One supernet is not enough: it ranks networks by what its own training made of t
 rank correlation of the random networks' losses between two supernets; their average is as much more reliable as the
 Spearman-Brown formula says.
 
-Two controls show whether the judge is reliable. It must rank networks that are planted to be bad below the median of
-the random ones at p < .01, and must find no difference between random networks of two seeds (Kolmogorov-Smirnov).
+Controls show whether the judge is reliable. It must rank networks that are bad on purpose below the median of the
+random ones at p < .01: those planted by a plan, and those of the highest loss that the fit of each search predicts. It
+must find no difference between random networks of two seeds (Kolmogorov-Smirnov).
 
 Expected: every searched network's loss is better than that of 90 % of the random ones.
 
@@ -46,6 +47,7 @@ from benchmarks.architectures import (
     density,
     planted_bad,
     random_matched,
+    worst_by_fit,
 )
 from benchmarks.experiment import (
     Experiment,
@@ -83,7 +85,7 @@ SEED = 1000
 """Seed of the weights of the judge's first supernet; those of the others follow. Searches have small seeds."""
 BATCH = 128
 CONTROL_ALPHA = 0.01
-FOUND, RANDOM, CONTROL, PLANTED = "found", "random", "control", "planted"
+FOUND, RANDOM, CONTROL, PLANTED, WORST = "found", "random", "control", "planted", "worst by fit"
 
 Groups = dict[str, list[Choices]]
 """Group -> networks of one task; those of ``FOUND`` are in the order of the runs."""
@@ -252,14 +254,23 @@ def judged_in(space: Space, widest: Space) -> Space:
 
 
 def draw_groups(task: str, table: CostTable, budget: Budget, runs: Sequence[Path], counts: Mapping[str, int]) -> Groups:
-    """The networks of a task: those of the runs, and as many of each other group as ``counts`` has."""
+    """The networks of a task: those of the runs, as many of each other group as ``counts`` has, and the worst by fit.
+
+    Without planted networks there is no worst one either.
+    """
     networks = [load_architecture(run / f"{task}.json") for run in runs]
-    searched = np.stack([widen_choices(network.choices_array, network.space, table.space) for network in networks])
+    searched = [widen_choices(network.choices_array, network.space, table.space) for network in networks]
+    worst = [
+        widen_choices(worst_by_fit(run, task), network.space, table.space)
+        for run, network in zip(runs, networks, strict=True)
+        if counts[PLANTED]
+    ]
     return {
-        FOUND: list(prune(searched, table)),
+        FOUND: list(prune(np.stack(searched), table)),
         RANDOM: random_matched(table, budget, counts[RANDOM], seed=RANDOM_SEED),
         CONTROL: random_matched(table, budget, counts[CONTROL], seed=CONTROL_SEED),
         PLANTED: planted_bad(task, table, budget, counts[PLANTED], seed=PLANTED_SEED) if counts[PLANTED] else [],
+        WORST: worst,
     }
 
 
@@ -284,7 +295,7 @@ def assess(network: Measured, others: Sequence[Measured], budget: Budget) -> dic
 
 
 def check_planted(planted: Sequence[Measured], others: Sequence[Measured]) -> dict[str, Any]:
-    """Whether the judge ranks planted bad networks below the median of random ones."""
+    """Whether the judge ranks networks that are bad on purpose below the median of random ones."""
     losses, reference = [network.loss for network in planted], [other.loss for other in others]
     below = [loss > float(np.median(reference)) for loss in losses]
     p = stats.permutation_p(losses, reference, alternative="greater")
@@ -347,9 +358,10 @@ def summarise(
             "p_value": stats.permutation_p(searched, losses, alternative="less"),
         }
     if measured[CONTROL]:
-        summary["control"] = check_control(measured[CONTROL], others)
-    if measured[PLANTED]:
-        summary["planted"] = check_planted(measured[PLANTED], others)
+        summary[CONTROL] = check_control(measured[CONTROL], others)
+    for name in (PLANTED, WORST):
+        if measured[name]:
+            summary[name] = check_planted(measured[name], others)
     return summary
 
 
@@ -370,7 +382,7 @@ def print_table(tasks: Mapping[str, Mapping[str, Any]], budgets: Mapping[str, Bu
                 f"{place['value']:.3f} ({place['low']:.3f} to {place['high']:.3f}), {task['metric']} "
                 f"{case['metric']:.4f} beats {case['percentile_by_metric']['value']:.3f}, p {case['p_by_loss']:.4f}"
             )
-        for check in ("planted", "control"):
+        for check in (PLANTED, WORST, CONTROL):
             if check in task:
                 print(f"{name} {check}: p {task[check]['p_value']:.4f}, passed: {task[check]['passed']}")
 
@@ -413,7 +425,7 @@ def parse(line: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--controls", type=int, default=32, help="random networks of another seed per task; 0 leaves them out"
     )
-    parser.add_argument("--planted", type=int, default=8, help="bad networks per task; 0 leaves them out")
+    parser.add_argument("--planted", type=int, default=8, help="bad networks per task; 0 leaves out all bad ones")
     parser.add_argument("--images", type=int, default=1024, help="test images")
     parser.add_argument("--supernets", type=int, default=4, help="of the judge, whose losses are averaged")
     parser.add_argument("--steps", type=int, default=1500, help="of the judge's training")

@@ -1,9 +1,11 @@
 """Finished searches, as far as the benchmarks read them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from benchmarks.architectures import random_matched
 from fbnetv5.architecture import Architecture, make_architecture
@@ -12,6 +14,7 @@ from fbnetv5.costs.tables import CostTable, Counter
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.search.reinforce.config import SearchConfig
+from fbnetv5.search.reinforce.panel import PANEL, Observations, Panel
 from fbnetv5.spaces.space import Choices, Space
 from fbnetv5.tasks import make_tasks
 
@@ -45,4 +48,22 @@ def runs(tmp_path: Path) -> list[Path]:
         for task in config.tasks:
             network = random_matched(counted(config.space, task), BUDGET, 2, seed=7)[seed]
             record(config.space, task, np.array(network)).save(folder / f"{task}.json")
+        panel_of(config).save(folder / PANEL)
     return folders
+
+
+def panel_of(config: SearchConfig) -> Panel:
+    """A panel whose loss is the number of live late blocks, beside noise of .1."""
+    rng = np.random.default_rng(config.seed)
+    choices = rng.integers(0, 2, (320, len(config.space.variables)))
+    losses = [late_blocks(counted(config.space, task), choices) for task in config.tasks]
+    noise = rng.normal(scale=0.1, size=(len(config.tasks), len(choices)))
+    batches = np.arange(len(choices)) % 8
+    rows = Observations(choices=choices, batches=batches, losses=np.transpose(losses + noise) + batches[:, None])
+    return Panel(drawn=rows.part(0, 240), checks=rows.part(240, 320))
+
+
+def late_blocks(table: CostTable, choices: Choices) -> NDArray[np.float64]:
+    """[B, S] -> [B]: the number of live blocks of the last stage, by a table of ones."""
+    ones = np.array([[float(node.stage == 4)] * table.blocks.shape[1] for node in table.space.nodes])
+    return replace(table, blocks=ones, head=0.0)(choices)

@@ -1,5 +1,7 @@
 """The architectures that searched ones are compared with."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ from benchmarks.architectures import (
     random_matched,
     scaled_fbnetv3,
     stage_zero,
+    worst_by_fit,
 )
 from export.errors import UserError
 from fbnetv5.blocks.specs import Fusion
@@ -22,7 +25,7 @@ from fbnetv5.spaces.fbnetv3 import STRIDES
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.space import Space
 from fbnetv5.spaces.wide import WideSpace
-from tests.benchmarks.conftest import BUDGET, counted
+from tests.benchmarks.conftest import BUDGET, counted, late_blocks
 
 TASKS = ["cls", "det", "seg"]
 SPACE = FourPathSpace()
@@ -52,6 +55,16 @@ def test_planted_architectures_have_the_same_cost_and_other_blocks(task: str) ->
 
 
 PLANS_EXCEPT = {f"s0_p16_{number}" for number in range(1, 5)}
+
+
+@pytest.mark.parametrize("task", ["det", "seg"])
+def test_the_worst_network_by_fit_is_worse_than_random_ones_of_its_cost(task: str, runs: list[Path]) -> None:
+    table = counted(SPACE, task)
+    worst = worst_by_fit(runs[0], task)[None]
+    assert matched(table(worst), BUDGET).all()
+    np.testing.assert_array_equal(prune(worst, table), worst)
+    others = np.stack(random_matched(table, BUDGET, 64, seed=1))
+    assert late_blocks(table, worst)[0] > late_blocks(table, others).max()
 
 
 def test_a_space_or_task_without_a_plan_is_refused() -> None:
