@@ -21,8 +21,9 @@ Shape legend: N images, A cells of all levels, C classes, M objects, K detection
 import contextlib
 import io
 import math
+import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -63,6 +64,8 @@ COCO_FIGURES = (
     "ar_medium",
     "ar_large",
 )
+_REDIRECTION = threading.Lock()
+"""Held while the output of the process is redirected."""
 """Names of pycocotools' ``COCOeval.stats``, in its order: average precision and, recall by detections per image."""
 MAX_LOG_SIZE = math.log(128.0)
 """Of a box, in strides: bounds the exponential."""
@@ -277,7 +280,7 @@ class AveragePrecision:
         """
         if not self._truth:
             raise UserError("no labelled boxes in the test images: ap needs at least one")
-        with contextlib.redirect_stdout(io.StringIO()):
+        with _quiet():
             evaluation = self._evaluation()
             # AP itself needs all sizes together at 100 detections; the other figures would take five times as long.
             evaluation.params.areaRng, evaluation.params.areaRngLbl = evaluation.params.areaRng[:1], ["all"]
@@ -292,7 +295,7 @@ class AveragePrecision:
 
         Small, medium and large are up to 32x32, up to 96x96 and above, in pixels of the stored images.
         """
-        with contextlib.redirect_stdout(io.StringIO()):
+        with _quiet():
             evaluation = self._evaluation()
             evaluation.evaluate()
             evaluation.accumulate()
@@ -387,6 +390,13 @@ def giou_loss(boxes: Tensor, others: Tensor) -> Tensor:
     hull_height = torch.max(y1, other_y1) - torch.min(y0, other_y0)
     hull = hull_width * hull_height
     return 1 - (overlap / (union + epsilon) - (hull - union) / (hull + epsilon))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Drop what pycocotools prints; one thread at a time, because the output of the whole process is redirected."""
+    with _REDIRECTION, contextlib.redirect_stdout(io.StringIO()):
+        yield
 
 
 def _record(records: list[dict[str, Any]], image: int, boxes: Tensor, scores: Tensor, labels: Tensor) -> None:

@@ -6,6 +6,8 @@ with the same result. Processes share the passes.
 Shape legend: T tasks, S variables.
 """
 
+import copy
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -19,6 +21,7 @@ from fbnetv5.costs.constraints import Constraints
 from fbnetv5.data.loading import even_groups, evenly_spaced, read_group
 from fbnetv5.data.splits import Splits
 from fbnetv5.networks.supernet import Supernet
+from fbnetv5.runs.threads import map_in_threads
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.controller import Controller, draw, uniform_controller
 from fbnetv5.search.reinforce.finalists import best_finalist, find_finalists, policy_near_budgets
@@ -119,11 +122,14 @@ def observe(loop: FinishedLoop, progress: Progress) -> Panel:
     choices = np.concatenate([drawn, np.repeat(checks, len(check_batches), axis=0)])
     batches = np.concatenate([np.arange(len(drawn)) % len(groups), np.tile(check_batches, len(checks))])
 
+    of_thread, reading = threading.local(), threading.Lock()
+
     def run_batch(number: int) -> Floats:
-        batch = read_group(images, groups[number]).to(loop.accelerator.device)
-        return np.stack(
-            [batch_losses(loop.supernet, batch, architecture) for architecture in choices[batches == number]]
-        )
+        if not hasattr(of_thread, "supernet"):
+            of_thread.supernet = copy.deepcopy(loop.supernet)  # a pass changes the statistics of batch norms
+        with reading:
+            batch = read_group(images, groups[number]).to(loop.accelerator.device)
+        return np.stack([batch_losses(of_thread.supernet, batch, own) for own in choices[batches == number]])
 
     losses = np.empty((len(choices), len(config.tasks)))
     for number, of_batch in enumerate(_distribute(loop, run_batch, len(groups), "running the panel", progress)):
@@ -175,11 +181,11 @@ def draw_near_budgets(
 
 
 def _distribute(loop: FinishedLoop, work: Callable[[int], R], count: int, what: str, progress: Progress) -> list[R]:
-    """The results of ``work`` on 0 to ``count`` - 1, in order; each call runs in one of the processes."""
+    """The results of ``work`` on 0 to ``count`` - 1, in order; each call runs in a thread of one of the processes."""
     rank, world = loop.accelerator.process_index, loop.accelerator.num_processes
-    own_results: list[tuple[int, R]] = []
-    for index in range(rank, count, world):
-        own_results.append((index, work(index)))
+    own, own_results = range(rank, count, world), []
+    for index, result in zip(own, map_in_threads(work, own, loop.accelerator.device), strict=True):
+        own_results.append((index, result))
         progress(what, min(index + world, count), count)
     all_results: list[tuple[int, R]] = gather_object(own_results)
     return [result for _, result in sorted(all_results, key=lambda pair: pair[0])]

@@ -2,7 +2,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 
+from export.runners import torch_threads
 from fbnetv5.costs.budgets import AIMED_SHARE_OF_BUDGET
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.loading import even_batches
@@ -75,3 +77,17 @@ def test_draws_cost_the_aimed_share_of_each_tasks_budget(make_loop: MakeLoop) ->
     for task, own in enumerate(loop.constraints.values()):
         mean = own.tables[0](choices[task::2]).mean()
         assert mean == pytest.approx(AIMED_SHARE_OF_BUDGET * own.budgets[0].limit, rel=0.02)
+
+
+def test_results_do_not_depend_on_the_number_of_threads(make_loop: MakeLoop) -> None:
+    loop = make_loop("cls", "det", data=DataConfig(size=(32, 32), scenes=(24, 100, 16)))
+    before = {name: value.clone() for name, value in loop.supernet.state_dict().items()}
+    results, panels = [], []
+    for threads in (1, 2, 3):
+        with torch_threads(threads):
+            panels.append(observe(loop, no_progress))
+            results.append(find_networks(loop, panels[-1], no_progress))
+    assert results[0] == results[1] == results[2]
+    for panel in panels[1:]:
+        np.testing.assert_array_equal(panel.drawn.losses, panels[0].drawn.losses)
+    assert all(torch.equal(value, before[name]) for name, value in loop.supernet.state_dict().items())
