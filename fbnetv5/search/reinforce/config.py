@@ -50,7 +50,7 @@ class SearchConfig(SupernetConfig):
     importance: Share = 0.0
     """Share of the importance weights in the loss of a step that trains weights: 0 counts every task's loss fully, 1 is
     the paper's rule."""
-    panel_draws: Annotated[int, Field(ge=16)] = 560
+    panel_draws: Annotated[int, Field(ge=16)] = 1120
     """Architectures of the panel, each run on one of its batches when the weights are final."""
     panel_checks: Annotated[int, Field(ge=3)] = 24
     """Further architectures of the panel, run on several of its batches to measure the quality of its fit."""

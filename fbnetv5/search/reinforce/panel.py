@@ -7,6 +7,9 @@ adds an effect for each choice of the variables that set it, such as its kernel.
 a fitted model is a ``CostTable`` in units of the loss, and a local search minimises the loss table under the budget of
 the cost table.
 
+Blocks of one path and stage are related, and so are those of one path and those of one stage: the prior of the effects
+has a part in common for each of these sets. What the weights of a single block happen to have learned counts less then.
+
 The search's controller learns while the weights still change; the panel does not have to discard old losses, and its
 fit is better for it (docs/results.md has both). Further random architectures run on the same few batches: their losses
 are compared with the predictions of a fit to the others, which measures how reliable the fit is.
@@ -14,7 +17,7 @@ are compared with the predictions of a fit to the others, which measures how rel
 Shape legend: N observations, S variables, V nodes, P candidates of the nodes that variables set, F features, T tasks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import product
 from pathlib import Path
@@ -30,6 +33,7 @@ from fbnetv5.costs.tables import CostTable
 from fbnetv5.runs.checkpoint import by_group, load_tensors, save_tensors
 from fbnetv5.search.reinforce.baselines import nanmean
 from fbnetv5.search.reinforce.ridge import Floats, Posterior, fit_ridge
+from fbnetv5.spaces.graph import Node
 from fbnetv5.spaces.space import Choices, Space
 
 BATCHES = 32
@@ -45,6 +49,10 @@ PANEL = "panel.safetensors"
 """Name of the file of a finished search's panel."""
 MAX_P_VALUE = 0.05
 """Maximum one-sided p-value of a rank correlation that counts as evidence that the fit ranks networks."""
+
+
+Feature = tuple[int, int, int]
+"""A choice of a variable that sets a node and skips nothing: number of the node, of the variable, and of the choice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,22 +181,54 @@ def candidate_positions(space: Space) -> tuple[NDArray[np.int64], NDArray[np.int
 
 
 def candidate_features(space: Space) -> Floats:
-    """[P, F]: 1 where a candidate has a feature: a choice, which skips nothing, of a variable that sets its node.
+    """[P, F]: 1 where a candidate has a feature.
 
     Of several combinations of choices with the same candidate, the first counts.
     """
-    rows: list[tuple[tuple[int, int, int], ...]] = []
+    rows = _features_of_candidates(space)
+    columns = {feature: column for column, feature in enumerate(_features(rows))}
+    features = np.zeros((len(rows), len(columns)))
+    for place, row in enumerate(rows):
+        features[place, [columns[feature] for feature in row]] = 1.0
+    return features
+
+
+def related_features(space: Space) -> Floats:
+    """[F, H]: 1 where a feature belongs to a set whose features have an effect in common.
+
+    A set has the same choice of all blocks, or of all fusions, of one path and stage, of one path, or of one stage.
+    """
+    memberships = [
+        [(kind, node.stage, node.stride), (kind, "path", node.stride), (kind, "stage", node.stage)]
+        for node, kind in _kinds(space)
+    ]
+    sets = sorted({each for row in memberships for each in row}, key=str)
+    return np.array([[each in row for each in sets] for row in memberships], dtype=np.float64)
+
+
+def _kinds(space: Space) -> Iterator[tuple[Node, tuple[str, str, int]]]:
+    """The node of each feature, and what is chosen there: the class of the block, the kind of variable, the choice."""
+    for number, variable, choice in _features(_features_of_candidates(space)):
+        node = space.nodes[number]
+        decision = space.variables[variable].name.removeprefix(node.name)
+        yield node, (type(node.candidates[0]).__name__, decision, choice)
+
+
+def _features(rows: Sequence[Sequence[Feature]]) -> list[Feature]:
+    """[F]: the features of all candidates, in order."""
+    return sorted({feature for row in rows for feature in row})
+
+
+def _features_of_candidates(space: Space) -> list[tuple[Feature, ...]]:
+    """[P]: the features of every candidate of the nodes that variables set."""
+    rows: list[tuple[Feature, ...]] = []
     for number, node in enumerate(space.nodes):
         if node.variables:
             combinations = list(product(*(range(space.choice_counts[variable]) for variable in node.variables)))
             for candidate in range(len(node.candidates)):
                 choices = combinations[node.table.index(candidate)]
                 rows.append(tuple((number, *pair) for pair in zip(node.variables, choices, strict=True)))
-    columns = {feature: column for column, feature in enumerate(sorted({feature for row in rows for feature in row}))}
-    features = np.zeros((len(rows), len(columns)))
-    for place, row in enumerate(rows):
-        features[place, [columns[feature] for feature in row]] = 1.0
-    return features
+    return rows
 
 
 def live_features(space: Space, paths: Sequence[int], choices: Choices) -> Floats:
@@ -203,7 +243,8 @@ def fit_losses(space: Space, paths: Sequence[int], observations: Observations, t
     """The model of one task's losses, fitted to the observations with a loss of that task."""
     labelled = ~np.isnan(observations.losses[:, task])
     features = live_features(space, paths, observations.choices[labelled])
-    posterior = fit_ridge(features, observations.losses[labelled, task], observations.batches[labelled])
+    losses, batches = observations.losses[labelled, task], observations.batches[labelled]
+    posterior = fit_ridge(features, losses, batches, related_features(space))
     return LossModel(space=space, paths=tuple(paths), posterior=posterior)
 
 

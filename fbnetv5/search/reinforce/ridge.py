@@ -5,7 +5,11 @@ N(0, noise**2 / strength). The strength maximises the marginal likelihood (evide
 Machine Learning, 2006, section 3.5), found on a grid in the basis of the features' singular vectors, where the evidence
 of a strength takes O(F). Without a signal the best strength is the grid's largest, and effects are all but zero.
 
-Shape legend: N observations, F features, G groups of observations with a level of their own.
+Features may be related: an effect is then the feature's own one plus those of the sets that it belongs to, all normal
+a priori (a hierarchical model; Gelman and Hill, Data Analysis Using Regression, 2006, chapter 12). The marginal
+likelihood also decides how much related features have in common.
+
+Shape legend: N observations, F features, G groups of observations with a level of their own, H sets of features.
 """
 
 from dataclasses import dataclass
@@ -17,6 +21,8 @@ Floats = NDArray[np.float64]
 
 STRENGTHS = np.geomspace(1e-2, 1e6, 161)
 """Grid of strengths, the noise variance over the prior variance; features are 0 or 1."""
+SPREADS = (0.0, 0.5, 1.0, 2.0, 4.0)
+"""Grid of the prior's standard deviation of the effect of a set, over that of a feature's own effect."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +34,9 @@ class Posterior:
     covariance: Floats
     """[F, F]."""
     strength: float
-    """Noise variance over prior variance."""
+    """Noise variance over the prior variance of a feature's own effect."""
+    spread: float
+    """Prior's standard deviation of the effect of a set, over that of a feature's own effect."""
     noise: float
     """Standard deviation of an observation around its expectation."""
 
@@ -38,26 +46,41 @@ class Posterior:
         return samples
 
 
-def fit_ridge(features: Floats, values: Floats, groups: NDArray[np.int64]) -> Posterior:
+def fit_ridge(features: Floats, values: Floats, groups: NDArray[np.int64], related: Floats | None = None) -> Posterior:
     """The posterior of the effects.
 
     Args:
         features: [N, F].
         values: [N].
         groups: [N], numbers from 0: observations of a group share a level, which is fitted without a prior.
+        related: [F, H], 1 where a feature belongs to a set; None without sets.
     """
     if not len(values):
         return Posterior(
             effects=np.zeros(features.shape[1]),
             covariance=np.zeros((features.shape[1],) * 2),
             strength=STRENGTHS[-1],
+            spread=0.0,
             noise=0.0,
         )
     centred, targets = _centred(features, groups), _centred(values[:, None], groups)[:, 0]
     freedom = max(1, len(values) - len(np.unique(groups)))
-    left, singular, right = np.linalg.svd(centred, full_matrices=False)
-    squares, projected = singular**2, left.T @ targets
-    unexplained = float(targets @ targets - projected @ projected)
+    fits = [
+        _fit(centred, targets, freedom, related, spread) for spread in (SPREADS if related is not None else SPREADS[:1])
+    ]
+    return max(fits, key=lambda fit: fit[0])[1]
+
+
+def _fit(
+    features: Floats, values: Floats, freedom: int, related: Floats | None, spread: float
+) -> tuple[float, Posterior]:
+    """The evidence of the best strength at one spread, and the posterior; features and values are centred."""
+    parts = np.eye(features.shape[1])
+    if related is not None and spread:
+        parts = np.concatenate([parts, spread * related], axis=1)  # an effect is a sum of independent normal ones
+    left, singular, right = np.linalg.svd(features @ parts, full_matrices=False)
+    squares, projected = singular**2, left.T @ values
+    unexplained = float(values @ values - projected @ projected)
     shares = STRENGTHS[:, None] / (STRENGTHS[:, None] + squares)  # [grid, F]: the prior's share of each direction
     variances = np.maximum((shares @ projected**2 + unexplained) / freedom, np.finfo(float).tiny)
     evidence = 0.5 * (np.log(shares).sum(1) - freedom * np.log(variances))
@@ -66,8 +89,14 @@ def fit_ridge(features: Floats, values: Floats, groups: NDArray[np.int64]) -> Po
     effects = right.T @ (singular * projected / (squares + strength))
     # Directions without an observation keep the prior's variance.
     reduction = right.T * (1 / (squares + strength) - 1 / strength) @ right
-    covariance = variance * (reduction + np.eye(features.shape[1]) / strength)
-    return Posterior(effects=effects, covariance=covariance, strength=strength, noise=variance**0.5)
+    covariance = variance * (reduction + np.eye(parts.shape[1]) / strength)
+    return float(evidence[best]), Posterior(
+        effects=parts @ effects,
+        covariance=parts @ covariance @ parts.T,
+        strength=strength,
+        spread=spread,
+        noise=variance**0.5,
+    )
 
 
 def _centred(values: Floats, groups: NDArray[np.int64]) -> Floats:

@@ -35,7 +35,7 @@ class LaterConfig(SupernetConfig):
     """Steps that train the head; the trunk does not change."""
     max_fan_in: Annotated[int, Field(ge=1)] = 128
     """Largest number of inputs per output with which a weight has the full learning rate, as in a search."""
-    panel_draws: Annotated[int, Field(ge=16)] = 560
+    panel_draws: Annotated[int, Field(ge=16)] = 1120
     """Architectures of the panel, each run on one of its batches when the head is trained."""
     panel_checks: Annotated[int, Field(ge=3)] = 24
     """Further architectures of the panel, run on several of its batches to measure the quality of its fit."""

@@ -6,7 +6,7 @@ import torch
 
 from export.errors import UserError
 from fbnetv5.runs.checkpoint import save_tensors
-from fbnetv5.search.reinforce.panel import Observations, Panel, fit_losses, live_features, measure_fit
+from fbnetv5.search.reinforce.panel import Observations, Panel, fit_losses, live_features, measure_fit, related_features
 from fbnetv5.search.reinforce.ridge import Floats
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.space import Choices
@@ -55,6 +55,23 @@ def test_the_loss_of_a_block_is_the_sum_of_the_effects_of_its_choices() -> None:
     )
     model = fit_losses(space, PATHS, seen, 0)
     np.testing.assert_allclose(model.table(drawn), live_features(space, PATHS, drawn) @ model.posterior.effects)
+
+
+def test_features_are_related_by_path_stage_and_choice() -> None:
+    space = WideSpace(stages=2, blocks_per_path=2)
+    related = related_features(space)
+    features = [
+        (type(node.candidates[0]), space.variables[variable].name.removeprefix(node.name), choice, node)
+        for node in space.nodes
+        for variable in node.variables
+        for choice in range(int(space.skipping[variable]), space.choice_counts[variable])
+    ]
+    assert len(related) == len(features)
+    for row, (*what, node) in zip(related, features, strict=True):
+        for other_row, (*other_what, other) in zip(related, features, strict=True):
+            shared = [node.stride == other.stride, node.stage == other.stage]
+            expected = (what == other_what) * (sum(shared) + all(shared))
+            assert row @ other_row == expected
 
 
 def test_a_model_predicts_networks_that_it_has_not_seen() -> None:

@@ -71,3 +71,44 @@ def test_samples_have_the_posterior_moments() -> None:
 def test_without_observations_effects_are_0() -> None:
     posterior = fit_ridge(np.zeros((0, 3)), np.zeros(0), np.zeros(0, dtype=np.int64))
     assert not posterior.effects.any()
+
+
+SETS: Floats = np.kron(np.eye(5), np.ones((6, 1))).astype(np.float64)
+"""Thirty features in five sets."""
+
+
+def draw_related(own: float, common: float, seed: int, *, rows: int = 200) -> tuple[Floats, Floats, Floats]:
+    """Features, values and true effects: own ones and those of the sets, with these standard deviations."""
+    features, values, _ = draw(0.0, seed, rows=rows)
+    rng = np.random.default_rng([seed, 1])
+    effects = own * rng.normal(size=30) + SETS @ (common * rng.normal(size=5))
+    return features, values + features @ effects, effects
+
+
+def test_mean_and_covariance_have_the_prior_of_related_features() -> None:
+    features, values, _ = draw_related(0.2, 0.4, 0)
+    posterior = fit_ridge(features, values, np.zeros(200, dtype=np.int64), SETS)
+    assert posterior.spread > 0
+    prior = (np.eye(30) + posterior.spread**2 * SETS @ SETS.T) / posterior.strength
+    centred = features - features.mean(0)
+    precision = centred.T @ centred + np.linalg.inv(prior)
+    np.testing.assert_allclose(posterior.effects, np.linalg.solve(precision, centred.T @ (values - values.mean())))
+    np.testing.assert_allclose(posterior.covariance, posterior.noise**2 * np.linalg.inv(precision), atol=1e-12)
+
+
+def test_effects_in_common_are_found_with_less_error() -> None:
+    errors = []
+    for seed in range(10):
+        features, values, effects = draw_related(0.05, 0.3, seed)
+        fits = [fit_ridge(features, values, np.zeros(200, dtype=np.int64), related) for related in (None, SETS)]
+        errors.append([np.abs(fit.effects - effects).mean() for fit in fits])
+    without, with_sets = np.mean(errors, axis=0)
+    assert with_sets < 0.8 * without
+
+
+def test_unrelated_effects_cost_little() -> None:
+    for seed in range(5):
+        features, values, effects = draw(0.5, seed)
+        without, with_sets = (fit_ridge(features, values, np.zeros(200, dtype=np.int64), sets) for sets in (None, SETS))
+        assert with_sets.spread <= 1.0
+        assert np.abs(with_sets.effects - effects).mean() < 1.1 * np.abs(without.effects - effects).mean()
