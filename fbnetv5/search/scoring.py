@@ -43,6 +43,8 @@ class Finalist:
     """Costs of the task's network, in the units of its budgets."""
     loss: float
     """Mean over the held-out images."""
+    expected_loss: float
+    """Given what the panel predicts as well: finalists are compared by it."""
     score: float
     """The task's metric on the same images."""
 
@@ -82,10 +84,12 @@ class FinalistScorer:
             total += float(task.losses(raw, batch).sum())
             labelled += int(task.labelled(batch).sum())
             metric.update(task.deploy(raw), batch)
+        loss = total / max(1, labelled)
         return Finalist(
             choices=tuple(int(choice) for choice in choices),
             costs=constraints.costs_of(choices),
-            loss=total / max(1, labelled),
+            loss=loss,
+            expected_loss=loss,
             score=metric.compute(),
         )
 

@@ -24,9 +24,10 @@ def search_fronts(pareto: Mapping[str, Any], architectures: Mapping[str, Archite
 def _search_front(task: str, front: Mapping[str, Any], network: Architecture | None) -> Figure:
     unit, points, metric = front["unit"], front["points"], metric_of(task)
     costs = [scaled(point["cost"], unit) for point in points]
-    losses = [point["loss"] for point in points]
+    losses = [point.get("expected_loss", point["loss"]) for point in points]
     text = [
-        f"{cost_text(point['cost'], unit)}<br>loss {point['loss']:.4f}<br>{plain(metric.label)} {point['score']:.4f}"
+        f"{cost_text(point['cost'], unit)}<br>held-out loss {point['loss']:.4f}<br>"
+        f"{plain(metric.label)} {point['score']:.4f}"
         for point in points
     ]
     traces = [
@@ -49,18 +50,19 @@ def _search_front(task: str, front: Mapping[str, Any], network: Architecture | N
         [
             f"{number + 1}{' (chosen)' if number in chosen else ''}",
             *(cost_text(cost, its) for its, cost in point.get("costs", {unit: point["cost"]}).items()),
+            f"{loss:.4f}",
             f"{point['loss']:.4f}",
             f"{point['score']:.4f}",
         ]
-        for number, point in enumerate(points)
+        for number, (point, loss) in enumerate(zip(points, losses, strict=True))
     ]
     units = [unit_text(its) for its in points[0].get("costs", {unit: points[0]["cost"]})]
     return Figure(
         title=f"{task}: finalists",
-        caption="Networks that no other finalist beats in all costs and loss, by their losses on the same held-out "
-        "images with inherited weights. The ring is the network of the result.",
-        plot=make_plot(traces, x=axis(axis_label(unit)), y=axis("held-out loss", tickformat="~g"), legend=False),
-        table=Table(head=["finalist", *units, "held-out loss", metric.label], rows=rows),
+        caption="Networks that no other finalist beats in all costs and expected loss: the loss on the same held-out "
+        "images with inherited weights, given the prediction of the panel too. The ring is the network of the result.",
+        plot=make_plot(traces, x=axis(axis_label(unit)), y=axis("expected loss", tickformat="~g"), legend=False),
+        table=Table(head=["finalist", *units, "expected loss", "held-out loss", metric.label], rows=rows),
     )
 
 

@@ -8,8 +8,8 @@ Shape legend: T tasks, S variables.
 
 import copy
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -81,7 +81,7 @@ class TaskResult:
 
     @property
     def best(self) -> Finalist:
-        """The finalist of the lowest loss."""
+        """The finalist of the lowest expected loss."""
         return best_finalist(self.finalists)
 
 
@@ -167,9 +167,20 @@ def compare_finalists(
 
     finalists = _distribute(loop, score, len(jobs), "comparing finalists", progress)
     return {
-        name: [finalist for (task, _), finalist in zip(jobs, finalists, strict=True) if task == name]
+        name: with_expected_losses(
+            models[name],
+            [finalist for (task, _), finalist in zip(jobs, finalists, strict=True) if task == name],
+            images=config.score_images,
+        )
         for name in config.tasks
     }
+
+
+def with_expected_losses(model: LossModel, finalists: Sequence[Finalist], *, images: int) -> list[Finalist]:
+    """A task's finalists, measured on so many images, with the losses that the panel's model makes one expect."""
+    choices = np.array([finalist.choices for finalist in finalists])
+    expected = model.expected_losses(choices, np.array([finalist.loss for finalist in finalists]), images)
+    return [replace(finalist, expected_loss=float(loss)) for finalist, loss in zip(finalists, expected, strict=True)]
 
 
 def draw_near_budgets(

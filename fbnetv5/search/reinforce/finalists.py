@@ -3,8 +3,9 @@
 The panel's model gives the loss of every block; a local search minimises the sum inside the window of the budgets, once
 for the posterior's mean and once for each of several tables drawn from the posterior (Thompson sampling; Thompson,
 Biometrika 25, 1933), so finalists differ where the panel is uncertain. Every finalist then runs alone, batch norm
-recalibrated, on the same held-out images, and the lowest mean loss wins: on few images a loss ranks networks better
-than a metric does (docs/results.md).
+recalibrated, on the same held-out images: on few images a loss ranks networks better than a metric does
+(docs/results.md). The lowest loss wins that is expected given both this measurement and the panel's fit; a measured
+loss alone would favour what these images and these weights happen to favour.
 
 Shape legend: S variables, C most choices of any variable.
 """
@@ -133,20 +134,20 @@ def _window_text(constraints: Constraints) -> str:
 
 
 def best_finalist(finalists: Sequence[Finalist]) -> Finalist:
-    """The finalist of the lowest loss; of equal losses, the one of the lowest costs."""
-    return min(finalists, key=lambda finalist: (finalist.loss, finalist.costs))
+    """The finalist of the lowest expected loss; of equal losses, the one of the lowest costs."""
+    return min(finalists, key=lambda finalist: (finalist.expected_loss, finalist.costs))
 
 
 def pareto_front(finalists: Sequence[Finalist]) -> list[Finalist]:
-    """The finalists that no other beats in all costs and loss, in order of cost."""
+    """The finalists that no other beats in all costs and expected loss, in order of cost."""
     front: list[Finalist] = []
-    for candidate in sorted(finalists, key=lambda finalist: (finalist.costs, finalist.loss)):
+    for candidate in sorted(finalists, key=lambda finalist: (finalist.costs, finalist.expected_loss)):
         if not any(_beats(other, candidate) for other in front):
             front.append(candidate)
     return front
 
 
 def _beats(finalist: Finalist, other: Finalist) -> bool:
-    """Whether a finalist is at least as good as another in all costs and loss."""
+    """Whether a finalist is at least as good as another in all costs and expected loss."""
     no_cost_is_higher = all(own <= its for own, its in zip(finalist.costs, other.costs, strict=True))
-    return no_cost_is_higher and finalist.loss <= other.loss
+    return no_cost_is_higher and finalist.expected_loss <= other.expected_loss

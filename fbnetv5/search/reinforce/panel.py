@@ -137,6 +137,28 @@ class LossModel:
         """Tables drawn from the posterior (Thompson sampling; Thompson, Biometrika 25, 1933)."""
         return [self._table(effects) for effects in self.posterior.sample(count, rng)]
 
+    def expected_losses(self, choices: Choices, losses: Floats, images: int) -> Floats:
+        """[K]: losses given the panel and a measurement, whose mean they keep.
+
+        The prediction is the prior of the differences between networks, and an observation of a batch of the panel has
+        the noise that a measurement on ``BATCH`` images has.
+
+        Args:
+            choices: [K, S], networks.
+            losses: [K], measured on the same images.
+            images: number of these images.
+        """
+        features = live_features(self.space, self.paths, choices)
+        features -= features.mean(0)
+        predicted, covariance = features @ self.posterior.effects, features @ self.posterior.covariance @ features.T
+        noise = self.posterior.noise**2 * BATCH / images
+        if noise == 0:  # nothing was observed
+            return losses
+        surprise = losses - losses.mean() - predicted
+        update = covariance @ np.linalg.solve(covariance + noise * np.eye(len(losses)), surprise)
+        expected: Floats = losses.mean() + predicted + update
+        return expected
+
     def _table(self, effects: Floats) -> CostTable:
         nodes, candidates = candidate_positions(self.space)
         blocks = np.zeros((len(self.space.nodes), max(len(node.candidates) for node in self.space.nodes)))

@@ -88,7 +88,7 @@ def write_results(
 
 
 def pareto_document(constraints: Mapping[str, Constraints], results: Mapping[str, TaskResult]) -> dict[str, Any]:
-    """The document ``pareto.json``: per task, the finalists that no other beats in all costs and loss.
+    """The document ``pareto.json``: per task, the finalists that no other beats in all costs and expected loss.
 
     A task with several budgets has all costs of a point by unit in "costs"; "cost" is the first.
     """
@@ -110,6 +110,7 @@ def merged_fronts(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 choices=tuple(point["choices"]),
                 costs=tuple(point.get("costs", {front["unit"]: point["cost"]}).values()),
                 loss=point["loss"],
+                expected_loss=point.get("expected_loss", point["loss"]),
                 score=point["score"],
             )
             for point in points
@@ -120,5 +121,5 @@ def merged_fronts(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _point(finalist: Finalist, units: Sequence[str]) -> dict[str, Any]:
     costs = {"costs": dict(zip(units, finalist.costs, strict=True))} if len(units) > 1 else {}
-    figures = {"cost": finalist.costs[0], **costs, "loss": finalist.loss, "score": finalist.score}
-    return {**figures, "choices": list(finalist.choices)}
+    losses = {"loss": finalist.loss, "expected_loss": finalist.expected_loss}
+    return {"cost": finalist.costs[0], **costs, **losses, "score": finalist.score, "choices": list(finalist.choices)}

@@ -116,6 +116,28 @@ def test_sampled_tables_lie_around_the_mean() -> None:
     np.testing.assert_allclose(blocks, model.table.blocks, atol=0.1)
 
 
+def test_expected_losses_are_the_means_of_a_normal_distribution_given_the_measured_ones() -> None:
+    model = fit_losses(SPACE, PATHS, observations(120, 0.3, 0)[0], 0)
+    networks, losses = observations(6, 0.3, 1)[0].choices, np.random.default_rng(2).normal(2.0, 0.5, 6)
+    # Independently: the effects and the level of the images, given that each loss is the sum of its blocks' effects.
+    features = np.concatenate([live_features(SPACE, PATHS, networks), np.ones((6, 1))], axis=1)
+    mean, covariance = np.append(model.posterior.effects, 0.0), np.zeros((features.shape[1],) * 2)
+    covariance[:-1, :-1], covariance[-1, -1] = model.posterior.covariance, 1e9
+    noise = model.posterior.noise**2 * 64 / 200 * np.eye(6)
+    gain = covariance @ features.T @ np.linalg.inv(features @ covariance @ features.T + noise)
+    given = features @ (mean + gain @ (losses - features @ mean))
+    np.testing.assert_allclose(model.expected_losses(networks, losses, 200), given, atol=1e-5)
+
+
+def test_expected_losses_lie_between_the_predicted_and_the_measured_ones() -> None:
+    model = fit_losses(SPACE, PATHS, observations(120, 0.3, 0)[0], 0)
+    networks, losses = observations(6, 0.3, 1)[0].choices, np.random.default_rng(2).normal(2.0, 0.5, 6)
+    predicted = model.table(networks)
+    few, many = (model.expected_losses(networks, losses, images) for images in (1, 10**8))
+    np.testing.assert_allclose(many, losses, atol=1e-2)
+    assert few.argsort().tolist() == predicted.argsort().tolist()
+
+
 def test_a_task_without_any_label_has_no_signal() -> None:
     seen, _ = observations(40, 1.0, 0)
     nothing = Observations(choices=seen.choices, batches=seen.batches, losses=np.full((40, 1), np.nan))

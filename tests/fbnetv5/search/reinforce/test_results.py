@@ -33,7 +33,7 @@ def result_of(prepared: Prepared, losses: tuple[float, ...] = (0.5, 0.75, 0.25))
     costs = prepared.constraints["cls"].tables[0](np.array(networks))
     quality = FitQuality(architectures=3, rank_correlation=0.5, p_value=0.25)
     finalists = [
-        Finalist(choices=choices, costs=(float(cost),), loss=loss, score=1 - loss)
+        Finalist(choices=choices, costs=(float(cost),), loss=loss, expected_loss=loss, score=1 - loss)
         for choices, cost, loss in zip(networks, costs, losses, strict=True)
     ]
     return TaskResult(fit_quality=quality, finalists=finalists)
