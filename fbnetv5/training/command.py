@@ -51,7 +51,7 @@ def train(
         task: task whose network in ``runs/latest`` is trained, if no ``arch`` is named; with ``arch``, a task that the
             topology of that network is trained for, with a head of its own.
         arch: architecture file of the network.
-        variant: "a", "c" or "f": train the topology of a network of ``search`` in that variant of its space.
+        variant: "a", "c", "f" or "ac": train the topology of a network of ``search`` in that variant of its space.
         data: folder of images and labels in one of the known layouts; None for the demo scenes.
         strict_data: refuse a data set of which something was repaired, left out or not used.
         init: initial weights: "inherited" (from the search), "scratch", "torchvision", "timm", or a safetensors file.

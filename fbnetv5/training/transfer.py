@@ -1,8 +1,8 @@
 """The topology of a network for another task, or in another variant of its space, before a training.
 
-FBNetV5 trains one topology per task on stage 0 of FBNetV3-A, C and F (arXiv 2111.10007). Here nodes correspond by their
-names (``fbnetv5/spaces/variants.py``): the other network has the choices of the first one. Another task reads the
-features of its own paths with a head of its own.
+FBNetV5 trains one topology per task on stage 0 of FBNetV3-A, C and F, and of A with fewer channels (arXiv 2111.10007).
+Here nodes correspond by their names (``fbnetv5/spaces/variants.py``): the other network has the choices of the first
+one. Another task reads the features of its own paths with a head of its own.
 """
 
 from pathlib import Path
@@ -33,7 +33,7 @@ def transfer(
         architecture: of one task.
         file: its file, for the provenance and errors.
         task: name of the task; None for that of the network.
-        variant: letter of the variant; None for that of the network's space.
+        variant: name of the variant; None for that of the network's space.
         data: folder of the images to train on, which name the classes of another task; None for the demo scenes.
 
     Raises:

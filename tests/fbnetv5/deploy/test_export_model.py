@@ -101,6 +101,15 @@ def test_a_branched_network_of_every_kind_of_encoder_is_exported_and_verified(tm
     assert exported.max_error < 1e-4
 
 
+@pytest.mark.parametrize("task", ["cls", "det", "seg"])
+def test_a_network_of_variant_ac_is_exported_and_verified(tmp_path: Path, task: str) -> None:
+    space, budget = FourPathSpace(variant="ac"), Budget(limit=1e9, unit="macs", resolution=SIZE)
+    SearchConfig(budgets={task: (budget,)}, space=space, data=DataConfig(size=SIZE, scenes=(16, 8, 8))).save(tmp_path)
+    choices = np.random.default_rng(0).integers(2, size=len(space.variables))
+    save_network(tmp_path, make_architecture(space, {task: choices}, CLASSES, SIZE, provenance={}))
+    assert export_tasks(tmp_path, (task,), tmp_path / "out", ExportOptions(), print).max_error < 1e-4
+
+
 def test_weights_of_one_network_are_those_of_its_file(shared: Path) -> None:
     _, network = load_network(shared, ["cls", "det"])
     model = load_export_model(shared, TASKS)
