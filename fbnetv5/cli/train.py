@@ -76,6 +76,14 @@ def train(
             show_default="that of the network",
         ),
     ] = None,
+    scale_to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MULTIPLY-ADDS",
+            help="Train the network of a search scaled to this cost in depth, width and resolution, such as 200M; "
+            "200M@192x192 sets the deploy resolution.",
+        ),
+    ] = None,
     data: Data = None,
     strict_data: StrictData = False,
     init: Init = "inherited",
@@ -112,6 +120,7 @@ def train(
                 task,
                 arch=arch,
                 variant=variant,
+                scale_to=scale_to,
                 data=data,
                 strict_data=strict_data,
                 init=init,

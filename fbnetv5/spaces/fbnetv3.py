@@ -7,6 +7,7 @@ of a supernet must halve exactly, so ``with_ordinary_padding`` returns a network
 Not included: training recipes and weights.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
@@ -66,6 +67,12 @@ def scaled(config: FBNetV3, width: float) -> FBNetV3:
     """The network with all widths multiplied by ``width`` and rounded to multiples of 8."""
     groups = tuple(replace(group, channels=round_width(group.channels * width)) for group in config.groups)
     return replace(config, stem_channels=round_width(config.stem_channels * width), groups=groups)
+
+
+def with_repeats(config: FBNetV3, repeats: Sequence[int]) -> FBNetV3:
+    """The network with other numbers of repeats, one per group."""
+    groups = zip(config.groups, repeats, strict=True)
+    return replace(config, groups=tuple(replace(group, repeats=number) for group, number in groups))
 
 
 def group_blocks(group: Group, *, in_channels: int) -> list[InvertedResidual]:

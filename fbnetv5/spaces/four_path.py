@@ -7,7 +7,7 @@ A later block has the shape of its path's stage-0 repeat; the shape in the paper
 Every block that keeps its input's shape has a variable that keeps or skips it; a skipped block passes its first input
 through. A fusion edge is such a block too (target plus resampled source, or the target alone), so skipping, liveness,
 cost and execution follow one rule. ``FourPaths`` has the positions, its subclasses add the variables: those of
-``FourPathSpace`` only keep or skip; those of ``wide.py`` choose more.
+``SkippablePaths`` only keep or skip; those of ``wide.py`` choose more.
 """
 
 from abc import ABC
@@ -128,13 +128,8 @@ class FourPaths(Space, ABC):
         return groups[1], groups[2], groups[4], deepest
 
 
-class FourPathSpace(FourPaths):
-    """The four paths with a variable per block that a search may skip."""
-
-    kind: Literal["four_path"] = "four_path"
-    strict: bool = False
-    """Whether only the later stages' blocks may be skipped, as the paper describes, and not also stage-0 repeats and
-    fusion edges."""
+class SkippablePaths(FourPaths, ABC):
+    """The four paths with a variable per block that may be skipped."""
 
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
@@ -158,6 +153,18 @@ class FourPathSpace(FourPaths):
     def skippable(self) -> tuple[Node, ...]:
         """The nodes that may be skipped, in the order of the variables; each variable sets one of them."""
         return tuple(node for node in self.nodes if node.skippable)
+
+    def _may_skip(self, node: Node) -> bool:
+        return keeps_shape(node)
+
+
+class FourPathSpace(SkippablePaths):
+    """The space of a search that keeps or skips blocks."""
+
+    kind: Literal["four_path"] = "four_path"
+    strict: bool = False
+    """Whether only the later stages' blocks may be skipped, as the paper describes, and not also stage-0 repeats and
+    fusion edges."""
 
     def _may_skip(self, node: Node) -> bool:
         if not self.strict:

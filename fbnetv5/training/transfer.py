@@ -8,17 +8,14 @@ one. Another task reads the features of its own paths with a head of its own.
 from pathlib import Path
 
 from export.errors import UserError
-from export.progress import Log
 from fbnetv5 import __version__
 from fbnetv5.architecture import Architecture, make_architecture
 from fbnetv5.data.splits import targets_of
 from fbnetv5.data.targets import class_names
-from fbnetv5.networks.pretrained import SCRATCH
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.space import Space
 from fbnetv5.spaces.variants import move_choices
 from fbnetv5.tasks import make_tasks
-from fbnetv5.training.initial import INHERITED
 
 KEPT = ("trained_at", "fit")
 """Entries of the provenance that hold for the other network: they are the defaults of its images."""
@@ -72,21 +69,6 @@ def describe_transfer(old: Architecture, new: Architecture) -> str:
     others = [str(path) for path in new.make_task().paths if path not in old.make_task().paths]
     unread = f"; {old.name} reads no feature at stride {' and '.join(others)}, so its choices there mean nothing"
     return f"{line}, instead of {costs[0]}{unread if others else ''}"
-
-
-def fitting_init(init: str, old: Architecture, new: Architecture, log: Log) -> str:
-    """The initial weights of the other network: random where those of the first one, of other widths, do not fit.
-
-    Args:
-        init: the initial weights that the user named.
-        old: the first network.
-        new: the other one.
-        log: called with a line if the weights are random instead.
-    """
-    if init != INHERITED or new.space == old.space:
-        return init
-    log(f"the weights of {old.space.label} do not fit {new.space.label}: the training starts with random weights")
-    return SCRATCH
 
 
 def _in_variant(space: Space, variant: str | None, file: Path) -> Space:
