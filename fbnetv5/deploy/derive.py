@@ -123,7 +123,7 @@ def _chosen(
         UserError: the run is not of ``search``, or as of ``derive_resolutions``.
     """
     if not isinstance(config, SearchConfig):
-        raise UserError(f"--resolutions compares the networks of fbnetv5 search; {run} is of another method")
+        raise UserError(f"--resolutions compares the networks of fbnetv5 search; {run} is no run of it")
     networks = derive_resolutions(run, config, sizes, **options)
     for architecture in networks.architectures.values():
         log(describe_choice(architecture))
