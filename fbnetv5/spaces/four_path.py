@@ -56,10 +56,6 @@ class FourPaths(Space, ABC):
         return self
 
     @property
-    def label(self) -> str:
-        return f"variant {self.variant}"
-
-    @property
     def encoder(self) -> FBNetV3:
         """The network of stage 0."""
         return VARIANTS[self.variant].network
@@ -165,6 +161,10 @@ class FourPathSpace(SkippablePaths):
     strict: bool = False
     """Whether only the later stages' blocks may be skipped, as the paper describes, and not also stage-0 repeats and
     fusion edges."""
+
+    @property
+    def label(self) -> str:
+        return f"variant {self.variant}"
 
     def _may_skip(self, node: Node) -> bool:
         if not self.strict:
