@@ -233,7 +233,7 @@ def test_a_space_is_loaded_from_json(space: Space) -> None:
         ({**FIELDS, "kind": ["four_path"]}, "unknown kind of space"),
         (
             {**FIELDS, "kind": "ring"},
-            "unknown kind of space 'ring'; there are: branching, four_path, scaled, stages, wide$",
+            "'ring'; there are: branching, four_path, scaled, stages, wide$",
         ),
         ({**FIELDS, "variant": "b"}, "space: variant: must be 'a', 'c', 'f' or 'ac', not 'b'"),
         ({**FIELDS, "variant": "ar"}, "variant AR is variant a at a smaller resolution, which is part of the budget"),
