@@ -40,6 +40,15 @@ def derive(
     device: TableDevice = None,
     table: TableFile = None,
     luts: Luts = Path("luts"),
+    resolutions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZES",
+            help="Deploy resolutions to choose from, such as 128,160,192: each task of a search gets the network of "
+            "the lowest loss, measured on images of its resolution.",
+            show_default="that of the budget",
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Run folder to make.", show_default="RUN/derived/BUDGET")
     ] = None,
@@ -63,6 +72,7 @@ def derive(
             device=device,
             table=table,
             luts=luts,
+            resolutions=resolutions,
             output=output,
             log=print_log,
             progress=stage_lines(bar),

@@ -29,7 +29,13 @@ Tasks = Annotated[
     str | None,
     typer.Option(help="Comma-separated tasks; docs/data.md describes all tasks.", show_default="cls,det,seg"),
 ]
-Variant = Annotated[str, typer.Option(help="FBNetV3 network that stage 0 of the search space is made of: a, c or f.")]
+Variant = Annotated[
+    str,
+    typer.Option(
+        help="FBNetV3 network that stage 0 of the search space is made of: a, c, f, or ac, which is a with 0.65 times "
+        "its channels."
+    ),
+]
 Stages = Annotated[int, typer.Option(help="Number of stages after stage 0.")]
 Blocks = Annotated[int, typer.Option("--blocks-per-path", help="Number of blocks per path in each later stage.")]
 SpaceName = Annotated[

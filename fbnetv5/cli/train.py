@@ -72,8 +72,16 @@ def train(
     variant: Annotated[
         str | None,
         typer.Option(
-            help="Train the topology of the network in another variant of its space: a, c or f.",
+            help="Train the topology of the network in another variant of its space: a, c, f or ac.",
             show_default="that of the network",
+        ),
+    ] = None,
+    scale_to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MULTIPLY-ADDS",
+            help="Train the network of a search scaled to this cost in depth, width and resolution, such as 200M; "
+            "200M@192x192 sets the deploy resolution.",
         ),
     ] = None,
     data: Data = None,
@@ -112,6 +120,7 @@ def train(
                 task,
                 arch=arch,
                 variant=variant,
+                scale_to=scale_to,
                 data=data,
                 strict_data=strict_data,
                 init=init,

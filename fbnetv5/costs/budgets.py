@@ -163,7 +163,7 @@ def _parse_parts(text: str, unit: str, tasks: Sequence[str]) -> dict[str, tuple[
         name, equals, amount = part.strip().rpartition("=")
         if equals and name not in tasks:
             raise UserError(f"budget {part.strip()!r}: this run has no task {name!r}; it has: {', '.join(tasks)}")
-        budget = _parse_budget(amount, unit)
+        budget = parse_budget(amount, unit)
         if name in parts:
             raise UserError(f"budget {text!r} sets {name or 'the default'} twice")
         parts[name] = budget
@@ -172,8 +172,16 @@ def _parse_parts(text: str, unit: str, tasks: Sequence[str]) -> dict[str, tuple[
     return parts
 
 
-def _parse_budget(text: str, unit: str) -> tuple[Budget, Resolution | None]:
-    """A budget, and its resolution if the text names one."""
+def parse_budget(text: str, unit: str) -> tuple[Budget, Resolution | None]:
+    """A budget, and its resolution if the text names one.
+
+    Args:
+        text: such as "400M", "1.2G@320x640" or "8ms".
+        unit: "macs", "params" or "ms".
+
+    Raises:
+        UserError: it is not a positive number with its unit, or the resolution is none.
+    """
     amount, at_sign, size = text.partition("@")
     match = _AMOUNT.fullmatch(amount.strip())
     example = {"macs": "400M or 1.2G multiply-adds", "params": "5M parameters", "ms": "8ms"}[unit]

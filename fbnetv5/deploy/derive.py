@@ -1,6 +1,6 @@
 """Derives the networks of another budget from a finished run, and writes them to a run folder of their own."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,13 @@ from export.files import AnyPath
 from export.progress import Log, Progress, silent
 from fbnetv5.architecture import Architecture
 from fbnetv5.costs.budgets import at_least_one_budget, budget_label
+from fbnetv5.data.resolution import Resolution, parse_resolution
 from fbnetv5.deploy.deriving_methods import method_of
 from fbnetv5.runs.derivation import DERIVED, DerivationConfig, write_derived
 from fbnetv5.runs.folder import BRANCHED
-from fbnetv5.runs.options import Amount, find_table, path_of
+from fbnetv5.runs.options import Amount, Size, find_table, path_of
+from fbnetv5.search.reinforce.config import SearchConfig
+from fbnetv5.search.reinforce.resolutions import ChosenNetworks, derive_resolutions, describe_choice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +54,7 @@ def derive(
     device: str | None = None,
     table: AnyPath | None = None,
     luts: AnyPath = "luts",
+    resolutions: str | Sequence[Size] | None = None,
     output: AnyPath | None = None,
     log: Log = silent,
     progress: Progress = silent,
@@ -71,6 +75,8 @@ def derive(
         device: device whose latency table in ``luts`` predicts latency.
         table: latency table file, also of another machine; without it and ``device``, the table of the run is used.
         luts: folder of latency tables.
+        resolutions: deploy resolutions to choose from, such as "128,160" or [128, (160, 320)]: each task of a search
+            gets the network of the lowest loss, measured on images of its resolution. None for that of the budgets.
         output: folder to make; None for ``derived/BUDGET`` in the run folder.
         log: called with lines for the user.
         progress: called after every scored architecture of a search.
@@ -84,9 +90,41 @@ def derive(
     method, label = method_of(source), budget_label(texts)
     config = method.with_budgets(source, texts)
     file = find_table(device, table, Path(luts), log, method.profile_options(config, Path(luts)))
+    sizes = () if resolutions is None else _sizes(resolutions, texts)
+    if sizes:
+        label = f"{label}@{'+'.join('x'.join(map(str, size)) for size in sizes)}"
     folder = path_of(output) or source / DERIVED / label
     if folder.exists():
         raise UserError(f"{folder} exists already; remove it or choose another --output")
-    networks = method.derive(source, config, table=file, other_machine=table is not None, progress=progress)
+    options: dict[str, Any] = {"table": file, "other_machine": table is not None, "progress": progress}
+    networks = method.derive(source, config, **options) if not sizes else _chosen(source, config, sizes, options, log)
     write_derived(folder, DerivationConfig.of(source, config, label), networks.write)
     return Derived(folder=folder, architectures=networks.architectures, run=source, recipe=networks.recipe)
+
+
+def _sizes(resolutions: str | Sequence[Size], texts: Mapping[str, str]) -> list[Resolution]:
+    """The resolutions to choose from, each once.
+
+    Raises:
+        UserError: one of them is none, or a budget, of these texts by unit, names one too.
+    """
+    if named := [text for text in texts.values() if "@" in text]:
+        raise UserError(f"the budget {named[0]} names its resolution: leave out --resolutions, or @HxW")
+    sizes = resolutions.split(",") if isinstance(resolutions, str) else resolutions
+    return list(dict.fromkeys(parse_resolution(size) for size in sizes))
+
+
+def _chosen(
+    run: Path, config: Any, sizes: Sequence[Resolution], options: Mapping[str, Any], log: Log
+) -> ChosenNetworks:
+    """The networks of the best resolutions; logs how they compare.
+
+    Raises:
+        UserError: the run is not of ``search``, or as of ``derive_resolutions``.
+    """
+    if not isinstance(config, SearchConfig):
+        raise UserError(f"--resolutions compares the networks of fbnetv5 search; {run} is no run of it")
+    networks = derive_resolutions(run, config, sizes, **options)
+    for architecture in networks.architectures.values():
+        log(describe_choice(architecture))
+    return networks

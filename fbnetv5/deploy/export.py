@@ -13,11 +13,13 @@ import torch
 from export.errors import VerificationError
 from export.progress import Progress
 from export.runners import OrtRunner, TorchRunner
+from fbnetv5.data.config import DataConfig
 from fbnetv5.deploy.convert import ExportData, convert_stages
 from fbnetv5.deploy.export_folder import write_export_folder
-from fbnetv5.deploy.export_model import INPUT, load_export_model
+from fbnetv5.deploy.export_model import INPUT, ExportModel, load_export_model
 from fbnetv5.deploy.export_options import ExportOptions
 from fbnetv5.deploy.exported import Exported
+from fbnetv5.evaluate import trained_size
 from fbnetv5.runs.config import Run
 from fbnetv5.tasks.task import Task
 from latency.profile import measure_network
@@ -54,7 +56,7 @@ def export_tasks(
     if options.fit is not None:
         data_config = data_config.changed(fit=options.fit)
     model = load_export_model(run, tasks, head=options.head, from_pixels=options.from_pixels, fit=data_config.fit)
-    data = ExportData.of(data_config, model, options)
+    data = ExportData.of(_at_trained_size(data_config, model), model, options)
     say(f"{model.name}: exporting")
     stages = convert_stages(model, data, options, say, progress)
     say(f"{model.name}: measuring on the test images")
@@ -93,3 +95,9 @@ def _check_drop(tasks: Mapping[str, Task], metrics: dict[str, dict[str, float]],
                 f"{options.precision}, which is {drop:.4f} worse, and at most {options.max_drop:g} was allowed "
                 "(--max-drop); nothing is written"
             )
+
+
+def _at_trained_size(data: DataConfig, model: ExportModel) -> DataConfig:
+    """The images of a run at the size that its networks' files name: one of several that ``derive`` chose from."""
+    sizes = {trained_size(each) for each in model.architectures.values() if "trained_at" in each.provenance}
+    return data.changed(size=sizes.pop()) if len(sizes) == 1 else data

@@ -7,12 +7,11 @@ ordinary padding, so that the maps halve exactly.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 from export.errors import UserError
 from fbnetv5.blocks.specs import Block, Bottleneck, InvertedResidual, Stem, round_width
-from fbnetv5.spaces.fbnetv3 import FBNETV3, FBNetV3
+from fbnetv5.spaces.fbnetv3 import FBNETV3, scaled
 
 MOBILENETV2_GROUPS = (
     (1, 16, 1, 1),
@@ -32,12 +31,6 @@ def fbnetv3_blocks(letter: str, width: float) -> tuple[Block, ...]:
     """The blocks of an FBNetV3 with ordinary padding."""
     partitions = scaled(FBNETV3[letter].with_ordinary_padding(), width).partitions()
     return tuple(block for partition in partitions for block in partition)
-
-
-def scaled(config: FBNetV3, width: float) -> FBNetV3:
-    """The network with all widths multiplied by ``width`` and rounded to multiples of 8."""
-    groups = tuple(replace(group, channels=round_width(group.channels * width)) for group in config.groups)
-    return replace(config, stem_channels=round_width(config.stem_channels * width), groups=groups)
 
 
 def mobilenetv2_blocks(width: float) -> tuple[Block, ...]:

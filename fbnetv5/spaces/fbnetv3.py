@@ -7,12 +7,13 @@ of a supernet must halve exactly, so ``with_ordinary_padding`` returns a network
 Not included: training recipes and weights.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
 from export.errors import UserError
-from fbnetv5.blocks.specs import InvertedResidual, PooledHead, Stem
+from fbnetv5.blocks.specs import InvertedResidual, PooledHead, Stem, round_width
 
 STRIDES = (4, 8, 16, 32)
 """Strides at which the four partitions end, which are the strides of a space's four paths."""
@@ -60,6 +61,18 @@ class FBNetV3:
             blocks += group_blocks(group, in_channels=width)
             width = group.channels
         return tuple(tuple(blocks[a:b]) for a, b in zip([0, *ends], [*ends, len(blocks)], strict=True))
+
+
+def scaled(config: FBNetV3, width: float) -> FBNetV3:
+    """The network with all widths multiplied by ``width`` and rounded to multiples of 8."""
+    groups = tuple(replace(group, channels=round_width(group.channels * width)) for group in config.groups)
+    return replace(config, stem_channels=round_width(config.stem_channels * width), groups=groups)
+
+
+def with_repeats(config: FBNetV3, repeats: Sequence[int]) -> FBNetV3:
+    """The network with other numbers of repeats, one per group."""
+    groups = zip(config.groups, repeats, strict=True)
+    return replace(config, groups=tuple(replace(group, repeats=number) for group, number in groups))
 
 
 def group_blocks(group: Group, *, in_channels: int) -> list[InvertedResidual]:
@@ -177,6 +190,33 @@ FBNETV3 = {
     "g": FBNetV3(resolution=320, stem_channels=32, groups=_G),
 }
 """The published networks by letter; B is A at another resolution."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """The network that stage 0 of FBNetV5's supernet is made of."""
+
+    letter: str
+    """Of the published network."""
+    width: float = 1.0
+    """Factor of all its widths."""
+
+    @property
+    def network(self) -> FBNetV3:
+        """The network, with ordinary padding."""
+        return scaled(FBNETV3[self.letter].with_ordinary_padding(), self.width)
+
+
+AC_WIDTH = 0.65
+"""Factor of the widths in variant AC: its largest networks cost half as much as those of A."""
+VARIANTS = {
+    "a": Variant(letter="a"),
+    "c": Variant(letter="c"),
+    "f": Variant(letter="f"),
+    "ac": Variant(letter="a", width=AC_WIDTH),
+}
+"""By name, those of FBNetV5 (arXiv 2111.10007). AC shrinks the channels of A; its factor is this project's choice. The
+paper's AR, which shrinks the resolution, has the network of A: a budget names its resolution."""
 
 
 def fbnetv3(name: str) -> FBNetV3:

@@ -7,19 +7,20 @@ A later block has the shape of its path's stage-0 repeat; the shape in the paper
 Every block that keeps its input's shape has a variable that keeps or skips it; a skipped block passes its first input
 through. A fusion edge is such a block too (target plus resampled source, or the target alone), so skipping, liveness,
 cost and execution follow one rule. ``FourPaths`` has the positions, its subclasses add the variables: those of
-``FourPathSpace`` only keep or skip; those of ``wide.py`` choose more.
+``SkippablePaths`` only keep or skip; those of ``wide.py`` choose more.
 """
 
 from abc import ABC
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from export.errors import UserError
 from fbnetv5.blocks.specs import Fusion, InvertedResidual
-from fbnetv5.spaces.fbnetv3 import FBNETV3, STRIDES, Group
+from fbnetv5.spaces.fbnetv3 import STRIDES, VARIANTS, FBNetV3, Group
 from fbnetv5.spaces.graph import SKIPPED, Node, Variable
 from fbnetv5.spaces.space import Space
 
@@ -31,12 +32,22 @@ class FourPaths(Space, ABC):
 
     title: ClassVar[str] = "space"
     kind: str
-    variant: Literal["a", "c", "f"] = "a"
-    """Letter of the FBNetV3 that forms stage 0, with ordinary padding; the paper extends these three to a supernet."""
+    variant: Literal["a", "c", "f", "ac"] = "a"
+    """FBNetV3 that forms stage 0, with ordinary padding: A, C or F, or A with fewer channels."""
     stages: Count = 4
     """Number of stages after stage 0."""
     blocks_per_path: Count = 2
     """Blocks on each path in each of those stages."""
+
+    @field_validator("variant", mode="before")
+    @classmethod
+    def _is_a_space(cls, variant: Any) -> Any:
+        if variant == "ar":
+            raise UserError(
+                "FBNetV5's variant AR is variant a at a smaller resolution, which is part of the budget: --variant a "
+                "--flops 200M@160x160; fbnetv5 derive --resolutions compares several"
+            )
+        return variant
 
     @model_validator(mode="after")
     def _has_choices(self) -> Self:
@@ -45,8 +56,9 @@ class FourPaths(Space, ABC):
         return self
 
     @property
-    def label(self) -> str:
-        return f"variant {self.variant}"
+    def encoder(self) -> FBNetV3:
+        """The network of stage 0."""
+        return VARIANTS[self.variant].network
 
     @cached_property
     def ends(self) -> Mapping[int, str]:
@@ -63,7 +75,7 @@ class FourPaths(Space, ABC):
     def _stage_zero(self) -> Iterable[Node]:
         previous: tuple[str, ...] = ()
         stride = 1
-        for path, partition in zip(STRIDES, FBNETV3[self.variant].with_ordinary_padding().partitions(), strict=True):
+        for path, partition in zip(STRIDES, self.encoder.partitions(), strict=True):
             for number, block in enumerate(partition):
                 stride *= block.stride
                 name = f"s0_p{path}_{number}"
@@ -99,7 +111,7 @@ class FourPaths(Space, ABC):
 
     def _last_groups(self) -> tuple[Group, Group, Group, Group]:
         """Per path, the width of its end in stage 0 and the shape of the repeats nearest to this end."""
-        groups = FBNETV3[self.variant].groups
+        groups = self.encoder.groups
         last = groups[6]
         deepest = Group(
             kernel=last.kernel,
@@ -112,13 +124,8 @@ class FourPaths(Space, ABC):
         return groups[1], groups[2], groups[4], deepest
 
 
-class FourPathSpace(FourPaths):
-    """The four paths with a variable per block that a search may skip."""
-
-    kind: Literal["four_path"] = "four_path"
-    strict: bool = False
-    """Whether only the later stages' blocks may be skipped, as the paper describes, and not also stage-0 repeats and
-    fusion edges."""
+class SkippablePaths(FourPaths, ABC):
+    """The four paths with a variable per block that may be skipped."""
 
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
@@ -142,6 +149,22 @@ class FourPathSpace(FourPaths):
     def skippable(self) -> tuple[Node, ...]:
         """The nodes that may be skipped, in the order of the variables; each variable sets one of them."""
         return tuple(node for node in self.nodes if node.skippable)
+
+    def _may_skip(self, node: Node) -> bool:
+        return keeps_shape(node)
+
+
+class FourPathSpace(SkippablePaths):
+    """The space of a search that keeps or skips blocks."""
+
+    kind: Literal["four_path"] = "four_path"
+    strict: bool = False
+    """Whether only the later stages' blocks may be skipped, as the paper describes, and not also stage-0 repeats and
+    fusion edges."""
+
+    @property
+    def label(self) -> str:
+        return f"variant {self.variant}"
 
     def _may_skip(self, node: Node) -> bool:
         if not self.strict:

@@ -11,15 +11,15 @@ from itertools import chain
 import numpy as np
 
 from export.errors import UserError
-from fbnetv5.spaces.fbnetv3 import FBNETV3, STRIDES
+from fbnetv5.spaces.fbnetv3 import STRIDES, FBNetV3
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.graph import SKIPPED
 from fbnetv5.spaces.space import Choices, Space
 
 
-def stage_zero(variant: str) -> list[str]:
-    """The names of the four-path space's nodes in stage 0, in the order of the blocks of its FBNetV3."""
-    partitions = FBNETV3[variant].partitions()
+def stage_zero(network: FBNetV3) -> list[str]:
+    """The names of the four-path space's nodes in stage 0, in the order of the blocks of its network."""
+    partitions = network.partitions()
     return list(
         chain.from_iterable(
             [f"s0_p{path}_{number}" for number in range(len(blocks))]
@@ -28,10 +28,10 @@ def stage_zero(variant: str) -> list[str]:
     )
 
 
-def group_nodes(variant: str) -> list[list[str]]:
+def group_nodes(network: FBNetV3) -> list[list[str]]:
     """The names of the nodes of each group of stage 0, first to last; the stem belongs to none."""
-    names = iter(stage_zero(variant)[1:])
-    return [[next(names) for _ in range(1 + group.repeats)] for group in FBNETV3[variant].groups]
+    names = iter(stage_zero(network)[1:])
+    return [[next(names) for _ in range(1 + group.repeats)] for group in network.groups]
 
 
 def move_choices(choices: Sequence[int] | Choices, source: FourPathSpace, target: FourPathSpace) -> Choices:
@@ -49,7 +49,7 @@ def move_choices(choices: Sequence[int] | Choices, source: FourPathSpace, target
     own = {variable.name: int(choice) for variable, choice in zip(source.variables, choices, strict=True)}
     counterparts = {
         name: names[min(number, len(names) - 1)]
-        for names, others in zip(group_nodes(source.variant), group_nodes(target.variant), strict=True)
+        for names, others in zip(group_nodes(source.encoder), group_nodes(target.encoder), strict=True)
         for number, name in enumerate(others)
     }
     kept = target.full()

@@ -3,21 +3,20 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from export.errors import UserError
 from export.files import AnyPath
 from export.progress import Log, silent
-from fbnetv5.architecture import Architecture, load_architecture
+from fbnetv5.architecture import load_architecture
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.describe import describe_data
 from fbnetv5.data.fit import parse_fit
 from fbnetv5.data.resolution import parse_resolution
 from fbnetv5.evaluate import trained_fit, trained_size
 from fbnetv5.runs.options import Fields, Size, architecture_file, describe_fit, fields_of, path_of
+from fbnetv5.training.change import changed_network, fitting_init
 from fbnetv5.training.config import TrainConfig, common_defaults
 from fbnetv5.training.loop import TrainEntry
 from fbnetv5.training.notes import describe_soft_labels, describe_teacher_fit
 from fbnetv5.training.run import Prepared, TrainResult, prepare, run_training, start_training
-from fbnetv5.training.transfer import describe_transfer, fitting_init, transfer
 
 Started = Callable[[Path, Prepared], None]
 """Called with the run folder and its opened configuration when all inputs are checked, before the first step."""
@@ -28,6 +27,7 @@ def train(
     *,
     arch: AnyPath | None = None,
     variant: str | None = None,
+    scale_to: str | None = None,
     data: AnyPath | None = None,
     strict_data: bool = False,
     init: str = "inherited",
@@ -51,7 +51,9 @@ def train(
         task: task whose network in ``runs/latest`` is trained, if no ``arch`` is named; with ``arch``, a task that the
             topology of that network is trained for, with a head of its own.
         arch: architecture file of the network.
-        variant: "a", "c" or "f": train the topology of a network of ``search`` in that variant of its space.
+        variant: "a", "c", "f" or "ac": train the topology of a network of ``search`` in that variant of its space.
+        scale_to: multiply-adds to scale a network of ``search`` to, in depth, width and resolution: "200M", or
+            "200M@192x192" with the deploy resolution.
         data: folder of images and labels in one of the known layouts; None for the demo scenes.
         strict_data: refuse a data set of which something was repaired, left out or not used.
         init: initial weights: "inherited" (from the search), "scratch", "torchvision", "timm", or a safetensors file.
@@ -78,7 +80,7 @@ def train(
     describe_data(folder, log, strict=strict_data)
     file = architecture_file(task, arch)
     source = load_architecture(file)
-    architecture = _transferred(source, file, task, variant, folder, log)
+    architecture = changed_network(source, file, task=task, variant=variant, scale_to=scale_to, data=folder, log=log)
     images = DataConfig.of(
         folder,
         size=trained_size(architecture) if size is None else parse_resolution(size),
@@ -103,24 +105,6 @@ def train(
     run, prepared = start_training(settings, file, target, transferred=transferred)
     started(run, prepared)
     return run_training(run, prepared, report, log)
-
-
-def _transferred(
-    source: Architecture, file: Path, task: str | None, variant: str | None, data: Path | None, log: Log
-) -> Architecture:
-    """The network to train: that of the file, or its topology for another task or in another variant.
-
-    Raises:
-        UserError: the network has several tasks and the options name one or a variant, or as of ``transfer``.
-    """
-    if task is None and variant is None:
-        return source
-    if len(source.choices) > 1:
-        raise UserError(f"{file} is one network for {source.name}, trained as a whole: use --arch {file} alone")
-    architecture = transfer(source, file, task=task, variant=variant, data=data)
-    if architecture is not source:
-        log(describe_transfer(source, architecture))
-    return architecture
 
 
 def resume_train(

@@ -15,6 +15,7 @@ from fbnetv5.networks.backbone import Network
 from fbnetv5.networks.pretrained import PUBLISHED, SCRATCH, TIMM, TORCHVISION, encoder_weights, load_blocks
 from fbnetv5.runs.checkpoint import load_tensors, load_weights
 from fbnetv5.spaces.branching import BranchingSpace
+from fbnetv5.spaces.fbnetv3 import VARIANTS
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.space import Space
 from fbnetv5.spaces.variants import stage_zero
@@ -74,7 +75,8 @@ def copy_encoder(network: Network, space: Space, source: str) -> None:
         names = [node.name for node in space.nodes]
         weights = encoder_weights(space.encoder, source, width=space.width)
     elif isinstance(space, FourPathSpace):
-        names, weights = stage_zero(space.variant), encoder_weights(f"fbnetv3-{space.variant}", source)
+        names, variant = stage_zero(space.encoder), VARIANTS[space.variant]
+        weights = encoder_weights(f"fbnetv3-{variant.letter}", source, width=variant.width)
     elif isinstance(space, WideSpace):
         raise UserError(
             f"--init {source}: blocks of {space.label} have other kernels and expansions than the encoder's"

@@ -1,24 +1,21 @@
 """The topology of a network for another task, or in another variant of its space, before a training.
 
-FBNetV5 trains one topology per task on stage 0 of FBNetV3-A, C and F (arXiv 2111.10007). Here nodes correspond by their
-names (``fbnetv5/spaces/variants.py``): the other network has the choices of the first one. Another task reads the
-features of its own paths with a head of its own.
+FBNetV5 trains one topology per task on stage 0 of FBNetV3-A, C and F, and of A with fewer channels (arXiv 2111.10007).
+Here nodes correspond by their names (``fbnetv5/spaces/variants.py``): the other network has the choices of the first
+one. Another task reads the features of its own paths with a head of its own.
 """
 
 from pathlib import Path
 
 from export.errors import UserError
-from export.progress import Log
 from fbnetv5 import __version__
 from fbnetv5.architecture import Architecture, make_architecture
 from fbnetv5.data.splits import targets_of
 from fbnetv5.data.targets import class_names
-from fbnetv5.networks.pretrained import SCRATCH
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.space import Space
 from fbnetv5.spaces.variants import move_choices
 from fbnetv5.tasks import make_tasks
-from fbnetv5.training.initial import INHERITED
 
 KEPT = ("trained_at", "fit")
 """Entries of the provenance that hold for the other network: they are the defaults of its images."""
@@ -33,7 +30,7 @@ def transfer(
         architecture: of one task.
         file: its file, for the provenance and errors.
         task: name of the task; None for that of the network.
-        variant: letter of the variant; None for that of the network's space.
+        variant: name of the variant; None for that of the network's space.
         data: folder of the images to train on, which name the classes of another task; None for the demo scenes.
 
     Raises:
@@ -72,21 +69,6 @@ def describe_transfer(old: Architecture, new: Architecture) -> str:
     others = [str(path) for path in new.make_task().paths if path not in old.make_task().paths]
     unread = f"; {old.name} reads no feature at stride {' and '.join(others)}, so its choices there mean nothing"
     return f"{line}, instead of {costs[0]}{unread if others else ''}"
-
-
-def fitting_init(init: str, old: Architecture, new: Architecture, log: Log) -> str:
-    """The initial weights of the other network: random where those of the first one, of other widths, do not fit.
-
-    Args:
-        init: the initial weights that the user named.
-        old: the first network.
-        new: the other one.
-        log: called with a line if the weights are random instead.
-    """
-    if init != INHERITED or new.space == old.space:
-        return init
-    log(f"the weights of {old.space.label} do not fit {new.space.label}: the training starts with random weights")
-    return SCRATCH
 
 
 def _in_variant(space: Space, variant: str | None, file: Path) -> Space:

@@ -58,7 +58,7 @@ SMALLER: dict[str, dict[str, str]] = {
     "train*": {"--config": "train.json", "--size": "32x32"},
 }
 """Options by command, which replace those of the page or are added: the first pattern that matches decides."""
-BUDGETS = {"search": "15M@64x64", "branch": "10M@64x64", "derive": "9M"}
+BUDGETS = {"search": "15M@64x64", "branch": "10M@64x64", "derive": "9M", "train": "20M@64x64"}
 """The budget of each command, in place of every budget in multiply-adds."""
 
 

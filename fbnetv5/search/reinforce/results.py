@@ -73,7 +73,15 @@ def write_results(
     architectures: Mapping[str, Architecture],
     results: Mapping[str, TaskResult],
 ) -> None:
-    """Write each network's recalibrated weights, then its architecture file, and last the Pareto fronts.
+    """Write the networks, and last the Pareto fronts."""
+    write_networks(folder, supernet, prepared, architectures)
+    write_json(folder / PARETO, pareto_document(prepared.constraints, results))
+
+
+def write_networks(
+    folder: Path, supernet: Supernet, prepared: Prepared, architectures: Mapping[str, Architecture]
+) -> None:
+    """Write each network's weights, recalibrated on images that weights learn from, then its architecture file.
 
     Where an architecture file exists, so do its weights.
     """
@@ -84,7 +92,6 @@ def write_results(
         recalibrate(network, images, network)
         save_tensors(folder / f"{name}.safetensors", network.state_dict())
         architecture.save(folder / f"{name}.json")
-    write_json(folder / PARETO, pareto_document(prepared.constraints, results))
 
 
 def pareto_document(constraints: Mapping[str, Constraints], results: Mapping[str, TaskResult]) -> dict[str, Any]:

@@ -45,6 +45,9 @@ WRONG = {
         "--tasks cls,seg",
     ),
     "a budget that is too small": (["--flops", "1K"], "if all tasks share every layer"),
+    "a resolution to choose": (["--flops", "9M", "--resolutions", "64,96"], "compares the networks of fbnetv5 search"),
+    "a resolution twice": (["--flops", "9M@64x64", "--resolutions", "64"], "leave out --resolutions, or @HxW"),
+    "no resolution": (["--flops", "9M", "--resolutions", "60"], "height and width must be multiples of 32"),
     "no amount": (["--flops", "much"], "is not a positive number with its unit"),
 }
 
@@ -64,6 +67,15 @@ def test_a_search_gives_a_network_per_task(tmp_path: Path) -> None:
         assert printed["architectures"][task] == architecture.to_json()
         assert 0.85 * limit <= architecture.cost.macs <= limit
     assert document("eval", "--arch", "runs/s/derived/seg=28M,30M/seg.json", cwd=tmp_path)["task"] == "seg"
+    chosen = document("derive", "runs/s", "--flops", "30M", "--resolutions", "64,64x96,64", cwd=tmp_path)
+    assert chosen["folder"] == "runs/s/derived/30M@64x64+64x96"
+    for task, architecture in chosen["architectures"].items():
+        assert document("show", f"{chosen['folder']}/{task}.json", cwd=tmp_path)["macs"] <= 30e6
+        assert len(architecture["provenance"]["resolutions"]) == 2
+        exported = document(
+            "export", "--run", chosen["folder"], "--task", task, "--output", f"out/{task}", cwd=tmp_path
+        )
+        assert exported["metric"]["resolution"] == architecture["resolution"]
 
 
 def test_a_run_of_another_kind_is_refused(tmp_path: Path) -> None:

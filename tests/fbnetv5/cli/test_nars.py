@@ -3,8 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from fbnetv5.architecture import load_architecture
+from fbnetv5.architecture import load_architecture, make_architecture
+from fbnetv5.data.scenes import CLASSES
+from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.training.recipe import Recipe
+from fbnetv5.training.scaling import scale
 from tests.command_line import assert_refused, document, in_process
 from tests.contract.stored import STORED
 
@@ -80,6 +83,15 @@ def test_the_recipe_of_one_architecture_is_searched_within_its_own_cost_and_with
     config = folder / "runs/r/config.json"
     config.write_text(config.read_text(encoding="utf-8").replace(teacher, "/gone.json"), encoding="utf-8")
     assert_refused(["nars", "--resume", "runs/r"], "architecture file /gone.json does not exist", cwd=folder)
+
+
+def test_the_recipe_of_a_scaled_network_is_searched(folder: Path) -> None:
+    space = FourPathSpace(stages=1, blocks_per_path=1)
+    small = make_architecture(space, {"cls": space.empty()}, CLASSES, (32, 32), provenance={})
+    scale(small, folder / "cls.json", "10M@32x32").save(folder / "scaled.json")
+    options = ("--size", "32x32", "--config", "quick.json", "--name", "scaled")
+    printed = document("nars", "--arch", "scaled.json", *options, cwd=folder)
+    assert printed["architecture"]["space"] == load_architecture(folder / "scaled.json").space.to_json()
 
 
 def test_resuming_a_finished_search_prints_the_same(folder: Path) -> None:

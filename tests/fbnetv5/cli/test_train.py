@@ -27,9 +27,16 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, options: list[str
 
 
 TRANSFERS = {
-    "unknown variant": ("det.json", ["--variant", "q"], "variant: must be 'a', 'c' or 'f', not 'q'"),
+    "unknown variant": ("det.json", ["--variant", "q"], "variant: must be 'a', 'c', 'f' or 'ac', not 'q'"),
     "unknown task": ("det.json", ["--task", "pose"], "unknown task 'pose'"),
     "several tasks": ("branched.json", ["--variant", "c"], "is one network for cls+det+seg, trained as a whole"),
+    "a tree to scale": (
+        "branched.json",
+        ["--scale-to", "9M"],
+        "only networks of one task, of the default",
+    ),
+    "a target out of reach": ("det.json", ["--scale-to", "1K"], "cannot be scaled to 1K: at 32x32 the nearest network"),
+    "no target": ("det.json", ["--scale-to", "9ms"], "budget '9ms' is not a positive number with its unit"),
 }
 
 
@@ -49,6 +56,18 @@ def test_a_network_in_another_variant_is_shown_with_its_origin(networks: Path, t
     shown = document("show", f"{folder}/cls.json", cwd=tmp_path)
     origin = {"file": str(networks / "cls.json"), "task": "cls", "space": "variant a"}
     assert shown["provenance"]["transferred_from"] == origin
+
+
+def test_a_scaled_network_is_shown_and_evaluated_like_any_other(networks: Path, tmp_path: Path) -> None:
+    fields = {"scenes": [24, 12, 16], "steps": 1, "batch": 4, "evaluate_every": 1, "held_out": 8, "warmup_steps": 1}
+    (tmp_path / "c.json").write_text(json.dumps(fields))
+    options = ["--arch", str(networks / "det.json"), "--scale-to", "20M@64x64", "--config", "c.json"]
+    trained = document("train", *options, cwd=tmp_path)
+    shown = document("show", f"{trained['folder']}/det.json", cwd=tmp_path)
+    assert 19e6 < shown["macs"] <= 20e6
+    assert shown["provenance"]["scaled_from"]["file"] == str(networks / "det.json")
+    assert trained["tasks"]["det"]["test"]["size"] == shown["resolution"] == [64, 64]
+    assert document("eval", "--arch", f"{trained['folder']}/det.json", cwd=tmp_path)["size"] == [64, 64]
 
 
 def test_a_network_is_trained_and_resumed(networks: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from fbnetv5.runs.folder import networks_of
 from fbnetv5.search.bmtas.config import BranchConfig
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.spaces.four_path import FourPathSpace
+from fbnetv5.training.scaling import scale
 from tests.contract.stored import STORED
 
 IMAGES = Scenes("test", size=(32, 32), count=12)
@@ -99,6 +100,25 @@ def test_a_branched_network_of_every_kind_of_encoder_is_exported_and_verified(tm
     save_network(tmp_path, make_architecture(config.space, choices, CLASSES, SIZE, provenance={}))
     exported = export_tasks(tmp_path, ("cls", "seg"), tmp_path / "out", ExportOptions(), print)
     assert exported.max_error < 1e-4
+
+
+@pytest.mark.parametrize("task", ["cls", "det", "seg"])
+def test_a_network_of_variant_ac_is_exported_and_verified(tmp_path: Path, task: str) -> None:
+    space, budget = FourPathSpace(variant="ac"), Budget(limit=1e9, unit="macs", resolution=SIZE)
+    SearchConfig(budgets={task: (budget,)}, space=space, data=DataConfig(size=SIZE, scenes=(16, 8, 8))).save(tmp_path)
+    choices = np.random.default_rng(0).integers(2, size=len(space.variables))
+    save_network(tmp_path, make_architecture(space, {task: choices}, CLASSES, SIZE, provenance={}))
+    assert export_tasks(tmp_path, (task,), tmp_path / "out", ExportOptions(), print).max_error < 1e-4
+
+
+def test_a_scaled_network_is_exported_and_verified(tmp_path: Path) -> None:
+    SearchConfig(
+        budgets={"det": (Budget(limit=1e9, unit="macs"),)}, data=DataConfig(size=SIZE, scenes=(16, 8, 8))
+    ).save(tmp_path)
+    choices = np.random.default_rng(0).integers(2, size=len(SPACE.variables))
+    network = make_architecture(SPACE, {"det": choices}, CLASSES, SIZE, provenance={})
+    save_network(tmp_path, scale(network, tmp_path / "small.json", "60M"))
+    assert export_tasks(tmp_path, ("det",), tmp_path / "out", ExportOptions(), print).max_error < 1e-4
 
 
 def test_weights_of_one_network_are_those_of_its_file(shared: Path) -> None:

@@ -8,8 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from export.errors import UserError
 from fbnetv5.costs.counting import count
-from fbnetv5.spaces.encoders import ENCODERS, encoder_name, scaled
-from fbnetv5.spaces.fbnetv3 import fbnetv3
+from fbnetv5.spaces.encoders import ENCODERS, encoder_name
+from fbnetv5.spaces.fbnetv3 import fbnetv3, scaled
 
 IMAGE = (3, 224, 224)
 

@@ -8,7 +8,7 @@ from torch import nn
 from export.errors import UserError
 from fbnetv5.blocks.specs import InvertedResidual, Stem
 from fbnetv5.costs.counting import Count, count
-from fbnetv5.spaces.fbnetv3 import FBNETV3, STRIDES, FBNetV3, FBNetV3Network, fbnetv3
+from fbnetv5.spaces.fbnetv3 import FBNETV3, STRIDES, VARIANTS, FBNetV3, FBNetV3Network, fbnetv3, with_repeats
 
 PUBLISHED = {
     "a": (356_598_280, 8_542_224),
@@ -136,3 +136,19 @@ def test_a_network_is_found_by_name(name: str) -> None:
 def test_the_error_for_an_unknown_name_lists_the_names(name: str) -> None:
     with pytest.raises(UserError, match=r"unknown network .*; there are: fbnetv3-a, .*, fbnetv3-g"):
         fbnetv3(name)
+
+
+def test_variants_are_published_networks_with_ordinary_padding_but_for_ac() -> None:
+    for letter in ("a", "c", "f"):
+        assert VARIANTS[letter].network == FBNETV3[letter].with_ordinary_padding()
+    narrow, whole = VARIANTS["ac"].network, VARIANTS["a"].network
+    assert [group.channels for group in narrow.groups] == [16, 16, 32, 48, 80, 120, 144]  # 10, 16, 26, 47, 78, 120, 146
+    assert narrow.partitions()[3][1].kernel == whole.partitions()[3][1].kernel
+    assert [len(blocks) for blocks in narrow.partitions()] == [len(blocks) for blocks in whole.partitions()]
+
+
+def test_a_network_has_other_repeats() -> None:
+    e, f = FBNETV3["e"], FBNETV3["f"]
+    longer = with_repeats(e, [group.repeats for group in f.groups])
+    assert [len(blocks) for blocks in longer.partitions()] == [len(blocks) for blocks in f.partitions()]
+    assert [group.channels for group in longer.groups] == [group.channels for group in e.groups]

@@ -10,15 +10,19 @@ from hypothesis import strategies as st
 
 from export.errors import UserError
 from fbnetv5.blocks.specs import Fusion, InvertedResidual
+from fbnetv5.costs.tables import Counter
+from fbnetv5.data.scenes import CLASSES
 from fbnetv5.spaces import read_space
 from fbnetv5.spaces.fbnetv3 import STRIDES
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.graph import Node
 from fbnetv5.spaces.space import SKIP, Choices, Space
+from fbnetv5.tasks import make_tasks
 
 SPACES = {
     "a": FourPathSpace(variant="a"),
     "c": FourPathSpace(variant="c"),
+    "ac": FourPathSpace(variant="ac"),
     "f, strict": FourPathSpace(variant="f", strict=True),
     "a, small": FourPathSpace(stages=2, blocks_per_path=1),
     "a, no later stages": FourPathSpace(stages=0),
@@ -67,7 +71,7 @@ def live_by_recursion(space: Space, choices: Choices, paths: tuple[int, ...]) ->
 
 @pytest.mark.parametrize(
     ("variant", "repeats"),
-    [("a", 2 + 3 + 4 + 4 + 5 + 5), ("c", 2 + 4 + 4 + 4 + 5 + 5 + 1), ("f", 3 + 4 + 4 + 4 + 8 + 6)],
+    [("a", 2 + 3 + 4 + 4 + 5 + 5), ("c", 2 + 4 + 4 + 4 + 5 + 5 + 1), ("f", 3 + 4 + 4 + 4 + 8 + 6), ("ac", 23)],
 )
 def test_variables_are_repeats_fusion_edges_and_later_blocks(variant: Any, repeats: int) -> None:
     edges, blocks = 4 * 6, 4 * 4 * 2
@@ -75,7 +79,7 @@ def test_variables_are_repeats_fusion_edges_and_later_blocks(variant: Any, repea
     assert len(FourPathSpace(variant=variant).variables) == repeats + edges + blocks
 
 
-@pytest.mark.parametrize("variant", ["a", "c", "f"])
+@pytest.mark.parametrize("variant", ["a", "c", "f", "ac"])
 def test_the_strict_reading_chooses_later_blocks_alone(variant: Any) -> None:
     for node in FourPathSpace(variant=variant, strict=True).skippable:
         assert isinstance(node.candidates[0], InvertedResidual)
@@ -227,9 +231,13 @@ def test_a_space_is_loaded_from_json(space: Space) -> None:
         ({"variant": "a"}, "space: blocks_per_path, stages, strict missing"),
         ([], r"a space is an object of fields, not \[\]"),
         ({**FIELDS, "kind": ["four_path"]}, "unknown kind of space"),
-        ({**FIELDS, "kind": "ring"}, "unknown kind of space 'ring'; there are: branching, four_path"),
-        ({**FIELDS, "variant": "b"}, "space: variant: must be 'a', 'c' or 'f', not 'b'"),
-        ({**FIELDS, "variant": ["a"]}, "space: variant: must be 'a', 'c' or 'f'"),
+        (
+            {**FIELDS, "kind": "ring"},
+            "'ring'; there are: branching, four_path, scaled, stages, wide$",
+        ),
+        ({**FIELDS, "variant": "b"}, "space: variant: must be 'a', 'c', 'f' or 'ac', not 'b'"),
+        ({**FIELDS, "variant": "ar"}, "variant AR is variant a at a smaller resolution, which is part of the budget"),
+        ({**FIELDS, "variant": ["a"]}, "space: variant: must be 'a', 'c', 'f' or 'ac'"),
         ({**FIELDS, "stages": -1}, "stages: must be greater than or equal to 0, not -1"),
         ({**FIELDS, "stages": 17}, "stages: must be less than or equal to 16, not 17"),
         ({**FIELDS, "blocks_per_path": 2.0}, "blocks_per_path: must be a valid integer, not 2.0"),
@@ -248,3 +256,10 @@ def test_without_later_stages_the_repeats_of_stage_0_remain() -> None:
     space = SPACES["a, no later stages"]
     assert len(space.variables) == 23
     assert all(node.name.startswith("s0_") for node in space.nodes)
+
+
+def test_the_largest_networks_of_ac_cost_half_of_those_of_a() -> None:
+    (task,) = make_tasks(("cls",), CLASSES).values()
+    tables = [Counter((224, 224)).table(SPACES[variant], task, "macs") for variant in ("ac", "a")]
+    assert tables[0].max_cost / tables[1].max_cost == pytest.approx(0.5, abs=0.02)
+    assert tables[0].min_cost < 0.6 * tables[1].min_cost

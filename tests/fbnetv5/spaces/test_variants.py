@@ -1,3 +1,6 @@
+from itertools import permutations
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,13 +8,14 @@ from hypothesis import strategies as st
 
 from export.errors import UserError
 from fbnetv5.blocks.specs import InvertedResidual
-from fbnetv5.spaces.fbnetv3 import FBNETV3
+from fbnetv5.spaces.fbnetv3 import VARIANTS
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.space import Choices
 from fbnetv5.spaces.variants import group_nodes, move_choices, stage_zero, widen_choices
 from fbnetv5.spaces.wide import WideSpace
 
-SPACES = {variant: FourPathSpace(variant=variant, stages=1, blocks_per_path=1) for variant in ("a", "c", "f")}
+NAMES: tuple[Any, ...] = tuple(VARIANTS)
+SPACES = {variant: FourPathSpace(variant=variant, stages=1, blocks_per_path=1) for variant in NAMES}
 
 
 def by_name(space: FourPathSpace, choices: Choices) -> dict[str, int]:
@@ -26,24 +30,25 @@ def without(space: FourPathSpace, *names: str) -> Choices:
 
 @pytest.mark.parametrize("variant", SPACES)
 def test_the_groups_have_every_block_of_stage_zero_but_the_stem(variant: str) -> None:
-    groups = group_nodes(variant)
-    assert [name for names in groups for name in names] == stage_zero(variant)[1:]
+    network = SPACES[variant].encoder
+    groups = group_nodes(network)
+    assert [name for names in groups for name in names] == stage_zero(network)[1:]
     candidates = {node.name: node.candidates[0] for node in SPACES[variant].nodes}
-    for names, group in zip(groups, FBNETV3[variant].groups, strict=True):
+    for names, group in zip(groups, network.groups, strict=True):
         blocks = [candidates[name] for name in names]
         assert len(blocks) == 1 + group.repeats
         assert all(isinstance(block, InvertedResidual) and block.out_channels == group.channels for block in blocks)
 
 
 @settings(max_examples=20, deadline=None)
-@given(choices=st.lists(st.integers(0, 1), min_size=200, max_size=200), variant=st.sampled_from(["a", "c", "f"]))
+@given(choices=st.lists(st.integers(0, 1), min_size=200, max_size=200), variant=st.sampled_from(sorted(VARIANTS)))
 def test_the_own_variant_changes_nothing(choices: list[int], variant: str) -> None:
     space = SPACES[variant]
     own = np.array(choices[: len(space.variables)])
     assert (move_choices(own, space, space) == own).all()
 
 
-@pytest.mark.parametrize(("source", "target"), [("a", "c"), ("a", "f"), ("c", "a"), ("c", "f"), ("f", "a"), ("f", "c")])
+@pytest.mark.parametrize(("source", "target"), list(permutations(VARIANTS, 2)))
 def test_nodes_of_later_stages_keep_their_choices(source: str, target: str) -> None:
     skipped = ("s1_p8_0", "s1_p16_from_p8")
     moved = by_name(SPACES[target], move_choices(without(SPACES[source], *skipped), SPACES[source], SPACES[target]))
@@ -60,6 +65,7 @@ CASES = {
     "several additional repeats": ("a", "f", ("s0_p16_10",), {f"s0_p16_{number}" for number in range(10, 14)}),
     "a repeat that is missing is dropped": ("c", "a", ("s0_p4_7",), set()),
     "the first ones stay": ("f", "a", ("s0_p16_12", "s0_p16_6"), {"s0_p16_6"}),
+    "the nodes of ac are those of a": ("f", "ac", ("s0_p16_12", "s0_p16_6"), {"s0_p16_6"}),
     # The last block of c keeps its width and may be skipped; that of a may not.
     "a block that always runs": ("c", "a", ("s0_p32_6",), set()),
 }

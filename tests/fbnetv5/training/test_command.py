@@ -44,6 +44,17 @@ def test_a_topology_is_trained_in_another_variant_from_random_weights(networks: 
     assert TrainConfig.load(trained.folder).init == "scratch"
 
 
+def test_a_scaled_network_is_trained_from_random_weights_and_resumed(networks: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    options: dict[str, Any] = {"arch": networks / "cls.json", "scale_to": "20M@64x64", "output": tmp_path / "c"}
+    trained = api.train(**options, config=TINY, log=lines.append)
+    assert 18e6 < trained.architecture.cost.macs <= 20e6
+    assert lines[0].startswith("cls scaled from variant a: ")
+    assert TrainConfig.load(trained.folder).init == "scratch"
+    assert trained.test["cls"].size == (64, 64)
+    assert api.resume_train(trained.folder).to_json() == trained.to_json()
+
+
 def test_a_network_of_several_tasks_has_no_other_task_or_variant(branched: Path, tmp_path: Path) -> None:
     changes: list[dict[str, Any]] = [{"task": "depth"}, {"variant": "c"}]
     for change in changes:

@@ -104,6 +104,12 @@ def test_variants_that_timm_has_no_weights_for_are_refused(networks: Path) -> No
         copy_encoder(network, FourPathSpace(variant="c"), "timm")
 
 
+def test_published_weights_do_not_fit_narrower_networks(networks: Path) -> None:
+    network = load_architecture(networks / "det.json").build()
+    with pytest.raises(UserError, match=r"published weights are for width 1, not 0\.65"):
+        copy_encoder(network, FourPathSpace(variant="ac"), "timm")
+
+
 def test_inherited_weights_and_weights_of_a_file_are_unchanged(networks: Path, tmp_path: Path) -> None:
     file = networks / "seg.json"
     architecture = load_architecture(file)

@@ -7,7 +7,7 @@ from fbnetv5.architecture import Architecture, load_architecture, make_architect
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.stages import StageSpace
-from fbnetv5.training.transfer import describe_transfer, fitting_init, transfer
+from fbnetv5.training.transfer import describe_transfer, transfer
 
 
 def moved(file: Path, task: str | None = None, variant: str | None = None) -> Architecture:
@@ -49,7 +49,7 @@ def test_task_and_variant_change_together(networks: Path) -> None:
 
 WRONG = {
     "unknown task": ("pose", None, "unknown task 'pose'"),
-    "unknown variant": (None, "q", "variant: must be 'a', 'c' or 'f', not 'q'"),
+    "unknown variant": (None, "q", "variant: must be 'a', 'c', 'f' or 'ac', not 'q'"),
 }
 
 
@@ -71,13 +71,3 @@ def test_a_space_without_variants_is_refused(tmp_path: Path) -> None:
     architecture = make_architecture(space, {"cls": space.empty()}, CLASSES, (32, 32), provenance={})
     with pytest.raises(UserError, match="only networks of the default and the strict space of fbnetv5 search"):
         transfer(architecture, tmp_path / "cls.json", task=None, variant="c", data=None)
-
-
-def test_weights_that_do_not_fit_are_replaced_by_random_ones(networks: Path) -> None:
-    old, lines = load_architecture(networks / "det.json"), list[str]()
-    depth, larger = moved(networks / "det.json", task="depth"), moved(networks / "det.json", variant="c")
-    assert fitting_init("inherited", old, depth, lines.append) == "inherited"
-    assert fitting_init("weights.safetensors", old, larger, lines.append) == "weights.safetensors"
-    assert not lines
-    assert fitting_init("inherited", old, larger, lines.append) == "scratch"
-    assert lines == ["the weights of variant a do not fit variant c: the training starts with random weights"]
