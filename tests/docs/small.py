@@ -27,6 +27,7 @@ ONLY_PARSED = {
     "derive runs/latest --flops 200M": "tests/fbnetv5/cli/test_derive.py derives from a search",
     "derive runs/latest --flops det=600M,300M": "tests/fbnetv5/cli/test_derive.py derives from a search",
     "derive runs/latest --flops 200M --params 4M": "tests/fbnetv5/cli/test_derive.py derives with two budgets",
+    "derive runs/latest --flops 200M --resolutions *": "tests/fbnetv5/cli/test_derive.py derives at two resolutions",
     "* --data crowns *": "needs a package with photographs",
     "label *--ray*": "needs a Ray cluster; tests/fbnetv5/labeling/test_cluster.py has one",
     "export --task cls,det": "the small networks share no block; tests/fbnetv5/deploy/test_export.py has two that do",
