@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import convert_to_fp32, gather_object
 from torch import Tensor
 
@@ -128,9 +129,8 @@ def measure_share(tasks: Mapping[str, Task], raw: Raw, batches: Iterable[Batch])
     return metrics
 
 
-def in_run_precision(raw: Raw, device: torch.device) -> Raw:
+def in_run_precision(raw: Raw, device: torch.device, accelerator: Accelerator) -> Raw:
     """``raw`` in the mixed precision of this run's accelerator, with images moved to ``device`` and float32 outputs."""
-    accelerator = make_accelerator()
 
     def run(images: Tensor) -> Mapping[str, Any]:
         with accelerator.autocast():
@@ -245,7 +245,8 @@ def measure_network(
     chosen = {name: network.tasks[name] for name in tasks or network.tasks}
     rank, world = accelerator.process_index, accelerator.num_processes
     batches = in_order(dataset, batch=BATCH, reading=reading, rank=rank, world=world)
-    return measure_share(chosen, in_run_precision(network.raw, next(network.parameters()).device), batches)
+    device = next(network.parameters()).device
+    return measure_share(chosen, in_run_precision(network.raw, device, make_accelerator()), batches)
 
 
 def evaluate_network(

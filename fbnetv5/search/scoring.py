@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from fbnetv5.data.splits import Splits
 from fbnetv5.evaluate import in_run_precision
 from fbnetv5.networks.backbone import recalibrate
 from fbnetv5.networks.supernet import Supernet
+from fbnetv5.runs.processes import make_accelerator
 from fbnetv5.spaces.space import Choices
 from fbnetv5.tasks.task import Task
 
@@ -50,10 +52,10 @@ class Finalist:
 
 
 @torch.no_grad()
-def batch_losses(supernet: Supernet, batch: Batch, choices: Choices) -> Floats:
+def batch_losses(supernet: Supernet, batch: Batch, choices: Choices, accelerator: Accelerator) -> Floats:
     """[T]: mean losses of one architecture [S], with batch-norm statistics of the batch itself; nan without labels."""
     supernet.train()
-    run = in_run_precision(lambda images: supernet(images, choices), batch.images.device)
+    run = in_run_precision(lambda images: supernet(images, choices), batch.images.device, accelerator)
     raw = run(normalise(batch.images))
     means = []
     for name, task in supernet.tasks.items():
@@ -68,6 +70,7 @@ class FinalistScorer:
     def __init__(self, supernet: Supernet, splits: Splits, *, images: int, device: torch.device) -> None:
         self.supernet = supernet
         self.device = device
+        self.accelerator = make_accelerator()
         self.calibration = calibration_images(splits.weights, device)
         self.held_out = held_out_batches(splits, supernet.tasks.values(), images=images, device=device)
 
@@ -75,7 +78,7 @@ class FinalistScorer:
     def __call__(self, name: str, choices: Choices, constraints: Constraints) -> Finalist:
         """Score a task's network of one architecture [S]: its costs, mean loss and metric on the held-out images."""
         network = self.supernet.derive(name, choices).to(self.device).to(memory_format=torch.channels_last)
-        run = in_run_precision(network.raw, self.device)
+        run = in_run_precision(network.raw, self.device, self.accelerator)
         recalibrate(network, self.calibration, run)
         task, metric = network.task, network.task.new_metric()
         total, labelled = 0.0, 0

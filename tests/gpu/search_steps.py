@@ -201,7 +201,7 @@ def losses_after(prepared: Prepared, plan: Plan, folder: Path) -> dict[str, Any]
     choices = warmup_architecture(config.space, 0.0, np.random.default_rng(0))
 
     def losses() -> dict[str, float]:
-        values = batch_losses(loop.supernet, images, choices)
+        values = batch_losses(loop.supernet, images, choices, loop.accelerator)
         return {task: float(value) for task, value in zip(loop.supernet.tasks, values, strict=True)}
 
     before, started = losses(), time.perf_counter()

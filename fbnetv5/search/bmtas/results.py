@@ -53,7 +53,8 @@ def score(network: Network, prepared: Prepared, device: torch.device) -> dict[st
     Processes share the images.
     """
     network.to(device).to(memory_format=torch.channels_last)
-    run, accelerator = in_run_precision(network.raw, device), make_accelerator()
+    accelerator = make_accelerator()
+    run = in_run_precision(network.raw, device, accelerator)
     recalibrate(network, calibration_images(prepared.splits.weights, device), run)
     images = prepared.config.score_images
     batches = held_out_batches(prepared.splits, prepared.tasks.values(), images=images, device=device)

@@ -129,7 +129,8 @@ def observe(loop: FinishedLoop, progress: Progress) -> Panel:
             of_thread.supernet = copy.deepcopy(loop.supernet)  # a pass changes the statistics of batch norms
         with reading:
             batch = read_group(images, groups[number]).to(loop.accelerator.device)
-        return np.stack([batch_losses(of_thread.supernet, batch, own) for own in choices[batches == number]])
+        supernet, own = of_thread.supernet, choices[batches == number]
+        return np.stack([batch_losses(supernet, batch, each, loop.accelerator) for each in own])
 
     losses = np.empty((len(choices), len(config.tasks)))
     for number, of_batch in enumerate(_distribute(loop, run_batch, len(groups), "running the panel", progress)):

@@ -189,7 +189,7 @@ def check_shares() -> None:
         sizes.clear()
         (metric,) = measure_network(network, SCENES).values()
         assert sizes == ([3, 2] if loop.accelerator.process_index else [3, 3])
-        raw = in_run_precision(network.raw, torch.device("cpu"))
+        raw = in_run_precision(network.raw, torch.device("cpu"), make_accelerator())
         (alone,) = measure(network.tasks, raw, in_order(SCENES, batch=3)).values()
         assert metric.report() == alone.report(), name
 

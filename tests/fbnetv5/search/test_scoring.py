@@ -22,6 +22,7 @@ from fbnetv5.data.targets import CLASS, Target, class_names
 from fbnetv5.evaluate import measure
 from fbnetv5.networks.backbone import recalibrate
 from fbnetv5.networks.supernet import Supernet
+from fbnetv5.runs.processes import make_accelerator
 from fbnetv5.search import scoring
 from fbnetv5.search.scoring import FinalistScorer, batch_losses, calibration_images
 from fbnetv5.spaces.four_path import FourPathSpace
@@ -84,7 +85,7 @@ def test_losses_of_a_batch_are_means_over_what_is_labelled(splits: Splits) -> No
     batch = next(iter(even_batches(splits.policies, batch=8, count=1)))
     unlabelled = keep_labels(keep_labels(batch, "label", torch.arange(8) < 3), "mask", torch.zeros(8) > 0)
     supernet = make_supernet(splits)
-    cls, seg = batch_losses(supernet, unlabelled, SPACE.full())
+    cls, seg = batch_losses(supernet, unlabelled, SPACE.full(), make_accelerator())
     raw = supernet(normalise(batch.images), SPACE.full())["cls"]
     assert cls == pytest.approx(float(functional.cross_entropy(raw[:3].detach(), batch.targets["label"][:3])), rel=1e-5)
     assert np.isnan(seg)
@@ -105,11 +106,11 @@ def test_networks_are_scored_in_the_precision_of_the_run(splits: Splits) -> None
     for head in supernet.heads.values():
         head.register_forward_hook(lambda module, inputs, raw: types.add(raw.dtype))
     (batch,) = even_batches(splits.policies, batch=8, count=1)
-    losses = batch_losses(supernet, batch, SPACE.full())
+    losses = batch_losses(supernet, batch, SPACE.full(), make_accelerator())
     assert types == {torch.bfloat16}
     AcceleratorState._reset_state(reset_partial_state=True)
     os.environ["ACCELERATE_MIXED_PRECISION"] = "no"
-    expected = batch_losses(supernet, batch, SPACE.full())
+    expected = batch_losses(supernet, batch, SPACE.full(), make_accelerator())
     assert not np.array_equal(losses, expected)
     assert losses == pytest.approx(expected, rel=0.05)
 

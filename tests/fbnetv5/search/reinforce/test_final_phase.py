@@ -1,13 +1,17 @@
+import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 
 from export.runners import torch_threads
 from fbnetv5.costs.budgets import AIMED_SHARE_OF_BUDGET
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.loading import even_batches
+from fbnetv5.runs import processes
 from fbnetv5.search.reinforce.controller import Controller
 from fbnetv5.search.reinforce.final_phase import TaskResult, draw_near_budgets, find_networks, fit_panel, observe
 from fbnetv5.search.reinforce.loop import SearchLoop
@@ -18,6 +22,12 @@ MakeLoop = Callable[..., SearchLoop]
 
 def no_progress(*_: object) -> None:
     """Show nothing."""
+
+
+def only_in_the_main_thread(**options: Any) -> Accelerator:
+    """An accelerator, which empties and restores the environment of the process when it is made."""
+    assert threading.current_thread() is threading.main_thread()
+    return Accelerator(**options)
 
 
 def results_of(loop: SearchLoop) -> dict[str, TaskResult]:
@@ -68,7 +78,7 @@ def test_losses_of_the_panel_are_those_of_their_architectures_and_batches(make_l
     assert len(batches) == 2
     assert {index for batch in batches for index in batch.indices.tolist()} == set(range(100))
     for number in (0, 7, 16, 21):
-        expected = batch_losses(loop.supernet, batches[rows.batches[number]], rows.choices[number])
+        expected = batch_losses(loop.supernet, batches[rows.batches[number]], rows.choices[number], loop.accelerator)
         np.testing.assert_array_equal(rows.losses[number], expected)
 
 
@@ -81,10 +91,11 @@ def test_draws_cost_the_aimed_share_of_each_tasks_budget(make_loop: MakeLoop) ->
         assert mean == pytest.approx(AIMED_SHARE_OF_BUDGET * own.budgets[0].limit, rel=0.02)
 
 
-def test_results_do_not_depend_on_the_number_of_threads(make_loop: MakeLoop) -> None:
+def test_results_do_not_depend_on_the_number_of_threads(make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch) -> None:
     loop = make_loop("cls", "det", data=DataConfig(size=(32, 32), scenes=(24, 100, 16)))
     before = {name: value.clone() for name, value in loop.supernet.state_dict().items()}
     results, panels = [], []
+    monkeypatch.setattr(processes, "Accelerator", only_in_the_main_thread)
     for threads in (1, 2, 3):
         with torch_threads(threads):
             panels.append(observe(loop, no_progress))
