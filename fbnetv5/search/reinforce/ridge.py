@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 STRENGTHS = np.geomspace(1e-2, 1e6, 161)
 """Grid of strengths, the noise variance over the prior variance; features are 0 or 1."""
-SPREADS = (0.0, 0.5, 1.0, 2.0, 4.0)
+SET_SCALES = (0.0, 0.5, 1.0, 2.0, 4.0)
 """Grid of the prior's standard deviation of the effect of a set, over that of a feature's own effect."""
 
 
@@ -35,7 +35,7 @@ class Posterior:
     """[F, F]."""
     strength: float
     """Noise variance over the prior variance of a feature's own effect."""
-    spread: float
+    set_scale: float
     """Prior's standard deviation of the effect of a set, over that of a feature's own effect."""
     noise: float
     """Standard deviation of an observation around its expectation."""
@@ -60,24 +60,25 @@ def fit_ridge(features: Floats, values: Floats, groups: NDArray[np.int64], relat
             effects=np.zeros(features.shape[1]),
             covariance=np.zeros((features.shape[1],) * 2),
             strength=STRENGTHS[-1],
-            spread=0.0,
+            set_scale=0.0,
             noise=0.0,
         )
     centred, targets = _centred(features, groups), _centred(values[:, None], groups)[:, 0]
     freedom = max(1, len(values) - len(np.unique(groups)))
     fits = [
-        _fit(centred, targets, freedom, related, spread) for spread in (SPREADS if related is not None else SPREADS[:1])
+        _fit(centred, targets, freedom, related, set_scale)
+        for set_scale in (SET_SCALES if related is not None else SET_SCALES[:1])
     ]
     return max(fits, key=lambda fit: fit[0])[1]
 
 
 def _fit(
-    features: Floats, values: Floats, freedom: int, related: Floats | None, spread: float
+    features: Floats, values: Floats, freedom: int, related: Floats | None, set_scale: float
 ) -> tuple[float, Posterior]:
-    """The evidence of the best strength at one spread, and the posterior; features and values are centred."""
+    """The evidence of the best strength at one scale of the sets, and the posterior; features and values are centred."""
     parts = np.eye(features.shape[1])
-    if related is not None and spread:
-        parts = np.concatenate([parts, spread * related], axis=1)  # an effect is a sum of independent normal ones
+    if related is not None and set_scale:
+        parts = np.concatenate([parts, set_scale * related], axis=1)  # an effect is a sum of independent normal ones
     left, singular, right = np.linalg.svd(features @ parts, full_matrices=False)
     squares, projected = singular**2, left.T @ values
     unexplained = float(values @ values - projected @ projected)
@@ -94,7 +95,7 @@ def _fit(
         effects=parts @ effects,
         covariance=parts @ covariance @ parts.T,
         strength=strength,
-        spread=spread,
+        set_scale=set_scale,
         noise=variance**0.5,
     )
 

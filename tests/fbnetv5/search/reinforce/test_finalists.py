@@ -101,7 +101,7 @@ def loss_model(seed: int = 0, *, noise: float = 0.0) -> LossModel:
     """A model of seg's loss whose blocks each bring something, known up to ``noise``."""
     count = len(candidate_positions(SPACE)[0])
     effects = -np.random.default_rng(seed).uniform(0.1, 1.0, count)
-    posterior = Posterior(effects=effects, covariance=noise**2 * np.eye(count), strength=1.0, spread=0.0, noise=1.0)
+    posterior = Posterior(effects=effects, covariance=noise**2 * np.eye(count), strength=1.0, set_scale=0.0, noise=1.0)
     return LossModel(space=SPACE, paths=(4, 8, 16, 32), posterior=posterior)
 
 

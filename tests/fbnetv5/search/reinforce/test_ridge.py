@@ -88,8 +88,8 @@ def draw_related(own: float, common: float, seed: int, *, rows: int = 200) -> tu
 def test_mean_and_covariance_have_the_prior_of_related_features() -> None:
     features, values, _ = draw_related(0.2, 0.4, 0)
     posterior = fit_ridge(features, values, np.zeros(200, dtype=np.int64), SETS)
-    assert posterior.spread > 0
-    prior = (np.eye(30) + posterior.spread**2 * SETS @ SETS.T) / posterior.strength
+    assert posterior.set_scale > 0
+    prior = (np.eye(30) + posterior.set_scale**2 * SETS @ SETS.T) / posterior.strength
     centred = features - features.mean(0)
     precision = centred.T @ centred + np.linalg.inv(prior)
     np.testing.assert_allclose(posterior.effects, np.linalg.solve(precision, centred.T @ (values - values.mean())))
@@ -110,5 +110,5 @@ def test_unrelated_effects_cost_little() -> None:
     for seed in range(5):
         features, values, effects = draw(0.5, seed)
         without, with_sets = (fit_ridge(features, values, np.zeros(200, dtype=np.int64), sets) for sets in (None, SETS))
-        assert with_sets.spread <= 1.0
+        assert with_sets.set_scale <= 1.0
         assert np.abs(with_sets.effects - effects).mean() < 1.1 * np.abs(without.effects - effects).mean()
