@@ -75,7 +75,7 @@ def fit_ridge(features: Floats, values: Floats, groups: NDArray[np.int64], relat
 def _fit(
     features: Floats, values: Floats, freedom: int, related: Floats | None, set_scale: float
 ) -> tuple[float, Posterior]:
-    """The evidence of the best strength at one scale of the sets, and the posterior; features and values are centred."""
+    """The evidence of the best strength at one scale of sets, and the posterior; features and values are centred."""
     parts = np.eye(features.shape[1])
     if related is not None and set_scale:
         parts = np.concatenate([parts, set_scale * related], axis=1)  # an effect is a sum of independent normal ones
