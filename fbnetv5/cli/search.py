@@ -23,6 +23,7 @@ from fbnetv5.cli.console import (
 )
 from fbnetv5.cli.options import (
     Blocks,
+    Cost,
     Data,
     Fit,
     Json,
@@ -39,6 +40,8 @@ from fbnetv5.cli.options import (
     TableFile,
     Tasks,
     Variant,
+    budgets_by_file,
+    only_value,
 )
 from fbnetv5.deploy.report.write import finish_with_report
 
@@ -89,15 +92,16 @@ Add = Annotated[
     typer.Option(
         metavar="TASK",
         help="Add this task to the finished search of --run, into RUN/added/TASK: only its head is trained, and no "
-        "file of the run changes. The budget is that of the run unless --flops, --latency or --params sets others.",
+        "file of the run changes. The budget is that of the run unless --flops, --latency, --params or --cost "
+        "sets others.",
     ),
 ]
 AddedTo = Annotated[
     Path | None, typer.Option(help="Run folder of the finished search for --add.", show_default="runs/latest")
 ]
 OF_ADD = (
-    "add", "run", "flops", "latency", "params", "device", "table", "data", "strict_data", "config", "seed", "name",
-    "luts", "json",
+    "add", "run", "flops", "latency", "params", "cost", "device", "table", "data", "strict_data", "config", "seed",
+    "name", "luts", "json",
 )  # fmt: skip
 """Names of the options that ``--add`` uses; the run has the other settings."""
 
@@ -107,6 +111,7 @@ def search(
     flops: Flops = None,
     latency: Latency = None,
     params: Params = None,
+    cost: Cost = None,
     device: TableDevice = None,
     table: TableFile = None,
     tasks: Tasks = None,
@@ -130,8 +135,8 @@ def search(
 ) -> None:
     """Search for one network per task, or add a task to a search.
 
-    Give a budget or several, which hold together: --flops, --latency, --params. Repeat one of them for a family: the
-    search runs for the middle value, and the networks of the others are derived from it.
+    Give a budget or several, which hold together: --flops, --latency, --params, --cost. Repeat one of them for a
+    family: the search runs for the middle value, and the networks of the others are derived from it.
     """
     from fbnetv5 import api
     from fbnetv5.runs.processes import process_group_cleanup
@@ -146,12 +151,14 @@ def search(
         elif add is not None:
             added_to = run or Path("runs/latest")
             budgets: dict[str, Any] = {"flops": _only(flops), "latency": _only(latency), "params": _only(params)}
+            budgets["costs"] = {file: _only(values) for file, values in budgets_by_file(cost).items()}
             result = api.add_task(add, run=added_to, data=data, strict_data=strict_data, **budgets, **others)
         else:
             result = api.search(
                 flops=flops,
                 latency=latency,
                 params=params,
+                costs=budgets_by_file(cost),
                 tasks=tasks,
                 data=data,
                 strict_data=strict_data,
@@ -171,9 +178,8 @@ def search(
 
 def _only(values: list[str] | None) -> str | None:
     """The value of a budget's option for ``--add``, which makes no family."""
-    if values is not None and len(values) > 1:
-        raise UserError("--add finds one network: give each budget once, or derive others from it with fbnetv5 derive")
-    return values[0] if values else None
+    way_out = "--add finds one network: give each budget once, or derive others from it with fbnetv5 derive"
+    return only_value(values, way_out) if values else None
 
 
 def _check_combination(context: typer.Context, *, add: str | None, run: Path | None, resume: Path | None) -> None:
@@ -255,12 +261,24 @@ def warn_of_no_signal(architectures: "Mapping[str, Architecture]") -> None:
 
 def print_architectures(folder: Path, architectures: "Mapping[str, Architecture]") -> None:
     """Print a table of the networks of a search, whose files are in ``folder``."""
+    from fbnetv5.costs.budgets import format_cost, quantity_of
+
+    quantities = {
+        unit: quantity
+        for each in architectures.values()
+        for unit in each.cost.quantities
+        if (quantity := quantity_of(unit))
+    }
     rows = [
         [
             task,
             f"{architecture.cost.macs / 1e6:.1f}M",
             f"{architecture.cost.params / 1e6:.2f}M",
             architecture.latency_text,
+            *(
+                format_cost(architecture.cost.quantities[unit], unit) if unit in architecture.cost.quantities else "-"
+                for unit in quantities
+            ),
             architecture.make_task().metric.label,
             f"{architecture.provenance['score']:.3f}",
             f"{architecture.provenance['panel']['rank_correlation']:.2f}",
@@ -268,5 +286,5 @@ def print_architectures(folder: Path, architectures: "Mapping[str, Architecture]
         ]
         for task, architecture in architectures.items()
     ]
-    columns = ["task", "multiply-adds", "params", "predicted latency", "held-out metric", "value"]
-    print_table([*columns, "rank correlation", "file"], rows)
+    columns = ["task", "multiply-adds", "params", "predicted latency", *(name for name, _ in quantities.values())]
+    print_table([*columns, "held-out metric", "value", "rank correlation", "file"], rows)

@@ -1,4 +1,4 @@
-"""Budgets that hold together, in multiply-adds, parameters or milliseconds, with the tables of their costs.
+"""Budgets that hold together, in any units, with the tables of their costs.
 
 An architecture meets the budgets if its cost exceeds none of them and uses at least one to the lower end of the
 window, ``BUDGET_WINDOW``: a network far below all budgets would waste them.
@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.errors import UserError
-from fbnetv5.costs.budgets import BUDGET_WINDOW, UNIT_WORDS, Budget, format_cost, format_distinct
-from fbnetv5.costs.tables import CostTable, Counter, latency_table, weighted_sum
+from fbnetv5.costs.budgets import BUDGET_WINDOW, Budget, format_cost, format_distinct, quantity_of, unit_words
+from fbnetv5.costs.cost_files import CostFile, file_table
+from fbnetv5.costs.tables import CostTable, Counter, keyed_table, weighted_sum
 from fbnetv5.spaces.space import Choices, Space
 from fbnetv5.tasks.task import Task
 from latency.estimate import EstimatedTable
@@ -48,7 +49,7 @@ class Constraints:
         pairs = zip(costs, self.tables, strict=True)
         if len(self.tables) == 1:
             return " and ".join(format_cost(cost, table.unit) for cost, table in pairs)
-        return " and ".join(f"{format_cost(cost, table.unit)}{UNIT_WORDS.get(table.unit, '')}" for cost, table in pairs)
+        return " and ".join(f"{format_cost(cost, table.unit)}{unit_words(table.unit)}" for cost, table in pairs)
 
     def costs_of(self, architecture: Choices) -> tuple[float, ...]:
         """[S] -> [K]: the cost of one architecture in the unit of each budget."""
@@ -80,7 +81,7 @@ class Constraints:
         """A line per budget: the smallest and the largest cost of the space in its unit."""
         return [
             f"{table.space.label}: {format_cost(table.min_cost, table.unit)} to "
-            f"{format_cost(table.max_cost, table.unit)}{UNIT_WORDS.get(table.unit, '')}"
+            f"{format_cost(table.max_cost, table.unit)}{unit_words(table.unit)}"
             for table in self.tables
         ]
 
@@ -100,6 +101,8 @@ class Constraints:
             if not table.min_cost <= budget.limit <= table.max_cost:
                 low, high, limit = format_distinct((table.min_cost, table.max_cost, budget.limit), table.unit)
                 words, other = f" at {'x'.join(map(str, budget.resolution))}", "another space or resolution"
+                if quantity_of(table.unit) is not None:
+                    limit = f"{limit}{unit_words(table.unit)}"
                 if table.unit == "params":  # the same at every resolution
                     limit, words, other = f"{limit} parameters", "", "another space"
                 raise UserError(
@@ -149,22 +152,33 @@ class Constraints:
             costs = self.costs_of(table.min_cost_architecture())
             worst = max(range(len(costs)), key=lambda number: costs[number] / self.budgets[number].limit)
             cost, limit = format_distinct((costs[worst], self.budgets[worst].limit), self.tables[worst].unit)
-            words = UNIT_WORDS.get(self.tables[worst].unit, "")
-            own = UNIT_WORDS.get(table.unit, f" {table.unit}").strip()
+            words = unit_words(self.tables[worst].unit)
+            own = (unit_words(table.unit).removeprefix(" of") or table.unit).strip()
             texts.append(f"that of min cost in {own} has {cost}{words}, of {limit} allowed")
         return "; ".join(dict.fromkeys(texts))
 
 
 def constrain(
-    space: Space, tasks: Mapping[str, Task], budgets: Mapping[str, Sequence[Budget]], table: AnyTable | None
+    space: Space,
+    tasks: Mapping[str, Task],
+    budgets: Mapping[str, Sequence[Budget]],
+    table: AnyTable | None,
+    costs: Sequence[CostFile] = (),
 ) -> dict[str, Constraints]:
     """Task -> its budgets with the tables of their costs.
 
+    Args:
+        space: the search space.
+        tasks: by name.
+        budgets: by task.
+        table: latency table, for budgets in milliseconds.
+        costs: cost files, for budgets in the units that they define.
+
     Raises:
-        UserError: a budget in milliseconds without a latency table.
+        UserError: a budget in milliseconds without a latency table, or a cost file without values of all blocks.
     """
     return {
-        name: Constraints(budgets=own, tables=[cost_table(space, tasks[name], budget, table) for budget in own])
+        name: Constraints(budgets=own, tables=[cost_table(space, tasks[name], budget, table, costs) for budget in own])
         for name, own in budgets.items()
     }
 
@@ -179,14 +193,18 @@ def check_budgets(constraints: Mapping[str, Constraints]) -> None:
         of_task.check(task)
 
 
-def cost_table(space: Space, task: Task, budget: Budget, table: AnyTable | None) -> CostTable:
+def cost_table(
+    space: Space, task: Task, budget: Budget, table: AnyTable | None, costs: Sequence[CostFile] = ()
+) -> CostTable:
     """The costs of a task's networks in the unit and at the resolution of a budget.
 
     Raises:
-        UserError: a budget in milliseconds without a latency table.
+        UserError: a budget in milliseconds without a latency table, or a cost file without values of all blocks.
     """
+    if quantity_of(budget.unit) is not None:
+        return file_table(space, task, budget.resolution, next(cost for cost in costs if cost.key == budget.unit))
     if budget.unit != "ms":
         return Counter(budget.resolution).table(space, task, budget.unit)
     if table is None:
         raise UserError("a budget in milliseconds needs a latency table; make one with: fbnetv5 profile --device cpu")
-    return latency_table(space, task, budget.resolution, table.values_ms, unit=table.unit)
+    return keyed_table(space, task, budget.resolution, table.values_ms, unit=table.unit)

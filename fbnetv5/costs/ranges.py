@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fbnetv5.costs.budgets import UNIT_WORDS, format_cost
+from fbnetv5.costs.budgets import format_cost, unit_words
 from fbnetv5.costs.tables import CostTable
 
 
@@ -23,7 +23,7 @@ class CostRange:
     def text(self) -> str:
         """The costs in one line."""
         low, mean, high = (format_cost(cost, self.unit) for cost in (self.min_cost, self.expected, self.max_cost))
-        words = UNIT_WORDS[self.unit] if self.unit == "params" else ""
+        words = "" if self.unit == "macs" else unit_words(self.unit)
         return f"{self.task}: networks of this space cost {low} to {high}{words}, {mean} on average"
 
 

@@ -10,10 +10,11 @@ from export.files import AnyPath
 from export.progress import Log, Progress, silent
 from fbnetv5.architecture import Architecture
 from fbnetv5.costs.budgets import at_least_one_budget, budget_label
-from fbnetv5.deploy.deriving_methods import method_of
+from fbnetv5.costs.cost_files import open_costs
+from fbnetv5.deploy.deriving_methods import known_costs, method_of
 from fbnetv5.runs.derivation import DERIVED, DerivationConfig, write_derived
 from fbnetv5.runs.folder import BRANCHED
-from fbnetv5.runs.options import Amount, find_table, path_of
+from fbnetv5.runs.options import Amount, CostBudgets, find_table, path_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,7 @@ def derive(
     flops: Amount | None = None,
     latency: Amount | None = None,
     params: Amount | None = None,
+    costs: CostBudgets | None = None,
     device: str | None = None,
     table: AnyPath | None = None,
     luts: AnyPath = "luts",
@@ -68,6 +70,8 @@ def derive(
         flops: maximum multiply-adds of the whole network, such as 7e8, "700M" or "1.2G@320x640".
         latency: maximum latency in milliseconds, such as 20.0 or "20ms".
         params: maximum number of parameters, such as 5e6 or "5M".
+        costs: maximum cost per cost file, such as {"energy.json": 3.0}, or by the name of a cost of the run, such as
+            {"energy": 3.0}; for networks of ``search``.
         device: device whose latency table in ``luts`` predicts latency.
         table: latency table file, also of another machine; without it and ``device``, the table of the run is used.
         luts: folder of latency tables.
@@ -80,9 +84,13 @@ def derive(
             of range; or the folder exists already.
         UnavailableError: the device has no table, and is not on this machine.
     """
-    source, texts = Path(run), at_least_one_budget(flops, latency, params)
-    method, label = method_of(source), budget_label(texts)
-    config = method.with_budgets(source, texts)
+    source = Path(run)
+    method = method_of(source)
+    files, limits = open_costs(costs, known_costs(source) if costs else ())
+    texts = at_least_one_budget(flops, latency, params, limits)
+    label, config = budget_label(texts), method.with_budgets(source, texts)
+    if files:
+        config = config.changed(costs=files)
     file = find_table(device, table, Path(luts), log, method.profile_options(config, Path(luts)))
     folder = path_of(output) or source / DERIVED / label
     if folder.exists():

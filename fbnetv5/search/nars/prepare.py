@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +37,8 @@ class Prepared:
         """The space of pairs."""
         return PairSpace(self.config.space, self.config.recipes, self.config.fixed)
 
-    def cost(self, unit: Literal["macs", "params", "ms"]) -> CostTable:
-        """The costs of the space's networks at the deploy resolution."""
+    def cost(self, unit: str) -> CostTable:
+        """The costs in "macs", "params" or "ms" of the space's networks at the deploy resolution."""
         budget = Budget(limit=1.0, unit=unit, resolution=self.config.resolution)
         return cost_table(self.config.space, self.task, budget, self.table)
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from export.errors import UserError
-from fbnetv5.costs.budgets import AIMED_SHARE_OF_BUDGET, BUDGET_WINDOW, UNIT_WORDS, format_cost
+from fbnetv5.costs.budgets import AIMED_SHARE_OF_BUDGET, BUDGET_WINDOW, format_cost, unit_words
 from fbnetv5.costs.constraints import Constraints
 from fbnetv5.costs.tables import CostTable
 from fbnetv5.search.local import descend, prune
@@ -128,7 +128,7 @@ def _window_text(constraints: Constraints) -> str:
     if len(budgets) == 1:
         lowest, highest = (format_cost(share * budgets[0].limit, budgets[0].unit) for share in (low, high))
         return f"between {lowest} and {highest}"
-    limits = " and ".join(f"{format_cost(b.limit, b.unit)}{UNIT_WORDS.get(b.unit, '')}" for b in budgets)
+    limits = " and ".join(f"{format_cost(b.limit, b.unit)}{unit_words(b.unit)}" for b in budgets)
     return f"at most {limits} and {100 * low:.0f} % of one of them"
 
 

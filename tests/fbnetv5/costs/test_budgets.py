@@ -19,6 +19,7 @@ from fbnetv5.costs.budgets import (
     format_distinct,
     only_budget,
     parse_budgets,
+    unit_words,
 )
 
 MACS_400 = Budget(limit=400e6, unit="macs")
@@ -192,7 +193,7 @@ def test_a_repeated_budget_makes_a_family() -> None:
     ]
     assert family_texts(["200M"], [], None) == family_texts("200M", None, None) == [{"macs": "200M"}]
     for wrong, message in (
-        ((["1M", "2M"], ["1ms", "2ms"], None), "repeat one of --flops, --latency and --params, not two"),
+        ((["1M", "2M"], ["1ms", "2ms"], None), "repeat one of --flops, --latency, --params and --cost, not two"),
         ((["1M", "2M", "1M"], None, None), "the budget 1M is repeated"),
         (([], None, None), "this needs a budget"),
     ):
@@ -221,3 +222,28 @@ def test_a_number_is_a_budget_in_its_unit(amount: float, unit: str) -> None:
 def test_a_number_that_is_no_budget_is_refused(amount: float) -> None:
     with pytest.raises(UserError, match="is not a positive number with its unit"):
         parse_budgets({"macs": budget_text(amount, "macs")}, tasks=("cls",))
+
+
+OF_ENERGY = {"5": 5.0, "5mJ": 5.0, "1.5e-3 mJ": 0.0015}
+
+
+@pytest.mark.parametrize(("text", "limit"), OF_ENERGY.items(), ids=OF_ENERGY)
+def test_a_budget_of_a_cost_file_is_in_the_unit_of_the_file(text: str, limit: float) -> None:
+    budgets = parse_budgets({"energy_mJ": f"det={text}@64x96,7"}, tasks=("cls", "det"))
+    assert budgets["det"] == (Budget(limit=limit, unit="energy_mJ", resolution=(64, 96)),)
+    assert budgets["cls"] == (Budget(limit=7.0, unit="energy_mJ"),)
+
+
+@pytest.mark.parametrize("text", ["5J", "5M", "-5", "0", "mJ", "5.mJ", "", "nan"])
+def test_another_unit_than_that_of_the_file_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="of energy is not a positive number with its unit, such as 5mJ"):
+        parse_budgets({"energy_mJ": text}, tasks=("cls",))
+
+
+def test_costs_of_files_are_written_with_their_unit_and_name() -> None:
+    assert format_cost(4.2031, "energy_mJ") + unit_words("energy_mJ") == "4.2 mJ of energy"
+    assert [unit_words(unit) for unit in ("macs", "params", "ms")] == [" multiply-adds", " parameters", ""]
+    texts = family_texts("400M", None, None, {"energy_mJ": [3, "4mJ"], "traffic_MB": "9"})
+    assert [budget_label(each) for each in texts] == ["400M+3mJ-energy+9-traffic", "400M+4mJ-energy+9-traffic"]
+    with pytest.raises(UserError, match="repeat one of --flops, --latency, --params and --cost, not two"):
+        family_texts(None, None, ["1M", "2M"], {"energy_mJ": [3, 4]})

@@ -71,7 +71,7 @@ def of_stages(*units: str, shares: Sequence[float]) -> Constraints:
     for unit, share in zip(units, shares, strict=True):
         table = Counter(SIZE).table(STAGES, TASKS["cls"], unit)
         limit = table.min_cost + share * (table.max_cost - table.min_cost)
-        budgets.append(Budget(limit=limit, unit=unit, resolution=SIZE))  # type: ignore[arg-type]
+        budgets.append(Budget(limit=limit, unit=unit, resolution=SIZE))
         tables.append(table)
     return Constraints(budgets=budgets, tables=tables)
 
@@ -112,7 +112,7 @@ def test_budgets_that_exclude_each_other_are_refused_and_no_others(seed: int, sh
     units = ("macs", "params", "ms")[: len(shares)]
     tables = [random_table(seed + number, unit) for number, unit in enumerate(units)]
     limits = [t.min_cost + share * (t.max_cost - t.min_cost) for t, share in zip(tables, shares, strict=True)]
-    budgets = [Budget(limit=limit, unit=t.unit) for limit, t in zip(limits, tables, strict=True)]  # type: ignore[arg-type]
+    budgets = [Budget(limit=limit, unit=t.unit) for limit, t in zip(limits, tables, strict=True)]
     constraints = Constraints(budgets=budgets, tables=tables)
     smallest = constraints.shares(EVERYTHING).min()
     if smallest > 1:

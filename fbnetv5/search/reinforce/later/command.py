@@ -10,9 +10,10 @@ from export.errors import UserError
 from export.files import AnyPath
 from export.progress import Log, Progress, silent
 from fbnetv5.costs.budgets import TaskBudgets, budget_texts, parse_budgets
+from fbnetv5.costs.cost_files import open_costs
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.describe import describe_data
-from fbnetv5.runs.options import Amount, Fields, describe_fit, fields_of, find_table, path_of, run_folder
+from fbnetv5.runs.options import Amount, CostBudgets, Fields, describe_fit, fields_of, find_table, path_of, run_folder
 from fbnetv5.search.reinforce.command import SearchResult
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.derive import with_table
@@ -33,6 +34,7 @@ def add_task(
     flops: Amount | None = None,
     latency: Amount | None = None,
     params: Amount | None = None,
+    costs: CostBudgets | None = None,
     device: str | None = None,
     table: AnyPath | None = None,
     data: AnyPath | None = None,
@@ -57,9 +59,10 @@ def add_task(
     Args:
         task: name of the task.
         run: the run folder of a finished search.
-        flops: maximum multiply-adds; without this and the next two, the budgets that all tasks of the run have.
+        flops: maximum multiply-adds; without this and the next three, the budgets that all tasks of the run have.
         latency: maximum latency in milliseconds.
         params: maximum number of parameters.
+        costs: maximum cost per cost file, such as {"energy.json": 5.0}, or by the name of a cost of the run.
         device: device whose latency table in ``luts`` predicts latency.
         table: latency table file; without it and ``device``, the table of the run is used.
         data: folder of images with labels of the task; None for the images of the run.
@@ -84,8 +87,9 @@ def add_task(
     check_names([task])
     if task in search.tasks:
         raise UserError(f"{source} has a network for {task}, {source / f'{task}.json'}; name another task")
-    budgets = _budgets(search, source, task, budget_texts(flops, latency, params))
-    search = search.changed(family={}, budgets={task: budgets})
+    files, limits = open_costs(costs, search.costs)
+    budgets = _budgets(search, source, task, budget_texts(flops, latency, params, limits))
+    search = search.changed(family={}, budgets={task: budgets}, costs=files or search.costs)
     file = find_table(device, table, Path(luts), log)
     search = with_table(source, search, file, other_machine=table is not None)
     images = search.data if data is None else search.data.changed(folder=DataConfig.of(Path(data)).folder)
@@ -96,6 +100,7 @@ def add_task(
         defaults={field: getattr(search, field) for field in OF_THE_RUN},
         run=str(source.resolve()),
         budgets=search.budgets,
+        costs=search.costs,
         space=search.space,
         data=images,
         table=search.table,
