@@ -60,12 +60,15 @@ class Cost(Document):
     latency_ms: Latency | None = None
     quantities: dict[str, Annotated[float, Field(ge=0.0)]] = Field(default={})
     """By the unit of a budget in the quantity of a cost file, such as {"energy_mJ": 4.2}."""
+    peak_activation_bytes: Annotated[int, Field(ge=0)] | None = None
+    """Peak activation memory, where a search had a limit of it (``fbnetv5.costs.memory``)."""
 
     @model_serializer(mode="wrap")
-    def _without_no_quantities(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The fields without quantities if there are none, as in files of versions without cost files."""
+    def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The fields without those that are absent in files of a search without such budgets."""
         fields: dict[str, Any] = serialize(self)
-        return {name: value for name, value in fields.items() if self.quantities or name != "quantities"}
+        absent = {name for name in ("quantities", "peak_activation_bytes") if not getattr(self, name)}
+        return {name: value for name, value in fields.items() if name not in absent}
 
 
 class Architecture(Document):
@@ -184,6 +187,7 @@ def make_architecture(
     *,
     latency_ms: Latency | None = None,
     quantities: Mapping[str, float] | None = None,
+    peak_activation_bytes: int | None = None,
     provenance: Mapping[str, Any],
 ) -> Architecture:
     """The record of a network, its multiply-adds and parameters counted."""
@@ -193,7 +197,13 @@ def make_architecture(
         choices={name: tuple(int(choice) for choice in of_task) for name, of_task in choices.items()},
         classes=dict(classes),
         resolution=resolution,
-        cost=Cost(macs=count.macs, params=count.params, latency_ms=latency_ms, quantities=dict(quantities or {})),
+        cost=Cost(
+            macs=count.macs,
+            params=count.params,
+            latency_ms=latency_ms,
+            quantities=dict(quantities or {}),
+            peak_activation_bytes=peak_activation_bytes,
+        ),
         provenance=dict(provenance),
     )
 

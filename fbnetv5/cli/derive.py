@@ -8,7 +8,7 @@ import typer
 from fbnetv5.cli.branch import print_network
 from fbnetv5.cli.console import print_json, print_log, progress_bar, stage_lines
 from fbnetv5.cli.nars import print_pair
-from fbnetv5.cli.options import Cost, Json, Luts, Params, TableDevice, TableFile, budgets_by_file, only_value
+from fbnetv5.cli.options import Cost, Json, Luts, Memory, Params, TableDevice, TableFile, budgets_by_file, only_value
 from fbnetv5.cli.search import print_architectures, warn_of_no_signal
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def derive(
     latency: Latency = None,
     params: Params = None,
     cost: Cost = None,
+    memory: Memory = None,
     device: TableDevice = None,
     table: TableFile = None,
     luts: Luts = Path("luts"),
@@ -63,6 +64,7 @@ def derive(
             flops=flops,
             latency=latency,
             params=params,
+            memory=memory,
             costs={file: only_value(values, ONE) for file, values in budgets_by_file(cost).items()},
             device=device,
             table=table,

@@ -81,6 +81,11 @@ Cost = Annotated[
         "writes a file to fill in.",
     ),
 ]
+MEMORY_HELP = (
+    "Maximum peak activation memory of each network, such as 8MB: the bytes of all live float32 tensors for one image, "
+    "without in-place and fused operators. A limit beside other budgets"
+)
+Memory = Annotated[str | None, typer.Option(metavar="BUDGET", help=f"{MEMORY_HELP}.")]
 TableFile = Annotated[
     Path | None, typer.Option(help="Latency table file to use, also of another machine, instead of --device.")
 ]

@@ -22,6 +22,7 @@ from fbnetv5.cli.console import (
     stage_lines,
 )
 from fbnetv5.cli.options import (
+    MEMORY_HELP,
     Blocks,
     Cost,
     Data,
@@ -79,6 +80,9 @@ Params = Annotated[
         "layers, head included; per task as for --flops.",
     ),
 ]
+Memories = Annotated[
+    list[str] | None, typer.Option("--memory", metavar="BUDGET", help=f"{MEMORY_HELP}; per task as for --flops.")
+]
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
@@ -100,8 +104,8 @@ AddedTo = Annotated[
     Path | None, typer.Option(help="Run folder of the finished search for --add.", show_default="runs/latest")
 ]
 OF_ADD = (
-    "add", "run", "flops", "latency", "params", "cost", "device", "table", "data", "strict_data", "config", "seed",
-    "name", "luts", "json",
+    "add", "run", "flops", "latency", "params", "cost", "memory", "device", "table", "data", "strict_data", "config",
+    "seed", "name", "luts", "json",
 )  # fmt: skip
 """Names of the options that ``--add`` uses; the run has the other settings."""
 
@@ -112,6 +116,7 @@ def search(
     latency: Latency = None,
     params: Params = None,
     cost: Cost = None,
+    memory: Memories = None,
     device: TableDevice = None,
     table: TableFile = None,
     tasks: Tasks = None,
@@ -135,8 +140,8 @@ def search(
 ) -> None:
     """Search for one network per task, or add a task to a search.
 
-    Give a budget or several, which hold together: --flops, --latency, --params, --cost. Repeat one of them for a
-    family: the search runs for the middle value, and the networks of the others are derived from it.
+    Give a budget or several, which hold together: --flops, --latency, --params, --cost; --memory goes with them. Repeat
+    one of them for a family: the search runs for the middle value, and the networks of the others are derived from it.
     """
     from fbnetv5 import api
     from fbnetv5.runs.processes import process_group_cleanup
@@ -151,6 +156,7 @@ def search(
         elif add is not None:
             added_to = run or Path("runs/latest")
             budgets: dict[str, Any] = {"flops": _only(flops), "latency": _only(latency), "params": _only(params)}
+            budgets["memory"] = _only(memory)
             budgets["costs"] = {file: _only(values) for file, values in budgets_by_file(cost).items()}
             result = api.add_task(add, run=added_to, data=data, strict_data=strict_data, **budgets, **others)
         else:
@@ -159,6 +165,7 @@ def search(
                 latency=latency,
                 params=params,
                 costs=budgets_by_file(cost),
+                memory=memory,
                 tasks=tasks,
                 data=data,
                 strict_data=strict_data,
@@ -261,24 +268,14 @@ def warn_of_no_signal(architectures: "Mapping[str, Architecture]") -> None:
 
 def print_architectures(folder: Path, architectures: "Mapping[str, Architecture]") -> None:
     """Print a table of the networks of a search, whose files are in ``folder``."""
-    from fbnetv5.costs.budgets import format_cost, quantity_of
-
-    quantities = {
-        unit: quantity
-        for each in architectures.values()
-        for unit in each.cost.quantities
-        if (quantity := quantity_of(unit))
-    }
+    others = _other_costs(architectures)
     rows = [
         [
             task,
             f"{architecture.cost.macs / 1e6:.1f}M",
             f"{architecture.cost.params / 1e6:.2f}M",
             architecture.latency_text,
-            *(
-                format_cost(architecture.cost.quantities[unit], unit) if unit in architecture.cost.quantities else "-"
-                for unit in quantities
-            ),
+            *(costs[task] for costs in others.values()),
             architecture.make_task().metric.label,
             f"{architecture.provenance['score']:.3f}",
             f"{architecture.provenance['panel']['rank_correlation']:.2f}",
@@ -286,5 +283,19 @@ def print_architectures(folder: Path, architectures: "Mapping[str, Architecture]
         ]
         for task, architecture in architectures.items()
     ]
-    columns = ["task", "multiply-adds", "params", "predicted latency", *(name for name, _ in quantities.values())]
+    columns = ["task", "multiply-adds", "params", "predicted latency", *others]
     print_table([*columns, "held-out metric", "value", "rank correlation", "file"], rows)
+
+
+def _other_costs(architectures: "Mapping[str, Architecture]") -> dict[str, dict[str, str]]:
+    """By heading and task: the costs of cost files and the peak memory, "-" for a network without such a budget."""
+    from fbnetv5.costs.budgets import MEMORY, format_cost, quantity_of
+
+    columns: dict[str, dict[str, str]] = {}
+    for task, architecture in architectures.items():
+        costs = {**architecture.cost.quantities, MEMORY: architecture.cost.peak_activation_bytes}
+        for unit, cost in costs.items():
+            if cost is not None:
+                heading = "peak memory" if unit == MEMORY else (quantity_of(unit) or (unit,))[0]
+                columns.setdefault(heading, dict.fromkeys(architectures, "-"))[task] = format_cost(cost, unit)
+    return columns

@@ -1,9 +1,10 @@
 """Budgets: the maximum cost of a deployed network, how a user writes it, and how costs are printed."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, WrapSerializer
 
@@ -27,9 +28,13 @@ def quantity_of(unit: str) -> tuple[str, str] | None:
     return (name, of_quantity) if defined else None
 
 
+MEMORY = "bytes"
+"""Unit of the budget of peak activation memory, which is no sum over blocks and therefore a limit without a price."""
+
+
 def _check_unit(unit: str) -> str:
-    if unit not in ("macs", "params", "ms") and quantity_of(unit) is None:
-        raise ValueError("must be 'macs', 'params', 'ms', or of a cost file, such as 'energy_mJ'")
+    if unit not in ("macs", "params", "ms", MEMORY) and quantity_of(unit) is None:
+        raise ValueError("must be 'macs', 'params', 'ms', 'bytes', or of a cost file, such as 'energy_mJ'")
     return unit
 
 
@@ -40,7 +45,7 @@ class Budget(Document):
     limit: Annotated[float, Field(gt=0.0)]
     """Maximum cost, in ``unit``."""
     unit: Annotated[str, AfterValidator(_check_unit)]
-    """"macs", "params" or "ms"; or the quantity and unit of a cost file, such as "energy_mJ"."""
+    """"macs", "params", "ms" or "bytes"; or the quantity and unit of a cost file, such as "energy_mJ"."""
     resolution: Annotated[tuple[int, int], Strict(False)] = DEPLOY_RESOLUTION
     """(height, width) of the deployed network's images."""
 
@@ -60,11 +65,13 @@ AIMED_SHARE_OF_BUDGET = 0.95
 """Expected cost that policies are set to, as a share of the budget: inside ``BUDGET_WINDOW``, with room for the spread
 of single draws."""
 
+T = TypeVar("T")
 Repeatable = str | float | Sequence[str | float]
 """An amount, or one per member of a family."""
 _MACS = {"K": 1e3, "M": 1e6, "G": 1e9}
 _AMOUNT = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[KMG]|ms|us|s)", re.ASCII)
 _AMOUNT_OF_QUANTITY = re.compile(r"(?P<number>\d+(?:\.\d+)?(?:[eE][+-]?\d+)?) ?(?P<unit>\D.*)?", re.ASCII)
+_BYTES = re.compile(r"(?P<number>\d+(?:\.\d+)?) ?(?P<unit>[KMG])(?P<binary>i?)B", re.ASCII)
 NO_COSTS: Mapping[str, str | float] = MappingProxyType({})
 
 
@@ -74,6 +81,8 @@ def budget_text(amount: str | float, unit: str) -> str:
         return amount
     if (quantity := quantity_of(unit)) is not None:
         return f"{amount:.15g}{quantity[1]}"
+    if unit == MEMORY:
+        return f"{amount / 1e6:.15g}MB"
     return f"{amount:.15g}ms" if unit == "ms" else f"{amount / 1e6:.15g}M"
 
 
@@ -83,9 +92,34 @@ def budget_texts(
     params: str | float | None = None,
     costs: Mapping[str, str | float | None] = NO_COSTS,
 ) -> dict[str, str]:
-    """The texts of the budgets that options name, by unit: "macs", "ms", "params" or those of ``costs``."""
+    """The texts of the budgets that options name, by unit: "macs", "ms", "params" or those of ``costs``.
+
+    ``costs`` also has the limit of memory, whose unit is ``MEMORY``.
+    """
     amounts = {"macs": flops, "ms": latency, "params": params, **costs}
     return {unit: budget_text(amount, unit) for unit, amount in amounts.items() if amount is not None}
+
+
+def some_budgets(
+    flops: str | float | None,
+    latency: str | float | None,
+    params: str | float | None,
+    costs: Mapping[str, str | float | None] = NO_COSTS,
+) -> dict[str, str]:
+    """The texts of ``budget_texts``; there may be none.
+
+    Raises:
+        UserError: memory is the only budget.
+    """
+    texts = budget_texts(flops, latency, params, costs)
+    if texts.keys() == {MEMORY}:
+        raise UserError("--memory only limits what another budget allows: add --flops, --latency or --params")
+    return texts
+
+
+def with_memory(limits: Mapping[str, T], memory: T | None) -> dict[str, T]:
+    """Budgets by unit, with that of memory if there is one."""
+    return {**limits, **({} if memory is None else {MEMORY: memory})}
 
 
 def family_texts(
@@ -104,7 +138,7 @@ def family_texts(
     values = [list(option) for option in several if len(option) > 1]
     if len(values) > 1:
         raise UserError(
-            "a family has one repeated budget: repeat one of --flops, --latency, --params and --cost, not two"
+            "a family has one repeated budget: repeat one of --flops, --latency, --params, --cost and --memory, not two"
         )
     if values and (twice := [value for value in values[0] if values[0].count(value) > 1]):
         raise UserError(f"the budget {twice[0]} is repeated: give each member of a family once")
@@ -144,7 +178,7 @@ def at_least_one_budget(
     Raises:
         UserError: there is no budget.
     """
-    if texts := budget_texts(flops, latency, params, costs):
+    if texts := some_budgets(flops, latency, params, costs):
         return texts
     raise UserError("this needs a budget: --flops, such as 400M, --latency, such as 8ms, or --params, such as 5M")
 
@@ -185,7 +219,8 @@ def parse_budgets(
             resolutions.
     """
     parsed = {unit: _parse_parts(text, unit, tasks) for unit, text in texts.items()}
-    missing = [task for task in tasks if not any(task in budgets for budgets in parsed.values())]
+    with_price = [budgets for unit, budgets in parsed.items() if unit != MEMORY]
+    missing = [task for task in tasks if not any(task in budgets for budgets in with_price)]
     if missing:
         shown = " and ".join(map(repr, texts.values()))
         raise UserError(f"budget {shown} leaves out {', '.join(missing)}; add a part without a name for the others")
@@ -223,7 +258,8 @@ def _parse_budget(text: str, unit: str) -> tuple[Budget, Resolution | None]:
     limit = _parse_amount(amount.strip(), unit)
     if not limit:
         quantity = quantity_of(unit)
-        example = {"macs": "400M or 1.2G multiply-adds", "params": "5M parameters", "ms": "8ms"}.get(unit)
+        examples = {"macs": "400M or 1.2G multiply-adds", "params": "5M parameters", "ms": "8ms", MEMORY: "8MB"}
+        example = examples.get(unit)
         whose, example = ("", example) if quantity is None else (f" of {quantity[0]}", f"5{quantity[1]}")
         raise UserError(f"budget {text!r}{whose} is not a positive number with its unit, such as {example}")
     return Budget(limit=limit, unit=unit), parse_resolution(size) if at_sign else None
@@ -234,6 +270,8 @@ def _parse_amount(text: str, unit: str) -> float | None:
     if (quantity := quantity_of(unit)) is not None:
         number = _AMOUNT_OF_QUANTITY.fullmatch(text)
         return float(number["number"]) if number and number["unit"] in (None, quantity[1]) else None
+    if unit == MEMORY:
+        return _bytes(text)
     match = _AMOUNT.fullmatch(text)
     if not match or (unit != "ms") != (match["unit"] in _MACS):
         return None
@@ -241,11 +279,18 @@ def _parse_amount(text: str, unit: str) -> float | None:
     return float(match["number"]) * scale
 
 
+def _bytes(text: str) -> float | None:
+    if (match := _BYTES.fullmatch(text)) is None:
+        return None
+    step = 1024.0 if match["binary"] else 1000.0
+    return float(match["number"]) * math.pow(step, 1 + "KMG".index(match["unit"]))
+
+
 def unit_words(unit: str) -> str:
     """What is appended to a cost of ``format_cost`` in a sentence, such as " multiply-adds" or " of energy"."""
     if (quantity := quantity_of(unit)) is not None:
         return f" of {quantity[0]}"
-    return {"macs": " multiply-adds", "params": " parameters"}.get(unit, "")
+    return {"macs": " multiply-adds", "params": " parameters", MEMORY: " of activations"}.get(unit, "")
 
 
 def format_cost(value: float, unit: str, *, extra_digits: int = 0) -> str:
@@ -253,14 +298,21 @@ def format_cost(value: float, unit: str, *, extra_digits: int = 0) -> str:
     quantity = quantity_of(unit)
     if quantity is not None or unit.split()[-1] == "ms":
         return f"{float(f'{value:.{3 + extra_digits}g}'):.15g} {unit if quantity is None else quantity[1]}"
+    if unit == MEMORY:
+        return f"{value / 1e6:.{2 + extra_digits}f} MB"
     return f"{value / 1e6:.{1 + extra_digits}f}M"
+
+
+def priced(budgets: Sequence[Budget]) -> tuple[Budget, ...]:
+    """The budgets of costs that are sums over blocks: all but that of memory."""
+    return tuple(budget for budget in budgets if budget.unit != MEMORY)
 
 
 def format_distinct(values: Sequence[float], unit: str) -> list[str]:
     """Costs as texts with as many digits as are needed for different costs to differ, and small ones from 0."""
     for extra_digits in range(12):
         texts = [format_cost(value, unit, extra_digits=extra_digits) for value in values]
-        vanished = any(value and not text.strip("0.M") for value, text in zip(values, texts, strict=True))
+        vanished = any(value and not text.strip("0. MB") for value, text in zip(values, texts, strict=True))
         if len(set(texts)) == len(set(values)) and not vanished:
             break
     return texts

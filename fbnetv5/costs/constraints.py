@@ -13,9 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.errors import UserError
-from fbnetv5.costs.budgets import BUDGET_WINDOW, Budget, format_cost, format_distinct, quantity_of, unit_words
+from fbnetv5.costs.budgets import (
+    BUDGET_WINDOW,
+    MEMORY,
+    Budget,
+    format_cost,
+    format_distinct,
+    priced,
+    quantity_of,
+    unit_words,
+)
 from fbnetv5.costs.cost_files import CostFile, file_table
+from fbnetv5.costs.memory import MemoryLimit, memory_limit
+from fbnetv5.costs.ranges import uniform_draws
 from fbnetv5.costs.tables import CostTable, Counter, keyed_table, weighted_sum
+from fbnetv5.costs.walk import walk_into_window
 from fbnetv5.spaces.space import Choices, Space
 from fbnetv5.tasks.task import Task
 from latency.estimate import EstimatedTable
@@ -24,6 +36,8 @@ from latency.table import LatencyTable
 AnyTable = LatencyTable | EstimatedTable
 MIXTURES = 200
 """Maximum number of weighted means of the costs whose networks of min cost are compared with all budgets."""
+WALKS = 64
+"""Random architectures that are walked into the window, to check that one meets the limit of memory too."""
 STEP = 4.0
 """Step of the mixture's weights, per unit of excess over the mean share."""
 
@@ -33,7 +47,10 @@ class Constraints:
     """Budgets and the tables that costs are looked up in, one for each."""
 
     budgets: Sequence[Budget]
+    """Without that of memory."""
     tables: Sequence[CostTable]
+    memory: MemoryLimit | None = None
+    """The limit of peak activation memory, which has no price."""
 
     @property
     def space(self) -> Space:
@@ -62,28 +79,33 @@ class Constraints:
         return shares
 
     def excess(self, architectures: Choices) -> NDArray[np.float64]:
-        """[B, S] -> [B]: distance of the share from the window; 0 where the budgets are met."""
+        """[B, S] -> [B]: distance of the share from the window; 0 where the budgets are met.
+
+        An excess of memory, as a share of its limit, is added.
+        """
         low, high = BUDGET_WINDOW
         shares = self.shares(architectures)
-        return np.maximum(0.0, np.maximum(low - shares, shares - high))
+        excess = np.maximum(0.0, np.maximum(low - shares, shares - high))
+        return excess if self.memory is None else excess + np.maximum(0.0, self.memory.ratio(architectures) - 1)
 
     def in_window(self, architectures: Choices) -> NDArray[np.bool_]:
-        """[B, S] -> [B]: whether no cost exceeds its budget and one reaches the lower end of its window."""
+        """[B, S] -> [B]: whether nothing exceeds its budget and one cost reaches the lower end of its window."""
         low, high = BUDGET_WINDOW
         costs = [table(architectures) for table in self.tables]
         limits = [budget.limit for budget in self.budgets]
         within = np.all([cost <= high * limit for cost, limit in zip(costs, limits, strict=True)], axis=0)
         used = np.any([cost >= low * limit for cost, limit in zip(costs, limits, strict=True)], axis=0)
         inside: NDArray[np.bool_] = within & used
-        return inside
+        return inside if self.memory is None else inside & (self.memory.ratio(architectures) <= 1)
 
     def ranges(self) -> list[str]:
         """A line per budget: the smallest and the largest cost of the space in its unit."""
+        of_memory = [] if self.memory is None else [f"{self.space.label}: {self.memory.range_text}"]
         return [
             f"{table.space.label}: {format_cost(table.min_cost, table.unit)} to "
             f"{format_cost(table.max_cost, table.unit)}{unit_words(table.unit)}"
             for table in self.tables
-        ]
+        ] + of_memory
 
     def check(self, task: str | None = None) -> None:
         """Check that each budget lies in the range of the space's costs, and that a network can meet all of them.
@@ -111,6 +133,8 @@ class Constraints:
                 )
         if len(self.budgets) > 1 and not self._can_be_met():
             raise UserError(f"no network{whose} meets its budgets together: {self._conflict()}. Raise one of them")
+        if self.memory is not None:
+            self._check_memory(self.memory, whose)
 
     def check_architecture(self, architecture: Choices) -> None:
         """Check that the only architecture [S] of a search for recipes does not exceed a budget.
@@ -122,6 +146,26 @@ class Constraints:
             if (cost := table.cost_of(architecture)) > budget.limit:
                 cost_text, limit = format_distinct((cost, budget.limit), table.unit)
                 raise UserError(f"the architecture costs {cost_text}, more than the budget of {limit}")
+        if self.memory is not None and self.memory.ratio(architecture[None])[0] > 1:
+            raise UserError(f"the architecture needs more than {self.memory.text}")
+
+    def _check_memory(self, memory: MemoryLimit, whose: str) -> None:
+        peak = int(memory.peak(memory.peak.lowest()[None])[0])
+        size = "x".join(map(str, memory.budget.resolution))
+        if peak > memory.budget.limit:
+            lowest, limit = format_distinct((peak, memory.budget.limit), MEMORY)
+            raise UserError(
+                f"no network{whose} at {size} was found with a peak of at most {limit} of activations; the lowest has "
+                f"{lowest}. Choose a larger --memory, or another space or resolution"
+            )
+        draws = np.concatenate([uniform_draws(self.space)[:WALKS], self.space.full()[None]])
+        if not len(self.walked(draws, np.random.default_rng(0))):
+            raise UserError(f"no network{whose} was found that uses its budgets with at most {memory.text}. Raise one")
+
+    def walked(self, architectures: Choices, generator: np.random.Generator) -> Choices:
+        """The architectures [B, S] after a walk into the window, without those that do not get there."""
+        counts = np.array(self.space.choice_counts)
+        return walk_into_window(architectures, self.excess, np.arange(len(counts)), counts, generator)
 
     def _can_be_met(self) -> bool:
         """Whether an architecture that exceeds no budget is found.
@@ -178,7 +222,11 @@ def constrain(
         UserError: a budget in milliseconds without a latency table, or a cost file without values of all blocks.
     """
     return {
-        name: Constraints(budgets=own, tables=[cost_table(space, tasks[name], budget, table, costs) for budget in own])
+        name: Constraints(
+            budgets=priced(own),
+            tables=[cost_table(space, tasks[name], budget, table, costs) for budget in priced(own)],
+            memory=memory_limit(space, tasks[name], own),
+        )
         for name, own in budgets.items()
     }
 

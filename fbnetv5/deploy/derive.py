@@ -9,7 +9,7 @@ from export.errors import UserError
 from export.files import AnyPath
 from export.progress import Log, Progress, silent
 from fbnetv5.architecture import Architecture
-from fbnetv5.costs.budgets import at_least_one_budget, budget_label
+from fbnetv5.costs.budgets import at_least_one_budget, budget_label, with_memory
 from fbnetv5.costs.cost_files import open_costs
 from fbnetv5.deploy.deriving_methods import known_costs, method_of
 from fbnetv5.runs.derivation import DERIVED, DerivationConfig, write_derived
@@ -50,6 +50,7 @@ def derive(
     latency: Amount | None = None,
     params: Amount | None = None,
     costs: CostBudgets | None = None,
+    memory: Amount | None = None,
     device: str | None = None,
     table: AnyPath | None = None,
     luts: AnyPath = "luts",
@@ -72,6 +73,8 @@ def derive(
         params: maximum number of parameters, such as 5e6 or "5M".
         costs: maximum cost per cost file, such as {"energy.json": 3.0}, or by the name of a cost of the run, such as
             {"energy": 3.0}; for networks of ``search``.
+        memory: maximum peak activation memory, such as 8e6 bytes or "8MB", beside another of these budgets; for
+            networks of ``search`` and ``nars``.
         device: device whose latency table in ``luts`` predicts latency.
         table: latency table file, also of another machine; without it and ``device``, the table of the run is used.
         luts: folder of latency tables.
@@ -87,7 +90,7 @@ def derive(
     source = Path(run)
     method = method_of(source)
     files, limits = open_costs(costs, known_costs(source) if costs else ())
-    texts = at_least_one_budget(flops, latency, params, limits)
+    texts = at_least_one_budget(flops, latency, params, with_memory(limits, memory))
     label, config = budget_label(texts), method.with_budgets(source, texts)
     if files:
         config = config.changed(costs=files)

@@ -45,6 +45,8 @@ class Finalist:
     """Mean over the held-out images."""
     score: float
     """The task's metric on the same images."""
+    peak_activation_bytes: int | None = None
+    """Where the budgets limit it."""
 
 
 @torch.no_grad()
@@ -87,6 +89,7 @@ class FinalistScorer:
             costs=constraints.costs_of(choices),
             loss=total / max(1, labelled),
             score=metric.compute(),
+            peak_activation_bytes=None if (limit := constraints.memory) is None else int(limit.peak(choices[None])[0]),
         )
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fbnetv5.costs.budgets import Budget
+from fbnetv5.costs.budgets import Budget, priced
 from fbnetv5.costs.constraints import AnyTable, Constraints, cost_table
+from fbnetv5.costs.memory import memory_limit
 from fbnetv5.costs.tables import CostTable
 from fbnetv5.data.splits import Splits
 from fbnetv5.data.targets import class_names
@@ -44,7 +45,12 @@ class Prepared:
 
     def constraints(self, budgets: Sequence[Budget]) -> Constraints:
         """The budgets with their tables."""
-        return Constraints(budgets=budgets, tables=[self.cost(budget.unit) for budget in budgets])
+        with_price = priced(budgets)
+        return Constraints(
+            budgets=with_price,
+            tables=[self.cost(budget.unit) for budget in with_price],
+            memory=memory_limit(self.config.space, self.task, budgets),
+        )
 
     @cached_property
     def statistics(self) -> list[CostTable]:

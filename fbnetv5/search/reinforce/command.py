@@ -8,7 +8,7 @@ from typing import Any
 from export.files import AnyPath
 from export.progress import Log, Progress, silent
 from fbnetv5.architecture import Architecture
-from fbnetv5.costs.budgets import budget_label, check_has_table, family_texts, parse_budgets
+from fbnetv5.costs.budgets import budget_label, check_has_table, family_texts, parse_budgets, with_memory
 from fbnetv5.costs.cost_files import open_costs
 from fbnetv5.costs.ranges import CostRange
 from fbnetv5.data.describe import describe_data
@@ -54,6 +54,7 @@ def search(
     latency: Amount | Sequence[Amount] | None = None,
     params: Amount | Sequence[Amount] | None = None,
     costs: CostFamilies | None = None,
+    memory: Amount | Sequence[Amount] | None = None,
     device: str | None = None,
     table: AnyPath | None = None,
     tasks: str | Sequence[str] | None = None,
@@ -90,6 +91,8 @@ def search(
         latency: maximum latency in milliseconds, such as 8.0, "8ms" or "900us"; needs ``device`` or ``table``.
         params: maximum number of parameters, such as 5e6 or "5M"; weights of convolutions and linear layers count.
         costs: maximum cost per cost file, such as {"energy.json": 5.0} or {"energy.json": "5mJ"}.
+        memory: maximum peak activation memory, such as 8e6 bytes or "8MB": a limit beside other budgets, see
+            ``fbnetv5.costs.memory``.
         device: device whose latency table in ``luts`` predicts latency: "cpu", or an NVIDIA GPU such as "a100".
         table: latency table file, also of another machine, instead of ``device``.
         tasks: names of the tasks; None for cls, det and seg.
@@ -127,7 +130,7 @@ def search(
     names = task_names(tasks)
     chosen = four_path_space(space, variant=variant, stages=stages, blocks_per_path=blocks_per_path)
     files, limits = open_costs(costs)
-    texts = family_texts(flops, latency, params, limits)
+    texts = family_texts(flops, latency, params, with_memory(limits, memory))
     check_has_table(texts[0], has_table=file is not None)
     budgets, family = middle_of_family({budget_label(own): parse_budgets(own, tasks=names) for own in texts})
     settings = SearchConfig.make(

@@ -72,6 +72,12 @@ def unused_values(prepared: Prepared) -> list[str]:
     return [text for cost in config.costs if (text := unused_text(cost, config.space, tasks))]
 
 
+def memory_ranges(prepared: Prepared) -> list[str]:
+    """A line for each task with a limit of memory: the peaks of its networks."""
+    limits = {name: own.memory for name, own in prepared.constraints.items()}
+    return [f"{name}: {limit.range_text}" for name, limit in limits.items() if limit is not None]
+
+
 def open_table(config: SearchConfig) -> AnyTable | None:
     """The configuration's latency table, if it names one."""
     if config.table is None:

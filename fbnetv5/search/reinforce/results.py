@@ -10,7 +10,7 @@ import torch
 from export.files import write_json
 from fbnetv5 import __version__
 from fbnetv5.architecture import Architecture, Latency, make_architecture
-from fbnetv5.costs.budgets import Budget, quantity_of
+from fbnetv5.costs.budgets import Budget, priced, quantity_of
 from fbnetv5.costs.constraints import AnyTable, Constraints
 from fbnetv5.costs.tables import keyed_table
 from fbnetv5.networks.backbone import recalibrate
@@ -47,9 +47,10 @@ def best_architecture(
         latency_ms=latency,
         quantities={
             budget.unit: cost
-            for budget, cost in zip(budgets, finalist.costs, strict=True)
+            for budget, cost in zip(priced(budgets), finalist.costs, strict=True)
             if quantity_of(budget.unit) is not None
         },
+        peak_activation_bytes=finalist.peak_activation_bytes,
         provenance={
             "version": __version__,
             "seed": config.seed,
@@ -116,6 +117,7 @@ def merged_fronts(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 costs=tuple(point.get("costs", {front["unit"]: point["cost"]}).values()),
                 loss=point["loss"],
                 score=point["score"],
+                peak_activation_bytes=point.get("peak_activation_bytes"),
             )
             for point in points
         ]
@@ -125,5 +127,7 @@ def merged_fronts(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _point(finalist: Finalist, units: Sequence[str]) -> dict[str, Any]:
     costs = {"costs": dict(zip(units, finalist.costs, strict=True))} if len(units) > 1 else {}
-    figures = {"cost": finalist.costs[0], **costs, "loss": finalist.loss, "score": finalist.score}
+    peak = finalist.peak_activation_bytes
+    memory = {} if peak is None else {"peak_activation_bytes": peak}
+    figures = {"cost": finalist.costs[0], **costs, **memory, "loss": finalist.loss, "score": finalist.score}
     return {**figures, "choices": list(finalist.choices)}

@@ -29,7 +29,7 @@ WRONG = {
     ),
     "two families": (
         ["--flops", "1M", "--flops", "2M", "--params", "1M", "--params", "2M"],
-        "repeat one of --flops, --latency, --params and --cost, not two",
+        "repeat one of --flops, --latency, --params, --cost and --memory, not two",
     ),
     "a member out of reach": (
         ["--flops", "400M", "--flops", "1M", "--tasks", "cls"],
@@ -64,6 +64,12 @@ WRONG = {
     "a cost without a budget": (
         ["--cost", "e.json"],
         "--cost 'e.json' must be a file and its budget, such as energy.json=5",
+    ),
+    "memory alone": (["--memory", "8MB"], "--memory only limits what another budget allows"),
+    "memory without a unit": (["--flops", "400M", "--memory", "8"], "positive number with its unit, such as 8MB"),
+    "too little memory": (
+        ["--flops", "400M", "--memory", "6MB", "--tasks", "cls"],
+        "no network for cls at 224x224 was found with a peak of at most 6.00 MB of activations; the lowest has 6.42 MB",
     ),
     "no cost file": (["--cost", "e.json=5"], "cost file e.json does not exist"),
     "no device": (["--latency", "8ms"], "add --device cpu, or --table FILE"),
@@ -213,6 +219,36 @@ def test_a_search_meets_the_budget_of_a_cost_file_from_its_run_folder_alone(tmp_
     assert_refused(["derive", "runs/s", "--cost", "energy=400"], "budget 400 mJ of energy for cls", cwd=tmp_path)
     added = ["search", "--add", "depth", "--run", "runs/s", "--flops", "20M", "--cost", "energy=20"]
     assert_refused(added, "has no value for 1 of the", cwd=tmp_path)
+
+
+def test_the_peak_memory_of_a_network_is_in_its_files(tmp_path: Path) -> None:
+    options = [
+        "--flops",
+        "25M@64x64",
+        "--memory",
+        "1MB",
+        "--tasks",
+        "cls",
+        "--config",
+        str(QUICK),
+        "--name",
+        "s",
+        *SMALL,
+    ]
+    found = document("search", *options, cwd=tmp_path)["architectures"]["cls"]
+    peak = found["cost"]["peak_activation_bytes"]
+    assert 0 < peak <= 1e6
+    (point,) = json.loads((tmp_path / "runs/s/pareto.json").read_text(encoding="utf-8"))["tasks"]["cls"]["points"]
+    assert point["peak_activation_bytes"] == peak
+    assert document("show", "runs/s/cls.json", cwd=tmp_path)["peak_activation_bytes"] == peak
+    last = json.loads((tmp_path / "runs/s/history.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    assert list(last["expected_cost"]) == ["cls"]
+    derived = document("derive", "runs/s", "--flops", "22M", "--memory", "600KB", cwd=tmp_path)
+    assert derived["folder"] == "runs/s/derived/22M+600KB"
+    assert in_process("report", "runs/s", cwd=tmp_path).returncode == 0
+    assert "1.00 MB of activations at 64x64" in (tmp_path / "runs/s/report.html").read_text(encoding="utf-8")
+    lowest = ["derive", "runs/s", "--flops", "22M", "--memory", "300KB"]
+    assert_refused(lowest, "the lowest has 0.52 MB", cwd=tmp_path)
 
 
 def test_the_error_of_an_unreachable_latency_budget_has_the_range(work: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from export.errors import UserError
 from export.files import AnyPath
 from export.progress import Log, Progress, silent
-from fbnetv5.costs.budgets import TaskBudgets, budget_texts, parse_budgets
+from fbnetv5.costs.budgets import TaskBudgets, parse_budgets, some_budgets, with_memory
 from fbnetv5.costs.cost_files import open_costs
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.describe import describe_data
@@ -35,6 +35,7 @@ def add_task(
     latency: Amount | None = None,
     params: Amount | None = None,
     costs: CostBudgets | None = None,
+    memory: Amount | None = None,
     device: str | None = None,
     table: AnyPath | None = None,
     data: AnyPath | None = None,
@@ -63,6 +64,7 @@ def add_task(
         latency: maximum latency in milliseconds.
         params: maximum number of parameters.
         costs: maximum cost per cost file, such as {"energy.json": 5.0}, or by the name of a cost of the run.
+        memory: maximum peak activation memory, such as 8e6 bytes or "8MB", beside another of these budgets.
         device: device whose latency table in ``luts`` predicts latency.
         table: latency table file; without it and ``device``, the table of the run is used.
         data: folder of images with labels of the task; None for the images of the run.
@@ -88,7 +90,8 @@ def add_task(
     if task in search.tasks:
         raise UserError(f"{source} has a network for {task}, {source / f'{task}.json'}; name another task")
     files, limits = open_costs(costs, search.costs)
-    budgets = _budgets(search, source, task, budget_texts(flops, latency, params, limits))
+    texts = some_budgets(flops, latency, params, with_memory(limits, memory))
+    budgets = _budgets(search, source, task, texts)
     search = search.changed(family={}, budgets={task: budgets}, costs=files or search.costs)
     file = find_table(device, table, Path(luts), log)
     search = with_table(source, search, file, other_machine=table is not None)
