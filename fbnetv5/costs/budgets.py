@@ -296,10 +296,10 @@ def unit_words(unit: str) -> str:
 def format_cost(value: float, unit: str, *, extra_digits: int = 0) -> str:
     """A cost as text, such as "398.2M", "7.91 ms", "7.91 estimated ms" or "4.2 mJ", with ``extra_digits`` more."""
     quantity = quantity_of(unit)
+    if unit == MEMORY:
+        value, quantity = value / 1e6, ("memory", "MB")
     if quantity is not None or unit.split()[-1] == "ms":
         return f"{float(f'{value:.{3 + extra_digits}g}'):.15g} {unit if quantity is None else quantity[1]}"
-    if unit == MEMORY:
-        return f"{value / 1e6:.{2 + extra_digits}f} MB"
     return f"{value / 1e6:.{1 + extra_digits}f}M"
 
 
@@ -312,7 +312,7 @@ def format_distinct(values: Sequence[float], unit: str) -> list[str]:
     """Costs as texts with as many digits as are needed for different costs to differ, and small ones from 0."""
     for extra_digits in range(12):
         texts = [format_cost(value, unit, extra_digits=extra_digits) for value in values]
-        vanished = any(value and not text.strip("0. MB") for value, text in zip(values, texts, strict=True))
+        vanished = any(value and not text.strip("0.M") for value, text in zip(values, texts, strict=True))
         if len(set(texts)) == len(set(values)) and not vanished:
             break
     return texts

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, Strict
 from export.document import Document
 from export.errors import UserError
 from export.files import check_schema, read_json_object, write_json
-from fbnetv5.costs.budgets import NAME_OF_QUANTITY, UNIT_OF_QUANTITY
+from fbnetv5.costs.budgets import NAME_OF_QUANTITY, UNIT_OF_QUANTITY, with_memory
 from fbnetv5.costs.tables import CostTable, keyed_table, table_keys
 from fbnetv5.data.resolution import Resolution
 from fbnetv5.spaces.space import Space
@@ -162,13 +162,14 @@ def write_template(path: Path, space: Space, tasks: Iterable[Task], resolution: 
 
 
 def open_costs(
-    budgets: Mapping[Any, Any] | None, of_run: Sequence[CostFile] = ()
+    budgets: Mapping[Any, Any] | None, of_run: Sequence[CostFile] = (), *, memory: Any = None
 ) -> tuple[tuple[CostFile, ...], dict[str, Any]]:
-    """The cost files of budgets, and the budgets by the unit that each file defines.
+    """The cost files of budgets, and the budgets by the unit that each file defines, with that of memory.
 
     Args:
         budgets: by the path of a file, or by the name of a cost in ``of_run``.
         of_run: costs of the run that networks are derived from.
+        memory: the budget of memory; None if there is none.
 
     Raises:
         UserError: a file is missing or refused, or two files define the same quantity.
@@ -181,7 +182,7 @@ def open_costs(
             raise UserError(f"{path} is a second cost file of {cost.name}: name each quantity differently")
         costs[cost.name] = cost
         by_unit[cost.key] = amount
-    return tuple(costs.values()), by_unit
+    return tuple(costs.values()), with_memory(by_unit, memory)
 
 
 def _open(path: Path, of_run: Mapping[str, CostFile]) -> CostFile:

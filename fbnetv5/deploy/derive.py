@@ -9,7 +9,7 @@ from export.errors import UserError
 from export.files import AnyPath
 from export.progress import Log, Progress, silent
 from fbnetv5.architecture import Architecture
-from fbnetv5.costs.budgets import at_least_one_budget, budget_label, with_memory
+from fbnetv5.costs.budgets import at_least_one_budget, budget_label
 from fbnetv5.costs.cost_files import open_costs
 from fbnetv5.deploy.deriving_methods import known_costs, method_of
 from fbnetv5.runs.derivation import DERIVED, DerivationConfig, write_derived
@@ -89,8 +89,8 @@ def derive(
     """
     source = Path(run)
     method = method_of(source)
-    files, limits = open_costs(costs, known_costs(source) if costs else ())
-    texts = at_least_one_budget(flops, latency, params, with_memory(limits, memory))
+    files, limits = open_costs(costs, known_costs(source) if costs else (), memory=memory)
+    texts = at_least_one_budget(flops, latency, params, limits)
     label, config = budget_label(texts), method.with_budgets(source, texts)
     if files:
         config = config.changed(costs=files)

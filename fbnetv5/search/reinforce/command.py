@@ -8,7 +8,6 @@ from typing import Any
 from export.files import AnyPath
 from export.progress import Log, Progress, silent
 from fbnetv5.architecture import Architecture
-from fbnetv5.costs.budgets import budget_label, check_has_table, family_texts, parse_budgets, with_memory
 from fbnetv5.costs.cost_files import open_costs
 from fbnetv5.costs.ranges import CostRange
 from fbnetv5.data.describe import describe_data
@@ -16,7 +15,7 @@ from fbnetv5.runs import options
 from fbnetv5.runs.options import Amount, CostFamilies, Fields, Size
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.entry import SearchEntry
-from fbnetv5.search.reinforce.family import derive_family, middle_of_family
+from fbnetv5.search.reinforce.family import derive_family, read_family
 from fbnetv5.search.reinforce.prepare import Prepared
 from fbnetv5.search.reinforce.run import run_search, start_run
 from fbnetv5.spaces.presets import DEFAULT, four_path_space
@@ -129,10 +128,8 @@ def search(
     file = options.find_table(device, table, Path(luts), log)
     names = task_names(tasks)
     chosen = four_path_space(space, variant=variant, stages=stages, blocks_per_path=blocks_per_path)
-    files, limits = open_costs(costs)
-    texts = family_texts(flops, latency, params, with_memory(limits, memory))
-    check_has_table(texts[0], has_table=file is not None)
-    budgets, family = middle_of_family({budget_label(own): parse_budgets(own, tasks=names) for own in texts})
+    files, limits = open_costs(costs, memory=memory)
+    budgets, family = read_family(flops, latency, params, limits, tasks=names, has_table=file is not None)
     settings = SearchConfig.make(
         options.fields_of(config),
         budgets=budgets,

@@ -281,4 +281,4 @@ def test_memory_alone_is_no_budget() -> None:
 
 def test_memory_is_written_in_megabytes() -> None:
     assert format_cost(6422528, "bytes") + unit_words("bytes") == "6.42 MB of activations"
-    assert format_distinct([524288, 524000], "bytes") == ["0.5243 MB", "0.5240 MB"]
+    assert format_distinct([524288, 524000], "bytes") == ["0.5243 MB", "0.524 MB"]

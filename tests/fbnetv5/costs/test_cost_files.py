@@ -114,6 +114,7 @@ def test_costs_are_opened_by_file_or_by_the_name_that_a_run_knows(tmp_path: Path
     assert open_costs({path: 5.0}) == ((energy,), {"energy_mJ": 5.0})
     assert open_costs({"energy": "3mJ"}, [energy]) == ((energy,), {"energy_mJ": "3mJ"})
     assert open_costs(None) == ((), {})
+    assert open_costs({path: 5.0}, memory="8MB") == ((energy,), {"energy_mJ": 5.0, "bytes": "8MB"})
     with pytest.raises(UserError, match="power is neither a cost file nor a cost of the run, which has: energy"):
         open_costs({"power": 1.0}, [energy])
     with pytest.raises(UserError, match=r"other\.json is a second cost file of energy"):

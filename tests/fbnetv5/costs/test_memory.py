@@ -102,7 +102,7 @@ def test_the_limit_is_the_budget_in_bytes() -> None:
     assert limit is not None
     members = random_members(STAGES, 5)
     np.testing.assert_allclose(limit.ratio(members), memory_of(STAGES, "cls")(members) / 2e5)
-    assert limit.text == "0.20 MB of activations"
+    assert limit.text == "0.2 MB of activations"
     assert "networks of this space have a peak of 0." in limit.range_text
     assert memory_limit(STAGES, TASKS["cls"], budgets[:1]) is None
 

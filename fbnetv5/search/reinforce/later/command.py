@@ -3,20 +3,19 @@
 ``fbnetv5 search --add`` calls it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from export.errors import UserError
 from export.files import AnyPath
 from export.progress import Log, Progress, silent
-from fbnetv5.costs.budgets import TaskBudgets, parse_budgets, some_budgets, with_memory
-from fbnetv5.costs.cost_files import open_costs
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.describe import describe_data
 from fbnetv5.runs.options import Amount, CostBudgets, Fields, describe_fit, fields_of, find_table, path_of, run_folder
 from fbnetv5.search.reinforce.command import SearchResult
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.derive import with_table
+from fbnetv5.search.reinforce.later.budgets import budgets_of_task
 from fbnetv5.search.reinforce.later.config import OF_THE_RUN, LaterConfig
 from fbnetv5.search.reinforce.later.loop import LaterEntry
 from fbnetv5.search.reinforce.later.prepare import LaterPrepared
@@ -89,10 +88,8 @@ def add_task(
     check_names([task])
     if task in search.tasks:
         raise UserError(f"{source} has a network for {task}, {source / f'{task}.json'}; name another task")
-    files, limits = open_costs(costs, search.costs)
-    texts = some_budgets(flops, latency, params, with_memory(limits, memory))
-    budgets = _budgets(search, source, task, texts)
-    search = search.changed(family={}, budgets={task: budgets}, costs=files or search.costs)
+    files, budgets = budgets_of_task(search, source, task, (flops, latency, params), costs, memory)
+    search = search.changed(family={}, budgets={task: budgets}, costs=files)
     file = find_table(device, table, Path(luts), log)
     search = with_table(source, search, file, other_machine=table is not None)
     images = search.data if data is None else search.data.changed(folder=DataConfig.of(Path(data)).folder)
@@ -114,21 +111,3 @@ def add_task(
     folder, prepared = start_later(settings, target, log, needs_table=file is not None)
     started(folder, prepared)
     return SearchResult(run=folder, architectures=run_later(folder, prepared, report, progress))
-
-
-def _budgets(search: SearchConfig, run: Path, task: str, texts: Mapping[str, str]) -> TaskBudgets:
-    """The budgets of a later task; without texts those of the run, and without a resolution that of the run.
-
-    Raises:
-        UserError: the run has no such budgets or resolution, because its tasks differ; or a text cannot be parsed.
-    """
-    first, *others = search.budgets.values()
-    if not texts:
-        if any(budgets != first for budgets in others):
-            raise UserError(f"the tasks of {run} have different budgets: set that of {task} by --flops or --latency")
-        return first
-    resolution, amount = first[0].resolution, next(iter(texts.values()))
-    differ = any(budgets[0].resolution != resolution for budgets in others)
-    if differ and not any("@" in text for text in texts.values()):
-        raise UserError(f"the tasks of {run} have different resolutions: write the budget as {amount}@224x224")
-    return parse_budgets(texts, tasks=(task,), resolutions={task: resolution})[task]
