@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
-from pydantic import Field, Strict, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, Strict, model_serializer, model_validator
 from torch import Tensor
 
 from export.document import Document
@@ -58,6 +58,17 @@ class Cost(Document):
     macs: Annotated[int, Field(ge=0)]
     params: Annotated[int, Field(ge=0)]
     latency_ms: Latency | None = None
+    quantities: dict[str, Annotated[float, Field(ge=0.0)]] = Field(default={})
+    """By the unit of a budget in the quantity of a cost file, such as {"energy_mJ": 4.2}."""
+    peak_activation_bytes: Annotated[int, Field(ge=0)] | None = None
+    """Peak activation memory, where a search had a limit of it (``fbnetv5.costs.memory``)."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The fields without those that are absent in files of a search without such budgets."""
+        fields: dict[str, Any] = serialize(self)
+        absent = {name for name in ("quantities", "peak_activation_bytes") if not getattr(self, name)}
+        return {name: value for name, value in fields.items() if name not in absent}
 
 
 class Architecture(Document):
@@ -175,6 +186,8 @@ def make_architecture(
     resolution: Resolution,
     *,
     latency_ms: Latency | None = None,
+    quantities: Mapping[str, float] | None = None,
+    peak_activation_bytes: int | None = None,
     provenance: Mapping[str, Any],
 ) -> Architecture:
     """The record of a network, its multiply-adds and parameters counted."""
@@ -184,7 +197,13 @@ def make_architecture(
         choices={name: tuple(int(choice) for choice in of_task) for name, of_task in choices.items()},
         classes=dict(classes),
         resolution=resolution,
-        cost=Cost(macs=count.macs, params=count.params, latency_ms=latency_ms),
+        cost=Cost(
+            macs=count.macs,
+            params=count.params,
+            latency_ms=latency_ms,
+            quantities=dict(quantities or {}),
+            peak_activation_bytes=peak_activation_bytes,
+        ),
         provenance=dict(provenance),
     )
 

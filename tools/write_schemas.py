@@ -6,6 +6,7 @@ python tools/write_schemas.py
 from pathlib import Path
 
 from export.files import write_json
+from fbnetv5.costs.cost_files import CostFile
 from fbnetv5.labeling.config import LabelConfig
 from fbnetv5.labeling.teachers.description import TeacherDescription
 from fbnetv5.runs.config import RunConfig
@@ -30,3 +31,4 @@ if __name__ == "__main__":
     for command, config in CONFIGS.items():
         write_json(FOLDER / f"{command}.json", config.schema_of_files())
     write_json(FOLDER / "teacher.json", TeacherDescription.schema_of_files())
+    write_json(FOLDER / "cost.json", CostFile.schema_of_files())

@@ -8,7 +8,7 @@ import typer
 from fbnetv5.cli.branch import print_network
 from fbnetv5.cli.console import print_json, print_log, progress_bar, stage_lines
 from fbnetv5.cli.nars import print_pair
-from fbnetv5.cli.options import Json, Luts, Params, TableDevice, TableFile
+from fbnetv5.cli.options import Cost, Json, Luts, Memory, Params, TableDevice, TableFile, budgets_by_file, only_value
 from fbnetv5.cli.search import print_architectures, warn_of_no_signal
 
 if TYPE_CHECKING:
@@ -31,12 +31,16 @@ Latency = Annotated[
     ),
 ]
 
+ONE = "each call of fbnetv5 derive makes the networks of one budget: give each --cost once"
+
 
 def derive(
     run: Annotated[Path, typer.Argument(help="Run folder of a finished fbnetv5 search, branch or nars.")],
     flops: Flops = None,
     latency: Latency = None,
     params: Params = None,
+    cost: Cost = None,
+    memory: Memory = None,
     device: TableDevice = None,
     table: TableFile = None,
     luts: Luts = Path("luts"),
@@ -58,8 +62,8 @@ def derive(
 
     It takes seconds. Of a search, a network per task comes with the shared weights, by the panel; of a branched
     network, one with the weights of the run, by its trained routing; of fbnetv5 nars an architecture and its recipe,
-    without weights, by the predictor. Give a budget or several, which hold together: --flops, --latency, --params. A
-    branched network takes one.
+    without weights, by the predictor. Give a budget or several, which hold together: --flops, --latency, --params and,
+    of a search, --cost, whose FILE may be the name of a cost of the run, as in energy=3. A branched network takes one.
     """
     from fbnetv5 import api
 
@@ -69,6 +73,8 @@ def derive(
             flops=flops,
             latency=latency,
             params=params,
+            memory=memory,
+            costs={file: only_value(values, ONE) for file, values in budgets_by_file(cost).items()},
             device=device,
             table=table,
             luts=luts,

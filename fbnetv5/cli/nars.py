@@ -22,6 +22,7 @@ from fbnetv5.cli.options import (
     Fit,
     Json,
     Luts,
+    Memory,
     Name,
     Params,
     Resume,
@@ -81,6 +82,7 @@ def nars(
     flops: Flops = None,
     latency: Latency = None,
     params: Params = None,
+    memory: Memory = None,
     arch: OnlyArchitecture = None,
     space: SpaceName = "stages",
     width: Width = 1.0,
@@ -103,22 +105,22 @@ def nars(
 ) -> None:
     """Search for an architecture together with its training recipe.
 
-    Give one budget or several, which hold together: --flops, --latency, --params. With --arch, none is needed.
+    Give one budget or several, which hold together: --flops, --latency, --params; and --memory
+    beside them. With --arch, none is needed.
     """
     from fbnetv5 import api
 
     if resume is not None:
         check_resume_options(context, allowed=("jobs", "ray", "gpus_per_trial"))
     with progress_bar() as bar, resumable("nars", nars_report) as run:
+        hooks: dict[str, Any] = {"started": run.started, "report": run.report, "progress": stage_lines(bar)}
         if resume is not None:
             result = api.resume_nars(
                 resume,
                 jobs=jobs,
                 ray=ray,
                 gpus_per_trial=gpus_per_trial,
-                started=run.started,
-                report=run.report,
-                progress=stage_lines(bar),
+                **hooks,
             )
         else:
             result = api.nars(
@@ -126,6 +128,7 @@ def nars(
                 flops=flops,
                 latency=latency,
                 params=params,
+                memory=memory,
                 arch=arch,
                 space=space,
                 width=width,
@@ -144,9 +147,7 @@ def nars(
                 ray=ray,
                 gpus_per_trial=gpus_per_trial,
                 log=print_log,
-                started=run.started,
-                report=run.report,
-                progress=stage_lines(bar),
+                **hooks,
             )
     print_result(result, as_json=json)
     finish_with_report(result.run, print_log, run.prepared.splits.test)

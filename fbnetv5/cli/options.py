@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from export.errors import UserError
+
 SIZE = "HEIGHTxWIDTH"
 """Placeholder of an image size in help texts."""
 FIT = "stretch|letterbox"
@@ -76,6 +78,20 @@ Params = Annotated[
         "layers, head included. With other budgets, all hold together.",
     ),
 ]
+Cost = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE=BUDGET",
+        help="Maximum cost of each network in the quantity of a cost file, such as energy.json=5 for the unit of the "
+        "file; per task as for --flops: energy.json=det=5,3. Repeat it for other files. fbnetv5 space --cost-template "
+        "writes a file to fill in.",
+    ),
+]
+MEMORY_HELP = (
+    "Maximum peak activation memory of each network, such as 8MB: the bytes of all live float32 tensors for one image, "
+    "without in-place and fused operators. A limit beside other budgets"
+)
+Memory = Annotated[str | None, typer.Option(metavar="BUDGET", help=f"{MEMORY_HELP}.")]
 TableFile = Annotated[
     Path | None, typer.Option(help="Latency table file to use, also of another machine, instead of --device.")
 ]
@@ -99,3 +115,29 @@ Resume = Annotated[
     Path | None,
     typer.Option(help="Run folder of an interrupted search to continue; settings are read from the folder."),
 ]
+
+
+def budgets_by_file(values: list[str] | None) -> dict[str, list[str]]:
+    """The budgets of each file of ``--cost``.
+
+    Raises:
+        UserError: a value names no budget.
+    """
+    budgets: dict[str, list[str]] = {}
+    for value in values or ():
+        file, equals, budget = value.partition("=")
+        if not (file and equals):
+            raise UserError(f"--cost {value!r} must be a file and its budget, such as energy.json=5")
+        budgets.setdefault(file, []).append(budget)
+    return budgets
+
+
+def only_value(values: list[str], way_out: str) -> str:
+    """The value of a budget's option where no family is made.
+
+    Raises:
+        UserError: it is repeated; ``way_out`` tells what to do.
+    """
+    if len(values) > 1:
+        raise UserError(way_out)
+    return values[0]

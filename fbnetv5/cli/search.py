@@ -22,7 +22,9 @@ from fbnetv5.cli.console import (
     stage_lines,
 )
 from fbnetv5.cli.options import (
+    MEMORY_HELP,
     Blocks,
+    Cost,
     Data,
     Fit,
     Json,
@@ -39,6 +41,8 @@ from fbnetv5.cli.options import (
     TableFile,
     Tasks,
     Variant,
+    budgets_by_file,
+    only_value,
 )
 from fbnetv5.deploy.report.write import finish_with_report
 
@@ -76,6 +80,9 @@ Params = Annotated[
         "layers, head included; per task as for --flops.",
     ),
 ]
+Memories = Annotated[
+    list[str] | None, typer.Option("--memory", metavar="BUDGET", help=f"{MEMORY_HELP}; per task as for --flops.")
+]
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
@@ -89,15 +96,16 @@ Add = Annotated[
     typer.Option(
         metavar="TASK",
         help="Add this task to the finished search of --run, into RUN/added/TASK: only its head is trained, and no "
-        "file of the run changes. The budget is that of the run unless --flops, --latency or --params sets others.",
+        "file of the run changes. The budget is that of the run unless --flops, --latency, --params or --cost "
+        "sets others.",
     ),
 ]
 AddedTo = Annotated[
     Path | None, typer.Option(help="Run folder of the finished search for --add.", show_default="runs/latest")
 ]
 OF_ADD = (
-    "add", "run", "flops", "latency", "params", "device", "table", "data", "strict_data", "config", "seed", "name",
-    "luts", "json",
+    "add", "run", "flops", "latency", "params", "cost", "memory", "device", "table", "data", "strict_data", "config",
+    "seed", "name", "luts", "json",
 )  # fmt: skip
 """Names of the options that ``--add`` uses; the run has the other settings."""
 
@@ -107,6 +115,8 @@ def search(
     flops: Flops = None,
     latency: Latency = None,
     params: Params = None,
+    cost: Cost = None,
+    memory: Memories = None,
     device: TableDevice = None,
     table: TableFile = None,
     tasks: Tasks = None,
@@ -130,8 +140,8 @@ def search(
 ) -> None:
     """Search for one network per task, or add a task to a search.
 
-    Give a budget or several, which hold together: --flops, --latency, --params. Repeat one of them for a family: the
-    search runs for the middle value, and the networks of the others are derived from it.
+    Give a budget or several, which hold together: --flops, --latency, --params, --cost; --memory goes with them. Repeat
+    one of them for a family: the search runs for the middle value, and the networks of the others are derived from it.
     """
     from fbnetv5 import api
     from fbnetv5.runs.processes import process_group_cleanup
@@ -146,12 +156,16 @@ def search(
         elif add is not None:
             added_to = run or Path("runs/latest")
             budgets: dict[str, Any] = {"flops": _only(flops), "latency": _only(latency), "params": _only(params)}
+            budgets["memory"] = _only(memory)
+            budgets["costs"] = {file: _only(values) for file, values in budgets_by_file(cost).items()}
             result = api.add_task(add, run=added_to, data=data, strict_data=strict_data, **budgets, **others)
         else:
             result = api.search(
                 flops=flops,
                 latency=latency,
                 params=params,
+                costs=budgets_by_file(cost),
+                memory=memory,
                 tasks=tasks,
                 data=data,
                 strict_data=strict_data,
@@ -171,9 +185,8 @@ def search(
 
 def _only(values: list[str] | None) -> str | None:
     """The value of a budget's option for ``--add``, which makes no family."""
-    if values is not None and len(values) > 1:
-        raise UserError("--add finds one network: give each budget once, or derive others from it with fbnetv5 derive")
-    return values[0] if values else None
+    way_out = "--add finds one network: give each budget once, or derive others from it with fbnetv5 derive"
+    return only_value(values, way_out) if values else None
 
 
 def _check_combination(context: typer.Context, *, add: str | None, run: Path | None, resume: Path | None) -> None:
@@ -255,12 +268,14 @@ def warn_of_no_signal(architectures: "Mapping[str, Architecture]") -> None:
 
 def print_architectures(folder: Path, architectures: "Mapping[str, Architecture]") -> None:
     """Print a table of the networks of a search, whose files are in ``folder``."""
+    others = _other_costs(architectures)
     rows = [
         [
             task,
             f"{architecture.cost.macs / 1e6:.1f}M",
             f"{architecture.cost.params / 1e6:.2f}M",
             architecture.latency_text,
+            *(costs[task] for costs in others.values()),
             architecture.make_task().metric.label,
             f"{architecture.provenance['score']:.3f}",
             f"{architecture.provenance['panel']['rank_correlation']:.2f}",
@@ -268,5 +283,19 @@ def print_architectures(folder: Path, architectures: "Mapping[str, Architecture]
         ]
         for task, architecture in architectures.items()
     ]
-    columns = ["task", "multiply-adds", "params", "predicted latency", "held-out metric", "value"]
-    print_table([*columns, "rank correlation", "file"], rows)
+    columns = ["task", "multiply-adds", "params", "predicted latency", *others]
+    print_table([*columns, "held-out metric", "value", "rank correlation", "file"], rows)
+
+
+def _other_costs(architectures: "Mapping[str, Architecture]") -> dict[str, dict[str, str]]:
+    """By heading and task: the costs of cost files and the peak memory, "-" for a network without such a budget."""
+    from fbnetv5.costs.budgets import MEMORY, format_cost, quantity_of
+
+    columns: dict[str, dict[str, str]] = {}
+    for task, architecture in architectures.items():
+        costs = {**architecture.cost.quantities, MEMORY: architecture.cost.peak_activation_bytes}
+        for unit, cost in costs.items():
+            if cost is not None:
+                heading = "peak memory" if unit == MEMORY else (quantity_of(unit) or (unit,))[0]
+                columns.setdefault(heading, dict.fromkeys(architectures, "-"))[task] = format_cost(cost, unit)
+    return columns

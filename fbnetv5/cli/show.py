@@ -26,9 +26,15 @@ def show(
 
 def print_network(document: dict[str, Any]) -> None:
     """Print the totals of a network, then a table with one row per block."""
+    from fbnetv5.costs.budgets import MEMORY, format_cost, unit_words
+
     macs, params = document["macs"] / 1e6, document["params"] / 1e6
     size = shape_text(document["resolution"])
-    print_line(f"{document['name']} at {size}: {macs:.6f}M multiply-adds, {params:.6f}M params")
+    others = [f"{format_cost(cost, unit)}{unit_words(unit)}" for unit, cost in document.get("quantities", {}).items()]
+    if "peak_activation_bytes" in document:
+        others.append(f"peak of {format_cost(document['peak_activation_bytes'], MEMORY)}{unit_words(MEMORY)}")
+    costs = ", ".join([f"{macs:.6f}M multiply-adds", f"{params:.6f}M params", *others])
+    print_line(f"{document['name']} at {size}: {costs}")
     for line in document.get("tree", []):
         print_line(line)
     if document.get("skippable", {}).get("all"):

@@ -1,9 +1,21 @@
 """``fbnetv5 space``: shows what a search can choose from."""
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-from fbnetv5.cli.console import print_json, print_line, print_table
+import typer
+
+from fbnetv5.cli.console import print_json, print_line, print_status, print_table
 from fbnetv5.cli.options import Blocks, Data, Json, Resolution, SpaceName, Stages, Tasks, Variant
+
+CostTemplate = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Write a cost file with a key for every block of the space and head of the tasks, for --cost of fbnetv5 "
+        "search; name, unit and values are null, to be filled in. A file that exists gets the keys that it lacks.",
+    ),
+]
 
 
 def space(
@@ -14,6 +26,7 @@ def space(
     resolution: Resolution = "224x224",
     tasks: Tasks = None,
     data: Data = None,
+    cost_template: CostTemplate = None,
     json: Json = False,
 ) -> None:
     """Show a search space: its variables, size and costs per task."""
@@ -27,7 +40,10 @@ def space(
         resolution=resolution,
         tasks=tasks,
         data=data,
+        cost_template=cost_template,
     )
+    if cost_template is not None:
+        print_status(f"{cost_template}: {len(description.costs_to_fill_in)} values to fill in")
     document = description.to_json()
     if json:
         print_json(document)

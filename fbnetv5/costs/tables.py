@@ -1,4 +1,4 @@
-"""Costs of architectures: additive tables over live blocks, in multiply-adds, parameters or milliseconds.
+"""Costs of architectures: additive tables over live blocks, in multiply-adds, parameters, milliseconds or other units.
 
 The cost of a task's network is the sum over its live blocks plus its head, at its deploy resolution. A table is an
 array over (node, candidate), so the costs of thousands of architectures are computed at once, which a search needs to
@@ -63,7 +63,7 @@ class CostTable:
     paths: tuple[int, ...]
     """Strides of the features the task reads."""
     unit: str
-    """"macs", "params", "ms" or "estimated ms"."""
+    """"macs", "params", "ms", "estimated ms", or of a cost file, such as "energy_mJ"."""
     blocks: NDArray[np.float64]
     """[V, K]; exact for whole numbers below 2**53."""
     head: float | HeadCost
@@ -206,34 +206,41 @@ class Counter:
         )
 
 
-def latency_table(
+def table_keys(space: Space, task: Task, resolution: Resolution) -> list[str]:
+    """The keys of all blocks of a space and of all heads that a task may have in it, each once."""
+    blocks = [block_key(block, node.stride, resolution) for node in space.nodes for block in node.candidates]
+    heads = [head_key(task, channels, resolution) for channels in space.possible_widths(task.paths)]
+    return list(dict.fromkeys([*blocks, *heads]))
+
+
+def keyed_table(
     space: Space,
     task: Task,
     resolution: Resolution,
-    values_ms: Callable[[Sequence[str]], Mapping[str, float]],
+    values_of: Callable[[Sequence[str]], Mapping[str, float]],
     *,
     unit: str = "ms",
 ) -> CostTable:
-    """The task's table in milliseconds.
+    """The task's table of values by key, such as those of a latency table.
 
     Args:
         space: the search space.
         task: whose head is added.
         resolution: of the deployed network.
-        values_ms: returns the time of every key, or raises if a key is missing.
-        unit: "ms", or "estimated ms".
+        values_of: returns the value of every key, or raises if a key is missing.
+        unit: of the values, such as "ms" or "estimated ms".
     """
     keys = [block_key(block, node.stride, resolution) for node in space.nodes for block in node.candidates]
-    values = values_ms(list(dict.fromkeys(keys)))
+    values = values_of(list(dict.fromkeys(keys)))
 
-    def head_ms(channels: tuple[int, ...]) -> float:
+    def head_value(channels: tuple[int, ...]) -> float:
         key = head_key(task, channels, resolution)
-        return values_ms([key])[key]
+        return values_of([key])[key]
 
     return make_table(
         space,
         task,
         unit,
         block_value=lambda block, stride: values[block_key(block, stride, resolution)],
-        head_value=head_ms,
+        head_value=head_value,
     )

@@ -10,11 +10,12 @@ from export.files import AnyPath
 from export.progress import Log, Progress, silent
 from fbnetv5.architecture import Architecture
 from fbnetv5.costs.budgets import at_least_one_budget, budget_label
+from fbnetv5.costs.cost_files import open_costs
 from fbnetv5.data.resolution import Resolution, parse_resolution
-from fbnetv5.deploy.deriving_methods import method_of
+from fbnetv5.deploy.deriving_methods import known_costs, method_of
 from fbnetv5.runs.derivation import DERIVED, DerivationConfig, write_derived
 from fbnetv5.runs.folder import BRANCHED
-from fbnetv5.runs.options import Amount, Size, find_table, path_of
+from fbnetv5.runs.options import Amount, CostBudgets, Size, find_table, path_of
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.resolutions import ChosenNetworks, derive_resolutions, describe_choice
 
@@ -51,6 +52,8 @@ def derive(
     flops: Amount | None = None,
     latency: Amount | None = None,
     params: Amount | None = None,
+    costs: CostBudgets | None = None,
+    memory: Amount | None = None,
     device: str | None = None,
     table: AnyPath | None = None,
     luts: AnyPath = "luts",
@@ -72,6 +75,10 @@ def derive(
         flops: maximum multiply-adds of the whole network, such as 7e8, "700M" or "1.2G@320x640".
         latency: maximum latency in milliseconds, such as 20.0 or "20ms".
         params: maximum number of parameters, such as 5e6 or "5M".
+        costs: maximum cost per cost file, such as {"energy.json": 3.0}, or by the name of a cost of the run, such as
+            {"energy": 3.0}; for networks of ``search``.
+        memory: maximum peak activation memory, such as 8e6 bytes or "8MB", beside another of these budgets; for
+            networks of ``search`` and ``nars``.
         device: device whose latency table in ``luts`` predicts latency.
         table: latency table file, also of another machine; without it and ``device``, the table of the run is used.
         luts: folder of latency tables.
@@ -86,9 +93,13 @@ def derive(
             of range; or the folder exists already.
         UnavailableError: the device has no table, and is not on this machine.
     """
-    source, texts = Path(run), at_least_one_budget(flops, latency, params)
-    method, label = method_of(source), budget_label(texts)
-    config = method.with_budgets(source, texts)
+    source = Path(run)
+    method = method_of(source)
+    files, limits = open_costs(costs, known_costs(source) if costs else (), memory=memory)
+    texts = at_least_one_budget(flops, latency, params, limits)
+    label, config = budget_label(texts), method.with_budgets(source, texts)
+    if files:
+        config = config.changed(costs=files)
     file = find_table(device, table, Path(luts), log, method.profile_options(config, Path(luts)))
     sizes = () if resolutions is None else _sizes(resolutions, texts)
     if sizes:

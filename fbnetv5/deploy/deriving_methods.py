@@ -7,11 +7,14 @@ from typing import Any, Protocol
 from export.errors import UserError
 from export.progress import Progress
 from fbnetv5.architecture import Architecture
+from fbnetv5.costs.cost_files import CostFile
 from fbnetv5.runs.config import NAME, read_config
 from fbnetv5.search.bmtas import derive as bmtas
 from fbnetv5.search.nars import derive as nars
 from fbnetv5.search.reinforce import derive as reinforce
+from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.later import derive as later
+from fbnetv5.search.reinforce.later.config import LaterConfig
 
 
 class Networks(Protocol):
@@ -46,6 +49,22 @@ class Method(Protocol):
 
 METHODS: Mapping[str, Method] = {"search": reinforce, "later-task": later, "branch": bmtas, "nars": nars}
 """By the kind of their runs."""
+
+
+WITH_COSTS: Mapping[str, type[SearchConfig | LaterConfig]] = {"search": SearchConfig, "later-task": LaterConfig}
+"""By the kind of their runs, the configurations that have cost files."""
+
+
+def known_costs(run: Path) -> tuple[CostFile, ...]:
+    """The cost files of a finished search.
+
+    Raises:
+        UserError: a run of its method has none.
+    """
+    kind = read_config(run)["kind"]
+    if kind not in WITH_COSTS:
+        raise UserError(f"{run} is the folder of a {kind}; --cost is for runs of fbnetv5 search")
+    return WITH_COSTS[kind].load(run).costs
 
 
 def method_of(run: Path) -> Method:

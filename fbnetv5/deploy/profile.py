@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from export.files import atomic_write_text
-from fbnetv5.blocks.specs import Block
-from fbnetv5.costs.tables import Counter, DeployedHead, block_key, block_shapes, head_key, head_shapes
+from fbnetv5.costs.graphs import block_graph, head_graph
+from fbnetv5.costs.tables import Counter, block_key, head_key
 from fbnetv5.data.resolution import Resolution, check_resolution
 from fbnetv5.spaces.space import Space
 from fbnetv5.tasks import make_tasks
@@ -41,11 +41,11 @@ def graphs_of(scope: Scope) -> list[Graph]:
     graphs: dict[str, Graph] = {}
     for node in scope.space.nodes:
         for block in node.candidates:
-            graph = _block_graph(block, node.stride, resolution)
+            graph = block_graph(block, node.stride, resolution)
             graphs.setdefault(graph.key, graph)
     for task in scope.built_tasks:
         for channels in scope.space.possible_widths(task.paths):
-            graph = _head_graph(task, channels, resolution)
+            graph = head_graph(task, channels, resolution)
             graphs[graph.key] = graph
     return list(graphs.values())
 
@@ -93,21 +93,3 @@ def document(result: ProfileResult, keys: Sequence[str]) -> dict[str, Any]:
         "latency_ms_p50": {key: table.entries[key].latency_ms_median for key in keys},
         "held_out": None if table.correction is None else table.correction.held_out.to_json(),
     }
-
-
-def _block_graph(block: Block, stride: int, resolution: Resolution) -> Graph:
-    return Graph(
-        key=block_key(block, stride, resolution),
-        build=block.build,
-        input_shapes=block_shapes(block, stride, resolution),
-        output_names=("output",),
-    )
-
-
-def _head_graph(task: Task, channels: Sequence[int], resolution: Resolution) -> Graph:
-    return Graph(
-        key=head_key(task, channels, resolution),
-        build=lambda: DeployedHead(task, channels),
-        input_shapes=head_shapes(task, channels, resolution),
-        output_names=task.output_names,
-    )

@@ -43,6 +43,10 @@ class SearchedDetails:
     """The task, or the tasks, such as "cls+det"."""
     latency_ms: Latency | None
     """Predicted by a latency table, in milliseconds; None without one."""
+    quantities: Mapping[str, float]
+    """Costs by cost files, by the unit of their budgets, such as "energy_mJ"."""
+    peak_activation_bytes: int | None
+    """Peak activation memory, where a search had a limit of it."""
     paths: tuple[int, ...]
     """Strides of the features that a head reads or that a live block of a later stage computes."""
     skippable_all: int
@@ -75,6 +79,8 @@ class NetworkDescription:
         if (searched := self.searched) is not None:
             document = {"name": self.name, "task": searched.task, **document} | {
                 "latency_ms": None if searched.latency_ms is None else searched.latency_ms.to_json(),
+                **({"quantities": dict(searched.quantities)} if searched.quantities else {}),
+                **({} if (peak := searched.peak_activation_bytes) is None else {"peak_activation_bytes": peak}),
                 "paths": list(searched.paths),
                 "skippable": {"all": searched.skippable_all, "live": searched.skippable_live},
                 "provenance": dict(searched.provenance),
@@ -159,6 +165,8 @@ def _searched(architecture: Architecture) -> SearchedDetails:
     return SearchedDetails(
         task=architecture.name,
         latency_ms=architecture.cost.latency_ms,
+        quantities=architecture.cost.quantities,
+        peak_activation_bytes=architecture.cost.peak_activation_bytes,
         paths=tuple(sorted({*paths, *(step.stride for step in steps if step.stage > 0)})),
         skippable_all=len(skippable),
         skippable_live=len({step.node for step in steps} & skippable),

@@ -1,12 +1,14 @@
 """Describes search spaces: ``fbnetv5.api.space``, which ``fbnetv5 space`` calls."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from export.files import AnyPath
+from fbnetv5.costs.cost_files import write_template
 from fbnetv5.costs.ranges import CostRange, cost_range
 from fbnetv5.costs.tables import Counter
 from fbnetv5.data.resolution import Resolution, parse_resolution
@@ -28,6 +30,8 @@ class SpaceDescription:
     """(height, width) in pixels, for which multiply-adds are counted."""
     ranges: tuple[CostRange, ...]
     """Per task: minimum, mean of random networks, and maximum, in multiply-adds."""
+    costs_to_fill_in: tuple[str, ...] = ()
+    """Keys of the cost template that have no value yet."""
 
     @property
     def log2_architectures(self) -> float:
@@ -58,6 +62,7 @@ def space(
     resolution: Size = "224x224",
     tasks: str | Sequence[str] | None = None,
     data: AnyPath | None = None,
+    cost_template: AnyPath | None = None,
 ) -> SpaceDescription:
     """Describe the space that ``search`` chooses from: its variables, its size and its costs per task.
 
@@ -74,13 +79,21 @@ def space(
         resolution: height and width in pixels of the deployed network's images, multiples of 32.
         tasks: names of the tasks; None for cls, det and seg.
         data: folder of images, whose classes size the heads; None for the demo scenes.
+        cost_template: cost file to write, for the ``costs`` of ``search``, with a key for every block and head; a file
+            that exists gets the keys that it lacks.
 
     Raises:
         UserError: an option is wrong, or the folder is unfit.
     """
     chosen = four_path_space(space, variant=variant, stages=stages, blocks_per_path=blocks_per_path)
     classes = class_names(targets_of(path_of(data)))
-    return show_space(chosen, classes, task_names(tasks), parse_resolution(resolution))
+    description = show_space(chosen, classes, task_names(tasks), size := parse_resolution(resolution))
+    if cost_template is None:
+        return description
+    made = make_tasks(task_names(tasks), classes)
+    return replace(
+        description, costs_to_fill_in=tuple(write_template(Path(cost_template), chosen, made.values(), size))
+    )
 
 
 def show_space(space: Space, classes: ClassNames, tasks: Sequence[str], resolution: Resolution) -> SpaceDescription:

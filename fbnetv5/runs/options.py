@@ -21,6 +21,10 @@ from latency.table import measured_tables, table_path
 
 Amount = str | float
 """A budget as users write it: text with its unit, such as "400M" or "8ms", or a number of multiply-adds or ms."""
+CostBudgets = Mapping[str, Amount] | Mapping[Path, Amount]
+"""Budgets by cost file, such as {"energy.json": 5.0}."""
+CostFamilies = Mapping[str, Amount | Sequence[Amount]] | Mapping[Path, Amount | Sequence[Amount]]
+"""The same, each with one budget or one per member of a family."""
 Size = str | int | Sequence[int]
 """An image size as users write it: 224, "224", "320x640" or (320, 640), height first."""
 Fields = AnyPath | Mapping[str, Any]

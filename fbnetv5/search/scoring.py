@@ -49,6 +49,8 @@ class Finalist:
     """Given what the panel predicts as well: finalists are compared by it."""
     score: float
     """The task's metric on the same images."""
+    peak_activation_bytes: int | None = None
+    """Where the budgets limit it."""
 
 
 @torch.no_grad()
@@ -94,6 +96,7 @@ class FinalistScorer:
             loss=loss,
             expected_loss=loss,
             score=metric.compute(),
+            peak_activation_bytes=None if (limit := constraints.memory) is None else int(limit.peak(choices[None])[0]),
         )
 
 

@@ -261,6 +261,24 @@ class Space(Document, ABC):
                 read[:, index[name]] |= read[:, column] if position == 0 else live[:, column]
         return read, np.where(live, candidates, SKIPPED)
 
+    def sources(self, choices: Choices) -> NDArray[np.int64]:
+        """[B, V]: for each node, the column of the node whose output it passes on; its own unless it is skipped."""
+        kept = self.candidates(choices) != SKIPPED
+        sources = np.tile(np.arange(len(self.nodes)), (len(choices), 1))
+        for column, inputs in enumerate(self.input_columns):
+            if inputs:
+                sources[:, column] = np.where(kept[:, column], column, sources[:, inputs[0]])
+        return sources
+
+    @cached_property
+    def input_columns(self) -> tuple[tuple[int, ...], ...]:
+        """By column, the columns of a node's inputs."""
+        return tuple(tuple(self._index[name] for name in node.inputs) for node in self.nodes)
+
+    def end_columns(self, paths: Iterable[int]) -> tuple[int, ...]:
+        """The columns of the nodes whose outputs are the features of these paths."""
+        return tuple(self._index[self.ends[path]] for path in paths)
+
     @cached_property
     def _index(self) -> Mapping[str, int]:
         """Name of a node -> its column."""

@@ -14,6 +14,7 @@ from export.files import read_json
 from export.manifest import NAME as MANIFEST
 from export.manifest import Manifest, read_unverified_manifest
 from fbnetv5.architecture import Architecture, load_architecture
+from fbnetv5.costs.budgets import MEMORY
 from fbnetv5.labeling.assemble import LABELS
 from fbnetv5.runs.config import NAME as CONFIG
 from fbnetv5.runs.config import Run, read_config
@@ -92,14 +93,16 @@ class RunFiles:
     def budgets(self) -> dict[str, dict[str, Any]]:
         """The budgets of a search, each with its limit and unit, by the name of its costs in the history.
 
-        The name is the task, and its unit where the task has several budgets; of a branched network it is "".
+        That of memory has no costs there. The name is the task, and its unit where the task has several budgets; of a
+        branched network it is "".
         """
         if isinstance(self.config.get("budget"), dict):
             return {"": self.config["budget"]}
         by_task = self.config.get("budgets")
         named: dict[str, dict[str, Any]] = {}
         for task, own in by_task.items() if isinstance(by_task, dict) else ():
-            named |= {f"{task}/{budget['unit']}": budget for budget in own} if isinstance(own, list) else {task: own}
+            budgets = [budget for budget in own if budget["unit"] != MEMORY] if isinstance(own, list) else [own]
+            named |= {f"{task}/{each['unit']}" if len(budgets) > 1 else task: each for each in budgets}
         return named
 
     @cached_property

@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Any
 
-from fbnetv5.costs.budgets import format_cost
+from fbnetv5.costs.budgets import format_cost, quantity_of
 from fbnetv5.tasks import task_types
 from fbnetv5.tasks.task import MetricInfo
 from latency.page.plots import colour, dash, symbol
@@ -48,6 +48,8 @@ def metric_of(task: str) -> MetricInfo:
 
 def unit_text(unit: str) -> str:
     """A cost's unit, for axes."""
+    if (quantity := quantity_of(unit)) is not None:
+        return " in ".join(quantity)
     return {"macs": "multiply-adds", "params": "parameters", "ms": "predicted latency in ms"}.get(unit, unit)
 
 
@@ -58,9 +60,13 @@ def cost_text(value: float, unit: str) -> str:
 
 def scaled(cost: float, unit: str) -> float:
     """A cost in the unit of ``axis_label``."""
-    return cost if unit.split()[-1] == "ms" else cost / 1e6
+    return cost / 1e6 if _in_millions(unit) else cost
 
 
 def axis_label(unit: str) -> str:
     """The title of an axis of costs."""
-    return unit_text(unit) if unit.split()[-1] == "ms" else f"{unit_text(unit)}, millions"
+    return f"{unit_text(unit)}, millions" if _in_millions(unit) else unit_text(unit)
+
+
+def _in_millions(unit: str) -> bool:
+    return unit.split()[-1] != "ms" and quantity_of(unit) is None

@@ -8,12 +8,13 @@ from typing import Any
 
 from export.manifest import installed_version
 from fbnetv5 import __version__
+from fbnetv5.costs.budgets import unit_words
 from fbnetv5.deploy.report.files import RunFiles
 from fbnetv5.deploy.report.looks import cost_text
 from latency.page.content import Facts, Folded, Item, Table, Text
 from latency.runtimes.onnxruntime import cpu_name
 
-HIDDEN = ("schema", "tasks", "kind")
+HIDDEN = ("schema", "tasks", "kind", "costs")
 
 
 def key_facts(files: RunFiles) -> Facts:
@@ -60,8 +61,8 @@ def _as_list(budgets: Any) -> list[Any]:
 
 
 def _budget(budget: Mapping[str, Any]) -> str:
-    unit = {"macs": " multiply-adds", "params": " parameters"}.get(budget["unit"], "")
-    return f"{cost_text(budget['limit'], budget['unit'])}{unit} at {'x'.join(map(str, budget['resolution']))}"
+    cost = f"{cost_text(budget['limit'], budget['unit'])}{unit_words(budget['unit'])}"
+    return f"{cost} at {'x'.join(map(str, budget['resolution']))}"
 
 
 def settings_items(files: RunFiles) -> list[Item]:

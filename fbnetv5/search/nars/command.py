@@ -6,7 +6,7 @@ from pathlib import Path
 from export.errors import UserError
 from export.files import AnyPath
 from export.progress import Log, Progress, silent
-from fbnetv5.costs.budgets import budget_texts, check_has_table
+from fbnetv5.costs.budgets import check_has_table, some_budgets, with_memory
 from fbnetv5.costs.constraints import Constraints
 from fbnetv5.data.describe import describe_data
 from fbnetv5.runs.options import Amount, Fields, Size, fields_of, find_table, path_of, run_folder, search_images
@@ -29,6 +29,7 @@ def nars(
     flops: Amount | None = None,
     latency: Amount | None = None,
     params: Amount | None = None,
+    memory: Amount | None = None,
     arch: AnyPath | None = None,
     space: str = "stages",
     width: float = 1.0,
@@ -64,6 +65,8 @@ def nars(
         flops: maximum multiply-adds, head included, such as 4e8, "400M" or "40M@64x64".
         latency: maximum latency in milliseconds, such as 8.0 or "8ms"; needs ``device`` or ``table``.
         params: maximum number of parameters, such as 5e6 or "5M".
+        memory: maximum peak activation memory, such as 8e6 bytes or "8MB": a limit beside other budgets, see
+            ``fbnetv5.costs.memory``.
         arch: architecture file: search the recipe of this network alone.
         space: space of the architectures, "stages" (FBNetV3's own) or "four-path" (FBNetV5's).
         width: factor of all widths of the space of stages.
@@ -97,7 +100,7 @@ def nars(
     """
     runner, folder = choose_runner(jobs, ray, gpus_per_trial, progress), path_of(data)
     describe_data(folder, log)
-    texts = budget_texts(flops, latency, params)
+    texts = some_budgets(flops, latency, params, with_memory({}, memory))
     check_has_table(texts, has_table=device is not None or table is not None)
     if not texts and arch is None:
         raise UserError("a search for an architecture needs a budget: --flops, --latency or --params; or --arch FILE")

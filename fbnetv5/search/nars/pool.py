@@ -10,15 +10,14 @@ Shape legend: B pairs, S variables of the space, R of the recipe.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import qmc
 
 from export.errors import UserError
+from fbnetv5.costs import walk
 from fbnetv5.costs.constraints import Constraints
 from fbnetv5.search.nars.pairs import PairSpace
 from fbnetv5.spaces.space import Choices
-
-MAX_CHANGES = 2000
-"""Changes after which a point that is still outside the window is left out."""
 
 
 def sample_pool(pairs: PairSpace, constraints: Constraints, size: int, seed: int) -> Choices:
@@ -42,22 +41,13 @@ def walk_into_window(
     drawn: Choices, pairs: PairSpace, constraints: Constraints, generator: np.random.Generator
 ) -> Choices:
     """The pairs [B, S + R], with architectures changed until they meet the budgets, without those that never do."""
-    pool = drawn.copy()
     if pairs.fixed is not None:
-        return pool
-    excess = constraints.excess(pairs.architectures(pool))
-    movable = pairs.free[pairs.free < pairs.size]
-    for _ in range(MAX_CHANGES):
-        outside = np.flatnonzero(excess)
-        if not len(outside):
-            break
-        changed = pool[outside]
-        variables = generator.choice(movable, size=len(outside))
-        changed[np.arange(len(outside)), variables] = generator.integers(pairs.counts[variables])
-        nearer = (of_changed := constraints.excess(pairs.architectures(changed))) <= excess[outside]
-        pool[outside[nearer]], excess[outside[nearer]] = changed[nearer], of_changed[nearer]
-    inside: Choices = pool[excess == 0]
-    return inside
+        return drawn.copy()
+
+    def excess_of(rows: Choices) -> NDArray[np.float64]:
+        return constraints.excess(pairs.architectures(rows))
+
+    return walk.walk_into_window(drawn, excess_of, pairs.free[pairs.free < pairs.size], pairs.counts, generator)
 
 
 def unique_rows(pairs: Choices) -> Choices:

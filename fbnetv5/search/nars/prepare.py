@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fbnetv5.costs.budgets import Budget
+from fbnetv5.costs.budgets import Budget, priced
 from fbnetv5.costs.constraints import AnyTable, Constraints, cost_table
+from fbnetv5.costs.memory import memory_limit
 from fbnetv5.costs.tables import CostTable
 from fbnetv5.data.splits import Splits
 from fbnetv5.data.targets import class_names
@@ -38,14 +38,19 @@ class Prepared:
         """The space of pairs."""
         return PairSpace(self.config.space, self.config.recipes, self.config.fixed)
 
-    def cost(self, unit: Literal["macs", "params", "ms"]) -> CostTable:
-        """The costs of the space's networks at the deploy resolution."""
+    def cost(self, unit: str) -> CostTable:
+        """The costs in "macs", "params" or "ms" of the space's networks at the deploy resolution."""
         budget = Budget(limit=1.0, unit=unit, resolution=self.config.resolution)
         return cost_table(self.config.space, self.task, budget, self.table)
 
     def constraints(self, budgets: Sequence[Budget]) -> Constraints:
         """The budgets with their tables."""
-        return Constraints(budgets=budgets, tables=[self.cost(budget.unit) for budget in budgets])
+        with_price = priced(budgets)
+        return Constraints(
+            budgets=with_price,
+            tables=[self.cost(budget.unit) for budget in with_price],
+            memory=memory_limit(self.config.space, self.task, budgets),
+        )
 
     @cached_property
     def statistics(self) -> list[CostTable]:

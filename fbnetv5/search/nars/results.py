@@ -9,6 +9,7 @@ from typing import Any
 from export.files import atomic_write
 from fbnetv5 import __version__
 from fbnetv5.architecture import Architecture, Latency, load_architecture, make_architecture
+from fbnetv5.costs.memory import memory_limit
 from fbnetv5.runs.config import Run
 from fbnetv5.search.nars.config import NarsConfig
 from fbnetv5.search.nars.prepare import Prepared
@@ -29,12 +30,14 @@ def pair_architecture(prepared: Prepared, pair: Choices, **provenance: Any) -> A
         value = prepared.cost("ms").cost_of(choices)
         estimated = isinstance(prepared.table, EstimatedTable)
         latency = Latency(value=value, table=prepared.table.name, estimated=estimated)
+    limit = memory_limit(config.space, prepared.task, config.budgets)
     return make_architecture(
         config.space,
         {config.task_name: choices},
         prepared.task.classes,
         config.resolution,
         latency_ms=latency,
+        peak_activation_bytes=None if limit is None else int(limit.peak(choices[None])[0]),
         provenance={
             "version": __version__,
             "method": "nars",

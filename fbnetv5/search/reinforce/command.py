@@ -8,14 +8,14 @@ from typing import Any
 from export.files import AnyPath
 from export.progress import Log, Progress, silent
 from fbnetv5.architecture import Architecture
-from fbnetv5.costs.budgets import budget_label, check_has_table, family_texts, parse_budgets
+from fbnetv5.costs.cost_files import open_costs
 from fbnetv5.costs.ranges import CostRange
 from fbnetv5.data.describe import describe_data
 from fbnetv5.runs import options
-from fbnetv5.runs.options import Amount, Fields, Size
+from fbnetv5.runs.options import Amount, CostFamilies, Fields, Size
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.entry import SearchEntry
-from fbnetv5.search.reinforce.family import derive_family, middle_of_family
+from fbnetv5.search.reinforce.family import derive_family, read_family
 from fbnetv5.search.reinforce.prepare import Prepared
 from fbnetv5.search.reinforce.run import run_search, start_run
 from fbnetv5.spaces.presets import DEFAULT, four_path_space
@@ -52,6 +52,8 @@ def search(
     flops: Amount | Sequence[Amount] | None = None,
     latency: Amount | Sequence[Amount] | None = None,
     params: Amount | Sequence[Amount] | None = None,
+    costs: CostFamilies | None = None,
+    memory: Amount | Sequence[Amount] | None = None,
     device: str | None = None,
     table: AnyPath | None = None,
     tasks: str | Sequence[str] | None = None,
@@ -87,6 +89,9 @@ def search(
         flops: maximum multiply-adds, such as 400e6, "400M" or per task "det=1.2G@320x640,400M".
         latency: maximum latency in milliseconds, such as 8.0, "8ms" or "900us"; needs ``device`` or ``table``.
         params: maximum number of parameters, such as 5e6 or "5M"; weights of convolutions and linear layers count.
+        costs: maximum cost per cost file, such as {"energy.json": 5.0} or {"energy.json": "5mJ"}.
+        memory: maximum peak activation memory, such as 8e6 bytes or "8MB": a limit beside other budgets, see
+            ``fbnetv5.costs.memory``.
         device: device whose latency table in ``luts`` predicts latency: "cpu", or an NVIDIA GPU such as "a100".
         table: latency table file, also of another machine, instead of ``device``.
         tasks: names of the tasks; None for cls, det and seg.
@@ -123,13 +128,13 @@ def search(
     file = options.find_table(device, table, Path(luts), log)
     names = task_names(tasks)
     chosen = four_path_space(space, variant=variant, stages=stages, blocks_per_path=blocks_per_path)
-    texts = family_texts(flops, latency, params)
-    check_has_table(texts[0], has_table=file is not None)
-    budgets, family = middle_of_family({budget_label(own): parse_budgets(own, tasks=names) for own in texts})
+    files, limits = open_costs(costs, memory=memory)
+    budgets, family = read_family(flops, latency, params, limits, tasks=names, has_table=file is not None)
     settings = SearchConfig.make(
         options.fields_of(config),
         budgets=budgets,
         family=family,
+        costs=files,
         space=chosen,
         data=options.search_images(
             folder, size, fit, tasks=names, budgets=[own[0] for own in budgets.values()], log=log

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from export.errors import UserError
 from fbnetv5.costs.budgets import TaskBudgets
+from fbnetv5.costs.cost_files import CostFiles
 from fbnetv5.runs.config import NotNegative, Positive, Share
 from fbnetv5.search.config import SupernetConfig
 from fbnetv5.search.reinforce.estimators import EstimatorName
@@ -19,12 +20,14 @@ class SearchConfig(SupernetConfig):
     title: ClassVar[str] = "search"
     kind: ClassVar[str] = "search"
     flags: ClassVar[frozenset[str]] = frozenset(
-        {"budgets", "family", "space", "data", "table", "other_machine_table", "seed"}
+        {"budgets", "family", "costs", "space", "data", "table", "other_machine_table", "seed"}
     )
     budgets: dict[str, TaskBudgets]
     """Budgets of each task, which hold together; the keys are the run's tasks."""
     family: dict[str, dict[str, TaskBudgets]] = Field(default={})
     """Budgets of the networks that are derived at the end, by the name of their folder in ``derived``."""
+    costs: CostFiles = ()
+    """Contents of the cost files that define the units of budgets."""
     space: SpaceField = FourPathSpace()
     """Search space."""
     warmup_steps: Annotated[int, Field(ge=0)] = 600
@@ -71,8 +74,9 @@ class SearchConfig(SupernetConfig):
         return self
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values, without a family that has no member."""
-        return {name: value for name, value in super().to_json().items() if self.family or name != "family"}
+        """The fields as JSON values, without a family that has no member and without cost files if there are none."""
+        empty = {name for name in ("family", "costs") if not getattr(self, name)}
+        return {name: value for name, value in super().to_json().items() if name not in empty}
 
     @property
     def total_steps(self) -> int:

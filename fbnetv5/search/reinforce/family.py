@@ -5,13 +5,20 @@ and the weights were trained. Each of the others gets a folder as ``fbnetv5 deri
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from export.files import read_json, write_json
 from export.progress import Progress
 from fbnetv5.architecture import Architecture, load_architecture
-from fbnetv5.costs.budgets import Budget
+from fbnetv5.costs.budgets import (
+    Budget,
+    Repeatable,
+    budget_label,
+    check_has_table,
+    family_texts,
+    parse_budgets,
+)
 from fbnetv5.runs.derivation import DERIVED, DerivationConfig, write_derived
 from fbnetv5.runs.processes import make_accelerator
 from fbnetv5.search.reinforce.config import SearchConfig
@@ -30,6 +37,33 @@ def middle_of_family(members: Mapping[str, Budgets]) -> tuple[Budgets, dict[str,
     order = sorted(members, key=lambda label: math.prod(b.limit for own in members[label].values() for b in own))
     middle = order[len(order) // 2]
     return members[middle], {label: members[label] for label in order if label != middle}
+
+
+def read_family(
+    flops: Repeatable | None,
+    latency: Repeatable | None,
+    params: Repeatable | None,
+    others: Mapping[str, Repeatable],
+    *,
+    tasks: Sequence[str],
+    has_table: bool,
+) -> tuple[Budgets, dict[str, Budgets]]:
+    """The budgets of options, as ``middle_of_family`` returns them.
+
+    Args:
+        flops: maximum multiply-adds, one or several.
+        latency: maximum latency.
+        params: maximum number of parameters.
+        others: by unit, the budgets of cost files and of memory.
+        tasks: names of the tasks.
+        has_table: whether there is a latency table.
+
+    Raises:
+        UserError: there is no budget, one cannot be parsed, or a latency has no table.
+    """
+    texts = family_texts(flops, latency, params, others)
+    check_has_table(texts[0], has_table=has_table)
+    return middle_of_family({budget_label(own): parse_budgets(own, tasks=tasks) for own in texts})
 
 
 def derive_family(run: Path, config: SearchConfig, progress: Progress) -> dict[str, Mapping[str, Architecture]]:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from export.errors import UserError
-from fbnetv5.costs.budgets import AIMED_SHARE_OF_BUDGET, BUDGET_WINDOW, UNIT_WORDS, format_cost
+from fbnetv5.costs.budgets import AIMED_SHARE_OF_BUDGET, BUDGET_WINDOW, format_cost, unit_words
 from fbnetv5.costs.constraints import Constraints
 from fbnetv5.costs.tables import CostTable
 from fbnetv5.search.local import descend, prune
@@ -84,6 +84,8 @@ def pool_in_window(name: str, policy: Floats, constraints: Constraints, rng: np.
         UserError: no drawn network lies in the window.
     """
     drawn = sample_in_window(policy, constraints, POOL_DRAWS, rng)
+    if not drawn and constraints.memory is not None:  # the policy does not know the limit
+        drawn = list(np.unique(constraints.walked(draw(policy, POOL_DRAWS, rng), rng), axis=0))
     if not drawn:
         raise UserError(f"no network for {name} costs {_window_text(constraints)}; choose a larger budget or space")
     return np.stack(drawn)
@@ -126,11 +128,12 @@ def find_finalists(
 def _window_text(constraints: Constraints) -> str:
     """What a network may cost, in words."""
     (low, high), budgets = BUDGET_WINDOW, constraints.budgets
+    memory = "" if constraints.memory is None else f", with at most {constraints.memory.text}"
     if len(budgets) == 1:
         lowest, highest = (format_cost(share * budgets[0].limit, budgets[0].unit) for share in (low, high))
-        return f"between {lowest} and {highest}"
-    limits = " and ".join(f"{format_cost(b.limit, b.unit)}{UNIT_WORDS.get(b.unit, '')}" for b in budgets)
-    return f"at most {limits} and {100 * low:.0f} % of one of them"
+        return f"between {lowest} and {highest}{memory}"
+    limits = " and ".join(f"{format_cost(b.limit, b.unit)}{unit_words(b.unit)}" for b in budgets)
+    return f"at most {limits} and {100 * low:.0f} % of one of them{memory}"
 
 
 def best_finalist(finalists: Sequence[Finalist]) -> Finalist:

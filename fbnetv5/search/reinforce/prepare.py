@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fbnetv5.costs.constraints import AnyTable, Constraints, check_budgets, constrain
-from fbnetv5.costs.tables import latency_table
+from fbnetv5.costs.cost_files import unused_text
+from fbnetv5.costs.tables import keyed_table
 from fbnetv5.data.splits import Splits
 from fbnetv5.data.targets import class_names
 from fbnetv5.runs.start import open_images
@@ -35,7 +36,7 @@ def prepare(config: SearchConfig) -> Prepared:
     splits = open_images(config.data, needed_targets(config.tasks))
     tasks = searched_tasks(config.tasks, class_names(splits.weights.targets))
     table = open_table(config)
-    constraints = constrain(config.space, tasks, config.budgets, table)
+    constraints = constrain(config.space, tasks, config.budgets, table, config.costs)
     return Prepared(config=config, splits=splits, tasks=tasks, table=table, constraints=constraints)
 
 
@@ -48,7 +49,7 @@ def check_costs(prepared: Prepared) -> None:
     config = prepared.config
     check_budgets(prepared.constraints)
     for budgets in config.family.values():
-        check_budgets(constrain(config.space, prepared.tasks, budgets, prepared.table))
+        check_budgets(constrain(config.space, prepared.tasks, budgets, prepared.table, config.costs))
     check_latencies(prepared)
 
 
@@ -61,7 +62,20 @@ def check_latencies(prepared: Prepared) -> None:
     if prepared.table is not None:
         for name, task in prepared.tasks.items():
             resolution = prepared.config.budgets[name][0].resolution
-            latency_table(prepared.config.space, task, resolution, prepared.table.values_ms)
+            keyed_table(prepared.config.space, task, resolution, prepared.table.values_ms)
+
+
+def unused_values(prepared: Prepared) -> list[str]:
+    """A line for each cost file with keys that no network of the search has."""
+    config = prepared.config
+    tasks = [(task, config.budgets[name][0].resolution) for name, task in prepared.tasks.items()]
+    return [text for cost in config.costs if (text := unused_text(cost, config.space, tasks))]
+
+
+def memory_ranges(prepared: Prepared) -> list[str]:
+    """A line for each task with a limit of memory: the peaks of its networks."""
+    limits = {name: own.memory for name, own in prepared.constraints.items()}
+    return [f"{name}: {limit.range_text}" for name, limit in limits.items() if limit is not None]
 
 
 def open_table(config: SearchConfig) -> AnyTable | None:

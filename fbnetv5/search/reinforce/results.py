@@ -10,9 +10,9 @@ import torch
 from export.files import write_json
 from fbnetv5 import __version__
 from fbnetv5.architecture import Architecture, Latency, make_architecture
-from fbnetv5.costs.budgets import Budget
+from fbnetv5.costs.budgets import Budget, priced, quantity_of
 from fbnetv5.costs.constraints import AnyTable, Constraints
-from fbnetv5.costs.tables import latency_table
+from fbnetv5.costs.tables import keyed_table
 from fbnetv5.networks.backbone import recalibrate
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import save_tensors
@@ -36,7 +36,7 @@ def best_architecture(
     budgets = config.budgets[task.name]
     latency = None
     if table is not None:
-        costs = latency_table(config.space, task, budgets[0].resolution, table.values_ms)
+        costs = keyed_table(config.space, task, budgets[0].resolution, table.values_ms)
         value = costs.cost_of(np.array(finalist.choices, dtype=np.int64))
         latency = Latency(value=value, table=table.name, estimated=isinstance(table, EstimatedTable))
     return make_architecture(
@@ -45,6 +45,12 @@ def best_architecture(
         task.classes,
         budgets[0].resolution,
         latency_ms=latency,
+        quantities={
+            budget.unit: cost
+            for budget, cost in zip(priced(budgets), finalist.costs, strict=True)
+            if quantity_of(budget.unit) is not None
+        },
+        peak_activation_bytes=finalist.peak_activation_bytes,
         provenance={
             "version": __version__,
             "seed": config.seed,
@@ -119,6 +125,7 @@ def merged_fronts(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 loss=point["loss"],
                 expected_loss=point.get("expected_loss", point["loss"]),
                 score=point["score"],
+                peak_activation_bytes=point.get("peak_activation_bytes"),
             )
             for point in points
         ]
@@ -128,5 +135,8 @@ def merged_fronts(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _point(finalist: Finalist, units: Sequence[str]) -> dict[str, Any]:
     costs = {"costs": dict(zip(units, finalist.costs, strict=True))} if len(units) > 1 else {}
+    peak = finalist.peak_activation_bytes
+    memory = {} if peak is None else {"peak_activation_bytes": peak}
     losses = {"loss": finalist.loss, "expected_loss": finalist.expected_loss}
-    return {"cost": finalist.costs[0], **costs, **losses, "score": finalist.score, "choices": list(finalist.choices)}
+    figures = {"cost": finalist.costs[0], **costs, **memory, **losses, "score": finalist.score}
+    return {**figures, "choices": list(finalist.choices)}

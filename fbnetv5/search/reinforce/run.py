@@ -23,7 +23,7 @@ from fbnetv5.search.reinforce.entry import SearchEntry
 from fbnetv5.search.reinforce.final_phase import find_networks, observe
 from fbnetv5.search.reinforce.loop import SearchLoop
 from fbnetv5.search.reinforce.panel import PANEL
-from fbnetv5.search.reinforce.prepare import Prepared, check_costs, prepare
+from fbnetv5.search.reinforce.prepare import Prepared, check_costs, memory_ranges, prepare, unused_values
 from fbnetv5.search.reinforce.results import best_architecture, write_results
 
 
@@ -47,6 +47,8 @@ def start_run(
     prepared = prepare(config)
     if make_accelerator().is_main_process:
         show_ranges([cost_range(name, table) for name, own in prepared.constraints.items() for table in own.tables])
+        for line in [*unused_values(prepared), *memory_ranges(prepared)]:
+            log(line)
     check_costs(prepared)
     check_splits(prepared.tasks.values(), prepared.splits)
     return in_first_process(lambda: make_run(config, folder, log)), prepared

@@ -3,7 +3,8 @@ from typing import get_args
 
 import pytest
 
-from fbnetv5.cli.options import Tasks
+from export.errors import UserError
+from fbnetv5.cli.options import Tasks, budgets_by_file, only_value
 from fbnetv5.tasks import default_tasks
 from tests.command_line import in_process
 
@@ -22,3 +23,17 @@ def test_an_unavailable_device_is_exit_code_3(tmp_path: Path, arguments: list[st
     assert "fbnetv5 profile bundle FOLDER --device a100" in line
     assert "fbnetv5 profile estimate --device a100" in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_budgets_of_cost_files_are_grouped_by_file() -> None:
+    values = ["energy.json=det=5,3", "traffic.json=9MB", "energy.json=4"]
+    assert budgets_by_file(values) == {"energy.json": ["det=5,3", "4"], "traffic.json": ["9MB"]}
+    assert budgets_by_file(None) == {}
+    with pytest.raises(UserError, match=r"'=5' must be a file and its budget, such as energy\.json=5"):
+        budgets_by_file(["=5"])
+
+
+def test_a_repeated_budget_is_refused_where_no_family_is_made() -> None:
+    assert only_value(["3"], "give it once") == "3"
+    with pytest.raises(UserError, match="give it once"):
+        only_value(["3", "4"], "give it once")

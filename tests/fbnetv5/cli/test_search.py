@@ -8,7 +8,7 @@ from rich.progress import Progress
 from fbnetv5.architecture import Architecture, load_architecture
 from fbnetv5.cli.search import print_search, search_report
 from fbnetv5.costs.budgets import Budget
-from fbnetv5.costs.tables import latency_table
+from fbnetv5.costs.tables import keyed_table
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.search.reinforce.command import SearchResult
@@ -29,7 +29,7 @@ WRONG = {
     ),
     "two families": (
         ["--flops", "1M", "--flops", "2M", "--params", "1M", "--params", "2M"],
-        "repeat one of --flops, --latency and --params, not two",
+        "repeat one of --flops, --latency, --params, --cost and --memory, not two",
     ),
     "a member out of reach": (
         ["--flops", "400M", "--flops", "1M", "--tasks", "cls"],
@@ -61,6 +61,17 @@ WRONG = {
         ["--flops", "400M", "--space", "wider"],
         "unknown space 'wider'; there are: default, strict, wide",
     ),
+    "a cost without a budget": (
+        ["--cost", "e.json"],
+        "--cost 'e.json' must be a file and its budget, such as energy.json=5",
+    ),
+    "memory alone": (["--memory", "8MB"], "--memory only limits what another budget allows"),
+    "memory without a unit": (["--flops", "400M", "--memory", "8"], "positive number with its unit, such as 8MB"),
+    "too little memory": (
+        ["--flops", "400M", "--memory", "6MB", "--tasks", "cls"],
+        "no network for cls at 224x224 was found with a peak of at most 6 MB of activations; the lowest has 6.42 MB",
+    ),
+    "no cost file": (["--cost", "e.json=5"], "cost file e.json does not exist"),
     "no device": (["--latency", "8ms"], "add --device cpu, or --table FILE"),
 }
 
@@ -140,7 +151,7 @@ def test_a_search_within_milliseconds_follows_the_table(work: Path) -> None:
     space = FourPathSpace(stages=1, blocks_per_path=1)
     table = LatencyTable.load(work / "luts" / "cpu-fp32-b1.json")
     task = make_tasks(("det",), CLASSES)["det"]
-    costs = latency_table(space, task, (64, 64), table.values_ms)
+    costs = keyed_table(space, task, (64, 64), table.values_ms)
     budget = (costs.min_cost + costs.max_cost) / 2
     quick = ["--tasks", "det", "--device", "cpu", "--config", str(QUICK), "--runs", "in-ms", *SMALL]
     printed = document("search", "--latency", f"{budget:.6f}ms@64x64", *quick, cwd=work)
@@ -170,6 +181,74 @@ def test_a_search_meets_several_budgets_at_once_and_those_of_a_family(tmp_path: 
     seg = derived["architectures"]["seg"]
     assert 0.85 <= max(seg["cost"]["macs"] / 26e6, seg["cost"]["params"] / 2e6) <= 1.0
     assert len(seg["provenance"]["derived_from"]["budgets"]) == len(seg["provenance"]["budgets"]) == 2
+
+
+def cost_file(folder: Path, **values: float) -> Path:
+    """A filled-in cost file of the small space: every block and head costs 1 mJ but those of ``values``."""
+    options = ("--resolution", "64x64", "--tasks", "cls,seg", "--cost-template", "energy.json")
+    assert in_process("space", *SMALL, *options, cwd=folder).returncode == 0
+    content = json.loads((file := folder / "energy.json").read_text(encoding="utf-8"))
+    filled = dict.fromkeys(content["values"], 1.0) | values
+    file.write_text(json.dumps({**content, "name": "energy", "unit": "mJ", "values": filled}), encoding="utf-8")
+    return file
+
+
+def test_a_search_meets_the_budget_of_a_cost_file_from_its_run_folder_alone(tmp_path: Path) -> None:
+    file = cost_file(tmp_path, unknown=3.0)
+    options = ["--tasks", "cls,seg", "--config", str(QUICK), "--name", "s", *SMALL]
+    cost = ["--cost", "energy.json=cls=20@64x64,22@64x64", "--flops", "30M"]
+    done = in_process("search", *cost, *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "networks of this space cost 8 mJ to 33 mJ of energy" in done.stderr
+    assert "1 keys of the cost file of energy are of no block of this search and not used: unknown" in done.stderr
+    assert "20 mJ" in done.stdout
+    file.unlink()
+    found = {task: load_architecture(tmp_path / f"runs/s/{task}.json") for task in ("cls", "seg")}
+    for task, limit in (("cls", 20), ("seg", 22)):
+        energy = found[task].cost.quantities["energy_mJ"]
+        assert energy == len(found[task].graph.steps) + 1 <= limit
+    before = (tmp_path / "runs/s/pareto.json").read_bytes()
+    (tmp_path / "runs/s/pareto.json").unlink()
+    document("search", "--resume", "runs/s", cwd=tmp_path)
+    assert (tmp_path / "runs/s/pareto.json").read_bytes() == before
+    derived = document("derive", "runs/s", "--cost", "energy=17", cwd=tmp_path)["architectures"]["seg"]
+    assert 0.85 * 17 <= derived["cost"]["quantities"]["energy_mJ"] <= 17
+    shown = document("show", "runs/s/cls.json", cwd=tmp_path)
+    assert shown["quantities"] == found["cls"].cost.quantities
+    assert_refused(["derive", "runs/s", "--cost", "power=3"], "which has: energy", cwd=tmp_path)
+    assert_refused(["derive", "runs/s", "--cost", "energy=400"], "budget 400 mJ of energy for cls", cwd=tmp_path)
+    added = ["search", "--add", "depth", "--run", "runs/s", "--flops", "20M", "--cost", "energy=20"]
+    assert_refused(added, "has no value for 1 of the", cwd=tmp_path)
+
+
+def test_the_peak_memory_of_a_network_is_in_its_files(tmp_path: Path) -> None:
+    options = [
+        "--flops",
+        "25M@64x64",
+        "--memory",
+        "1MB",
+        "--tasks",
+        "cls",
+        "--config",
+        str(QUICK),
+        "--name",
+        "s",
+        *SMALL,
+    ]
+    found = document("search", *options, cwd=tmp_path)["architectures"]["cls"]
+    peak = found["cost"]["peak_activation_bytes"]
+    assert 0 < peak <= 1e6
+    (point,) = json.loads((tmp_path / "runs/s/pareto.json").read_text(encoding="utf-8"))["tasks"]["cls"]["points"]
+    assert point["peak_activation_bytes"] == peak
+    assert document("show", "runs/s/cls.json", cwd=tmp_path)["peak_activation_bytes"] == peak
+    last = json.loads((tmp_path / "runs/s/history.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    assert list(last["expected_cost"]) == ["cls"]
+    derived = document("derive", "runs/s", "--flops", "22M", "--memory", "600KB", cwd=tmp_path)
+    assert derived["folder"] == "runs/s/derived/22M+600KB"
+    assert in_process("report", "runs/s", cwd=tmp_path).returncode == 0
+    assert "1 MB of activations at 64x64" in (tmp_path / "runs/s/report.html").read_text(encoding="utf-8")
+    lowest = ["derive", "runs/s", "--flops", "22M", "--memory", "300KB"]
+    assert_refused(lowest, "the lowest has 0.524 MB", cwd=tmp_path)
 
 
 def test_the_error_of_an_unreachable_latency_budget_has_the_range(work: Path) -> None:

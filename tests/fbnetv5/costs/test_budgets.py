@@ -19,6 +19,10 @@ from fbnetv5.costs.budgets import (
     format_distinct,
     only_budget,
     parse_budgets,
+    priced,
+    some_budgets,
+    unit_words,
+    with_memory,
 )
 
 MACS_400 = Budget(limit=400e6, unit="macs")
@@ -192,7 +196,10 @@ def test_a_repeated_budget_makes_a_family() -> None:
     ]
     assert family_texts(["200M"], [], None) == family_texts("200M", None, None) == [{"macs": "200M"}]
     for wrong, message in (
-        ((["1M", "2M"], ["1ms", "2ms"], None), "repeat one of --flops, --latency and --params, not two"),
+        (
+            (["1M", "2M"], ["1ms", "2ms"], None),
+            "repeat one of --flops, --latency, --params, --cost and --memory, not two",
+        ),
         ((["1M", "2M", "1M"], None, None), "the budget 1M is repeated"),
         (([], None, None), "this needs a budget"),
     ):
@@ -221,3 +228,57 @@ def test_a_number_is_a_budget_in_its_unit(amount: float, unit: str) -> None:
 def test_a_number_that_is_no_budget_is_refused(amount: float) -> None:
     with pytest.raises(UserError, match="is not a positive number with its unit"):
         parse_budgets({"macs": budget_text(amount, "macs")}, tasks=("cls",))
+
+
+OF_ENERGY = {"5": 5.0, "5mJ": 5.0, "1.5e-3 mJ": 0.0015}
+
+
+@pytest.mark.parametrize(("text", "limit"), OF_ENERGY.items(), ids=OF_ENERGY)
+def test_a_budget_of_a_cost_file_is_in_the_unit_of_the_file(text: str, limit: float) -> None:
+    budgets = parse_budgets({"energy_mJ": f"det={text}@64x96,7"}, tasks=("cls", "det"))
+    assert budgets["det"] == (Budget(limit=limit, unit="energy_mJ", resolution=(64, 96)),)
+    assert budgets["cls"] == (Budget(limit=7.0, unit="energy_mJ"),)
+
+
+@pytest.mark.parametrize("text", ["5J", "5M", "-5", "0", "mJ", "5.mJ", "", "nan"])
+def test_another_unit_than_that_of_the_file_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="of energy is not a positive number with its unit, such as 5mJ"):
+        parse_budgets({"energy_mJ": text}, tasks=("cls",))
+
+
+def test_costs_of_files_are_written_with_their_unit_and_name() -> None:
+    assert format_cost(4.2031, "energy_mJ") + unit_words("energy_mJ") == "4.2 mJ of energy"
+    assert [unit_words(unit) for unit in ("macs", "params", "ms")] == [" multiply-adds", " parameters", ""]
+    texts = family_texts("400M", None, None, {"energy_mJ": [3, "4mJ"], "traffic_MB": "9"})
+    assert [budget_label(each) for each in texts] == ["400M+3mJ-energy+9-traffic", "400M+4mJ-energy+9-traffic"]
+    with pytest.raises(UserError, match="repeat one of --flops, --latency, --params, --cost and --memory, not two"):
+        family_texts(None, None, ["1M", "2M"], {"energy_mJ": [3, 4]})
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"), [("8MB", 8e6), ("1.5 GB", 1.5e9), ("512KiB", 512 * 1024), ("2MiB", 2 << 20)]
+)
+def test_a_budget_of_memory_is_in_bytes(text: str, limit: float) -> None:
+    (of_macs, of_memory) = parse_budgets({"macs": "4M@64", "bytes": f"cls={text},9GB"}, tasks=("cls",))["cls"]
+    assert of_memory == Budget(limit=limit, unit="bytes", resolution=(64, 64))
+    assert priced((of_macs, of_memory)) == (of_macs,)
+
+
+@pytest.mark.parametrize("text", ["8", "8M", "8mb", "-1MB", "0MB", "MB", "8 TB"])
+def test_memory_without_a_unit_of_bytes_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="is not a positive number with its unit, such as 8MB"):
+        parse_budgets({"macs": "4M", "bytes": text}, tasks=("cls",))
+
+
+def test_memory_alone_is_no_budget() -> None:
+    with pytest.raises(UserError, match="--memory only limits what another budget allows"):
+        family_texts(None, None, None, with_memory({}, "8MB"))
+    assert some_budgets(None, None, None, with_memory({}, None)) == {}
+    assert budget_texts("4M", None, None, with_memory({}, 8e6)) == {"macs": "4M", "bytes": "8MB"}
+    with pytest.raises(UserError, match="leaves out cls"):
+        parse_budgets({"macs": "det=4M", "bytes": "8MB"}, tasks=("cls", "det"))
+
+
+def test_memory_is_written_in_megabytes() -> None:
+    assert format_cost(6422528, "bytes") + unit_words("bytes") == "6.42 MB of activations"
+    assert format_distinct([524288, 524000], "bytes") == ["0.5243 MB", "0.524 MB"]

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from export.errors import UserError
 from fbnetv5.blocks.specs import InvertedResidual
 from fbnetv5.costs.budgets import Budget
 from fbnetv5.costs.constraints import Constraints, constrain, cost_table
+from fbnetv5.costs.memory import MemoryLimit, PeakMemory
 from fbnetv5.costs.tables import CostTable, Counter
 from fbnetv5.networks.backbone import Network
 from fbnetv5.spaces.four_path import FourPathSpace
@@ -71,7 +73,7 @@ def of_stages(*units: str, shares: Sequence[float]) -> Constraints:
     for unit, share in zip(units, shares, strict=True):
         table = Counter(SIZE).table(STAGES, TASKS["cls"], unit)
         limit = table.min_cost + share * (table.max_cost - table.min_cost)
-        budgets.append(Budget(limit=limit, unit=unit, resolution=SIZE))  # type: ignore[arg-type]
+        budgets.append(Budget(limit=limit, unit=unit, resolution=SIZE))
         tables.append(table)
     return Constraints(budgets=budgets, tables=tables)
 
@@ -112,7 +114,7 @@ def test_budgets_that_exclude_each_other_are_refused_and_no_others(seed: int, sh
     units = ("macs", "params", "ms")[: len(shares)]
     tables = [random_table(seed + number, unit) for number, unit in enumerate(units)]
     limits = [t.min_cost + share * (t.max_cost - t.min_cost) for t, share in zip(tables, shares, strict=True)]
-    budgets = [Budget(limit=limit, unit=t.unit) for limit, t in zip(limits, tables, strict=True)]  # type: ignore[arg-type]
+    budgets = [Budget(limit=limit, unit=t.unit) for limit, t in zip(limits, tables, strict=True)]
     constraints = Constraints(budgets=budgets, tables=tables)
     smallest = constraints.shares(EVERYTHING).min()
     if smallest > 1:
@@ -188,3 +190,55 @@ def test_parameters_are_those_of_the_built_network(space: FourPathSpace | StageS
         network = Network({task: TASKS[task]}, graph)
         weights = [p for module in network.modules() for p in module.parameters(recurse=False) if p.dim() > 1]
         assert table.cost_of(architecture) == sum(weight.numel() for weight in weights)
+
+
+def with_memory(limit: float, share: float = 0.5) -> Constraints:
+    """A budget of multiply-adds, and a limit of memory, for the networks of cls in the space of stages."""
+    (budget,) = of_stages("macs", shares=[share]).budgets
+    memory = Budget(limit=limit, unit="bytes", resolution=SIZE)
+    return constrain(STAGES, TASKS, {"cls": (budget, memory)}, None)["cls"]
+
+
+def test_networks_with_a_higher_peak_are_outside_of_the_window() -> None:
+    counts = np.array(STAGES.choice_counts)
+    drawn = np.random.default_rng(0).integers(counts, size=(4000, len(counts)))
+    free = of_stages("macs", shares=[0.5])
+    constraints = with_memory(7e4)
+    assert constraints.memory is not None
+    assert (constraints.names("cls"), len(constraints.budgets)) == (["cls"], 1)
+    peaks = constraints.memory.peak(drawn)
+    inside = constraints.in_window(drawn)
+    assert (inside == (free.in_window(drawn) & (peaks <= 7e4))).all()
+    assert 0 < inside.sum() < free.in_window(drawn).sum()
+    assert ((constraints.excess(drawn) == 0) == inside).all()
+    np.testing.assert_allclose(constraints.excess(drawn) - free.excess(drawn), np.maximum(0, peaks / 7e4 - 1))
+    constraints.check("cls")
+    assert "peak of 0." in constraints.ranges()[1]
+
+
+def test_a_limit_of_memory_that_no_network_meets_is_refused() -> None:
+    message = r"no network for cls at 32x32 was found with a peak of at most 0\.0\d* MB of activations; the lowest"
+    with pytest.raises(UserError, match=message):
+        with_memory(6e4).check("cls")
+    largest = np.array(STAGES.choice_counts) - 1
+    with pytest.raises(UserError, match=r"the architecture needs more than 0\.07 MB"):
+        with_memory(7e4, share=1.0).check_architecture(largest)
+
+
+MACS_OF_STAGES = Counter(SIZE).table(STAGES, TASKS["cls"], "macs")
+
+
+class AsCostly(PeakMemory):
+    """A peak of a byte per multiply-add."""
+
+    def __call__(self, choices: Choices) -> NDArray[np.int64]:
+        return MACS_OF_STAGES(choices).astype(np.int64)
+
+
+def test_a_budget_that_no_network_below_the_limit_of_memory_uses_is_refused() -> None:
+    constraints, empty = of_stages("macs", shares=[1.0]), np.zeros((*MACS_OF_STAGES.blocks.shape, 1), dtype=np.int64)
+    peak = AsCostly(space=STAGES, task=TASKS["cls"], resolution=SIZE, inside=empty, outputs=empty)
+    limit = Budget(limit=constraints.budgets[0].limit / 2, unit="bytes", resolution=SIZE)
+    constraints = replace(constraints, memory=MemoryLimit(budget=limit, peak=peak))
+    with pytest.raises(UserError, match=r"no network was found that uses its budgets with at most \d\.\d+ MB of act"):
+        constraints.check()

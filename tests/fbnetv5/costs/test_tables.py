@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from export.errors import UserError
 from fbnetv5.blocks.specs import InvertedResidual, Stem
 from fbnetv5.costs.counting import count
-from fbnetv5.costs.tables import CostTable, Counter, block_key, block_shapes, head_key, latency_table
+from fbnetv5.costs.tables import CostTable, Counter, block_key, block_shapes, head_key, keyed_table
 from fbnetv5.data.resolution import Resolution
 from fbnetv5.networks.backbone import Network, task_network
 from fbnetv5.spaces.four_path import FourPathSpace
@@ -145,7 +145,7 @@ def made_up(keys: Sequence[str]) -> Mapping[str, float]:
 
 
 def milliseconds(name: str) -> CostTable:
-    return latency_table(SPACE, TASKS[name], (96, 160), made_up)
+    return keyed_table(SPACE, TASKS[name], (96, 160), made_up)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -166,9 +166,9 @@ def test_a_block_without_a_measured_time_is_an_error() -> None:
         raise UserError(f"no time for {keys[0]}")
 
     with pytest.raises(KeyError):
-        latency_table(SPACE, TASKS["cls"], SMALL, incomplete)
+        keyed_table(SPACE, TASKS["cls"], SMALL, incomplete)
     with pytest.raises(UserError, match="no time for stem_c16@64x64"):
-        latency_table(SPACE, TASKS["cls"], SMALL, refusing)
+        keyed_table(SPACE, TASKS["cls"], SMALL, refusing)
 
 
 def test_each_time_is_looked_up_once() -> None:
@@ -178,7 +178,7 @@ def test_each_time_is_looked_up_once() -> None:
         asked.extend(keys)
         return made_up(keys)
 
-    latency_table(SPACE, TASKS["cls"], SMALL, recording)
+    keyed_table(SPACE, TASKS["cls"], SMALL, recording)
     assert len(asked) == len(set(asked))
 
 
@@ -206,7 +206,7 @@ def test_only_heads_on_features_of_one_width_have_a_fixed_cost() -> None:
 
 
 def test_milliseconds_of_varying_heads_are_looked_up_by_their_widths() -> None:
-    table = latency_table(STAGES, TASKS["det"], SMALL, made_up)
+    table = keyed_table(STAGES, TASKS["det"], SMALL, made_up)
     (choices,) = drawn(STAGES, 4)
     graph = STAGES.graph(choices, {"det": TASKS["det"].paths})
     keys = [block_key(step.block, step.stride, SMALL) for step in graph.steps]

@@ -1,4 +1,4 @@
-from fbnetv5.costs.tables import block_key, latency_table
+from fbnetv5.costs.tables import block_key, keyed_table
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.deploy.profile import Scope, block_facts, graphs_of
 from fbnetv5.deploy.profile_networks import networks_to_fit
@@ -14,7 +14,7 @@ def test_every_key_of_every_task_is_timed() -> None:
     assert len(set(keys)) == len(keys)
     values = dict.fromkeys(keys, 1.0)
     for task in SCOPE.built_tasks:
-        assert latency_table(SCOPE.space, task, SCOPE.resolution, lambda _: values).head == 1.0
+        assert keyed_table(SCOPE.space, task, SCOPE.resolution, lambda _: values).head == 1.0
 
 
 def test_block_facts_cover_every_key_and_add_up_to_the_networks() -> None:

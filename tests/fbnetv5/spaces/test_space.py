@@ -10,6 +10,7 @@ import pytest
 
 from fbnetv5.blocks.specs import Block, InvertedResidual, Stem
 from fbnetv5.costs.tables import CostTable
+from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.graph import SKIPPED, Node, Variable
 from fbnetv5.spaces.space import Choices, Space
 
@@ -125,3 +126,15 @@ def test_the_largest_and_the_smallest_cost_are_those_of_enumeration() -> None:
     ]
     np.testing.assert_allclose(costs, expected)
     assert (table.min_cost, table.max_cost) == (costs.min(), costs.max())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sources_are_the_inputs_of_the_steps_of_a_graph(seed: int) -> None:
+    space = FourPathSpace(stages=2, blocks_per_path=1)
+    choices = np.random.default_rng(seed).integers(2, size=len(space.variables))
+    sources, names = space.sources(choices[None])[0], [node.name for node in space.nodes]
+    for step in space.graph(choices, {"seg": (4, 8, 16, 32)}).steps:
+        column = names.index(step.node)
+        assert sources[column] == column
+        assert tuple(names[sources[each]] for each in space.input_columns[column]) == step.inputs
+    assert space.end_columns((8, 32)) == tuple(names.index(space.ends[path]) for path in (8, 32))

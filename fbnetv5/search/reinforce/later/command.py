@@ -3,19 +3,19 @@
 ``fbnetv5 search --add`` calls it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from export.errors import UserError
 from export.files import AnyPath
 from export.progress import Log, Progress, silent
-from fbnetv5.costs.budgets import TaskBudgets, budget_texts, parse_budgets
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.describe import describe_data
-from fbnetv5.runs.options import Amount, Fields, describe_fit, fields_of, find_table, path_of, run_folder
+from fbnetv5.runs.options import Amount, CostBudgets, Fields, describe_fit, fields_of, find_table, path_of, run_folder
 from fbnetv5.search.reinforce.command import SearchResult
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.derive import with_table
+from fbnetv5.search.reinforce.later.budgets import budgets_of_task
 from fbnetv5.search.reinforce.later.config import OF_THE_RUN, LaterConfig
 from fbnetv5.search.reinforce.later.loop import LaterEntry
 from fbnetv5.search.reinforce.later.prepare import LaterPrepared
@@ -33,6 +33,8 @@ def add_task(
     flops: Amount | None = None,
     latency: Amount | None = None,
     params: Amount | None = None,
+    costs: CostBudgets | None = None,
+    memory: Amount | None = None,
     device: str | None = None,
     table: AnyPath | None = None,
     data: AnyPath | None = None,
@@ -57,9 +59,11 @@ def add_task(
     Args:
         task: name of the task.
         run: the run folder of a finished search.
-        flops: maximum multiply-adds; without this and the next two, the budgets that all tasks of the run have.
+        flops: maximum multiply-adds; without this and the next three, the budgets that all tasks of the run have.
         latency: maximum latency in milliseconds.
         params: maximum number of parameters.
+        costs: maximum cost per cost file, such as {"energy.json": 5.0}, or by the name of a cost of the run.
+        memory: maximum peak activation memory, such as 8e6 bytes or "8MB", beside another of these budgets.
         device: device whose latency table in ``luts`` predicts latency.
         table: latency table file; without it and ``device``, the table of the run is used.
         data: folder of images with labels of the task; None for the images of the run.
@@ -84,8 +88,8 @@ def add_task(
     check_names([task])
     if task in search.tasks:
         raise UserError(f"{source} has a network for {task}, {source / f'{task}.json'}; name another task")
-    budgets = _budgets(search, source, task, budget_texts(flops, latency, params))
-    search = search.changed(family={}, budgets={task: budgets})
+    files, budgets = budgets_of_task(search, source, task, (flops, latency, params), costs, memory)
+    search = search.changed(family={}, budgets={task: budgets}, costs=files)
     file = find_table(device, table, Path(luts), log)
     search = with_table(source, search, file, other_machine=table is not None)
     images = search.data if data is None else search.data.changed(folder=DataConfig.of(Path(data)).folder)
@@ -96,6 +100,7 @@ def add_task(
         defaults={field: getattr(search, field) for field in OF_THE_RUN},
         run=str(source.resolve()),
         budgets=search.budgets,
+        costs=search.costs,
         space=search.space,
         data=images,
         table=search.table,
@@ -106,21 +111,3 @@ def add_task(
     folder, prepared = start_later(settings, target, log, needs_table=file is not None)
     started(folder, prepared)
     return SearchResult(run=folder, architectures=run_later(folder, prepared, report, progress))
-
-
-def _budgets(search: SearchConfig, run: Path, task: str, texts: Mapping[str, str]) -> TaskBudgets:
-    """The budgets of a later task; without texts those of the run, and without a resolution that of the run.
-
-    Raises:
-        UserError: the run has no such budgets or resolution, because its tasks differ; or a text cannot be parsed.
-    """
-    first, *others = search.budgets.values()
-    if not texts:
-        if any(budgets != first for budgets in others):
-            raise UserError(f"the tasks of {run} have different budgets: set that of {task} by --flops or --latency")
-        return first
-    resolution, amount = first[0].resolution, next(iter(texts.values()))
-    differ = any(budgets[0].resolution != resolution for budgets in others)
-    if differ and not any("@" in text for text in texts.values()):
-        raise UserError(f"the tasks of {run} have different resolutions: write the budget as {amount}@224x224")
-    return parse_budgets(texts, tasks=(task,), resolutions={task: resolution})[task]

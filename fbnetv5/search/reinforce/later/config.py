@@ -1,11 +1,12 @@
 """The configuration of a later task: one frozen record, stored in its folder read again when it is resumed."""
 
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from export.errors import UserError
 from fbnetv5.costs.budgets import TaskBudgets
+from fbnetv5.costs.cost_files import CostFiles
 from fbnetv5.search.config import SupernetConfig
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.spaces import SpaceField
@@ -23,12 +24,14 @@ class LaterConfig(SupernetConfig):
     title: ClassVar[str] = "later task"
     kind: ClassVar[str] = "later-task"
     flags: ClassVar[frozenset[str]] = frozenset(
-        {"run", "budgets", "space", "data", "table", "other_machine_table", "seed"}
+        {"run", "budgets", "costs", "space", "data", "table", "other_machine_table", "seed"}
     )
     run: str
     """Path of the run folder of the search that the task is added to."""
     budgets: dict[str, TaskBudgets]
     """The budgets of the task, by its name; they hold together."""
+    costs: CostFiles = ()
+    """Contents of the cost files that define the units of budgets."""
     space: SpaceField
     """Search space, that of the run."""
     steps: Annotated[int, Field(ge=1)] = 400
@@ -47,6 +50,10 @@ class LaterConfig(SupernetConfig):
         if len(self.budgets) != 1:
             raise UserError("a later task is a single task with its budget")
         return self
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values, without cost files if there are none."""
+        return {name: value for name, value in super().to_json().items() if self.costs or name != "costs"}
 
     @property
     def tasks(self) -> tuple[str, ...]:

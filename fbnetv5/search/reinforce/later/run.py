@@ -21,7 +21,7 @@ from fbnetv5.search.reinforce.later.config import LaterConfig
 from fbnetv5.search.reinforce.later.loop import LaterEntry, LaterLoop
 from fbnetv5.search.reinforce.later.prepare import LaterPrepared, prepare_later
 from fbnetv5.search.reinforce.panel import PANEL
-from fbnetv5.search.reinforce.prepare import check_latencies
+from fbnetv5.search.reinforce.prepare import check_latencies, memory_ranges, unused_values
 from fbnetv5.search.reinforce.results import best_architecture, write_results
 
 
@@ -44,6 +44,8 @@ def start_later(config: LaterConfig, folder: Path, log: Log, *, needs_table: boo
     for name, constraints in prepared.constraints.items():
         for table in constraints.tables:
             log(cost_range(name, table).text)
+    for line in [*unused_values(prepared), *memory_ranges(prepared)]:
+        log(line)
     try:
         check_latencies(prepared)
     except UserError as error:

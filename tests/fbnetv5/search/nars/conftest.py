@@ -69,9 +69,9 @@ def constrain(prepared: Prepared) -> Callable[..., Constraints]:
     def make(**shares: float) -> Constraints:
         budgets = []
         for unit, share in shares.items():
-            table = prepared.cost(unit)  # type: ignore[arg-type]
+            table = prepared.cost(unit)
             limit = table.min_cost + share * (table.max_cost - table.min_cost)
-            budgets.append(Budget(limit=limit, unit=unit, resolution=SIZE))  # type: ignore[arg-type]
+            budgets.append(Budget(limit=limit, unit=unit, resolution=SIZE))
         return prepared.constraints(budgets)
 
     return make

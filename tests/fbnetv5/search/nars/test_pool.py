@@ -6,10 +6,12 @@ from numpy.typing import NDArray
 from scipy.stats import qmc
 
 from export.errors import UserError
+from fbnetv5.costs.budgets import Budget
 from fbnetv5.costs.constraints import Constraints
 from fbnetv5.search.nars.pairs import PairSpace
 from fbnetv5.search.nars.pool import sample_pool, unique_rows, walk_into_window
-from tests.fbnetv5.search.nars.conftest import PAIRS, SPACE, draw
+from fbnetv5.search.nars.prepare import Prepared
+from tests.fbnetv5.search.nars.conftest import MACS, PAIRS, SIZE, SPACE, draw
 
 MakeConstraints = Callable[..., Constraints]
 BUDGETS: dict[str, dict[str, float]] = {
@@ -82,3 +84,12 @@ def test_a_fixed_architecture_has_a_pool_of_recipes(constrain: MakeConstraints) 
 def test_repeated_rows_are_left_out_in_order() -> None:
     rows = np.array([[3, 1], [0, 2], [3, 1], [0, 0]])
     assert unique_rows(rows).tolist() == [[3, 1], [0, 2], [0, 0]]
+
+
+def test_a_pool_meets_a_limit_of_memory(prepared: Prepared) -> None:
+    memory = Budget(limit=7e4, unit="bytes", resolution=SIZE)
+    constraints = prepared.constraints((MACS, memory))
+    pool, others = PAIRS.architectures(sample_pool(PAIRS, constraints, 32, 0)), PAIRS.architectures(draw(PAIRS, 32))
+    assert constraints.memory is not None
+    assert len(pool) > 16
+    assert constraints.memory.peak(pool).max() <= 7e4 < constraints.memory.peak(others).max()

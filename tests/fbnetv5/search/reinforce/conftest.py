@@ -59,7 +59,7 @@ def make_loop(tmp_path: Path, constraints: dict[str, Constraints], monkeypatch: 
     """(tasks, **fields that differ) -> the loop of a fresh search in the test's folder; it logs every step."""
     monkeypatch.setattr("fbnetv5.runs.loop.LOG_EVERY", 1)
 
-    def constrain(space: Any, tasks: Any, budgets: Any, table: Any) -> dict[str, Constraints]:
+    def constrain(space: Any, tasks: Any, budgets: Any, table: Any, costs: Any) -> dict[str, Constraints]:
         counted = {(name, "macs"): constraints[name].tables[0] for name in tasks}
         return {
             name: Constraints(

@@ -6,9 +6,9 @@ import pytest
 
 from export.errors import UserError
 from fbnetv5.architecture import load_architecture
-from fbnetv5.costs.budgets import Budget
+from fbnetv5.costs.budgets import Budget, Repeatable
 from fbnetv5.search.reinforce.config import SearchConfig
-from fbnetv5.search.reinforce.family import derive_family, middle_of_family
+from fbnetv5.search.reinforce.family import derive_family, middle_of_family, read_family
 from fbnetv5.search.reinforce.run import run_search, start_run
 from fbnetv5.spaces.four_path import FourPathSpace
 
@@ -31,6 +31,15 @@ def test_a_search_runs_for_the_middle_budget(limits: list[float], middle: float)
     assert own == budgets(middle)
     assert list(others.values()) == [budgets(limit) for limit in sorted(limits) if limit != middle]
     assert list(others) == [f"{limit / 1e6:.0f}M" for limit in sorted(limits) if limit != middle]
+
+
+def test_a_family_is_read_from_repeated_budgets_of_any_kind() -> None:
+    others: dict[str, Repeatable] = {"energy_mJ": ["5", 3], "bytes": "8MB"}
+    own, family = read_family("9M", None, None, others, tasks=["seg"], has_table=False)
+    assert [(budget.unit, budget.limit) for budget in own["seg"]] == [("macs", 9e6), ("energy_mJ", 5.0), ("bytes", 8e6)]
+    assert {label: member["seg"][1].limit for label, member in family.items()} == {"9M+3mJ-energy+8MB": 3.0}
+    with pytest.raises(UserError, match="--latency needs a latency table"):
+        read_family(None, "8ms", None, {}, tasks=["seg"], has_table=False)
 
 
 def test_a_family_has_a_folder_per_member_and_one_front(make_config: MakeConfig, tmp_path: Path) -> None:

@@ -1,17 +1,20 @@
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from export.errors import UserError
 from fbnetv5.costs.budgets import Budget
 from fbnetv5.costs.constraints import Constraints
+from fbnetv5.costs.memory import MemoryLimit, PeakMemory
 from fbnetv5.costs.tables import CostTable
+from fbnetv5.data.scenes import CLASSES
 from fbnetv5.search.reinforce.controller import Controller, Floats
 from fbnetv5.search.reinforce.finalists import (
     best_finalist,
@@ -26,6 +29,7 @@ from fbnetv5.search.reinforce.ridge import Posterior
 from fbnetv5.search.scoring import Finalist
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.space import Choices
+from fbnetv5.tasks import make_tasks
 
 SPACE = FourPathSpace(stages=2, blocks_per_path=1, strict=True)
 EVERYTHING: Choices = np.array(list(itertools.product(range(2), repeat=len(SPACE.variables))))
@@ -103,6 +107,28 @@ def loss_model(seed: int = 0, *, noise: float = 0.0) -> LossModel:
     effects = -np.random.default_rng(seed).uniform(0.1, 1.0, count)
     posterior = Posterior(effects=effects, covariance=noise**2 * np.eye(count), strength=1.0, set_scale=0.0, noise=1.0)
     return LossModel(space=SPACE, paths=(4, 8, 16, 32), posterior=posterior)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rare(PeakMemory):
+    """A peak that is lowest in networks with the first three blocks."""
+
+    def __call__(self, choices: Choices) -> NDArray[np.int64]:
+        peaks: NDArray[np.int64] = 10 + np.count_nonzero(choices[:, :3] == 0, axis=1)
+        return peaks
+
+
+def test_networks_are_walked_below_a_limit_of_memory_that_no_draw_meets() -> None:
+    table, policy = cost_table(), np.full((len(SPACE.variables), 2), 0.5)
+    policy[:3] = (1.0, 0.0)
+    empty = np.zeros(1, dtype=np.int64)
+    task = make_tasks(("seg",), CLASSES)["seg"]
+    peak = Rare(space=SPACE, task=task, resolution=(64, 64), inside=empty, outputs=empty)
+    memory = MemoryLimit(budget=Budget(limit=10, unit="bytes"), peak=peak)
+    constraints = replace(constrained(table, 0.9 * table.max_cost), memory=memory)
+    networks = np.stack(find_finalists("seg", loss_model(), policy, constraints, 3, np.random.default_rng(0)))
+    assert constraints.in_window(networks).all()
+    assert (networks[:, :3] != 0).all()
 
 
 def test_the_first_finalist_is_the_best_of_the_window_by_the_model() -> None:

@@ -56,7 +56,7 @@ def cheaper() -> Iterator[None]:
         patch.setattr("fbnetv5.runs.loop.LOG_EVERY", 1)
         patch.setattr(
             "fbnetv5.search.reinforce.prepare.constrain",
-            lambda space, tasks, budgets, table: {
+            lambda space, tasks, budgets, table, costs: {
                 name: replace(constraints[space][name], budgets=own) for name, own in budgets.items()
             },
         )
