@@ -15,6 +15,8 @@ from tests.command_line import QUICK, SMALL
 from tests.docs.blocks import Command
 
 ONLY_PARSED = {
+    "search --cost energy.json=5 *": "needs a file with values; tests/fbnetv5/cli/test_search.py has one",
+    "derive runs/latest --cost *": "needs such a run; tests/fbnetv5/cli/test_search.py has one",
     "search *--latency* --device*": "a budget in ms depends on the machine; tests/fbnetv5/cli/test_search.py has one",
     "search --add *": "needs a search with a checkpoint; tests/fbnetv5/cli/test_search.py adds a task to one",
     "search --flops * --flops *": "a family; tests/fbnetv5/search/reinforce/test_family.py has one",

@@ -30,6 +30,7 @@ SCHEMAS = {
     ("nars.md", "yaml"): ["nars"],
     ("quickstart.md", "yaml"): ["search"],
     ("search.md", "yaml"): ["search"],
+    ("search.md", "json"): ["cost"],
     ("training.md", "json"): ["train", "train"],
     ("tutorial.md", "yaml"): ["search", "train"],
 }
