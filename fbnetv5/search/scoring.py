@@ -76,6 +76,11 @@ class FinalistScorer:
         self.calibration = calibration_images(splits.weights, device)
         self.held_out = held_out_batches(splits, supernet.tasks.values(), images=images, device=device)
 
+    @property
+    def images(self) -> int:
+        """Number of the held-out images."""
+        return sum(len(batch.images) for batch in self.held_out)
+
     @torch.no_grad()
     def __call__(self, name: str, choices: Choices, constraints: Constraints) -> Finalist:
         """Score a task's network of one architecture [S]: its costs, mean loss and metric on the held-out images."""

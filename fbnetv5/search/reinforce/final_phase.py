@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from numpy.typing import NDArray
 
 from export.progress import Progress
 from fbnetv5.costs.constraints import Constraints
@@ -102,41 +103,62 @@ def find_networks(loop: FinishedLoop, panel: Panel, progress: Progress) -> dict[
 
 
 def observe(loop: FinishedLoop, progress: Progress) -> Panel:
-    """Run the panel's architectures: the draws on one batch each, and those that check the fit on several.
+    """Run the panel's architectures: the draws on one batch each, and those that check the fit on several."""
+    config = loop.config
+    batches = min(BATCHES, config.panel_draws // MIN_DRAWS_PER_BATCH)
+    groups = even_groups(loop.splits.policies, batch=BATCH, count=batches)
+    drawn, checks = draw_panel(loop)
+    check_batches = evenly_spaced(len(groups), CHECK_BATCHES)
+    choices = np.concatenate([drawn, np.repeat(checks, len(check_batches), axis=0)])
+    numbers = np.concatenate([np.arange(len(drawn)) % len(groups), np.tile(check_batches, len(checks))])
+    losses = run_panel(loop, choices, numbers, groups, progress)
+    observations = Observations(choices=choices, batches=numbers, losses=losses)
+    return Panel(drawn=observations.part(0, len(drawn)), checks=observations.part(len(drawn), len(choices)))
 
-    Every process reads its share of the batches, one at a time, and runs all architectures of a batch that it has read.
-    """
-    config, images = loop.config, loop.splits.policies
-    groups = even_groups(images, batch=BATCH, count=min(BATCHES, config.panel_draws // MIN_DRAWS_PER_BATCH))
+
+def draw_panel(loop: FinishedLoop) -> tuple[Choices, Choices]:
+    """The architectures that a model is fitted to, half of them from the policies, and those that check the fit."""
+    config = loop.config
     rng = np.random.default_rng([config.seed, config.total_steps])
     uniform = uniform_controller(loop.supernet.space, len(config.tasks))
     half = config.panel_draws // 2
-    drawn = np.concatenate(
-        [
-            draw_near_budgets(loop.controller, loop.constraints, half, rng),
-            draw_near_budgets(uniform, loop.constraints, config.panel_draws - half, rng),
-        ]
-    )
-    checks = draw_near_budgets(uniform, loop.constraints, config.panel_checks, rng)
-    check_batches = evenly_spaced(len(groups), CHECK_BATCHES)
-    choices = np.concatenate([drawn, np.repeat(checks, len(check_batches), axis=0)])
-    batches = np.concatenate([np.arange(len(drawn)) % len(groups), np.tile(check_batches, len(checks))])
+    likely = draw_near_budgets(loop.controller, loop.constraints, half, rng)
+    random = draw_near_budgets(uniform, loop.constraints, config.panel_draws - half, rng)
+    return np.concatenate([likely, random]), draw_near_budgets(uniform, loop.constraints, config.panel_checks, rng)
 
+
+def run_panel(
+    loop: FinishedLoop,
+    choices: Choices,
+    batches: NDArray[np.int64],
+    groups: Sequence[Sequence[int]],
+    progress: Progress,
+) -> Floats:
+    """[N, T]: the losses of architectures [N, S], each on the batch of its number.
+
+    Processes share the batches. One batch is read at a time, and all its architectures run on it.
+
+    Args:
+        loop: the weights and the images.
+        choices: [N, S].
+        batches: [N], numbers of the batches.
+        groups: the indices of each batch's images.
+        progress: called after every batch.
+    """
     of_thread, reading = threading.local(), threading.Lock()
 
     def run_batch(number: int) -> Floats:
         if not hasattr(of_thread, "supernet"):
             of_thread.supernet = copy.deepcopy(loop.supernet)  # a pass changes the statistics of batch norms
         with reading:
-            batch = read_group(images, groups[number]).to(loop.accelerator.device)
+            batch = read_group(loop.splits.policies, groups[number]).to(loop.accelerator.device)
         supernet, own = of_thread.supernet, choices[batches == number]
         return np.stack([batch_losses(supernet, batch, each, loop.accelerator) for each in own])
 
-    losses = np.empty((len(choices), len(config.tasks)))
+    losses = np.empty((len(choices), len(loop.config.tasks)))
     for number, of_batch in enumerate(_distribute(loop, run_batch, len(groups), "running the panel", progress)):
         losses[batches == number] = of_batch
-    observations = Observations(choices=choices, batches=batches, losses=losses)
-    return Panel(drawn=observations.part(0, len(drawn)), checks=observations.part(len(drawn), len(choices)))
+    return losses
 
 
 def fit_panel(loop: FinishedLoop, panel: Panel) -> tuple[dict[str, LossModel], dict[str, FitQuality]]:
@@ -171,7 +193,7 @@ def compare_finalists(
         name: with_expected_losses(
             models[name],
             [finalist for (task, _), finalist in zip(jobs, finalists, strict=True) if task == name],
-            images=config.score_images,
+            images=scorer.images,
         )
         for name in config.tasks
     }
