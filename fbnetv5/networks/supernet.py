@@ -11,7 +11,8 @@ step, but its blocks have few distinct structures, and blocks of one structure a
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from copy import deepcopy
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,13 @@ class Supernet(nn.Module):
         for candidates in self.blocks.values():
             for block in candidates.children():
                 block.compile(dynamic=False)  # block by block, sizes differ: torch would take them for dynamic
+
+    def copy(self) -> Self:
+        """A supernet with the same weights and batch-norm statistics of its own, which runs its blocks as they are."""
+        weights = {id(weight): weight for weight in self.parameters()}  # a deep copy takes them for copied
+        copied = deepcopy(self, weights)
+        copied._has_compiled_blocks = False
+        return copied
 
     def graph(self, choices: Choices) -> Graph:
         """The graph of all tasks under one architecture [S]."""

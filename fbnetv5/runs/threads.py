@@ -22,7 +22,7 @@ MAX_WORKERS = 8
 def map_in_threads(work: Callable[[T], R], items: Sequence[T], device: torch.device) -> Iterator[R]:
     """The results of ``work`` on each item, in order; on a CPU as many at a time as torch has threads, up to a limit.
 
-    With one of torch's threads each, which is the case up to ``MAX_WORKERS`` cores, results do not depend on the number
+    With one of torch's threads each, which is the case below twice ``MAX_WORKERS``, results do not depend on the number
     of cores. What ``work`` changes must belong to its thread; it must not make an ``Accelerator``, which empties and
     restores the environment of the process.
 

@@ -64,9 +64,9 @@ COCO_FIGURES = (
     "ar_medium",
     "ar_large",
 )
+"""Names of pycocotools' ``COCOeval.stats``, in its order: average precision and, recall by detections per image."""
 _REDIRECTION = threading.Lock()
 """Held while the output of the process is redirected."""
-"""Names of pycocotools' ``COCOeval.stats``, in its order: average precision and, recall by detections per image."""
 MAX_LOG_SIZE = math.log(128.0)
 """Of a box, in strides: bounds the exponential."""
 

@@ -1,6 +1,7 @@
 from export.discovery import concrete_subclasses
 from fbnetv5.spaces.branching import BranchingSpace
 from fbnetv5.spaces.four_path import FourPathSpace
+from fbnetv5.spaces.scaled import ScaledSpace
 from fbnetv5.spaces.space import Space
 from fbnetv5.spaces.stages import StageSpace
 from fbnetv5.spaces.wide import WideSpace
@@ -13,7 +14,7 @@ def test_the_concrete_classes_of_a_package_are_found_once_and_in_their_own_modul
     assert Detection in tasks
     assert len(tasks) == len(set(tasks)) == 8
     spaces = concrete_subclasses("fbnetv5.spaces", Space)  # type: ignore[type-abstract]
-    assert spaces == [BranchingSpace, FourPathSpace, StageSpace, WideSpace]
+    assert spaces == [BranchingSpace, FourPathSpace, ScaledSpace, StageSpace, WideSpace]
 
 
 def test_abstract_classes_and_other_bases_are_left_out() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import fbnetv5.spaces.four_path
+import fbnetv5.spaces.fbnetv3
 from export.errors import VerificationError
 from export.graph import to_onnx, to_onnx_bytes
 from export.parity import Gate, compare
@@ -33,7 +33,7 @@ def exported() -> Exported:
     """A detector of 16 blocks with dynamic batch and size, whose scores differ enough not to tie."""
     short = replace(FBNETV3["a"], groups=tuple(replace(group, repeats=0) for group in FBNETV3["a"].groups))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fbnetv5.spaces.four_path, "FBNETV3", {"a": short})
+        patch.setattr(fbnetv5.spaces.fbnetv3, "FBNETV3", {"a": short})
         space = FourPathSpace(stages=1, blocks_per_path=1, strict=True)
         torch.manual_seed(0)
         network = task_network(make_tasks(("det",), CLASSES)["det"], space, space.full()).eval()

@@ -6,7 +6,6 @@ with the same result. Processes share the passes.
 Shape legend: T tasks, S variables.
 """
 
-import copy
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -149,7 +148,7 @@ def run_panel(
 
     def run_batch(number: int) -> Floats:
         if not hasattr(of_thread, "supernet"):
-            of_thread.supernet = copy.deepcopy(loop.supernet)  # a pass changes the statistics of batch norms
+            of_thread.supernet = loop.supernet.copy()
         with reading:
             batch = read_group(loop.splits.policies, groups[number]).to(loop.accelerator.device)
         supernet, own = of_thread.supernet, choices[batches == number]

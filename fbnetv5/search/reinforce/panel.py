@@ -140,8 +140,9 @@ class LossModel:
     def expected_losses(self, choices: Choices, losses: Floats, images: int) -> Floats:
         """[K]: losses given the panel and a measurement, whose mean they keep.
 
-        The prediction is the prior of the differences between networks, and an observation of a batch of the panel has
-        the noise that a measurement on ``BATCH`` images has.
+        The prediction is the prior of the differences between networks, and all residuals of the panel count as noise
+        of ``BATCH`` images. What is particular to a network under these weights is among them: it is shrunk on purpose,
+        because it carries over to other weights worse than the sum of effects does (docs/lab-notes.md).
 
         Args:
             choices: [K, S], networks.
@@ -152,7 +153,7 @@ class LossModel:
         features -= features.mean(0)
         predicted, covariance = features @ self.posterior.effects, features @ self.posterior.covariance @ features.T
         noise = self.posterior.noise**2 * BATCH / images
-        if noise == 0:  # nothing was observed
+        if noise < np.finfo(np.float64).eps:  # nothing was observed, or no difference
             return losses
         surprise = losses - losses.mean() - predicted
         update = covariance @ np.linalg.solve(covariance + noise * np.eye(len(losses)), surprise)
