@@ -8,18 +8,18 @@ a small disadvantage, and sizes far from it at a large one.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from export.files import write_json
 from export.progress import Progress
 from fbnetv5.architecture import Architecture
-from fbnetv5.costs.constraints import check_budgets, constrain
+from fbnetv5.costs.constraints import constrain
 from fbnetv5.data.resolution import Resolution
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.derive import DerivedNetworks, derive, with_table
-from fbnetv5.search.reinforce.prepare import prepare
+from fbnetv5.search.reinforce.prepare import check_costs, prepare
 from fbnetv5.search.reinforce.results import PARETO, pareto_document, write_networks
 
 
@@ -65,12 +65,12 @@ def derive_resolutions(
     """
     config = with_table(run, config, table, other_machine=other_machine)
     prepared = prepare(config)
-    for size in resolutions:  # all of them, before the first takes its time
-        check_budgets(constrain(config.space, prepared.tasks, at_resolution(config, size).budgets, prepared.table))
-    networks = [
-        derive(run, at_resolution(config, size), table=table, other_machine=other_machine, progress=progress)
-        for size in resolutions
-    ]
+    configs = [at_resolution(config, size) for size in resolutions]
+    for own in configs:  # all of them, before the first takes its time
+        latencies = None if own.table is None else prepared.table
+        constraints = constrain(own.space, prepared.tasks, own.budgets, latencies, own.costs)
+        check_costs(replace(prepared, config=own, table=latencies, constraints=constraints))
+    networks = [derive(run, own, table=None, other_machine=False, progress=progress) for own in configs]
     members = {task: min(networks, key=lambda each: each.results[task].best.loss) for task in config.tasks}
     architectures = {
         task: member.architectures[task].changed(
@@ -87,10 +87,11 @@ def derive_resolutions(
 def at_resolution(config: SearchConfig, size: Resolution) -> SearchConfig:
     """The configuration with all budgets at a deploy resolution, and with images of this size.
 
-    A latency table holds for its resolutions alone: where no budget needs it, it is left out at another one.
+    A latency table holds for its resolutions alone: where no budget needs it, it is left out at a resolution that some
+    budget of the run does not have.
     """
     own = [budget for of_task in config.budgets.values() for budget in of_task]
-    is_needed = any(budget.unit == "ms" or budget.resolution == size for budget in own)
+    is_needed = any(budget.unit == "ms" for budget in own) or all(budget.resolution == size for budget in own)
     return config.changed(
         budgets={
             task: tuple(budget.changed(resolution=size) for budget in of_task)

@@ -9,10 +9,13 @@ from export.errors import UserError
 from export.files import read_json
 from fbnetv5.architecture import load_architecture
 from fbnetv5.costs.budgets import Budget
+from fbnetv5.costs.cost_files import CostFile
+from fbnetv5.costs.tables import table_keys
 from fbnetv5.data.resolution import Resolution
 from fbnetv5.evaluate import evaluate_file
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.derive import derive, with_budgets
+from fbnetv5.search.reinforce.prepare import prepare
 from fbnetv5.search.reinforce.resolutions import (
     ChosenNetworks,
     at_resolution,
@@ -21,11 +24,14 @@ from fbnetv5.search.reinforce.resolutions import (
 )
 from fbnetv5.search.reinforce.run import run_search, start_run
 from fbnetv5.spaces.four_path import FourPathSpace
+from latency.protocol import Measurement, Timing
+from latency.table import NULL_KEY, LatencyTable
 
 MakeConfig = Callable[..., SearchConfig]
 SPACE = FourPathSpace(stages=1, blocks_per_path=1)
 BUDGETS = {task: (Budget(limit=22e6, unit="macs", resolution=(64, 64)),) for task in ("cls", "seg")}
 SIZES: list[Resolution] = [(64, 64), (64, 96)]
+ONE_MS = Measurement(latency_ms_median=1, latency_ms_p90=1, latency_ms_p99=1, runs=9, cv=0, drift=0)
 OPTIONS: dict[str, Any] = {"table": None, "other_machine": False, "progress": lambda *_: None}
 
 
@@ -85,8 +91,36 @@ def test_a_table_is_left_out_at_resolutions_that_it_is_not_for(make_config: Make
     config = make_config(budgets=BUDGETS, space=SPACE, table="t.json")
     assert at_resolution(config, (64, 64)).table == "t.json"
     assert at_resolution(config, (96, 96)).table is None
+    mixed = {**BUDGETS, "seg": (Budget(limit=22e6, unit="macs", resolution=(96, 96)),)}
+    assert at_resolution(config.changed(budgets=mixed), (64, 64)).table is None  # it may lack the head of seg there
     slow = {"cls": (Budget(limit=8.0, unit="ms"),)}
     assert at_resolution(config.changed(budgets=slow), (96, 96)).table == "t.json"
+
+
+def test_a_table_that_is_named_is_used_at_its_own_resolution_alone(run: Path, tmp_path: Path) -> None:
+    config = with_budgets(run, {"macs": "24M"})
+    tasks = prepare(config).tasks.values()
+    keys = {key for task in tasks for key in table_keys(SPACE, task, (64, 64))}
+    entries = dict.fromkeys([NULL_KEY, *keys], ONE_MS)
+    file = tmp_path / "other-fp32-b1.json"
+    LatencyTable(device="other", fingerprint={}, timing=Timing(), entries=entries).save(file)
+    options = {**OPTIONS, "table": file, "other_machine": True}
+    chosen = derive_resolutions(run, config, SIZES, **options)
+    for network in chosen.architectures.values():
+        assert (network.cost.latency_ms is None) == (network.resolution != (64, 64))
+
+
+def test_the_budget_of_a_cost_file_holds_at_every_resolution(run: Path) -> None:
+    config = with_budgets(run, {"energy_mJ": "24"})
+    tasks = prepare(with_budgets(run, {"macs": "24M"})).tasks.values()
+    keys = {key for task in tasks for size in SIZES for key in table_keys(SPACE, task, size)}
+    cost = CostFile(name="energy", unit="mJ", values=dict.fromkeys(keys, 1.0))
+    chosen = derive_resolutions(run, config.changed(costs=(cost,)), SIZES, **OPTIONS)
+    for network in chosen.architectures.values():
+        assert 0.85 * 24 <= network.cost.quantities["energy_mJ"] <= 24
+    less = cost.changed(values={key: 1.0 for key in keys if key.endswith("@64x64")})
+    with pytest.raises(UserError, match="the cost file of energy has no value for"):
+        derive_resolutions(run, config.changed(costs=(less,)), SIZES, **OPTIONS)
 
 
 def test_a_budget_that_does_not_fit_one_resolution_is_refused_before_any_work(run: Path) -> None:
