@@ -113,7 +113,7 @@ def some_budgets(
     """
     texts = budget_texts(flops, latency, params, costs)
     if texts.keys() == {MEMORY}:
-        raise UserError("--memory only limits what another budget allows: add --flops, --latency or --params")
+        raise UserError("--memory only limits what another budget allows: add one, such as --flops 400M")
     return texts
 
 
@@ -180,7 +180,10 @@ def at_least_one_budget(
     """
     if texts := some_budgets(flops, latency, params, costs):
         return texts
-    raise UserError("this needs a budget: --flops, such as 400M, --latency, such as 8ms, or --params, such as 5M")
+    raise UserError(
+        "this needs a budget: --flops, such as 400M, --latency, such as 8ms, --params, such as 5M, or --cost, such as "
+        "energy.json=5"
+    )
 
 
 def only_budget(flops: str | float | None, latency: str | float | None, *, has_table: bool) -> dict[str, str]:
@@ -257,7 +260,7 @@ def parse_budget(text: str, unit: str) -> tuple[Budget, Resolution | None]:
 
     Args:
         text: such as "400M", "1.2G@320x640" or "8ms".
-        unit: "macs", "params" or "ms".
+        unit: of ``Budget.unit``.
 
     Raises:
         UserError: it is not a positive number with its unit, or the resolution is none.

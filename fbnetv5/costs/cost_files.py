@@ -79,6 +79,8 @@ class CostFile(Document):
             UserError: it is missing, damaged, of another kind, or has a value that is no cost.
         """
         document = _read(path)
+        if empty := [field for field in ("name", "unit") if document.get(field) is None]:
+            raise UserError(f'cost file {path} has no {" and no ".join(empty)}: fill in, such as "energy" and "mJ"')
         try:
             return cls(**{name: value for name, value in document.items() if name not in ("schema", "kind")})
         except UserError as error:
@@ -154,7 +156,10 @@ def write_template(path: Path, space: Space, tasks: Iterable[Task], resolution: 
     """
     new: dict[str, Any] = {"schema": SCHEMA, "kind": KIND, "name": None, "unit": None, "values": {}}
     document = _read(path) if path.exists() else new
-    _check_values(document.get("values"))
+    try:
+        _check_values(document.get("values"))
+    except UserError as error:
+        raise UserError(f"cost file {path} is refused: {error}") from None
     keys = [key for task in tasks for key in table_keys(space, task, resolution)]
     document["values"] |= dict.fromkeys(key for key in keys if key not in document["values"])
     write_json(path, document)

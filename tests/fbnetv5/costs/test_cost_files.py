@@ -56,7 +56,7 @@ def test_a_template_lists_every_key_and_keeps_what_is_filled_in(tmp_path: Path) 
     path = tmp_path / "energy.json"
     missing = write_template(path, SPACE, [TASKS["cls"]], SIZE)
     assert missing == KEYS
-    with pytest.raises(UserError, match=r"energy\.json is refused: cost file: name: must be a valid string, not None"):
+    with pytest.raises(UserError, match=r"energy\.json has no name and no unit: fill in"):
         CostFile.load(path)
     write(path, values=dict.fromkeys(KEYS, 0.5))
     assert write_template(path, SPACE, TASKS.values(), SIZE) == [
@@ -89,6 +89,12 @@ def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path, fields: dict[str, A
         CostFile.load(write(tmp_path / "energy.json", **fields))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_template_is_not_added_to_a_wrong_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "energy.json", values={"a": "x"})
+    with pytest.raises(UserError, match=r"cost file .*energy\.json is refused: 1 of 1 values are no finite numbers"):
+        write_template(path, SPACE, [TASKS["cls"]], SIZE)
 
 
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
