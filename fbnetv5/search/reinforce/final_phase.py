@@ -42,6 +42,9 @@ from fbnetv5.spaces.space import Choices
 
 R = TypeVar("R")
 
+MIN_JOBS = 32
+"""Parts of a panel that processes and threads share; each reads the images of its batch."""
+
 
 class FinishedLoop(Protocol):
     """A loop whose weights are final: that of a search, or of a later task."""
@@ -135,28 +138,31 @@ def run_panel(
 ) -> Floats:
     """[N, T]: the losses of architectures [N, S], each on the batch of its number.
 
-    Processes share the batches. One batch is read at a time, and all its architectures run on it.
+    Processes and threads share the batches, and where there are few batches also the architectures of each.
 
     Args:
         loop: the weights and the images.
         choices: [N, S].
         batches: [N], numbers of the batches.
         groups: the indices of each batch's images.
-        progress: called after every batch.
+        progress: called after every batch, or part of one.
     """
     of_thread, reading = threading.local(), threading.Lock()
+    parts = -(-MIN_JOBS // len(groups))
+    split = [np.array_split(np.flatnonzero(batches == number), parts) for number in range(len(groups))]
+    jobs = [rows for of_batch in split for rows in of_batch if len(rows)]
 
-    def run_batch(number: int) -> Floats:
+    def run(job: int) -> Floats:
         if not hasattr(of_thread, "supernet"):
             of_thread.supernet = loop.supernet.copy()
         with reading:
-            batch = read_group(loop.splits.policies, groups[number]).to(loop.accelerator.device)
-        supernet, own = of_thread.supernet, choices[batches == number]
-        return np.stack([batch_losses(supernet, batch, each, loop.accelerator) for each in own])
+            batch = read_group(loop.splits.policies, groups[batches[jobs[job][0]]]).to(loop.accelerator.device)
+        supernet = of_thread.supernet
+        return np.stack([batch_losses(supernet, batch, own, loop.accelerator) for own in choices[jobs[job]]])
 
     losses = np.empty((len(choices), len(loop.config.tasks)))
-    for number, of_batch in enumerate(_distribute(loop, run_batch, len(groups), "running the panel", progress)):
-        losses[batches == number] = of_batch
+    for rows, of_rows in zip(jobs, _distribute(loop, run, len(jobs), "running the panel", progress), strict=True):
+        losses[rows] = of_rows
     return losses
 
 

@@ -64,7 +64,7 @@ def test_draws_run_on_one_batch_and_checks_on_several(make_loop: MakeLoop, monke
     assert np.bincount(drawn.batches).tolist() == [9, 8, 8, 8]
     assert checks.batches.tolist() == loop.config.panel_checks * [0, 2]
     assert (checks.choices.reshape(-1, 2, checks.choices.shape[1]) == checks.choices[::2, None]).all()
-    assert reports == [("running the panel", number, 4) for number in range(1, 5)]
+    assert reports == [("running the panel", number, 32) for number in range(1, 33)]
     models, qualities = fit_panel(loop, panel)
     assert models["cls"].table.unit == "loss"
     assert qualities["cls"].architectures == loop.config.panel_checks
