@@ -217,3 +217,16 @@ def test_compiled_blocks_keep_names_and_derived_networks_are_plain() -> None:
     network = compiled.derive("cls", compiled.space.full())
     assert all(module._compiled_call_impl is None for module in network.modules())
     assert sum(module._compiled_call_impl is not None for module in compiled.modules()) == 1 + 2 * 6 + 2 * 3
+
+
+def test_a_copy_has_the_same_weights_and_statistics_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    supernet = lively("cls").train()
+    supernet.compile_blocks()
+    monkeypatch.setattr(torch.compiler, "set_stance", lambda stance: pytest.fail(f"another thread is {stance} now"))
+    before = {name: buffer.clone() for name, buffer in supernet.named_buffers()}
+    copied = supernet.copy()
+    with torch.no_grad():
+        copied(torch.randn(2, 3, 64, 64), SPACE.full())
+    assert all(own is other for own, other in zip(supernet.parameters(), copied.parameters(), strict=True))
+    assert all(torch.equal(buffer, before[name]) for name, buffer in supernet.named_buffers())
+    assert any(not torch.equal(buffer, before[name]) for name, buffer in copied.named_buffers())

@@ -1,6 +1,7 @@
 """Networks that run side by side on a CPU."""
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -46,8 +47,10 @@ def test_an_error_ends_the_work_and_restores_the_threads() -> None:
     def work(item: int) -> None:
         if item == 1:
             raise ValueError("unreadable")
+        time.sleep(0.02)
         finished.append(item)
 
     with pytest.raises(ValueError, match="unreadable"):
         list(map_in_threads(work, range(100), CPU))
+    assert len(finished) < 50  # of those that had not begun, none runs
     assert torch.get_num_threads() == 4
