@@ -13,7 +13,7 @@ RING: Mapping[str, Any] = {"symbol": "circle-open", "size": 17, "color": INK, "l
 
 
 def search_fronts(pareto: Mapping[str, Any], architectures: Mapping[str, Architecture]) -> list[Figure]:
-    """Cost and held-out loss of each task's finalists that no other beats in both."""
+    """Cost and expected loss of each task's finalists that no other beats in both."""
     return [
         _search_front(task, front, architectures.get(task))
         for task, front in pareto["tasks"].items()

@@ -142,7 +142,8 @@ class LossModel:
 
         The prediction is the prior of the differences between networks, and all residuals of the panel count as noise
         of ``BATCH`` images. What is particular to a network under these weights is among them: it is shrunk on purpose,
-        because it carries over to other weights worse than the sum of effects does (docs/lab-notes.md).
+        because it carries over to other weights worse than the sum of effects does (docs/lab-notes.md). The images of
+        the measurement may be among the panel's; that both have their errors in common is neglected.
 
         Args:
             choices: [K, S], networks.

@@ -60,6 +60,7 @@ def best_architecture(
             "metric": task.metric.name,
             "score": finalist.score,
             "loss": finalist.loss,
+            "expected_loss": finalist.expected_loss,
             "panel": result.fit_quality.to_json(),
             **provenance,
         },
