@@ -181,8 +181,8 @@ def at_least_one_budget(
     if texts := some_budgets(flops, latency, params, costs):
         return texts
     raise UserError(
-        "this needs a budget: --flops, such as 400M, --latency, such as 8ms, or --params, such as 5M; or that of a cost "
-        "file, --cost FILE=BUDGET"
+        "this needs a budget: --flops, such as 400M, --latency, such as 8ms, or --params, such as 5M; or that of a "
+        "cost file, --cost FILE=BUDGET"
     )
 
 
