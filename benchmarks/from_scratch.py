@@ -1,7 +1,7 @@
 """Are searched networks better when each is trained alone? A comparison with random and bad ones of the same cost.
 
 The unit is the architecture. For one task there are three groups: S, from searches of several seeds; R, random; W,
-planted to be bad, or from files. R and planted networks cost 93 to 99 % of the search's budget. Each network
+the worst by the fit of each search's panel, or from files. R and W cost 93 to 99 % of the search's budget. Each network
 is trained once from scratch with half the channels, all under the same conditions (common random numbers): the same
 demo scenes in the same order, no scene twice in a training, and the same initial weights in the blocks that networks
 share. The endpoint is the mean loss of the averaged weights on 4000 test scenes; the task's metric on 1000 of them is
@@ -33,13 +33,12 @@ from torch import Tensor
 
 from benchmarks import judge, stats
 from benchmarks.architectures import (
-    PLANTED_SEED,
     RANDOM_SEED,
     architecture_key,
     narrow,
-    planted_bad,
     random_matched,
     scaled_fbnetv3,
+    worst_by_fit,
 )
 from benchmarks.experiment import Trial, begin_experiment, compute_device, hash_images, in_turns, plain, trial_file
 from benchmarks.stored_scenes import ResidentScenes, StoredScenes, store_scenes
@@ -187,8 +186,7 @@ def draw_groups(arguments: argparse.Namespace, config: SearchConfig, table: Cost
     groups = {
         SEARCHED: read_all([*(run / f"{task}.json" for run in arguments.runs), *arguments.found], task, config.space),
         RANDOM: random_matched(table, budget, arguments.count, seed=RANDOM_SEED),
-        WORST: read_all(arguments.worst, task, config.space)
-        or planted_bad(task, table, budget, arguments.count, seed=PLANTED_SEED),
+        WORST: read_all(arguments.worst, task, config.space) or [worst_by_fit(run, task) for run in arguments.runs],
     }
     if arguments.fbnetv3:
         macs = counter.table(config.space, make_tasks((task,), CLASSES)[task], "macs")
@@ -324,11 +322,11 @@ def parse(line: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder for the trainings; resumed if it exists")
     parser.add_argument("--task", default="det", choices=default_tasks())
     parser.add_argument("--found", type=Path, nargs="*", default=[], help="more architecture files for S")
-    parser.add_argument("--worst", type=Path, nargs="*", default=[], help="files for W; planted bad ones if none")
+    parser.add_argument("--worst", type=Path, nargs="*", default=[], help="files for W; the worst by each fit if none")
     parser.add_argument("--fbnetv3", action="store_true", help="also train FBNetV3-A, scaled to the budget")
     parser.add_argument("--other-task", choices=default_tasks(), help="also train the networks found for this task")
     parser.add_argument("--judge", type=Path, help="folder of judge.py, or JSON file of predicted losses by key")
-    parser.add_argument("--count", type=int, default=15, help="networks in R, and in W if planted")
+    parser.add_argument("--count", type=int, default=15, help="networks in R")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--test", type=int, default=4000, help="test scenes")

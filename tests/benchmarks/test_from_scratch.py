@@ -8,14 +8,7 @@ import pytest
 import torch
 
 from benchmarks import from_scratch, stats
-from benchmarks.architectures import (
-    PLANTED_SEED,
-    RANDOM_SEED,
-    architecture_key,
-    narrow,
-    planted_bad,
-    random_matched,
-)
+from benchmarks.architectures import RANDOM_SEED, architecture_key, narrow, random_matched, worst_by_fit
 from benchmarks.from_scratch import compare, correlate, predicted_losses, seeded_network, train
 from benchmarks.stored_scenes import store_scenes
 from export.errors import UserError
@@ -111,7 +104,7 @@ def test_from_scratch_runs_from_end_to_end_and_is_resumed(
     monkeypatch.setattr(stats, "RESAMPLES", 99)
     table = counted(SPACE, "det")
     known = random_matched(table, BUDGET, 2, seed=RANDOM_SEED)
-    known += planted_bad("det", table, BUDGET, 2, seed=PLANTED_SEED)
+    known += [worst_by_fit(run, "det") for run in runs]
     fit = {architecture_key(choices): float(number) for number, choices in enumerate(known)}
     write_json(tmp_path / "fit.json", fit)
     command = [*map(str, runs), "--output", str(tmp_path / "x"), "--count", "2", "--judge", str(tmp_path / "fit.json")]
