@@ -13,7 +13,7 @@ import torch
 from export.errors import UserError
 from export.progress import Progress
 from fbnetv5.architecture import Architecture
-from fbnetv5.costs.budgets import parse_budgets
+from fbnetv5.costs.budgets import MEMORY, parse_budgets
 from fbnetv5.networks.backbone import Network
 from fbnetv5.runs.checkpoint import by_group, load_checkpoint, load_weights
 from fbnetv5.runs.loop import CHECKPOINT
@@ -52,9 +52,11 @@ def with_budgets(run: Path, texts: Mapping[str, str]) -> BranchConfig:
         texts: the budget by its unit; without a resolution, the resolution of the run's budget holds.
 
     Raises:
-        UserError: there are several budgets, or it cannot be parsed.
+        UserError: there are several budgets, it is one of memory, or it cannot be parsed.
     """
     config = BranchConfig.load(run)
+    if MEMORY in texts:
+        raise UserError(f"{run} has a branched network, to which --memory does not apply: leave it out")
     if len(texts) > 1:
         raise UserError(f"{run} has one branched network, which takes one budget; {len(texts)} were given")
     budgets = parse_budgets(texts, tasks=("network",), resolutions={"network": config.budget.resolution})

@@ -6,8 +6,10 @@ and the weights were trained. Each of the others gets a folder as ``fbnetv5 deri
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 
+from export.errors import UserError
 from export.files import read_json, write_json
 from export.progress import Progress
 from fbnetv5.architecture import Architecture, load_architecture
@@ -59,11 +61,15 @@ def read_family(
         has_table: whether there is a latency table.
 
     Raises:
-        UserError: there is no budget, one cannot be parsed, or a latency has no table.
+        UserError: there is no budget, one cannot be parsed or is given twice, or a latency has no table.
     """
     texts = family_texts(flops, latency, params, others)
     check_has_table(texts[0], has_table=has_table)
-    return middle_of_family({budget_label(own): parse_budgets(own, tasks=tasks) for own in texts})
+    members = {budget_label(own): parse_budgets(own, tasks=tasks) for own in texts}
+    for (label, own), (other, its) in combinations(members.items(), 2):
+        if own == its:
+            raise UserError(f"{label} and {other} are one budget: give each member of a family once")
+    return middle_of_family(members)
 
 
 def derive_family(run: Path, config: SearchConfig, progress: Progress) -> dict[str, Mapping[str, Architecture]]:

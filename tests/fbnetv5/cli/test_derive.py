@@ -38,6 +38,7 @@ WRONG = {
         ["--flops", "9M", "--latency", "9ms"],
         "one branched network, which takes one budget; 2 were given",
     ),
+    "a budget of memory": (["--flops", "9M", "--memory", "8MB"], "to which --memory does not apply: leave it out"),
     "a latency without a table": (["--latency", "9ms"], "needs a latency table"),
     "a device without a table": (
         ["--latency", "9ms@64x96", "--device", "cpu"],

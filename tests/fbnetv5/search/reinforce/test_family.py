@@ -40,6 +40,8 @@ def test_a_family_is_read_from_repeated_budgets_of_any_kind() -> None:
     assert {label: member["seg"][1].limit for label, member in family.items()} == {"9M+3mJ-energy+8MB": 3.0}
     with pytest.raises(UserError, match="--latency needs a latency table"):
         read_family(None, "8ms", None, {}, tasks=["seg"], has_table=False)
+    with pytest.raises(UserError, match=r"^9M and 9.0M are one budget: give each member of a family once$"):
+        read_family(["9M", "7M", "9.0M"], None, None, {}, tasks=["seg"], has_table=False)
 
 
 def test_a_family_has_a_folder_per_member_and_one_front(make_config: MakeConfig, tmp_path: Path) -> None:
