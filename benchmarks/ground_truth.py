@@ -1,15 +1,17 @@
 """Scores EVERY architecture of a small space for all three tasks with real shared weights, as ground truth for race.py.
 
-The space: variant a with two later stages, 12 free variables (4096 architectures), the other stage-0 repeats and later
-blocks skipped, the other fusion edges kept. The weights are trained on the demo scenes under random architectures. Then
-every architecture's loss is computed on the same chunks of held-out images with batch norm on the statistics of the
-chunk, as in a step of the search that trains policies. The output of a block is cached by the block and its inputs, so
-that 4096 networks take little longer than their heads.
+The space: variant a with two later stages, 12 free variables of two choices (4096 architectures), the other stage-0
+repeats and later blocks skipped, the other fusion edges kept. The weights are trained on the demo scenes under random
+architectures. Then every architecture's loss is computed on the same chunks of held-out images with batch norm on the
+statistics of the chunk, as in a step of the search that trains policies. The output of a block is cached by the block
+and its inputs, so that 4096 networks take little longer than their heads.
 
-    python benchmarks/ground_truth.py runs/ground-truth
+    python -m benchmarks.ground_truth runs/ground-truth
 
 Leaves ``benchmarks/ground_truth.npz``: per chunk and task the mean loss over all architectures, and each one's
-deviation from it. A killed run is resumed. Ends in one JSON line.
+deviation from it. With ``--wide 5`` it leaves ``wide-0.npz`` to ``wide-4.npz`` in the folder: five subspaces of the
+wide space, whose 12 variables are drawn from whether a block runs, its kernel, its expansion and its squeeze-excite,
+with the smallest and the largest choice each. They share the weights. A killed run is resumed. Ends in one JSON line.
 """
 
 import argparse
@@ -20,6 +22,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -41,10 +44,13 @@ from fbnetv5.search.reinforce.loop import SearchLoop, warmup_architecture
 from fbnetv5.search.reinforce.prepare import prepare
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.graph import Graph, Step
-from fbnetv5.spaces.space import Choices
+from fbnetv5.spaces.space import Choices, Space
+from fbnetv5.spaces.variants import widen_choices
+from fbnetv5.spaces.wide import WideSpace
 
 TASKS = ("cls", "det", "seg")
 SPACE = FourPathSpace(stages=2, blocks_per_path=1)
+WIDE = WideSpace(stages=2, blocks_per_path=1)
 FREE = (
     "s0_p4_4",
     "s0_p8_1",
@@ -59,7 +65,7 @@ FREE = (
     "s2_p32_from_p16",
     "s2_p32_0",
 )
-"""Names of the free variables."""
+"""Names of the nodes with free variables."""
 DATA = Path(__file__).with_name("ground_truth.npz")
 CHUNK = 64
 """Held-out images of one evaluation, the number of a step that trains policies."""
@@ -68,12 +74,51 @@ MAX_CHUNKS = 16
 Floats = NDArray[np.float64]
 
 
-def embed(free: Choices) -> Choices:
-    """[B, S] from the choices of the free variables [B, F]."""
-    index = {variable.name: number for number, variable in enumerate(SPACE.variables)}
-    choices = np.tile(np.array([int("_from_" in variable.name) for variable in SPACE.variables]), (len(free), 1))
-    choices[:, [index[name] for name in FREE]] = free
-    return choices
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subspace:
+    """The architectures of a space that differ in a few variables, each with two of its choices."""
+
+    space: Space
+    fixed: Choices
+    """[S]: the choices of the other variables."""
+    free: tuple[int, ...]
+    """[F]: numbers of the variables."""
+    high: Choices
+    """[F]: the second choice of each; the first is the variable's first."""
+
+    def embed(self, free: Choices) -> Choices:
+        """[B, S] from the choices 0 or 1 of the free variables [B, F]."""
+        choices = np.tile(self.fixed, (len(free), 1))
+        choices[:, self.free] = free * self.high
+        return choices
+
+
+def default_subspace() -> Subspace:
+    """That of the default space: which of the nodes ``FREE`` run."""
+    names = [variable.name for variable in SPACE.variables]
+    fixed = np.array([int("_from_" in name) for name in names])
+    return Subspace(
+        space=SPACE, fixed=fixed, free=tuple(map(names.index, FREE)), high=np.ones(len(FREE), dtype=np.int64)
+    )
+
+
+def wide_subspace(seed: int) -> Subspace:
+    """One of the wide space: as many variables of the nodes ``FREE`` as there are such nodes, drawn by the seed.
+
+    Their nodes run with the block of the default space where no variable is free.
+    """
+    default = default_subspace()
+    fixed = widen_choices(default.embed(np.ones((1, len(FREE)), dtype=np.int64))[0], SPACE, WIDE)
+    drawn = np.random.default_rng(seed).permutation(np.flatnonzero(of_free_nodes(WIDE)))[: len(FREE)]
+    free = tuple(sorted(drawn.tolist()))
+    return Subspace(
+        space=WIDE, fixed=fixed, free=free, high=np.array([WIDE.choice_counts[number] - 1 for number in free])
+    )
+
+
+def of_free_nodes(space: Space) -> NDArray[np.bool_]:
+    """[S]: whether a variable sets one of the nodes ``FREE``."""
+    return np.array([variable.name.partition(".")[0] in FREE for variable in space.variables])
 
 
 def everything() -> Choices:
@@ -82,13 +127,18 @@ def everything() -> Choices:
 
 
 class Training(SearchLoop):
-    """A warm-up whose architectures differ in the free variables only."""
+    """A warm-up whose architectures differ in the variables of the nodes ``FREE`` only."""
+
+    @cached_property
+    def fixed(self) -> Choices:
+        """[S]: the choices of the other nodes."""
+        return (default_subspace() if self.supernet.space == SPACE else wide_subspace(0)).fixed
 
     def step(self) -> None:
         rng = np.random.default_rng([self.config.seed, self.done])
-        drawn = warmup_architecture(SPACE, self.done / self.config.warmup_steps, rng)
-        free = drawn[[variable.name in FREE for variable in SPACE.variables]]
-        self.train_weights(next(self.weight_batches), embed(free[None])[0], np.ones(len(TASKS)))
+        drawn = warmup_architecture(self.supernet.space, self.done / self.config.warmup_steps, rng)
+        choices = np.where(of_free_nodes(self.supernet.space), drawn, self.fixed)
+        self.train_weights(next(self.weight_batches), choices, np.ones(len(TASKS)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,45 +221,53 @@ def train(folder: Path, config: SearchConfig, report: Callable[[SearchEntry], No
     """Train the shared weights, or resume from the folder's checkpoint; return the loop."""
     torch.manual_seed(config.seed)
     prepared = prepare(config)
-    supernet = Supernet(SPACE, prepared.tasks)
+    supernet = Supernet(config.space, prepared.tasks)
     loop = Training(config, folder, supernet, prepared.splits, prepared.constraints)
     loop.run(report)
     return loop
 
 
+def score_all(folder: Path, name: str, loop: SearchLoop, subspace: Subspace, chunks: int) -> Floats:
+    """[chunks, A, T]: the losses of all architectures; finished chunks are in the folder."""
+    start = time.perf_counter()
+    graphs = [loop.supernet.graph(row) for row in subspace.embed(everything())]
+    losses = []
+    held_out = in_order(loop.splits.policies, batch=CHUNK, limit=CHUNK * chunks)
+    for chunk, batch in enumerate(held_out):
+        path = folder / f"{name}-chunk-{chunk}.npy"
+        if not path.exists():
+            with atomic_write(path) as temporary, temporary.open("wb") as file:
+                np.save(file, score(loop.supernet, graphs, batch))
+        losses.append(np.load(path))
+        print(f"{name}, chunk {chunk}: {time.perf_counter() - start:.0f} s", flush=True)
+    return np.stack(losses)
+
+
 def main() -> None:
-    """Train, score chunk by chunk, write the data file and print one JSON line."""
+    """Train, score chunk by chunk, write the data files and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="folder of the weights and the finished chunks")
     parser.add_argument("--steps", type=int, default=3000, help="that train weights")
     parser.add_argument("--chunks", type=int, default=8, help=f"of {CHUNK} held-out images, at most {MAX_CHUNKS}")
-    parser.add_argument("--output", type=Path, default=DATA)
+    parser.add_argument("--wide", type=int, metavar="N", help="write N subspaces of the wide space into the folder")
+    parser.add_argument("--output", type=Path, default=DATA, help="file of the default space's subspace")
     arguments = parser.parse_args()
+    subspaces = {arguments.output: default_subspace()}
+    if arguments.wide is not None:
+        subspaces = {arguments.folder / f"wide-{seed}.npz": wide_subspace(seed) for seed in range(arguments.wide)}
     config = SearchConfig(
         budgets={name: (Budget(limit=200e6, unit="macs"),) for name in TASKS},
-        space=SPACE,
+        space=SPACE if arguments.wide is None else WIDE,
         data=DataConfig(size=(32, 32), scenes=(16_000, CHUNK * MAX_CHUNKS, 32)),
         warmup_steps=arguments.steps,
         steps=0,
     )
     arguments.folder.mkdir(parents=True, exist_ok=True)
     loop = train(arguments.folder, config, lambda entry: print(entry.step, dict(entry.losses), flush=True))
-    start = time.perf_counter()
-    choices = embed(everything())
-    graphs = [loop.supernet.graph(row) for row in choices]
-    chunks = []
-    held_out = in_order(loop.splits.policies, batch=CHUNK, limit=CHUNK * arguments.chunks)
-    for chunk, batch in enumerate(held_out):
-        path = arguments.folder / f"chunk-{chunk}.npy"
-        if not path.exists():
-            with atomic_write(path) as temporary, temporary.open("wb") as file:
-                np.save(file, score(loop.supernet, graphs, batch))
-        chunks.append(np.load(path))
-        print(f"chunk {chunk}: {time.perf_counter() - start:.0f} s", flush=True)
     about = {
         "benchmark": "ground_truth",
-        "architectures": len(choices),
-        "chunks": len(chunks),
+        "architectures": len(everything()),
+        "chunks": arguments.chunks,
         "images_per_chunk": CHUNK,
         "steps": arguments.steps,
         "final_training_losses": {
@@ -220,9 +278,13 @@ def main() -> None:
         "machine": platform.machine(),
         "date": dt.date.today().isoformat(),
     }
-    macs = np.stack([loop.constraints[name].tables[0](choices) for name in TASKS], axis=1)
-    save(np.stack(chunks), macs, arguments.output, about)
-    print(json.dumps(about))
+    for file, subspace in subspaces.items():
+        free = [subspace.space.variables[number].name for number in subspace.free]
+        losses = score_all(arguments.folder, file.stem, loop, subspace, arguments.chunks)
+        choices = subspace.embed(everything())
+        macs = np.stack([loop.constraints[name].tables[0](choices) for name in TASKS], axis=1)
+        save(losses, macs, file, about | {"free": free})
+    print(json.dumps(about | {"files": [str(file) for file in subspaces]}))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,12 @@ and 2000 evaluations.
     pip install 'fbnetv5[benchmarks]'
     python -m benchmarks.race --plot docs/race.svg
 
+Of several files of ground truth, such as subspaces of the wide space, medians are over all of them, and those of each
+are compared as well. ``--unseen 8`` keeps eight chunks from all searchers and measures the regret on them:
+
+    python -m benchmarks.ground_truth runs/wide --wide 5 --chunks 16
+    python -m benchmarks.race --data runs/wide/wide-*.npz --unseen 8 --seeds 4
+
 Prints a table of medians and quartiles and ends in one JSON line.
 """
 
@@ -28,8 +34,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import ground_truth
-from benchmarks.race_peers import genetic, nsga2, random_search, tpe
-from benchmarks.race_search import one_pass
+from benchmarks.race_peers import genetic, linear_surrogate, nsga2, random_search, tpe
+from benchmarks.race_search import one_pass, run_per_task
 from benchmarks.race_world import Floats, Rows, World
 
 LIMITS = (500, 1000, 2000)
@@ -43,36 +49,38 @@ SEARCHERS: Mapping[str, Searcher] = {
     "one pass, average (the reference)": partial(one_pass, kind="average"),
     "policies at rest, control": partial(one_pass, lr=0.0),
     "REINFORCE per task": partial(one_pass, kind="per-task"),
+    "a run per task": run_per_task,
     "random search": partial(random_search, chunks=8),
+    "linear surrogate": partial(linear_surrogate, chunks=8),
     "Optuna TPE": partial(tpe, chunks=8),
     "Optuna NSGA-II": partial(nsga2, chunks=8),
     "genetic (pymoo)": partial(genetic, chunks=8),
 }
 """With all eight chunks per candidate the peers were best at 2000 evaluations on other seeds (docs/lab-notes.md)."""
 
-Job = tuple[str, int, int]
-"""(searcher, evaluations, seed)."""
+Job = tuple[str, int, int, Path]
+"""(searcher, evaluations, seed, file of the ground truth)."""
 
 
-def solve(job: Job, path: Path) -> Floats:
+def solve(job: Job, unseen: int) -> Floats:
     """[T]: the regret of a searcher's result."""
-    name, limit, seed = job
-    world = World(ground_truth.load(path))
+    name, limit, seed, path = job
+    world = World(ground_truth.load(path), unseen=unseen)
     return world.regret(SEARCHERS[name](world, limit, seed))
 
 
-def race(jobs: list[Job], path: Path, processes: int) -> dict[Job, Floats]:
+def race(jobs: list[Job], unseen: int, processes: int) -> dict[Job, Floats]:
     """The regret of every job."""
     if processes == 1:
-        return {job: solve(job, path) for job in jobs}
+        return {job: solve(job, unseen) for job in jobs}
     with get_context("spawn").Pool(processes) as pool:
-        return dict(zip(jobs, pool.imap(partial(solve, path=path), jobs), strict=True))
+        return dict(zip(jobs, pool.imap(partial(solve, unseen=unseen), jobs), strict=True))
 
 
 def summarise(regrets: Mapping[Job, Floats]) -> dict[str, dict[str, dict[str, list[float]]]]:
-    """Searcher -> evaluations -> task -> quartiles and median of the regret over seeds."""
+    """Searcher -> evaluations -> task -> quartiles and median of the regret over seeds and files."""
     grouped: dict[str, dict[str, list[Floats]]] = {}
-    for (name, limit, _), regret in regrets.items():
+    for (name, limit, _, _), regret in regrets.items():
         grouped.setdefault(name, {}).setdefault(str(limit), []).append(regret)
     return {
         name: {
@@ -126,18 +134,21 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--limits", type=int, nargs="+", default=LIMITS, help="network evaluations")
     parser.add_argument("--searchers", nargs="+", default=list(SEARCHERS), choices=SEARCHERS, metavar="NAME")
-    parser.add_argument("--data", type=Path, default=ground_truth.DATA)
+    parser.add_argument("--data", type=Path, nargs="+", default=[ground_truth.DATA])
+    parser.add_argument("--unseen", type=int, default=0, help="chunks that only the regret is measured on")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--plot", type=Path, help="image to write, .svg or .png")
     arguments = parser.parse_args()
     start = time.perf_counter()
     jobs = [
-        (name, limit, seed)
+        (name, limit, seed, path)
         for name in arguments.searchers
         for limit in arguments.limits
         for seed in range(arguments.seeds)
+        for path in arguments.data
     ]
-    results = summarise(race(jobs, arguments.data, arguments.processes))
+    regrets = race(jobs, arguments.unseen, arguments.processes)
+    results = summarise(regrets)
     for name, by_limit in results.items():
         for limit, by_task in by_limit.items():
             cells = ("{1:.3f} ({0:.3f} to {2:.3f})".format(*by_task[task]) for task in ground_truth.TASKS)
@@ -145,6 +156,9 @@ def main() -> None:
     if arguments.plot is not None:
         plot(results, arguments.plot)
     about = {"seeds": arguments.seeds, "seconds": round(time.perf_counter() - start), "behind": behind(results)}
+    if len(arguments.data) > 1:
+        of_files = {path: {job: regret for job, regret in regrets.items() if job[3] == path} for path in arguments.data}
+        about["behind_in_files"] = {str(path): behind(summarise(own)) for path, own in of_files.items()}
     print(json.dumps({"benchmark": "race", **about, "results": results}))
 
 

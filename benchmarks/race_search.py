@@ -127,3 +127,9 @@ def one_pass(
 ) -> Rows:
     """The search with one of its estimators; a learning rate of 0 keeps the initial policies."""
     return OnePassSearch(kind, world, limit, seed, lr=lr).run(scoring)
+
+
+def run_per_task(world: World, limit: int, seed: int) -> Rows:
+    """A search of its own for each task, which shares the evaluations with the others."""
+    runs = [one_pass(world.only(task), limit // world.tasks, seed) for task in range(world.tasks)]
+    return np.concatenate(runs)

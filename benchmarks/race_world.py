@@ -1,5 +1,7 @@
 """The world of race.py: the space and losses of ground_truth.py, and a meter that counts evaluations."""
 
+from copy import copy
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,18 +16,27 @@ Rows = NDArray[np.int64]
 class World:
     """The losses and costs of every architecture by row; the choices of its variables are the row's binary digits."""
 
-    def __init__(self, truth: GroundTruth) -> None:
-        self.losses = truth.losses
-        """[A, chunks, T]."""
+    def __init__(self, truth: GroundTruth, *, unseen: int = 0) -> None:
+        """Keep the last ``unseen`` chunks from the searchers: regret is measured on them, or on all chunks if 0."""
+        self.losses = truth.losses[:, : truth.losses.shape[1] - unseen]
+        """[A, chunks, T], of the chunks that searchers see."""
         self.macs = truth.macs
         """[A, T]."""
         self.chunks, self.tasks = self.losses.shape[1:]
         self.variables = int(np.log2(len(self.losses)))
-        self.truth = self.losses.mean(1)
+        self.truth = truth.losses[:, -unseen:].mean(1)
         """[A, T]."""
         self.budgets = np.median(self.macs, axis=0)
         self.fits = (self.macs >= BUDGET_WINDOW[0] * self.budgets) & (self.macs <= BUDGET_WINDOW[1] * self.budgets)
         """bool [A, T]: whether the cost lies in the window of the task's budget."""
+
+    def only(self, task: int) -> "World":
+        """The same world with one task alone."""
+        alone = copy(self)
+        alone.tasks = 1
+        for name in ("losses", "macs", "truth", "budgets", "fits"):
+            setattr(alone, name, getattr(self, name)[..., [task]])
+        return alone
 
     def rows(self, choices: Choices) -> Rows:
         """[B]: the numbers of architectures [B, F]."""

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from benchmarks import ground_truth
-from benchmarks.ground_truth import FREE, SPACE, TASKS, embed, everything, score
+from benchmarks.ground_truth import FREE, TASKS, Subspace, default_subspace, everything, score, wide_subspace
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.scenes import CLASSES, Scenes
@@ -13,13 +13,14 @@ from fbnetv5.networks.supernet import Supernet
 from fbnetv5.tasks import make_tasks
 
 
-def test_cached_blocks_have_the_losses_of_whole_passes() -> None:
+@pytest.mark.parametrize("subspace", [default_subspace(), wide_subspace(0)], ids=["default", "wide"])
+def test_cached_blocks_have_the_losses_of_whole_passes(subspace: Subspace) -> None:
     torch.manual_seed(0)
-    supernet = Supernet(SPACE, make_tasks(TASKS, CLASSES))
+    supernet = Supernet(subspace.space, make_tasks(TASKS, CLASSES))
     for parameter in supernet.parameters():  # residual blocks start as the identity; here they shall matter
         torch.nn.init.normal_(parameter, std=0.2) if parameter.ndim == 1 else None
     batch = next(in_order(Scenes("train", size=(32, 32), count=8), batch=8))
-    choices = embed(everything()[[0, 1, 1365, 4095]])
+    choices = subspace.embed(everything()[[0, 1, 1365, 4095]])
     scores = score(supernet, [supernet.graph(row) for row in choices], batch)
     with torch.no_grad():
         for row, losses in zip(choices, scores, strict=True):
@@ -29,11 +30,22 @@ def test_cached_blocks_have_the_losses_of_whole_passes() -> None:
     assert len(np.unique(scores[:, 2])) == len(choices)
 
 
-def test_only_free_variables_differ() -> None:
-    choices = embed(everything())
-    differs = {node.name for slot, node in enumerate(SPACE.variables) if np.ptp(choices[:, slot])}
-    assert differs == set(FREE)
+@pytest.mark.parametrize("subspace", [default_subspace(), wide_subspace(1)], ids=["default", "wide"])
+def test_only_free_variables_differ(subspace: Subspace) -> None:
+    choices = subspace.embed(everything())
+    assert tuple(np.flatnonzero(np.ptp(choices, axis=0))) == tuple(sorted(subspace.free))
     assert len(np.unique(choices, axis=0)) == 2 ** len(FREE)
+    np.testing.assert_array_equal(
+        choices[-1, subspace.free], [subspace.space.choice_counts[n] - 1 for n in subspace.free]
+    )
+
+
+def test_wide_subspaces_have_every_kind_of_variable() -> None:
+    subspaces = [wide_subspace(seed) for seed in range(5)]
+    names = [subspace.space.variables[number].name for subspace in subspaces for number in subspace.free]
+    assert {name.partition(".")[2] for name in names} == {"", "kernel", "expansion", "squeeze"}
+    assert {name.partition(".")[0] for name in names} == set(FREE)
+    assert len({subspace.free for subspace in subspaces}) == len(subspaces)
 
 
 def test_the_file_stores_the_losses(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The race in miniature, and that its data and its meter are what they claim."""
 
 import json
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -28,12 +29,14 @@ def world() -> World:
 def test_the_race_runs(tmp_path: Path) -> None:
     plot = ["--plot", str(tmp_path / "race.svg")] if find_spec("matplotlib") is not None else []
     command = [sys.executable, "-m", "benchmarks.race", "--seeds", "1", "--limits", "60", "--processes", "1"]
+    command += ["--data", str(ground_truth.DATA), shutil.copy(ground_truth.DATA, str(tmp_path)), "--unseen", "2"]
     done = subprocess.run(
         [*command, "--searchers", *HERE, *plot], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     document = json.loads(done.stdout.splitlines()[-1])
     assert list(document["results"]) == HERE
+    assert len(document["behind_in_files"]) == 2
     assert not plot or (tmp_path / "race.svg").stat().st_size > 1000
 
 
@@ -56,6 +59,22 @@ def test_the_best_has_no_regret(world: World) -> None:
     np.testing.assert_array_equal(world.regret(estimates.best()), 0.0)
 
 
+def test_regret_is_measured_on_chunks_that_no_searcher_sees(world: World) -> None:
+    truth = ground_truth.load()
+    apart = World(truth, unseen=3)
+    assert apart.chunks == 5
+    np.testing.assert_array_equal(apart.losses, truth.losses[:, :5])
+    np.testing.assert_array_equal(apart.truth, truth.losses[:, 5:].mean(1))
+    np.testing.assert_array_equal(world.truth, truth.losses.mean(1))
+
+
+def test_a_world_of_one_task_is_that_part_of_the_whole(world: World) -> None:
+    alone = world.only(1)
+    rows = np.array([3, 77, 4000])
+    assert [alone.regret(row[None])[0] for row in rows] == [world.regret(row.repeat(3))[1] for row in rows]
+    assert (alone.losses.shape[2], alone.fits.shape[1], alone.tasks, world.tasks) == (1, 1, 1, 3)
+
+
 def test_every_evaluation_is_counted(world: World) -> None:
     meter = Meter(world, 3)
     meter.mean(5, np.arange(3))
@@ -69,5 +88,6 @@ def test_policies_help_where_noise_is_small(world: World) -> None:
 
 
 def test_a_peer_ahead_is_named() -> None:
-    regrets = {(OURS, 10, 0): np.array([0.2, 0.1, 0.0]), ("peer", 10, 0): np.array([0.1, 0.1, 0.3])}
+    file = ground_truth.DATA
+    regrets = {(OURS, 10, 0, file): np.array([0.2, 0.1, 0.0]), ("peer", 10, 0, file): np.array([0.1, 0.1, 0.3])}
     assert behind(summarise(regrets)) == ["peer, cls, 10: 0.1 < 0.2"]
