@@ -1,4 +1,4 @@
-"""The architectures that searched ones are compared with: random, bad on purpose, scaled FBNetV3-A, and narrow ones.
+"""The architectures that searched ones are compared with: random, bad on purpose, and scaled FBNetV3-A.
 
 All lie in one narrow cost window, ``MATCHED``, so that a difference between groups is not one of cost.
 
@@ -7,15 +7,14 @@ Shape legend: S variables, C most choices of any variable.
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from export.errors import UserError
-from fbnetv5.blocks.specs import Block, InvertedResidual, Stem, round_width
+from fbnetv5.blocks.specs import InvertedResidual
 from fbnetv5.costs.budgets import Budget
 from fbnetv5.costs.constraints import Constraints
 from fbnetv5.costs.tables import CostTable, weighted_sum
@@ -25,7 +24,6 @@ from fbnetv5.search.reinforce.controller import Controller, draw, uniform_contro
 from fbnetv5.search.reinforce.finalists import LOCAL_SEARCHES, find_logit_bias
 from fbnetv5.search.reinforce.panel import PANEL, Panel, fit_losses
 from fbnetv5.search.reinforce.prepare import prepare
-from fbnetv5.spaces.fbnetv3 import Group
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.graph import Node
 from fbnetv5.spaces.space import SKIP, Choices, Space
@@ -208,34 +206,3 @@ def stage_zero(space: Space) -> Choices:
     """[S]: every repeat of stage 0, no later block and no fusion."""
     kept = [node.stage == 0 and isinstance(node.candidates[0], InvertedResidual) for node in skippable(space)]
     return np.array(kept, dtype=np.int64)
-
-
-class NarrowSpace(FourPathSpace):
-    """The same variables in the same order with half the channels, so that choices carry over and train faster."""
-
-    def _stage_zero(self) -> Iterable[Node]:
-        for node in super()._stage_zero():
-            yield replace(node, candidates=tuple(_narrow_block(block) for block in node.candidates))
-
-    def _last_groups(self) -> tuple[Group, Group, Group, Group]:
-        first, second, third, fourth = (
-            replace(group, channels=_half(group.channels)) for group in super()._last_groups()
-        )
-        return first, second, third, fourth
-
-
-def narrow(space: Space) -> NarrowSpace:
-    """The space with half the channels."""
-    parameters: dict[str, Any] = space.to_json()
-    return NarrowSpace(**parameters)
-
-
-def _narrow_block(block: Block) -> Block:
-    if isinstance(block, Stem):
-        return replace(block, out_channels=_half(block.out_channels))
-    assert isinstance(block, InvertedResidual)
-    return replace(block, in_channels=_half(block.in_channels), out_channels=_half(block.out_channels))
-
-
-def _half(channels: int) -> int:
-    return round_width(channels / 2)

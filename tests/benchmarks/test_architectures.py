@@ -10,7 +10,6 @@ from benchmarks.architectures import (
     PLANS,
     architecture_key,
     matched,
-    narrow,
     planted_bad,
     random_matched,
     scaled_fbnetv3,
@@ -18,12 +17,9 @@ from benchmarks.architectures import (
     worst_by_fit,
 )
 from export.errors import UserError
-from fbnetv5.blocks.specs import Fusion
 from fbnetv5.costs.budgets import Budget
 from fbnetv5.search.local import prune
-from fbnetv5.spaces.fbnetv3 import STRIDES
 from fbnetv5.spaces.four_path import FourPathSpace
-from fbnetv5.spaces.space import Space
 from fbnetv5.spaces.wide import WideSpace
 from tests.benchmarks.conftest import BUDGET, counted, late_blocks
 
@@ -88,23 +84,6 @@ def test_dead_blocks_are_skipped_without_a_change() -> None:
 def test_a_key_names_the_choices() -> None:
     assert architecture_key([1, 0, 2]) == architecture_key(np.array([1, 0, 2]))
     assert architecture_key([1, 0, 2]) != architecture_key([1, 2, 0])
-
-
-@pytest.mark.parametrize(
-    "space", [FourPathSpace(), FourPathSpace(variant="c"), FourPathSpace(variant="f", stages=2, strict=True)]
-)
-def test_a_narrow_space_has_the_same_variables_and_half_the_channels(space: Space) -> None:
-    thin = narrow(space)
-    assert [node.name for node in thin.nodes] == [node.name for node in space.nodes]
-    assert [(node.inputs, node.variables) for node in thin.nodes] == [
-        (node.inputs, node.variables) for node in space.nodes
-    ]
-    for wide, half in zip(space.nodes, thin.nodes, strict=True):
-        assert half.candidates[0].out_channels == pytest.approx(wide.candidates[0].out_channels / 2, abs=4)
-        assert type(half.candidates[0]) is type(wide.candidates[0])
-    edges = [node.candidates[0] for node in thin.nodes if isinstance(node.candidates[0], Fusion)]
-    assert {edge.target_channels for edge in edges} <= set(thin.channels(STRIDES))
-    assert counted(thin, "seg").max_cost < 0.45 * counted(space, "seg").max_cost
 
 
 @pytest.mark.parametrize("task", TASKS)
