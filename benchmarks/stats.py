@@ -106,8 +106,9 @@ def _noncentrality(t: float, freedom: int, share: float) -> float:
 
 
 def _noncentral_t(t: float, freedom: int, shift: float) -> float:
-    """The share of the noncentral t distribution below ``t``; scipy's own is nan far below a positive shift."""
-    return float(stats.nct.cdf(t, freedom, shift) if t >= 0 else stats.nct.sf(-t, freedom, -shift))
+    """The share of the noncentral t distribution below ``t``; scipy's own is nan where it is all but 0 or 1."""
+    share = float(stats.nct.cdf(t, freedom, shift) if t >= 0 else stats.nct.sf(-t, freedom, -shift))
+    return float(shift < t) if math.isnan(share) else share
 
 
 def permutation_p(first: Values, second: Values, *, alternative: Alternative = "two-sided") -> float:

@@ -51,6 +51,13 @@ def test_the_interval_of_hedges_g_ends_where_the_t_statistic_is_at_its_quantiles
         assert scipy_stats.nct.sf(-t, 7, -shift) == pytest.approx(share)
 
 
+@pytest.mark.parametrize("difference", [1.0, 2.0, 4.0, 7.0, -7.0, 30.0])
+def test_the_interval_of_a_large_effect_contains_it(difference: float) -> None:
+    rng = np.random.default_rng(1)
+    estimate = stats.hedges_g(rng.normal(difference, 1, 10), rng.normal(0, 1, 15))
+    assert estimate.low < estimate.value < estimate.high
+
+
 def test_the_interval_of_hedges_g_covers_the_true_effect_as_often_as_it_should() -> None:
     rng = np.random.default_rng(2)
     intervals = [stats.hedges_g(rng.normal(0.8, 1, 6), rng.normal(0, 1, 9)) for _ in range(500)]
