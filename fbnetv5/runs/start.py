@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,7 +52,8 @@ def once_per_machine(work: Callable[[], T]) -> T:
     files may take longer.
 
     Raises:
-        UserError: ``work`` raised it in any process; raised in all of them.
+        UserError: ``work`` raised it in any process; raised in all of them. Any other error is raised in the process
+            that ran ``work``, and ends the others of its machine by a UserError.
     """
     accelerator = make_accelerator()
     if accelerator.num_processes == 1:
@@ -65,6 +67,8 @@ def once_per_machine(work: Callable[[], T]) -> T:
     while not file.exists():
         time.sleep(POLL_SECONDS)
     outcome = pickle.loads(file.read_bytes())  # written by the process beside this one
+    if isinstance(outcome, _Failure):
+        raise UserError(f"the first process on {platform.node()} failed: {outcome.reason}")
     errors = gather_object([outcome if isinstance(outcome, UserError) else None])
     if own_rank == 0:
         shutil.rmtree(folder)
@@ -74,14 +78,27 @@ def once_per_machine(work: Callable[[], T]) -> T:
     return value
 
 
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """An error of ``work`` that is no user's mistake."""
+
+    reason: str
+
+
 def _store(work: Callable[[], object], file: Path) -> None:
-    """Write the value of ``work``, or its error, whole."""
+    """Write the value of ``work``, or its error, whole; raise the error if it is no user's mistake."""
+
+    def write(outcome: object) -> None:
+        with atomic_write(file) as temporary:
+            temporary.write_bytes(pickle.dumps(outcome))
+
     try:
-        outcome = work()
+        write(work())
     except UserError as error:
-        outcome = error
-    with atomic_write(file) as temporary:
-        temporary.write_bytes(pickle.dumps(outcome))
+        write(error)
+    except BaseException as error:
+        write(_Failure(f"{type(error).__name__}: {error}"))
+        raise
 
 
 def check_processes(folder: Path, images: ImageSet) -> None:

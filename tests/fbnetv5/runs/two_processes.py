@@ -214,6 +214,15 @@ def check_start(folder: Path, image_folder: Path) -> None:
 
     with pytest.raises(UserError, match="refused in 0"):
         once_per_machine(refuse)
+
+    def fail() -> None:
+        raise MemoryError("no memory left")
+
+    with pytest.raises(
+        UserError if rank else MemoryError,
+        match=r"the first process on \S+ failed: MemoryError: no memory left" if rank else "^no memory left",
+    ):
+        once_per_machine(fail)
     check_processes(folder, images)
     start.TOKEN_SECONDS = 0.3
     with pytest.raises(
