@@ -130,7 +130,7 @@ def measure(network: Network, scenes: StoredScenes | ResidentScenes) -> tuple[fl
         raw = network.raw(normalise(batch.images))[network.task.name]
         total += float(network.task.losses(raw, batch).double().sum())
         if start < METRIC_SCENES:
-            metric.update(network.task.deploy(raw), batch)
+            network.task.measure(metric, raw, batch)
     return total / len(scenes), metric.compute()
 
 

@@ -164,7 +164,7 @@ class Judge:
         for batch in self.test:
             raw = network.raw(normalise(batch.images))[network.task.name]
             losses.append(network.task.losses(raw, batch)[network.task.labelled(batch)])
-            metric.update(network.task.deploy(raw), batch)
+            network.task.measure(metric, raw, batch)
         return torch.cat(losses).double().cpu().numpy(), metric.compute()
 
 

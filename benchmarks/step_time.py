@@ -6,12 +6,15 @@ from one task to six, only heads and losses are added, never a trunk pass. All a
 that drift affects all alike.
 
     python benchmarks/step_time.py
+    python benchmarks/step_time.py --size 224x224 --batch 8 --seg-classes 150
 
 Ends in one JSON line.
 """
 
+import argparse
 import json
 import platform
+import resource
 import statistics
 import tempfile
 import time
@@ -24,26 +27,32 @@ import torch
 from fbnetv5.costs.budgets import Budget
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.preprocess import normalise
+from fbnetv5.data.resolution import parse_resolution
 from fbnetv5.data.sample import Batch
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.loop import SearchLoop
 from fbnetv5.search.reinforce.prepare import prepare
 from fbnetv5.spaces.space import Choices
+from fbnetv5.tasks.segmentation import Segmentation
 
 REPETITIONS = 15
 TASKS = ("cls", "det", "seg")
 
 
-def make_loop(tasks: tuple[str, ...], copies: int) -> SearchLoop:
+def make_loop(tasks: tuple[str, ...], copies: int, options: argparse.Namespace) -> SearchLoop:
     """A loop over ``tasks``, each ``copies`` times with a head, policy and loss of its own."""
     config = SearchConfig(
         budgets={task: (Budget(limit=400e6, unit="macs"),) for task in tasks},
-        data=DataConfig(scenes=(512, 256, 32)),
+        data=DataConfig(scenes=(512, 256, 32), size=options.size),
+        **({} if options.batch is None else {"batch": options.batch, "policy_batch": options.batch}),
     )
     prepared = prepare(config)
+    if "seg" in tasks and options.seg_classes is not None:
+        labels = tuple(f"class {number}" for number in range(options.seg_classes))
+        prepared.tasks["seg"] = Segmentation({**prepared.tasks["seg"].classes, "mask": labels})
     names = {f"{task}{number or ''}": task for number in range(copies) for task in tasks}
-    copied = SearchConfig(budgets={name: config.budgets[task] for name, task in names.items()}, data=config.data)
+    copied = config.changed(budgets={name: config.budgets[task] for name, task in names.items()})
     supernet = Supernet(config.space, {name: prepared.tasks[task] for name, task in names.items()})
     constraints = {name: prepared.constraints[task] for name, task in names.items()}
     return SearchLoop(copied, Path(tempfile.gettempdir()), supernet, prepared.splits, constraints)
@@ -72,10 +81,22 @@ def passes(loop: SearchLoop, batch: Batch, held_out: Batch, choices: Choices) ->
     }
 
 
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Times a search step beside the trunk alone.")
+    parser.add_argument("--size", type=parse_resolution, default=(64, 64), help="of the images")
+    parser.add_argument("--batch", type=int, help="images of a step, those of a search by default")
+    parser.add_argument("--seg-classes", type=int, help="of segmentation, whose labels do not change")
+    return parser.parse_args()
+
+
 def main() -> None:
     """Time, print a table and one JSON line."""
+    options = parse()
     torch.manual_seed(0)
-    loops = {1: make_loop(("cls",), 1), 3: make_loop(TASKS, 1), 6: make_loop(TASKS, 2)}
+    loops = {
+        n: make_loop(tasks, copies, options) for n, tasks, copies in ((1, ("cls",), 1), (3, TASKS, 1), (6, TASKS, 2))
+    }
     batch = next(loops[3].weight_batches)
     held_out = next(loops[3].policy_batches)
     space = loops[3].supernet.space
@@ -111,6 +132,7 @@ def main() -> None:
                 "weights_over_trunk": {str(n): round(ms[n, "weights"] / ms[n, "trunk"], 3) for n in loops},
                 "policies_over_forward": {str(n): round(ms[n, "policies"] / ms[n, "trunk_forward"], 3) for n in loops},
                 "trunk_passes_per_step": {str(n): value for n, value in per_step.items()},
+                "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
                 "threads": torch.get_num_threads(),
                 "torch": torch.__version__,
                 "machine": platform.machine(),

@@ -106,7 +106,7 @@ def measure(tasks: Mapping[str, Task], raw: Raw, batches: Iterable[Batch]) -> di
     for batch in batches:
         outputs = raw(normalise(batch.images))
         for name, task in tasks.items():
-            metrics[name].update(task.deploy(outputs[name]), batch)
+            task.measure(metrics[name], outputs[name], batch)
     return metrics
 
 

@@ -93,7 +93,7 @@ class FinalistScorer:
             raw = run(normalise(batch.images))[network.task.name]
             total += float(task.losses(raw, batch).sum())
             labelled += int(task.labelled(batch).sum())
-            metric.update(task.deploy(raw), batch)
+            task.measure(metric, raw, batch)
         loss = total / max(1, labelled)
         return Finalist(
             choices=tuple(int(choice) for choice in choices),

@@ -10,7 +10,8 @@ Heights and widths of images must be multiples of 32, or the paths cannot be add
 Shape legend: N images, C outputs per pixel, H x W pixels of the image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,8 @@ PATHS = (4, 8, 16, 32)
 """Strides of the features that the head reads."""
 WIDTH = 64
 """Channels in which the paths are added and mixed."""
+MAX_UPSAMPLED = 2**23
+"""Maximum number of values of a task's upsampled maps in memory at a time, unless a single image has more."""
 THRESHOLDS = torch.linspace(0.05, 0.95, 19)
 """Minimum probabilities of a positive pixel; a metric uses the best threshold."""
 
@@ -82,6 +85,53 @@ class BinaryTask(ScalarTask):
 def upsample(raw: Tensor) -> Tensor:
     """[N, C, H/4, W/4] -> [N, C, H, W]."""
     return functional.interpolate(raw, scale_factor=4.0, mode="bilinear", align_corners=False)
+
+
+def parts(raw: Tensor) -> list[slice]:
+    """The rows of raw outputs [N, C, H/4, W/4] in as few parts as ``MAX_UPSAMPLED`` allows."""
+    size = max(1, MAX_UPSAMPLED // (16 * raw[0].numel()))
+    return [slice(start, start + size) for start in range(0, len(raw), size)]
+
+
+def losses_in_parts(losses: Callable[[Tensor, Tensor], Tensor], raw: Tensor, truth: Tensor) -> Tensor:
+    """[N]: the losses of raw outputs, computed for ``parts`` of them one after the other.
+
+    With 150 classes, the upsampled logits of a batch would take gigabytes, several times. The gradient of a part is
+    computed together with its losses, so that its upsampled maps can be freed before the next part. Only first
+    derivatives of the result are correct.
+
+    Args:
+        losses: of raw outputs and labels.
+        raw: [N, C, H/4, W/4], float32.
+        truth: the labels, [N, H, W].
+    """
+    of_parts = parts(raw)
+    if len(of_parts) == 1:
+        return losses(raw, truth)
+    if not (torch.is_grad_enabled() and raw.requires_grad):
+        return torch.cat([losses(raw[rows], truth[rows]) for rows in of_parts])
+    values, gradient = raw.new_empty(len(raw)), torch.empty_like(raw)
+    for rows in of_parts:
+        part = raw.detach()[rows].requires_grad_()
+        of_part = losses(part, truth[rows])
+        values[rows] = of_part.detach()
+        (gradient[rows],) = torch.autograd.grad(of_part.sum(), part)
+    with_gradient: Tensor = _WithGradient.apply(raw, values, gradient)
+    return with_gradient
+
+
+class _WithGradient(torch.autograd.Function):
+    """Losses [N] whose gradients by the raw outputs [N, C, H/4, W/4] are known."""
+
+    @staticmethod
+    def forward(ctx: Any, raw: Tensor, values: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Any) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * upstream[0][:, None, None, None], None, None
 
 
 def binary_losses(logits: Tensor, truth: Tensor, weights: Tensor | None = None) -> Tensor:

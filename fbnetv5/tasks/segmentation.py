@@ -17,7 +17,7 @@ from export.errors import UserError
 from fbnetv5.data.sample import Batch
 from fbnetv5.data.targets import IGNORE
 from fbnetv5.tasks.divergence import class_divergence
-from fbnetv5.tasks.pixels import PATHS, PixelHead, upsample
+from fbnetv5.tasks.pixels import PATHS, PixelHead, losses_in_parts, parts, upsample
 from fbnetv5.tasks.task import Metric, MetricInfo, Task
 
 
@@ -40,8 +40,10 @@ class Segmentation(Task):
 
     def losses(self, raw: Tensor, batch: Batch) -> Tensor:
         """Cross entropy in nats, the mean over each image's pixels that are not IGNORE: -> [N]."""
-        (logits,) = self.deploy(raw.float())
-        truth: Tensor = batch.targets[self.targets[0]]
+        return losses_in_parts(self._pixel_losses, raw.float(), batch.targets[self.targets[0]])
+
+    def _pixel_losses(self, raw: Tensor, truth: Tensor) -> Tensor:
+        (logits,) = self.deploy(raw)
         pixels = functional.cross_entropy(
             logits, truth.long(), ignore_index=IGNORE, reduction="none", label_smoothing=self.label_smoothing
         )
@@ -54,6 +56,14 @@ class Segmentation(Task):
 
     def deploy(self, raw: Tensor) -> tuple[Tensor, ...]:
         return (upsample(raw),)
+
+    def measure(self, metric: Metric, raw: Tensor, batch: Batch) -> None:
+        if len(of_parts := parts(raw)) == 1:
+            super().measure(metric, raw, batch)
+            return
+        numbers = torch.arange(len(raw), device=batch.indices.device)
+        for rows in of_parts:
+            metric.update(self.deploy(raw[rows]), batch.rows(numbers[rows]))
 
     def new_metric(self) -> Metric:
         return MeanIoU(self.labels, self.targets[0])

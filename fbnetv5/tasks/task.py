@@ -178,6 +178,10 @@ class Task(ABC):
     def deploy(self, raw: Any) -> tuple[Tensor, ...]:
         """Raw outputs of the head -> the outputs of the deployed network; traceable to ONNX."""
 
+    def measure(self, metric: Metric, raw: Any, batch: Batch) -> None:
+        """Add the raw outputs for one batch to a metric; a task with large deployable outputs makes them in parts."""
+        metric.update(self.deploy(raw), batch)
+
     @abstractmethod
     def new_metric(self) -> Metric:
         """An empty metric."""

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from fbnetv5.data.sample import Batch
 from fbnetv5.data.targets import IGNORE
+from fbnetv5.tasks import pixels, segmentation
+from fbnetv5.tasks.pixels import upsample
 from fbnetv5.tasks.segmentation import Segmentation
 from tests.samples import make_sample, stack
 
@@ -52,6 +54,64 @@ def test_iou_is_that_of_the_definition(classes: int) -> None:
     assert [one for one in figures["iou"].values() if one is not None] == pytest.approx(expected[:classes])
     known = truth != IGNORE
     assert figures["pixel_accuracy"] == pytest.approx(float((truth == prediction)[known].float().mean()))
+
+
+@pytest.fixture
+def two_at_a_time(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Upsample two images of 32x32 at a time; the numbers of images that were upsampled at once."""
+    upsampled: list[int] = []
+
+    def counted(raw: Tensor) -> Tensor:
+        upsampled.append(len(raw))
+        return upsample(raw)
+
+    monkeypatch.setattr(pixels, "MAX_UPSAMPLED", 2 * len(TASK.labels) * 32 * 32)
+    monkeypatch.setattr(segmentation, "upsample", counted)
+    return upsampled
+
+
+def labelled_logits() -> tuple[Tensor, Batch]:
+    """Random logits of five images, and labels with unknown pixels; the fourth image has no others."""
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.randint(4, (5, 32, 32), generator=generator)
+    masks[torch.rand(masks.shape, generator=generator) < 0.2] = IGNORE
+    masks[3] = IGNORE
+    return torch.randn(5, 4, 8, 8, generator=generator), batch_of(masks)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_losses_and_gradients_in_parts_are_those_of_the_whole_batch(
+    smoothing: float, dtype: torch.dtype, two_at_a_time: list[int]
+) -> None:
+    task, (logits, batch) = TASK.smoothed(smoothing), labelled_logits()
+    weights = torch.tensor([1.0, -2.0, 0.5, 3.0, 4.0])  # an upstream gradient that differs between images
+    found, whole = (logits.to(dtype).requires_grad_() for _ in range(2))
+    losses = task.losses(found, batch)
+    assert two_at_a_time == [2, 2, 1]
+    expected = task._pixel_losses(whole.float(), batch.targets["mask"])
+    torch.testing.assert_close(losses, expected)
+    for own, raw in ((losses, found), (expected, whole)):
+        (weights * own).sum().backward()  # type: ignore[no-untyped-call]
+        assert raw.grad is not None
+    torch.testing.assert_close(found.grad, whole.grad)
+    with torch.no_grad():
+        torch.testing.assert_close(task.losses(found, batch), expected)
+    assert max(two_at_a_time[:3] + two_at_a_time[-3:]) == 2
+
+
+def test_a_metric_in_parts_is_that_of_the_whole_batch(two_at_a_time: list[int]) -> None:
+    logits, batch = labelled_logits()
+    metric, whole = TASK.new_metric(), TASK.new_metric()
+    TASK.measure(metric, logits, batch)
+    assert two_at_a_time == [2, 2, 1]
+    whole.update(TASK.deploy(logits), batch)
+    assert metric.report() == whole.report()
+
+
+def test_an_image_larger_than_a_part_is_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pixels, "MAX_UPSAMPLED", 1)
+    assert pixels.parts(torch.zeros(3, 4, 8, 8)) == [slice(0, 1), slice(1, 2), slice(2, 3)]
 
 
 def test_undecided_logits_cost_log_of_the_classes_and_ignored_images_nothing() -> None:
