@@ -53,6 +53,15 @@ def derive(
             show_default="that of the budget",
         ),
     ] = None,
+    pool: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="RUN",
+            help="Run folder of another search of the same space, tasks and images, such as one of another seed: one "
+            "fit to both panels chooses the networks, which get the weights of the first run. Repeat it for more.",
+            show_default=False,
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Run folder to make.", show_default="RUN/derived/BUDGET")
     ] = None,
@@ -79,6 +88,7 @@ def derive(
             table=table,
             luts=luts,
             resolutions=resolutions,
+            pool=pool or (),
             output=output,
             log=print_log,
             progress=stage_lines(bar),

@@ -58,6 +58,7 @@ def derive(
     table: AnyPath | None = None,
     luts: AnyPath = "luts",
     resolutions: str | Sequence[Size] | None = None,
+    pool: Sequence[AnyPath] = (),
     output: AnyPath | None = None,
     log: Log = silent,
     progress: Progress = silent,
@@ -84,6 +85,8 @@ def derive(
         luts: folder of latency tables.
         resolutions: deploy resolutions to choose from, such as "128,160" or [128, (160, 320)]: each task of a search
             gets the network of the lowest loss, measured on images of its resolution. None for that of the budgets.
+        pool: run folders of further ``search``es of the same space, tasks and images, such as those of other seeds. One
+            fit to all panels chooses the networks, which get the weights of ``run``.
         output: folder to make; None for ``derived/BUDGET`` in the run folder.
         log: called with lines for the user.
         progress: called after every scored architecture of a search.
@@ -100,14 +103,20 @@ def derive(
     label, config = budget_label(texts), method.with_budgets(source, texts)
     if files:
         config = config.changed(costs=files)
+    others = [Path(other) for other in pool]
+    if others and not isinstance(config, SearchConfig):
+        raise UserError(f"--pool joins the panels of fbnetv5 search; {run} is no run of it")
     file = find_table(device, table, Path(luts), log, method.profile_options(config, Path(luts)))
     sizes = () if resolutions is None else _sizes(resolutions, texts)
     if sizes:
         label = f"{label}@{'+'.join('x'.join(map(str, size)) for size in sizes)}"
+    label = "+".join([label, *(other.resolve().name for other in others)])
     folder = path_of(output) or source / DERIVED / label
     if folder.exists():
         raise UserError(f"{folder} exists already; remove it or choose another --output")
     options: dict[str, Any] = {"table": file, "other_machine": table is not None, "progress": progress}
+    if others:
+        options["pool"] = others
     networks = method.derive(source, config, **options) if not sizes else _chosen(source, config, sizes, options, log)
     write_derived(folder, DerivationConfig.of(source, config, label), networks.write)
     return Derived(folder=folder, architectures=networks.architectures, run=source, recipe=networks.recipe)

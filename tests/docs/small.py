@@ -57,6 +57,7 @@ SMALLER: dict[str, dict[str, str]] = {
     "search --latency * --table *": {"--latency": "0.15ms@64x64", "--config": str(QUICK), **SPACE},
     "search*": {"--config": str(QUICK), **SPACE},
     "branch*": {"--config": "branch.json"},
+    "derive * --pool *": {"--flops": "15M"},
     "train --resume*": {},
     "train*": {"--config": "train.json", "--size": "32x32"},
 }

@@ -4,6 +4,9 @@ A finished run keeps its last checkpoint and its panel. The panel's fit is a sum
 of any cost, so a local search under the other budget takes a second; most of the time goes to the comparison of the
 finalists on held-out images, as at the end of the search. The architectures of the panel have costs near the run's own
 budgets, where its rank correlation was measured: far from them the fit extrapolates, and the weights were trained less.
+
+Further searches of the same space and images may add their panels. What a block is worth depends on the weights, too,
+and each training brings other blocks far; one fit to several panels counts what they have in common.
 """
 
 from collections.abc import Mapping, Sequence
@@ -75,21 +78,30 @@ def profile_options(config: SearchConfig, luts: Path) -> str:
 
 
 def derive(
-    run: Path, config: SearchConfig, *, table: Path | None, other_machine: bool, progress: Progress
+    run: Path,
+    config: SearchConfig,
+    *,
+    table: Path | None,
+    other_machine: bool,
+    progress: Progress,
+    pool: Sequence[Path] = (),
 ) -> DerivedNetworks:
     """The networks of other budgets from a finished search.
 
     Args:
-        run: the run folder.
+        run: the run folder, whose weights the networks get.
         config: that of the run, with the other budgets.
         table: latency table file; None for that of the run. Without a budget in ms, the run's table only
             predicts the latency of the networks, and is left out where it is missing.
         other_machine: whether that table may be of another machine.
         progress: called after every scored architecture.
+        pool: run folders of further searches, whose panels the fit is made to as well.
 
     Raises:
-        UserError: the run is unfinished or damaged, a budget is outside the range of costs, or a latency has no table.
+        UserError: a run is unfinished or damaged, one of ``pool`` does not go with the run, a budget is outside the
+            range of costs, or a latency has no table.
     """
+    check_pool([run, *pool])
     config = with_table(run, config, table, other_machine=other_machine)
     config = config.changed(finalists=min(FINALISTS, config.finalists))
     tensors, state = final_checkpoint(run, steps=config.total_steps)
@@ -98,11 +110,36 @@ def derive(
     supernet = Supernet(config.space, prepared.tasks)
     loop = SearchLoop(config, run, supernet, prepared.splits, prepared.constraints)
     loop.load(by_group(tensors), state)
-    return networks_from_panel(run, loop, prepared, SearchConfig.load(run).budgets, progress)
+    return networks_from_panel(run, loop, prepared, SearchConfig.load(run).budgets, progress, pool)
+
+
+def check_pool(runs: Sequence[Path]) -> None:
+    """Check that the panels of searches can be fitted together.
+
+    Raises:
+        UserError: a run is given twice, is no finished search, or differs from the first in space, tasks or images.
+    """
+    first, *others = [SearchConfig.load(run) for run in runs]
+    for number, (run, other) in enumerate(zip(runs[1:], others, strict=True), start=1):
+        if run.resolve() in [earlier.resolve() for earlier in runs[:number]]:
+            raise UserError(f"{run} is given twice: pool the panels of different searches")
+        data = other.data.changed(num_workers=first.data.num_workers, prefetch=first.data.prefetch)
+        equal = {"space": other.space == first.space, "tasks": other.tasks == first.tasks, "images": data == first.data}
+        if different := [what for what, is_equal in equal.items() if not is_equal]:
+            raise UserError(
+                f"{run} has other {' and '.join(different)} than {runs[0]}: their panels do not go together"
+            )
+        if not (run / PANEL).exists():
+            raise unfinished_error(run)
 
 
 def networks_from_panel(
-    run: Path, loop: FinishedLoop, prepared: Prepared, own: Mapping[str, Sequence[Budget]], progress: Progress
+    run: Path,
+    loop: FinishedLoop,
+    prepared: Prepared,
+    own: Mapping[str, Sequence[Budget]],
+    progress: Progress,
+    pool: Sequence[Path] = (),
 ) -> DerivedNetworks:
     """The networks of a finished loop for the budgets of its configuration, by the panel of its run.
 
@@ -112,13 +149,16 @@ def networks_from_panel(
         prepared: its configuration, opened.
         own: the budgets of the run, which are stored as the origin of the networks.
         progress: called after every scored architecture.
+        pool: run folders of further searches, as of ``check_pool``.
 
     Raises:
-        UserError: the panel is damaged, or no network of a task has costs in the window of its budgets.
+        UserError: a panel is missing or damaged, or no network of a task has costs in the window of its budgets.
     """
-    panel = Panel.load(run / PANEL, variables=len(loop.supernet.space.variables), tasks=len(own))
-    results = find_networks(loop, panel, progress)
-    origins = {task: {"run": str(run.resolve()), **budget_fields(budgets)} for task, budgets in own.items()}
+    shape = {"variables": len(loop.supernet.space.variables), "tasks": len(own)}
+    panel, *others = [Panel.load(folder / PANEL, **shape) for folder in (run, *pool)]
+    results = find_networks(loop, panel.pooled(others), progress)
+    pooled = {"pooled": [str(folder.resolve()) for folder in pool]} if pool else {}
+    origins = {task: {"run": str(run.resolve()), **budget_fields(budgets), **pooled} for task, budgets in own.items()}
     architectures = {
         name: best_architecture(loop.config, task, results[name], prepared.table, derived_from=origins[name])
         for name, task in prepared.tasks.items()
@@ -134,10 +174,15 @@ def final_checkpoint(run: Path, *, steps: int) -> tuple[dict[str, Tensor], dict[
     """
     checkpoint = load_checkpoint(run / CHECKPOINT)
     if checkpoint is None or int(checkpoint[1]["step"]) < steps or not (run / PANEL).exists():
-        raise UserError(
-            f"{run} is unfinished, or of a version without {PANEL}. Finish it with: fbnetv5 search --resume {run}"
-        )
+        raise unfinished_error(run)
     return checkpoint
+
+
+def unfinished_error(run: Path) -> UserError:
+    """The error of a search that has no panel yet."""
+    return UserError(
+        f"{run} is unfinished, or of a version without {PANEL}. Finish it with: fbnetv5 search --resume {run}"
+    )
 
 
 def with_table(run: Path, config: SearchConfig, table: Path | None, *, other_machine: bool) -> SearchConfig:

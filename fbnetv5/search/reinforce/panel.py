@@ -18,7 +18,7 @@ Shape legend: N observations, S variables, V nodes, P candidates of the nodes th
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Self
@@ -98,6 +98,17 @@ class Panel:
         parts = {"drawn": self.drawn, "checks": self.checks}
         arrays = {f"{part}/{name}": array for part, rows in parts.items() for name, array in rows.arrays().items()}
         save_tensors(file, {name: torch.from_numpy(array) for name, array in arrays.items()})
+
+    def pooled(self, others: Sequence[Self]) -> Self:
+        """This panel with the losses of other searches' panels, of the same space and tasks, among the drawn ones.
+
+        Every batch of every search has a level of its own. The checks remain those of this panel.
+        """
+        drawn = self.drawn
+        for other in others:
+            own = other.drawn.joined(other.checks)
+            drawn = drawn.joined(replace(own, batches=own.batches + drawn.batches.max() + 1))
+        return replace(self, drawn=drawn)
 
     @classmethod
     def load(cls, file: Path, *, variables: int, tasks: int) -> Self:

@@ -49,6 +49,7 @@ def derive_resolutions(
     table: Path | None,
     other_machine: bool,
     progress: Progress,
+    pool: Sequence[Path] = (),
 ) -> ChosenNetworks:
     """Per task, the network of the resolution with the lowest loss; arguments as of ``derive``.
 
@@ -59,6 +60,7 @@ def derive_resolutions(
         table: latency table file; None for that of the run.
         other_machine: whether that table may be of another machine.
         progress: called after every scored architecture.
+        pool: run folders of further searches, whose panels the fit is made to as well.
 
     Raises:
         UserError: as of ``derive``, at one of the resolutions.
@@ -70,7 +72,7 @@ def derive_resolutions(
         latencies = None if own.table is None else prepared.table
         constraints = constrain(own.space, prepared.tasks, own.budgets, latencies, own.costs)
         check_costs(replace(prepared, config=own, table=latencies, constraints=constraints))
-    networks = [derive(run, own, table=None, other_machine=False, progress=progress) for own in configs]
+    networks = [derive(run, own, table=None, other_machine=False, progress=progress, pool=pool) for own in configs]
     members = {task: min(networks, key=lambda each: each.results[task].best.loss) for task in config.tasks}
     architectures = {
         task: member.architectures[task].changed(

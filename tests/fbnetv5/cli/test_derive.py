@@ -49,6 +49,7 @@ WRONG = {
     "a resolution to choose": (["--flops", "9M", "--resolutions", "64,96"], "compares the networks of fbnetv5 search"),
     "a resolution twice": (["--flops", "9M@64x64", "--resolutions", "64"], "leave out --resolutions, or @HxW"),
     "no resolution": (["--flops", "9M", "--resolutions", "60"], "height and width must be multiples of 32"),
+    "a panel to pool": (["--flops", "9M", "--pool", "runs/b"], "--pool joins the panels of fbnetv5 search; runs/b is"),
     "no amount": (["--flops", "much"], "is not a positive number with its unit"),
 }
 
@@ -68,6 +69,10 @@ def test_a_search_gives_a_network_per_task(tmp_path: Path) -> None:
         assert printed["architectures"][task] == architecture.to_json()
         assert 0.85 * limit <= architecture.cost.macs <= limit
     assert document("eval", "--arch", "runs/s/derived/seg=28M,30M/seg.json", cwd=tmp_path)["task"] == "seg"
+    document("search", "--flops", "32M@64x64", *options[:4], *SMALL, "--name", "t", "--seed", "1", cwd=tmp_path)
+    pooled = document("derive", "runs/s", "--flops", "30M", "--pool", "runs/t", cwd=tmp_path)
+    assert pooled["folder"] == "runs/s/derived/30M+t"
+    assert_refused(["derive", "runs/s", "--flops", "30M", "--pool", "runs/u"], "runs/u", cwd=tmp_path)
     chosen = document("derive", "runs/s", "--flops", "30M", "--resolutions", "64,64x96,64", cwd=tmp_path)
     assert chosen["folder"] == "runs/s/derived/30M@64x64+64x96"
     for task, architecture in chosen["architectures"].items():

@@ -1,14 +1,18 @@
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from export.errors import UserError
 from fbnetv5.architecture import load_architecture
 from fbnetv5.costs.budgets import Budget
+from fbnetv5.runs.checkpoint import by_group
 from fbnetv5.search.reinforce.config import SearchConfig
-from fbnetv5.search.reinforce.derive import DerivedNetworks, derive, profile_options, with_budgets
-from fbnetv5.search.reinforce.panel import PANEL
+from fbnetv5.search.reinforce.derive import DerivedNetworks, derive, final_checkpoint, profile_options, with_budgets
+from fbnetv5.search.reinforce.panel import PANEL, Panel
 from fbnetv5.search.reinforce.run import run_search, start_run
 from fbnetv5.spaces.four_path import FourPathSpace
 
@@ -30,8 +34,20 @@ def run(make_config: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
-def derived(run: Path, amount: str, unit: str = "macs", table: Path | None = None) -> DerivedNetworks:
-    return derive(run, with_budgets(run, {unit: amount}), table=table, other_machine=False, progress=quiet)
+def derived(run: Path, amount: str, unit: str = "macs", pool: Sequence[Path] = ()) -> DerivedNetworks:
+    return derive(run, with_budgets(run, {unit: amount}), table=None, other_machine=False, progress=quiet, pool=pool)
+
+
+@pytest.fixture
+def other(run: Path, tmp_path: Path) -> Path:
+    """The folder of another finished search, by whose panel bad networks are good and good ones bad."""
+    folder = shutil.copytree(run, tmp_path / "other")
+    panel = Panel.load(run / PANEL, variables=len(SPACE.variables), tasks=len(BUDGETS))
+    Panel(
+        drawn=replace(panel.drawn, losses=-9 * panel.drawn.losses),
+        checks=replace(panel.checks, losses=-9 * panel.checks.losses),
+    ).save(folder / PANEL)
+    return folder
 
 
 def test_the_budgets_of_the_run_give_the_files_of_the_run(run: Path, tmp_path: Path) -> None:
@@ -56,6 +72,62 @@ def test_networks_meet_the_other_budget_at_the_resolutions_of_the_run(run: Path)
 
 def test_a_budget_may_change_the_resolution(run: Path) -> None:
     assert with_budgets(run, {"macs": "cls=6M@32x32,300M"}).budgets["cls"][0].resolution == (32, 32)
+
+
+def test_a_pooled_panel_changes_the_networks_and_not_their_weights(run: Path, other: Path, tmp_path: Path) -> None:
+    alone, pooled = derived(run, "cls=24M,300M"), derived(run, "cls=24M,300M", pool=[other])
+    changed = [task for task in BUDGETS if pooled.architectures[task].choices != alone.architectures[task].choices]
+    assert changed
+    for task in BUDGETS:
+        assert pooled.architectures[task].provenance["derived_from"]["pooled"] == [str(other)]
+        assert "pooled" not in alone.architectures[task].provenance["derived_from"]
+    weights = [by_group(final_checkpoint(run, steps=0)[0])["weights"], pooled.supernet.state_dict()]
+    for name, tensor in weights[0].items():
+        assert torch.equal(tensor, weights[1][name].cpu()), name
+
+
+def test_the_order_of_pooled_panels_does_not_matter(run: Path, other: Path, tmp_path: Path) -> None:
+    third = shutil.copytree(other, tmp_path / "third")
+    first, second = (derived(run, "cls=24M,300M", pool=pool) for pool in ([other, third], [third, other]))
+    for task in BUDGETS:
+        assert first.architectures[task].choices == second.architectures[task].choices
+
+
+def change(folder: Path, **fields: object) -> None:
+    SearchConfig.load(folder).changed(**fields).save(folder)
+
+
+UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
+    "unfinished": (lambda folder: (folder / PANEL).unlink(), "other is unfinished"),
+    "another space": (
+        lambda folder: change(folder, space=FourPathSpace(stages=2, blocks_per_path=1)),
+        "has other space than",
+    ),
+    "other images": (
+        lambda folder: change(folder, data=SearchConfig.load(folder).data.changed(scenes=(99, 48, 16))),
+        "has other images than .*: their panels do not go together",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), UNFIT.values(), ids=UNFIT)
+def test_a_search_that_does_not_go_with_the_run_is_refused(
+    run: Path, other: Path, damage: Callable[[Path], object], message: str
+) -> None:
+    damage(other)
+    with pytest.raises(UserError, match=message):
+        derived(run, "cls=20M,250M", pool=[other])
+
+
+def test_a_search_is_pooled_once(run: Path, other: Path) -> None:
+    for pool in ([run], [other, other]):
+        with pytest.raises(UserError, match="is given twice: pool the panels of different searches"):
+            derived(run, "cls=20M,250M", pool=pool)
+
+
+def test_workers_may_differ_between_pooled_searches(run: Path, other: Path) -> None:
+    change(other, data=SearchConfig.load(other).data.changed(num_workers=1))
+    derived(run, "cls=20M,250M", pool=[other])
 
 
 WRONG = {

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,47 @@ def test_a_panel_of_another_search_is_refused(tmp_path: Path) -> None:
     for variables, tasks in ((len(SPACE.variables) + 1, 1), (len(SPACE.variables), 2)):
         with pytest.raises(UserError, match=f"{tmp_path / 'panel'} has the panel of another search"):
             Panel.load(tmp_path / "panel", variables=variables, tasks=tasks)
+
+
+def test_each_pooled_panel_has_levels_of_its_own() -> None:
+    panels = [
+        Panel(drawn=observations(60, 1.0, seed)[0], checks=observations(12, 1.0, 100 + seed, each=True)[0])
+        for seed in range(3)
+    ]
+    shifted = [
+        replace(
+            panel,
+            drawn=replace(panel.drawn, losses=panel.drawn.losses + 7.0 * number),
+            checks=replace(panel.checks, losses=panel.checks.losses + 7.0 * number),
+        )
+        for number, panel in enumerate(panels)
+    ]
+    pooled, of_shifted = panels[0].pooled(panels[1:]), shifted[0].pooled(shifted[1:])
+    assert len(pooled.drawn.losses) == 3 * 60 + 2 * 12 * BATCHES
+    assert len(np.unique(pooled.drawn.batches)) == 3 * BATCHES
+    np.testing.assert_array_equal(pooled.checks.losses, panels[0].checks.losses)
+    effects, of_shifted_effects = (
+        fit_losses(SPACE, PATHS, each.drawn, 0).posterior.effects for each in (pooled, of_shifted)
+    )
+    np.testing.assert_allclose(effects, of_shifted_effects)
+
+
+def test_a_fit_to_several_panels_finds_what_their_effects_have_in_common() -> None:
+    unseen, true = observations(200, 1.0, 1)
+    features = live_features(SPACE, PATHS, unseen.choices)
+
+    def of_weights(seed: int) -> Panel:
+        """Losses by weights that add effects of their own, as large as the common ones."""
+        seen, _ = observations(200, 1.0, seed)
+        own = np.random.default_rng(1000 + seed).normal(size=features.shape[1])
+        losses = seen.losses + (live_features(SPACE, PATHS, seen.choices) @ own)[:, None]
+        return Panel(drawn=replace(seen, losses=losses), checks=observations(3, 1.0, seed, each=True)[0])
+
+    def correlation(panel: Panel) -> float:
+        return float(np.corrcoef(fit_losses(SPACE, PATHS, panel.drawn, 0).table(unseen.choices), true)[0, 1])
+
+    panels = [of_weights(10 + number) for number in range(4)]
+    assert correlation(panels[0].pooled(panels[1:])) > max(correlation(panel) for panel in panels)
 
 
 @pytest.mark.parametrize("names", [("drawn/choices", "checks/choices"), ("weights/x",)])
