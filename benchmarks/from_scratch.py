@@ -12,6 +12,9 @@ number of networks per group that would settle a comparison that is not settled.
 
     python -m benchmarks.from_scratch runs/s0 runs/s1 runs/s2 --task det --output runs/from-scratch --judge runs/judge
 
+Classifiers learn too little in 400 steps of their recipe to tell them apart. They are compared with ``--task cls --steps
+800 --lr 0.01 --max-fan-in 128``, the learning rates of a search.
+
 A training takes some two minutes of one core; finished trainings are not repeated. Networks have all their channels:
 with half of them the found ones cost a fifth more than the random ones (docs/lab-notes.md). Writes ``TASK/report.json``
 in the output folder and ends in one JSON line.
@@ -109,7 +112,7 @@ def train(network: Network, scenes: StoredScenes | ResidentScenes, config: Train
     for step in range(config.steps):
         batch = scenes.batch(range(step * config.batch, (step + 1) * config.batch)).to(device)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, step)
+            group["lr"] = learning_rate(config, step) * group.get("lr_factor", 1.0)
         raw = forward(normalise(batch.images))[network.task.name]
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(network.task.losses(raw, batch).mean())
@@ -163,6 +166,7 @@ class Training:
 
 def training_config(arguments: argparse.Namespace, size: Resolution) -> TrainConfig:
     """The task's recipe without augmentation, which is not needed if no image is repeated."""
+    lr = {} if arguments.lr is None else {"lr": arguments.lr}
     return TrainConfig(
         task_names=(arguments.task,),
         data=DataConfig(size=size),
@@ -171,7 +175,8 @@ def training_config(arguments: argparse.Namespace, size: Resolution) -> TrainCon
         steps=arguments.steps,
         batch=arguments.batch,
         warmup_steps=min(100, arguments.steps // 5),
-        **{name: value for name, value in task_types()[arguments.task].training.items() if name == "lr"},
+        max_fan_in=arguments.max_fan_in,
+        **{name: value for name, value in task_types()[arguments.task].training.items() if name == "lr"} | lr,
     )
 
 
@@ -323,6 +328,8 @@ def parse(line: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=15, help="networks in R")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--lr", type=float, help="learning rate; that of the task's recipe by default")
+    parser.add_argument("--max-fan-in", type=int, help="inputs of a layer above which its learning rate is lower")
     parser.add_argument("--test", type=int, default=4000, help="test scenes")
     parser.add_argument("--seed", type=int, default=0, help="of initial weights and scenes")
     parser.add_argument("--processes", type=int, default=2, help="trainings at a time")

@@ -47,6 +47,30 @@ def test_a_training_repeats_itself_and_lowers_the_loss(tmp_path: Path) -> None:
     assert first[0] < from_scratch.measure(seeded_network(DET, small, small.empty(), 0).eval(), scenes)[0]
 
 
+def test_layers_with_many_inputs_may_learn_more_slowly(tmp_path: Path) -> None:
+    small = FourPathSpace(stages=1, blocks_per_path=1)
+    scenes = store_scenes(tmp_path / "x", "train", size=(32, 32), count=6, seed=0)
+    cls = make_tasks(("cls",), CLASSES)["cls"]
+
+    def moved(*options: str) -> dict[str, float]:
+        """The largest change of every matrix in one step, in which Adam changes weights by about the learning rate."""
+        arguments = from_scratch.parse(
+            ["r", "--output", "x", "--task", "cls", "--steps", "1", "--batch", "6", *options]
+        )
+        network = seeded_network(cls, small, small.empty(), 0)
+        before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
+        train(network, scenes, from_scratch.training_config(arguments, (32, 32)).changed(warmup_steps=0))
+        return {
+            name: float((weight.detach() - before[name]).abs().max() / min(1.0, 128 / max(1, weight[0].numel())))
+            for name, weight in network.named_parameters()
+            if weight.ndim > 1
+        }
+
+    alike, by_fan_in = moved("--lr", "0.01"), moved("--lr", "0.01", "--max-fan-in", "128")
+    assert max(alike.values()) > 10 * 0.01  # 1984 inputs: as fast as all others
+    assert max(by_fan_in.values()) == pytest.approx(0.01, rel=0.05)
+
+
 def test_groups_are_compared_in_the_expected_direction() -> None:
     searched, others = [1.0, 1.1, 0.9, 1.05], [1.5, 1.4, 1.6, 1.45]
     comparison = compare(searched, others, better="less")
