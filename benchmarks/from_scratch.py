@@ -12,7 +12,7 @@ number of networks per group that would settle a comparison that is not settled.
 
     python -m benchmarks.from_scratch runs/s0 runs/s1 runs/s2 --task det --output runs/from-scratch --judge runs/judge
 
-Classifiers learn too little in 400 steps of their recipe to tell them apart. They are compared with ``--task cls --steps
+Classifiers learn too little in 400 steps of their recipe to tell them apart: compare them with ``--task cls --steps
 800 --lr 0.01 --max-fan-in 128``, the learning rates of a search.
 
 A training takes some two minutes of one core; finished trainings are not repeated. Networks have all their channels:
