@@ -172,22 +172,33 @@ class Constraints:
 
         The architecture of min cost by a weighted mean of the shares of all budgets is a table lookup. Budgets that
         it exceeds gain weight (multiplicative weights; Arora, Hazan and Kale, Theory of Computing 8, 2012), until an
-        architecture exceeds none, or the smallest weighted mean is above 1, which proves that none exists.
+        architecture exceeds none, or the smallest weighted mean is above 1, which proves that none exists. An
+        architecture that meets the budgets may have the min cost of no mean: walks start from those that were tried,
+        and from random ones.
         """
+        high = BUDGET_WINDOW[1]
         limits = np.array([budget.limit for budget in self.budgets])
         weights = np.full(len(limits), 1 / len(limits))
+        tried: dict[bytes, Choices] = {}
         for _ in range(MIXTURES):
-            shares = (
-                np.array(self.costs_of(weighted_sum(self.tables, weights / limits).min_cost_architecture())) / limits
-            )
-            if shares.max() <= BUDGET_WINDOW[1]:
+            architecture = weighted_sum(self.tables, weights / limits).min_cost_architecture()
+            shares = np.array(self.costs_of(architecture)) / limits
+            if shares.max() <= high:
                 return True
             mean = float(weights @ shares)
-            if mean > BUDGET_WINDOW[1]:
+            if mean > high:
                 return False
+            tried[architecture.tobytes()] = architecture
             weights *= np.exp(np.clip(STEP * (shares - mean), -STEP, STEP))
             weights /= weights.sum()
-        return False
+        starts = np.concatenate([np.stack(list(tried.values())), uniform_draws(self.space)[:WALKS]])
+        counts = np.array(self.space.choice_counts)
+        variables, generator = np.arange(len(counts)), np.random.default_rng(0)
+        return bool(len(walk_into_window(starts, self._excess_above, variables, counts, generator)))
+
+    def _excess_above(self, architectures: Choices) -> NDArray[np.float64]:
+        """[B, S] -> [B]: how far the largest share exceeds its budget, 0 if it does not."""
+        return np.maximum(0.0, self.shares(architectures) - BUDGET_WINDOW[1])
 
     def _conflict(self) -> str:
         """What the network of min cost in each unit costs in the unit of a budget that it exceeds."""

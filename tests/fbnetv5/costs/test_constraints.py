@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -108,9 +108,10 @@ def test_the_window_of_several_budgets_is_that_of_the_binding_one(seed: int, fir
 
 
 @given(st.integers(0, 2**16), st.lists(st.floats(0.0, 0.7), min_size=2, max_size=3))
+@example(11580, [0.5, 0.25])  # of the smallest weighted mean of the costs, no network meets both budgets
 @settings(max_examples=100, deadline=None)
 def test_budgets_that_exclude_each_other_are_refused_and_no_others(seed: int, shares: list[float]) -> None:
-    """Compared with all architectures. A little above the smallest possible budgets, whole blocks may not fit."""
+    """Compared with all architectures."""
     units = ("macs", "params", "ms")[: len(shares)]
     tables = [random_table(seed + number, unit) for number, unit in enumerate(units)]
     limits = [t.min_cost + share * (t.max_cost - t.min_cost) for t, share in zip(tables, shares, strict=True)]
@@ -120,7 +121,7 @@ def test_budgets_that_exclude_each_other_are_refused_and_no_others(seed: int, sh
     if smallest > 1:
         with pytest.raises(UserError, match="no network for det meets its budgets together: that of min cost in "):
             constraints.check("det")
-    elif smallest < 0.9:
+    else:
         constraints.check("det")
 
 
