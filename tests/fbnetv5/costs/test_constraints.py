@@ -108,7 +108,7 @@ def test_the_window_of_several_budgets_is_that_of_the_binding_one(seed: int, fir
 
 
 @given(st.integers(0, 2**16), st.lists(st.floats(0.0, 0.7), min_size=2, max_size=3))
-@example(11580, [0.5, 0.25])  # of the smallest weighted mean of the costs, no network meets both budgets
+@example(11580, [0.5, 0.25])  # what meets both budgets has the min cost of no mean
 @settings(max_examples=100, deadline=None)
 def test_budgets_that_exclude_each_other_are_refused_and_no_others(seed: int, shares: list[float]) -> None:
     """Compared with all architectures."""

@@ -74,7 +74,7 @@ def test_a_budget_may_change_the_resolution(run: Path) -> None:
     assert with_budgets(run, {"macs": "cls=6M@32x32,300M"}).budgets["cls"][0].resolution == (32, 32)
 
 
-def test_a_pooled_panel_changes_the_networks_and_not_their_weights(run: Path, other: Path, tmp_path: Path) -> None:
+def test_a_pooled_panel_changes_the_networks_and_not_their_weights(run: Path, other: Path) -> None:
     alone, pooled = derived(run, "cls=24M,300M"), derived(run, "cls=24M,300M", pool=[other])
     changed = [task for task in BUDGETS if pooled.architectures[task].choices != alone.architectures[task].choices]
     assert changed
