@@ -58,7 +58,9 @@ Latency = Annotated[
         help="Maximum latency of the whole network, such as 20ms, instead of --flops. Needs --device or --table.",
     ),
 ]
-Encoder = Annotated[str, typer.Option(help="Encoder: fbnetv3-a to fbnetv3-g, mobilenetv2 or resnet50.")]
+Encoder = Annotated[
+    str, typer.Option(help="Encoder: fbnetv3-a to fbnetv3-g, mobilenetv2, efficientnet-lite0 or resnet50.")
+]
 Init = Annotated[
     str,
     typer.Option(

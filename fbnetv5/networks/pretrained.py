@@ -32,6 +32,7 @@ PUBLISHED = {
         "fbnetv3-d": "fbnetv3_d",
         "fbnetv3-g": "fbnetv3_g",
         "mobilenetv2": "mobilenetv2_100",
+        "efficientnet-lite0": "efficientnet_lite0",
         "resnet50": "resnet50",
     },
 }

@@ -31,7 +31,7 @@ class BranchingSpace(Space):
     title: ClassVar[str] = "space"
     kind: Literal["branching"] = "branching"
     encoder: Annotated[str, AfterValidator(encoder_name)] = "fbnetv3-a"
-    """Name of the encoder: "fbnetv3-a" to "fbnetv3-g", "mobilenetv2" or "resnet50"."""
+    """Name of the encoder: "fbnetv3-a" to "fbnetv3-g", "mobilenetv2", "efficientnet-lite0" or "resnet50"."""
     width: Annotated[float, Field(ge=0.25, le=2.0)] = 1.0
     """Factor of all widths."""
     copies: Annotated[int, Field(ge=1, le=MAX_COPIES)] = 3

@@ -80,7 +80,7 @@ def branch(
         device: device whose latency table in ``luts`` predicts latency: "cpu", or an NVIDIA GPU such as "a100".
         table: latency table file, also of another machine, instead of ``device``.
         tasks: names of the tasks; None for cls, det and seg.
-        encoder: "fbnetv3-a" to "fbnetv3-g", "mobilenetv2" or "resnet50".
+        encoder: "fbnetv3-a" to "fbnetv3-g", "mobilenetv2", "efficientnet-lite0" or "resnet50".
         init: initial weights of the encoder: "scratch", "torchvision", "timm", or a safetensors file.
         data: folder of images and labels in one of the known layouts; None for the demo scenes.
         strict_data: refuse a data set of which something was repaired, left out or not used.

@@ -26,7 +26,7 @@ class BranchConfig(SupernetConfig):
     task_names: Annotated[tuple[str, ...], Strict(False)]
     """Names of the tasks."""
     encoder: str = "fbnetv3-a"
-    """Name of the encoder: "fbnetv3-a" to "fbnetv3-g", "mobilenetv2" or "resnet50"."""
+    """Name of the encoder: "fbnetv3-a" to "fbnetv3-g", "mobilenetv2", "efficientnet-lite0" or "resnet50"."""
     init: str = SCRATCH
     """Source of the encoder's initial weights: "scratch", "torchvision", "timm", or a safetensors file."""
     width: Annotated[float, Field(ge=0.25, le=2.0)] = 1.0

@@ -90,7 +90,7 @@ def test_one_network_for_several_tasks_is_exported_and_verified(shared: Path, tm
     assert (tmp_path / "out" / "manifest.json").exists()
 
 
-@pytest.mark.parametrize("encoder", ["fbnetv3-a", "mobilenetv2", "resnet50"])
+@pytest.mark.parametrize("encoder", ["fbnetv3-a", "mobilenetv2", "efficientnet-lite0", "resnet50"])
 def test_a_branched_network_of_every_kind_of_encoder_is_exported_and_verified(tmp_path: Path, encoder: str) -> None:
     budget, data = Budget(limit=1e9, unit="macs", resolution=SIZE), DataConfig(size=SIZE, scenes=(16, 8, 8))
     config = BranchConfig(budget=budget, task_names=("cls", "seg"), encoder=encoder, width=0.25, data=data)

@@ -22,6 +22,7 @@ FEATURES: dict[tuple[str, str], tuple[str, ...]] = {
     ("torchvision", "mobilenetv2"): ("features.3", "features.6", "features.13", "features.17"),
     ("torchvision", "resnet50"): ("layer1", "layer2", "layer3", "layer4"),
     (TIMM, "mobilenetv2"): ("blocks.1", "blocks.2", "blocks.4", "blocks.6"),
+    (TIMM, "efficientnet-lite0"): ("blocks.1", "blocks.2", "blocks.4", "blocks.6"),
     (TIMM, "resnet50"): ("layer1", "layer2", "layer3", "layer4"),
     **{(TIMM, f"fbnetv3-{letter}"): ("blocks.1", "blocks.2", "blocks.4", "blocks.5") for letter in "abdg"},
 }

@@ -19,7 +19,7 @@ def test_an_encoder_has_the_blocks_of_its_network(letter: str) -> None:
     assert len(space.nodes[0].candidates) == 1
 
 
-@pytest.mark.parametrize("encoder", ["fbnetv3-a", "mobilenetv2", "resnet50"])
+@pytest.mark.parametrize("encoder", ["fbnetv3-a", "mobilenetv2", "efficientnet-lite0", "resnet50"])
 def test_features_end_at_the_last_layer_of_each_stride(encoder: str) -> None:
     space = BranchingSpace(encoder=encoder, copies=2)
     strides = {node.name: node.stride for node in space.nodes}

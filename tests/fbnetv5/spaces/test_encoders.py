@@ -1,8 +1,10 @@
 from collections.abc import Callable
 
 import pytest
+import timm
 import torch
 import torchvision
+from timm.models.efficientnet import _gen_efficientnet_lite
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -12,10 +14,15 @@ from fbnetv5.spaces.encoders import ENCODERS, encoder_name
 from fbnetv5.spaces.fbnetv3 import fbnetv3, scaled
 
 IMAGE = (3, 224, 224)
+LAST = {"DepthwiseSeparableConv": "conv_pw", "InvertedResidual": "conv_pwl"}
+"""timm's block -> its last convolution."""
 
 
 def without_classifier(name: str) -> nn.Module:
-    """The encoder of torchvision's model: without pool and classifier and, of MobileNetV2, the last convolution."""
+    """The encoder of the library's model: without pool and classifier and, of all but ResNet, the last convolution."""
+    if name == "efficientnet-lite0":
+        peer: nn.Module = timm.create_model("efficientnet_lite0")
+        return nn.Sequential(peer.conv_stem, peer.bn1, peer.blocks)
     if name == "mobilenetv2":
         features: nn.Sequential = torchvision.models.mobilenet_v2().features
         return features[:-1]
@@ -28,14 +35,21 @@ def counted_flops(build: Callable[[], nn.Module]) -> int:
     return int(counter.get_total_flops())
 
 
+def counted_macs(name: str) -> int:
+    return count(lambda: nn.Sequential(*(block.build() for block in ENCODERS[name](1.0))), [IMAGE]).macs
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2", "efficientnet-lite0", "resnet50"])
+def test_multiply_adds_equal_those_of_the_library(name: str) -> None:
+    assert 2 * counted_macs(name) == counted_flops(lambda: without_classifier(name))
+
+
 @pytest.mark.parametrize(
     ("name", "classifier", "published"),
     [("mobilenetv2", 49 * 320 * 1280 + 1280 * 1000, 0.301), ("resnet50", 2048 * 1000, 4.089)],
 )
-def test_multiply_adds_equal_torchvisions(name: str, classifier: int, published: float) -> None:
-    macs = count(lambda: nn.Sequential(*(block.build() for block in ENCODERS[name](1.0))), [IMAGE]).macs
-    assert 2 * macs == counted_flops(lambda: without_classifier(name))
-    assert round((macs + classifier) / 1e9, 3) == published  # torchvision's documentation
+def test_multiply_adds_equal_those_of_torchvisions_documentation(name: str, classifier: int, published: float) -> None:
+    assert round((counted_macs(name) + classifier) / 1e9, 3) == published
 
 
 @pytest.mark.parametrize("width", [0.25, 0.35, 0.5, 0.75, 1.0, 1.3, 1.4, 2.0])
@@ -44,6 +58,17 @@ def test_mobilenetv2_has_torchvisions_widths(width: float) -> None:
         peer = torchvision.models.mobilenet_v2(width_mult=width).features
     theirs = [peer[0].out_channels, *(block.out_channels for block in list(peer)[1:-1])]
     assert [block.out_channels for block in ENCODERS["mobilenetv2"](width)] == theirs
+
+
+@pytest.mark.parametrize("width", [0.35, 0.5, 0.75, 1.0, 1.1, 1.4])
+def test_efficientnet_lite0_has_timms_widths(width: float) -> None:
+    with torch.device("meta"):
+        peer = _gen_efficientnet_lite("efficientnet_lite0", channel_multiplier=width)
+    theirs = [
+        peer.conv_stem.out_channels,
+        *(getattr(block, LAST[type(block).__name__]).out_channels for stage in peer.blocks for block in stage),
+    ]
+    assert [block.out_channels for block in ENCODERS["efficientnet-lite0"](width)] == theirs
 
 
 def test_resnet50_at_half_the_width_has_half_the_channels_everywhere() -> None:
@@ -64,5 +89,7 @@ def test_names_may_be_in_capitals_or_a_letter(name: str, full: str) -> None:
 
 
 def test_an_unknown_name_lists_all() -> None:
-    with pytest.raises(UserError, match=r"unknown encoder 'vgg'; there are: fbnetv3-a, .*, mobilenetv2, resnet50$"):
+    with pytest.raises(
+        UserError, match=r"unknown encoder 'vgg'; there are: fbnetv3-a, .*, efficientnet-lite0, resnet50$"
+    ):
         encoder_name("vgg")

@@ -65,7 +65,7 @@ def test_copies_start_equal_and_their_last_norm_stays_the_identity(prepared: Pre
             assert bool((last.weight == 1).all())
 
 
-@pytest.mark.parametrize("encoder", ["fbnetv3-a", "mobilenetv2", "resnet50"])
+@pytest.mark.parametrize("encoder", ["fbnetv3-a", "mobilenetv2", "efficientnet-lite0", "resnet50"])
 def test_only_the_last_norm_of_a_layers_main_branch_is_fixed(encoder: str, prepared: Prepared) -> None:
     space = BranchingSpace(encoder=encoder, width=0.25, copies=3)
     supernet = BranchedSupernet(space, prepared.tasks)
