@@ -326,15 +326,20 @@ def parse(line: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--other-task", choices=default_tasks(), help="also train the networks found for this task")
     parser.add_argument("--judge", type=Path, help="folder of judge.py, or JSON file of predicted losses by key")
     parser.add_argument("--count", type=int, default=15, help="networks in R")
+    parser.add_argument("--seed", type=int, default=0, help="of initial weights and scenes")
+    parser.add_argument("--threads", type=int, default=1, help="of each training")
+    add_training_options(parser)
+    return parser.parse_args(line)
+
+
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the trainings, which ``equal_latency.py`` has as well."""
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, help="learning rate; that of the task's recipe by default")
     parser.add_argument("--max-fan-in", type=int, help="inputs of a layer above which its learning rate is lower")
     parser.add_argument("--test", type=int, default=4000, help="test scenes")
-    parser.add_argument("--seed", type=int, default=0, help="of initial weights and scenes")
     parser.add_argument("--processes", type=int, default=2, help="trainings at a time")
-    parser.add_argument("--threads", type=int, default=1, help="of each training")
-    return parser.parse_args(line)
 
 
 def open_config(runs: Sequence[Path], task: str) -> SearchConfig:
