@@ -19,14 +19,14 @@ Shape legend: N images, A cells of all levels, C classes, M objects, K detection
 """
 
 import contextlib
-import io
 import math
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any, ClassVar
 
 import torch
+from pycocotools import coco, cocoeval
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
@@ -65,8 +65,8 @@ COCO_FIGURES = (
     "ar_large",
 )
 """Names of pycocotools' ``COCOeval.stats``, in its order: average precision and, recall by detections per image."""
-_REDIRECTION = threading.Lock()
-"""Held while the output of the process is redirected."""
+_IS_QUIET = ContextVar("_IS_QUIET", default=False)
+"""Whether pycocotools prints nothing in this thread."""
 MAX_LOG_SIZE = math.log(128.0)
 """Of a box, in strides: bounds the exponential."""
 
@@ -309,14 +309,14 @@ class AveragePrecision:
         return COCOeval(self._coco(self._truth), self._coco(self._detections), "bbox")
 
     def _coco(self, annotations: list[dict[str, Any]]) -> COCO:
-        coco = COCO()
-        coco.dataset = {
+        index = COCO()
+        index.dataset = {
             "images": [{"id": image} for image in range(1, self._images + 1)],
             "categories": [{"id": label} for label in range(self._classes)],
             "annotations": annotations,
         }
-        coco.createIndex()
-        return coco
+        index.createIndex()
+        return index
 
 
 def _branch(prior: Tensor) -> nn.Sequential:
@@ -394,9 +394,22 @@ def giou_loss(boxes: Tensor, others: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Drop what pycocotools prints; one thread at a time, because the output of the whole process is redirected."""
-    with _REDIRECTION, contextlib.redirect_stdout(io.StringIO()):
+    """Drop what pycocotools prints in this thread; all other output of the process is left alone."""
+    token = _IS_QUIET.set(True)
+    try:
         yield
+    finally:
+        _IS_QUIET.reset(token)
+
+
+def _print(*values: object, **options: Any) -> None:
+    """``print`` for pycocotools, whose messages have no switch."""
+    if not _IS_QUIET.get():
+        print(*values, **options)  # noqa: T201
+
+
+for _module in (coco, cocoeval):
+    vars(_module)["print"] = _print
 
 
 def _record(records: list[dict[str, Any]], image: int, boxes: Tensor, scores: Tensor, labels: Tensor) -> None:

@@ -1,6 +1,8 @@
 import contextlib
 import io
 import json
+import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -165,6 +167,24 @@ def test_ap_of_perfect_and_of_missing_detections(capsys: pytest.CaptureFixture[s
     assert ap((boxes, torch.ones(1, 1), labels - 1), batch) == 0.0
     assert ap(nothing, batch) == 0.0
     assert capsys.readouterr().out == ""
+
+
+def test_output_of_other_threads_is_kept_while_ap_is_computed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = stack([image(torch.tensor([[4.0, 4.0, 20.0, 30.0]]), torch.tensor([2]))])
+    evaluate = COCOeval.evaluate
+
+    def evaluate_while_others_print(self: COCOeval) -> None:
+        other = threading.Thread(target=lambda: (COCO().createIndex(), sys.stdout.write("progress\n")))
+        other.start()
+        other.join()
+        evaluate(self)
+
+    monkeypatch.setattr(COCOeval, "evaluate", evaluate_while_others_print)
+    boxes, labels = batch.targets["boxes"]
+    ap((boxes, torch.ones(1, 1), labels), batch)
+    assert capsys.readouterr().out == "creating index...\nindex created!\nprogress\n"
 
 
 def test_ap_is_that_of_pycocotools(tmp_path: Path) -> None:
