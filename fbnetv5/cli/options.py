@@ -34,8 +34,8 @@ Tasks = Annotated[
 Variant = Annotated[
     str,
     typer.Option(
-        help="FBNetV3 network that stage 0 of the search space is made of: a, c, f, or ac, which is a with 0.65 times "
-        "its channels."
+        help="FBNetV3 network that stage 0 of the search space is made of: a, c, f; ac, which is a with 0.65 times "
+        "its channels; or a-lite, which is a with ReLU6 and without squeeze-excite, faster on many devices."
     ),
 ]
 Stages = Annotated[int, typer.Option(help="Number of stages after stage 0.")]

@@ -72,7 +72,7 @@ def train(
     variant: Annotated[
         str | None,
         typer.Option(
-            help="Train the topology of the network in another variant of its space: a, c, f or ac.",
+            help="Train the topology of the network in another variant of its space: a, c, f, ac or a-lite.",
             show_default="that of the network",
         ),
     ] = None,

@@ -39,7 +39,7 @@ def scope(
 
     Args:
         space: "default" or "strict", which have the same blocks, or "wide".
-        variant: FBNetV3 of stage 0 of the space: "a", "c", "f" or "ac".
+        variant: FBNetV3 of stage 0 of the space: "a", "c", "f", "ac" or "a-lite".
         stages: number of stages after stage 0.
         blocks_per_path: number of blocks per path in each later stage.
         encoder: encoder of ``branch``, such as "fbnetv3-b", instead of that space; or "stages", the space of ``nars``.

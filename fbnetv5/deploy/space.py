@@ -73,7 +73,7 @@ def space(
     Args:
         space: "default"; "strict", where only blocks of later stages may be skipped; or "wide", where each block also
             has a kernel, an expansion and squeeze-excite to choose.
-        variant: FBNetV3 of stage 0 of the space: "a", "c", "f" or "ac".
+        variant: FBNetV3 of stage 0 of the space: "a", "c", "f", "ac" or "a-lite".
         stages: number of stages after stage 0.
         blocks_per_path: number of blocks per path in each later stage.
         resolution: height and width in pixels of the deployed network's images, multiples of 32.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from export.errors import UserError
-from fbnetv5.blocks.specs import InvertedResidual, PooledHead, Stem, round_width
+from fbnetv5.blocks.specs import Activation, InvertedResidual, PooledHead, Stem, round_width
 
 STRIDES = (4, 8, 16, 32)
 """Strides at which the four partitions end, which are the strides of a space's four paths."""
@@ -44,21 +44,28 @@ class FBNetV3:
     stem_channels: int
     groups: tuple[Group, ...]
     """Stages 1, 2, 3, 4a, 4b, 5 and the last block(s), in order."""
+    activation: Activation = "hswish"
 
     def with_ordinary_padding(self) -> "FBNetV3":
         """The same network with every depthwise convolution padded by kernel // 2."""
         return replace(self, groups=tuple(replace(group, padding=None) for group in self.groups))
 
+    def light(self) -> "FBNetV3":
+        """The same network with ReLU6 and without squeeze-excite, as EfficientNet-Lite differs from EfficientNet."""
+        groups = tuple(replace(group, squeeze=False) for group in self.groups)
+        return replace(self, groups=groups, activation="relu6")
+
     def partitions(self) -> tuple[tuple[Stem | InvertedResidual, ...], ...]:
         """The blocks in order, cut after the last blocks of stride 4, 8, 16 and 32."""
-        blocks: list[Stem | InvertedResidual] = [Stem(out_channels=self.stem_channels)]
+        stem = Stem(out_channels=self.stem_channels, activation=self.activation)
+        blocks: list[Stem | InvertedResidual] = [stem]
         ends: list[int] = []
         width, stride = self.stem_channels, 2
         for group in self.groups:
             if group.stride == 2 and stride in STRIDES:
                 ends.append(len(blocks))
             stride *= group.stride
-            blocks += group_blocks(group, in_channels=width)
+            blocks += group_blocks(group, in_channels=width, activation=self.activation)
             width = group.channels
         return tuple(tuple(blocks[a:b]) for a, b in zip([0, *ends], [*ends, len(blocks)], strict=True))
 
@@ -75,7 +82,7 @@ def with_repeats(config: FBNetV3, repeats: Sequence[int]) -> FBNetV3:
     return replace(config, groups=tuple(replace(group, repeats=number) for group, number in groups))
 
 
-def group_blocks(group: Group, *, in_channels: int) -> list[InvertedResidual]:
+def group_blocks(group: Group, *, in_channels: int, activation: Activation = "hswish") -> list[InvertedResidual]:
     """The inverted residuals of a group, first to last."""
     first = InvertedResidual(
         kernel=group.kernel,
@@ -85,6 +92,7 @@ def group_blocks(group: Group, *, in_channels: int) -> list[InvertedResidual]:
         stride=group.stride,
         squeeze=group.squeeze,
         padding=group.padding,
+        activation=activation,
     )
     repeat = InvertedResidual(
         kernel=group.repeat_kernel,
@@ -92,6 +100,7 @@ def group_blocks(group: Group, *, in_channels: int) -> list[InvertedResidual]:
         out_channels=group.channels,
         expansion=group.repeat_expansion,
         squeeze=group.squeeze,
+        activation=activation,
     )
     return [first] + [repeat] * group.repeats
 
@@ -200,11 +209,14 @@ class Variant:
     """Of the published network."""
     width: float = 1.0
     """Factor of all its widths."""
+    light: bool = False
+    """Whether it has ReLU6 and no squeeze-excite."""
 
     @property
     def network(self) -> FBNetV3:
         """The network, with ordinary padding."""
-        return scaled(FBNETV3[self.letter].with_ordinary_padding(), self.width)
+        network = scaled(FBNETV3[self.letter].with_ordinary_padding(), self.width)
+        return network.light() if self.light else network
 
 
 AC_WIDTH = 0.65
@@ -214,9 +226,11 @@ VARIANTS = {
     "c": Variant(letter="c"),
     "f": Variant(letter="f"),
     "ac": Variant(letter="a", width=AC_WIDTH),
+    "a-lite": Variant(letter="a", light=True),
 }
-"""By name, those of FBNetV5 (arXiv 2111.10007). AC shrinks the channels of A; its factor is this project's choice. The
-paper's AR, which shrinks the resolution, has the network of A: a budget names its resolution."""
+"""By name. A, C, F and AC are those of FBNetV5 (arXiv 2111.10007). AC shrinks the channels of A; its factor is this
+project's choice. The paper's AR, which shrinks the resolution, has the network of A: a budget names its resolution.
+A-lite is this project's own."""
 
 
 def fbnetv3(name: str) -> FBNetV3:

@@ -32,8 +32,9 @@ class FourPaths(Space, ABC):
 
     title: ClassVar[str] = "space"
     kind: str
-    variant: Literal["a", "c", "f", "ac"] = "a"
-    """FBNetV3 that forms stage 0, with ordinary padding: A, C or F, or A with fewer channels."""
+    variant: Literal["a", "c", "f", "ac", "a-lite"] = "a"
+    """FBNetV3 that forms stage 0, with ordinary padding: A, C or F, A with fewer channels, or A with ReLU6 and without
+    squeeze-excite."""
     stages: Count = 4
     """Number of stages after stage 0."""
     blocks_per_path: Count = 2
@@ -103,6 +104,7 @@ class FourPaths(Space, ABC):
                 out_channels=group.channels,
                 expansion=group.repeat_expansion,
                 squeeze=group.squeeze,
+                activation=self.encoder.activation,
             )
             for number in range(self.blocks_per_path):
                 name = f"s{stage}_p{stride}_{number}"

@@ -10,13 +10,14 @@ No search chooses from this space: it contains one network and those with fewer 
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
 from export.document import JsonTuple
-from fbnetv5.spaces.fbnetv3 import STRIDES, VARIANTS, FBNetV3, Variant, with_repeats
+from fbnetv5.spaces.fbnetv3 import STRIDES, VARIANTS, FBNetV3, with_repeats
 from fbnetv5.spaces.four_path import Count, SkippablePaths
 from fbnetv5.spaces.graph import Graph
 from fbnetv5.spaces.space import Choices
@@ -43,7 +44,7 @@ class ScaledSpace(SkippablePaths):
     @property
     def encoder(self) -> FBNetV3:
         of_variant = VARIANTS[self.variant]
-        network = Variant(letter=of_variant.letter, width=of_variant.width * self.width).network
+        network = replace(of_variant, width=of_variant.width * self.width).network
         return with_repeats(network, self.repeats)
 
 

@@ -51,7 +51,8 @@ def train(
         task: task whose network in ``runs/latest`` is trained, if no ``arch`` is named; with ``arch``, a task that the
             topology of that network is trained for, with a head of its own.
         arch: architecture file of the network.
-        variant: "a", "c", "f" or "ac": train the topology of a network of ``search`` in that variant of its space.
+        variant: "a", "c", "f", "ac" or "a-lite": train the topology of a network of ``search`` in that variant of its
+            space.
         scale_to: multiply-adds to scale a network of ``search`` to, in depth, width and resolution: "200M", or
             "200M@192x192" with the deploy resolution.
         data: folder of images and labels in one of the known layouts; None for the demo scenes.

@@ -76,6 +76,8 @@ def copy_encoder(network: Network, space: Space, source: str) -> None:
         weights = encoder_weights(space.encoder, source, width=space.width)
     elif isinstance(space, FourPathSpace):
         names, variant = stage_zero(space.encoder), VARIANTS[space.variant]
+        if variant.light:
+            raise UserError(f"--init {source}: no published weights fit {space.label}. Use --init {SCRATCH}")
         weights = encoder_weights(f"fbnetv3-{variant.letter}", source, width=variant.width)
     elif isinstance(space, WideSpace):
         raise UserError(

@@ -177,7 +177,7 @@ REFUSED: dict[str, tuple[Callable[[Document], None], str]] = {
     "choice out of range": (set_choice(2), "variable s0_p4_1: choice must be 0 to 1, not 2"),
     "choice a boolean": (set_choice(True), "choices.cls.0: must be a valid integer, not True"),
     "choice a fraction": (set_choice(1.0), "choices.cls.0: must be a valid integer, not 1.0"),
-    "unknown variant": (inside("space", variant="z"), "variant: must be 'a', 'c', 'f' or 'ac', not 'z'"),
+    "unknown variant": (inside("space", variant="z"), "variant: must be 'a', 'c', 'f', 'ac' or 'a-lite', not 'z'"),
     "space of more": (inside("space", width=2), "space: there is no field 'width'"),
     "unknown space": (inside("space", kind="ring"), "unknown kind of space 'ring'"),
     "unknown task": (

@@ -101,7 +101,7 @@ def search(
         fit: "stretch" or "letterbox"; None for letterbox if det learns from a folder, else stretch.
         space: "default"; "strict", where only blocks of later stages may be skipped; or "wide", where each block also
             has a kernel, an expansion and squeeze-excite to choose.
-        variant: FBNetV3 of stage 0 of the space: "a", "c", "f" or "ac".
+        variant: FBNetV3 of stage 0 of the space: "a", "c", "f", "ac" or "a-lite".
         stages: number of stages after stage 0.
         blocks_per_path: number of blocks per path in each later stage.
         config: further fields of ``SearchConfig``, such as {"steps": 600}, or a file with them.

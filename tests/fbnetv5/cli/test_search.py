@@ -42,7 +42,10 @@ WRONG = {
     "too small": (["--flops", "1M"], "outside what this space offers"),
     "too large": (["--flops", "900G"], "outside what this space offers"),
     "unknown task": (["--flops", "400M", "--tasks", "cls,pose"], "unknown task 'pose'"),
-    "unknown variant": (["--flops", "400M", "--variant", "q"], "variant: must be 'a', 'c', 'f' or 'ac', not 'q'"),
+    "unknown variant": (
+        ["--flops", "400M", "--variant", "q"],
+        "variant: must be 'a', 'c', 'f', 'ac' or 'a-lite', not 'q'",
+    ),
     "no such folder": (["--flops", "400M", "--data", "nowhere"], "nowhere"),
     "unknown fit": (["--flops", "400M", "--fit", "crop"], "unknown fit 'crop'; there are: stretch, letterbox"),
     "fit of a resumed run": (["--resume", "r", "--fit", "stretch"], "leave out --fit"),

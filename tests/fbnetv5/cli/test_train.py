@@ -27,7 +27,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, options: list[str
 
 
 TRANSFERS = {
-    "unknown variant": ("det.json", ["--variant", "q"], "variant: must be 'a', 'c', 'f' or 'ac', not 'q'"),
+    "unknown variant": ("det.json", ["--variant", "q"], "variant: must be 'a', 'c', 'f', 'ac' or 'a-lite', not 'q'"),
     "unknown task": ("det.json", ["--task", "pose"], "unknown task 'pose'"),
     "several tasks": ("branched.json", ["--variant", "c"], "is one network for cls+det+seg, trained as a whole"),
     "a tree to scale": (

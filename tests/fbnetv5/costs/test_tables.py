@@ -95,7 +95,9 @@ def test_wider_choices_have_costs(name: str) -> None:
     assert_table_equals_network(name, space, drawn(space, seed=1)[0], SMALL)
 
 
-@pytest.mark.parametrize(("name", "variant"), [("cls", "a"), ("det", "c"), ("seg", "f"), ("det", "ac")])
+@pytest.mark.parametrize(
+    ("name", "variant"), [("cls", "a"), ("det", "c"), ("seg", "f"), ("det", "ac"), ("cls", "a-lite")]
+)
 def test_the_default_space_of_each_variant_has_costs(name: str, variant: Any) -> None:
     space = FourPathSpace(variant=variant)
     assert_table_equals_network(name, space, drawn(space, 0)[0], (224, 224))

@@ -19,6 +19,7 @@ from fbnetv5.spaces.wide import WideSpace
     [
         (FourPathSpace(), ""),
         (FourPathSpace(variant="ac"), " --variant ac"),
+        (FourPathSpace(variant="a-lite"), " --variant a-lite"),
         (FourPathSpace(variant="c", blocks_per_path=1), " --variant c --blocks-per-path 1"),
         (WideSpace(stages=2), " --space wide --stages 2"),
         (BranchingSpace(encoder="mobilenetv2", copies=2), " --encoder mobilenetv2"),

@@ -1,4 +1,5 @@
-from itertools import pairwise
+from dataclasses import replace
+from itertools import chain, pairwise
 
 import pytest
 import timm
@@ -138,13 +139,22 @@ def test_the_error_for_an_unknown_name_lists_the_names(name: str) -> None:
         fbnetv3(name)
 
 
-def test_variants_are_published_networks_with_ordinary_padding_but_for_ac() -> None:
+def test_variants_are_published_networks_with_ordinary_padding_but_for_ac_and_a_lite() -> None:
     for letter in ("a", "c", "f"):
         assert VARIANTS[letter].network == FBNETV3[letter].with_ordinary_padding()
     narrow, whole = VARIANTS["ac"].network, VARIANTS["a"].network
     assert [group.channels for group in narrow.groups] == [16, 16, 32, 48, 80, 120, 144]  # 10, 16, 26, 47, 78, 120, 146
     assert narrow.partitions()[3][1].kernel == whole.partitions()[3][1].kernel
     assert [len(blocks) for blocks in narrow.partitions()] == [len(blocks) for blocks in whole.partitions()]
+
+
+def test_a_lite_has_the_shapes_of_a_without_squeeze_excite_and_hard_swish() -> None:
+    light, whole = (VARIANTS[name].network for name in ("a-lite", "a"))
+    for own, other in zip(chain(*light.partitions()), chain(*whole.partitions()), strict=True):
+        assert own == replace(other, activation="relu6", **({} if isinstance(own, Stem) else {"squeeze": False}))
+    modules = list(FBNetV3Network(light).blocks.modules())
+    assert any(isinstance(module, nn.ReLU6) for module in modules)
+    assert not any(isinstance(module, nn.Hardswish | nn.Hardsigmoid) for module in modules)
 
 
 def test_a_network_has_other_repeats() -> None:

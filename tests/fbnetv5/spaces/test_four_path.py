@@ -23,6 +23,7 @@ SPACES = {
     "a": FourPathSpace(variant="a"),
     "c": FourPathSpace(variant="c"),
     "ac": FourPathSpace(variant="ac"),
+    "a-lite": FourPathSpace(variant="a-lite"),
     "f, strict": FourPathSpace(variant="f", strict=True),
     "a, small": FourPathSpace(stages=2, blocks_per_path=1),
     "a, no later stages": FourPathSpace(stages=0),
@@ -71,7 +72,13 @@ def live_by_recursion(space: Space, choices: Choices, paths: tuple[int, ...]) ->
 
 @pytest.mark.parametrize(
     ("variant", "repeats"),
-    [("a", 2 + 3 + 4 + 4 + 5 + 5), ("c", 2 + 4 + 4 + 4 + 5 + 5 + 1), ("f", 3 + 4 + 4 + 4 + 8 + 6), ("ac", 23)],
+    [
+        ("a", 2 + 3 + 4 + 4 + 5 + 5),
+        ("c", 2 + 4 + 4 + 4 + 5 + 5 + 1),
+        ("f", 3 + 4 + 4 + 4 + 8 + 6),
+        ("ac", 23),
+        ("a-lite", 23),
+    ],
 )
 def test_variables_are_repeats_fusion_edges_and_later_blocks(variant: Any, repeats: int) -> None:
     edges, blocks = 4 * 6, 4 * 4 * 2
@@ -79,7 +86,7 @@ def test_variables_are_repeats_fusion_edges_and_later_blocks(variant: Any, repea
     assert len(FourPathSpace(variant=variant).variables) == repeats + edges + blocks
 
 
-@pytest.mark.parametrize("variant", ["a", "c", "f", "ac"])
+@pytest.mark.parametrize("variant", ["a", "c", "f", "ac", "a-lite"])
 def test_the_strict_reading_chooses_later_blocks_alone(variant: Any) -> None:
     for node in FourPathSpace(variant=variant, strict=True).skippable:
         assert isinstance(node.candidates[0], InvertedResidual)
@@ -235,9 +242,9 @@ def test_a_space_is_loaded_from_json(space: Space) -> None:
             {**FIELDS, "kind": "ring"},
             "'ring'; there are: branching, four_path, scaled, stages, wide$",
         ),
-        ({**FIELDS, "variant": "b"}, "space: variant: must be 'a', 'c', 'f' or 'ac', not 'b'"),
+        ({**FIELDS, "variant": "b"}, "space: variant: must be 'a', 'c', 'f', 'ac' or 'a-lite', not 'b'"),
         ({**FIELDS, "variant": "ar"}, "variant AR is variant a at a smaller resolution, which is part of the budget"),
-        ({**FIELDS, "variant": ["a"]}, "space: variant: must be 'a', 'c', 'f' or 'ac'"),
+        ({**FIELDS, "variant": ["a"]}, "space: variant: must be 'a', 'c', 'f', 'ac' or 'a-lite'"),
         ({**FIELDS, "stages": -1}, "stages: must be greater than or equal to 0, not -1"),
         ({**FIELDS, "stages": 17}, "stages: must be less than or equal to 16, not 17"),
         ({**FIELDS, "blocks_per_path": 2.0}, "blocks_per_path: must be a valid integer, not 2.0"),

@@ -62,7 +62,7 @@ def test_a_block_has_a_variable_per_decision() -> None:
     assert "s1_p8_from_p4.kernel" not in choices
 
 
-@pytest.mark.parametrize("variant", ["a", "c", "f", "ac"])
+@pytest.mark.parametrize("variant", ["a", "c", "f", "ac", "a-lite"])
 def test_every_block_of_the_default_space_is_a_candidate(variant: str) -> None:
     wide = {node.name: node for node in WideSpace(variant=variant).nodes}  # type: ignore[arg-type]
     for node in FourPathSpace(variant=variant).nodes:  # type: ignore[arg-type]
@@ -74,7 +74,7 @@ def test_a_wide_space_is_read_as_it_was_written() -> None:
     assert read_space(json.loads(json.dumps(SPACE.to_json()))) == SPACE
 
 
-@pytest.mark.parametrize("variant", ["a", "c", "f", "ac"])
+@pytest.mark.parametrize("variant", ["a", "c", "f", "ac", "a-lite"])
 def test_the_supernet_is_at_most_half_larger_than_that_of_the_default_space(variant: str) -> None:
     with torch.device("meta"):
         wide = Supernet(WideSpace(variant=variant), TASKS)  # type: ignore[arg-type]

@@ -110,6 +110,12 @@ def test_published_weights_do_not_fit_narrower_networks(networks: Path) -> None:
         copy_encoder(network, FourPathSpace(variant="ac"), "timm")
 
 
+def test_no_published_weights_fit_blocks_without_squeeze_excite(networks: Path) -> None:
+    network = load_architecture(networks / "det.json").build()
+    with pytest.raises(UserError, match=r"--init timm: no published weights fit variant a-lite\. Use --init scratch"):
+        copy_encoder(network, FourPathSpace(variant="a-lite"), "timm")
+
+
 def test_inherited_weights_and_weights_of_a_file_are_unchanged(networks: Path, tmp_path: Path) -> None:
     file = networks / "seg.json"
     architecture = load_architecture(file)

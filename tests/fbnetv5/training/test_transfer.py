@@ -49,7 +49,7 @@ def test_task_and_variant_change_together(networks: Path) -> None:
 
 WRONG = {
     "unknown task": ("pose", None, "unknown task 'pose'"),
-    "unknown variant": (None, "q", "variant: must be 'a', 'c', 'f' or 'ac', not 'q'"),
+    "unknown variant": (None, "q", "variant: must be 'a', 'c', 'f', 'ac' or 'a-lite', not 'q'"),
 }
 
 
