@@ -70,6 +70,12 @@ class Observations:
         """By name of the field."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    def check_types(self) -> None:
+        """Raise TypeError unless choices and batches are whole numbers and losses are not."""
+        kinds = {name: array.dtype.kind for name, array in self.arrays().items()}
+        if kinds != {"choices": "i", "batches": "i", "losses": "f"}:
+            raise TypeError(f"the arrays are of other types: {kinds}")
+
     def part(self, start: int, end: int) -> Self:
         """Observations ``start`` to ``end`` - 1."""
         kept = slice(start, end)
@@ -123,6 +129,8 @@ class Panel:
                 part: Observations(**{name: t.numpy() for name, t in rows.items()}) for part, rows in groups.items()
             }
             panel = cls(**parts)
+            for rows in parts.values():
+                rows.check_types()
         except TypeError:
             raise UserError(f"{file} has not the panel of a search: restore it, or search again") from None
         for rows in parts.values():

@@ -205,6 +205,20 @@ def test_a_fit_to_several_panels_finds_what_their_effects_have_in_common() -> No
     assert correlation(panels[0].pooled(panels[1:])) > max(correlation(panel) for panel in panels)
 
 
+def test_choices_that_are_no_whole_numbers_are_refused(tmp_path: Path) -> None:
+    seen, _ = observations(8, 1.0, 0)
+    arrays = seen.arrays()
+    rows = {
+        f"{part}/{name}": torch.from_numpy(array.copy())
+        for part in ("drawn", "checks")
+        for name, array in arrays.items()
+    }
+    rows["drawn/choices"] = rows["drawn/choices"] + 0.5
+    save_tensors(tmp_path / "panel", rows)
+    with pytest.raises(UserError, match="has not the panel of a search"):
+        Panel.load(tmp_path / "panel", variables=seen.choices.shape[1], tasks=1)
+
+
 @pytest.mark.parametrize("names", [("drawn/choices", "checks/choices"), ("weights/x",)])
 def test_a_file_that_is_no_panel_is_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
     save_tensors(tmp_path / "panel", {name: torch.zeros(2) for name in names})
