@@ -22,7 +22,7 @@ def without_classifier(name: str) -> nn.Module:
     """The encoder of the library's model: without pool and classifier and, of all but ResNet, the last convolution."""
     if name == "efficientnet-lite0":
         peer: nn.Module = timm.create_model("efficientnet_lite0")
-        return nn.Sequential(peer.conv_stem, peer.bn1, peer.blocks)
+        return nn.Sequential(*(peer.get_submodule(part) for part in ("conv_stem", "bn1", "blocks")))
     if name == "mobilenetv2":
         features: nn.Sequential = torchvision.models.mobilenet_v2().features
         return features[:-1]
