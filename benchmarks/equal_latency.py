@@ -197,9 +197,9 @@ def summarise(results: Sequence[Sequence[Mapping[str, float]]]) -> dict[str, dic
 
 def as_expected(groups: Mapping[str, Mapping[str, Sequence[float]]]) -> bool:
     """Whether the found network has the lowest loss for every seed."""
-    found = groups[FOUND]["loss"]
+    searched = groups[FOUND]["loss"]
     return all(
-        min(others) > own for own, *others in zip(found, *(groups[name]["loss"] for name in PUBLISHED), strict=True)
+        min(others) > own for own, *others in zip(searched, *(groups[name]["loss"] for name in PUBLISHED), strict=True)
     )
 
 
@@ -219,15 +219,15 @@ def main(line: Sequence[str] | None = None) -> None:
     arguments = parse(line)
     task, folder = arguments.task, arguments.output / arguments.task
     opened = [found_network(run / f"{task}.json", task, number) for number, run in enumerate(arguments.runs)]
-    found, (resolution, *others) = [candidate for candidate, _ in opened], sorted({size for _, size in opened})
+    searched, (resolution, *others) = [candidate for candidate, _ in opened], sorted({size for _, size in opened})
     if others:
         raise UserError(f"these runs have several resolutions: {[resolution, *others]}; name runs of one")
     scaled = [published_network(encoder, width) for encoder in PUBLISHED for width in WIDTHS]
-    times = time_all([*found, *scaled], task, resolution, folder)
-    least_ms = max(times[candidate.name]["latency_ms"] for candidate in found)
+    times = time_all([*searched, *scaled], task, resolution, folder)
+    least_ms = max(times[candidate.name]["latency_ms"] for candidate in searched)
     published = [as_fast(encoder, least_ms, times) for encoder in PUBLISHED]
-    groups = summarise(train_all(arguments, [[candidate, *published] for candidate in found]))
-    rows = {candidate.name: times[candidate.name] for candidate in [*found, *published]}
+    groups = summarise(train_all(arguments, [[candidate, *published] for candidate in searched]))
+    rows = {candidate.name: times[candidate.name] for candidate in [*searched, *published]}
     for name, row in rows.items():
         print(f"{name:<26} {row['macs'] / 1e6:6.1f}M multiply-adds, {row['latency_ms']:.2f} ms, cv {row['cv']:.1%}")
     for name, figures in groups.items():
