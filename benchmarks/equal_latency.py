@@ -14,7 +14,7 @@ Expected: for each seed the found network has a lower loss than both published o
     fbnetv5 derive runs/s0 --latency 6ms --device cpu --output runs/fast0
     python -m benchmarks.equal_latency runs/fast0 runs/fast1 runs/fast2 --task det --output runs/equal-latency
 
-Timing needs idle cores and takes two minutes; a training takes some two minutes of one core. Finished trainings are not
+Timing needs idle cores and takes some four minutes, a training some three of one core. Finished trainings are not
 repeated. Prints a table and ends in one JSON line.
 """
 

@@ -35,7 +35,8 @@ Variant = Annotated[
     str,
     typer.Option(
         help="FBNetV3 network that stage 0 of the search space is made of: a, c, f; ac, which is a with 0.65 times "
-        "its channels; or a-lite, which is a with ReLU6 and without squeeze-excite, faster on many devices."
+        "its channels; or a-lite, which is a with ReLU6 and without squeeze-excite, for devices on which hard swish "
+        "and squeeze-excite are slow."
     ),
 ]
 Stages = Annotated[int, typer.Option(help="Number of stages after stage 0.")]

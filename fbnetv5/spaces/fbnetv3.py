@@ -46,6 +46,11 @@ class FBNetV3:
     """Stages 1, 2, 3, 4a, 4b, 5 and the last block(s), in order."""
     activation: Activation = "hswish"
 
+    @property
+    def has_squeeze_excite(self) -> bool:
+        """Whether any block has it."""
+        return any(group.squeeze for group in self.groups)
+
     def with_ordinary_padding(self) -> "FBNetV3":
         """The same network with every depthwise convolution padded by kernel // 2."""
         return replace(self, groups=tuple(replace(group, padding=None) for group in self.groups))

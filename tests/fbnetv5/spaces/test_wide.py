@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from export.graph import to_onnx_bytes
 from export.parity import GATES, compare
 from export.runners import OrtRunner, TorchRunner
+from fbnetv5.blocks.specs import InvertedResidual
 from fbnetv5.costs.tables import Counter
 from fbnetv5.networks.backbone import task_network
 from fbnetv5.networks.supernet import Supernet
@@ -70,11 +71,21 @@ def test_every_block_of_the_default_space_is_a_candidate(variant: str) -> None:
         assert node.skippable == wide[node.name].skippable
 
 
+def test_a_variant_without_squeeze_excite_has_none_to_choose() -> None:
+    space = WideSpace(variant="a-lite")
+    assert not [variable.name for variable in space.variables if variable.name.endswith(".squeeze")]
+    blocks = [block for node in space.nodes for block in node.candidates if isinstance(block, InvertedResidual)]
+    assert {(block.squeeze, block.activation) for block in blocks} == {(False, "relu6")}
+    assert [variable.name for variable in space.variables] == [
+        variable.name for variable in WideSpace().variables if not variable.name.endswith(".squeeze")
+    ]
+
+
 def test_a_wide_space_is_read_as_it_was_written() -> None:
     assert read_space(json.loads(json.dumps(SPACE.to_json()))) == SPACE
 
 
-@pytest.mark.parametrize("variant", ["a", "c", "f", "ac"])
+@pytest.mark.parametrize("variant", ["a", "c", "f", "ac", "a-lite"])
 def test_the_supernet_is_at_most_half_larger_than_that_of_the_default_space(variant: str) -> None:
     with torch.device("meta"):
         wide = Supernet(WideSpace(variant=variant), TASKS)  # type: ignore[arg-type]
