@@ -7,7 +7,8 @@ and not with the number of blocks.
 
 Expansions lie around that of the block in the narrower space. A block of expansion 1 has no convolution that expands,
 which cannot be sliced, so its expansion is fixed. Squeeze-excite is a choice from stride 8 on, as FBNetV3 and
-MobileNetV3 use it, unless the variant has none. Blocks that change the shape, and fusion edges, have no wider choices; widths of paths have none.
+MobileNetV3 use it, unless the variant has none. Blocks that change the shape, and fusion edges, have no wider choices;
+widths of paths have none.
 """
 
 from collections.abc import Iterator, Mapping
