@@ -1,8 +1,8 @@
-"""Weights of a block as slices of those of a larger block of the same position.
+"""Weights of a block or head as slices of those of a larger one at the same position.
 
 A convolution of fewer channels has the leading channels of a wider one, and a smaller kernel is the centre of a larger
 one (once-for-all, arXiv 1908.09791; slimmable networks, arXiv 1812.08928). Batch-norm statistics are sliced like
-weights. A layer that the smaller block lacks, such as squeeze-excite, is left out.
+weights. A layer that the smaller one lacks, such as squeeze-excite, is left out.
 
 Not included: once-for-all's matrices that transform the centre of a kernel.
 """
@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-
-from fbnetv5.blocks.specs import Block
 
 
 def sliced(tensors: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
@@ -30,25 +28,27 @@ def _view(tensor: Tensor, shape: Sequence[int]) -> Tensor:
     return tensor
 
 
-class SlicedBlock:
-    """Runs a block with slices of the weights of a larger module, which gets the gradients and the statistics."""
+class SlicedModule:
+    """Runs a module with slices of the weights of a larger one, which gets the gradients and the statistics."""
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, build: Callable[[], nn.Module]) -> None:
         with torch.device("meta"):  # neither memory nor random numbers: every call brings the tensors
-            self.module = block.build()
-        self.shapes = {name: tuple(tensor.shape) for name, tensor in self.module.state_dict().items()}
+            self.module = build()
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in _tensors(self.module).items()}
 
     def state(self, whole: nn.Module) -> dict[str, Tensor]:
-        """The block's state dict, as views of the tensors of ``whole``."""
-        return sliced(_tensors(whole), self.shapes)
+        """The module's state dict, as views of the tensors of ``whole``."""
+        tensors = sliced(_tensors(whole), self.shapes)
+        return {name: tensors[name] for name in self.module.state_dict()}
 
     def bound(self, whole: nn.Module) -> Callable[..., Any]:
-        """The block as a function of its inputs, in the mode of ``whole``: training or evaluation."""
+        """The module as a function of its inputs, in the mode of ``whole``: training or evaluation."""
         if self.module.training != whole.training:
             self.module.train(whole.training)
-        tensors = self.state(whole)
+        tensors = sliced(_tensors(whole), self.shapes)
         return lambda *inputs: functional_call(self.module, tensors, inputs)
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, those included that a state dict leaves out."""
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}

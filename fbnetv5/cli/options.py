@@ -46,7 +46,8 @@ SpaceName = Annotated[
     typer.Option(
         metavar="default|strict|wide",
         help="Search space: default, strict (only blocks of later stages may be skipped, and not repeated blocks of "
-        "stage 0 or fusion edges) or wide (blocks also have a kernel, an expansion and squeeze-excite to choose).",
+        "stage 0 or fusion edges) or wide (blocks also have a kernel, an expansion and squeeze-excite to choose, paths "
+        "a width).",
     ),
 ]
 Resolution = Annotated[

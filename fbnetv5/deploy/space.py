@@ -72,7 +72,7 @@ def space(
 
     Args:
         space: "default"; "strict", where only blocks of later stages may be skipped; or "wide", where each block also
-            has a kernel, an expansion and squeeze-excite to choose.
+            has a kernel, an expansion and squeeze-excite to choose, and each path a width.
         variant: FBNetV3 of stage 0 of the space: "a", "c", "f", "ac" or "a-lite".
         stages: number of stages after stage 0.
         blocks_per_path: number of blocks per path in each later stage.

@@ -2,14 +2,14 @@
 
 One call runs exactly the blocks that the features of any task need under the sampled architecture, each once, whatever
 the number of tasks (weight sharing as in one-shot search, arXiv 1904.00420). At a node with a whole block, all
-candidates use slices of its weights.
+candidates use slices of its weights. So does a head on features that are narrower than the widest of the space.
 
 Blocks can be compiled one by one (regional compilation,
 https://docs.pytorch.org/tutorials/recipes/regional_compilation.html). The trunk as a whole runs another graph in every
 step, but its blocks have few distinct structures, and blocks of one structure and size share their compiled code.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from typing import Any, Self
@@ -17,12 +17,15 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from fbnetv5.blocks.slicing import SlicedBlock
+from fbnetv5.blocks.slicing import SlicedModule
 from fbnetv5.blocks.specs import Block, initialise
 from fbnetv5.networks.backbone import Network, run_graph, task_network
 from fbnetv5.spaces.graph import Graph, Step
 from fbnetv5.spaces.space import Choices, Space
 from fbnetv5.tasks.task import Task
+
+Widths = tuple[int, ...]
+"""Of the features that a head reads."""
 
 MAX_COMPILATIONS = 256
 """Compiled versions of blocks: one per structure, image size and batch size; torch's own limit of 8 is too low."""
@@ -40,8 +43,9 @@ class Supernet(nn.Module):
         )
         initialise(self.blocks)
         self._whole = frozenset(node.name for node in space.nodes if node.whole is not None)
-        self._slices: dict[Block, SlicedBlock] = {}
-        self.heads = nn.ModuleDict({name: task.build_head(space.channels(task.paths)) for name, task in tasks.items()})
+        self._slices: dict[Block | tuple[str, Widths], SlicedModule] = {}
+        self._head_widths = {name: space.channels(task.paths) for name, task in tasks.items()}
+        self.heads = nn.ModuleDict({name: task.build_head(self._head_widths[name]) for name, task in tasks.items()})
         self.trunk_passes = 0
         """Number of passes of the trunk; a search step adds one."""
         self._has_compiled_blocks = False
@@ -75,35 +79,52 @@ class Supernet(nn.Module):
 
     def forward(self, images: Tensor, choices: Choices) -> dict[str, object]:
         """Raw outputs of every task's head under one architecture [S]."""
-        return {name: self.heads[name](features) for name, features in self.trunk(images, choices).items()}
+        return {name: self.head(name, features) for name, features in self.trunk(images, choices).items()}
+
+    def head(self, task: str, features: Sequence[Tensor]) -> object:
+        """Raw outputs of a task's head."""
+        head, widths = self.heads[task], tuple(feature.shape[1] for feature in features)
+        return (head if widths == self._head_widths[task] else self._head_slice(task, widths).bound(head))(features)
 
     def module_of(self, step: Step) -> Callable[..., Any]:
         """The shared module that runs a step, or its slice."""
         module = self._stored(step)
-        return self._slice(step.block).bound(module) if step.node in self._whole else module
+        return self._block_slice(step.block).bound(module) if step.node in self._whole else module
 
     def state_of(self, step: Step) -> Mapping[str, Tensor]:
         """The state dict of a step's block, which shares memory with that of the supernet."""
         module = self._stored(step)
-        return self._slice(step.block).state(module) if step.node in self._whole else module.state_dict()
+        return self._block_slice(step.block).state(module) if step.node in self._whole else module.state_dict()
 
     def _stored(self, step: Step) -> nn.Module:
         stored = self.blocks[step.node]
         assert isinstance(stored, nn.ModuleList)
         return stored[0 if step.node in self._whole else step.candidate]
 
-    def _slice(self, block: Block) -> SlicedBlock:
+    def _block_slice(self, block: Block) -> SlicedModule:
         """The runner of a sliced block, made once."""
         if block not in self._slices:
-            self._slices[block] = SlicedBlock(block)
+            self._slices[block] = SlicedModule(block.build)
         return self._slices[block]
+
+    def _head_slice(self, task: str, widths: Widths) -> SlicedModule:
+        """The runner of a task's head on features of these widths, made once."""
+        if (task, widths) not in self._slices:
+            self._slices[task, widths] = SlicedModule(lambda: self.tasks[task].build_head(widths))
+        return self._slices[task, widths]
+
+    def _head_state(self, task: str, widths: Widths) -> Mapping[str, Tensor]:
+        """The state dict of a task's head on features of these widths, which shares memory with the supernet's."""
+        head = self.heads[task]
+        return head.state_dict() if widths == self._head_widths[task] else self._head_slice(task, widths).state(head)
 
     def derive(self, task: str, choices: Choices) -> Network:
         """The network of one task for ``choices``, with its own copy of the weights, on torch's default device."""
         network = task_network(self.tasks[task], self.space, choices)
-        for step in network.backbone.graph.steps:
+        graph = network.backbone.graph
+        for step in graph.steps:
             network.backbone.blocks[step.name].load_state_dict(self.state_of(step))
-        network.heads[task].load_state_dict(self.heads[task].state_dict())
+        network.heads[task].load_state_dict(self._head_state(task, graph.channels(task)))
         return network.train(self.training)
 
 

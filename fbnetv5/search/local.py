@@ -56,8 +56,8 @@ def promising(
 ) -> tuple[Indices, Indices]:
     """Up to ``MAX_PAIRS`` of the pairs ([P], [P]) of changes: those of the lowest loss, within the budgets.
 
-    Losses and costs of a pair are predicted as the sum of those of its changes, which is exact unless one of them
-    decides whether the block of the other runs.
+    Losses and costs of a pair are predicted as the sum of those of its changes, which is exact unless both change one
+    block, or one of them decides whether the block of the other runs.
     """
     first, second = pairs
     if len(first) <= MAX_PAIRS:

@@ -60,8 +60,8 @@ class Node:
 
     @property
     def channels(self) -> int:
-        """Width of the first candidate's output; in most spaces all candidates have the same."""
-        return self.candidates[0].out_channels
+        """Width of the widest candidate's output; in most spaces all candidates have the same."""
+        return max(block.out_channels for block in self.candidates)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,8 @@ def four_path_space(name: str, *, variant: str, stages: int, blocks_per_path: in
     Args:
         name: "default", in which every block and fusion edge that keeps its input's shape may be skipped; "strict", in
             which only blocks of later stages may be skipped, the narrow reading of FBNetV5 (arXiv 2111.10007); or
-            "wide", in which each of the default's blocks also has a kernel, an expansion and squeeze-excite to choose.
+            "wide", in which each of the default's blocks also has a kernel, an expansion and squeeze-excite to choose,
+            and each path a width.
         variant: FBNetV3 of stage 0: "a", "c", "f", "ac" or "a-lite".
         stages: number of stages after stage 0.
         blocks_per_path: number of blocks per path in each later stage.

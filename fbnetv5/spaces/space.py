@@ -66,7 +66,7 @@ class Space(Document, ABC):
         return tuple(len(variable.choices) for variable in self.variables)
 
     def channels(self, paths: Iterable[int]) -> tuple[int, ...]:
-        """Widths of the features of these paths, where all architectures have the same, see ``has_fixed_widths``."""
+        """Widths of the features of these paths, the widest where architectures differ, see ``has_fixed_widths``."""
         width = {node.name: node.channels for node in self.nodes}
         return tuple(width[self.ends[path]] for path in paths)
 
@@ -83,14 +83,27 @@ class Space(Document, ABC):
 
     def feature_widths(self, choices: Choices, paths: Iterable[int]) -> NDArray[np.int64]:
         """[B, P]: widths of the features of P paths in architectures [B, S]."""
-        candidates = self.candidates(choices)
-        widths = np.zeros(candidates.shape, dtype=np.int64)
-        for column, node in enumerate(self.nodes):
-            widths[:, column] = np.array([block.out_channels for block in node.candidates])[candidates[:, column]]
-            if node.skippable:
-                skipped = candidates[:, column] == SKIPPED
-                widths[skipped, column] = widths[skipped, self._index[node.inputs[0]]]
-        return widths[:, [self._index[self.ends[path]] for path in paths]]
+        candidates, rows = self.candidates(choices), np.arange(len(choices))
+        widths = []
+        for end in self.end_columns(paths):
+            columns = np.full(len(choices), end)
+            while (skipped := candidates[rows, columns] == SKIPPED).any():
+                columns = np.where(skipped, self._first_inputs[columns], columns)
+            widths.append(self._out_widths[columns, candidates[rows, columns]])
+        return np.stack(widths, axis=1)
+
+    @cached_property
+    def _first_inputs(self) -> NDArray[np.int64]:
+        """[V]: the column of each node's first input; its own where it has none."""
+        return np.array([inputs[0] if inputs else column for column, inputs in enumerate(self.input_columns)])
+
+    @cached_property
+    def _out_widths(self) -> NDArray[np.int64]:
+        """[V, most candidates]: width of each candidate's output."""
+        widths = np.zeros((len(self.nodes), max(len(node.candidates) for node in self.nodes)), dtype=np.int64)
+        for row, node in zip(widths, self.nodes, strict=True):
+            row[: len(node.candidates)] = [block.out_channels for block in node.candidates]
+        return widths
 
     def full(self) -> Choices:
         """The architecture in which every variable has its first choice that skips nothing."""
@@ -155,33 +168,33 @@ class Space(Document, ABC):
 
     def candidates(self, choices: Choices) -> NDArray[np.int64]:
         """[B, V]: the index of the candidate that each node has in architectures [B, S], or ``SKIPPED``."""
-        tables = self._lookup[2]
-        candidates: NDArray[np.int64] = tables[np.arange(len(self.nodes)), self._table_positions(choices)]
+        positions = self._table_positions(choices)
+        candidates: NDArray[np.int64] = self._tables[np.arange(len(self.nodes)), positions]
         return candidates
 
     def _table_positions(self, choices: Choices) -> NDArray[np.int64]:
         """[B, V]: the position in each node's table that architectures [B, S] select."""
-        variables, steps, _ = self._lookup
-        padded = np.concatenate([choices, np.zeros((len(choices), 1), dtype=np.int64)], axis=1)
-        positions: NDArray[np.int64] = padded[:, variables[:, 0]] * steps[:, 0]
-        for column in range(1, variables.shape[1]):
-            positions += padded[:, variables[:, column]] * steps[:, column]
-        return positions
+        positions: NDArray[np.float32] = choices.astype(np.float32) @ self._table_steps  # whole numbers below 2**24
+        return positions.astype(np.int64)
 
     @cached_property
-    def _lookup(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Variables [V, K] of every node (padded with S), their strides in its table [V, K], tables [V, C]."""
-        max_variables = max(1, *(len(node.variables) for node in self.nodes))
-        variables = np.full((len(self.nodes), max_variables), len(self.variables), dtype=np.int64)
-        steps = np.zeros((len(self.nodes), max_variables), dtype=np.int64)
-        tables = np.full((len(self.nodes), max(len(node.table) for node in self.nodes)), SKIPPED, dtype=np.int64)
-        for row, node in enumerate(self.nodes):
+    def _table_steps(self) -> NDArray[np.float32]:
+        """[S, V]: by how much a variable's next choice moves on in a node's table."""
+        steps = np.zeros((len(self.variables), len(self.nodes)), dtype=np.float32)
+        for column, node in enumerate(self.nodes):
             step = 1
-            for column, variable in reversed(list(enumerate(node.variables))):
-                variables[row, column], steps[row, column] = variable, step
+            for variable in reversed(node.variables):
+                steps[variable, column] = step
                 step *= self.choice_counts[variable]
-            tables[row, : len(node.table)] = node.table
-        return variables, steps, tables
+        return steps
+
+    @cached_property
+    def _tables(self) -> NDArray[np.int64]:
+        """[V, longest table]: the table of every node."""
+        tables = np.full((len(self.nodes), max(len(node.table) for node in self.nodes)), SKIPPED, dtype=np.int64)
+        for row, node in zip(tables, self.nodes, strict=True):
+            row[: len(node.table)] = node.table
+        return tables
 
     def live(self, choices: Choices, paths: Iterable[int]) -> NDArray[np.bool_]:
         """Which nodes run.
@@ -248,18 +261,15 @@ class Space(Document, ABC):
 
     def _read_and_live(self, choices: Choices, paths: Iterable[int]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         """Bool [B, V]: a feature depends on the node's output; [B, V]: candidates of the live nodes."""
-        index = self._index
         candidates = self.candidates(choices)
-        kept = candidates != SKIPPED
-        read = np.zeros((len(choices), len(self.nodes)), dtype=np.bool_)
-        for path in paths:
-            read[:, index[self.ends[path]]] = True
-        live = np.zeros_like(read)
-        for column in range(len(self.nodes) - 1, -1, -1):
-            live[:, column] = read[:, column] & kept[:, column]
-            for position, name in enumerate(self.nodes[column].inputs):
-                read[:, index[name]] |= read[:, column] if position == 0 else live[:, column]
-        return read, np.where(live, candidates, SKIPPED)
+        kept = np.ascontiguousarray((candidates != SKIPPED).T)  # by node: the loop below goes through the nodes
+        read, live = np.zeros_like(kept), np.zeros_like(kept)
+        read[list(self.end_columns(paths))] = True
+        for column in reversed(range(len(self.nodes))):
+            live[column] = read[column] & kept[column]
+            for position, source in enumerate(self.input_columns[column]):
+                read[source] |= read[column] if position == 0 else live[column]
+        return read.T, np.where(live.T, candidates, SKIPPED)
 
     def sources(self, choices: Choices) -> NDArray[np.int64]:
         """[B, V]: for each node, the column of the node whose output it passes on; its own unless it is skipped."""

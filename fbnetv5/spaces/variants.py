@@ -81,6 +81,6 @@ def widen_choices(choices: Choices, source: Space, target: Space) -> Choices:
         if blocks[node.name] not in options:
             raise UserError(f"the network is not in the space of {target.label}: {node.name} has another block there")
         counts = [target.choice_counts[variable] for variable in node.variables]
-        if counts:
+        if counts and blocks[node.name] is not None:  # a skipped node leaves the width of its path to the others
             widened[list(node.variables)] = np.unravel_index(options.index(blocks[node.name]), counts)
     return widened

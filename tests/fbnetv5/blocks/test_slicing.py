@@ -1,6 +1,6 @@
 import torch
 
-from fbnetv5.blocks.slicing import SlicedBlock, sliced
+from fbnetv5.blocks.slicing import SlicedModule, sliced
 from fbnetv5.blocks.specs import InvertedResidual
 
 WHOLE = InvertedResidual(kernel=7, in_channels=16, out_channels=16, expansion=4, squeeze=True)
@@ -16,7 +16,7 @@ def test_a_slice_has_leading_channels_and_the_centre_of_a_kernel() -> None:
 def test_gradients_and_statistics_reach_the_slices_alone() -> None:
     torch.manual_seed(0)
     whole = WHOLE.build()
-    SlicedBlock(SMALL).bound(whole)(torch.randn(2, 16, 8, 8)).square().sum().backward()
+    SlicedModule(SMALL.build).bound(whole)(torch.randn(2, 16, 8, 8)).square().sum().backward()
     gradient = whole.get_submodule("depthwise.0").weight.grad
     assert isinstance(gradient, torch.Tensor)
     assert gradient[:32, :, 2:5, 2:5].abs().sum(dim=(1, 2, 3)).min() > 0
@@ -28,7 +28,7 @@ def test_gradients_and_statistics_reach_the_slices_alone() -> None:
 
 
 def test_a_slice_follows_the_mode_of_the_whole() -> None:
-    block, whole = SlicedBlock(SMALL), WHOLE.build()
+    block, whole = SlicedModule(SMALL.build), WHOLE.build()
     for training in (False, True):
         block.bound(whole.train(training))
         assert block.module.training is training

@@ -77,10 +77,11 @@ def test_the_most_promising_pairs_meet_the_budget_with_the_lowest_loss(monkeypat
         for seed in (0, 1)
     )
     current = np.where(space.skipping, 1, space.random(space.skipping, np.random.default_rng(2)))
-    owner = {variable: node.name for node in space.nodes for variable in node.variables}
+    nodes = [{node.name for node in space.nodes if number in node.variables} for number in range(len(current))]
     changes = Changes.of(current, space.choice_counts, ~space.skipping)
     first, second = changes.pairs()
-    apart = [owner[a] != owner[b] for a, b in zip(changes.variables[first], changes.variables[second], strict=True)]
+    variables = zip(changes.variables[first], changes.variables[second], strict=True)
+    apart = [nodes[one].isdisjoint(nodes[other]) for one, other in variables]
     first, second = first[apart], second[apart]
     both = changes.applied(first, second)
     budget = Constraints(budgets=[Budget(limit=cost.cost_of(current), unit="macs")], tables=[cost])

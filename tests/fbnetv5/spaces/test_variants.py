@@ -87,7 +87,7 @@ def test_spaces_of_other_stages_are_refused() -> None:
 @settings(max_examples=20, deadline=None)
 @given(choices=st.lists(st.integers(0, 1), min_size=200, max_size=200), strict=st.booleans())
 def test_a_network_is_the_same_in_the_wide_space(choices: list[int], strict: bool) -> None:
-    source, paths = FourPathSpace(variant="c", stages=2, blocks_per_path=1, strict=strict), {"cls": (16, 32)}
+    source, paths = FourPathSpace(variant="c", stages=2, blocks_per_path=1, strict=strict), {"seg": (4, 8, 16, 32)}
     target = WideSpace(variant="c", stages=2, blocks_per_path=1)
     own = np.array(choices[: len(source.variables)])
     widened = target.check(widen_choices(own, source, target).tolist())
@@ -100,7 +100,7 @@ def test_a_network_is_the_same_in_the_wide_space(choices: list[int], strict: boo
 
 def test_a_network_of_other_blocks_is_in_no_other_space() -> None:
     wide, default = (kind(stages=1, blocks_per_path=1) for kind in (WideSpace, FourPathSpace))
-    with pytest.raises(UserError, match="not in the space of variant a: s0_p4_4 has another block there"):
+    with pytest.raises(UserError, match="not in the space of variant a: s0_p4_3 has another block there"):
         widen_choices(wide.full(), wide, default)
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from export.graph import to_onnx_bytes
@@ -24,9 +24,12 @@ from fbnetv5.spaces.wide import WideSpace
 from fbnetv5.tasks import make_tasks
 
 SPACE = WideSpace(stages=1, blocks_per_path=1)
-TASKS = make_tasks(("cls",), {"label": ("a", "b", "c")})
+CLASSES = {"label": ("a", "b", "c"), "boxes": ("a", "b"), "mask": ("w", "x", "y", "z")}
+TASKS = make_tasks(("cls", "det", "seg"), CLASSES)
 SIZE = (32, 32)
 PATHS = TASKS["cls"].paths
+seeds = st.integers(0, 2**32)
+names = st.sampled_from(tuple(TASKS))
 
 
 def drawn(seed: int) -> Choices:
@@ -35,6 +38,10 @@ def drawn(seed: int) -> Choices:
 
 def live(choices: Choices) -> NDArray[np.int64]:
     return SPACE.live_candidates(choices, PATHS)
+
+
+def tensors(output: object) -> list[Tensor]:
+    return [output] if isinstance(output, Tensor) else list(output)  # type: ignore[call-overload]
 
 
 def parameter_bytes(supernet: Supernet) -> int:
@@ -61,6 +68,35 @@ def test_a_block_has_a_variable_per_decision() -> None:
     assert choices["s1_p8_0.squeeze"] == ("off", "on")
     assert "s1_p4_0.squeeze" not in choices
     assert "s1_p8_from_p4.kernel" not in choices
+
+
+def test_a_path_has_a_variable_for_its_width() -> None:
+    choices = {variable.name: variable.choices for variable in SPACE.variables}
+    assert [choices[f"p{path}.width"] for path in (4, 8, 16, 32)] == [
+        ("16", "24"),
+        ("32", "40"),
+        ("88", "120"),
+        ("168", "224"),
+    ]
+    narrowest = "p4.width" in {variable.name for variable in WideSpace(variant="ac").variables}
+    assert not narrowest  # 16 channels, of which three quarters are 16 when rounded to a multiple of 8
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=seeds)
+def test_the_blocks_of_a_path_have_its_width(seed: int) -> None:
+    choices = drawn(seed)
+    chosen = {
+        variable.name: int(variable.choices[choice])
+        for variable, choice in zip(SPACE.variables, choices, strict=True)
+        if variable.name.endswith(".width")
+    }
+    graph = SPACE.graph(choices, {"seg": (4, 8, 16, 32)})
+    assert graph.channels("seg") == tuple(chosen.values())
+    assert SPACE.feature_widths(choices[None], (4, 8, 16, 32)).tolist() == [list(chosen.values())]
+    for step in graph.steps:
+        if step.stage > 0:
+            assert step.block.out_channels == chosen[f"p{step.stride}.width"]
 
 
 @pytest.mark.parametrize("variant", ["a", "c", "f", "ac", "a-lite"])
@@ -106,7 +142,7 @@ def test_blocks_alone_may_be_skipped_and_keep_their_other_choices() -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 2**32))
+@given(seed=seeds)
 def test_a_variable_matters_if_one_of_its_choices_changes_the_network(seed: int) -> None:
     choices = drawn(seed)
     for variable, needed in enumerate(SPACE.needed(choices[None], PATHS)[0]):
@@ -116,31 +152,44 @@ def test_a_variable_matters_if_one_of_its_choices_changes_the_network(seed: int)
 
 
 @settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 2**32))
-def test_multiply_adds_of_a_member_equal_torchs_count(seed: int) -> None:
+@given(seed=seeds, name=names)
+def test_multiply_adds_of_a_member_equal_torchs_count(seed: int, name: str) -> None:
     choices = drawn(seed)
     with torch.device("meta"), FlopCounterMode(display=False) as flops, torch.no_grad():
-        network = task_network(TASKS["cls"], SPACE, choices).eval()
+        network = task_network(TASKS[name], SPACE, choices).eval()
         network(torch.zeros(1, 3, *SIZE))
     counter = Counter(SIZE)
-    cost = counter.table(SPACE, TASKS["cls"], "macs").cost_of(choices)
-    pooled = counter.graph(network.backbone.graph, TASKS).macs_pool
-    assert flops.get_total_flops() == 2 * (cost - pooled)
+    cost = counter.table(SPACE, TASKS[name], "macs").cost_of(choices)
+    counted = counter.graph(network.backbone.graph, {name: TASKS[name]})
+    assert cost == counted.macs
+    assert flops.get_total_flops() == 2 * counted.macs_conv
 
 
 @settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 2**32))
+@given(seed=seeds, name=names)
 @torch.no_grad()
-def test_a_member_with_sliced_weights_returns_the_supernets_outputs(seed: int) -> None:
+def test_a_member_with_sliced_weights_returns_the_supernets_outputs(seed: int, name: str) -> None:
     supernet, choices = lively(), drawn(seed)
     images = torch.randn(2, 3, *SIZE, generator=torch.Generator().manual_seed(seed))
-    expected = supernet(images, choices)["cls"]
-    torch.testing.assert_close(supernet.derive("cls", choices).raw(images)["cls"], expected, rtol=1e-4, atol=1e-4)
+    expected = tensors(supernet(images, choices)[name])
+    own = tensors(supernet.derive(name, choices).raw(images)[name])
+    torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_narrow_head_trains_the_leading_channels_of_the_widest() -> None:
+    torch.manual_seed(0)
+    supernet = Supernet(SPACE, TASKS)
+    narrow = SPACE.empty()
+    supernet(torch.randn(2, 3, *SIZE), narrow)["cls"].sum().backward()
+    head = {name: weight.grad for name, weight in supernet.heads["cls"].named_parameters()}
+    (gradient,) = (grad for grad in head.values() if grad is not None and grad.shape[1:] == (224, 1, 1))
+    assert gradient[: 6 * 168, :168].abs().sum() > 0
+    assert gradient.count_nonzero() == gradient[: 6 * 168, :168].count_nonzero()
 
 
 @pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 50))])
 def test_an_exported_member_computes_what_torch_does(seed: int) -> None:
-    network = lively().derive("cls", drawn(seed)).eval()
+    network = lively().derive(tuple(TASKS)[seed % len(TASKS)], drawn(seed)).eval()
     images = {"image": np.random.default_rng(seed).normal(size=(2, 3, *SIZE)).astype(np.float32)}
     content = to_onnx_bytes(
         network,
