@@ -59,6 +59,7 @@ SEEDS := 0 1 2 3 4
 SEARCHES := $(SEEDS:%=runs/s%)
 results: $(SEARCHES:%=%/pareto.json)
 	$(BIN)/python -m benchmarks.judge $(SEARCHES) --output runs/judge
+	$(BIN)/python -m benchmarks.other_budgets $(firstword $(SEARCHES)) --judge runs/judge --output runs/other-budgets
 	for task in det seg "cls --steps 800 --lr 0.01 --max-fan-in 128"; do \
 	  $(BIN)/python -m benchmarks.from_scratch $(SEARCHES) --task $$task --output runs/from-scratch --judge runs/judge || exit 1; \
 	done

@@ -1,0 +1,73 @@
+"""Networks of other budgets: the verdict, and a tiny run from end to end."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import judge, other_budgets
+from benchmarks.other_budgets import as_expected, beaten
+from export.errors import UserError
+from fbnetv5.architecture import load_architecture
+from fbnetv5.data.config import DataConfig
+from fbnetv5.search.reinforce.config import SearchConfig
+from fbnetv5.search.reinforce.prepare import prepare
+from fbnetv5.search.reinforce.run import run_search, start_run
+from fbnetv5.spaces.four_path import FourPathSpace
+from tests.benchmarks.conftest import BUDGET
+
+SPACE = FourPathSpace(stages=1, blocks_per_path=1)
+
+
+def quiet(*_: object) -> None:
+    """Say nothing."""
+
+
+def test_a_lower_loss_beats_a_random_network() -> None:
+    assert beaten(1.0, [0.9, 1.1, 1.2, 1.3]).value == 0.75
+
+
+@pytest.mark.parametrize(("better", "seconds", "expected"), [(8, 300, True), (7, 300, False), (8, 301, False)])
+def test_eight_of_ten_budgets_of_every_task_must_be_better_than_nine_of_ten(
+    better: int, seconds: float, expected: bool
+) -> None:
+    shares = {f"{number}M": 0.95 if number < better else 0.9 for number in range(10)}
+    assert as_expected({"cls": dict.fromkeys(shares, 1.0), "det": shares}, seconds) is expected
+
+
+@pytest.mark.slow
+def test_budgets_are_compared_from_end_to_end_and_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = SearchConfig(
+        budgets={"seg": (BUDGET.changed(limit=250e6),)},
+        space=SPACE,
+        data=DataConfig(size=(32, 32), scenes=(16, 8, 8)),
+        batch=4,
+        warmup_steps=1,
+        steps=1,
+        panel_draws=16,
+        panel_checks=3,
+        finalists=2,
+        score_images=8,
+    )
+    run = start_run(config, tmp_path / "s0", quiet, quiet)[0]
+    run_search(run, prepare(config), quiet, quiet)
+    folder = tmp_path / "judge"
+    judging = [str(run), "--output", str(folder), "--steps", "1", "--images", "8", "--supernets", "1", "--count", "2"]
+    judge.main([*judging, "--controls", "0", "--planted", "0", "--processes", "1"])
+    command = [str(run), "--judge", str(folder), "--output", str(tmp_path / "others"), "--budgets", "230M,260M"]
+    command += ["--count", "3", "--processes", "1"]
+    other_budgets.main(command)
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(report["share_beaten"]["seg"]) == {"230M", "260M"}
+    assert [len(losses) for losses in report["losses"].values()] == [4, 4]
+    for budget in ("230M", "260M"):
+        macs = load_architecture(tmp_path / "others" / "derived" / budget / "seg.json").cost.macs
+        assert 0.85 <= macs / (float(budget[:-1]) * 1e6) <= 1
+    monkeypatch.setattr(other_budgets, "derive", lambda *_, **__: pytest.fail("a budget was derived again"))
+    other_budgets.main(command)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == report
+    config.changed(space=FourPathSpace(stages=2)).save(folder)
+    with pytest.raises(UserError, match="was searched in another space than the judge's"):
+        other_budgets.main(command)
