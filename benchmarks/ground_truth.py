@@ -10,8 +10,9 @@ and its inputs, so that 4096 networks take little longer than their heads.
 
 Leaves ``benchmarks/ground_truth.npz``: per chunk and task the mean loss over all architectures, and each one's
 deviation from it. With ``--wide 5`` it leaves ``wide-0.npz`` to ``wide-4.npz`` in the folder: five subspaces of the
-wide space, whose 12 variables are drawn from whether a block runs, its kernel, its expansion and its squeeze-excite,
-with the smallest and the largest choice each. They share the weights. A killed run is resumed. Ends in one JSON line.
+wide space with the smallest and the largest choice of 12 variables: the widths of the four paths, whether four nodes
+run, and four of the kernels, expansions and squeeze-excites. They share the weights. A killed run is resumed. Ends in
+one JSON line.
 """
 
 import argparse
@@ -66,6 +67,10 @@ FREE = (
     "s2_p32_0",
 )
 """Names of the nodes with free variables."""
+RUNS, BLOCK, WIDTH = "runs", "block", "width"
+"""Kinds of variables of the wide space."""
+DRAWN = 4
+"""Variables of each of the first two kinds that a subspace of the wide space has, beside the four widths."""
 DATA = Path(__file__).with_name("ground_truth.npz")
 CHUNK = 64
 """Held-out images of one evaluation, the number of a step that trains policies."""
@@ -103,22 +108,35 @@ def default_subspace() -> Subspace:
 
 
 def wide_subspace(seed: int) -> Subspace:
-    """One of the wide space: as many variables of the nodes ``FREE`` as there are such nodes, drawn by the seed.
+    """One of the wide space: the widths of all paths, and variables of the nodes ``FREE`` that are drawn by the seed.
 
-    Their nodes run with the block of the default space where no variable is free.
+    Four of these decide whether a node runs, and four what the block of another node is, so that all networks differ.
+    Nodes run with the block of the default space where no variable is free.
     """
     default = default_subspace()
     fixed = widen_choices(default.embed(np.ones((1, len(FREE)), dtype=np.int64))[0], SPACE, WIDE)
-    drawn = np.random.default_rng(seed).permutation(np.flatnonzero(of_free_nodes(WIDE)))[: len(FREE)]
-    free = tuple(sorted(drawn.tolist()))
+    names = [variable.name for variable in WIDE.variables]
+    rng = np.random.default_rng(seed)
+    switches = rng.permutation([name for name in names if _kind(name) == RUNS])[:DRAWN].tolist()
+    of_others = [name for name in names if _kind(name) == BLOCK and name.partition(".")[0] not in switches]
+    drawn = {*switches, *rng.permutation(of_others)[:DRAWN].tolist()}
+    free = tuple(number for number, name in enumerate(names) if _kind(name) == WIDTH or name in drawn)
     return Subspace(
         space=WIDE, fixed=fixed, free=free, high=np.array([WIDE.choice_counts[number] - 1 for number in free])
     )
 
 
-def of_free_nodes(space: Space) -> NDArray[np.bool_]:
-    """[S]: whether a variable sets one of the nodes ``FREE``."""
-    return np.array([variable.name.partition(".")[0] in FREE for variable in space.variables])
+def _kind(name: str) -> str:
+    """What a variable of the wide space sets; "" if its node is not free."""
+    owner, _, decision = name.partition(".")
+    if decision == "width":
+        return WIDTH
+    return "" if owner not in FREE else BLOCK if decision else RUNS
+
+
+def is_trained(space: Space) -> NDArray[np.bool_]:
+    """[S]: whether a variable is free in some subspace, and so differs from step to step of the training."""
+    return np.array([_kind(variable.name) != "" for variable in space.variables])
 
 
 def everything() -> Choices:
@@ -127,17 +145,17 @@ def everything() -> Choices:
 
 
 class Training(SearchLoop):
-    """A warm-up whose architectures differ in the variables of the nodes ``FREE`` only."""
+    """A warm-up whose architectures differ only in variables that are free in some subspace."""
 
     @cached_property
     def fixed(self) -> Choices:
-        """[S]: the choices of the other nodes."""
+        """[S]: the choices of the other variables."""
         return (default_subspace() if self.supernet.space == SPACE else wide_subspace(0)).fixed
 
     def step(self) -> None:
         rng = np.random.default_rng([self.config.seed, self.done])
         drawn = warmup_architecture(self.supernet.space, self.done / self.config.warmup_steps, rng)
-        choices = np.where(of_free_nodes(self.supernet.space), drawn, self.fixed)
+        choices = np.where(is_trained(self.supernet.space), drawn, self.fixed)
         self.train_weights(next(self.weight_batches), choices, np.ones(len(TASKS)))
 
 
@@ -171,7 +189,7 @@ def score(supernet: Supernet, graphs: Sequence[Graph], batch: Batch) -> Floats:
         task = supernet.tasks[name]
         key = (name, *map(id, read))
         if key not in losses:
-            losses[key] = float(task.losses(supernet.heads[name](read), batch).mean())
+            losses[key] = float(task.losses(supernet.head(name, read), batch).mean())
         return losses[key]
 
     def losses_of(graph: Graph) -> list[float]:

@@ -40,11 +40,20 @@ def test_only_free_variables_differ(subspace: Subspace) -> None:
     )
 
 
-def test_wide_subspaces_have_every_kind_of_variable() -> None:
+def test_wide_subspaces_have_all_widths_and_variables_of_every_other_kind() -> None:
     subspaces = [wide_subspace(seed) for seed in range(5)]
-    names = [subspace.space.variables[number].name for subspace in subspaces for number in subspace.free]
-    assert {name.partition(".")[2] for name in names} == {"", "kernel", "expansion", "squeeze"}
-    assert {name.partition(".")[0] for name in names} == set(FREE)
+    decisions = set()
+    for subspace in subspaces:
+        names = [subspace.space.variables[number].name for number in subspace.free]
+        assert names[-4:] == ["p4.width", "p8.width", "p16.width", "p32.width"]
+        switches = [name for name in names if "." not in name]
+        others = [name for name in names[:-4] if "." in name]
+        assert (len(switches), len(others)) == (4, 4)
+        owners = {name.partition(".")[0] for name in others}
+        assert owners | set(switches) <= set(FREE)
+        assert not owners & set(switches)
+        decisions |= {name.partition(".")[2] for name in others}
+    assert decisions == {"kernel", "expansion", "squeeze"}
     assert len({subspace.free for subspace in subspaces}) == len(subspaces)
 
 
