@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks import stats
 from benchmarks.architectures import RANDOM_SEED, random_matched
-from benchmarks.experiment import Trial, begin_experiment, in_turns, plain
+from benchmarks.experiment import NAME, Trial, begin_experiment, in_turns, plain
 from benchmarks.judge import Scoring, trial_of
 from export.errors import UserError
 from export.files import read_json_object, write_json
@@ -62,9 +62,10 @@ def derive_once(run: Path, budget: str, folder: Path) -> float:
     return float(read_json_object(file, what="time")["seconds"])
 
 
-def beaten(loss: float, others: Sequence[float]) -> stats.Estimate:
-    """The share of random networks with a higher loss."""
-    return stats.percentile(-loss, [-other for other in others])
+def share_beaten(losses: Sequence[float]) -> float:
+    """The share of random networks with a higher loss than the derived one, whose loss is the first."""
+    derived, *others = losses
+    return stats.percentile(-derived, [-other for other in others]).value
 
 
 def as_expected(shares: Mapping[str, Mapping[str, float]], seconds: float) -> bool:
@@ -111,15 +112,17 @@ def parse(line: Sequence[str] | None) -> argparse.Namespace:
 def main(line: Sequence[str] | None = None) -> None:
     """Derive, judge, print a table and one JSON line."""
     arguments = parse(line)
-    config, judge_config = SearchConfig.load(arguments.run), SearchConfig.load(arguments.judge)
-    if config.space != judge_config.space:
+    config, judging = SearchConfig.load(arguments.run), read_json_object(arguments.judge / NAME, what="experiment")
+    if config.space != SearchConfig.load(arguments.judge).space:
         raise UserError(f"{arguments.run} was searched in another space than the judge's in {arguments.judge}")
     tasks = config.tasks if arguments.tasks is None else tuple(arguments.tasks.split(","))
+    if unknown := set(tasks) - set(config.tasks):
+        raise UserError(f"{arguments.run} has no task {', '.join(sorted(unknown))}; it has {', '.join(config.tasks)}")
     experiment = begin_experiment(
         arguments.output,
         name="other_budgets",
-        configuration={"run": str(arguments.run.resolve()), "judge": judge_config.to_json()},
-        data="of the judge",
+        configuration={"run": str(arguments.run.resolve()), "judge": judging},
+        data=judging["data"],
         threads=arguments.threads,
     )
     budgets, seconds = arguments.budgets.split(","), 0.0
@@ -138,7 +141,7 @@ def main(line: Sequence[str] | None = None) -> None:
         in_turns(*trials.values()), Scoring(folder=arguments.judge), processes=arguments.processes, report=report
     )
     losses = {key: [float(np.mean(results[trial]["losses"])) for trial in group] for key, group in trials.items()}
-    shares = {task: {budget: beaten(*_split(losses[task, budget])).value for budget in budgets} for task in tasks}
+    shares = {task: {budget: share_beaten(losses[task, budget]) for budget in budgets} for task in tasks}
     for task, of_task in shares.items():
         print(f"{task}:", ", ".join(f"{budget} beats {share:.3f}" for budget, share in of_task.items()))
     document = {
@@ -151,11 +154,6 @@ def main(line: Sequence[str] | None = None) -> None:
     }
     write_json(arguments.output / "report.json", plain(document))
     print(json.dumps(plain(document)))
-
-
-def _split(losses: Sequence[float]) -> tuple[float, Sequence[float]]:
-    """The loss of the derived network, and those of the random ones."""
-    return losses[0], losses[1:]
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import judge, other_budgets
-from benchmarks.other_budgets import as_expected, beaten
+from benchmarks.other_budgets import as_expected, share_beaten
 from export.errors import UserError
 from fbnetv5.architecture import load_architecture
 from fbnetv5.data.config import DataConfig
@@ -24,7 +24,7 @@ def quiet(*_: object) -> None:
 
 
 def test_a_lower_loss_beats_a_random_network() -> None:
-    assert beaten(1.0, [0.9, 1.1, 1.2, 1.3]).value == 0.75
+    assert share_beaten([1.0, 0.9, 1.1, 1.2, 1.3]) == 0.75
 
 
 @pytest.mark.parametrize(("better", "seconds", "expected"), [(8, 300, True), (7, 300, False), (8, 301, False)])
@@ -68,6 +68,8 @@ def test_budgets_are_compared_from_end_to_end_and_resumed(
     monkeypatch.setattr(other_budgets, "derive", lambda *_, **__: pytest.fail("a budget was derived again"))
     other_budgets.main(command)
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == report
+    with pytest.raises(UserError, match="has no task dets; it has seg"):
+        other_budgets.main([*command, "--tasks", "dets"])
     config.changed(space=FourPathSpace(stages=2)).save(folder)
     with pytest.raises(UserError, match="was searched in another space than the judge's"):
         other_budgets.main(command)
