@@ -83,6 +83,13 @@ Params = Annotated[
 Memories = Annotated[
     list[str] | None, typer.Option("--memory", metavar="BUDGET", help=f"{MEMORY_HELP}; per task as for --flops.")
 ]
+Init = Annotated[
+    str,
+    typer.Option(
+        help="Initial weights of stage 0: scratch (random), timm (FBNetV3-B pretrained on ImageNet, which fits variant "
+        "a), or a .safetensors file of such a model."
+    ),
+]
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
@@ -128,6 +135,7 @@ def search(
     variant: Variant = "a",
     stages: Stages = 4,
     blocks_per_path: Blocks = 2,
+    init: Init = "scratch",
     config: ConfigFile = None,
     seed: Seed = 0,
     name: Name = None,
@@ -175,6 +183,7 @@ def search(
                 variant=variant,
                 stages=stages,
                 blocks_per_path=blocks_per_path,
+                init=init,
                 runs=runs,
                 **others,
             )

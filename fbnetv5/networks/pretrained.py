@@ -22,6 +22,9 @@ from fbnetv5.blocks.specs import Block
 from fbnetv5.networks.backbone import Network
 from fbnetv5.runs.checkpoint import load_tensors
 from fbnetv5.spaces.encoders import ENCODERS
+from fbnetv5.spaces.fbnetv3 import VARIANTS
+from fbnetv5.spaces.four_path import FourPaths
+from fbnetv5.spaces.variants import stage_zero
 
 SCRATCH, TORCHVISION, TIMM = "scratch", "torchvision", "timm"
 PUBLISHED = {
@@ -69,6 +72,25 @@ def encoder_weights(encoder: str, source: str, *, width: float = 1.0) -> list[St
         )
     model = PUBLISHED[source][encoder]
     return _split(blocks, _LOADERS[source](model), f"{source}'s {model}")
+
+
+def stage_zero_weights(space: FourPaths, source: str) -> dict[str, State]:
+    """The weights of an FBNetV3 by the nodes of stage 0 of a space; ``source`` is that of ``encoder_weights``.
+
+    Raises:
+        UserError: there are no such weights, or they do not fit.
+        UnavailableError: the library cannot load its weights.
+    """
+    variant = VARIANTS[space.variant]
+    if variant.light:
+        raise UserError(f"--init {source}: no published weights fit {space.label}. Use --init {SCRATCH}")
+    weights = encoder_weights(f"fbnetv3-{variant.letter}", source, width=variant.width)
+    return dict(zip(stage_zero(space.encoder), weights, strict=True))
+
+
+def full_source(init: str) -> str:
+    """A source of weights as a run folder stores it: a file by its whole path."""
+    return init if init in (SCRATCH, *PUBLISHED) else str(Path(init).resolve())
 
 
 def load_blocks(network: Network, weights: Mapping[str, State]) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from fbnetv5.blocks.slicing import SlicedModule
+from fbnetv5.blocks.slicing import SlicedModule, sliced
 from fbnetv5.blocks.specs import Block, initialise
 from fbnetv5.networks.backbone import Network, run_graph, task_network
 from fbnetv5.spaces.graph import Graph, Step
@@ -95,6 +95,15 @@ class Supernet(nn.Module):
         """The state dict of a step's block, which shares memory with that of the supernet."""
         module = self._stored(step)
         return self._block_slice(step.block).state(module) if step.node in self._whole else module.state_dict()
+
+    def load_blocks(self, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Copy state dicts of blocks by node, where a larger block is stored into the slice that they have of it."""
+        for node, state in weights.items():
+            stored = self.blocks[node]
+            assert isinstance(stored, nn.ModuleList)
+            shapes = {name: tensor.shape for name, tensor in state.items()}
+            for name, own in sliced(stored[0].state_dict(), shapes).items():
+                own.copy_(state[name])
 
     def _stored(self, step: Step) -> nn.Module:
         stored = self.blocks[step.node]

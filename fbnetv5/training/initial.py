@@ -12,13 +12,19 @@ from export.errors import UserError
 from fbnetv5.architecture import Architecture
 from fbnetv5.blocks.specs import initialise
 from fbnetv5.networks.backbone import Network
-from fbnetv5.networks.pretrained import PUBLISHED, SCRATCH, TIMM, TORCHVISION, encoder_weights, load_blocks
+from fbnetv5.networks.pretrained import (
+    PUBLISHED,
+    SCRATCH,
+    TIMM,
+    TORCHVISION,
+    encoder_weights,
+    load_blocks,
+    stage_zero_weights,
+)
 from fbnetv5.runs.checkpoint import load_tensors, load_weights
 from fbnetv5.spaces.branching import BranchingSpace
-from fbnetv5.spaces.fbnetv3 import VARIANTS
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.space import Space
-from fbnetv5.spaces.variants import stage_zero
 from fbnetv5.spaces.wide import WideSpace
 
 INHERITED = "inherited"
@@ -73,19 +79,16 @@ def copy_encoder(network: Network, space: Space, source: str) -> None:
     """
     if isinstance(space, BranchingSpace):
         names = [node.name for node in space.nodes]
-        weights = encoder_weights(space.encoder, source, width=space.width)
+        weights = dict(zip(names, encoder_weights(space.encoder, source, width=space.width), strict=True))
     elif isinstance(space, FourPathSpace):
-        names, variant = stage_zero(space.encoder), VARIANTS[space.variant]
-        if variant.light:
-            raise UserError(f"--init {source}: no published weights fit {space.label}. Use --init {SCRATCH}")
-        weights = encoder_weights(f"fbnetv3-{variant.letter}", source, width=variant.width)
+        weights = stage_zero_weights(space, source)
     elif isinstance(space, WideSpace):
         raise UserError(
             f"--init {source}: blocks of {space.label} have other kernels and expansions than the encoder's"
         )
     else:
         raise UserError(f"--init {source} is for networks with an encoder, not for those of {space.label}")
-    load_blocks(network, dict(zip(names, weights, strict=True)))
+    load_blocks(network, weights)
 
 
 def inherit_blocks(network: Network, path: Path) -> None:

@@ -11,6 +11,7 @@ from fbnetv5.architecture import Architecture
 from fbnetv5.costs.cost_files import open_costs
 from fbnetv5.costs.ranges import CostRange
 from fbnetv5.data.describe import describe_data
+from fbnetv5.networks.pretrained import SCRATCH, full_source
 from fbnetv5.runs import options
 from fbnetv5.runs.options import Amount, CostFamilies, Fields, Size
 from fbnetv5.search.reinforce.config import SearchConfig
@@ -65,6 +66,7 @@ def search(
     variant: str = "a",
     stages: int = 4,
     blocks_per_path: int = 2,
+    init: str = SCRATCH,
     config: Fields | None = None,
     seed: int = 0,
     name: str | None = None,
@@ -104,6 +106,7 @@ def search(
         variant: FBNetV3 of stage 0 of the space: "a", "c", "f", "ac" or "a-lite".
         stages: number of stages after stage 0.
         blocks_per_path: number of blocks per path in each later stage.
+        init: initial weights of stage 0: "scratch", "timm" for variant a, or a safetensors file of timm's fbnetv3_b.
         config: further fields of ``SearchConfig``, such as {"steps": 600}, or a file with them.
         seed: of everything random.
         name: of the run folder; None for the date and time.
@@ -120,7 +123,7 @@ def search(
     Raises:
         UserError: an option is wrong, the budgets are out of range or exclude each other, or the run folder
             exists already.
-        UnavailableError: the device is not on this machine.
+        UnavailableError: the device, or timm's weights, are not on this machine.
         VerificationError: a loss is not finite.
     """
     folder = None if data is None else Path(data)
@@ -136,6 +139,7 @@ def search(
         family=family,
         costs=files,
         space=chosen,
+        init=full_source(init),
         data=options.search_images(
             folder, size, fit, tasks=names, budgets=[own[0] for own in budgets.values()], log=log
         ),

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from export.errors import UserError
 from fbnetv5.costs.budgets import TaskBudgets
 from fbnetv5.costs.cost_files import CostFiles
+from fbnetv5.networks.pretrained import SCRATCH
 from fbnetv5.runs.config import NotNegative, Positive, Share
 from fbnetv5.search.config import SupernetConfig
 from fbnetv5.search.reinforce.estimators import EstimatorName
@@ -20,7 +21,7 @@ class SearchConfig(SupernetConfig):
     title: ClassVar[str] = "search"
     kind: ClassVar[str] = "search"
     flags: ClassVar[frozenset[str]] = frozenset(
-        {"budgets", "family", "costs", "space", "data", "table", "other_machine_table", "seed"}
+        {"budgets", "family", "costs", "space", "init", "data", "table", "other_machine_table", "seed"}
     )
     budgets: dict[str, TaskBudgets]
     """Budgets of each task, which hold together; the keys are the run's tasks."""
@@ -30,6 +31,8 @@ class SearchConfig(SupernetConfig):
     """Contents of the cost files that define the units of budgets."""
     space: SpaceField = FourPathSpace()
     """Search space."""
+    init: str = SCRATCH
+    """Source of the initial weights of stage 0: "scratch", "timm", or a safetensors file."""
     warmup_steps: Annotated[int, Field(ge=0)] = 600
     """Steps that train weights under architectures of random depth before any policy is updated."""
     steps: Annotated[int, Field(ge=0)] = 1200

@@ -15,7 +15,9 @@ from fbnetv5.architecture import Architecture
 from fbnetv5.costs.ranges import CostRange, cost_range
 from fbnetv5.evaluate import check_splits
 from fbnetv5.networks.supernet import Supernet
+from fbnetv5.runs.checkpoint import load_checkpoint
 from fbnetv5.runs.folder import make_run
+from fbnetv5.runs.loop import CHECKPOINT
 from fbnetv5.runs.processes import in_first_process, make_accelerator
 from fbnetv5.runs.start import check_processes
 from fbnetv5.search.reinforce.config import SearchConfig
@@ -23,7 +25,14 @@ from fbnetv5.search.reinforce.entry import SearchEntry
 from fbnetv5.search.reinforce.final_phase import find_networks, observe
 from fbnetv5.search.reinforce.loop import SearchLoop
 from fbnetv5.search.reinforce.panel import PANEL
-from fbnetv5.search.reinforce.prepare import Prepared, check_costs, memory_ranges, prepare, unused_values
+from fbnetv5.search.reinforce.prepare import (
+    Prepared,
+    check_costs,
+    initial_weights,
+    memory_ranges,
+    prepare,
+    unused_values,
+)
 from fbnetv5.search.reinforce.results import best_architecture, write_results
 
 
@@ -43,6 +52,7 @@ def start_run(
 
     Raises:
         UserError: an input does not fit, or the folder exists already or cannot be written.
+        UnavailableError: a library cannot load the initial weights.
     """
     prepared = prepare(config)
     if make_accelerator().is_main_process:
@@ -51,6 +61,7 @@ def start_run(
             log(line)
     check_costs(prepared)
     check_splits(prepared.tasks.values(), prepared.splits)
+    initial_weights(config)
     return in_first_process(lambda: make_run(config, folder, log)), prepared
 
 
@@ -76,6 +87,8 @@ def run_search(
     check_processes(folder, prepared.splits.test)
     set_seed(config.seed)
     supernet = Supernet(config.space, prepared.tasks)
+    if load_checkpoint(folder / CHECKPOINT) is None:
+        supernet.load_blocks(initial_weights(config))
     if config.compile_blocks:
         supernet.compile_blocks()
     loop = SearchLoop(config, folder, supernet, prepared.splits, prepared.constraints)

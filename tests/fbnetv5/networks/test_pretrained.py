@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -12,10 +13,15 @@ from export.errors import UnavailableError, UserError
 from fbnetv5.architecture import make_architecture
 from fbnetv5.data.preprocess import MEAN, STD
 from fbnetv5.data.scenes import CLASSES
-from fbnetv5.networks.pretrained import PUBLISHED, TIMM, VERSION, encoder_weights, load_blocks
+from fbnetv5.networks.pretrained import PUBLISHED, TIMM, VERSION, encoder_weights, load_blocks, stage_zero_weights
+from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import save_tensors
 from fbnetv5.spaces.branching import BranchingSpace
 from fbnetv5.spaces.encoders import ENCODERS
+from fbnetv5.spaces.four_path import FourPaths, FourPathSpace
+from fbnetv5.spaces.variants import widen_choices
+from fbnetv5.spaces.wide import WideSpace
+from fbnetv5.tasks import make_tasks
 from tests.fbnetv5.networks.peers import live_model
 
 FEATURES: dict[tuple[str, str], tuple[str, ...]] = {
@@ -62,6 +68,28 @@ def test_features_equal_those_of_the_library(tmp_path: Path, library: str, encod
     for own, peer in zip(ours, peer_features(model, FEATURES[library, encoder], images), strict=True):
         assert own.shape == peer.shape
         assert float((own - peer).abs().max()) <= 1e-5 * float(peer.max() - peer.min())
+
+
+PLAIN = FourPathSpace(stages=1, blocks_per_path=1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("space", [PLAIN, PLAIN.changed(strict=True), WideSpace(stages=1, blocks_per_path=1)], ids=str)
+def test_stage_zero_of_a_supernet_returns_what_timm_returns(tmp_path: Path, space: FourPaths) -> None:
+    model, images = peer_of(TIMM, "fbnetv3-a"), torch.randn(2, 3, 64, 64)
+    save_tensors(tmp_path / "peer.safetensors", model.state_dict())
+    supernet = Supernet(space, make_tasks(("seg",), CLASSES)).eval()
+    random = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
+    supernet.load_blocks(stage_zero_weights(space, str(tmp_path / "peer.safetensors")))
+    plain = space if isinstance(space, FourPathSpace) else PLAIN
+    choices = np.array([variable.name.startswith("s0_") for variable in plain.variables], dtype=np.int64)
+    choices = widen_choices(choices, plain, space)
+    for own, peer in zip(
+        supernet.trunk(images, choices)["seg"], peer_features(model, FEATURES[TIMM, "fbnetv3-a"], images), strict=True
+    ):
+        assert float((own - peer).abs().max()) <= 1e-5 * float(peer.max() - peer.min())
+    for name, tensor in supernet.state_dict().items():
+        assert name.startswith("blocks.s0_") or torch.equal(tensor, random[name])
 
 
 def test_published_weights_were_trained_on_images_normalised_alike() -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,14 +20,16 @@ from fbnetv5.blocks.specs import InvertedResidual
 from fbnetv5.costs.budgets import Budget
 from fbnetv5.costs.ranges import CostRange
 from fbnetv5.data.config import DataConfig
-from fbnetv5.runs.checkpoint import load_tensors, load_weights
+from fbnetv5.runs.checkpoint import load_tensors, load_weights, save_tensors
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.entry import SearchEntry
-from fbnetv5.search.reinforce.prepare import prepare
+from fbnetv5.search.reinforce.prepare import initial_weights, prepare
 from fbnetv5.search.reinforce.run import run_search, start_run
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.space import Space
 from fbnetv5.spaces.wide import WideSpace
+from tests.fbnetv5.networks.peers import live_model
+from tests.fbnetv5.spaces.test_space import StageSpace
 
 MakeConfig = Callable[..., SearchConfig]
 TASKS = ("cls", "det", "seg")
@@ -63,9 +66,9 @@ def cheaper() -> Iterator[None]:
         yield
 
 
-def started(make_config: MakeConfig, folder: Path, space: Space = FREE) -> Path:
+def started(make_config: MakeConfig, folder: Path, space: Space = FREE, **fields: Any) -> Path:
     budgets = {task: (Budget(limit=LIMIT, unit="macs"),) for task in TASKS}
-    config = make_config(budgets=budgets, space=space, warmup_steps=2, steps=6, checkpoint_every=3)
+    config = make_config(budgets=budgets, space=space, warmup_steps=2, steps=6, checkpoint_every=3, **fields)
     return start_run(config, folder, quiet, quiet)[0]
 
 
@@ -79,6 +82,37 @@ def undisturbed(make_config: MakeConfig, tmp_path_factory: pytest.TempPathFactor
     folder = started(make_config, tmp_path_factory.mktemp("runs") / "first")
     resume(folder, quiet, quiet)
     return folder
+
+
+def test_a_search_starts_from_weights_of_a_file_and_resumes_without_it(make_config: MakeConfig, tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    published = live_model("timm", "fbnetv3_b").state_dict()
+    save_tensors(file, published)
+    folder = started(make_config, tmp_path / "run", init=str(file))
+    resume(folder, quiet, quiet)
+    stem = load_tensors(folder / "seg.safetensors")["backbone.blocks.s0_p4_0.0.weight"]
+    theirs = published["conv_stem.weight"]
+    assert 0 < torch.dist(stem, theirs) < 0.2 * theirs.norm()
+    before = contents(folder)
+    file.unlink()
+    resume(folder, quiet, quiet)
+    assert contents(folder) == before
+    with pytest.raises(UserError, match=r"does not exist\. Name a file, or use --init scratch"):
+        started(make_config, tmp_path / "other", init=str(file))
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (FREE.changed(variant="c"), "timm has no weights that fit fbnetv3-c, only fbnetv3-a"),
+        (StageSpace(), "--init timm is for spaces of four paths, not for "),
+    ],
+    ids=["variant", "space"],
+)
+def test_initial_weights_that_do_not_fit_are_refused(make_config: MakeConfig, space: Space, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        initial_weights(make_config("cls", space=space, init="timm"))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
