@@ -53,13 +53,14 @@ docs: $(VENV)/installed-docs
 
 # The figures of docs/results.md on whether searches find better networks: runs/judge/report.json and
 # runs/from-scratch/TASK/report.json. Estimated for two cores with nothing else running: 20 minutes for each search, an
-# hour for the judge, half an hour for each task from scratch, some four and a half hours in all. Stopped and called
-# again, it goes on.
+# hour for the judge, half an hour for the panels, half an hour for each task from scratch, some five hours in all.
+# Stopped and called again, it goes on.
 SEEDS := 0 1 2 3 4
 SEARCHES := $(SEEDS:%=runs/s%)
 results: $(SEARCHES:%=%/pareto.json)
 	$(BIN)/python -m benchmarks.judge $(SEARCHES) --output runs/judge
 	$(BIN)/python -m benchmarks.other_budgets $(firstword $(SEARCHES)) --judge runs/judge --output runs/other-budgets
+	$(BIN)/python -m benchmarks.panel_colours --judge runs/judge --output runs/panel-colours
 	for task in det seg "cls --steps 800 --lr 0.01 --max-fan-in 128"; do \
 	  $(BIN)/python -m benchmarks.from_scratch $(SEARCHES) --task $$task --output runs/from-scratch --judge runs/judge || exit 1; \
 	done

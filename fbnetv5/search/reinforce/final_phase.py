@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from export.progress import Progress
 from fbnetv5.costs.constraints import Constraints
+from fbnetv5.data.colours import change_colours
 from fbnetv5.data.loading import even_groups, evenly_spaced, read_group
 from fbnetv5.data.splits import Splits
 from fbnetv5.networks.supernet import Supernet
@@ -138,7 +139,8 @@ def run_panel(
 ) -> Floats:
     """[N, T]: the losses of architectures [N, S], each on the batch of its number.
 
-    Processes and threads share the batches, and where there are few batches also the architectures of each.
+    Processes and threads share the batches, and where there are few batches also the architectures of each. The images
+    of a batch have the same colours in all of them.
 
     Args:
         loop: the weights and the images.
@@ -147,7 +149,7 @@ def run_panel(
         groups: the indices of each batch's images.
         progress: called after every batch, or part of one.
     """
-    of_thread, reading = threading.local(), threading.Lock()
+    config, of_thread, reading = loop.config, threading.local(), threading.Lock()
     parts = -(-MIN_JOBS // len(groups))
     split = [np.array_split(np.flatnonzero(batches == number), parts) for number in range(len(groups))]
     jobs = [rows for of_batch in split for rows in of_batch if len(rows)]
@@ -155,12 +157,16 @@ def run_panel(
     def run(job: int) -> Floats:
         if not hasattr(of_thread, "supernet"):
             of_thread.supernet = loop.supernet.copy()
+        number = int(batches[jobs[job][0]])
         with reading:
-            batch = read_group(loop.splits.policies, groups[batches[jobs[job][0]]]).to(loop.accelerator.device)
+            batch = read_group(loop.splits.policies, groups[number]).to(loop.accelerator.device)
+        if config.panel_colours:
+            rng = np.random.default_rng([config.seed, config.total_steps, number])
+            batch = replace(batch, images=change_colours(batch.images, rng))
         supernet = of_thread.supernet
         return np.stack([batch_losses(supernet, batch, own, loop.accelerator) for own in choices[jobs[job]]])
 
-    losses = np.empty((len(choices), len(loop.config.tasks)))
+    losses = np.empty((len(choices), len(config.tasks)))
     for rows, of_rows in zip(jobs, _distribute(loop, run, len(jobs), "running the panel", progress), strict=True):
         losses[rows] = of_rows
     return losses
@@ -176,17 +182,27 @@ def fit_panel(loop: FinishedLoop, panel: Panel) -> tuple[dict[str, LossModel], d
     return models, qualities
 
 
+def search_models(loop: FinishedLoop, models: Mapping[str, LossModel]) -> dict[str, list[Choices]]:
+    """Every task's finalists, the best by the posterior's mean first.
+
+    Raises:
+        UserError: no network of a task has costs in the window of its budgets.
+    """
+    config, networks = loop.config, {}
+    for task, name in enumerate(config.tasks):
+        constraints, rng = loop.constraints[name], np.random.default_rng([config.seed, config.total_steps, task])
+        policy = policy_near_budgets(loop.controller, task, constraints, rng)
+        networks[name] = find_finalists(name, models[name], policy, constraints, config.finalists, rng)
+    return networks
+
+
 def compare_finalists(
     loop: FinishedLoop, models: Mapping[str, LossModel], progress: Progress
 ) -> dict[str, list[Finalist]]:
     """Every task's finalists with their losses on the same images."""
     config, constraints = loop.config, loop.constraints
-    jobs: list[tuple[str, Choices]] = []
-    for task, name in enumerate(config.tasks):
-        rng = np.random.default_rng([config.seed, config.total_steps, task])
-        policy = policy_near_budgets(loop.controller, task, constraints[name], rng)
-        networks = find_finalists(name, models[name], policy, constraints[name], config.finalists, rng)
-        jobs += [(name, choices) for choices in networks]
+    by_task = search_models(loop, models)
+    jobs = [(name, choices) for name, networks in by_task.items() for choices in networks]
     scorer = FinalistScorer(loop.supernet, loop.splits, images=config.score_images, device=loop.accelerator.device)
 
     def score(index: int) -> Finalist:

@@ -13,7 +13,7 @@ from fbnetv5.spaces import SpaceField
 
 OF_THE_RUN = (
     "batch", "weight_decay", "max_fan_in", "clip_norm", "score_images", "checkpoint_every", "panel_draws",
-    "panel_checks", "finalists",
+    "panel_checks", "panel_colours", "finalists",
 )  # fmt: skip
 """Fields whose defaults are the values of the search that the task is added to."""
 
@@ -42,6 +42,8 @@ class LaterConfig(SupernetConfig):
     """Architectures of the panel, each run on one of its batches when the head is trained."""
     panel_checks: Annotated[int, Field(ge=3)] = 24
     """Further architectures of the panel, run on several of its batches to measure the quality of its fit."""
+    panel_colours: bool = True
+    """Whether the panel's images have other colours than in their files, as in a search."""
     finalists: Annotated[int, Field(ge=1)] = 8
     """Architectures whose losses are compared on the same images at the end."""
 

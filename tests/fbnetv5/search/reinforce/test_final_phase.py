@@ -1,5 +1,6 @@
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from accelerate import Accelerator
 
 from export.runners import torch_threads
 from fbnetv5.costs.budgets import AIMED_SHARE_OF_BUDGET
+from fbnetv5.data.colours import change_colours
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.loading import even_batches
 from fbnetv5.runs import processes
@@ -70,13 +72,20 @@ def test_draws_run_on_one_batch_and_checks_on_several(make_loop: MakeLoop, monke
     assert qualities["cls"].architectures == loop.config.panel_checks
 
 
-def test_losses_of_the_panel_are_those_of_their_architectures_and_batches(make_loop: MakeLoop) -> None:
-    loop = make_loop("cls", "seg", data=DataConfig(size=(32, 32), scenes=(24, 100, 16)))
+@pytest.mark.parametrize("colours", [False, True])
+def test_losses_of_the_panel_are_those_of_their_architectures_and_batches(make_loop: MakeLoop, colours: bool) -> None:
+    loop = make_loop("cls", "seg", data=DataConfig(size=(32, 32), scenes=(24, 100, 16)), panel_colours=colours)
     panel = observe(loop, no_progress)
     rows = panel.drawn.joined(panel.checks)
     batches = list(even_batches(loop.splits.policies, batch=64, count=2))
     assert len(batches) == 2
     assert {index for batch in batches for index in batch.indices.tolist()} == set(range(100))
+    if colours:
+        seeds = [[loop.config.seed, loop.config.total_steps, number] for number in range(2)]
+        batches = [
+            replace(batch, images=change_colours(batch.images, np.random.default_rng(seed)))
+            for batch, seed in zip(batches, seeds, strict=True)
+        ]
     for number in (0, 7, 16, 21):
         expected = batch_losses(loop.supernet, batches[rows.batches[number]], rows.choices[number], loop.accelerator)
         np.testing.assert_array_equal(rows.losses[number], expected)
