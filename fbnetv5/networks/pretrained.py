@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Annotated
 
 import torch
+from pydantic import AfterValidator
 from torch import Tensor, nn
 
 from export.errors import UnavailableError, UserError
@@ -24,6 +26,7 @@ from fbnetv5.runs.checkpoint import load_tensors
 from fbnetv5.spaces.encoders import ENCODERS
 from fbnetv5.spaces.fbnetv3 import VARIANTS
 from fbnetv5.spaces.four_path import FourPaths
+from fbnetv5.spaces.space import Space
 from fbnetv5.spaces.variants import stage_zero
 
 SCRATCH, TORCHVISION, TIMM = "scratch", "torchvision", "timm"
@@ -47,6 +50,14 @@ COUNTER = "num_batches_tracked"
 
 State = dict[str, Tensor]
 """A state dict, in the order of its model's layers."""
+
+
+def _full_source(source: str) -> str:
+    return source if source in (SCRATCH, *PUBLISHED) else str(Path(source).resolve())
+
+
+Source = Annotated[str, AfterValidator(_full_source)]
+"""A source of weights as a field of a configuration, a file by its absolute path."""
 
 
 def encoder_weights(encoder: str, source: str, *, width: float = 1.0) -> list[State]:
@@ -74,23 +85,20 @@ def encoder_weights(encoder: str, source: str, *, width: float = 1.0) -> list[St
     return _split(blocks, _LOADERS[source](model), f"{source}'s {model}")
 
 
-def stage_zero_weights(space: FourPaths, source: str) -> dict[str, State]:
+def stage_zero_weights(space: Space, source: str) -> dict[str, State]:
     """The weights of an FBNetV3 by the nodes of stage 0 of a space; ``source`` is that of ``encoder_weights``.
 
     Raises:
         UserError: there are no such weights, or they do not fit.
         UnavailableError: the library cannot load its weights.
     """
+    if not isinstance(space, FourPaths):
+        raise UserError(f"--init {source} is for spaces of four paths, not for {space.label}")
     variant = VARIANTS[space.variant]
     if variant.light:
         raise UserError(f"--init {source}: no published weights fit {space.label}. Use --init {SCRATCH}")
     weights = encoder_weights(f"fbnetv3-{variant.letter}", source, width=variant.width)
     return dict(zip(stage_zero(space.encoder), weights, strict=True))
-
-
-def full_source(init: str) -> str:
-    """A source of weights as a run folder stores it: a file by its whole path."""
-    return init if init in (SCRATCH, *PUBLISHED) else str(Path(init).resolve())
 
 
 def load_blocks(network: Network, weights: Mapping[str, State]) -> None:

@@ -10,7 +10,7 @@ from export.progress import Log, silent
 from fbnetv5.architecture import Architecture
 from fbnetv5.costs.budgets import format_cost, only_budget, parse_budgets
 from fbnetv5.data.describe import describe_data
-from fbnetv5.networks.pretrained import SCRATCH, full_source
+from fbnetv5.networks.pretrained import SCRATCH
 from fbnetv5.runs.folder import BRANCHED
 from fbnetv5.runs.options import Amount, Fields, Size, fields_of, find_table, path_of, run_folder, search_images
 from fbnetv5.search.bmtas.config import BranchConfig
@@ -113,7 +113,7 @@ def branch(
         budget=whole,
         task_names=names,
         encoder=encoder,
-        init=full_source(init),
+        init=init,
         data=search_images(folder, size, fit, tasks=names, budgets=[whole], log=log),
         seed=seed,
     )

@@ -7,7 +7,7 @@ from pydantic import Field, Strict, model_validator
 
 from export.errors import UserError
 from fbnetv5.costs.budgets import Budget
-from fbnetv5.networks.pretrained import SCRATCH
+from fbnetv5.networks.pretrained import SCRATCH, Source
 from fbnetv5.runs.config import NotNegative, Positive, Share
 from fbnetv5.search.config import SupernetConfig
 from fbnetv5.spaces.branching import MAX_COPIES, BranchingSpace
@@ -27,7 +27,7 @@ class BranchConfig(SupernetConfig):
     """Names of the tasks."""
     encoder: str = "fbnetv3-a"
     """Name of the encoder: "fbnetv3-a" to "fbnetv3-g", "mobilenetv2", "efficientnet-lite0" or "resnet50"."""
-    init: str = SCRATCH
+    init: Source = SCRATCH
     """Source of the encoder's initial weights: "scratch", "torchvision", "timm", or a safetensors file."""
     width: Annotated[float, Field(ge=0.25, le=2.0)] = 1.0
     """Factor of all widths of the encoder."""

@@ -11,7 +11,6 @@ from fbnetv5.architecture import Architecture
 from fbnetv5.costs.cost_files import open_costs
 from fbnetv5.costs.ranges import CostRange
 from fbnetv5.data.describe import describe_data
-from fbnetv5.networks.pretrained import SCRATCH, full_source
 from fbnetv5.runs import options
 from fbnetv5.runs.options import Amount, CostFamilies, Fields, Size
 from fbnetv5.search.reinforce.config import SearchConfig
@@ -66,7 +65,7 @@ def search(
     variant: str = "a",
     stages: int = 4,
     blocks_per_path: int = 2,
-    init: str = SCRATCH,
+    init: str = "scratch",
     config: Fields | None = None,
     seed: int = 0,
     name: str | None = None,
@@ -139,7 +138,7 @@ def search(
         family=family,
         costs=files,
         space=chosen,
-        init=full_source(init),
+        init=init,
         data=options.search_images(
             folder, size, fit, tasks=names, budgets=[own[0] for own in budgets.values()], log=log
         ),

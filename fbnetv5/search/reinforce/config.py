@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from export.errors import UserError
 from fbnetv5.costs.budgets import TaskBudgets
 from fbnetv5.costs.cost_files import CostFiles
-from fbnetv5.networks.pretrained import SCRATCH
+from fbnetv5.networks.pretrained import SCRATCH, Source
 from fbnetv5.runs.config import NotNegative, Positive, Share
 from fbnetv5.search.config import SupernetConfig
 from fbnetv5.search.reinforce.estimators import EstimatorName
@@ -31,7 +31,7 @@ class SearchConfig(SupernetConfig):
     """Contents of the cost files that define the units of budgets."""
     space: SpaceField = FourPathSpace()
     """Search space."""
-    init: str = SCRATCH
+    init: Source = SCRATCH
     """Source of the initial weights of stage 0: "scratch", "timm", or a safetensors file."""
     warmup_steps: Annotated[int, Field(ge=0)] = 600
     """Steps that train weights under architectures of random depth before any policy is updated."""

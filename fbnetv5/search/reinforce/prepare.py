@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.errors import UserError
 from fbnetv5.costs.constraints import AnyTable, Constraints, check_budgets, constrain
 from fbnetv5.costs.cost_files import unused_text
 from fbnetv5.costs.tables import keyed_table
 from fbnetv5.data.splits import Splits
 from fbnetv5.data.targets import class_names
 from fbnetv5.networks.pretrained import SCRATCH, State, stage_zero_weights
+from fbnetv5.runs.checkpoint import load_checkpoint
+from fbnetv5.runs.loop import CHECKPOINT
 from fbnetv5.runs.start import open_images
 from fbnetv5.search.reinforce.config import SearchConfig
-from fbnetv5.spaces.four_path import FourPaths
 from fbnetv5.tasks import needed_targets, searched_tasks
 from fbnetv5.tasks.task import Task
 from latency import estimate
@@ -68,17 +68,15 @@ def check_latencies(prepared: Prepared) -> None:
             keyed_table(prepared.config.space, task, resolution, prepared.table.values_ms)
 
 
-def initial_weights(config: SearchConfig) -> dict[str, State]:
-    """The initial weights of stage 0 by node; none for random weights.
+def initial_weights(config: SearchConfig, folder: Path) -> dict[str, State]:
+    """The initial weights of stage 0 by node; none for random weights, and none if the run folder has a checkpoint.
 
     Raises:
         UserError: there are no such weights, or they do not fit the space.
         UnavailableError: a library cannot load its weights.
     """
-    if config.init == SCRATCH:
+    if config.init == SCRATCH or load_checkpoint(folder / CHECKPOINT) is not None:
         return {}
-    if not isinstance(config.space, FourPaths):
-        raise UserError(f"--init {config.init} is for spaces of four paths, not for {config.space.label}")
     return stage_zero_weights(config.space, config.init)
 
 

@@ -15,9 +15,7 @@ from fbnetv5.architecture import Architecture
 from fbnetv5.costs.ranges import CostRange, cost_range
 from fbnetv5.evaluate import check_splits
 from fbnetv5.networks.supernet import Supernet
-from fbnetv5.runs.checkpoint import load_checkpoint
 from fbnetv5.runs.folder import make_run
-from fbnetv5.runs.loop import CHECKPOINT
 from fbnetv5.runs.processes import in_first_process, make_accelerator
 from fbnetv5.runs.start import check_processes
 from fbnetv5.search.reinforce.config import SearchConfig
@@ -61,7 +59,7 @@ def start_run(
             log(line)
     check_costs(prepared)
     check_splits(prepared.tasks.values(), prepared.splits)
-    initial_weights(config)
+    initial_weights(config, folder)
     return in_first_process(lambda: make_run(config, folder, log)), prepared
 
 
@@ -87,8 +85,7 @@ def run_search(
     check_processes(folder, prepared.splits.test)
     set_seed(config.seed)
     supernet = Supernet(config.space, prepared.tasks)
-    if load_checkpoint(folder / CHECKPOINT) is None:
-        supernet.load_blocks(initial_weights(config))
+    supernet.load_blocks(initial_weights(config, folder))
     if config.compile_blocks:
         supernet.compile_blocks()
     loop = SearchLoop(config, folder, supernet, prepared.splits, prepared.constraints)

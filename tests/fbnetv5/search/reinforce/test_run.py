@@ -110,9 +110,11 @@ def test_a_search_starts_from_weights_of_a_file_and_resumes_without_it(make_conf
     ],
     ids=["variant", "space"],
 )
-def test_initial_weights_that_do_not_fit_are_refused(make_config: MakeConfig, space: Space, message: str) -> None:
+def test_initial_weights_that_do_not_fit_are_refused(
+    make_config: MakeConfig, tmp_path: Path, space: Space, message: str
+) -> None:
     with pytest.raises(UserError, match=message):
-        initial_weights(make_config("cls", space=space, init="timm"))
+        initial_weights(make_config("cls", space=space, init="timm"), tmp_path)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
