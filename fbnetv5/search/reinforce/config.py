@@ -60,9 +60,9 @@ class SearchConfig(SupernetConfig):
     """Architectures of the panel, each run on one of its batches when the weights are final."""
     panel_checks: Annotated[int, Field(ge=3)] = 24
     """Further architectures of the panel, run on several of its batches to measure the quality of its fit."""
-    panel_colours: bool = True
-    """Whether the panel's images have other colours than in their files, so that its fit carries over to other weights
-    and images (docs/results.md)."""
+    panel_colours: bool = False
+    """Whether the panel's images have other colours than in their files: classifiers were better by other weights with
+    them, and detectors worse (docs/results.md)."""
     finalists: Annotated[int, Field(ge=1)] = 8
     """Architectures per task whose losses are compared on the same images at the end."""
     compile_blocks: bool = False

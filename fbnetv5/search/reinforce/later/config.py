@@ -42,7 +42,7 @@ class LaterConfig(SupernetConfig):
     """Architectures of the panel, each run on one of its batches when the head is trained."""
     panel_checks: Annotated[int, Field(ge=3)] = 24
     """Further architectures of the panel, run on several of its batches to measure the quality of its fit."""
-    panel_colours: bool = True
+    panel_colours: bool = False
     """Whether the panel's images have other colours than in their files, as in a search."""
     finalists: Annotated[int, Field(ge=1)] = 8
     """Architectures whose losses are compared on the same images at the end."""
