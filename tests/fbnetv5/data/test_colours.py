@@ -10,7 +10,7 @@ from fbnetv5.data.colours import change_colours
 
 IMAGES = torch.from_numpy(np.random.default_rng(0).integers(60, 190, (3, 3, 8, 12), dtype=np.uint8))
 EDGE = torch.tensor([100, 150], dtype=torch.uint8).repeat_interleave(4).expand(400, 3, 8, 8).contiguous()
-"""Images that are grey, and twice as bright on the right."""
+"""Images that are grey, and half again as bright on the right."""
 
 
 def changed(images: Tensor, seed: int = 0) -> Tensor:
