@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from benchmarks import judge
 from benchmarks.architectures import random_matched
 from fbnetv5.architecture import Architecture, make_architecture
 from fbnetv5.costs.budgets import Budget
@@ -15,6 +16,9 @@ from fbnetv5.data.config import DataConfig
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.panel import PANEL, Observations, Panel
+from fbnetv5.search.reinforce.prepare import prepare
+from fbnetv5.search.reinforce.run import run_search, start_run
+from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.space import Choices, Space
 from fbnetv5.tasks import make_tasks
 
@@ -67,3 +71,41 @@ def late_blocks(table: CostTable, choices: Choices) -> NDArray[np.float64]:
     """[B, S] -> [B]: the number of live blocks of the last stage, by a table of ones."""
     ones = np.array([[float(node.stage == 4)] * table.blocks.shape[1] for node in table.space.nodes])
     return replace(table, blocks=ones, head=0.0)(choices)
+
+
+def quiet(*_: object) -> None:
+    """Say nothing."""
+
+
+def tiny_judge(folder: Path, *, supernets: int) -> tuple[SearchConfig, Path, Path]:
+    """A search of seg with 250M in a small space and its judge, a step each: its configuration and both folders."""
+    config = SearchConfig(
+        budgets={"seg": (BUDGET.changed(limit=250e6),)},
+        space=FourPathSpace(stages=1, blocks_per_path=1),
+        data=DataConfig(size=(32, 32), scenes=(16, 8, 8)),
+        batch=4,
+        warmup_steps=1,
+        steps=1,
+        panel_draws=16,
+        panel_checks=3,
+        finalists=2,
+        score_images=8,
+    )
+    run = start_run(config, folder / "s0", quiet, quiet)[0]
+    run_search(run, prepare(config), quiet, quiet)
+    judged = folder / "judge"
+    judging = [
+        str(run),
+        "--output",
+        str(judged),
+        "--steps",
+        "1",
+        "--images",
+        "8",
+        "--supernets",
+        str(supernets),
+        "--count",
+        "2",
+    ]
+    judge.main([*judging, "--controls", "0", "--planted", "0", "--processes", "1"])
+    return config, run, judged

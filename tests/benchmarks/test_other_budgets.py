@@ -5,22 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import judge, other_budgets
+from benchmarks import other_budgets
 from benchmarks.other_budgets import as_expected, share_beaten
 from export.errors import UserError
 from fbnetv5.architecture import load_architecture
-from fbnetv5.data.config import DataConfig
-from fbnetv5.search.reinforce.config import SearchConfig
-from fbnetv5.search.reinforce.prepare import prepare
-from fbnetv5.search.reinforce.run import run_search, start_run
 from fbnetv5.spaces.four_path import FourPathSpace
-from tests.benchmarks.conftest import BUDGET
-
-SPACE = FourPathSpace(stages=1, blocks_per_path=1)
-
-
-def quiet(*_: object) -> None:
-    """Say nothing."""
+from tests.benchmarks.conftest import tiny_judge
 
 
 def test_a_lower_loss_beats_a_random_network() -> None:
@@ -39,23 +29,7 @@ def test_eight_of_ten_budgets_of_every_task_must_be_better_than_nine_of_ten(
 def test_budgets_are_compared_from_end_to_end_and_resumed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = SearchConfig(
-        budgets={"seg": (BUDGET.changed(limit=250e6),)},
-        space=SPACE,
-        data=DataConfig(size=(32, 32), scenes=(16, 8, 8)),
-        batch=4,
-        warmup_steps=1,
-        steps=1,
-        panel_draws=16,
-        panel_checks=3,
-        finalists=2,
-        score_images=8,
-    )
-    run = start_run(config, tmp_path / "s0", quiet, quiet)[0]
-    run_search(run, prepare(config), quiet, quiet)
-    folder = tmp_path / "judge"
-    judging = [str(run), "--output", str(folder), "--steps", "1", "--images", "8", "--supernets", "1", "--count", "2"]
-    judge.main([*judging, "--controls", "0", "--planted", "0", "--processes", "1"])
+    config, run, folder = tiny_judge(tmp_path, supernets=1)
     command = [str(run), "--judge", str(folder), "--output", str(tmp_path / "others"), "--budgets", "230M,260M"]
     command += ["--count", "3", "--processes", "1"]
     other_budgets.main(command)

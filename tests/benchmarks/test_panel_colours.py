@@ -6,27 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import judge, panel_colours
+from benchmarks import panel_colours
 from benchmarks.experiment import Trial
 from benchmarks.panel_colours import ARMS, standardised, summarise
 from export.errors import UserError
-from fbnetv5.data.config import DataConfig
-from fbnetv5.search.reinforce.config import SearchConfig
-from fbnetv5.search.reinforce.prepare import prepare
-from fbnetv5.search.reinforce.run import run_search, start_run
-from fbnetv5.spaces.four_path import FourPathSpace
-from tests.benchmarks.conftest import BUDGET
-
-
-def quiet(*_: object) -> None:
-    """Say nothing."""
+from export.progress import Progress
+from fbnetv5.search.reinforce.final_phase import FinishedLoop, observe
+from fbnetv5.search.reinforce.panel import Panel
+from tests.benchmarks.conftest import tiny_judge
 
 
 def test_networks_are_compared_in_the_other_supernets() -> None:
     others = np.array([[9.0, 1.0, 3.0], [5.0, 3.0, 5.0], [7.0, 5.0, 7.0]])  # means without the first: 2, 4, 6
     networks = np.array([[0.0, 1.0, 1.0], [0.0, 2.0, 2.0]])  # 1 and 2
     assert standardised(networks, others, 0) == pytest.approx((-1.5 - 1.0) / 2)
-    assert standardised(networks, others, 2) != pytest.approx(standardised(networks, others, 0))
+    assert standardised(networks, others, 2) == pytest.approx((-4.5 - 4.0) / 2)  # means 5, 4, 6; .5 and 1
 
 
 def test_a_lower_z_with_other_colours_is_a_gain() -> None:
@@ -42,26 +36,18 @@ def test_a_lower_z_with_other_colours_is_a_gain() -> None:
 def test_panels_are_compared_from_end_to_end_and_resumed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = SearchConfig(
-        budgets={"seg": (BUDGET.changed(limit=250e6),)},
-        space=FourPathSpace(stages=1, blocks_per_path=1),
-        data=DataConfig(size=(32, 32), scenes=(16, 8, 8)),
-        batch=4,
-        warmup_steps=1,
-        steps=1,
-        panel_draws=16,
-        panel_checks=3,
-        finalists=2,
-        score_images=8,
-    )
-    run = start_run(config, tmp_path / "s0", quiet, quiet)[0]
-    run_search(run, prepare(config), quiet, quiet)
-    folder = tmp_path / "judge"
-    judging = [str(run), "--output", str(folder), "--steps", "1", "--images", "8", "--supernets", "2", "--count", "2"]
-    judge.main([*judging, "--controls", "0", "--planted", "0", "--processes", "1"])
+    _, _, folder = tiny_judge(tmp_path, supernets=2)
     command = ["--judge", str(folder), "--output", str(tmp_path / "colours"), "--networks", "1", "--count", "3"]
     command += ["--processes", "1"]
+    panels: list[tuple[int, bool]] = []
+
+    def recorded(loop: FinishedLoop, progress: Progress) -> Panel:
+        panels.append((loop.config.seed, loop.config.panel_colours))
+        return observe(loop, progress)
+
+    monkeypatch.setattr(panel_colours, "observe", recorded)
     panel_colours.main(command)
+    assert sorted(panels) == [(1000, False), (1000, True), (1001, False), (1001, True)]
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert [len(z) for z in report["tasks"]["seg"]["z"].values()] == [2, 2]
     searched = panel_colours.Searching(judge=folder)(Trial(arm="other colours", unit="1000"))
