@@ -2,11 +2,12 @@
 
 A panel measures blocks under the weights of one training, and a part of what it measures is true of these weights and
 images alone. Each supernet of a judge (``judge.py``), which no search trained, goes through the final phase of a search
-twice, with the panel's images as they are and in other colours, up to the finalists. The judge's other supernets
-compare these, on unchanged test images, with random networks of 93 to 99 % of the budget: z is the difference of a
-loss from the random networks' mean in units of their standard deviation, averaged over the first finalists.
+three times up to the finalists: with the panel's images as they are for all tasks, in other colours for all tasks, and
+as each task has them by default. The judge's other supernets compare the finalists, on unchanged test images, with
+random networks of 93 to 99 % of the budget: z is the difference of a loss from the random networks' mean in units of
+their standard deviation, averaged over the first finalists.
 
-Expected: with other colours z is lower for classification, and higher for detection.
+Expected: with other colours for all tasks z is lower for classification, and higher for detection.
 
     python -m benchmarks.judge runs/s0 --output runs/judge
     python -m benchmarks.panel_colours --judge runs/judge --output runs/panel-colours
@@ -18,6 +19,7 @@ work is not repeated. Prints a table and ends in one JSON line.
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,9 +36,11 @@ from export.files import read_json_object, write_json
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.final_phase import fit_panel, observe, search_models
 from fbnetv5.search.reinforce.prepare import prepare
+from fbnetv5.tasks.task import Task
 
-ARMS = {"as they are": False, "other colours": True}
-"""What the panel's images are -> ``panel_colours``."""
+AS_THEY_ARE = "as they are"
+ARMS = {AS_THEY_ARE: False, "other colours": True, "by task": None}
+"""What the panel's images are -> ``panel_colours`` of all tasks, or None for that of each task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +52,10 @@ class Searching:
     def __call__(self, trial: Trial) -> dict[str, Any]:
         """The finalists' choices and the rank correlation of the panel's fit, both by task."""
         folder = self.judge / "supernets" / trial.unit
-        config = SearchConfig.load(self.judge).changed(seed=int(trial.unit), panel_colours=ARMS[trial.arm])
+        config = SearchConfig.load(self.judge).changed(seed=int(trial.unit))
         prepared = prepare(config)
-        supernet = load_supernet(config, prepared.tasks, folder)
+        tasks = with_colours(prepared.tasks, ARMS[trial.arm])
+        supernet = load_supernet(config, tasks, folder)
         loop = JudgeLoop(config, folder, supernet, prepared.splits, prepared.constraints)
         models, qualities = fit_panel(loop, observe(loop, lambda *_: None))
         return {
@@ -60,6 +65,14 @@ class Searching:
             },
             "rank_correlation": {name: quality.rank_correlation for name, quality in qualities.items()},
         }
+
+
+def with_colours(tasks: Mapping[str, Task], changed: bool | None) -> dict[str, Task]:
+    """Copies of the tasks whose panels all have other colours, or none; None leaves that of each task."""
+    copies = {name: copy(task) for name, task in tasks.items()}
+    for task in copies.values():
+        task.panel_colours = task.panel_colours if changed is None else changed
+    return copies
 
 
 def standardised(networks: NDArray[np.float64], others: NDArray[np.float64], own: int) -> float:
@@ -75,13 +88,12 @@ def standardised(networks: NDArray[np.float64], others: NDArray[np.float64], own
 
 
 def summarise(z: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """A task's z by arm, one per supernet, and how much lower they are with other colours."""
-    plain_z, changed_z = (np.array(z[arm]) for arm in ARMS)
-    difference = changed_z - plain_z
+    """A task's z by arm, one per supernet, and how they differ from those with the images as they are."""
+    differences = {arm: np.array(values) - np.array(z[AS_THEY_ARE]) for arm, values in z.items() if arm != AS_THEY_ARE}
     return {
         "z": {arm: list(values) for arm, values in z.items()},
-        "difference": asdict(stats.mean(difference)),
-        "p_value": stats.sign_flip_p(difference, alternative="less"),
+        "difference": {arm: asdict(stats.mean(each)) for arm, each in differences.items()},
+        "p_value": {arm: stats.sign_flip_p(each, alternative="less") for arm, each in differences.items()},
     }
 
 
@@ -144,7 +156,8 @@ def main(line: Sequence[str] | None = None) -> None:
         document["tasks"][task] = summary = summarise(z)
         for arm in ARMS:
             print(f"{task}, {arm}: z", " ".join(f"{value:.2f}" for value in z[arm]))
-        print(f"{task}: difference {summary['difference']}, p {summary['p_value']:.3f}")
+        for arm, difference in summary["difference"].items():
+            print(f"{task}, {arm} less {AS_THEY_ARE}: {difference}, p {summary['p_value'][arm]:.3f}")
     document["rank_correlation"] = {
         arm: [searched[trial]["rank_correlation"] for trial in trials] for arm, trials in panels.items()
     }

@@ -9,7 +9,7 @@ https://docs.pytorch.org/tutorials/recipes/regional_compilation.html). The trunk
 step, but its blocks have few distinct structures, and blocks of one structure and size share their compiled code.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from typing import Any, Self
@@ -67,19 +67,19 @@ class Supernet(nn.Module):
         copied._has_compiled_blocks = False
         return copied
 
-    def graph(self, choices: Choices) -> Graph:
-        """The graph of all tasks under one architecture [S]."""
-        return self.space.graph(choices, {name: task.paths for name, task in self.tasks.items()})
+    def graph(self, choices: Choices, tasks: Iterable[str] | None = None) -> Graph:
+        """The graph of all tasks, or of these alone, under one architecture [S]."""
+        return self.space.graph(choices, {name: self.tasks[name].paths for name in tasks or self.tasks})
 
-    def trunk(self, images: Tensor, choices: Choices) -> dict[str, list[Tensor]]:
+    def trunk(self, images: Tensor, choices: Choices, tasks: Iterable[str] | None = None) -> dict[str, list[Tensor]]:
         """Normalised images [N, 3, H, W] -> by task, its features [N, C, H/stride, W/stride]."""
         self.trunk_passes += 1
         with _compilation() if self._has_compiled_blocks else nullcontext():
-            return run_graph(self.graph(choices), self.module_of, images)
+            return run_graph(self.graph(choices, tasks), self.module_of, images)
 
-    def forward(self, images: Tensor, choices: Choices) -> dict[str, object]:
-        """Raw outputs of every task's head under one architecture [S]."""
-        return {name: self.head(name, features) for name, features in self.trunk(images, choices).items()}
+    def forward(self, images: Tensor, choices: Choices, tasks: Iterable[str] | None = None) -> dict[str, object]:
+        """Raw outputs of every task's head, or of the heads of these tasks alone, under one architecture [S]."""
+        return {name: self.head(name, features) for name, features in self.trunk(images, choices, tasks).items()}
 
     def head(self, task: str, features: Sequence[Tensor]) -> object:
         """Raw outputs of a task's head."""

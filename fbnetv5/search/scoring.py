@@ -54,14 +54,20 @@ class Finalist:
 
 
 @torch.no_grad()
-def batch_losses(supernet: Supernet, batch: Batch, choices: Choices, accelerator: Accelerator) -> Floats:
-    """[T]: mean losses of one architecture [S], with batch-norm statistics of the batch itself; nan without labels."""
+def batch_losses(
+    supernet: Supernet, batch: Batch, choices: Choices, accelerator: Accelerator, tasks: Iterable[str] | None = None
+) -> Floats:
+    """[T]: mean losses of one architecture [S] in all tasks, or in these alone.
+
+    Batch-norm statistics are those of the batch itself. The loss of a task that does not run, or that no image has
+    labels of, is nan.
+    """
     supernet.train()
-    run = in_run_precision(lambda images: supernet(images, choices), batch.images.device, accelerator)
+    run = in_run_precision(lambda images: supernet(images, choices, tasks), batch.images.device, accelerator)
     raw = run(normalise(batch.images))
     means = []
     for name, task in supernet.tasks.items():
-        count = int(task.labelled(batch).sum())
+        count = int(task.labelled(batch).sum()) if name in raw else 0
         means.append(float(task.losses(raw[name], batch).sum()) / count if count else float("nan"))
     return np.array(means)
 

@@ -34,6 +34,7 @@ class Classification(Task):
     metric = MetricInfo(name="top1")
     output_names = ("logits",)
     can_smooth = True
+    panel_colours = True
     training: ClassVar[Mapping[str, Any]] = {"lr": 7e-4, "colour": 0.0}
     """The only augmentation is mirroring: the class is that of the whole image, and a crop may remove its object."""
 

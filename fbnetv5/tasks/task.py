@@ -95,6 +95,8 @@ class Task(ABC):
     """Whether ``losses`` uses ``label_smoothing``."""
     label_smoothing: float = 0.0
     """Share of the target probability that the loss spreads evenly over all classes (arXiv 1512.00567, section 7)."""
+    panel_colours: bool = False
+    """Whether a search's panel shows this task the images in other colours than in their files (docs/results.md)."""
     training: ClassVar[Mapping[str, Any]] = {}
     """Fields of ``TrainConfig`` whose defaults differ for this task. They suit a training of a few epochs; a long one
     needs more augmentation, see docs/training.md."""

@@ -8,11 +8,13 @@ import pytest
 
 from benchmarks import panel_colours
 from benchmarks.experiment import Trial
-from benchmarks.panel_colours import ARMS, standardised, summarise
+from benchmarks.panel_colours import ARMS, AS_THEY_ARE, standardised, summarise, with_colours
 from export.errors import UserError
 from export.progress import Progress
+from fbnetv5.data.scenes import CLASSES
 from fbnetv5.search.reinforce.final_phase import FinishedLoop, observe
 from fbnetv5.search.reinforce.panel import Panel
+from fbnetv5.tasks import make_tasks
 from tests.benchmarks.conftest import tiny_judge
 
 
@@ -25,11 +27,20 @@ def test_networks_are_compared_in_the_other_supernets() -> None:
 
 def test_a_lower_z_with_other_colours_is_a_gain() -> None:
     plain, changed = [-1.0, -1.2, -0.8, -1.1, -0.9, -1.0, -1.3, -0.9], [-1.5, -1.6, -1.4, -1.5, -1.2, -1.6, -1.9, -1.2]
-    summary = summarise(dict(zip(ARMS, (plain, changed), strict=True)))
-    assert summary["difference"]["value"] == pytest.approx(np.mean(changed) - np.mean(plain))
-    assert summary["p_value"] < 0.01
-    back = summarise(dict(zip(ARMS, (changed, plain), strict=True)))
-    assert back["p_value"] > 0.99
+    summary = summarise({AS_THEY_ARE: plain, "other colours": changed})
+    assert summary["difference"]["other colours"]["value"] == pytest.approx(np.mean(changed) - np.mean(plain))
+    assert summary["p_value"]["other colours"] < 0.01
+    back = summarise({AS_THEY_ARE: changed, "other colours": plain})
+    assert back["p_value"]["other colours"] > 0.99
+
+
+def test_an_arm_gives_all_tasks_its_colours_or_leaves_them_theirs() -> None:
+    tasks = make_tasks(("cls", "seg"), CLASSES)
+    colours = {
+        arm: [task.panel_colours for task in with_colours(tasks, changed).values()] for arm, changed in ARMS.items()
+    }
+    assert colours == {AS_THEY_ARE: [False, False], "other colours": [True, True], "by task": [True, False]}
+    assert tasks["cls"].panel_colours
 
 
 @pytest.mark.slow
@@ -42,14 +53,16 @@ def test_panels_are_compared_from_end_to_end_and_resumed(
     panels: list[tuple[int, bool]] = []
 
     def recorded(loop: FinishedLoop, progress: Progress) -> Panel:
-        panels.append((loop.config.seed, loop.config.panel_colours))
+        panels.append((loop.config.seed, loop.supernet.tasks["seg"].panel_colours))
         return observe(loop, progress)
 
     monkeypatch.setattr(panel_colours, "observe", recorded)
     panel_colours.main(command)
-    assert sorted(panels) == [(1000, False), (1000, True), (1001, False), (1001, True)]
+    expected = [(1000, False), (1000, False), (1000, True), (1001, False), (1001, False), (1001, True)]
+    assert sorted(panels) == expected  # segmentation's own panel is one of images as they are
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert [len(z) for z in report["tasks"]["seg"]["z"].values()] == [2, 2]
+    assert [len(z) for z in report["tasks"]["seg"]["z"].values()] == [2, 2, 2]
+    assert report["tasks"]["seg"]["difference"]["by task"]["value"] == 0
     searched = panel_colours.Searching(judge=folder)(Trial(arm="other colours", unit="1000"))
     stored = json.loads((tmp_path / "colours" / "trials" / "other colours" / "1000.json").read_text())["gave"]
     assert searched["networks"] == stored["networks"]

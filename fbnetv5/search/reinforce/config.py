@@ -56,13 +56,11 @@ class SearchConfig(SupernetConfig):
     importance: Share = 0.0
     """Share of the importance weights in the loss of a step that trains weights: 0 counts every task's loss fully, 1 is
     the paper's rule."""
-    panel_draws: Annotated[int, Field(ge=16)] = 1120
-    """Architectures of the panel, each run on one of its batches when the weights are final."""
+    panel_draws: Annotated[int, Field(ge=16)] = 840
+    """Architectures of the panel, each run on one of its batches when the weights are final. Tasks that see the images
+    in other colours there (``Task.panel_colours``) have as many of their own."""
     panel_checks: Annotated[int, Field(ge=3)] = 24
     """Further architectures of the panel, run on several of its batches to measure the quality of its fit."""
-    panel_colours: bool = False
-    """Whether the panel's images have other colours than in their files: classifiers were better by other weights with
-    them, and detectors worse (docs/results.md)."""
     finalists: Annotated[int, Field(ge=1)] = 8
     """Architectures per task whose losses are compared on the same images at the end."""
     compile_blocks: bool = False

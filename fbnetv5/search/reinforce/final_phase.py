@@ -7,7 +7,7 @@ Shape legend: T tasks, S variables.
 """
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
@@ -40,6 +40,7 @@ from fbnetv5.search.reinforce.panel import (
 )
 from fbnetv5.search.scoring import Finalist, FinalistScorer, Floats, batch_losses
 from fbnetv5.spaces.space import Choices
+from fbnetv5.tasks.task import Task
 
 R = TypeVar("R")
 
@@ -106,35 +107,50 @@ def find_networks(loop: FinishedLoop, panel: Panel, progress: Progress) -> dict[
 
 
 def observe(loop: FinishedLoop, progress: Progress) -> Panel:
-    """Run the panel's architectures: the draws on one batch each, and those that check the fit on several."""
-    config = loop.config
-    batches = min(BATCHES, config.panel_draws // MIN_DRAWS_PER_BATCH)
-    groups = even_groups(loop.splits.policies, batch=BATCH, count=batches)
-    drawn, checks = draw_panel(loop)
-    check_batches = evenly_spaced(len(groups), CHECK_BATCHES)
-    choices = np.concatenate([drawn, np.repeat(checks, len(check_batches), axis=0)])
-    numbers = np.concatenate([np.arange(len(drawn)) % len(groups), np.tile(check_batches, len(checks))])
-    losses = run_panel(loop, choices, numbers, groups, progress)
-    observations = Observations(choices=choices, batches=numbers, losses=losses)
-    return Panel(drawn=observations.part(0, len(drawn)), checks=observations.part(len(drawn), len(choices)))
+    """Run the panel's architectures: the draws on one batch each, and those that check the fit on several.
 
-
-def draw_panel(loop: FinishedLoop) -> tuple[Choices, Choices]:
-    """The architectures that a model is fitted to, half of them from the policies, and those that check the fit."""
+    Each group of ``tasks_by_images`` has architectures of its own and runs alone; the other tasks' losses are nan.
+    """
     config = loop.config
+    count = min(BATCHES, config.panel_draws // MIN_DRAWS_PER_BATCH)
+    batches = even_groups(loop.splits.policies, batch=BATCH, count=count)
+    of_checks = evenly_spaced(len(batches), CHECK_BATCHES)
     rng = np.random.default_rng([config.seed, config.total_steps])
+    drawn, checks = [], []
+    for group, names in enumerate(tasks_by_images(loop.supernet.tasks)):
+        fitted, checking = draw_panel(loop, names, rng)
+        first = group * len(batches)
+        drawn.append((fitted, first + np.arange(len(fitted)) % len(batches)))
+        checks.append((np.repeat(checking, len(of_checks), axis=0), first + np.tile(of_checks, len(checking))))
+    choices, numbers = (np.concatenate(arrays) for arrays in zip(*drawn, *checks, strict=True))
+    losses = run_panel(loop, choices, numbers, batches, progress)
+    observations = Observations(choices=choices, batches=numbers, losses=losses)
+    end = sum(len(fitted) for fitted, _ in drawn)
+    return Panel(drawn=observations.part(0, end), checks=observations.part(end, len(choices)))
+
+
+def tasks_by_images(tasks: Mapping[str, Task]) -> list[tuple[str, ...]]:
+    """The tasks that the panel shows the images as they are, then those that it shows them in other colours."""
+    groups = [tuple(name for name, task in tasks.items() if task.panel_colours is changed) for changed in (False, True)]
+    return [names for names in groups if names]
+
+
+def draw_panel(loop: FinishedLoop, names: Collection[str], rng: np.random.Generator) -> tuple[Choices, Choices]:
+    """Architectures for these tasks: to fit a model to, half of them from the policies, and to check the fit."""
+    config = loop.config
     uniform = uniform_controller(loop.supernet.space, len(config.tasks))
+    constraints = {task: loop.constraints[name] for task, name in enumerate(config.tasks) if name in names}
     half = config.panel_draws // 2
-    likely = draw_near_budgets(loop.controller, loop.constraints, half, rng)
-    random = draw_near_budgets(uniform, loop.constraints, config.panel_draws - half, rng)
-    return np.concatenate([likely, random]), draw_near_budgets(uniform, loop.constraints, config.panel_checks, rng)
+    likely = draw_near_budgets(loop.controller, constraints, half, rng)
+    random = draw_near_budgets(uniform, constraints, config.panel_draws - half, rng)
+    return np.concatenate([likely, random]), draw_near_budgets(uniform, constraints, config.panel_checks, rng)
 
 
 def run_panel(
     loop: FinishedLoop,
     choices: Choices,
-    batches: NDArray[np.int64],
-    groups: Sequence[Sequence[int]],
+    numbers: NDArray[np.int64],
+    batches: Sequence[Sequence[int]],
     progress: Progress,
 ) -> Floats:
     """[N, T]: the losses of architectures [N, S], each on the batch of its number.
@@ -145,26 +161,28 @@ def run_panel(
     Args:
         loop: the weights and the images.
         choices: [N, S].
-        batches: [N], numbers of the batches.
-        groups: the indices of each batch's images.
+        numbers: [N], those of the batch and of the group of ``tasks_by_images``: batch + group * number of batches.
+        batches: the indices of each batch's images.
         progress: called after every batch, or part of one.
     """
     config, of_thread, reading = loop.config, threading.local(), threading.Lock()
-    parts = -(-MIN_JOBS // len(groups))
-    split = [np.array_split(np.flatnonzero(batches == number), parts) for number in range(len(groups))]
+    groups = tasks_by_images(loop.supernet.tasks)
+    parts = -(-MIN_JOBS // len(batches))
+    split = [np.array_split(np.flatnonzero(numbers == number), parts) for number in np.unique(numbers)]
     jobs = [rows for of_batch in split for rows in of_batch if len(rows)]
 
     def run(job: int) -> Floats:
         if not hasattr(of_thread, "supernet"):
             of_thread.supernet = loop.supernet.copy()
-        number = int(batches[jobs[job][0]])
+        number = int(numbers[jobs[job][0]])
+        names, indices = groups[number // len(batches)], batches[number % len(batches)]
         with reading:
-            batch = read_group(loop.splits.policies, groups[number]).to(loop.accelerator.device)
-        if config.panel_colours:
+            batch = read_group(loop.splits.policies, indices).to(loop.accelerator.device)
+        if loop.supernet.tasks[names[0]].panel_colours:
             rng = np.random.default_rng([config.seed, config.total_steps, number])
             batch = replace(batch, images=change_colours(batch.images, rng))
         supernet = of_thread.supernet
-        return np.stack([batch_losses(supernet, batch, own, loop.accelerator) for own in choices[jobs[job]]])
+        return np.stack([batch_losses(supernet, batch, own, loop.accelerator, names) for own in choices[jobs[job]]])
 
     losses = np.empty((len(choices), len(config.tasks)))
     for rows, of_rows in zip(jobs, _distribute(loop, run, len(jobs), "running the panel", progress), strict=True):
@@ -228,10 +246,10 @@ def with_expected_losses(model: LossModel, finalists: Sequence[Finalist], *, ima
 
 
 def draw_near_budgets(
-    controller: Controller, constraints: Mapping[str, Constraints], count: int, rng: np.random.Generator
+    controller: Controller, constraints: Mapping[int, Constraints], count: int, rng: np.random.Generator
 ) -> Choices:
-    """[count, S]: drawn from each task's policy in turn, after ``policy_near_budgets``."""
-    policies = [policy_near_budgets(controller, task, own, rng) for task, own in enumerate(constraints.values())]
+    """[count, S]: drawn in turn from the policy of each task, by its number, after ``policy_near_budgets``."""
+    policies = [policy_near_budgets(controller, task, own, rng) for task, own in constraints.items()]
     return np.concatenate([draw(policies[number % len(policies)], 1, rng) for number in range(count)])
 
 

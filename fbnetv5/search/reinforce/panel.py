@@ -64,7 +64,7 @@ class Observations:
     batches: NDArray[np.int64]
     """[N], the number of the batch of each observation."""
     losses: Floats
-    """[N, T], mean over the batch's labelled images; nan where none is labelled."""
+    """[N, T], mean over the batch's labelled images; nan where none is labelled or the task did not run."""
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """By name of the field."""
@@ -292,10 +292,16 @@ def fit_losses(space: Space, paths: Sequence[int], observations: Observations, t
 
 
 def measure_fit(model: LossModel, held_out: Observations, task: int) -> FitQuality:
-    """Compare a model's ranking with the measured losses of architectures that each ran on the same batches in turn."""
-    batches = len(np.unique(held_out.batches))
-    measured = nanmean(held_out.losses[:, task].reshape(-1, batches), axis=1)
-    predicted = model.table(held_out.choices[::batches])
+    """Compare a model's ranking with the measured losses of architectures that each ran on the same batches in turn.
+
+    Batches that no architecture has a loss of this task on do not count.
+    """
+    of_task = np.unique(held_out.batches[~np.isnan(held_out.losses[:, task])])
+    if not len(of_task):
+        return FitQuality(architectures=0, rank_correlation=0.0, p_value=1.0)
+    rows = np.isin(held_out.batches, of_task)
+    measured = nanmean(held_out.losses[rows, task].reshape(-1, len(of_task)), axis=1)
+    predicted = model.table(held_out.choices[rows][:: len(of_task)])
     if np.isnan(measured).any() or np.ptp(predicted) == 0 or np.ptp(measured) == 0:
         return FitQuality(architectures=len(measured), rank_correlation=0.0, p_value=1.0)
     test = spearmanr(predicted, measured, alternative="greater")

@@ -91,6 +91,20 @@ def test_losses_of_a_batch_are_means_over_what_is_labelled(splits: Splits) -> No
     assert np.isnan(seg)
 
 
+def test_one_task_alone_has_the_same_loss(splits: Splits) -> None:
+    batch = next(iter(even_batches(splits.policies, batch=8, count=1)))
+    supernet, live = make_supernet(splits), []
+    for name, module in supernet.blocks.named_modules():
+        if name.count(".") == 1:
+            module.register_forward_hook(lambda *_, name=name: live.append(name))
+    both = batch_losses(supernet, batch, SPACE.full(), make_accelerator())
+    in_both, live[:] = list(live), []
+    alone = batch_losses(supernet, batch, SPACE.full(), make_accelerator(), ["cls"])
+    assert alone[0] == both[0]
+    assert np.isnan(alone[1])
+    assert set(live) < set(in_both)
+
+
 @pytest.fixture
 def in_bf16(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A run in mixed precision, as ``accelerate launch --mixed_precision bf16`` starts it."""

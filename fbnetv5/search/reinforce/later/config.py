@@ -13,7 +13,7 @@ from fbnetv5.spaces import SpaceField
 
 OF_THE_RUN = (
     "batch", "weight_decay", "max_fan_in", "clip_norm", "score_images", "checkpoint_every", "panel_draws",
-    "panel_checks", "panel_colours", "finalists",
+    "panel_checks", "finalists",
 )  # fmt: skip
 """Fields whose defaults are the values of the search that the task is added to."""
 
@@ -38,12 +38,10 @@ class LaterConfig(SupernetConfig):
     """Steps that train the head; the trunk does not change."""
     max_fan_in: Annotated[int, Field(ge=1)] = 128
     """Largest number of inputs per output with which a weight has the full learning rate, as in a search."""
-    panel_draws: Annotated[int, Field(ge=16)] = 1120
+    panel_draws: Annotated[int, Field(ge=16)] = 840
     """Architectures of the panel, each run on one of its batches when the head is trained."""
     panel_checks: Annotated[int, Field(ge=3)] = 24
     """Further architectures of the panel, run on several of its batches to measure the quality of its fit."""
-    panel_colours: bool = False
-    """Whether the panel's images have other colours than in their files, as in a search."""
     finalists: Annotated[int, Field(ge=1)] = 8
     """Architectures whose losses are compared on the same images at the end."""
 

@@ -72,30 +72,43 @@ def test_draws_run_on_one_batch_and_checks_on_several(make_loop: MakeLoop, monke
     assert qualities["cls"].architectures == loop.config.panel_checks
 
 
-@pytest.mark.parametrize("colours", [False, True])
-def test_losses_of_the_panel_are_those_of_their_architectures_and_batches(make_loop: MakeLoop, colours: bool) -> None:
-    loop = make_loop("cls", "seg", data=DataConfig(size=(32, 32), scenes=(24, 100, 16)), panel_colours=colours)
+def test_losses_of_the_panel_are_those_of_their_architectures_tasks_and_images(make_loop: MakeLoop) -> None:
+    loop = make_loop("cls", "det", "seg", data=DataConfig(size=(32, 32), scenes=(24, 100, 16)))
     panel = observe(loop, no_progress)
     rows = panel.drawn.joined(panel.checks)
-    batches = list(even_batches(loop.splits.policies, batch=64, count=2))
-    assert len(batches) == 2
-    assert {index for batch in batches for index in batch.indices.tolist()} == set(range(100))
-    if colours:
-        seeds = [[loop.config.seed, loop.config.total_steps, number] for number in range(2)]
-        batches = [
-            replace(batch, images=change_colours(batch.images, np.random.default_rng(seed)))
-            for batch, seed in zip(batches, seeds, strict=True)
-        ]
-    for number in (0, 7, 16, 21):
-        expected = batch_losses(loop.supernet, batches[rows.batches[number]], rows.choices[number], loop.accelerator)
-        np.testing.assert_array_equal(rows.losses[number], expected)
+    as_they_are = list(even_batches(loop.splits.policies, batch=64, count=2))
+    assert len(as_they_are) == 2
+    assert {index for batch in as_they_are for index in batch.indices.tolist()} == set(range(100))
+    seeds = [[loop.config.seed, loop.config.total_steps, number] for number in (2, 3)]
+    changed = [
+        replace(batch, images=change_colours(batch.images, np.random.default_rng(seed)))
+        for batch, seed in zip(as_they_are, seeds, strict=True)
+    ]
+    assert np.bincount(panel.drawn.batches).tolist() == [8, 8, 8, 8]
+    of_cls = rows.batches >= 2
+    np.testing.assert_array_equal(np.isnan(rows.losses), np.stack([~of_cls, of_cls, of_cls], axis=1))
+    for number in np.flatnonzero(of_cls)[[0, 7, -1]].tolist() + np.flatnonzero(~of_cls)[[0, 7, -1]].tolist():
+        batch = (as_they_are + changed)[rows.batches[number]]
+        expected = batch_losses(loop.supernet, batch, rows.choices[number], loop.accelerator)
+        measured = rows.losses[number]
+        np.testing.assert_array_equal(measured[~np.isnan(measured)], expected[~np.isnan(measured)])
+
+
+def test_tasks_of_other_colours_have_draws_of_their_own(make_loop: MakeLoop) -> None:
+    loop = make_loop("cls", "seg", panel_draws=160)
+    drawn = observe(loop, no_progress).drawn
+    for name, rows in {"seg": drawn.choices[:160], "cls": drawn.choices[160:]}.items():
+        own = loop.constraints[name]
+        aimed = AIMED_SHARE_OF_BUDGET * own.budgets[0].limit
+        assert own.tables[0](rows).mean() == pytest.approx(aimed, rel=0.02)
 
 
 def test_draws_cost_the_aimed_share_of_each_tasks_budget(make_loop: MakeLoop) -> None:
     loop = make_loop("cls", "seg")
     uniform = Controller(loop.supernet.space.choice_counts, 2, lr=1.0)
-    choices = draw_near_budgets(uniform, loop.constraints, 400, np.random.default_rng(0))
-    for task, own in enumerate(loop.constraints.values()):
+    constraints = dict(enumerate(loop.constraints.values()))
+    choices = draw_near_budgets(uniform, constraints, 400, np.random.default_rng(0))
+    for task, own in constraints.items():
         mean = own.tables[0](choices[task::2]).mean()
         assert mean == pytest.approx(AIMED_SHARE_OF_BUDGET * own.budgets[0].limit, rel=0.02)
 

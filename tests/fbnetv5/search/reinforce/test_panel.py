@@ -90,6 +90,14 @@ def test_the_fit_quality_detects_a_signal(signal: float, has_signal: bool) -> No
     assert quality.has_signal is has_signal
 
 
+def test_the_fit_quality_counts_the_architectures_that_ran_the_task() -> None:
+    model = fit_losses(SPACE, PATHS, observations(200, 1.0, 0)[0], 0)
+    own, others = (observations(24, 1.0, seed, each=True)[0] for seed in (1, 2))
+    others = replace(others, batches=others.batches + own.batches.max() + 1, losses=np.full_like(others.losses, np.nan))
+    assert measure_fit(model, others.joined(own), 0) == measure_fit(model, own.joined(others), 0)
+    assert measure_fit(model, own.joined(others), 0) == measure_fit(model, own, 0)
+
+
 def test_false_signals_are_rare() -> None:
     signals = []
     for seed in range(60):
