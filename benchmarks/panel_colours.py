@@ -7,6 +7,9 @@ as each task has them by default. The judge's other supernets compare the finali
 random networks of 93 to 99 % of the budget: z is the difference of a loss from the random networks' mean in units of
 their standard deviation, averaged over the first finalists.
 
+In the last arm each part of the panel has all its architectures near the budgets of its own tasks, so it differs from
+the others not in colours alone.
+
 Expected: with other colours for all tasks z is lower for classification, and higher for detection.
 
     python -m benchmarks.judge runs/s0 --output runs/judge

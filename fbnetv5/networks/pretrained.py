@@ -144,10 +144,9 @@ def _from_file(path: Path, encoder: str) -> State:
         UserError: the file is missing, damaged, or of another model.
     """
     if not path.exists():
-        *others, last = [SCRATCH, *(library for library, models in PUBLISHED.items() if encoder in models)]
-        raise UserError(
-            f"--init {path}: {path} does not exist. Name a file, or use --init {', '.join(others)} or {last}"
-        )
+        libraries = [library for library, models in PUBLISHED.items() if encoder in models]
+        sources = ", ".join([SCRATCH, *libraries])
+        raise UserError(f"--init {path}: {path} does not exist. Name a file, or one of: {sources}")
     tensors = load_tensors(path)
     needed = sum(len(_without_counters(_on_meta(block.build))) for block in ENCODERS[encoder](1.0))
     libraries = [library for library, models in PUBLISHED.items() if encoder in models]

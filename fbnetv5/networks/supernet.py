@@ -69,7 +69,8 @@ class Supernet(nn.Module):
 
     def graph(self, choices: Choices, tasks: Iterable[str] | None = None) -> Graph:
         """The graph of all tasks, or of these alone, under one architecture [S]."""
-        return self.space.graph(choices, {name: self.tasks[name].paths for name in tasks or self.tasks})
+        names = self.tasks if tasks is None else tasks
+        return self.space.graph(choices, {name: self.tasks[name].paths for name in names})
 
     def trunk(self, images: Tensor, choices: Choices, tasks: Iterable[str] | None = None) -> dict[str, list[Tensor]]:
         """Normalised images [N, 3, H, W] -> by task, its features [N, C, H/stride, W/stride]."""

@@ -12,15 +12,7 @@ from export.errors import UserError
 from fbnetv5.architecture import Architecture
 from fbnetv5.blocks.specs import initialise
 from fbnetv5.networks.backbone import Network
-from fbnetv5.networks.pretrained import (
-    PUBLISHED,
-    SCRATCH,
-    TIMM,
-    TORCHVISION,
-    encoder_weights,
-    load_blocks,
-    stage_zero_weights,
-)
+from fbnetv5.networks.pretrained import PUBLISHED, SCRATCH, encoder_weights, load_blocks, stage_zero_weights
 from fbnetv5.runs.checkpoint import load_tensors, load_weights
 from fbnetv5.spaces.branching import BranchingSpace
 from fbnetv5.spaces.four_path import FourPathSpace
@@ -58,9 +50,7 @@ def initial_network(
         return network
     path = file.with_suffix(".safetensors") if init == INHERITED else Path(init)
     if not path.exists():
-        raise UserError(
-            f"--init {init}: {path} does not exist. Name a file, or use --init {SCRATCH}, {TORCHVISION} or {TIMM}"
-        )
+        raise UserError(f"--init {init}: {path} does not exist. Name a file, or use --init {SCRATCH}")
     if init == INHERITED and blocks_only:
         inherit_blocks(network, path)
         return network

@@ -60,7 +60,8 @@ class SearchConfig(SupernetConfig):
     """Architectures of the panel, each run on one of its batches when the weights are final. Tasks that see the images
     in other colours there (``Task.panel_colours``) have as many of their own."""
     panel_checks: Annotated[int, Field(ge=3)] = 24
-    """Further architectures of the panel, run on several of its batches to measure the quality of its fit."""
+    """Further architectures, as many again for tasks with other colours, run on several of the panel's batches to
+    measure the quality of its fit."""
     finalists: Annotated[int, Field(ge=1)] = 8
     """Architectures per task whose losses are compared on the same images at the end."""
     compile_blocks: bool = False

@@ -131,7 +131,7 @@ def observe(loop: FinishedLoop, progress: Progress) -> Panel:
 
 def tasks_by_images(tasks: Mapping[str, Task]) -> list[tuple[str, ...]]:
     """The tasks that the panel shows the images as they are, then those that it shows them in other colours."""
-    groups = [tuple(name for name, task in tasks.items() if task.panel_colours is changed) for changed in (False, True)]
+    groups = [tuple(name for name, task in tasks.items() if bool(task.panel_colours) == own) for own in (False, True)]
     return [names for names in groups if names]
 
 
@@ -248,7 +248,7 @@ def with_expected_losses(model: LossModel, finalists: Sequence[Finalist], *, ima
 def draw_near_budgets(
     controller: Controller, constraints: Mapping[int, Constraints], count: int, rng: np.random.Generator
 ) -> Choices:
-    """[count, S]: drawn in turn from the policy of each task, by its number, after ``policy_near_budgets``."""
+    """[count, S]: drawn in turn from the policies of the tasks with these numbers, after ``policy_near_budgets``."""
     policies = [policy_near_budgets(controller, task, own, rng) for task, own in constraints.items()]
     return np.concatenate([draw(policies[number % len(policies)], 1, rng) for number in range(count)])
 

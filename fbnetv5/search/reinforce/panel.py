@@ -97,7 +97,7 @@ class Panel:
     drawn: Observations
     """Of the architectures that a model is fitted to, from a policy or at random, each on one batch."""
     checks: Observations
-    """Of the random architectures that check the fit, each on the same batches in turn."""
+    """Of the random architectures that check the fit, each on the same batches of its tasks in turn."""
 
     def save(self, file: Path) -> None:
         """Write the losses as a safetensors file."""

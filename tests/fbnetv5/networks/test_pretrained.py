@@ -135,8 +135,9 @@ def test_a_failed_download_of_timm_names_the_folder_to_copy(tmp_path: Path, monk
         ("resnet50", "torchvision", 0.5, "published weights are for width 1, not 0.5. Use --init scratch"),
         ("fbnetv3-c", "timm", 1.0, "timm has no weights that fit fbnetv3-c, only fbnetv3-a, fbnetv3-b, fbnetv3-d"),
         ("fbnetv3-a", "torchvision", 1.0, "torchvision has no weights that fit fbnetv3-a, only mobilenetv2, resnet50"),
-        ("resnet50", "imagenet", 1.0, "imagenet does not exist. Name a file, or use --init scratch, torchvision or"),
-        ("fbnetv3-a", "imagenet", 1.0, "Name a file, or use --init scratch or timm"),
+        ("resnet50", "imagenet", 1.0, "imagenet does not exist. Name a file, or one of: scratch, torchvision, timm$"),
+        ("fbnetv3-a", "imagenet", 1.0, "Name a file, or one of: scratch, timm$"),
+        ("fbnetv3-c", "imagenet", 1.0, "Name a file, or one of: scratch$"),
     ],
 )
 def test_weights_that_do_not_exist_are_refused(encoder: str, source: str, width: float, message: str) -> None:

@@ -68,6 +68,6 @@ def test_a_search_starts_from_weights_of_a_file_and_resumes_without_it(tmp_path:
     assert 0 < torch.dist(stem, theirs) < 0.2 * theirs.norm()
     file.unlink()
     run_branch(tmp_path / "run", prepare(BranchConfig.load(tmp_path / "run")), lambda entry: None)
-    with pytest.raises(UserError, match=r"does not exist\. Name a file, or use --init scratch"):
+    with pytest.raises(UserError, match=r"does not exist\. Name a file, or one of: scratch"):
         start(tmp_path / "other", config)
     assert not (tmp_path / "other").exists()

@@ -97,7 +97,7 @@ def test_a_search_starts_from_weights_of_a_file_and_resumes_without_it(make_conf
     file.unlink()
     resume(folder, quiet, quiet)
     assert contents(folder) == before
-    with pytest.raises(UserError, match=r"does not exist\. Name a file, or use --init scratch"):
+    with pytest.raises(UserError, match=r"does not exist\. Name a file, or one of: scratch"):
         started(make_config, tmp_path / "other", init=str(file))
     assert not (tmp_path / "other").exists()
 
