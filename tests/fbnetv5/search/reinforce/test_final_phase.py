@@ -1,5 +1,5 @@
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from accelerate import Accelerator
 
 from export.runners import torch_threads
 from fbnetv5.costs.budgets import AIMED_SHARE_OF_BUDGET
+from fbnetv5.costs.constraints import Constraints
 from fbnetv5.data.colours import change_colours
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.loading import even_batches
@@ -18,6 +19,7 @@ from fbnetv5.search.reinforce.controller import Controller
 from fbnetv5.search.reinforce.final_phase import TaskResult, draw_near_budgets, find_networks, fit_panel, observe
 from fbnetv5.search.reinforce.loop import SearchLoop
 from fbnetv5.search.scoring import batch_losses
+from fbnetv5.spaces.space import Choices
 
 MakeLoop = Callable[..., SearchLoop]
 
@@ -94,13 +96,18 @@ def test_losses_of_the_panel_are_those_of_their_architectures_tasks_and_images(m
         np.testing.assert_array_equal(measured[~np.isnan(measured)], expected[~np.isnan(measured)])
 
 
-def test_tasks_of_other_colours_have_draws_of_their_own(make_loop: MakeLoop) -> None:
-    loop = make_loop("cls", "seg", panel_draws=160)
-    drawn = observe(loop, no_progress).drawn
-    for name, rows in {"seg": drawn.choices[:160], "cls": drawn.choices[160:]}.items():
-        own = loop.constraints[name]
-        aimed = AIMED_SHARE_OF_BUDGET * own.budgets[0].limit
-        assert own.tables[0](rows).mean() == pytest.approx(aimed, rel=0.02)
+def test_architectures_are_drawn_for_the_tasks_that_run_them(
+    make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn_for = []
+
+    def recorded(controller: Controller, constraints: Mapping[int, Constraints], *rest: Any) -> Choices:
+        drawn_for.append(list(constraints))
+        return draw_near_budgets(controller, constraints, *rest)
+
+    monkeypatch.setattr("fbnetv5.search.reinforce.final_phase.draw_near_budgets", recorded)
+    observe(make_loop("cls", "det", "seg"), no_progress)
+    assert drawn_for == 3 * [[1, 2]] + 3 * [[0]]  # from policies, at random and as checks; classification has its own
 
 
 def test_draws_cost_the_aimed_share_of_each_tasks_budget(make_loop: MakeLoop) -> None:
