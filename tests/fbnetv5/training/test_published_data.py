@@ -41,6 +41,7 @@ def test_a_task_is_trained_on_pascal_context(
     assert math.isfinite(result.best[task])
 
 
+@pytest.mark.slow
 def test_a_branched_network_is_searched_for_all_tasks_of_pascal_context(root: Path, tmp_path: Path) -> None:
     config = tiny_config(
         task_names=("seg", "parts", "saliency", "normals", "edges"),

@@ -172,6 +172,7 @@ def test_an_interrupted_search_ends_with_the_same_files(
     assert contents(folder) == contents(undisturbed)
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_of_the_wide_space_ends_with_the_same_files(
     make_config: MakeConfig, tmp_path: Path
 ) -> None:
