@@ -143,13 +143,12 @@ def _from_file(path: Path, encoder: str) -> State:
     Raises:
         UserError: the file is missing, damaged, or of another model.
     """
+    libraries = [library for library, models in PUBLISHED.items() if encoder in models]
     if not path.exists():
-        libraries = [library for library, models in PUBLISHED.items() if encoder in models]
         sources = ", ".join([SCRATCH, *libraries])
         raise UserError(f"--init {path}: {path} does not exist. Name a file, or one of: {sources}")
     tensors = load_tensors(path)
     needed = sum(len(_without_counters(_on_meta(block.build))) for block in ENCODERS[encoder](1.0))
-    libraries = [library for library, models in PUBLISHED.items() if encoder in models]
     for library in libraries:
         build = partial(_untrained, library, PUBLISHED[library][encoder])
         names = _without_counters(_on_meta(build))[:needed]
