@@ -53,8 +53,8 @@ docs: $(VENV)/installed-docs
 
 # The figures of docs/results.md on whether searches find better networks: runs/judge/report.json and
 # runs/from-scratch/TASK/report.json. Estimated for two cores with nothing else running: 20 minutes for each search, an
-# hour for the judge, three quarters of an hour for the panels, half an hour for each task from scratch, some five hours in all.
-# Stopped and called again, it goes on.
+# hour for the judge, three quarters of an hour for the panels, half an hour for each task from scratch, some five hours
+# in all. Stopped and called again, it goes on.
 SEEDS := 0 1 2 3 4
 SEARCHES := $(SEEDS:%=runs/s%)
 results: $(SEARCHES:%=%/pareto.json)
