@@ -7,7 +7,7 @@ Shape legend: S variables, C most choices of any variable.
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from fbnetv5.search.local import descend, prune
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.controller import Controller, draw, uniform_controller
 from fbnetv5.search.reinforce.finalists import LOCAL_SEARCHES, find_logit_bias
-from fbnetv5.search.reinforce.panel import PANEL, Panel, fit_losses
+from fbnetv5.search.reinforce.panel import PANEL, Observations, Panel, fit_losses
 from fbnetv5.search.reinforce.prepare import prepare
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.graph import Node
@@ -30,7 +30,7 @@ from fbnetv5.spaces.space import SKIP, Choices, Space
 
 MATCHED = (0.93, 0.99)
 """Minimum and maximum cost of a compared network, as shares of its task's budget."""
-RANDOM_SEED, CONTROL_SEED, PLANTED_SEED = 2026, 2027, 2028
+RANDOM_SEED, CONTROL_SEED, PLANTED_SEED, SHUFFLE_SEED = 2026, 2027, 2028, 2029
 """Seeds that the benchmarks share, so that one can look up a network that another has measured."""
 CERTAIN = 60.0
 """Logit of a choice that is made whatever the logit bias, which is at most 12."""
@@ -102,17 +102,42 @@ def worst_by_fit(run: Path, task: str) -> Choices:
     Raises:
         UserError: the run has no panel.
     """
+    return _extreme(run, task, lambda observations: observations, -1.0)
+
+
+def best_by_shuffled_fit(run: Path, task: str) -> Choices:
+    """[S]: the network of the lowest predicted loss where the panel's architectures swapped their losses at random.
+
+    The fit and its optimum are a search's, and no architecture has an effect: a judge must find nothing in it.
+
+    Raises:
+        UserError: the run has no panel.
+    """
+    return _extreme(run, task, shuffled, 1.0)
+
+
+def shuffled(observations: Observations) -> Observations:
+    """The same losses on every batch, each of another architecture."""
+    rng, losses = np.random.default_rng(SHUFFLE_SEED), observations.losses.copy()
+    for batch in np.unique(observations.batches):
+        rows = np.flatnonzero(observations.batches == batch)
+        losses[rows] = losses[rng.permutation(rows)]
+    return replace(observations, losses=losses)
+
+
+def _extreme(run: Path, task: str, change: Callable[[Observations], Observations], sign: float) -> Choices:
+    """[S]: the network of the lowest ``sign`` times its predicted loss by a fit to the changed losses of the panel."""
     config = SearchConfig.load(run)
     prepared = prepare(config)
     panel = Panel.load(run / PANEL, variables=len(config.space.variables), tasks=len(config.tasks))
     of_task, number = prepared.constraints[task], config.tasks.index(task)
     table, budget = of_task.tables[0], of_task.budgets[0]
-    loss = fit_losses(config.space, table.paths, panel.drawn.joined(panel.checks), number).table
-    gain = weighted_sum([loss], [-1.0])
+    loss = fit_losses(config.space, table.paths, change(panel.drawn.joined(panel.checks)), number).table
+    signed = weighted_sum([loss], [sign])
     window = MatchedConstraints(tables=[table], budgets=[budget])
     starts = random_matched(table, budget, LOCAL_SEARCHES, seed=PLANTED_SEED)
-    worst = min((descend(start, gain, window) for start in starts), key=gain.cost_of)
-    pruned: Choices = prune(worst[None], table)[0]
+    extreme = min((descend(start, signed, window) for start in starts), key=signed.cost_of)
+    pruned: Choices = prune(extreme[None], table)[0]
     return pruned
 
 

@@ -12,7 +12,8 @@ Spearman-Brown formula says.
 
 Controls show whether the judge is reliable. It must rank networks that are bad on purpose below the median of the
 random ones at p < .01: those planted by a plan, and those of the highest loss that the fit of each search predicts. It
-must find no difference between random networks of two seeds (Kolmogorov-Smirnov).
+must find no difference (Kolmogorov-Smirnov) between random networks and those of another seed, or those that are best
+by a fit to the panel of each search with shuffled losses.
 
 Expected: every searched network's loss is better than that of 90 % of the random ones.
 
@@ -26,7 +27,7 @@ Writes ``report.json`` and ends in one JSON line.
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from itertools import combinations
@@ -44,6 +45,7 @@ from benchmarks.architectures import (
     PLANTED_SEED,
     RANDOM_SEED,
     architecture_key,
+    best_by_shuffled_fit,
     density,
     planted_bad,
     random_matched,
@@ -83,9 +85,12 @@ from fbnetv5.tasks.task import Task
 
 SEED = 1000
 """Seed of the weights of the judge's first supernet; those of the others follow. Searches have small seeds."""
+TRAINING_BATCH = 32
+"""Images of a step of its trainings, whatever the searches had."""
 BATCH = 128
 CONTROL_ALPHA = 0.01
-FOUND, RANDOM, CONTROL, PLANTED, WORST = "found", "random", "control", "planted", "worst by fit"
+FOUND, RANDOM, CONTROL, PLANTED = "found", "random", "control", "planted"
+WORST, SHUFFLED = "worst by fit", "best by shuffled fit"
 
 Groups = dict[str, list[Choices]]
 """Group -> networks of one task; those of ``FOUND`` are in the order of the runs."""
@@ -244,7 +249,7 @@ def judge_config(runs: Sequence[Path], *, steps: int, images: int) -> SearchConf
                 raise UserError(f"{run} was searched with another {name} than {runs[0]}; judge them apart")
     learn, hold_out, _ = first.data.scenes
     data = first.data.changed(scenes=(learn, hold_out, images))
-    return first.changed(seed=SEED, warmup_steps=steps, steps=0, data=data)
+    return first.changed(seed=SEED, batch=TRAINING_BATCH, warmup_steps=steps, steps=0, data=data)
 
 
 def judged_in(space: Space, widest: Space) -> Space:
@@ -254,23 +259,24 @@ def judged_in(space: Space, widest: Space) -> Space:
 
 
 def draw_groups(task: str, table: CostTable, budget: Budget, runs: Sequence[Path], counts: Mapping[str, int]) -> Groups:
-    """The networks of a task: those of the runs, as many of each other group as ``counts`` has, and the worst by fit.
+    """The networks of a task: those of the runs, as many of each other group as ``counts`` has, and two by their fits.
 
-    Without planted networks there is no worst one either.
+    Without planted networks there are no worst ones and without controls no best ones of a shuffled fit.
     """
     networks = [load_architecture(run / f"{task}.json") for run in runs]
     searched = [widen_choices(network.choices_array, network.space, table.space) for network in networks]
-    worst = [
-        widen_choices(worst_by_fit(run, task), network.space, table.space)
-        for run, network in zip(runs, networks, strict=True)
-        if counts[PLANTED]
-    ]
+
+    def of_runs(by_fit: Callable[[Path, str], Choices], count: int) -> list[Choices]:
+        pairs = zip(runs, networks, strict=True)
+        return [widen_choices(by_fit(run, task), network.space, table.space) for run, network in pairs if count]
+
     return {
         FOUND: list(prune(np.stack(searched), table)),
         RANDOM: random_matched(table, budget, counts[RANDOM], seed=RANDOM_SEED),
         CONTROL: random_matched(table, budget, counts[CONTROL], seed=CONTROL_SEED),
         PLANTED: planted_bad(task, table, budget, counts[PLANTED], seed=PLANTED_SEED) if counts[PLANTED] else [],
-        WORST: worst,
+        WORST: of_runs(worst_by_fit, counts[PLANTED]),
+        SHUFFLED: of_runs(best_by_shuffled_fit, counts[CONTROL]),
     }
 
 
@@ -310,7 +316,7 @@ def check_planted(planted: Sequence[Measured], others: Sequence[Measured]) -> di
 
 
 def check_control(control: Sequence[Measured], others: Sequence[Measured]) -> dict[str, Any]:
-    """Whether random networks of another seed have losses like the others."""
+    """Whether networks that are no better or worse by design have losses like the others."""
     p = stats.same_distribution_p([network.loss for network in control], [other.loss for other in others])
     return {"networks": len(control), "p_value": p, "passed": p >= CONTROL_ALPHA}
 
@@ -357,8 +363,9 @@ def summarise(
             "hedges_g": asdict(stats.hedges_g(searched, losses)),
             "p_value": stats.permutation_p(searched, losses, alternative="less"),
         }
-    if measured[CONTROL]:
-        summary[CONTROL] = check_control(measured[CONTROL], others)
+    for name in (CONTROL, SHUFFLED):
+        if measured[name]:
+            summary[name] = check_control(measured[name], others)
     for name in (PLANTED, WORST):
         if measured[name]:
             summary[name] = check_planted(measured[name], others)
@@ -382,7 +389,7 @@ def print_table(tasks: Mapping[str, Mapping[str, Any]], budgets: Mapping[str, Bu
                 f"{place['value']:.3f} ({place['low']:.3f} to {place['high']:.3f}), {task['metric']} "
                 f"{case['metric']:.4f} beats {case['percentile_by_metric']['value']:.3f}, p {case['p_by_loss']:.4f}"
             )
-        for check in (PLANTED, WORST, CONTROL):
+        for check in (PLANTED, WORST, CONTROL, SHUFFLED):
             if check in task:
                 print(f"{name} {check}: p {task[check]['p_value']:.4f}, passed: {task[check]['passed']}")
 
@@ -423,7 +430,7 @@ def parse(line: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder of the judge; resumed if it exists")
     parser.add_argument("--count", type=int, default=64, help="random networks per task")
     parser.add_argument(
-        "--controls", type=int, default=32, help="random networks of another seed per task; 0 leaves them out"
+        "--controls", type=int, default=32, help="random networks of another seed per task; 0 leaves out all controls"
     )
     parser.add_argument("--planted", type=int, default=8, help="bad networks per task; 0 leaves out all bad ones")
     parser.add_argument("--images", type=int, default=1024, help="test images")

@@ -9,16 +9,19 @@ from benchmarks.architectures import (
     MATCHED,
     PLANS,
     architecture_key,
+    best_by_shuffled_fit,
     matched,
     planted_bad,
     random_matched,
     scaled_fbnetv3,
+    shuffled,
     stage_zero,
     worst_by_fit,
 )
 from export.errors import UserError
 from fbnetv5.costs.budgets import Budget
 from fbnetv5.search.local import prune
+from fbnetv5.search.reinforce.panel import PANEL, Panel
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.wide import WideSpace
 from tests.benchmarks.conftest import BUDGET, counted, late_blocks
@@ -61,6 +64,26 @@ def test_the_worst_network_by_fit_is_worse_than_random_ones_of_its_cost(task: st
     np.testing.assert_array_equal(prune(worst, table), worst)
     others = np.stack(random_matched(table, BUDGET, 64, seed=1))
     assert late_blocks(table, worst)[0] > late_blocks(table, others).max()
+
+
+@pytest.mark.parametrize("task", ["det", "seg"])
+def test_the_best_network_by_a_shuffled_fit_is_as_good_as_a_random_one(task: str, runs: list[Path]) -> None:
+    table = counted(SPACE, task)
+    best = best_by_shuffled_fit(runs[0], task)[None]
+    assert matched(table(best), BUDGET).all()
+    late = late_blocks(table, np.stack([best[0], *random_matched(table, BUDGET, 64, seed=1)]))
+    assert late[1:].min() < late[0] < late[1:].max()  # a panel's own fit finds fewer late blocks than any of them
+
+
+def test_shuffled_losses_stay_on_their_batch_and_leave_their_architecture(runs: list[Path]) -> None:
+    panel = Panel.load(runs[0] / PANEL, variables=len(SPACE.variables), tasks=2)
+    before, after = panel.drawn, shuffled(panel.drawn)
+    np.testing.assert_array_equal(after.choices, before.choices)
+    np.testing.assert_array_equal(after.batches, before.batches)
+    for batch in np.unique(before.batches):
+        of_batch = before.batches == batch
+        assert sorted(after.losses[of_batch].tolist()) == sorted(before.losses[of_batch].tolist())
+    assert (after.losses != before.losses).mean() > 0.5
 
 
 def test_a_space_or_task_without_a_plan_is_refused() -> None:

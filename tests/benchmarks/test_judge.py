@@ -15,6 +15,7 @@ from benchmarks.judge import (
     FOUND,
     PLANTED,
     RANDOM,
+    SHUFFLED,
     WORST,
     Measured,
     agreement,
@@ -98,7 +99,7 @@ def test_runs_of_the_default_and_the_wide_space_are_judged_in_the_wide_one(runs:
     found = load_architecture(runs[0] / "det.json").choices_array
     assert table.cost_of(groups[FOUND][0]) == counted(default.space, "det").cost_of(found)
     assert groups[FOUND][1].tolist() == network.tolist()
-    assert len(groups[PLANTED]) == len(groups[WORST]) == 2
+    assert len(groups[PLANTED]) == len(groups[WORST]) == len(groups[SHUFFLED]) == 2
     SearchConfig.load(runs[0]).changed(space=WideSpace(stages=2)).save(runs[0])
     with pytest.raises(UserError, match="was searched with another space"):
         judge.judge_config(runs, steps=1, images=8)
@@ -136,17 +137,18 @@ def test_a_judge_runs_from_end_to_end_and_is_resumed(
     for trial in trials:
         assert np.mean(trial["losses"]) == pytest.approx(np.mean(trial["of_supernets"]), abs=1e-5)
     assert any(np.ptp(trial["of_supernets"]) > 0 for trial in trials)
-    assert [of_det[name]["networks"] for name in (RANDOM, PLANTED, WORST, CONTROL)] == [3, 2, 2, 2]
+    assert [of_det[name]["networks"] for name in (RANDOM, PLANTED, WORST, CONTROL, SHUFFLED)] == [3, 2, 2, 2, 2]
     monkeypatch.setattr(judge, "open_judge", lambda folder: pytest.fail("a network was scored again"))
-    judge.main([*command[:-6], "--count", "3", "--controls", "2", "--planted", "0", "--processes", "1"])
+    judge.main([*command[:-6], "--count", "3", "--controls", "0", "--planted", "0", "--processes", "1"])
     again = json.loads((tmp_path / "judge" / "report.json").read_text())
     assert again["tasks"]["det"]["runs"][str(runs[0])]["loss"] == of_det["runs"][str(runs[0])]["loss"]
-    assert not {PLANTED, WORST} & set(again["tasks"]["det"])
+    assert not {PLANTED, WORST, CONTROL, SHUFFLED} & set(again["tasks"]["det"])
 
 
 def test_a_single_run_without_controls_is_reported_without_them() -> None:
     nobody: list[Measured] = []
-    measured = {FOUND: [made_up(0.9)], RANDOM: OTHERS, CONTROL: nobody, PLANTED: nobody, WORST: nobody}
-    assert not {CONTROL, PLANTED, WORST, "all_runs"} & set(summarise(measured, BUDGET, [Path("a")], "top1"))
+    measured = {FOUND: [made_up(0.9)], RANDOM: OTHERS}
+    measured |= dict.fromkeys((CONTROL, PLANTED, WORST, SHUFFLED), nobody)
+    assert not {CONTROL, PLANTED, WORST, SHUFFLED, "all_runs"} & set(summarise(measured, BUDGET, [Path("a")], "top1"))
     with_control = summarise(measured | {CONTROL: OTHERS[:8]}, BUDGET, [Path("a")], "top1")
     assert with_control["control"]["networks"] == 8
