@@ -61,6 +61,9 @@ results: $(SEARCHES:%=%/pareto.json)
 	$(BIN)/python -m benchmarks.judge $(SEARCHES) --output runs/judge
 	$(BIN)/python -m benchmarks.other_budgets $(firstword $(SEARCHES)) --judge runs/judge --output runs/other-budgets
 	$(BIN)/python -m benchmarks.panel_colours --judge runs/judge --output runs/panel-colours
+	for run in $(SEARCHES); do \
+	  [ -e $$run/added/depth/pareto.json ] || $(BIN)/fbnetv5 search --add depth --run $$run || exit 1; done
+	$(BIN)/python -m benchmarks.added_task $(SEARCHES) --task depth --judge runs/judge --output runs/judge-depth
 	for task in det seg "cls --steps 800 --lr 0.01 --max-fan-in 128"; do \
 	  $(BIN)/python -m benchmarks.from_scratch $(SEARCHES) --task $$task --output runs/from-scratch --judge runs/judge || exit 1; \
 	done

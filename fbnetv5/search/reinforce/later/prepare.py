@@ -62,6 +62,15 @@ def prepare_later(config: LaterConfig) -> LaterPrepared:
     """
     run = Path(config.run)
     tensors, state = final_checkpoint(run, steps=SearchConfig.load(run).total_steps)
+    return prepare_on_trunk(config, tensors, run / CHECKPOINT / f"step-{state['step']}.safetensors")
+
+
+def prepare_on_trunk(config: LaterConfig, tensors: Mapping[str, Tensor], file: Path) -> LaterPrepared:
+    """The same for the tensors of a supernet's checkpoint, which were read from ``file``.
+
+    Raises:
+        UserError: an input is missing or does not fit the others, or no network has costs in the window of the budgets.
+    """
     prepared = prepare(config.as_search())
     check_budgets(prepared.constraints)
     ((name, constraints),) = prepared.constraints.items()
@@ -79,7 +88,7 @@ def prepare_later(config: LaterConfig) -> LaterPrepared:
             for name, tensor in by_group(tensors)["weights"].items()
             if name.startswith("blocks.")
         },
-        checksum=file_sha256(run / CHECKPOINT / f"step-{state['step']}.safetensors"),
+        checksum=file_sha256(file),
         controller=controller,
         architectures=pool_in_window(name, policy, constraints, rng),
     )
