@@ -14,7 +14,7 @@ import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from statistics import median
 from typing import TypeVar
@@ -31,7 +31,7 @@ from export.runners import Array, OrtRunner
 from latency.backend import Backend
 from latency.correction import MeasuredNetwork, check_count
 from latency.journal import Journal, exclusive_lock
-from latency.measure import Workload, measure_graphs, with_prefix
+from latency.measure import GraphSource, Workload, measure_graphs, with_prefix
 from latency.protocol import Measurement, Timing, host_timed, measure_interleaved
 from latency.table import NULL_KEY, LatencyTable
 
@@ -274,8 +274,13 @@ def _measure(
     progress: Progress | None,
     journal: Journal | None = None,
 ) -> dict[str, Measurement]:
+    def source(graph: Graph) -> GraphSource:
+        make = partial(workload_of, graph, backend)
+        # An ONNX file is exported once for both times it is opened; a module opened twice would share its weights.
+        return cache(make) if backend.graph_form == "onnx" else make
+
     return measure_graphs(
-        {key: partial(workload_of, graph, backend) for key, graph in graphs.items()},
+        {key: source(graph) for key, graph in graphs.items()},
         partial(workload_of, REFERENCE_WORKLOAD, backend),
         backend,
         timing,

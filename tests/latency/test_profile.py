@@ -1,6 +1,7 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -89,6 +90,20 @@ def test_each_block_is_measured_once_and_the_table_is_saved(tmp_path: Path) -> N
     assert all(result.table.entries[key].runs == 2 * 3 for key in result.measured)
     assert set(result.table.standalone_ms) == {"conv@8", "add@8"}
     assert LatencyTable.load(path, device="cpu") == result.table
+
+
+def test_a_graph_is_exported_once_for_both_times_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported = []
+
+    def recorded(module: nn.Module, *arguments: Any, **options: Any) -> bytes:
+        exported.append(type(module))
+        return to_onnx_bytes(module, *arguments, **options)
+
+    monkeypatch.setattr("latency.profile.to_onnx_bytes", recorded)
+    run(tmp_path / "t.json", ADD)
+    assert exported.count(Add) == 1
 
 
 def test_a_table_is_extended_by_missing_blocks(tmp_path: Path) -> None:
