@@ -136,14 +136,20 @@ def tasks_by_images(tasks: Mapping[str, Task]) -> list[tuple[str, ...]]:
 
 
 def draw_panel(loop: FinishedLoop, names: Collection[str], rng: np.random.Generator) -> tuple[Choices, Choices]:
-    """Architectures for these tasks: to fit a model to, half of them from the policies, and to check the fit."""
+    """Architectures to fit a model to, half of them from the policies, and random ones to check the fit.
+
+    The first are near the budgets of these tasks, where the best networks are looked for. The others are near the
+    budgets of all tasks: networks of one budget differ by little more than the noise of a few batches, so an order of
+    these alone would tell little about the fit.
+    """
     config = loop.config
     uniform = uniform_controller(loop.supernet.space, len(config.tasks))
-    constraints = {task: loop.constraints[name] for task, name in enumerate(config.tasks) if name in names}
+    of_all = {task: loop.constraints[name] for task, name in enumerate(config.tasks)}
+    own = {task: constraints for task, constraints in of_all.items() if config.tasks[task] in names}
     half = config.panel_draws // 2
-    likely = draw_near_budgets(loop.controller, constraints, half, rng)
-    random = draw_near_budgets(uniform, constraints, config.panel_draws - half, rng)
-    return np.concatenate([likely, random]), draw_near_budgets(uniform, constraints, config.panel_checks, rng)
+    likely = draw_near_budgets(loop.controller, own, half, rng)
+    random = draw_near_budgets(uniform, own, config.panel_draws - half, rng)
+    return np.concatenate([likely, random]), draw_near_budgets(uniform, of_all, config.panel_checks, rng)
 
 
 def run_panel(

@@ -96,7 +96,7 @@ def test_losses_of_the_panel_are_those_of_their_architectures_tasks_and_images(m
         np.testing.assert_array_equal(measured[~np.isnan(measured)], expected[~np.isnan(measured)])
 
 
-def test_architectures_are_drawn_for_the_tasks_that_run_them(
+def test_draws_are_for_the_tasks_that_run_them_and_checks_for_all(
     make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn_for = []
@@ -107,7 +107,8 @@ def test_architectures_are_drawn_for_the_tasks_that_run_them(
 
     monkeypatch.setattr("fbnetv5.search.reinforce.final_phase.draw_near_budgets", recorded)
     observe(make_loop("cls", "det", "seg"), no_progress)
-    assert drawn_for == 3 * [[1, 2]] + 3 * [[0]]  # from policies, at random and as checks; classification has its own
+    everywhere = [0, 1, 2]
+    assert drawn_for == [[1, 2], [1, 2], everywhere, [0], [0], everywhere]  # from policies, at random, and as checks
 
 
 def test_draws_cost_the_aimed_share_of_each_tasks_budget(make_loop: MakeLoop) -> None:
