@@ -92,9 +92,7 @@ def test_each_block_is_measured_once_and_the_table_is_saved(tmp_path: Path) -> N
     assert LatencyTable.load(path, device="cpu") == result.table
 
 
-def test_a_graph_is_exported_once_for_both_times_it_is_opened(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_graph_is_exported_once_for_both_times_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exported = []
 
     def recorded(module: nn.Module, *arguments: Any, **options: Any) -> bytes:
