@@ -259,9 +259,10 @@ def judged_in(space: Space, widest: Space) -> Space:
 
 
 def draw_groups(task: str, table: CostTable, budget: Budget, runs: Sequence[Path], counts: Mapping[str, int]) -> Groups:
-    """The networks of a task: those of the runs, as many of each other group as ``counts`` has, and two by their fits.
+    """The networks of a task: those of the runs, and as many of each other group as ``counts`` has.
 
-    Without planted networks there are no worst ones and without controls no best ones of a shuffled fit.
+    Planted networks come with the worst of each run by the fit of its panel, and controls with the best of each run by
+    a fit to its panel's shuffled losses.
     """
     networks = [load_architecture(run / f"{task}.json") for run in runs]
     searched = [widen_choices(network.choices_array, network.space, table.space) for network in networks]
