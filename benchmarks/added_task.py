@@ -127,7 +127,7 @@ def main(line: Sequence[str] | None = None) -> None:
         for trunk in supernet_folders(arguments.judge):
             train_head(config.changed(seed=int(trunk.name)), trunk, arguments.output)
     measured = measure(experiment, {name: groups}, {name: table}, arguments.processes)
-    tasks = {name: summarise(measured[name], budget, runs, prepared.tasks[name].metric.name)}
+    tasks = {name: summarise(measured[name], budget, runs, prepared.tasks[name].metric)}
     print_table(tasks, {name: budget})
     report = {"benchmark": "added_task", "steps": config.steps, **count_cases(tasks), "tasks": tasks}
     write_json(arguments.output / "report.json", plain(report))

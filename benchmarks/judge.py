@@ -81,7 +81,7 @@ from fbnetv5.search.scoring import calibration_images
 from fbnetv5.spaces.space import Choices, Space
 from fbnetv5.spaces.variants import widen_choices
 from fbnetv5.spaces.wide import WideSpace
-from fbnetv5.tasks.task import Task
+from fbnetv5.tasks.task import MetricInfo, Task
 
 SEED = 1000
 """Seed of the weights of the judge's first supernet; those of the others follow. Searches have small seeds."""
@@ -281,10 +281,11 @@ def draw_groups(task: str, table: CostTable, budget: Budget, runs: Sequence[Path
     }
 
 
-def assess(network: Measured, others: Sequence[Measured], budget: Budget) -> dict[str, Any]:
+def assess(network: Measured, others: Sequence[Measured], budget: Budget, metric: MetricInfo) -> dict[str, Any]:
     """Compare a network with random ones; every percentile is the share of them that it beats."""
     difference = network.losses - np.mean([other.losses for other in others], axis=0)
-    losses, metrics = [-other.loss for other in others], [other.metric for other in others]
+    sign = -1.0 if metric.lower_is_better else 1.0
+    losses, metrics = [-other.loss for other in others], [sign * other.metric for other in others]
     by_loss = stats.percentile(-network.loss, losses)
     return {
         "cost": network.cost,
@@ -292,9 +293,9 @@ def assess(network: Measured, others: Sequence[Measured], budget: Budget) -> dic
         "loss": network.loss,
         "metric": network.metric,
         "percentile_by_loss": asdict(by_loss),
-        "percentile_by_metric": asdict(stats.percentile(network.metric, metrics)),
+        "percentile_by_metric": asdict(stats.percentile(sign * network.metric, metrics)),
         "p_by_loss": stats.rank_p(-network.loss, losses),
-        "p_by_metric": stats.rank_p(network.metric, metrics),
+        "p_by_metric": stats.rank_p(sign * network.metric, metrics),
         "above_p90_by_loss": by_loss.value > 0.9,
         "loss_difference": asdict(stats.mean(difference)),
         "p_over_images": stats.sign_flip_p(difference, alternative="less"),
@@ -340,23 +341,26 @@ def agreement(networks: Sequence[Measured]) -> dict[str, Any]:
 
 
 def summarise(
-    measured: Mapping[str, Sequence[Measured]], budget: Budget, runs: Sequence[Path], metric: str
+    measured: Mapping[str, Sequence[Measured]], budget: Budget, runs: Sequence[Path], metric: MetricInfo
 ) -> dict[str, Any]:
     """A task's part of the report."""
     others = measured[RANDOM]
     losses, metrics = [other.loss for other in others], [other.metric for other in others]
     summary: dict[str, Any] = {
-        "metric": metric,
+        "metric": metric.name,
         "random": {
             "networks": len(others),
             "loss_mean": float(np.mean(losses)),
             "loss_sd": float(np.std(losses, ddof=1)),
             "metric_p50": float(np.median(metrics)),
-            "metric_p90": float(np.percentile(metrics, 90)),
-            "metric_best": max(metrics),
+            "metric_p90": float(np.percentile(metrics, 10 if metric.lower_is_better else 90)),
+            "metric_best": min(metrics) if metric.lower_is_better else max(metrics),
         },
         "agreement": agreement(others),
-        "runs": {str(run): assess(network, others, budget) for run, network in zip(runs, measured[FOUND], strict=True)},
+        "runs": {
+            str(run): assess(network, others, budget, metric)
+            for run, network in zip(runs, measured[FOUND], strict=True)
+        },
     }
     if len(runs) > 1:  # a single network has no spread to test
         searched = [network.loss for network in measured[FOUND]]
@@ -465,7 +469,7 @@ def main(line: Sequence[str] | None = None) -> None:
             train_judge(config.changed(seed=seed), arguments.output / "supernets" / str(seed))
     measured = measure(experiment, groups, tables, arguments.processes)
     tasks = {
-        name: summarise(measured[name], budget, arguments.runs, prepared.tasks[name].metric.name)
+        name: summarise(measured[name], budget, arguments.runs, prepared.tasks[name].metric)
         for name, budget in budgets.items()
     }
     print_table(tasks, budgets)

@@ -30,8 +30,10 @@ from fbnetv5.architecture import load_architecture
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.panel import PANEL
 from fbnetv5.spaces.wide import WideSpace
+from fbnetv5.tasks.task import MetricInfo
 from tests.benchmarks.conftest import BUDGET, counted, panel_of, record
 
+TOP1 = MetricInfo(name="top1")
 RNG = np.random.default_rng(0)
 NOISE = RNG.normal(size=50)
 NOISE -= NOISE.mean()
@@ -47,7 +49,7 @@ OTHERS = [made_up(float(loss), metric) for loss, metric in zip(RNG.normal(1, 0.1
 
 
 def test_the_best_network_beats_all_and_the_worst_none() -> None:
-    best, worst = assess(made_up(0.0, 2.0), OTHERS, BUDGET), assess(made_up(2.0, -1.0), OTHERS, BUDGET)
+    best, worst = (assess(made_up(*figures), OTHERS, BUDGET, TOP1) for figures in ((0.0, 2.0), (2.0, -1.0)))
     assert best["percentile_by_loss"]["value"] == best["percentile_by_metric"]["value"] == 1.0
     assert best["p_by_loss"] == best["p_by_metric"] == pytest.approx(1 / 65)
     assert best["above_p90_by_loss"]
@@ -58,9 +60,21 @@ def test_the_best_network_beats_all_and_the_worst_none() -> None:
     assert count_cases({"det": {"runs": {"a": best, "b": worst}}}) == {"cases": 2, "above_p90_by_loss": 1}
 
 
+def test_a_low_error_beats_a_high_one() -> None:
+    rmse = MetricInfo(name="rmse", unit="m", lower_is_better=True)
+    case = assess(made_up(0.0, -1.0), OTHERS, BUDGET, rmse)
+    assert (case["metric"], case["percentile_by_metric"]["value"]) == (-1.0, 1.0)
+    assert case["p_by_metric"] == pytest.approx(1 / 65)
+    measured = {FOUND: [made_up(0.9)], RANDOM: OTHERS}
+    measured |= {name: [] for name in (CONTROL, PLANTED, WORST, SHUFFLED)}
+    random = summarise(measured, BUDGET, [Path("a")], rmse)["random"]
+    assert random["metric_best"] == min(other.metric for other in OTHERS)
+    assert random["metric_best"] < random["metric_p90"] < random["metric_p50"]
+
+
 def test_differences_are_paired_by_image() -> None:
     mean = float(np.mean([other.loss for other in OTHERS]))
-    difference = assess(made_up(mean - 0.05), OTHERS, BUDGET)["loss_difference"]
+    difference = assess(made_up(mean - 0.05), OTHERS, BUDGET, TOP1)["loss_difference"]
     assert difference["value"] == pytest.approx(-0.05, abs=0.02)
     assert difference["high"] < 0  # unpaired, the images' own spread of 1 would drown it
 
@@ -149,6 +163,6 @@ def test_a_single_run_without_controls_is_reported_without_them() -> None:
     nobody: list[Measured] = []
     measured = {FOUND: [made_up(0.9)], RANDOM: OTHERS}
     measured |= dict.fromkeys((CONTROL, PLANTED, WORST, SHUFFLED), nobody)
-    assert not {CONTROL, PLANTED, WORST, SHUFFLED, "all_runs"} & set(summarise(measured, BUDGET, [Path("a")], "top1"))
-    with_control = summarise(measured | {CONTROL: OTHERS[:8]}, BUDGET, [Path("a")], "top1")
+    assert not {CONTROL, PLANTED, WORST, SHUFFLED, "all_runs"} & set(summarise(measured, BUDGET, [Path("a")], TOP1))
+    with_control = summarise(measured | {CONTROL: OTHERS[:8]}, BUDGET, [Path("a")], TOP1)
     assert with_control["control"]["networks"] == 8
