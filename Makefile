@@ -51,10 +51,11 @@ smoke: $(VENV)/installed
 docs: $(VENV)/installed-docs
 	$(BIN)/zensical build --strict --clean
 
-# The figures of docs/results.md on whether searches find better networks: runs/judge/report.json and
-# runs/from-scratch/TASK/report.json. Estimated for two cores with nothing else running: 20 minutes for each search, an
-# hour for the judge, three quarters of an hour for the panels, half an hour for each task from scratch, some five hours
-# in all. Stopped and called again, it goes on.
+# The figures of docs/results.md on whether searches find better networks: runs/judge/report.json,
+# runs/judge-depth/report.json and runs/from-scratch/TASK/report.json. Estimated for two cores with nothing else
+# running: 20 minutes for each search, an hour for the judge, three quarters of an hour for the panels, as long for a
+# task that is added, half an hour for each task from scratch, some six hours in all. Stopped and called again, it goes
+# on.
 SEEDS := 0 1 2 3 4
 SEARCHES := $(SEEDS:%=runs/s%)
 results: $(SEARCHES:%=%/pareto.json)

@@ -1,4 +1,4 @@
-"""The architectures that searched ones are compared with: random, bad on purpose, and scaled FBNetV3-A.
+"""The architectures that searched ones are compared with: random, bad on purpose, best by chance, and scaled FBNetV3-A.
 
 All lie in one narrow cost window, ``MATCHED``, so that a difference between groups is not one of cost.
 

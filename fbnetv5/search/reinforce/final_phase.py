@@ -139,8 +139,8 @@ def draw_panel(loop: FinishedLoop, names: Collection[str], rng: np.random.Genera
     """Architectures to fit a model to, half of them from the policies, and random ones to check the fit.
 
     The first are near the budgets of these tasks, where the best networks are looked for. The others are near the
-    budgets of all tasks: networks of one budget differ by little more than the noise of a few batches, so an order of
-    these alone would tell little about the fit.
+    budgets of all tasks: networks of one budget differ less, beside the same noise, so an order of these alone would
+    tell less about the fit.
     """
     config = loop.config
     uniform = uniform_controller(loop.supernet.space, len(config.tasks))
