@@ -4,7 +4,8 @@ A policy is an independent categorical over the choices of every variable. All t
 architecture ``a``: it is drawn from the uniform mixture of the policies, ``q = (1/T) sum_t p_t``, and task t weighs its
 loss by ``gamma_t = p_t(a) / q(a)`` (importance sampling as in FBNetV5, arXiv 2111.10007, section 3.3; the mixture is
 this project's, and these weights are the balance heuristic of Veach and Guibas, SIGGRAPH 1995). Under the mixture the
-weights are ``T softmax_t(log p_t(a))``: they lie in [0, T] and sum to T, however many variables there are.
+weights are ``T softmax_t(log p_t(a))``: they lie in [0, T] and sum to T, however many variables there are. In long
+searches a share of the draws explores, from flattened policies, and ``q`` is the mixture of both.
 
 Shape legend: T tasks, S variables, C most choices of any variable, B architectures.
 """
@@ -14,11 +15,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
 from fbnetv5.spaces.space import SKIP, Choices, Space
 
 Floats = NDArray[np.float64]
 
+EXPLORING_EXPONENT = 0.3
+"""Power of the probabilities in draws that explore; 0 would be uniform, 1 the policy."""
 FULL_BIAS = 6.0
 """Logit bias at which an untrained policy keeps 99.8 % of the blocks."""
 
@@ -46,9 +50,12 @@ class Controller:
         self.logits = torch.zeros(tasks, len(choice_counts), max_choices, dtype=torch.float64)
         self.optimizer = torch.optim.Adam([self.logits], lr=lr)
 
-    def log_table(self) -> Floats:
-        """[T, S, C]: log-probability of each choice, -inf where a variable has no such choice."""
-        return _log_softmax(np.where(self.exists, self.logits.numpy(), -np.inf))
+    def log_table(self, exponent: float = 1.0) -> Floats:
+        """[T, S, C]: log-probability of each choice, -inf where a variable has no such choice.
+
+        With an exponent above 0, of the probabilities to that power, normalised.
+        """
+        return _log_softmax(np.where(self.exists, exponent * self.logits.numpy(), -np.inf))
 
     def probabilities(self) -> Floats:
         """[T, S, C]."""
@@ -66,20 +73,31 @@ class Controller:
         """[count, S] drawn from one task's policy."""
         return draw(self.probabilities()[task], count, rng)
 
-    def propose(self, rng: np.random.Generator) -> Choices:
-        """[S]: one architecture from the mixture: drawn from the policy of a task picked at random."""
-        first: Choices = self.sample(int(rng.integers(self.tasks)), 1, rng)[0]
+    def propose(self, rng: np.random.Generator, *, exploring: float = 0.0) -> Choices:
+        """[S]: one architecture from the mixture: drawn from the policy of a task picked at random.
+
+        With probability ``exploring`` that policy is flattened, its probabilities to the power ``EXPLORING_EXPONENT``.
+        """
+        exponent = EXPLORING_EXPONENT if exploring and rng.random() < exploring else 1.0
+        policy = np.exp(self.log_table(exponent)[int(rng.integers(self.tasks))])
+        first: Choices = draw(policy, 1, rng)[0]
         return first
 
-    def log_probs(self, choices: Choices) -> Floats:
-        """[B, T]: log-probability of each architecture [B, S] under each policy."""
-        table = self.log_table()
+    def log_probs(self, choices: Choices, exponent: float = 1.0) -> Floats:
+        """[B, T]: log-probability of each architecture [B, S] under each policy, to a power as in ``log_table``."""
+        table = self.log_table(exponent)
         log_probs: Floats = table[:, np.arange(choices.shape[1]), choices].sum(-1).T
         return log_probs
 
-    def importance(self, choices: Choices) -> Floats:
-        """[B, T]: the importance weights gamma."""
-        return self.tasks * np.exp(_log_softmax(self.log_probs(choices)))
+    def importance(self, choices: Choices, *, exploring: float = 0.0) -> Floats:
+        """[B, T]: the importance weights gamma of draws that ``propose`` made with the same share that explores."""
+        log_probs = self.log_probs(choices)
+        proposed = logsumexp(log_probs, axis=1)
+        if exploring:
+            explored = logsumexp(self.log_probs(choices, EXPLORING_EXPONENT), axis=1)
+            proposed = np.logaddexp(np.log1p(-exploring) + proposed, np.log(exploring) + explored)
+        weights: Floats = self.tasks * np.exp(log_probs - proposed[:, None])
+        return weights
 
     def score(self, choices: Choices, task: int) -> Floats:
         """[B, S, C]: the score function, the gradient of log p_t(a) with respect to the task's logits."""

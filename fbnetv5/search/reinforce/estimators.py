@@ -18,6 +18,11 @@ from fbnetv5.search.reinforce.controller import Controller, Floats
 from fbnetv5.search.reinforce.posterior import Benefits, Mask, PosteriorFit
 from fbnetv5.spaces.space import Choices
 
+EXPLORE_AFTER = 10
+"""Draws per kept choice before some explore: by then policies in closed form are as steep as they become."""
+EXPLORING = 0.25
+"""Share of the later draws that explore, so that what the policies dropped early is still measured."""
+
 
 class Estimator(Protocol):
     """Chooses which architectures a step runs, and estimates the policies' gradient from their losses."""
@@ -64,18 +69,24 @@ class Estimator(Protocol):
 class OnePass:
     """One architecture from the mixture of the policies serves all tasks, corrected by importance weights.
 
-    With a fit, the gradient is of the losses less the fit's predictions.
+    With a fit, the gradient is of the losses less the fit's predictions, and in long searches some draws explore.
     """
 
     def __init__(self, baseline: Baseline, fit: PosteriorFit | None = None) -> None:
         self.baseline = baseline
         self.fit = fit
 
+    @property
+    def exploring(self) -> float:
+        """The share of draws that explore now."""
+        long = self.fit is not None and self.fit.draws >= EXPLORE_AFTER * len(self.fit.variables)
+        return EXPLORING if long else 0.0
+
     def draw(self, controller: Controller, rng: np.random.Generator) -> Choices:
-        return controller.propose(rng)[None]
+        return controller.propose(rng, exploring=self.exploring)[None]
 
     def weights(self, controller: Controller, choices: Choices) -> Floats:
-        return controller.importance(choices) / len(choices)
+        return controller.importance(choices, exploring=self.exploring) / len(choices)
 
     def estimate(
         self,

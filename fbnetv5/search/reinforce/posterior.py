@@ -116,9 +116,14 @@ class PosteriorFit:
         """Draws stored, draws ever added, and the latter's number at which the next fit and the next scales are due."""
 
     @property
+    def draws(self) -> int:
+        """Number of draws that were ever added."""
+        return int(self.counts[1])
+
+    @property
     def due(self) -> bool:
         """Whether enough draws have come since the last fit."""
-        return bool(self.counts[1] >= self.counts[2])
+        return bool(self.draws >= self.counts[2])
 
     def learn(self, choices: Choices, values: Floats, matters: Mask | None = None) -> None:
         """Store the losses [K, T] of architectures [K, S], nan where there is none; ``matters`` is [K, T, S]."""
@@ -141,7 +146,7 @@ class PosteriorFit:
 
     def fit(self, probabilities: Floats) -> Benefits:
         """Fit all tasks and return the benefits of choices under policies [T, S, C]."""
-        stored, added = int(self.counts[0]), int(self.counts[1])
+        stored, added = int(self.counts[0]), self.draws
         rescale = added >= self.counts[3]
         self.counts[2] = max(MIN_DRAWS, added + max(1, stored // REFIT_DIVISOR))
         if rescale:

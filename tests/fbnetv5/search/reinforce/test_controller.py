@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fbnetv5.search.reinforce.controller import (
+    EXPLORING_EXPONENT,
     FULL_BIAS,
     Controller,
     Floats,
@@ -73,6 +74,25 @@ def test_importance_weights_are_policy_over_proposal(drawn: tuple[Controller, Ch
     np.testing.assert_allclose(controller.importance(choices), p / p.mean(1, keepdims=True), rtol=1e-9)
 
 
+def flattened(controller: Controller) -> Controller:
+    """A controller whose policies are proportional to the other's probabilities to the power of draws that explore."""
+    return controller_of(tuple(controller.choice_counts.tolist()), EXPLORING_EXPONENT * controller.logits.numpy())
+
+
+@given(controllers(largest=2.0), st.floats(0.01, 0.99))
+@settings(max_examples=30, deadline=None)
+def test_importance_weights_of_draws_that_explore_are_policy_over_proposal(
+    drawn: tuple[Controller, Choices], exploring: float
+) -> None:
+    controller, choices = drawn
+    p, explored = (
+        np.array([[plain_probability(each, t, a) for t in range(controller.tasks)] for a in choices])
+        for each in (controller, flattened(controller))
+    )
+    q = (1 - exploring) * p.mean(1, keepdims=True) + exploring * explored.mean(1, keepdims=True)
+    np.testing.assert_allclose(controller.importance(choices, exploring=exploring), p / q, rtol=1e-9)
+
+
 def test_a_choice_that_does_not_exist_has_probability_0() -> None:
     probabilities = random_controller(spread=50.0).probabilities()
     assert [(probabilities[:, variable, count:] == 0).all() for variable, count in enumerate(COUNTS)] == [True] * len(
@@ -113,6 +133,14 @@ def test_the_proposal_is_the_uniform_mixture() -> None:
     controller, rng = random_controller(2, spread=2.0), np.random.default_rng(1)
     drawn = np.stack([controller.propose(rng) for _ in range(6000)])
     mixture = controller.probabilities().mean(0)
+    frequency = (drawn[..., None] == np.arange(max(COUNTS))).mean(0)
+    assert np.abs(frequency - mixture).max() < 4.5 * 0.5 / np.sqrt(6000)
+
+
+def test_a_share_of_the_proposals_explores() -> None:
+    controller, rng = random_controller(2, spread=4.0), np.random.default_rng(1)
+    drawn = np.stack([controller.propose(rng, exploring=0.4) for _ in range(6000)])
+    mixture = 0.6 * controller.probabilities().mean(0) + 0.4 * flattened(controller).probabilities().mean(0)
     frequency = (drawn[..., None] == np.arange(max(COUNTS))).mean(0)
     assert np.abs(frequency - mixture).max() < 4.5 * 0.5 / np.sqrt(6000)
 

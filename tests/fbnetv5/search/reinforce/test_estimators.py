@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from fbnetv5.search.reinforce.controller import Controller, Floats
-from fbnetv5.search.reinforce.estimators import ESTIMATORS, Estimator, EstimatorName, make_estimator, reinforce
+from fbnetv5.search.reinforce.controller import EXPLORING_EXPONENT, Controller, Floats
+from fbnetv5.search.reinforce.estimators import (
+    ESTIMATORS,
+    EXPLORE_AFTER,
+    EXPLORING,
+    Estimator,
+    EstimatorName,
+    OnePass,
+    make_estimator,
+    reinforce,
+)
 from fbnetv5.search.reinforce.posterior import Mask
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.space import Choices, Space
@@ -38,9 +47,10 @@ def exact_gradient(controller: Controller, task: int, choices: Choices, values: 
     return gradient
 
 
-def policies(controller: Controller, choices: Choices) -> Floats:
+def policies(controller: Controller, choices: Choices, exponent: float = 1.0) -> Floats:
     """[B, T]."""
-    columns = [probabilities_of(controller, t, choices, controller.logits[t]) for t in range(controller.tasks)]
+    logits = exponent * controller.logits
+    columns = [probabilities_of(controller, t, choices, logits[t]) for t in range(controller.tasks)]
     mixture: Floats = torch.stack(columns, dim=1).numpy()
     return mixture
 
@@ -50,6 +60,8 @@ LOSSES: Floats = np.random.default_rng(1).normal(size=(len(EVERYTHING), TASKS))
 STRIDES = np.array([int(np.prod(COUNTS[variable + 1 :])) for variable in range(len(COUNTS))])
 """``EVERYTHING[choices @ STRIDES]`` is ``choices``."""
 IMAGES = np.arange(2)
+LONG = EXPLORE_AFTER * (sum(COUNTS) - len(COUNTS))
+"""Draws after which some explore."""
 
 
 def taught(kind: EstimatorName, controller: Controller, steps: int = 40) -> Estimator:
@@ -79,7 +91,9 @@ def estimated(estimator: Estimator, controller: Controller, choices: Choices) ->
 
 def mean_over_all(estimator: Estimator, controller: Controller) -> Floats:
     """Expectation over the mixture, of estimators that draw one architecture."""
-    proposal = policies(controller, EVERYTHING).mean(1)
+    assert isinstance(estimator, OnePass)
+    explored = policies(controller, EVERYTHING, EXPLORING_EXPONENT).mean(1)
+    proposal = (1 - estimator.exploring) * policies(controller, EVERYTHING).mean(1) + estimator.exploring * explored
     weighted = [p * estimated(estimator, controller, a[None]) for p, a in zip(proposal, EVERYTHING, strict=True)]
     mean: Floats = np.sum(weighted, axis=0)
     return mean
@@ -94,13 +108,24 @@ def exact_gradients(controller: Controller, values: Floats) -> Floats:
     return np.stack([exact_gradient(controller, task, EVERYTHING, values[:, task]) for task in range(TASKS)])
 
 
-@pytest.mark.parametrize("steps", [2, 3, 40])
+@pytest.mark.parametrize("steps", [2, 3, 40, LONG + 2])
 @pytest.mark.parametrize("kind", [kind for kind in ESTIMATORS if kind not in ("pair", "per-task")])
 def test_one_architecture_is_unbiased_over_all_of_them(kind: EstimatorName, steps: int) -> None:
     controller = make_controller()
     estimator = taught(kind, controller, steps)  # the first two had nothing to be compared with
     mean = mean_over_all(estimator, controller)
     np.testing.assert_allclose(mean, exact_gradients(controller, unexplained(estimator)), atol=1e-10)
+
+
+def test_a_share_explores_in_long_searches_with_a_fit_alone() -> None:
+    def share(kind: EstimatorName, draws: int) -> float:
+        estimator = taught(kind, make_controller(), draws)
+        assert isinstance(estimator, OnePass)
+        return estimator.exploring
+
+    # The first two draws have nothing to be compared with, so the fit does not store them.
+    assert [share("control", draws) for draws in (LONG + 1, LONG + 2)] == [0.0, EXPLORING]
+    assert share("image", LONG + 2) == 0.0
 
 
 @pytest.mark.parametrize("kind", ESTIMATORS)
