@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fbnetv5.search.reinforce.baselines import Baseline, ImageBaseline, MovingAverage, nanmean
+from fbnetv5.search.reinforce.closed_form import DRAWS_PER_STEEPNESS, MAX_STEEPNESS
 from fbnetv5.search.reinforce.controller import Controller, Floats
 from fbnetv5.search.reinforce.posterior import Benefits, Mask, PosteriorFit
 from fbnetv5.spaces.space import Choices
 
-EXPLORE_AFTER = 10
-"""Draws per kept choice before some explore: by then policies in closed form are as steep as they become."""
+EXPLORE_AFTER = DRAWS_PER_STEEPNESS * MAX_STEEPNESS
+"""Draws per kept choice before some explore: policies in closed form are then as steep as they become."""
 EXPLORING = 0.25
 """Share of the later draws that explore, so that what the policies dropped early is still measured."""
 

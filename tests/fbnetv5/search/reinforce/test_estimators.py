@@ -60,7 +60,7 @@ LOSSES: Floats = np.random.default_rng(1).normal(size=(len(EVERYTHING), TASKS))
 STRIDES = np.array([int(np.prod(COUNTS[variable + 1 :])) for variable in range(len(COUNTS))])
 """``EVERYTHING[choices @ STRIDES]`` is ``choices``."""
 IMAGES = np.arange(2)
-LONG = EXPLORE_AFTER * (sum(COUNTS) - len(COUNTS))
+LONG = int(EXPLORE_AFTER * (sum(COUNTS) - len(COUNTS)))
 """Draws after which some explore."""
 
 
