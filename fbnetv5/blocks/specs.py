@@ -15,11 +15,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fbnetv5.blocks.depthwise import DepthwiseConv2d
+from fbnetv5.blocks.convolutions import DepthwiseConv2d, PointwiseConv2d
 
 Activation = Literal["hswish", "relu", "relu6"]
-ACTIVATIONS: dict[Activation, type[nn.Hardswish | nn.ReLU | nn.ReLU6]] = {
-    "hswish": nn.Hardswish,
+
+
+class Hardswish(nn.Hardswish):
+    """``nn.Hardswish`` that is in place only without gradients.
+
+    The gradient needs the input, so torch would copy it first, which costs more than a new output.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.hardswish(x, inplace=self.inplace and not torch.is_grad_enabled())
+
+
+ACTIVATIONS: dict[Activation, type[Hardswish | nn.ReLU | nn.ReLU6]] = {
+    "hswish": Hardswish,
     "relu": nn.ReLU,
     "relu6": nn.ReLU6,
 }
@@ -205,6 +217,8 @@ def conv_norm(
     pad = kernel // 2 if padding is None else padding
     if groups == in_channels == out_channels:
         convolution: nn.Conv2d = DepthwiseConv2d(in_channels, kernel, stride, pad)
+    elif kernel == stride == groups == 1 and pad == 0:
+        convolution = PointwiseConv2d(in_channels, out_channels, bias=False)
     else:
         convolution = nn.Conv2d(in_channels, out_channels, kernel, stride, pad, groups=groups, bias=False)
     layers: list[nn.Module] = [convolution, nn.BatchNorm2d(out_channels)]
@@ -227,9 +241,9 @@ class SqueezeExcite(nn.Module):
     def __init__(self, channels: int, squeezed: int) -> None:
         super().__init__()
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.reduce = nn.Conv2d(channels, squeezed, 1)
-        self.act = nn.Hardswish(inplace=True)
-        self.expand = nn.Conv2d(squeezed, channels, 1)
+        self.reduce = PointwiseConv2d(channels, squeezed)
+        self.act = Hardswish(inplace=True)
+        self.expand = PointwiseConv2d(squeezed, channels)
         self.gate = nn.Hardsigmoid(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -315,7 +329,7 @@ class PooledHead(nn.Module):
         self.expand = nn.Identity() if wide == channels else conv_norm(channels, wide, act=True)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.hidden = nn.Linear(wide, hidden)
-        self.act = nn.Hardswish(inplace=True)
+        self.act = Hardswish(inplace=True)
         self.last_pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(hidden, classes)
 

@@ -34,6 +34,7 @@ from torch.nn import functional
 from torchvision.ops import batched_nms, nms
 
 from export.errors import UserError
+from fbnetv5.blocks.convolutions import PointwiseConv2d
 from fbnetv5.blocks.specs import conv_norm, initialise
 from fbnetv5.data.predictions import NMS_IOU, TOP_K
 from fbnetv5.data.sample import Batch
@@ -326,7 +327,7 @@ def _branch(prior: Tensor) -> nn.Sequential:
         mixers += [conv_norm(WIDTH, WIDTH, kernel=3, groups=WIDTH, act=True), conv_norm(WIDTH, WIDTH, act=True)]
     trunk = nn.Sequential(*mixers)
     initialise(trunk)
-    last = nn.Conv2d(WIDTH, len(prior), 1)
+    last = PointwiseConv2d(WIDTH, len(prior))
     nn.init.normal_(last.weight, std=0.01)
     last.bias = nn.Parameter(prior)
     return nn.Sequential(trunk, last)

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fbnetv5.blocks.specs import conv_norm, initialise
+from fbnetv5.blocks.convolutions import PointwiseConv2d
+from fbnetv5.blocks.specs import Hardswish, conv_norm, initialise
 from fbnetv5.data.targets import IGNORE
 from fbnetv5.tasks.divergence import binary_divergence
 from fbnetv5.tasks.task import Task
@@ -38,10 +39,10 @@ class PixelHead(nn.Module):
     def __init__(self, channels: Sequence[int], outputs: int) -> None:
         super().__init__()
         self.laterals = nn.ModuleList(conv_norm(width, WIDTH, act=False) for width in channels)
-        self.act = nn.Hardswish(inplace=True)
+        self.act = Hardswish(inplace=True)
         self.depthwise = conv_norm(WIDTH, WIDTH, kernel=3, groups=WIDTH, act=True)
         self.pointwise = conv_norm(WIDTH, WIDTH, act=True)
-        self.classify = nn.Conv2d(WIDTH, outputs, 1)
+        self.classify = PointwiseConv2d(WIDTH, outputs)
         initialise(self)
         nn.init.normal_(self.classify.weight, std=0.01)
 

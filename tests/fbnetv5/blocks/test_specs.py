@@ -10,6 +10,7 @@ from fbnetv5.blocks.specs import (
     Block,
     Bottleneck,
     Fusion,
+    Hardswish,
     InvertedResidual,
     PooledHead,
     SqueezeExcite,
@@ -160,6 +161,17 @@ def test_only_a_block_that_adds_its_input_unchanged_has_a_residual_branch(name: 
     branch.register_forward_hook(lambda module, arguments, output: output * 0)
     output = block.eval()(*inputs)
     torch.testing.assert_close(output, inputs[0].relu() if isinstance(spec, Bottleneck) else inputs[0])
+
+
+def test_hard_swish_is_in_place_without_gradients() -> None:
+    module, x = Hardswish(inplace=True), torch.linspace(-4, 4, 9)
+    expected = nn.functional.hardswish(x)
+    assert module(x) is not x
+    with torch.no_grad():
+        assert module(x) is x
+    torch.testing.assert_close(x, expected)
+    with torch.no_grad():
+        assert Hardswish()(x) is not x
 
 
 def test_the_head_pools_any_size_to_its_classes() -> None:

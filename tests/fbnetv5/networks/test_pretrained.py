@@ -43,18 +43,18 @@ def peer_features(model: nn.Module, layers: tuple[str, ...], images: Tensor) -> 
     outputs: list[Tensor] = []
     for layer in layers:
         model.get_submodule(layer).register_forward_hook(lambda *call: outputs.append(call[-1].clone()))
-    model(images)
+    model.double()(images)
     return outputs
 
 
 def own_features(encoder: str, source: str, images: Tensor) -> list[Tensor]:
-    """Features of a branched network of two tasks, whose encoder starts from ``source``."""
+    """Features of a branched network of two tasks in float64, whose encoder starts from ``source``."""
     space = BranchingSpace(encoder=encoder, copies=2)
     choices = {"cls": [1] * len(space.layers), "seg": [0] * len(space.layers)}
     network = make_architecture(space, choices, CLASSES, (64, 64), provenance={}).build().eval()
     names = [node.name for node in space.nodes]
     load_blocks(network, dict(zip(names, encoder_weights(encoder, source), strict=True)))
-    features = network.backbone(images)
+    features = network.double().backbone(images)
     assert torch.equal(features["cls"][0], features["seg"][-1])
     return list(features["seg"])
 
@@ -62,7 +62,7 @@ def own_features(encoder: str, source: str, images: Tensor) -> list[Tensor]:
 @torch.no_grad()
 @pytest.mark.parametrize(("library", "encoder"), FEATURES)
 def test_features_equal_those_of_the_library(tmp_path: Path, library: str, encoder: str) -> None:
-    model, images = peer_of(library, encoder), torch.randn(2, 3, 64, 64)
+    model, images = peer_of(library, encoder), torch.randn(2, 3, 64, 64, dtype=torch.float64)
     save_tensors(tmp_path / "peer.safetensors", model.state_dict())
     ours = own_features(encoder, str(tmp_path / "peer.safetensors"), images)
     for own, peer in zip(ours, peer_features(model, FEATURES[library, encoder], images), strict=True):
@@ -76,7 +76,7 @@ PLAIN = FourPathSpace(stages=1, blocks_per_path=1)
 @torch.no_grad()
 @pytest.mark.parametrize("space", [PLAIN, PLAIN.changed(strict=True), WideSpace(stages=1, blocks_per_path=1)], ids=str)
 def test_stage_zero_of_a_supernet_returns_what_timm_returns(tmp_path: Path, space: FourPaths) -> None:
-    model, images = peer_of(TIMM, "fbnetv3-a"), torch.randn(2, 3, 64, 64)
+    model, images = peer_of(TIMM, "fbnetv3-a"), torch.randn(2, 3, 64, 64, dtype=torch.float64)
     save_tensors(tmp_path / "peer.safetensors", model.state_dict())
     supernet = Supernet(space, make_tasks(("seg",), CLASSES)).eval()
     random = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
@@ -84,12 +84,11 @@ def test_stage_zero_of_a_supernet_returns_what_timm_returns(tmp_path: Path, spac
     plain = space if isinstance(space, FourPathSpace) else PLAIN
     choices = np.array([variable.name.startswith("s0_") for variable in plain.variables], dtype=np.int64)
     choices = widen_choices(choices, plain, space)
-    for own, peer in zip(
-        supernet.trunk(images, choices)["seg"], peer_features(model, FEATURES[TIMM, "fbnetv3-a"], images), strict=True
-    ):
-        assert float((own - peer).abs().max()) <= 1e-5 * float(peer.max() - peer.min())
     for name, tensor in supernet.state_dict().items():
         assert name.startswith("blocks.s0_") or torch.equal(tensor, random[name])
+    ours, theirs = supernet.double().trunk(images, choices)["seg"], FEATURES[TIMM, "fbnetv3-a"]
+    for own, peer in zip(ours, peer_features(model, theirs, images), strict=True):
+        assert float((own - peer).abs().max()) <= 1e-5 * float(peer.max() - peer.min())
 
 
 def test_published_weights_were_trained_on_images_normalised_alike() -> None:

@@ -89,12 +89,12 @@ def test_every_layer_is_as_in_timm(net: str, peer: str) -> None:
 @torch.no_grad()
 def test_variant_a_returns_what_timm_returns() -> None:
     torch.manual_seed(0)
-    peer = timm.create_model("fbnetv3_b", pretrained=False).eval()
+    peer = timm.create_model("fbnetv3_b", pretrained=False).eval().double()
     liven(peer)
-    network = FBNetV3Network(FBNETV3["a"].with_ordinary_padding()).eval()
+    network = FBNetV3Network(FBNETV3["a"].with_ordinary_padding()).eval().double()
     copy_by_order(peer, network)
     for side in (224, 256):
-        images = torch.randn(2, 3, side, side)
+        images = torch.randn(2, 3, side, side, dtype=torch.float64)
         expected, outputs = peer(images), network(images)
         spread = float(expected.max() - expected.min())
         assert spread > 1e-3
