@@ -13,7 +13,7 @@ from fbnetv5.data.resolution import parse_resolution
 from fbnetv5.evaluate import trained_fit, trained_size
 from fbnetv5.runs.options import Fields, Size, architecture_file, describe_fit, fields_of, path_of
 from fbnetv5.training.change import changed_network, fitting_init
-from fbnetv5.training.config import TrainConfig, common_defaults
+from fbnetv5.training.config import TrainConfig, fitting_defaults
 from fbnetv5.training.loop import TrainEntry
 from fbnetv5.training.notes import describe_soft_labels, describe_teacher_fit
 from fbnetv5.training.run import Prepared, TrainResult, prepare, run_training, start_training
@@ -87,11 +87,13 @@ def train(
         size=trained_size(architecture) if size is None else parse_resolution(size),
         fit=trained_fit(architecture) if fit is None else parse_fit(fit),
     )
+    fields, init = fields_of(config), fitting_init(init, source, architecture, log)
+    tasks = architecture.make_tasks().values()
     settings = TrainConfig.make(
-        fields_of(config),
-        defaults=common_defaults(task.training for task in architecture.make_tasks().values()),
+        fields,
+        defaults=fitting_defaults((task.training for task in tasks), init, fields),
         task_names=tuple(architecture.choices),
-        init=fitting_init(init, source, architecture, log),
+        init=init,
         teacher=teacher,
         data=images,
         seed=seed,

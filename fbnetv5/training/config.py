@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, Strict, ValidationInfo, field_valida
 
 from export.errors import UserError
 from fbnetv5.labeling.teachers.families import LIBRARIES
+from fbnetv5.networks.pretrained import SCRATCH
 from fbnetv5.runs.config import MaxSkipped, Positive, RunConfig
 from fbnetv5.training.recipe import HEADER, RecipeFields, without_header
 
@@ -18,6 +19,11 @@ SOFT_LABELS = "soft-labels"
 """Name of the teacher whose probabilities are stored with the images."""
 OF_TEACHER = ("distillation", "temperature")
 """Fields of a recipe that have an effect with a teacher alone."""
+
+OF_LEARNING_RATE = ("optimizer", "lr", "max_fan_in")
+"""Fields of a recipe whose values fit one another: whoever sets one of them has the usual defaults of the others."""
+FROM_SCRATCH: dict[str, Any] = {"lr": 1e-2, "max_fan_in": 128}
+"""Defaults for random initial weights, the rates of a search: lower ones, as for inherited weights, learn less."""
 
 
 def _absolute(teacher: str | None) -> str | None:
@@ -136,6 +142,24 @@ def _check_weights(weights: Mapping[Any, Any], tasks: Sequence[str]) -> None:
             raise UserError(
                 f"training: in task_weights the weight of {task} must be a number above 0, at most 1e12, not {weight!r}"
             )
+
+
+def fitting_defaults(
+    trainings: Iterable[Mapping[str, Any]], init: str, fields: Path | Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Defaults of a training, in place of the model's: those of its tasks and of random weights.
+
+    Args:
+        trainings: ``Task.training`` of each task.
+        init: initial weights, as ``TrainConfig.init``.
+        fields: that the user set, or their file.
+
+    Raises:
+        UserError: the file is missing, unreadable, or a recipe of another schema.
+    """
+    given = TrainConfig.read_fields(fields) if fields is not None else {}
+    random = init == SCRATCH and given.keys().isdisjoint(OF_LEARNING_RATE)
+    return common_defaults(trainings) | (FROM_SCRATCH if random else {})
 
 
 def common_defaults(trainings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -154,5 +154,9 @@ class NarsConfig(RunConfig):
         return self.train_config({}).steps
 
     def train_fields(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of the training of a recipe that do not have their usual value."""
-        return {**task_types()[self.task_name].training, **self.training, **recipe}
+        """The fields of the training of a recipe that do not have their usual value, and the learning rate.
+
+        ``fbnetv5 train`` has another learning rate from random weights, unless the recipe says its own.
+        """
+        lr = TrainConfig.model_fields["lr"].default
+        return {"lr": lr, **task_types()[self.task_name].training, **self.training, **recipe}

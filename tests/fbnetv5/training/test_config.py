@@ -9,7 +9,7 @@ from export.errors import UserError
 from fbnetv5.data.config import DataConfig
 from fbnetv5.networks.pretrained import PUBLISHED, SCRATCH
 from fbnetv5.tasks import task_types
-from fbnetv5.training.config import TrainConfig, common_defaults
+from fbnetv5.training.config import TrainConfig, common_defaults, fitting_defaults
 from fbnetv5.training.initial import INHERITED
 
 
@@ -126,6 +126,19 @@ def test_a_configuration_of_another_version_is_refused(tmp_path: Path) -> None:
 )
 def test_a_joint_training_has_the_settings_that_all_tasks_agree_on(tasks: list[str], expected: dict[str, Any]) -> None:
     assert common_defaults(task_types()[task].training for task in tasks) == expected
+
+
+def test_random_weights_have_the_learning_rates_of_a_search(tmp_path: Path) -> None:
+    trainings, file = [task_types()["cls"].training], tmp_path / "recipe.json"
+    file.write_text('{"kind": "recipe", "schema": 1, "weight_decay": 0.1}')
+    rates = {"lr": 1e-2, "max_fan_in": 128}
+    for fields in (None, {}, {"steps": 9}, file):
+        assert fitting_defaults(trainings, "scratch", fields) == {"colour": 0.0, **rates}
+        assert fitting_defaults(trainings, "inherited", fields) == trainings[0]
+    for field, value in {"lr": 1e-3, "max_fan_in": None, "optimizer": "sgd"}.items():
+        assert fitting_defaults(trainings, "scratch", {field: value}) == trainings[0]
+    with pytest.raises(UserError, match="does not exist"):
+        fitting_defaults(trainings, "scratch", tmp_path / "missing.json")
 
 
 @pytest.mark.parametrize(

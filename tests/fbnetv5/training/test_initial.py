@@ -37,12 +37,12 @@ def with_choices(networks: Path, task: str, *, filled: bool) -> Architecture:
 def test_stage_zero_returns_what_timm_returns(networks: Path, peer: nn.Module, timm_with_weights: None) -> None:
     network = with_choices(networks, "seg", filled=True).build().eval()
     copy_encoder(network, FourPathSpace(variant="a"), "timm")
-    images, theirs = torch.randn(2, 3, 96, 96), []
+    images, theirs = torch.randn(2, 3, 96, 96, dtype=torch.float64), []
     for number in (1, 2, 4, 5):
         layer = peer.get_submodule(f"blocks.{number}")
         layer.register_forward_hook(lambda *call: theirs.append(call[-1].clone()))
-    peer(images)
-    for output, expected in zip(network.backbone(images)["seg"], theirs, strict=True):
+    peer.double()(images)
+    for output, expected in zip(network.double().backbone(images)["seg"], theirs, strict=True):
         assert float((output - expected).abs().max()) <= 1e-5 * float(expected.max() - expected.min())
 
 
