@@ -157,9 +157,9 @@ def fitting_defaults(
     Raises:
         UserError: the file is missing, unreadable, or a recipe of another schema.
     """
-    given = TrainConfig.read_fields(fields) if fields is not None else {}
-    random = init == SCRATCH and given.keys().isdisjoint(OF_LEARNING_RATE)
-    return common_defaults(trainings) | (FROM_SCRATCH if random else {})
+    recipe = TrainConfig.read_fields(fields) if fields is not None else {}
+    has_rates = not recipe.keys().isdisjoint(OF_LEARNING_RATE)
+    return common_defaults(trainings) | (FROM_SCRATCH if init == SCRATCH and not has_rates else {})
 
 
 def common_defaults(trainings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

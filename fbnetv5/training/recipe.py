@@ -42,7 +42,8 @@ class RecipeFields(Document):
     """Optimizer; SGD has Nesterov momentum and usually wants a learning rate some ten times higher. RMSProp is
     TensorFlow's, with which MobileNetV3 (arXiv 1905.02244) was trained."""
     lr: Positive = 3e-3
-    """Highest learning rate, after the warm-up; half a cosine then brings it down to 1 %."""
+    """Highest learning rate, after the warm-up; half a cosine then brings it down to 1 %. ``fbnetv5 train --init
+    scratch`` has 1e-2 and a ``max_fan_in`` of 128, unless a recipe sets one of both or the optimizer."""
     max_fan_in: Annotated[int, Field(ge=1)] | None = None
     """Largest number of inputs per output with which a weight has the full learning rate; weights with more have one in
     inverse proportion to it, as in muP (arXiv 2203.03466). None: one learning rate for all weights."""
