@@ -31,7 +31,7 @@ class PointwiseConv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        if _is_float32_on_cpu(x) and x.is_contiguous(memory_format=torch.channels_last) and not _is_traced():
+        if _is_float32_on_cpu(x) and x.is_contiguous(memory_format=torch.channels_last) and not is_traced():
             y: Tensor = functional.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
             return y.permute(0, 3, 1, 2)
         return super().forward(x)
@@ -63,8 +63,8 @@ def _is_float32_on_cpu(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
 
-def _is_traced() -> bool:
-    """Whether an export or ``torch.compile`` records the operations, so that they have to be convolutions."""
+def is_traced() -> bool:
+    """Whether an export or ``torch.compile`` records the operations."""
     return torch.jit.is_tracing() or torch.compiler.is_compiling()  # type: ignore[attr-defined, no-untyped-call]
 
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from export.errors import UserError
 from fbnetv5.architecture import Architecture, load_architecture, with_present_names
+from fbnetv5.blocks.convolutions import is_traced
 from fbnetv5.blocks.specs import PooledHead, initialise
 from fbnetv5.data.preprocess import MEAN, STD
 from fbnetv5.networks.backbone import Backbone
@@ -301,7 +302,7 @@ def _pretrained_cfg(model: FBNetV5) -> dict[str, Any]:
 
 
 def _check_size(images: Tensor) -> None:
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():  # type: ignore[attr-defined, no-untyped-call]
+    if is_traced():
         return
     height, width = images.shape[-2:]
     if height % COARSEST or width % COARSEST:
