@@ -178,30 +178,20 @@ def _fine_then_coarse(node: Node) -> bool:
     return _is_block(node) and (node.stride == 4 or (node.stage > 0 and node.stride == 32))
 
 
-def _late_detour(node: Node) -> bool:
-    """Blocks that the coarsest path depends on over the edges of the last stages alone, and the finer half of stage 0.
-
-    An edge reads the stage before its own, so only stage 1 of the finest path can reach the coarsest by stage 4.
-    """
-    last = {4: 1, 8: 2, 16: 3}.get(node.stride, -1)
-    early = node.stage == 0 and (node.stride < 16 or node.name in WIDTH_72)
-    return _is_block(node) and (early or 0 < node.stage <= last)
-
-
 def _is_block(node: Node) -> bool:
     return isinstance(node.candidates[0], InvertedResidual)
 
 
-WIDTH_72 = frozenset(f"s0_p16_{number}" for number in range(1, 5))
-"""The repeats of stage 0 at stride 16 that cost less."""
+EDGES_TO_COARSEST = frozenset(f"s{stage}_p32_from_p16" for stage in (1, 2, 3, 4))
 PLANS: Mapping[str, Plan] = {
-    "cls": Plan(kept=frozenset({"s2_p8_from_p4", "s3_p16_from_p8", "s4_p32_from_p16"}), allowed=_late_detour),
+    "cls": Plan(kept=EDGES_TO_COARSEST, allowed=_late_blocks(16, 32)),
     "det": Plan(kept=frozenset({"s4_p8_from_p4"}), allowed=_fine_then_coarse),
     "seg": Plan(kept=frozenset(), allowed=_late_blocks(16, 32)),
 }
-"""By task, for variant a with four later stages. Classification reads the coarsest path, which gets none of the budget
-but for what arrives in the last stages. Detection and segmentation get a shallow trunk, and late blocks on maps that
-are too coarse to place things (2x2 pixels for images of 64x64)."""
+"""By task, for variant a with four later stages.
+
+All get a shallow trunk, and late blocks on maps that are too coarse for the task: 2x2 and 4x4 pixels for images of
+64x64. Classification reads the coarsest path and gets the edges that lead there."""
 
 
 def scaled_fbnetv3(macs: CostTable, limit: float) -> Choices:

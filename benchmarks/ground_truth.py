@@ -154,7 +154,7 @@ class Training(SearchLoop):
 
     def step(self) -> None:
         rng = np.random.default_rng([self.config.seed, self.done])
-        drawn = warmup_architecture(self.supernet.space, self.done / self.config.warmup_steps, rng)
+        drawn = warmup_architecture(self.supernet.space, rng)
         choices = np.where(is_trained(self.supernet.space), drawn, self.fixed)
         self.train_weights(next(self.weight_batches), choices, np.ones(len(TASKS)))
 

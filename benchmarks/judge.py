@@ -112,7 +112,7 @@ class JudgeLoop(SearchLoop):
             probabilities = self.densities[turn % len(self.densities)]
             choices = draw(probabilities, 1, rng)[0]
         else:
-            choices = warmup_architecture(self.supernet.space, self.done / self.config.warmup_steps, rng)
+            choices = warmup_architecture(self.supernet.space, rng)
         self.train_weights(next(self.weight_batches), choices, np.ones(len(self.config.tasks)))
 
 

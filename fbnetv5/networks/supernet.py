@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from fbnetv5.blocks.slicing import SlicedModule, sliced
 from fbnetv5.blocks.specs import Block, initialise
 from fbnetv5.networks.backbone import Network, run_graph, task_network
+from fbnetv5.networks.shared_blocks import SharedBlocks
 from fbnetv5.spaces.graph import Graph, Step
 from fbnetv5.spaces.space import Choices, Space
 from fbnetv5.tasks.task import Task
@@ -72,15 +73,32 @@ class Supernet(nn.Module):
         names = self.tasks if tasks is None else tasks
         return self.space.graph(choices, {name: self.tasks[name].paths for name in names})
 
-    def trunk(self, images: Tensor, choices: Choices, tasks: Iterable[str] | None = None) -> dict[str, list[Tensor]]:
-        """Normalised images [N, 3, H, W] -> by task, its features [N, C, H/stride, W/stride]."""
-        self.trunk_passes += 1
-        with _compilation() if self._has_compiled_blocks else nullcontext():
-            return run_graph(self.graph(choices, tasks), self.module_of, images)
+    def trunk(
+        self,
+        images: Tensor,
+        choices: Choices,
+        tasks: Iterable[str] | None = None,
+        shared: SharedBlocks | None = None,
+    ) -> dict[str, list[Tensor]]:
+        """Normalised images [N, 3, H, W] -> by task, its features [N, C, H/stride, W/stride].
 
-    def forward(self, images: Tensor, choices: Choices, tasks: Iterable[str] | None = None) -> dict[str, object]:
+        ``shared`` runs the blocks if it is given.
+        """
+        self.trunk_passes += 1
+        module_of = self.module_of if shared is None else shared.module_of
+        with _compilation() if self._has_compiled_blocks else nullcontext():
+            return run_graph(self.graph(choices, tasks), module_of, images)
+
+    def forward(
+        self,
+        images: Tensor,
+        choices: Choices,
+        tasks: Iterable[str] | None = None,
+        shared: SharedBlocks | None = None,
+    ) -> dict[str, object]:
         """Raw outputs of every task's head, or of the heads of these tasks alone, under one architecture [S]."""
-        return {name: self.head(name, features) for name, features in self.trunk(images, choices, tasks).items()}
+        by_task = self.trunk(images, choices, tasks, shared)
+        return {name: self.head(name, features) for name, features in by_task.items()}
 
     def head(self, task: str, features: Sequence[Tensor]) -> object:
         """Raw outputs of a task's head."""

@@ -3,11 +3,12 @@
 A network with shared weights needs batch-norm statistics of its own before it is compared with others, as in the
 one-shot search of Guo et al. (arXiv 1904.00420).
 
-Shape legend: S variables, T tasks.
+Shape legend: K architectures, S variables, T tasks.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from fbnetv5.data.sample import Batch, ImageSet
 from fbnetv5.data.splits import Splits
 from fbnetv5.evaluate import in_run_precision
 from fbnetv5.networks.backbone import recalibrate
+from fbnetv5.networks.shared_blocks import SharedBlocks, by_first_choices
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.processes import make_accelerator
 from fbnetv5.spaces.space import Choices
@@ -55,21 +57,28 @@ class Finalist:
 
 @torch.no_grad()
 def batch_losses(
-    supernet: Supernet, batch: Batch, choices: Choices, accelerator: Accelerator, tasks: Iterable[str] | None = None
+    supernet: Supernet,
+    batch: Batch,
+    architectures: Choices,
+    accelerator: Accelerator,
+    tasks: Collection[str] | None = None,
 ) -> Floats:
-    """[T]: mean losses of one architecture [S] in all tasks, or in these alone.
+    """[K, T]: mean losses of architectures [K, S] in all tasks, or in these alone.
 
     Batch-norm statistics are those of the batch itself. The loss of a task that does not run, or that no image has
     labels of, is nan.
     """
     supernet.train()
-    run = in_run_precision(lambda images: supernet(images, choices, tasks), batch.images.device, accelerator)
-    raw = run(normalise(batch.images))
-    means = []
-    for name, task in supernet.tasks.items():
-        count = int(task.labelled(batch).sum()) if name in raw else 0
-        means.append(float(task.losses(raw[name], batch).sum()) / count if count else float("nan"))
-    return np.array(means)
+    images, shared = normalise(batch.images), SharedBlocks(supernet.space, supernet.module_of)
+    counts = {name: int(task.labelled(batch).sum()) for name, task in supernet.tasks.items()}
+    losses = np.full((len(architectures), len(counts)), np.nan)
+    for row in by_first_choices(architectures):
+        forward = partial(supernet, choices=architectures[row], tasks=tasks, shared=shared)
+        raw = in_run_precision(forward, batch.images.device, accelerator)(images)
+        for column, (name, task) in enumerate(supernet.tasks.items()):
+            if name in raw and counts[name]:
+                losses[row, column] = float(task.losses(raw[name], batch).sum()) / counts[name]
+    return losses
 
 
 class FinalistScorer:

@@ -28,7 +28,7 @@ from fbnetv5.data.loading import even_batches
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.processes import fastest_convolutions
 from fbnetv5.search.reinforce.config import SearchConfig
-from fbnetv5.search.reinforce.loop import SearchLoop, warmup_architecture
+from fbnetv5.search.reinforce.loop import SearchLoop
 from fbnetv5.search.reinforce.prepare import Prepared, prepare
 from fbnetv5.search.scoring import batch_losses
 from fbnetv5.spaces.four_path import FourPathSpace
@@ -198,10 +198,9 @@ def losses_after(prepared: Prepared, plan: Plan, folder: Path) -> dict[str, Any]
     config = config_of(prepared.config.data.size[0], plan, batch=plan.loss_batch, steps=plan.loss_steps)
     loop = make_loop(prepared, config, folder)
     images = next(even_batches(prepared.splits.policies, batch=LOSS_IMAGES, count=1)).to(loop.accelerator.device)
-    choices = warmup_architecture(config.space, 0.0, np.random.default_rng(0))
 
     def losses() -> dict[str, float]:
-        values = batch_losses(loop.supernet, images, choices, loop.accelerator)
+        values = batch_losses(loop.supernet, images, config.space.full()[None], loop.accelerator)[0]
         return {task: float(value) for task, value in zip(loop.supernet.tasks, values, strict=True)}
 
     before, started = losses(), time.perf_counter()

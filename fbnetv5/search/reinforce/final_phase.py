@@ -187,8 +187,7 @@ def run_panel(
         if loop.supernet.tasks[names[0]].panel_colours:
             rng = np.random.default_rng([config.seed, config.total_steps, number])
             batch = replace(batch, images=change_colours(batch.images, rng))
-        supernet = of_thread.supernet
-        return np.stack([batch_losses(supernet, batch, own, loop.accelerator, names) for own in choices[jobs[job]]])
+        return batch_losses(of_thread.supernet, batch, choices[jobs[job]], loop.accelerator, names)
 
     losses = np.empty((len(choices), len(config.tasks)))
     for rows, of_rows in zip(jobs, _distribute(loop, run, len(jobs), "running the panel", progress), strict=True):

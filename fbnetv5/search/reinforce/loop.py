@@ -1,8 +1,8 @@
 """The search loop: trains shared weights and all policies, with one trunk pass a step whatever the number of tasks.
 
-A step of the warm-up trains the weights under an architecture of random depth, nearly full at first. After the warm-up
-one step of every few trains the policies on held-out images without a backward pass, the others train the weights; both
-draw their architecture from the mixture of the policies. ``policies.py`` updates the policies, this module the weights.
+A step of the warm-up trains the weights under an architecture of random depth. After the warm-up one step of every few
+trains the policies on held-out images without a backward pass, the others train the weights; both draw their
+architecture from the mixture of the policies. ``policies.py`` updates the policies, this module the weights.
 FBNetV5 (arXiv 2111.10007) also learns both in one run; the warm-up by depth, the alternation and the mixture are this
 project's.
 
@@ -41,24 +41,21 @@ from fbnetv5.search.reinforce.policies import Policies
 from fbnetv5.search.supernet_loop import SupernetLoop
 from fbnetv5.spaces.space import Choices, Space
 
+WARMUP_KEPT = (0.2, 0.7)
+"""Minimum and maximum probability that a step of the warm-up keeps a block. Fuller networks take longer and, after as
+many steps, have learned no more (docs/lab-notes.md)."""
 WARMUP_LR_STEPS = 50
 """Steps over which the learning rate rises linearly."""
 MIN_REPETITIONS = 8
 """Minimum number of policy steps that use each held-out image; a larger set of images is reduced to reach it."""
 
 
-def warmup_architecture(space: Space, progress: float, rng: np.random.Generator) -> Choices:
-    """[S]: an architecture whose blocks are kept with one random probability, from [0.9, 1] widening to [0.2, 1].
+def warmup_architecture(space: Space, rng: np.random.Generator) -> Choices:
+    """[S]: an architecture whose blocks are kept with one random probability, of ``WARMUP_KEPT``.
 
     Variables that skip nothing have a uniformly random choice.
-
-    Args:
-        space: the search space.
-        progress: 0..1, the share of the warm-up that is done; the widening ends half-way.
-        rng: source of randomness.
     """
-    lowest = 0.9 - 0.7 * min(1.0, 2 * progress)
-    return space.random(rng.random(len(space.variables)) < rng.uniform(lowest, 1.0), rng)
+    return space.random(rng.random(len(space.variables)) < rng.uniform(*WARMUP_KEPT), rng)
 
 
 def policy_images(images: ImageSet, config: SearchConfig, *, processes: int) -> ImageSet:
@@ -114,7 +111,7 @@ class SearchLoop(SupernetLoop[SearchEntry, Supernet]):
             return
         batch = next(self.weight_batches)
         if phase == "warm-up":
-            choices = warmup_architecture(self.supernet.space, self.done / self.config.warmup_steps, rng)
+            choices = warmup_architecture(self.supernet.space, rng)
             self.train_weights(batch, choices, np.ones(len(self.config.tasks)))
             return
         controller, share = self.policies.controller, self.config.importance

@@ -85,7 +85,7 @@ def test_losses_of_a_batch_are_means_over_what_is_labelled(splits: Splits) -> No
     batch = next(iter(even_batches(splits.policies, batch=8, count=1)))
     unlabelled = keep_labels(keep_labels(batch, "label", torch.arange(8) < 3), "mask", torch.zeros(8) > 0)
     supernet = make_supernet(splits)
-    cls, seg = batch_losses(supernet, unlabelled, SPACE.full(), make_accelerator())
+    cls, seg = batch_losses(supernet, unlabelled, SPACE.full()[None], make_accelerator())[0]
     raw = supernet(normalise(batch.images), SPACE.full())["cls"]
     assert cls == pytest.approx(float(functional.cross_entropy(raw[:3].detach(), batch.targets["label"][:3])), rel=1e-5)
     assert np.isnan(seg)
@@ -97,9 +97,9 @@ def test_one_task_alone_has_the_same_loss(splits: Splits) -> None:
     for name, module in supernet.blocks.named_modules():
         if name.count(".") == 1:
             module.register_forward_hook(lambda *_, name=name: live.append(name))
-    both = batch_losses(supernet, batch, SPACE.full(), make_accelerator())
+    both = batch_losses(supernet, batch, SPACE.full()[None], make_accelerator())[0]
     in_both, live[:] = list(live), []
-    alone = batch_losses(supernet, batch, SPACE.full(), make_accelerator(), ["cls"])
+    alone = batch_losses(supernet, batch, SPACE.full()[None], make_accelerator(), ["cls"])[0]
     assert alone[0] == both[0]
     assert np.isnan(alone[1])
     assert set(live) < set(in_both)
@@ -120,11 +120,11 @@ def test_networks_are_scored_in_the_precision_of_the_run(splits: Splits) -> None
     for head in supernet.heads.values():
         head.register_forward_hook(lambda module, inputs, raw: types.add(raw.dtype))
     (batch,) = even_batches(splits.policies, batch=8, count=1)
-    losses = batch_losses(supernet, batch, SPACE.full(), make_accelerator())
+    losses = batch_losses(supernet, batch, SPACE.full()[None], make_accelerator())[0]
     assert types == {torch.bfloat16}
     AcceleratorState._reset_state(reset_partial_state=True)
     os.environ["ACCELERATE_MIXED_PRECISION"] = "no"
-    expected = batch_losses(supernet, batch, SPACE.full(), make_accelerator())
+    expected = batch_losses(supernet, batch, SPACE.full()[None], make_accelerator())[0]
     assert not np.array_equal(losses, expected)
     assert losses == pytest.approx(expected, rel=0.05)
 
