@@ -21,6 +21,7 @@ from fbnetv5.cli.derive import derive
 from fbnetv5.cli.doctor import doctor
 from fbnetv5.cli.eval import evaluate
 from fbnetv5.cli.export import export
+from fbnetv5.cli.huge_pages import restart_in_huge_pages
 from fbnetv5.cli.label import label
 from fbnetv5.cli.nars import nars
 from fbnetv5.cli.predict import predict
@@ -80,6 +81,7 @@ for name, command in COMMANDS.items():
 
 def main() -> None:
     """Run the command line. Errors that the user can fix print one line; others a traceback, with exit code 70."""
+    restart_in_huge_pages()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the locked clock of a GPU is reset on exit
     with safe_streams(), opened_once():
         _run_app()
