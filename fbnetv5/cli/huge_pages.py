@@ -12,6 +12,7 @@ from pathlib import Path
 
 COMMANDS = frozenset({"search", "branch", "nars", "train"})
 """Commands that train."""
+PROGRAM = "fbnetv5"
 VARIABLE, VALUE = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
 KERNEL_SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
@@ -19,11 +20,13 @@ KERNEL_SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 def restart_in_huge_pages() -> None:
     """Replace this process by one that runs the same command in huge pages, if it is one that trains.
 
-    Nothing happens if the variable is set, where the kernel or the C library has no such setting, or if the arguments
-    are not those that this process was started with.
+    Nothing happens if the variable is set, where the kernel or the C library has no such setting, or if this process
+    was not started as ``fbnetv5`` with these arguments: a test, or another program, may call the command line.
     """
     command = sys.argv[1:]
     if not command or command[0] not in COMMANDS or sys.orig_argv[-len(command) :] != command:
+        return
+    if PROGRAM not in (Path(word).name for word in sys.orig_argv[: -len(command)]):
         return
     if VARIABLE not in os.environ and are_given_on_request(KERNEL_SETTING):
         os.environ[VARIABLE] = VALUE

@@ -7,6 +7,7 @@ The first blocks of a network have the largest maps and depend on few choices, s
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from operator import is_not
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ class SharedBlocks:
 
     def _run(self, step: Step, module: Callable[..., Any], *inputs: Tensor) -> Tensor:
         last = self._last.get(step.node)
-        if last is None or last.candidate != step.candidate or any(map(_differ, last.inputs, inputs)):
+        if last is None or last.candidate != step.candidate or any(map(is_not, last.inputs, inputs)):
             last = self._last[step.node] = LastRun(step.candidate, inputs, module(*inputs))
         return last.output
 
@@ -65,7 +66,3 @@ def nodes_of_few_variables(space: Space) -> frozenset[str]:
     for node in space.nodes:
         variables[node.name] = frozenset(node.variables).union(*(variables[name] for name in node.inputs))
     return frozenset(name for name, own in variables.items() if len(own) <= MAX_VARIABLES)
-
-
-def _differ(tensor: Tensor, other: Tensor) -> bool:
-    return tensor is not other

@@ -15,9 +15,9 @@ print(os.getpid(), os.environ.get("{VARIABLE}"), *sys.argv[1:])
 """
 
 
-def run(folder: Path, *arguments: str, **environment: str) -> list[str]:
+def run(folder: Path, *arguments: str, name: str = "fbnetv5", **environment: str) -> list[str]:
     """The words that a script prints which restarts itself, but for its number, which a restart keeps."""
-    file = folder / "script.py"
+    file = folder / name
     file.write_text(SCRIPT)
     variables = {name: value for name, value in os.environ.items() if name != VARIABLE} | environment
     command = [sys.executable, "-X", "utf8", str(file), *arguments]
@@ -35,6 +35,7 @@ def test_a_training_runs_in_huge_pages_with_its_arguments(tmp_path: Path) -> Non
 def test_other_commands_and_a_set_variable_change_nothing(tmp_path: Path) -> None:
     assert run(tmp_path, "profile", "--device", "cpu") == ["None", "profile", "--device", "cpu"]
     assert run(tmp_path) == ["None"]
+    assert run(tmp_path, "search", name="other") == ["None", "search"]
     assert run(tmp_path, "train", **{VARIABLE: "glibc.malloc.hugetlb=0"}) == ["glibc.malloc.hugetlb=0", "train"]
 
 
