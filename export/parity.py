@@ -6,7 +6,8 @@ the worst value; the signal to quantisation noise ratio (SQNR) describes all val
 of both for each precision. Cosine similarity and agreement are computed for the reader only.
 
 This package knows no tasks. The one exception is ``rank_by``: in a top-k list, rows with tied scores may come in any
-order, and rounding makes ties. The rows of such a list are therefore matched before they are compared.
+order, and rounding makes ties. The rows of such a list are therefore matched before they are compared. Of objects that
+tie with the last row, rounding decides which are in the list at all.
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,6 +26,8 @@ MAX_SQNR_DB = 200.0
 """SQNR of equal arrays, which have no noise."""
 _SAME_ROW = 0.05
 """Share of an output's range: rows of a list that differ by no more describe the same object."""
+_REPLACED = 0.02
+"""Maximum share of a list's rows in whose place another object may be that ties with the last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +146,8 @@ def compare(
         candidate: outputs with the same names and shapes, float or integer as in the reference.
         rank_by: the scores [N, K] by which the outputs [N, K, ...] are sorted. Rows of these outputs are matched before
             they are compared, but only to rows whose score differs by at most ``tie``. The scores themselves are
-            compared without matching, and a tie across the end of the list counts as a difference.
+            compared without matching. Up to 2 % of the rows, the last ones, are not compared if they are of other
+            objects whose scores tie with the last.
         tie: share of the scores' range.
 
     Raises:
@@ -265,7 +269,10 @@ def _ranked_names(reference: Mapping[str, Array], rank_by: str) -> list[str]:
 def _matched(
     reference: Mapping[str, Array], candidate: Mapping[str, Array], ranked: list[str], *, rank_by: str, tie: float
 ) -> dict[str, Array]:
-    """The candidate with the rows of its ``ranked`` outputs in the reference's order where scores tie."""
+    """The candidate with the rows of its ``ranked`` outputs in the reference's order where scores tie.
+
+    The last rows of the candidate are the reference's where both have another object that ties with the last.
+    """
     scores = reference[rank_by].astype(np.float64)
     candidate_scores = candidate[rank_by].astype(np.float64)
     result = {name: array.copy() if name in ranked else array for name, array in candidate.items()}
@@ -275,9 +282,15 @@ def _matched(
     for n in range(scores.shape[0]):
         tied = np.abs(scores[n, :, None] - candidate_scores[n, None, :]) <= near
         cost = sum(_row_cost(reference[name][n], candidate[name][n]) for name in ranked)
-        order = _match(np.where(tied, cost, np.inf))
+        cost = np.where(tied, cost, np.inf)
+        order = _match(cost)
         for name in ranked:
             result[name][n] = candidate[name][n][order]
+        for row in range(len(order) - int(_REPLACED * len(order)), len(order)):
+            highest = max(scores[n, row], candidate_scores[n, order[row]])
+            if highest - scores[n, -1] <= near and cost[row, order[row]] > _SAME_ROW:
+                for name in ranked:
+                    result[name][n][row] = reference[name][n][row]
     return result
 
 

@@ -102,6 +102,19 @@ def test_tied_rows_may_swap_only_in_a_ranked_list() -> None:
         check(compare(reference, swapped))
 
 
+def test_rounding_decides_which_objects_that_tie_with_the_last_row_are_in_a_long_list() -> None:
+    scores = [*np.linspace(0.9, 0.1, 99).tolist(), 0.1]
+    reference = ranked(scores, [*range(98), 500, 700], [7] * 100)
+    check(compare(reference, ranked(scores, [*range(98), 500, 900], [7] * 100), rank_by="scores"))
+    check(compare(reference, ranked(scores, [*range(98), 700, 900], [7] * 99 + [8]), rank_by="scores"))
+    with pytest.raises(VerificationError):  # more rows than rounding replaces
+        check(compare(reference, ranked(scores, [*range(97), 900, 901, 902], [7] * 100), rank_by="scores"))
+    with pytest.raises(VerificationError):  # no tie
+        check(compare(reference, ranked(scores, [*range(96), 900, 97, 500, 700], [7] * 100), rank_by="scores"))
+    with pytest.raises(VerificationError):  # a list of everything, of which nothing is left out
+        check(compare(ranked([0.9, 0.1], [1, 2], [7, 7]), ranked([0.9, 0.1], [1, 3], [7, 7]), rank_by="scores"))
+
+
 @pytest.mark.parametrize(
     "candidate",
     [
