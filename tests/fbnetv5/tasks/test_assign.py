@@ -1,5 +1,5 @@
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.ops import box_iou
@@ -30,7 +30,8 @@ def test_pairwise_iou_is_that_of_torchvision() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10_000), objects=st.integers(1, 6), padding=st.integers(0, 2))
-def test_every_object_has_cells_unless_others_overlap_better(seed: int, objects: int, padding: int) -> None:
+@example(seed=1731, objects=2, padding=0)  # nothing overlaps two objects at the same place: the first has their cells
+def test_every_object_has_cells_unless_others_overlap_as_well(seed: int, objects: int, padding: int) -> None:
     truth = random_boxes(2, objects + padding, seed=seed)
     labels = torch.tensor([[i % 3 for i in range(objects)] + [ABSENT] * padding] * 2)
     boxes = random_boxes(2, len(MIDDLES), seed=seed + 1)
@@ -43,8 +44,9 @@ def test_every_object_has_cells_unless_others_overlap_better(seed: int, objects:
         for number in range(objects):
             cells = int((assignment.owner[image] == number).sum())
             assert cells <= CELLS_PER_OBJECT
-            outbid = (assignment.owner[image] >= 0) & (iou[image].amax(0) > iou[image, number])
-            assert cells > 0 or bool(outbid.any())
+            others = iou[image, torch.arange(objects + padding) != number]
+            lost = (assignment.owner[image] >= 0) & (others >= iou[image, number]).any(0)
+            assert cells > 0 or bool(lost.any())
 
 
 @settings(max_examples=60, deadline=None)
