@@ -1,9 +1,9 @@
 """Memory of trainings on a CPU in huge pages.
 
-Every step of a training allocates its tensors anew. In pages of 4 KB instead of 2 MB a search's step takes some 15 %
-longer (docs/lab-notes.md). Most Linux systems give huge pages to programs that ask for them; glibc asks if a variable
-of the environment says so when the process starts. The other commands run without it, because they time networks,
-which will be deployed without it.
+Every step of a training allocates its tensors anew. In pages of 4 KB instead of 2 MB a search's step takes about a
+tenth longer (docs/lab-notes.md). Most Linux systems give huge pages to programs that ask for them; glibc asks if a
+variable of the environment says so when the process starts. The other commands run without it, because they time
+networks, which will be deployed without it.
 """
 
 import os

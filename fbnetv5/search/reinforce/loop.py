@@ -42,8 +42,8 @@ from fbnetv5.search.supernet_loop import SupernetLoop
 from fbnetv5.spaces.space import Choices, Space
 
 WARMUP_KEPT = (0.2, 0.7)
-"""Minimum and maximum probability that a step of the warm-up keeps a block. Fuller networks take longer and, after as
-many steps, have learned no more (docs/lab-notes.md)."""
+"""Minimum and maximum probability that a step of the warm-up keeps a block. With fuller networks
+steps take longer, and after as many of them the losses are no lower (docs/lab-notes.md)."""
 WARMUP_LR_STEPS = 50
 """Steps over which the learning rate rises linearly."""
 MIN_REPETITIONS = 8
