@@ -92,9 +92,11 @@ class Controller:
     def importance(self, choices: Choices, *, exploring: float = 0.0) -> Floats:
         """[B, T]: the importance weights gamma of draws that ``propose`` made with the same share that explores."""
         log_probs = self.log_probs(choices)
+        highest = log_probs.max(axis=1, keepdims=True)
+        log_probs -= highest  # which may be far below 0, where sums of logarithms are rounded coarsely
         proposed = logsumexp(log_probs, axis=1)
         if exploring:
-            explored = logsumexp(self.log_probs(choices, EXPLORING_EXPONENT), axis=1)
+            explored = logsumexp(self.log_probs(choices, EXPLORING_EXPONENT) - highest, axis=1)
             proposed = np.logaddexp(np.log1p(-exploring) + proposed, np.log(exploring) + explored)
         weights: Floats = self.tasks * np.exp(log_probs - proposed[:, None])
         return weights
