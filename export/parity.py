@@ -17,6 +17,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
+from scipy.optimize import linear_sum_assignment
 
 from export.document import Document, JsonTuple
 from export.errors import VerificationError
@@ -28,6 +29,8 @@ _SAME_ROW = 0.05
 """Share of an output's range: rows of a list that differ by no more describe the same object."""
 _REPLACED = 0.02
 """Maximum share of a list's rows in whose place another object may be that ties with the last."""
+_NOT_FINITE = 1e9
+"""Difference of two rows of a list one of which has NaN or infinity; more than that of all other rows together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,8 +149,8 @@ def compare(
         candidate: outputs with the same names and shapes, float or integer as in the reference.
         rank_by: the scores [N, K] by which the outputs [N, K, ...] are sorted. Rows of these outputs are matched before
             they are compared, but only to rows whose score differs by at most ``tie``. The scores themselves are
-            compared without matching. Up to 2 % of the rows, the last ones, are not compared if they are of other
-            objects whose scores tie with the last.
+            compared without matching. Up to 2 % of the rows are not compared if they are of other objects whose scores
+            tie with the last.
         tie: share of the scores' range.
 
     Raises:
@@ -271,26 +274,26 @@ def _matched(
 ) -> dict[str, Array]:
     """The candidate with the rows of its ``ranked`` outputs in the reference's order where scores tie.
 
-    The last rows of the candidate are the reference's where both have another object that ties with the last.
+    A few rows of the candidate are the reference's where both have another object that ties with the last.
     """
     scores = reference[rank_by].astype(np.float64)
     candidate_scores = candidate[rank_by].astype(np.float64)
     result = {name: array.copy() if name in ranked else array for name, array in candidate.items()}
-    if not np.isfinite(scores).all():
+    if not (ranked and np.isfinite(scores).all()):
         return result
     near = tie * _range(scores)
     for n in range(scores.shape[0]):
         tied = np.abs(scores[n, :, None] - candidate_scores[n, None, :]) <= near
         cost = sum(_row_cost(reference[name][n], candidate[name][n]) for name in ranked)
-        cost = np.where(tied, cost, np.inf)
-        order = _match(cost)
+        order = _match(cost, tied)
         for name in ranked:
             result[name][n] = candidate[name][n][order]
-        for row in range(len(order) - int(_REPLACED * len(order)), len(order)):
-            highest = max(scores[n, row], candidate_scores[n, order[row]])
-            if highest - scores[n, -1] <= near and cost[row, order[row]] > _SAME_ROW:
-                for name in ranked:
-                    result[name][n][row] = reference[name][n][row]
+        rows = np.arange(len(order))
+        ties_with_last = np.maximum(scores[n], candidate_scores[n, order]) - scores[n, -1:] <= near
+        another = (cost[rows, order] > _SAME_ROW) & (cost[rows, order] < _NOT_FINITE) & tied[rows, order]
+        replaced = np.flatnonzero(another & ties_with_last)[: int(_REPLACED * len(rows))]
+        for name in ranked:
+            result[name][n][replaced] = reference[name][n][replaced]
     return result
 
 
@@ -301,17 +304,16 @@ def _row_cost(reference: Array, candidate: Array) -> Array:
     if not _is_float(reference):
         return np.asarray((a != b).any(-1), dtype=np.float64)
     differences = np.abs(a.astype(np.float64) - b.astype(np.float64)).max(-1) / _range(reference.astype(np.float64))
-    return np.where(np.isfinite(differences), differences, np.finfo(np.float32).max)
+    return np.where(np.isfinite(differences), differences, _NOT_FINITE)
 
 
-def _match(cost: Array) -> list[int]:
-    """For each row of [K, K] in turn, the free column of minimum cost; the first free column if no cost is finite."""
-    order: list[int] = []
-    free = np.ones(cost.shape[1], dtype=bool)
-    for row in cost:
-        choice = int(np.where(free, row, np.inf).argmin())
-        if not (free[choice] and np.isfinite(row[choice])):
-            choice = int(free.argmax())
-        order.append(choice)
-        free[choice] = False
-    return order
+def _match(cost: Array, tied: Array) -> Array:
+    """For each row of [K, K] a column of its own: only of tied pairs where possible, and of many small costs.
+
+    The square root prefers one pair that differs much to two that differ by half of it, so objects that both lists have
+    are matched with themselves. Pairs that are not tied keep their places.
+    """
+    rows = np.arange(len(cost))
+    moved = np.abs(rows[:, None] - rows)
+    columns: Array = linear_sum_assignment(np.where(tied, np.sqrt(cost), _NOT_FINITE + moved))[1]
+    return columns

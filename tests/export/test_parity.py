@@ -115,6 +115,26 @@ def test_rounding_decides_which_objects_that_tie_with_the_last_row_are_in_a_long
         check(compare(ranked([0.9, 0.1], [1, 2], [7, 7]), ranked([0.9, 0.1], [1, 3], [7, 7]), rank_by="scores"))
 
 
+@given(st.integers(min_value=2, max_value=40), st.permutations(range(40)), st.integers(min_value=0, max_value=39))
+def test_one_of_many_objects_that_tie_at_the_end_of_a_list_may_be_another(
+    tied: int, order: list[int], place: int
+) -> None:
+    scores = [*np.linspace(0.9, 0.2, 100 - tied).tolist(), *[0.1] * tied]
+    reference = [*range(100)]
+    candidate = [*range(100 - tied), *(60 + row for row in order if row >= 40 - tied)]
+    candidate[100 - tied + place % tied] = 300
+    check(compare(ranked(scores, reference, [7] * 100), ranked(scores, candidate, [7] * 100), rank_by="scores"))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_found_in_the_last_row_of_a_list(value: float) -> None:
+    scores = [*np.linspace(0.9, 0.1, 98).tolist(), 0.1, 0.1]
+    reference = ranked(scores, [*range(100)], [7] * 100)
+    candidate = ranked(scores, [*range(99), value], [7] * 100)
+    with pytest.raises(VerificationError, match="NaN or infinity"):
+        check(compare(reference, candidate, rank_by="scores"))
+
+
 @pytest.mark.parametrize(
     "candidate",
     [
