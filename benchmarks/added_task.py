@@ -62,6 +62,20 @@ def added_config(runs: Sequence[Path], judge: SearchConfig) -> LaterConfig:
     return first.changed(data=judge.data)
 
 
+def trained_trunks(folder: Path, judge: SearchConfig, supernets: int) -> list[Path]:
+    """The folders of the judge's supernets.
+
+    Raises:
+        UserError: there are fewer than ``supernets``, or one of them has not been trained to the end.
+    """
+    trunks = supernet_folders(folder)
+    checkpoints = [load_checkpoint(trunk / CHECKPOINT) for trunk in trunks]
+    finished = [stored is not None and int(stored[1]["step"]) == judge.total_steps for stored in checkpoints]
+    if not all(finished) or len(trunks) < supernets:
+        raise UserError(f"{sum(finished)} of the {supernets} supernets in {folder} are trained; finish the judge first")
+    return trunks
+
+
 def train_head(config: LaterConfig, trunk: Path, folder: Path) -> None:
     """Train a head for the task on the trunk of a judge's supernet, and store both as a supernet with that task.
 
@@ -74,8 +88,7 @@ def train_head(config: LaterConfig, trunk: Path, folder: Path) -> None:
     if load_checkpoint(target) is not None:
         return
     stored = load_checkpoint(trunk / CHECKPOINT)
-    if stored is None:
-        raise UserError(f"{trunk} has no checkpoint: this supernet of the judge is not trained")
+    assert stored is not None
     tensors, state = stored
     torch.manual_seed(config.seed)
     prepared = prepare_on_trunk(config, tensors, trunk / CHECKPOINT / f"step-{state['step']}.safetensors")
@@ -124,7 +137,7 @@ def main(line: Sequence[str] | None = None) -> None:
     table, budget = constraints.tables[0], constraints.budgets[0]
     groups = draw_groups(name, table, budget, runs, {RANDOM: arguments.count, CONTROL: 0, PLANTED: 0})
     with threads_set(arguments.threads * arguments.processes):
-        for trunk in supernet_folders(arguments.judge):
+        for trunk in trained_trunks(arguments.judge, judge, judging["supernets"]):
             train_head(config.changed(seed=int(trunk.name)), trunk, arguments.output)
     measured = measure(experiment, {name: groups}, {name: table}, arguments.processes)
     tasks = {name: summarise(measured[name], budget, runs, prepared.tasks[name].metric)}

@@ -362,17 +362,17 @@ def summarise(
             for run, network in zip(runs, measured[FOUND], strict=True)
         },
     }
-    if len(runs) > 1:  # a single network has no spread to test
+    if len(runs) > 1:  # a single network has no spread to test, here and below
         searched = [network.loss for network in measured[FOUND]]
         summary["all_runs"] = {
             "hedges_g": asdict(stats.hedges_g(searched, losses)),
             "p_value": stats.permutation_p(searched, losses, alternative="less"),
         }
     for name in (CONTROL, SHUFFLED):
-        if measured[name]:
+        if len(measured[name]) > 1:
             summary[name] = check_control(measured[name], others)
     for name in (PLANTED, WORST):
-        if measured[name]:
+        if len(measured[name]) > 1:
             summary[name] = check_planted(measured[name], others)
     return summary
 

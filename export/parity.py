@@ -284,7 +284,7 @@ def _matched(
     near = tie * _range(scores)
     for n in range(scores.shape[0]):
         tied = np.abs(scores[n, :, None] - candidate_scores[n, None, :]) <= near
-        cost = sum(_row_cost(reference[name][n], candidate[name][n]) for name in ranked)
+        cost = np.sum([_row_cost(reference[name][n], candidate[name][n]) for name in ranked], axis=0)
         order = _match(cost, tied)
         for name in ranked:
             result[name][n] = candidate[name][n][order]

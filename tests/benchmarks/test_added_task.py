@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import added_task, judge
 from export.errors import UserError
 from export.manifest import file_sha256
+from fbnetv5.runs.checkpoint import save_checkpoint
+from fbnetv5.runs.loop import CHECKPOINT
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.later.command import add_task
 from fbnetv5.search.reinforce.later.config import LaterConfig
@@ -28,6 +31,18 @@ def test_a_task_that_was_added_with_other_settings_or_in_another_space_is_refuse
     config.changed(steps=4).save(runs[1])
     with pytest.raises(UserError, match="with another steps than to"):
         added_task.added_config(runs, of_judge)
+
+
+def test_heads_are_put_only_on_finished_supernets(tmp_path: Path) -> None:
+    config = SearchConfig(budgets={"seg": (BUDGET,)}, warmup_steps=3, steps=0)
+    for seed, step in (("1000", 3), ("1001", 2)):
+        save_checkpoint(tmp_path / "supernets" / seed / CHECKPOINT, step, {"weights/a": torch.ones(1)}, {})
+    with pytest.raises(UserError, match=r"1 of the 2 supernets in .* are trained; finish the judge first"):
+        added_task.trained_trunks(tmp_path, config, 2)
+    save_checkpoint(tmp_path / "supernets" / "1001" / CHECKPOINT, 3, {"weights/a": torch.ones(1)}, {})
+    assert [trunk.name for trunk in added_task.trained_trunks(tmp_path, config, 2)] == ["1000", "1001"]
+    with pytest.raises(UserError, match="2 of the 3 supernets"):
+        added_task.trained_trunks(tmp_path, config, 3)
 
 
 @pytest.mark.slow

@@ -164,5 +164,7 @@ def test_a_single_run_without_controls_is_reported_without_them() -> None:
     measured = {FOUND: [made_up(0.9)], RANDOM: OTHERS}
     measured |= dict.fromkeys((CONTROL, PLANTED, WORST, SHUFFLED), nobody)
     assert not {CONTROL, PLANTED, WORST, SHUFFLED, "all_runs"} & set(summarise(measured, BUDGET, [Path("a")], TOP1))
+    of_the_run = measured | {WORST: [made_up(1.3)], SHUFFLED: [made_up(1.0)]}  # one network has no spread
+    assert not {WORST, SHUFFLED} & set(summarise(of_the_run, BUDGET, [Path("a")], TOP1))
     with_control = summarise(measured | {CONTROL: OTHERS[:8]}, BUDGET, [Path("a")], TOP1)
     assert with_control["control"]["networks"] == 8
