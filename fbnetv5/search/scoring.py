@@ -6,7 +6,7 @@ one-shot search of Guo et al. (arXiv 1904.00420).
 Shape legend: K architectures, S variables, T tasks.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,10 +18,10 @@ from torch import Tensor
 
 from export.errors import UserError
 from fbnetv5.costs.constraints import Constraints
-from fbnetv5.data.loading import even_batches, in_order
+from fbnetv5.data.loading import even_batches, even_groups, read_group
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch, ImageSet
-from fbnetv5.data.splits import Splits
+from fbnetv5.data.splits import Splits, Subset
 from fbnetv5.evaluate import in_run_precision
 from fbnetv5.networks.backbone import recalibrate
 from fbnetv5.networks.shared_blocks import SharedBlocks, by_first_choices
@@ -36,6 +36,8 @@ CALIBRATION_BATCHES = 3
 """Batches that batch-norm statistics are averaged over."""
 BATCH = 128
 """Images of a batch."""
+MIN_LABELLED = 128
+"""Labelled images that a task is scored on at least, if none of the first held-out images has a label of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,16 +123,32 @@ class FinalistScorer:
 
 
 def held_out_batches(splits: Splits, tasks: Iterable[Task], *, images: int, device: torch.device) -> list[Batch]:
-    """About ``images`` held-out images, evenly spaced; all of them where a task has no label among these few."""
-    count = max(1, -(-images // BATCH))
-    few = [batch.to(device) for batch in even_batches(splits.policies, batch=min(BATCH, images), count=count)]
-    if all(_labelled(task, few) for task in tasks):
-        return few
-    return [batch.to(device) for batch in in_order(splits.policies, batch=BATCH)]  # some are labelled, as was checked
+    """About ``images`` held-out images, evenly spaced, and others for tasks that have no label among these."""
+    groups = even_groups(splits.policies, batch=min(BATCH, images), count=max(1, -(-images // BATCH)))
+    batches = [read_group(splits.policies, group) for group in groups]
+    without = [task for task in tasks if not any(bool(task.labelled(batch).any()) for batch in batches)]
+    if without:
+        used = set[int]().union(*groups)
+        others = Subset(splits.policies, [index for index in range(len(splits.policies)) if index not in used])
+        batches += labelled_batches(others, without)
+    return [batch.to(device) for batch in batches]
 
 
-def _labelled(task: Task, batches: Sequence[Batch]) -> bool:
-    return any(bool(task.labelled(batch).any()) for batch in batches)
+def labelled_batches(images: ImageSet, tasks: Iterable[Task]) -> Iterator[Batch]:
+    """Images with a label of one of the tasks, until each task has ``MIN_LABELLED`` or there are no more.
+
+    Only these are kept, so a set of any size fits into memory, however rare labels are.
+    """
+    found = dict.fromkeys(tasks, 0)
+    for batch in even_batches(images, batch=BATCH, count=-(-len(images) // BATCH)):
+        labelled = {task: task.labelled(batch) for task, count in found.items() if count < MIN_LABELLED}
+        if not labelled:
+            return
+        rows = torch.stack([*labelled.values()]).any(0).nonzero().flatten()
+        if len(rows):
+            yield batch.rows(rows)
+        for task, of_task in labelled.items():
+            found[task] += int(of_task.sum())
 
 
 def calibration_images(weights: ImageSet, device: torch.device) -> Sequence[Tensor]:

@@ -24,7 +24,7 @@ from fbnetv5.networks.backbone import recalibrate
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.processes import make_accelerator
 from fbnetv5.search import scoring
-from fbnetv5.search.scoring import FinalistScorer, batch_losses, calibration_images
+from fbnetv5.search.scoring import FinalistScorer, batch_losses, calibration_images, labelled_batches
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.tasks import make_tasks
 from tests.samples import keep_labels
@@ -129,19 +129,32 @@ def test_networks_are_scored_in_the_precision_of_the_run(splits: Splits) -> None
     assert losses == pytest.approx(expected, rel=0.05)
 
 
-def test_all_images_are_scored_if_labels_are_few(splits: Splits) -> None:
-    few = Few(splits.policies, labelled=5)
+def test_images_with_rare_labels_are_added_to_the_held_out_ones(splits: Splits) -> None:
+    few = Few(splits.policies, labelled={5})
     scorer = FinalistScorer(
         make_supernet(splits), Splits(weights=splits.weights, policies=few, test=few), images=2, device=CPU
     )
-    assert sum(int(batch.present["mask"].sum()) for batch in scorer.held_out) == 1
+    assert torch.cat([batch.present["mask"] for batch in scorer.held_out]).tolist() == [False, False, True]
+    assert scorer.held_out[-1].images[0].equal(splits.policies[5].image)
+
+
+def test_labelled_images_are_read_until_there_are_enough(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "BATCH", 4)
+    monkeypatch.setattr(scoring, "MIN_LABELLED", 3)
+    few = Few(splits.policies, labelled=set(range(0, 24, 2)))
+    batches = list(labelled_batches(few, [make_supernet(splits).tasks["seg"]]))
+    assert all(bool(batch.present["mask"].all()) for batch in batches)
+    labelled = sum(len(batch.images) for batch in batches)
+    assert 3 <= labelled < 3 + 4
+    assert len(few.read) < 24
 
 
 class Few:
-    """A set of which a single image has a mask."""
+    """A set of which these images alone have masks; counts what is read."""
 
-    def __init__(self, images: ResizableSet, *, labelled: int) -> None:
+    def __init__(self, images: ResizableSet, *, labelled: set[int]) -> None:
         self.targets, self._images, self._labelled = images.targets, images, labelled
+        self.read: list[int] = []
 
     def resized(self, size: Resolution) -> "Few":
         return Few(self._images.resized(size), labelled=self._labelled)
@@ -150,8 +163,9 @@ class Few:
         return len(self._images)
 
     def __getitem__(self, index: int) -> Sample:
+        self.read.append(index)
         sample = self._images[index]
-        if index == self._labelled:
+        if index in self._labelled:
             return sample
         return replace(sample, targets={name: label for name, label in sample.targets.items() if name != "mask"})
 
