@@ -290,8 +290,8 @@ def _matched(
             result[name][n] = candidate[name][n][order]
         rows = np.arange(len(order))
         ties_with_last = np.maximum(scores[n], candidate_scores[n, order]) - scores[n, -1:] <= near
-        another = (cost[rows, order] > _SAME_ROW) & (cost[rows, order] < _NOT_FINITE) & tied[rows, order]
-        replaced = np.flatnonzero(another & ties_with_last)[: int(_REPLACED * len(rows))]
+        differ = (cost[rows, order] > _SAME_ROW) & (cost[rows, order] < _NOT_FINITE) & tied[rows, order]
+        replaced = np.flatnonzero(differ & ties_with_last)[: int(_REPLACED * len(rows))]
         for name in ranked:
             result[name][n][replaced] = reference[name][n][replaced]
     return result
@@ -314,6 +314,6 @@ def _match(cost: Array, tied: Array) -> Array:
     are matched with themselves. Pairs that are not tied keep their places.
     """
     rows = np.arange(len(cost))
-    moved = np.abs(rows[:, None] - rows)
-    columns: Array = linear_sum_assignment(np.where(tied, np.sqrt(cost), _NOT_FINITE + moved))[1]
+    distance = np.abs(rows[:, None] - rows)
+    columns: Array = linear_sum_assignment(np.where(tied, np.sqrt(cost), _NOT_FINITE + distance))[1]
     return columns

@@ -126,11 +126,11 @@ def held_out_batches(splits: Splits, tasks: Iterable[Task], *, images: int, devi
     """About ``images`` held-out images, evenly spaced, and others for tasks that have no label among these."""
     groups = even_groups(splits.policies, batch=min(BATCH, images), count=max(1, -(-images // BATCH)))
     batches = [read_group(splits.policies, group) for group in groups]
-    without = [task for task in tasks if not any(bool(task.labelled(batch).any()) for batch in batches)]
-    if without:
+    unlabelled = [task for task in tasks if not any(bool(task.labelled(batch).any()) for batch in batches)]
+    if unlabelled:
         used = set[int]().union(*groups)
         others = Subset(splits.policies, [index for index in range(len(splits.policies)) if index not in used])
-        batches += labelled_batches(others, without)
+        batches += labelled_batches(others, unlabelled)
     return [batch.to(device) for batch in batches]
 
 
@@ -139,16 +139,16 @@ def labelled_batches(images: ImageSet, tasks: Iterable[Task]) -> Iterator[Batch]
 
     Only these are kept, so a set of any size fits into memory, however rare labels are.
     """
-    found = dict.fromkeys(tasks, 0)
+    counts = dict.fromkeys(tasks, 0)
     for batch in even_batches(images, batch=BATCH, count=-(-len(images) // BATCH)):
-        labelled = {task: task.labelled(batch) for task, count in found.items() if count < MIN_LABELLED}
+        labelled = {task: task.labelled(batch) for task, count in counts.items() if count < MIN_LABELLED}
         if not labelled:
             return
         rows = torch.stack([*labelled.values()]).any(0).nonzero().flatten()
         if len(rows):
             yield batch.rows(rows)
         for task, of_task in labelled.items():
-            found[task] += int(of_task.sum())
+            counts[task] += int(of_task.sum())
 
 
 def calibration_images(weights: ImageSet, device: torch.device) -> Sequence[Tensor]:
