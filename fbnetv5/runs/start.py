@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+import scipy
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
@@ -149,6 +151,6 @@ def _settings(images: ImageSet) -> dict[str, Any]:
     """By name for the user, what must be equal in all processes."""
     return {
         "fbnetv5": __version__,
-        "torch": torch.__version__,
+        **{module.__name__: module.__version__ for module in (torch, np, scipy)},
         "images with checksum": images.checksum if isinstance(images, ImageView) else f"of {len(images)} demo scenes",
     }

@@ -10,8 +10,8 @@ from fbnetv5.cli.profile.options import (
     SPACE,
     STAGES,
     VARIANT,
-    Device,
     Encoder,
+    GpuDevice,
     Precision,
     Width,
 )
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def estimate(
-    device: Device = "cpu",
+    device: GpuDevice,
     precision: Precision = "fp32",
     space: SpaceName = SPACE,
     variant: Variant = VARIANT,

@@ -10,6 +10,7 @@ SPACE, VARIANT, STAGES, BLOCKS_PER_PATH = "default", "a", 4, 2
 """Default parameters of the space."""
 
 Device = Annotated[str, typer.Option(help="Device of the latency table: cpu, or an NVIDIA GPU such as a100 or orin.")]
+GpuDevice = Annotated[str, typer.Option("--device", help="NVIDIA GPU whose data sheet is used, such as a100 or orin.")]
 Runtime = Annotated[
     str | None,
     typer.Option(

@@ -24,6 +24,6 @@ def test_every_figure_of_an_estimate_is_marked_as_estimated(tmp_path: Path) -> N
 
 
 def test_the_cpu_cannot_be_estimated(tmp_path: Path) -> None:
-    done = in_process("profile", "estimate", *SMALL, cwd=tmp_path)
+    done = in_process("profile", "estimate", "--device", "cpu", *SMALL, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert "which has no data sheet here; measure it" in " ".join(done.stderr.split())
