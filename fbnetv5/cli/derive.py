@@ -69,10 +69,11 @@ def derive(
 ) -> None:
     """Derive the networks of another budget from a finished run.
 
-    It takes seconds. Of a search, a network per task comes with the shared weights, by the panel; of a branched
-    network, one with the weights of the run, by its trained routing; of fbnetv5 nars an architecture and its recipe,
-    without weights, by the predictor. Give a budget or several, which hold together: --flops, --latency, --params and,
-    of a search, --cost, whose FILE may be the name of a cost of the run, as in energy=3. A branched network takes one.
+    It takes seconds, or for a search up to a minute on a CPU. Of a search, a network per task comes with the shared
+    weights, by the panel; of a branched network, one with the weights of the run, by its trained routing; of fbnetv5
+    nars an architecture and its recipe, without weights, by the predictor. Give a budget or several, which hold
+    together: --flops, --latency, --params and, of a search, --cost, whose FILE may be the name of a cost of the run,
+    as in energy=3. A branched network takes one.
     """
     from fbnetv5 import api
 

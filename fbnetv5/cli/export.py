@@ -58,7 +58,9 @@ FixedSize = Annotated[bool, typer.Option("--fixed-size", help="Accept images of 
 DynamicSize = Annotated[bool, typer.Option("--dynamic-size", help="Accept images of any size (the default).")]
 FitOption = Annotated[str | None, typer.Option("--fit", metavar=FIT, help=FIT_HELP, show_default="fit of the run")]
 ExporterOption = Annotated[str, typer.Option(help="PyTorch's ONNX exporter: torchscript (faster) or dynamo.")]
-EngineOption = Annotated[bool, typer.Option("--engine", help="Build a TensorRT engine too; building needs no GPU.")]
+EngineOption = Annotated[
+    bool, typer.Option("--engine", help="Build a TensorRT engine too; TensorRT for RTX needs no GPU for it.")
+]
 EngineConfig = Annotated[
     Path | None,
     typer.Option(help="JSON file with options of the engine's build, such as workspace_mb or timing_cache."),

@@ -8,6 +8,7 @@ networks, which will be deployed without it.
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 COMMANDS = frozenset({"search", "branch", "nars", "train"})
@@ -28,9 +29,10 @@ def restart_in_huge_pages() -> None:
         return
     if PROGRAM not in (Path(word).name for word in sys.orig_argv[: -len(command)]):
         return
-    if VARIABLE not in os.environ and are_given_on_request(KERNEL_SETTING):
+    if sys.executable and VARIABLE not in os.environ and are_given_on_request(KERNEL_SETTING):
         os.environ[VARIABLE] = VALUE
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        with suppress(OSError):  # a sandbox may refuse it, and then the training is only slower
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def are_given_on_request(setting: Path) -> bool:

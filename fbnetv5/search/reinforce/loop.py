@@ -2,9 +2,9 @@
 
 A step of the warm-up trains the weights under an architecture of random depth. After the warm-up one step of every few
 trains the policies on held-out images without a backward pass, the others train the weights; both draw their
-architecture from the mixture of the policies. ``policies.py`` updates the policies, this module the weights.
-FBNetV5 (arXiv 2111.10007) also learns both in one run; the warm-up by depth, the alternation and the mixture are this
-project's.
+architecture from the mixture of the policies. In long searches a part of the policy steps explores instead.
+``policies.py`` updates the policies, this module the weights. FBNetV5 (arXiv 2111.10007) also learns both in one run;
+the warm-up by depth, the alternation and the mixture are this project's.
 
 A task's loss is divided by its own moving average, so that the losses of all tasks have the same scale and need no
 weights: the gradient is that of the sum of the logarithms of the losses. Every task's loss counts fully in a step of

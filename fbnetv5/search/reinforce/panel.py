@@ -1,4 +1,4 @@
-"""The panel: losses of a few hundred architectures, to which the effect of every block is fitted.
+"""The panel: losses of several hundred architectures, to which the effect of every block is fitted.
 
 When the weights are final, architectures drawn from the policies and at random run on fixed batches of held-out images,
 each on one. The level of each batch is fitted beside the effects, so that the difficulty of its images is not

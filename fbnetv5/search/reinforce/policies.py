@@ -82,8 +82,9 @@ class Policies:
             images: [N], the index of each image among the held-out images.
             rng: source of randomness for estimates of costs.
         """
+        weights = self.estimator.weights(self.controller, choices)  # as they were when these choices were drawn
         gradient = self.estimator.estimate(self.controller, choices, losses, images, self._matters(choices))
-        self.noise.update(self.estimator.weights(self.controller, choices), gradient)
+        self.noise.update(weights, gradient)
         if not self.estimator.closed_form:
             self._step(gradient, rng)
         elif (benefits := self.estimator.benefits(self.controller)) is not None:

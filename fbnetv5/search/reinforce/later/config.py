@@ -42,7 +42,7 @@ class LaterConfig(SupernetConfig):
     """Architectures of the panel, each run on one of its batches when the head is trained."""
     panel_checks: Annotated[int, Field(ge=3)] = 24
     """Further architectures of the panel, run on several of its batches to measure the quality of its fit."""
-    finalists: Annotated[int, Field(ge=1)] = 8
+    finalists: Annotated[int, Field(ge=1)] = 4
     """Architectures whose losses are compared on the same images at the end."""
 
     @model_validator(mode="after")
