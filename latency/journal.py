@@ -1,15 +1,16 @@
 """The journal of a measurement that takes minutes: every repetition is on disk as soon as it is measured.
 
 File: ``TABLE.journal.jsonl`` beside the table. The first line records the machine and protocol of the repetitions, each
-further line is one repetition; a line that a killed run left half-written is dropped. The file is removed once the
-table contains the results. A lock beside the table keeps two runs from measuring at once.
+further line is one repetition; a line that a killed run left half-written is dropped. Repetitions are removed once the
+table contains their results, and the file with the last of them. A lock beside the table keeps two runs from measuring
+at once.
 """
 
 import fcntl
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -43,13 +44,25 @@ class Journal:
             if not self._path.exists():
                 atomic_write_text(self._path, self._header + "\n")
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps([name, repetition.samples_ms, repetition.reference_ms]) + "\n")
+                file.write(_line(name, repetition) + "\n")
         except OSError as error:
             raise UserError(f"cannot write {self._path}: {error.strerror or error}") from error
 
     def remove(self) -> None:
-        """Delete the journal, once the table contains the results."""
+        """Delete the journal, once all results are stored elsewhere."""
         self._path.unlink(missing_ok=True)
+
+    def drop(self, names: Collection[str]) -> None:
+        """Remove the repetitions of these graphs, once the table contains their results, and the file if it is empty.
+
+        Repetitions of other graphs, which an interrupted run with other settings has measured, remain.
+        """
+        self.repetitions = {name: each for name, each in self._read().items() if name not in names}
+        lines = [_line(name, repetition) for name, each in self.repetitions.items() for repetition in each]
+        if lines:
+            atomic_write_text(self._path, "\n".join([self._header, *lines]) + "\n")
+        else:
+            self.remove()
 
     def _read(self) -> Repetitions:
         if not self._path.exists():
@@ -77,6 +90,10 @@ class Journal:
             if isinstance(name, str) and isinstance(samples, list) and samples and all(0 < t < math.inf for t in times):
                 return name, Repetition(samples_ms=tuple(times[:-1]), reference_ms=times[-1])
         raise UserError(f"{self._path} is damaged in line {number}. Delete it to measure anew")
+
+
+def _line(name: str, repetition: Repetition) -> str:
+    return json.dumps([name, repetition.samples_ms, repetition.reference_ms])
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from its standalone time, although its weights are as cold as they are there (``
 Every repetition is written to disk at once (``latency/journal.py``), so an interrupted run can be resumed.
 """
 
+import hashlib
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -171,8 +172,9 @@ def profile(
             remeasured = pick_remeasured(graphs, table.entries)
             block_progress = with_prefix(progress, "blocks")
             new = _measure_beside(table.entries, missing.blocks, remeasured, backend, timing, block_progress, journal)
-            table = table.changed(entries={**table.entries, **new})
+            table = table.changed(entries={**table.entries, **new}).corrected()
             table.save(path)
+            journal.drop(_names(missing.blocks, remeasured))
         if missing.networks:
             earlier = {key: network.measurement for key, network in table.networks.items()}
             remeasured = pick_remeasured(networks, earlier)
@@ -182,7 +184,8 @@ def profile(
         if missing.blocks or missing.networks:
             table = _finished(table, backend)
             table.save(path)
-        journal.remove()
+        if missing.networks:
+            journal.drop(_names(missing.networks, remeasured))
     return ProfileResult(table=table, measured=(*missing.blocks, *missing.networks))
 
 
@@ -248,8 +251,9 @@ def pick_remeasured(graphs: Sequence[AnyGraph], earlier: Mapping[str, Measuremen
         (graph for graph in distinct(graphs).values() if graph.key in earlier),
         key=lambda graph: earlier[graph.key].latency_ms_median,
     )
-    step = max(1, len(ordered) // MAX_REMEASURED)
-    return {graph.key: graph for graph in ordered[::step][:MAX_REMEASURED]}
+    count = min(MAX_REMEASURED, len(ordered))
+    chosen = [ordered[round(place * (len(ordered) - 1) / max(1, count - 1))] for place in range(count)]
+    return {graph.key: graph for graph in chosen}
 
 
 def _measure_beside(
@@ -262,9 +266,20 @@ def _measure_beside(
     journal: Journal,
 ) -> dict[str, Measurement]:
     """Measure ``graphs`` and scale them to the speed of the machine during the earlier measurements."""
-    measurements = _measure({**graphs, **remeasured}, backend, timing, progress, journal)
-    speed = relative_speed(earlier, measurements)
+    named = dict(zip(_names(graphs, remeasured), [*graphs.values(), *remeasured.values()], strict=True))
+    measurements = _measure(named, backend, timing, progress, journal)
+    again = list(measurements.values())[len(graphs) :]
+    speed = relative_speed(earlier, dict(zip(remeasured, again, strict=True)))
     return {key: measurements[key].at_speed(speed) for key in graphs}
+
+
+def _names(graphs: Mapping[str, Graph], remeasured: Mapping[str, Graph]) -> list[str]:
+    """The names in the journal: the keys of new graphs; those of re-measured ones with what they were measured beside.
+
+    A re-measured graph tells the speed of the machine in one run, so no other run may use its repetitions.
+    """
+    beside = hashlib.sha256("\n".join(sorted(graphs)).encode()).hexdigest()[:12]
+    return [*graphs, *(f"{key} beside {beside}" for key in remeasured)]
 
 
 def _measure(

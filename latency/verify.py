@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from export.errors import UserError
 from export.progress import Progress
 from latency.backends import open_backend
-from latency.correction import ErrorReport, error_report, proportion
+from latency.correction import ErrorReport, error_report, proportion, split
 from latency.profile import Network, measure_networks, pick_remeasured, relative_speed
 from latency.table import LatencyTable
+
+MIN_COMPARED = 2
+"""Networks that an error report needs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,16 +40,25 @@ def verify(
 
     Args:
         table: a table of this machine.
-        networks: at least two networks, none of which the table was fitted on.
+        networks: those that the table was fitted on are left out.
         earlier: networks that may be in the table; up to a dozen of those in it are measured again, to separate the
             speed of the machine from the errors of the table. Without any the machine is assumed to be as fast as then.
         progress: called in the stages "networks: open", "networks: measure" and so on.
 
     Raises:
-        UserError: the table lacks a block of a network.
+        UserError: the table lacks a block of a network, or was fitted on all but one of them or on all.
         UnavailableError: the device of the table is not on this machine.
         VerificationError: a network cannot be exported.
     """
+    stored = list(table.networks.items())
+    fitted = dict(stored if table.correction is None else split(stored)[0])
+    if table.correction is not None:
+        networks = [network for network in networks if network.key not in fitted]
+    if len(networks) < MIN_COMPARED:
+        raise UserError(
+            f"of these networks {len(networks)} took no part in the fit of the table, and at least {MIN_COMPARED} are "
+            "needed to verify it. Verify it on fresh networks, without --run"
+        )
     costs = table.values_ms(key for network in networks for key in network.blocks)
     backend = open_backend(table.device, runtime=table.runtime, precision=table.precision, threads=table.threads)
     measurements = {key: network.measurement for key, network in table.networks.items()}
@@ -57,8 +70,9 @@ def verify(
         now[network.key].model_copy(update={"measurement": now[network.key].measurement.at_speed(speed)})
         for network in networks
     ]
-    fitted = list(table.networks.values())
     return Verification(
-        report=error_report(costs, table.standalone_ms, scaled, ms_per_mac=proportion(fitted) if fitted else None),
+        report=error_report(
+            costs, table.standalone_ms, scaled, ms_per_mac=proportion([*fitted.values()]) if fitted else None
+        ),
         speed=speed,
     )

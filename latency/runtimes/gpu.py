@@ -10,11 +10,13 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, TypeVar
 
 from export.cuda import CudaDriver, CudaHandle, GpuInfo, open_driver
 from export.errors import UnavailableError, VerificationError
 from latency.clocks import ClockWatch, watch_clocks
+
+B = TypeVar("B", bound="GpuBackend")  # Self is of Python 3.11, and devices have older ones
 
 _STARVED = 0.8
 """trtexec's limit: if the CPU needs more than this fraction of the GPU's time, the GPU may have waited for the CPU."""
@@ -120,7 +122,7 @@ class GpuBackend:
         self._index, self._gpu, self._driver, self._clocks = parts.index, parts.gpu, parts.driver, parts.clocks
         self._records: list[GraphRecord] = []
 
-    def __enter__(self) -> Self:
+    def __enter__(self: B) -> B:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -38,6 +38,15 @@ def test_repetitions_are_read_in_their_order_and_then_removed(tmp_path: Path) ->
     assert Journal(tmp_path / "t.json", ORIGIN).repetitions == {}
 
 
+def test_repetitions_of_other_graphs_remain(tmp_path: Path) -> None:
+    path = journal_file(tmp_path / "t.json")
+    Journal(tmp_path / "t.json", ORIGIN).drop(["b", "c"])
+    again = Journal(tmp_path / "t.json", ORIGIN)
+    assert again.repetitions == {"a": [repetition(1.0, 2.0), repetition(3.0)]}
+    again.drop(["a"])
+    assert not path.exists()
+
+
 def test_a_half_written_line_is_dropped_wherever_the_run_was_killed(tmp_path: Path) -> None:
     path = journal_file(tmp_path / "t.json")
     content = path.read_bytes()

@@ -1,5 +1,6 @@
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from export.errors import UserError
 from export.graph import to_onnx_bytes
 from latency import protocol
 from latency.devices import resolve
-from latency.journal import exclusive_lock
+from latency.journal import Journal, exclusive_lock
 from latency.profile import (
     Graph,
     Network,
@@ -131,7 +132,10 @@ def test_remeasured_networks_are_few_and_of_all_sizes() -> None:
     chosen = list(pick_remeasured(networks, earlier))
     assert len(chosen) == 12
     assert chosen[0] == "net1@8"
-    assert chosen[-1] == "net89@8"
+    assert chosen[-1] == "net99@8"
+    for count in (1, 2, 13, 23, 35):
+        ends = list(pick_remeasured(networks[:count], earlier))
+        assert (len(ends), ends[0], ends[-1]) == (min(12, count), "net1@8", f"net{count}@8")
     assert pick_remeasured(networks, {}) == {}
     assert relative_speed(
         earlier, {key: measurement.at_speed(0.5) for key, measurement in earlier.items()}
@@ -216,6 +220,39 @@ def test_a_killed_run_is_resumed_and_measures_nothing_twice(
     table = run(path, CONV, ADD, networks=NETWORKS).table
     assert len(repetitions) == 2 * (3 + 9)
     assert all(table.entries[key].runs == 2 * 3 for key in ("null", "conv@8", "add@8"))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_killed_extension_leaves_a_table_that_is_corrected_for_all_its_blocks(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    run(path, CONV, networks=NETWORKS)
+    with pytest.raises(Killed):
+        profile(
+            [CONV, ADD],
+            [*NETWORKS, network(10)],
+            path=path,
+            backend=CPU,
+            timing=BRIEF,
+            progress=killed_at("networks: measure", 3),
+        )
+    correction = LatencyTable.load(path).correction
+    assert correction is not None
+    assert set(correction.latency_ms) == {"conv@8", "add@8"}
+
+
+def test_a_run_keeps_the_repetitions_of_another_interrupted_run(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    run(path, CONV)
+    with pytest.raises(Killed):
+        profile([CONV, ADD], path=path, backend=CPU, timing=BRIEF, progress=killed_at("blocks: measure", 3))
+    other = Graph(key="other@8", build=conv, input_shapes=((3, 8, 8),))
+    origin = {"fingerprint": CPU.fingerprint(), "timing": asdict(BRIEF)}
+    (mine,) = [name for name in Journal(path, origin).repetitions if name.startswith("conv@8")]
+    run(path, CONV, other)
+    names = set(Journal(path, origin).repetitions)
+    assert {mine, "add@8"} <= names  # and the other run did not take the old times of conv@8 for its own
+    assert names <= {mine, "add@8", *(f"{key}{mine.removeprefix('conv@8')}" for key in ("null",))}
+    run(path, CONV, ADD)
     assert list(tmp_path.iterdir()) == [path]
 
 

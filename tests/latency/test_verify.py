@@ -6,7 +6,7 @@ from torch import nn
 
 from export.errors import UserError
 from latency import verify as module
-from latency.correction import MeasuredNetwork
+from latency.correction import MeasuredNetwork, split
 from latency.devices import resolve
 from latency.profile import Network
 from latency.protocol import Measurement, Timing
@@ -79,6 +79,18 @@ def test_a_compared_network_is_not_remeasured_as_a_reference(path: Path) -> None
     earlier = replace(FRESH[0], key="known")
     verified = verify(LatencyTable.load(path), [earlier, FRESH[1]], [earlier])
     assert (verified.report.networks, verified.speed) == (2, 1.0)
+
+
+def test_networks_that_the_table_was_fitted_on_are_not_compared(path: Path) -> None:
+    blocks = [{"a": number, "b": 10 - number} for number in range(1, 10)]
+    known = {str(each): MeasuredNetwork(task="det", blocks=each, macs=50, measurement=measured(2.0)) for each in blocks}
+    TABLE.changed(networks=known).corrected().save(path)
+    fitted, held_out = split(list(known))
+    table = LatencyTable.load(path)
+    with pytest.raises(UserError, match="of these networks 1 took no part in the fit of the table"):
+        verify(table, [*(replace(FRESH[0], key=key) for key in fitted), FRESH[1]])
+    assert verify(table, [*(replace(FRESH[0], key=key) for key in fitted), *FRESH]).report.networks == 2
+    assert len(held_out) == 3
 
 
 def test_a_table_without_networks_has_no_proportion_to_multiply_adds(path: Path) -> None:
