@@ -79,7 +79,7 @@ _INSTALL = {
     "cpu": "`pip install numpy onnxruntime`.",
     "orin": "JetPack's own `tensorrt`, with `pip install numpy pycuda`.",
 }
-_INSTALL_GPU = "`pip install numpy tensorrt cuda-python nvidia-ml-py` (pycuda serves in cuda-python's place)."
+_INSTALL_GPU = "`pip install numpy tensorrt cuda-python 'nvidia-ml-py>=12.535'` (pycuda serves in cuda-python's place)."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

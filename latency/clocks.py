@@ -123,12 +123,12 @@ class ClockWatch:
             self._why_not = f"NVML does not lock the clocks: {error}; root may where the host permits it"
 
     def _query(self, name: str, *arguments: Any) -> Any:
-        """The value of an NVML query; None if the query fails or NVML has no handle of the GPU."""
+        """The value of an NVML query; None if it fails, this NVML lacks it, or NVML has no handle of the GPU."""
         if self._handle is None:
             return None
         try:
             return getattr(self._nvml, name)(*arguments)
-        except self._nvml.NVMLError:
+        except (self._nvml.NVMLError, AttributeError):  # versions before 12 lack some queries
             return None
 
 

@@ -59,7 +59,9 @@ def measured_tables(folder: Path, device: str) -> list[Path]:
     return [
         path
         for path, document in documents.items()
-        if kind_of(document) == MEASURED and _runtime_of(document.get("fingerprint", {}), usual) == usual
+        if kind_of(document) == MEASURED
+        and isinstance(fingerprint := document.get("fingerprint", {}), Mapping)
+        and _runtime_of(fingerprint, usual) == usual
     ]
 
 
@@ -218,7 +220,13 @@ class LatencyTable(Document):
     ) -> "LatencyTable":
         """The table of a document that was read from ``path``; arguments and errors as in ``load``."""
         schema, content = checked(document, path, what="latency table", schema=(2, SCHEMA))
-        if kind_of(content) != MEASURED or not content.keys() >= {"entries", "networks", "timing", "correction"}:
+        if kind_of(content) != MEASURED or not content.keys() >= {
+            "fingerprint",
+            "entries",
+            "networks",
+            "timing",
+            "correction",
+        }:
             raise UserError(f"{path} is not a measured latency table")
         try:
             table = cls(**(upgrade_table(content) if schema == 2 else content))

@@ -257,7 +257,7 @@ def load_variant(name: str) -> TensorRTVariant:
     """The variant of that name.
 
     Raises:
-        UnavailableError: the variant is not installed, or not completely.
+        UnavailableError: the variant is not installed, or not completely, or is too old.
     """
     try:
         module = import_module(name)
@@ -267,6 +267,8 @@ def load_variant(name: str) -> TensorRTVariant:
         raise UnavailableError(f"{name} {state}") from None
     if not hasattr(module, "Builder"):
         raise UnavailableError(f"{name} is installed without its content, as by a package of type stubs")
+    if not hasattr(getattr(module, "NetworkDefinitionCreationFlag", None), "STRONGLY_TYPED"):
+        raise UnavailableError(f"{name} {module.__version__} is too old: strongly typed networks need version 10")
     return TensorRTVariant(name=name, module=cast(TensorRT, module))
 
 

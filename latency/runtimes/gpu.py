@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from export.cuda import CudaDriver, CudaHandle, GpuInfo, open_driver
@@ -18,6 +19,8 @@ from latency.clocks import ClockWatch, watch_clocks
 
 B = TypeVar("B", bound="GpuBackend")  # Self is of Python 3.11, and devices have older ones
 
+_BOARD = Path("/proc/device-tree/model")
+"""Where Linux names the board of a Jetson, such as "NVIDIA Jetson Orin Nano Developer Kit"."""
 _STARVED = 0.8
 """trtexec's limit: if the CPU needs more than this fraction of the GPU's time, the GPU may have waited for the CPU."""
 
@@ -174,4 +177,13 @@ def fingerprint_of(gpu: GpuInfo, driver: CudaDriver, *, runtime: str, version: s
         "runtime_version": version,
         "os": platform.system(),
         "arch": platform.machine(),
+        **({"board": board} if (board := _board(_BOARD)) else {}),
     }
+
+
+def _board(file: Path) -> str:
+    """The name of the board; "" where the system has none. The driver calls every Orin the same, from Nano to AGX."""
+    try:
+        return file.read_text(errors="replace").strip("\0\n ")
+    except OSError:
+        return ""

@@ -16,13 +16,15 @@ class FakeNvml:
     answers: Mapping[str, Any] = field(default_factory=dict)
     """By function: a value, a list of values to give in turn, or an exception to raise."""
     calls: list[tuple[Any, ...]] = field(default_factory=list)
+    missing: tuple[str, ...] = ()
+    """Functions that this version lacks."""
     NVMLError: type[Exception] = NvmlError
     NVML_CLOCK_GRAPHICS: int = 0
     NVML_CLOCK_SM: int = 1
     NVML_TEMPERATURE_GPU: int = 0
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        if not name.startswith("nvml"):
+        if not name.startswith("nvml") or name in self.missing:
             raise AttributeError(name)
 
         def function(*arguments: Any) -> Any:

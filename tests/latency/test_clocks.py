@@ -120,6 +120,13 @@ def test_an_interrupted_process_releases_the_clock() -> None:
     assert "KeyboardInterrupt" in done.stderr
 
 
+def test_a_query_that_an_older_nvml_lacks_is_left_out() -> None:
+    clocks, nvml = watch(nvmlDeviceGetClockInfo=1410)
+    nvml.missing = ("nvmlDeviceGetCurrentClocksEventReasons",)
+    clocks.sample()
+    assert (clocks.summary()["samples"], clocks.summary()["throttle_reasons"]) == (1, None)
+
+
 def test_without_nvidia_ml_py_the_conditions_have_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
     clocks = watch_clocks(BUS)

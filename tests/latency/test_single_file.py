@@ -1,3 +1,4 @@
+import ast
 import importlib.util
 import sys
 from pathlib import Path
@@ -94,3 +95,12 @@ def test_measure_py_is_python_that_loads_no_heavy_package(tmp_path: Path) -> Non
         line.split()[1].partition(".")[0] for line in path.read_text().splitlines() if line.startswith("import ")
     }
     assert imports <= sys.stdlib_module_names | {"numpy"}
+
+
+def test_measure_py_runs_on_the_python_of_older_devices() -> None:
+    """Python 3.10, the oldest that a bundle promises, lacks these names and parses no later syntax."""
+    later = {"Self", "Never", "assert_never", "LiteralString", "Required", "NotRequired", "Unpack", "override"}
+    later |= {"StrEnum", "UTC", "tomllib", "ExceptionGroup", "chdir"}
+    tree = ast.parse(measure_py(), feature_version=(3, 10))
+    imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for name in node.names}
+    assert not imported & later

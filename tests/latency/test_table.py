@@ -261,6 +261,7 @@ def test_measured_tables_of_a_device_are_found_without_the_estimated(tmp_path: P
         "orin-int8-b1-estimated": {"schema": 1, "peak_tflops": 1.0},
         "orin-fp16-b1-estimated": {"kind": "estimated"},
         "orin-torch-fp16-b1": {"kind": "measured", "fingerprint": {"runtime": "torch"}},
+        "orin-fp16-b8": {"kind": "measured", "fingerprint": None},
         "a100-fp16-b1": {"kind": "measured"},
     }.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(document))
@@ -273,8 +274,9 @@ def test_measured_tables_of_a_device_are_found_without_the_estimated(tmp_path: P
         {"kind": "estimated", "entries": {}},
         {"fingerprint": {}, "latency_ms": {}},
         {"kind": "measured"},
+        {"kind": "measured", "entries": {}, "networks": {}, "timing": {}, "correction": None},
     ],
-    ids=["estimated", "results of a bundle", "half"],
+    ids=["estimated", "results of a bundle", "half", "of no machine"],
 )
 @pytest.mark.parametrize("schema", [2, 3])
 def test_checksummed_files_of_another_kind_are_refused(content: dict[str, Any], schema: int, tmp_path: Path) -> None:

@@ -23,6 +23,13 @@ def test_every_part_has_a_finding_and_a_broken_part_has_a_fix_or_needs_the_drive
     assert [ability.name for ability in diagnosis.abilities] == ["profile", "build", "run"]
 
 
+BINDINGS = """
+__version__ = '10.9'
+class ILogger: pass
+class NetworkDefinitionCreationFlag: STRONGLY_TYPED = 1
+"""
+
+
 @pytest.mark.parametrize(
     ("content", "status", "detail"),
     [
@@ -30,10 +37,11 @@ def test_every_part_has_a_finding_and_a_broken_part_has_a_fix_or_needs_the_drive
         ("raise ImportError('libnvinfer.so.11: cannot open')", "missing", "does not load (libnvinfer.so.11"),
         ("import tensorrt_libs", "missing", "does not load (No module named 'tensorrt_libs')"),
         ("", "missing", "without its content"),
-        ("__version__ = '9.9'\nclass ILogger: pass\nBuilder = None", "missing", "without an NVIDIA driver"),
-        ("__version__ = '9.9'\nclass ILogger: pass\nBuilder = id", "works", "9.9"),
+        ("__version__ = '8.6'\nBuilder = id", "missing", "8.6 is too old"),
+        (f"{BINDINGS}\nBuilder = None", "missing", "without an NVIDIA driver"),
+        (f"{BINDINGS}\nBuilder = id", "works", "10.9"),
     ],
-    ids=["crash", "no library", "incomplete", "stubs", "no driver", "complete"],
+    ids=["crash", "no library", "incomplete", "stubs", "old", "no driver", "complete"],
 )
 def test_tensorrt_in_any_state_is_a_finding(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str, status: Status, detail: str

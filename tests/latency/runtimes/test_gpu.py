@@ -1,5 +1,10 @@
+from pathlib import Path
+
+import pytest
+
 from export.cuda import CudaDriver, GpuInfo
 from latency.clocks import ClockWatch
+from latency.runtimes import gpu
 from latency.runtimes.gpu import GpuBackend, GpuParts, GpuSampler, GraphRecord, fingerprint_of
 from tests.export.fake_cuda import STREAM, FakeCuda
 
@@ -46,3 +51,11 @@ def test_the_fingerprint_names_gpu_driver_and_runtime() -> None:
     assert fingerprint["device_name"] == "Tesla T4"
     assert (fingerprint["compute_capability"], fingerprint["driver_cuda_version"]) == ("7.5", "13.2")
     assert (fingerprint["runtime"], fingerprint["runtime_version"]) == ("torch", "2.9")
+    assert "board" not in fingerprint
+
+
+def test_the_fingerprint_of_a_jetson_names_its_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").write_bytes(b"NVIDIA Jetson Orin Nano Developer Kit\0")
+    monkeypatch.setattr(gpu, "_BOARD", tmp_path / "model")
+    fingerprint = fingerprint_of(T4, CudaDriver(FakeCuda()), runtime="torch", version="2.9")
+    assert fingerprint["board"] == "NVIDIA Jetson Orin Nano Developer Kit"
