@@ -96,6 +96,24 @@ class Manifest(Document):
     sha256: dict[PlainName, str] = Field(default_factory=dict)
     """By file name: the checksum of each file in the folder; filled in by ``write_manifest``."""
 
+    @property
+    def has_fixed_size(self) -> bool:
+        """Whether the ONNX file accepts images of one size alone."""
+        return any(isinstance(side, int) for side in self.inputs[0].shape[2:])
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) that images are fitted to: those of the training if the ONNX file accepts them.
+
+        Else, and where the architectures name no size or several, those of ``preprocessing``.
+        """
+        provenances = [document.get("provenance", {}) for document in self.architecture.values()]
+        sizes = {tuple(provenance.get("trained_at") or ()) for provenance in provenances}
+        if self.has_fixed_size or len(sizes) != 1 or not any(sizes):
+            return self.preprocessing.resize
+        height, width = sizes.pop()
+        return height, width
+
 
 def export_versions() -> dict[str, str]:
     """Versions of the packages that every export uses."""

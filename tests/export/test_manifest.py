@@ -36,6 +36,27 @@ def test_a_manifest_is_read_back(tmp_path: Path) -> None:
     assert read_manifest(tmp_path) == MANIFEST.changed(sha256=expected)
 
 
+TRAINED = {"provenance": {"trained_at": [64, 96]}}
+ANY_SIZE = (TensorEntry(name="image", shape=("batch", 3, "height", "width"), dtype="float32"),)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "inputs", "expected"),
+    [
+        ({"cls": TRAINED}, ANY_SIZE, (64, 96)),
+        ({"cls": TRAINED, "seg": TRAINED}, ANY_SIZE, (64, 96)),
+        ({"cls": TRAINED, "seg": {"provenance": {"trained_at": [32, 32]}}}, ANY_SIZE, (224, 224)),
+        ({"cls": {}}, ANY_SIZE, (224, 224)),
+        ({"cls": TRAINED}, MANIFEST.inputs, (224, 224)),
+    ],
+    ids=["one task", "two tasks", "two sizes", "unknown", "fixed"],
+)
+def test_images_have_the_size_of_the_training_if_the_network_accepts_it(
+    architecture: dict[str, Any], inputs: tuple[TensorEntry, ...], expected: tuple[int, int]
+) -> None:
+    assert MANIFEST.changed(architecture=architecture, inputs=inputs).image_size == expected
+
+
 def test_an_engine_is_read_back_and_its_file_checked(tmp_path: Path) -> None:
     shapes = ShapeRange(name="image", smallest=(1, 3, 64, 64), typical=(1, 3, 224, 224), largest=(8, 3, 224, 224))
     engine = Engine(

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -141,10 +140,8 @@ def load(
 
 def _open_exported(folder: Path, runtime: str, size: tuple[int, int] | None, threads: int) -> Predictor:
     manifest = read_manifest(folder)
-    trained = {_trained_at(architecture) for architecture in manifest.architecture.values()}
-    resized = size or (trained.pop() if len(trained) == 1 else None)
-    axes = manifest.inputs[0].shape[2:]
-    if resized is None or runtime == "engine" or any(isinstance(axis, int) for axis in axes):
+    resized = size or manifest.image_size
+    if runtime == "engine" or manifest.has_fixed_size:
         if size not in (None, manifest.preprocessing.resize):
             raise UserError(
                 f"{folder} accepts images of {_text(manifest.preprocessing.resize)} alone: leave out --size"
@@ -168,12 +165,6 @@ def _open_exported(folder: Path, runtime: str, size: tuple[int, int] | None, thr
         runner=runner,
         runtime=runtime,
     )
-
-
-def _trained_at(architecture: Mapping[str, Any]) -> tuple[int, int] | None:
-    """(height, width) of the images that a network was trained on, from its architecture's document."""
-    size = architecture.get("provenance", {}).get("trained_at")
-    return None if size is None else (size[0], size[1])
 
 
 def _text(size: tuple[int, int]) -> str:

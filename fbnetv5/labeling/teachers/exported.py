@@ -59,15 +59,19 @@ def open_exported(task: str, folder: Path, *, device: str) -> Teacher:
         network=_WithBatchAxis(network) if network.max_batch == 1 else network,
         decoding=decoding,
         max_batch=network.max_batch,
-        provenance={"family": "exported", "sha256": manifest.sha256[ONNX]},
+        provenance={
+            "family": "exported",
+            "sha256": manifest.sha256[ONNX],
+            "size": "x".join(map(str, manifest.image_size)),
+        },
     )
 
 
 def _preparation(manifest: Manifest) -> Preparation:
-    """The steps of the manifest."""
+    """The steps of the manifest, at the size at which ``predict`` uses the network too."""
     steps = manifest.preprocessing
     return Preparation(
-        size=steps.resize,
+        size=manifest.image_size,
         scale=steps.scale,
         mean=steps.mean,
         std=steps.std,

@@ -14,6 +14,7 @@ from export.errors import UserError
 from export.manifest import Manifest, Preprocessing, TensorEntry, read_manifest, write_manifest
 from export.parity import OutputGroup
 from fbnetv5.data.predictions import ScoredBoxes
+from fbnetv5.deploy.predict.models import load
 from fbnetv5.labeling.teachers.exported import open_exported
 from fbnetv5.labeling.teachers.families import open_teacher
 from fbnetv5.tasks.detection import suppress
@@ -74,6 +75,15 @@ def test_images_are_fitted_as_the_manifest_says(tmp_path: Path) -> None:
     (prediction,) = open_exported("det", folder, device="cpu").predict([torch.zeros(3, 32, 64, dtype=torch.uint8)], "a")
     assert isinstance(prediction, ScoredBoxes)
     assert prediction.xyxy.tolist() == [[0, 0, 20, 4], [30, 14, 60, 32]]  # 16 rows above, cut at the borders
+
+
+def test_images_have_the_size_of_the_training_as_in_predict(tmp_path: Path) -> None:
+    folder = write_export(tmp_path / "det", {"boxes": BOXES, "scores": SCORES, "labels": LABELS})
+    architecture = {"det": {"provenance": {"trained_at": [32, 96]}}}
+    write_manifest(folder, read_manifest(folder).changed(architecture=architecture), files=["model.onnx"])
+    teacher = open_exported("det", folder, device="cpu")
+    assert teacher.preparation.size == load(folder).preprocessing.resize == (32, 96)
+    assert teacher.provenance["size"] == "32x96"
 
 
 def test_the_other_forms_of_a_detector_are_read(tmp_path: Path) -> None:
