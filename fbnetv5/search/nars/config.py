@@ -12,7 +12,14 @@ from fbnetv5.costs.budgets import Budget
 from fbnetv5.data.resolution import Resolution
 from fbnetv5.runs.config import RunConfig, Share
 from fbnetv5.search.nars.predictor import PredictorSettings
-from fbnetv5.search.nars.recipes import RecipeVariable, check_recipes, default_recipes, recipe_fields
+from fbnetv5.search.nars.recipes import (
+    SCALED,
+    RecipeVariable,
+    check_recipes,
+    default_recipes,
+    make_variables,
+    recipe_fields,
+)
 from fbnetv5.spaces import SpaceField
 from fbnetv5.spaces.stages import StageSpace
 from fbnetv5.tasks import check_names, task_types
@@ -75,7 +82,9 @@ class NarsConfig(RunConfig):
     @model_validator(mode="before")
     @classmethod
     def _fill_recipes(cls, fields: Any) -> Any:
-        """Store the default recipes in the configuration: a later version may have others."""
+        """Make the variables, whose errors then name them, and store the default ones: later versions may differ."""
+        if isinstance(recipes := fields.get("recipes"), Mapping):
+            return {**fields, "recipes": make_variables(recipes)}
         if "recipes" in fields or not isinstance(task := fields.get("task_name"), str):
             return fields
         check_names([task])
@@ -146,7 +155,16 @@ class NarsConfig(RunConfig):
             for choice, optimizer in product(range(len(variable.choices)), optimizers):
                 choices = {"optimizer": optimizer, name: choice}
                 row = [choices.get(other, 0) for other in self.recipes]
-                yield self.train_config(recipe_fields(self.recipes, row))
+                yield self.train_config(recipe_fields(self.recipes, row, self.scaled_fields))
+
+    @property
+    def scaled_fields(self) -> dict[str, Any]:
+        """The values for AdamW of those fields that have a factor of the searched optimizer but are not searched."""
+        if "optimizer" not in self.recipes:
+            return {}
+        defaults = {name: TrainConfig.model_fields[name].default for name in SCALED}
+        fields = defaults | self.train_fields({})
+        return {name: fields[name] for name in SCALED if name not in self.recipes}
 
     @property
     def steps(self) -> int:

@@ -7,8 +7,8 @@ section 3.2). Pairs and vectors map to each other without loss.
 Shape legend: B pairs, S variables of the space, R of the recipe, F features.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -30,6 +30,8 @@ class PairSpace:
     recipes: Recipes
     fixed: tuple[int, ...] | None = None
     """Choices of the only architecture, if the search is for its recipe alone."""
+    scaled_fields: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of all trainings, as AdamW has them, that a pair's optimizer scales."""
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
@@ -55,7 +57,7 @@ class PairSpace:
 
     def recipe(self, pair: Choices) -> dict[str, Any]:
         """The fields of a training that a pair [S + R] stands for."""
-        return recipe_fields(self.recipes, pair[self.size :].tolist())
+        return recipe_fields(self.recipes, pair[self.size :].tolist(), self.scaled_fields)
 
     def from_unit(self, points: NDArray[np.float64]) -> Choices:
         """Points of the unit cube [B, S + R] -> pairs: the interval of each variable is cut into equal parts."""

@@ -36,7 +36,8 @@ class Prepared:
     @property
     def pairs(self) -> PairSpace:
         """The space of pairs."""
-        return PairSpace(self.config.space, self.config.recipes, self.config.fixed)
+        config = self.config
+        return PairSpace(config.space, config.recipes, config.fixed, config.scaled_fields)
 
     def cost(self, unit: str) -> CostTable:
         """The costs in "macs", "params" or "ms" of the space's networks at the deploy resolution."""

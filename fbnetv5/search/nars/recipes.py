@@ -6,6 +6,7 @@ the paper, numbers are multiples of a step, so a recipe is one choice per variab
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -22,8 +23,12 @@ FACTORS = {
 }
 """Optimizer -> factors of fields whose values are those of AdamW. SGD wants a higher learning rate (in the paper, 4
 times that of RMSProp), and the decay of SGD and RMSProp is an L2 penalty."""
+SCALED = tuple(sorted({name for factors in FACTORS.values() for name in factors}))
+"""Fields that have such a factor."""
 DIGITS = 3
 """Significant digits of a value between the limits of a range."""
+SCALED_DIGITS = 12
+"""Significant digits of a value times its factor: enough for every value, without the rounding error of the product."""
 
 
 class RecipeVariable(Document):
@@ -84,6 +89,22 @@ def default_recipes(task: type[Task]) -> dict[str, RecipeVariable]:
     return {**_ANY_TASK, "label_smoothing": RecipeVariable(low=0.0, high=0.2, levels=5)}
 
 
+def make_variables(recipes: Mapping[str, Any]) -> dict[str, Any]:
+    """The variables that a user's file describes by objects; other values are left for the configuration to refuse.
+
+    Raises:
+        UserError: a variable is wrong; the message names it.
+    """
+    variables = dict(recipes)
+    for name, fields in recipes.items():
+        if isinstance(fields, Mapping):
+            try:
+                variables[name] = RecipeVariable(**fields)
+            except UserError as error:
+                raise UserError(f"recipes.{name}: {error}") from None
+    return variables
+
+
 def check_recipes(recipes: Recipes, others: Sequence[str] = ()) -> None:
     """Check that all variables are fields of a training that a search may set.
 
@@ -100,10 +121,24 @@ def check_recipes(recipes: Recipes, others: Sequence[str] = ()) -> None:
             raise UserError(f"recipes: there is no field {name!r} to search; there are: {', '.join(allowed)}")
 
 
-def recipe_fields(recipes: Recipes, choices: Sequence[int]) -> dict[str, Any]:
-    """The fields of a training that choices [R] stand for, with the factors of the optimizer that they name."""
-    fields = {name: variable.choices[choice] for (name, variable), choice in zip(recipes.items(), choices, strict=True)}
+def recipe_fields(
+    recipes: Recipes, choices: Sequence[int], common: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    """The fields of a training that choices [R] stand for, with the factors of the optimizer that they name.
+
+    Args:
+        recipes: the variables.
+        choices: one per variable.
+        common: fields that all trainings have in common but for these factors, with AdamW's values.
+    """
+    searched = zip(recipes.items(), choices, strict=True)
+    fields = {name: variable.choices[choice] for (name, variable), choice in searched} | common
     for name, factor in FACTORS.get(str(fields.get("optimizer")), {}).items():
-        if name in fields:
-            fields[name] = float(f"{fields[name] * factor:.{DIGITS}g}")
+        if name in fields and _is_number(fields[name]):
+            fields[name] = float(f"{fields[name] * factor:.{SCALED_DIGITS}g}")
     return fields
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value can be scaled; ``TrainConfig`` refuses a text or a truth value in place of a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -30,6 +30,12 @@ def test_the_default_recipes_are_stored(tmp_path: Path) -> None:
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no budget": ({"budgets": ()}, "budgets: Tuple should have at least 1 item"),
     "an unknown task": ({"task_name": "weather"}, "weather"),
+    "half a range": ({"recipes": {"mixup": {"low": 0.1}}}, r"recipes\.mixup: .* either values, or low and high"),
+    "a variable that is none": ({"recipes": {"mixup": 3}}, r"recipes\.mixup: must be a valid dictionary"),
+    "texts in place of numbers": (
+        {"recipes": {"lr": {"values": ["x", "y"]}, "optimizer": {"values": ["sgd", "adamw"]}}},
+        "training: lr: must be a valid number, not 'x'",
+    ),
     "an unknown field to search": ({"recipes": {"learning": RecipeVariable(values=(1, 2))}}, "no field 'learning'"),
     "a field that all share": ({"recipes": {"steps": RecipeVariable(values=(1, 2))}}, "no field 'steps'"),
     "no recipe": ({"recipes": {}}, "recipes"),
@@ -68,6 +74,37 @@ def test_a_training_has_the_fields_of_all_and_those_of_its_recipe() -> None:
     assert training.init == "scratch"
     assert training.data == config.data
     assert config.steps == 4
+
+
+LR = 7e-4
+"""AdamW's learning rate in a training of classification that names none."""
+SEARCHED: dict[str, tuple[list[str], dict[str, float], dict[str, tuple[float, float]]]] = {
+    "defaults": (["adamw", "sgd"], {}, {"adamw": (LR, 0.02), "sgd": (10 * LR, 2e-5)}),
+    "values of all trainings": (
+        ["adamw", "sgd", "rmsprop"],
+        {"lr": 0.002, "weight_decay": 0.05},
+        {"adamw": (0.002, 0.05), "sgd": (0.02, 5e-5), "rmsprop": (0.002, 5e-5)},
+    ),
+    "another first optimizer": (["sgd", "adamw"], {}, {"sgd": (10 * LR, 2e-5), "adamw": (LR, 0.02)}),
+}
+
+
+@pytest.mark.parametrize(("optimizers", "fields", "expected"), SEARCHED.values(), ids=SEARCHED)
+def test_a_searched_optimizer_has_its_own_rate_and_decay_also_where_they_are_not_searched(
+    optimizers: list[str], fields: dict[str, float], expected: dict[str, tuple[float, float]]
+) -> None:
+    recipes = {"optimizer": RecipeVariable(values=tuple(optimizers)), "mixup": RecipeVariable(values=(0.0, 0.2))}
+    config = tiny_config(recipes=recipes, training={**tiny_config().training, **fields})
+    trainings = {training.optimizer: (training.lr, training.weight_decay) for training in config.trainings()}
+    assert trainings == expected
+
+
+def test_the_values_of_an_optimizer_that_is_not_searched_are_its_own() -> None:
+    fields = {"optimizer": "sgd", "lr": 0.1, "weight_decay": 1e-4}
+    config = tiny_config(
+        recipes={"mixup": RecipeVariable(values=(0.0, 0.2))}, training={**tiny_config().training, **fields}
+    )
+    assert {(training.lr, training.weight_decay) for training in config.trainings()} == {(0.1, 1e-4)}
 
 
 def test_every_training_imitates_the_teacher_with_the_share_of_its_recipe() -> None:

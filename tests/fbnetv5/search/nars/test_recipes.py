@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from export.errors import UserError
-from fbnetv5.search.nars.recipes import RecipeVariable, check_recipes, default_recipes, recipe_fields
+from fbnetv5.search.nars.recipes import RecipeVariable, check_recipes, default_recipes, make_variables, recipe_fields
 from fbnetv5.tasks import task_types
 from fbnetv5.training.config import TrainConfig
 
@@ -55,6 +55,25 @@ def test_the_learning_rate_and_decay_of_an_optimizer_are_scaled() -> None:
     assert recipe_fields(recipes, [0, 0, 0]) == {"lr": 0.003, "optimizer": "adamw", "weight_decay": 0.02}
     assert recipe_fields(recipes, [0, 1, 0]) == {"lr": 0.03, "optimizer": "sgd", "weight_decay": 2e-5}
     assert recipe_fields(recipes, [0, 2, 0]) == {"lr": 0.003, "optimizer": "rmsprop", "weight_decay": 2e-5}
+
+
+def test_fields_that_are_not_searched_are_scaled_too() -> None:
+    recipes = {"optimizer": RecipeVariable(values=("adamw", "sgd"))}
+    common = {"lr": 0.003, "weight_decay": 0.012345}
+    assert recipe_fields(recipes, [0], common) == {"optimizer": "adamw", **common}
+    assert recipe_fields(recipes, [1], common) == {"optimizer": "sgd", "lr": 0.03, "weight_decay": 1.2345e-5}
+
+
+@pytest.mark.parametrize("value", ["x", True])
+def test_values_that_are_no_numbers_are_not_scaled(value: object) -> None:
+    recipes = {"lr": RecipeVariable(values=(value, 1.5)), "optimizer": RecipeVariable(values=("sgd",))}
+    assert recipe_fields(recipes, [0, 0])["lr"] is value
+
+
+@pytest.mark.parametrize("fields", [{"low": 0.1}, {"lo": 0.1}, {"low": 0.1, "high": 1.0, "levels": 1}], ids=str)
+def test_the_error_of_a_variable_names_it(fields: dict[str, object]) -> None:
+    with pytest.raises(UserError, match=r"^recipes\.mixup: "):
+        make_variables({"lr": RecipeVariable(values=(0.1, 0.2)), "mixup": fields})
 
 
 @pytest.mark.parametrize("name", ["learning_rate", "data", "seed", "steps", "scenes"])

@@ -7,6 +7,7 @@ from fbnetv5.runs.checkpoint import load_tensors
 from fbnetv5.search.nars.prepare import Prepared
 from fbnetv5.search.nars.results import pair_architecture
 from fbnetv5.search.nars.trials import load_trials
+from fbnetv5.training.config import TrainConfig
 from fbnetv5.training.recipe import Recipe
 from tests.fbnetv5.search.nars.conftest import draw
 
@@ -31,6 +32,19 @@ def test_the_result_is_that_of_the_best_trial(finished: Path, prepared: Prepared
     stored = Recipe.load(finished / "recipe.json").to_json()
     assert recipe.items() <= stored.items()
     assert stored["steps"] == 4
+
+
+def test_the_written_recipe_and_the_list_of_trials_have_the_values_that_were_trained(
+    finished: Path, prepared: Prepared
+) -> None:
+    rows = json.loads((finished / "pareto.json").read_text(encoding="utf-8"))["trials"]
+    trials = load_trials(finished, prepared.pairs.counts)
+    for row in rows:
+        trained = TrainConfig.load(trials.trial_folder(row["trial"])).to_json()
+        assert row["recipe"].items() <= trained.items()
+        assert row["recipe"]["weight_decay"] == (0.02 if row["recipe"]["optimizer"] == "adamw" else 2e-5)
+    best = load_architecture(finished / "cls.json").provenance["trial"]
+    assert Recipe.load(finished / "recipe.json").to_json().items() >= rows[best]["recipe"].items()
 
 
 def test_the_list_of_trials_has_their_costs_and_curves(finished: Path) -> None:
