@@ -43,6 +43,7 @@ def pair_architecture(prepared: Prepared, pair: Choices, **provenance: Any) -> A
             "method": "nars",
             "seed": config.seed,
             "budgets": [{"limit": budget.limit, "unit": budget.unit} for budget in config.budgets],
+            "trained_at": list(config.data.size),
             "fit": config.data.fit,
             "metric": prepared.task.metric.name,
             **({} if config.teacher is None else {"teacher": config.teacher}),

@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fbnetv5.architecture import load_architecture
+from fbnetv5.evaluate import trained_size
 from fbnetv5.runs.checkpoint import load_tensors
 from fbnetv5.search.nars.prepare import Prepared
 from fbnetv5.search.nars.results import pair_architecture
@@ -14,9 +15,11 @@ from tests.fbnetv5.search.nars.conftest import draw
 
 def test_a_pair_has_the_record_of_its_architecture(prepared: Prepared) -> None:
     pair = draw(prepared.pairs, 1)[0]
-    config = prepared.config.changed(data=prepared.config.data.changed(fit="letterbox"))
+    config = prepared.config.changed(data=prepared.config.data.changed(fit="letterbox", size=(64, 96)))
     record = pair_architecture(replace(prepared, config=config), pair, trial=3)
     assert record.provenance["fit"] == "letterbox"
+    assert record.resolution == (32, 32)
+    assert trained_size(record) == (64, 96)
     assert record.choices_array.tolist() == pair[: prepared.pairs.size].tolist()
     assert record.provenance["budgets"] == [{"limit": 2e6, "unit": "macs"}]
     assert record.provenance["trial"] == 3
