@@ -205,7 +205,7 @@ class BranchLoop(SupernetLoop[BranchEntry, BranchedSupernet]):
             entropy = float(torch.special.entr(probabilities).sum(-1).mean())
             expected = float(self._expected_share()) * self.config.budget.limit
         losses = zip(self.config.tasks, self.scale.on_host(), strict=True)
-        by_task = probabilities.double().cpu().numpy().round(4).transpose(1, 0, 2).tolist()
+        by_task = probabilities.cpu().double().numpy().round(4).transpose(1, 0, 2).tolist()
         return BranchEntry(
             step=self.done,
             phase=self.phase(self.done - 1),

@@ -19,6 +19,17 @@ TASKS = ("cls", "det", "seg")
 MakeLoop = Callable[..., BranchLoop]
 
 
+class SinglePrecision(torch.Tensor):
+    """A tensor of an accelerator without doubles, until it is copied to the CPU."""
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is torch.Tensor.double:
+            raise TypeError("this accelerator has no float64")
+        result = super().__torch_function__(function, types, args, kwargs)
+        return result.as_subclass(torch.Tensor) if function is torch.Tensor.cpu else result
+
+
 def tiny_config(**changes: Any) -> BranchConfig:
     fields: dict[str, Any] = {
         "budget": Budget(limit=150e6, unit="macs"),

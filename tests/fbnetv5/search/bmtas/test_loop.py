@@ -8,7 +8,7 @@ import torch
 
 from export.errors import VerificationError
 from fbnetv5.search.bmtas.loop import BranchLoop
-from tests.fbnetv5.search.bmtas.conftest import MakeLoop
+from tests.fbnetv5.search.bmtas.conftest import MakeLoop, SinglePrecision
 
 ROOT = Path(__file__).parents[4]
 
@@ -54,6 +54,14 @@ def test_an_entry_has_the_routing_of_every_task(make_loop: MakeLoop) -> None:
     for number, task in enumerate(loop.config.tasks):
         expected = loop.logits.detach().softmax(-1)[:, number]
         torch.testing.assert_close(torch.tensor(entry.routing[task]), expected, atol=1e-4, rtol=0)
+
+
+def test_an_accelerator_needs_no_doubles_for_an_entry(make_loop: MakeLoop) -> None:
+    loop = make_loop()
+    loop.done = 8
+    expected = loop.entry(last=True)
+    loop.logits = loop.logits.detach().as_subclass(SinglePrecision)
+    assert loop.entry(last=True) == expected is not None
 
 
 def test_the_multiplier_follows_the_expected_cost(make_loop: MakeLoop) -> None:

@@ -8,9 +8,17 @@ import torch
 from fbnetv5.architecture import load_architecture
 from fbnetv5.costs.tables import Counter
 from fbnetv5.search.bmtas.prepare import Prepared
-from fbnetv5.search.bmtas.results import branched_architecture, build_tree, pareto_document, score, write_network
+from fbnetv5.search.bmtas.results import (
+    branched_architecture,
+    build_tree,
+    log_probabilities_of,
+    pareto_document,
+    score,
+    write_network,
+)
 from fbnetv5.search.bmtas.supernet import BranchedSupernet
 from fbnetv5.search.bmtas.trees import Tree, best_tree, copies_of_groups, routing_scores
+from tests.fbnetv5.search.bmtas.conftest import SinglePrecision
 from tests.fbnetv5.search.bmtas.test_supernet import flat
 
 
@@ -54,6 +62,13 @@ def test_the_file_the_cost_of_trees_and_the_count_of_the_network_agree(prepared:
     assert counted.macs == tree.cost
     write_network(tmp_path, architecture.build(), architecture)
     assert load_architecture(tmp_path / "branched.json") == architecture
+
+
+def test_probabilities_are_doubles_also_from_an_accelerator_that_has_none() -> None:
+    logits = torch.randn(2, 3, 3).as_subclass(SinglePrecision)
+    values = np.exp(log_probabilities_of(logits))
+    assert values.dtype == np.float64
+    np.testing.assert_allclose(values.sum(-1), 1.0, rtol=1e-12)
 
 
 def test_scores_are_the_metrics_of_all_tasks(prepared: Prepared) -> None:
