@@ -17,7 +17,6 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
-from scipy.optimize import linear_sum_assignment
 
 from export.document import Document, JsonTuple
 from export.errors import VerificationError
@@ -308,12 +307,15 @@ def _row_cost(reference: Array, candidate: Array) -> Array:
 
 
 def _match(cost: Array, tied: Array) -> Array:
-    """For each row of [K, K] a column of its own: only of tied pairs where possible, and of many small costs.
+    """For each row of [K, K] a column of its own: the pairs of least cost first, tied pairs before all others.
 
-    The square root prefers one pair that differs much to two that differ by half of it, so objects that both lists have
-    are matched with themselves. Pairs that are not tied keep their places.
+    So objects that both lists have are matched with themselves, and rows that are tied with none keep their places.
     """
     rows = np.arange(len(cost))
     distance = np.abs(rows[:, None] - rows)
-    columns: Array = linear_sum_assignment(np.where(tied, np.sqrt(cost), _NOT_FINITE + distance))[1]
+    columns, free = np.full(len(cost), -1), np.ones(len(cost), dtype=bool)
+    for pair in np.where(tied, cost, _NOT_FINITE + distance).argsort(axis=None, kind="stable"):
+        row, column = divmod(int(pair), len(cost))
+        if columns[row] < 0 and free[column]:
+            columns[row], free[column] = column, False
     return columns
