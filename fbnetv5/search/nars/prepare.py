@@ -12,8 +12,9 @@ from fbnetv5.costs.budgets import Budget, priced
 from fbnetv5.costs.constraints import AnyTable, Constraints, cost_table
 from fbnetv5.costs.memory import memory_limit
 from fbnetv5.costs.tables import CostTable
-from fbnetv5.data.splits import Splits
+from fbnetv5.data.splits import Splits, without_policies
 from fbnetv5.data.targets import class_names
+from fbnetv5.evaluate import check_labelled
 from fbnetv5.search.nars.config import NarsConfig
 from fbnetv5.search.nars.pairs import PairSpace
 from fbnetv5.search.nars.table import check_complete
@@ -92,6 +93,18 @@ def check_trainings(prepared: Prepared) -> None:
     """
     for training in prepared.config.trainings():
         check_recipe(training, [prepared.task], prepared.splits.weights.targets)
+
+
+def check_labels(prepared: Prepared) -> None:
+    """Check that the images that trials learn from and are scored on, and the test images, have labels of the task.
+
+    Raises:
+        UserError: none of them has.
+    """
+    splits = prepared.splits
+    images, held_out = without_policies(splits, prepared.config.train_config({}).held_out)
+    for use, part in (("learn from", images), ("hold out", held_out), ("test on", splits.test)):
+        check_labelled(prepared.task, part, use)
 
 
 def check_distillation(prepared: Prepared) -> None:
