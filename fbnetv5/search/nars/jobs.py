@@ -7,7 +7,6 @@ folder; on several machines it lies on a shared file system.
 """
 
 import multiprocessing
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -42,10 +41,13 @@ def in_this_process(progress: Progress) -> Runner:
 
 
 def in_processes(jobs: int, progress: Progress) -> Runner:
-    """A runner that trains ``jobs`` trials at a time, in processes that share this machine's CPU cores."""
+    """A runner that trains ``jobs`` trials at a time, in processes that share the threads torch has in this one.
+
+    Their number follows the CPU cores that this process may use and ``OMP_NUM_THREADS``.
+    """
 
     def run(folders: Sequence[Path]) -> None:
-        threads = max(1, (os.cpu_count() or 1) // jobs)
+        threads = max(1, torch.get_num_threads() // jobs)
         for folder in _run_pool(folders, jobs, threads, progress):
             if _run_pool([folder], 1, threads, progress):
                 record_loss(folder)

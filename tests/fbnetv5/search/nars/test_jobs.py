@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 from fbnetv5.search.nars import jobs
 from fbnetv5.search.nars.jobs import in_processes, in_this_process, record_loss
@@ -38,6 +39,17 @@ def test_progress_is_that_of_the_batch(tmp_path: Path, prepared: Prepared) -> No
     lines: list[tuple[str, int, int]] = []
     in_this_process(lambda *line: lines.append(line))(make(tmp_path, prepared, range(2)))
     assert lines == [("trials 000 to 001", done, 2) for done in range(3)]
+
+
+@pytest.mark.parametrize(("threads", "jobs", "expected"), [(6, 2, 3), (1, 2, 1)])
+def test_processes_share_the_threads_of_this_one(
+    monkeypatch: pytest.MonkeyPatch, threads: int, jobs: int, expected: int
+) -> None:
+    counts: list[int] = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr("fbnetv5.search.nars.jobs._run_pool", lambda *arguments: counts.append(arguments[2]) or [])
+    in_processes(jobs, silent)([])
+    assert counts == [expected]
 
 
 @pytest.mark.slow
