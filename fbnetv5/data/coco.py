@@ -10,7 +10,8 @@ files of other tasks (captions, key points, panoptic) are no files of this layou
 A file name with backslashes, or whose accents are composed differently (NFC and NFD of Unicode), names the same file:
 such names are repaired and counted.
 
-Left out: polygons, which ``fbnetv5.data.instance_masks`` reads, crowds, and boxes without width or height, of which the
+Crowds are no objects to learn, and the metric ignores detections that match them, as COCO's evaluation does.
+Left out: polygons, which ``fbnetv5.data.instance_masks`` reads, and boxes without width or height, of which the
 published files have some.
 """
 
@@ -116,7 +117,8 @@ def read_coco(root: Path, headers: HeaderIndex) -> LabelledImages:
         document["annotations"] = list(_with_area(field(document, "annotations", list, where), notes))
         listed = sorted(record["file_name"] for record in document["images"])
         records = {name: image_record(f"{folder}{os.sep}{name}", headers) for name in listed}
-        classes[file.path] = add_boxes(document, read_image_records(document, records, where), records, where)
+        listed_records = read_image_records(document, records, where)
+        classes[file.path] = add_boxes(document, listed_records, records, where, notes)
         for image in records.values():
             listing.add(image.path, file.path)
         images |= {file.name(name): image for name, image in records.items()}

@@ -14,7 +14,8 @@ names and image headers are checked on opening, so that a search does not fail h
 be read raises an error when it is read.
 Sizes and boxes refer to the image as it is shown, after its EXIF orientation.
 
-Left out: polygons and crowds (``iscrowd`` annotations are skipped).
+Crowds (``iscrowd`` annotations) are no objects to learn, and the metric of boxes ignores detections that match them.
+Left out: polygons.
 """
 
 import json
@@ -33,7 +34,7 @@ from fbnetv5.data.maps import FORMATS, find_maps
 from fbnetv5.data.notes import Notes
 from fbnetv5.data.soft_labels import add_soft_labels
 from fbnetv5.data.split_names import as_test_split
-from fbnetv5.data.targets import BOXES, CLASS, IGNORE, SOFT_LABEL, Kind, Target
+from fbnetv5.data.targets import BOXES, CLASS, IGNORE, IGNORED_BOXES, SOFT_LABEL, Kind, Target
 
 T = TypeVar("T")
 
@@ -44,6 +45,7 @@ UNLIKELY_PIXELS = 1 << 31
 KINDS: Mapping[str, Kind] = {
     "label": CLASS,
     "boxes": BOXES,
+    IGNORED_BOXES: BOXES,
     "soft_label": SOFT_LABEL,
     **{name: form.kind for name, form in FORMATS.items()},
 }
@@ -191,13 +193,17 @@ def box_corners(bbox: list[Any], size: tuple[int, int], where: str) -> Corners:
 
 
 def add_boxes(
-    document: dict[str, Any], records: dict[int, dict[str, Any]], images: dict[str, ImageRecord], where: str
+    document: dict[str, Any],
+    records: dict[int, dict[str, Any]],
+    images: dict[str, ImageRecord],
+    where: str,
+    notes: Notes,
 ) -> tuple[str, ...]:
-    """Add each listed image's boxes to its record; return the names of the classes."""
+    """Add each listed image's boxes and crowds to its record; return the names of the classes."""
     categories = read_categories(document, where)
     annotations = field(document, "annotations", list, where) if "annotations" in document else []
-    boxes: dict[int, list[Corners]] = {key: [] for key in records}
-    labels: dict[int, list[int]] = {key: [] for key in records}
+    objects: dict[int, list[tuple[Corners, int]]] = {key: [] for key in records}
+    crowds: dict[int, list[tuple[Corners, int]]] = {key: [] for key in records}
     classes = {key: position for position, key in enumerate(categories)}
     for position, annotation in enumerate(annotations):
         here = f"{where}: annotations[{position}]"
@@ -210,20 +216,26 @@ def add_boxes(
             )
         if category not in classes:
             raise UserError(f'{here} has category {category}, which "categories" does not list. Add it or correct this')
-        if annotation.get("iscrowd") == 1:
-            continue
-        size = images[records[image_id]["file_name"]].size
-        boxes[image_id].append(box_corners(field(annotation, "bbox", list, here), size, here))
-        labels[image_id].append(classes[category])
+        if (is_crowd := annotation.get("iscrowd", 0)) not in (0, 1):
+            raise UserError(f'{here}: "iscrowd" must be 0 or 1, got {short(is_crowd)}. Correct it')
+        corners = box_corners(field(annotation, "bbox", list, here), images[records[image_id]["file_name"]].size, here)
+        (crowds if is_crowd else objects)[image_id].append((corners, classes[category]))
     if "annotations" in document and categories:
         for key, record in records.items():
             if record.get("boxes") is False:
-                if boxes[key]:
+                if objects[key] or crowds[key]:
                     raise UserError(f'{where}: image {key} has "boxes": false and annotations. Remove one of them')
                 continue
-            image = images[record["file_name"]]
-            image.boxes, image.box_labels = boxes[key], labels[key]
+            set_boxes(images[record["file_name"]], objects[key], crowds[key])
+            notes.add("crowds left out of training", len(crowds[key]))
     return tuple(categories.values())
+
+
+def set_boxes(image: ImageRecord, objects: list[tuple[Corners, int]], ignored: list[tuple[Corners, int]]) -> None:
+    """Set the boxes of a record and its ignored boxes, each with its class id."""
+    image.boxes, image.box_labels = [corners for corners, _ in objects], [label for _, label in objects]
+    if ignored:
+        image.ignored_boxes, image.ignored_box_labels = map(list, zip(*ignored, strict=True))
 
 
 def add_maps(folder: Path, target: str, images: Mapping[str, ImageRecord], headers: HeaderIndex) -> bool:
@@ -281,7 +293,7 @@ def read_several_tasks(root: Path, headers: HeaderIndex) -> LabelledImages:
     records = read_image_records(document, images, where)
     classes = {
         "label": add_labels(records, images, class_list(document, "labels", where), where),
-        "boxes": add_boxes(document, records, images, where),
+        "boxes": add_boxes(document, records, images, where, notes),
     }
     classes["soft_label"] = add_soft_labels(records, images, classes["label"], where)
     for name, form in FORMATS.items():

@@ -25,7 +25,7 @@ from fbnetv5.data.resolution import Resolution
 from fbnetv5.data.sample import Sample
 from fbnetv5.data.shape_maps import Shape, ShapeMaps
 from fbnetv5.data.shuffling import Sizes, subset_sizes
-from fbnetv5.data.targets import IGNORE, VECTOR_MAP, Boxes, SoftLabel, Target
+from fbnetv5.data.targets import BOXES, IGNORE, IGNORED_BOXES, VECTOR_MAP, Boxes, SoftLabel, Target
 
 ReadMap = Callable[[str], NDArray[Any] | None]
 """The label in a file that a target's images have, [H, W] or [3, H, W]; None where the file labels nothing."""
@@ -44,6 +44,10 @@ class ImageRecord:
     boxes: list[Corners] | None = None
     box_labels: list[int] | None = None
     """Of each box; None where ``boxes`` is None."""
+    ignored_boxes: list[Corners] | None = None
+    """Boxes of the target ``IGNORED_BOXES``; None where there are none."""
+    ignored_box_labels: list[int] | None = None
+    """Of each ignored box."""
     soft_label: dict[int, float] | None = None
     """Probability by class id, descending."""
     maps: dict[str, str] | None = None
@@ -100,6 +104,7 @@ class LabelledImages:
         self.test = test
         self.notes = notes
         self.block_sizes: Sizes | None = None
+        self.has_ignored_boxes = any(record.ignored_boxes for record in records.values())
         self._records: Records = tuple(records.values())
         self._zero_is_ignored = zero_is_ignored
         self._readers = {name: form.read for name, form in FORMATS.items()} | dict(readers or {})
@@ -124,6 +129,14 @@ class LabelledImages:
         subset.targets = {name: target for name, target in self.targets.items() if name in targets}
         return subset
 
+    def with_ignored_boxes(self) -> Self:
+        """The same images whose labels include the target ``IGNORED_BOXES``, if they include boxes and any is ignored."""
+        if "boxes" not in self.targets or not self.has_ignored_boxes:
+            return self
+        extended = copy(self)
+        extended.targets = {**self.targets, IGNORED_BOXES: Target(kind=BOXES)}
+        return extended
+
     def _ids_of_files(self, target: str) -> Iterator[set[int]]:
         """The class ids in each file of a target."""
         for path in filter(None, (record.map_path(target) for record in self._records)):
@@ -131,8 +144,11 @@ class LabelledImages:
             yield set() if ids is None else set(np.unique(ids).tolist())
 
     def resized(self, size: Resolution, indices: Sequence[int] | None = None, *, fit: Fit = "stretch") -> "ImageView":
-        """The images, or those at ``indices``, as an image set of one size; records are shared, nothing is read."""
-        return ImageView(self, size, range(len(self)) if indices is None else indices, fit=fit)
+        """The images, or those at ``indices``, as an image set of one size; records are shared, nothing is read.
+
+        Its labels include the ignored boxes.
+        """
+        return ImageView(self.with_ignored_boxes(), size, range(len(self)) if indices is None else indices, fit=fit)
 
     def sample(self, index: int, size: Resolution, fit: Fit = "stretch") -> Sample:
         """The image at ``index``, fitted to ``size`` together with its labels.
@@ -208,8 +224,9 @@ class LabelledImages:
         if target == "boxes":
             if record.boxes is None:
                 return None
-            corners = torch.tensor(record.boxes, dtype=torch.float32).reshape(-1, 4)
-            return Boxes(corners, torch.tensor(record.box_labels, dtype=torch.int64))
+            return boxes_of(record.boxes, record.box_labels)
+        if target == IGNORED_BOXES:
+            return None if record.ignored_boxes is None else boxes_of(record.ignored_boxes, record.ignored_box_labels)
         if target == "soft_label":
             return None if record.soft_label is None else soft_label_of(record.soft_label)
         path = record.map_path(target)
@@ -238,6 +255,13 @@ class LabelledImages:
                 f"Name the class, or use {IGNORE} for pixels to ignore"
             )
         return np.array(ids)
+
+
+def boxes_of(corners: list[Corners], labels: list[int] | None) -> Boxes:
+    """The label of boxes with their class ids."""
+    return Boxes(
+        torch.tensor(corners, dtype=torch.float32).reshape(-1, 4), torch.tensor(labels or [], dtype=torch.int64)
+    )
 
 
 def soft_label_of(probabilities: Mapping[int, float]) -> SoftLabel:

@@ -11,6 +11,7 @@ Columns of a shard; each but the first three may be null, which means "not label
     label           class id
     soft_label      struct (category, probability): lists of class ids and of probabilities, descending
     objects         struct (bbox, category): lists of COCO's (x, y, width, height) in pixels, and of class ids
+    ignored_objects likewise, of crowds and difficult objects; only where the data set has some
     mask, ...       struct (bytes, path): a PNG in the format of ``fbnetv5.data.maps``
 
 The schema's metadata has the features in the key "huggingface", so that ``datasets.load_dataset(DIR)`` decodes images
@@ -33,7 +34,7 @@ from export.errors import UnavailableError, UserError
 from export.files import read_json, write_json
 from fbnetv5.data.folder import KINDS
 from fbnetv5.data.maps import FORMATS
-from fbnetv5.data.targets import Target
+from fbnetv5.data.targets import IGNORED_BOXES, Target
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,8 +44,8 @@ DATA = "data"
 SCHEMA: Literal[1] = 1
 OWN_KEY, FEATURES_KEY = b"fbnetv5", b"huggingface"
 """Of the metadata of a shard's schema."""
-OBJECTS = "objects"
-"""Column of the boxes."""
+BOX_COLUMNS = {"boxes": "objects", IGNORED_BOXES: "ignored_objects"}
+"""By target of boxes, its column."""
 SOFT_LABEL = "soft_label"
 """Column of the soft labels."""
 SIDES = ("width", "height")
@@ -121,7 +122,7 @@ def write_index(root: Path, index: ShardIndex) -> None:
 
 def column_of(target: str) -> str:
     """The column with the labels of a target."""
-    return OBJECTS if target == "boxes" else target
+    return BOX_COLUMNS.get(target, target)
 
 
 def columns_of(targets: Collection[str]) -> list[str]:
@@ -147,7 +148,7 @@ def arrow_schema(classes: Mapping[str, tuple[str, ...]]) -> "pa.Schema":
     objects = pa.struct({"bbox": pa.list_(pa.list_(pa.float64(), 4)), "category": pa.list_(pa.int64())})
     types = {"image": image, "width": pa.int32(), "height": pa.int32()}
     types |= {column_of(name): image for name in classes if name in FORMATS}
-    types |= {OBJECTS: objects} if "boxes" in classes else {}
+    types |= {column: objects for target, column in BOX_COLUMNS.items() if target in classes}
     types |= {"label": pa.int64()} if "label" in classes else {}
     soft = pa.struct({"category": pa.list_(pa.int64()), "probability": pa.list_(pa.float32())})
     types |= {SOFT_LABEL: soft} if SOFT_LABEL in classes else {}
@@ -165,10 +166,11 @@ def _features(classes: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
         class_label = {"names": list(labels), "_type": "ClassLabel"}
         if name == "label":
             features[name] = class_label
-        elif name == "boxes":
+        elif name in BOX_COLUMNS:
+            class_label = {"names": list(classes["boxes"]), "_type": "ClassLabel"}
             box = {"feature": {"dtype": "float64", "_type": "Value"}, "length": 4, "_type": "Sequence"}
             boxes, categories = ({"feature": part, "_type": "Sequence"} for part in (box, class_label))
-            features[OBJECTS] = {"bbox": boxes, "category": categories}
+            features[column_of(name)] = {"bbox": boxes, "category": categories}
         elif name == SOFT_LABEL:
             parts = {"category": class_label, "probability": {"dtype": "float32", "_type": "Value"}}
             features[name] = {key: {"feature": part, "_type": "Sequence"} for key, part in parts.items()}

@@ -25,11 +25,12 @@ from PIL import Image
 from export.errors import UserError
 from export.files import atomic_write, read_json, write_json
 from export.progress import Progress
-from fbnetv5.data.image_files import file_size, file_state, read_bytes
+from fbnetv5.data.image_files import StoredFile, file_size, file_state, read_bytes
 from fbnetv5.data.labelled_images import ImageRecord, LabelledImages
 from fbnetv5.data.loading import evenly_spaced
 from fbnetv5.data.maps import FORMATS
 from fbnetv5.data.shard_format import (
+    BOX_COLUMNS,
     DATA,
     INDEX,
     SCHEMA,
@@ -87,6 +88,7 @@ def write_shards(data: LabelledImages, folder: Path, report: Progress, *, shard_
     check_parquet_library()
     if isinstance(data, ShardedImages):
         raise UserError("this data set is in Parquet shards already: copy its folder")
+    data = data.with_ignored_boxes()
     digest = source_digest(data)
     if (folder / INDEX).exists():
         index = _finished(folder, digest)
@@ -124,7 +126,7 @@ def source_digest(data: LabelledImages) -> str:
     Of files it has what ``file_state`` says: reading the bytes of all of them takes as long as the conversion.
 
     Raises:
-        UserError: a file is missing.
+        UserError: an image is missing.
     """
     digest = hashlib.sha256(repr(sorted(class_names(data.targets).items())).encode())
     for index, name in enumerate(data.names):
@@ -136,9 +138,16 @@ def source_digest(data: LabelledImages) -> str:
 def _facts(data: LabelledImages, record: ImageRecord) -> tuple[Any, ...]:
     """What a record says of its image, with the states of its files and without their paths."""
     paths = sorted((record.maps or {}).items())
-    maps = [(target, file_state(path), data.shapes(target, path)) for target, path in paths]
+    maps = [(target, _map_state(path), data.shapes(target, path)) for target, path in paths]
     soft = () if record.soft_label is None else (tuple(record.soft_label.items()),)
-    return record.size, record.label, record.boxes, record.box_labels, file_state(record.path), maps, *soft
+    ignored = () if record.ignored_boxes is None else (record.ignored_boxes, record.ignored_box_labels)
+    return record.size, record.label, record.boxes, record.box_labels, file_state(record.path), maps, *soft, *ignored
+
+
+def _map_state(path: str) -> tuple[int, ...] | str:
+    """The ``file_state`` of a map, or "absent": in YOLO's layout an image without objects needs no label file."""
+    is_absent = not isinstance(path, StoredFile) and not Path(path).exists()
+    return "absent" if is_absent else file_state(path)
 
 
 def fitting_rows(data: LabelledImages) -> int:
@@ -149,8 +158,16 @@ def fitting_rows(data: LabelledImages) -> int:
 
 def rows_of_files(files: Sequence[Sequence[str]]) -> int:
     """The number of images whose files have about ``SHARD_BYTES``, by the files of each of some images."""
-    mean = max(1, sum(file_size(path) for paths in files for path in paths) // max(1, len(files)))
+    mean = max(1, sum(_size(path) for paths in files for path in paths) // max(1, len(files)))
     return max(1, min(SHARD_BYTES // mean, MAX_SHARD_ROWS))
+
+
+def _size(path: str) -> int:
+    """The length of a file in bytes, 0 for one that is absent."""
+    try:
+        return file_size(path)
+    except FileNotFoundError:
+        return 0
 
 
 def plan_shards(splits: Sequence[Sequence[int]], shard_rows: int) -> list[PlannedShard]:
@@ -303,7 +320,7 @@ def row_of(data: LabelledImages, index: int) -> dict[str, Any]:
     row: dict[str, Any] = {"width": width, "height": height}
     row["image"] = {"bytes": read_bytes(record.path), "path": name}
     for target, value in labels.items():
-        if target == "boxes":
+        if target in BOX_COLUMNS:
             row[column_of(target)] = objects_of(value)
         elif target == SOFT_LABEL:
             row[target] = probabilities_of(value)

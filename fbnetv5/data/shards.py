@@ -25,9 +25,9 @@ from fbnetv5.data.header_index import HeaderIndex
 from fbnetv5.data.image_files import StoredFile
 from fbnetv5.data.labelled_images import Corners, ImageRecord, LabelledImages
 from fbnetv5.data.shard_format import (
+    BOX_COLUMNS,
     DATA,
     INDEX,
-    OBJECTS,
     OWN_KEY,
     SIDES,
     SOFT_LABEL,
@@ -38,6 +38,7 @@ from fbnetv5.data.shard_format import (
     read_index,
 )
 from fbnetv5.data.shuffling import WINDOW_BLOCKS, Sizes
+from fbnetv5.data.targets import IGNORED_BOXES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -120,14 +121,17 @@ class ShardRows:
         values = {name: column[row].as_py() for name, column in columns.items()}
         place = f"{self._root / DATA / self._places[group][0]}, {values['image.path']!r}"
         width, height = (values[side] for side in SIDES)
-        boxes = values.get(f"{OBJECTS}.bbox")
+        boxes, box_labels = _objects(values, "boxes")
+        ignored_boxes, ignored_box_labels = _objects(values, IGNORED_BOXES)
         classes = values.get(f"{SOFT_LABEL}.category")
         return ImageRecord(
             path=ShardedFile(place, values["image.bytes"]),
             size=(height, width),
             label=values.get("label"),
-            boxes=None if boxes is None else [_corners(box) for box in boxes],
-            box_labels=None if boxes is None else values[f"{OBJECTS}.category"],
+            boxes=boxes,
+            box_labels=box_labels,
+            ignored_boxes=ignored_boxes,
+            ignored_box_labels=ignored_box_labels,
             soft_label=None
             if classes is None
             else dict(zip(classes, values[f"{SOFT_LABEL}.probability"], strict=True)),
@@ -165,6 +169,12 @@ class ShardRows:
         return footer
 
 
+def _objects(values: dict[str, Any], target: str) -> tuple[list[Corners] | None, list[int] | None]:
+    """The boxes of a target in a row and their class ids; None where the row has none."""
+    boxes = values.get(f"{BOX_COLUMNS[target]}.bbox")
+    return (None, None) if boxes is None else ([*map(_corners, boxes)], values[f"{BOX_COLUMNS[target]}.category"])
+
+
 def _corners(box: Sequence[float]) -> Corners:
     x, y, width, height = box
     return x, y, x + width, y + height
@@ -184,7 +194,8 @@ class ShardedImages(LabelledImages):
     """A data set in shards: a million images without a list of them. Their names are read with them."""
 
     def __init__(self, root: Path, index: ShardIndex) -> None:
-        super().__init__({}, index.targets)
+        super().__init__({}, {name: target for name, target in index.targets.items() if name != IGNORED_BOXES})
+        self.has_ignored_boxes = IGNORED_BOXES in index.targets
         rows = ShardRows(root, index, index.classes)
         self._records: ShardRows = rows
         self.block_sizes = rows.group_sizes
@@ -194,7 +205,9 @@ class ShardedImages(LabelledImages):
     def only(self, targets: Collection[str]) -> Self:
         """The same images with the named labels alone; columns of the others are not read."""
         narrowed = copy(self)
-        narrowed._records = self._records.only([name for name in self.targets if name in targets])
+        names = [name for name in self.targets if name in targets]
+        ignored = [IGNORED_BOXES] if "boxes" in names and self.has_ignored_boxes else []
+        narrowed._records = self._records.only([*names, *ignored])
         return LabelledImages.only(narrowed, targets)
 
 

@@ -32,6 +32,9 @@ from fbnetv5.data.resolution import Resolution
 
 ABSENT = -1
 """Class id of an image, or of a padding box, that has none."""
+IGNORED_BOXES = "ignored_boxes"
+"""Name of the target with the boxes that are not learned and not measured, such as COCO's crowds. Training treats them
+as background, and the metric ignores detections that match them."""
 IGNORE = 255
 """Class id of pixels that neither loss nor metric uses."""
 MIN_BOX_SIDE = 2.0

@@ -8,8 +8,9 @@
     train/NAME.jpg, train/NAME.xml  Roboflow's export; valid/ and test/ likewise
 
 Corners of boxes are pixels from 1 on, the last one included, as VOC's development kit defines them: xmin 1 and xmax 10
-are the first ten columns. Objects that are marked "difficult" are left out, as in VOC's evaluation. Images of val.txt
-and test.txt are the test split, unless train.txt lists them; without any list, images are divided like any folder.
+are the first ten columns. Objects that are marked "difficult" are left out of training, and the metric ignores
+detections that match them, nearly as VOC's evaluation does (``fbnetv5.tasks.average_precision``). Images of val.txt and
+test.txt are the test split, unless train.txt lists them; without any list, images are divided like any folder.
 
 Left out: SegmentationObject/, parts, and the lists of ImageSets/Segmentation/.
 """
@@ -21,10 +22,10 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from export.errors import UserError
-from fbnetv5.data.folder import add_maps, box_corners, image_record, numbered_classes
+from fbnetv5.data.folder import add_maps, box_corners, image_record, numbered_classes, set_boxes
 from fbnetv5.data.header_index import HeaderIndex
 from fbnetv5.data.image_files import list_image_names
-from fbnetv5.data.labelled_images import ImageRecord, LabelledImages
+from fbnetv5.data.labelled_images import Corners, ImageRecord, LabelledImages
 from fbnetv5.data.listed_images import read_ids
 from fbnetv5.data.notes import Notes
 from fbnetv5.data.pascal_context import CLASSES
@@ -114,7 +115,8 @@ class VocObject:
     """An annotated object."""
 
     name: str
-    corners: tuple[float, float, float, float]
+    corners: Corners
+    is_difficult: bool
 
 
 def read_annotation(path: Path, size: tuple[int, int], notes: Notes) -> Iterator[VocObject]:
@@ -123,7 +125,7 @@ def read_annotation(path: Path, size: tuple[int, int], notes: Notes) -> Iterator
     Args:
         path: of the .xml file.
         size: (H, W) of its image.
-        notes: counts the objects that are left out.
+        notes: counts the objects that are left out of training.
 
     Raises:
         UserError: the file is damaged or of an image of another size, or a box is wrong.
@@ -142,16 +144,15 @@ def read_annotation(path: Path, size: tuple[int, int], notes: Notes) -> Iterator
         )
     for position, item in enumerate(document.iter("object"), 1):
         where = f"{path}, object {position}"
-        if item.findtext("difficult", "0").strip() == "1":
-            notes.add("objects marked difficult left out")
-            continue
         name = item.findtext("name", "").strip()
         if not name:
             raise UserError(f"{where} has no name. Add it or remove the object")
-        yield VocObject(name=name, corners=_corners(item, size, where))
+        is_difficult = item.findtext("difficult", "0").strip() == "1"
+        notes.add("objects marked difficult left out of training", int(is_difficult))
+        yield VocObject(name=name, corners=_corners(item, size, where), is_difficult=is_difficult)
 
 
-def _corners(item: ET.Element, size: tuple[int, int], where: str) -> tuple[float, float, float, float]:
+def _corners(item: ET.Element, size: tuple[int, int], where: str) -> Corners:
     texts = [item.findtext(f"bndbox/{corner}", "") for corner in CORNERS]
     try:
         x0, y0, x1, y1 = map(float, texts)
@@ -183,13 +184,19 @@ def _list_names(path: Path, by_stem: dict[str, str]) -> list[str]:
 
 
 def _add_boxes(images: dict[str, ImageRecord], objects: dict[str, list[VocObject]]) -> dict[str, Target]:
-    """Add the boxes to the images' records; the target of the boxes, if there are any."""
+    """Add the boxes to the images' records; the target of the boxes, if there are any.
+
+    The classes are those of objects that can be learned.
+    """
     listed = {name: items for name, items in objects.items() if name in images}
-    classes = tuple(sorted({item.name for items in listed.values() for item in items}))
+    classes = tuple(sorted({item.name for items in listed.values() for item in items if not item.is_difficult}))
     ids = {name: position for position, name in enumerate(classes)}
     for name, items in listed.items() if classes else ():
-        images[name].boxes = [item.corners for item in items]
-        images[name].box_labels = [ids[item.name] for item in items]
+        boxes: tuple[list[tuple[Corners, int]], list[tuple[Corners, int]]] = ([], [])
+        for item in items:
+            if item.name in ids:
+                boxes[item.is_difficult].append((item.corners, ids[item.name]))
+        set_boxes(images[name], *boxes)
     return {"boxes": Target(kind=BOXES, classes=classes)} if classes else {}
 
 

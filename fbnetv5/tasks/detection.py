@@ -18,17 +18,12 @@ steps, by its form; its user runs the other steps on the host, as the metric doe
 Shape legend: N images, A cells of all levels, C classes, M objects, K detections. Boxes are (x0, y0, x1, y1) in pixels.
 """
 
-import contextlib
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from pycocotools import coco, cocoeval
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import batched_nms, nms
@@ -38,8 +33,9 @@ from fbnetv5.blocks.convolutions import PointwiseConv2d
 from fbnetv5.blocks.specs import conv_norm, initialise
 from fbnetv5.data.predictions import NMS_IOU, TOP_K
 from fbnetv5.data.sample import Batch
-from fbnetv5.data.targets import ABSENT, Boxes
+from fbnetv5.data.targets import Boxes
 from fbnetv5.tasks.assign import Assignment, assign
+from fbnetv5.tasks.average_precision import AveragePrecision, Detections
 from fbnetv5.tasks.divergence import binary_divergence
 from fbnetv5.tasks.task import ClassNames, Metric, MetricInfo, Task
 
@@ -51,28 +47,8 @@ CLASS_PRIOR = 0.01
 """Score of every cell before training (focal loss, arXiv 1708.02002, section 4.1)."""
 SIZE_PRIOR = 4.0
 """Side of every box before training, in strides."""
-COCO_FIGURES = (
-    "ap",
-    "ap_50",
-    "ap_75",
-    "ap_small",
-    "ap_medium",
-    "ap_large",
-    "ar_1",
-    "ar_10",
-    "ar_100",
-    "ar_small",
-    "ar_medium",
-    "ar_large",
-)
-"""Names of pycocotools' ``COCOeval.stats``, in its order: average precision and, recall by detections per image."""
-_IS_QUIET = ContextVar("_IS_QUIET", default=False)
-"""Whether pycocotools prints nothing in this thread."""
 MAX_LOG_SIZE = math.log(128.0)
 """Of a box, in strides: bounds the exponential."""
-
-Detections = tuple[Tensor, Tensor, Tensor]
-"""Of one image: boxes [k, 4], scores [k] from high to low, labels int64 [k]."""
 
 
 class Detection(Task):
@@ -239,87 +215,6 @@ def _suppress_one_image(boxes: Tensor, scores: Tensor, labels: Tensor) -> Detect
     return boxes[keep], scores[keep], labels[keep]
 
 
-class AveragePrecision:
-    """COCO AP: mean over classes that occur and over IoU .50, .55 .. .95, as computed by pycocotools.
-
-    Boxes are compared in pixels of the stored images, so that figures do not depend on how images fit the input, and
-    found boxes are cut at the images' borders, as ``fbnetv5 predict`` writes them; those outside are dropped.
-    """
-
-    def __init__(self, classes: int, finish: Callable[[Sequence[Tensor]], list[Detections]]) -> None:
-        self._classes = classes
-        self._finish = finish
-        self._images = 0
-        self._truth: list[dict[str, Any]] = []
-        self._detections: list[dict[str, Any]] = []
-
-    def update(self, outputs: Sequence[Tensor], batch: Batch) -> None:
-        truth: Boxes = batch.targets["boxes"]
-        for row, (boxes, scores, labels) in enumerate(self._finish(outputs)):
-            if not batch.present["boxes"][row]:
-                continue
-            self._images += 1
-            real = truth.labels[row] != ABSENT
-            true_labels, placement = truth.labels[row, real], batch.placement(row)
-            true_boxes = placement.boxes_to_original(truth.xyxy[row, real], clip=False)
-            _record(self._truth, self._images, true_boxes, torch.ones_like(true_labels), true_labels)
-            boxes = placement.boxes_to_original(boxes.float())
-            inside = (boxes[:, 2:] > boxes[:, :2]).all(1)
-            _record(self._detections, self._images, boxes[inside], scores[inside], labels[inside])
-
-    def merge(self, other: "AveragePrecision") -> None:
-        for own, added in ((self._truth, other._truth), (self._detections, other._detections)):
-            for record in added:
-                own.append({**record, "id": len(own) + 1, "image_id": self._images + record["image_id"]})
-        self._images += other._images
-
-    def compute(self) -> float:
-        """AP, 0..1.
-
-        Raises:
-            UserError: no image had a labelled box.
-        """
-        if not self._truth:
-            raise UserError("no labelled boxes in the test images: ap needs at least one")
-        with _quiet():
-            evaluation = self._evaluation()
-            # AP itself needs all sizes together at 100 detections; the other figures would take five times as long.
-            evaluation.params.areaRng, evaluation.params.areaRngLbl = evaluation.params.areaRng[:1], ["all"]
-            evaluation.params.maxDets = [TOP_K]
-            evaluation.evaluate()
-            evaluation.accumulate()
-        precision = evaluation.eval["precision"]  # -1 for classes that do not occur
-        return float(precision[precision > -1].mean())
-
-    def report(self) -> dict[str, Any]:
-        """COCO's twelve figures as summarised by pycocotools; None for its -1, where there are no such objects.
-
-        Small, medium and large are up to 32x32, up to 96x96 and above, in pixels of the stored images.
-        """
-        with _quiet():
-            evaluation = self._evaluation()
-            evaluation.evaluate()
-            evaluation.accumulate()
-            evaluation.summarize()
-        return {
-            name: float(value) if value > -1 else None
-            for name, value in zip(COCO_FIGURES, evaluation.stats, strict=True)
-        }
-
-    def _evaluation(self) -> COCOeval:
-        return COCOeval(self._coco(self._truth), self._coco(self._detections), "bbox")
-
-    def _coco(self, annotations: list[dict[str, Any]]) -> COCO:
-        index = COCO()
-        index.dataset = {
-            "images": [{"id": image} for image in range(1, self._images + 1)],
-            "categories": [{"id": label} for label in range(self._classes)],
-            "annotations": annotations,
-        }
-        index.createIndex()
-        return index
-
-
 def _branch(prior: Tensor) -> nn.Sequential:
     """Two depthwise-separable convolutions, then a 1x1 whose initial output is ``prior`` [P]: WIDTH -> P channels."""
     mixers: list[nn.Module] = []
@@ -391,40 +286,3 @@ def giou_loss(boxes: Tensor, others: Tensor) -> Tensor:
     hull_height = torch.max(y1, other_y1) - torch.min(y0, other_y0)
     hull = hull_width * hull_height
     return 1 - (overlap / (union + epsilon) - (hull - union) / (hull + epsilon))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Drop what pycocotools prints in this thread; all other output of the process is left alone."""
-    token = _IS_QUIET.set(True)
-    try:
-        yield
-    finally:
-        _IS_QUIET.reset(token)
-
-
-def _print(*values: object, **options: Any) -> None:
-    """``print`` for pycocotools, whose messages have no switch."""
-    if not _IS_QUIET.get():
-        print(*values, **options)  # noqa: T201
-
-
-for _module in (coco, cocoeval):
-    vars(_module)["print"] = _print
-
-
-def _record(records: list[dict[str, Any]], image: int, boxes: Tensor, scores: Tensor, labels: Tensor) -> None:
-    """Append boxes [k, 4] as COCO annotations; ids start at 1, because pycocotools uses 0 for "unmatched"."""
-    for (x0, y0, x1, y1), score, label in zip(boxes.tolist(), scores.tolist(), labels.tolist(), strict=True):
-        width, height = x1 - x0, y1 - y0
-        records.append(
-            {
-                "id": len(records) + 1,
-                "image_id": image,
-                "category_id": label,
-                "bbox": [x0, y0, width, height],
-                "area": width * height,
-                "iscrowd": 0,
-                "score": score,
-            }
-        )

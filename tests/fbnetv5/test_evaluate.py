@@ -20,7 +20,7 @@ from fbnetv5.evaluate import Raw, baseline_files, compare, delta_m, evaluate_fil
 from fbnetv5.runs.checkpoint import save_tensors
 from fbnetv5.tasks import make_tasks
 from fbnetv5.tasks.depth import RATIOS
-from fbnetv5.tasks.detection import COCO_FIGURES
+from fbnetv5.tasks.average_precision import COCO_FIGURES
 from fbnetv5.tasks.normals import LIMITS
 from fbnetv5.tasks.task import MetricInfo
 from fbnetv5.training.config import TrainConfig

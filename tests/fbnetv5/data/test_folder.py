@@ -117,7 +117,7 @@ def test_palette_and_one_bit_masks_keep_their_ids(image_folder: Path) -> None:
         assert torch.equal(torch.from_numpy(ids), sample.targets["mask"])
 
 
-def test_labels_without_a_list_are_sorted_and_crowds_skipped(image_folder: Path) -> None:
+def test_labels_without_a_list_are_sorted_and_crowds_are_no_boxes(image_folder: Path) -> None:
     def change(document: Document) -> None:
         del document["labels"]
         for n, image in enumerate(document["images"]):
@@ -130,6 +130,10 @@ def test_labels_without_a_list_are_sorted_and_crowds_skipped(image_folder: Path)
     assert folder.targets["label"].classes == ("apple", "pear")
     assert [folder.sample(n, SIZE).targets["label"] for n in range(3)] == [1, 0, 0]
     assert [len(folder.sample(n, SIZE).targets["boxes"].labels) == 0 for n in (0, 1)] == [True, False]
+    crowds = len(folder.record(0).ignored_boxes or ())
+    assert folder.notes == (f"crowds left out of training: {crowds}",)
+    assert len(folder.resized(SIZE)[0].targets["ignored_boxes"].labels) == crowds > 0
+    assert "ignored_boxes" not in folder.resized(SIZE)[1].targets
 
 
 def test_exif_orientation_turns_image_and_size(image_folder: Path) -> None:
@@ -172,6 +176,7 @@ BAD_DOCUMENTS: dict[str, tuple[Callable[[Document], object], str]] = {
     "unknown category": (lambda d: d["annotations"][0].update(category_id=99), "category 99"),
     "unknown image": (lambda d: d["annotations"][0].update(image_id=99), r"annotations\[0\] \(id 1\) is of image 99"),
     "no box": (lambda d: d["annotations"][1].pop("bbox"), r'annotations\[1\] \(id 2\) lacks "bbox"'),
+    "crowd in text": (lambda d: d["annotations"][0].update(iscrowd="1"), "\"iscrowd\" must be 0 or 1, got '1'"),
     "three numbers": (first_box(1, 2, 3), "four numbers"),
     "text in box": (first_box(1, 2, 3, "4"), "four numbers"),
     "not a number": (first_box(1, 2, float("nan"), 4), "must be finite"),

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,19 @@ def test_a_map_without_a_known_pixel_is_no_label(image_folder: Path) -> None:
     Image.fromarray(np.zeros(SIZE, dtype=np.uint16)).save(image_folder / "depth/00.png")
     targets = open_folder(image_folder).sample(0, SIZE).targets
     assert set(TARGETS) - set(targets) == {"mask", "depth"}
+
+
+def test_views_alone_have_ignored_boxes_beside_the_boxes(image_folder: Path) -> None:
+    document = json.loads((image_folder / "instances.json").read_text(encoding="utf-8"))
+    document["annotations"][0]["iscrowd"] = 1
+    (image_folder / "instances.json").write_text(json.dumps(document), encoding="utf-8")
+    folder = open_folder(image_folder)
+    x, y, width, height = document["annotations"][0]["bbox"]
+    crowds = folder.resized((32, 128))[0].targets["ignored_boxes"].xyxy
+    torch.testing.assert_close(crowds, torch.tensor([[2 * x, y / 2, 2 * (x + width), (y + height) / 2]]))
+    assert folder.only(["boxes"]).resized(SIZE).targets.keys() == {"boxes", "ignored_boxes"}
+    assert folder.only(["mask"]).resized(SIZE).targets.keys() == {"mask"}
+    assert folder.targets.keys() == folder.labels(0).keys() == set(TARGETS)
 
 
 def test_only_the_requested_labels_are_read(image_folder: Path) -> None:

@@ -31,6 +31,13 @@ def test_the_schema_names_columns_and_classes_for_both_readers() -> None:
     assert json.loads(schema.metadata[b"fbnetv5"])["classes"] == {"label": ["a", "b"], "boxes": ["ä"], "depth": []}
 
 
+def test_ignored_boxes_have_a_column_with_the_classes_of_boxes() -> None:
+    schema = arrow_schema({"boxes": ("a", "b"), "ignored_boxes": ()})
+    assert schema.field("ignored_objects").type == schema.field("objects").type
+    features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+    assert features["ignored_objects"] == features["objects"]
+
+
 def test_the_index_lists_the_shards_with_rows_and_checksums(image_folder: Path, tmp_path: Path) -> None:
     written = write_shards(open_folder(image_folder), tmp_path / "shards", lambda *_: None, shard_rows=5)
     assert read_index(tmp_path / "shards") == written

@@ -30,7 +30,7 @@ from fbnetv5.data.shard_writer import plan, source_digest, write_shards
 from fbnetv5.data.shards import ShardedImages
 from fbnetv5.data.splits import split_of
 from fbnetv5.data.targets import CLASS_MAP, Target, class_names
-from tests.fbnetv5.data.rearrange import ARRANGED
+from tests.fbnetv5.data.rearrange import ARRANGED, as_yolo
 
 pytest.importorskip("pyarrow")
 
@@ -94,6 +94,20 @@ def test_other_layouts_keep_their_labels_and_their_own_test_split(
     assert_same_data(shards, source)
     test = {name_of(shards, index) for index in shards.splits[2]}
     assert test == open_folder(source).test or layout == "Label Studio"  # its file has no splits
+
+
+def test_ignored_boxes_are_kept(image_folder: Path, tmp_path: Path) -> None:
+    document = json.loads((image_folder / "instances.json").read_text(encoding="utf-8"))
+    for row in document["annotations"][::3]:
+        row["iscrowd"] = 1
+    (image_folder / "instances.json").write_text(json.dumps(document), encoding="utf-8")
+    shards, original = converted(image_folder, tmp_path / "shards"), open_folder(image_folder)
+    assert_same_data(shards, image_folder)
+    ours, expected = (data.only(["boxes"]).resized(SIZE) for data in (shards, original))
+    assert class_names(ours.targets) == class_names(expected.targets)
+    assert len(ours.targets) == 2
+    for index in range(len(shards)):
+        assert_equal(ours[index], expected[original.names.index(name_of(shards, index))])
 
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="/\0.", exclude_categories=["C"]), min_size=1)
@@ -267,6 +281,21 @@ def test_tar_files_that_have_changed_are_refused(image_folder: Path, tmp_path: P
     assert len(converted(source, tmp_path / "shards")) == 24
     os.utime(next(source.rglob("*.tar")), ns=(0, 0))
     with pytest.raises(UserError, match=r"the source has changed since"):
+        converted(source, tmp_path / "shards")
+
+
+def test_images_without_a_label_file_are_background_and_noticed_if_they_get_one(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    source = as_yolo(image_folder, tmp_path / "source", polygons=True)
+    label = source / "labels/train/04.txt"
+    label.unlink()
+    shards = converted(source, tmp_path / "shards", None)
+    names = [name_of(shards, index) for index in range(len(shards))]
+    assert shards.labels(names.index("images/train/04.png"))["mask"].max() == 0
+    assert_same_data(shards, source)
+    label.write_text("0 0.1 0.1 0.9 0.1 0.5 0.9\n", encoding="utf-8")
+    with pytest.raises(UserError, match="the source has changed since"):
         converted(source, tmp_path / "shards")
 
 

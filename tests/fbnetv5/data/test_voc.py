@@ -87,20 +87,35 @@ def test_class_maps_are_read_with_the_names_of_voc(root: Path) -> None:
 BOX = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>10</xmax><ymax>20</ymax></bndbox>"
 
 
-def parse(folder: Path, text: str, encoding: str = "utf-8") -> tuple[list[tuple[str, tuple[float, ...]]], Notes]:
+def parse(folder: Path, text: str, encoding: str = "utf-8") -> tuple[list[tuple[str, tuple[float, ...], bool]], Notes]:
     (folder / "a.xml").write_text(text, encoding=encoding)
     notes = Notes()
     objects = read_annotation(folder / "a.xml", (40, 60), notes)
-    return [(item.name, item.corners) for item in objects], notes
+    return [(item.name, item.corners, item.is_difficult) for item in objects], notes
 
 
 def test_corners_are_pixels_from_1_on_with_the_last_one(tmp_path: Path) -> None:
     part = f"<part><name>head</name>{BOX}</part>"
     text = f"<annotation><object><name> é </name>{part}{BOX}</object><object><name>b</name><difficult>1</difficult>"
     objects, notes = parse(tmp_path, f"{text}{BOX}</object></annotation>", "utf-8-sig")
-    assert objects == [("é", (0, 1, 10, 20))]
-    assert notes.lines() == ("objects marked difficult left out: 1",)
+    assert objects == [("é", (0, 1, 10, 20), False), ("b", (0, 1, 10, 20), True)]
+    assert notes.lines() == ("objects marked difficult left out of training: 1",)
     assert parse(tmp_path, "<annotation/>")[0] == []
+
+
+def test_difficult_objects_are_ignored_boxes(root: Path) -> None:
+    objects = "".join(
+        f"<object><name>{name}</name><difficult>{difficult}</difficult>{BOX}</object>"
+        for name, difficult in (("dog", 0), ("dog", 1), ("cat", 1))
+    )
+    for path in (root / "Annotations").iterdir():
+        path.write_text(f"<annotation>{objects}</annotation>", encoding="utf-8")
+    data = open_folder(root)
+    assert data.targets["boxes"].classes == ("dog",)  # no cat can be learned
+    targets = data.resized((64, 64))[0].targets
+    for name in ("boxes", "ignored_boxes"):
+        assert targets[name].xyxy.tolist() == [[0, 1, 10, 20]]
+        assert targets[name].labels.tolist() == [0]
 
 
 WRONG = {

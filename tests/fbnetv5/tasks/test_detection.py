@@ -1,106 +1,21 @@
-import contextlib
-import io
-import json
-import sys
-import threading
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import onnx
 import pytest
 import torch
 from onnx import TensorProto
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 from torchvision.ops import generalized_box_iou_loss
 
 from export.errors import UserError
 from export.graph import Exporter, to_onnx_bytes
 from export.parity import compare
-from export.placement import FITS, Fit, place
 from export.runners import OrtRunner
 from fbnetv5.blocks.specs import conv_norm, initialise
 from fbnetv5.data.predictions import TOP_K
-from fbnetv5.data.sample import Batch, Sample, collate
-from fbnetv5.data.targets import BOXES, Boxes, Target
-from fbnetv5.tasks.detection import BOX_WEIGHT, CLASS_PRIOR, Detection, decode, giou_loss, select, suppress
+from fbnetv5.data.sample import Batch
+from fbnetv5.tasks.detection import BOX_WEIGHT, CLASS_PRIOR, decode, giou_loss, select, suppress
 from fbnetv5.tasks.task import Task
-
-TASK = Detection({"label": ("x",), "boxes": ("red", "green", "blue"), "mask": ("x",)})
-IMAGE = torch.zeros(3, 64, 64, dtype=torch.uint8)
-
-
-def image(boxes: Tensor, labels: Tensor, image: Tensor = IMAGE) -> Sample:
-    return Sample(image=image, targets={"boxes": Boxes(boxes, labels)})
-
-
-def stack(samples: list[Sample]) -> Batch:
-    return collate(samples, {"boxes": Target(kind=BOXES, classes=TASK.labels)})
-
-
-def random_image(seed: int) -> Sample:
-    """A grey image with rectangles of the three colours, the later ones on top."""
-    generator = torch.Generator().manual_seed(seed)
-    count = 1 + seed % 3
-    corner = torch.randint(0, 36, (count, 2), generator=generator)
-    boxes = torch.cat([corner, corner + torch.randint(10, 28, (count, 2), generator=generator)], dim=1)
-    labels = torch.randint(3, (count,), generator=generator)
-    pixels = torch.full_like(IMAGE, 90)
-    for (x0, y0, x1, y1), label in zip(boxes.tolist(), labels.tolist(), strict=True):
-        pixels[:, y0:y1, x0:x1] = torch.eye(3, dtype=torch.uint8)[label][:, None, None] * 255
-    return image(boxes.float(), labels, pixels)
-
-
-def random_answers(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """The truth, blurred, among wrong boxes."""
-    generator = torch.Generator().manual_seed(0)
-    near = batch.targets["boxes"].xyxy + 2 * torch.randn(batch.targets["boxes"].xyxy.shape, generator=generator)
-    corner = torch.rand(len(near), 20, 2, generator=generator) * 40
-    boxes = torch.cat([near, torch.cat([corner, corner + 20], dim=-1)], dim=1)
-    labels = torch.randint(3, boxes.shape[:2], generator=generator)
-    labels[:, : near.shape[1]] = batch.targets["boxes"].labels.clamp(min=0)
-    scores = torch.rand(boxes.shape[:2], generator=generator)
-    scores[:, : near.shape[1]] += 0.5
-    return boxes, scores, labels
-
-
-def ap(outputs: tuple[Tensor, Tensor, Tensor], batch: Batch) -> float:
-    metric = TASK.new_metric()
-    metric.update(outputs, batch)
-    return metric.compute()
-
-
-def stats_of_pycocotools(outputs: tuple[Tensor, Tensor, Tensor], batch: Batch, folder: Path) -> list[float]:
-    """Through files, as COCO's users do; boxes are cut at the borders of the stored images."""
-    truth: list[dict[str, Any]] = []
-    found: list[dict[str, Any]] = []
-    for row, (boxes, scores, labels) in enumerate(suppress(outputs)):
-        true_boxes, true_labels = (tensor[row].tolist() for tensor in batch.targets["boxes"])
-        for box, label in zip(true_boxes, true_labels, strict=True):
-            if label >= 0:
-                xywh = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
-                entry = {"id": len(truth) + 1, "image_id": row, "category_id": label, "bbox": xywh}
-                truth.append(entry | {"area": xywh[2] * xywh[3], "iscrowd": 0})
-        height, width = batch.placement(row).image
-        cut = torch.stack([boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)], dim=2).flatten(1)
-        for box, score, label in zip(cut.tolist(), scores.tolist(), labels.tolist(), strict=True):
-            xywh = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
-            if min(xywh[2:]) > 0:
-                found.append({"image_id": row, "category_id": label, "bbox": xywh, "score": score})
-    images = [{"id": row} for row in range(len(batch.images))]
-    categories = [{"id": label} for label in range(3)]
-    (folder / "gt.json").write_text(json.dumps({"images": images, "annotations": truth, "categories": categories}))
-    (folder / "dt.json").write_text(json.dumps(found))
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO(str(folder / "gt.json"))
-        evaluation = COCOeval(coco, coco.loadRes(str(folder / "dt.json")), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return [float(value) for value in evaluation.stats]
+from tests.fbnetv5.tasks.detections import TASK, ap, image, random_image, stack
 
 
 def test_decode_by_hand() -> None:
@@ -157,84 +72,6 @@ def test_suppress_keeps_the_highest_score_of_a_class() -> None:
     ((_, scores, labels),) = suppress([boxes, torch.tensor([[0.5, 0.9, 0.8]]), torch.tensor([[0, 0, 1]])])
     torch.testing.assert_close(scores, torch.tensor([0.9, 0.8]))
     assert labels.tolist() == [0, 1]
-
-
-def test_ap_of_perfect_and_of_missing_detections(capsys: pytest.CaptureFixture[str]) -> None:
-    batch = stack([image(torch.tensor([[4.0, 4.0, 20.0, 30.0]]), torch.tensor([2]))])
-    nothing = (torch.zeros(1, 0, 4), torch.zeros(1, 0), torch.zeros(1, 0, dtype=torch.int64))
-    boxes, labels = batch.targets["boxes"]
-    assert ap((boxes, torch.ones(1, 1), labels), batch) == pytest.approx(1.0)
-    assert ap((boxes, torch.ones(1, 1), labels - 1), batch) == 0.0
-    assert ap(nothing, batch) == 0.0
-    assert capsys.readouterr().out == ""
-
-
-def test_output_of_other_threads_is_kept_while_ap_is_computed(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    batch = stack([image(torch.tensor([[4.0, 4.0, 20.0, 30.0]]), torch.tensor([2]))])
-    evaluate = COCOeval.evaluate
-
-    def evaluate_while_others_print(self: COCOeval) -> None:
-        other = threading.Thread(target=lambda: (COCO().createIndex(), sys.stdout.write("progress\n")))
-        other.start()
-        other.join()
-        evaluate(self)
-
-    monkeypatch.setattr(COCOeval, "evaluate", evaluate_while_others_print)
-    boxes, labels = batch.targets["boxes"]
-    ap((boxes, torch.ones(1, 1), labels), batch)
-    assert capsys.readouterr().out == "creating index...\nindex created!\nprogress\n"
-
-
-def test_ap_is_that_of_pycocotools(tmp_path: Path) -> None:
-    batch = stack([random_image(seed) for seed in range(12)])
-    outputs = random_answers(batch)
-    mine = ap(outputs, batch)
-    assert 0.05 < mine < 0.95
-    assert mine == pytest.approx(stats_of_pycocotools(outputs, batch, tmp_path)[0])
-
-
-@pytest.mark.parametrize(("largest", "unmeasured"), [(1, {"medium", "large"}), (5, set())], ids=["small", "all sizes"])
-def test_the_twelve_figures_are_those_of_pycocotools(tmp_path: Path, largest: int, unmeasured: set[str]) -> None:
-    large = torch.zeros(3, 320, 320, dtype=torch.uint8)
-    batch = stack([replace(random_image(seed), image=large) for seed in range(12)])
-    magnified = torch.tensor([1.0, largest, (1 + largest) / 2]).repeat(4)
-    truth = batch.targets["boxes"]
-    batch = replace(batch, targets={"boxes": Boxes(truth.xyxy * magnified[:, None, None], truth.labels)})
-    outputs = random_answers(batch)
-    metric = TASK.new_metric()
-    metric.update(outputs, batch)
-    figures = metric.report()
-    assert len(figures) == 12
-    assert figures["ap"] == pytest.approx(metric.compute())
-    assert [-1.0 if value is None else value for value in figures.values()] == pytest.approx(
-        stats_of_pycocotools(outputs, batch, tmp_path)
-    )
-    assert {name.partition("_")[2] for name, value in figures.items() if value is None} == unmeasured
-
-
-@pytest.mark.parametrize("fit", FITS)
-def test_the_figures_are_those_in_pixels_of_the_stored_images(tmp_path: Path, fit: Fit) -> None:
-    """The truth and the detections are moved back by hand, and evaluated by pycocotools."""
-    samples = [random_image(seed) for seed in range(12)]
-    places = [place((40 + 37 * row, 200 - 9 * row), (64, 64), fit) for row in range(12)]
-    batch = stack([replace(sample, placement=where) for sample, where in zip(samples, places, strict=True)])
-    scale = torch.tensor([[where.image[1] / where.inner[1], where.image[0] / where.inner[0]] for where in places])
-    corner = torch.tensor([[float(where.left), float(where.top)] for where in places])
-    boxes, scores, labels = random_answers(batch)
-    stored, truth = (
-        (xyxy - corner.repeat(1, 2)[:, None]) * scale.repeat(1, 2)[:, None]
-        for xyxy in (boxes, batch.targets["boxes"].xyxy)
-    )
-    metric = TASK.new_metric()
-    metric.update((boxes, scores, labels), batch)
-    theirs = replace(batch, targets={"boxes": Boxes(truth, batch.targets["boxes"].labels)})
-    assert [-1.0 if value is None else value for value in metric.report().values()] == pytest.approx(
-        stats_of_pycocotools((stored, scores, labels), theirs, tmp_path), abs=1e-6
-    )
-    if fit == "stretch":  # else boxes reach into the padding, where they are cut
-        assert metric.compute() == pytest.approx(ap((boxes, scores, labels), stack(samples)), abs=1e-6)
 
 
 class TinyDetector(nn.Module):
@@ -402,15 +239,15 @@ def raw_near_truth(batch: Batch) -> list[Tensor]:
     """Raw outputs whose finest level finds most true boxes nearly, each twice, among noise."""
     generator = torch.Generator().manual_seed(0)
     raw = [torch.randn(len(batch.images), 7, 64 // path, 64 // path, generator=generator) - 4 for path in TASK.paths]
-    for image, (boxes, labels) in enumerate(zip(*batch.targets["boxes"], strict=True)):
+    for number, (boxes, labels) in enumerate(zip(*batch.targets["boxes"], strict=True)):
         for box, label in zip(boxes[labels >= 0], labels[labels >= 0].tolist(), strict=True):
             middle, side = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
             column, row = (int(value) for value in middle.div(8).floor())
             for cell in (column, max(column - 1, 0)):
                 offset = middle / 8 - torch.tensor([cell + 0.5, row + 0.5])
                 blurred = torch.cat([offset, (side / 8).log()]) + 0.05 * torch.randn(4, generator=generator)
-                raw[0][image, 3:, row, cell] = blurred
-                raw[0][image, label, row, cell] = float(torch.randn((), generator=generator))
+                raw[0][number, 3:, row, cell] = blurred
+                raw[0][number, label, row, cell] = float(torch.randn((), generator=generator))
     return raw
 
 
