@@ -64,9 +64,49 @@ def to_half(content: bytes, *, keep_io: bool = True) -> bytes:
     """
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
     with _quiet_converters():
         model = convert_float_to_float16(onnx.load_from_string(content), keep_io_types=keep_io)
+        OnnxModel(model).topological_sort()  # the converter appends its casts at the end of the graph
+    return bytes(model.SerializeToString())
+
+
+def rounded_to_half(content: bytes) -> bytes:
+    """The float32 graph with its weights, inputs and all tensors between its nodes rounded to half precision.
+
+    On a CPU, ONNX Runtime computes most operators of a half-precision graph in float32 and drops the casts between
+    them, so a value that is too large for half precision stays finite there. This graph has it infinite, as a GPU has.
+    Sums within an operator are of float32 here; a GPU may round them too.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(content))
+    graph = model.graph
+    values = (*graph.input, *graph.value_info, *graph.output)
+    floats = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
+    for tensor in graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            half = numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(numpy_helper.from_array(half.astype(np.float32), tensor.name))
+
+    def rounding(source: str, target: str) -> "list[onnx.NodeProto]":
+        to_half_node = helper.make_node("Cast", [source], [f"{target}_half"], to=TensorProto.FLOAT16)
+        return [to_half_node, helper.make_node("Cast", [f"{target}_half"], [target], to=TensorProto.FLOAT)]
+
+    inputs = {value.name: f"{value.name}_rounded" for value in graph.input if value.name in floats}
+    nodes = [node for name, of_half in inputs.items() for node in rounding(name, of_half)]
+    for node in graph.node:
+        node.input[:] = [inputs.get(name, name) for name in node.input]
+        nodes.append(node)
+        for place, name in enumerate(node.output):
+            if name in floats and node.op_type != "Constant":
+                node.output[place] = f"{name}_exact"
+                nodes += rounding(f"{name}_exact", name)
+    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(kept)
     return bytes(model.SerializeToString())
 
 

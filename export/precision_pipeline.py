@@ -1,7 +1,8 @@
 """Converts a float32 ONNX graph to fp16 or int8 and verifies each precision against float32.
 
 The stages are fp32, fp16 and int8 (``export/precision.py``). Whoever exports a network compares its fp32 graph with the
-torch module. The lower precisions are compared with the fp32 graph in ONNX Runtime. There the best boxes are not yet
+torch module. The lower precisions are compared with the fp32 graph in ONNX Runtime; of fp16 also a simulation that
+rounds every tensor, because ONNX Runtime's CPU kernels do not. There the best boxes are not yet
 selected: the inputs of a selection are compared, not its outputs (``export/graph_blocks.py``). Images come in two
 kinds, seeded noise and real images. int8 must pass its gate on real images only, because it is not calibrated on noise.
 """
@@ -15,12 +16,14 @@ from export.errors import VerificationError
 from export.faulty_block import FaultyBlock, find_faulty_block
 from export.graph_blocks import add_outputs, block_name, block_outputs, blocks_before, tensors_before_selection
 from export.parity import GATES, SAME_FILE_GATES, Gate, Parity, compare, sqnr_db
-from export.precision import PRECISIONS, check_precision, to_half, to_int8
+from export.precision import PRECISIONS, check_precision, rounded_to_half, to_half, to_int8
 from export.progress import Progress
 from export.runners import Array, OrtRunner
 
 MAX_FLOAT_BLOCKS = 8
 """Blocks that int8 may leave in float without being asked to."""
+SIMULATION = "fp16 rounded"
+"""The stage of the graph that rounds every tensor to half precision."""
 REAL = "real"
 SEEDED = "seeded"
 Images = Mapping[str, Mapping[str, Array]]
@@ -104,6 +107,13 @@ class PrecisionStage:
     comparisons: tuple[Comparison, ...]
     kept_float: tuple[str, ...] = ()
     """Name patterns of the nodes that int8 left in float; the patterns of the user come first."""
+    simulation: bytes | None = None
+    """fp16: the graph whose outputs and metrics on a CPU are those of a GPU, see ``rounded_to_half``."""
+
+    @property
+    def measured(self) -> bytes:
+        """The graph that is run here for the figures of this precision."""
+        return self.content if self.simulation is None else self.simulation
 
 
 def precisions_to(precision: str) -> tuple[str, ...]:
@@ -148,14 +158,22 @@ def convert_and_verify(
     kept = list(keep_float)
     while True:
         if precision == "fp16":
-            lower = to_half(content)
+            graphs = {"fp16 onnxruntime": to_half(content), SIMULATION: rounded_to_half(content)}
         else:
             lower = to_int8(content, calibration, keep_float=kept, threads=threads, progress=progress)
-        comparisons = compare_graphs(content, lower, precision, images, threads=threads)
+            graphs = {"int8 onnxruntime": lower}
+        comparisons = compare_graphs(content, graphs, precision, images, threads=threads)
         failed = next((comparison for comparison in comparisons if comparison.failure_reason is not None), None)
         if failed is None:
-            return PrecisionStage(precision=precision, content=lower, comparisons=comparisons, kept_float=tuple(kept))
+            return PrecisionStage(
+                precision=precision,
+                content=graphs[f"{precision} onnxruntime"],
+                comparisons=comparisons,
+                kept_float=tuple(kept),
+                simulation=graphs.get(SIMULATION),
+            )
         inputs, output = images[failed.images], failed.failed_output
+        lower = graphs[failed.stage]
         faulty_block, noise = compare_blocks(content, lower, precision, inputs, output=output, threads=threads)
         int8_blocks = _blocks_in_int8(content, kept) & noise.keys()
         if precision != "int8" or len(int8_blocks) < 2 or len(kept) - len(keep_float) == MAX_FLOAT_BLOCKS:
@@ -175,13 +193,13 @@ def _blocks_in_int8(content: bytes, keep_float: Sequence[str]) -> set[str]:
 
 
 def compare_graphs(
-    content: bytes, lower: bytes, precision: str, images: Images, *, threads: int = 1
+    content: bytes, lower: Mapping[str, bytes], precision: str, images: Images, *, threads: int = 1
 ) -> tuple[Comparison, ...]:
-    """Compare two graphs in ONNX Runtime, on each kind of images.
+    """Compare graphs with the float32 graph in ONNX Runtime, on each kind of images.
 
     Args:
         content: the graph in float32.
-        lower: the same graph in ``precision``.
+        lower: the same graph in ``precision``, by the stage that it is called.
         precision: the precision whose gate applies.
         images: images to compare on.
         threads: CPU threads that one operator may use.
@@ -192,20 +210,18 @@ def compare_graphs(
     names = tensors_before_selection(content)
     if not names:
         raise VerificationError("the ONNX graph has no output of floats that could be compared")
-    runners = [OrtRunner(add_outputs(graph, names), threads=threads) for graph in (content, lower)]
-    comparisons = []
-    for kind, inputs in images.items():
-        outputs = [runner(inputs) for runner in runners]
-        reference, candidate = ({name: arrays[name] for name in names} for arrays in outputs)
-        comparisons.append(
-            Comparison(
-                stage=f"{precision} onnxruntime",
-                precision=precision,
-                images=kind,
-                outputs=compare(reference, candidate),
-            )
-        )
-    return tuple(comparisons)
+
+    def outputs(graph: bytes) -> list[dict[str, Array]]:
+        runner = OrtRunner(add_outputs(graph, names), threads=threads)
+        arrays = [runner(inputs) for inputs in images.values()]
+        return [{name: each[name] for name in names} for each in arrays]
+
+    reference = outputs(content)
+    return tuple(
+        Comparison(stage=stage, precision=precision, images=kind, outputs=compare(expected, candidate))
+        for stage, graph in lower.items()
+        for kind, expected, candidate in zip(images, reference, outputs(graph), strict=True)
+    )
 
 
 def compare_blocks(

@@ -62,7 +62,7 @@ def export_tasks(
     say(f"{model.name}: measuring on the test images")
     test, threads = data.at_metric_size.test, torch.get_num_threads()
     metrics = {"torch": model.metrics(TorchRunner(model.module, [INPUT], model.output_names), test)}
-    metrics |= {stage.precision: model.metrics(OrtRunner(stage.content, threads=threads), test) for stage in stages}
+    metrics |= {stage.precision: model.metrics(OrtRunner(stage.measured, threads=threads), test) for stage in stages}
     _check_drop(model.tasks, metrics, options)
     say(f"{model.name}: timing")
     content, shape = stages[-1].content, (1, 3, *model.resolution)

@@ -62,6 +62,7 @@ def test_half_precision_passes_its_gate(blocks: Blocks) -> None:
 def test_half_precision_applies_to_all_tensors(blocks: Blocks) -> None:
     for key, (content, inputs) in blocks.items():
         graph = onnx.load_from_string(at_precision(content, "fp16", inputs)).graph
+        onnx.checker.check_graph(graph)  # its nodes are in order
         assert {tensor.data_type for tensor in graph.initializer} <= {TensorProto.FLOAT16}, key
         borders = Counter(value.type.tensor_type.elem_type for value in [*graph.input, *graph.output])
         assert not borders[TensorProto.FLOAT], key

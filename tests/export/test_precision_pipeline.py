@@ -2,13 +2,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+import torch
 
 from export import precision_pipeline
 from export.calibration import Batches
 from export.errors import UserError, VerificationError
-from export.parity import GATES
-from export.precision import to_int8
-from export.precision_pipeline import REAL, SEEDED, convert_and_verify, precisions_to
+from export.parity import GATES, sqnr_db
+from export.precision import rounded_to_half, to_half, to_int8
+from export.precision_pipeline import REAL, SEEDED, SIMULATION, compare_graphs, convert_and_verify, precisions_to
+from export.runners import OrtRunner
 from tests.export.tiny import Tiny, TwoHeads, exported, images, sabotaged
 
 IMAGES = {SEEDED: images(), REAL: images(seed=1)}
@@ -17,10 +19,12 @@ IMAGES = {SEEDED: images(), REAL: images(seed=1)}
 @pytest.mark.parametrize(("precision", "min_db"), [("fp16", 45.0), ("int8", 25.0)])
 def test_a_stage_passes_its_gate_and_has_the_figures(precision: str, min_db: float) -> None:
     stage = convert_and_verify(exported(Tiny()), precision, IMAGES, calibration=[images(seed=2)])
-    assert [comparison.images for comparison in stage.comparisons] == [SEEDED, REAL]
+    stages = [f"{precision} onnxruntime", *([SIMULATION] if precision == "fp16" else [])]
+    assert [(comparison.stage, comparison.images) for comparison in stage.comparisons] == [
+        (name, kind) for name in stages for kind in (SEEDED, REAL)
+    ]
     for comparison in stage.comparisons:
         (entry,) = comparison.to_json()
-        assert entry["stage"] == f"{precision} onnxruntime"
         assert entry["sqnr_db"] > min_db
         assert 0 < entry["error"] <= entry["smallest_tolerance"] < 0.05
         assert entry["gated"] == (precision == "fp16" or comparison.images == REAL)
@@ -28,8 +32,31 @@ def test_a_stage_passes_its_gate_and_has_the_figures(precision: str, min_db: flo
 
 def test_the_inputs_of_a_selection_are_compared() -> None:
     content = exported(Tiny(best=True), ["values", "places"])
-    (seeded, _) = convert_and_verify(content, "fp16", IMAGES).comparisons
-    assert [parity.name for parity in seeded.outputs] == ["/Softmax_output_0"]
+    for comparison in convert_and_verify(content, "fp16", IMAGES).comparisons:
+        assert [parity.name for parity in comparison.outputs] == ["/Softmax_output_0"]
+
+
+def test_a_value_that_half_precision_cannot_have_is_detected_inside_the_network() -> None:
+    network = Tiny()
+    with torch.no_grad():
+        for name, scale in (("backbone.blocks.last.0", 3e5), ("head.mix", 1e-2)):
+            for parameter in network.get_submodule(name).parameters():
+                parameter.mul_(scale)
+    content = exported(network)
+    (on_cpu, *_) = compare_graphs(content, {"file": to_half(content)}, "fp16", IMAGES)
+    assert on_cpu.failure_reason is None  # ONNX Runtime computes in float32 there
+    with pytest.raises(VerificationError, match="fp16 rounded on seeded images: output 'logits' contains NaN"):
+        convert_and_verify(content, "fp16", IMAGES)
+
+
+def test_the_simulation_of_half_precision_is_as_far_from_float32_as_torchs() -> None:
+    network, inputs = Tiny().eval(), images()
+    content = exported(network)
+    with torch.inference_mode():
+        half = network.half()(torch.from_numpy(inputs["images"]).half()).float().numpy()
+    reference = OrtRunner(content)(inputs)["logits"]
+    simulated = sqnr_db(reference, OrtRunner(rounded_to_half(content))(inputs)["logits"])
+    assert simulated == pytest.approx(sqnr_db(reference, half), abs=3.0)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
