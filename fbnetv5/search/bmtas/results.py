@@ -114,6 +114,6 @@ def pareto_document(prepared: Prepared, log_probabilities: Floats) -> dict[str, 
 
 
 def log_probabilities_of(logits: torch.Tensor) -> Floats:
-    """[L, T, T]: the logarithms of the routing's probabilities, computed on the CPU: some accelerators have no doubles."""
+    """[L, T, T]: the logarithms of the routing's probabilities, computed on the CPU: not all devices have doubles."""
     values: Floats = logits.detach().cpu().double().log_softmax(-1).numpy()
     return np.asarray(values, dtype=np.float64)
