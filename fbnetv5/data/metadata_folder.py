@@ -13,7 +13,7 @@ Columns:
                                     with "bbox" and "category"; pixels, names or numbers of classes
     mask_file_name, ...             path of a map, see ``fbnetv5.data.maps``; likewise depth_file_name and so on
 
-The first folder of a path is its split. As in ``datasets``, folders do not mean classes where there is such a file.
+The first folder of a path is its split if it is named like one. As in ``datasets``, folders do not mean classes where there is such a file.
 
 Left out: metadata.parquet, other columns, and the names of numbered classes, which only a loading script has.
 """
@@ -35,7 +35,16 @@ from fbnetv5.data.header_index import HeaderIndex
 from fbnetv5.data.labelled_images import ImageRecord, LabelledImages
 from fbnetv5.data.layout import Layout
 from fbnetv5.data.maps import FORMATS
-from fbnetv5.data.metadata_rows import Row, add_boxes, add_labels, add_maps, map_targets, objects_of
+from fbnetv5.data.metadata_rows import (
+    NO_CLASS,
+    Row,
+    add_boxes,
+    add_labels,
+    add_maps,
+    class_number,
+    map_targets,
+    objects_of,
+)
 from fbnetv5.data.notes import Notes
 from fbnetv5.data.split_names import as_test_split, is_validation
 
@@ -122,17 +131,23 @@ def _read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Number and content of every row of a file; empty cells are left out, and numbers of classes are numbers."""
+    """Number and content of every row of a file; empty cells are left out.
+
+    Labels are numbers if all of them are, and ``NO_CLASS`` is a number among names too.
+    """
     reader = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
     try:
         rows = [(reader.line_num, {key: value for key, value in row.items() if value}) for row in reader]
     except csv.Error as error:
         raise UserError(f"{path}:{reader.line_num + 1} is not valid CSV ({error}). Save it again") from None
-    are_numbers = all(str(row.get("label", 0)).isdecimal() for _, row in rows)
+    numbers = {row["label"]: class_number(row["label"]) for _, row in rows if "label" in row}
+    if None in numbers.values():
+        numbers = {text: number for text, number in numbers.items() if number == NO_CLASS}
     for number, row in rows:
         if None in row:
             raise UserError(f"{path}:{number} has more columns than the first line. Put text with commas into quotes")
-        yield number, row | ({"label": int(row["label"])} if "label" in row and are_numbers else {})
+        label = row.get("label")
+        yield number, row | ({"label": numbers[label]} if label in numbers else {})
 
 
 def _text(path: Path) -> str:

@@ -1,6 +1,7 @@
 """The labels of an image in the columns of Hugging Face's image folders, see ``fbnetv5.data.metadata_folder``."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from fbnetv5.data.labelled_images import ImageRecord
 from fbnetv5.data.maps import FORMATS, check_map_header
 from fbnetv5.data.targets import Target
 
+NO_CLASS = -1
+"""The class of an image without one, as in ``datasets``."""
+NUMBER = re.compile(r"-?\d+")
 CATEGORY_KEYS = ("categories", "category", "labels", "label")
 
 
@@ -29,6 +33,11 @@ class Row:
     """FILE:LINE, for messages."""
     objects: list[tuple[Any, Any]] | None = None
     """Box and category of each object."""
+
+
+def class_number(text: str) -> int | None:
+    """The number of a class that a text is; None for a name."""
+    return int(text) if NUMBER.fullmatch(text.strip()) else None
 
 
 def objects_of(value: Any, where: str) -> list[tuple[Any, Any]] | None:
@@ -84,7 +93,7 @@ def add_maps(record: ImageRecord, maps: Mapping[str, str], headers: HeaderIndex)
 def add_labels(rows: list[Row], images: list[ImageRecord]) -> dict[str, Target]:
     """Add classes of images and boxes to the records, and return their targets."""
     labels = [row.values.get("label") for row in rows]
-    labels = [None if label == -1 else label for label in labels]  # the convention of datasets for "no label"
+    labels = [None if label == NO_CLASS else label for label in labels]
     label_places = [(label, row.where) for label, row in zip(labels, rows, strict=True) if label is not None]
     box_places = [(category, row.where) for row in rows for _, category in row.objects or ()]
     classes = {"label": classes_of(label_places, '"label"'), "boxes": classes_of(box_places, "a category")}

@@ -28,7 +28,7 @@ from fbnetv5.data.image_files import SUFFIXES, StoredFile, StoredPart, image_nam
 from fbnetv5.data.labelled_images import ImageRecord, LabelledImages
 from fbnetv5.data.layout import Layout
 from fbnetv5.data.maps import FORMATS, LOSSLESS_SUFFIXES
-from fbnetv5.data.metadata_rows import Row, add_boxes, add_labels, add_maps, map_targets, objects_of
+from fbnetv5.data.metadata_rows import Row, add_boxes, add_labels, add_maps, class_number, map_targets, objects_of
 from fbnetv5.data.notes import Notes
 from fbnetv5.data.split_names import as_test_split, is_validation
 from fbnetv5.data.tar_index import Member, tar_index
@@ -134,7 +134,8 @@ def _row(members: dict[str, StoredFile], where: str, path: Path, notes: Notes) -
         )
     if "cls" in members:
         text = read_bytes(members["cls"]).decode(errors="replace").strip()
-        values["label"] = int(text) if text.isdecimal() else text
+        number = class_number(text)
+        values["label"] = text if number is None else number
     return Row(values=values, folder=path.parent, where=where, objects=objects_of(values.get("objects"), where))
 
 

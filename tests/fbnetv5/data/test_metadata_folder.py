@@ -77,6 +77,25 @@ def test_a_table_has_names_or_numbers_and_empty_cells(tmp_path: Path) -> None:
     assert [data.labels(index)["label"] for index in range(2)] == [3, 0]
 
 
+@pytest.mark.parametrize(
+    ("cells", "classes", "labels"),
+    [
+        (["10", "-1", " 2"], tuple(f"class {number}" for number in range(11)), [10, 2]),
+        (["b", "-1", "a"], ("a", "b"), [1, 0]),
+    ],
+    ids=["numbers", "names"],
+)
+def test_minus_one_in_a_table_is_no_class(
+    cells: list[str], classes: tuple[str, ...], labels: list[int], tmp_path: Path
+) -> None:
+    draw(tmp_path, *(f"{number}.png" for number in range(3)))
+    rows = "".join(f"{number}.png,{cell}\n" for number, cell in enumerate(cells))
+    (tmp_path / "metadata.csv").write_text(f"file_name,label\n{rows}")
+    data = open_folder(tmp_path)
+    assert (data.names, data.targets["label"].classes) == (("0.png", "2.png"), classes)
+    assert [data.labels(index)["label"] for index in range(2)] == labels
+
+
 def test_objects_may_be_a_list_and_images_without_objects_have_none(tmp_path: Path) -> None:
     box = {"bbox": [1, 2, 3, 4], "category": 1}
     data = open_folder(
@@ -115,6 +134,7 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, rows: list[Any], m
 
 
 TABLES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "negative": (lambda path: path.write_text("file_name,label\n0.png,-2\n"), r"csv:2: \"label\" must be .* got -2"),
     "columns": (lambda path: path.write_text("file_name,label\n0.png,a,b\n"), r"csv:2 has more columns"),
     "encoding": (lambda path: path.write_bytes(b"file_name,label\n0.png,\xff\n"), "Save it as text in UTF-8"),
     "quotes": (lambda path: path.write_text('file_name,label\n0.png,"a"b\n'), r"csv:2 is not valid CSV"),

@@ -5,7 +5,7 @@ import pytest
 
 from export.errors import UserError
 from fbnetv5.data.labelled_images import ImageRecord
-from fbnetv5.data.metadata_rows import Row, add_boxes, add_labels, objects_of
+from fbnetv5.data.metadata_rows import Row, add_boxes, add_labels, class_number, objects_of
 
 FORMS: dict[str, Any] = {
     "lists": {"bbox": [[1, 2, 3, 4]], "categories": ["a"]},
@@ -28,6 +28,13 @@ def test_objects_have_several_forms(value: Any) -> None:
 def test_other_forms_are_named_with_their_place(value: Any) -> None:
     with pytest.raises(UserError, match='f:1: "objects"'):
         objects_of(value, "f:1")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("12", 12), (" 3 ", 3), ("-1", -1), ("- 1", None), ("1.0", None), ("a1", None), ("", None)]
+)
+def test_a_text_of_digits_is_the_number_of_a_class(text: str, expected: int | None) -> None:
+    assert class_number(text) == expected
 
 
 def test_rows_label_their_images() -> None:

@@ -53,6 +53,13 @@ def test_numbers_are_classes_and_what_is_not_read_is_counted(tmp_path: Path) -> 
     }
 
 
+@pytest.mark.parametrize(("text", "classes"), [("1", ("class 0", "class 1")), ("cat", ("cat",))])
+def test_minus_one_is_no_class(text: str, classes: tuple[str, ...], tmp_path: Path) -> None:
+    members: dict[str, Any] = {"0__png": "image", "0__cls": text, "1__png": "image", "1__cls": "-1\n"}
+    data = open_folder(write(tmp_path, **members))
+    assert (data.names, data.targets["label"].classes) == (("0.tar/0.png",), classes)
+
+
 WRONG: dict[str, tuple[dict[str, bytes | str], str]] = {
     "no image": ({"0__cls": "1"}, r"0\.tar has no image: a sample is KEY\.jpg"),
     "no label": ({"0__png": "image"}, r"0\.tar has no label of any image: add KEY\.cls"),
