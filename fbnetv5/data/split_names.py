@@ -6,17 +6,22 @@ from collections.abc import Collection, Sized
 TRAINING = ("train", "training")
 VALIDATION = ("val", "valid", "validation", "test", "testing")
 WORDS = re.compile(r"[a-z]+")
+SUFFIXES = "set|split|data|images"
+TRAINING_WORD = re.compile(rf"({'|'.join(TRAINING)})({SUFFIXES}|val|valid)?")
+"""Also "trainset", "trainval" and the like; not other words that start so, such as "trainers"."""
+VALIDATION_WORD = re.compile(rf"({'|'.join(VALIDATION)})({SUFFIXES}|dev)?")
+"""Also "valset", "testdev" and the like; not other words that start so, such as "valve"."""
 
 
 def is_validation(name: str) -> bool:
-    """Whether a word of a split's name starts with one for a validation split, and none with "train": "my_val2017"."""
+    """Whether a word of a split's name means a validation split, and none means training: "my_val2017"."""
     words = WORDS.findall(name.lower())
-    return any(word.startswith(VALIDATION) for word in words) and not any(word.startswith(TRAINING) for word in words)
+    return any(map(VALIDATION_WORD.fullmatch, words)) and not any(map(TRAINING_WORD.fullmatch, words))
 
 
 def has_split_word(name: str) -> bool:
-    """Whether a word of a name starts with one for a split."""
-    return any(word.startswith((*TRAINING, *VALIDATION)) for word in WORDS.findall(name.lower()))
+    """Whether a word of a name means a split."""
+    return any(VALIDATION_WORD.fullmatch(word) or TRAINING_WORD.fullmatch(word) for word in WORDS.findall(name.lower()))
 
 
 def as_test_split(test: Collection[str], images: Sized) -> frozenset[str]:
