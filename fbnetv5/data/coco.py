@@ -4,7 +4,7 @@
     annotations/SPLIT.json              as in mmdetection's guides, where there is no file of the first form
     SPLIT/_annotations.coco.json        Roboflow's export, with the images beside it; or one such file for all images
 
-A file whose name has a word that starts with val, valid, validation, test or testing lists the test split. Published
+A file whose name has a word for a validation split (``fbnetv5.data.split_names``) lists the test split. Published
 files of other tasks (captions, key points, panoptic) are no files of this layout.
 
 A file name with backslashes, or whose accents are composed differently (NFC and NFD of Unicode), names the same file:

@@ -13,7 +13,8 @@ Columns:
                                     with "bbox" and "category"; pixels, names or numbers of classes
     mask_file_name, ...             path of a map, see ``fbnetv5.data.maps``; likewise depth_file_name and so on
 
-The first folder of a path is its split if it is named like one. As in ``datasets``, folders do not mean classes where there is such a file.
+The first folder of a path is its split if it is named like one. As in ``datasets``, folders do not mean classes where
+there is such a file.
 
 Left out: metadata.parquet, other columns, and the names of numbered classes, which only a loading script has.
 """
