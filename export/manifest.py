@@ -69,7 +69,7 @@ class Manifest(Document):
     title: ClassVar[str] = "manifest"
     precision: Precision
     """Precision of the ONNX file."""
-    inputs: JsonTuple[TensorEntry]
+    inputs: Annotated[JsonTuple[TensorEntry], Field(min_length=1)]
     """Inputs of the ONNX file."""
     outputs: JsonTuple[TensorEntry]
     """Outputs of the ONNX file."""

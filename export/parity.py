@@ -131,6 +131,8 @@ def compare_groups(
     """Compare the outputs of each group separately; raises as ``compare`` does."""
     parities: list[Parity] = []
     for group in groups:
+        if unknown := [name for name in group.outputs if name not in reference and name not in candidate]:
+            raise VerificationError(f"there is no output {unknown[0]!r} to compare, only {sorted(reference)}")
         in_reference, in_candidate = (
             {name: outputs[name] for name in group.outputs if name in outputs} for outputs in (reference, candidate)
         )

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from zipfile import BadZipFile
 
 import numpy as np
@@ -20,6 +21,8 @@ NAME = "reference.npz"
 _SAMPLES = 2048
 """Maximum number of values in the sample of a block."""
 _KINDS = ("inputs", "outputs", "blocks")
+DAMAGE = (OSError, ValueError, TypeError, EOFError, RuntimeError, BadZipFile, TokenError, zlib.error)
+"""What numpy, zipfile and tokenize raise for a damaged file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +65,7 @@ def read_reference(folder: Path) -> Reference:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise UserError(f"{path} is missing: export again") from None
-    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+    except DAMAGE as error:
         raise UserError(f"{path} is damaged ({error}): export again") from None
     groups: dict[str, dict[str, Array]] = {kind: {} for kind in _KINDS}
     for name, array in arrays.items():

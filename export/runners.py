@@ -196,9 +196,9 @@ class OrtRunner:
             self._session = ort.InferenceSession(
                 content, options, providers=_providers(provider, provider_options or {}), enable_fallback=0
             )
+            self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
+            self.outputs = tuple(_spec(value) for value in self._session.get_outputs())
         _check_started(provider, self._session.get_providers())
-        self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
-        self.outputs = tuple(_spec(value) for value in self._session.get_outputs())
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         with _convert_errors("these inputs"):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 BUILD_BY_DEFAULT_MB = 500
 """Files up to this size, with their weights, are built unless ``--no-build`` is given."""
 _TIMEOUT_S = 3600.0
+MAX_AXIS = 2**63 - 1
 """Much longer than any build seen; the user sees its progress and may interrupt it."""
 
 
@@ -139,6 +140,9 @@ def _check_names(model: "onnx.ModelProto", shapes: Mapping[str, Sequence[int]]) 
     inputs = [value.name for value in model.graph.input if value.name not in weights]
     if unknown := [name for name in shapes if name not in inputs]:
         raise UserError(f"the graph has no input {unknown[0]!r}; it has {', '.join(map(repr, inputs)) or 'none'}")
+    for name, numbers in shapes.items():
+        if too_large := [number for number in numbers if number > MAX_AXIS]:
+            raise UserError(f"the shape of input {name!r} has {too_large[0]}, and an axis has at most {MAX_AXIS}")
 
 
 def _try(

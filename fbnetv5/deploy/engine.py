@@ -16,7 +16,8 @@ from export.trt.options import EngineOptions
 from export.validate import ONNX, run_engine
 from fbnetv5.data.resolution import Resolution
 from fbnetv5.deploy.export_model import INPUT
-from fbnetv5.deploy.exported import Exported, metric_document
+from fbnetv5.deploy.exported import ENGINE as ENGINE_STAGE
+from fbnetv5.deploy.exported import Exported, check_drop, metric_document
 from fbnetv5.deploy.validate import time_engine
 from fbnetv5.runs.config import Run
 from fbnetv5.tasks import needed_targets
@@ -69,7 +70,7 @@ def _run(exported: Exported, engine: Engine, say: Callable[[str], None]) -> Expo
 
     Raises:
         UnavailableError: there is no GPU, or no package that allocates its memory.
-        VerificationError: the engine's outputs differ from those of the ONNX file.
+        VerificationError: the engine's outputs differ from those of the ONNX file, or its metric drops too much.
     """
     folder, model = exported.folder, exported.model
     if not find_gpus():
@@ -84,7 +85,8 @@ def _run(exported: Exported, engine: Engine, say: Callable[[str], None]) -> Expo
     if exported.metric_size == model.resolution:
         splits = Run.load(exported.run).data.changed(fit=model.fit).open(needed_targets(model.tasks))
         test = splits.test.resized(exported.metric_size)
-        metrics["engine"] = model.metrics(runner, test, max_batch=MAX_BATCH)
+        metrics[ENGINE_STAGE] = model.metrics(runner, test, max_batch=MAX_BATCH)
+        check_drop(model.tasks, metrics, ENGINE_STAGE, exported.max_drop)
     first = {name: array[:1] for name, array in reference.inputs.items()}
     return replace(
         exported,

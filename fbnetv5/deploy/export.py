@@ -5,12 +5,11 @@ the task's metric is measured at each stage. Nothing is written before all compa
 size that the weights were trained at: weights straight from a search are less accurate at another size.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
-from export.errors import VerificationError
 from export.progress import Progress
 from export.runners import OrtRunner, TorchRunner
 from fbnetv5.data.config import DataConfig
@@ -18,10 +17,9 @@ from fbnetv5.deploy.convert import ExportData, convert_stages
 from fbnetv5.deploy.export_folder import write_export_folder
 from fbnetv5.deploy.export_model import INPUT, ExportModel, load_export_model
 from fbnetv5.deploy.export_options import ExportOptions
-from fbnetv5.deploy.exported import Exported
+from fbnetv5.deploy.exported import Exported, check_drop
 from fbnetv5.evaluate import trained_size
 from fbnetv5.runs.config import Run
-from fbnetv5.tasks.task import Task
 from latency.profile import measure_network
 from latency.protocol import Timing
 
@@ -63,7 +61,7 @@ def export_tasks(
     test, threads = data.at_metric_size.test, torch.get_num_threads()
     metrics = {"torch": model.metrics(TorchRunner(model.module, [INPUT], model.output_names), test)}
     metrics |= {stage.precision: model.metrics(OrtRunner(stage.measured, threads=threads), test) for stage in stages}
-    _check_drop(model.tasks, metrics, options)
+    check_drop(model.tasks, metrics, options.precision, options.max_drop)
     say(f"{model.name}: timing")
     content, shape = stages[-1].content, (1, 3, *model.resolution)
     exported = Exported(
@@ -80,21 +78,6 @@ def export_tasks(
     )
     write_export_folder(exported, content, model.first(data.at_deploy_size.test, _REFERENCE_IMAGES))
     return exported
-
-
-def _check_drop(tasks: Mapping[str, Task], metrics: dict[str, dict[str, float]], options: ExportOptions) -> None:
-    """Raise VerificationError if a metric of the exported file is worse than torch's by more than allowed."""
-    if options.max_drop is None:
-        return
-    for task, exported in metrics[options.precision].items():
-        reference = metrics["torch"][task]
-        drop = tasks[task].metric.drop(reference, exported)
-        if drop > options.max_drop:
-            raise VerificationError(
-                f"{task}: {tasks[task].metric.name} goes from {reference:.4f} in torch to {exported:.4f} in "
-                f"{options.precision}, which is {drop:.4f} worse, and at most {options.max_drop:g} was allowed "
-                "(--max-drop); nothing is written"
-            )
 
 
 def _at_trained_size(data: DataConfig, model: ExportModel) -> DataConfig:

@@ -1,15 +1,21 @@
 """The result of an export as a value, and its ``--json`` document."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from export.errors import VerificationError
 from export.precision import Precision
 from export.precision_pipeline import Comparison
 from export.trt.engine import Engine
 from export.validate import ONNX
 from fbnetv5.data.resolution import Resolution
 from fbnetv5.deploy.export_model import ExportModel
+from fbnetv5.tasks.task import Task
+
+ENGINE = "engine"
+"""Name of the stage of a TensorRT engine that ran."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +70,30 @@ class Exported:
             **(next(iter(by_task.values())) if sharing is None else {"tasks": by_task, "sharing": asdict(sharing)}),
             "parity": list(self.parity_rows),
         }
+
+
+def check_drop(
+    tasks: Mapping[str, Task], metrics: Mapping[str, Mapping[str, float]], stage: str, max_drop: float | None
+) -> None:
+    """Raise VerificationError if a metric of a stage is worse than torch's by more than ``max_drop``, or not a number.
+
+    Args:
+        tasks: by name.
+        metrics: stage -> task -> metric.
+        stage: that is checked, such as "fp16" or "engine".
+        max_drop: None allows any.
+    """
+    if max_drop is None:
+        return
+    for task, value in metrics[stage].items():
+        reference = metrics["torch"][task]
+        drop = tasks[task].metric.drop(reference, value)
+        if not drop <= max_drop:
+            metric, left = tasks[task].metric.name, "the engine is removed" if stage == ENGINE else "nothing is written"
+            raise VerificationError(
+                f"{task}: {metric} goes from {reference:.4f} in torch to {value:.4f} in {stage}, which is {drop:.4f} "
+                f"worse, and at most {max_drop:g} was allowed (--max-drop); {left}"
+            )
 
 
 def _task_document(exported: Exported, task: str) -> dict[str, Any]:

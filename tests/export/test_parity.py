@@ -9,7 +9,7 @@ from torch import nn
 
 from export.errors import VerificationError
 from export.graph import to_onnx_bytes
-from export.parity import Gate, Parity, check, compare
+from export.parity import GATES, Gate, OutputGroup, Parity, check, compare, compare_groups
 from export.runners import Array, OrtRunner, TorchRunner
 
 
@@ -100,6 +100,12 @@ def test_tied_rows_may_swap_only_in_a_ranked_list() -> None:
     check(compare(reference, swapped, rank_by="scores"))
     with pytest.raises(VerificationError, match="output 'labels'"):
         check(compare(reference, swapped))
+
+
+def test_an_output_of_a_group_that_neither_side_has_is_an_error() -> None:
+    groups = [OutputGroup(outputs=("logits", "other"))]
+    with pytest.raises(VerificationError, match="there is no output 'other' to compare"):
+        compare_groups(logits([1.0]), logits([1.0]), groups, gate=GATES["fp32"])
 
 
 def test_rounding_decides_which_objects_that_tie_with_the_last_row_are_in_a_long_list() -> None:

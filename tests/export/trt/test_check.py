@@ -462,6 +462,7 @@ WRONG_SHAPES = {
     "an unknown input": ({"z": [1]}, "the graph has no input 'z'; it has 'x'"),
     "another number of axes": ({"x": [3, 8, 8]}, r"input 'x' accepts \?x3x8x8, not \[3, 8, 8\]"),
     "a fixed axis": ({"x": [1, 4, 8, 8]}, r"accepts \?x3x8x8"),
+    "a number that no axis has": ({"x": [10**20, 3, 8, 8]}, "input 'x' has 1000"),
     "an empty axis": ({"x": [0, 3, 8, 8]}, "needs axes of at least 1"),
 }
 
