@@ -7,6 +7,7 @@ because nothing says which object is in front. Edges are the inner outlines of a
 Shape legend: H x W pixels of the image.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_masks
 
 from export.errors import UserError
+from export.manifest import file_sha256
 from fbnetv5.data.coco import CocoFile, coco_files, image_folder
 from fbnetv5.data.folder import field, read_categories, read_document
 from fbnetv5.data.maps import borders
@@ -122,11 +124,7 @@ def read_instance_masks(root: Path) -> InstanceMasks:
     """
     by_image: dict[str, Instances] = {}
     classes: tuple[str, ...] = ()
-    files = coco_files(root)
-    several_tasks = root / "instances.json"
-    if several_tasks.exists():
-        files = [CocoFile(path=several_tasks, split="", folders=(root / "images",))]
-    for file in files:
+    for file in _annotation_files(root):
         document, where = read_document(file.path), str(file.path)
         image_folder(document, file, Notes())
         classes = tuple(read_categories(document, where).values())
@@ -136,6 +134,23 @@ def read_instance_masks(root: Path) -> InstanceMasks:
             f'{root} has no "segmentation" of any image: masks of objects need annotations with polygons or run lengths'
         )
     return InstanceMasks(classes=classes, by_image=by_image)
+
+
+def instance_masks_digest(root: Path) -> str:
+    """A checksum of the files that ``read_instance_masks`` reads.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    checksums = "".join(file_sha256(file.path) for file in _annotation_files(root))
+    return hashlib.sha256(checksums.encode()).hexdigest()
+
+
+def _annotation_files(root: Path) -> list[CocoFile]:
+    several_tasks = root / "instances.json"
+    if several_tasks.exists():
+        return [CocoFile(path=several_tasks, split="", folders=(root / "images",))]
+    return coco_files(root)
 
 
 def _instances(document: dict[str, Any], where: str) -> dict[str, Instances]:

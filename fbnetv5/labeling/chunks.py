@@ -5,6 +5,7 @@ and so are the maps and images of its lines; otherwise the whole chunk is repeat
 ones.
 """
 
+import filecmp
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -145,13 +146,16 @@ def _probabilities(label: SoftLabel | None) -> dict[int, float] | None:
 def place_image(source: Path, target: Path) -> None:
     """Make ``target`` a hard link to an image file, or a copy where the file system has no such link.
 
+    A target with the bytes of the image stays; any other one is replaced.
+
     Raises:
         UserError: it cannot be written.
     """
-    if target.exists():
+    if target.exists() and (target.samefile(source) or filecmp.cmp(source, target, shallow=False)):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        target.unlink(missing_ok=True)
         target.hardlink_to(source.resolve())
     except OSError:
         with atomic_write(target) as temporary:

@@ -20,6 +20,7 @@ from export.errors import UserError
 from export.files import read_json, write_json
 from export.progress import Progress
 from fbnetv5.data.folder import KINDS
+from fbnetv5.data.instance_masks import instance_masks_digest
 from fbnetv5.data.targets import Target
 from fbnetv5.labeling.assemble import LABELS, SCHEMA, LabelSummary, assemble, read_labels
 from fbnetv5.labeling.chunks import SETTINGS, WORK, Job, check_chunks, chunk_file, label_chunk, remove_temporaries
@@ -30,6 +31,9 @@ from fbnetv5.labeling.rules import make_rule
 from fbnetv5.labeling.shards import Shards
 from fbnetv5.labeling.sources import open_source
 from fbnetv5.labeling.teachers.families import open_teacher
+
+SOURCE = {"source_sha256", "instances_sha256"}
+"""The settings that change with the images and their own labels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +53,8 @@ class Labelling:
         settings = {**self.config.to_json(), "teachers": teachers, "source_sha256": self.labeller.source.digest}
         if self.config.soft_labels is None:
             del settings["soft_labels"]  # labellings of earlier versions do not have it
+        if "instances" in self.config.derive.values():
+            settings["instances_sha256"] = instance_masks_digest(Path(self.config.images))
         text = json.dumps(settings, ensure_ascii=False).encode(errors="replace")  # names of files may not be UTF-8
         return dict(json.loads(text))
 
@@ -163,8 +169,8 @@ def run_labelling(
         shard_rows: as of ``Shards``.
 
     Raises:
-        UserError: the folder contains something else, or is being written by another process; a teacher fails, or a
-            file cannot be written.
+        UserError: the folder contains something else, or is being written by another process; the images or their
+            labels have changed since it was begun; a teacher fails, or a file cannot be written.
         UnavailableError: pyarrow is not installed, for shards.
     """
     output: Output = Folder(labelling, folder)
@@ -215,6 +221,11 @@ def _start(labelling: Labelling, settings: Mapping[str, Any], folder: Path) -> N
 
 def _check_settings(stored: Mapping[str, Any], settings: Mapping[str, Any], folder: Path) -> None:
     differing = [name for name in {**settings, **stored} if settings.get(name) != stored.get(name)]
+    if not SOURCE.isdisjoint(differing):
+        raise UserError(
+            f"{folder} has labels of other images, or they have changed since: remove {folder}, or name another folder "
+            "with -o"
+        )
     if differing:
         raise UserError(
             f"{folder} was labelled with other settings ({', '.join(differing)}): name another folder with -o, or use "

@@ -2,14 +2,16 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from export.errors import UserError
-from fbnetv5.data.image_files import SUFFIXES, image_names_within
+from fbnetv5.data.image_files import SUFFIXES, file_state, image_names_within
 from fbnetv5.data.labelled_images import LabelledImages
 from fbnetv5.data.layout import Layout
 from fbnetv5.data.layouts import find_layout, open_folder
+from fbnetv5.data.shard_writer import source_digest
 from fbnetv5.data.splits import TEST, split_of
 from fbnetv5.data.targets import Target
 
@@ -56,11 +58,27 @@ class SourceImages:
         name = self.names[index]
         return name in self._data.test if self._data.test else split_of(name) == TEST
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """A checksum of the names of all images."""
-        text = "\n".join(self.names).encode(errors="surrogateescape")
-        return hashlib.sha256(text).hexdigest()
+        """A checksum of the names and states of all images; of a data set that of ``source_digest``.
+
+        Raises:
+            UserError: an image of a data set is missing.
+        """
+        if self._data is not None:
+            return source_digest(self._data)
+        digest = hashlib.sha256()
+        for index, name in enumerate(self.names):
+            digest.update(f"{(name, _state(self.path(index)))!r}\n".encode())
+        return digest.hexdigest()
+
+
+def _state(path: str) -> tuple[int, ...]:
+    """The ``file_state`` of an image, () where it cannot be read, such as a broken link, which is left out later."""
+    try:
+        return file_state(path)
+    except UserError:
+        return ()
 
 
 def layout_of_source(root: Path) -> Layout | None:

@@ -47,6 +47,17 @@ def test_where_links_are_impossible_images_are_copied(tmp_path: Path) -> None:
     assert not (tmp_path / "new" / "b.png").samefile(tmp_path / "a.png")
 
 
+def test_another_image_is_replaced_and_an_equal_one_kept(tmp_path: Path) -> None:
+    for name, content in (("old.png", b"old"), ("equal.png", b"new"), ("new.png", b"new")):
+        (tmp_path / name).write_bytes(content)
+    place_image(tmp_path / "old.png", tmp_path / "placed.png")
+    place_image(tmp_path / "new.png", tmp_path / "placed.png")
+    assert (tmp_path / "placed.png").samefile(tmp_path / "new.png")
+    place_image(tmp_path / "equal.png", tmp_path / "placed.png")
+    assert (tmp_path / "placed.png").samefile(tmp_path / "new.png")
+    assert (tmp_path / "old.png").read_bytes() == b"old"
+
+
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
 def test_a_link_is_made_to_the_file_behind_a_symbolic_link(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"pixels")

@@ -3,12 +3,13 @@
 import hashlib
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ from fbnetv5.labeling.chunks import WORK
 from fbnetv5.labeling.config import LabelConfig, TeacherConfig
 from fbnetv5.labeling.labeller import read_image
 from fbnetv5.labeling.run import open_labelling, run_labelling
+from tests.fbnetv5.data.test_instance_masks import write_coco
 from tests.fbnetv5.labeling.labelled_scenes import make_config, number_of, rectangle, true_mask
-from tests.fbnetv5.labeling.teachers.onnx_files import constant
+from tests.fbnetv5.labeling.teachers.onnx_files import constant, save_png
 
 
 def label(config: LabelConfig, folder: Path) -> list[int]:
@@ -102,7 +104,49 @@ def test_a_finished_labelling_is_not_repeated_and_other_settings_are_refused(tmp
     with pytest.raises(UserError, match=r"was labelled with other settings \(teachers, threshold, chunk\)"):
         label(config.changed(threshold=0.7, chunk=5), tmp_path / "out")
     (tmp_path / "images" / "0" / "0000.png").unlink()
-    with pytest.raises(UserError, match=r"was labelled with other settings \(source_sha256\)"):
+    with pytest.raises(UserError, match="has labels of other images, or they have changed since: remove"):
+        label(config, tmp_path / "out")
+
+
+def rename_a_class(root: Path) -> None:
+    (root / "green").rename(root / "ant")
+
+
+def replace_an_image(root: Path) -> None:
+    shutil.copy(root / "red" / "0000.png", root / "red" / "0010.png")
+
+
+@pytest.mark.parametrize("change", [rename_a_class, replace_an_image])
+@pytest.mark.parametrize("finished", [True, False])
+def test_images_and_labels_that_have_changed_since_are_refused(
+    change: Callable[[Path], None], finished: bool, tmp_path: Path
+) -> None:
+    config = make_config(tmp_path, ignore_labels=False)
+    config = config.changed(teachers={"seg": config.teachers["seg"]})
+    for number, name in enumerate(("red", "green")):
+        (tmp_path / "images" / str(number)).rename(tmp_path / "images" / name)
+
+    def stop(_stage: str, done: int, _total: int) -> None:
+        if done == 2 and not finished:
+            raise KeyboardInterrupt
+
+    with suppress(KeyboardInterrupt):
+        run_labelling(open_labelling(config), tmp_path / "out", stop)
+    assert (tmp_path / "out" / "labels.json").exists() == finished
+    change(tmp_path / "images")
+    with pytest.raises(UserError, match=r"they have changed since: remove .*out, or name another folder with -o"):
+        label(config, tmp_path / "out")
+
+
+def test_masks_of_instances_that_have_changed_since_are_refused(tmp_path: Path) -> None:
+    annotations = write_coco(tmp_path / "coco", ("triangle", "two polygons"))
+    for number in (5, 6):
+        save_png(tmp_path / "coco" / "train" / f"{number}.png", torch.zeros(3, 40, 60, dtype=torch.uint8))
+    config = LabelConfig(images=str(tmp_path / "coco"), derive={"saliency": "instances"})
+    label(config, tmp_path / "out")
+    assert label(config, tmp_path / "out") == []
+    annotations.write_text(annotations.read_text(encoding="utf-8").replace("30.2", "31.2"), encoding="utf-8")
+    with pytest.raises(UserError, match="has labels of other images, or they have changed since"):
         label(config, tmp_path / "out")
 
 

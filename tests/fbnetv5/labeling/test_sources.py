@@ -1,5 +1,6 @@
 """Images of folders and of data sets, and their names in one folder."""
 
+import json
 import os
 from pathlib import Path
 
@@ -38,6 +39,27 @@ def test_a_data_set_keeps_its_labels_and_its_test_split_unless_they_are_ignored(
     assert len(plain) == len(source)
     assert not plain.targets
     assert plain.digest != open_source(tmp_path / "images", ignore_labels=True).digest
+
+
+def test_the_digest_of_a_folder_changes_with_its_files(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        save_png(tmp_path / name, IMAGE)
+    (tmp_path / "c.png").symlink_to("nowhere.png")
+    digest = open_source(tmp_path, ignore_labels=False).digest
+    assert open_source(tmp_path, ignore_labels=False).digest == digest
+    save_png(tmp_path / "a.png", IMAGE.new_zeros(3, 9, 8))
+    assert open_source(tmp_path, ignore_labels=False).digest != digest
+
+
+def test_the_digest_of_a_data_set_changes_with_its_labels_and_maps(image_folder: Path) -> None:
+    digests = [open_source(image_folder, ignore_labels=False).digest]
+    document = json.loads((image_folder / "instances.json").read_text(encoding="utf-8"))
+    document["annotations"][0]["bbox"][2] -= 1
+    (image_folder / "instances.json").write_text(json.dumps(document), encoding="utf-8")
+    digests.append(open_source(image_folder, ignore_labels=False).digest)
+    os.utime(image_folder / "masks" / "00.png", ns=(0, 0))
+    digests.append(open_source(image_folder, ignore_labels=False).digest)
+    assert len(set(digests)) == 3
 
 
 def test_the_test_split_of_a_data_set_without_one_of_its_own_stays(image_folder: Path, tmp_path: Path) -> None:
