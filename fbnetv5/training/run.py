@@ -7,6 +7,7 @@ training is resumed from its folder alone and ends with the same files.
 """
 
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
@@ -133,14 +134,31 @@ def start_training(
     elif config.teacher is not None:
         check_teacher(config.teacher, network, config.data.size)
 
-    def make() -> Path:
-        make_folder(folder, flag="--output")
-        architecture.save(folder / f"{architecture.file_name}.json")
-        save_tensors(folder / f"{architecture.file_name}.safetensors", network.state_dict())
-        prepared.config.save(folder)
-        return folder
+    def write(temporary: Path) -> None:
+        architecture.save(temporary / f"{architecture.file_name}.json")
+        save_tensors(temporary / f"{architecture.file_name}.safetensors", network.state_dict())
+        prepared.config.save(temporary)
 
-    return in_first_process(make), prepared
+    return in_first_process(lambda: _make_whole(folder, write)), prepared
+
+
+def _make_whole(folder: Path, write: Callable[[Path], None]) -> Path:
+    """Make a run folder with the files that ``write`` writes, or no folder at all; returns the folder.
+
+    Raises:
+        UserError: the folder exists already, or something cannot be written.
+    """
+    temporary = folder.parent / f".{folder.name}.new"
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        make_folder(temporary, flag="--output")
+        write(temporary)
+        make_folder(folder, flag="--output")
+        temporary.replace(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return folder
 
 
 def run_training(

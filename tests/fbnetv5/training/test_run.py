@@ -307,6 +307,27 @@ def test_a_loss_that_is_no_number_stops_it_and_names_the_last_good_checkpoint(
     load_network(folder, ["cls"])
 
 
+@pytest.mark.parametrize("error", [UserError, KeyboardInterrupt])
+def test_the_folder_is_made_whole_or_not_at_all(
+    make_training: MakeTraining,
+    networks: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[BaseException],
+) -> None:
+    def fail(config: TrainConfig, written: Path) -> None:
+        assert (written / "cls.safetensors").exists()
+        assert not (tmp_path / "cls").exists()
+        raise error
+
+    with monkeypatch.context() as patch, pytest.raises(error):
+        patch.setattr(TrainConfig, "save", fail)
+        start_training(make_training("cls"), networks / "cls.json", tmp_path / "cls")
+    assert not list(tmp_path.iterdir())
+    start_training(make_training("cls"), networks / "cls.json", tmp_path / "cls")
+    assert {path.name for path in (tmp_path / "cls").iterdir()} == {"cls.json", "cls.safetensors", "config.json"}
+
+
 @pytest.mark.slow
 def test_training_learns(make_training: MakeTraining, networks: Path, tmp_path: Path) -> None:
     config = make_training("seg", init="scratch", steps=20, batch=8, evaluate_every=20, ema_decay=0.5, lr=5e-3)
