@@ -4,13 +4,14 @@ An evaluation replaces the stored weights if the mean over the tasks of the rela
 positive; for one task, if the score is better. The relative gain is that of Delta_m, with one difference: the
 denominator is the larger of the two scores, and not the reference. So the gain lies between -1 and 1 even if the
 reference is 0, as it often is after a few steps from random weights, and b's gain over a is minus a's gain over b.
-A score of NaN, which outputs that are not finite can cause, is worse than every number.
+A score that is not finite, which outputs that are not finite can cause, replaces none.
 """
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
+from export.errors import VerificationError
 from fbnetv5.tasks.task import MetricInfo, Task
 
 
@@ -27,10 +28,20 @@ class Best:
         """By task, the metric at the first evaluation."""
 
     def replace(self, scores: Mapping[str, float], step: int) -> bool:
-        """Replace the stored scores if these are better; return whether they are. The first ones always are."""
+        """Replace the stored scores if these are better; return whether they are. The first ones always are.
+
+        Raises:
+            VerificationError: the first ones, which are of the initial weights, are not finite.
+        """
+        unfinite = [name for name, score in scores.items() if not math.isfinite(score)]
         if not self.initial:
+            if unfinite:
+                raise VerificationError(
+                    f"the score of {unfinite[0]} before the first step is {scores[unfinite[0]]}: the outputs of the "
+                    "initial weights are not finite. Start again from other weights with --init"
+                )
             self.initial = dict(scores)
-        elif not mean_gain(self.scores, scores, self._metrics) > 0:
+        elif unfinite or mean_gain(self.scores, scores, self._metrics) <= 0:
             return False
         self.scores, self.step = dict(scores), step
         return True
@@ -51,8 +62,7 @@ class Best:
 def mean_gain(reference: Mapping[str, float], scores: Mapping[str, float], metrics: Mapping[str, MetricInfo]) -> float:
     """The mean over the tasks of |score - reference| / max(score, reference), negative where the score is worse.
 
-    Scores are not negative; two equal ones count as 0. A number counts as 1 over NaN, and a score of NaN makes the mean
-    NaN.
+    Scores are finite and not negative; two equal ones count as 0.
     """
     gains = [_gain(reference[name], scores[name], metric) for name, metric in metrics.items()]
     return sum(gains) / len(gains)
@@ -60,9 +70,5 @@ def mean_gain(reference: Mapping[str, float], scores: Mapping[str, float], metri
 
 def _gain(reference: float, score: float, metric: MetricInfo) -> float:
     """One task's summand of ``mean_gain``."""
-    if math.isnan(score):
-        return math.nan
-    if math.isnan(reference):
-        return 1.0
     low, high = sorted((reference, score))
     return 0.0 if low == high else math.copysign(1 - low / high, -metric.drop(reference, score))

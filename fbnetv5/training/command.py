@@ -75,7 +75,7 @@ def train(
     Raises:
         UserError: an option is wrong, the images do not fit the network, or the run folder exists already.
         UnavailableError: published weights, or the library of a teacher, are not on this machine.
-        VerificationError: a loss is not finite.
+        VerificationError: too many losses, or the first score, are not finite, or too many images unreadable.
     """
     folder = path_of(data)
     describe_data(folder, log, strict=strict_data)
@@ -130,7 +130,7 @@ def resume_train(
 
     Raises:
         UserError: the folder is of another method, or damaged.
-        VerificationError: a loss is not finite.
+        VerificationError: too many losses, or the first score, are not finite, or too many images unreadable.
     """
     folder = Path(run)
     prepared = prepare(TrainConfig.load(folder))

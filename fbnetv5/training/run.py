@@ -174,7 +174,7 @@ def run_training(
 
     Raises:
         UserError: bad input, a damaged checkpoint, or processes that differ.
-        VerificationError: too many losses are not finite, or images unreadable.
+        VerificationError: too many losses or the first score are not finite, or too many images unreadable.
     """
     check_processes(folder, prepared.test)
     loop = open_loop(folder, prepared)

@@ -1,7 +1,9 @@
 import json
+import math
 
 import pytest
 
+from export.errors import VerificationError
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.tasks import make_tasks
 from fbnetv5.training.best import Best, mean_gain
@@ -17,9 +19,10 @@ def test_the_gain_is_relative_and_turned_where_lower_is_better() -> None:
     assert mean_gain(before, before, METRICS) == 0
 
 
-def test_a_score_of_zero_or_infinity_is_as_bad_as_possible() -> None:
-    worst, some = {"seg": 0.0, "depth": float("inf")}, {"seg": 0.1, "depth": 9.0}
-    assert mean_gain(worst, some, METRICS) == 1 == -mean_gain(some, worst, METRICS)
+def test_a_score_of_zero_is_as_bad_or_as_good_as_possible() -> None:
+    worst, some, best = {"seg": 0.0, "depth": 9.0}, {"seg": 0.1, "depth": 9.0}, {"seg": 0.1, "depth": 0.0}
+    assert mean_gain(worst, some, METRICS) == mean_gain(some, best, METRICS) == 0.5
+    assert mean_gain(worst, best, METRICS) == 1 == -mean_gain(best, worst, METRICS)
     assert mean_gain(worst, worst, METRICS) == 0
 
 
@@ -33,18 +36,20 @@ def test_one_task_keeps_its_best_score(task: str, scores: list[float], kept: lis
     assert (best.initial, best.scores, best.step) == ({task: scores[0]}, {task: scores[kept[-1]]}, kept[-1])
 
 
-@pytest.mark.parametrize(("task", "worst"), [("seg", 0.0), ("depth", float("inf"))])
-def test_every_score_is_better_than_nan(task: str, worst: float) -> None:
-    best = Best({task: TASKS[task]})
-    replaced = [best.replace({task: score}, 0) for score in (float("nan"), float("nan"), worst, float("nan"))]
-    assert replaced == [True, False, True, False]
-    assert best.scores == {task: worst}
-
-
-def test_a_nan_of_one_task_replaces_no_score() -> None:
+@pytest.mark.parametrize("score", [math.nan, math.inf])
+def test_first_scores_must_be_finite(score: float) -> None:
     best = Best(TASKS)
-    best.replace({"seg": 0.1, "depth": 2.0}, 0)
-    assert not best.replace({"seg": 0.9, "depth": float("nan")}, 1)
+    with pytest.raises(VerificationError, match=rf"the score of depth before the first step is {score}: .*--init"):
+        best.replace({"seg": 0.1, "depth": score}, 0)
+    assert best.state() == Best(TASKS).state()
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf])
+def test_a_score_of_one_task_that_is_not_finite_replaces_no_score(score: float) -> None:
+    tasks = make_tasks(("seg", "saliency", "depth"), CLASSES)
+    best = Best(tasks)
+    best.replace({"seg": 0.0, "saliency": 0.0, "depth": 2.0}, 0)
+    assert not best.replace({"seg": 0.9, "saliency": 0.9, "depth": score}, 1)
 
 
 def test_the_state_is_restored_also_that_of_an_older_checkpoint() -> None:

@@ -27,7 +27,7 @@ from fbnetv5.runs.config import Run
 from fbnetv5.runs.folder import networks_of
 from fbnetv5.tasks.classification import Classification
 from fbnetv5.training.config import TrainConfig
-from fbnetv5.training.loop import TrainEntry
+from fbnetv5.training.loop import TrainEntry, TrainLoop
 from fbnetv5.training.optimizer import learning_rate
 from fbnetv5.training.run import TrainResult, in_steps, prepare, run_training, start_training
 from tests.fbnetv5.data.test_soft_labels import add as add_soft_labels
@@ -305,6 +305,15 @@ def test_a_loss_that_is_no_number_stops_it_and_names_the_last_good_checkpoint(
     saved = load_tensors(folder / "checkpoint/step-2.safetensors")
     assert all(bool(torch.isfinite(tensor).all()) for tensor in saved.values())
     load_network(folder, ["cls"])
+
+
+def test_a_first_score_that_is_not_finite_is_one_line(
+    make_training: MakeTraining, networks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = start_training(make_training("cls"), networks / "cls.json", tmp_path / "cls")
+    monkeypatch.setattr(TrainLoop, "evaluate", lambda loop: {"cls": math.nan})
+    with pytest.raises(VerificationError, match="the score of cls before the first step is nan"):
+        resume(folder, quiet)
 
 
 @pytest.mark.parametrize("error", [UserError, KeyboardInterrupt])
