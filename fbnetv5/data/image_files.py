@@ -5,6 +5,7 @@ Sizes and pixels are those of the image as it is shown, after its EXIF orientati
 
 import os
 import struct
+import traceback
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -45,7 +46,7 @@ TIFF_COMPRESSION, LOSSY_COMPRESSIONS = 259, (6, 7, 33003, 33005, 34712, 34892, 5
 HEADER_BYTES = 4096
 """Read at once of an image in a tar file."""
 PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
-"""What Pillow raises on a damaged file."""
+"""What Pillow raises on most damaged files, and reading any file may raise; its plugins raise other errors as well."""
 
 
 class StoredFile(str):
@@ -197,9 +198,17 @@ def opened(path: str | Path) -> Iterator[ImageFile.ImageFile]:
         raise UserError(
             f"{path} has more than {MAX_MEGAPIXELS} megapixels, the limit for an image. Make it smaller or remove it"
         ) from None
-    except PILLOW_ERRORS as error:
-        reason = " ".join(str(error).split())
+    except Exception as error:
+        if not isinstance(error, PILLOW_ERRORS) and not _is_of_pillow(error):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"cannot read {path}: {reason}. {remedy(path)}") from None
+
+
+def _is_of_pillow(error: Exception) -> bool:
+    """Whether code of Pillow raised the error."""
+    frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return frames[-1].partition(".")[0] == Image.__package__
 
 
 def _open(path: str | Path) -> ImageFile.ImageFile:

@@ -4,6 +4,7 @@ Sizes and boxes refer to the image as it is shown, after its EXIF orientation.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -130,7 +131,7 @@ class LabelledImages:
         return subset
 
     def with_ignored_boxes(self) -> Self:
-        """The same images whose labels include the target ``IGNORED_BOXES``, if they include boxes and any is ignored."""
+        """The same images, whose labels include ``IGNORED_BOXES`` if they include boxes and any image has such ones."""
         if "boxes" not in self.targets or not self.has_ignored_boxes:
             return self
         extended = copy(self)
@@ -311,11 +312,14 @@ class ImageView:
 
 
 def check_class_names(data: LabelledImages, root: Path) -> None:
-    """Check that the names of all classes can be stored in the files of a run.
+    """Check that the names of all classes can be stored in the files of a run, and that each target's are distinct.
 
     Raises:
-        UserError: a name is not UTF-8.
+        UserError: a name is not UTF-8, or two classes have it.
     """
+    for name, target in data.targets.items():
+        if repeated := [label for label, count in Counter(target.classes).items() if count > 1]:
+            raise UserError(f"{root} has two classes {repeated[0]!r} of {name}. Give each class a name of its own")
     for label in (label for target in data.targets.values() for label in target.classes):
         if not is_utf8(label):
             raise UserError(f"{root} has a class {label!a}, whose name is not UTF-8. Rename the class or its folder")

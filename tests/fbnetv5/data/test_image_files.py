@@ -1,3 +1,4 @@
+import io
 import pickle
 import random
 import struct
@@ -6,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from export.errors import UserError
 from fbnetv5.data.image_files import (
@@ -59,6 +60,39 @@ def test_what_cannot_be_read_is_named_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=expected) as caught, opened(tmp_path / "a.png"):
         pass
     assert "\n" not in str(caught.value)
+
+
+def damaged(name: str, place: int) -> bytes:
+    """The file of an image in one of Pillow's formats, with another value of the byte at a place."""
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8)).save(file, name)
+    content = bytearray(file.getvalue())
+    content[place] = 0x8A
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (damaged("DDS", 80), "Unknown pixel format flags"),
+        pytest.param(
+            damaged("AVIF", 83) if features.check("avif") else b"",
+            "Failed to decode",
+            marks=pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF"),
+        ),
+    ],
+    ids=["NotImplementedError", "RuntimeError"],
+)
+def test_any_error_of_pillow_is_one_line(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(UserError, match=rf"cannot read .*a\.jpg: {reason}.*\. Replace the file or remove it"):
+        read_pixels(tmp_path / "a.jpg")
+
+
+def test_errors_of_other_code_are_no_errors_of_the_image(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    with pytest.raises(RuntimeError, match="a bug"), opened(tmp_path / "a.png"):
+        raise RuntimeError("a bug")
 
 
 def test_images_at_any_depth_are_listed_without_hidden_ones(tmp_path: Path) -> None:
