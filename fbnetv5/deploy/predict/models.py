@@ -15,7 +15,7 @@ from export.placement import fit_image
 from export.runners import Array, OrtRunner, Runner
 from export.trt.engine import NAME as ENGINE
 from export.validate import ONNX
-from fbnetv5.data.image_files import rgb, upright
+from fbnetv5.data.image_files import DEEP_MODES, rgb, upright
 from fbnetv5.data.resolution import parse_resolution
 from fbnetv5.deploy.predict.predictions import Prediction, decode
 from fbnetv5.deploy.predict.sources import read_file
@@ -57,7 +57,8 @@ class Predictor:
                 their EXIF orientation first.
 
         Raises:
-            UserError: the file cannot be read, or the array has another shape or type.
+            UserError: the file cannot be read, the array has another shape or type, or the file or the Pillow image
+                has more than 8 bits a channel.
         """
         pixels, place = fit_image(as_image(image), self.preprocessing.resize, self.preprocessing.fit)
         outputs = self.runner({self.input: prepare(pixels, self.preprocessing)})
@@ -68,7 +69,8 @@ def as_image(image: AnyPath | Image.Image | Array) -> Image.Image:
     """An upright RGB image from a file, a Pillow image, or uint8 [H, W, 3].
 
     Raises:
-        UserError: the file cannot be read, or the array has another shape or type.
+        UserError: the file cannot be read, the array has another shape or type, or the file or the Pillow image has
+            more than 8 bits a channel.
     """
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
@@ -76,6 +78,8 @@ def as_image(image: AnyPath | Image.Image | Array) -> Image.Image:
             raise UserError(f"an image as an array is uint8 [H, W, 3] in RGB, not {image.dtype} {shape}")
         return Image.fromarray(np.ascontiguousarray(image))
     if isinstance(image, Image.Image):
+        if image.mode[0] in DEEP_MODES:
+            raise UserError(f"the Pillow image has more than 8 bits a channel (mode {image.mode}). Convert it to 8")
         return rgb(upright(image))
     frame = read_file(Path(image), str(image))
     if frame.image is None:

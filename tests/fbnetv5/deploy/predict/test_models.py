@@ -8,7 +8,7 @@ from PIL import Image
 from export.errors import UserError
 from export.manifest import Preprocessing
 from fbnetv5.data.preprocess import MEAN, STD, normalise
-from fbnetv5.deploy.predict.models import load, prepare
+from fbnetv5.deploy.predict.models import as_image, load, prepare
 
 
 def test_images_are_prepared_as_in_training() -> None:
@@ -21,6 +21,15 @@ def test_images_are_prepared_as_in_training() -> None:
     as_they_are = prepare(pixels, Preprocessing(resize=(6, 8), mean=(0.0,) * 3, std=(1.0,) * 3, scale=1.0))
     assert as_they_are.dtype == np.uint8
     np.testing.assert_array_equal(as_they_are, planes)
+
+
+@pytest.mark.parametrize("mode", ["I", "I;16", "F"])
+def test_a_deep_image_is_refused_from_a_file_and_from_memory(tmp_path: Path, mode: str) -> None:
+    image = Image.new(mode, (8, 6), 300)
+    image.save(tmp_path / "deep.tif")
+    for source in (image, tmp_path / "deep.tif"):
+        with pytest.raises(UserError, match=rf"has more than 8 bits a channel \(mode {mode}\)"):
+            as_image(source)
 
 
 def test_an_architecture_file_predicts_at_the_size_of_its_training(networks: Path) -> None:
