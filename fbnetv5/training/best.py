@@ -26,6 +26,10 @@ class Best:
         """Step of the stored weights."""
         self.initial: dict[str, float] = {}
         """By task, the metric at the first evaluation."""
+        self._written: dict[str, float] = {}
+        """By task, the metric of weights that were stored after the checkpoint that a training resumed from."""
+        self._written_step: int | None = None
+        """Step of these weights; None without any, or when others have replaced them."""
 
     def replace(self, scores: Mapping[str, float], step: int) -> bool:
         """Replace the stored scores if these are better; return whether they are. The first ones always are.
@@ -33,18 +37,31 @@ class Best:
         Raises:
             VerificationError: the first ones, which are of the initial weights, are not finite.
         """
-        unfinite = [name for name, score in scores.items() if not math.isfinite(score)]
         if not self.initial:
-            if unfinite:
-                raise VerificationError(
-                    f"the score of {unfinite[0]} before the first step is {scores[unfinite[0]]}: the outputs of the "
-                    "initial weights are not finite. Start again from other weights with --init"
-                )
+            _check_first(scores)
             self.initial = dict(scores)
-        elif unfinite or mean_gain(self.scores, scores, self._metrics) <= 0:
+        elif not self._is_exceeded(scores):
+            if step == self._written_step:
+                self.scores, self.step = self._written, step
             return False
-        self.scores, self.step = dict(scores), step
+        self.scores, self.step, self._written_step = dict(scores), step, None
         return True
+
+    def _is_exceeded(self, scores: Mapping[str, float]) -> bool:
+        finite = all(math.isfinite(score) for score in scores.values())
+        return finite and mean_gain(self.scores, scores, self._metrics) > 0
+
+    def resume(self, scores: Mapping[str, float], step: int) -> None:
+        """Take account of weights that were written after the checkpoint whose ``state`` was loaded.
+
+        The evaluation of their step is repeated. Kernels that round differently from run to run, as those of a GPU, may
+        then give scores that are not the best; the weights that are stored keep the scores they were stored for.
+
+        Args:
+            scores: by task, the metric of the stored weights.
+            step: of the stored weights, after that of the checkpoint's best ones.
+        """
+        self._written, self._written_step = dict(scores), step
 
     def state(self) -> dict[str, Any]:
         """The JSON values of a checkpoint."""
@@ -57,6 +74,16 @@ class Best:
             for value in (state["best"], state["first"])
         )
         self.scores, self.step, self.initial = scores, state["best_step"], first
+
+
+def _check_first(scores: Mapping[str, float]) -> None:
+    """Raise VerificationError if a score of the initial weights is not finite."""
+    for name, score in scores.items():
+        if not math.isfinite(score):
+            raise VerificationError(
+                f"the score of {name} before the first step is {score}: the outputs of the initial weights are not "
+                "finite. Start again from other weights with --init"
+            )
 
 
 def mean_gain(reference: Mapping[str, float], scores: Mapping[str, float], metrics: Mapping[str, MetricInfo]) -> float:

@@ -227,3 +227,9 @@ class TrainLoop(Loop[TrainEntry]):
         restore_optimizer(self.optimizer, self.names, groups.get("optimizer", {}))
         self.weights.load(groups.get("task_weights", {}))
         self.best.load(state)
+        stored = self.architecture.provenance
+        step = stored.get("training", {}).get("step", 0)
+        if step > self.best.step:
+            self.best.resume(
+                stored["scores"] if len(self.tasks) > 1 else {self.architecture.task: stored["score"]}, step
+            )

@@ -52,6 +52,27 @@ def test_a_score_of_one_task_that_is_not_finite_replaces_no_score(score: float) 
     assert not best.replace({"seg": 0.9, "saliency": 0.9, "depth": score}, 1)
 
 
+WRITTEN = {"seg": 0.5, "depth": 1.0}
+RESUMED: dict[str, tuple[list[float], list[float], int]] = {
+    "as before": ([0.1, 0.5], [0.5, 1.0], 4),
+    "rounded otherwise": ([0.1, 0.1], [0.5, 1.0], 4),
+    "rounded otherwise, better": ([0.1, 0.6], [0.6, 1.0], 4),
+    "better before": ([0.4, 0.3], [0.4, 1.0], 2),
+}
+
+
+@pytest.mark.parametrize(("resumed", "expected", "step"), RESUMED.values(), ids=RESUMED)
+def test_weights_written_after_the_checkpoint_are_the_best_until_others_are_written(
+    resumed: list[float], expected: list[float], step: int
+) -> None:
+    best = Best(TASKS)
+    best.load({"best": {"seg": 0.2, "depth": 1.0}, "best_step": 0, "first": {"seg": 0.2, "depth": 1.0}})
+    best.resume(WRITTEN, 4)
+    for number, score in zip((2, 4), resumed, strict=True):
+        best.replace({"seg": score, "depth": 1.0}, number)
+    assert (list(best.scores.values()), best.step) == (expected, step)
+
+
 def test_the_state_is_restored_also_that_of_an_older_checkpoint() -> None:
     best, restored = Best(TASKS), Best(TASKS)
     best.replace({"seg": 0.1, "depth": 2.0}, 0)

@@ -316,6 +316,21 @@ def test_a_first_score_that_is_not_finite_is_one_line(
         resume(folder, quiet)
 
 
+def test_a_resumed_training_that_rounds_differently_reports_the_weights_that_it_stores(
+    make_training: MakeTraining, networks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The best weights, of step 2, were written after the last checkpoint, and are not the best when resumed."""
+    folder, _ = start_training(make_training("cls", checkpoint_every=100), networks / "cls.json", tmp_path / "cls")
+    monkeypatch.setattr(TrainLoop, "evaluate", lambda loop: {"cls": 0.5 if loop.done == 2 else 0.25})
+    with pytest.raises(KeyboardInterrupt):
+        resume(folder, interrupt_at(2))
+    monkeypatch.setattr(TrainLoop, "evaluate", lambda loop: {"cls": 0.125 if loop.done == 2 else 0.25})
+    result = resume(folder, quiet)
+    assert (result.best, result.best_step) == ({"cls": 0.5}, 2)
+    provenance = load_architecture(folder / "cls.json").provenance
+    assert (provenance["score"], provenance["training"]["step"]) == (0.5, 2)
+
+
 @pytest.mark.parametrize("error", [UserError, KeyboardInterrupt])
 def test_the_folder_is_made_whole_or_not_at_all(
     make_training: MakeTraining,
@@ -329,9 +344,10 @@ def test_the_folder_is_made_whole_or_not_at_all(
         assert not (tmp_path / "cls").exists()
         raise error
 
-    with monkeypatch.context() as patch, pytest.raises(error):
+    with monkeypatch.context() as patch:
         patch.setattr(TrainConfig, "save", fail)
-        start_training(make_training("cls"), networks / "cls.json", tmp_path / "cls")
+        with pytest.raises(error):
+            start_training(make_training("cls"), networks / "cls.json", tmp_path / "cls")
     assert not list(tmp_path.iterdir())
     start_training(make_training("cls"), networks / "cls.json", tmp_path / "cls")
     assert {path.name for path in (tmp_path / "cls").iterdir()} == {"cls.json", "cls.safetensors", "config.json"}
