@@ -26,7 +26,7 @@ from fbnetv5.data.fit import parse_fit
 from fbnetv5.data.loading import IN_THIS_PROCESS, Reading, in_order, num_workers_for
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.resolution import Resolution, check_resolution
-from fbnetv5.data.sample import Batch, ImageSet
+from fbnetv5.data.sample import Batch, ImageSet, has_labels
 from fbnetv5.data.splits import Splits, open_splits
 from fbnetv5.data.targets import class_names
 from fbnetv5.networks.backbone import Network
@@ -196,8 +196,8 @@ def check_classes(architecture: Architecture, classes: ClassNames, names: Sequen
 
 
 def check_labelled(task: Task, images: ImageSet, use: str) -> None:
-    """Raise UserError if no image has labels for the task. Images are read up to the first labelled image."""
-    if any(bool(task.labelled(batch).any()) for batch in in_order(images, batch=1)):
+    """Raise UserError if no image has labels for the task. Labels are read up to the first labelled image."""
+    if any(has_labels(images, index, task.targets) for index in range(len(images))):
         return
     raise UserError(
         f"none of the {len(images)} images to {use} has labels for {task.name}. Label some, or leave the task out"

@@ -212,11 +212,20 @@ class LabelledImages:
 
     def _labels(self, record: ImageRecord) -> dict[str, Any]:
         labels = {name: self._label(record, name) for name in self.targets}
-        return {
-            name: value
-            for name, value in labels.items()
-            if value is not None and self.targets[name].kind.has_labels(value)
-        }
+        return {name: value for name, value in labels.items() if self._is_label(name, value)}
+
+    def has_labels(self, index: int, targets: Collection[str]) -> bool:
+        """Whether the image at ``index`` has all of these labels; files of other labels, and the image, are not read.
+
+        Raises:
+            UserError: a map cannot be read, or contains an undeclared class id.
+        """
+        record = self._records[index]
+        return all(self._is_label(name, self._label(record, name)) for name in targets)
+
+    def _is_label(self, target: str, value: Any) -> bool:
+        """Whether a value of ``_label`` labels anything."""
+        return value is not None and self.targets[target].kind.has_labels(value)
 
     def _label(self, record: ImageRecord, target: str) -> Any:
         """A label at the size of its file, None where the image has none."""
@@ -309,6 +318,10 @@ class ImageView:
     def __getitem__(self, index: int) -> Sample:
         """The image at ``index``; see ``LabelledImages.sample``."""
         return self._images.sample(self._indices[index], self._size, self._fit)
+
+    def has_labels(self, index: int, targets: Collection[str]) -> bool:
+        """See ``LabelledImages.has_labels``."""
+        return self._images.has_labels(self._indices[index], targets)
 
 
 def check_class_names(data: LabelledImages, root: Path) -> None:

@@ -5,9 +5,9 @@ An image may lack the labels of any task; it then trains the other tasks. ``fbne
 Shape legend: N images, H x W pixels.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from accelerate.utils import recursively_apply
@@ -108,6 +108,25 @@ class ResizableSet(ImageSet, Protocol):
 
     def resized(self, size: Resolution) -> "ResizableSet":
         """The same images and labels at ``size``, (H, W); nothing is read again."""
+
+
+@runtime_checkable
+class KnowsLabels(Protocol):
+    """An image set that knows which labels an image has without decoding the image."""
+
+    def has_labels(self, index: int, targets: Collection[str]) -> bool:
+        """Whether the image at ``index`` has all of these labels."""
+
+
+def has_labels(images: ImageSet, index: int, targets: Collection[str]) -> bool:
+    """Whether an image of a set has all of these labels; it is decoded only where the set cannot know without.
+
+    Raises:
+        UserError: a label, or an image that must be decoded, cannot be read.
+    """
+    if isinstance(images, KnowsLabels):
+        return images.has_labels(index, targets)
+    return images[index].targets.keys() >= set(targets)
 
 
 def collate(samples: Sequence[Sample], targets: Mapping[str, Target], indices: Sequence[int] | None = None) -> Batch:

@@ -21,7 +21,7 @@ from fbnetv5.data.labelled_images import LabelledImages
 from fbnetv5.data.layouts import open_folder
 from fbnetv5.data.loading import some_indices
 from fbnetv5.data.resolution import Resolution, check_resolution
-from fbnetv5.data.sample import ImageSet, ResizableSet, Sample
+from fbnetv5.data.sample import ImageSet, ResizableSet, Sample, has_labels
 from fbnetv5.data.scenes import TARGETS, Scenes
 from fbnetv5.data.shards import ShardedImages
 from fbnetv5.data.shuffling import Sizes, block_sizes_of, subset_sizes
@@ -76,6 +76,10 @@ class Subset:
     def __getitem__(self, index: int) -> Sample:
         return self._images[self._indices[index]]
 
+    def has_labels(self, index: int, targets: Collection[str]) -> bool:
+        """See ``KnowsLabels``."""
+        return has_labels(self._images, self._indices[index], targets)
+
 
 class Concatenated:
     """Two sets with the same targets, one after the other."""
@@ -95,8 +99,17 @@ class Concatenated:
         return len(self._first) + len(self._second)
 
     def __getitem__(self, index: int) -> Sample:
+        images, place = self._place(index)
+        return images[place]
+
+    def has_labels(self, index: int, targets: Collection[str]) -> bool:
+        """See ``KnowsLabels``."""
+        return has_labels(*self._place(index), targets)
+
+    def _place(self, index: int) -> tuple[ImageSet, int]:
+        """The set that an image is of, and its index in it."""
         beyond = index - len(self._first)
-        return self._first[index] if beyond < 0 else self._second[beyond]
+        return (self._first, index) if beyond < 0 else (self._second, beyond)
 
 
 def without_policies(splits: Splits, max_held_out: int) -> tuple[ImageSet, ImageSet]:

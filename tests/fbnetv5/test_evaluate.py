@@ -12,15 +12,26 @@ from export.errors import UserError
 from export.placement import FITS
 from fbnetv5.architecture import load_architecture, make_architecture
 from fbnetv5.cli import app
+from fbnetv5.data.layouts import open_folder
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.scenes import CLASSES, Scenes
-from fbnetv5.data.splits import open_splits, targets_of
+from fbnetv5.data.splits import Concatenated, Subset, open_splits, targets_of
 from fbnetv5.data.targets import class_names
-from fbnetv5.evaluate import Raw, baseline_files, compare, delta_m, evaluate_file, measure, trained_fit, trained_size
+from fbnetv5.evaluate import (
+    Raw,
+    baseline_files,
+    check_labelled,
+    compare,
+    delta_m,
+    evaluate_file,
+    measure,
+    trained_fit,
+    trained_size,
+)
 from fbnetv5.runs.checkpoint import save_tensors
 from fbnetv5.tasks import make_tasks
-from fbnetv5.tasks.depth import RATIOS
 from fbnetv5.tasks.average_precision import COCO_FIGURES
+from fbnetv5.tasks.depth import RATIOS
 from fbnetv5.tasks.normals import LIMITS
 from fbnetv5.tasks.task import MetricInfo
 from fbnetv5.training.config import TrainConfig
@@ -79,6 +90,28 @@ def test_images_without_labels_do_not_count() -> None:
     predictions = torch.where(torch.arange(10) < 3, TRUTH, (TRUTH + 1) % len(CLASSES["label"]))
     metrics = measure(make_tasks(("cls",), CLASSES), network_with_outputs(predictions), [known])
     assert metrics["cls"].compute() == pytest.approx(0.75)
+
+
+def test_the_check_of_labels_reads_no_image(image_folder: Path) -> None:
+    """The last image alone has a class; the first is damaged since the folder was opened."""
+    document = json.loads((image_folder / "instances.json").read_text(encoding="utf-8"))
+    for row in document["images"][:-1]:
+        del row["label"]
+    (image_folder / "instances.json").write_text(json.dumps(document), encoding="utf-8")
+    data = open_folder(image_folder).only(["label"])
+    for path in (image_folder / "images").iterdir():
+        path.write_bytes(b"damaged")
+    (task,) = make_tasks(("cls",), class_names(data.targets)).values()
+    view = data.resized((32, 32))
+    for images in (view, Concatenated(Subset(view, [0]), view)):
+        check_labelled(task, images, "learn from")
+    with pytest.raises(UserError, match="none of the 2 images to learn from has labels for cls"):
+        check_labelled(task, Concatenated(Subset(view, [1]), Subset(view, [2])), "learn from")
+
+
+def test_demo_scenes_pass_the_check_of_labels() -> None:
+    for task in make_tasks(("cls", "seg"), CLASSES).values():
+        check_labelled(task, IMAGES, "test on")
 
 
 def test_networks_see_normalised_images_without_gradients() -> None:
