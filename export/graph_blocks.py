@@ -49,15 +49,23 @@ def tensors_before_selection(content: bytes) -> tuple[str, ...]:
         for value in (*graph.value_info, *graph.output)
         if value.type.tensor_type.elem_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
     }
-    selected: set[str] = set()
-    read_by_selection: set[str] = set()
-    for node in graph.node:
-        if node.op_type in _SELECTIONS or selected.intersection(node.input):
-            selected.update(node.output)
-            read_by_selection.update(name for name in node.input if name in floats and name not in selected)
+    selecting = selecting_nodes(graph)
+    selected = {name for node in selecting for name in node.output}
+    read_by_selection = {name for node in selecting for name in node.input if name in floats and name not in selected}
     unselected = {value.name for value in graph.output if value.name not in selected}
     tensors = [name for node in graph.node if node.op_type != "Constant" for name in node.output]
     return tuple(name for name in tensors if name in read_by_selection or name in unselected)
+
+
+def selecting_nodes(graph: "onnx.GraphProto") -> "list[onnx.NodeProto]":
+    """The selections of a graph and all nodes that depend on one, in graph order."""
+    selected: set[str] = set()
+    nodes = []
+    for node in graph.node:
+        if node.op_type in _SELECTIONS or selected.intersection(node.input):
+            selected.update(node.output)
+            nodes.append(node)
+    return nodes
 
 
 def block_outputs(content: bytes) -> dict[str, str]:

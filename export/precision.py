@@ -22,11 +22,13 @@ import numpy as np
 
 from export.calibration import QUANTISED, Batches, clip_limits, quantised_nodes, smooth
 from export.errors import UserError
+from export.graph_blocks import selecting_nodes
 from export.progress import Progress
 from export.runners import Array
 
 if TYPE_CHECKING:
     import onnx
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -58,6 +60,9 @@ def at_precision(content: bytes, precision: str, inputs: Mapping[str, Array]) ->
 def to_half(content: bytes, *, keep_io: bool = True) -> bytes:
     """Convert the graph to half precision.
 
+    What selects boxes with a NonMaxSuppression stays in float32: it moves the boxes of each class to a region of their
+    own, which may be thousands of pixels away, where half precision has steps of several pixels.
+
     Args:
         content: the graph, in float32.
         keep_io: inputs and outputs stay float32.
@@ -66,10 +71,35 @@ def to_half(content: bytes, *, keep_io: bool = True) -> bytes:
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
+    model = onnx.load_from_string(content)
+    exact = [node.name for node in _suppression(model.graph)]
     with _quiet_converters():
-        model = convert_float_to_float16(onnx.load_from_string(content), keep_io_types=keep_io)
-        OnnxModel(model).topological_sort()  # the converter appends its casts at the end of the graph
-    return bytes(model.SerializeToString())
+        half = OnnxModel(convert_float_to_float16(model, keep_io_types=keep_io, node_block_list=exact))
+        _join_float_nodes(half, exact)
+        half.topological_sort()  # the converter appends its casts at the end of the graph
+    return bytes(half.model.SerializeToString())
+
+
+def _suppression(graph: "onnx.GraphProto") -> "list[onnx.NodeProto]":
+    """The nodes from the first selection on, if boxes are suppressed inside the graph."""
+    selecting = selecting_nodes(graph)
+    return selecting if any(node.op_type == "NonMaxSuppression" for node in selecting) else []
+
+
+def _join_float_nodes(model: "OnnxModel", names: Sequence[str]) -> None:
+    """Let these nodes, which are in float32, read each other without the two casts that the converter puts between."""
+    import onnx
+
+    producers = model.output_name_to_node()
+    for node in model.get_nodes_by_op_type("Cast"):
+        rounding = producers.get(node.input[0])
+        if rounding is None or rounding.op_type != "Cast":
+            continue
+        types = [onnx.helper.get_node_attr_value(each, "to") for each in (rounding, node)]
+        source = producers.get(rounding.input[0])
+        if types == [onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT] and source is not None and source.name in names:
+            model.replace_input_of_all_nodes(node.output[0], rounding.input[0])
+    model.prune_graph()
 
 
 def rounded_to_half(content: bytes) -> bytes:
@@ -95,13 +125,14 @@ def rounded_to_half(content: bytes) -> bytes:
         to_half_node = helper.make_node("Cast", [source], [f"{target}_half"], to=TensorProto.FLOAT16)
         return [to_half_node, helper.make_node("Cast", [f"{target}_half"], [target], to=TensorProto.FLOAT)]
 
+    exact = {name for node in _suppression(graph) for name in node.output}
     inputs = {value.name: f"{value.name}_rounded" for value in graph.input if value.name in floats}
     nodes = [node for name, of_half in inputs.items() for node in rounding(name, of_half)]
     for node in graph.node:
         node.input[:] = [inputs.get(name, name) for name in node.input]
         nodes.append(node)
         for place, name in enumerate(node.output):
-            if name in floats and node.op_type != "Constant":
+            if name in floats - exact and node.op_type != "Constant":
                 node.output[place] = f"{name}_exact"
                 nodes += rounding(f"{name}_exact", name)
     kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]

@@ -5,11 +5,15 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, numpy_helper
+from torch import Tensor
 
 from export.errors import UserError
-from export.precision import at_precision
+from export.graph import to_onnx_bytes
+from export.precision import at_precision, rounded_to_half, to_half
 from export.runners import Array, OrtRunner
+from fbnetv5.tasks.detection import _suppress_one_image, select
 from latency.table import NULL_KEY
 
 Blocks = Mapping[str, tuple[bytes, dict[str, Array]]]
@@ -67,6 +71,33 @@ def test_half_precision_applies_to_all_tensors(blocks: Blocks) -> None:
         borders = Counter(value.type.tensor_type.elem_type for value in [*graph.input, *graph.output])
         assert not borders[TensorProto.FLOAT], key
         assert borders[TensorProto.FLOAT16] >= 2, key
+
+
+class Suppressed(torch.nn.Module):
+    """Boxes [1, A, 4] and scores [1, A, C] -> the boxes that remain, [k, 4]."""
+
+    def forward(self, boxes: Tensor, scores: Tensor) -> Tensor:
+        return _suppress_one_image(*select(boxes, scores))[0]
+
+
+@pytest.mark.parametrize("size", [640, 1280])
+def test_half_precision_suppresses_the_boxes_of_each_class_as_float32_does(size: int) -> None:
+    rng = np.random.default_rng(0)
+    objects = np.repeat(np.concatenate([rng.uniform(0, size, (60, 2)), rng.uniform(30, 120, (60, 2))], 1), 7, axis=0)
+    centres, sides = objects[:, :2] + rng.normal(0, 6, (420, 2)), objects[:, 2:]
+    boxes = np.concatenate([centres - sides / 2, centres + sides / 2], 1)[None].astype(np.float32)
+    scores = rng.uniform(0, 0.01, (1, 420, 80)).astype(np.float32)
+    scores[0, np.arange(420), np.repeat(rng.integers(70, 80, 60), 7)] = rng.permutation(np.linspace(0.3, 0.9, 420))
+    inputs = {"boxes": boxes, "scores": scores}
+    content = to_onnx_bytes(
+        Suppressed(), (torch.from_numpy(boxes), torch.from_numpy(scores)), input_names=[*inputs], output_names=["best"]
+    )
+    expected = OrtRunner(content)(inputs)["best"]
+    assert len(expected) < 100
+    for half in (to_half(content), rounded_to_half(content)):
+        actual = OrtRunner(half)(inputs)["best"]
+        # Overlaps near the limit may differ; with offsets in half precision 6 and 35 more boxes remained.
+        assert abs(len(actual) - len(expected)) <= 2
 
 
 def test_int8_weights_are_signed_symmetric_and_scaled_by_channel(blocks: Blocks) -> None:
