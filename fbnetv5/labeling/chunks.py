@@ -123,11 +123,32 @@ def _write_image(job: Job, labeller: Labeller, result: Labelled | LeftOut) -> Im
         size=result.size,
         test=labeller.source.is_test(result.index),
         label=result.labels.get("label"),
-        boxes=None if boxes is None else [[round(side, DECIMALS) for side in box] for box in boxes.xyxy.tolist()],
+        boxes=None if boxes is None else [rounded_box(box, result.size) for box in boxes.xyxy.tolist()],
         box_labels=None if boxes is None else boxes.labels.tolist(),
         soft_label=_probabilities(result.labels.get("soft_label")),
         origins=dict(sorted(result.origins.items())),
     )
+
+
+def rounded_box(corners: Sequence[float], size: tuple[int, int]) -> list[float]:
+    """(x0, y0, x1, y1) in steps of 10^-DECIMALS pixels, at least one step wide and high, inside of an image of (H, W).
+
+    A box of a data set may be narrower, and readers refuse boxes without an area.
+    """
+    x0, y0, x1, y1 = corners
+    height, width = size
+    (left, right), (top, bottom) = _rounded(x0, x1, width), _rounded(y0, y1, height)
+    return [left, top, right, bottom]
+
+
+def _rounded(start: float, end: float, length: int) -> tuple[float, float]:
+    """The ends of a box along an axis of ``length`` pixels."""
+    step = 10**-DECIMALS
+    first, last = round(start, DECIMALS), round(end, DECIMALS)
+    if first == last:
+        first = round(min(first, length - step), DECIMALS)
+        last = round(first + step, DECIMALS)
+    return first, last
 
 
 def map_file(folder: Path, target: str, name: str) -> Path:

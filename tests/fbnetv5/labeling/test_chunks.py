@@ -17,6 +17,7 @@ from fbnetv5.labeling.chunks import (
     place_image,
     read_chunk,
     remove_temporaries,
+    rounded_box,
 )
 from tests.fbnetv5.labeling.labelled_scenes import make_labeller, number_of, true_mask
 
@@ -37,6 +38,19 @@ def test_a_chunk_has_a_row_maps_and_a_link_for_each_image(tmp_path: Path) -> Non
     assert row.size == mask.shape
     assert (mask == true_mask(number_of(row.name)).numpy()).mean() > 0.97
     assert (folder / "images" / row.name).samefile(tmp_path / "images" / row.source)
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [
+        ([1.234, 2.0, 3.456, 4.0], [1.23, 2.0, 3.46, 4.0]),
+        ([1.999, 2.0, 2.001, 4.0], [2.0, 2.0, 2.01, 4.0]),
+        ([59.998, 39.999, 60.0, 40.0], [59.99, 39.99, 60.0, 40.0]),
+        ([1.0, 0.001, 2.0, 0.002], [1.0, 0.0, 2.0, 0.01]),
+    ],
+)
+def test_no_box_loses_its_area_when_it_is_rounded(box: list[float], expected: list[float]) -> None:
+    assert rounded_box(box, (40, 60)) == expected
 
 
 def test_where_links_are_impossible_images_are_copied(tmp_path: Path) -> None:

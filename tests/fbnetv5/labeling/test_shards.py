@@ -20,7 +20,7 @@ from fbnetv5.labeling.chunks import WORK
 from fbnetv5.labeling.config import LabelConfig, TeacherConfig
 from fbnetv5.labeling.run import open_labelling, run_labelling
 from tests.fbnetv5.labeling.labelled_scenes import make_config
-from tests.fbnetv5.labeling.teachers.onnx_files import constant
+from tests.fbnetv5.labeling.teachers.onnx_files import constant, save_png
 from tests.fbnetv5.labeling.test_run import DETECTOR, OUTPUTS, contents
 
 pytest.importorskip("pyarrow")
@@ -76,6 +76,20 @@ def test_shards_have_the_bytes_of_those_of_the_labelled_folder(keep: bool, tmp_p
     assert sorted(path.name for path in (tmp_path / "shards").iterdir()) == ["data", "index.json", "labels.json"]
     summary, _ = read_labels(tmp_path / "shards")
     assert summary.to_json()["tasks"] == read_labels(tmp_path / "folder")[0].to_json()["tasks"]
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_a_box_narrower_than_a_hundredth_of_a_pixel_is_kept(shards: bool, tmp_path: Path) -> None:
+    for number in range(6):
+        save_png(tmp_path / f"yolo/images/train/{number}.png", torch.zeros(3, 48, 64, dtype=torch.uint8))
+        label_file = tmp_path / f"yolo/labels/train/{number}.txt"
+        label_file.parent.mkdir(parents=True, exist_ok=True)
+        label_file.write_text("0 0.3 0.3 0.00002 0.2\n1 0.99999 0.5 0.00002 0.2\n", encoding="utf-8")
+    (tmp_path / "yolo/data.yaml").write_text("train: images/train\nnames: [a, b]\n", encoding="utf-8")
+    label(LabelConfig(images=str(tmp_path / "yolo"), derive={"cls": "largest-box"}), tmp_path / "out", shards=shards)
+    boxes = open_folder(tmp_path / "out").labels(0)["boxes"].xyxy
+    assert (boxes[:, 2] > boxes[:, 0]).all()
+    assert torch.allclose(boxes, torch.tensor([[19.2, 9.6, 19.2, 19.2], [64, 19.2, 64, 28.8]]), atol=0.011)
 
 
 def test_unreadable_images_are_left_out_even_if_they_are_a_whole_shard(tmp_path: Path) -> None:
