@@ -126,7 +126,7 @@ class _Reader:
 
     def _object(self, item: Item, size: tuple[int, int]) -> DrawnObject:
         class_id = self.drawn.objects.index(item.label)
-        outline = self._box(item, size) if item.kind == "box" else _shape(item, class_id + 1, size)
+        outline = self._box(item, size) if item.kind == "box" else _shape(item, self.drawn.map_id(class_id), size)
         return DrawnObject(class_id=class_id, outline=outline, where=item.where)
 
     def _box(self, item: Item, size: tuple[int, int]) -> list[float]:

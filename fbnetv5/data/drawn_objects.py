@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fbnetv5.data.folder import box_corners
-from fbnetv5.data.instance_masks import BACKGROUND
 from fbnetv5.data.labelled_images import ImageRecord, LabelledImages
 from fbnetv5.data.notes import Notes
-from fbnetv5.data.shape_maps import Shape, ShapeMaps
+from fbnetv5.data.shape_maps import Shape, ShapeMaps, map_classes, map_ids
 from fbnetv5.data.targets import BOXES, CLASS, CLASS_MAP, IGNORE, Target
 
 ROTATED = "rotated rectangles, of which the upright box around them is read"
@@ -38,6 +37,10 @@ class DrawnObjects:
     notes: Notes
     shapes: dict[str, list[Shape]] = field(default_factory=dict)
     """By path of the image, where all objects have a shape."""
+
+    def map_id(self, class_id: int) -> int:
+        """The id in class maps of a class of objects."""
+        return map_ids(self.objects)[class_id]
 
     def add(self, record: ImageRecord, objects: Iterable[DrawnObject], *, is_complete: bool) -> None:
         """Add the objects of an image to its record.
@@ -71,8 +74,8 @@ class DrawnObjects:
         targets = {"label": Target(kind=CLASS, classes=self.labels)} if self.labels else {}
         targets |= {"boxes": Target(kind=BOXES, classes=self.objects)} if self.objects else {}
         readers: dict[str, Any] = {}
-        if any(self.shapes.values()) and len(self.objects) < IGNORE:
-            targets["mask"] = Target(kind=CLASS_MAP, classes=(BACKGROUND, *self.objects))
+        if any(self.shapes.values()) and 1 < len(map_classes(self.objects)) <= IGNORE:
+            targets["mask"] = Target(kind=CLASS_MAP, classes=map_classes(self.objects))
             readers["mask"] = ShapeMaps(self.shapes, {image.path: image.size for image in images.values()})
             for image in images.values():
                 image.maps = {"mask": image.path} if image.path in self.shapes else None

@@ -1,8 +1,9 @@
 """The masks of COCO's annotated objects, polygons or run lengths, and the maps that follow from them.
 
 pycocotools turns "segmentation" into pixels, as COCO's own evaluation does (Lin et al., arXiv:1405.0312). A class map
-has the classes of the boxes after class 0, the background; a pixel that masks of different classes cover is IGNORE,
-because nothing says which object is in front. Edges are the inner outlines of all masks, except those of crowds.
+has the classes of ``fbnetv5.data.shape_maps.map_classes``: those of the boxes after class 0, the background. A pixel
+that masks of different classes cover is IGNORE, because nothing says which object is in front. Edges are the inner
+outlines of all masks, except those of crowds.
 
 Shape legend: H x W pixels of the image.
 """
@@ -24,9 +25,8 @@ from fbnetv5.data.coco import CocoFile, coco_files, image_folder
 from fbnetv5.data.folder import field, read_categories, read_document
 from fbnetv5.data.maps import borders
 from fbnetv5.data.notes import Notes
+from fbnetv5.data.shape_maps import map_ids
 from fbnetv5.data.targets import IGNORE
-
-BACKGROUND = "background"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +85,12 @@ class InstanceMasks:
         if instances is None:
             return None
         ids, is_ambiguous = np.zeros(size, np.uint8), np.zeros(size, bool)
+        ids_of_classes = map_ids(self.classes)
         for instance in instances:
-            mask, class_id = instance.mask(size), instance.class_id + 1
+            class_id = ids_of_classes[instance.class_id]
+            if not class_id:
+                continue
+            mask = instance.mask(size)
             is_ambiguous |= mask & (ids != 0) & (ids != class_id)
             ids[mask] = class_id
         ids[is_ambiguous] = IGNORE

@@ -220,7 +220,8 @@ def _object(region: Region, drawn: DrawnObjects, size: tuple[int, int]) -> Drawn
     """The object of a rectangle or polygon in an image of (H, W)."""
     class_id = drawn.objects.index(region.label)
     if region.kind == POLYGON:
-        return DrawnObject(class_id=class_id, outline=_polygon(region, class_id + 1, size), where=region.where)
+        outline = _polygon(region, drawn.map_id(class_id), size)
+        return DrawnObject(class_id=class_id, outline=outline, where=region.where)
     x, y, width, height = region.numbers("x", "y", "width", "height")
     box = [x * size[1] / 100, y * size[0] / 100, width * size[1] / 100, height * size[0] / 100]
     if angle := _numbers([region.value.get("rotation", 0)], region.where)[0]:

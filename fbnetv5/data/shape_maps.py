@@ -13,6 +13,22 @@ from pycocotools import mask as coco_masks
 
 from fbnetv5.data.targets import IGNORE
 
+BACKGROUND = "background"
+
+
+def map_classes(objects: Sequence[str]) -> tuple[str, ...]:
+    """The classes of a map that is drawn from objects of these classes: the background, 0, then theirs.
+
+    A class of objects that is called background is the background itself.
+    """
+    return (BACKGROUND, *(name for name in objects if name != BACKGROUND))
+
+
+def map_ids(objects: Sequence[str]) -> tuple[int, ...]:
+    """By class id of objects, the id in their map."""
+    ids = {name: class_id for class_id, name in enumerate(map_classes(objects))}
+    return tuple(ids[name] for name in objects)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:

@@ -26,10 +26,10 @@ from export.files import read_document
 from fbnetv5.data.folder import image_record
 from fbnetv5.data.header_index import HeaderIndex
 from fbnetv5.data.image_files import image_names_within
-from fbnetv5.data.instance_masks import BACKGROUND
 from fbnetv5.data.labelled_images import ImageRecord, LabelledImages
 from fbnetv5.data.layout import Layout
 from fbnetv5.data.notes import Notes
+from fbnetv5.data.shape_maps import map_classes, map_ids
 from fbnetv5.data.targets import BOXES, CLASS_MAP, IGNORE, Target
 from fbnetv5.data.yolo_labels import LabelReader, PolygonMaps, YoloObject
 
@@ -229,8 +229,8 @@ class _Files:
         """The data set of all records; class maps belong to it if there are polygons and few enough classes."""
         targets = {"boxes": Target(kind=BOXES, classes=classes)}
         sizes: dict[str, tuple[int, int]] = {}
-        if self.has_polygons and len(classes) < IGNORE:
-            targets["mask"] = Target(kind=CLASS_MAP, classes=(BACKGROUND, *classes))
+        if self.has_polygons and 1 < len(map_classes(classes)) <= IGNORE:
+            targets["mask"] = Target(kind=CLASS_MAP, classes=map_classes(classes))
             sizes = {record.maps["mask"]: record.size for record in records.values() if record.maps}
         for record in records.values():
             record.maps = record.maps if sizes else None
@@ -238,7 +238,7 @@ class _Files:
             records,
             targets,
             test=test,
-            readers={"mask": PolygonMaps(self.reader, sizes)} if sizes else None,
+            readers={"mask": PolygonMaps(self.reader, sizes, map_ids(classes))} if sizes else None,
             notes=self.notes.lines(),
         )
 

@@ -148,11 +148,13 @@ def _corners(box: tuple[float, ...], notes: Notes) -> Corners:
 
 @dataclass(frozen=True, slots=True)
 class PolygonMaps:
-    """Reads a label file of polygons as a class map: the classes after class 0, the background."""
+    """Reads a label file of polygons as a class map over class 0, the background."""
 
     labels: LabelReader
     sizes: dict[str, tuple[int, int]]
     """(H, W) of the image by label file."""
+    ids: tuple[int, ...]
+    """By class id of the label files, that in the map, 0 for the background."""
 
     def __call__(self, path: str) -> NDArray[np.uint8]:
         """The class of each pixel, uint8 [H, W]; IGNORE where polygons of different classes overlap.
@@ -163,9 +165,12 @@ class PolygonMaps:
         height, width = self.sizes[path]
         ids, is_ambiguous = np.zeros((height, width), np.uint8), np.zeros((height, width), bool)
         for item in self.labels.read(path):
+            class_id = self.ids[item.class_id]
+            if not class_id:
+                continue
             points = np.array(item.polygon) * np.resize([width, height], len(item.polygon or ()))
             mask = coco_masks.decode(coco_masks.frPyObjects([points.tolist()], height, width))[..., 0].astype(bool)
-            is_ambiguous |= mask & (ids != 0) & (ids != item.class_id + 1)
-            ids[mask] = item.class_id + 1
+            is_ambiguous |= mask & (ids != 0) & (ids != class_id)
+            ids[mask] = class_id
         ids[is_ambiguous] = IGNORE
         return ids

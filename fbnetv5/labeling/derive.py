@@ -19,9 +19,10 @@ import torch
 
 from export.errors import UserError
 from fbnetv5.data.folder import KINDS
-from fbnetv5.data.instance_masks import BACKGROUND, InstanceMasks, read_instance_masks
+from fbnetv5.data.instance_masks import InstanceMasks, read_instance_masks
 from fbnetv5.data.maps import borders
 from fbnetv5.data.resolution import Resolution
+from fbnetv5.data.shape_maps import map_classes
 from fbnetv5.data.targets import IGNORE, Target
 
 Labels = Mapping[str, Any]
@@ -93,7 +94,7 @@ def _of_instances(task: str, masks: InstanceMasks, targets: Mapping[str, Target]
     if task != "seg":
         make = masks.saliency if task == "saliency" else masks.edges
         return Derivation(target=task, classes=(), rule=lambda name, _, size: _tensor(make(name, size)))
-    names = (BACKGROUND, *masks.classes)
+    names = map_classes(masks.classes)
     if len(names) > IGNORE:
         raise UserError(f"the data set has {len(names)} classes, and a mask file has {IGNORE} at most")
     if _matching(task, names, targets) != names:

@@ -45,6 +45,22 @@ def test_targets_are_those_that_have_classes() -> None:
     assert "mask" not in data_set(SHAPE, classes=[f"{number}" for number in range(255)]).targets
 
 
+def test_an_object_of_a_class_called_background_is_background() -> None:
+    drawn = DrawnObjects(labels=(), objects=("a", "background", "b"), notes=Notes())
+    assert [drawn.map_id(class_id) for class_id in range(3)] == [1, 0, 2]
+    record = ImageRecord(path="0.png", size=(8, 9))
+    behind = Shape(class_id=drawn.map_id(2), polygons=((0.0, 0.0, 9.0, 0.0, 9.0, 8.0, 0.0, 8.0),))
+    in_front = Shape(class_id=drawn.map_id(1), polygons=SHAPE.polygons, order=1.0)
+    objects = [
+        DrawnObject(class_id=2, outline=behind, where="f:1"),
+        DrawnObject(class_id=1, outline=in_front, where=""),
+    ]
+    drawn.add(record, objects, is_complete=True)
+    data = drawn.data_set({"0.png": record})
+    assert data.targets["mask"].classes == ("background", "a", "b")
+    assert np.array_equal(data.labels(0)["mask"].numpy(), np.where(SHAPE.mask((8, 9)), 0, 2))
+
+
 def test_objects_without_area_are_counted_and_those_outside_refused() -> None:
     data = data_set(BOX, [1.0, 2.0, 0.0, 4.0])
     assert len(data.labels(0)["boxes"].xyxy) == 1

@@ -74,6 +74,15 @@ def test_pixels_of_several_classes_are_ignored(tmp_path: Path) -> None:
     assert np.array_equal(class_map, expected)
 
 
+def test_objects_of_a_class_called_background_are_background(tmp_path: Path) -> None:
+    path = write_coco(tmp_path, tuple(SEGMENTATIONS))
+    path.write_text(path.read_text(encoding="utf-8").replace('"cat"', '"background"'), encoding="utf-8")
+    dogs = np.any([mask for class_id, mask in by_pycocotools(path) if class_id == 2], axis=0)
+    class_map = read_instance_masks(tmp_path).class_map("train/5.png", (HEIGHT, WIDTH))
+    assert class_map is not None
+    assert np.array_equal(class_map, dogs)
+
+
 def test_edges_are_the_inner_outlines_without_those_of_crowds(tmp_path: Path) -> None:
     path = write_coco(tmp_path, ("compressed", "crowd"))
     (_, circle), _ = by_pycocotools(path)

@@ -9,9 +9,10 @@ from PIL import Image
 from export.errors import UserError
 from fbnetv5.data import header_index
 from fbnetv5.data.fit import fit_image
+from fbnetv5.data.labelled_images import LabelledImages, check_class_names
 from fbnetv5.data.layouts import open_folder
 from fbnetv5.data.scenes import TARGETS
-from fbnetv5.data.targets import IGNORE
+from fbnetv5.data.targets import CLASS, CLASS_MAP, IGNORE, Target
 
 SIZE = (64, 64)
 
@@ -95,3 +96,10 @@ def test_labels_have_the_size_of_the_file(image_folder: Path) -> None:
     assert labels.keys() == set(TARGETS)
     assert torch.equal(labels["mask"], sample.targets["mask"])
     assert folder.path(2) == str(image_folder / "images" / folder.names[2])
+
+
+def test_classes_of_one_target_have_distinct_names() -> None:
+    targets = {"label": Target(kind=CLASS, classes=("a", "b")), "mask": Target(kind=CLASS_MAP, classes=("a", "b", "a"))}
+    check_class_names(LabelledImages({}, {"label": targets["label"]}), Path("images"))
+    with pytest.raises(UserError, match="images has two classes 'a' of mask"):
+        check_class_names(LabelledImages({}, targets), Path("images"))

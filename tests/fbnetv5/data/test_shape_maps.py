@@ -1,9 +1,10 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from fbnetv5.data.shape_maps import Shape, ShapeMaps
+from fbnetv5.data.shape_maps import Shape, ShapeMaps, map_classes, map_ids
 from fbnetv5.data.targets import IGNORE
 
 SQUARE = (2.0, 3.0, 6.0, 3.0, 6.0, 8.0, 2.0, 8.0)
@@ -17,6 +18,18 @@ def class_map(*shapes: Shape) -> list[list[int]]:
 def columns(first: int, end: int, class_id: int, order: float = 0.0) -> Shape:
     """A shape of whole columns of an image of 4x6."""
     return Shape(class_id=class_id, order=order, place=(first, 0, end - first, 4), runs=(0, 4 * (end - first)))
+
+
+@pytest.mark.parametrize(
+    ("objects", "classes", "ids"),
+    [
+        (["b", "a"], ("background", "b", "a"), (1, 2)),
+        (["b", "background", "a"], ("background", "b", "a"), (1, 0, 2)),
+        (["background"], ("background",), (0,)),
+    ],
+)
+def test_the_background_is_class_0(objects: list[str], classes: tuple[str, ...], ids: tuple[int, ...]) -> None:
+    assert (map_classes(objects), map_ids(objects)) == (classes, ids)
 
 
 def test_a_polygon_covers_its_pixels() -> None:

@@ -45,6 +45,18 @@ def test_polygons_give_the_boxes_and_a_class_map(image_folder: Path, tmp_path: P
             assert set(labels["mask"][y0:y1, x0:x1].unique().tolist()) <= {int(label) + 1, 255}
 
 
+def test_a_class_called_background_is_that_of_the_class_map(image_folder: Path, tmp_path: Path) -> None:
+    root = as_yolo(image_folder, tmp_path / "p", polygons=True)
+    first, second, *others = CLASSES["boxes"]
+    edit(root, f'  1: "{second}"', '  1: "background"')
+    data = open_folder(root)
+    assert data.targets["mask"].classes == ("background", first, *others)
+    for index in range(len(data)):
+        labels = data.labels(index)
+        ids = {0 if label == 1 else label + (label < 1) for label in labels["boxes"].labels.tolist()}
+        assert set(labels["mask"].unique().tolist()) <= {0, 255, *ids}
+
+
 def test_an_image_with_a_box_among_its_polygons_has_no_class_map(image_folder: Path, tmp_path: Path) -> None:
     root = as_yolo(image_folder, tmp_path / "p", polygons=True)
     (root / "labels/train/03.txt").write_text("0 0.5 0.5 0.5 0.5\n", encoding="utf-8")

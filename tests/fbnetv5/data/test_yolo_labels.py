@@ -94,7 +94,7 @@ def test_key_points_after_a_box_are_not_read(tmp_path: Path) -> None:
 
 def test_polygons_are_drawn_as_pillow_draws_them(tmp_path: Path) -> None:
     path = write(tmp_path, "1 0.1 0.2 0.8 0.1 0.9 0.9 0.3 0.7")
-    ids = PolygonMaps(READER, {path: (50, 80)})(path)
+    ids = PolygonMaps(READER, {path: (50, 80)}, (1, 2, 3))(path)
     image = Image.new("L", (80, 50))
     ImageDraw.Draw(image).polygon([(8, 10), (64, 5), (72, 45), (24, 35)], fill=2)
     expected = np.asarray(image)
@@ -103,7 +103,14 @@ def test_polygons_are_drawn_as_pillow_draws_them(tmp_path: Path) -> None:
     assert (ids == 0)[expected == 0].mean() > 0.98
 
 
+def test_polygons_of_the_background_cover_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path, f"1 0.5 0.5 1 0.5 1 1 0.5 1\n0 {SQUARE}\n0 0 0 1 0 1 1 0 1")
+    ids = PolygonMaps(READER, {path: (40, 40)}, (0, 1, 2))(path)
+    assert set(np.unique(ids)) == {0, 1}
+    assert (ids[2, 2], ids[25, 25]) == (0, 1)
+
+
 def test_pixels_of_several_classes_are_ignored(tmp_path: Path) -> None:
     path = write(tmp_path, f"0 {SQUARE}\n2 0.5 0.5 1 0.5 1 1 0.5 1\n0 0.25 0.25 0.5 0.25 0.5 0.5")
-    ids = PolygonMaps(READER, {path: (40, 40)})(path)
+    ids = PolygonMaps(READER, {path: (40, 40)}, (1, 2, 3))(path)
     assert (ids[12, 28], ids[25, 25], ids[35, 35], ids[2, 2], ids[11, 18]) == (1, IGNORE, 3, 0, 1)

@@ -63,6 +63,12 @@ def test_masks_of_instances_make_three_labels_and_come_before_those_of_class_map
     assert derivations["edges"].rule("train/5.png", {}, (40, 60)) is None
 
 
+def test_a_class_of_boxes_called_background_is_that_of_the_class_map(tmp_path: Path) -> None:
+    path = write_coco(tmp_path, ("triangle", "two polygons"))
+    path.write_text(path.read_text(encoding="utf-8").replace('"cat"', '"background"'), encoding="utf-8")
+    assert make_derivations({"seg": "instances"}, tmp_path, {})["seg"].classes == ("background", "dog")
+
+
 def test_rules_without_their_labels_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no rule --derive cls=box; there are: seg=instances, cls=largest-box"):
         make_derivations({"cls": "box"}, tmp_path, DETECTED)
