@@ -230,6 +230,5 @@ class TrainLoop(Loop[TrainEntry]):
         stored = self.architecture.provenance
         step = stored.get("training", {}).get("step", 0)
         if step > self.best.step:
-            self.best.resume(
-                stored["scores"] if len(self.tasks) > 1 else {self.architecture.task: stored["score"]}, step
-            )
+            scores = stored["scores"] if len(self.tasks) > 1 else {self.architecture.task: stored["score"]}
+            self.best.resume(scores, step)

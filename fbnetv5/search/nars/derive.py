@@ -9,9 +9,10 @@ from export.errors import UserError
 from export.progress import Progress
 from fbnetv5.architecture import Architecture
 from fbnetv5.costs.budgets import parse_budgets
+from fbnetv5.search.nars.checks import check_budgets
 from fbnetv5.search.nars.config import NarsConfig
 from fbnetv5.search.nars.loop import NarsLoop
-from fbnetv5.search.nars.prepare import check, prepare
+from fbnetv5.search.nars.prepare import prepare
 from fbnetv5.search.nars.results import pair_architecture, write_pair
 from fbnetv5.search.nars.table import profile_options as profile_options
 from fbnetv5.search.nars.trial import read_result
@@ -68,7 +69,7 @@ def derive(
         raise AssertionError
 
     loop = NarsLoop(prepared, trials, no_training)
-    check(prepared, loop.constraints)
+    check_budgets(prepared, loop.constraints)
     best = loop.evolve(loop.constraints)[:1]
     predicted = {
         "score": prepared.sign * float(loop.ensemble()(best)[0]),

@@ -12,16 +12,14 @@ from fbnetv5.costs.budgets import Budget, priced
 from fbnetv5.costs.constraints import AnyTable, Constraints, cost_table
 from fbnetv5.costs.memory import memory_limit
 from fbnetv5.costs.tables import CostTable
-from fbnetv5.data.splits import Splits, without_policies
+from fbnetv5.data.splits import Splits
 from fbnetv5.data.targets import class_names
-from fbnetv5.evaluate import check_labelled
 from fbnetv5.search.nars.config import NarsConfig
 from fbnetv5.search.nars.pairs import PairSpace
 from fbnetv5.search.nars.table import check_complete
 from fbnetv5.spaces.space import Choices
 from fbnetv5.tasks import needed_targets, searched_tasks
 from fbnetv5.tasks.task import Task
-from fbnetv5.training.checks import check_recipe, check_teacher_of_task
 from latency import estimate
 
 
@@ -83,52 +81,3 @@ def prepare(config: NarsConfig) -> Prepared:
         table = estimate.open_table(Path(config.table), other_machine=config.other_machine_table)
         check_complete(config, table, tasks[config.task_name])
     return Prepared(config=config, splits=splits, task=tasks[config.task_name], table=table)
-
-
-def check_trainings(prepared: Prepared) -> None:
-    """Check that every value of the recipe suits the task and its images.
-
-    Raises:
-        UserError: a value does not.
-    """
-    for training in prepared.config.trainings():
-        check_recipe(training, [prepared.task], prepared.splits.weights.targets)
-
-
-def check_labels(prepared: Prepared) -> None:
-    """Check that the images that trials learn from and are scored on, and the test images, have labels of the task.
-
-    Raises:
-        UserError: none of them has.
-    """
-    splits = prepared.splits
-    images, held_out = without_policies(splits, prepared.config.train_config({}).held_out)
-    for use, part in (("learn from", images), ("hold out", held_out), ("test on", splits.test)):
-        check_labelled(prepared.task, part, use)
-
-
-def check_distillation(prepared: Prepared) -> None:
-    """Check that the teacher, if there is one, suits the task and its images.
-
-    Raises:
-        UserError: it is missing or does not.
-        UnavailableError: its library, or its weights, are not on this machine.
-    """
-    config = prepared.config
-    if config.teacher is not None:
-        check_teacher_of_task(
-            config.teacher, prepared.task, config.space, config.data.size, images=prepared.splits.weights
-        )
-
-
-def check(prepared: Prepared, constraints: Constraints) -> None:
-    """Check the budgets against the space, or against the only architecture.
-
-    Raises:
-        UserError: a budget is out of range.
-    """
-    fixed = prepared.config.fixed
-    if fixed is None:
-        constraints.check()
-    else:
-        constraints.check_architecture(np.array(fixed))

@@ -132,13 +132,13 @@ def recipe_fields(
         common: fields that all trainings have in common but for these factors, with AdamW's values.
     """
     searched = zip(recipes.items(), choices, strict=True)
-    fields = {name: variable.choices[choice] for (name, variable), choice in searched} | common
-    for name, factor in FACTORS.get(str(fields.get("optimizer")), {}).items():
-        if name in fields and _is_number(fields[name]):
-            fields[name] = float(f"{fields[name] * factor:.{SCALED_DIGITS}g}")
-    return fields
+    fields = {**{name: variable.choices[choice] for (name, variable), choice in searched}, **common}
+    factors = FACTORS.get(str(fields.get("optimizer")), {})
+    return {name: _scaled(value, factors[name]) if name in factors else value for name, value in fields.items()}
 
 
-def _is_number(value: Any) -> bool:
-    """Whether a value can be scaled; ``TrainConfig`` refuses a text or a truth value in place of a number."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _scaled(value: Any, factor: float) -> Any:
+    """A number times a factor; ``TrainConfig`` refuses a text or a truth value in place of a number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    return float(f"{value * factor:.{SCALED_DIGITS}g}")

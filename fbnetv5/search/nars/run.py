@@ -20,11 +20,12 @@ from fbnetv5.costs.constraints import Constraints
 from fbnetv5.runs.folder import make_run
 from fbnetv5.runs.history import History
 from fbnetv5.runs.processes import make_accelerator
+from fbnetv5.search.nars.checks import check_budgets, check_distillation, check_labels, check_trainings
 from fbnetv5.search.nars.config import NarsConfig
 from fbnetv5.search.nars.entry import NarsEntry
 from fbnetv5.search.nars.jobs import Runner
 from fbnetv5.search.nars.loop import NarsLoop
-from fbnetv5.search.nars.prepare import Prepared, check, check_distillation, check_labels, check_trainings, prepare
+from fbnetv5.search.nars.prepare import Prepared, prepare
 from fbnetv5.search.nars.results import pareto_document, train_command, write_best
 from fbnetv5.search.nars.trials import load_trials
 
@@ -81,7 +82,7 @@ def start_nars(
     check_trainings(prepared)
     constraints = prepared.constraints(config.budgets)
     show_ranges(constraints)
-    check(prepared, constraints)
+    check_budgets(prepared, constraints)
     check_labels(prepared)
     check_distillation(prepared)
     return make_run(config, folder, log), prepared

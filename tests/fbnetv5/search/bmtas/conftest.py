@@ -26,7 +26,7 @@ class SinglePrecision(torch.Tensor):
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function is torch.Tensor.double:
             raise TypeError("this accelerator has no float64")
-        result = super().__torch_function__(function, types, args, kwargs)
+        result = super().__torch_function__(function, types, args, kwargs)  # type: ignore[no-untyped-call]
         return result.as_subclass(torch.Tensor) if function is torch.Tensor.cpu else result
 
 

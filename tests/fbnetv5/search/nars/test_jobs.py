@@ -46,8 +46,13 @@ def test_processes_share_the_threads_of_this_one(
     monkeypatch: pytest.MonkeyPatch, threads: int, jobs: int, expected: int
 ) -> None:
     counts: list[int] = []
+
+    def run_pool(folders: list[Path], jobs: int, threads: int, progress: object) -> list[Path]:
+        counts.append(threads)
+        return []
+
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    monkeypatch.setattr("fbnetv5.search.nars.jobs._run_pool", lambda *arguments: counts.append(arguments[2]) or [])
+    monkeypatch.setattr("fbnetv5.search.nars.jobs._run_pool", run_pool)
     in_processes(jobs, silent)([])
     assert counts == [expected]
 

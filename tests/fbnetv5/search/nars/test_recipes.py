@@ -65,7 +65,7 @@ def test_fields_that_are_not_searched_are_scaled_too() -> None:
 
 
 @pytest.mark.parametrize("value", ["x", True])
-def test_values_that_are_no_numbers_are_not_scaled(value: object) -> None:
+def test_values_that_are_no_numbers_are_not_scaled(value: str | bool) -> None:
     recipes = {"lr": RecipeVariable(values=(value, 1.5)), "optimizer": RecipeVariable(values=("sgd",))}
     assert recipe_fields(recipes, [0, 0])["lr"] is value
 
