@@ -207,8 +207,8 @@ def opened(path: str | Path) -> Iterator[ImageFile.ImageFile]:
 
 def _is_of_pillow(error: Exception) -> bool:
     """Whether code of Pillow raised the error."""
-    frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return frames[-1].partition(".")[0] == Image.__package__
+    modules: list[str] = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return modules[-1].startswith("PIL.")
 
 
 def _open(path: str | Path) -> ImageFile.ImageFile:
