@@ -1,10 +1,10 @@
 """Converts a float32 ONNX graph to fp16 or int8 and verifies each precision against float32.
 
 The stages are fp32, fp16 and int8 (``export/precision.py``). Whoever exports a network compares its fp32 graph with the
-torch module. The lower precisions are compared with the fp32 graph in ONNX Runtime; of fp16 also a simulation that
-rounds every tensor, because ONNX Runtime's CPU kernels do not. There the best boxes are not yet
-selected: the inputs of a selection are compared, not its outputs (``export/graph_blocks.py``). Images come in two
-kinds, seeded noise and real images. int8 must pass its gate on real images only, because it is not calibrated on noise.
+torch module. The lower precisions are compared with the fp32 graph in ONNX Runtime; of fp16 also a simulation with
+every tensor in half precision, which ONNX Runtime's CPU kernels do not have. There the best boxes are not yet selected:
+the inputs of a selection are compared, not its outputs (``export/graph_blocks.py``). Images come in two kinds, seeded
+noise and real images. int8 must pass its gate on real images only, because it is not calibrated on noise.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ from export.runners import Array, OrtRunner
 MAX_FLOAT_BLOCKS = 8
 """Blocks that int8 may leave in float without being asked to."""
 SIMULATION = "fp16 rounded"
-"""The stage of the graph that rounds every tensor to half precision."""
+"""The stage of the graph that simulates half precision."""
 REAL = "real"
 SEEDED = "seeded"
 Images = Mapping[str, Mapping[str, Array]]

@@ -53,7 +53,8 @@ def test_an_engine_is_built_without_a_gpu_and_the_document_tells_that_it_was_not
     assert exported["ran"] is False
     assert exported["precision"]["requested"] == "fp16"
     assert exported["precision"]["layers"]["HALF"] > exported["precision"]["layers"]["FLOAT"]
-    assert {parity["stage"] for parity in exported["parity"]} == {"fp32 onnxruntime", "fp16 onnxruntime", "fp16 rounded"}
+    stages = ["fp32 onnxruntime", "fp16 onnxruntime", "fp16 rounded"]
+    assert list(dict.fromkeys(parity["stage"] for parity in exported["parity"])) == stages
     assert list(exported["metric"]["stages"]) == ["torch", "fp32", "fp16"]
     manifest = read_manifest(work / exported["folder"])
     assert manifest.engine is not None
