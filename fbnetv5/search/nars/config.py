@@ -56,7 +56,8 @@ class NarsConfig(RunConfig):
     recipes: Annotated[dict[str, RecipeVariable], Field(min_length=1)]
     """Fields of the training that are searched, with their values: those of FBNetV3 unless others are named."""
     training: dict[str, Any] = Field(default={})
-    """Fields of all trainings, such as steps; the others have the defaults of ``fbnetv5 train``."""
+    """Fields of all trainings, such as steps; the others have the defaults of ``fbnetv5 train``. Where ``recipes`` has
+    the optimizer, ``lr`` and ``weight_decay`` are those of AdamW, from which those of the other optimizers follow."""
     pool: Annotated[int, Field(ge=16, le=2**17)] = 4096
     """Pairs that meet the budgets, from which trainings are chosen."""
     pretraining_pool: Annotated[int, Field(ge=16, le=2**17)] = 16384
