@@ -152,4 +152,5 @@ def _pair(files: RunFiles, best: int | None) -> list[Item]:
     assert files.pareto is not None
     recipe: dict[str, Any] = next((row["recipe"] for row in files.pareto["trials"] if row["trial"] == best), {})
     rows = [[name, str(value)] for name, value in recipe.items()]
-    return [Table(head=["recipe", "value"], rows=rows, caption=f"Searched fields of trial {best}")] if rows else []
+    caption = f"What the search set in the recipe of trial {best}"
+    return [Table(head=["recipe", "value"], rows=rows, caption=caption)] if rows else []
