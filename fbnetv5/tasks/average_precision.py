@@ -149,8 +149,8 @@ def _rows(image: int, boxes: Tensor, labels: Tensor, scores: Tensor, *, is_ignor
     """Boxes [k, 4] of an image as rows."""
     rows = np.zeros(len(boxes), dtype=ROW)
     rows["image"], rows["is_ignored"] = image, is_ignored
-    rows["label"], rows["score"] = labels.cpu().numpy(), scores.float().cpu().numpy()
-    rows["xyxy"] = boxes.float().cpu().numpy()
+    rows["label"], rows["score"] = labels.cpu().numpy(), scores.detach().float().cpu().numpy()
+    rows["xyxy"] = boxes.detach().float().cpu().numpy()
     return rows
 
 

@@ -40,5 +40,5 @@ def test_every_precision_is_a_stage(model: ExportModel) -> None:
     options, lines = ExportOptions(precision="fp16"), list[str]()
     stages = convert_stages(model, ExportData.of(DATA, model, options), options, lines.append, None)
     assert [stage.precision for stage in stages] == ["fp32", "fp16"]
-    assert [comparison.images for stage in stages for comparison in stage.comparisons] == [SEEDED, REAL] * 2
+    assert [comparison.images for stage in stages for comparison in stage.comparisons] == [SEEDED, REAL] * 3
     assert lines == ["cls: converting to fp16"]
