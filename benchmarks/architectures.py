@@ -17,7 +17,7 @@ from export.errors import UserError
 from fbnetv5.blocks.specs import InvertedResidual
 from fbnetv5.costs.budgets import Budget
 from fbnetv5.costs.constraints import Constraints
-from fbnetv5.costs.tables import CostTable, weighted_sum
+from fbnetv5.costs.tables import CostTable
 from fbnetv5.search.local import descend, prune
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.controller import Controller, draw, uniform_controller
@@ -133,7 +133,7 @@ def _extreme(run: Path, task: str, change: Callable[[Observations], Observations
     of_task, number = prepared.constraints[task], config.tasks.index(task)
     table, budget = of_task.tables[0], of_task.budgets[0]
     loss = fit_losses(config.space, table.paths, change(panel.drawn.joined(panel.checks)), number).table
-    signed = weighted_sum([loss], [sign])
+    signed = replace(loss, blocks=sign * loss.blocks, depth_effects=sign * loss.depth_effects)
     window = MatchedConstraints(tables=[table], budgets=[budget])
     starts = random_matched(table, budget, LOCAL_SEARCHES, seed=PLANTED_SEED)
     extreme = min((descend(start, signed, window) for start in starts), key=signed.cost_of)

@@ -26,13 +26,13 @@ from fbnetv5.runs.threads import map_in_threads
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.controller import Controller, draw, uniform_controller
 from fbnetv5.search.reinforce.finalists import best_finalist, find_finalists, policy_near_budgets
+from fbnetv5.search.reinforce.loss_model import LossModel
 from fbnetv5.search.reinforce.panel import (
     BATCH,
     BATCHES,
     CHECK_BATCHES,
     MIN_DRAWS_PER_BATCH,
     FitQuality,
-    LossModel,
     Observations,
     Panel,
     fit_losses,
@@ -246,7 +246,8 @@ def compare_finalists(
 def with_expected_losses(model: LossModel, finalists: Sequence[Finalist], *, images: int) -> list[Finalist]:
     """A task's finalists, measured on so many images, with the losses that the panel's model makes one expect."""
     choices = np.array([finalist.choices for finalist in finalists])
-    expected = model.expected_losses(choices, np.array([finalist.loss for finalist in finalists]), images)
+    losses, noise = np.array([finalist.loss for finalist in finalists]), model.posterior.noise * (BATCH / images) ** 0.5
+    expected = model.expected_losses(choices, losses, noise=noise)
     return [replace(finalist, expected_loss=float(loss)) for finalist, loss in zip(finalists, expected, strict=True)]
 
 

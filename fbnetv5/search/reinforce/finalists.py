@@ -20,7 +20,7 @@ from fbnetv5.costs.constraints import Constraints
 from fbnetv5.costs.tables import CostTable
 from fbnetv5.search.local import descend, prune
 from fbnetv5.search.reinforce.controller import Controller, Floats, draw
-from fbnetv5.search.reinforce.panel import LossModel
+from fbnetv5.search.reinforce.loss_model import LossModel
 from fbnetv5.search.scoring import Finalist
 from fbnetv5.spaces.space import Choices
 

@@ -1,25 +1,18 @@
-"""The panel: losses of several hundred architectures, to which the effect of every block is fitted.
+"""The panel: losses of several hundred architectures, which a model of each task's loss is fitted to.
 
 When the weights are final, architectures drawn from the policies and at random run on fixed batches of held-out images,
-each on one. The level of each batch is fitted beside the effects, so that the difficulty of its images is not
-attributed to the architecture. The model is a sum over LIVE blocks: a block that nothing reads adds nothing. A block
-adds an effect for each choice of the variables that set it, such as its kernel. Costs are sums over live blocks too, so
-a fitted model is a ``CostTable`` in units of the loss, and a local search minimises the loss table under the budget of
-the cost table.
-
-Blocks of one path and stage are related, and so are those of one path and those of one stage: the prior of the effects
-has a part in common for each of these sets. What the weights of a single block happen to have learned counts less then.
+each on one. The level of each batch is fitted beside the effects of the model (``loss_model.py``), so that the
+difficulty of its images is not attributed to the architecture.
 
 The search's controller learns while the weights still change; the panel does not have to discard old losses, and its
 fit is better for it (docs/results.md has both). Further random architectures run on the same few batches: their losses
 are compared with the predictions of a fit to the others, which measures how reliable the fit is.
 
-Shape legend: N observations, S variables, V nodes, P candidates of the nodes that variables set, F features, T tasks.
+Shape legend: N observations, S variables, T tasks.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,11 +22,10 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from export.errors import UserError
-from fbnetv5.costs.tables import CostTable
 from fbnetv5.runs.checkpoint import by_group, load_tensors, save_tensors
 from fbnetv5.search.reinforce.baselines import nanmean
-from fbnetv5.search.reinforce.ridge import Floats, Posterior, fit_ridge
-from fbnetv5.spaces.graph import Node
+from fbnetv5.search.reinforce.loss_model import LossModel, fit_model
+from fbnetv5.search.reinforce.ridge import Floats
 from fbnetv5.spaces.space import Choices, Space
 
 BATCHES = 32
@@ -49,10 +41,6 @@ PANEL = "panel.safetensors"
 """Name of the file of a finished search's panel."""
 MAX_P_VALUE = 0.05
 """Maximum one-sided p-value of a rank correlation that counts as evidence that the fit ranks networks."""
-
-
-Feature = tuple[int, int, int]
-"""A choice of a variable that sets a node and skips nothing: number of the node, of the variable, and of the choice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,54 +128,6 @@ class Panel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LossModel:
-    """A task's loss as a sum over live blocks."""
-
-    space: Space
-    paths: tuple[int, ...]
-    posterior: Posterior
-
-    @property
-    def table(self) -> CostTable:
-        """The posterior mean, as costs of blocks; the level is left out."""
-        return self._table(self.posterior.effects)
-
-    def sample_tables(self, count: int, rng: np.random.Generator) -> list[CostTable]:
-        """Tables drawn from the posterior (Thompson sampling; Thompson, Biometrika 25, 1933)."""
-        return [self._table(effects) for effects in self.posterior.sample(count, rng)]
-
-    def expected_losses(self, choices: Choices, losses: Floats, images: int) -> Floats:
-        """[K]: losses given the panel and a measurement, whose mean they keep.
-
-        The prediction is the prior of the differences between networks, and all residuals of the panel count as noise
-        of ``BATCH`` images. What is particular to a network under these weights is among them: it is shrunk on purpose,
-        because it carries over to other weights worse than the sum of effects does (docs/lab-notes.md). The images of
-        the measurement may be among the panel's; that both have their errors in common is neglected.
-
-        Args:
-            choices: [K, S], networks.
-            losses: [K], measured on the same images.
-            images: number of these images.
-        """
-        features = live_features(self.space, self.paths, choices)
-        features -= features.mean(0)
-        predicted, covariance = features @ self.posterior.effects, features @ self.posterior.covariance @ features.T
-        noise = self.posterior.noise**2 * BATCH / images
-        if noise < np.finfo(np.float64).eps:  # nothing was observed, or no difference
-            return losses
-        surprise = losses - losses.mean() - predicted
-        update = covariance @ np.linalg.solve(covariance + noise * np.eye(len(losses)), surprise)
-        expected: Floats = losses.mean() + predicted + update
-        return expected
-
-    def _table(self, effects: Floats) -> CostTable:
-        nodes, candidates = candidate_positions(self.space)
-        blocks = np.zeros((len(self.space.nodes), max(len(node.candidates) for node in self.space.nodes)))
-        blocks[nodes, candidates] = candidate_features(self.space) @ effects
-        return CostTable(space=self.space, paths=self.paths, unit="loss", blocks=blocks, head=0.0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FitQuality:
     """How well a fit ranks architectures that it was not fitted to."""
 
@@ -211,84 +151,11 @@ class FitQuality:
         }
 
 
-def candidate_positions(space: Space) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """([P], [P]): node and number of every candidate of the nodes that variables set."""
-    positions = [
-        (row, column)
-        for row, node in enumerate(space.nodes)
-        if node.variables
-        for column in range(len(node.candidates))
-    ]
-    nodes, candidates = np.array(positions).T
-    return nodes, candidates
-
-
-def candidate_features(space: Space) -> Floats:
-    """[P, F]: 1 where a candidate has a feature.
-
-    Of several combinations of choices with the same candidate, the first counts.
-    """
-    rows = _features_of_candidates(space)
-    columns = {feature: column for column, feature in enumerate(_features(rows))}
-    features = np.zeros((len(rows), len(columns)))
-    for place, row in enumerate(rows):
-        features[place, [columns[feature] for feature in row]] = 1.0
-    return features
-
-
-def related_features(space: Space) -> Floats:
-    """[F, H]: 1 where a feature belongs to a set whose features have an effect in common.
-
-    A set has the same choice of all blocks, or of all fusions, of one path and stage, of one path, or of one stage.
-    """
-    memberships = [
-        [(kind, node.stage, node.stride), (kind, "path", node.stride), (kind, "stage", node.stage)]
-        for node, kind in _kinds(space)
-    ]
-    sets = sorted({each for row in memberships for each in row}, key=str)
-    return np.array([[each in row for each in sets] for row in memberships], dtype=np.float64)
-
-
-def _kinds(space: Space) -> Iterator[tuple[Node, tuple[str, str, int]]]:
-    """The node of each feature, and what is chosen there: the class of the block, the kind of variable, the choice."""
-    for number, variable, choice in _features(_features_of_candidates(space)):
-        node = space.nodes[number]
-        decision = space.variables[variable].name.removeprefix(node.name)
-        yield node, (type(node.candidates[0]).__name__, decision, choice)
-
-
-def _features(rows: Sequence[Sequence[Feature]]) -> list[Feature]:
-    """[F]: the features of all candidates, in order."""
-    return sorted({feature for row in rows for feature in row})
-
-
-def _features_of_candidates(space: Space) -> list[tuple[Feature, ...]]:
-    """[P]: the features of every candidate of the nodes that variables set."""
-    rows: list[tuple[Feature, ...]] = []
-    for number, node in enumerate(space.nodes):
-        if node.variables:
-            combinations = list(product(*(range(space.choice_counts[variable]) for variable in node.variables)))
-            for candidate in range(len(node.candidates)):
-                choices = combinations[node.table.index(candidate)]
-                rows.append(tuple((number, *pair) for pair in zip(node.variables, choices, strict=True)))
-    return rows
-
-
-def live_features(space: Space, paths: Sequence[int], choices: Choices) -> Floats:
-    """[N, F]: the features of the candidates that are live in architectures [N, S] for the features of ``paths``."""
-    nodes, candidates = candidate_positions(space)
-    live = space.live_candidates(choices, paths)[:, nodes] == candidates
-    features: Floats = live.astype(np.float64) @ candidate_features(space)
-    return features
-
-
 def fit_losses(space: Space, paths: Sequence[int], observations: Observations, task: int) -> LossModel:
     """The model of one task's losses, fitted to the observations with a loss of that task."""
     labelled = ~np.isnan(observations.losses[:, task])
-    features = live_features(space, paths, observations.choices[labelled])
     losses, batches = observations.losses[labelled, task], observations.batches[labelled]
-    posterior = fit_ridge(features, losses, batches, related_features(space))
-    return LossModel(space=space, paths=tuple(paths), posterior=posterior)
+    return fit_model(space, paths, observations.choices[labelled], losses, batches)
 
 
 def measure_fit(model: LossModel, held_out: Observations, task: int) -> FitQuality:

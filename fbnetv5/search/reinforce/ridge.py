@@ -2,7 +2,7 @@
 
 Values are normal around ``level of the group + features @ effects`` with variance ``noise**2``; effects have the prior
 N(0, noise**2 / strength). The strength maximises the marginal likelihood (evidence; Bishop, Pattern Recognition and
-Machine Learning, 2006, section 3.5), found on a grid in the basis of the features' singular vectors, where the evidence
+Machine Learning, 2006, section 3.5), found on a grid in the eigenbasis of the features, where the evidence
 of a strength takes O(F). Without a signal the best strength is the grid's largest, and effects are all but zero.
 
 Features may be related: an effect is then the feature's own one plus those of the sets that it belongs to, all normal
@@ -79,18 +79,19 @@ def _fit(
     parts = np.eye(features.shape[1])
     if related is not None and set_scale:
         parts = np.concatenate([parts, set_scale * related], axis=1)  # an effect is a sum of independent normal ones
-    left, singular, right = np.linalg.svd(features @ parts, full_matrices=False)
-    squares, projected = singular**2, left.T @ values
-    unexplained = float(values @ values - projected @ projected)
+    gram, moments = parts.T @ (features.T @ features) @ parts, parts.T @ (features.T @ values)
+    squares, basis = np.linalg.eigh(gram)
+    squares, moments = squares.clip(0), basis.T @ moments
+    observed = squares > squares.max() * len(squares) * np.finfo(float).eps  # the others have no observation
+    projected = np.where(observed, moments**2 / np.where(observed, squares, 1), 0)  # squared, onto each direction
+    unexplained = max(0.0, float(values @ values - projected.sum()))
     shares = STRENGTHS[:, None] / (STRENGTHS[:, None] + squares)  # [grid, F]: the prior's share of each direction
-    variances = np.maximum((shares @ projected**2 + unexplained) / freedom, np.finfo(float).tiny)
+    variances = np.maximum((shares @ projected + unexplained) / freedom, np.finfo(float).tiny)
     evidence = 0.5 * (np.log(shares).sum(1) - freedom * np.log(variances))
     best = int(evidence.argmax())
     strength, variance = float(STRENGTHS[best]), float(variances[best])
-    effects = right.T @ (singular * projected / (squares + strength))
-    # Directions without an observation keep the prior's variance.
-    reduction = right.T * (1 / (squares + strength) - 1 / strength) @ right
-    covariance = variance * (reduction + np.eye(parts.shape[1]) / strength)
+    effects = basis @ (moments / (squares + strength))
+    covariance = variance * (basis / (squares + strength)) @ basis.T
     return float(evidence[best]), Posterior(
         effects=parts @ effects,
         covariance=parts @ covariance @ parts.T,

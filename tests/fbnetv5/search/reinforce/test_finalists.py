@@ -24,7 +24,7 @@ from fbnetv5.search.reinforce.finalists import (
     policy_near_budgets,
     sample_in_window,
 )
-from fbnetv5.search.reinforce.panel import LossModel, candidate_positions
+from fbnetv5.search.reinforce.loss_model import LossModel, depth_features, live_features
 from fbnetv5.search.reinforce.ridge import Posterior
 from fbnetv5.search.scoring import Finalist
 from fbnetv5.spaces.four_path import FourPathSpace
@@ -102,9 +102,10 @@ def constrained(table: CostTable, limit: float) -> Constraints:
 
 
 def loss_model(seed: int = 0, *, noise: float = 0.0) -> LossModel:
-    """A model of seg's loss whose blocks each bring something, known up to ``noise``."""
-    count = len(candidate_positions(SPACE)[0])
-    effects = -np.random.default_rng(seed).uniform(0.1, 1.0, count)
+    """A model of seg's loss whose blocks each bring something, known up to ``noise``, and no depth does."""
+    blocks, depths = (of(SPACE, (4,), EVERYTHING[:1]).shape[1] for of in (live_features, depth_features))
+    effects = np.concatenate([-np.random.default_rng(seed).uniform(0.1, 1.0, blocks), np.zeros(depths)])
+    count = len(effects)
     posterior = Posterior(effects=effects, covariance=noise**2 * np.eye(count), strength=1.0, set_scale=0.0, noise=1.0)
     return LossModel(space=SPACE, paths=(4, 8, 16, 32), posterior=posterior)
 

@@ -1,0 +1,132 @@
+import numpy as np
+import pytest
+
+from fbnetv5.blocks.specs import InvertedResidual
+from fbnetv5.search.reinforce.loss_model import (
+    depth_features,
+    fit_model,
+    live_features,
+    model_features,
+    related_features,
+)
+from fbnetv5.search.reinforce.panel import Observations, fit_losses
+from fbnetv5.spaces.four_path import FourPathSpace
+from fbnetv5.spaces.space import Choices, Space
+from fbnetv5.spaces.stages import StageSpace
+from fbnetv5.spaces.wide import WideSpace
+from tests.fbnetv5.search.reinforce.test_panel import BATCHES, PATHS, SPACE, observations
+
+DEEP = FourPathSpace(stages=2, blocks_per_path=2)
+
+
+def test_features_are_the_live_variables() -> None:
+    drawn = np.random.default_rng(0).integers(0, 2, (50, len(SPACE.variables)))
+    columns = [column for column, node in enumerate(SPACE.nodes) if node.variables]
+    np.testing.assert_array_equal(live_features(SPACE, PATHS, drawn), SPACE.live(drawn, PATHS)[:, columns])
+
+
+def test_a_live_block_has_a_feature_per_choice_of_its_variables() -> None:
+    space = WideSpace(stages=1, blocks_per_path=1)
+    drawn = np.random.default_rng(0).integers(np.array(space.choice_counts), size=(200, len(space.variables)))
+    features, expected = live_features(space, PATHS, drawn), []
+    for node, live in zip(space.nodes, space.live(drawn, PATHS).T, strict=True):
+        for variable in node.variables:
+            choices = range(int(space.skipping[variable]), space.choice_counts[variable])
+            expected += [live & (drawn[:, variable] == choice) for choice in choices]
+    np.testing.assert_array_equal(features, np.stack(expected, axis=1))
+
+
+def test_a_loss_is_the_sum_of_the_effects_of_choices_and_depths() -> None:
+    space = WideSpace(stages=1, blocks_per_path=1)
+    drawn = np.random.default_rng(0).integers(np.array(space.choice_counts), size=(200, len(space.variables)))
+    seen = Observations(
+        choices=drawn, batches=np.arange(200) % BATCHES, losses=np.random.default_rng(1).random((200, 1))
+    )
+    model = fit_losses(space, PATHS, seen, 0)
+    blocks = live_features(space, PATHS, drawn)
+    effects, depths = np.split(model.posterior.effects, [blocks.shape[1]])
+    expected = blocks @ effects + depth_features(space, PATHS, drawn) @ depths
+    np.testing.assert_allclose(model.table(drawn), expected)
+
+
+def test_features_are_related_by_path_stage_and_choice() -> None:
+    space = WideSpace(stages=2, blocks_per_path=2)
+    related = related_features(space)
+    features = [
+        (type(node.candidates[0]), space.variables[variable].name.removeprefix(node.name), choice, node)
+        for node in space.nodes
+        for variable in node.variables
+        for choice in range(int(space.skipping[variable]), space.choice_counts[variable])
+    ]
+    assert len(related) == len(features)
+    for row, (*what, node) in zip(related, features, strict=True):
+        for other_row, (*other_what, other) in zip(related, features, strict=True):
+            shared = [node.stride == other.stride, node.stage == other.stage]
+            expected = (what == other_what) * (sum(shared) + all(shared))
+            assert row @ other_row == expected
+
+
+def test_sampled_tables_lie_around_the_mean() -> None:
+    model = fit_losses(SPACE, PATHS, observations(300, 1.0, 0)[0], 0)
+    networks = observations(20, 1.0, 1)[0].choices
+    losses = np.mean([table(networks) for table in model.sample_tables(400, np.random.default_rng(0))], axis=0)
+    predicted = model.table(networks)
+    np.testing.assert_allclose(losses - losses.mean(), predicted - predicted.mean(), atol=0.1)
+
+
+def test_expected_losses_are_the_means_of_a_normal_distribution_given_the_measured_ones() -> None:
+    model = fit_losses(SPACE, PATHS, observations(120, 0.3, 0)[0], 0)
+    networks, losses = observations(6, 0.3, 1)[0].choices, np.random.default_rng(2).normal(2.0, 0.5, 6)
+    # Independently: the effects and the level of the images, given that each loss is the sum of its blocks' effects.
+    features = np.concatenate([model_features(SPACE, PATHS, networks), np.ones((6, 1))], axis=1)
+    mean, covariance = np.append(model.posterior.effects, 0.0), np.zeros((features.shape[1],) * 2)
+    covariance[:-1, :-1], covariance[-1, -1] = model.posterior.covariance, 1e9
+    gain = covariance @ features.T @ np.linalg.inv(features @ covariance @ features.T + 0.5**2 * np.eye(6))
+    given = features @ (mean + gain @ (losses - features @ mean))
+    np.testing.assert_allclose(model.expected_losses(networks, losses, noise=0.5), given, atol=1e-5)
+
+
+def test_expected_losses_lie_between_the_predicted_and_the_measured_ones() -> None:
+    model = fit_losses(SPACE, PATHS, observations(120, 0.3, 0)[0], 0)
+    networks, losses = observations(6, 0.3, 1)[0].choices, np.random.default_rng(2).normal(2.0, 0.5, 6)
+    predicted = model.table(networks)
+    few, many = (model.expected_losses(networks, losses, noise=noise) for noise in (10.0, 1e-4))
+    np.testing.assert_allclose(many, losses, atol=1e-2)
+    assert few.argsort().tolist() == predicted.argsort().tolist()
+
+
+@pytest.mark.parametrize("space", [DEEP, WideSpace(stages=2, blocks_per_path=2), StageSpace()], ids=lambda s: s.kind)
+def test_depths_are_numbers_of_live_optional_blocks(space: Space) -> None:
+    counts = np.array(space.choice_counts)
+    drawn: Choices = np.random.default_rng(0).integers(counts, size=(50, len(counts)))
+    optional = [node.skippable and isinstance(node.candidates[0], InvertedResidual) for node in space.nodes]
+    expected = []
+    for stride in sorted({node.stride for node in space.nodes}):
+        pairs = zip(space.nodes, optional, strict=True)
+        stages = [node.stage if node.stride == stride and own else None for node, own in pairs]
+        of_path = sorted({stage for stage in stages if stage is not None})
+        groups = [of_path, of_path[:1], of_path[1:]] if len(of_path) > 1 else [of_path] * bool(of_path)
+        for group in groups:
+            count = np.zeros(50)
+            for column, stage in enumerate(stages):
+                if stage in group:
+                    count += space.live(drawn, PATHS)[:, column]
+            expected.append(30 * np.exp(-count / 2))
+    np.testing.assert_allclose(depth_features(space, PATHS, drawn), np.stack(expected, axis=1))
+
+
+def test_diminishing_returns_are_found() -> None:
+    """Every block of a path is worth the same, less with each that is there: a sum of blocks cannot tell that."""
+    rng = np.random.default_rng(0)
+    drawn: Choices = (rng.random((700, len(DEEP.variables))) < rng.uniform(0.1, 0.9, (700, 1))).astype(np.int64)
+    true = depth_features(DEEP, PATHS, drawn) @ np.linspace(0.02, 0.1, depth_features(DEEP, PATHS, drawn).shape[1])
+    losses = true + rng.normal(0, 0.1, 700)
+    seen, unseen = slice(0, 600), slice(600, 700)
+    model = fit_model(DEEP, PATHS, drawn[seen], losses[seen], np.arange(600) % BATCHES)
+    predicted = model.table(drawn[unseen])
+    assert np.corrcoef(predicted, true[unseen])[0, 1] > 0.99
+    block = next(node.variables[0] for node in DEEP.nodes if node.skippable and node.stride == 16)
+    full, without, empty, single = DEEP.full(), DEEP.full(), DEEP.empty(), DEEP.empty()
+    without[block], single[block] = 0, 1
+    loss = model.table
+    assert loss.cost_of(empty) - loss.cost_of(single) > 5 * abs(loss.cost_of(without) - loss.cost_of(full))
