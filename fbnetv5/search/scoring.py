@@ -50,7 +50,7 @@ class Finalist:
     loss: float
     """Mean over the held-out images."""
     expected_loss: float
-    """Given what the panel predicts as well: finalists are compared by it."""
+    """Predicted by the panel, at the level of the measured losses: finalists are compared by it."""
     score: float
     """The task's metric on the same images."""
     peak_activation_bytes: int | None = None
@@ -92,11 +92,6 @@ class FinalistScorer:
         self.accelerator = make_accelerator()
         self.calibration = calibration_images(splits.weights, device)
         self.held_out = held_out_batches(splits, supernet.tasks.values(), images=images, device=device)
-
-    @property
-    def images(self) -> int:
-        """Number of the held-out images."""
-        return sum(len(batch.images) for batch in self.held_out)
 
     @torch.no_grad()
     def __call__(self, name: str, choices: Choices, constraints: Constraints) -> Finalist:

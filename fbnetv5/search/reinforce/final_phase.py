@@ -237,18 +237,23 @@ def compare_finalists(
         name: with_expected_losses(
             models[name],
             [finalist for (task, _), finalist in zip(jobs, finalists, strict=True) if task == name],
-            images=scorer.images,
         )
         for name in config.tasks
     }
 
 
-def with_expected_losses(model: LossModel, finalists: Sequence[Finalist], *, images: int) -> list[Finalist]:
-    """A task's finalists, measured on so many images, with the losses that the panel's model makes one expect."""
-    choices = np.array([finalist.choices for finalist in finalists])
-    losses, noise = np.array([finalist.loss for finalist in finalists]), model.posterior.noise * (BATCH / images) ** 0.5
-    expected = model.expected_losses(choices, losses, noise=noise)
-    return [replace(finalist, expected_loss=float(loss)) for finalist, loss in zip(finalists, expected, strict=True)]
+def with_expected_losses(model: LossModel, finalists: Sequence[Finalist]) -> list[Finalist]:
+    """A task's finalists with the losses that the panel's model predicts, at the level of the measured ones.
+
+    How finalists differ in their measured losses does not count: it belongs to these weights more than to the networks,
+    and by other weights the optimum of the model was better than the finalist of the lowest loss (docs/results.md).
+    """
+    predicted = model.table(np.array([finalist.choices for finalist in finalists]))
+    level = float(np.mean([finalist.loss for finalist in finalists]) - predicted.mean())
+    return [
+        replace(finalist, expected_loss=float(loss) + level)
+        for finalist, loss in zip(finalists, predicted, strict=True)
+    ]
 
 
 def draw_near_budgets(

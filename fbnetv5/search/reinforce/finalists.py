@@ -1,11 +1,10 @@
-"""Finalists: from a fitted panel to architectures, by local search under the budget and a comparison on more images.
+"""Finalists: from a fitted panel to architectures, by local search under the budget.
 
-The panel's model gives the loss of every block; a local search minimises the sum inside the window of the budgets, once
+The panel's model predicts the loss of every network; a local search minimises it inside the window of the budgets, once
 for the posterior's mean and once for each of several tables drawn from the posterior (Thompson sampling; Thompson,
 Biometrika 25, 1933), so finalists differ where the panel is uncertain. Every finalist then runs alone, batch norm
-recalibrated, on the same held-out images: on few images a loss ranks networks better than a metric does
-(docs/results.md). The lowest loss wins that is expected given both this measurement and the panel's fit; a measured
-loss alone would favour what these images and these weights happen to favour.
+recalibrated, on the same held-out images, which gives its loss and metric. The lowest predicted loss wins: a measured
+loss favours what these images and these weights happen to favour (docs/results.md).
 
 Shape legend: S variables, C most choices of any variable.
 """

@@ -71,29 +71,6 @@ class LossModel:
         """Tables drawn from the posterior (Thompson sampling; Thompson, Biometrika 25, 1933)."""
         return [self._table(effects) for effects in self.posterior.sample(count, rng)]
 
-    def expected_losses(self, choices: Choices, losses: Floats, *, noise: float) -> Floats:
-        """[K]: losses given the panel and a measurement, whose mean they keep.
-
-        The prediction is the prior of the differences between networks, and all residuals of the panel count as noise.
-        What is particular to a network under these weights is among them: it is shrunk on purpose, because it carries
-        over to other weights worse than the sum of effects does (docs/lab-notes.md). The images of the measurement may
-        be among the panel's; that both have their errors in common is neglected.
-
-        Args:
-            choices: [K, S], networks.
-            losses: [K], measured on the same images.
-            noise: standard deviation of such a measurement.
-        """
-        features = model_features(self.space, self.paths, choices)
-        features -= features.mean(0)
-        predicted, covariance = features @ self.posterior.effects, features @ self.posterior.covariance @ features.T
-        if noise**2 < np.finfo(np.float64).eps:  # nothing was observed, or no difference
-            return losses
-        surprise = losses - losses.mean() - predicted
-        update = covariance @ np.linalg.solve(covariance + noise**2 * np.eye(len(losses)), surprise)
-        expected: Floats = losses.mean() + predicted + update
-        return expected
-
     def _table(self, effects: Floats) -> LossTable:
         nodes, candidates = candidate_positions(self.space)
         of_candidates = candidate_features(self.space)

@@ -40,7 +40,8 @@ def results_of(loop: SearchLoop) -> dict[str, TaskResult]:
 
 def test_finalists_meet_their_budget_and_the_best_has_the_lowest_expected_loss(make_loop: MakeLoop) -> None:
     loop = make_loop("cls", "seg")
-    results = results_of(loop)
+    panel = observe(loop, no_progress)
+    results, models = find_networks(loop, panel, no_progress), fit_panel(loop, panel)[0]
     assert list(results) == ["cls", "seg"]
     for name, result in results.items():
         choices = np.array([finalist.choices for finalist in result.finalists])
@@ -51,6 +52,9 @@ def test_finalists_meet_their_budget_and_the_best_has_the_lowest_expected_loss(m
         assert result.best.expected_loss == min(finalist.expected_loss for finalist in result.finalists)
         means = [np.mean([getattr(each, name) for each in result.finalists]) for name in ("loss", "expected_loss")]
         assert means[0] == pytest.approx(means[1])
+        expected = np.array([each.expected_loss for each in result.finalists])
+        predicted = models[name].table(choices)
+        np.testing.assert_allclose(expected - expected.mean(), predicted - predicted.mean(), atol=1e-9)
         assert result.fit_quality.architectures == loop.config.panel_checks
 
 

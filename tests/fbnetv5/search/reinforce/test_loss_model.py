@@ -6,7 +6,6 @@ from fbnetv5.search.reinforce.loss_model import (
     depth_features,
     fit_model,
     live_features,
-    model_features,
     related_features,
 )
 from fbnetv5.search.reinforce.panel import Observations, fit_losses
@@ -72,27 +71,6 @@ def test_sampled_tables_lie_around_the_mean() -> None:
     losses = np.mean([table(networks) for table in model.sample_tables(400, np.random.default_rng(0))], axis=0)
     predicted = model.table(networks)
     np.testing.assert_allclose(losses - losses.mean(), predicted - predicted.mean(), atol=0.1)
-
-
-def test_expected_losses_are_the_means_of_a_normal_distribution_given_the_measured_ones() -> None:
-    model = fit_losses(SPACE, PATHS, observations(120, 0.3, 0)[0], 0)
-    networks, losses = observations(6, 0.3, 1)[0].choices, np.random.default_rng(2).normal(2.0, 0.5, 6)
-    # Independently: the effects and the level of the images, given that each loss is the sum of its blocks' effects.
-    features = np.concatenate([model_features(SPACE, PATHS, networks), np.ones((6, 1))], axis=1)
-    mean, covariance = np.append(model.posterior.effects, 0.0), np.zeros((features.shape[1],) * 2)
-    covariance[:-1, :-1], covariance[-1, -1] = model.posterior.covariance, 1e9
-    gain = covariance @ features.T @ np.linalg.inv(features @ covariance @ features.T + 0.5**2 * np.eye(6))
-    given = features @ (mean + gain @ (losses - features @ mean))
-    np.testing.assert_allclose(model.expected_losses(networks, losses, noise=0.5), given, atol=1e-5)
-
-
-def test_expected_losses_lie_between_the_predicted_and_the_measured_ones() -> None:
-    model = fit_losses(SPACE, PATHS, observations(120, 0.3, 0)[0], 0)
-    networks, losses = observations(6, 0.3, 1)[0].choices, np.random.default_rng(2).normal(2.0, 0.5, 6)
-    predicted = model.table(networks)
-    few, many = (model.expected_losses(networks, losses, noise=noise) for noise in (10.0, 1e-4))
-    np.testing.assert_allclose(many, losses, atol=1e-2)
-    assert few.argsort().tolist() == predicted.argsort().tolist()
 
 
 @pytest.mark.parametrize("space", [DEEP, WideSpace(stages=2, blocks_per_path=2), StageSpace()], ids=lambda s: s.kind)
