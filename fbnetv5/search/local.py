@@ -3,7 +3,7 @@
 From a start inside the window, all networks that differ in one choice, or in one choice that rises and one that falls,
 are evaluated at once; the search moves to the best until none is better (steepest descent; local search is a strong
 baseline of architecture search, arXiv 2005.02960). A choice that rises adds a block, or gives a block a larger kernel;
-with one that falls, the cost stays in the window. Loss and cost are both table lookups.
+with one that falls, the cost stays in the window. Losses and costs are table lookups.
 
 Shape legend: B architectures, S variables, M changes of one choice, P pairs of changes.
 """
@@ -57,7 +57,8 @@ def promising(
     """Up to ``MAX_PAIRS`` of the pairs ([P], [P]) of changes: those of the lowest loss, within the budgets.
 
     Losses and costs of a pair are predicted as the sum of those of its changes, which is exact unless both change one
-    block, or one of them decides whether the block of the other runs.
+    block, or one of them decides whether the block of the other runs; for losses also unless both change the depth of
+    one path.
     """
     first, second = pairs
     if len(first) <= MAX_PAIRS:

@@ -50,7 +50,7 @@ class Finalist:
     loss: float
     """Mean over the held-out images."""
     expected_loss: float
-    """Predicted by the panel, at the level of the measured losses: finalists are compared by it."""
+    """Predicted by the panel, at the level of the measured losses: the lowest one wins."""
     score: float
     """The task's metric on the same images."""
     peak_activation_bytes: int | None = None

@@ -59,8 +59,8 @@ def _search_front(task: str, front: Mapping[str, Any], network: Architecture | N
     units = [unit_text(its) for its in points[0].get("costs", {unit: points[0]["cost"]})]
     return Figure(
         title=f"{task}: finalists",
-        caption="Networks that no other finalist beats in all costs and expected loss: the loss on the same held-out "
-        "images with inherited weights, given the prediction of the panel too. The ring is the network of the result.",
+        caption="Networks that no other finalist beats in all costs and expected loss: the loss that the panel's fit "
+        "predicts, at the level of the finalists' losses on held-out images. The ring is the network of the result.",
         plot=make_plot(traces, x=axis(axis_label(unit)), y=axis("expected loss", tickformat="~g"), legend=False),
         table=Table(head=["finalist", *units, "expected loss", "held-out loss", metric.label], rows=rows),
     )

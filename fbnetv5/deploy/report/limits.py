@@ -5,7 +5,7 @@ from fbnetv5.deploy.report.files import RunFiles
 SEARCH = (
     "The weights are inherited from the shared weights of the search. Metrics of such weights rank networks; trained "
     "networks reach other values. fbnetv5 train gives them.",
-    "The finalists were compared on held-out images, and one was chosen by them: its loss there is a little too good.",
+    "The network was chosen by a fit to losses on held-out images: its loss there may be a little too good.",
     "One run has one seed. Another seed finds another network of similar quality.",
 )
 LATER_TASK = (

@@ -63,7 +63,7 @@ class SearchConfig(SupernetConfig):
     """Further architectures, as many again for tasks with other colours, run on several of the panel's batches to
     measure the quality of its fit."""
     finalists: Annotated[int, Field(ge=1)] = 4
-    """Architectures per task whose losses are compared on the same images at the end."""
+    """Architectures per task that run on the same images at the end; that of the lowest predicted loss wins."""
     compile_blocks: bool = False
     """Whether ``torch.compile`` compiles each block of the supernet for the steps that train weights."""
 

@@ -1,7 +1,7 @@
 """The networks of other budgets from a finished search: its panel and its shared weights decide, without a new search.
 
-A finished run keeps its last checkpoint and its panel. The panel's fit is a sum over live blocks and holds for networks
-of any cost, so a local search under the other budget takes a second; most of the time goes to the comparison of the
+A finished run keeps its last checkpoint and its panel. The panel's fit predicts the loss of networks
+of any cost, so a local search under the other budget takes a second; most of the time goes to the passes of the
 finalists on held-out images, as at the end of the search. The architectures of the panel have costs near the run's own
 budgets, where its rank correlation was measured: far from them the fit extrapolates, and the weights were trained less.
 
@@ -32,7 +32,7 @@ from fbnetv5.search.reinforce.prepare import Prepared, check_costs, prepare
 from fbnetv5.search.reinforce.results import best_architecture, budget_fields, write_results
 
 FINALISTS = 3
-"""Networks per task that are compared; a search compares more, which takes longer."""
+"""Networks per task that run on held-out images; a search runs more, which takes longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The final phase of a search: run the panel, fit it, search under the fit, and compare finalists.
+"""The final phase of a search: run the panel, fit it, search under the fit, and score finalists.
 
 All results are a function of the frozen weights, the policies and the seed, so a run killed in this phase repeats it
 with the same result. Processes share the passes.
@@ -102,7 +102,7 @@ def find_networks(loop: FinishedLoop, panel: Panel, progress: Progress) -> dict[
         UserError: no network of a task has costs in the window of its budgets.
     """
     models, qualities = fit_panel(loop, panel)
-    finalists = compare_finalists(loop, models, progress)
+    finalists = score_finalists(loop, models, progress)
     return {name: TaskResult(fit_quality=qualities[name], finalists=finalists[name]) for name in loop.config.tasks}
 
 
@@ -219,7 +219,7 @@ def search_models(loop: FinishedLoop, models: Mapping[str, LossModel]) -> dict[s
     return networks
 
 
-def compare_finalists(
+def score_finalists(
     loop: FinishedLoop, models: Mapping[str, LossModel], progress: Progress
 ) -> dict[str, list[Finalist]]:
     """Every task's finalists with their losses on the same images."""
@@ -232,7 +232,7 @@ def compare_finalists(
         name, choices = jobs[index]
         return scorer(name, choices, constraints[name])
 
-    finalists = _distribute(loop, score, len(jobs), "comparing finalists", progress)
+    finalists = _distribute(loop, score, len(jobs), "scoring finalists", progress)
     return {
         name: with_expected_losses(
             models[name],
@@ -245,8 +245,8 @@ def compare_finalists(
 def with_expected_losses(model: LossModel, finalists: Sequence[Finalist]) -> list[Finalist]:
     """A task's finalists with the losses that the panel's model predicts, at the level of the measured ones.
 
-    How finalists differ in their measured losses does not count: it belongs to these weights more than to the networks,
-    and by other weights the optimum of the model was better than the finalist of the lowest loss (docs/results.md).
+    How finalists differ in their measured losses does not count: that belongs to these weights more than to the
+    networks, and by other weights a choice that considered it was not better (docs/results.md).
     """
     predicted = model.table(np.array([finalist.choices for finalist in finalists]))
     level = float(np.mean([finalist.loss for finalist in finalists]) - predicted.mean())

@@ -4,7 +4,8 @@ The panel's model predicts the loss of every network; a local search minimises i
 for the posterior's mean and once for each of several tables drawn from the posterior (Thompson sampling; Thompson,
 Biometrika 25, 1933), so finalists differ where the panel is uncertain. Every finalist then runs alone, batch norm
 recalibrated, on the same held-out images, which gives its loss and metric. The lowest predicted loss wins: a measured
-loss favours what these images and these weights happen to favour (docs/results.md).
+loss favours what these images and these weights happen to favour, and finalists chosen by it too were not better by
+other weights (docs/results.md).
 
 Shape legend: S variables, C most choices of any variable.
 """

@@ -1,14 +1,14 @@
 """The model of a task's loss that a panel is fitted to: effects of live blocks, and the depths of paths.
 
-The model is a sum over LIVE blocks: a block that nothing reads adds nothing. A block adds an effect for each choice of
-the variables that set it, such as its kernel. Blocks of one path and stage are related, and so are those of one path
-and those of one stage: the prior of the effects has a part in common for each of these sets. What the weights of a
-single block happen to have learned counts less then.
+One part of the model is a sum over LIVE blocks: a block that nothing reads adds nothing. A block adds an effect for
+each choice of the variables that set it, such as its kernel. Blocks of one path and stage are related, and so are those
+of one path and those of one stage: the prior of the effects has a part in common for each of these sets. What the
+weights of a single block happen to have learned counts less then.
 
 Blocks of one path also make up for each other: the first ones lower the loss by more than the later ones. So the model
-has further effects, of ``exp(-n / DEPTH_BLOCKS)`` for the ``n`` live blocks of a path, and for those of its first stage
-and of its later stages. A sum of blocks alone would spend all of the budget on the path whose blocks are worth most on
-average, where the last ones are worth next to nothing (docs/results.md).
+has further effects, of ``exp(-n / DEPTH_BLOCKS)`` for the ``n`` live blocks of a stride, and for those of its first
+stage and of its later stages. A sum of blocks alone would spend all of the budget on the path whose blocks are worth
+most on average, where the last ones are worth next to nothing (docs/results.md).
 
 Costs are sums over live blocks, too. A fitted model gives a ``LossTable``, a table of costs in units of the loss with
 the terms of the depths, and a local search minimises it under the budget of the cost table.
@@ -31,9 +31,9 @@ from fbnetv5.spaces.graph import SKIPPED, Node
 from fbnetv5.spaces.space import Choices, Space
 
 DEPTH_BLOCKS = 2.0
-"""Number of blocks over which the effect of a depth falls to 1 / e; 1.5 to 4 explain panels about equally well."""
+"""Number of blocks over which the effect of a depth falls to 1 / e; 1.5 and 2 explain panels about equally well."""
 DEPTH_SCALE = 30.0
-"""Prior's standard deviation of the effect of a depth, over that of a block's own effect."""
+"""Prior's standard deviation of the effect of a depth, from no block to many, over that of a block's own effect."""
 
 Feature = tuple[int, int, int]
 """A choice of a variable that sets a node and skips nothing: number of the node, of the variable, and of the choice."""
@@ -41,10 +41,14 @@ Feature = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossTable(CostTable):
-    """Predicted losses: sums over live blocks, and a term for each depth; the level is left out."""
+    """Predicted losses: sums over live blocks, and a term for each depth; the level is left out.
+
+    Its extremes by ``min_cost`` and ``max_cost`` are not exact, and ``weighted_sum`` would drop the depths.
+    """
 
     depth_effects: Floats
-    """[D], of the features of ``depth_features``."""
+    """[D], of the features of ``depth_features``: the loss of no block, over that of many, is ``DEPTH_SCALE`` times
+    the effect."""
 
     def __call__(self, choices: Choices) -> Floats:
         """Predicted loss of each architecture: [B, S] -> [B]."""
@@ -111,7 +115,7 @@ def depth_features(space: Space, paths: Sequence[int], choices: Choices) -> Floa
 
 
 def depth_blocks(space: Space) -> Floats:
-    """[V, D]: 1 for the blocks of a depth: those of a path, of its first stage with such blocks, and of its others."""
+    """[V, D]: 1 for the blocks of a depth: those of a stride, of its first stage with any, and of its later stages."""
     strides = np.array([node.stride if is_optional_block(node) else 0 for node in space.nodes])
     stages = np.array([node.stage for node in space.nodes])
     depths = []

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 STRENGTHS = np.geomspace(1e-2, 1e6, 161)
-"""Grid of strengths, the noise variance over the prior variance; features are 0 or 1."""
+"""Grid of strengths, the noise variance over the prior variance of a feature's own effect; most features are 0 or 1."""
 SET_SCALES = (0.0, 0.5, 1.0, 2.0, 4.0)
 """Grid of the prior's standard deviation of the effect of a set, over that of a feature's own effect."""
 
@@ -82,7 +82,7 @@ def _fit(
     gram, moments = parts.T @ (features.T @ features) @ parts, parts.T @ (features.T @ values)
     squares, basis = np.linalg.eigh(gram)
     squares, moments = squares.clip(0), basis.T @ moments
-    observed = squares > squares.max() * len(squares) * np.finfo(float).eps  # the others have no observation
+    observed = squares > squares.max(initial=0.0) * len(squares) * np.finfo(float).eps  # the others have no observation
     projected = np.where(observed, moments**2 / np.where(observed, squares, 1), 0)  # squared, onto each direction
     unexplained = max(0.0, float(values @ values - projected.sum()))
     shares = STRENGTHS[:, None] / (STRENGTHS[:, None] + squares)  # [grid, F]: the prior's share of each direction

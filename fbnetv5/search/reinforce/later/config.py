@@ -43,7 +43,7 @@ class LaterConfig(SupernetConfig):
     panel_checks: Annotated[int, Field(ge=3)] = 24
     """Further architectures of the panel, run on several of its batches to measure the quality of its fit."""
     finalists: Annotated[int, Field(ge=1)] = 4
-    """Architectures whose losses are compared on the same images at the end."""
+    """Architectures that run on the same images at the end; that of the lowest predicted loss wins."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -101,10 +101,10 @@ def constrained(table: CostTable, limit: float) -> Constraints:
     return Constraints(budgets=[Budget(limit=limit, unit="macs")], tables=[table])
 
 
-def loss_model(seed: int = 0, *, noise: float = 0.0) -> LossModel:
-    """A model of seg's loss whose blocks each bring something, known up to ``noise``, and no depth does."""
+def loss_model(seed: int = 0, *, noise: float = 0.0, depth: float = 0.0) -> LossModel:
+    """A model of seg's loss whose blocks and depths each bring something, known up to ``noise``."""
     blocks, depths = (of(SPACE, (4,), EVERYTHING[:1]).shape[1] for of in (live_features, depth_features))
-    effects = np.concatenate([-np.random.default_rng(seed).uniform(0.1, 1.0, blocks), np.zeros(depths)])
+    effects = np.concatenate([-np.random.default_rng(seed).uniform(0.1, 1.0, blocks), np.full(depths, depth)])
     count = len(effects)
     posterior = Posterior(effects=effects, covariance=noise**2 * np.eye(count), strength=1.0, set_scale=0.0, noise=1.0)
     return LossModel(space=SPACE, paths=(4, 8, 16, 32), posterior=posterior)
@@ -132,13 +132,14 @@ def test_networks_are_walked_below_a_limit_of_memory_that_no_draw_meets() -> Non
     assert (networks[:, :3] != 0).all()
 
 
-def test_the_first_finalist_is_the_best_of_the_window_by_the_model() -> None:
-    table, model, uniform = cost_table(), loss_model(), np.full((len(SPACE.variables), 2), 0.5)
+@pytest.mark.parametrize("depth", [0.0, 0.05, 0.2])
+def test_the_first_finalist_is_the_best_of_the_window_by_the_model(depth: float) -> None:
+    table, model, uniform = cost_table(), loss_model(depth=depth), np.full((len(SPACE.variables), 2), 0.5)
     budget = constrained(table, 0.7 * table.max_cost)
     networks = find_finalists("seg", model, uniform, budget, 5, np.random.default_rng(0))
     inside = EVERYTHING[budget.in_window(EVERYTHING)]
     assert model.table.cost_of(networks[0]) == pytest.approx(model.table(inside).min())
-    assert len(networks) == 1  # a model without doubt has network favourite
+    assert len(networks) == 1  # a model without doubt has one favourite
 
 
 def test_finalists_differ_where_the_model_is_unsure() -> None:
