@@ -58,7 +58,8 @@ def test_a_family_has_a_folder_per_member_and_one_front(make_config: MakeConfig,
     merged = json.loads((folder / "pareto.json").read_text(encoding="utf-8"))["tasks"]["seg"]["points"]
     theirs = json.loads((derived / "pareto.json").read_text(encoding="utf-8"))["tasks"]["seg"]["points"]
     assert [point["cost"] for point in merged] == sorted(point["cost"] for point in merged)
-    assert [point["loss"] for point in merged] == sorted((point["loss"] for point in merged), reverse=True)
+    expected = [point["expected_loss"] for point in merged]
+    assert expected == sorted(expected, reverse=True)
     assert all(point in [*before, *theirs] for point in merged)
     assert min(point["cost"] for point in merged) <= 5e6
     # As after an interruption, nothing is repeated.
