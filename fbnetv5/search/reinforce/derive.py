@@ -1,9 +1,9 @@
 """The networks of other budgets from a finished search: its panel and its shared weights decide, without a new search.
 
-A finished run keeps its last checkpoint and its panel. The panel's fit predicts the loss of networks
-of any cost, so a local search under the other budget takes a second; most of the time goes to the passes of the
-finalists on held-out images, as at the end of the search. The architectures of the panel have costs near the run's own
-budgets, where its rank correlation was measured: far from them the fit extrapolates, and the weights were trained less.
+A finished run keeps its last checkpoint and its panel. The panel's fit predicts the loss of networks of any cost, so a
+local search under the other budget takes a second; most of the time goes to the passes of the finalists on held-out
+images, as at the end of the search. The architectures of the panel have costs near the run's own budgets, where its
+rank correlation was measured: far from them the fit extrapolates, and the weights were trained less.
 
 Further searches of the same space and images may add their panels. What a block is worth depends on the weights, too,
 and each training brings other blocks far; one fit to several panels counts what they have in common.
