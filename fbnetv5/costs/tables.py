@@ -71,9 +71,12 @@ class CostTable:
 
     def __call__(self, choices: Choices) -> NDArray[np.float64]:
         """Cost of each architecture: [B, S] -> [B]."""
-        live = self.space.live_candidates(choices, self.paths)
+        return self._of_live(self.space.live_candidates(choices, self.paths)) + self._head(choices)
+
+    def _of_live(self, live: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Cost of the candidates that run, ``SKIPPED`` where none does: [B, V] -> [B]."""
         values = self.blocks[np.arange(live.shape[1]), np.maximum(live, 0)]
-        costs: NDArray[np.float64] = np.where(live != SKIPPED, values, 0.0).sum(axis=1) + self._head(choices)
+        costs: NDArray[np.float64] = np.where(live != SKIPPED, values, 0.0).sum(axis=1)
         return costs
 
     def _head(self, choices: Choices) -> float | NDArray[np.float64]:

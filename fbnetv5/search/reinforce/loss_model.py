@@ -50,10 +50,8 @@ class LossTable(CostTable):
     """[D], of the features of ``depth_features``: the loss of no block, over that of many, is ``DEPTH_SCALE`` times
     the effect."""
 
-    def __call__(self, choices: Choices) -> Floats:
-        """Predicted loss of each architecture: [B, S] -> [B]."""
-        losses: Floats = CostTable.__call__(self, choices)
-        losses += depth_features(self.space, self.paths, choices) @ self.depth_effects
+    def _of_live(self, live: NDArray[np.int64]) -> Floats:
+        losses: Floats = CostTable._of_live(self, live) + depth_features(self.space, live) @ self.depth_effects
         return losses
 
 
@@ -102,14 +100,13 @@ def fit_model(
 
 def model_features(space: Space, paths: Sequence[int], choices: Choices) -> Floats:
     """[N, F + D]: the features of the blocks that are live in architectures [N, S], then those of the depths."""
-    features = live_features(space, paths, choices), depth_features(space, paths, choices)
-    return np.concatenate(features, axis=1)
+    live = space.live_candidates(choices, paths)
+    return np.concatenate([live_features(space, live), depth_features(space, live)], axis=1)
 
 
-def depth_features(space: Space, paths: Sequence[int], choices: Choices) -> Floats:
-    """[N, D]: ``DEPTH_SCALE`` where none of a depth's blocks is live in architectures [N, S], and less with each."""
-    live = space.live_candidates(choices, paths) != SKIPPED
-    depths = live.astype(np.float64) @ depth_blocks(space)
+def depth_features(space: Space, live: NDArray[np.int64]) -> Floats:
+    """[N, D]: ``DEPTH_SCALE`` where no block of a depth is among the live candidates [N, V], and less with each."""
+    depths = (live != SKIPPED).astype(np.float64) @ depth_blocks(space)
     features: Floats = DEPTH_SCALE * np.exp(-depths / DEPTH_BLOCKS)
     return features
 
@@ -131,11 +128,10 @@ def is_optional_block(node: Node) -> bool:
     return node.skippable and not isinstance(node.candidates[0], Fusion)
 
 
-def live_features(space: Space, paths: Sequence[int], choices: Choices) -> Floats:
-    """[N, F]: the features of the candidates that are live in architectures [N, S] for the features of ``paths``."""
+def live_features(space: Space, live: NDArray[np.int64]) -> Floats:
+    """[N, F]: the features of the live candidates [N, V]."""
     nodes, candidates = candidate_positions(space)
-    live = space.live_candidates(choices, paths)[:, nodes] == candidates
-    features: Floats = live.astype(np.float64) @ candidate_features(space)
+    features: Floats = (live[:, nodes] == candidates).astype(np.float64) @ candidate_features(space)
     return features
 
 

@@ -103,7 +103,8 @@ def constrained(table: CostTable, limit: float) -> Constraints:
 
 def loss_model(seed: int = 0, *, noise: float = 0.0, depth: float = 0.0) -> LossModel:
     """A model of seg's loss whose blocks and depths each bring something, known up to ``noise``."""
-    blocks, depths = (of(SPACE, (4,), EVERYTHING[:1]).shape[1] for of in (live_features, depth_features))
+    live = SPACE.live_candidates(EVERYTHING[:1], (4,))
+    blocks, depths = (of(SPACE, live).shape[1] for of in (live_features, depth_features))
     effects = np.concatenate([-np.random.default_rng(seed).uniform(0.1, 1.0, blocks), np.full(depths, depth)])
     count = len(effects)
     posterior = Posterior(effects=effects, covariance=noise**2 * np.eye(count), strength=1.0, set_scale=0.0, noise=1.0)

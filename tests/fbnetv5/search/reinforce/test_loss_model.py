@@ -21,13 +21,14 @@ DEEP = FourPathSpace(stages=2, blocks_per_path=2)
 def test_features_are_the_live_variables() -> None:
     drawn = np.random.default_rng(0).integers(0, 2, (50, len(SPACE.variables)))
     columns = [column for column, node in enumerate(SPACE.nodes) if node.variables]
-    np.testing.assert_array_equal(live_features(SPACE, PATHS, drawn), SPACE.live(drawn, PATHS)[:, columns])
+    features = live_features(SPACE, SPACE.live_candidates(drawn, PATHS))
+    np.testing.assert_array_equal(features, SPACE.live(drawn, PATHS)[:, columns])
 
 
 def test_a_live_block_has_a_feature_per_choice_of_its_variables() -> None:
     space = WideSpace(stages=1, blocks_per_path=1)
     drawn = np.random.default_rng(0).integers(np.array(space.choice_counts), size=(200, len(space.variables)))
-    features, expected = live_features(space, PATHS, drawn), []
+    features, expected = live_features(space, space.live_candidates(drawn, PATHS)), []
     for node, live in zip(space.nodes, space.live(drawn, PATHS).T, strict=True):
         for variable in node.variables:
             choices = range(int(space.skipping[variable]), space.choice_counts[variable])
@@ -42,9 +43,10 @@ def test_a_loss_is_the_sum_of_the_effects_of_choices_and_depths() -> None:
         choices=drawn, batches=np.arange(200) % BATCHES, losses=np.random.default_rng(1).random((200, 1))
     )
     model = fit_losses(space, PATHS, seen, 0)
-    blocks = live_features(space, PATHS, drawn)
+    live = space.live_candidates(drawn, PATHS)
+    blocks = live_features(space, live)
     effects, depths = np.split(model.posterior.effects, [blocks.shape[1]])
-    expected = blocks @ effects + depth_features(space, PATHS, drawn) @ depths
+    expected = blocks @ effects + depth_features(space, live) @ depths
     np.testing.assert_allclose(model.table(drawn), expected)
 
 
@@ -92,14 +94,16 @@ def test_depths_are_numbers_of_live_optional_blocks(space: Space) -> None:
                 if stage in group:
                     count += space.live(drawn, PATHS)[:, column]
             expected.append(30 * np.exp(-count / 2))
-    np.testing.assert_allclose(depth_features(space, PATHS, drawn), np.stack(expected, axis=1))
+    features = depth_features(space, space.live_candidates(drawn, PATHS))
+    np.testing.assert_allclose(features, np.stack(expected, axis=1))
 
 
 def test_diminishing_returns_are_found() -> None:
     """Every block of a path is worth the same, less with each that is there: a sum of blocks cannot tell that."""
     rng = np.random.default_rng(0)
     drawn: Choices = (rng.random((700, len(DEEP.variables))) < rng.uniform(0.1, 0.9, (700, 1))).astype(np.int64)
-    true = depth_features(DEEP, PATHS, drawn) @ np.linspace(0.02, 0.1, depth_features(DEEP, PATHS, drawn).shape[1])
+    features = depth_features(DEEP, DEEP.live_candidates(drawn, PATHS))
+    true = features @ np.linspace(0.02, 0.1, features.shape[1])
     losses = true + rng.normal(0, 0.1, 700)
     seen, unseen = slice(0, 600), slice(600, 700)
     model = fit_model(DEEP, PATHS, drawn[seen], losses[seen], np.arange(600) % BATCHES)

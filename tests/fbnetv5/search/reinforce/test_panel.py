@@ -18,12 +18,17 @@ PATHS = (16, 32)
 BATCHES = 4
 
 
+def features_of(choices: Choices) -> Floats:
+    """The features of the blocks that are live in these architectures."""
+    return live_features(SPACE, SPACE.live_candidates(choices, PATHS))
+
+
 def observations(count: int, signal: float, seed: int, *, each: bool = False) -> tuple[Observations, Floats]:
     """Losses of random architectures, a sum over live blocks, levels of batches, and noise of 1; and the true sums."""
     rng = np.random.default_rng(seed)
     choices: Choices = rng.integers(0, 2, (count, len(SPACE.variables)))
-    effects = np.random.default_rng(7).normal(size=live_features(SPACE, PATHS, choices).shape[1])
-    true = signal * live_features(SPACE, PATHS, choices) @ effects
+    effects = np.random.default_rng(7).normal(size=features_of(choices).shape[1])
+    true = signal * features_of(choices) @ effects
     if each:
         choices, true = np.repeat(choices, BATCHES, axis=0), np.repeat(true, BATCHES)
     batches = np.arange(len(choices)) % BATCHES
@@ -125,13 +130,13 @@ def test_each_pooled_panel_has_levels_of_its_own() -> None:
 
 def test_a_fit_to_several_panels_finds_what_their_effects_have_in_common() -> None:
     unseen, true = observations(200, 1.0, 1)
-    features = live_features(SPACE, PATHS, unseen.choices)
+    features = features_of(unseen.choices)
 
     def of_weights(seed: int) -> Panel:
         """Losses by weights that add effects of their own, as large as the common ones."""
         seen, _ = observations(200, 1.0, seed)
         own = np.random.default_rng(1000 + seed).normal(size=features.shape[1])
-        losses = seen.losses + (live_features(SPACE, PATHS, seen.choices) @ own)[:, None]
+        losses = seen.losses + (features_of(seen.choices) @ own)[:, None]
         return Panel(drawn=replace(seen, losses=losses), checks=observations(3, 1.0, seed, each=True)[0])
 
     def correlation(panel: Panel) -> float:
