@@ -21,7 +21,7 @@ from fbnetv5.costs.tables import CostTable
 from fbnetv5.search.local import descend, prune
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.controller import Controller, draw, uniform_controller
-from fbnetv5.search.reinforce.finalists import LOCAL_SEARCHES, find_logit_bias
+from fbnetv5.search.reinforce.finalists import find_logit_bias
 from fbnetv5.search.reinforce.panel import PANEL, Observations, Panel, fit_losses
 from fbnetv5.search.reinforce.prepare import prepare
 from fbnetv5.spaces.four_path import FourPathSpace
@@ -34,6 +34,8 @@ RANDOM_SEED, CONTROL_SEED, PLANTED_SEED, SHUFFLE_SEED = 2026, 2027, 2028, 2029
 """Seeds that the benchmarks share, so that one can look up a network that another has measured."""
 CERTAIN = 60.0
 """Logit of a choice that is made whatever the logit bias, which is at most 12."""
+EXTREME_STARTS = 4
+"""Local searches for the best or the worst network by a fit."""
 TRIES = 400
 """Maximum number of batches of draws."""
 
@@ -135,7 +137,7 @@ def _extreme(run: Path, task: str, change: Callable[[Observations], Observations
     loss = fit_losses(config.space, table.paths, change(panel.drawn.joined(panel.checks)), number).table
     signed = replace(loss, blocks=sign * loss.blocks, depth_effects=sign * loss.depth_effects)
     window = MatchedConstraints(tables=[table], budgets=[budget])
-    starts = random_matched(table, budget, LOCAL_SEARCHES, seed=PLANTED_SEED)
+    starts = random_matched(table, budget, EXTREME_STARTS, seed=PLANTED_SEED)
     extreme = min((descend(start, signed, window) for start in starts), key=signed.cost_of)
     pruned: Choices = prune(extreme[None], table)[0]
     return pruned

@@ -15,6 +15,7 @@ from fbnetv5.costs.constraints import Constraints
 from fbnetv5.costs.memory import MemoryLimit, PeakMemory
 from fbnetv5.costs.tables import CostTable
 from fbnetv5.data.scenes import CLASSES
+from fbnetv5.search.local import descend
 from fbnetv5.search.reinforce.controller import Controller, Floats
 from fbnetv5.search.reinforce.finalists import (
     best_finalist,
@@ -106,9 +107,14 @@ def loss_model(seed: int = 0, *, noise: float = 0.0, depth: float = 0.0) -> Loss
     live = SPACE.live_candidates(EVERYTHING[:1], (4,))
     blocks, depths = (of(SPACE, live).shape[1] for of in (live_features, depth_features))
     effects = np.concatenate([-np.random.default_rng(seed).uniform(0.1, 1.0, blocks), np.full(depths, depth)])
-    count = len(effects)
-    posterior = Posterior(effects=effects, covariance=noise**2 * np.eye(count), strength=1.0, set_scale=0.0, noise=1.0)
-    return LossModel(space=SPACE, paths=(4, 8, 16, 32), posterior=posterior)
+    return model_of(SPACE, (4, 8, 16, 32), effects, noise=noise)
+
+
+def model_of(space: FourPathSpace, paths: tuple[int, ...], effects: Floats, *, noise: float = 0.0) -> LossModel:
+    """A model with these effects, known up to ``noise``."""
+    covariance = noise**2 * np.eye(len(effects))
+    posterior = Posterior(effects=effects, covariance=covariance, strength=1.0, set_scale=0.0, noise=1.0)
+    return LossModel(space=space, paths=paths, posterior=posterior)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +147,22 @@ def test_the_first_finalist_is_the_best_of_the_window_by_the_model(depth: float)
     inside = EVERYTHING[budget.in_window(EVERYTHING)]
     assert model.table.cost_of(networks[0]) == pytest.approx(model.table(inside).min())
     assert len(networks) == 1  # a model without doubt has one favourite
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_first_finalist_is_as_good_as_the_best_of_many_local_searches(seed: int) -> None:
+    """Classification reads one path: most blocks run only behind fusions, so single local searches end anywhere."""
+    space, rng = FourPathSpace(stages=2, blocks_per_path=2), np.random.default_rng(seed)
+    table = replace(cost_table(), space=space, paths=(32,), blocks=rng.uniform(5, 15, (len(space.nodes), 1)))
+    live = space.live_candidates(space.full()[None], (32,))
+    blocks, depths = (of(space, live).shape[1] for of in (live_features, depth_features))
+    model = model_of(space, (32,), np.concatenate([rng.normal(-0.3, 1.0, blocks), np.full(depths, 0.03)]))
+    budget = constrained(table, (table.min_cost + table.max_cost) / 2)
+    uniform = np.full((len(space.variables), 2), 0.5)
+    (found,) = find_finalists("cls", model, uniform, budget, 1, np.random.default_rng(0))
+    starts = sample_in_window(uniform, budget, 128, np.random.default_rng(1))
+    ends = np.stack([descend(start, model.table, budget) for start in starts])
+    assert model.table.cost_of(found) <= model.table(ends).min() + 1e-9
 
 
 def test_finalists_differ_where_the_model_is_unsure() -> None:
