@@ -3,7 +3,8 @@
 The network that each search found for one task, and FBNetV3-A and EfficientNet-Lite0 with the same head, are trained
 from scratch on the demo scenes. Each published network is widened or narrowed until it is as fast: of the widths below,
 the first that takes at least as long as the slowest found network, in milliseconds of ONNX Runtime at the deploy
-resolution, all measured together by the protocol of latency tables. So no published network has less time.
+resolution, all measured together by the protocol of latency tables; less by 1 % counts as equal. So no published
+network has noticeably less time.
 
 Every search is one training seed: the found network, and both published ones with the same scenes in the same order and
 the same seed of their initial weights, by the conditions of ``from_scratch.py``. The endpoint is the mean loss on 4000
@@ -52,6 +53,8 @@ FOUND = "found"
 PUBLISHED = ("fbnetv3-a", "efficientnet-lite0")
 WIDTHS = tuple(round(0.5 + 0.05 * step, 2) for step in range(23))
 """Factors of a published network's widths: .5 to 1.6."""
+EQUAL = 0.99
+"""Share of a latency that counts as equal to it: repetitions differ by more."""
 REPETITIONS = 16
 SIZE = (64, 64)
 """Of the scenes, as in the searches' demo."""
@@ -131,14 +134,14 @@ def time_all(candidates: Sequence[Candidate], task: str, resolution: Resolution,
 
 
 def as_fast(encoder: str, least_ms: float, times: Mapping[str, Any]) -> Candidate:
-    """The narrowest of a published network's widths that takes at least ``least_ms``.
+    """The narrowest of a published network's widths that takes at least ``least_ms``, or about as much.
 
     Raises:
         UserError: even the widest takes less.
     """
     for width in WIDTHS:
         candidate = published_network(encoder, width)
-        if times[candidate.name]["latency_ms"] >= least_ms:
+        if times[candidate.name]["latency_ms"] >= EQUAL * least_ms:
             return candidate
     raise UserError(f"{encoder} x{WIDTHS[-1]:g} takes less than {least_ms:.2f} ms; derive for a lower latency")
 
