@@ -28,6 +28,7 @@ from benchmarks.judge import (
     CONTROL,
     PLANTED,
     RANDOM,
+    Scoring,
     count_cases,
     draw_groups,
     measure,
@@ -139,7 +140,7 @@ def main(line: Sequence[str] | None = None) -> None:
     with threads_set(arguments.threads * arguments.processes):
         for trunk in trained_trunks(arguments.judge, judge, judging["supernets"]):
             train_head(config.changed(seed=int(trunk.name)), trunk, arguments.output)
-    measured = measure(experiment, {name: groups}, {name: table}, arguments.processes)
+    measured = measure(experiment, Scoring(folder=arguments.output), {name: groups}, {name: table}, arguments.processes)
     tasks = {name: summarise(measured[name], budget, runs, prepared.tasks[name].metric)}
     print_table(tasks, {name: budget})
     report = {"benchmark": "added_task", "steps": config.steps, **count_cases(tasks), "tasks": tasks}

@@ -15,14 +15,19 @@ random ones at p < .01: those planted by a plan, and those of the highest loss t
 must find no difference (Kolmogorov-Smirnov) between random networks and those of another seed, or those that are best
 by a fit to the panel of each search with shuffled losses.
 
+Test scenes show products and photographs that no weights have learned from, and only five photographs. With ``--fresh``
+the images are as many new scenes of the products and photographs that the weights learned from, which no search has
+seen either: then the networks are judged on images of one kind, and not by what they make of five other photographs.
+
 Expected: every searched network's loss is better than that of 90 % of the random ones.
 
     python -m benchmarks.judge runs/s0 runs/s1 --output runs/judge
+    python -m benchmarks.judge runs/s0 runs/s1 --output runs/judge --fresh
 
 A network's loss with shared weights is not its loss when it is trained alone; from_scratch.py measures that. A
 training takes some six minutes of one core, and a network some three seconds of one in each supernet; finished work is
 not repeated.
-Writes ``report.json`` and ends in one JSON line.
+Writes ``report.json``, with ``--fresh`` in the folder ``fresh``, and ends in one JSON line.
 """
 
 import argparse
@@ -68,6 +73,8 @@ from fbnetv5.costs.budgets import Budget, format_cost
 from fbnetv5.costs.tables import CostTable
 from fbnetv5.data.loading import in_order
 from fbnetv5.data.preprocess import normalise
+from fbnetv5.data.sample import ImageSet
+from fbnetv5.data.splits import Splits, Subset
 from fbnetv5.networks.backbone import recalibrate
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import by_group, load_checkpoint, load_weights
@@ -130,11 +137,25 @@ def train_judge(config: SearchConfig, folder: Path) -> None:
     JudgeLoop(config, folder, supernet, prepared.splits, prepared.constraints).run(report)
 
 
-class Judge:
-    """The trained weights of all supernets, and the test images."""
+def judged_images(config: SearchConfig, splits: Splits, *, fresh: bool) -> ImageSet:
+    """The test scenes; or fresh ones, as many: those of the weights' split after all that searches have."""
+    if not fresh:
+        return splits.test
+    learn, hold_out, images = config.data.scenes
+    longer = config.data.changed(scenes=(learn, hold_out + images, images))
+    held_out = prepare(config.changed(data=longer)).splits.policies
+    return Subset(held_out, range(hold_out, hold_out + images))
 
-    def __init__(self, folder: Path) -> None:
+
+class Judge:
+    """The trained weights of all supernets, and the images that networks are judged on."""
+
+    def __init__(self, folder: Path, *, fresh: bool = False) -> None:
         """Load the checkpoints of ``train_judge``.
+
+        Args:
+            folder: of the judge.
+            fresh: whether the images are those of ``--fresh``.
 
         Raises:
             UserError: a supernet is not trained.
@@ -144,14 +165,14 @@ class Judge:
         self.supernets = [load_supernet(config, prepared.tasks, each) for each in supernet_folders(folder)]
         self.device = compute_device()
         self.calibration = calibration_images(prepared.splits.weights, self.device)
-        test = in_order(prepared.splits.test, batch=BATCH, limit=config.data.scenes[2])
-        self.test = [batch.to(self.device) for batch in test]
+        images = judged_images(config, prepared.splits, fresh=fresh)
+        self.images = [batch.to(self.device) for batch in in_order(images, batch=BATCH, limit=config.data.scenes[2])]
 
     def score(self, task: str, choices: Choices) -> dict[str, Any]:
         """The figures of one architecture [S], averaged over the supernets.
 
         Returns:
-            "losses" of each labelled test image, the task's "metric", and "of_supernets", the mean loss in each.
+            "losses" of each labelled image, the task's "metric", and "of_supernets", the mean loss in each.
         """
         losses, metrics = zip(*(self._score(supernet, task, choices) for supernet in self.supernets), strict=True)
         return {
@@ -162,11 +183,11 @@ class Judge:
 
     @torch.no_grad()
     def _score(self, supernet: Supernet, task: str, choices: Choices) -> tuple[NDArray[np.float64], float]:
-        """The loss of each labelled test image and the task's metric."""
+        """The loss of each labelled image and the task's metric."""
         network = supernet.derive(task, choices).to(self.device).to(memory_format=torch.channels_last)
         recalibrate(network, self.calibration, network)
         losses, metric = [], network.task.new_metric()
-        for batch in self.test:
+        for batch in self.images:
             raw = network.raw(normalise(batch.images))[network.task.name]
             losses.append(network.task.losses(raw, batch)[network.task.labelled(batch)])
             network.task.measure(metric, raw, batch)
@@ -193,9 +214,9 @@ def load_supernet(config: SearchConfig, tasks: Mapping[str, Task], folder: Path)
 
 
 @cache
-def open_judge(folder: Path) -> Judge:
+def open_judge(folder: Path, *, fresh: bool = False) -> Judge:
     """The folder's judge, opened once in each process."""
-    return Judge(folder)
+    return Judge(folder, fresh=fresh)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,9 +224,13 @@ class Scoring:
     """Scores the network of a trial: the arm is the task."""
 
     folder: Path
+    fresh: bool = False
+    """Whether the images are those of ``--fresh``."""
 
     def __call__(self, trial: Trial) -> dict[str, Any]:
-        return open_judge(self.folder).score(trial.arm, np.array(trial.inputs["choices"], dtype=np.int64))
+        return open_judge(self.folder, fresh=self.fresh).score(
+            trial.arm, np.array(trial.inputs["choices"], dtype=np.int64)
+        )
 
 
 def trial_of(task: str, choices: Choices) -> Trial:
@@ -220,7 +245,7 @@ class Measured:
     cost: float
     """In the unit of the task's budget."""
     losses: NDArray[np.float64]
-    """Loss of each test image, averaged over the supernets."""
+    """Loss of each image, averaged over the supernets."""
     of_supernets: NDArray[np.float64]
     """Mean loss in each supernet."""
     metric: float
@@ -400,7 +425,11 @@ def print_table(tasks: Mapping[str, Mapping[str, Any]], budgets: Mapping[str, Bu
 
 
 def measure(
-    experiment: Experiment, groups: Mapping[str, Groups], tables: Mapping[str, CostTable], processes: int
+    experiment: Experiment,
+    scoring: Scoring,
+    groups: Mapping[str, Groups],
+    tables: Mapping[str, CostTable],
+    processes: int,
 ) -> dict[str, dict[str, list[Measured]]]:
     """Task -> group -> the figures of its networks."""
     queues = [
@@ -410,7 +439,7 @@ def measure(
     def report(trial: Trial, result: Mapping[str, Any]) -> None:
         print(trial.arm, trial.unit, f"loss {np.mean(result['losses']):.4f} metric {result['metric']:.4f}", flush=True)
 
-    results = experiment.run(in_turns(*queues), Scoring(folder=experiment.folder), processes=processes, report=report)
+    results = experiment.run(in_turns(*queues), scoring, processes=processes, report=report)
 
     def measured(task: str, choices: Choices) -> Measured:
         result = results[trial_of(task, choices)]
@@ -438,7 +467,10 @@ def parse(line: Sequence[str] | None) -> argparse.Namespace:
         "--controls", type=int, default=32, help="random networks of another seed per task; 0 leaves out all controls"
     )
     parser.add_argument("--planted", type=int, default=8, help="bad networks per task; 0 leaves out all bad ones")
-    parser.add_argument("--images", type=int, default=1024, help="test images")
+    parser.add_argument("--images", type=int, default=1024, help="images that networks are judged on")
+    parser.add_argument(
+        "--fresh", action="store_true", help="judge on new scenes of the weights' products and photographs"
+    )
     parser.add_argument("--supernets", type=int, default=4, help="of the judge, whose losses are averaged")
     parser.add_argument("--steps", type=int, default=1500, help="of the judge's training")
     parser.add_argument("--processes", type=int, default=2, help="networks measured at a time")
@@ -451,11 +483,12 @@ def main(line: Sequence[str] | None = None) -> None:
     arguments = parse(line)
     config = judge_config(arguments.runs, steps=arguments.steps, images=arguments.images)
     prepared = prepare(config)
+    folder = arguments.output / "fresh" if arguments.fresh else arguments.output
     experiment = begin_experiment(
-        arguments.output,
+        folder,
         name="judge",
         configuration={**config.to_json(), "supernets": arguments.supernets},
-        data=hash_images(prepared.splits.weights, prepared.splits.test),
+        data=hash_images(prepared.splits.weights, judged_images(config, prepared.splits, fresh=arguments.fresh)),
         threads=arguments.threads,
     )
     config.save(arguments.output)
@@ -467,7 +500,8 @@ def main(line: Sequence[str] | None = None) -> None:
     with threads_set(arguments.threads * arguments.processes):
         for seed in seeds:
             train_judge(config.changed(seed=seed), arguments.output / "supernets" / str(seed))
-    measured = measure(experiment, groups, tables, arguments.processes)
+    scoring = Scoring(folder=arguments.output, fresh=arguments.fresh)
+    measured = measure(experiment, scoring, groups, tables, arguments.processes)
     tasks = {
         name: summarise(measured[name], budget, arguments.runs, prepared.tasks[name].metric)
         for name, budget in budgets.items()
@@ -476,12 +510,13 @@ def main(line: Sequence[str] | None = None) -> None:
     report = {
         "benchmark": "judge",
         "steps": arguments.steps,
-        "test_images": arguments.images,
+        "images": arguments.images,
+        "fresh": arguments.fresh,
         "supernets": list(seeds),
         **count_cases(tasks),
         "tasks": tasks,
     }
-    write_json(arguments.output / "report.json", plain(report))
+    write_json(folder / "report.json", plain(report))
     print(json.dumps(plain(report)))
 
 

@@ -67,6 +67,6 @@ def test_an_added_task_is_judged_from_end_to_end_and_resumed(
         weights = [name for name in expected if "running" not in name and "num_batches" not in name]
         assert all(expected[name].equal(trained[name]) for name in weights)
     monkeypatch.setattr(added_task, "LaterLoop", lambda *_: pytest.fail("a head was trained again"))
-    monkeypatch.setattr(judge, "open_judge", lambda _: pytest.fail("a network was scored again"))
+    monkeypatch.setattr(judge, "open_judge", lambda *_, **__: pytest.fail("a network was scored again"))
     added_task.main(command)
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == report

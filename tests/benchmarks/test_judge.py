@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from benchmarks import judge, stats
@@ -27,8 +28,10 @@ from benchmarks.judge import (
 )
 from export.errors import UserError
 from fbnetv5.architecture import load_architecture
+from fbnetv5.data.scenes import Scenes
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.panel import PANEL
+from fbnetv5.search.reinforce.prepare import prepare
 from fbnetv5.spaces.wide import WideSpace
 from fbnetv5.tasks.task import MetricInfo
 from tests.benchmarks.conftest import BUDGET, counted, panel_of, record
@@ -152,11 +155,26 @@ def test_a_judge_runs_from_end_to_end_and_is_resumed(
         assert np.mean(trial["losses"]) == pytest.approx(np.mean(trial["of_supernets"]), abs=1e-5)
     assert any(np.ptp(trial["of_supernets"]) > 0 for trial in trials)
     assert [of_det[name]["networks"] for name in (RANDOM, PLANTED, WORST, CONTROL, SHUFFLED)] == [3, 2, 2, 2, 2]
-    monkeypatch.setattr(judge, "open_judge", lambda folder: pytest.fail("a network was scored again"))
+    monkeypatch.setattr(judge, "open_judge", lambda *_, **__: pytest.fail("a network was scored again"))
     judge.main([*command[:-6], "--count", "3", "--controls", "0", "--planted", "0", "--processes", "1"])
     again = json.loads((tmp_path / "judge" / "report.json").read_text())
     assert again["tasks"]["det"]["runs"][str(runs[0])]["loss"] == of_det["runs"][str(runs[0])]["loss"]
     assert not {PLANTED, WORST, CONTROL, SHUFFLED} & set(again["tasks"]["det"])
+    monkeypatch.undo()
+    judge.main([*command[:-6], "--count", "3", "--controls", "0", "--planted", "0", "--processes", "1", "--fresh"])
+    fresh = json.loads((tmp_path / "judge" / "fresh" / "report.json").read_text())
+    assert fresh["tasks"]["det"]["runs"][str(runs[0])]["loss"] != of_det["runs"][str(runs[0])]["loss"]
+
+
+def test_fresh_scenes_are_of_the_weights_split_and_seen_by_no_search(runs: list[Path]) -> None:
+    config = judge.judge_config(runs, steps=2, images=6)
+    learn, hold_out, _ = config.data.scenes
+    splits = prepare(config).splits
+    fresh = judge.judged_images(config, splits, fresh=True)
+    later = Scenes("train", size=config.data.size, count=6, first=learn + hold_out)
+    assert len(fresh) == len(later)
+    assert all(torch.equal(fresh[number].image, later[number].image) for number in range(6))
+    assert judge.judged_images(config, splits, fresh=False) is splits.test
 
 
 def test_a_single_run_without_controls_is_reported_without_them() -> None:
