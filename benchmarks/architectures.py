@@ -110,7 +110,7 @@ def worst_by_fit(run: Path, task: str) -> Choices:
 def best_by_shuffled_fit(run: Path, task: str) -> Choices:
     """[S]: the network of the lowest predicted loss where the panel's architectures swapped their losses at random.
 
-    The fit and its optimum are a search's, and no architecture has an effect: a judge must find nothing in it.
+    The fit is a search's, and no architecture has an effect: a judge must find nothing good in it.
 
     Raises:
         UserError: the run has no panel.

@@ -3,7 +3,7 @@
 The weights of a search were trained under its own policies and favour its networks. The judge trains
 supernets of its own, from other seeds and without policies: half of the steps under architectures of random depth, half
 under random ones of each task's budget. With these weights, batch norm recalibrated for each network, it evaluates per
-task the searched networks and 64 random ones of the window 93 to 99 % of the budget, on the same test images: every
+task the searched networks and 64 random ones of the window 93 to 99 % of the budget, on the same images: every
 image's loss and the task's metric, both averaged over the supernets.
 
 One supernet is not enough: it ranks networks by what its own training made of their blocks. The report has the mean
@@ -138,9 +138,15 @@ def train_judge(config: SearchConfig, folder: Path) -> None:
 
 
 def judged_images(config: SearchConfig, splits: Splits, *, fresh: bool) -> ImageSet:
-    """The test scenes; or fresh ones, as many: those of the weights' split after all that searches have."""
+    """The test scenes; if ``fresh``, as many of the weights' split that come after all scenes of the searches.
+
+    Raises:
+        UserError: fresh scenes are asked for, and the images are no scenes.
+    """
     if not fresh:
         return splits.test
+    if config.data.folder is not None:
+        raise UserError(f"--fresh composes new demo scenes, and the searches used the images in {config.data.folder}")
     learn, hold_out, images = config.data.scenes
     longer = config.data.changed(scenes=(learn, hold_out + images, images))
     held_out = prepare(config.changed(data=longer)).splits.policies
@@ -258,7 +264,7 @@ class Measured:
 
 
 def judge_config(runs: Sequence[Path], *, steps: int, images: int) -> SearchConfig:
-    """The configuration of the judge of these runs, with its training steps and number of test scenes.
+    """The configuration of the judge of these runs, with its training steps and number of scenes to judge on.
 
     Runs of the default and of the wide space are judged together in the wide one, which has all networks of both.
 
@@ -478,19 +484,30 @@ def parse(line: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(line)
 
 
+def begin(arguments: argparse.Namespace, config: SearchConfig, folder: Path, *, fresh: bool) -> Experiment:
+    """Begin or resume the trials of a folder, on test scenes or on fresh ones.
+
+    Raises:
+        UserError: the folder is of a judge with other settings, or the images are a folder of the user's.
+    """
+    splits = prepare(config).splits
+    return begin_experiment(
+        folder,
+        name="judge",
+        configuration={**config.to_json(), "supernets": arguments.supernets},
+        data=hash_images(splits.weights, judged_images(config, splits, fresh=fresh)),
+        threads=arguments.threads,
+    )
+
+
 def main(line: Sequence[str] | None = None) -> None:
     """Train the judge, measure, print a table and one JSON line."""
     arguments = parse(line)
     config = judge_config(arguments.runs, steps=arguments.steps, images=arguments.images)
     prepared = prepare(config)
-    folder = arguments.output / "fresh" if arguments.fresh else arguments.output
-    experiment = begin_experiment(
-        folder,
-        name="judge",
-        configuration={**config.to_json(), "supernets": arguments.supernets},
-        data=hash_images(prepared.splits.weights, judged_images(config, prepared.splits, fresh=arguments.fresh)),
-        threads=arguments.threads,
-    )
+    experiment = begin(arguments, config, arguments.output, fresh=False)
+    if arguments.fresh:
+        experiment = begin(arguments, config, arguments.output / "fresh", fresh=True)
     config.save(arguments.output)
     counts = {RANDOM: arguments.count, CONTROL: arguments.controls, PLANTED: arguments.planted}
     budgets = {name: own.budgets[0] for name, own in prepared.constraints.items()}
@@ -516,7 +533,7 @@ def main(line: Sequence[str] | None = None) -> None:
         **count_cases(tasks),
         "tasks": tasks,
     }
-    write_json(folder / "report.json", plain(report))
+    write_json(experiment.folder / "report.json", plain(report))
     print(json.dumps(plain(report)))
 
 

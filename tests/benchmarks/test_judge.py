@@ -161,9 +161,19 @@ def test_a_judge_runs_from_end_to_end_and_is_resumed(
     assert again["tasks"]["det"]["runs"][str(runs[0])]["loss"] == of_det["runs"][str(runs[0])]["loss"]
     assert not {PLANTED, WORST, CONTROL, SHUFFLED} & set(again["tasks"]["det"])
     monkeypatch.undo()
-    judge.main([*command[:-6], "--count", "3", "--controls", "0", "--planted", "0", "--processes", "1", "--fresh"])
+    monkeypatch.setattr(stats, "RESAMPLES", 99)
+    on_fresh = [*command[:-6], "--count", "3", "--controls", "0", "--planted", "0", "--processes", "1", "--fresh"]
+    with pytest.raises(UserError, match="was begun with other supernets"):
+        judge.main([*on_fresh, "--supernets", "1"])
+    trained = {file: file.read_bytes() for file in (tmp_path / "judge" / "supernets").rglob("*") if file.is_file()}
+    judge.main(on_fresh)
+    assert trained == {file: file.read_bytes() for file in trained}
     fresh = json.loads((tmp_path / "judge" / "fresh" / "report.json").read_text())
+    assert (fresh["fresh"], again["fresh"]) == (True, False)
     assert fresh["tasks"]["det"]["runs"][str(runs[0])]["loss"] != of_det["runs"][str(runs[0])]["loss"]
+    assert json.loads((tmp_path / "judge" / "report.json").read_text()) == again
+    monkeypatch.setattr(judge, "open_judge", lambda *_, **__: pytest.fail("a network was scored again"))
+    judge.main(on_fresh)
 
 
 def test_fresh_scenes_are_of_the_weights_split_and_seen_by_no_search(runs: list[Path]) -> None:
@@ -175,6 +185,11 @@ def test_fresh_scenes_are_of_the_weights_split_and_seen_by_no_search(runs: list[
     assert len(fresh) == len(later)
     assert all(torch.equal(fresh[number].image, later[number].image) for number in range(6))
     assert judge.judged_images(config, splits, fresh=False) is splits.test
+    of_user = config.changed(data=config.data.changed(folder="my-images"))
+    with pytest.raises(
+        UserError, match="--fresh composes new demo scenes, and the searches used the images in my-images"
+    ):
+        judge.judged_images(of_user, splits, fresh=True)
 
 
 def test_a_single_run_without_controls_is_reported_without_them() -> None:
