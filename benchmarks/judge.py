@@ -484,13 +484,14 @@ def parse(line: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(line)
 
 
-def begin(arguments: argparse.Namespace, config: SearchConfig, folder: Path, *, fresh: bool) -> Experiment:
+def begin(
+    arguments: argparse.Namespace, config: SearchConfig, splits: Splits, folder: Path, *, fresh: bool
+) -> Experiment:
     """Begin or resume the trials of a folder, on test scenes or on fresh ones.
 
     Raises:
         UserError: the folder is of a judge with other settings, or the images are a folder of the user's.
     """
-    splits = prepare(config).splits
     return begin_experiment(
         folder,
         name="judge",
@@ -505,9 +506,9 @@ def main(line: Sequence[str] | None = None) -> None:
     arguments = parse(line)
     config = judge_config(arguments.runs, steps=arguments.steps, images=arguments.images)
     prepared = prepare(config)
-    experiment = begin(arguments, config, arguments.output, fresh=False)
+    experiment = begin(arguments, config, prepared.splits, arguments.output, fresh=False)
     if arguments.fresh:
-        experiment = begin(arguments, config, arguments.output / "fresh", fresh=True)
+        experiment = begin(arguments, config, prepared.splits, arguments.output / "fresh", fresh=True)
     config.save(arguments.output)
     counts = {RANDOM: arguments.count, CONTROL: arguments.controls, PLANTED: arguments.planted}
     budgets = {name: own.budgets[0] for name, own in prepared.constraints.items()}

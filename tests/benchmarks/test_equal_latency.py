@@ -37,6 +37,7 @@ def times_of(encoder: str, ms: Mapping[float, float]) -> dict[str, Any]:
 def test_no_published_network_has_noticeably_less_time_than_the_found_ones() -> None:
     times = times_of("efficientnet-lite0", {0.9: 4.9, 1.0: 5.6, 1.1: 7.0})
     assert as_fast("efficientnet-lite0", 5.0, times).name == "efficientnet-lite0 x1"
+    assert as_fast("efficientnet-lite0", 5.6, times).name == "efficientnet-lite0 x1"
     assert as_fast("efficientnet-lite0", 5.64, times).name == "efficientnet-lite0 x1"
     assert as_fast("efficientnet-lite0", 5.7, times).name == "efficientnet-lite0 x1.1"
     with pytest.raises(UserError, match=r"efficientnet-lite0 x1.6 takes less than 8.00 ms; derive for a lower latency"):
