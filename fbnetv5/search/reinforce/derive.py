@@ -1,9 +1,9 @@
 """The networks of other budgets from a finished search: its panel and its shared weights decide, without a new search.
 
 A finished run keeps its last checkpoint and its panel. The panel's fit predicts the loss of networks of any cost, so a
-local search under the other budget takes a second; most of the time goes to the passes of the finalists on held-out
-images, as at the end of the search. The architectures of the panel have costs near the run's own budgets, where its
-rank correlation was measured: far from them the fit extrapolates, and the weights were trained less.
+local search under the other budget takes seconds, and as many go to the network's passes on held-out images, which give
+its loss and metric. The architectures of the panel have costs near the run's own budgets, where its rank correlation
+was measured: far from them the fit extrapolates, and the weights were trained less.
 
 Further searches of the same space and images may add their panels. What a block is worth depends on the weights, too,
 and each training brings other blocks far; one fit to several panels counts what they have in common.
@@ -30,9 +30,6 @@ from fbnetv5.search.reinforce.loop import SearchLoop
 from fbnetv5.search.reinforce.panel import PANEL, Panel
 from fbnetv5.search.reinforce.prepare import Prepared, check_costs, prepare
 from fbnetv5.search.reinforce.results import best_architecture, budget_fields, write_results
-
-FINALISTS = 3
-"""Networks per task that run on held-out images; a search runs more, which takes longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +100,7 @@ def derive(
     """
     check_pool([run, *pool])
     config = with_table(run, config, table, other_machine=other_machine)
-    config = config.changed(finalists=min(FINALISTS, config.finalists))
+    config = config.changed(finalists=1)  # the lowest predicted loss wins, so the others need not run
     tensors, state = final_checkpoint(run, steps=config.total_steps)
     prepared = prepare(config)
     check_costs(prepared)

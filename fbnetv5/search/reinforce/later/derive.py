@@ -5,13 +5,7 @@ from pathlib import Path
 
 from export.progress import Progress
 from fbnetv5.costs.budgets import parse_budgets
-from fbnetv5.search.reinforce.derive import (
-    FINALISTS,
-    DerivedNetworks,
-    final_checkpoint,
-    networks_from_panel,
-    with_table,
-)
+from fbnetv5.search.reinforce.derive import DerivedNetworks, final_checkpoint, networks_from_panel, with_table
 from fbnetv5.search.reinforce.derive import profile_options as profile_options
 from fbnetv5.search.reinforce.later.config import LaterConfig
 from fbnetv5.search.reinforce.later.loop import LaterLoop
@@ -42,11 +36,7 @@ def derive(
     final_checkpoint(run, steps=config.steps)
     search = with_table(run, config.as_search(), table, other_machine=other_machine)
     own = LaterConfig.load(run).budgets
-    config = config.changed(
-        table=search.table,
-        other_machine_table=search.other_machine_table,
-        finalists=min(FINALISTS, config.finalists),
-    )
+    config = config.changed(table=search.table, other_machine_table=search.other_machine_table, finalists=1)
     prepared = prepare_later(config)
     check_latencies(prepared)
     loop = LaterLoop(run, prepared, prepared.make_supernet())
