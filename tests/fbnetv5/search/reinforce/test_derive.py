@@ -1,3 +1,4 @@
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -54,8 +55,11 @@ def test_the_budgets_of_the_run_give_the_networks_of_the_run(run: Path, tmp_path
     derived(run, "cls=20M,250M").write(tmp_path)
     for name in ("cls.safetensors", "seg.safetensors"):
         assert (tmp_path / name).read_bytes() == (run / name).read_bytes()
+    fronts = json.loads((tmp_path / "pareto.json").read_text())["tasks"]
     for task in BUDGETS:
         ours, theirs = (load_architecture(folder / f"{task}.json") for folder in (tmp_path, run))
+        (point,) = fronts[task]["points"]
+        assert (point["choices"], point["loss"]) == (ours.choices_array.tolist(), ours.provenance["loss"])
         origin = ours.provenance["derived_from"]
         assert origin == {"run": str(run), "budget": {"limit": BUDGETS[task][0].limit, "unit": "macs"}}
         level = {"expected_loss": ours.provenance["loss"]}  # that of one network, and not of all finalists of the run

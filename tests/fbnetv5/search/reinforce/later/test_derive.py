@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -31,6 +32,8 @@ def test_the_own_budget_gives_the_network_of_the_task(added: Path, tmp_path: Pat
     assert (tmp_path / "depth.safetensors").read_bytes() == (added / "depth.safetensors").read_bytes()
     ours, theirs = (load_architecture(folder / "depth.json") for folder in (tmp_path, added))
     assert ours.changed(provenance={}) == theirs.changed(provenance={})
+    (point,) = json.loads((tmp_path / "pareto.json").read_text())["tasks"]["depth"]["points"]
+    assert (point["choices"], point["loss"]) == (ours.choices_array.tolist(), ours.provenance["loss"])
     origin = {"run": str(added), "budget": {"limit": BUDGET.limit, "unit": "macs"}}
     assert ours.provenance["derived_from"] == origin
 
