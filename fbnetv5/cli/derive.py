@@ -8,22 +8,22 @@ import typer
 from fbnetv5.cli.branch import print_network
 from fbnetv5.cli.console import print_json, print_log, progress_bar, stage_lines
 from fbnetv5.cli.nars import print_pair
-from fbnetv5.cli.options import Cost, Json, Luts, Memory, Params, TableDevice, TableFile, budgets_by_file, only_value
+from fbnetv5.cli.options import Cost, Json, Luts, MemoryFamily, ParamsFamily, TableDevice, TableFile, budgets_by_file
 from fbnetv5.cli.search import print_architectures, warn_of_no_signal
 
 if TYPE_CHECKING:
     from fbnetv5.api import Derived
 
 Flops = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         metavar="BUDGET",
         help="Maximum multiply-adds of the whole network, such as 700M or 1.2G@320x640; of a search also by task: "
-        "det=700M,400M.",
+        "det=700M,400M. Repeat one of the budgets for a family of networks.",
     ),
 ]
 Latency = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         metavar="BUDGET",
         help="Maximum latency of the whole network, such as 20ms; by the latency table of the "
@@ -31,16 +31,14 @@ Latency = Annotated[
     ),
 ]
 
-ONE = "each call of fbnetv5 derive makes the networks of one budget: give each --cost once"
-
 
 def derive(
     run: Annotated[Path, typer.Argument(help="Run folder of a finished fbnetv5 search, branch or nars.")],
     flops: Flops = None,
     latency: Latency = None,
-    params: Params = None,
+    params: ParamsFamily = None,
     cost: Cost = None,
-    memory: Memory = None,
+    memory: MemoryFamily = None,
     device: TableDevice = None,
     table: TableFile = None,
     luts: Luts = Path("luts"),
@@ -63,7 +61,13 @@ def derive(
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Run folder to make.", show_default="RUN/derived/BUDGET")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Run folder to make, if no budget is repeated.",
+            show_default="RUN/derived/BUDGET",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -73,7 +77,7 @@ def derive(
     weights, by the panel; of a branched network, one with the weights of the run, by its trained routing; of fbnetv5
     nars an architecture and its recipe, without weights, by the predictor. Give a budget or several, which hold
     together: --flops, --latency, --params and, of a search, --cost, whose FILE may be the name of a cost of the run,
-    as in energy=3. A branched network takes one.
+    as in energy=3. A branched network takes one. Repeat one of them for a family: networks for each of its values.
     """
     from fbnetv5 import api
 
@@ -84,7 +88,7 @@ def derive(
             latency=latency,
             params=params,
             memory=memory,
-            costs={file: only_value(values, ONE) for file, values in budgets_by_file(cost).items()},
+            costs=budgets_by_file(cost),
             device=device,
             table=table,
             luts=luts,
@@ -98,12 +102,17 @@ def derive(
 
 
 def print_derived(derived: "Derived", *, as_json: bool) -> None:
-    """Print the derived networks: one per task, one with its recipe, or one of all tasks."""
+    """Print the derived networks of each value: one per task, one with its recipe, or one of all tasks."""
     if derived.per_task:
         warn_of_no_signal(derived.architectures)
     if as_json:
         print_json(derived.to_json())
         return
+    for member in (derived, *derived.family.values()):
+        _print_member(member)
+
+
+def _print_member(derived: "Derived") -> None:
     if derived.per_task:
         print_architectures(derived.folder, derived.architectures)
         return

@@ -94,6 +94,18 @@ MEMORY_HELP = (
     "without in-place and fused operators. A limit beside other budgets"
 )
 Memory = Annotated[str | None, typer.Option(metavar="BUDGET", help=f"{MEMORY_HELP}.")]
+ParamsFamily = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--params",
+        metavar="BUDGET",
+        help="Maximum number of parameters of each network, such as 5M: the weights of its convolutions and linear "
+        "layers, head included; per task as for --flops.",
+    ),
+]
+MemoryFamily = Annotated[
+    list[str] | None, typer.Option("--memory", metavar="BUDGET", help=f"{MEMORY_HELP}; per task as for --flops.")
+]
 TableFile = Annotated[
     Path | None, typer.Option(help="Latency table file to use, also of another machine, instead of --device.")
 ]

@@ -22,14 +22,15 @@ from fbnetv5.cli.console import (
     stage_lines,
 )
 from fbnetv5.cli.options import (
-    MEMORY_HELP,
     Blocks,
     Cost,
     Data,
     Fit,
     Json,
     Luts,
+    MemoryFamily,
     Name,
+    ParamsFamily,
     Resume,
     Runs,
     Seed,
@@ -72,17 +73,6 @@ Latency = Annotated[
         "Needs --device or --table.",
     ),
 ]
-Params = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="BUDGET",
-        help="Maximum number of parameters of each network, such as 5M: the weights of its convolutions and linear "
-        "layers, head included; per task as for --flops.",
-    ),
-]
-Memories = Annotated[
-    list[str] | None, typer.Option("--memory", metavar="BUDGET", help=f"{MEMORY_HELP}; per task as for --flops.")
-]
 Init = Annotated[
     str,
     typer.Option(
@@ -121,9 +111,9 @@ def search(
     context: typer.Context,
     flops: Flops = None,
     latency: Latency = None,
-    params: Params = None,
+    params: ParamsFamily = None,
     cost: Cost = None,
-    memory: Memories = None,
+    memory: MemoryFamily = None,
     device: TableDevice = None,
     table: TableFile = None,
     tasks: Tasks = None,

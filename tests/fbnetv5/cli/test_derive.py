@@ -32,6 +32,20 @@ def test_a_derived_network_is_shown_and_evaluated_like_that_of_a_run(searched: P
     assert_refused(["derive", "runs/b", "--flops", "11M"], "derived/11M exists already", cwd=searched)
 
 
+def test_a_repeated_budget_gives_the_networks_of_each_value(searched: Path) -> None:
+    printed = document("derive", "runs/b", "--flops", "9M", "--flops", "10.5M", cwd=searched)
+    assert printed["folder"] == "runs/b/derived/9M"
+    assert printed["family"].keys() == {"10.5M"}
+    for label, one in {"9M": printed, **printed["family"]}.items():
+        architecture = load_architecture(searched / one["folder"] / "branched.json")
+        assert one["architecture"] == architecture.to_json()
+        assert DerivationConfig.load(searched / one["folder"]).budget == label
+    alone = document("derive", "runs/b", "--flops", "10.5M", "-o", "alone", cwd=searched)
+    assert alone["architecture"] == printed["family"]["10.5M"]["architecture"]
+    assert_refused(["derive", "runs/b", "--flops", "8M", "--flops", "9M"], "derived/9M exists already", cwd=searched)
+    assert not (searched / "runs/b/derived/8M").exists()
+
+
 WRONG = {
     "no budget": ([], "this needs a budget: --flops"),
     "two budgets": (
@@ -50,6 +64,12 @@ WRONG = {
     "a resolution twice": (["--flops", "9M@64x64", "--resolutions", "64"], "leave out --resolutions, or @HxW"),
     "no resolution": (["--flops", "9M", "--resolutions", "60"], "height and width must be multiples of 32"),
     "a panel to pool": (["--flops", "9M", "--pool", "runs/b"], "--pool joins the panels of fbnetv5 search; runs/b is"),
+    "a value twice": (["--flops", "9M", "--flops", "9M"], "the budget 9M is repeated"),
+    "two repeated budgets": (
+        ["--flops", "9M", "--flops", "8M", "--params", "1M", "--params", "2M"],
+        "a family has one repeated budget",
+    ),
+    "one folder for a family": (["--flops", "9M", "--flops", "8M", "-o", "f"], "--output names one: leave it out"),
     "no amount": (["--flops", "much"], "is not a positive number with its unit"),
 }
 
@@ -70,8 +90,9 @@ def test_a_search_gives_a_network_per_task(tmp_path: Path) -> None:
         assert 0.85 * limit <= architecture.cost.macs <= limit
     assert document("eval", "--arch", "runs/s/derived/seg=28M,30M/seg.json", cwd=tmp_path)["task"] == "seg"
     document("search", "--flops", "32M@64x64", *options[:4], *SMALL, "--name", "t", "--seed", "1", cwd=tmp_path)
-    pooled = document("derive", "runs/s", "--flops", "30M", "--pool", "runs/t", cwd=tmp_path)
+    pooled = document("derive", "runs/s", "--flops", "30M", "--flops", "29M", "--pool", "runs/t", cwd=tmp_path)
     assert pooled["folder"] == "runs/s/derived/30M+t"
+    assert pooled["family"]["29M+t"]["architectures"]["seg"]["cost"]["macs"] <= 29e6
     assert_refused(["derive", "runs/s", "--flops", "30M", "--pool", "runs/u"], "runs/u", cwd=tmp_path)
     chosen = document("derive", "runs/s", "--flops", "30M", "--resolutions", "64,64x96,64", cwd=tmp_path)
     assert chosen["folder"] == "runs/s/derived/30M@64x64+64x96"
