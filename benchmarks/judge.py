@@ -15,19 +15,21 @@ random ones at p < .01: those planted by a plan, and those of the highest loss t
 must find no difference (Kolmogorov-Smirnov) between random networks and those of another seed, or those that are best
 by a fit to the panel of each search with shuffled losses.
 
-Test scenes show products and photographs that no weights have learned from, and only five photographs. With ``--fresh``
-the images are as many new scenes of the products and photographs that the weights learned from, which no search has
-seen either: then the networks are judged on images of one kind, and not by what they make of five other photographs.
+Test scenes show products and photographs that no weights have learned from, and only five photographs. With ``--scenes
+fresh`` the images are as many new scenes of the products and photographs that the weights learned from, which no search
+has seen either: then the networks are judged on images of one kind, and not by what they make of five other
+photographs. ``--scenes both`` judges on all of them together: what a network gains on one kind alone counts half.
 
 Expected: every searched network's loss is better than that of 90 % of the random ones.
 
     python -m benchmarks.judge runs/s0 runs/s1 --output runs/judge
-    python -m benchmarks.judge runs/s0 runs/s1 --output runs/judge --fresh
+    python -m benchmarks.judge runs/s0 runs/s1 --output runs/judge --scenes both
 
 A network's loss with shared weights is not its loss when it is trained alone; from_scratch.py measures that. A
 training takes some six minutes of one core, and a network some three seconds of one in each supernet; finished work is
 not repeated.
-Writes ``report.json``, with ``--fresh`` in the folder ``fresh``, and ends in one JSON line.
+Writes ``report.json``, in the folder ``fresh`` or ``both`` unless it judges on test scenes alone, and ends in one JSON
+line.
 """
 
 import argparse
@@ -98,6 +100,7 @@ BATCH = 128
 CONTROL_ALPHA = 0.01
 FOUND, RANDOM, CONTROL, PLANTED = "found", "random", "control", "planted"
 WORST, SHUFFLED = "worst by fit", "best by shuffled fit"
+TEST, FRESH, BOTH = "test", "fresh", "both"
 
 Groups = dict[str, list[Choices]]
 """Group -> networks of one task; those of ``FOUND`` are in the order of the runs."""
@@ -146,7 +149,7 @@ def judged_images(config: SearchConfig, splits: Splits, *, fresh: bool) -> Image
     if not fresh:
         return splits.test
     if config.data.folder is not None:
-        raise UserError(f"--fresh composes new demo scenes, and the searches used the images in {config.data.folder}")
+        raise UserError(f"--scenes {FRESH} composes demo scenes, and the searches used images in {config.data.folder}")
     learn, hold_out, images = config.data.scenes
     longer = config.data.changed(scenes=(learn, hold_out + images, images))
     held_out = prepare(config.changed(data=longer)).splits.policies
@@ -161,7 +164,7 @@ class Judge:
 
         Args:
             folder: of the judge.
-            fresh: whether the images are those of ``--fresh``.
+            fresh: whether the images are fresh scenes.
 
         Raises:
             UserError: a supernet is not trained.
@@ -231,7 +234,7 @@ class Scoring:
 
     folder: Path
     fresh: bool = False
-    """Whether the images are those of ``--fresh``."""
+    """Whether the images are fresh scenes."""
 
     def __call__(self, trial: Trial) -> dict[str, Any]:
         return open_judge(self.folder, fresh=self.fresh).score(
@@ -261,6 +264,16 @@ class Measured:
     def loss(self) -> float:
         """Mean over the images."""
         return float(self.losses.mean())
+
+    @classmethod
+    def joined(cls, kinds: Sequence["Measured"]) -> "Measured":
+        """The figures of one network on as many images of several kinds, over all of them."""
+        return cls(
+            cost=kinds[0].cost,
+            losses=np.concatenate([kind.losses for kind in kinds]),
+            of_supernets=np.mean([kind.of_supernets for kind in kinds], axis=0),
+            metric=float(np.mean([kind.metric for kind in kinds])),
+        )
 
 
 def judge_config(runs: Sequence[Path], *, steps: int, images: int) -> SearchConfig:
@@ -462,6 +475,14 @@ def measure(
     }
 
 
+def joined(kinds: Sequence[Mapping[str, Sequence[Measured]]]) -> dict[str, list[Measured]]:
+    """Group -> a task's networks, of which each kind of images has figures in the same order."""
+    return {
+        name: [Measured.joined(of_network) for of_network in zip(*(kind[name] for kind in kinds), strict=True)]
+        for name in kinds[0]
+    }
+
+
 def parse(line: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     assert __doc__ is not None
@@ -473,9 +494,12 @@ def parse(line: Sequence[str] | None) -> argparse.Namespace:
         "--controls", type=int, default=32, help="random networks of another seed per task; 0 leaves out all controls"
     )
     parser.add_argument("--planted", type=int, default=8, help="bad networks per task; 0 leaves out all bad ones")
-    parser.add_argument("--images", type=int, default=1024, help="images that networks are judged on")
+    parser.add_argument("--images", type=int, default=1024, help="of each kind that networks are judged on")
     parser.add_argument(
-        "--fresh", action="store_true", help="judge on new scenes of the weights' products and photographs"
+        "--scenes",
+        choices=(TEST, FRESH, BOTH),
+        default=TEST,
+        help="test scenes, new scenes of the weights' products and photographs, or both",
     )
     parser.add_argument("--supernets", type=int, default=4, help="of the judge, whose losses are averaged")
     parser.add_argument("--steps", type=int, default=1500, help="of the judge's training")
@@ -484,19 +508,17 @@ def parse(line: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(line)
 
 
-def begin(
-    arguments: argparse.Namespace, config: SearchConfig, splits: Splits, folder: Path, *, fresh: bool
-) -> Experiment:
-    """Begin or resume the trials of a folder, on test scenes or on fresh ones.
+def begin(arguments: argparse.Namespace, config: SearchConfig, splits: Splits, kind: str) -> Experiment:
+    """Begin or resume the trials on the scenes of a kind.
 
     Raises:
         UserError: the folder is of a judge with other settings, or the images are a folder of the user's.
     """
     return begin_experiment(
-        folder,
+        arguments.output / kind if kind == FRESH else arguments.output,
         name="judge",
         configuration={**config.to_json(), "supernets": arguments.supernets},
-        data=hash_images(splits.weights, judged_images(config, splits, fresh=fresh)),
+        data=hash_images(splits.weights, judged_images(config, splits, fresh=kind == FRESH)),
         threads=arguments.threads,
     )
 
@@ -506,9 +528,9 @@ def main(line: Sequence[str] | None = None) -> None:
     arguments = parse(line)
     config = judge_config(arguments.runs, steps=arguments.steps, images=arguments.images)
     prepared = prepare(config)
-    experiment = begin(arguments, config, prepared.splits, arguments.output, fresh=False)
-    if arguments.fresh:
-        experiment = begin(arguments, config, prepared.splits, arguments.output / "fresh", fresh=True)
+    experiments = {TEST: begin(arguments, config, prepared.splits, TEST)}
+    if arguments.scenes != TEST:
+        experiments[FRESH] = begin(arguments, config, prepared.splits, FRESH)
     config.save(arguments.output)
     counts = {RANDOM: arguments.count, CONTROL: arguments.controls, PLANTED: arguments.planted}
     budgets = {name: own.budgets[0] for name, own in prepared.constraints.items()}
@@ -518,10 +540,21 @@ def main(line: Sequence[str] | None = None) -> None:
     with threads_set(arguments.threads * arguments.processes):
         for seed in seeds:
             train_judge(config.changed(seed=seed), arguments.output / "supernets" / str(seed))
-    scoring = Scoring(folder=arguments.output, fresh=arguments.fresh)
-    measured = measure(experiment, scoring, groups, tables, arguments.processes)
+    kinds = [kind for kind in experiments if arguments.scenes in (kind, BOTH)]
+    measured = [
+        measure(
+            experiments[kind],
+            Scoring(folder=arguments.output, fresh=kind == FRESH),
+            groups,
+            tables,
+            arguments.processes,
+        )
+        for kind in kinds
+    ]
     tasks = {
-        name: summarise(measured[name], budget, arguments.runs, prepared.tasks[name].metric)
+        name: summarise(
+            joined([of_kind[name] for of_kind in measured]), budget, arguments.runs, prepared.tasks[name].metric
+        )
         for name, budget in budgets.items()
     }
     print_table(tasks, budgets)
@@ -529,12 +562,13 @@ def main(line: Sequence[str] | None = None) -> None:
         "benchmark": "judge",
         "steps": arguments.steps,
         "images": arguments.images,
-        "fresh": arguments.fresh,
+        "scenes": arguments.scenes,
         "supernets": list(seeds),
         **count_cases(tasks),
         "tasks": tasks,
     }
-    write_json(experiment.folder / "report.json", plain(report))
+    folder = arguments.output if arguments.scenes == TEST else arguments.output / arguments.scenes
+    write_json(folder / "report.json", plain(report))
     print(json.dumps(plain(report)))
 
 

@@ -162,18 +162,43 @@ def test_a_judge_runs_from_end_to_end_and_is_resumed(
     assert not {PLANTED, WORST, CONTROL, SHUFFLED} & set(again["tasks"]["det"])
     monkeypatch.undo()
     monkeypatch.setattr(stats, "RESAMPLES", 99)
-    on_fresh = [*command[:-6], "--count", "3", "--controls", "0", "--planted", "0", "--processes", "1", "--fresh"]
+    on_fresh = [
+        *command[:-6],
+        "--count",
+        "3",
+        "--controls",
+        "0",
+        "--planted",
+        "0",
+        "--processes",
+        "1",
+        "--scenes",
+        "fresh",
+    ]
     with pytest.raises(UserError, match="was begun with other supernets"):
         judge.main([*on_fresh, "--supernets", "1"])
     trained = {file: file.read_bytes() for file in (tmp_path / "judge" / "supernets").rglob("*") if file.is_file()}
     judge.main(on_fresh)
     assert trained == {file: file.read_bytes() for file in trained}
     fresh = json.loads((tmp_path / "judge" / "fresh" / "report.json").read_text())
-    assert (fresh["fresh"], again["fresh"]) == (True, False)
+    assert (fresh["scenes"], again["scenes"]) == ("fresh", "test")
     assert fresh["tasks"]["det"]["runs"][str(runs[0])]["loss"] != of_det["runs"][str(runs[0])]["loss"]
     assert json.loads((tmp_path / "judge" / "report.json").read_text()) == again
     monkeypatch.setattr(judge, "open_judge", lambda *_, **__: pytest.fail("a network was scored again"))
     judge.main(on_fresh)
+    judge.main([*on_fresh[:-1], "both"])
+    both = json.loads((tmp_path / "judge" / "both" / "report.json").read_text())
+    for run in map(str, runs):
+        loss, *of_kinds = [report["tasks"]["det"]["runs"][run]["loss"] for report in (both, again, fresh)]
+        assert loss == pytest.approx(np.mean(of_kinds))
+
+
+def test_both_kinds_of_images_count_equally() -> None:
+    first, second = replace(OTHERS[0], losses=np.array([1.0, 2.0])), replace(OTHERS[1], losses=np.array([3.0, 5.0]))
+    (network,) = judge.joined([{FOUND: [first]}, {FOUND: [second]}])[FOUND]
+    assert network.losses.tolist() == [1.0, 2.0, 3.0, 5.0]
+    assert network.metric == pytest.approx((first.metric + second.metric) / 2)
+    np.testing.assert_allclose(network.of_supernets, (first.of_supernets + second.of_supernets) / 2)
 
 
 def test_fresh_scenes_are_of_the_weights_split_and_seen_by_no_search(runs: list[Path]) -> None:
@@ -187,7 +212,7 @@ def test_fresh_scenes_are_of_the_weights_split_and_seen_by_no_search(runs: list[
     assert judge.judged_images(config, splits, fresh=False) is splits.test
     of_user = config.changed(data=config.data.changed(folder="my-images"))
     with pytest.raises(
-        UserError, match="--fresh composes new demo scenes, and the searches used the images in my-images"
+        UserError, match="--scenes fresh composes demo scenes, and the searches used images in my-images"
     ):
         judge.judged_images(of_user, splits, fresh=True)
 
