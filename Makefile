@@ -61,7 +61,7 @@ SEARCHES := $(SEEDS:%=runs/s%)
 results: $(SEARCHES:%=%/pareto.json)
 	$(BIN)/python -m benchmarks.judge $(SEARCHES) --output runs/judge
 	$(BIN)/python -m benchmarks.judge $(SEARCHES) --output runs/judge --scenes both
-	$(BIN)/python -m benchmarks.other_budgets $(firstword $(SEARCHES)) --judge runs/judge --output runs/other-budgets
+	$(BIN)/python -m benchmarks.other_budgets $(firstword $(SEARCHES)) --judge runs/judge --output runs/other-budgets --scenes both
 	$(BIN)/python -m benchmarks.panel_colours --judge runs/judge --output runs/panel-colours
 	for run in $(SEARCHES); do \
 	  [ -e $$run/added/depth/pareto.json ] || $(BIN)/fbnetv5 search --add depth --run $$run || exit 1; done

@@ -10,8 +10,8 @@ that of 90 % of the random ones.
     python -m benchmarks.judge runs/s0 --output runs/judge
     python -m benchmarks.other_budgets runs/s0 --judge runs/judge --output runs/other-budgets
 
-A network takes some three seconds of one core in each of the judge's supernets; finished work is not repeated. Prints a
-table and ends in one JSON line.
+A network takes some three seconds of one core in each of the judge's supernets; finished work is not repeated. With
+``--scenes both`` the images are those of a judge that ran with it, too. Prints a table and ends in one JSON line.
 """
 
 import argparse
@@ -25,8 +25,8 @@ import numpy as np
 
 from benchmarks import stats
 from benchmarks.architectures import RANDOM_SEED, random_matched
-from benchmarks.experiment import NAME, Trial, begin_experiment, in_turns, plain
-from benchmarks.judge import Scoring, trial_of
+from benchmarks.experiment import NAME, Experiment, Trial, begin_experiment, in_turns, plain
+from benchmarks.judge import BOTH, FRESH, TEST, Scoring, trial_of
 from export.errors import UserError
 from export.files import read_json_object, write_json
 from fbnetv5.architecture import load_architecture
@@ -94,6 +94,28 @@ def networks_of(run: Path, folder: Path, budget: str, tasks: Sequence[str], coun
     return networks
 
 
+def begin(arguments: argparse.Namespace, kind: str) -> Experiment:
+    """Begin or resume the trials on the judge's scenes of a kind.
+
+    Raises:
+        UserError: the judge did not run on such scenes, or the folder is of another run or judge.
+    """
+    part = FRESH if kind == FRESH else ""
+    judging = read_json_object(arguments.judge / part / NAME, what="experiment")
+    return begin_experiment(
+        arguments.output / part,
+        name="other_budgets",
+        configuration={"run": str(arguments.run.resolve()), "judge": judging},
+        data=judging["data"],
+        threads=arguments.threads,
+    )
+
+
+def report_trial(trial: Trial, result: Mapping[str, Any]) -> None:
+    """Print a line for a judged network."""
+    print(trial.arm, trial.unit, f"loss {np.mean(result['losses']):.4f}", flush=True)
+
+
 def parse(line: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     assert __doc__ is not None
@@ -103,6 +125,7 @@ def parse(line: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder of the networks; resumed if it exists")
     parser.add_argument("--budgets", default=BUDGETS, help="multiply-adds, comma-separated")
     parser.add_argument("--tasks", help="of the search's, comma-separated; all by default")
+    parser.add_argument("--scenes", choices=(TEST, FRESH, BOTH), default=TEST, help="as for the judge")
     parser.add_argument("--count", type=int, default=32, help="random networks per task and budget")
     parser.add_argument("--processes", type=int, default=2, help="networks measured at a time")
     parser.add_argument("--threads", type=int, default=1, help="of each process")
@@ -112,19 +135,14 @@ def parse(line: Sequence[str] | None) -> argparse.Namespace:
 def main(line: Sequence[str] | None = None) -> None:
     """Derive, judge, print a table and one JSON line."""
     arguments = parse(line)
-    config, judging = SearchConfig.load(arguments.run), read_json_object(arguments.judge / NAME, what="experiment")
+    config = SearchConfig.load(arguments.run)
     if config.space != SearchConfig.load(arguments.judge).space:
         raise UserError(f"{arguments.run} was searched in another space than the judge's in {arguments.judge}")
     tasks = config.tasks if arguments.tasks is None else tuple(arguments.tasks.split(","))
     if unknown := set(tasks) - set(config.tasks):
         raise UserError(f"{arguments.run} has no task {', '.join(sorted(unknown))}; it has {', '.join(config.tasks)}")
-    experiment = begin_experiment(
-        arguments.output,
-        name="other_budgets",
-        configuration={"run": str(arguments.run.resolve()), "judge": judging},
-        data=judging["data"],
-        threads=arguments.threads,
-    )
+    kinds = (TEST, FRESH) if arguments.scenes == BOTH else (arguments.scenes,)
+    experiments = {kind: begin(arguments, kind) for kind in kinds}
     budgets, seconds = arguments.budgets.split(","), 0.0
     networks: dict[tuple[str, str], list[Choices]] = {}
     for budget in budgets:
@@ -133,14 +151,19 @@ def main(line: Sequence[str] | None = None) -> None:
         of_tasks = networks_of(arguments.run, folder, budget, tasks, arguments.count)
         networks |= {(task, budget): choices for task, choices in of_tasks.items()}
     trials = {key: [trial_of(key[0], choices) for choices in group] for key, group in networks.items()}
-
-    def report(trial: Trial, result: Mapping[str, Any]) -> None:
-        print(trial.arm, trial.unit, f"loss {np.mean(result['losses']):.4f}", flush=True)
-
-    results = experiment.run(
-        in_turns(*trials.values()), Scoring(folder=arguments.judge), processes=arguments.processes, report=report
-    )
-    losses = {key: [float(np.mean(results[trial]["losses"])) for trial in group] for key, group in trials.items()}
+    of_kinds = [
+        experiment.run(
+            in_turns(*trials.values()),
+            Scoring(folder=arguments.judge, fresh=kind == FRESH),
+            processes=arguments.processes,
+            report=report_trial,
+        )
+        for kind, experiment in experiments.items()
+    ]
+    losses = {
+        key: [float(np.mean([of_kind[trial]["losses"] for of_kind in of_kinds])) for trial in group]
+        for key, group in trials.items()
+    }
     shares = {task: {budget: share_beaten(losses[task, budget]) for budget in budgets} for task in tasks}
     for task, of_task in shares.items():
         print(f"{task}:", ", ".join(f"{budget} beats {share:.3f}" for budget, share in of_task.items()))
@@ -148,6 +171,7 @@ def main(line: Sequence[str] | None = None) -> None:
         "benchmark": "other_budgets",
         "seconds": seconds,
         "random_networks": arguments.count,
+        "scenes": arguments.scenes,
         "share_beaten": shares,
         "losses": {f"{task} {budget}": values for (task, budget), values in losses.items()},
         "as_expected": as_expected(shares, seconds),

@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import other_budgets
+from benchmarks.experiment import NAME
 from benchmarks.other_budgets import as_expected, share_beaten
 from export.errors import UserError
 from fbnetv5.architecture import load_architecture
@@ -42,6 +44,17 @@ def test_budgets_are_compared_from_end_to_end_and_resumed(
     monkeypatch.setattr(other_budgets, "derive", lambda *_, **__: pytest.fail("a budget was derived again"))
     other_budgets.main(command)
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == report
+    with pytest.raises(UserError, match=r"fresh/experiment.json"):
+        other_budgets.main([*command, "--scenes", "both"])
+    (folder / "fresh").mkdir()
+    (folder / "fresh" / NAME).write_text((folder / NAME).read_text())
+    of_kinds = [report]
+    for scenes in ("fresh", "both"):
+        other_budgets.main([*command, "--scenes", scenes])
+        of_kinds.append(json.loads(capsys.readouterr().out.splitlines()[-1]))
+    on_test, on_fresh, on_both = (np.array(of_kind["losses"]["seg 230M"]) for of_kind in of_kinds)
+    assert (on_test != on_fresh).all()
+    np.testing.assert_allclose(on_both, (on_test + on_fresh) / 2)
     with pytest.raises(UserError, match="has no task dets; it has seg"):
         other_budgets.main([*command, "--tasks", "dets"])
     config.changed(space=FourPathSpace(stages=2)).save(folder)
