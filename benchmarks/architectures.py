@@ -22,7 +22,7 @@ from fbnetv5.search.local import descend, prune
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.controller import Controller, draw, uniform_controller
 from fbnetv5.search.reinforce.finalists import find_logit_bias
-from fbnetv5.search.reinforce.panel import PANEL, Observations, Panel, fit_losses
+from fbnetv5.search.reinforce.panel import MIN_EVIDENCE, PANEL, Observations, Panel, fit_losses
 from fbnetv5.search.reinforce.prepare import prepare
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.graph import Node
@@ -108,9 +108,10 @@ def worst_by_fit(run: Path, task: str) -> Choices:
 
 
 def best_by_shuffled_fit(run: Path, task: str) -> Choices:
-    """[S]: the network of the lowest predicted loss where the panel's architectures swapped their losses at random.
+    """[S]: the network found where the panel's architectures swapped their losses at random.
 
-    The fit is a search's, and no architecture has an effect: a judge must find nothing good in it.
+    No architecture has an effect, so a search sees none and draws a network; one that takes the lowest prediction for
+    the best network would end at an optimum of noise. A judge must find nothing good or bad in it.
 
     Raises:
         UserError: the run has no panel.
@@ -128,13 +129,19 @@ def shuffled(observations: Observations) -> Observations:
 
 
 def _extreme(run: Path, task: str, change: Callable[[Observations], Observations], sign: float) -> Choices:
-    """[S]: the network of the lowest ``sign`` times its predicted loss by a fit to the changed losses of the panel."""
+    """[S]: the network of the lowest ``sign`` times its predicted loss by a fit to the changed losses of the panel.
+
+    Without effects it is a random one, of the seed of the run.
+    """
     config = SearchConfig.load(run)
     prepared = prepare(config)
     panel = Panel.load(run / PANEL, variables=len(config.space.variables), tasks=len(config.tasks))
     of_task, number = prepared.constraints[task], config.tasks.index(task)
     table, budget = of_task.tables[0], of_task.budgets[0]
-    loss = fit_losses(config.space, table.paths, change(panel.drawn.joined(panel.checks)), number).table
+    model = fit_losses(config.space, table.paths, change(panel.drawn.joined(panel.checks)), number)
+    if model.posterior.evidence < MIN_EVIDENCE:
+        return random_matched(table, budget, 1, seed=SHUFFLE_SEED + config.seed)[0]
+    loss = model.table
     signed = replace(loss, blocks=sign * loss.blocks, depth_effects=sign * loss.depth_effects)
     window = MatchedConstraints(tables=[table], budgets=[budget])
     starts = random_matched(table, budget, EXTREME_STARTS, seed=PLANTED_SEED)

@@ -64,7 +64,7 @@ class Searching:
         return {
             "networks": {
                 name: [choices.tolist() for choices in networks]
-                for name, networks in search_models(loop, models).items()
+                for name, networks in search_models(loop, models, qualities).items()
             },
             "rank_correlation": {name: quality.rank_correlation for name, quality in qualities.items()},
         }

@@ -259,9 +259,9 @@ def warn_of_no_signal(architectures: "Mapping[str, Architecture]") -> None:
         panel = architecture.provenance["panel"]
         if not panel["has_signal"]:
             print_status(
-                f"{task}: the search found no signal: its predictions do not rank {panel['architectures']} networks "
-                "that it measured. Treat the network as a random network within the budget, or search longer "
-                "(more steps, more labelled images)"
+                f"{task}: the search found no signal: the losses of its panel do not show that it can rank networks. "
+                "Treat the network as a random network within the budget, or search longer (more steps, more labelled "
+                "images)"
             )
 
 

@@ -16,7 +16,7 @@ def result_items(files: RunFiles) -> list[Item]:
     head = ["task", "network", "multiply-adds, M", "parameters, M", "predicted latency", "metric", "value"]
     weak = [name for name, network in files.architectures.items() if not _has_signal(network)]
     sentence = (
-        f"The search found no signal for {', '.join(weak)}: its predictions do not rank networks that it measured. "
+        f"The search found no signal for {', '.join(weak)}: its losses do not show that it can rank networks. "
         "Treat such a network as a random network within the budget, or search longer."
     )
     warning = [Text(paragraphs=[sentence], style="warning")] if weak else []

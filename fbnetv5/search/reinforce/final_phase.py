@@ -25,7 +25,13 @@ from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.threads import map_in_threads
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.controller import Controller, draw, uniform_controller
-from fbnetv5.search.reinforce.finalists import best_finalist, find_finalists, policy_near_budgets
+from fbnetv5.search.reinforce.finalists import (
+    best_finalist,
+    distinct,
+    find_finalists,
+    policy_near_budgets,
+    pool_in_window,
+)
 from fbnetv5.search.reinforce.loss_model import LossModel
 from fbnetv5.search.reinforce.panel import (
     BATCH,
@@ -102,7 +108,7 @@ def find_networks(loop: FinishedLoop, panel: Panel, progress: Progress) -> dict[
         UserError: no network of a task has costs in the window of its budgets.
     """
     models, qualities = fit_panel(loop, panel)
-    finalists = score_finalists(loop, models, progress)
+    finalists = score_finalists(loop, models, qualities, progress)
     return {name: TaskResult(fit_quality=qualities[name], finalists=finalists[name]) for name in loop.config.tasks}
 
 
@@ -205,8 +211,10 @@ def fit_panel(loop: FinishedLoop, panel: Panel) -> tuple[dict[str, LossModel], d
     return models, qualities
 
 
-def search_models(loop: FinishedLoop, models: Mapping[str, LossModel]) -> dict[str, list[Choices]]:
-    """Every task's finalists, the best by the posterior's mean first.
+def search_models(
+    loop: FinishedLoop, models: Mapping[str, LossModel], qualities: Mapping[str, FitQuality]
+) -> dict[str, list[Choices]]:
+    """Every task's finalists, the best by the posterior's mean first; drawn ones where the losses show no effects.
 
     Raises:
         UserError: no network of a task has costs in the window of its budgets.
@@ -215,16 +223,20 @@ def search_models(loop: FinishedLoop, models: Mapping[str, LossModel]) -> dict[s
     for task, name in enumerate(config.tasks):
         constraints, rng = loop.constraints[name], np.random.default_rng([config.seed, config.total_steps, task])
         policy = policy_near_budgets(loop.controller, task, constraints, rng)
-        networks[name] = find_finalists(name, models[name], policy, constraints, config.finalists, rng)
+        pool = pool_in_window(name, policy, constraints, rng)
+        if qualities[name].has_effects:
+            networks[name] = find_finalists(models[name], pool, constraints, config.finalists, rng)
+        else:
+            networks[name] = distinct(pool, config.finalists)
     return networks
 
 
 def score_finalists(
-    loop: FinishedLoop, models: Mapping[str, LossModel], progress: Progress
+    loop: FinishedLoop, models: Mapping[str, LossModel], qualities: Mapping[str, FitQuality], progress: Progress
 ) -> dict[str, list[Finalist]]:
     """Every task's finalists with their losses on the same images."""
     config, constraints = loop.config, loop.constraints
-    by_task = search_models(loop, models)
+    by_task = search_models(loop, models, qualities)
     jobs = [(name, choices) for name, networks in by_task.items() for choices in networks]
     scorer = FinalistScorer(loop.supernet, loop.splits, images=config.score_images, device=loop.accelerator.device)
 

@@ -5,7 +5,8 @@ for the posterior's mean and once for each of several tables drawn from the post
 Biometrika 25, 1933), so finalists differ where the panel is uncertain. Every finalist then runs alone, batch norm
 recalibrated, on the same held-out images, which gives its loss and metric. The lowest predicted loss wins: a measured
 loss favours what these images and these weights happen to favour, and finalists chosen by it too were not better by
-other weights (docs/results.md).
+other weights (docs/results.md). Where the panel shows no effects of blocks, finalists are drawn from the policy: the
+optimum of noise is an unusual network, and worse than a random one.
 
 Shape legend: S variables, C most choices of any variable.
 """
@@ -81,6 +82,8 @@ def policy_near_budgets(
 def pool_in_window(name: str, policy: Floats, constraints: Constraints, rng: np.random.Generator) -> Choices:
     """[B, S]: up to ``POOL_DRAWS`` distinct networks in the window of a task's budgets, drawn from its policy [S, C].
 
+    Choices of blocks that are not live are those of ``prune``.
+
     Raises:
         UserError: no drawn network lies in the window.
     """
@@ -89,32 +92,27 @@ def pool_in_window(name: str, policy: Floats, constraints: Constraints, rng: np.
         drawn = list(np.unique(constraints.walked(draw(policy, POOL_DRAWS, rng), rng), axis=0))
     if not drawn:
         raise UserError(f"no network for {name} costs {_window_text(constraints)}; choose a larger budget or space")
-    return np.stack(drawn)
+    return prune(np.stack(drawn), constraints.tables[0])
+
+
+def distinct(pool: Choices, count: int) -> list[Choices]:
+    """The first ``count`` distinct networks of [B, S], or all."""
+    return list({network.tobytes(): network for network in pool}.values())[:count]
 
 
 def find_finalists(
-    name: str,
-    model: LossModel,
-    policy: Floats,
-    constraints: Constraints,
-    count: int,
-    rng: np.random.Generator,
+    model: LossModel, pool: Choices, constraints: Constraints, count: int, rng: np.random.Generator
 ) -> list[Choices]:
     """Up to ``count`` distinct networks of a task in the window of its budgets, the best by the posterior's mean first.
 
     Args:
-        name: of the task, for the error.
         model: of its loss.
-        policy: [S, C], from which the starts of local searches are drawn.
+        pool: [B, S], networks in the window, from which local searches start.
         constraints: its budgets.
         count: maximum number of networks.
         rng: source of randomness.
-
-    Raises:
-        UserError: no drawn network lies in the window.
     """
-    cost = constraints.tables[0]
-    loss, pool = model.table, prune(pool_in_window(name, policy, constraints, rng), cost)
+    cost, loss = constraints.tables[0], model.table
     starts = pool[loss(pool).argsort(kind="stable")[:LOCAL_SEARCHES]]
     best = min((prune(descend(start, loss, constraints)[None], cost)[0] for start in starts), key=loss.cost_of)
     networks = {best.tobytes(): best}

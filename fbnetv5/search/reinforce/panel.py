@@ -41,6 +41,9 @@ PANEL = "panel.safetensors"
 """Name of the file of a finished search's panel."""
 MAX_P_VALUE = 0.05
 """Maximum one-sided p-value of a rank correlation that counts as evidence that the fit ranks networks."""
+MIN_EVIDENCE = 3.0
+"""Minimum evidence of effects, in nats: strong evidence (Kass and Raftery, Journal of the American Statistical
+Association 90, 1995). Panels of the demo have 41 to 953, with shuffled losses at most .9 (docs/results.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,17 +139,25 @@ class FitQuality:
     """Spearman's, of predicted and measured losses; 0 if all predictions are equal or no image is labelled."""
     p_value: float
     """One-sided: the probability of a correlation at least as high between unrelated losses."""
+    evidence: float
+    """Of effects of blocks in the losses that the fit was made to, in nats."""
+
+    @property
+    def has_effects(self) -> bool:
+        """Whether the evidence of effects is strong. Otherwise the network of the lowest prediction is one of noise."""
+        return self.evidence >= MIN_EVIDENCE
 
     @property
     def has_signal(self) -> bool:
-        """Whether the rank correlation is significantly above 0."""
-        return self.p_value <= MAX_P_VALUE
+        """Whether there are effects, and the rank correlation is significantly above 0."""
+        return self.has_effects and self.p_value <= MAX_P_VALUE
 
     def to_json(self) -> dict[str, Any]:
         return {
             "architectures": self.architectures,
             "rank_correlation": self.rank_correlation,
             "p_value": self.p_value,
+            "evidence": self.evidence,
             "has_signal": self.has_signal,
         }
 
@@ -163,13 +174,15 @@ def measure_fit(model: LossModel, held_out: Observations, task: int) -> FitQuali
 
     Batches that no architecture has a loss of this task on do not count.
     """
+    evidence = model.posterior.evidence
     of_task = np.unique(held_out.batches[~np.isnan(held_out.losses[:, task])])
     if not len(of_task):
-        return FitQuality(architectures=0, rank_correlation=0.0, p_value=1.0)
+        return FitQuality(architectures=0, rank_correlation=0.0, p_value=1.0, evidence=evidence)
     rows = np.isin(held_out.batches, of_task)
     measured = nanmean(held_out.losses[rows, task].reshape(-1, len(of_task)), axis=1)
     predicted = model.table(held_out.choices[rows][:: len(of_task)])
     if np.isnan(measured).any() or np.ptp(predicted) == 0 or np.ptp(measured) == 0:
-        return FitQuality(architectures=len(measured), rank_correlation=0.0, p_value=1.0)
+        return FitQuality(architectures=len(measured), rank_correlation=0.0, p_value=1.0, evidence=evidence)
     test = spearmanr(predicted, measured, alternative="greater")
-    return FitQuality(architectures=len(measured), rank_correlation=float(test.statistic), p_value=float(test.pvalue))
+    correlation, p_value = float(test.statistic), float(test.pvalue)
+    return FitQuality(architectures=len(measured), rank_correlation=correlation, p_value=p_value, evidence=evidence)

@@ -39,6 +39,8 @@ class Posterior:
     """Prior's standard deviation of the effect of a set, over that of a feature's own effect."""
     noise: float
     """Standard deviation of an observation around its expectation."""
+    evidence: float
+    """Log of the marginal likelihood over that of no effects, in nats; 0 without observations."""
 
     def sample(self, count: int, rng: np.random.Generator) -> Floats:
         """[count, F] drawn from the posterior."""
@@ -62,6 +64,7 @@ def fit_ridge(features: Floats, values: Floats, groups: NDArray[np.int64], relat
             strength=STRENGTHS[-1],
             set_scale=0.0,
             noise=0.0,
+            evidence=0.0,
         )
     centred, targets = _centred(features, groups), _centred(values[:, None], groups)[:, 0]
     freedom = max(1, len(values) - len(np.unique(groups)))
@@ -69,13 +72,11 @@ def fit_ridge(features: Floats, values: Floats, groups: NDArray[np.int64], relat
         _fit(centred, targets, freedom, related, set_scale)
         for set_scale in (SET_SCALES if related is not None else SET_SCALES[:1])
     ]
-    return max(fits, key=lambda fit: fit[0])[1]
+    return max(fits, key=lambda fit: fit.evidence)
 
 
-def _fit(
-    features: Floats, values: Floats, freedom: int, related: Floats | None, set_scale: float
-) -> tuple[float, Posterior]:
-    """The evidence of the best strength at one scale of sets, and the posterior; features and values are centred."""
+def _fit(features: Floats, values: Floats, freedom: int, related: Floats | None, set_scale: float) -> Posterior:
+    """The posterior of the best strength at one scale of sets; features and values are centred."""
     parts = np.eye(features.shape[1])
     if related is not None and set_scale:
         parts = np.concatenate([parts, set_scale * related], axis=1)  # an effect is a sum of independent normal ones
@@ -87,17 +88,19 @@ def _fit(
     unexplained = max(0.0, float(values @ values - projected.sum()))
     shares = STRENGTHS[:, None] / (STRENGTHS[:, None] + squares)  # [grid, F]: the prior's share of each direction
     variances = np.maximum((shares @ projected + unexplained) / freedom, np.finfo(float).tiny)
-    evidence = 0.5 * (np.log(shares).sum(1) - freedom * np.log(variances))
+    of_none = max(float(values @ values) / freedom, np.finfo(float).tiny)
+    evidence = 0.5 * (np.log(shares).sum(1) - freedom * (np.log(variances) - np.log(of_none)))
     best = int(evidence.argmax())
     strength, variance = float(STRENGTHS[best]), float(variances[best])
     effects = basis @ (moments / (squares + strength))
     covariance = variance * (basis / (squares + strength)) @ basis.T
-    return float(evidence[best]), Posterior(
+    return Posterior(
         effects=parts @ effects,
         covariance=parts @ covariance @ parts.T,
         strength=strength,
         set_scale=set_scale,
         noise=variance**0.5,
+        evidence=float(evidence[best]),
     )
 
 

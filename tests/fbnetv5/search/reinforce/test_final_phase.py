@@ -18,6 +18,7 @@ from fbnetv5.runs import processes
 from fbnetv5.search.reinforce.controller import Controller
 from fbnetv5.search.reinforce.final_phase import TaskResult, draw_near_budgets, find_networks, fit_panel, observe
 from fbnetv5.search.reinforce.loop import SearchLoop
+from fbnetv5.search.reinforce.panel import Panel
 from fbnetv5.search.scoring import batch_losses
 from fbnetv5.spaces.space import Choices
 
@@ -56,6 +57,24 @@ def test_finalists_meet_their_budget_and_the_best_has_the_lowest_expected_loss(m
         predicted = models[name].table(choices)
         np.testing.assert_allclose(expected - expected.mean(), predicted - predicted.mean(), atol=1e-9)
         assert result.fit_quality.architectures == loop.config.panel_checks
+
+
+def test_finalists_are_drawn_from_the_policy_where_losses_have_no_effects(make_loop: MakeLoop) -> None:
+    loop = make_loop("cls", "seg")
+    panel = observe(loop, no_progress)
+    networks = []
+    for seed in (0, 1):
+        rng = np.random.default_rng(seed)
+        parts = (
+            replace(part, losses=np.where(np.isnan(part.losses), np.nan, rng.normal(size=part.losses.shape)))
+            for part in (panel.drawn, panel.checks)
+        )
+        results = find_networks(loop, Panel(drawn=next(parts), checks=next(parts)), no_progress)
+        assert not any(result.fit_quality.has_effects or result.fit_quality.has_signal for result in results.values())
+        networks.append({name: {each.choices for each in result.finalists} for name, result in results.items()})
+    assert networks[0] == networks[1]  # the losses differ, and do not matter
+    for name, constraints in loop.constraints.items():
+        assert constraints.in_window(np.array(list(networks[0][name]))).all()
 
 
 def test_results_are_a_function_of_the_weights_policies_and_seed(make_loop: MakeLoop) -> None:

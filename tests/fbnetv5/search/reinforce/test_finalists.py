@@ -23,6 +23,7 @@ from fbnetv5.search.reinforce.finalists import (
     find_logit_bias,
     pareto_front,
     policy_near_budgets,
+    pool_in_window,
     sample_in_window,
 )
 from fbnetv5.search.reinforce.loss_model import LossModel, depth_features, live_features
@@ -94,7 +95,7 @@ def test_a_budget_that_no_network_meets_is_refused() -> None:
     table, uniform = cost_table(), np.full((len(SPACE.variables), 2), 0.5)
     budget = constrained(table, table.min_cost / 2)
     with pytest.raises(UserError, match=r"no network for det costs between .* choose a larger budget"):
-        find_finalists("det", loss_model(), uniform, budget, 3, np.random.default_rng(0))
+        pool_in_window("det", uniform, budget, np.random.default_rng(0))
 
 
 def constrained(table: CostTable, limit: float) -> Constraints:
@@ -113,8 +114,14 @@ def loss_model(seed: int = 0, *, noise: float = 0.0, depth: float = 0.0) -> Loss
 def model_of(space: FourPathSpace, paths: tuple[int, ...], effects: Floats, *, noise: float = 0.0) -> LossModel:
     """A model with these effects, known up to ``noise``."""
     covariance = noise**2 * np.eye(len(effects))
-    posterior = Posterior(effects=effects, covariance=covariance, strength=1.0, set_scale=0.0, noise=1.0)
+    posterior = Posterior(effects=effects, covariance=covariance, strength=1.0, set_scale=0.0, noise=1.0, evidence=9.0)
     return LossModel(space=space, paths=paths, posterior=posterior)
+
+
+def found(model: LossModel, policy: Floats, budget: Constraints, count: int) -> list[Choices]:
+    """The finalists of a pool drawn from the policy."""
+    rng = np.random.default_rng(0)
+    return find_finalists(model, pool_in_window("seg", policy, budget, rng), budget, count, rng)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +141,7 @@ def test_networks_are_walked_below_a_limit_of_memory_that_no_draw_meets() -> Non
     peak = Rare(space=SPACE, task=task, resolution=(64, 64), inside=empty, outputs=empty)
     memory = MemoryLimit(budget=Budget(limit=10, unit="bytes"), peak=peak)
     constraints = replace(constrained(table, 0.9 * table.max_cost), memory=memory)
-    networks = np.stack(find_finalists("seg", loss_model(), policy, constraints, 3, np.random.default_rng(0)))
+    networks = np.stack(found(loss_model(), policy, constraints, 3))
     assert constraints.in_window(networks).all()
     assert (networks[:, :3] != 0).all()
 
@@ -143,7 +150,7 @@ def test_networks_are_walked_below_a_limit_of_memory_that_no_draw_meets() -> Non
 def test_the_first_finalist_is_the_best_of_the_window_by_the_model(depth: float) -> None:
     table, model, uniform = cost_table(), loss_model(depth=depth), np.full((len(SPACE.variables), 2), 0.5)
     budget = constrained(table, 0.7 * table.max_cost)
-    networks = find_finalists("seg", model, uniform, budget, 5, np.random.default_rng(0))
+    networks = found(model, uniform, budget, 5)
     inside = EVERYTHING[budget.in_window(EVERYTHING)]
     assert model.table.cost_of(networks[0]) == pytest.approx(model.table(inside).min())
     assert len(networks) == 1  # a model without doubt has one favourite
@@ -159,16 +166,16 @@ def test_the_first_finalist_is_as_good_as_the_best_of_many_local_searches(seed: 
     model = model_of(space, (32,), np.concatenate([rng.normal(-0.3, 1.0, blocks), np.full(depths, 0.03)]))
     budget = constrained(table, (table.min_cost + table.max_cost) / 2)
     uniform = np.full((len(space.variables), 2), 0.5)
-    (found,) = find_finalists("cls", model, uniform, budget, 1, np.random.default_rng(0))
+    (best,) = found(model, uniform, budget, 1)
     starts = sample_in_window(uniform, budget, 128, np.random.default_rng(1))
     ends = np.stack([descend(start, model.table, budget) for start in starts])
-    assert model.table.cost_of(found) <= model.table(ends).min() + 1e-9
+    assert model.table.cost_of(best) <= model.table(ends).min() + 1e-9
 
 
 def test_finalists_differ_where_the_model_is_unsure() -> None:
     table, uniform = cost_table(), np.full((len(SPACE.variables), 2), 0.5)
     budget = constrained(table, 0.7 * table.max_cost)
-    networks = find_finalists("seg", loss_model(noise=0.5), uniform, budget, 5, np.random.default_rng(0))
+    networks = found(loss_model(noise=0.5), uniform, budget, 5)
     assert len({network.tobytes() for network in networks}) == len(networks) == 5
     assert budget.in_window(np.stack(networks)).all()
 
@@ -184,9 +191,9 @@ def both(macs: float, params: float) -> Constraints:
 
 @pytest.mark.parametrize(("macs", "params"), [(0.7, 0.95), (0.95, 0.7), (0.8, 0.8)])
 def test_finalists_meet_several_budgets_and_the_first_is_the_best(macs: float, params: float) -> None:
-    constraints, model, rng = both(macs, params), loss_model(noise=0.1), np.random.default_rng(0)
+    constraints, model = both(macs, params), loss_model(noise=0.1)
     uniform = np.full((len(SPACE.variables), 2), 0.5)
-    networks = np.stack(find_finalists("seg", model, uniform, constraints, 5, rng))
+    networks = np.stack(found(model, uniform, constraints, 5))
     limits = [budget.limit for budget in constraints.budgets]
     shares = np.stack([table(networks) / limit for table, limit in zip(constraints.tables, limits, strict=True)])
     assert (shares <= 1).all()
@@ -208,7 +215,7 @@ def test_several_budgets_that_no_network_meets_are_named() -> None:
     uniform = np.full((len(SPACE.variables), 2), 0.5)
     message = r"no network for seg costs at most .* multiply-adds and .* parameters and 85 % of one of them"
     with pytest.raises(UserError, match=message):
-        find_finalists("seg", loss_model(), uniform, both(0.01, 0.9), 3, np.random.default_rng(0))
+        pool_in_window("seg", uniform, both(0.01, 0.9), np.random.default_rng(0))
 
 
 def finalists_of(costs: Sequence[float], losses: Sequence[float]) -> list[Finalist]:

@@ -49,6 +49,19 @@ def test_the_fit_quality_detects_a_signal(signal: float, has_signal: bool) -> No
     quality = measure_fit(model, observations(24, signal, 1, each=True)[0], 0)
     assert quality.architectures == 24
     assert quality.has_signal is has_signal
+    assert quality.has_effects is has_signal
+
+
+def test_no_effects_are_seen_in_shuffled_losses() -> None:
+    seen = observations(200, 1.0, 0)[0]
+    for seed in range(20):
+        losses = seen.losses.copy()
+        for batch in range(BATCHES):
+            losses[seen.batches == batch] = np.random.default_rng([seed, batch]).permutation(
+                losses[seen.batches == batch]
+            )
+        model = fit_losses(SPACE, PATHS, replace(seen, losses=losses), 0)
+        assert not measure_fit(model, observations(24, 1.0, 1, each=True)[0], 0).has_effects
 
 
 def test_the_fit_quality_counts_the_architectures_that_ran_the_task() -> None:

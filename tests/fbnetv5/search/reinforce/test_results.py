@@ -31,7 +31,7 @@ def result_of(prepared: Prepared, losses: tuple[float, ...] = (0.5, 0.75, 0.25))
     count = len(prepared.config.space.variables)
     networks = [tuple(int(variable < kept) for variable in range(count)) for kept in (0, count // 2, count)]
     costs = prepared.constraints["cls"].tables[0](np.array(networks))
-    quality = FitQuality(architectures=3, rank_correlation=0.5, p_value=0.25)
+    quality = FitQuality(architectures=3, rank_correlation=0.5, p_value=0.25, evidence=9.0)
     finalists = [
         Finalist(choices=choices, costs=(float(cost),), loss=loss, expected_loss=loss, score=1 - loss)
         for choices, cost, loss in zip(networks, costs, losses, strict=True)

@@ -33,16 +33,20 @@ def test_the_strength_maximises_the_marginal_likelihood() -> None:
         return float(-0.5 * (np.linalg.slogdet(covariance)[1] + 199 * np.log(variance)))
 
     assert evidence(posterior.strength) >= max(evidence(strength) for strength in STRENGTHS[::4])
+    assert posterior.evidence == pytest.approx(evidence(posterior.strength) - evidence(np.inf))
 
 
 def test_without_a_signal_effects_are_nearly_0() -> None:
-    sizes = []
+    sizes, evidence = [], []
     for seed in range(40):
         features, values, _ = draw(0.0, seed)
-        sizes.append(np.abs(fit_ridge(features, values, np.zeros(200, dtype=np.int64)).effects).max())
+        posterior = fit_ridge(features, values, np.zeros(200, dtype=np.int64))
+        sizes.append(np.abs(posterior.effects).max())
+        evidence.append(posterior.evidence)
     # Least squares has a median of .35.
     assert np.median(sizes) < 0.05
     assert max(sizes) < 0.25
+    assert max(evidence) < 3
 
 
 @pytest.mark.parametrize("seed", range(3))
