@@ -110,12 +110,16 @@ def worst_by_fit(run: Path, task: str) -> Choices:
 def best_by_shuffled_fit(run: Path, task: str) -> Choices:
     """[S]: the network found where the panel's architectures swapped their losses at random.
 
-    No architecture has an effect, so a search sees none and draws a network; one that takes the lowest prediction for
-    the best network would end at an optimum of noise. A judge must find nothing good or bad in it.
+    No block has an effect. If the fit shows none, as in a search, the network is a random one, of the seed of the run;
+    otherwise it is that of the lowest predicted loss. A judge must find nothing good or bad in it.
 
     Raises:
         UserError: the run has no panel.
     """
+    config, panel = _read(run)
+    table, budget, number = _of_task(config, task)
+    if fit_losses(config.space, table.paths, shuffled(panel.drawn), number).posterior.evidence < MIN_EVIDENCE:
+        return random_matched(table, budget, 1, seed=SHUFFLE_SEED + config.seed)[0]
     return _extreme(run, task, shuffled, 1.0)
 
 
@@ -129,25 +133,28 @@ def shuffled(observations: Observations) -> Observations:
 
 
 def _extreme(run: Path, task: str, change: Callable[[Observations], Observations], sign: float) -> Choices:
-    """[S]: the network of the lowest ``sign`` times its predicted loss by a fit to the changed losses of the panel.
-
-    Without effects it is a random one, of the seed of the run.
-    """
-    config = SearchConfig.load(run)
-    prepared = prepare(config)
-    panel = Panel.load(run / PANEL, variables=len(config.space.variables), tasks=len(config.tasks))
-    of_task, number = prepared.constraints[task], config.tasks.index(task)
-    table, budget = of_task.tables[0], of_task.budgets[0]
-    model = fit_losses(config.space, table.paths, change(panel.drawn.joined(panel.checks)), number)
-    if model.posterior.evidence < MIN_EVIDENCE:
-        return random_matched(table, budget, 1, seed=SHUFFLE_SEED + config.seed)[0]
-    loss = model.table
+    """[S]: the network of the lowest ``sign`` times its predicted loss by a fit to the changed losses of the panel."""
+    config, panel = _read(run)
+    table, budget, number = _of_task(config, task)
+    loss = fit_losses(config.space, table.paths, change(panel.drawn.joined(panel.checks)), number).table
     signed = replace(loss, blocks=sign * loss.blocks, depth_effects=sign * loss.depth_effects)
     window = MatchedConstraints(tables=[table], budgets=[budget])
     starts = random_matched(table, budget, EXTREME_STARTS, seed=PLANTED_SEED)
     extreme = min((descend(start, signed, window) for start in starts), key=signed.cost_of)
     pruned: Choices = prune(extreme[None], table)[0]
     return pruned
+
+
+def _read(run: Path) -> tuple[SearchConfig, Panel]:
+    """The configuration and the panel of a finished search."""
+    config = SearchConfig.load(run)
+    return config, Panel.load(run / PANEL, variables=len(config.space.variables), tasks=len(config.tasks))
+
+
+def _of_task(config: SearchConfig, task: str) -> tuple[CostTable, Budget, int]:
+    """A task's first table of costs and budget, and its number."""
+    constraints = prepare(config).constraints[task]
+    return constraints.tables[0], constraints.budgets[0], config.tasks.index(task)
 
 
 def draw_matched(

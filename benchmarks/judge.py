@@ -12,8 +12,8 @@ Spearman-Brown formula says.
 
 Controls show whether the judge is reliable. It must rank networks that are bad on purpose below the median of the
 random ones at p < .01: those planted by a plan, and those of the highest loss that the fit of each search predicts. It
-must find no difference (Kolmogorov-Smirnov) between random networks and those of another seed, or those that are best
-by a fit to the panel of each search with shuffled losses.
+must find no difference (Kolmogorov-Smirnov) between random networks and those of another seed, or those that are found
+by the fit to the panel of each search with shuffled losses, which are random ones if the fit shows no effects.
 
 Test scenes show products and photographs that no weights have learned from, and only five photographs. With ``--scenes
 fresh`` the images are as many new scenes of the products and photographs that the weights learned from, which no search

@@ -11,7 +11,8 @@ that of 90 % of the random ones.
     python -m benchmarks.other_budgets runs/s0 --judge runs/judge --output runs/other-budgets
 
 A network takes some three seconds of one core in each of the judge's supernets; finished work is not repeated. With
-``--scenes both`` the images are those of a judge that ran with it, too. Prints a table and ends in one JSON line.
+``--scenes fresh`` or ``both`` the images are those of a judge that ran with either. Prints a table and ends in one JSON
+line.
 """
 
 import argparse
@@ -142,7 +143,7 @@ def main(line: Sequence[str] | None = None) -> None:
     if unknown := set(tasks) - set(config.tasks):
         raise UserError(f"{arguments.run} has no task {', '.join(sorted(unknown))}; it has {', '.join(config.tasks)}")
     kinds = (TEST, FRESH) if arguments.scenes == BOTH else (arguments.scenes,)
-    experiments = {kind: begin(arguments, kind) for kind in kinds}
+    experiments = {kind: begin(arguments, kind) for kind in dict.fromkeys((TEST, *kinds))}
     budgets, seconds = arguments.budgets.split(","), 0.0
     networks: dict[tuple[str, str], list[Choices]] = {}
     for budget in budgets:
@@ -159,9 +160,10 @@ def main(line: Sequence[str] | None = None) -> None:
             report=report_trial,
         )
         for kind, experiment in experiments.items()
+        if kind in kinds
     ]
     losses = {
-        key: [float(np.mean([of_kind[trial]["losses"] for of_kind in of_kinds])) for trial in group]
+        key: [float(np.concatenate([of_kind[trial]["losses"] for of_kind in of_kinds]).mean()) for trial in group]
         for key, group in trials.items()
     }
     shares = {task: {budget: share_beaten(losses[task, budget]) for budget in budgets} for task in tasks}
@@ -176,7 +178,8 @@ def main(line: Sequence[str] | None = None) -> None:
         "losses": {f"{task} {budget}": values for (task, budget), values in losses.items()},
         "as_expected": as_expected(shares, seconds),
     }
-    write_json(arguments.output / "report.json", plain(document))
+    folder = arguments.output if arguments.scenes == TEST else arguments.output / arguments.scenes
+    write_json(folder / "report.json", plain(document))
     print(json.dumps(plain(document)))
 
 

@@ -85,7 +85,8 @@ Cost = Annotated[
     typer.Option(
         metavar="FILE=BUDGET",
         help="Maximum cost of each network in the quantity of a cost file, such as energy.json=5 for the unit of the "
-        "file; per task as for --flops: energy.json=det=5,3. Repeat it for other files. fbnetv5 space --cost-template "
+        "file; per task as for --flops: energy.json=det=5,3. Repeat it for other files; one file twice is a family. "
+        "fbnetv5 space --cost-template "
         "writes a file to fill in.",
     ),
 ]
@@ -100,11 +101,12 @@ ParamsFamily = Annotated[
         "--params",
         metavar="BUDGET",
         help="Maximum number of parameters of each network, such as 5M: the weights of its convolutions and linear "
-        "layers, head included; per task as for --flops.",
+        "layers, head included; of a search also by task, as for --flops.",
     ),
 ]
 MemoryFamily = Annotated[
-    list[str] | None, typer.Option("--memory", metavar="BUDGET", help=f"{MEMORY_HELP}; per task as for --flops.")
+    list[str] | None,
+    typer.Option("--memory", metavar="BUDGET", help=f"{MEMORY_HELP}; of a search also by task, as for --flops."),
 ]
 TableFile = Annotated[
     Path | None, typer.Option(help="Latency table file to use, also of another machine, instead of --device.")
@@ -144,14 +146,3 @@ def budgets_by_file(values: list[str] | None) -> dict[str, list[str]]:
             raise UserError(f"--cost {value!r} must be a file and its budget, such as energy.json=5")
         budgets.setdefault(file, []).append(budget)
     return budgets
-
-
-def only_value(values: list[str], way_out: str) -> str:
-    """The value of a budget's option where no family is made.
-
-    Raises:
-        UserError: it is repeated; ``way_out`` tells what to do.
-    """
-    if len(values) > 1:
-        raise UserError(way_out)
-    return values[0]

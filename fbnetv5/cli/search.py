@@ -43,7 +43,6 @@ from fbnetv5.cli.options import (
     Tasks,
     Variant,
     budgets_by_file,
-    only_value,
 )
 from fbnetv5.deploy.report.write import finish_with_report
 
@@ -185,7 +184,9 @@ def search(
 def _only(values: list[str] | None) -> str | None:
     """The value of a budget's option for ``--add``, which makes no family."""
     way_out = "--add finds one network: give each budget once, or derive others from it with fbnetv5 derive"
-    return only_value(values, way_out) if values else None
+    if values and len(values) > 1:
+        raise UserError(way_out)
+    return values[0] if values else None
 
 
 def _check_combination(context: typer.Context, *, add: str | None, run: Path | None, resume: Path | None) -> None:
@@ -254,7 +255,7 @@ def print_search(result: "SearchResult", *, as_json: bool) -> None:
 
 
 def warn_of_no_signal(architectures: "Mapping[str, Architecture]") -> None:
-    """Print a warning for each task whose panel does not rank networks."""
+    """Print a warning for each task whose panel does not show that its predictions rank networks."""
     for task, architecture in architectures.items():
         panel = architecture.provenance["panel"]
         if not panel["has_signal"]:

@@ -70,7 +70,8 @@ def derive(
 
     Networks of ``search`` and ``branch`` come with the weights of their search; a pair of ``nars`` is an architecture
     and a recipe. Give one budget or several, which hold together; a branched network takes one. A list of values for
-    one of them is a family: each value gets a folder, and all are checked before the first is made.
+    one of them is a family: each value gets a folder. No folder is made if a value cannot be read or its folder exists;
+    a value outside the range of costs ends the call, and the folders of the values before it stay.
 
     Examples:
         >>> smaller = api.derive("runs/latest", flops="200M").architectures["det"]
@@ -78,7 +79,8 @@ def derive(
 
     Args:
         run: the run folder of ``search``, ``branch`` or ``nars``, or the folder of ``add_task``.
-        flops: maximum multiply-adds of the whole network, such as 7e8, "700M" or "1.2G@320x640".
+        flops: maximum multiply-adds of the whole network, such as 7e8, "700M" or "1.2G@320x640"; a list for a
+            family, as of the other budgets.
         latency: maximum latency in milliseconds, such as 20.0 or "20ms".
         params: maximum number of parameters, such as 5e6 or "5M".
         costs: maximum cost per cost file, such as {"energy.json": 3.0}, or by the name of a cost of the run, such as
@@ -109,6 +111,8 @@ def derive(
         raise UserError("a repeated budget makes a folder per value, and --output names one: leave it out")
     sources = [source, *(Path(other) for other in pool)]
     wanted = [_Wanted.of(sources, method, own, files, resolutions, path_of(output)) for own in texts]
+    if len({networks.folder for networks in wanted}) < len(wanted):
+        raise UserError("two values of the budget have one folder: give each member of a family once")
     file = find_table(device, table, Path(luts), log, method.profile_options(wanted[0].config, Path(luts)))
     options: dict[str, Any] = {"table": file, "other_machine": table is not None, "progress": progress}
     if pool:

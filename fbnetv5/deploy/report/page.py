@@ -120,13 +120,17 @@ def _panel(files: RunFiles) -> list[Item]:
             f"{panel['architectures']}",
             f"{panel['rank_correlation']:.2f}",
             f"{panel['p_value']:.3g}",
+            f"{panel['evidence']:.1f}" if "evidence" in panel else "-",
             "yes" if panel["has_signal"] else "no",
         ]
         for task, network in files.architectures.items()
         if isinstance(panel := network.provenance.get("panel"), Mapping)
     ]
-    head = ["task", "networks not in the fit", "rank correlation", "p-value", "signal"]
-    caption = "Predicted and measured losses of the panel (Spearman, one-sided)"
+    head = ["task", "networks not in the fit", "rank correlation", "p-value", "evidence of effects, nats", "signal"]
+    caption = (
+        "Predicted and measured losses of the panel (Spearman, one-sided), and how much likelier its losses are with "
+        "effects of blocks"
+    )
     return [Table(head=head, rows=rows, caption=caption)] if rows else []
 
 

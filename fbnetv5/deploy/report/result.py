@@ -16,8 +16,8 @@ def result_items(files: RunFiles) -> list[Item]:
     head = ["task", "network", "multiply-adds, M", "parameters, M", "predicted latency", "metric", "value"]
     weak = [name for name, network in files.architectures.items() if not _has_signal(network)]
     sentence = (
-        f"The search found no signal for {', '.join(weak)}: its losses do not show that it can rank networks. "
-        "Treat such a network as a random network within the budget, or search longer."
+        f"The search found no signal for {', '.join(weak)}: the losses of their panels do not show that it can rank "
+        "networks. Treat such a network as a random network within the budget, or search longer."
     )
     warning = [Text(paragraphs=[sentence], style="warning")] if weak else []
     return [*warning, Table(head=head, rows=rows, caption="Result")]

@@ -63,7 +63,8 @@ class SearchConfig(SupernetConfig):
     """Further architectures, as many again for tasks with other colours, run on several of the panel's batches to
     measure the quality of its fit."""
     finalists: Annotated[int, Field(ge=1)] = 4
-    """Architectures per task that run on the same images at the end; that of the lowest predicted loss wins."""
+    """Architectures per task that run on the same images at the end; that of the lowest predicted loss wins. Where the
+    panel shows no effects of blocks there is only one."""
     compile_blocks: bool = False
     """Whether ``torch.compile`` compiles each block of the supernet for the steps that train weights."""
 

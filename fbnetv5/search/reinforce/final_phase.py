@@ -25,13 +25,7 @@ from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.threads import map_in_threads
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.controller import Controller, draw, uniform_controller
-from fbnetv5.search.reinforce.finalists import (
-    best_finalist,
-    distinct,
-    find_finalists,
-    policy_near_budgets,
-    pool_in_window,
-)
+from fbnetv5.search.reinforce.finalists import best_finalist, find_finalists, policy_near_budgets, pool_in_window
 from fbnetv5.search.reinforce.loss_model import LossModel
 from fbnetv5.search.reinforce.panel import (
     BATCH,
@@ -214,7 +208,7 @@ def fit_panel(loop: FinishedLoop, panel: Panel) -> tuple[dict[str, LossModel], d
 def search_models(
     loop: FinishedLoop, models: Mapping[str, LossModel], qualities: Mapping[str, FitQuality]
 ) -> dict[str, list[Choices]]:
-    """Every task's finalists, the best by the posterior's mean first; drawn ones where the losses show no effects.
+    """Every task's finalists, the best by the posterior's mean first; one of the pool where losses show no effects.
 
     Raises:
         UserError: no network of a task has costs in the window of its budgets.
@@ -227,7 +221,7 @@ def search_models(
         if qualities[name].has_effects:
             networks[name] = find_finalists(models[name], pool, constraints, config.finalists, rng)
         else:
-            networks[name] = distinct(pool, config.finalists)
+            networks[name] = [pool[rng.integers(len(pool))]]
     return networks
 
 

@@ -5,8 +5,8 @@ for the posterior's mean and once for each of several tables drawn from the post
 Biometrika 25, 1933), so finalists differ where the panel is uncertain. Every finalist then runs alone, batch norm
 recalibrated, on the same held-out images, which gives its loss and metric. The lowest predicted loss wins: a measured
 loss favours what these images and these weights happen to favour, and finalists chosen by it too were not better by
-other weights (docs/results.md). Where the panel shows no effects of blocks, finalists are drawn from the policy: the
-optimum of noise is an unusual network, and worse than a random one.
+other weights (docs/results.md). Where the panel shows no effects of blocks, the only finalist is drawn from the
+policy: an optimum of noise is an unusual network, and can be far worse than a random one (docs/results.md).
 
 Shape legend: S variables, C most choices of any variable.
 """
@@ -80,9 +80,9 @@ def policy_near_budgets(
 
 
 def pool_in_window(name: str, policy: Floats, constraints: Constraints, rng: np.random.Generator) -> Choices:
-    """[B, S]: up to ``POOL_DRAWS`` distinct networks in the window of a task's budgets, drawn from its policy [S, C].
+    """[B, S]: up to ``POOL_DRAWS`` networks in the window of a task's budgets, drawn from its policy [S, C].
 
-    Choices of blocks that are not live are those of ``prune``.
+    They are pruned, so that two may be the same.
 
     Raises:
         UserError: no drawn network lies in the window.
@@ -93,11 +93,6 @@ def pool_in_window(name: str, policy: Floats, constraints: Constraints, rng: np.
     if not drawn:
         raise UserError(f"no network for {name} costs {_window_text(constraints)}; choose a larger budget or space")
     return prune(np.stack(drawn), constraints.tables[0])
-
-
-def distinct(pool: Choices, count: int) -> list[Choices]:
-    """The first ``count`` distinct networks of [B, S], or all."""
-    return list({network.tobytes(): network for network in pool}.values())[:count]
 
 
 def find_finalists(

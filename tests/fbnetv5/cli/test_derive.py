@@ -64,6 +64,7 @@ WRONG = {
     "a resolution twice": (["--flops", "9M@64x64", "--resolutions", "64"], "leave out --resolutions, or @HxW"),
     "no resolution": (["--flops", "9M", "--resolutions", "60"], "height and width must be multiples of 32"),
     "a panel to pool": (["--flops", "9M", "--pool", "runs/b"], "--pool joins the panels of fbnetv5 search; runs/b is"),
+    "a value in two forms": (["--flops", "8.5M", "--flops", " 8.5M"], "two values of the budget have one folder"),
     "a value twice": (["--flops", "9M", "--flops", "9M"], "the budget 9M is repeated"),
     "two repeated budgets": (
         ["--flops", "9M", "--flops", "8M", "--params", "1M", "--params", "2M"],

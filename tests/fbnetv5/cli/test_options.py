@@ -4,7 +4,7 @@ from typing import get_args
 import pytest
 
 from export.errors import UserError
-from fbnetv5.cli.options import Tasks, budgets_by_file, only_value
+from fbnetv5.cli.options import Tasks, budgets_by_file
 from fbnetv5.tasks import default_tasks
 from tests.command_line import in_process
 
@@ -31,9 +31,3 @@ def test_budgets_of_cost_files_are_grouped_by_file() -> None:
     assert budgets_by_file(None) == {}
     with pytest.raises(UserError, match=r"'=5' must be a file and its budget, such as energy\.json=5"):
         budgets_by_file(["=5"])
-
-
-def test_a_repeated_budget_is_refused_where_no_family_is_made() -> None:
-    assert only_value(["3"], "give it once") == "3"
-    with pytest.raises(UserError, match="give it once"):
-        only_value(["3", "4"], "give it once")

@@ -43,7 +43,8 @@ class LaterConfig(SupernetConfig):
     panel_checks: Annotated[int, Field(ge=3)] = 24
     """Further architectures of the panel, run on several of its batches to measure the quality of its fit."""
     finalists: Annotated[int, Field(ge=1)] = 4
-    """Architectures that run on the same images at the end; that of the lowest predicted loss wins."""
+    """Architectures that run on the same images at the end; that of the lowest predicted loss wins. Where the panel
+    shows no effects of blocks there is only one."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,7 +14,7 @@ from fbnetv5.costs.budgets import Budget
 from fbnetv5.runs.checkpoint import by_group
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.derive import DerivedNetworks, derive, final_checkpoint, profile_options, with_budgets
-from fbnetv5.search.reinforce.panel import PANEL, Panel
+from fbnetv5.search.reinforce.panel import PANEL, Observations, Panel
 from fbnetv5.search.reinforce.run import run_search, start_run
 from fbnetv5.spaces.four_path import FourPathSpace
 
@@ -41,14 +42,17 @@ def derived(run: Path, amount: str, unit: str = "macs", pool: Sequence[Path] = (
 
 @pytest.fixture
 def other(run: Path, tmp_path: Path) -> Path:
-    """The folder of another finished search, by whose panel bad networks are good and good ones bad."""
+    """The folder of another finished search, by whose panel every block raises the loss."""
     folder = shutil.copytree(run, tmp_path / "other")
     panel = Panel.load(run / PANEL, variables=len(SPACE.variables), tasks=len(BUDGETS))
-    Panel(
-        drawn=replace(panel.drawn, losses=-9 * panel.drawn.losses),
-        checks=replace(panel.checks, losses=-9 * panel.checks.losses),
-    ).save(folder / PANEL)
+    Panel(drawn=raised_by_blocks(panel.drawn), checks=raised_by_blocks(panel.checks)).save(folder / PANEL)
     return folder
+
+
+def raised_by_blocks(rows: Observations) -> Observations:
+    """The architectures with losses that are their numbers of chosen blocks."""
+    losses = np.count_nonzero(rows.choices, axis=1)[:, None].astype(np.float64)
+    return replace(rows, losses=np.where(np.isnan(rows.losses), np.nan, losses))
 
 
 def test_the_budgets_of_the_run_give_the_networks_of_the_run(run: Path, tmp_path: Path) -> None:

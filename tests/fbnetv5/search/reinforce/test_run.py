@@ -23,6 +23,7 @@ from fbnetv5.data.config import DataConfig
 from fbnetv5.runs.checkpoint import load_tensors, load_weights, save_tensors
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.entry import SearchEntry
+from fbnetv5.search.reinforce.panel import MIN_EVIDENCE
 from fbnetv5.search.reinforce.prepare import initial_weights, prepare
 from fbnetv5.search.reinforce.run import run_search, start_run
 from fbnetv5.spaces.four_path import FourPathSpace
@@ -153,7 +154,7 @@ def test_the_provenance_has_the_quality_of_the_panels_fit(undisturbed: Path, tas
     panel = load_architecture(undisturbed / f"{task}.json").provenance["panel"]
     assert panel["architectures"] == 3
     assert -1 <= panel["rank_correlation"] <= 1
-    assert panel["has_signal"] is (panel["p_value"] <= 0.05)
+    assert panel["has_signal"] is (panel["p_value"] <= 0.05 and panel["evidence"] >= MIN_EVIDENCE)
 
 
 @pytest.mark.parametrize("step", [1, 5, 8])
