@@ -69,6 +69,11 @@ def test_a_pair_for_another_budget_takes_no_training(folder: Path) -> None:
     assert architecture.cost.macs <= 1.7e6
     assert architecture.provenance["predicted"]["score"] >= 0
     assert printed["recipe"].items() <= Recipe.load(folder / "other/recipe.json").to_json().items()
+    done = in_process("derive", "runs/n", "--flops", "1.8M", "--flops", "1.6M", cwd=folder)
+    assert done.returncode == 0
+    for label in ("1.8M", "1.6M"):
+        assert f"runs/n/derived/{label}" in done.stdout
+        assert (folder / f"runs/n/derived/{label}/recipe.json").exists()
 
 
 def test_the_recipe_of_one_architecture_is_searched_within_its_own_cost_and_with_a_teacher(folder: Path) -> None:

@@ -13,8 +13,11 @@ def test_a_branched_network_is_found_and_derived_for_another_budget(tmp_path: Pa
     check_document(["branch"], result.to_json())
     assert "if all tasks share every layer" in lines[0]
     assert api.load_architecture(result.file) == result.architecture
-    derived = api.derive(result.run, flops="11M")
+    derived = api.derive(result.run, flops=["11M", 9e6])
     check_document(["derive"], derived.to_json())
+    (smaller,) = derived.family.values()
+    assert smaller.folder == result.run / "derived" / "9M"
+    assert smaller.architectures["branched"].cost.macs <= 9e6
     assert derived.architectures["branched"].cost.macs > result.architecture.cost.macs
     with pytest.raises(api.UserError, match="is the folder of a branch, not of a search"):
         api.resume_search(result.run)
