@@ -43,7 +43,7 @@ MAX_P_VALUE = 0.05
 """Maximum one-sided p-value of a rank correlation that counts as evidence that the fit ranks networks."""
 MIN_EVIDENCE = 3.0
 """Minimum evidence of effects, in nats: strong evidence (Kass and Raftery, Journal of the American Statistical
-Association 90, 1995). Panels of the demo have 41 to 953, with shuffled losses at most .9 (docs/results.md)."""
+Association 90, 1995). Panels of the demo have 26 to 787, with shuffled losses at most .3 (docs/results.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
