@@ -58,6 +58,7 @@ WRONG = {
     ),
     "a run without --add": (["--flops", "400M", "--run", "runs/one"], "name the task with --add"),
     "a resumed run with --add": (["--resume", "r", "--add", "depth"], "leave out --add"),
+    "a family with --add": (["--add", "depth", "--flops", "1G", "--flops", "2G"], "--add finds one network: give each"),
     "no run to add a task to": (["--add", "depth"], "runs/latest/config.json does not exist"),
     "no table": (["--latency", "8ms", "--device", "cpu"], "fbnetv5 profile --device cpu"),
     "unknown space": (
