@@ -52,10 +52,11 @@ docs: $(VENV)/installed-docs
 	$(BIN)/zensical build --strict --clean
 
 # The figures of docs/results.md on whether searches find better networks: runs/judge/report.json,
-# runs/judge/fresh/report.json, runs/judge/both/report.json, runs/judge-depth/report.json and runs/from-scratch/TASK/report.json. Estimated for two
-# cores with nothing else running: 20 minutes for each search, an hour for the judge and half an hour for its fresh
-# scenes, three quarters of an hour for the panels, as long for a task that is added, half an hour for each task from
-# scratch, some seven hours in all. Stopped and called again, it goes on.
+# runs/judge/fresh/report.json, runs/judge/both/report.json, runs/other-budgets/both/report.json,
+# runs/judge-depth/report.json and runs/from-scratch/TASK/report.json. Estimated for two cores with nothing else
+# running: 20 minutes for each search, an hour for the judge and half an hour for its fresh scenes, three quarters of an
+# hour for the panels, as long for a task that is added, half an hour for each task from scratch, some seven hours in
+# all. Stopped and called again, it goes on.
 SEEDS := 0 1 2 3 4
 SEARCHES := $(SEEDS:%=runs/s%)
 results: $(SEARCHES:%=%/pareto.json)

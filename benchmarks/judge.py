@@ -106,6 +106,16 @@ Groups = dict[str, list[Choices]]
 """Group -> networks of one task; those of ``FOUND`` are in the order of the runs."""
 
 
+def kinds_of(scenes: str) -> tuple[str, ...]:
+    """The kinds of scenes that a choice of ``--scenes`` names."""
+    return (TEST, FRESH) if scenes == BOTH else (scenes,)
+
+
+def folder_of(output: Path, scenes: str) -> Path:
+    """The folder of the trials or the report of ``--scenes``: the output folder itself for test scenes."""
+    return output if scenes == TEST else output / scenes
+
+
 class JudgeLoop(SearchLoop):
     """A warm-up to the end: every other step under an architecture of random depth, the others at a task's budget."""
 
@@ -515,7 +525,7 @@ def begin(arguments: argparse.Namespace, config: SearchConfig, splits: Splits, k
         UserError: the folder is of a judge with other settings, or the images are a folder of the user's.
     """
     return begin_experiment(
-        arguments.output / kind if kind == FRESH else arguments.output,
+        folder_of(arguments.output, kind),
         name="judge",
         configuration={**config.to_json(), "supernets": arguments.supernets},
         data=hash_images(splits.weights, judged_images(config, splits, fresh=kind == FRESH)),
@@ -528,9 +538,10 @@ def main(line: Sequence[str] | None = None) -> None:
     arguments = parse(line)
     config = judge_config(arguments.runs, steps=arguments.steps, images=arguments.images)
     prepared = prepare(config)
-    experiments = {TEST: begin(arguments, config, prepared.splits, TEST)}
-    if arguments.scenes != TEST:
-        experiments[FRESH] = begin(arguments, config, prepared.splits, FRESH)
+    kinds = kinds_of(arguments.scenes)
+    experiments = {
+        kind: begin(arguments, config, prepared.splits, kind) for kind in dict.fromkeys((TEST, *kinds))
+    }  # the folder is of one judge, whatever it judges on
     config.save(arguments.output)
     counts = {RANDOM: arguments.count, CONTROL: arguments.controls, PLANTED: arguments.planted}
     budgets = {name: own.budgets[0] for name, own in prepared.constraints.items()}
@@ -540,7 +551,6 @@ def main(line: Sequence[str] | None = None) -> None:
     with threads_set(arguments.threads * arguments.processes):
         for seed in seeds:
             train_judge(config.changed(seed=seed), arguments.output / "supernets" / str(seed))
-    kinds = [kind for kind in experiments if arguments.scenes in (kind, BOTH)]
     measured = [
         measure(
             experiments[kind],
@@ -567,8 +577,7 @@ def main(line: Sequence[str] | None = None) -> None:
         **count_cases(tasks),
         "tasks": tasks,
     }
-    folder = arguments.output if arguments.scenes == TEST else arguments.output / arguments.scenes
-    write_json(folder / "report.json", plain(report))
+    write_json(folder_of(arguments.output, arguments.scenes) / "report.json", plain(report))
     print(json.dumps(plain(report)))
 
 

@@ -27,7 +27,7 @@ import numpy as np
 from benchmarks import stats
 from benchmarks.architectures import RANDOM_SEED, random_matched
 from benchmarks.experiment import NAME, Experiment, Trial, begin_experiment, in_turns, plain
-from benchmarks.judge import BOTH, FRESH, TEST, Scoring, trial_of
+from benchmarks.judge import BOTH, FRESH, TEST, Scoring, folder_of, kinds_of, trial_of
 from export.errors import UserError
 from export.files import read_json_object, write_json
 from fbnetv5.architecture import load_architecture
@@ -101,10 +101,9 @@ def begin(arguments: argparse.Namespace, kind: str) -> Experiment:
     Raises:
         UserError: the judge did not run on such scenes, or the folder is of another run or judge.
     """
-    part = FRESH if kind == FRESH else ""
-    judging = read_json_object(arguments.judge / part / NAME, what="experiment")
+    judging = read_json_object(folder_of(arguments.judge, kind) / NAME, what="experiment")
     return begin_experiment(
-        arguments.output / part,
+        folder_of(arguments.output, kind),
         name="other_budgets",
         configuration={"run": str(arguments.run.resolve()), "judge": judging},
         data=judging["data"],
@@ -142,7 +141,7 @@ def main(line: Sequence[str] | None = None) -> None:
     tasks = config.tasks if arguments.tasks is None else tuple(arguments.tasks.split(","))
     if unknown := set(tasks) - set(config.tasks):
         raise UserError(f"{arguments.run} has no task {', '.join(sorted(unknown))}; it has {', '.join(config.tasks)}")
-    kinds = (TEST, FRESH) if arguments.scenes == BOTH else (arguments.scenes,)
+    kinds = kinds_of(arguments.scenes)
     experiments = {kind: begin(arguments, kind) for kind in dict.fromkeys((TEST, *kinds))}
     budgets, seconds = arguments.budgets.split(","), 0.0
     networks: dict[tuple[str, str], list[Choices]] = {}
@@ -153,14 +152,13 @@ def main(line: Sequence[str] | None = None) -> None:
         networks |= {(task, budget): choices for task, choices in of_tasks.items()}
     trials = {key: [trial_of(key[0], choices) for choices in group] for key, group in networks.items()}
     of_kinds = [
-        experiment.run(
+        experiments[kind].run(
             in_turns(*trials.values()),
             Scoring(folder=arguments.judge, fresh=kind == FRESH),
             processes=arguments.processes,
             report=report_trial,
         )
-        for kind, experiment in experiments.items()
-        if kind in kinds
+        for kind in kinds
     ]
     losses = {
         key: [float(np.concatenate([of_kind[trial]["losses"] for of_kind in of_kinds]).mean()) for trial in group]
@@ -178,8 +176,7 @@ def main(line: Sequence[str] | None = None) -> None:
         "losses": {f"{task} {budget}": values for (task, budget), values in losses.items()},
         "as_expected": as_expected(shares, seconds),
     }
-    folder = arguments.output if arguments.scenes == TEST else arguments.output / arguments.scenes
-    write_json(folder / "report.json", plain(document))
+    write_json(folder_of(arguments.output, arguments.scenes) / "report.json", plain(document))
     print(json.dumps(plain(document)))
 
 
