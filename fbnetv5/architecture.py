@@ -17,6 +17,7 @@ from torch import Tensor
 from export.document import Document
 from export.errors import UserError
 from export.files import read_json, write_json
+from fbnetv5.costs.budgets import MEMORY
 from fbnetv5.costs.tables import Counter
 from fbnetv5.data.resolution import Resolution, check_resolution
 from fbnetv5.networks.backbone import Network
@@ -62,6 +63,12 @@ class Cost(Document):
     """By the unit of a budget in the quantity of a cost file, such as {"energy_mJ": 4.2}."""
     peak_activation_bytes: Annotated[int, Field(ge=0)] | None = None
     """Peak activation memory, where a search had a limit of it (``fbnetv5.costs.memory``)."""
+
+    def in_unit(self, unit: str) -> float | None:
+        """The cost in the unit of a budget; None where it is not known."""
+        latency_ms = None if self.latency_ms is None else self.latency_ms.value
+        known = {"macs": self.macs, "params": self.params, "ms": latency_ms, MEMORY: self.peak_activation_bytes}
+        return known.get(unit, self.quantities.get(unit))
 
     @model_serializer(mode="wrap")
     def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from fbnetv5.cli.branch import print_network
 from fbnetv5.cli.console import print_json, print_log, progress_bar, stage_lines
 from fbnetv5.cli.nars import print_pair
 from fbnetv5.cli.options import Cost, Json, Luts, MemoryFamily, ParamsFamily, TableDevice, TableFile, budgets_by_file
-from fbnetv5.cli.search import print_architectures, warn_of_no_signal
+from fbnetv5.cli.search import print_architectures, warn_of_no_signal, warn_of_unused_budgets
 
 if TYPE_CHECKING:
     from fbnetv5.api import Derived
@@ -103,12 +103,15 @@ def derive(
 
 def print_derived(derived: "Derived", *, as_json: bool) -> None:
     """Print the derived networks of each value: one per task, one with its recipe, or one of all tasks."""
+    members = (derived, *derived.family.values())
     if derived.per_task:
         warn_of_no_signal(derived.architectures)
+        for member in members:
+            warn_of_unused_budgets(member.architectures)
     if as_json:
         print_json(derived.to_json())
         return
-    for member in (derived, *derived.family.values()):
+    for member in members:
         _print_member(member)
 
 

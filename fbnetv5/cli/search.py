@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from fbnetv5.search.reinforce.later.prepare import LaterPrepared
     from fbnetv5.search.reinforce.prepare import Prepared
 
+MOST_OF_BUDGET = 0.95
+"""Share of a budget below which the command says that a network leaves a part of it unused."""
 
 Flops = Annotated[
     list[str] | None,
@@ -246,6 +248,8 @@ def print_search(result: "SearchResult", *, as_json: bool) -> None:
     from fbnetv5.runs.derivation import DERIVED
 
     warn_of_no_signal(result.architectures)
+    for architectures in (result.architectures, *result.family.values()):
+        warn_of_unused_budgets(architectures)
     if as_json:
         print_json(result.to_json())
         return
@@ -263,6 +267,25 @@ def warn_of_no_signal(architectures: "Mapping[str, Architecture]") -> None:
                 f"{task}: the search found no signal: the losses of its panel do not show that it can rank networks. "
                 "Treat the network as a random network within the budget, or search longer (more steps, more labelled "
                 "images)"
+            )
+
+
+def warn_of_unused_budgets(architectures: "Mapping[str, Architecture]") -> None:
+    """Print a line for each task whose network leaves a part of every budget unused, if its panel shows a signal."""
+    from fbnetv5.costs.budgets import format_cost
+
+    for task, architecture in architectures.items():
+        provenance = architecture.provenance
+        budgets = provenance["budgets"] if "budgets" in provenance else [provenance["budget"]]
+        used = [
+            (architecture.cost.in_unit(budget["unit"]) or 0.0, budget["limit"], budget["unit"]) for budget in budgets
+        ]
+        cost, limit, unit = max(used, key=lambda each: each[0] / each[1])
+        if cost < MOST_OF_BUDGET * limit and provenance["panel"]["has_signal"]:
+            better = "; a search for this budget could tell better" if "derived_from" in provenance else ""
+            print_status(
+                f"{task}: the network uses {format_cost(cost, unit)} of {format_cost(limit, unit)}: by the panel, no "
+                f"larger one within the budget has a lower loss{better}"
             )
 
 

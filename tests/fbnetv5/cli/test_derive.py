@@ -1,9 +1,12 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fbnetv5.architecture import load_architecture
+from fbnetv5.cli.derive import print_derived
+from fbnetv5.deploy.derive import Derived
 from fbnetv5.runs.derivation import DerivationConfig
 from tests.command_line import QUICK as QUICK_SEARCH
 from tests.command_line import SMALL, assert_refused, document
@@ -95,8 +98,11 @@ def test_a_search_gives_a_network_per_task(tmp_path: Path) -> None:
     assert pooled["folder"] == "runs/s/derived/30M+t"
     assert pooled["family"]["29M+t"]["architectures"]["seg"]["cost"]["macs"] <= 29e6
     assert_refused(["derive", "runs/s", "--flops", "30M", "--pool", "runs/u"], "runs/u", cwd=tmp_path)
-    chosen = document("derive", "runs/s", "--flops", "30M", "--resolutions", "64,64x96,64", cwd=tmp_path)
+    family = ("--flops", "30M", "--flops", "31M", "--resolutions", "64,64x96,64")
+    chosen = document("derive", "runs/s", *family, cwd=tmp_path)
     assert chosen["folder"] == "runs/s/derived/30M@64x64+64x96"
+    larger = chosen["family"]["31M@64x64+64x96"]["architectures"]
+    assert all(len(network["provenance"]["resolutions"]) == 2 for network in larger.values())
     for task, architecture in chosen["architectures"].items():
         assert document("show", f"{chosen['folder']}/{task}.json", cwd=tmp_path)["macs"] <= 30e6
         assert len(architecture["provenance"]["resolutions"]) == 2
@@ -104,6 +110,38 @@ def test_a_search_gives_a_network_per_task(tmp_path: Path) -> None:
             "export", "--run", chosen["folder"], "--task", task, "--output", f"out/{task}", cwd=tmp_path
         )
         assert exported["metric"]["resolution"] == architecture["resolution"]
+
+
+def test_a_repeated_budget_gives_the_networks_of_a_later_task(tmp_path: Path) -> None:
+    options = ("--tasks", "cls", "--config", str(QUICK_SEARCH), "--name", "s", *SMALL)
+    document("search", "--flops", "32M@64x64", *options, cwd=tmp_path)
+    (tmp_path / "few.json").write_text(json.dumps({"steps": 2}), encoding="utf-8")
+    document("search", "--add", "depth", "--run", "runs/s", "--config", "few.json", cwd=tmp_path)
+    printed = document("derive", "runs/s/added/depth", "--flops", "30M", "--flops", "29M", cwd=tmp_path)
+    for limit, one in ((30e6, printed), (29e6, printed["family"]["29M"])):
+        assert 0.85 * limit <= one["architectures"]["depth"]["cost"]["macs"] <= limit
+
+
+def test_unused_budgets_are_told_for_each_value(networks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    architecture = load_architecture(networks / "cls.json")
+    macs = architecture.cost.macs
+
+    def member(folder: str, limit: float) -> Derived:
+        provenance = {
+            **architecture.provenance,
+            "budget": {"limit": limit, "unit": "macs"},
+            "derived_from": {"run": "r"},
+            "panel": {"rank_correlation": 0.5, "has_signal": True},
+        }
+        network = architecture.changed(provenance=provenance)
+        return Derived(run=Path("r"), folder=Path(folder), architectures={"cls": network})
+
+    family = replace(member("r/derived/a", macs), family={"b": member("r/derived/b", macs / 0.9)})
+    print_derived(family, as_json=True)
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1
+    assert f"{macs / 1e6:.1f}M of {macs / 0.9e6:.1f}M" in told[0]
+    assert "a search for this budget could tell better" in told[0]
 
 
 def test_a_run_of_another_kind_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.progress import Progress
@@ -301,9 +302,10 @@ def test_a_table_without_the_head_of_a_task_is_refused_before_the_search(work: P
     assert_refused(["search", *options], "blocks have no entry in the cpu table, first: head_depth", cwd=work)
 
 
-def with_panel(architecture: Architecture, *, has_signal: bool) -> Architecture:
+def with_panel(architecture: Architecture, *, has_signal: bool, **provenance: Any) -> Architecture:
     panel = {"architectures": 24, "rank_correlation": 0.1, "p_value": 0.3, "has_signal": has_signal}
-    return architecture.changed(provenance={**architecture.provenance, "panel": panel})
+    budget = {"limit": architecture.cost.macs, "unit": "macs"}
+    return architecture.changed(provenance={"budget": budget, **architecture.provenance, "panel": panel, **provenance})
 
 
 @pytest.mark.parametrize("as_json", [False, True], ids=["table", "json"])
@@ -319,6 +321,38 @@ def test_a_task_without_a_signal_is_warned_about_on_stderr(
     if as_json:
         provenance = json.loads(printed.out)["architectures"]["cls"]["provenance"]
         assert provenance["panel"] == architecture.provenance["panel"]
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["table", "json"])
+def test_a_network_that_leaves_a_part_of_its_budget_unused_is_told_on_stderr(
+    networks: Path, capsys: pytest.CaptureFixture[str], *, as_json: bool
+) -> None:
+    architecture = load_architecture(networks / "cls.json")
+    macs, params = architecture.cost.macs, architecture.cost.params
+    partly = {"limit": macs / 0.94, "unit": "macs"}
+
+    def printed(*, has_signal: bool = True, **provenance: Any) -> str:
+        network = with_panel(architecture, has_signal=has_signal, **provenance)
+        family = {"member": {"cls": with_panel(architecture, has_signal=True)}}
+        print_search(SearchResult(run=Path("run"), architectures={"cls": network}, family=family), as_json=as_json)
+        return capsys.readouterr().err
+
+    line = f"cls: the network uses {macs / 1e6:.1f}M of {macs / 0.94e6:.1f}M: by the panel, no larger one"
+    assert printed(budget=partly).startswith(line)
+    assert "a search for this budget could tell better" not in printed(budget=partly)
+    assert "a search for this budget could tell better" in printed(budget=partly, derived_from={"run": "r"})
+    assert printed(budget={"limit": macs / 0.96, "unit": "macs"}) == ""
+    assert "no larger one" not in printed(budget=partly, has_signal=False)  # a drawn network
+    used = {"limit": params, "unit": "params"}
+    assert printed(budgets=[partly, used]) == ""  # one budget that is used suffices
+
+
+def test_the_members_of_a_family_are_told_too(networks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    architecture = with_panel(load_architecture(networks / "cls.json"), has_signal=True)
+    unused = with_panel(architecture, has_signal=True, budget={"limit": 2 * architecture.cost.macs, "unit": "macs"})
+    family = {"member": {"cls": unused}}
+    print_search(SearchResult(run=Path("run"), architectures={"cls": architecture}, family=family), as_json=False)
+    assert capsys.readouterr().err.count("cls: the network uses") == 1
 
 
 def test_the_table_names_the_metric_of_each_task(networks: Path, capsys: pytest.CaptureFixture[str]) -> None:
