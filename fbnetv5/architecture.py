@@ -17,7 +17,6 @@ from torch import Tensor
 from export.document import Document
 from export.errors import UserError
 from export.files import read_json, write_json
-from fbnetv5.costs.budgets import MEMORY
 from fbnetv5.costs.tables import Counter
 from fbnetv5.data.resolution import Resolution, check_resolution
 from fbnetv5.networks.backbone import Network
@@ -65,10 +64,9 @@ class Cost(Document):
     """Peak activation memory, where a search had a limit of it (``fbnetv5.costs.memory``)."""
 
     def in_unit(self, unit: str) -> float | None:
-        """The cost in the unit of a budget; None where it is not known."""
+        """The cost in the unit of a budget, other than that of memory; None where it is not known."""
         latency_ms = None if self.latency_ms is None else self.latency_ms.value
-        known = {"macs": self.macs, "params": self.params, "ms": latency_ms, MEMORY: self.peak_activation_bytes}
-        return known.get(unit, self.quantities.get(unit))
+        return {"macs": self.macs, "params": self.params, "ms": latency_ms, **self.quantities}.get(unit)
 
     @model_serializer(mode="wrap")
     def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -272,14 +272,13 @@ def warn_of_no_signal(architectures: "Mapping[str, Architecture]") -> None:
 
 def warn_of_unused_budgets(architectures: "Mapping[str, Architecture]") -> None:
     """Print a line for each task whose network leaves a part of every budget unused, if its panel shows a signal."""
-    from fbnetv5.costs.budgets import format_cost
+    from fbnetv5.costs.budgets import MEMORY, format_cost
 
     for task, architecture in architectures.items():
         provenance = architecture.provenance
         budgets = provenance["budgets"] if "budgets" in provenance else [provenance["budget"]]
-        used = [
-            (architecture.cost.in_unit(budget["unit"]) or 0.0, budget["limit"], budget["unit"]) for budget in budgets
-        ]
+        limits = {budget["unit"]: budget["limit"] for budget in budgets if budget["unit"] != MEMORY}
+        used = [(architecture.cost.in_unit(unit) or 0.0, limit, unit) for unit, limit in limits.items()]
         cost, limit, unit = max(used, key=lambda each: each[0] / each[1])
         if cost < MOST_OF_BUDGET * limit and provenance["panel"]["has_signal"]:
             better = "; a search for this budget could tell better" if "derived_from" in provenance else ""

@@ -345,6 +345,8 @@ def test_a_network_that_leaves_a_part_of_its_budget_unused_is_told_on_stderr(
     assert "no larger one" not in printed(budget=partly, has_signal=False)  # a drawn network
     used = {"limit": params, "unit": "params"}
     assert printed(budgets=[partly, used]) == ""  # one budget that is used suffices
+    memory = {"limit": 6.6e6, "unit": "bytes"}
+    assert printed(budgets=[partly, memory]).startswith(line)  # a limit of memory is not there to be used up
 
 
 def test_the_members_of_a_family_are_told_too(networks: Path, capsys: pytest.CaptureFixture[str]) -> None:
