@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from types import MappingProxyType
 from typing import Annotated, ClassVar, TypeVar
 
@@ -134,7 +135,7 @@ def family_texts(
         UserError: there is no budget, two options have several values, or a value is repeated.
     """
     options = (flops, latency, params, *costs.values())
-    several = [option for option in options if option is not None and not isinstance(option, str | float | int)]
+    several = [option for option in options if option is not None and not isinstance(option, str | float | Real)]
     values = [list(option) for option in several if len(option) > 1]
     if len(values) > 1:
         raise UserError(
@@ -144,7 +145,7 @@ def family_texts(
         raise UserError(f"the budget {twice[0]} is repeated: give each member of a family once")
 
     def of_member(option: Repeatable | None, number: int) -> str | float | None:
-        if option is None or isinstance(option, str | float | int):
+        if option is None or isinstance(option, str | float | Real):  # also a number of NumPy
             return option
         return option[min(number, len(option) - 1)] if len(option) else None
 

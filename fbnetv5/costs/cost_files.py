@@ -191,7 +191,7 @@ def open_costs(
 
 
 def _open(path: Path, of_run: Mapping[str, CostFile]) -> CostFile:
-    if path.exists() or not of_run:
+    if path.is_file() or not of_run:
         return CostFile.load(path)
     if str(path) not in of_run:
         raise UserError(f"{path} is neither a cost file nor a cost of the run, which has: {', '.join(of_run)}")

@@ -2,6 +2,7 @@ import json
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
@@ -187,6 +188,12 @@ def test_texts_of_budgets_are_by_unit_and_a_latency_needs_a_table() -> None:
     check_has_table({"macs": "400M"}, has_table=False)
     with pytest.raises(UserError, match="--latency needs a latency table"):
         check_has_table({"macs": "400M", "ms": "8ms"}, has_table=False)
+
+
+def test_a_number_of_numpy_is_one_budget() -> None:
+    amount: Any = np.int64(400_000_000)
+    assert family_texts(amount, None, None) == [{"macs": "400M"}]
+    assert family_texts(list(np.array([2, 3]) * 10**8), None, None) == [{"macs": "200M"}, {"macs": "300M"}]
 
 
 def test_a_repeated_budget_makes_a_family() -> None:

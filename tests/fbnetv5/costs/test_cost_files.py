@@ -115,6 +115,13 @@ def test_missing_and_unused_keys_are_counted_and_named() -> None:
     assert unused_text(cost.changed(values={}), SPACE, []) == ""
 
 
+def test_a_folder_does_not_hide_the_cost_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    energy = CostFile.load(write(tmp_path / "energy.json"))
+    monkeypatch.chdir(tmp_path)
+    Path("energy").mkdir()
+    assert open_costs({"energy": "3mJ"}, [energy]) == ((energy,), {"energy_mJ": "3mJ"})
+
+
 def test_costs_are_opened_by_file_or_by_the_name_that_a_run_knows(tmp_path: Path) -> None:
     energy = CostFile.load(path := write(tmp_path / "energy.json"))
     assert open_costs({path: 5.0}) == ((energy,), {"energy_mJ": 5.0})
