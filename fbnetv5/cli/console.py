@@ -17,6 +17,7 @@ import typer
 
 from export.errors import UserError
 from export.progress import Progress as ReportProgress
+from export.progress import silent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -150,8 +151,10 @@ def progress_bar() -> "Iterator[Progress]":
 def stage_lines(bar: "Progress") -> ReportProgress:
     """A callback (stage, done, total) that shows the progress of each stage on its own line.
 
-    A stage that begins again, for the next network, gets a new line.
+    A stage that begins again, for the next network, gets a new line. Of several processes the first shows its own.
     """
+    if not is_first_process():
+        return silent
     lines: dict[str, TaskID] = {}
     ended: set[str] = set()
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fbnetv5.cli.branch import print_network
-from fbnetv5.cli.console import print_json, print_log, progress_bar, stage_lines
+from fbnetv5.cli.console import is_first_process, print_json, print_log, progress_bar, stage_lines
 from fbnetv5.cli.nars import print_pair
 from fbnetv5.cli.options import Cost, Json, Luts, MemoryFamily, ParamsFamily, TableDevice, TableFile, budgets_by_file
 from fbnetv5.cli.search import print_architectures, warn_of_no_signal, warn_of_unused_budgets
@@ -98,7 +98,8 @@ def derive(
             log=print_log,
             progress=stage_lines(bar),
         )
-    print_derived(derived, as_json=json)
+    if is_first_process():
+        print_derived(derived, as_json=json)
 
 
 def print_derived(derived: "Derived", *, as_json: bool) -> None:

@@ -6,7 +6,8 @@ window, ``BUDGET_WINDOW``: a network far below all budgets would waste them.
 Shape legend: B architectures, S variables, K budgets.
 """
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +35,7 @@ from latency.estimate import EstimatedTable
 from latency.table import LatencyTable
 
 AnyTable = LatencyTable | EstimatedTable
+LATENCY_UNITS = ("ms", "estimated ms")
 MIXTURES = 200
 """Maximum number of weighted means of the costs whose networks of min cost are compared with all budgets."""
 WALKS = 64
@@ -267,3 +269,17 @@ def cost_table(
     if table is None:
         raise UserError("a budget in milliseconds needs a latency table; make one with: fbnetv5 profile --device cpu")
     return keyed_table(space, task, budget.resolution, table.values_ms, unit=table.unit)
+
+
+def latency_identity(constraints: Iterable[Constraints]) -> dict[str, str]:
+    """A checksum of the latencies that budgets of milliseconds are compared with; nothing without such a budget.
+
+    A latency table that is extended gets a new correction, which changes all of its latencies.
+    """
+    digest = hashlib.sha256()
+    timed = [table for own in constraints for table in own.tables if table.unit in LATENCY_UNITS]
+    for table in timed:
+        widths = table.space.possible_widths(table.paths)
+        heads = [table.head(channels) for channels in widths] if callable(table.head) else [table.head]
+        digest.update(np.concatenate([table.blocks.ravel(), heads]).tobytes())
+    return {"latencies": digest.hexdigest()[:16]} if timed else {}

@@ -16,6 +16,7 @@ from fbnetv5.deploy.deriving_methods import Method, Networks, known_costs, metho
 from fbnetv5.runs.derivation import DERIVED, DerivationConfig, write_derived
 from fbnetv5.runs.folder import BRANCHED
 from fbnetv5.runs.options import CostFamilies, Size, find_table, path_of
+from fbnetv5.runs.processes import in_first_process, make_accelerator
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.resolutions import ChosenNetworks, derive_resolutions, describe_choice
 
@@ -111,6 +112,7 @@ def derive(
         raise UserError("a repeated budget makes a folder per value, and --output names one: leave it out")
     sources = [source, *(Path(other) for other in pool)]
     wanted = [_Wanted.of(sources, method, own, files, resolutions, path_of(output)) for own in texts]
+    make_accelerator().wait_for_everyone()  # no process may find a folder that the first one has made already
     if len({networks.folder for networks in wanted}) < len(wanted):
         raise UserError("two values of the budget have one folder: give each member of a family once")
     file = find_table(device, table, Path(luts), log, method.profile_options(wanted[0].config, Path(luts)))
@@ -162,12 +164,17 @@ class _Wanted:
 
 
 def _make(run: Path, method: Method, wanted: _Wanted, options: Mapping[str, Any], log: Log) -> Derived:
-    """Derive networks and write them to their folder."""
+    """Derive networks and write them to their folder, in the first of several processes."""
     if wanted.sizes:
         networks: Networks = _chosen(run, wanted.config, wanted.sizes, options, log)
     else:
         networks = method.derive(run, wanted.config, **options)
-    write_derived(wanted.folder, DerivationConfig.of(run, wanted.config, wanted.label), networks.write)
+
+    def write() -> Path:
+        write_derived(wanted.folder, DerivationConfig.of(run, wanted.config, wanted.label), networks.write)
+        return wanted.folder
+
+    in_first_process(write)
     return Derived(folder=wanted.folder, architectures=networks.architectures, run=run, recipe=networks.recipe)
 
 

@@ -137,6 +137,20 @@ def check_processes(folder: Path, images: ImageSet) -> None:
         )
 
 
+def wait_for_file(file: Path) -> None:
+    """Wait until a file that the first process writes can be seen in this one.
+
+    Raises:
+        UserError: it does not appear.
+    """
+    make_accelerator().wait_for_everyone()
+    if not _appears(file):
+        raise UserError(
+            f"{file}, which the first process wrote, does not appear on {platform.node()}: all machines of a run need "
+            "one run folder on a file system that they share"
+        )
+
+
 def _appears(file: Path) -> bool:
     """Whether a file that another process wrote can be seen here, after some waiting."""
     end = time.monotonic() + TOKEN_SECONDS

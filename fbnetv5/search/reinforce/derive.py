@@ -28,7 +28,7 @@ from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.final_phase import FinishedLoop, TaskResult, find_networks
 from fbnetv5.search.reinforce.loop import SearchLoop
 from fbnetv5.search.reinforce.panel import PANEL, Panel
-from fbnetv5.search.reinforce.prepare import Prepared, check_costs, prepare
+from fbnetv5.search.reinforce.prepare import Prepared, check_costs, prepare, with_usable_table
 from fbnetv5.search.reinforce.results import best_architecture, budget_fields, write_results
 
 
@@ -89,7 +89,7 @@ def derive(
         run: the run folder, whose weights the networks get.
         config: that of the run, with the other budgets.
         table: latency table file; None for that of the run. Without a budget in ms, the run's table only
-            predicts the latency of the networks, and is left out where it is missing.
+            predicts the latency of the networks, and is left out where it is missing or lacks their blocks.
         other_machine: whether that table may be of another machine.
         progress: called after every scored architecture.
         pool: run folders of further searches, whose panels the fit is made to as well.
@@ -101,12 +101,13 @@ def derive(
     check_pool([run, *pool])
     config = with_table(run, config, table, other_machine=other_machine)
     config = config.changed(finalists=1)  # the lowest predicted loss wins, so the others need not run
-    tensors, state = final_checkpoint(run, steps=config.total_steps)
-    prepared = prepare(config)
+    tensors, _ = final_checkpoint(run, steps=config.total_steps)
+    prepared = with_usable_table(prepare(config), is_needed=table is not None or has_latency(config.budgets))
+    config = prepared.config
     check_costs(prepared)
     supernet = Supernet(config.space, prepared.tasks)
     loop = SearchLoop(config, run, supernet, prepared.splits, prepared.constraints)
-    loop.load(by_group(tensors), state)
+    loop.load_result(by_group(tensors))
     return networks_from_panel(run, loop, prepared, SearchConfig.load(run).budgets, progress, pool)
 
 
@@ -182,6 +183,11 @@ def unfinished_error(run: Path) -> UserError:
     )
 
 
+def has_latency(budgets: Mapping[str, Sequence[Budget]]) -> bool:
+    """Whether one of the budgets of tasks is a latency, which needs a latency table."""
+    return any(budget.unit == "ms" for of_task in budgets.values() for budget in of_task)
+
+
 def with_table(run: Path, config: SearchConfig, table: Path | None, *, other_machine: bool) -> SearchConfig:
     """The configuration of a run with the latency table that holds for other networks of it.
 
@@ -196,7 +202,7 @@ def with_table(run: Path, config: SearchConfig, table: Path | None, *, other_mac
     """
     if table is not None:
         return config.changed(table=str(table.resolve()), other_machine_table=other_machine)
-    if any(budget.unit == "ms" for budgets in config.budgets.values() for budget in budgets):
+    if has_latency(config.budgets):
         if config.table is None:
             raise UserError(f"--latency needs a latency table, and {run} has none: add --device cpu, or --table FILE")
         return config

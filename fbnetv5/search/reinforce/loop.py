@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fbnetv5.costs.constraints import Constraints
+from fbnetv5.costs.constraints import Constraints, latency_identity
 from fbnetv5.data.loading import some_indices
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch, ImageSet
@@ -234,6 +234,7 @@ class SearchLoop(SupernetLoop[SearchEntry, Supernet]):
             "tasks": list(self.config.tasks),
             "estimator": self.config.estimator,
             "images": {"weights": len(self.splits.weights), "policies": len(self.splits.policies)},
+            **latency_identity(self.constraints.values()),
         }
 
     def load(self, groups: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
@@ -241,3 +242,14 @@ class SearchLoop(SupernetLoop[SearchEntry, Supernet]):
         restore_optimizer(self.optimizer, self.names, groups.get("optimizer", {}))
         self.scale.load(groups["state"]["scale"])
         self.policies.load(groups, self.folder)
+
+    def load_result(self, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Restore the weights and policies of a finished search, whatever the number of its processes.
+
+        The rest of a checkpoint is of its steps: arrays of the estimator have a size that depends on the processes.
+
+        Raises:
+            UserError: the checkpoint is of another network.
+        """
+        load_weights(self.supernet, groups["weights"], self.folder / CHECKPOINT)
+        self.controller.logits.copy_(groups["policies"]["logits"])

@@ -1,11 +1,14 @@
 """Opens the inputs of a search from its configuration: images, tasks, the latency table and the cost tables."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self, TypeVar
 
+from export.errors import UserError
+from export.progress import Log, silent
 from fbnetv5.costs.constraints import AnyTable, Constraints, check_budgets, constrain
 from fbnetv5.costs.cost_files import unused_text
-from fbnetv5.costs.tables import keyed_table
+from fbnetv5.costs.tables import table_keys
 from fbnetv5.data.splits import Splits
 from fbnetv5.data.targets import class_names
 from fbnetv5.networks.pretrained import SCRATCH, State, stage_zero_weights
@@ -28,6 +31,13 @@ class Prepared:
     table: AnyTable | None
     constraints: dict[str, Constraints]
     """Task -> its budgets with the tables of their costs."""
+
+    def without_table(self) -> Self:
+        """The same without the latency table, so that no latency is predicted."""
+        return replace(self, table=None, config=self.config.changed(table=None, other_machine_table=False))
+
+
+P = TypeVar("P", bound=Prepared)
 
 
 def prepare(config: SearchConfig) -> Prepared:
@@ -53,6 +63,7 @@ def check_costs(prepared: Prepared) -> None:
     check_budgets(prepared.constraints)
     for budgets in config.family.values():
         check_budgets(constrain(config.space, prepared.tasks, budgets, prepared.table, config.costs))
+        check_latencies(replace(prepared, config=config.changed(budgets=budgets)))
     check_latencies(prepared)
 
 
@@ -65,7 +76,28 @@ def check_latencies(prepared: Prepared) -> None:
     if prepared.table is not None:
         for name, task in prepared.tasks.items():
             resolution = prepared.config.budgets[name][0].resolution
-            keyed_table(prepared.config.space, task, resolution, prepared.table.values_ms)
+            prepared.table.values_ms(table_keys(prepared.config.space, task, resolution))
+
+
+def with_usable_table(prepared: P, *, is_needed: bool, log: Log = silent) -> P:
+    """The inputs, without a latency table that lacks blocks or heads of the networks and is not needed.
+
+    Args:
+        prepared: the inputs.
+        is_needed: whether the user named the table, or a budget is a latency.
+        log: called with the reason for which no latency is predicted.
+
+    Raises:
+        UserError: the table is needed, and blocks or a head have no entry.
+    """
+    try:
+        check_latencies(prepared)
+    except UserError as error:
+        if is_needed:
+            raise
+        log(f"no latency is predicted: {error}")
+        return prepared.without_table()
+    return prepared
 
 
 def initial_weights(config: SearchConfig, folder: Path) -> dict[str, State]:

@@ -17,7 +17,7 @@ from fbnetv5.evaluate import check_splits
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.folder import make_run
 from fbnetv5.runs.processes import in_first_process, make_accelerator
-from fbnetv5.runs.start import check_processes
+from fbnetv5.runs.start import check_processes, wait_for_file
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.entry import SearchEntry
 from fbnetv5.search.reinforce.final_phase import find_networks, observe
@@ -31,7 +31,7 @@ from fbnetv5.search.reinforce.prepare import (
     prepare,
     unused_values,
 )
-from fbnetv5.search.reinforce.results import best_architecture, write_results
+from fbnetv5.search.reinforce.results import PARETO, best_architecture, write_results
 
 
 def start_run(
@@ -100,4 +100,5 @@ def run_search(
     if main:
         panel.save(folder / PANEL)
         write_results(folder, supernet, prepared, architectures, results)
+    wait_for_file(folder / PARETO)
     return architectures

@@ -72,6 +72,16 @@ def test_a_stage_that_begins_again_has_a_new_line() -> None:
     assert [(task.description, task.completed) for task in bar.tasks] == [("calibrate", 2)] * 2
 
 
+def test_the_second_process_shows_no_stages(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    bar = Progress(disable=True)
+    stage_lines(bar)("calibrate", 1, 2)
+    assert not bar.tasks
+    assert capsys.readouterr().err == ""
+
+
 def test_long_lines_of_progress_are_whole_where_stderr_is_a_file() -> None:
     stage = "comparing " + "x" * 100
     code = f"""

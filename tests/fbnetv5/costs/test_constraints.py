@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from export.errors import UserError
 from fbnetv5.blocks.specs import InvertedResidual
 from fbnetv5.costs.budgets import Budget
-from fbnetv5.costs.constraints import Constraints, constrain, cost_table
+from fbnetv5.costs.constraints import Constraints, constrain, cost_table, latency_identity
 from fbnetv5.costs.memory import MemoryLimit, PeakMemory
 from fbnetv5.costs.tables import CostTable, Counter
 from fbnetv5.networks.backbone import Network
@@ -21,6 +21,7 @@ from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.spaces.graph import Node, Variable
 from fbnetv5.spaces.space import Choices, Space
 from fbnetv5.spaces.stages import StageSpace
+from fbnetv5.spaces.wide import WideSpace
 from fbnetv5.tasks import make_tasks
 
 
@@ -243,3 +244,26 @@ def test_a_budget_that_no_network_below_the_limit_of_memory_uses_is_refused() ->
     constraints = replace(constraints, memory=MemoryLimit(budget=limit, peak=peak))
     with pytest.raises(UserError, match=r"no network was found that uses its budgets with at most \d\.\d+ MB of act"):
         constraints.check()
+
+
+def test_latencies_that_budgets_are_compared_with_have_a_checksum() -> None:
+    def identity(unit: str, seed: int) -> dict[str, str]:
+        budget = Budget(limit=8.0, unit="ms")
+        return latency_identity([Constraints(budgets=(budget,), tables=(random_table(seed, unit),))])
+
+    assert identity("ms", 0).keys() == {"latencies"}
+    assert identity("ms", 0) == identity("ms", 0) != identity("ms", 1)
+    assert identity("estimated ms", 0) != identity("estimated ms", 1)
+    assert identity("macs", 0) == {}  # a table that only predicts changes no search
+
+
+def test_the_checksum_of_latencies_covers_the_heads_of_all_widths() -> None:
+    space = WideSpace(stages=1, blocks_per_path=1)
+    table = replace(Counter(SIZE).table(space, TASKS["seg"], "macs"), unit="ms")
+    head = table.head
+    assert callable(head)
+    dearer = replace(table, head=lambda channels: head(channels) + (channels == (16, 32, 88, 168)))
+    assert (16, 32, 88, 168) in space.possible_widths(table.paths)
+    budgets = (Budget(limit=8.0, unit="ms"),)
+    first, second = (latency_identity([Constraints(budgets=budgets, tables=(each,))]) for each in (table, dearer))
+    assert first != second

@@ -6,7 +6,7 @@ import pytest
 
 from export.errors import UserError
 from fbnetv5.data.config import DataConfig
-from fbnetv5.runs.start import check_processes, once_per_machine, open_images
+from fbnetv5.runs.start import check_processes, once_per_machine, open_images, wait_for_file
 
 
 def test_a_single_process_opens_images_itself(image_folder: Path) -> None:
@@ -27,3 +27,11 @@ def test_the_error_of_the_work_is_raised() -> None:
 def test_a_single_process_agrees_with_itself(tmp_path: Path) -> None:
     check_processes(tmp_path, DataConfig(scenes=(3, 2, 1)).open(["label"]).test)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_does_not_appear_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "seen").touch()
+    wait_for_file(tmp_path / "seen")
+    monkeypatch.setattr("fbnetv5.runs.start.TOKEN_SECONDS", 0.2)
+    with pytest.raises(UserError, match=r"unseen, which the first process wrote, does not appear on"):
+        wait_for_file(tmp_path / "unseen")

@@ -5,12 +5,19 @@ from pathlib import Path
 
 from export.progress import Progress
 from fbnetv5.costs.budgets import parse_budgets
-from fbnetv5.search.reinforce.derive import DerivedNetworks, final_checkpoint, networks_from_panel, with_table
+from fbnetv5.runs.checkpoint import by_group, check_identity
+from fbnetv5.search.reinforce.derive import (
+    DerivedNetworks,
+    final_checkpoint,
+    has_latency,
+    networks_from_panel,
+    with_table,
+)
 from fbnetv5.search.reinforce.derive import profile_options as profile_options
 from fbnetv5.search.reinforce.later.config import LaterConfig
 from fbnetv5.search.reinforce.later.loop import LaterLoop
 from fbnetv5.search.reinforce.later.prepare import prepare_later
-from fbnetv5.search.reinforce.prepare import check_latencies
+from fbnetv5.search.reinforce.prepare import with_usable_table
 
 
 def with_budgets(run: Path, texts: Mapping[str, str]) -> LaterConfig:
@@ -33,12 +40,12 @@ def derive(
         UserError: the later task or its search is unfinished or damaged, the budget is outside the range of costs, or a
             latency has no table.
     """
-    final_checkpoint(run, steps=config.steps)
+    tensors, state = final_checkpoint(run, steps=config.steps)
     search = with_table(run, config.as_search(), table, other_machine=other_machine)
     own = LaterConfig.load(run).budgets
     config = config.changed(table=search.table, other_machine_table=search.other_machine_table, finalists=1)
-    prepared = prepare_later(config)
-    check_latencies(prepared)
+    prepared = with_usable_table(prepare_later(config), is_needed=table is not None or has_latency(config.budgets))
     loop = LaterLoop(run, prepared, prepared.make_supernet())
-    loop.restore()
+    check_identity(state, loop.identity(), run, loop.title)  # the number of processes may be another
+    loop.load(by_group(tensors), state)
     return networks_from_panel(run, loop, prepared, own, progress)

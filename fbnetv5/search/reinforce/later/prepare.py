@@ -38,8 +38,8 @@ class LaterPrepared(Prepared):
 
     def without_table(self) -> Self:
         """The same without the latency table, so that no latency is predicted."""
-        without = {"table": None, "other_machine_table": False}
-        return replace(self, table=None, config=self.config.changed(**without), later=self.later.changed(**without))
+        later = self.later.changed(table=None, other_machine_table=False)
+        return replace(self, table=None, config=later.as_search(), later=later)
 
     def make_supernet(self) -> Supernet:
         """The supernet with the frozen trunk and a fresh, random head.

@@ -9,19 +9,19 @@ from pathlib import Path
 
 from accelerate.utils import set_seed
 
-from export.errors import UserError
 from export.progress import Log, Progress, silent
 from fbnetv5.architecture import Architecture
 from fbnetv5.costs.ranges import cost_range
 from fbnetv5.evaluate import check_splits
 from fbnetv5.runs.folder import make_folder
 from fbnetv5.runs.processes import in_first_process
+from fbnetv5.runs.start import check_processes
 from fbnetv5.search.reinforce.final_phase import find_networks, observe
 from fbnetv5.search.reinforce.later.config import LaterConfig
 from fbnetv5.search.reinforce.later.loop import LaterEntry, LaterLoop
 from fbnetv5.search.reinforce.later.prepare import LaterPrepared, prepare_later
 from fbnetv5.search.reinforce.panel import PANEL
-from fbnetv5.search.reinforce.prepare import check_latencies, memory_ranges, unused_values
+from fbnetv5.search.reinforce.prepare import memory_ranges, unused_values, with_usable_table
 from fbnetv5.search.reinforce.results import best_architecture, write_results
 
 
@@ -46,13 +46,7 @@ def start_later(config: LaterConfig, folder: Path, log: Log, *, needs_table: boo
             log(cost_range(name, table).text)
     for line in [*unused_values(prepared), *memory_ranges(prepared)]:
         log(line)
-    try:
-        check_latencies(prepared)
-    except UserError as error:
-        if needs_table:
-            raise
-        log(f"no latency is predicted: {error}")
-        prepared = prepared.without_table()
+    prepared = with_usable_table(prepared, is_needed=needs_table, log=log)
     check_splits(prepared.tasks.values(), prepared.splits)
 
     def make() -> Path:
@@ -78,10 +72,11 @@ def run_later(
         The architecture by the name of the task; its files are written.
 
     Raises:
-        UserError: bad input or a damaged checkpoint.
+        UserError: bad input, a damaged checkpoint, or processes that differ.
         VerificationError: a loss is not finite.
     """
     config = prepared.config
+    check_processes(folder, prepared.splits.test)
     set_seed(config.seed)
     supernet = prepared.make_supernet()
     loop = LaterLoop(folder, prepared, supernet)

@@ -11,15 +11,21 @@ import torch
 from export.errors import UserError
 from fbnetv5.architecture import load_architecture
 from fbnetv5.costs.budgets import Budget
-from fbnetv5.runs.checkpoint import by_group
+from fbnetv5.costs.tables import table_keys
+from fbnetv5.runs.checkpoint import by_group, save_checkpoint
+from fbnetv5.runs.loop import CHECKPOINT
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.derive import DerivedNetworks, derive, final_checkpoint, profile_options, with_budgets
 from fbnetv5.search.reinforce.panel import PANEL, Observations, Panel
+from fbnetv5.search.reinforce.prepare import prepare
 from fbnetv5.search.reinforce.run import run_search, start_run
 from fbnetv5.spaces.four_path import FourPathSpace
+from latency.protocol import Measurement, Timing
+from latency.table import NULL_KEY, LatencyTable
 
 MakeConfig = Callable[..., SearchConfig]
 SPACE = FourPathSpace(stages=1, blocks_per_path=1)
+ONE_MS = Measurement(latency_ms_median=1, latency_ms_p90=1, latency_ms_p99=1, runs=9, cv=0, drift=0)
 BUDGETS = {"cls": (Budget(limit=20e6, unit="macs", resolution=(64, 64)),), "seg": (Budget(limit=250e6, unit="macs"),)}
 
 
@@ -81,6 +87,36 @@ def test_networks_meet_the_other_budget_at_the_resolutions_of_the_run(run: Path)
 
 def test_a_budget_may_change_the_resolution(run: Path) -> None:
     assert with_budgets(run, {"macs": "cls=6M@32x32,300M"}).budgets["cls"][0].resolution == (32, 32)
+
+
+def test_a_search_of_several_processes_gives_the_same_networks(run: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(run, tmp_path / "two")
+    tensors, state = final_checkpoint(folder, steps=0)
+    name = "arrays/baseline.means"  # a row per image that policies learned from: of two processes twice as many
+    tensors[name] = torch.cat([tensors[name]] * 2)
+    save_checkpoint(folder / CHECKPOINT, state.pop("step"), tensors, state | {"processes": 2})
+    ours, theirs = derived(folder, "cls=24M,300M"), derived(run, "cls=24M,300M")
+    for task in BUDGETS:
+        assert ours.architectures[task].choices == theirs.architectures[task].choices
+
+
+def test_a_table_without_the_blocks_of_a_resolution_predicts_no_latency_there(run: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(run, tmp_path / "timed")
+    prepared = prepare(with_budgets(run, {"macs": "24M"}))
+    keys = [
+        key for name, task in prepared.tasks.items() for key in table_keys(SPACE, task, BUDGETS[name][0].resolution)
+    ]
+    file = tmp_path / "t.json"
+    entries = dict.fromkeys([NULL_KEY, *keys], ONE_MS)
+    LatencyTable(device="other", fingerprint={}, timing=Timing(), entries=entries).save(file)
+    change(folder, table=str(file), other_machine_table=True)
+    own = derived(folder, "cls=24M,300M").architectures.values()
+    assert all(network.cost.latency_ms is not None for network in own)
+    other = derived(folder, "cls=6M@32x32,300M").architectures.values()
+    assert all(network.cost.latency_ms is None for network in other)
+    config = with_budgets(folder, {"macs": "cls=6M@32x32,300M"})
+    with pytest.raises(UserError, match="blocks have no entry"):  # a table that the user names must have them
+        derive(folder, config, table=file, other_machine=True, progress=quiet)
 
 
 def test_a_pooled_panel_changes_the_networks_and_not_their_weights(run: Path, other: Path) -> None:

@@ -44,6 +44,15 @@ def test_the_network_meets_the_other_budget_at_the_resolution_of_the_task(added:
     assert BUDGET_WINDOW[0] * 24e6 <= architecture.cost.macs <= 24e6
 
 
+def test_a_task_of_several_processes_gives_the_same_network(added: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(added, tmp_path / "depth"))
+    (file,) = folder.glob("checkpoint/step-6.json")
+    state = json.loads(file.read_text(encoding="utf-8")) | {"processes": 2, "mixed_precision": "bf16"}
+    file.write_text(json.dumps(state), encoding="utf-8")
+    ours, theirs = (derived(each, "24M").architectures["depth"] for each in (folder, added))
+    assert ours.choices == theirs.choices
+
+
 def test_an_unfinished_task_is_refused(added: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(added, tmp_path / "depth"))
     shutil.rmtree(folder / "checkpoint")
