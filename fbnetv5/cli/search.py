@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from fbnetv5.search.reinforce.later.prepare import LaterPrepared
     from fbnetv5.search.reinforce.prepare import Prepared
 
-MOST_OF_BUDGET = 0.95
+USED_SHARE_OF_BUDGET = 0.95
 """Share of a budget below which the command says that a network leaves a part of it unused."""
 
 Flops = Annotated[
@@ -280,7 +280,7 @@ def warn_of_unused_budgets(architectures: "Mapping[str, Architecture]") -> None:
         limits = {budget["unit"]: budget["limit"] for budget in budgets if budget["unit"] != MEMORY}
         used = [(architecture.cost.in_unit(unit) or 0.0, limit, unit) for unit, limit in limits.items()]
         cost, limit, unit = max(used, key=lambda each: each[0] / each[1])
-        if cost < MOST_OF_BUDGET * limit and provenance["panel"]["has_signal"]:
+        if cost < USED_SHARE_OF_BUDGET * limit and provenance["panel"]["has_signal"]:
             better = "; a search for this budget could tell better" if "derived_from" in provenance else ""
             print_status(
                 f"{task}: the network uses {format_cost(cost, unit)} of {format_cost(limit, unit)}: by the panel, no "

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from export.errors import UserError
-from export.progress import Progress
+from export.progress import Progress, silent
 from fbnetv5.architecture import Architecture
 from fbnetv5.costs.budgets import Budget, parse_budgets
 from fbnetv5.networks.supernet import Supernet
@@ -102,7 +102,7 @@ def derive(
     config = with_table(run, config, table, other_machine=other_machine)
     config = config.changed(finalists=1)  # the lowest predicted loss wins, so the others need not run
     tensors, _ = final_checkpoint(run, steps=config.total_steps)
-    prepared = with_usable_table(prepare(config), is_needed=table is not None or has_latency(config.budgets))
+    prepared = with_usable_table(prepare(config), silent, is_needed=table is not None or has_latency(config.budgets))
     config = prepared.config
     check_costs(prepared)
     supernet = Supernet(config.space, prepared.tasks)

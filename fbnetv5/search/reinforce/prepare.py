@@ -1,11 +1,11 @@
 """Opens the inputs of a search from its configuration: images, tasks, the latency table and the cost tables."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self, TypeVar
 
 from export.errors import UserError
-from export.progress import Log, silent
 from fbnetv5.costs.constraints import AnyTable, Constraints, check_budgets, constrain
 from fbnetv5.costs.cost_files import unused_text
 from fbnetv5.costs.tables import table_keys
@@ -79,13 +79,13 @@ def check_latencies(prepared: Prepared) -> None:
             prepared.table.values_ms(table_keys(prepared.config.space, task, resolution))
 
 
-def with_usable_table(prepared: P, *, is_needed: bool, log: Log = silent) -> P:
+def with_usable_table(prepared: P, log: Callable[[str], None], *, is_needed: bool) -> P:
     """The inputs, without a latency table that lacks blocks or heads of the networks and is not needed.
 
     Args:
         prepared: the inputs.
-        is_needed: whether the user named the table, or a budget is a latency.
         log: called with the reason for which no latency is predicted.
+        is_needed: whether the user named the table, or a budget is a latency.
 
     Raises:
         UserError: the table is needed, and blocks or a head have no entry.

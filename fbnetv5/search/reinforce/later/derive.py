@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from export.progress import Progress
+from export.progress import Progress, silent
 from fbnetv5.costs.budgets import parse_budgets
 from fbnetv5.runs.checkpoint import by_group, check_identity
 from fbnetv5.search.reinforce.derive import (
@@ -44,7 +44,9 @@ def derive(
     search = with_table(run, config.as_search(), table, other_machine=other_machine)
     own = LaterConfig.load(run).budgets
     config = config.changed(table=search.table, other_machine_table=search.other_machine_table, finalists=1)
-    prepared = with_usable_table(prepare_later(config), is_needed=table is not None or has_latency(config.budgets))
+    prepared = with_usable_table(
+        prepare_later(config), silent, is_needed=table is not None or has_latency(config.budgets)
+    )
     loop = LaterLoop(run, prepared, prepared.make_supernet())
     check_identity(state, loop.identity(), run, loop.title)  # the number of processes may be another
     loop.load(by_group(tensors), state)

@@ -46,7 +46,7 @@ def start_later(config: LaterConfig, folder: Path, log: Log, *, needs_table: boo
             log(cost_range(name, table).text)
     for line in [*unused_values(prepared), *memory_ranges(prepared)]:
         log(line)
-    prepared = with_usable_table(prepared, is_needed=needs_table, log=log)
+    prepared = with_usable_table(prepared, log, is_needed=needs_table)
     check_splits(prepared.tasks.values(), prepared.splits)
 
     def make() -> Path:

@@ -72,12 +72,12 @@ def test_a_table_that_is_not_needed_is_left_out_where_it_lacks_blocks(wide: Prep
     keys = table_keys(wide.config.space, wide.tasks["seg"], SIZE)
     whole, partial = with_table(wide, keys), with_table(wide, keys[:-1])
     lines: list[str] = []
-    assert with_usable_table(whole, is_needed=False, log=lines.append) is whole
+    assert with_usable_table(whole, lines.append, is_needed=False) is whole
     assert not lines
-    without = with_usable_table(partial, is_needed=False, log=lines.append)
+    without = with_usable_table(partial, lines.append, is_needed=False)
     assert without.table is None
     assert without.config.table is None
     assert lines[0].startswith("no latency is predicted: ")
     check_latencies(without)
     with pytest.raises(UserError, match="blocks have no entry"):
-        with_usable_table(partial, is_needed=True)
+        with_usable_table(partial, lines.append, is_needed=True)
