@@ -78,7 +78,8 @@ class SupernetLoop(Loop[E], Generic[E, S]):
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(objective)
         self.gradients.finish()
-        live = [parameter for parameter in self.names if parameter.grad is not None]
+        updated = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
+        live = [parameter for parameter in updated if parameter.grad is not None]
         norm = torch.nn.utils.clip_grad_norm_(live, self._clip_norm)
         if self.guard.check(self.named(pooled_sums) | {"the gradient": norm}, self.done):
             return

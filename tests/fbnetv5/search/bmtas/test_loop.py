@@ -39,6 +39,18 @@ def test_steps_of_the_routing_change_no_weights_and_the_others_no_logits(make_lo
     assert any(not torch.equal(value, before[name]) for name, value in loop.supernet.named_parameters())
 
 
+def test_the_gradient_of_the_routing_does_not_count_in_steps_that_train_weights(make_loop: MakeLoop) -> None:
+    loop = make_loop()
+    for loop.done in range(3):
+        loop.step()
+    loop.logits.grad = torch.full_like(loop.logits, torch.nan)  # as after a skipped step of the routing
+    before = {name: value.clone() for name, value in loop.supernet.named_parameters()}
+    loop.done = 3
+    loop.step()
+    assert loop.guard.skipped == 0
+    assert any(not torch.equal(value, before[name]) for name, value in loop.supernet.named_parameters())
+
+
 def test_the_routing_starts_at_the_budget_or_uniform(make_loop: MakeLoop) -> None:
     loop = make_loop()
     assert float(loop._expected_share().detach()) == pytest.approx(1.0, rel=1e-5)
