@@ -54,11 +54,12 @@ def derive(
         progress: not called, it takes a moment.
 
     Raises:
-        UserError: the run is unfinished or damaged, or a budget is out of range.
+        UserError: the run is unfinished or damaged, a budget is out of range, or a latency has no table.
     """
     if table is not None:
         config = config.with_table(table, other_machine=other_machine)
-    prepared = prepare(config)
+    is_needed = table is not None or any(budget.unit == "ms" for budget in config.budgets)
+    prepared = prepare(config, needs_table=is_needed)
     trials = load_trials(run, prepared.pairs.counts)
     results = [read_result(trials.trial_folder(number)) for number in range(len(trials.pairs))]
     if len(trials.batches) <= config.iterations or None in results:

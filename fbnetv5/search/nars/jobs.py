@@ -59,19 +59,30 @@ def _run_pool(folders: Sequence[Path], jobs: int, threads: int, progress: Progre
     """Train the trials; return those whose process was killed, and those that were not trained because of it."""
     left = set(folders)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
-        futures = {pool.submit(train_trial, folder): folder for folder in folders}
-        try:
-            for future in as_completed(futures):
-                future.result()
-                left.discard(futures[future])
-                progress(stage_name(folders), len(folders) - len(left), len(folders))
-        except BrokenProcessPool:
-            pass
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    pool = ProcessPoolExecutor(jobs, context, initializer=torch.set_num_threads, initargs=(threads,))
+    futures = {pool.submit(train_trial, folder): folder for folder in folders}
+    try:
+        for future in as_completed(futures):
+            future.result()
+            left.discard(futures[future])
+            progress(stage_name(folders), len(folders) - len(left), len(folders))
+    except BrokenProcessPool:
+        pass
+    except BaseException:  # also a KeyboardInterrupt: the trainings would go on to their ends
+        _terminate(pool)
+        raise
+    pool.shutdown()
     return [folder for folder in folders if folder in left]
+
+
+def _terminate(pool: ProcessPoolExecutor) -> None:
+    """End the processes of a pool at once; their trials keep their last checkpoints."""
+    processes = list(pool._processes.values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join()
 
 
 def record_loss(folder: Path) -> None:

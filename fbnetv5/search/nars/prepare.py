@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from export.errors import UserError
 from fbnetv5.costs.budgets import Budget, priced
 from fbnetv5.costs.constraints import AnyTable, Constraints, cost_table
 from fbnetv5.costs.memory import memory_limit
@@ -68,16 +69,36 @@ class Prepared:
         return -1.0 if self.task.metric.lower_is_better else 1.0
 
 
-def prepare(config: NarsConfig) -> Prepared:
+def prepare(config: NarsConfig, *, needs_table: bool = True) -> Prepared:
     """Open the images, the task on its classes, and the latency table.
+
+    Args:
+        config: of the search.
+        needs_table: whether the latency table must be there and have all blocks; else it is left out if it has not.
 
     Raises:
         UserError: an input is missing or does not fit the others.
     """
     splits = config.data.open(needed_targets(config.tasks, soft=config.reads_soft_labels))
     tasks = searched_tasks(config.tasks, class_names(splits.weights.targets))
-    table = None
-    if config.table is not None:
-        table = estimate.open_table(Path(config.table), other_machine=config.other_machine_table)
-        check_complete(config, table, tasks[config.task_name])
-    return Prepared(config=config, splits=splits, task=tasks[config.task_name], table=table)
+    task = tasks[config.task_name]
+    try:
+        table = _open_table(config, task)
+    except UserError:
+        if needs_table:
+            raise
+        table = None
+    return Prepared(config=config, splits=splits, task=task, table=table)
+
+
+def _open_table(config: NarsConfig, task: Task) -> AnyTable | None:
+    """The latency table of the configuration, which has all blocks of its space and heads of the task, if it names one.
+
+    Raises:
+        UserError: the table is missing, refused, or lacks some.
+    """
+    if config.table is None:
+        return None
+    table = estimate.open_table(Path(config.table), other_machine=config.other_machine_table)
+    check_complete(config, table, task)
+    return table

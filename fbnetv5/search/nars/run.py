@@ -76,8 +76,7 @@ def start_nars(
         UserError: an input does not fit, or the folder exists already or cannot be written.
         UnavailableError: the library of a teacher, or its weights, are not on this machine.
     """
-    if make_accelerator().num_processes > 1:
-        raise UserError("a search for recipes is one process; use --jobs or --ray for trainings at the same time")
+    check_single_process()
     prepared = prepare(config)
     check_trainings(prepared)
     constraints = prepared.constraints(config.budgets)
@@ -86,6 +85,12 @@ def start_nars(
     check_labels(prepared)
     check_distillation(prepared)
     return make_run(config, folder, log), prepared
+
+
+def check_single_process() -> None:
+    """Raise UserError in one of several processes, which would write the same files."""
+    if make_accelerator().num_processes > 1:
+        raise UserError("a search for recipes is one process; use --jobs or --ray for trainings at the same time")
 
 
 def run_nars(folder: Path, prepared: Prepared, runner: Runner, report: Callable[[NarsEntry], None]) -> NarsResult:
@@ -98,10 +103,11 @@ def run_nars(folder: Path, prepared: Prepared, runner: Runner, report: Callable[
         report: called with the state after every batch of trainings.
 
     Raises:
-        UserError: a folder is damaged, or the teacher is missing.
+        UserError: a folder is damaged, the teacher is missing, or there are several processes.
         UnavailableError: the library of a teacher, or its weights, are not on this machine.
         VerificationError: all trainings failed.
     """
+    check_single_process()
     check_distillation(prepared)  # again: it may be missing when the search is resumed
     set_seed(prepared.config.seed)
     loop = NarsLoop(prepared, load_trials(folder, prepared.pairs.counts), runner)

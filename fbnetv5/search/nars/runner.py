@@ -19,6 +19,8 @@ def choose_runner(jobs: int, ray: str | None, gpus_per_trial: float, progress: P
         UserError: the options contradict each other.
         UnavailableError: Ray is not installed, or its cluster is not reachable.
     """
+    if jobs < 1:
+        raise UserError(f"--jobs {jobs}: at least one training must run at a time")
     if ray is None:
         if gpus_per_trial:
             raise UserError("--gpus-per-trial is for a Ray cluster: add --ray auto")

@@ -20,6 +20,7 @@ def searched_networks(
     Args:
         task: of the network.
         budgets: texts by unit, such as {"macs": "40M@64x64"}; without any, an architecture's own cost is its budget.
+            One without a resolution is for that of the architecture.
         arch: architecture file, if its recipe alone is searched.
         space: name of the space otherwise: "stages" or "four-path".
         width: factor of the widths of "stages".
@@ -28,7 +29,10 @@ def searched_networks(
         UserError: an option is wrong, or the file is refused.
     """
     fields: dict[str, Any] = {"space": _space(space, width)} if arch is None else _only_architecture(arch, task)
-    return {**fields, "budgets": parse_budgets(budgets, tasks=("network",))["network"]} if budgets else fields
+    if not budgets:
+        return fields
+    resolutions = {} if arch is None else {"network": fields["budgets"][0].resolution}
+    return {**fields, "budgets": parse_budgets(budgets, tasks=("network",), resolutions=resolutions)["network"]}
 
 
 def _space(name: str, width: float) -> Space:

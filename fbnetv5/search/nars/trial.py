@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
+import torch
 from accelerate.utils import set_seed
 from pydantic import Field, Strict, model_validator
 
@@ -112,10 +113,11 @@ def read_result(folder: Path) -> TrialResult | None:
 def train_trial(folder: Path) -> TrialResult:
     """Train a trial from its last checkpoint to the step where it stops, and write its result.
 
-    A loss or a score that is not finite, or an error of torch such as too little memory, is a result too.
+    A loss or a score that is not finite, or too little memory, is a result too.
 
     Raises:
-        UserError: the folder is damaged, or its images are missing.
+        UserError: the folder is damaged, its images are missing, or torch fails for another reason: the trial is
+            trained again when the search is resumed.
     """
     earlier, started = read_result(folder), time.monotonic()
     with damaged(folder):
@@ -128,12 +130,22 @@ def train_trial(folder: Path) -> TrialResult:
             loop = open_loop(folder, prepared)
             loop.restore()  # as the run does again: here its errors are those of the folder
         loop.run(lambda entry: None)
-    except (VerificationError, RuntimeError) as error:
+    except VerificationError as error:
         failure = " ".join(str(error).split())
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        if not is_lack_of_memory(error):
+            raise UserError(f"the training of {folder} failed: {reason}. Correct that, then resume") from error
+        failure = reason
     seconds = time.monotonic() - started + (earlier.seconds if earlier else 0.0)
     result = _result(folder, config, failure, seconds)
     write_json(folder / RESULT, result.to_json())
     return result
+
+
+def is_lack_of_memory(error: RuntimeError) -> bool:
+    """Whether torch could not allocate memory, on a GPU or a CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _check_checkpoint(folder: Path, config: TrainConfig) -> None:

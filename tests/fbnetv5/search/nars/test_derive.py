@@ -1,9 +1,11 @@
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from export.errors import UserError
+from fbnetv5.costs.budgets import Budget
 from fbnetv5.search.nars.config import NarsConfig
 from fbnetv5.search.nars.derive import DerivedPair, derive, with_budgets
 from tests.fbnetv5.search.nars.conftest import SIZE, SPACE, tiny_config
@@ -34,3 +36,12 @@ def test_one_architecture_has_no_other_budget(tmp_path: Path) -> None:
     tiny_config(fixed=tuple(SPACE.full().tolist())).save(tmp_path)
     with pytest.raises(UserError, match="which has no other budget"):
         with_budgets(tmp_path, {"macs": "1.6M"})
+
+
+def test_a_table_is_needed_for_a_latency_alone(finished: Path, tmp_path: Path) -> None:
+    config = with_budgets(finished, {"macs": "1.6M"}).changed(table=str(tmp_path / "moved.json"))
+    options: dict[str, Any] = {"table": None, "other_machine": False, "progress": lambda *_: None}
+    assert derive(finished, config, **options).architecture.cost.latency_ms is None
+    slow = config.changed(budgets=(Budget(limit=9.0, unit="ms", resolution=SIZE),))
+    with pytest.raises(UserError, match=r"moved\.json does not exist"):
+        derive(finished, slow, **options)

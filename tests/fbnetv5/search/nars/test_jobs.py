@@ -1,11 +1,14 @@
 import json
+import multiprocessing
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from export.errors import UserError
 from fbnetv5.search.nars import jobs
 from fbnetv5.search.nars.jobs import in_processes, in_this_process, record_loss
 from fbnetv5.search.nars.prepare import Prepared
@@ -55,6 +58,28 @@ def test_processes_share_the_threads_of_this_one(
     monkeypatch.setattr("fbnetv5.search.nars.jobs._run_pool", run_pool)
     in_processes(jobs, silent)([])
     assert counts == [expected]
+
+
+def wait_or_fail(folder: Path) -> None:
+    """A training that takes a minute, or one with an error of the user."""
+    if folder.name == "wrong":
+        raise UserError("wrong")
+    (folder / "began").touch()
+    time.sleep(60)
+
+
+@pytest.mark.slow
+def test_an_error_ends_the_other_trainings_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "train_trial", wait_or_fail)
+    folders = [tmp_path / name for name in ("slow", "wrong", "next", "last")]
+    for folder in folders:
+        folder.mkdir()
+    started = time.monotonic()
+    with pytest.raises(UserError, match=r"^wrong$"):
+        in_processes(2, silent)(folders)
+    assert not multiprocessing.active_children()
+    assert time.monotonic() - started < 50
+    assert not (tmp_path / "last" / "began").exists()
 
 
 @pytest.mark.slow

@@ -15,3 +15,9 @@ def test_options_that_contradict_each_other_are_refused() -> None:
 def test_without_a_cluster_this_machine_trains() -> None:
     assert callable(choose_runner(1, None, 0.0, silent))
     assert callable(choose_runner(3, None, 0.0, silent))
+
+
+@pytest.mark.parametrize("jobs", [0, -1])
+def test_at_least_one_training_runs_at_a_time(jobs: int) -> None:
+    with pytest.raises(UserError, match="at least one training must run at a time"):
+        choose_runner(jobs, None, 0.0, silent)

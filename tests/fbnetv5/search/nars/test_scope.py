@@ -25,3 +25,11 @@ def test_one_architecture_has_its_own_cost_as_budget(finished: Path) -> None:
     assert (budget.limit, budget.resolution) == (record.cost.macs, record.resolution)
     with pytest.raises(UserError, match="is a network for cls: add --task cls"):
         searched_networks("det", {}, arch=file, space="stages", width=1.0)
+
+
+def test_a_budget_of_one_architecture_is_for_its_resolution(finished: Path) -> None:
+    file = finished / "cls.json"
+    fields = searched_networks("cls", {"params": "900M"}, arch=file, space="stages", width=1.0)
+    assert fields["budgets"][0].resolution == load_architecture(file).resolution != (224, 224)
+    other = searched_networks("cls", {"params": "900M@96x96"}, arch=file, space="stages", width=1.0)
+    assert other["budgets"][0].resolution == (96, 96)

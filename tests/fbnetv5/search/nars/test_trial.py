@@ -13,6 +13,7 @@ from fbnetv5.runs.checkpoint import load_tensors
 from fbnetv5.search.nars.prepare import Prepared
 from fbnetv5.search.nars.results import pair_architecture
 from fbnetv5.search.nars.trial import TrialResult, make_trial, read_result, train_trial
+from fbnetv5.training.loop import TrainLoop
 from tests.fbnetv5.search.nars.conftest import draw
 
 RECIPE = {"lr": 1e-3, "optimizer": "adamw", "mixup": 0.0}
@@ -155,3 +156,32 @@ def test_a_trial_without_a_result_has_none(tmp_path: Path) -> None:
 
 def test_a_result_without_evaluations_ended_at_step_0() -> None:
     assert TrialResult(steps=(), scores=(), failure="out of memory").last_step == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "is_result"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error"), False),
+    ],
+    ids=["gpu", "cpu", "worker"],
+)
+def test_only_a_lack_of_memory_is_a_result_for_good(
+    tmp_path: Path, prepared: Prepared, monkeypatch: pytest.MonkeyPatch, error: RuntimeError, *, is_result: bool
+) -> None:
+    def fail(loop: TrainLoop) -> None:
+        raise error
+
+    folder = tmp_path / "000"
+    pair = draw(prepared.pairs, 1)[0]
+    make_trial(folder, pair_architecture(prepared, pair), prepared.config.train_config(prepared.pairs.recipe(pair)))
+    monkeypatch.setattr(TrainLoop, "step", fail)
+    if is_result:
+        assert train_trial(folder).failure == str(error)
+        return
+    with pytest.raises(
+        UserError, match=r"the training of .*000 failed: DataLoader worker .* Correct that, then resume"
+    ):
+        train_trial(folder)
+    assert read_result(folder) is None
