@@ -31,5 +31,9 @@ def make_optimizer(config: TrainConfig, parameters: Iterable[Tensor]) -> torch.o
         return RMSProp(groups, lr=config.lr, momentum=config.momentum)
     if config.optimizer == "sgd":
         nesterov, fused = config.momentum > 0, everything[0].device.type != "cpu"
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=fused)
+        optimizer = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=fused)
+        if config.momentum:
+            for parameter in everything:  # fused, torch leaves it uninitialised where the guard skips the first step
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return optimizer
     return torch.optim.AdamW(groups, lr=config.lr, fused=True)

@@ -203,12 +203,13 @@ def open_loop(folder: Path, prepared: Prepared) -> TrainLoop:
         prepared: its configuration, with images opened.
 
     Raises:
-        UserError: the architecture or the weights are missing or damaged.
+        UserError: the architecture or the weights are missing or damaged, or the images have other classes.
     """
     config = prepared.config
     set_seed(config.seed)
     file = folder / f"{file_name(folder, config.tasks)}.json"
     architecture = load_architecture(file)
+    check_classes(architecture, class_names(prepared.images.targets), config.tasks)  # again: they may have changed
     network = architecture.load(file.with_suffix(".safetensors"))
     return TrainLoop(config, folder, architecture, network, dataset=prepared.images, held_out=prepared.held_out)
 

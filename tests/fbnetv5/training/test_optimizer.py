@@ -49,3 +49,17 @@ def test_weights_with_many_inputs_may_have_a_lower_learning_rate(
     optimizer = make_optimizer(make_training("cls", max_fan_in=max_fan_in), list(network.parameters()))
     by_weight = {id(each): group.get("lr_factor", 1.0) for group in optimizer.param_groups for each in group["params"]}
     assert [by_weight[id(layer.weight)] for layer in network] == factors
+
+
+def test_the_momentum_of_sgd_is_0_before_the_first_step_that_is_not_skipped(make_training: MakeTraining) -> None:
+    weight = nn.Parameter(torch.ones(3, 3))
+    config = make_training("cls", optimizer="sgd", momentum=0.9, lr=0.1, weight_decay=0.0)
+    optimizer = make_optimizer(config, [weight])
+    assert not optimizer.state[weight]["momentum_buffer"].any()
+    own = nn.Parameter(torch.ones(3, 3))
+    reference = torch.optim.SGD([own], lr=0.1, momentum=0.9, nesterov=True)
+    for step in range(3):
+        weight.grad, own.grad = torch.full((3, 3), float(step + 1)), torch.full((3, 3), float(step + 1))
+        optimizer.step()
+        reference.step()
+        assert torch.equal(weight, own)
