@@ -341,7 +341,8 @@ def baseline_files(paths: Iterable[Path], architecture: Architecture, tasks: Seq
         tasks: of that network, which need a baseline each.
 
     Raises:
-        UserError: a task has no baseline or two, or a baseline has several tasks, another task or other classes.
+        UserError: a task has no baseline or two, or a baseline has several tasks, another task, other classes or no
+            weights.
     """
     files: dict[str, Path] = {}
     for path in paths:
@@ -352,6 +353,9 @@ def baseline_files(paths: Iterable[Path], architecture: Architecture, tasks: Seq
             files[task] = file
     if missing := [task for task in tasks if task not in files]:
         raise UserError(f"there is no baseline for {', '.join(missing)}: add --baseline FILE, a network of that task")
+    for file in files.values():
+        if not (weights := file.with_suffix(".safetensors")).exists():
+            raise UserError(f"--baseline {file} has no weights, {weights}: train it first")
     return files
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from numbers import Integral
 
 from export.errors import UserError
 
@@ -30,10 +31,10 @@ def parse_resolution(size: str | int | Sequence[int]) -> Resolution:
     Raises:
         UserError: not one or two multiples of 32.
     """
-    if isinstance(size, int):
-        return check_resolution((size, size))
+    if isinstance(size, int | Integral):  # also a number of NumPy
+        return check_resolution((int(size), int(size)))
     if not isinstance(size, str):
-        return check_resolution((*size,))  # type: ignore[arg-type]
+        return check_resolution(tuple(int(side) for side in size))  # type: ignore[arg-type]
     match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", size.strip(), re.ASCII)
     if not match:
         raise UserError(f"resolution {size!r} is not HEIGHTxWIDTH, such as 224x224")

@@ -255,6 +255,7 @@ WRONG_BASELINES = {
     "two": (["cls", "det", "seg", "det"], r"there are two baselines for det: .*det\.json and .*det\.json"),
     "another task": (["depth"], r"depth\.json is a network for depth; one of these is needed: cls, det, seg"),
     "several tasks": (["branched"], r"branched\.json is a network for cls\+det\+seg; one of these is needed"),
+    "no weights": (["cls", "det", "seg"], r"--baseline .*cls\.json has no weights, .*cls\.safetensors: train it first"),
     "other classes": (["renamed"], r"--baseline .*renamed\.json has other classes than the network"),
 }
 

@@ -1,3 +1,6 @@
+from typing import Any
+
+import numpy as np
 import pytest
 
 from export.errors import UserError
@@ -18,3 +21,11 @@ def test_other_resolutions_are_refused(text: str) -> None:
 def test_a_resolution_too_large_to_count_is_refused() -> None:
     with pytest.raises(UserError, match="multiples of 32 up to"):
         check_resolution((32 * 10**14, 32))
+
+
+def test_numbers_of_numpy_are_sizes() -> None:
+    size: Any = np.int64(224)
+    assert parse_resolution(size) == (224, 224)
+    sides = parse_resolution(np.array([320, 640]).tolist()), parse_resolution((size, size))
+    assert sides == ((320, 640), (224, 224))
+    assert all(type(side) is int for side in sides[1])
