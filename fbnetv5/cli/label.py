@@ -104,9 +104,10 @@ def label(
     if preview is not None and (shards or ray is not None):
         raise UserError("--preview labels a few images in this process into one page: leave out --shards and --ray")
     if preview is not None:
+        named = output if output.name else output.absolute()  # "." has no name
         shown = api.preview_labels(
             images,
-            output.with_name(f"{output.name}-preview.html"),
+            named.with_name(f"{named.name}-preview.html"),
             preview,
             teachers=teachers,
             derive=rules,

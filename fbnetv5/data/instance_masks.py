@@ -26,6 +26,7 @@ from fbnetv5.data.folder import field, read_categories, read_document
 from fbnetv5.data.maps import borders
 from fbnetv5.data.notes import Notes
 from fbnetv5.data.shape_maps import map_ids
+from fbnetv5.data.split_names import is_validation
 from fbnetv5.data.targets import IGNORE
 
 
@@ -130,6 +131,8 @@ def read_instance_masks(root: Path) -> InstanceMasks:
     classes: tuple[str, ...] = ()
     for file in _annotation_files(root):
         document, where = read_document(file.path), str(file.path)
+        if is_validation(file.split) and not document.get("annotations"):
+            continue  # as the data set leaves it out
         image_folder(document, file, Notes())
         classes = tuple(read_categories(document, where).values())
         by_image |= {file.name(name): instances for name, instances in _instances(document, where).items()}

@@ -29,11 +29,12 @@ def unused_files(root: Path, data: LabelledImages) -> Iterator[str]:
     """A note on the files within the folder that look like images and are neither an image nor a label."""
     used = {os.path.normpath(path) for path in data.files()}
     groups: Counter[str] = Counter()
-    for folder, folders, files in os.walk(os.path.normpath(root)):
+    base = os.path.normpath(root)
+    for folder, folders, files in os.walk(base):
         folders[:] = sorted(name for name in folders if name[0] != ".")
         for name in files:
             if name[0] != "." and name.lower().endswith(IMAGE_SUFFIXES) and f"{folder}{os.sep}{name}" not in used:
-                groups[(Path(folder).relative_to(root) / f"*{PurePosixPath(name).suffix}").as_posix()] += 1
+                groups[(Path(folder).relative_to(base) / f"*{PurePosixPath(name).suffix}").as_posix()] += 1
     if groups:
         yield f"image files not used: {_listed([f'{count} {group}' for group, count in groups.items()])}"
 

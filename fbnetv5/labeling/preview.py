@@ -46,11 +46,14 @@ def write_preview(path: Path, labeller: Labeller, count: int) -> int:
         UserError: a teacher fails, or the file cannot be written.
     """
     indices = evenly_spaced(len(labeller.source), count)
-    results = [result for result in labeller.label(indices) if isinstance(result, Labelled)]
-    sections = [_section(labeller.source.names[result.index], result, labeller.targets) for result in results]
-    title = f"Labels of {len(results)} of {len(labeller.source)} images"
+    sections = [  # drawn one by one: images and maps of full size would not fit into memory
+        _section(labeller.source.names[result.index], result, labeller.targets)
+        for result in labeller.label(indices)
+        if isinstance(result, Labelled)
+    ]
+    title = f"Labels of {len(sections)} of {len(labeller.source)} images"
     atomic_write_text(path, _PAGE.format(title=escape(title), sections="\n".join(sections)))
-    return len(results)
+    return len(sections)
 
 
 def _section(name: str, result: Labelled, targets: Mapping[str, Target]) -> str:

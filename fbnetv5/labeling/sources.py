@@ -11,10 +11,20 @@ from fbnetv5.data.image_files import SUFFIXES, file_state, image_names_within
 from fbnetv5.data.labelled_images import LabelledImages
 from fbnetv5.data.layout import Layout
 from fbnetv5.data.layouts import find_layout, open_folder
+from fbnetv5.data.maps import FORMATS
 from fbnetv5.data.shard_writer import source_digest
 from fbnetv5.data.splits import TEST, split_of
 from fbnetv5.data.targets import Target
 
+LABEL_FOLDERS = {
+    "images": {form.folder for form in FORMATS.values()} | {"annotations", "labels", "segmentation"},
+    "JPEGImages": {"SegmentationClass", "SegmentationObject", "semseg", "sal_distill", "normals_distill"},
+    "leftImg8bit": {"gtFine", "gtCoarse", "disparity"},
+    "701_StillsRaw_full": {"LabeledApproved_full"},
+}
+"""Folder of images -> the folders that layouts keep label maps in beside it, which may be images to the eye."""
+LABEL_FORMS = ("{}_labels", "{}annot", "{}_annot", "{}_masks")
+"""Names of the folder of label maps beside the folder of a split."""
 MAX_NAME_BYTES = 200
 """Of an image's name in the new data set; file systems allow 255, and temporary names are longer."""
 
@@ -102,7 +112,8 @@ def open_source(root: Path, *, ignore_labels: bool) -> SourceImages:
 
     Args:
         root: a folder of images at any depth, or a data set in one of the known layouts.
-        ignore_labels: take all images of the folder and no label.
+        ignore_labels: take all images of the folder and no label; files in the folders of labels that known layouts
+            have beside their images, such as masks/ beside images/, are no images.
 
     Raises:
         UserError: the folder does not exist or has no image, or the data set is unfit.
@@ -118,9 +129,22 @@ def open_source(root: Path, *, ignore_labels: bool) -> SourceImages:
         data = open_folder(root)
         return SourceImages(root, data.names, data)
     names = sorted(image_names_within(root), key=lambda name: name.split("/"))
+    names = without_maps(names) if ignore_labels else names
     if not names:
         raise UserError(f"{root} has no image at any depth: put {', '.join(SUFFIXES)} files there")
     return SourceImages(root, names)
+
+
+def without_maps(names: Sequence[str]) -> list[str]:
+    """The paths of images, with "/", without those in a folder of label maps that lies beside one of images."""
+    folders = {parent for name in names for parent in PurePosixPath(name).parents}
+    maps = {
+        folder
+        for folder in folders
+        if any(folder.parent / images in folders and folder.name in labels for images, labels in LABEL_FOLDERS.items())
+        or any(folder.name == form.format(images.name) for form in LABEL_FORMS for images in folders)
+    }
+    return [name for name in names if maps.isdisjoint(PurePosixPath(name).parents)]
 
 
 def flat_names(names: Sequence[str]) -> tuple[str, ...]:

@@ -55,7 +55,8 @@ def open_teacher(
             f"teacher {name}: class_names are for networks of {', '.join(LIBRARIES)}; its own file names them"
         )
     folder = path if path.is_dir() else path.parent
-    if (folder / MANIFEST).exists() and not path.with_suffix(".json").exists():
+    has_description = path.is_file() and path.with_suffix(".json").exists()
+    if (folder / MANIFEST).exists() and not has_description:
         from fbnetv5.labeling.teachers.exported import open_exported
 
         return open_exported(task, folder, device=_onnx_device(device))

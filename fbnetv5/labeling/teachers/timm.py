@@ -45,7 +45,7 @@ def open_named(task: str, named: NamedTeacher) -> Teacher:
             size=(data["input_size"][1], data["input_size"][2]),
             mean=tuple(data["mean"]),
             std=tuple(data["std"]),
-            fit="crop",
+            fit="stretch" if data["crop_mode"] == "squash" else "crop",
             crop_share=data["crop_pct"],
             interpolation="bicubic" if data["interpolation"] == "bicubic" else "bilinear",
         ),

@@ -47,6 +47,13 @@ def test_the_summary_is_one_line_and_one_document(images: Path) -> None:
     assert len(open_folder(images / "out")) == 10
 
 
+def test_the_output_of_a_preview_may_be_the_present_folder(images: Path) -> None:
+    folder = images / "here"
+    folder.mkdir()
+    printed = document("label", "../images", "--teacher", "cls=../cls.onnx", "-o", ".", "--preview", "1", cwd=folder)
+    assert Path(printed["preview"]) == images / "here-preview.html"
+
+
 def test_a_preview_is_one_page_beside_the_output(images: Path) -> None:
     printed = document("label", "images", *TEACHERS, "-o", "out", "--preview", "2", cwd=images)
     assert printed == {"preview": "out-preview.html", "images": 2}

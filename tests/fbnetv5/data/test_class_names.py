@@ -26,3 +26,9 @@ def test_another_value_is_named_with_its_place(value: Any) -> None:
 def test_names_and_numbers_together_are_refused() -> None:
     with pytest.raises(UserError, match="f:2: label is 'a', and f:1 names or numbers it in the other way"):
         classes(3, "a")
+
+
+def test_a_number_that_is_not_that_of_a_class_is_refused() -> None:
+    rows = [(3, "line 1"), (9_783_161_484_100, "line 2"), (5, "line 3")]
+    with pytest.raises(UserError, match=r"^line 2: label 9783161484100 would make 9783161484101 classes: write names"):
+        classes_of(rows, "label")

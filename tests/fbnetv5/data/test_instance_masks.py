@@ -129,3 +129,14 @@ def test_wrong_masks_are_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(document), encoding="utf-8")
     with pytest.raises(UserError, match='has no "segmentation" of any image'):
         read_instance_masks(tmp_path)
+
+
+def test_a_validation_file_without_annotations_does_not_set_the_classes(tmp_path: Path) -> None:
+    write_coco(tmp_path, ("triangle", "compressed"))
+    path = write_coco(tmp_path, (), folder="annotations/instances_val.json")
+    document = json.loads(path.read_text(encoding="utf-8"))
+    del document["categories"]
+    path.write_text(json.dumps(document), encoding="utf-8")
+    masks = read_instance_masks(tmp_path)
+    assert masks.classes == ("cat", "dog")
+    assert masks.class_map("train/5.png", (HEIGHT, WIDTH)) is not None

@@ -32,3 +32,8 @@ def test_classes_without_a_label_are_named(image_folder: Path) -> None:
     document["labels"] = sorted({image["label"] for image in document["images"]})
     path.write_text(json.dumps(document), encoding="utf-8-sig")
     assert open_folder(image_folder).notes == ("classes of boxes that nothing is labelled with: 'root'",)
+
+
+def test_a_path_may_lead_up_and_down_again(tmp_path: Path) -> None:
+    save(tmp_path, "cat/0.png", "dog/0.png", "cat/1.gif")
+    assert open_folder(tmp_path / "cat" / "..").notes == ("image files not used: 1 cat/*.gif",)

@@ -10,7 +10,7 @@ import torch
 from export.errors import UserError
 from fbnetv5.data.layouts import open_folder
 from fbnetv5.data.splits import split_folder
-from fbnetv5.labeling.sources import flat_names, open_source
+from fbnetv5.labeling.sources import flat_names, open_source, without_maps
 from tests.fbnetv5.data.rearrange import as_coco, as_image_folder
 from tests.fbnetv5.labeling.teachers.onnx_files import save_png
 
@@ -86,3 +86,28 @@ def test_flat_names_are_different_short_and_utf_8() -> None:
     assert flat[0] == "a__b.png"
     assert all(len(name.encode()) <= 200 and name[0] != "." for name in flat)
     assert flat_names(names) == flat
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        ("images", "masks"),
+        ("images", "depth"),
+        ("data/images/training", "data/annotations/training"),
+        ("JPEGImages", "SegmentationClass"),
+        ("leftImg8bit/train/aachen", "gtFine/train/aachen"),
+        ("train", "train_labels"),
+        ("train", "trainannot"),
+    ],
+)
+def test_maps_beside_images_are_no_images(tmp_path: Path, images: str, labels: str) -> None:
+    for name in (f"{images}/a.png", f"{images}/b.png", f"{labels}/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        save_png(tmp_path / name, IMAGE)
+    assert list(open_source(tmp_path, ignore_labels=True).names) == [f"{images}/a.png", f"{images}/b.png"]
+    assert without_maps(["masks/a.png", "depth/b.png", "a.png"]) == ["masks/a.png", "depth/b.png", "a.png"]
+
+
+def test_images_of_a_data_set_are_taken_without_its_maps(image_folder: Path) -> None:
+    labelled = open_source(image_folder, ignore_labels=False)
+    assert len(open_source(image_folder, ignore_labels=True)) == len(labelled)

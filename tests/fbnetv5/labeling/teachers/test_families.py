@@ -35,3 +35,8 @@ def test_a_name_of_nothing_is_refused(task: str, name: str, message: str) -> Non
 def test_class_names_are_for_networks_of_libraries(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="class_names are for networks of timm, torchvision, transformers"):
         open_teacher("cls", str(classifier(tmp_path / "model.onnx")), class_names=("a", "b"))
+
+
+def test_the_present_folder_may_be_an_exported_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(write_export(tmp_path / "det", {"boxes": BOXES, "scores": SCORES, "labels": LABELS}))
+    assert open_teacher("det", ".").provenance["family"] == "exported"

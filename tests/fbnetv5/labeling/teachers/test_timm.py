@@ -37,6 +37,18 @@ def test_the_logits_are_those_of_timm_itself(weights: Path) -> None:
     assert teacher.preparation.crop_share == peer.pretrained_cfg["crop_pct"] < 1
 
 
+def test_an_image_is_squashed_where_timm_squashes_it(tmp_path: Path) -> None:
+    name = "convnextv2_nano.fcmae_ft_in22k_in1k_384"
+    network = timm.create_model(name, num_classes=2)
+    assert resolve_model_data_config(network)["crop_mode"] == "squash"
+    save_file(network.state_dict(), tmp_path / "w.safetensors")
+    teacher = open_teacher("cls", f"timm:{name}@{tmp_path / 'w.safetensors'}", class_names=("a", "b"), device="cpu")
+    prepare = create_transform(**resolve_model_data_config(network), is_training=False)
+    pixels = (torch.rand(3, 40, 90).repeat_interleave(8, 1).repeat_interleave(8, 2) * 255).to(torch.uint8)
+    expected = prepare(Image.fromarray(pixels.permute(1, 2, 0).numpy()))
+    torch.testing.assert_close(teacher.preparation(pixels[None])[0], expected, atol=0.05, rtol=0)
+
+
 def test_mistakes_are_one_line(weights: Path) -> None:
     with pytest.raises(UserError, match=r"timm has no network 'resnet1'; similar names: .*resnet18"):
         open_teacher("cls", "timm:resnet1")
