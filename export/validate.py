@@ -131,19 +131,31 @@ def _check_versions(manifest: Manifest) -> Finding:
 def _check_onnx(folder: Path, manifest: Manifest, reference: Reference) -> Finding:
     content = (folder / ONNX).read_bytes()
     try:
-        comparison = _compare(f"{manifest.precision} onnxruntime", OrtRunner(content), manifest, reference)
-        if comparison.failure_reason is None:
-            return Finding(check="onnx", passed=True, detail=_describe_pass(comparison), comparison=comparison)
-        blocks = block_values(content, content, reference.inputs)
-        samples = {name: sample(values) for name, values in blocks.items()}
-        output = comparison.failed_output
-        faulty_block = find_faulty_block(content, reference.blocks, samples, manifest.precision, output=output)
-        detail = explain_failure(comparison, faulty_block)
-        return Finding(check="onnx", passed=False, detail=detail, comparison=comparison)
+        runner = OrtRunner(content)
     except ImportError:
         return Finding(check="onnx", passed=None, detail="not run: no onnxruntime here; pip install onnxruntime")
     except UserError as error:
         return Finding(check="onnx", passed=False, detail=str(error))
+    try:
+        comparison = _compare(f"{manifest.precision} onnxruntime", runner, manifest, reference)
+        if comparison.failure_reason is None:
+            return Finding(check="onnx", passed=True, detail=_describe_pass(comparison), comparison=comparison)
+        detail = _explain(comparison, content, manifest, reference)
+        return Finding(check="onnx", passed=False, detail=detail, comparison=comparison)
+    except UserError as error:
+        return Finding(check="onnx", passed=False, detail=str(error))
+
+
+def _explain(comparison: Comparison, content: bytes, manifest: Manifest, reference: Reference) -> str:
+    """Why a comparison failed, with the block where the error begins if onnx is installed, which splits the graph."""
+    try:
+        blocks = block_values(content, content, reference.inputs)
+        samples = {name: sample(values) for name, values in blocks.items()}
+        output = comparison.failed_output
+        faulty_block = find_faulty_block(content, reference.blocks, samples, manifest.precision, output=output)
+    except ImportError:
+        return comparison.failure_message
+    return explain_failure(comparison, faulty_block)
 
 
 def _check_engine(

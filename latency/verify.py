@@ -21,8 +21,9 @@ class Verification:
 
     report: ErrorReport
     """Errors, with the networks' times scaled to the speed of the machine when the table was measured."""
-    speed: float
-    """Speed of the machine now relative to then, by networks measured both times; 1.05 is 5 % faster."""
+    speed: float | None
+    """Speed of the machine now relative to then, by networks measured both times; 1.05 is 5 % faster. None if there
+    are no such networks: then times are not scaled."""
 
     def to_json(self) -> dict[str, Any]:
         """The verification as ``--json`` prints it."""
@@ -74,5 +75,5 @@ def verify(
         report=error_report(
             costs, table.standalone_ms, scaled, ms_per_mac=proportion([*fitted.values()]) if fitted else None
         ),
-        speed=speed,
+        speed=speed if remeasured else None,
     )

@@ -313,6 +313,11 @@ def make_builder(variant: TensorRTVariant, logger: Any) -> Builder:
     try:
         return variant.module.Builder(logger)
     except TypeError:  # raised by the bindings for a null pointer
+        if load_driver() is not None:
+            raise UnavailableError(
+                f"{variant.name} {variant.version} creates no builder with this NVIDIA driver, which may be older than "
+                f"its CUDA: {' '.join(logger.errors)}"
+            ) from None
         raise UnavailableError(
             f"{variant.name} {variant.version} creates no builder without an NVIDIA driver: {HOW_TO_GET}"
         ) from None

@@ -28,11 +28,12 @@ def write_export_folder(exported: Exported, content: bytes, inputs: Mapping[str,
     """
     folder, runner = exported.folder, OrtRunner(content)
     manifest = _manifest(exported, runner.inputs, runner.outputs)
-    (folder / ENGINE).unlink(missing_ok=True)  # of an earlier export: it would be of another network
+    blocks = {name: sample(values) for name, values in block_values(content, content, inputs).items()}
+    reference = Reference(inputs=inputs, outputs=runner(inputs), blocks=blocks)
     with atomic_write(folder / ONNX) as temporary:
         temporary.write_bytes(content)
-    blocks = {name: sample(values) for name, values in block_values(content, content, inputs).items()}
-    write_reference(folder, Reference(inputs=inputs, outputs=runner(inputs), blocks=blocks))
+        (folder / ENGINE).unlink(missing_ok=True)  # of an earlier export: it would be of another network
+    write_reference(folder, reference)
     write_manifest(folder, manifest, files=[ONNX, REFERENCE])
 
 

@@ -160,14 +160,32 @@ def test_an_engine_is_run_and_an_engine_of_another_machine_is_rebuilt(tmp_path: 
     assert validated(tmp_path).passed
 
 
+def run_bare(python: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """``fbnetv5 validate FOLDER --json`` by an interpreter that has a part of the packages."""
+    code = f"import sys; sys.path.append({str(ROOT)!r}); from fbnetv5.cli import main; main()"
+    command = [python, "-P", "-c", code, "validate", str(folder), "--json"]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder.parent, check=False)
+
+
+def test_another_result_is_a_failure_without_onnx_too(tmp_path: Path) -> None:
+    python = bare_python(tmp_path / "venv", "onnxruntime", "pydantic", "typer", "rich")
+    assert subprocess.run([python, "-P", "-c", "import onnx"], capture_output=True, check=False).returncode == 1
+    (tmp_path / "net").mkdir()
+    path = folder_of(tmp_path / "net", "fp32") / ONNX
+    assert run_bare(python, tmp_path / "net").returncode == 0
+    path.write_bytes(sabotaged(path.read_bytes(), "backbone/last", 3.0))
+    done = run_bare(python, tmp_path / "net")
+    assert done.returncode == 1
+    (finding,) = [each for each in json.loads(done.stdout)["findings"] if each["check"] == "onnx"]
+    assert finding["passed"] is False
+
+
 def test_the_command_needs_no_torch(tmp_path: Path) -> None:
     python = bare_python(tmp_path / "venv", "onnxruntime", "onnx", "pydantic", "typer", "rich")
     assert subprocess.run([python, "-P", "-c", "import torch"], capture_output=True, check=False).returncode == 1
     (tmp_path / "net").mkdir()
     folder_of(tmp_path / "net", "fp16")
-    code = f"import sys; sys.path.append({str(ROOT)!r}); from fbnetv5.cli import main; main()"
-    command = [python, "-P", "-c", code, "validate", str(tmp_path / "net"), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    done = run_bare(python, tmp_path / "net")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert document["passed"]

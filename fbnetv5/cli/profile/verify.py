@@ -71,9 +71,11 @@ def print_verification(path: Path, verification: "Verification", *, as_json: boo
     if as_json:
         print_json(verification.to_json())
         return
-    count = verification.report.networks
-    print_line(
-        f"{path} compared with {count} networks measured now, scaled to the machine's speed when the table was measured"
-    )
+    compared = f"{path} compared with {verification.report.networks} networks measured now"
+    if verification.speed is None:
+        print_line(f"{compared}, at the machine's speed of today: no network of the table was measured again")
+        print_errors(verification.report)
+        return
+    print_line(f"{compared}, scaled to the machine's speed when the table was measured")
     print_errors(verification.report)
     print_line(f"the machine now runs at {verification.speed:.1%} of its speed when the table was measured")

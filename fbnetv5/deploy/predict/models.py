@@ -1,13 +1,14 @@
 """The network of a prediction: an exported folder, which needs no torch, or an architecture file with its weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from export.errors import UserError
+from export.errors import UnavailableError, UserError
 from export.files import AnyPath
 from export.manifest import NAME as MANIFEST
 from export.manifest import Preprocessing, read_manifest
@@ -132,14 +133,31 @@ def load(
     if path.is_dir():
         if weights is not None or runtime == "torch":
             raise UserError(f"{path} is an exported folder, which has its weights and needs no torch: leave both out")
-        return _open_exported(path, runtime or "onnxruntime", resized, threads)
+        with needed_packages():
+            return _open_exported(path, runtime or "onnxruntime", resized, threads)
     if path.suffix != ".json":
         raise UserError(
             f"{path} is neither a folder with a {MANIFEST}, as fbnetv5 export writes it, nor an architecture"
         )
     if runtime not in (None, "torch"):
         raise UserError(f"{path} is an architecture file, which torch runs: export it to use {runtime}")
-    return _open_architecture(path, file, resized, threads)
+    with needed_packages():
+        return _open_architecture(path, file, resized, threads)
+
+
+@contextmanager
+def needed_packages() -> Iterator[None]:
+    """Say which package is missing: an exported folder needs onnxruntime alone, an architecture file torch.
+
+    Raises:
+        UnavailableError: one is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UnavailableError(
+            f"{error.name} is not installed here, which runs this network: pip install {error.name}"
+        ) from None
 
 
 def _open_exported(folder: Path, runtime: str, size: tuple[int, int] | None, threads: int) -> Predictor:

@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import pytest
+
 from export.manifest import read_manifest
 from export.validate import validate
 from fbnetv5.deploy.export_folder import write_export_folder
@@ -17,6 +19,27 @@ def test_the_folder_passes_validation_and_has_no_older_engine(
     write_export_folder(exported, content, classifier.seeded((32, 32), 2))
     assert {path.name for path in exported.folder.iterdir()} == {"model.onnx", "reference.npz", "manifest.json"}
     assert validate(exported.folder, lambda line: None).passed
+
+
+def test_an_export_that_fails_leaves_the_earlier_one_whole(
+    make_exported: MakeExported,
+    classifier: ExportModel,
+    content: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exported = make_exported(tmp_path)
+    write_export_folder(exported, content, classifier.seeded((32, 32), 2))
+    (exported.folder / "model.engine").write_bytes(b"of this network")
+    before = {path.name: path.read_bytes() for path in exported.folder.iterdir()}
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("fbnetv5.deploy.export_folder.block_values", fail)
+    with pytest.raises(MemoryError):
+        write_export_folder(exported, content, classifier.seeded((32, 32), 2))
+    assert {path.name: path.read_bytes() for path in exported.folder.iterdir()} == before
 
 
 def test_the_manifest_describes_the_network(

@@ -69,5 +69,5 @@ def test_a_table_of_an_encoder_is_compared_with_the_trees_of_a_run(tmp_path: Pat
     fingerprint = open_backend("cpu").fingerprint()
     LatencyTable(device="cpu", fingerprint=fingerprint, timing=BRIEF, entries=entries).save(tmp_path / "t.json")
     printed = document("profile", "verify", "t.json", "--run", ".", cwd=tmp_path)
-    assert (printed["networks"], printed["speed"]) == (2, 1.0)
+    assert (printed["networks"], printed["speed"]) == (2, None)
     assert printed["bias"] > 0  # no block of this size takes a millisecond

@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -5,10 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
-from export.errors import UserError
+from export.errors import UnavailableError, UserError
 from export.manifest import Preprocessing
 from fbnetv5.data.preprocess import MEAN, STD, normalise
 from fbnetv5.deploy.predict.models import as_image, load, prepare
+from tests.fbnetv5.labeling.teachers.test_exported import BOXES, LABELS, SCORES, write_export
 
 
 def test_images_are_prepared_as_in_training() -> None:
@@ -53,3 +55,10 @@ def test_an_architecture_file_predicts_at_the_size_of_its_training(networks: Pat
 def test_what_is_no_network_is_refused(name: str, options: dict[str, str], message: str, networks: Path) -> None:
     with pytest.raises(UserError, match=message):
         load(networks / name, **options)  # type: ignore[arg-type]
+
+
+def test_a_missing_runtime_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_export(tmp_path / "det", {"boxes": BOXES, "scores": SCORES, "labels": LABELS})
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UnavailableError, match=r"^onnxruntime is not installed here, .*: pip install onnxruntime$"):
+        load(folder)
