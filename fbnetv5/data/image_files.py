@@ -355,11 +355,22 @@ def list_image_names(folder: Path) -> list[str]:
         return sorted(entry.name for entry in entries if is_image(entry.name))
 
 
-def image_names_within(folder: str | Path, prefix: str = "") -> Iterator[str]:
-    """The images in a folder and in folders within, none of them hidden, as paths in the folder with "/"."""
+def image_names_within(folder: str | Path, prefix: str = "", above: frozenset[str] = frozenset()) -> Iterator[str]:
+    """The images in a folder and in folders within, none of them hidden, as paths in the folder with "/".
+
+    Links to folders are followed, but for those that lead back to a folder that contains them.
+
+    Args:
+        folder: to list.
+        prefix: of all names.
+        above: the real paths of the folders that contain it.
+    """
+    above |= {os.path.realpath(folder)}
     with os.scandir(folder) as entries:
         for entry in entries:
             if is_image(entry.name):
                 yield prefix + entry.name
-            elif entry.name[0] != "." and entry.is_dir(follow_symlinks=False):
-                yield from image_names_within(entry.path, f"{prefix}{entry.name}/")
+            elif entry.name[0] == "." or not entry.is_dir():
+                continue
+            elif not entry.is_symlink() or os.path.realpath(entry.path) not in above:
+                yield from image_names_within(entry.path, f"{prefix}{entry.name}/", above)

@@ -206,7 +206,9 @@ def _image(number: int, row: ImageRow, labels: tuple[str, ...], targets: Mapping
 def _annotations(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
     number = 0
     for image, row in _used(files):
-        for box, label in zip(row.boxes or (), row.box_labels or (), strict=True):
+        objects = zip(row.boxes or (), row.box_labels or (), strict=True)
+        crowds = zip(row.ignored_boxes or (), row.ignored_box_labels or (), strict=True)
+        for is_crowd, (box, label) in [*((0, each) for each in objects), *((1, each) for each in crowds)]:
             number += 1
             bbox = coco_box(box)
             yield {
@@ -215,7 +217,7 @@ def _annotations(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
                 "category_id": label + 1,
                 "bbox": bbox,
                 "area": round(bbox[2] * bbox[3], DECIMALS),
-                "iscrowd": 0,
+                "iscrowd": is_crowd,
             }
 
 

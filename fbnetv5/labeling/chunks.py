@@ -51,6 +51,9 @@ class ImageRow(BaseModel):
     boxes: list[list[float]] | None = None
     """(x0, y0, x1, y1) each."""
     box_labels: list[int] | None = None
+    ignored_boxes: list[list[float]] | None = None
+    """Crowds and difficult objects of the source, which metrics ignore."""
+    ignored_box_labels: list[int] | None = None
     soft_label: dict[int, float] | None = None
     """Probability by class id, descending."""
     origins: dict[str, Origin] = {}
@@ -117,6 +120,7 @@ def _write_image(job: Job, labeller: Labeller, result: Labelled | LeftOut) -> Im
     if job.with_images:
         place_image(Path(labeller.source.path(result.index)), job.folder / IMAGES / name)
     boxes = result.labels.get("boxes")
+    ignored = labeller.source.ignored_boxes(result.index)
     return ImageRow(
         source=source,
         name=name,
@@ -125,6 +129,8 @@ def _write_image(job: Job, labeller: Labeller, result: Labelled | LeftOut) -> Im
         label=result.labels.get("label"),
         boxes=None if boxes is None else [rounded_box(box, result.size) for box in boxes.xyxy.tolist()],
         box_labels=None if boxes is None else boxes.labels.tolist(),
+        ignored_boxes=None if ignored is None else [rounded_box(box, result.size) for box in ignored[0]],
+        ignored_box_labels=None if ignored is None else ignored[1],
         soft_label=_probabilities(result.labels.get("soft_label")),
         origins=dict(sorted(result.origins.items())),
     )

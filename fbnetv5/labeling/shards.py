@@ -36,7 +36,7 @@ from fbnetv5.data.shard_writer import (
 )
 from fbnetv5.data.split_names import as_test_split
 from fbnetv5.data.splits import TEST, split_names
-from fbnetv5.data.targets import Target, class_names
+from fbnetv5.data.targets import BOXES, IGNORED_BOXES, Target, class_names
 from fbnetv5.labeling.assemble import LABELS, SCHEMA, LabelSummary, coco_box, summarise, write_labels
 from fbnetv5.labeling.chunks import (
     MAPS,
@@ -130,8 +130,10 @@ class Shards:
 
     @property
     def _targets(self) -> dict[str, Target]:
-        """The targets in the order in which a folder for several tasks has them."""
-        targets = self._labeller.targets
+        """The targets and the ignored boxes of the source, in the order of a folder for several tasks."""
+        targets = dict(self._labeller.targets)
+        if "boxes" in targets and self._labeller.source.has_ignored_boxes:
+            targets[IGNORED_BOXES] = Target(kind=BOXES)
         return {name: targets[name] for name in KINDS if name in targets}
 
     def _entry_file(self, shard: PlannedShard) -> Path:
@@ -185,9 +187,11 @@ class Shards:
 
     def _record(self, row: ImageRow, name: str, path: str) -> ImageRecord:
         """The record of an image as a folder for several tasks would have it."""
-        boxes = None
+        boxes = ignored = None
         if row.boxes is not None:
             boxes = [box_corners(coco_box(box), row.size, path) for box in row.boxes]
+        if row.ignored_boxes is not None:
+            ignored = [box_corners(coco_box(box), row.size, path) for box in row.ignored_boxes]
         maps = {target: str(map_file(self.job.folder, target, name)) for target in FORMATS if target in row.origins}
         return ImageRecord(
             path=path,
@@ -195,6 +199,8 @@ class Shards:
             label=row.label,
             boxes=boxes,
             box_labels=row.box_labels,
+            ignored_boxes=ignored,
+            ignored_box_labels=row.ignored_box_labels,
             soft_label=row.soft_label,
             maps=maps or None,
         )

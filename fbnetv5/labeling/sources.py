@@ -8,7 +8,7 @@ from typing import Any
 
 from export.errors import UserError
 from fbnetv5.data.image_files import SUFFIXES, file_state, image_names_within
-from fbnetv5.data.labelled_images import LabelledImages
+from fbnetv5.data.labelled_images import Corners, LabelledImages
 from fbnetv5.data.layout import Layout
 from fbnetv5.data.layouts import find_layout, open_folder
 from fbnetv5.data.maps import FORMATS
@@ -60,6 +60,18 @@ class SourceImages:
             UserError: a label cannot be read.
         """
         return {} if self._data is None else self._data.labels(index)
+
+    @property
+    def has_ignored_boxes(self) -> bool:
+        """Whether any image has crowds or difficult objects, which metrics ignore."""
+        return self._data is not None and self._data.has_ignored_boxes
+
+    def ignored_boxes(self, index: int) -> tuple[list[Corners], list[int]] | None:
+        """The corners and classes of the ignored boxes of an image; None if there are none."""
+        record = None if self._data is None else self._data.record(index)
+        if record is None or not record.ignored_boxes:
+            return None
+        return record.ignored_boxes, record.ignored_box_labels or []
 
     def is_test(self, index: int) -> bool:
         """Whether an image belongs to the test split of the data set it is from, its own or that of its file names."""

@@ -1,5 +1,6 @@
 """Labelling directly into Parquet shards: the result is that of labelling into a folder and converting it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -90,6 +91,25 @@ def test_a_box_narrower_than_a_hundredth_of_a_pixel_is_kept(shards: bool, tmp_pa
     boxes = open_folder(tmp_path / "out").labels(0)["boxes"].xyxy
     assert (boxes[:, 2] > boxes[:, 0]).all()
     assert torch.allclose(boxes, torch.tensor([[19.2, 9.6, 19.2, 19.2], [64, 19.2, 64, 28.8]]), atol=0.011)
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_crowds_of_the_source_are_kept(shards: bool, image_folder: Path, tmp_path: Path) -> None:
+    path = image_folder / "instances.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    first = document["annotations"][0]
+    crowd = {**first, "id": 10**6, "bbox": [1.0, 2.0, 30.0, 20.0], "area": 600.0, "iscrowd": 1}
+    document["annotations"].append(crowd)
+    path.write_text(json.dumps(document), encoding="utf-8")
+    label(LabelConfig(images=str(image_folder), derive={"edges": "seg"}), tmp_path / "new", shards=shards)
+    new = open_folder(tmp_path / "new")
+    records = [new.record(index) for index in range(len(new))]
+    assert new.has_ignored_boxes
+    assert [record.ignored_boxes for record in records if record.ignored_boxes] == [[(1.0, 2.0, 31.0, 22.0)]]
+    old = open_folder(image_folder)
+    assert sum(len(record.boxes or ()) for record in records) == sum(
+        len(old.record(index).boxes or ()) for index in range(len(old))
+    )
 
 
 def test_unreadable_images_are_left_out_even_if_they_are_a_whole_shard(tmp_path: Path) -> None:

@@ -108,6 +108,16 @@ def test_maps_beside_images_are_no_images(tmp_path: Path, images: str, labels: s
     assert without_maps(["masks/a.png", "depth/b.png", "a.png"]) == ["masks/a.png", "depth/b.png", "a.png"]
 
 
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    for name in ("photos/a.png", "archive/b.png", "archive/deep/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        save_png(tmp_path / name, IMAGE)
+    (tmp_path / "photos" / "old").symlink_to(tmp_path / "archive")
+    (tmp_path / "archive" / "back").symlink_to(tmp_path / "photos")
+    source = open_source(tmp_path / "photos", ignore_labels=False)
+    assert source.names == ("a.png", "old/b.png", "old/deep/c.png")
+
+
 def test_images_of_a_data_set_are_taken_without_its_maps(image_folder: Path) -> None:
     labelled = open_source(image_folder, ignore_labels=False)
     assert len(open_source(image_folder, ignore_labels=True)) == len(labelled)
