@@ -104,10 +104,9 @@ def label(
     if preview is not None and (shards or ray is not None):
         raise UserError("--preview labels a few images in this process into one page: leave out --shards and --ray")
     if preview is not None:
-        named = output if output.name else output.absolute()  # "." has no name
         shown = api.preview_labels(
             images,
-            named.with_name(f"{named.name}-preview.html"),
+            preview_page(output),
             preview,
             teachers=teachers,
             derive=rules,
@@ -144,6 +143,12 @@ def label(
     else:
         print_line(summary_text(summary))
     finish_with_report(output, print_log)
+
+
+def preview_page(output: Path) -> Path:
+    """The page of a preview, beside the output."""
+    named = output if output.name else output.absolute()  # "." has no name
+    return named.with_name(f"{named.name}-preview.html")
 
 
 def print_preview(preview: "LabelPreview", *, as_json: bool) -> None:
