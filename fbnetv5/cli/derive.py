@@ -80,8 +80,9 @@ def derive(
     as in energy=3. A branched network takes one. Repeat one of them for a family: networks for each of its values.
     """
     from fbnetv5 import api
+    from fbnetv5.runs.processes import process_group_cleanup
 
-    with progress_bar() as bar:
+    with process_group_cleanup(), progress_bar() as bar:
         derived = api.derive(
             run,
             flops=flops,

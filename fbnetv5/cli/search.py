@@ -283,8 +283,8 @@ def warn_of_unused_budgets(architectures: "Mapping[str, Architecture]") -> None:
         if cost < USED_SHARE_OF_BUDGET * limit and provenance["panel"]["has_signal"]:
             better = "; a search for this budget could tell better" if "derived_from" in provenance else ""
             print_status(
-                f"{task}: the network uses {format_cost(cost, unit)} of {format_cost(limit, unit)}: by the panel, no "
-                f"larger one within the budget has a lower loss{better}"
+                f"{task}: the network uses {format_cost(cost, unit)} of {format_cost(limit, unit)}: the panel's fit "
+                f"found no larger one within the budget that has a lower loss{better}"
             )
 
 

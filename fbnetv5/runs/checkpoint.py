@@ -91,13 +91,15 @@ def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], stat
 def check_identity(state: Mapping[str, Any], identity: Mapping[str, Any], folder: Path, what: str) -> None:
     """Compare the settings stored in a checkpoint with those of the run that is resumed.
 
+    One that an earlier version did not store is not compared.
+
     Raises:
         UserError: a setting differs.
     """
     for field, value in identity.items():
-        if state.get(field) != value:
+        if field in state and state[field] != value:
             raise UserError(
-                f"the checkpoint in {folder} was made with other {field}: {state.get(field)}, now {value}. "
+                f"the checkpoint in {folder} was made with other {field}: {state[field]}, now {value}. "
                 f"Resume with the same {field}, or start a new {what}"
             )
 

@@ -28,7 +28,7 @@ from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.final_phase import FinishedLoop, TaskResult, find_networks
 from fbnetv5.search.reinforce.loop import SearchLoop
 from fbnetv5.search.reinforce.panel import PANEL, Panel
-from fbnetv5.search.reinforce.prepare import Prepared, check_costs, prepare, with_usable_table
+from fbnetv5.search.reinforce.prepare import Prepared, check_costs, open_table, prepare, with_usable_table
 from fbnetv5.search.reinforce.results import best_architecture, budget_fields, write_results
 
 
@@ -206,4 +206,8 @@ def with_table(run: Path, config: SearchConfig, table: Path | None, *, other_mac
         if config.table is None:
             raise UserError(f"--latency needs a latency table, and {run} has none: add --device cpu, or --table FILE")
         return config
-    return config if config.table is not None and Path(config.table).exists() else config.changed(table=None)
+    try:
+        open_table(config)
+    except UserError:
+        return config.changed(table=None, other_machine_table=False)
+    return config

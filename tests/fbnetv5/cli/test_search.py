@@ -337,7 +337,7 @@ def test_a_network_that_leaves_a_part_of_its_budget_unused_is_told_on_stderr(
         print_search(SearchResult(run=Path("run"), architectures={"cls": network}, family=family), as_json=as_json)
         return capsys.readouterr().err
 
-    line = f"cls: the network uses {macs / 1e6:.1f}M of {macs / 0.94e6:.1f}M: by the panel, no larger one"
+    line = f"cls: the network uses {macs / 1e6:.1f}M of {macs / 0.94e6:.1f}M: the panel's fit found no larger one"
     assert printed(budget=partly).startswith(line)
     assert "a search for this budget could tell better" not in printed(budget=partly)
     assert "a search for this budget could tell better" in printed(budget=partly, derived_from={"run": "r"})

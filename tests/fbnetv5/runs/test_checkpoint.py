@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from export.errors import UserError
 from fbnetv5.runs.checkpoint import (
+    check_identity,
     load_checkpoint,
     load_tensors,
     load_weights,
@@ -165,3 +166,9 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, name: str, content: byt
 def test_a_folder_is_refused_as_a_file_of_weights(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"is a folder: name a \.safetensors file"):
         load_tensors(tmp_path)
+
+
+def test_settings_are_compared_if_the_checkpoint_has_them(tmp_path: Path) -> None:
+    check_identity({"images": 7}, {"images": 7, "latencies": "of a later version"}, tmp_path, "search")
+    with pytest.raises(UserError, match=r"was made with other images: 7, now 8\. Resume with the same images"):
+        check_identity({"images": 7}, {"images": 8}, tmp_path, "search")

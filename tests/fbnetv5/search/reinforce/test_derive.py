@@ -114,6 +114,8 @@ def test_a_table_without_the_blocks_of_a_resolution_predicts_no_latency_there(ru
     assert all(network.cost.latency_ms is not None for network in own)
     other = derived(folder, "cls=6M@32x32,300M").architectures.values()
     assert all(network.cost.latency_ms is None for network in other)
+    change(folder, other_machine_table=False)  # its name is that of another table: it is refused
+    assert all(n.cost.latency_ms is None for n in derived(folder, "cls=24M,300M").architectures.values())
     config = with_budgets(folder, {"macs": "cls=6M@32x32,300M"})
     with pytest.raises(UserError, match="blocks have no entry"):  # a table that the user names must have them
         derive(folder, config, table=file, other_machine=True, progress=quiet)
