@@ -16,7 +16,7 @@ from fbnetv5.training.change import changed_network, fitting_init
 from fbnetv5.training.config import TrainConfig, fitting_defaults
 from fbnetv5.training.loop import TrainEntry
 from fbnetv5.training.notes import describe_soft_labels, describe_teacher_fit
-from fbnetv5.training.run import Prepared, TrainResult, prepare, run_training, start_training
+from fbnetv5.training.run import Prepared, TrainResult, check_resumed, prepare, run_training, start_training
 
 Started = Callable[[Path, Prepared], None]
 """Called with the run folder and its opened configuration when all inputs are checked, before the first step."""
@@ -134,5 +134,6 @@ def resume_train(
     """
     folder = Path(run)
     prepared = prepare(TrainConfig.load(folder))
+    check_resumed(folder, prepared)
     started(folder, prepared)
     return run_training(folder, prepared, report, log)

@@ -195,6 +195,13 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def check_resumed(folder: Path, prepared: Prepared) -> None:
+    """Raise UserError if the images of a training that is resumed have other classes than when it began."""
+    tasks = prepared.config.tasks
+    architecture = load_architecture(folder / f"{file_name(folder, tasks)}.json")
+    check_classes(architecture, class_names(prepared.images.targets), tasks)
+
+
 def open_loop(folder: Path, prepared: Prepared) -> TrainLoop:
     """The loop of the training of a folder, at its initial weights.
 
@@ -203,13 +210,12 @@ def open_loop(folder: Path, prepared: Prepared) -> TrainLoop:
         prepared: its configuration, with images opened.
 
     Raises:
-        UserError: the architecture or the weights are missing or damaged, or the images have other classes.
+        UserError: the architecture or the weights are missing or damaged.
     """
     config = prepared.config
     set_seed(config.seed)
     file = folder / f"{file_name(folder, config.tasks)}.json"
     architecture = load_architecture(file)
-    check_classes(architecture, class_names(prepared.images.targets), config.tasks)  # again: they may have changed
     network = architecture.load(file.with_suffix(".safetensors"))
     return TrainLoop(config, folder, architecture, network, dataset=prepared.images, held_out=prepared.held_out)
 

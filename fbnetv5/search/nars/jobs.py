@@ -60,8 +60,8 @@ def _run_pool(folders: Sequence[Path], jobs: int, threads: int, progress: Progre
     left = set(folders)
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(jobs, context, initializer=torch.set_num_threads, initargs=(threads,))
-    futures = {pool.submit(train_trial, folder): folder for folder in folders}
     try:
+        futures = {pool.submit(train_trial, folder): folder for folder in folders}
         for future in as_completed(futures):
             future.result()
             left.discard(futures[future])

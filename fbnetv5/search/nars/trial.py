@@ -93,6 +93,10 @@ def damaged(folder: Path) -> Iterator[None]:
         raise UserError(f"{error}. Remove the folder {folder} to train this trial again, then resume") from None
 
 
+ATTEMPT = "failed-once"
+"""File in a trial's folder whose training failed once for another reason than the trial itself."""
+
+
 def read_result(folder: Path) -> TrialResult | None:
     """The result of a trial; None if it has none yet.
 
@@ -116,8 +120,8 @@ def train_trial(folder: Path) -> TrialResult:
     A loss or a score that is not finite, or too little memory, is a result too.
 
     Raises:
-        UserError: the folder is damaged, its images are missing, or torch fails for another reason: the trial is
-            trained again when the search is resumed.
+        UserError: the folder is damaged, its images are missing, or torch fails for another reason for the first time:
+            then the trial is trained once more when the search is resumed.
     """
     earlier, started = read_result(folder), time.monotonic()
     with damaged(folder):
@@ -133,10 +137,10 @@ def train_trial(folder: Path) -> TrialResult:
     except VerificationError as error:
         failure = " ".join(str(error).split())
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        if not is_lack_of_memory(error):
-            raise UserError(f"the training of {folder} failed: {reason}. Correct that, then resume") from error
-        failure = reason
+        failure, attempt = " ".join(str(error).split()), folder / ATTEMPT
+        if not is_lack_of_memory(error) and not attempt.exists():
+            attempt.touch()
+            raise UserError(f"the training of {folder} failed: {failure}. Correct that, then resume") from error
     seconds = time.monotonic() - started + (earlier.seconds if earlier else 0.0)
     result = _result(folder, config, failure, seconds)
     write_json(folder / RESULT, result.to_json())
@@ -145,7 +149,8 @@ def train_trial(folder: Path) -> TrialResult:
 
 def is_lack_of_memory(error: RuntimeError) -> bool:
     """Whether torch could not allocate memory, on a GPU or a CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    texts = ("out of memory", "alloc_failed", "can't allocate memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error).lower() for text in texts)
 
 
 def _check_checkpoint(folder: Path, config: TrainConfig) -> None:

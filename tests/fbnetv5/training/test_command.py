@@ -4,7 +4,9 @@ from typing import Any
 import pytest
 import torch
 
+from export.errors import UserError
 from fbnetv5 import api
+from fbnetv5.architecture import load_architecture
 from fbnetv5.runs.checkpoint import load_tensors
 from fbnetv5.training.config import TrainConfig
 from tests.contract.schemas import check_document
@@ -18,6 +20,15 @@ def test_a_network_is_trained_and_resumed(networks: Path, tmp_path: Path) -> Non
     assert config == before
     check_document(["train"], trained.to_json())
     assert api.resume_train(trained.folder).to_json() == trained.to_json()
+
+
+def test_a_training_is_not_resumed_on_images_of_other_classes(networks: Path, tmp_path: Path) -> None:
+    folder = api.train(arch=networks / "cls.json", output=tmp_path / "cls", config=TINY).folder
+    architecture = load_architecture(folder / "cls.json")
+    classes = {**architecture.classes, "label": tuple(reversed(architecture.classes["label"]))}
+    architecture.changed(classes=classes).save(folder / "cls.json")
+    with pytest.raises(UserError, match=r"the network has 10 \(.*\) classes, the images have 10"):
+        api.resume_train(folder)
 
 
 def test_a_topology_is_trained_for_another_task_on_the_same_blocks(networks: Path, tmp_path: Path) -> None:

@@ -163,9 +163,10 @@ def test_a_result_without_evaluations_ended_at_step_0() -> None:
     [
         (torch.OutOfMemoryError("CUDA out of memory"), True),
         (RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"), True),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error"), False),
     ],
-    ids=["gpu", "cpu", "worker"],
+    ids=["gpu", "cpu", "cublas", "worker"],
 )
 def test_only_a_lack_of_memory_is_a_result_for_good(
     tmp_path: Path, prepared: Prepared, monkeypatch: pytest.MonkeyPatch, error: RuntimeError, *, is_result: bool
@@ -185,3 +186,4 @@ def test_only_a_lack_of_memory_is_a_result_for_good(
     ):
         train_trial(folder)
     assert read_result(folder) is None
+    assert train_trial(folder).failure == str(error)  # it failed once more when it was resumed: the search goes on
