@@ -147,7 +147,7 @@ def label(
 
 def preview_page(output: Path) -> Path:
     """The page of a preview, beside the output."""
-    named = output if output.name else output.absolute()  # "." has no name
+    named = output.resolve() if output.name in ("", "..") else output
     return named.with_name(f"{named.name}-preview.html")
 
 

@@ -355,22 +355,42 @@ def list_image_names(folder: Path) -> list[str]:
         return sorted(entry.name for entry in entries if is_image(entry.name))
 
 
-def image_names_within(folder: str | Path, prefix: str = "", above: frozenset[str] = frozenset()) -> Iterator[str]:
+def image_names_within(folder: str | Path) -> Iterator[str]:
     """The images in a folder and in folders within, none of them hidden, as paths in the folder with "/".
 
-    Links to folders are followed, but for those that lead back to a folder that contains them.
-
-    Args:
-        folder: to list.
-        prefix: of all names.
-        above: the real paths of the folders that contain it.
+    Links to folders are followed after all real folders, but not to a folder that was listed already or contains this
+    one.
     """
-    above |= {os.path.realpath(folder)}
+    listed, root, links = set[str](), os.path.realpath(folder), [("", os.fspath(folder))]
+    while links:
+        prefix, link = links.pop(0)
+        real = os.path.realpath(link)
+        if prefix and (real in listed or f"{root}{os.sep}".startswith(f"{real.rstrip(os.sep)}{os.sep}")):
+            continue
+        found: list[tuple[str, str]] = []
+        yield from _names_in_real_folders(link, real, prefix, listed, found)
+        links += sorted(found)
+
+
+def _names_in_real_folders(
+    folder: str, real: str, prefix: str, listed: set[str], links: list[tuple[str, str]]
+) -> Iterator[str]:
+    """The images in a folder and in real folders within that are not ``listed`` yet; adds its ``links`` to folders."""
+    listed.add(real)
     with os.scandir(folder) as entries:
         for entry in entries:
             if is_image(entry.name):
                 yield prefix + entry.name
-            elif entry.name[0] == "." or not entry.is_dir():
-                continue
-            elif not entry.is_symlink() or os.path.realpath(entry.path) not in above:
-                yield from image_names_within(entry.path, f"{prefix}{entry.name}/", above)
+            elif entry.name[0] != "." and entry.is_symlink():
+                if _is_folder(entry.path):
+                    links.append((f"{prefix}{entry.name}/", entry.path))
+            elif entry.name[0] != "." and entry.is_dir() and (inside := f"{real}{os.sep}{entry.name}") not in listed:
+                yield from _names_in_real_folders(entry.path, inside, f"{prefix}{entry.name}/", listed, links)
+
+
+def _is_folder(path: str) -> bool:
+    """Whether a link leads to a folder; not if it leads to itself, or to one that may not be read."""
+    try:
+        return Path(path).is_dir()
+    except OSError:
+        return False

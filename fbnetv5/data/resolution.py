@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from numbers import Integral
+from operator import index
 
 from export.errors import UserError
 
@@ -34,7 +35,10 @@ def parse_resolution(size: str | int | Sequence[int]) -> Resolution:
     if isinstance(size, int | Integral):  # also a number of NumPy
         return check_resolution((int(size), int(size)))
     if not isinstance(size, str):
-        return check_resolution(tuple(int(side) for side in size))  # type: ignore[arg-type]
+        try:
+            return check_resolution(tuple(index(side) for side in size))  # type: ignore[arg-type]
+        except TypeError:
+            raise UserError(f"resolution {size!r}: height and width must be whole numbers") from None
     match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", size.strip(), re.ASCII)
     if not match:
         raise UserError(f"resolution {size!r} is not HEIGHTxWIDTH, such as 224x224")

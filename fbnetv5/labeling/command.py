@@ -167,6 +167,8 @@ def _open(settings: LabelConfig, images: AnyPath, *, device: str | None, downloa
     _check_device(device)
     _describe_source(Path(images), settings.ignore_labels, log)
     labelling = open_labelling(settings, device=device, download=download)
+    if left_out := labelling.labeller.source.maps_left_out:
+        log(f"{images}: {left_out} files in folders of label maps beside those of images left out")
     for task, (teacher, _) in labelling.labeller.teachers.items():
         source = FIT_SOURCES.get(teacher.provenance["family"], "as its library evaluates it")
         log(f"teacher of {task}: {teacher.name}, {teacher.preparation.text}, {source}")

@@ -53,6 +53,8 @@ class Labelling:
         settings = {**self.config.to_json(), "teachers": teachers, "source_sha256": self.labeller.source.digest}
         if self.config.soft_labels is None:
             del settings["soft_labels"]  # labellings of earlier versions do not have it
+        if self.labeller.source.has_ignored_boxes:
+            settings["ignored_boxes"] = True  # labellings of earlier versions lost them
         if "instances" in self.config.derive.values():
             settings["instances_sha256"] = instance_masks_digest(Path(self.config.images))
         text = json.dumps(settings, ensure_ascii=False).encode(errors="replace")  # names of files may not be UTF-8

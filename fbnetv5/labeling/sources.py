@@ -23,8 +23,8 @@ LABEL_FOLDERS = {
     "701_StillsRaw_full": {"LabeledApproved_full"},
 }
 """Folder of images -> the folders that layouts keep label maps in beside it, which may be images to the eye."""
-LABEL_FORMS = ("{}_labels", "{}annot", "{}_annot", "{}_masks")
-"""Names of the folder of label maps beside the folder of a split."""
+LABEL_SUFFIXES = ("_labels", "annot", "_annot", "_masks")
+"""Of the name of a split's folder: the folder of its label maps beside it."""
 MAX_NAME_BYTES = 200
 """Of an image's name in the new data set; file systems allow 255, and temporary names are longer."""
 
@@ -32,14 +32,18 @@ MAX_NAME_BYTES = 200
 class SourceImages:
     """Image files by index, in an order that depends on their names alone."""
 
-    def __init__(self, root: Path, names: Sequence[str], data: LabelledImages | None = None) -> None:
+    def __init__(
+        self, root: Path, names: Sequence[str], data: LabelledImages | None = None, *, maps_left_out: int = 0
+    ) -> None:
         """Describe the images.
 
         Args:
             root: their folder.
             names: of the images: paths in the folder with "/", or the names of the data set.
             data: the data set, whose labels are kept; None for images without labels.
+            maps_left_out: number of files in folders of label maps.
         """
+        self.maps_left_out = maps_left_out
         self.names = tuple(names)
         self.new_names = flat_names(self.names)
         self.targets: Mapping[str, Target] = {} if data is None else data.targets
@@ -141,21 +145,22 @@ def open_source(root: Path, *, ignore_labels: bool) -> SourceImages:
         data = open_folder(root)
         return SourceImages(root, data.names, data)
     names = sorted(image_names_within(root), key=lambda name: name.split("/"))
-    names = without_maps(names) if ignore_labels else names
-    if not names:
+    images = without_maps(names) if ignore_labels else names
+    if not images:
         raise UserError(f"{root} has no image at any depth: put {', '.join(SUFFIXES)} files there")
-    return SourceImages(root, names)
+    return SourceImages(root, images, maps_left_out=len(names) - len(images))
 
 
 def without_maps(names: Sequence[str]) -> list[str]:
     """The paths of images, with "/", without those in a folder of label maps that lies beside one of images."""
     folders = {parent for name in names for parent in PurePosixPath(name).parents}
-    maps = {
-        folder
-        for folder in folders
-        if any(folder.parent / images in folders and folder.name in labels for images, labels in LABEL_FOLDERS.items())
-        or any(folder.name == form.format(images.name) for form in LABEL_FORMS for images in folders)
-    }
+
+    def has_maps(folder: PurePosixPath) -> bool:
+        stems = [folder.name.removesuffix(suffix) for suffix in LABEL_SUFFIXES if folder.name.endswith(suffix)]
+        beside = [images for images, labels in LABEL_FOLDERS.items() if folder.name in labels]
+        return any(folder.parent / name in folders for name in [*filter(None, stems), *beside])
+
+    maps = {folder for folder in folders if has_maps(folder)}
     return [name for name in names if maps.isdisjoint(PurePosixPath(name).parents)]
 
 

@@ -4,6 +4,7 @@ Shape legend: N images, H x W pixels of an image, h x w pixels of the input.
 """
 
 from dataclasses import dataclass
+from math import floor
 from typing import Literal, Self
 
 from torch import Tensor
@@ -31,7 +32,8 @@ class Preparation:
     fit: Fit = "stretch"
     """"stretch" resizes to the size, "letterbox" keeps the aspect and pads, "crop" keeps the aspect and cuts."""
     crop_share: float = 1.0
-    """With "crop": the size as a share of the resized image's shorter side, timm's ``crop_pct``."""
+    """The size as a share of the resized image's shorter side with "crop", and of each of its sides with "stretch", of
+    which the middle remains: timm's ``crop_pct``."""
     interpolation: Interpolation = "bilinear"
     bgr: bool = False
     channels_last: bool = False
@@ -47,6 +49,10 @@ class Preparation:
     def placement(self, image: tuple[int, int]) -> Placement:
         """Where an image of (H, W) lies in the input."""
         outer = image if self.size is None else self.size
+        if self.fit == "stretch" and self.crop_share < 1:
+            height, width = (floor(side / self.crop_share) for side in outer)
+            top, left = (round((inner - side) / 2) for inner, side in zip((height, width), outer, strict=True))
+            return Placement(image, (height, width), -top, -left, outer)  # rounded as by timm and torchvision
         if self.fit != "crop":
             return place(image, outer, self.fit)
         shorter = max(side / length for side, length in zip(outer, image, strict=True))

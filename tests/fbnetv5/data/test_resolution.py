@@ -29,3 +29,9 @@ def test_numbers_of_numpy_are_sizes() -> None:
     sides = parse_resolution(np.array([320, 640]).tolist()), parse_resolution((size, size))
     assert sides == ((320, 640), (224, 224))
     assert all(type(side) is int for side in sides[1])
+
+
+def test_fractions_of_a_pixel_are_refused() -> None:
+    size: Any = (224.9, 224)
+    with pytest.raises(UserError, match="height and width must be whole numbers"):
+        parse_resolution(size)

@@ -105,7 +105,11 @@ def test_maps_beside_images_are_no_images(tmp_path: Path, images: str, labels: s
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         save_png(tmp_path / name, IMAGE)
     assert list(open_source(tmp_path, ignore_labels=True).names) == [f"{images}/a.png", f"{images}/b.png"]
-    assert without_maps(["masks/a.png", "depth/b.png", "a.png"]) == ["masks/a.png", "depth/b.png", "a.png"]
+
+
+def test_folders_that_lie_beside_no_images_have_no_maps() -> None:
+    names = ["masks/a.png", "depth/b.png", "a.png", "annot/c.png", "x/train/d.png", "y/train_masks/e.png"]
+    assert without_maps(names) == names
 
 
 def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
@@ -113,8 +117,11 @@ def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> Non
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         save_png(tmp_path / name, IMAGE)
     (tmp_path / "photos" / "old").symlink_to(tmp_path / "archive")
+    (tmp_path / "photos" / "older").symlink_to(tmp_path / "archive")
+    (tmp_path / "photos" / "up").symlink_to("..")
+    (tmp_path / "photos" / "self").symlink_to("self")
     (tmp_path / "archive" / "back").symlink_to(tmp_path / "photos")
-    source = open_source(tmp_path / "photos", ignore_labels=False)
+    source = open_source(tmp_path / "photos", ignore_labels=True)
     assert source.names == ("a.png", "old/b.png", "old/deep/c.png")
 
 

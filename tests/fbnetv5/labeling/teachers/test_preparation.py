@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from PIL import Image
+from timm.data import create_transform
 from torchvision.transforms import v2
 
 from export.placement import Placement
@@ -65,3 +67,13 @@ def test_channels_and_axes_are_ordered() -> None:
     values = Preparation(size=(4, 4), scale=1.0, bgr=True, channels_last=True)(image)
     assert values.shape == (1, 4, 4, 3)
     assert values[0, 0, 0].tolist() == [3.0, 2.0, 1.0]
+
+
+def test_a_squashed_image_loses_its_margins_as_in_timm() -> None:
+    own = Preparation(size=(90, 120), fit="stretch", crop_share=0.9, interpolation="bicubic")
+    peer = create_transform(
+        (3, 90, 120), crop_pct=0.9, crop_mode="squash", interpolation="bicubic", mean=(0, 0, 0), std=(1, 1, 1)
+    )
+    pixels = (torch.rand(3, 30, 50).repeat_interleave(8, 1).repeat_interleave(8, 2) * 255).to(torch.uint8)
+    expected = peer(Image.fromarray(pixels.permute(1, 2, 0).numpy()))
+    torch.testing.assert_close(own(pixels[None])[0], expected, atol=0.02, rtol=0)
