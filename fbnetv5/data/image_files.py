@@ -367,9 +367,9 @@ def image_names_within(folder: str | Path) -> Iterator[str]:
         real = os.path.realpath(link)
         if prefix and (real in listed or f"{root}{os.sep}".startswith(f"{real.rstrip(os.sep)}{os.sep}")):
             continue
-        found: list[tuple[str, str]] = []
-        yield from _names_in_real_folders(link, real, prefix, listed, found)
-        links += sorted(found)
+        inside_links: list[tuple[str, str]] = []
+        yield from _names_in_real_folders(link, real, prefix, listed, inside_links)
+        links += sorted(inside_links)
 
 
 def _names_in_real_folders(
