@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from export.errors import UserError
-from export.progress import Progress, silent
+from export.progress import Log, Progress, silent
 from fbnetv5.architecture import Architecture
 from fbnetv5.costs.budgets import Budget, parse_budgets
 from fbnetv5.networks.supernet import Supernet
@@ -188,7 +188,9 @@ def has_latency(budgets: Mapping[str, Sequence[Budget]]) -> bool:
     return any(budget.unit == "ms" for of_task in budgets.values() for budget in of_task)
 
 
-def with_table(run: Path, config: SearchConfig, table: Path | None, *, other_machine: bool) -> SearchConfig:
+def with_table(
+    run: Path, config: SearchConfig, table: Path | None, *, other_machine: bool, log: Log = silent
+) -> SearchConfig:
     """The configuration of a run with the latency table that holds for other networks of it.
 
     Args:
@@ -196,6 +198,7 @@ def with_table(run: Path, config: SearchConfig, table: Path | None, *, other_mac
         config: of the run, with the budgets of the networks.
         table: latency table file; None for that of the run, which is left out where it is missing and not needed.
         other_machine: whether that table may be of another machine.
+        log: called with the reason for which a table is left out.
 
     Raises:
         UserError: a latency has no table.
@@ -208,6 +211,7 @@ def with_table(run: Path, config: SearchConfig, table: Path | None, *, other_mac
         return config
     try:
         open_table(config)
-    except UserError:
+    except UserError as error:
+        log(f"no latency is predicted: {error}")
         return config.changed(table=None, other_machine_table=False)
     return config

@@ -91,7 +91,7 @@ def add_task(
     files, budgets = budgets_of_task(search, source, task, (flops, latency, params), costs, memory)
     search = search.changed(family={}, budgets={task: budgets}, costs=files)
     file = find_table(device, table, Path(luts), log)
-    search = with_table(source, search, file, other_machine=table is not None)
+    search = with_table(source, search, file, other_machine=table is not None, log=log)
     images = search.data if data is None else search.data.changed(folder=DataConfig.of(Path(data)).folder)
     describe_data(path_of(images.folder), log, strict=strict_data)
     describe_fit(images, log)

@@ -1,4 +1,3 @@
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -7,12 +6,13 @@ import pytest
 
 from export.errors import UserError
 from fbnetv5.costs.budgets import Budget
-from fbnetv5.costs.constraints import AnyTable
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.later.command import add_task
 from fbnetv5.search.reinforce.later.config import LaterConfig
 from fbnetv5.search.reinforce.later.prepare import LaterPrepared
 from fbnetv5.search.reinforce.resume import resume_search
+from latency.protocol import Measurement, Timing
+from latency.table import NULL_KEY, LatencyTable
 from tests.fbnetv5.search.reinforce.later.conftest import BUDGET, SPACE, MakeLater
 
 
@@ -24,6 +24,9 @@ def run(searched: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 class StartedError(Exception):
     """Ends the work when all inputs are checked."""
+
+
+ONE_MS = Measurement(latency_ms_median=1, latency_ms_p90=1, latency_ms_p99=1, runs=9, cv=0, drift=0)
 
 
 def configured(run: Path, task: str = "depth", **options: Any) -> LaterConfig:
@@ -125,27 +128,17 @@ def test_a_run_with_different_budgets_needs_one_for_the_task(
         add_task("depth", run=tmp_path, **options)
 
 
-def test_a_table_without_the_head_predicts_no_latency(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Empty:
-        """A latency table of no block."""
-
-        unit, name = "ms", "empty"
-
-        def values_ms(self, keys: Any) -> Any:
-            raise UserError("blocks have no entry in the table")
-
-    def open_empty(config: SearchConfig) -> AnyTable | None:
-        return None if config.table is None else Empty()  # type: ignore[return-value]
-
-    monkeypatch.setattr("fbnetv5.search.reinforce.prepare.open_table", open_empty)
+def test_a_table_without_the_head_predicts_no_latency(run: Path, tmp_path: Path) -> None:
     copy, table = Path(shutil.copytree(run, tmp_path / "s")), tmp_path / "table.json"
-    table.write_text("{}")
-    document = json.loads((copy / "config.json").read_text()) | {"table": str(table)}
-    (copy / "config.json").write_text(json.dumps(document))
+    LatencyTable(device="other", fingerprint={}, timing=Timing(), entries={NULL_KEY: ONE_MS}).save(table)
+    SearchConfig.load(copy).changed(table=str(table), other_machine_table=True).save(copy)
     lines: list[str] = []
     assert configured(copy, log=lines.append).table is None
-    assert "no latency is predicted: blocks have no entry" in lines[-1]
+    assert lines[-1].startswith("no latency is predicted: ")
+    assert "blocks have no entry in the other table" in lines[-1]
+    SearchConfig.load(copy).changed(other_machine_table=False).save(copy)  # it is of another machine, and refused
+    lines.clear()
+    assert configured(copy, log=lines.append).table is None
+    assert any(line.startswith("no latency is predicted: ") for line in lines)
     with pytest.raises(UserError, match="blocks have no entry"):
         add_task("depth", run=copy, table=table)
