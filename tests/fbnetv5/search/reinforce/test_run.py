@@ -22,7 +22,6 @@ from fbnetv5.costs.ranges import CostRange
 from fbnetv5.data.config import DataConfig
 from fbnetv5.runs.checkpoint import load_tensors, load_weights, save_tensors
 from fbnetv5.search.reinforce.config import SearchConfig
-from fbnetv5.search.reinforce.derive import derive, with_budgets
 from fbnetv5.search.reinforce.entry import SearchEntry
 from fbnetv5.search.reinforce.panel import MIN_EVIDENCE
 from fbnetv5.search.reinforce.prepare import initial_weights, prepare
@@ -240,20 +239,42 @@ def test_two_processes_share_a_search(tmp_path: Path) -> None:
     script = Path(__file__).with_name("two_processes.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
     folder = tmp_path / "runs/both"
-    done = subprocess.run([*command, str(folder)], capture_output=True, text=True, timeout=150, check=False)
+    done = subprocess.run([*command, str(folder)], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     expected = {"cls.json", "cls.safetensors", "seg.json", "seg.safetensors", "pareto.json", "history.jsonl"}
     assert expected <= {path.name for path in folder.iterdir()}
     assert len((folder / "history.jsonl").read_text().splitlines()) == 1
-    budgets = {"macs": "cls=425M,450M"}
-    alone = derive(folder, with_budgets(folder, budgets), table=None, other_machine=False, progress=quiet)
-    for task in ("cls", "seg"):  # one process derives from a search of two
-        assert alone.architectures[task].choices == load_architecture(folder / f"{task}.json").choices
-    launch = [*command[:-1], "-m", "fbnetv5", "derive", str(folder), "--flops", "440M", "--flops", "450M"]
-    done = subprocess.run(launch, capture_output=True, text=True, timeout=150, check=False)
+    one = [
+        sys.executable,
+        "-m",
+        "fbnetv5",
+        "derive",
+        str(folder),
+        "--flops",
+        "cls=425M,450M",
+        "-o",
+        str(tmp_path / "one"),
+    ]
+    done = subprocess.run(one, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("derived/440M/seg.json") == 1  # one of the processes prints
-    assert load_architecture(folder / "derived/450M/seg.json").choices == alone.architectures["seg"].choices
+    alone = {task: load_architecture(tmp_path / "one" / f"{task}.json") for task in ("cls", "seg")}
+    for task, architecture in alone.items():  # one process derives from a search of two
+        assert architecture.choices == load_architecture(folder / f"{task}.json").choices
+    launch = [
+        *command[:-1],
+        "-m",
+        "fbnetv5",
+        "derive",
+        str(folder),
+        "--flops",
+        "cls=425M,449M",
+        "--flops",
+        "cls=425M,450M",
+    ]
+    done = subprocess.run(launch, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("derived/cls=425M,449M/seg.json") == 1  # one of the processes prints
+    assert load_architecture(folder / "derived/cls=425M,450M/seg.json").choices == alone["seg"].choices
 
 
 def test_a_run_is_never_overwritten(make_config: MakeConfig, undisturbed: Path) -> None:
