@@ -141,6 +141,8 @@ def train_trial(folder: Path) -> TrialResult:
         if not is_lack_of_memory(error) and not attempt.exists():
             attempt.touch()
             raise UserError(f"the training of {folder} failed: {failure}. Correct that, then resume") from error
+    if failure is None:
+        (folder / ATTEMPT).unlink(missing_ok=True)
     seconds = time.monotonic() - started + (earlier.seconds if earlier else 0.0)
     result = _result(folder, config, failure, seconds)
     write_json(folder / RESULT, result.to_json())

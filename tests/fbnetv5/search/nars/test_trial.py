@@ -12,7 +12,7 @@ from fbnetv5.architecture import load_architecture
 from fbnetv5.runs.checkpoint import load_tensors
 from fbnetv5.search.nars.prepare import Prepared
 from fbnetv5.search.nars.results import pair_architecture
-from fbnetv5.search.nars.trial import TrialResult, make_trial, read_result, train_trial
+from fbnetv5.search.nars.trial import ATTEMPT, TrialResult, make_trial, read_result, train_trial
 from fbnetv5.training.loop import TrainLoop
 from tests.fbnetv5.search.nars.conftest import draw
 
@@ -187,3 +187,10 @@ def test_only_a_lack_of_memory_is_a_result_for_good(
         train_trial(folder)
     assert read_result(folder) is None
     assert train_trial(folder).failure == str(error)  # it failed once more when it was resumed: the search goes on
+
+
+def test_a_trial_that_succeeds_may_fail_once_again(tmp_path: Path, prepared: Prepared) -> None:
+    folder = make(tmp_path / "000", prepared)
+    (folder / ATTEMPT).touch()
+    assert train_trial(folder).failure is None
+    assert not (folder / ATTEMPT).exists()
