@@ -7,6 +7,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from export.errors import UserError
+from fbnetv5.data.colour_maps import LABEL_FOLDERS as SPLIT_LABELS
+from fbnetv5.data.colour_maps import PAIRS
 from fbnetv5.data.image_files import SUFFIXES, file_state, image_names_within
 from fbnetv5.data.labelled_images import Corners, LabelledImages
 from fbnetv5.data.layout import Layout
@@ -20,10 +22,10 @@ LABEL_FOLDERS = {
     "images": {form.folder for form in FORMATS.values()} | {"annotations", "labels", "segmentation"},
     "JPEGImages": {"SegmentationClass", "SegmentationObject", "semseg", "sal_distill", "normals_distill"},
     "leftImg8bit": {"gtFine", "gtCoarse", "disparity"},
-    "701_StillsRaw_full": {"LabeledApproved_full"},
+    **{images: {labels} for images, labels in PAIRS if images != "images"},
 }
 """Folder of images -> the folders that layouts keep label maps in beside it, which may be images to the eye."""
-LABEL_SUFFIXES = ("_labels", "annot", "_annot", "_masks")
+LABEL_SUFFIXES = tuple(form.format("") for form in SPLIT_LABELS)
 """Of the name of a split's folder: the folder of its label maps beside it."""
 MAX_NAME_BYTES = 200
 """Of an image's name in the new data set; file systems allow 255, and temporary names are longer."""
