@@ -162,10 +162,12 @@ def _check_engine(
     folder: Path, manifest: Manifest, reference: Reference, changed: list[str], progress: Progress | None
 ) -> tuple[Finding, Manifest]:
     """The finding, and the manifest after a rebuild of the engine, if there was one."""
+    assert manifest.engine is not None
     rebuilt = ""
     try:
         if not find_gpus():
             raise UnavailableError("no NVIDIA GPU here")
+        manifest.engine.check_code()
         engine, reason = _open(folder, manifest)
         if engine is None:
             if ONNX in changed:
@@ -187,10 +189,11 @@ def _check_engine(
 
 
 def _open(folder: Path, manifest: Manifest) -> tuple[EngineRunner | None, str]:
-    """The engine, or None and the reason why it does not load on this machine.
+    """The engine, or None and the reason why it does not load, if it is of another GPU or TensorRT.
 
     Raises:
         UnavailableError: no TensorRT is installed, or no package that allocates GPU memory.
+        VerificationError: it does not load, although it is of this GPU and TensorRT, as without enough memory.
     """
     assert manifest.engine is not None
     try:
@@ -203,6 +206,8 @@ def _open(folder: Path, manifest: Manifest) -> tuple[EngineRunner | None, str]:
     try:
         return open_engine(folder / manifest.engine.file, runtime=variant.name), ""
     except VerificationError as error:
+        if manifest.engine.gpu in [gpu.name for gpu in find_gpus()]:
+            raise
         return None, str(error)
 
 
@@ -210,7 +215,12 @@ def _rebuild(folder: Path, manifest: Manifest, progress: Progress | None) -> Man
     """Rebuild the engine on this machine and write it to the folder's manifest; other checksums stay as they are."""
     assert manifest.engine is not None
     engine = build_engine(
-        folder / ONNX, folder / ENGINE, manifest.engine.shapes, precision=manifest.precision, progress=progress
+        folder / ONNX,
+        folder / ENGINE,
+        manifest.engine.shapes,
+        precision=manifest.precision,
+        options=manifest.engine.build_options,
+        progress=progress,
     )
     write_manifest(folder, manifest.changed(engine=engine), files=[ENGINE])
     return read_unverified_manifest(folder)

@@ -45,6 +45,11 @@ _NOT_WITH_RTX = ("level", "compatible", "version_compatible")
 gives a warning and is ignored, and version compatibility needs a library that is not in the package."""
 
 
+_RTX_OLDEST = (8, 0)
+"""The lowest compute capability that TensorRT-RTX builds for unasked (docs.nvidia.com/deeplearning/tensorrt-rtx,
+"CPU-Only AOT")."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltEngine:
     """An engine in memory."""
@@ -260,11 +265,17 @@ def build(
 
     Raises:
         UserError: the variant does not support an option.
-        UnavailableError: no TensorRT that can build is installed.
+        UnavailableError: no TensorRT that can build for this machine's GPU is installed.
         VerificationError: the parser or the builder refuses, or the engine does not load on this machine's GPU.
     """
     variant, engine_options, gpus = find_variant(), options_from_json(options), _usable_gpus()
-    builder = EngineBuilder(variant, options=engine_options, detailed=bool(gpus), progress=progress)
+    builder = EngineBuilder(
+        variant,
+        compute_capability=_old_target(gpus),
+        options=engine_options,
+        detailed=bool(gpus),
+        progress=progress,
+    )
     built = builder.build(Path(onnx_path).read_bytes(), path=onnx_path, profile=profile)
     Path(engine_path).write_bytes(built.plan)
     notes = list(built.warnings)
@@ -284,6 +295,15 @@ def build(
         "gpu": gpus[0].name if gpus else None,
         "warnings": notes,
     }
+
+
+def check_options(options: dict[str, Any]) -> None:
+    """Raise UserError if the installed variant does not support an option, a field of ``EngineOptions``.
+
+    Raises:
+        UnavailableError: none is installed.
+    """
+    _check_options(find_variant(), options_from_json(options))
 
 
 def probe_runtime(name: str) -> str:
@@ -318,6 +338,12 @@ def _usable_gpus() -> tuple[GpuInfo, ...]:
         return find_gpus()
     except UnavailableError:
         return ()
+
+
+def _old_target(gpus: Sequence[GpuInfo]) -> tuple[int, int] | None:
+    """The compute capability of this machine's first GPU, if TensorRT-RTX builds for it only when asked."""
+    here = gpus[0].compute_capability if gpus else _RTX_OLDEST
+    return here if here < _RTX_OLDEST else None
 
 
 def _check_options(variant: TensorRTVariant, options: EngineOptions) -> None:

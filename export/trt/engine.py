@@ -13,16 +13,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from export.document import Document, JsonTuple, PlainName
-from export.errors import UserError, VerificationError
+from export.errors import UnavailableError, UserError, VerificationError
 from export.files import atomic_write
 from export.progress import Progress
 from export.subprocesses import SubprocessFailedError, run_in_subprocess
 from export.trt import builder
 from export.trt.onnx_file import read_onnx
-from export.trt.options import EngineOptions
+from export.trt.options import EngineOptions, options_from_json
 from export.trt.precision_check import ENGINE_TYPES, check_types
 
 if TYPE_CHECKING:
@@ -78,6 +78,29 @@ class Engine(Document):
     """TensorRT's warnings during the build."""
     gpu: str | None = None
     """The GPU that it was built or run on; None without a GPU."""
+    options: dict[str, int | str | bool] = Field(default={})
+    """The options of its build that are not TensorRT's defaults."""
+
+    @model_validator(mode="after")
+    def _check_options(self) -> Self:
+        options_from_json(self.options)
+        return self
+
+    @property
+    def build_options(self) -> EngineOptions:
+        """The options that it was built with, without the timing cache."""
+        return options_from_json(self.options)
+
+    def check_code(self) -> None:
+        """Raise UnavailableError if it contains code for the CPU, as version-compatible engines do.
+
+        A command runs such an engine only if it has built it itself.
+        """
+        if self.build_options.version_compatible:
+            raise UnavailableError(
+                f"{self.file} was built version compatible and contains code that would run on the CPU; if you trust "
+                "its source, open it in Python: export.trt.engine_runner.open_engine(..., version_compatible=True)"
+            )
 
 
 def build_engine(
@@ -132,7 +155,21 @@ def build_engine(
         layers_source="engine" if built["inspected"] else "network",
         warnings=tuple(built["warnings"]),
         gpu=built["gpu"],
+        options=options.recorded(),
     )
+
+
+def check_options(options: EngineOptions) -> None:
+    """Raise UserError if the installed TensorRT supports one of the options not; without one nothing is known.
+
+    ``build_engine`` checks them too, after the graph was made.
+    """
+    if not options.recorded():
+        return
+    try:
+        run_in_subprocess(builder.check_options, options.to_json(), timeout_s=_TIMEOUT_S)
+    except (SubprocessFailedError, UnavailableError):
+        return  # the build says why
 
 
 def _save_timing_cache(cache: Path, path: Path | None) -> None:

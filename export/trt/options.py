@@ -63,6 +63,11 @@ class EngineOptions:
             return options
         return EngineOptions(**{**asdict(options), "timing_cache": path.parent / options.timing_cache})
 
+    def recorded(self) -> dict[str, Any]:
+        """The options that are not TensorRT's defaults, without the timing cache: what an engine depends on."""
+        names = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
+        return {name: getattr(self, name) for name in names if name != "timing_cache"}
+
     def to_json(self) -> dict[str, Any]:
         """The options as a JSON object that ``options_from_json`` reads."""
         return {**asdict(self), "timing_cache": None if self.timing_cache is None else str(self.timing_cache)}

@@ -77,7 +77,8 @@ def _run(exported: Exported, engine: Engine, say: Callable[[str], None]) -> Expo
         raise UnavailableError("no GPU here")
     say(f"{model.name}: running the engine")
     manifest, reference = read_manifest(folder), read_reference(folder)
-    runner = open_engine(folder / engine.file, runtime=engine.runtime)
+    own = engine.build_options.version_compatible
+    runner = open_engine(folder / engine.file, runtime=engine.runtime, version_compatible=own)
     comparison = run_engine(runner, manifest, reference)
     if comparison.failure_reason is not None:
         raise VerificationError(comparison.failure_message)

@@ -7,6 +7,7 @@ from typing import Any, cast
 from export.errors import UnavailableError, UserError
 from export.files import AnyPath
 from export.progress import Log, Progress, outermost_stage, silent
+from export.trt.engine import check_options
 from export.trt.options import EngineOptions, options_from_json
 from fbnetv5.data.fit import parse_fit
 from fbnetv5.deploy.engine import add_engine
@@ -104,6 +105,8 @@ def export(
         keep_float=tuple(keep_float),
     )
     building = _engine_options(engine_options) if engine else None
+    if building is not None:
+        check_options(building)
     folder = Path(run)
     results, unavailable = [], None
     for names in [task_names(tasks)] if tasks is not None else networks_of(folder):

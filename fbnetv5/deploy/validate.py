@@ -88,7 +88,7 @@ def time_engine(folder: Path, engine: Engine, inputs: Mapping[str, Array]) -> Me
         UnavailableError: the GPU, TensorRT, or a package that allocates GPU memory is missing.
         VerificationError: the GPU refuses the engine.
     """
-    with open_tensorrt("gpu", engine.precision, runtime=engine.runtime) as backend:
+    with open_tensorrt("gpu", engine.precision, runtime=engine.runtime, options=engine.build_options) as backend:
         return _timed(backend.open_plan((folder / engine.file).read_bytes(), inputs))
 
 

@@ -20,6 +20,7 @@ from export.errors import UserError, VerificationError
 from export.trt.bindings import find_variant, load_variant
 from export.trt.builder import EngineBuilder
 from export.trt.loaded_engine import LoadedEngine
+from export.trt.options import EngineOptions
 from export.trt.precision_check import ENGINE_TYPES, check_types
 from latency.clocks import ClockWatch
 from latency.protocol import Sampler, alternating
@@ -165,7 +166,9 @@ class TimedEngine(LoadedEngine):
         return driver.launcher(graph, stream)
 
 
-def open_tensorrt(device: str, precision: str, *, index: int = 0, runtime: str | None = None) -> TensorRTBackend:
+def open_tensorrt(
+    device: str, precision: str, *, index: int = 0, runtime: str | None = None, options: EngineOptions | None = None
+) -> TensorRTBackend:
     """Open the GPU of an index through the installed TensorRT.
 
     Args:
@@ -173,14 +176,15 @@ def open_tensorrt(device: str, precision: str, *, index: int = 0, runtime: str |
         precision: precision of all graphs.
         index: number of the GPU in the driver's order.
         runtime: tensorrt or tensorrt_rtx; None for the installed one.
+        options: how engines are built; ``open_plan`` loads a version-compatible engine only if they say so.
 
     Raises:
-        UserError: the precision is unknown.
+        UserError: the precision is unknown, or TensorRT does not support an option.
         UnavailableError: the driver, the GPU, TensorRT, or a provider of GPU memory is missing.
     """
     parts, memory = open_parts(device, precision, index), open_memory(index)
     variant = find_variant() if runtime is None else load_variant(runtime)
-    builder = EngineBuilder(variant, compute_capability=parts.gpu.compute_capability)
+    builder = EngineBuilder(variant, compute_capability=parts.gpu.compute_capability, options=options)
     return TensorRTBackend(parts, memory=memory, builder=builder)
 
 

@@ -2,10 +2,14 @@ import json
 import subprocess
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 
-from export.errors import UserError
+from export import validate as module
+from export.cuda import GpuInfo
+from export.errors import UserError, VerificationError
 from export.manifest import (
     Manifest,
     Preprocessing,
@@ -20,9 +24,11 @@ from export.precision_pipeline import block_values
 from export.reference import NAME as REFERENCE
 from export.reference import Reference, sample, write_reference
 from export.runners import OrtRunner
+from export.trt import bindings
 from export.trt.engine import NAME as ENGINE
 from export.trt.engine import Engine, ShapeRange, build_engine
-from export.validate import ONNX, Validation, validate
+from export.trt.options import EngineOptions
+from export.validate import ONNX, Finding, Validation, validate
 from tests.bare_python import bare_python
 from tests.export.tiny import Tiny, exported, images, sabotaged
 from tests.tensorrt_marks import with_tensorrt
@@ -153,11 +159,60 @@ def test_an_engine_is_run_and_an_engine_of_another_machine_is_rebuilt(tmp_path: 
     write_manifest(tmp_path, read_unverified_manifest(tmp_path).changed(engine=engine), files=[ONNX, REFERENCE, ENGINE])
     assert validated(tmp_path).passed_check("engine")
     (tmp_path / ENGINE).write_bytes(b"an engine of another machine")
+    engine = engine.changed(gpu="another GPU")
     write_manifest(tmp_path, read_unverified_manifest(tmp_path).changed(engine=engine), files=[ONNX, REFERENCE, ENGINE])
     validation = validated(tmp_path)
     assert validation.passed_check("engine")
     assert any("rebuilt" in finding.detail for finding in validation.findings)
     assert validated(tmp_path).passed
+
+
+ENGINE_HERE = Engine(
+    file=ENGINE,
+    runtime="tensorrt",
+    version="1",
+    precision="fp32",
+    layers={},
+    shapes=(),
+    ran=True,
+    gpu="Tesla T4",
+    options={"level": 5},
+)
+
+
+def engine_finding(folder: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Finding:
+    """The finding on a machine with the GPU and the TensorRT of ``ENGINE_HERE``, where engines do not load or build."""
+
+    def refuse(*_: object, **options: object) -> NoReturn:
+        raise VerificationError(f"fails with {options.get('options')}")
+
+    gpu = GpuInfo(name="Tesla T4", compute_capability=(7, 5), memory_mb=15000)
+    monkeypatch.setattr(module, "find_gpus", lambda: (gpu,))
+    monkeypatch.setattr(bindings, "load_variant", lambda _: SimpleNamespace(name="tensorrt", version="1"))
+    monkeypatch.setattr(module, "open_engine", refuse)
+    monkeypatch.setattr(module, "build_engine", refuse)
+    folder_of(folder, "fp32")
+    (folder / ENGINE).write_bytes(b"engine")
+    write_manifest(folder, read_unverified_manifest(folder).changed(engine=engine), files=[ONNX, REFERENCE, ENGINE])
+    (finding,) = (finding for finding in validated(folder).findings if finding.check == "engine")
+    return finding
+
+
+def test_only_an_engine_of_another_gpu_is_rebuilt_with_its_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finding = engine_finding(tmp_path, ENGINE_HERE, monkeypatch)
+    assert (finding.passed, finding.detail) == (False, "fails with None")
+    finding = engine_finding(tmp_path, ENGINE_HERE.changed(gpu="Tesla P4"), monkeypatch)
+    assert finding.passed is False
+    assert finding.detail.startswith("rebuilt, because")
+    assert finding.detail.endswith(f"fails with {EngineOptions(level=5)}")
+
+
+def test_an_engine_with_code_for_the_cpu_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finding = engine_finding(tmp_path, ENGINE_HERE.changed(options={"version_compatible": True}), monkeypatch)
+    assert finding.passed is None
+    assert "not run: model.engine was built version compatible" in finding.detail
 
 
 def run_bare(python: str, folder: Path) -> "subprocess.CompletedProcess[str]":

@@ -175,6 +175,7 @@ def _open_exported(folder: Path, runtime: str, size: tuple[int, int] | None, thr
             raise UserError(f"{folder} has no engine: export with --engine, or use another runtime")
         from export.trt.engine_runner import open_engine
 
+        manifest.engine.check_code()
         runner = open_engine(folder / ENGINE, runtime=manifest.engine.runtime)
     else:
         provider = "cpu" if runtime == "onnxruntime" else runtime

@@ -148,6 +148,15 @@ def test_an_unsupported_option_is_refused(name: str, options: EngineOptions, mes
         EngineBuilder(TensorRTVariant(name=name, module=fake_module()), options=options)
 
 
+def test_tensorrt_rtx_is_asked_to_build_for_an_old_gpu() -> None:
+    def gpu(*capability: int) -> GpuInfo:
+        return GpuInfo(name="GPU", compute_capability=(capability[0], capability[1]), memory_mb=1)
+
+    assert module._old_target([]) is None
+    assert module._old_target([gpu(8, 9), gpu(7, 5)]) is None
+    assert module._old_target([gpu(7, 5), gpu(8, 9)]) == (7, 5)
+
+
 def built(variant: TensorRTVariant, **options: Any) -> BuiltEngine:
     return EngineBuilder(variant, options=EngineOptions(**options)).build(relu(), profile={"x": [(1, 2)] * 3})
 

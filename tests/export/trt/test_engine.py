@@ -12,7 +12,7 @@ from export.errors import UnavailableError, UserError, VerificationError
 from export.precision import at_precision
 from export.subprocesses import SubprocessFailedError
 from export.trt import engine as module
-from export.trt.engine import Engine, ShapeRange, build_engine, check_shapes
+from export.trt.engine import Engine, ShapeRange, build_engine, check_options, check_shapes
 from export.trt.options import EngineOptions
 from tests.tensorrt_marks import with_rtx, with_tensorrt
 
@@ -105,6 +105,29 @@ def test_an_option_without_effect_is_refused_or_reported(tmp_path: Path) -> None
     built = build_engine(path, tmp_path / "m.engine", [SHAPES], options=EngineOptions(timing_cache=times))
     assert f"tensorrt_rtx uses no timing cache: {times} was neither read nor written" in built.warnings
     assert not times.exists()
+
+
+def test_an_engine_records_the_options_that_it_depends_on() -> None:
+    options = EngineOptions(workspace_mb=2, timing_cache=Path("/times"), level=0, version_compatible=True)
+    engine = BUILT.changed(options=options.recorded())
+    assert engine.options == {"workspace_mb": 2, "level": 0, "version_compatible": True}
+    assert Engine(**json.loads(json.dumps(engine.to_json())) | {"shapes": (SHAPES,)}) == engine
+    assert engine.build_options == EngineOptions(workspace_mb=2, level=0, version_compatible=True)
+    with pytest.raises(UserError, match="no engine option 'fp16'"):
+        BUILT.changed(options={"fp16": True})
+
+
+def test_code_for_the_cpu_is_not_run_unasked() -> None:
+    BUILT.check_code()
+    with pytest.raises(UnavailableError, match=r"contains code .* on the CPU; if you trust its source"):
+        BUILT.changed(options={"version_compatible": True}).check_code()
+
+
+@with_rtx
+def test_options_are_checked_without_a_build() -> None:
+    check_options(EngineOptions(workspace_mb=2))
+    with pytest.raises(UserError, match=r"tensorrt_rtx .* does not support the engine option 'level'"):
+        check_options(EngineOptions(level=5))
 
 
 @with_tensorrt
