@@ -11,6 +11,7 @@ Single-Tasking of Multiple Tasks", arXiv 1904.08918), which BMTAS (arXiv 2008.10
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -196,12 +197,29 @@ def check_classes(architecture: Architecture, classes: ClassNames, names: Sequen
 
 
 def check_labelled(task: Task, images: ImageSet, use: str) -> None:
-    """Raise UserError if no image has labels for the task. Labels are read up to the first labelled image."""
-    if any(has_labels(images, index, task.targets) for index in range(len(images))):
-        return
-    raise UserError(
-        f"none of the {len(images)} images to {use} has labels for {task.name}. Label some, or leave the task out"
-    )
+    """Raise UserError if no image has labels for the task, or none an object where boxes are labels.
+
+    Labels are read up to the first labelled image, images up to the first with an object.
+    """
+    labelled = (index for index in range(len(images)) if has_labels(images, index, task.targets))
+    first = next(labelled, None)
+    if first is None:
+        raise UserError(
+            f"none of the {len(images)} images to {use} has labels for {task.name}. Label some, or leave the task out"
+        )
+    if "boxes" in task.targets and not any(_shows_object(images, index) for index in chain((first,), labelled)):
+        raise UserError(
+            f"none of the {len(images)} images to {use} shows an object for {task.name}. Label some, or leave the task "
+            "out"
+        )
+
+
+def _shows_object(images: ImageSet, index: int) -> bool:
+    """Whether a labelled image has a box; an image that cannot be read is left to those that load it."""
+    try:
+        return len(images[index].targets["boxes"].labels) > 0
+    except UserError:
+        return False
 
 
 def check_splits(tasks: Iterable[Task], splits: Splits) -> None:

@@ -109,8 +109,24 @@ def test_the_check_of_labels_reads_no_image(image_folder: Path) -> None:
         check_labelled(task, Concatenated(Subset(view, [1]), Subset(view, [2])), "learn from")
 
 
+def test_a_part_without_any_object_fails_the_check_for_detection(image_folder: Path) -> None:
+    """Two images show no object, and the file of one of them is damaged."""
+    path = image_folder / "instances.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    empty = [row["id"] for row in document["images"][:2]]
+    document["annotations"] = [row for row in document["annotations"] if row["image_id"] not in empty]
+    path.write_text(json.dumps(document), encoding="utf-8")
+    data = open_folder(image_folder).only(["boxes"])
+    (image_folder / "images" / document["images"][0]["file_name"]).write_bytes(b"damaged")
+    view = data.resized((32, 32))
+    (task,) = make_tasks(("det",), class_names(data.targets)).values()
+    check_labelled(task, view, "test on")
+    with pytest.raises(UserError, match="none of the 2 images to test on shows an object for det"):
+        check_labelled(task, Subset(view, [0, 1]), "test on")
+
+
 def test_demo_scenes_pass_the_check_of_labels() -> None:
-    for task in make_tasks(("cls", "seg"), CLASSES).values():
+    for task in make_tasks(("cls", "det", "seg"), CLASSES).values():
         check_labelled(task, IMAGES, "test on")
 
 
