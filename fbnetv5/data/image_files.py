@@ -3,6 +3,7 @@
 Sizes and pixels are those of the image as it is shown, after its EXIF orientation.
 """
 
+import errno
 import os
 import struct
 import traceback
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from export.errors import UserError
+from export.errors import UnavailableError, UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MAX_MEGAPIXELS = 178
@@ -47,6 +48,23 @@ HEADER_BYTES = 4096
 """Read at once of an image in a tar file."""
 PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 """What Pillow raises on most damaged files, and reading any file may raise; its plugins raise other errors as well."""
+
+STORAGE_ERRORS = (
+    errno.EIO,
+    errno.ENODEV,
+    errno.ENXIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.ENOTCONN,
+    errno.ECONNRESET,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.EHOSTUNREACH,
+)
+"""Of the machine or its storage, and not of the file that was read: it may be readable later."""
 
 
 class StoredFile(str):
@@ -187,7 +205,7 @@ def opened(path: str | Path) -> Iterator[ImageFile.ImageFile]:
     """The image at ``path``, whose pixels are read on use.
 
     Raises:
-        UserError: it cannot be read, now or within the block.
+        UserError: it cannot be read, now or within the block; UnavailableError if the storage fails.
     """
     try:
         with _open(path) as image:
@@ -201,8 +219,18 @@ def opened(path: str | Path) -> Iterator[ImageFile.ImageFile]:
     except Exception as error:
         if not isinstance(error, PILLOW_ERRORS) and not _is_of_pillow(error):
             raise
+        _check_storage(path, error)
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"cannot read {path}: {reason}. {remedy(path)}") from None
+
+
+def _check_storage(path: str | Path, error: Exception) -> None:
+    """Raise UnavailableError if the storage failed, and not the file."""
+    if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
+        raise UnavailableError(
+            f"cannot read {path}: {error.strerror}. If this is the file and not its storage, remove it; otherwise "
+            "repeat the command when the storage answers"
+        ) from None
 
 
 def _is_of_pillow(error: Exception) -> bool:
@@ -222,11 +250,12 @@ def read_bytes(path: str) -> bytes:
     """The content of an image file.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: it cannot be read; UnavailableError if the storage fails.
     """
     try:
         return path.content if isinstance(path, StoredFile) else Path(path).read_bytes()
     except OSError as error:
+        _check_storage(path, error)
         raise UserError(f"cannot read {path}: {error.strerror or error}. {remedy(path)}") from None
 
 

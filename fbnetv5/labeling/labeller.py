@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from export.errors import UserError
+from export.errors import UnavailableError, UserError
 from fbnetv5.data.folder import KINDS
 from fbnetv5.data.image_files import DEEP_MODES, opened, rgb, upright
 from fbnetv5.data.predictions import ClassScores
@@ -80,12 +80,15 @@ class Labeller:
 
         Raises:
             UserError: a teacher fails, or an existing label is wrong.
+            UnavailableError: the storage of an image fails.
         """
         for start in range(0, len(indices), self.batch):
             images: list[Labelled] = []
             for index in indices[start : start + self.batch]:
                 try:
                     image = read_image(self.source.path(index))
+                except UnavailableError:  # of the storage, for this one and all others
+                    raise
                 except UserError as error:
                     yield LeftOut(index=index, reason=str(error))
                     continue

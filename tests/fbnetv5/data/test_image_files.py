@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, features
 
-from export.errors import UserError
+from export.errors import UnavailableError, UserError
 from fbnetv5.data.image_files import (
     INTEGER_TYPES,
     SIDEWAYS,
@@ -60,6 +60,20 @@ def test_what_cannot_be_read_is_named_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=expected) as caught, opened(tmp_path / "a.png"):
         pass
     assert "\n" not in str(caught.value)
+
+
+FAILING = Path("/proc/self/mem")
+"""A file of Linux that opens, and whose first byte fails to be read with EIO, as on a broken disk."""
+
+
+@pytest.mark.skipif(not FAILING.exists(), reason="needs the proc file system of Linux")
+def test_a_failure_of_the_storage_is_none_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.png").symlink_to(FAILING)
+    expected = r"cannot read .*a\.png: Input/output error\. .* repeat the command when the storage answers"
+    with pytest.raises(UnavailableError, match=expected):
+        read_pixels(tmp_path / "a.png")
+    with pytest.raises(UnavailableError, match=expected):
+        read_bytes(str(tmp_path / "a.png"))
 
 
 def damaged(name: str, place: int) -> bytes:

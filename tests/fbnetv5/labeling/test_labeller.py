@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from export.errors import UserError
+from export.errors import UnavailableError, UserError
 from fbnetv5.labeling.config import LabelConfig, TeacherConfig
 from fbnetv5.labeling.labeller import Labelled, LeftOut, read_image
 from fbnetv5.labeling.run import open_labelling
+from tests.fbnetv5.data.test_image_files import FAILING
 from tests.fbnetv5.labeling.labelled_scenes import make_labeller, number_of, true_mask
 from tests.fbnetv5.labeling.teachers.onnx_files import classifier
 
@@ -27,6 +28,16 @@ def test_all_images_are_labelled_and_unreadable_ones_left_out(tmp_path: Path) ->
         assert torch.equal(result.labels["saliency"], (result.labels["mask"] == 1) | (result.labels["mask"] == 2))
         assert result.origins["saliency"] == "derived"
     assert list(labeller.targets) == ["label", "mask", "saliency"]
+
+
+@pytest.mark.skipif(not FAILING.exists(), reason="needs the proc file system of Linux")
+def test_no_image_is_left_out_because_the_storage_fails(tmp_path: Path) -> None:
+    labeller = make_labeller(tmp_path, derive={"saliency": "seg"})
+    path = Path(labeller.source.path(4))
+    path.unlink()
+    path.symlink_to(FAILING)
+    with pytest.raises(UnavailableError, match="Input/output error"):
+        list(labeller.label(range(12)))
 
 
 def test_existing_labels_are_kept_and_gaps_filled(image_folder: Path, tmp_path: Path) -> None:
