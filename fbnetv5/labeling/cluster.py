@@ -7,6 +7,7 @@ the same paths.
 
 import json
 from collections.abc import Callable
+from contextlib import chdir
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -35,7 +36,8 @@ def on_cluster(address: str, gpus_per_teacher: float, *, device: str | None, dow
     def run(labelling: Labelling, job: Job, report: Callable[[int], None]) -> None:
         place = device or (None if gpus_per_teacher else "cpu")  # without a GPU of its own a worker must not share one
         config, settings = (json.dumps(each) for each in (labelling.config.to_json(), labelling.settings))
-        inputs = ((file, (config, settings, place, download, _of_chunk(job, file))) for file in job.chunks)
+        opening = (config, settings, str(Path.cwd()), place, download)
+        inputs = ((file, (*opening, _of_chunk(job, file))) for file in job.chunks)
         report(0)
         for done, (file, lost) in enumerate(run_tasks(ray, label_on_worker, inputs, gpus=gpus_per_teacher), start=1):
             if lost is not None:
@@ -54,12 +56,13 @@ def _of_chunk(job: Job, file: Path) -> Job:
     return replace(job, folder=job.folder.resolve(), chunks={file.resolve(): job.chunks[file]})
 
 
-def label_on_worker(config: str, settings: str, device: str | None, download: bool, job: Job) -> None:
+def label_on_worker(config: str, settings: str, folder: str, device: str | None, download: bool, job: Job) -> None:
     """Label a chunk in a worker, unless an earlier attempt has finished it.
 
     Args:
         config: the ``LabelConfig`` as JSON.
         settings: of the labelling as its first process sees it, as JSON.
+        folder: that files of teachers are relative to.
         device: as of ``open_labelling``, and so is ``download``.
         download: see ``device``.
         job: one chunk.
@@ -67,16 +70,19 @@ def label_on_worker(config: str, settings: str, device: str | None, download: bo
     Raises:
         UserError: as of ``label_chunk``; or this node has other images or teachers.
     """
-    labelling = _opened(config, settings, device, download)
+    labelling = _opened(config, settings, folder, device, download)
     for file in job.chunks:
         if not file.exists():
             label_chunk(job, labelling.labeller, file)
 
 
 @cache
-def _opened(config: str, settings: str, device: str | None, download: bool) -> Labelling:
+def _opened(config: str, settings: str, folder: str, device: str | None, download: bool) -> Labelling:
     """The labelling, opened once per worker."""
-    labelling = open_labelling(LabelConfig(**json.loads(config)), device=device, download=download)
+    if not Path(folder).is_dir():
+        raise UserError(f"a node of the cluster does not have {folder}: put it on a file system that all nodes share")
+    with chdir(folder):
+        labelling = open_labelling(LabelConfig(**json.loads(config)), device=device, download=download)
     expected = json.loads(settings)
     differing = [name for name, value in labelling.settings.items() if value != expected.get(name)]
     if differing:
