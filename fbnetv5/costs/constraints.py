@@ -271,13 +271,13 @@ def cost_table(
     return keyed_table(space, task, budget.resolution, table.values_ms, unit=table.unit)
 
 
-def latency_identity(constraints: Iterable[Constraints]) -> dict[str, str]:
-    """A checksum of the latencies that budgets of milliseconds are compared with; nothing without such a budget.
+def latency_identity(tables: Iterable[CostTable]) -> dict[str, str]:
+    """A checksum of the tables of latencies among these; nothing without one.
 
     A latency table that is extended gets a new correction, which changes all of its latencies.
     """
     digest = hashlib.sha256()
-    timed = [table for own in constraints for table in own.tables if table.unit in LATENCY_UNITS]
+    timed = [table for table in tables if table.unit in LATENCY_UNITS]
     for table in timed:
         widths = table.space.possible_widths(table.paths)
         heads = [table.head(channels) for channels in widths] if callable(table.head) else [table.head]

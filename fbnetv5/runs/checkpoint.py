@@ -99,7 +99,7 @@ def check_identity(state: Mapping[str, Any], identity: Mapping[str, Any], folder
     for field, value in identity.items():
         if field in state and state[field] != value:
             raise UserError(
-                f"the checkpoint in {folder} was made with other {field}: {state[field]}, now {value}. "
+                f"{folder} was made with other {field}: {state[field]}, now {value}. "
                 f"Resume with the same {field}, or start a new {what}"
             )
 

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from export.errors import UserError
 from fbnetv5.costs.budgets import Budget, priced
-from fbnetv5.costs.constraints import AnyTable, Constraints, cost_table
+from fbnetv5.costs.constraints import AnyTable, Constraints, cost_table, latency_identity
 from fbnetv5.costs.memory import memory_limit
 from fbnetv5.costs.tables import CostTable
 from fbnetv5.data.splits import Splits
@@ -62,6 +63,13 @@ class Prepared:
     def statistics_of(self, architectures: Choices) -> NDArray[np.float64]:
         """[B, S] -> [B, P]: multiply-adds, parameters and, with a latency table, milliseconds."""
         return np.stack([table(architectures) for table in self.statistics], axis=1)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the configuration does not fix, and a search must have when it is resumed."""
+        splits = self.splits
+        images = {"weights": len(splits.weights), "policies": len(splits.policies), "test": len(splits.test)}
+        return {"images": images, **latency_identity(self.statistics)}
 
     @property
     def sign(self) -> float:

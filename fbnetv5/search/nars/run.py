@@ -103,14 +103,15 @@ def run_nars(folder: Path, prepared: Prepared, runner: Runner, report: Callable[
         report: called with the state after every batch of trainings.
 
     Raises:
-        UserError: a folder is damaged, the teacher is missing, or there are several processes.
+        UserError: a folder is damaged, the search began with other images or latencies, the teacher is missing, or
+            there are several processes.
         UnavailableError: the library of a teacher, or its weights, are not on this machine.
         VerificationError: all trainings failed.
     """
     check_single_process()
     check_distillation(prepared)  # again: it may be missing when the search is resumed
     set_seed(prepared.config.seed)
-    loop = NarsLoop(prepared, load_trials(folder, prepared.pairs.counts), runner)
+    loop = NarsLoop(prepared, load_trials(folder, prepared.pairs.counts, prepared.identity), runner)
     with closing(History(folder, step=-1)) as history:
 
         def record(entry: NarsEntry) -> None:

@@ -6,9 +6,10 @@ resumed search trains the same pairs. The results stand in the trials' own folde
 Shape legend: N trials, S variables of the space, R of the recipe.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from pydantic import Field, Strict
 from export.document import Document
 from export.errors import UserError, VerificationError
 from export.files import read_json, write_json
+from fbnetv5.runs.checkpoint import check_identity
 from fbnetv5.search.nars.trial import TrialResult
 from fbnetv5.spaces.space import Choices
 
@@ -40,6 +42,8 @@ class Trials:
 
     folder: Path
     """The run folder."""
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    """What a search must have when it is resumed, as JSON values."""
     batches: list[Batch] = field(default_factory=list)
     continued: tuple[int, ...] = ()
     """Numbers of the trials that were stopped early and are trained to the end at last."""
@@ -70,6 +74,7 @@ class Trials:
         document = {
             "schema": SCHEMA,
             "kind": "trials",
+            "identity": dict(self.identity),
             "batches": [batch.to_json() for batch in self.batches],
             "continued": list(self.continued),
         }
@@ -101,19 +106,21 @@ def score_at(result: TrialResult, step: int) -> float:
     return result.scores[result.steps.index(step)]
 
 
-def load_trials(folder: Path, counts: NDArray[np.int64]) -> Trials:
+def load_trials(folder: Path, counts: NDArray[np.int64], identity: Mapping[str, Any] | None = None) -> Trials:
     """The batches of a run folder; none in a new one. Results are added by the search.
 
     Args:
         folder: the run folder.
         counts: number of choices of each variable of a pair [S + R].
+        identity: of the search that goes on with them; None for one that only reads them.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is damaged, or of a search with another identity.
     """
-    trials, path = Trials(folder), folder / NAME
+    trials, path = Trials(folder, identity or {}), folder / NAME
     if path.exists():
         document = read_json(path, what="list of trials", schema=SCHEMA)
+        check_identity(document.get("identity", {}), trials.identity, folder, "nars")
         try:
             trials.batches = [Batch(**batch) for batch in document["batches"]]
             trials.continued = tuple(document["continued"])

@@ -234,7 +234,7 @@ class SearchLoop(SupernetLoop[SearchEntry, Supernet]):
             "tasks": list(self.config.tasks),
             "estimator": self.config.estimator,
             "images": {"weights": len(self.splits.weights), "policies": len(self.splits.policies)},
-            **latency_identity(self.constraints.values()),
+            **latency_identity(table for own in self.constraints.values() for table in own.tables),
         }
 
     def load(self, groups: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:

@@ -1,10 +1,13 @@
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from export.errors import VerificationError
+from export.errors import UserError, VerificationError
+from fbnetv5.data.config import DataConfig
 from fbnetv5.search.nars.entry import NarsEntry
 from fbnetv5.search.nars.loop import NarsLoop
 from fbnetv5.search.nars.prepare import Prepared, prepare
@@ -12,7 +15,7 @@ from fbnetv5.search.nars.recipes import RecipeVariable
 from fbnetv5.search.nars.run import run_nars
 from fbnetv5.search.nars.trial import read_result, train_trial
 from fbnetv5.search.nars.trials import load_trials
-from tests.fbnetv5.search.nars.conftest import search, tiny_config
+from tests.fbnetv5.search.nars.conftest import SIZE, search, tiny_config
 
 FILES = ("cls.json", "cls.safetensors", "recipe.json", "trials.json", "pareto.json")
 
@@ -45,6 +48,16 @@ def test_an_interrupted_and_resumed_search_has_the_same_files(
     for file in FILES:
         assert (tmp_path / "run" / file).read_bytes() == (finished / file).read_bytes()
     assert [entry.step for entry in entries] == [3, 5, 6]
+
+
+def test_a_search_is_not_resumed_with_other_images(finished: Path, tmp_path: Path) -> None:
+    def unexpected(_: object) -> NoReturn:
+        raise AssertionError
+
+    shutil.copytree(finished, tmp_path / "run")
+    fewer = prepare(tiny_config(data=DataConfig(size=SIZE, scenes=(48, 24, 15))))
+    with pytest.raises(UserError, match=r"run was made with other images: .*'test': 16}, now .* a new nars"):
+        run_nars(tmp_path / "run", fewer, unexpected, unexpected)
 
 
 def test_later_trainings_stop_where_the_ranking_is_final_and_finalists_do_not(

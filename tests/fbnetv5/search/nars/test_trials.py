@@ -32,6 +32,15 @@ def test_stored_trials_are_loaded_as_they_were(tmp_path: Path) -> None:
     assert loaded.trial_folder(12) == tmp_path / "trials" / "012"
 
 
+def test_trials_of_another_identity_are_refused_where_the_search_goes_on(tmp_path: Path) -> None:
+    trials = Trials(tmp_path, identity={"images": {"test": 7}, "latencies": "a"})
+    trials.add(Batch(pairs=((0, 0),)))
+    assert load_trials(tmp_path, COUNTS, {"images": {"test": 7}, "latencies": "a"}).batches == trials.batches
+    assert load_trials(tmp_path, COUNTS).batches == trials.batches
+    with pytest.raises(UserError, match=rf"{tmp_path} was made with other latencies: a, now b\. .* a new nars"):
+        load_trials(tmp_path, COUNTS, {"images": {"test": 7}, "latencies": "b"})
+
+
 def test_a_new_run_has_no_trials(tmp_path: Path) -> None:
     assert load_trials(tmp_path, COUNTS).batches == []
 
