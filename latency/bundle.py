@@ -41,6 +41,7 @@ MODULES = (
     "export.errors",
     "export.progress",
     "export.files",
+    "export.locks",
     "export.runners",
     "export.trt.options",
     "export.trt.precision_check",

@@ -6,7 +6,6 @@ table contains their results, and the file with the last of them. A lock beside 
 at once.
 """
 
-import fcntl
 import json
 import math
 import os
@@ -17,6 +16,7 @@ from typing import IO, Any
 
 from export.errors import UserError
 from export.files import atomic_write_text
+from export.locks import try_lock
 from latency.protocol import Repetition, Repetitions
 
 
@@ -108,7 +108,7 @@ def exclusive_lock(table: Path) -> Iterator[None]:
     path = table.with_name(f"{table.stem}.lock")
     table.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
-        if not _lock(file, path):
+        if not _has_locked(file, path):
             file.seek(0)
             owner = file.read().strip() or "unknown"
             raise UserError(f"{table} is being measured by process {owner}; wait for it or stop it")
@@ -118,13 +118,13 @@ def exclusive_lock(table: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
+            with suppress(PermissionError):  # Windows removes no open file; it stays, unlocked
+                path.unlink(missing_ok=True)
 
 
-def _lock(file: IO[str], path: Path) -> bool:
+def _has_locked(file: IO[str], path: Path) -> bool:
     """Try to lock ``file``; False also if the previous run removed the file since it was opened."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except (BlockingIOError, FileNotFoundError):
+        return try_lock(file) and os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
         return False

@@ -150,7 +150,7 @@ class PartReader(RawIOBase):
     def __init__(self, path: str, start: int, length: int) -> None:
         super().__init__()
         self._path, self._start, self._length, self._position = path, start, length, 0
-        self._file = os.open(path, os.O_RDONLY)
+        self._file = Path(path).open("rb", buffering=0)  # noqa: SIM115  # closed by close
 
     def readable(self) -> bool:
         return True
@@ -169,16 +169,15 @@ class PartReader(RawIOBase):
             OSError: the file ends within the part.
         """
         length = max(0, min(len(buffer), self._length - self._position))
-        content = os.pread(self._file, length, self._start + self._position)
-        if length and not content:
+        self._file.seek(self._start + self._position)
+        count = self._file.readinto(memoryview(buffer)[:length])
+        if length and not count:
             raise OSError(f"{self._path} is cut off")
-        buffer[: len(content)] = content
-        self._position += len(content)
-        return len(content)
+        self._position += count
+        return count
 
     def close(self) -> None:
-        if not self.closed:
-            os.close(self._file)
+        self._file.close()
         super().close()
 
 

@@ -24,6 +24,7 @@ from PIL import Image
 
 from export.errors import UserError
 from export.files import atomic_write, read_json, write_json
+from export.locks import locked
 from export.progress import Progress
 from fbnetv5.data.image_files import StoredFile, file_size, file_state, read_bytes
 from fbnetv5.data.labelled_images import ImageRecord, LabelledImages
@@ -82,7 +83,7 @@ def write_shards(data: LabelledImages, folder: Path, report: Progress, *, shard_
 
     Raises:
         UserError: the data set is in shards already or has changed since the folder was begun, an image or label cannot
-            be read, the folder contains something else, or a file cannot be written.
+            be read, the folder contains something else, another process writes it, or a file cannot be written.
         UnavailableError: pyarrow is not installed.
     """
     check_parquet_library()
@@ -99,14 +100,15 @@ def write_shards(data: LabelledImages, folder: Path, report: Progress, *, shard_
     splits = [by_hash(data.names, indices) for indices in split_indices(data)]
     shards = plan_shards(splits, shard_rows)
     entries = []
-    for done, shard in enumerate(shards):
-        report("convert", done, len(shards))
-        entry = _written(folder, shard)
-        if entry is None:
-            entry = write_shard(data, folder / DATA / shard.file, shard.parts)
-            _write_entry(folder, entry)
-        entries.append(entry)
-    report("convert", len(shards), len(shards))
+    with locked(folder / WORK / "lock", f"another fbnetv5 convert is writing {folder}: wait for it"):
+        for done, shard in enumerate(shards):
+            report("convert", done, len(shards))
+            entry = _written(folder, shard)
+            if entry is None:
+                entry = write_shard(data, folder / DATA / shard.file, shard.parts)
+                _write_entry(folder, entry)
+            entries.append(entry)
+        report("convert", len(shards), len(shards))
     weights, policies, test = map(len, splits)
     index = ShardIndex(
         schema=SCHEMA,

@@ -7,12 +7,11 @@ members as well, which would otherwise be read from all over the file again.
 As for ``fbnetv5.data.header_index``, a missing, damaged or unwritable index is never an error.
 """
 
-import os
 import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -118,10 +117,16 @@ def _read(path: Path, size: int, texts: tuple[str, ...]) -> Iterator[Member]:
                     raise UserError(f"{path} is cut off within {member.name!r}. Copy the file again")
                 if member.isfile():
                     is_text = member.name.lower().endswith(texts) and member.size <= MAX_TEXT
-                    text = _text(os.pread(raw.fileno(), member.size, member.offset_data)) if is_text else None
+                    text = _text(_content(raw, member)) if is_text else None
                     yield Member(member.name, member.offset_data, member.size, text)
     except (OSError, tarfile.TarError) as error:
         raise UserError(f"cannot read {path}: {error}. Copy the file again, without compression") from None
+
+
+def _content(file: BinaryIO, member: tarfile.TarInfo) -> bytes:
+    """The bytes of a member; the reader of the members finds its own place again."""
+    file.seek(member.offset_data)
+    return file.read(member.size)
 
 
 def _text(content: bytes) -> str | None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from export.errors import UserError
+from fbnetv5.data.folder import KINDS
 from fbnetv5.data.predictions import ClassScores, ProbabilityMap, ScoredBoxes
 from fbnetv5.data.targets import ABSENT, IGNORE, Boxes, SoftLabel, Target
 from fbnetv5.labeling.config import EVERY_OTHER, TeacherConfig
@@ -31,6 +32,11 @@ class LabelRule:
     """float32 [T]: minimum confidence by class of the teacher."""
     threshold: float
     """Minimum confidence where there are no classes."""
+
+    @property
+    def made(self) -> Target:
+        """The target that it makes labels of."""
+        return Target(kind=KINDS[self.target], classes=self.classes)
 
     def __call__(self, prediction: Prediction) -> Any:
         """The label, of the type that its kind documents; None where the teacher is not confident enough."""

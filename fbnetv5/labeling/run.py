@@ -7,21 +7,18 @@ DIR/left-out.jsonl                         unreadable images, if any
 DIR/.labeling/                             settings.json and a file per finished chunk, until labels.json is written
 """
 
-import fcntl
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from export.errors import UserError
 from export.files import read_json, write_json
+from export.locks import locked
 from export.progress import Progress
-from fbnetv5.data.folder import KINDS
 from fbnetv5.data.instance_masks import instance_masks_digest
-from fbnetv5.data.targets import Target
 from fbnetv5.labeling.assemble import LABELS, SCHEMA, LabelSummary, assemble, read_labels
 from fbnetv5.labeling.chunks import SETTINGS, WORK, Job, check_chunks, chunk_file, label_chunk, remove_temporaries
 from fbnetv5.labeling.config import LabelConfig
@@ -80,7 +77,7 @@ def open_labelling(config: LabelConfig, *, device: str | None = None, download: 
             task, str(settings.teacher), class_names=settings.class_names, device=device, download=download
         )
         teachers[task] = (teacher, make_rule(task, teacher.classes, settings, config.threshold, source.targets))
-    made = {rule.target: Target(kind=KINDS[rule.target], classes=rule.classes) for _, rule in teachers.values()}
+    made = {rule.target: rule.made for _, rule in teachers.values()}
     derivations = make_derivations(config.derive, Path(config.images), {**made, **source.targets})
     labeller = Labeller(
         source=source,
@@ -184,7 +181,7 @@ def run_labelling(
         shutil.rmtree(folder / WORK, ignore_errors=True)
         return summary
     _start(labelling, output.settings, folder)
-    with _locked(folder):
+    with locked(folder / WORK / "lock", f"another fbnetv5 label is writing {folder}: wait for it"):
         remove_temporaries(folder)
         chunks = output.job.chunks
         left = {file: indices for file, indices in chunks.items() if not file.exists()}
@@ -233,18 +230,3 @@ def _check_settings(stored: Mapping[str, Any], settings: Mapping[str, Any], fold
             f"{folder} was labelled with other settings ({', '.join(differing)}): name another folder with -o, or use "
             "the same settings to continue it"
         )
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """A context in which no other process labels into the folder.
-
-    Raises:
-        UserError: another process does.
-    """
-    with (folder / WORK / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"another fbnetv5 label is writing {folder}: wait for it") from None
-        yield

@@ -1,6 +1,5 @@
 """Weights of published networks: files on this machine, downloaded only if the user says so."""
 
-import fcntl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from export.errors import UnavailableError, UserError
+from export.locks import wait_for_lock
 
 STATE_KEYS = ("state_dict", "model")
 """Under which some training scripts store the weights in a checkpoint."""
@@ -33,7 +33,7 @@ def url_file(url: str, *, name: str, download: bool) -> Path:
         with _download_errors(name):
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.with_name(f".{path.name}.lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                wait_for_lock(lock)
                 if not path.exists():
                     torch.hub.download_url_to_file(url, str(path), progress=False)
     return path

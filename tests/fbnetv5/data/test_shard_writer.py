@@ -205,6 +205,16 @@ def test_an_interrupted_conversion_continues_to_the_same_bytes(image_folder: Pat
     assert first.stat().st_mtime_ns == kept
 
 
+def test_two_conversions_into_one_folder_are_refused(image_folder: Path, tmp_path: Path) -> None:
+    def convert_too(stage: str, done: int, total: int) -> None:
+        with pytest.raises(UserError, match=r"another fbnetv5 convert is writing .*shards: wait for it"):
+            write_shards(open_folder(image_folder), tmp_path / "shards", quiet, shard_rows=5)
+
+    write_shards(open_folder(image_folder), tmp_path / "shards", convert_too, shard_rows=5)
+    assert len(open_folder(tmp_path / "shards")) == 24
+    assert not (tmp_path / "shards" / shard_writer.WORK).exists()
+
+
 def convert_until_killed(source: Path, folder: Path, rows: int) -> None:
     """Convert in this process, which is killed while it makes a row of the shard."""
     row_of, made = shard_writer.row_of, count()

@@ -1,0 +1,54 @@
+"""Exclusive locks of open files.
+
+The operating system releases a lock when its process ends, so that of a killed process need not be removed.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from export.errors import UserError
+
+_PAUSE_S = 0.1
+_LOCKED_BYTE = 1 << 30
+"""Windows locks bytes, which others then cannot read: this one is behind the end of any file that is locked."""
+
+
+def try_lock(file: IO[Any]) -> bool:
+    """Lock an open file, unless another process has locked it: then False."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(_LOCKED_BYTE)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            file.seek(0)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def wait_for_lock(file: IO[Any]) -> None:
+    """Lock an open file as soon as no other process has locked it."""
+    while not try_lock(file):
+        time.sleep(_PAUSE_S)
+
+
+@contextmanager
+def locked(path: Path, message: str) -> Iterator[None]:
+    """A context in which no other process has locked the file at ``path``, which is made.
+
+    Raises:
+        UserError: another process has locked it, with this message.
+    """
+    with path.open("w", encoding="utf-8") as file:
+        if not try_lock(file):
+            raise UserError(message)
+        yield
