@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,10 @@ FORMS: Mapping[str, Callable[[Any, int], Prediction]] = {
 def open_labelled(folder: Path, tasks: Sequence[str]) -> tuple[Iterator[Frame], Truth]:
     """The images of a data set in one of the layouts that ``--data`` reads, and their labels of these tasks.
 
+    An image with a label that cannot be read has this as the reason why it is none.
+
     Raises:
-        UserError: the folder is in no known layout, has no labels of the tasks, or a label is wrong.
+        UserError: the folder is in no known layout, or has no labels of the tasks.
     """
     data = open_folder(folder)
     targets = {task: task_types()[task].targets[0] for task in tasks}
@@ -44,13 +47,20 @@ def open_labelled(folder: Path, tasks: Sequence[str]) -> tuple[Iterator[Frame], 
             f"{folder} has no labels for {', '.join(tasks)}, only {', '.join(data.targets)}: leave out --truth"
         )
 
+    read_labels = lru_cache(maxsize=1)(data.labels)  # of an image, by ``frames`` and then by ``truth``
+
     def frames() -> Iterator[Frame]:
         for index in range(len(data)):
             name = data.names[index] if data.names else f"{index:08d}.png"  # shards have no list of names
-            yield replace(read_file(data.path(index), name), index=index)
+            frame = replace(read_file(data.path(index), name), index=index)
+            try:
+                read_labels(index)
+            except UserError as error:
+                frame = replace(frame, image=None, reason=frame.reason or str(error))
+            yield frame
 
     def truth(frame: Frame) -> tuple[dict[str, Prediction], dict[str, Sequence[str]]]:
-        labels = data.labels(frame.index)
+        labels = read_labels(frame.index)
         present = {task: target for task, target in target_of.items() if target in labels}
         classes: dict[str, Sequence[str]] = {task: data.targets[target].classes for task, target in present.items()}
         return (

@@ -39,6 +39,16 @@ def test_the_labels_of_shards_are_drawn(image_folder: Path, tmp_path: Path) -> N
     assert set(truth(read[0])[0]) == {"det"}
 
 
+def test_an_image_with_a_wrong_label_is_left_out_with_the_reason(image_folder: Path) -> None:
+    Image.new("L", (64, 64), color=200).save(image_folder / "masks" / "01.png")
+    frames, truth = open_labelled(image_folder, ("seg",))
+    first, second, third = (next(frames) for _ in range(3))
+    assert second.image is None
+    assert f"{image_folder / 'masks' / '01.png'} holds class id 200" in second.reason
+    assert first.image is not None
+    assert set(truth(third)[0]) == {"seg"}
+
+
 def test_labels_of_other_tasks_are_no_truth(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
