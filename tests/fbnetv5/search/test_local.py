@@ -86,7 +86,10 @@ def test_the_most_promising_pairs_meet_the_budget_with_the_lowest_loss(monkeypat
     both = changes.applied(first, second)
     budget = Constraints(budgets=[Budget(limit=cost.cost_of(current), unit="macs")], tables=[cost])
     losses = np.where(cost(both) <= budget.budgets[0].limit, loss(both), np.inf)
-    monkeypatch.setattr(local, "MAX_PAIRS", 20)
+    monkeypatch.setattr(local, "MAX_PAIRS", len(first))
+    assert promising((first, second), changes.singles(), current, loss, budget) == (first, second)
+    monkeypatch.setattr(local, "MAX_PAIRS", len(first) - 1)
+    monkeypatch.setattr(local, "PROMISING_PAIRS", 20)
     chosen = promising((first, second), changes.singles(), current, loss, budget)
     np.testing.assert_allclose(np.sort(loss(changes.applied(*chosen))), np.sort(losses)[:20])
 
@@ -96,6 +99,7 @@ def test_the_best_network_is_found_among_few_pairs(monkeypatch: pytest.MonkeyPat
     budget = Constraints(budgets=[Budget(limit=0.7 * cost.max_cost, unit="macs")], tables=[cost])
     inside = EVERYTHING[budget.in_window(EVERYTHING)]
     monkeypatch.setattr(local, "MAX_PAIRS", 4)
+    monkeypatch.setattr(local, "PROMISING_PAIRS", 4)
     network = min((descend(start, loss, budget) for start in inside[:: 1 + len(inside) // 6]), key=loss.cost_of)
     assert loss.cost_of(network) == pytest.approx(loss(inside).min())
 
