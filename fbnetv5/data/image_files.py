@@ -228,7 +228,7 @@ def _check_storage(path: str | Path, error: Exception) -> None:
     if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
         raise UnavailableError(
             f"cannot read {path}: {error.strerror}. If this is the file and not its storage, remove it; otherwise "
-            "repeat the command when the storage answers"
+            "repeat the command when the storage works"
         ) from None
 
 

@@ -69,7 +69,7 @@ FAILING = Path("/proc/self/mem")
 @pytest.mark.skipif(not FAILING.exists(), reason="needs the proc file system of Linux")
 def test_a_failure_of_the_storage_is_none_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.png").symlink_to(FAILING)
-    expected = r"cannot read .*a\.png: Input/output error\. .* repeat the command when the storage answers"
+    expected = r"cannot read .*a\.png: Input/output error\. .* repeat the command when the storage works"
     with pytest.raises(UnavailableError, match=expected):
         read_pixels(tmp_path / "a.png")
     with pytest.raises(UnavailableError, match=expected):
