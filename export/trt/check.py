@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.errors import UserError
+from export.errors import UnavailableError, UserError
 from export.files import AnyPath
 from export.progress import Progress, outermost_stage, silent
 from export.subprocesses import SubprocessFailedError, run_in_subprocess
@@ -148,7 +148,11 @@ def _check_names(model: "onnx.ModelProto", shapes: Mapping[str, Sequence[int]]) 
 def _try(
     path: Path, shapes: Mapping[str, Sequence[int]], build: bool, progress: Progress
 ) -> tuple[dict[str, Any], tuple[Problem, ...]]:
-    """The result of ``trial.run``, and the problem if NVIDIA's library crashed or hung."""
+    """The result of ``trial.run``, and the problem if NVIDIA's library crashed or hung.
+
+    Raises:
+        UnavailableError: it cannot even be loaded.
+    """
     stages, outermost = set(), outermost_stage(progress)
 
     def report(stage: str, done: int, total: int) -> None:
@@ -164,7 +168,11 @@ def _try(
     empty = dict.fromkeys(("parser_errors", "builder_errors", "warnings", "chosen"), ())
     stage = "builder" if trial.PARSED in stages else "parser"
     problem = _problem(stage, "CRASHED", Refusal(message=message.format(stage)), (), CRASH)
-    return {**run_in_subprocess(trial.identify, timeout_s=_TIMEOUT_S), **empty, "shapes": {}}, (problem,)
+    try:
+        identity = run_in_subprocess(trial.identify, timeout_s=_TIMEOUT_S)
+    except SubprocessFailedError as error:
+        raise UnavailableError(f"TensorRT is installed and cannot be loaded here: it {error}") from None
+    return {**identity, **empty, "shapes": {}}, (problem,)
 
 
 def _parser_problem(error: Mapping[str, Any], model: "onnx.ModelProto") -> Problem:

@@ -1,5 +1,6 @@
 """The check on hand-made bad graphs: with NVIDIA's parser and builder if they are installed, and without them."""
 
+import os
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -456,6 +457,16 @@ def test_a_crash_of_the_library_is_a_refusal(
     assert (problem.stage, problem.code) == (stage, "CRASHED")
     assert problem.description == f"TensorRT's {stage} failed: it was ended by SIGSEGV"
     assert result.version
+
+
+def test_a_library_that_crashes_when_it_is_loaded_is_not_available(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("tensorrt", "tensorrt_rtx"):
+        (tmp_path / f"{name}.py").write_text("import signal\nsignal.raise_signal(signal.SIGSEGV)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(UnavailableError, match="cannot be loaded here: it was ended by SIGSEGV"):
+        check(saved(model([CONV], w=WEIGHT), tmp_path / "m.onnx"))
 
 
 WRONG_SHAPES = {
