@@ -264,7 +264,8 @@ def measure_network(
     rank, world = accelerator.process_index, accelerator.num_processes
     batches = in_order(dataset, batch=BATCH, reading=reading, rank=rank, world=world)
     device = next(network.parameters()).device
-    return measure_share(chosen, in_run_precision(network.raw, device, make_accelerator()), batches)
+    on_device = (batch.to(device) for batch in batches)  # where the outputs are, with which metrics compare its labels
+    return measure_share(chosen, in_run_precision(network.raw, device, make_accelerator()), on_device)
 
 
 def evaluate_network(

@@ -250,12 +250,17 @@ def check_gpu(name: str, *, precision: str, threads: int) -> Gpu:
     return device
 
 
+VGPU = re.compile(r"\d+[ABCQ]")
+"""The last word of the name of a part of a GPU that virtual machines share, such as NVIDIA A10-4Q."""
+
+
 def matches(gpu: Gpu, name: str, compute_capability: tuple[int, int]) -> bool:
-    """Whether the driver's ``name`` is a whole ``gpu``: not a slice of it (MIG), nor another chip of similar name."""
+    """Whether the driver's ``name`` is a whole ``gpu``: no slice (MIG, vGPU) of it, and no chip of similar name."""
     words = re.split(r"[ -]", name)
     model = gpu.model.split(" ")
     named = any(words[i : i + len(model)] == model for i in range(len(words)))
-    return named and compute_capability == gpu.compute_capability and not {"MIG", "Laptop", "D", "Ti"} & set(words)
+    other = {"MIG", "Laptop", "D", "Ti"} & set(words) or any(VGPU.fullmatch(word) for word in words)
+    return named and compute_capability == gpu.compute_capability and not other
 
 
 def _detected(gpus: tuple[GpuInfo, ...]) -> str:

@@ -41,6 +41,13 @@ class OrderedGroup(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; an interrupt is one line, where typer would end with an exit code of its own."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise UserError("interrupted") from None
+
 
 app = typer.Typer(
     cls=OrderedGroup,

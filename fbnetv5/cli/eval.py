@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    task: Annotated[str | None, typer.Option(help="Task whose network in runs/latest is evaluated.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Task whose network in runs/latest is evaluated; with --arch, the only task of it to evaluate."
+        ),
+    ] = None,
     arch: ArchitectureFile = None,
     weights: Annotated[
         Path | None,

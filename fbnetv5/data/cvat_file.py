@@ -80,6 +80,8 @@ class Parser:
             raise UserError(f"cannot read {self._path}: {error.strerror}. Make it a readable file") from None
         except expat.ExpatError as error:
             raise UserError(f"{self._path}:{error.lineno} is not valid XML ({error}). Export it again") from None
+        except (LookupError, ValueError) as error:  # of an encoding that expat does not know
+            raise UserError(f"{self._path} is not valid XML ({error}). Export it again") from None
         return self.content
 
     def _start(self, tag: str, attributes: dict[str, str]) -> None:

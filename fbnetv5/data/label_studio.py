@@ -84,10 +84,10 @@ class Task:
     regions: list[Region]
 
 
-def find_export(root: Path) -> Path | None:
-    """The export in a folder; None without one."""
-    paths = (path for pattern in PATTERNS for path in sorted(root.glob(pattern)))
-    return next((path for path in paths if MARKS.match(_start(path))), None)
+def find_exports(root: Path) -> list[Path]:
+    """The exports in a folder."""
+    paths = dict.fromkeys(path for pattern in PATTERNS for path in sorted(root.glob(pattern)))
+    return [path for path in paths if MARKS.match(_start(path))]
 
 
 def _start(path: Path) -> bytes:
@@ -100,18 +100,21 @@ def _start(path: Path) -> bytes:
 
 def is_label_studio(root: Path) -> bool:
     """Whether a folder has an export with a list of annotated tasks."""
-    return find_export(root) is not None
+    return bool(find_exports(root))
 
 
 def read_label_studio(root: Path, headers: HeaderIndex) -> LabelledImages:
     """A folder of this layout; images are named by their paths in it.
 
     Raises:
-        UserError: the export is damaged, an image is missing, or a region is wrong.
+        UserError: there are several exports, the export is damaged, an image is missing, or a region is wrong.
     """
-    file = find_export(root)
-    if file is None:
+    exports = find_exports(root)
+    if not exports:
         raise UserError(f"{root} has none of {', '.join(PATTERNS)} with a list of annotated tasks")
+    file, *others = exports
+    if others:
+        raise UserError(f"{root} has the exports {' and '.join(path.name for path in exports)}: keep one")
     notes, tasks = Notes(), dict[str, Task]()
     for task in _tasks(file, root, notes):
         if task.path in tasks:

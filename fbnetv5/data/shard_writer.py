@@ -95,20 +95,32 @@ def write_shards(data: LabelledImages, folder: Path, report: Progress, *, shard_
         index = _finished(folder, digest)
         if all(is_whole(folder, shard) for shard in index.shards):
             return index
-        _reopen(folder, index)
+    _check_folder(folder)
+    (folder / WORK).mkdir(parents=True, exist_ok=True)
+    with locked(folder / WORK / "lock", f"another fbnetv5 convert is writing {folder}: wait for it"):
+        index = _write_shards(data, folder, digest, report, shard_rows)
+    shutil.rmtree(folder / WORK, ignore_errors=True)
+    return index
+
+
+def _write_shards(
+    data: LabelledImages, folder: Path, digest: str, report: Progress, shard_rows: int | None
+) -> ShardIndex:
+    """Write what is missing of the shards; no other process does so."""
+    if (folder / INDEX).exists():
+        _reopen(folder, _finished(folder, digest))
     shard_rows = _start(folder, digest, shard_rows or fitting_rows(data))
     splits = [by_hash(data.names, indices) for indices in split_indices(data)]
     shards = plan_shards(splits, shard_rows)
     entries = []
-    with locked(folder / WORK / "lock", f"another fbnetv5 convert is writing {folder}: wait for it"):
-        for done, shard in enumerate(shards):
-            report("convert", done, len(shards))
-            entry = _written(folder, shard)
-            if entry is None:
-                entry = write_shard(data, folder / DATA / shard.file, shard.parts)
-                _write_entry(folder, entry)
-            entries.append(entry)
-        report("convert", len(shards), len(shards))
+    for done, shard in enumerate(shards):
+        report("convert", done, len(shards))
+        entry = _written(folder, shard)
+        if entry is None:
+            entry = write_shard(data, folder / DATA / shard.file, shard.parts)
+            _write_entry(folder, entry)
+        entries.append(entry)
+    report("convert", len(shards), len(shards))
     weights, policies, test = map(len, splits)
     index = ShardIndex(
         schema=SCHEMA,
@@ -118,7 +130,6 @@ def write_shards(data: LabelledImages, folder: Path, report: Progress, *, shard_
         shards=tuple(entries),
     )
     write_index(folder, index)
-    shutil.rmtree(folder / WORK, ignore_errors=True)
     return index
 
 
@@ -226,11 +237,19 @@ def _reopen(folder: Path, index: ShardIndex) -> None:
     (folder / INDEX).unlink()
 
 
+def _check_folder(folder: Path) -> None:
+    """Raise UserError if the folder contains something else than a conversion, finished or not."""
+    if (folder / INDEX).exists() or (folder / WORK / SETTINGS).exists():
+        return
+    if folder.exists() and (not folder.is_dir() or any(path.name != WORK for path in folder.iterdir())):
+        raise UserError(f"{folder} exists already and is no unfinished conversion: name another folder with -o")
+
+
 def _start(folder: Path, digest: str, shard_rows: int) -> int:
     """Write the settings into a new folder, or compare them with an unfinished conversion's; returns its shard rows.
 
     Raises:
-        UserError: the folder contains something else, or the data set was changed.
+        UserError: the data set was changed.
     """
     file = folder / WORK / SETTINGS
     if file.exists():
@@ -238,8 +257,6 @@ def _start(folder: Path, digest: str, shard_rows: int) -> int:
         if settings.get("source_sha256") != digest:
             raise UserError(f"{folder} is an unfinished conversion of another data set{_CHANGED.format(folder=folder)}")
         shard_rows = int(settings["shard_rows"])
-    elif folder.exists() and (not folder.is_dir() or any(path.name != WORK for path in folder.iterdir())):
-        raise UserError(f"{folder} exists already and is no unfinished conversion: name another folder with -o")
     _write_settings(folder, digest, shard_rows)
     for path in [*(folder / DATA).glob(".*.tmp"), *folder.glob(".*.tmp")]:
         path.unlink()

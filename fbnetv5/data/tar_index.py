@@ -119,8 +119,17 @@ def _read(path: Path, size: int, texts: tuple[str, ...]) -> Iterator[Member]:
                     is_text = member.name.lower().endswith(texts) and member.size <= MAX_TEXT
                     text = _text(_content(raw, member)) if is_text else None
                     yield Member(member.name, member.offset_data, member.size, text)
+            _check_end(path, raw, file.offset)
     except (OSError, tarfile.TarError) as error:
         raise UserError(f"cannot read {path}: {error}. Copy the file again, without compression") from None
+
+
+def _check_end(path: Path, raw: BinaryIO, offset: int) -> None:
+    """Raise UserError unless the members end in a block of zeros: ``tarfile`` ends quietly at a damaged header too."""
+    raw.seek(offset)
+    block = raw.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE or any(block):
+        raise UserError(f"{path} is cut off or damaged at byte {offset}. Copy the file again")
 
 
 def _content(file: BinaryIO, member: tarfile.TarInfo) -> bytes:

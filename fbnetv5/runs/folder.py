@@ -8,6 +8,8 @@ from export.errors import UserError
 from export.files import is_utf8
 from fbnetv5.runs.config import Run, RunConfig
 
+LATEST = "latest"
+"""Name of the link to the newest run of a folder of runs."""
 BRANCHED = "branched"
 """Name of the files of a branched network, without their suffixes."""
 
@@ -90,7 +92,7 @@ def latest_link(runs: Path) -> Path:
     Raises:
         UserError: a file or folder that is not a link has its name.
     """
-    link = runs / "latest"
+    link = runs / LATEST
     if link.exists() and not link.is_symlink():
         raise UserError(f"{link} is not a link; move it away, the name is reserved for the newest run")
     return link

@@ -13,10 +13,12 @@ from fbnetv5.costs.budgets import Budget
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.fit import default_fit, parse_fit
 from fbnetv5.data.resolution import parse_resolution
-from fbnetv5.runs.folder import BRANCHED, missing_network
+from fbnetv5.runs.folder import BRANCHED, LATEST, missing_network
 from fbnetv5.tasks import needed_targets
 from latency.backend import Backend
 from latency.backends import open_backend
+from latency.devices import gpu
+from latency.runtimes.onnxruntime import CPU
 from latency.table import measured_tables, table_path
 
 Amount = str | float
@@ -125,6 +127,15 @@ def open_device(device: str, *, runtime: str | None = None, precision: str = "fp
         ) from None
 
 
+def without_link(run: AnyPath) -> Path:
+    """The path of a run folder without the link ``latest``, which may point to a newer run before a command ends."""
+    path = Path(run)
+    for link in (path, *path.parents):
+        if link.name == LATEST and link.is_symlink():
+            return link.parent / link.readlink() / path.relative_to(link)
+    return path
+
+
 def find_table(
     device: str | None, table: AnyPath | None, luts: Path, log: Log, profile_options: str = ""
 ) -> Path | None:
@@ -143,6 +154,8 @@ def find_table(
     """
     if table is not None or device is None:
         return path_of(table)
+    if device != CPU:
+        gpu(device)
     path = table_path(luts, device)
     if path.exists():
         return path

@@ -63,6 +63,8 @@ def test_the_error_for_an_absent_gpu_lists_the_detected_gpus(
         ("rtx-3090", "NVIDIA GeForce RTX 3090", (8, 6), True),
         ("rtx-3090", "NVIDIA GeForce RTX 3090 Ti", (8, 6), False),
         ("rtx-5090", "NVIDIA GeForce RTX 5090", (12, 0), True),
+        ("a10", "NVIDIA A10-4Q", (8, 6), False),
+        ("t4", "GRID T4-16C", (7, 5), False),
         ("a30", "NVIDIA A30", (8, 0), True),
         ("b200", "NVIDIA B200", (10, 0), True),
         ("b200", "NVIDIA GB200", (10, 0), False),

@@ -12,7 +12,17 @@ from fbnetv5.costs.budgets import format_cost, only_budget, parse_budgets
 from fbnetv5.data.describe import describe_data
 from fbnetv5.networks.pretrained import SCRATCH
 from fbnetv5.runs.folder import BRANCHED
-from fbnetv5.runs.options import Amount, Fields, Size, fields_of, find_table, path_of, run_folder, search_images
+from fbnetv5.runs.options import (
+    Amount,
+    Fields,
+    Size,
+    fields_of,
+    find_table,
+    path_of,
+    run_folder,
+    search_images,
+    without_link,
+)
 from fbnetv5.search.bmtas.config import BranchConfig
 from fbnetv5.search.bmtas.entry import BranchEntry
 from fbnetv5.search.bmtas.prepare import Prepared, prepare
@@ -145,7 +155,8 @@ def resume_branch(
         UserError: the folder is of another method, or damaged.
         VerificationError: a loss is not finite.
     """
-    return _finish(Path(run), prepare(BranchConfig.load(Path(run))), started, report)
+    folder = without_link(run)
+    return _finish(folder, prepare(BranchConfig.load(folder)), started, report)
 
 
 def _finish(run: Path, prepared: Prepared, started: Started, report: Callable[[BranchEntry], None]) -> BranchResult:

@@ -9,7 +9,17 @@ from export.progress import Log, Progress, silent
 from fbnetv5.costs.budgets import check_has_table, some_budgets, with_memory
 from fbnetv5.costs.constraints import Constraints
 from fbnetv5.data.describe import describe_data
-from fbnetv5.runs.options import Amount, Fields, Size, fields_of, find_table, path_of, run_folder, search_images
+from fbnetv5.runs.options import (
+    Amount,
+    Fields,
+    Size,
+    fields_of,
+    find_table,
+    path_of,
+    run_folder,
+    search_images,
+    without_link,
+)
 from fbnetv5.search.nars.config import NarsConfig
 from fbnetv5.search.nars.entry import NarsEntry
 from fbnetv5.search.nars.prepare import Prepared, prepare
@@ -156,7 +166,7 @@ def resume_nars(
         UnavailableError: Ray, or the library of a teacher, is not on this machine.
         VerificationError: all trainings failed.
     """
-    runner, folder = choose_runner(jobs, ray, gpus_per_trial, progress), Path(run)
+    runner, folder = choose_runner(jobs, ray, gpus_per_trial, progress), without_link(run)
     prepared = prepare(NarsConfig.load(folder))
     started(folder, prepared)
     return run_nars(folder, prepared, runner, report)

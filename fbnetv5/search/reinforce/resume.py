@@ -1,12 +1,12 @@
 """Continues an interrupted search or later task: ``fbnetv5.api.resume_search``, for ``fbnetv5 search --resume``."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from export.files import AnyPath
 from export.progress import Progress, silent
 from fbnetv5.runs.config import read_config
+from fbnetv5.runs.options import without_link
 from fbnetv5.search.reinforce.command import SearchResult, Started, finish_search
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.later.config import LaterConfig
@@ -37,7 +37,7 @@ def resume_search(
         UserError: the folder is of another method, or damaged.
         VerificationError: a loss is not finite.
     """
-    folder = Path(run)
+    folder = without_link(run)
     if read_config(folder)["kind"] != LaterConfig.kind:
         return finish_search(folder, prepare(SearchConfig.load(folder)), started, report, progress)
     later = prepare_later(LaterConfig.load(folder))

@@ -50,3 +50,16 @@ def test_an_unexpected_error_has_its_own_exit_code(
     assert ended.value.code == 70
     assert "Traceback" in printed
     assert "this is a bug of fbnetv5 (ZeroDivisionError: division by zero). Report it" in printed
+
+
+def test_an_interrupt_is_one_line_and_wrong_usage() -> None:
+    code = (
+        "import sys; from fbnetv5.cli import entry\n"
+        "@entry.app.command('stop')\n"
+        "def stop() -> None: raise KeyboardInterrupt\n"
+        "sys.argv = ['fbnetv5', 'stop']; entry.main()"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.strip().endswith("interrupted")
+    assert len(ended.stderr.strip().splitlines()) == 1

@@ -50,3 +50,7 @@ def test_damage_and_videos_are_named_with_their_line(tmp_path: Path) -> None:
         Parser(write(tmp_path, '<annotations>\n<track id="0"/></annotations>')).parse()
     with pytest.raises(UserError, match="cannot read"):
         Parser(tmp_path).parse()
+    for encoding in ("shift_jis", "none"):
+        text = f'<?xml version="1.0" encoding="{encoding}"?><annotations/>'
+        with pytest.raises(UserError, match=r"annotations\.xml is not valid XML"):
+            Parser(write(tmp_path, text)).parse()

@@ -139,3 +139,10 @@ def test_choices_of_a_region_are_no_class_of_the_image(tmp_path: Path) -> None:
     data = open_folder(write(tmp_path, BOX, attribute))
     assert "label" not in data.targets
     assert any("choices of single regions left out" in note for note in data.notes)
+
+
+def test_several_exports_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, BOX)
+    (tmp_path / "project-1-at-2025-01-01-00-00-0a.json").write_text((tmp_path / "result.json").read_text())
+    with pytest.raises(UserError, match=r"has the exports .*result\.json.*: keep one"):
+        open_folder(tmp_path)

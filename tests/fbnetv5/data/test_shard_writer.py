@@ -207,9 +207,13 @@ def test_an_interrupted_conversion_continues_to_the_same_bytes(image_folder: Pat
 
 def test_two_conversions_into_one_folder_are_refused(image_folder: Path, tmp_path: Path) -> None:
     def convert_too(stage: str, done: int, total: int) -> None:
+        temporary.parent.mkdir(exist_ok=True)
+        temporary.touch()  # as this conversion would be writing it
         with pytest.raises(UserError, match=r"another fbnetv5 convert is writing .*shards: wait for it"):
             write_shards(open_folder(image_folder), tmp_path / "shards", quiet, shard_rows=5)
+        assert temporary.exists()
 
+    temporary = tmp_path / "shards" / "data" / ".one.parquet.1.tmp"
     write_shards(open_folder(image_folder), tmp_path / "shards", convert_too, shard_rows=5)
     assert len(open_folder(tmp_path / "shards")) == 24
     assert not (tmp_path / "shards" / shard_writer.WORK).exists()

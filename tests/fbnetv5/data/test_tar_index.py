@@ -6,6 +6,7 @@ from unittest import mock
 import pytest
 import torch
 
+from export.errors import UserError
 from fbnetv5.data import image_files
 from fbnetv5.data.layouts import open_folder
 from fbnetv5.data.tar_index import Member, tar_index
@@ -91,3 +92,23 @@ def test_a_damaged_index_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for file in (tmp_path / "cache" / "fbnetv5").iterdir():
         file.write_text('{"kind": "tar index"}', encoding="utf-8")
     assert open_folder(root).targets["label"].classes == ("cat",)
+
+
+@pytest.mark.parametrize("damage", ["cut before a header", "cut within a header", "another byte", "no end"])
+def test_a_tar_file_that_ends_early_is_refused(tmp_path: Path, damage: str) -> None:
+    root = write(tmp_path, **{"0__png": "image", "0__cls": "cat"})
+    image = (tmp_path / "images" / "0.png").read_bytes()
+    with tarfile.open(root / "0.tar", "w") as tar:
+        for number in range(3):
+            add_member(tar, f"{number}.png", image)
+            add_member(tar, f"{number}.cls", "cat")
+    with tarfile.open(root / "0.tar") as tar:
+        member, *_, last = tar.getmembers()[2:]
+        end = last.offset_data + tarfile.BLOCKSIZE
+    content = bytearray((root / "0.tar").read_bytes())
+    places = {"cut before a header": member.offset, "cut within a header": member.offset + 100, "no end": end}
+    if damage == "another byte":
+        content[member.offset + 3] ^= 1
+    (root / "0.tar").write_bytes(content[: places.get(damage)])
+    with pytest.raises(UserError, match=r"0\.tar is cut off or damaged at byte \d+"):
+        open_folder(root)

@@ -4,7 +4,8 @@ import pytest
 
 from export.errors import UnavailableError, UserError
 from fbnetv5.costs.budgets import Budget
-from fbnetv5.runs.options import architecture_file, find_table, open_device, run_folder, search_images
+from fbnetv5.runs.folder import point_latest
+from fbnetv5.runs.options import architecture_file, find_table, open_device, run_folder, search_images, without_link
 
 
 def test_a_network_is_named_by_its_file_or_by_its_task() -> None:
@@ -76,6 +77,9 @@ def test_the_only_table_of_a_device_is_used_and_several_are_named(tmp_path: Path
         find_table("orin", None, tmp_path, lines.append)
     (tmp_path / "orin-fp32-b1.json").touch()
     assert find_table("orin", None, tmp_path, lines.append) == tmp_path / "orin-fp32-b1.json"
+    for pattern in ("ori?", "**", "/dev/nvidia0"):
+        with pytest.raises(UserError, match="there is no device"):
+            find_table(pattern, None, tmp_path, lines.append)
 
 
 def test_a_run_is_a_folder_in_the_folder_of_runs() -> None:
@@ -83,3 +87,14 @@ def test_a_run_is_a_folder_in_the_folder_of_runs() -> None:
     assert run_folder("runs", None).parent == Path("runs")
     with pytest.raises(UserError, match="--name 'latest' is not the name of a folder in --runs"):
         run_folder("runs", "latest")
+
+
+def test_a_path_through_the_link_stays_with_its_run(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name / "added").mkdir(parents=True)
+        point_latest(tmp_path / name, pytest.fail)
+        assert without_link(tmp_path / "latest") == tmp_path / name
+        assert without_link(tmp_path / "latest" / "added") == tmp_path / name / "added"
+    assert without_link(tmp_path / "one") == tmp_path / "one"
+    (tmp_path / "link").symlink_to("one")
+    assert without_link(tmp_path / "link") == tmp_path / "link"

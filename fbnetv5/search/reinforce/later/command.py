@@ -11,7 +11,17 @@ from export.files import AnyPath
 from export.progress import Log, Progress, silent
 from fbnetv5.data.config import DataConfig
 from fbnetv5.data.describe import describe_data
-from fbnetv5.runs.options import Amount, CostBudgets, Fields, describe_fit, fields_of, find_table, path_of, run_folder
+from fbnetv5.runs.options import (
+    Amount,
+    CostBudgets,
+    Fields,
+    describe_fit,
+    fields_of,
+    find_table,
+    path_of,
+    run_folder,
+    without_link,
+)
 from fbnetv5.search.reinforce.command import SearchResult
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.derive import with_table
@@ -83,7 +93,7 @@ def add_task(
         UnavailableError: the device is not on this machine.
         VerificationError: a loss is not finite.
     """
-    source = Path(run)
+    source = without_link(run)
     search = SearchConfig.load(source)
     check_names([task])
     if task in search.tasks:
