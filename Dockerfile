@@ -1,8 +1,9 @@
 # fbnetv5 with TensorRT, for machines with an NVIDIA GPU and the NVIDIA Container Toolkit:
 #
 #     docker build --tag fbnetv5 .
-#     docker run --rm --gpus all --volume "$PWD:/work" --user "$(id -u):$(id -g)" fbnetv5 doctor
+#     docker run --rm --gpus all --ipc host --volume "$PWD:/work" --user "$(id -u):$(id -g)" fbnetv5 doctor
 #
+# Processes that load images need more shared memory than a container has by default, hence --ipc host.
 # The first stage has the CUDA toolkit, which compiles pycuda; the second has the CUDA libraries only. The driver comes
 # from the host. torch and TensorRT bring their own CUDA libraries as Python packages.
 ARG CUDA=12.9.1

@@ -5,6 +5,7 @@ all at once. It repeats the recorded kernels on the recorded memory, so shapes a
 change: a derived network can be replayed, a supernet cannot.
 """
 
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -48,8 +49,19 @@ def record(network: Network, images: Tensor, *, autocast: torch.dtype | None = N
     # Weights that autocast has converted must not be kept from one replay to the next.
     with torch.autocast("cuda", dtype=autocast, enabled=autocast is not None, cache_enabled=False):
         samples = (images.detach().clone(),)
-        replay: Any = torch.cuda.make_graphed_callables(_RawOutputs(network), samples, allow_unused_input=True)
+        replay: Any = torch.cuda.make_graphed_callables(
+            _RawOutputs(network), samples, allow_unused_input=True, **_beside_other_threads()
+        )
     for name, buffer in buffers.items():
         buffer.copy_(before[name])
     recorded: Raw = replay
     return recorded
+
+
+def _beside_other_threads() -> dict[str, Any]:
+    """The argument, which earlier versions of torch lack, that lets other threads pin memory during the recording.
+
+    The thread that pins the batches of a data loader would end the recording, or be ended by it.
+    """
+    known = inspect.signature(torch.cuda.make_graphed_callables).parameters
+    return {"capture_error_mode": "thread_local"} if "capture_error_mode" in known else {}

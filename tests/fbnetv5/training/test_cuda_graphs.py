@@ -1,5 +1,7 @@
 """A replayed network is the same network: outputs, gradients, statistics and random numbers."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 
 import numpy as np
@@ -67,3 +69,24 @@ def test_replays_draw_new_numbers_from_the_seed_of_the_step() -> None:
     first, second, again = outputs(1), outputs(2), outputs(1)
     assert not torch.allclose(first, second, rtol=1e-3)
     torch.testing.assert_close(first, again, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.gpu
+def test_a_thread_may_pin_memory_during_the_recording() -> None:
+    """As that of a data loader does."""
+    recorded = threading.Event()
+
+    def pin() -> int:
+        pinned = 0
+        while not recorded.is_set():
+            torch.empty(1 << 20 | pinned).pin_memory()  # of another size each time, so that nothing is reused
+            pinned += 1
+        return pinned
+
+    with ThreadPoolExecutor(1) as pool:
+        pinning = pool.submit(pin)
+        try:
+            record(make_network("cls"), torch.zeros(2, 3, 64, 64, device="cuda"))
+        finally:
+            recorded.set()
+        assert pinning.result() > 0
