@@ -33,7 +33,7 @@ from fbnetv5.data.labelled_images import Corners, ImageRecord, LabelledImages
 from fbnetv5.data.maps import FORMATS, find_maps
 from fbnetv5.data.notes import Notes
 from fbnetv5.data.soft_labels import add_soft_labels
-from fbnetv5.data.split_names import as_test_split
+from fbnetv5.data.split_names import as_test_split, is_validation
 from fbnetv5.data.targets import BOXES, CLASS, IGNORE, IGNORED_BOXES, SOFT_LABEL, Kind, Target
 
 T = TypeVar("T")
@@ -301,7 +301,7 @@ def read_several_tasks(root: Path, headers: HeaderIndex) -> LabelledImages:
             classes[name] = class_list(document, form.class_list, where) or numbered_classes(name, images, headers)
     if not any(image.is_labelled for image in images.values()):
         raise UserError(f"{where} labels no image, and neither do the folders beside it: label one at least")
-    test = frozenset(record["file_name"] for record in records.values() if record.get("split") == "test")
+    test = frozenset(record["file_name"] for record in records.values() if is_validation(str(record.get("split"))))
     targets = {name: Target(kind=KINDS[name], classes=labels) for name, labels in classes.items() if labels}
     targets |= {name: Target(kind=KINDS[name]) for name in maps if name not in classes}
     return LabelledImages(images, targets, test=as_test_split(test, images), notes=notes.lines())

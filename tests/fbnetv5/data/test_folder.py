@@ -264,6 +264,9 @@ def test_images_of_the_test_split_and_without_boxes_are_marked(image_folder: Pat
     assert folder.test == {"03.png"}
     assert "boxes" not in folder.labels(4)
     assert "label" in folder.labels(4)
+    edit(image_folder, lambda document: document["images"][6].update(split="Val"))
+    edit(image_folder, lambda document: document["images"][7].update(split="train"))
+    assert read(image_folder).test == {"03.png", "06.png"}
     edit(image_folder, lambda document: document["images"][3].update(boxes=False))
     with pytest.raises(UserError, match='"boxes": false and annotations'):
         read(image_folder)
