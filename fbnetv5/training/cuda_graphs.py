@@ -63,5 +63,5 @@ def _beside_other_threads() -> dict[str, Any]:
 
     The thread that pins the batches of a data loader would end the recording, or be ended by it.
     """
-    known = inspect.signature(torch.cuda.make_graphed_callables).parameters
-    return {"capture_error_mode": "thread_local"} if "capture_error_mode" in known else {}
+    parameters = inspect.signature(torch.cuda.make_graphed_callables).parameters
+    return {"capture_error_mode": "thread_local"} if "capture_error_mode" in parameters else {}
