@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from accelerate.utils import convert_to_fp32, gather_object
 from torch import Tensor
 
-from export.errors import UserError
+from export.errors import UnavailableError, UserError
 from export.placement import Fit
 from fbnetv5.architecture import Architecture, load_architecture
 from fbnetv5.data.fit import parse_fit
@@ -218,6 +218,8 @@ def _shows_object(images: ImageSet, index: int) -> bool:
     """Whether a labelled image has a box; an image that cannot be read is left to those that load it."""
     try:
         return len(images[index].targets["boxes"].labels) > 0
+    except UnavailableError:  # of the storage, for this image and all others
+        raise
     except UserError:
         return False
 
