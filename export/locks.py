@@ -1,8 +1,10 @@
 """Exclusive locks of open files.
 
-The operating system releases a lock when its process ends, so that of a killed process need not be removed.
+The operating system releases a lock when its process ends, so that of a killed process need not be removed. Some file
+systems of clusters have no locks: there every process gets the lock that it asks for.
 """
 
+import errno
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +17,8 @@ from export.errors import UserError
 _PAUSE_S = 0.1
 _LOCKED_BYTE = 1 << 30
 """Windows locks bytes, which others then cannot read: this one is behind the end of any file that is locked."""
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+"""What a file system without locks says, such as Lustre that is mounted without the option flock."""
 
 
 def try_lock(file: IO[Any]) -> bool:
@@ -32,6 +36,9 @@ def try_lock(file: IO[Any]) -> bool:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
     return True
 
 

@@ -1,11 +1,13 @@
 """Run folders: creation, the names of their files, and the link ``latest`` to the newest run."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from export.errors import UserError
 from export.files import is_utf8
+from export.locks import locked
 from fbnetv5.runs.config import Run, RunConfig
 
 LATEST = "latest"
@@ -49,6 +51,17 @@ def make_folder(folder: Path, *, flag: str) -> None:
         raise UserError(f"{folder} exists already; resume it with --resume {folder} or choose another {flag}") from None
     except OSError as error:
         raise UserError(f"cannot make {folder}: {error.strerror}") from None
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[None]:
+    """A context in which no other command runs or resumes the run of the folder, whose checkpoints it would remove.
+
+    Raises:
+        UserError: another one does.
+    """
+    with locked(folder / ".lock", f"{folder} is being run by another process: wait for it, or stop it"):
+        yield
 
 
 def make_run(config: RunConfig, folder: Path, log: Callable[[str], None]) -> Path:

@@ -22,8 +22,9 @@ from fbnetv5.data.resident import resident_batches, worth_keeping
 from fbnetv5.data.sample import Batch, ImageSet
 from fbnetv5.runs.checkpoint import by_group, check_identity, load_checkpoint, save_checkpoint
 from fbnetv5.runs.divergence import DivergenceGuard
+from fbnetv5.runs.folder import running
 from fbnetv5.runs.history import Entry, History
-from fbnetv5.runs.processes import distributed_state, fastest_convolutions, make_accelerator, united
+from fbnetv5.runs.processes import distributed_state, fastest_convolutions, in_first_process, make_accelerator, united
 
 CHECKPOINT = "checkpoint"
 LOG_EVERY = 10
@@ -127,12 +128,13 @@ class Loop(ABC, Generic[E]):
             report: called with every entry of the history, in the first process.
 
         Raises:
-            UserError: the checkpoint is damaged, or of another network or configuration.
+            UserError: another command runs it, or the checkpoint is damaged, or of another network or configuration.
             VerificationError: more than ``max_skipped`` steps were skipped, or images replaced.
         """
-        fresh = not self.restore()
-        self.accelerator.wait_for_everyone()  # else a late process would find the first one's new checkpoint
         with ExitStack() as stack:
+            in_first_process(lambda: self._lock(stack))
+            fresh = not self.restore()
+            self.accelerator.wait_for_everyone()  # else a late process would find the first one's new checkpoint
             stack.enter_context(fastest_convolutions())
             if not self.accelerator.is_main_process:
                 history = None
@@ -153,6 +155,11 @@ class Loop(ABC, Generic[E]):
                 self._log(history, report)
                 if saved:
                     self._save_in_first_process()
+
+    def _lock(self, stack: ExitStack) -> Path:
+        """Keep other commands from running this folder until the stack is closed."""
+        stack.enter_context(running(self.folder))
+        return self.folder
 
     def _log(self, history: History | None, report: Callable[[E], None]) -> None:
         if history is None:

@@ -17,7 +17,7 @@ from export.errors import UserError
 from export.files import write_json
 from fbnetv5.architecture import Architecture
 from fbnetv5.costs.constraints import Constraints
-from fbnetv5.runs.folder import make_run
+from fbnetv5.runs.folder import make_run, running
 from fbnetv5.runs.history import History
 from fbnetv5.runs.processes import make_accelerator
 from fbnetv5.search.nars.checks import check_budgets, check_distillation, check_labels, check_trainings
@@ -103,16 +103,16 @@ def run_nars(folder: Path, prepared: Prepared, runner: Runner, report: Callable[
         report: called with the state after every batch of trainings.
 
     Raises:
-        UserError: a folder is damaged, the search began with other images or latencies, the teacher is missing, or
-            there are several processes.
+        UserError: a folder is damaged, the search began with other images or latencies or is running, the teacher is
+            missing, or there are several processes.
         UnavailableError: the library of a teacher, or its weights, are not on this machine.
         VerificationError: all trainings failed.
     """
     check_single_process()
     check_distillation(prepared)  # again: it may be missing when the search is resumed
     set_seed(prepared.config.seed)
-    loop = NarsLoop(prepared, load_trials(folder, prepared.pairs.counts, prepared.identity), runner)
-    with closing(History(folder, step=-1)) as history:
+    with running(folder), closing(History(folder, step=-1)) as history:
+        loop = NarsLoop(prepared, load_trials(folder, prepared.pairs.counts, prepared.identity), runner)
 
         def record(entry: NarsEntry) -> None:
             history.add(entry)

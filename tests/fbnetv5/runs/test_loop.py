@@ -16,6 +16,7 @@ from fbnetv5.data.loading import Reading
 from fbnetv5.data.sample import ImageSet, Sample
 from fbnetv5.data.scenes import Scenes
 from fbnetv5.runs import loop
+from fbnetv5.runs.folder import running
 from fbnetv5.runs.history import Entry
 from fbnetv5.runs.loop import Loop
 
@@ -127,6 +128,17 @@ def test_a_resident_set_gives_a_resumed_run_the_same_images(tmp_path: Path, monk
     assert first.images == loaded.images
     assert second.images == loaded.images[4:]
     assert torch.equal(second.total, loaded.total)
+
+
+def test_a_run_that_another_command_runs_is_refused_and_keeps_its_checkpoints(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Counting(tmp_path).run(stop_at(6))
+    before = sorted(tmp_path.rglob("*"))
+    with running(tmp_path), pytest.raises(UserError, match=r"is being run by another process: wait for it, or stop it"):
+        Counting(tmp_path).run(quiet)
+    assert sorted(tmp_path.rglob("*")) == before
+    (again := Counting(tmp_path)).run(quiet)
+    assert again.done == 6
 
 
 def test_a_finished_run_repeats_no_step(tmp_path: Path) -> None:
