@@ -34,6 +34,8 @@ from fbnetv5.cli.train import train
 from fbnetv5.cli.validate import validate
 from fbnetv5.data.opened import opened_once
 
+_SMALLER = "Use a smaller batch (--config) or smaller images (--size)"
+
 
 class OrderedGroup(TyperGroup):
     """A group that lists commands in the order of ``COMMANDS``; typer would list command groups last."""
@@ -108,12 +110,31 @@ def _run_app() -> None:
     except OutputClosedError:
         raise
     except Exception as error:  # noqa: BLE001 - any other error is a bug of this program
+        if shortage := _shortage(error):
+            _fail(shortage, UserError.exit_code)
         traceback.print_exc()
         _fail(
             f"this is a bug of fbnetv5 ({type(error).__name__}: {error}). Report it with the lines above, the command, "
             "and the output of fbnetv5 doctor",
             UNEXPECTED_ERROR,
         )
+
+
+def _shortage(error: Exception) -> str | None:
+    """The line for an error of a machine with too little memory or too few GPUs, as torch reports it; else None."""
+    reason = str(error).partition("\n")[0]
+    if type(error).__name__ == "OutOfMemoryError":  # torch's; torch may not be imported
+        return f"the GPU has too little memory: {reason} {_SMALLER}, or stop what else uses the GPU"
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in reason:
+        return f"this machine has too little memory: {reason or 'no more can be allocated'}. {_SMALLER}"
+    if reason.startswith("DataLoader worker"):
+        return (
+            f"a process that reads images was ended from outside, mostly for lack of memory: {reason}. Lower "
+            "num_workers or prefetch (--config), or give the container more shared memory (docker run --ipc host)"
+        )
+    if "Duplicate GPU detected" in str(error):  # by NCCL
+        return "two processes have one GPU: start one process per GPU (torchrun --nproc_per_node)"
+    return None
 
 
 def _fail(message: str, exit_code: int) -> None:

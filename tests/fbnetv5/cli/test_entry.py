@@ -1,12 +1,29 @@
 import os
+import re
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
 
 from fbnetv5.cli import entry
 from tests.command_line import assert_refused, fbnetv5
+
+
+class Killed(Dataset[int]):
+    """A data set whose reading process is killed, as by the kernel of a machine without memory."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> int:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return index
 
 
 def test_commands_are_listed_in_the_order_of_their_use(tmp_path: Path) -> None:
@@ -50,6 +67,43 @@ def test_an_unexpected_error_has_its_own_exit_code(
     assert ended.value.code == 70
     assert "Traceback" in printed
     assert "this is a bug of fbnetv5 (ZeroDivisionError: division by zero). Report it" in printed
+
+
+def kill_a_reader() -> None:
+    for _ in DataLoader(Killed(), num_workers=1):
+        pass
+
+
+def share_a_gpu() -> None:
+    raise RuntimeError(
+        "NCCL error, invalid usage\nDuplicate GPU detected : rank 1 and rank 0 both on 4b000"
+    )
+
+
+def refuse_on_the_gpu() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has 1 GiB free")
+
+
+@pytest.mark.parametrize(
+    ("work", "message"),
+    [
+        (refuse_on_the_gpu, r"the GPU has too little memory: CUDA out of memory\. Tried to allocate 2\.00 GiB\. Use a"),
+        (lambda: torch.empty(10**15), r"this machine has too little memory: .* you tried to allocate .* Use a smaller"),
+        (lambda: np.empty(10**16), r"this machine has too little memory: Unable to allocate .* Use a smaller batch"),
+        (share_a_gpu, r"two processes have one GPU: start one process per GPU"),
+        (kill_a_reader, r"a process that reads images was ended from outside, .*: DataLoader worker .*num_workers"),
+    ],
+)
+def test_a_machine_that_is_too_small_is_no_bug(
+    work: Callable[[], object], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(entry, "app", work)
+    with pytest.raises(SystemExit) as ended:
+        entry.main()
+    printed = " ".join(capsys.readouterr().err.split())
+    assert ended.value.code == 2
+    assert re.search(message, printed)
+    assert "Traceback" not in printed
 
 
 def test_an_interrupt_is_one_line_and_wrong_usage() -> None:
