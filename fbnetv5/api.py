@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fbnetv5.deploy.derive import Derived, derive
     from fbnetv5.deploy.doctor import Diagnosis, doctor
     from fbnetv5.deploy.evaluate import EvaluateResult, evaluate
-    from fbnetv5.deploy.export_command import EngineUnavailableError, export
+    from fbnetv5.deploy.export_command import IncompleteExportError, export
     from fbnetv5.deploy.exported import Exported
     from fbnetv5.deploy.latency_tables import (
         EstimateResult,
@@ -77,11 +77,11 @@ __all__ = [
     "DepthMap",
     "Derived",
     "Diagnosis",
-    "EngineUnavailableError",
     "EstimateResult",
     "EvaluateResult",
     "Evaluation",
     "Exported",
+    "IncompleteExportError",
     "LabelPreview",
     "LabelSummary",
     "MeasuredTable",
@@ -172,7 +172,7 @@ _MODULES = {
         "evaluate",
     ),
     "fbnetv5.deploy.export_command": (
-        "EngineUnavailableError",
+        "IncompleteExportError",
         "export",
     ),
     "fbnetv5.deploy.exported": ("Exported",),

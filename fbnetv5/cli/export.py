@@ -35,7 +35,7 @@ MaxDrop = Annotated[
     float | None,
     typer.Option(
         help="Maximum by which a task's metric may be worse than in torch, in the unit of the metric, such as 0.01. "
-        "A larger drop is exit code 1, and nothing is written.",
+        "A larger drop is exit code 1, and this network is not written.",
         show_default="no limit",
     ),
 ]
@@ -111,8 +111,9 @@ def export(
                 log=print_log,
                 progress=stage_lines(bar),
             )
-    except api.EngineUnavailableError as error:
-        print_exported(error.exported, joint=task is not None, as_json=json)
+    except api.IncompleteExportError as error:
+        if error.exported:
+            print_exported(error.exported, joint=task is not None, as_json=json)
         raise
     print_exported(results, joint=task is not None, as_json=json)
 

@@ -44,7 +44,10 @@ def add_engine(
             folder / ONNX, folder / ENGINE, [shapes], precision=exported.precision, options=options, progress=progress
         )
     except UnavailableError as error:
-        raise UnavailableError(f"{error}; or run where TensorRT is: {_trtexec_command(folder, shapes)}") from None
+        raise UnavailableError(
+            f"the ONNX files are written, but no engine was built: {error}; or run where TensorRT is: "
+            f"{_trtexec_command(folder, shapes)}"
+        ) from None
     exported = replace(exported, engine=engine)
     try:
         exported = _run(exported, engine, say)

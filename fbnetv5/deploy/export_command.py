@@ -19,21 +19,22 @@ from fbnetv5.runs.options import Fields, path_of
 from fbnetv5.tasks import task_names
 
 
-class EngineUnavailableError(UnavailableError):
-    """The ONNX files are written, but no engine was built, because no TensorRT that can build is installed."""
+class IncompleteExportError(UserError):
+    """Networks of a run, or their engines, could not be exported; the other files are written."""
 
     exported: tuple[Exported, ...]
-    """The written folders, without engines."""
+    """The written folders; some may lack an engine."""
 
-    def __init__(self, exported: tuple[Exported, ...], reason: str) -> None:
-        """Set the message of the error.
+    def __init__(self, exported: tuple[Exported, ...], failures: Sequence[UserError]) -> None:
+        """Set the message of the error, and its exit code: 1 if a check failed, else that of the first failure.
 
         Args:
             exported: the written folders.
-            reason: why no engine was built.
+            failures: why the other files are not written.
         """
-        super().__init__(f"the ONNX files are written, but no engine was built: {reason}")
+        super().__init__("; ".join(dict.fromkeys(map(str, failures))))
         self.exported = exported
+        self.exit_code = min((failure.exit_code for failure in failures), default=UserError.exit_code)
 
 
 def export(
@@ -55,6 +56,8 @@ def export(
     progress: Progress = silent,
 ) -> tuple[Exported, ...]:
     """Export networks of a run as ONNX files and engines, each verified against the torch network before it is written.
+
+    A network that cannot be exported does not keep the others from it.
 
     Examples:
         >>> (exported,) = api.export("runs/latest", "det", precision="int8", max_drop=0.01)
@@ -83,8 +86,9 @@ def export(
     Raises:
         UserError: the run has no such network, its files are damaged, or the options do not fit it.
         VerificationError: a stage differs from its reference by more than its precision explains, or a metric drops by
-            more than allowed; this network is not written.
-        EngineUnavailableError: the ONNX files are written, but no engine could be built here.
+            more than allowed; nothing is written.
+        IncompleteExportError: as these, but another network is written; or the ONNX files are, but no engine could be
+            built here.
     """
     if head is not None and tasks is None:
         raise UserError("--head needs the task of a detector: add --task det")
@@ -108,18 +112,34 @@ def export(
     if building is not None:
         check_options(building)
     folder = Path(run)
-    results, unavailable = [], None
-    for names in [task_names(tasks)] if tasks is not None else networks_of(folder):
-        target = (path_of(output) or folder / "export") / "+".join(names)
-        exported = export_tasks(folder, names, target, options, log, progress)
-        if building is not None and unavailable is None:
-            try:
-                exported = add_engine(exported, building, log, outermost_stage(progress))
-            except UnavailableError as error:
-                unavailable = error
-        results.append(exported)
-    if unavailable is not None:
-        raise EngineUnavailableError(tuple(results), str(unavailable))
+    networks = [task_names(tasks)] if tasks is not None else networks_of(folder)
+    return _export_all(folder, networks, path_of(output) or folder / "export", options, building, log, progress)
+
+
+def _export_all(
+    run: Path,
+    networks: Sequence[Sequence[str]],
+    output: Path,
+    options: ExportOptions,
+    building: EngineOptions | None,
+    log: Log,
+    progress: Progress,
+) -> tuple[Exported, ...]:
+    """Export every network, of these tasks each, even if another fails; see ``export``."""
+    results, failures = list[Exported](), list[UserError]()
+    for names in networks:
+        try:
+            results.append(export_tasks(run, names, output / "+".join(names), options, log, progress))
+            if building is not None:
+                results[-1] = add_engine(results[-1], building, log, outermost_stage(progress))
+        except UserError as error:
+            failures.append(error)
+            if isinstance(error, UnavailableError):
+                building = None  # nor could the engines of the other networks be built
+    if not results and len(failures) == 1:
+        raise failures[0]
+    if failures:
+        raise IncompleteExportError(tuple(results), failures)
     return tuple(results)
 
 

@@ -75,9 +75,7 @@ def kill_a_reader() -> None:
 
 
 def share_a_gpu() -> None:
-    raise RuntimeError(
-        "NCCL error, invalid usage\nDuplicate GPU detected : rank 1 and rank 0 both on 4b000"
-    )
+    raise RuntimeError("NCCL error, invalid usage\nDuplicate GPU detected : rank 1 and rank 0 both on 4b000")
 
 
 def refuse_on_the_gpu() -> None:
