@@ -5,6 +5,7 @@ renamed.
 """
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -40,6 +41,15 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # nothing was written if even this fails, e.g. the parent is not a folder
             temporary.unlink()
+
+
+def finite(value: Any) -> Any:
+    """A JSON value with None in the place of numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {name: finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:

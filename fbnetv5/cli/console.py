@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from export.errors import UserError
+from export.files import finite
 from export.progress import Progress as ReportProgress
 from export.progress import silent
 
@@ -97,9 +98,9 @@ def _write(text: str) -> None:
 
 
 def print_json(document: dict[str, Any]) -> None:
-    """Print one JSON document on stdout, in ASCII where stdout is not UTF-8."""
+    """Print one JSON document on stdout, in ASCII where stdout is not UTF-8; figures that are not finite are null."""
     utf_8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    _write(json.dumps(document, indent=2, ensure_ascii=not utf_8, allow_nan=False) + "\n")
+    _write(json.dumps(finite(document), indent=2, ensure_ascii=not utf_8) + "\n")
 
 
 def print_line(text: str) -> None:

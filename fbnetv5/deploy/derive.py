@@ -15,7 +15,7 @@ from fbnetv5.data.resolution import Resolution, parse_resolution
 from fbnetv5.deploy.deriving_methods import Method, Networks, known_costs, method_of
 from fbnetv5.runs.derivation import DERIVED, DerivationConfig, write_derived
 from fbnetv5.runs.folder import BRANCHED
-from fbnetv5.runs.options import CostFamilies, Size, find_table, path_of
+from fbnetv5.runs.options import CostFamilies, Size, find_table, path_of, without_link
 from fbnetv5.runs.processes import in_first_process, make_accelerator
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.resolutions import ChosenNetworks, derive_resolutions, describe_choice
@@ -104,13 +104,13 @@ def derive(
             of range, or two are repeated; or a folder exists already.
         UnavailableError: the device has no table, and is not on this machine.
     """
-    source = Path(run)
+    source = without_link(run)
     method = method_of(source)
     files, limits = open_costs(costs, known_costs(source) if costs else (), memory=memory)
     texts = family_texts(flops, latency, params, limits)
     if output is not None and len(texts) > 1:
         raise UserError("a repeated budget makes a folder per value, and --output names one: leave it out")
-    sources = [source, *(Path(other) for other in pool)]
+    sources = [source, *map(without_link, pool)]
     wanted = [_Wanted.of(sources, method, own, files, resolutions, path_of(output)) for own in texts]
     make_accelerator().wait_for_everyone()  # no process may find a folder that the first one has made already
     if len({networks.folder for networks in wanted}) < len(wanted):

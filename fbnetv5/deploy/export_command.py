@@ -15,7 +15,7 @@ from fbnetv5.deploy.export import export_tasks
 from fbnetv5.deploy.export_options import ExportOptions
 from fbnetv5.deploy.exported import Exported
 from fbnetv5.runs.folder import networks_of
-from fbnetv5.runs.options import Fields, path_of
+from fbnetv5.runs.options import Fields, path_of, without_link
 from fbnetv5.tasks import task_names
 
 
@@ -111,7 +111,7 @@ def export(
     building = _engine_options(engine_options) if engine else None
     if building is not None:
         check_options(building)
-    folder = Path(run)
+    folder = without_link(run)
     networks = [task_names(tasks)] if tasks is not None else networks_of(folder)
     return _export_all(folder, networks, path_of(output) or folder / "export", options, building, log, progress)
 

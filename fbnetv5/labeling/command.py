@@ -94,6 +94,8 @@ def label(
         from fbnetv5.labeling.cluster import on_cluster
 
         runner = on_cluster(ray, gpus_per_teacher, device=device, download=download)
+    elif gpus_per_teacher:
+        raise UserError("--gpus-per-teacher is for a Ray cluster: add --ray auto")
     settings = _settings(images, teachers, derive, threshold, config, ignore_labels, soft_labels)
     labelling = _open(settings, images, device=device, download=download, log=log)
     return run_labelling(labelling, Path(output), progress, runner, shards=shards)

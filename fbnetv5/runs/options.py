@@ -149,10 +149,12 @@ def find_table(
         profile_options: of the command that makes a missing table, as text.
 
     Raises:
-        UserError: the device has no table, or several.
+        UserError: the device has no table, or several; or both options are given.
         UnavailableError: the device has no table, and is not on this machine.
     """
-    if table is not None or device is None:
+    if table is not None and device is not None:
+        raise UserError(f"--table {table} is used instead of the table of --device {device}: leave out one of them")
+    if device is None:
         return path_of(table)
     if device != CPU:
         gpu(device)
@@ -165,7 +167,9 @@ def find_table(
         return measured[0]
     if measured:
         names = ", ".join(map(str, measured))
-        raise UserError(f"{luts} has several latency tables of {device}: {names}; choose one with --table")
+        raise UserError(
+            f"{luts} has several latency tables of {device}: {names}; choose one with --table instead of --device"
+        )
     open_device(device)
     raise UserError(
         f"there is no latency table {path}; make it with: fbnetv5 profile --device {device}{profile_options}"

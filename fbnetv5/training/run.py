@@ -16,7 +16,7 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list, set_seed
 
-from export.files import write_json
+from export.files import finite, write_json
 from fbnetv5.architecture import Architecture, load_architecture
 from fbnetv5.data.sample import ImageSet
 from fbnetv5.data.splits import without_policies
@@ -54,7 +54,7 @@ class TrainResult:
     def document(self) -> dict[str, Any]:
         """The content of ``evaluation.json``."""
         figures = {name: value for name, value in self.to_json().items() if name != "folder"}
-        return {"schema": 1, "kind": "evaluation", **_finite(figures)}
+        return {"schema": 1, "kind": "evaluation", **finite(figures)}
 
     def to_json(self) -> dict[str, Any]:
         """The document of ``fbnetv5 train --json``."""
@@ -184,15 +184,6 @@ def run_training(
     if loop.accelerator.is_main_process:
         write_json(folder / EVALUATION, result.document())
     return result
-
-
-def _finite(value: Any) -> Any:
-    """A JSON value with None in the place of numbers that JSON does not have."""
-    if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def check_resumed(folder: Path, prepared: Prepared) -> None:

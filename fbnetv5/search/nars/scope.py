@@ -28,6 +28,8 @@ def searched_networks(
     Raises:
         UserError: an option is wrong, or the file is refused.
     """
+    if arch is not None and (space, width) != ("stages", 1.0):
+        raise UserError("--arch names the only architecture: leave out --space and --width")
     fields: dict[str, Any] = {"space": _space(space, width)} if arch is None else _only_architecture(arch, task)
     if not budgets:
         return fields

@@ -1,4 +1,5 @@
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,11 @@ def test_a_json_document_keeps_its_characters_where_stdout_is_utf_8(capsys: pyte
     printed = capsys.readouterr().out
     assert json.loads(printed) == {"label": "手提包"}
     assert "手提包" in printed
+
+
+def test_figures_that_are_not_finite_are_null(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"figures": [{"iou": math.nan}, (math.inf, 1.5)]})
+    assert json.loads(capsys.readouterr().out) == {"figures": [{"iou": None}, [None, 1.5]]}
 
 
 def test_an_interruption_is_an_error_with_the_way_to_continue() -> None:

@@ -6,6 +6,7 @@ from export.errors import UserError
 from fbnetv5.deploy.derive import derive
 from fbnetv5.runs.config import Run
 from fbnetv5.runs.derivation import DerivationConfig
+from fbnetv5.runs.folder import point_latest
 from tests.fbnetv5.search.bmtas.conftest import tiny_config
 
 
@@ -19,6 +20,13 @@ def test_a_run_of_a_method_without_derivation_is_refused(tmp_path: Path) -> None
         UserError, match="is the folder of a derivation; networks of another budget come from runs of fbnetv5 search"
     ):
         wanted(tmp_path)
+
+
+def test_the_link_to_the_newest_run_is_read_once(tmp_path: Path) -> None:
+    DerivationConfig(run="r", budget="700M", task_names=("cls",)).save(tmp_path / "one")
+    point_latest(tmp_path / "one", pytest.fail)
+    with pytest.raises(UserError, match="one is the folder of a derivation"):
+        wanted(tmp_path / "latest")
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

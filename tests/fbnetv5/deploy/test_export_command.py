@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from fbnetv5 import api
-from fbnetv5.runs.folder import networks_of
+from fbnetv5.runs.folder import networks_of, point_latest
 from tests.contract.schemas import check_document
 from tests.contract.stored import stored_run
 from tests.fbnetv5.cli.conftest import brief_timing
@@ -32,6 +32,14 @@ def test_without_tensorrt_the_files_are_written_and_the_error_has_them(without_t
     (exported,) = caught.value.exported
     assert (exported.folder / "model.onnx").exists()
     assert exported.engine is None
+
+
+def test_the_link_to_the_newest_run_is_read_once(tmp_path: Path) -> None:
+    run = stored_run(tmp_path / "run")
+    point_latest(run, pytest.fail)
+    with brief_timing():
+        (exported,) = api.export(tmp_path / "latest", "cls")
+    assert exported.folder == run / "export" / "cls"
 
 
 def test_a_network_that_fails_does_not_keep_the_others_from_being_exported(tmp_path: Path) -> None:

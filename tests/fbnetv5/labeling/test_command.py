@@ -17,3 +17,5 @@ def test_images_are_labelled_and_previewed(image_folder: Path, tmp_path: Path) -
     check_document(["label", "--preview"], preview.to_json())
     with pytest.raises(api.UserError, match="neither cpu nor cuda"):
         api.label(image_folder, tmp_path / "other", derive=rules, device="tpu")
+    with pytest.raises(api.UserError, match="--gpus-per-teacher is for a Ray cluster: add --ray auto"):
+        api.label(image_folder, tmp_path / "other", derive=rules, gpus_per_teacher=1)

@@ -82,6 +82,11 @@ def test_the_only_table_of_a_device_is_used_and_several_are_named(tmp_path: Path
             find_table(pattern, None, tmp_path, lines.append)
 
 
+def test_a_table_and_a_device_exclude_each_other(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"instead of the table of --device cpu: leave out one of them"):
+        find_table("cpu", tmp_path / "table.json", tmp_path, pytest.fail)
+
+
 def test_a_run_is_a_folder_in_the_folder_of_runs() -> None:
     assert run_folder("runs", "one") == Path("runs/one")
     assert run_folder("runs", None).parent == Path("runs")

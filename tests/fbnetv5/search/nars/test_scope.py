@@ -25,6 +25,9 @@ def test_one_architecture_has_its_own_cost_as_budget(finished: Path) -> None:
     assert (budget.limit, budget.resolution) == (record.cost.macs, record.resolution)
     with pytest.raises(UserError, match="is a network for cls: add --task cls"):
         searched_networks("det", {}, arch=file, space="stages", width=1.0)
+    for space, width in (("four-path", 1.0), ("stages", 0.5)):
+        with pytest.raises(UserError, match="--arch names the only architecture: leave out --space and --width"):
+            searched_networks("cls", {}, arch=file, space=space, width=width)
 
 
 def test_a_budget_of_one_architecture_is_for_its_resolution(finished: Path) -> None:
