@@ -31,7 +31,10 @@ class OnnxNetwork:
             UserError: ONNX Runtime refuses the file, or it has no such outputs or several inputs.
             UnavailableError: this ONNX Runtime cannot use the device.
         """
-        self._runner = OrtRunner(file, threads=torch.get_num_threads(), provider=device)
+        # ONNX Runtime would use the first GPU in each process of a run.
+        has_gpu = device == "cuda" and torch.cuda.is_available()
+        options = {"device_id": str(torch.cuda.current_device())} if has_gpu else None
+        self._runner = OrtRunner(file, threads=torch.get_num_threads(), provider=device, provider_options=options)
         if len(self._runner.inputs) != 1:
             names = ", ".join(spec.name for spec in self._runner.inputs)
             raise UserError(f"{file} has the inputs {names}: a teacher has one, the images")

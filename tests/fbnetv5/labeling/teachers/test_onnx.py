@@ -8,7 +8,9 @@ import torch
 from onnx import TensorProto
 
 from export.errors import UserError
+from export.runners import OrtRunner
 from fbnetv5.data.predictions import ClassScores
+from fbnetv5.labeling.teachers import onnx
 from fbnetv5.labeling.teachers.decoders import ScoredMap
 from fbnetv5.labeling.teachers.onnx import open_onnx
 from tests.fbnetv5.labeling.teachers.onnx_files import classifier, constant, rectangle_image, segmenter
@@ -25,6 +27,20 @@ def test_a_classifier_sees_images_of_any_size(tmp_path: Path) -> None:
     teacher = open_onnx("cls", classifier(tmp_path / "model.onnx"), device="cpu")
     predictions = list(teacher.predict(IMAGES, NAMES, batch=2))
     assert [int(p.probabilities.argmax()) for p in predictions if isinstance(p, ClassScores)] == [0, 1, 1]
+
+
+def test_a_process_of_several_uses_its_own_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_on_cpu(file: Path, *, provider: str, provider_options: dict[str, str] | None, threads: int) -> OrtRunner:
+        seen.append((provider, provider_options))
+        return OrtRunner(file, threads=threads)
+
+    seen: list[object] = []
+    monkeypatch.setattr(onnx, "OrtRunner", run_on_cpu)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    for device in ("cuda", "cpu"):
+        open_onnx("cls", classifier(tmp_path / "model.onnx"), device=device)
+    assert seen == [("cuda", {"device_id": "3"}), ("cpu", None)]
 
 
 @pytest.mark.parametrize(
