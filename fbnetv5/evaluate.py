@@ -78,8 +78,8 @@ class Baseline:
     """Its architecture file."""
     value: float
     """Its metric on the same test images."""
-    gain_percent: float
-    """Relative gain of the compared network over it."""
+    gain_percent: float | None
+    """Relative gain of the compared network over it; None where its metric is 0, relative to which there is no gain."""
 
     def to_json(self) -> dict[str, Any]:
         """The ``--json`` document."""
@@ -92,7 +92,8 @@ class Comparison:
 
     baselines: dict[str, Baseline]
     """By task."""
-    delta_m_percent: float
+    delta_m_percent: float | None
+    """None where a baseline has no gain."""
 
     def to_json(self) -> dict[str, Any]:
         """The ``--json`` document."""
@@ -295,13 +296,7 @@ def evaluate_network(
 
 
 def gain_percent(value: float, baseline: float, metric: MetricInfo) -> float:
-    """The relative gain over the baseline in percent; positive where the value is better.
-
-    Raises:
-        UserError: the baseline is 0.
-    """
-    if baseline == 0:
-        raise UserError(f"the baseline's {metric.name} is 0, and there is no gain relative to 0")
+    """The relative gain in percent over a baseline that is not 0; positive where the value is better."""
     return -100 * metric.drop(baseline, value) / baseline
 
 
@@ -310,11 +305,8 @@ def delta_m(values: Mapping[str, float], baselines: Mapping[str, float], metrics
 
     Args:
         values: by task, the metric of the network.
-        baselines: by task, the metric of the network of this task alone.
+        baselines: by task, the metric of the network of this task alone; none is 0.
         metrics: by task, name and direction of the metric.
-
-    Raises:
-        UserError: a baseline is 0.
     """
     gains = [gain_percent(value, baselines[task], metrics[task]) for task, value in values.items()]
     return sum(gains) / len(gains)
@@ -332,25 +324,19 @@ def compare(
         fit: of the images; None for the fit that each baseline was trained with.
 
     Raises:
-        UserError: the weights of a baseline are missing or damaged, or its metric is 0.
+        UserError: the weights of a baseline are missing or damaged.
     """
     baselines = {}
     for task, evaluation in evaluations.items():
         file, size = files[task], evaluation.size
         value = evaluate_file(file, task=task, weights=None, data=data, size=size, fit=fit)[task].value
-        try:
-            gain = gain_percent(evaluation.value, value, evaluation.metric)
-        except UserError as error:
-            raise UserError(f"--baseline {file}: {error}. Train it longer") from None
+        gain = gain_percent(evaluation.value, value, evaluation.metric) if value else None
         baselines[task] = Baseline(file=file, value=value, gain_percent=gain)
-    return Comparison(
-        baselines=baselines,
-        delta_m_percent=delta_m(
-            {task: evaluation.value for task, evaluation in evaluations.items()},
-            {task: baseline.value for task, baseline in baselines.items()},
-            {task: evaluation.metric for task, evaluation in evaluations.items()},
-        ),
-    )
+    values = {task: evaluation.value for task, evaluation in evaluations.items()}
+    of_baselines = {task: baseline.value for task, baseline in baselines.items()}
+    metrics = {task: evaluation.metric for task, evaluation in evaluations.items()}
+    mean = delta_m(values, of_baselines, metrics) if all(of_baselines.values()) else None
+    return Comparison(baselines=baselines, delta_m_percent=mean)
 
 
 def baseline_files(paths: Iterable[Path], architecture: Architecture, tasks: Sequence[str]) -> dict[str, Path]:

@@ -76,10 +76,14 @@ def print_comparison(evaluations: "Mapping[str, Evaluation]", comparison: "Compa
     """Print the gain of each task over its baseline, and their mean, Delta_m."""
     rows = []
     for name, baseline in comparison.baselines.items():
-        evaluation, gain = evaluations[name], f"{baseline.gain_percent:+.2f} %"
+        evaluation = evaluations[name]
+        gain = "-" if baseline.gain_percent is None else f"{baseline.gain_percent:+.2f} %"
         rows.append([name, evaluation.metric.label, f"{evaluation.value:.4f}", f"{baseline.value:.4f}", gain])
     print_table(["task", "metric", "value", "baseline", "gain"], rows)
-    print_line(f"Delta_m {comparison.delta_m_percent:+.2f} %, the mean of the gains")
+    if comparison.delta_m_percent is None:
+        print_line("no Delta_m: a baseline's metric is 0, and there is no gain relative to 0")
+    else:
+        print_line(f"Delta_m {comparison.delta_m_percent:+.2f} %, the mean of the gains")
 
 
 def print_evaluation(evaluation: "Evaluation") -> None:

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from export.errors import UserError
 from export.placement import FITS
+from fbnetv5 import evaluate as module
 from fbnetv5.architecture import load_architecture, make_architecture
 from fbnetv5.cli import app
 from fbnetv5.data.layouts import open_folder
@@ -235,9 +237,15 @@ def test_delta_m_is_that_of_the_paper() -> None:
     assert delta_m(baselines, baselines, metrics) == 0
 
 
-def test_a_baseline_of_zero_has_no_relative_gain() -> None:
-    with pytest.raises(UserError, match="the baseline's miou is 0"):
-        delta_m({"seg": 0.5}, {"seg": 0.0}, {"seg": HIGHER})
+def test_a_baseline_of_zero_has_no_relative_gain(
+    networks: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = evaluate_file(networks / "seg.json", task="seg", weights=None, data=image_folder, size=(32, 64))
+    nothing = {"seg": replace(ours["seg"], value=0.0)}
+    monkeypatch.setattr(module, "evaluate_file", lambda *_, **__: nothing)
+    comparison = compare({"seg": networks / "seg.json"}, ours, image_folder)
+    assert (comparison.baselines["seg"].gain_percent, comparison.delta_m_percent) == (None, None)
+    check_document(["eval", "--baseline"], {"tasks": {"seg": ours["seg"].to_json()}, **comparison.to_json()})
 
 
 def test_baselines_are_evaluated_on_the_same_images(branched: Path, networks: Path, image_folder: Path) -> None:
