@@ -24,7 +24,7 @@ from export.errors import UnavailableError, UserError
 from export.placement import Fit
 from fbnetv5.architecture import Architecture, load_architecture
 from fbnetv5.data.fit import parse_fit
-from fbnetv5.data.loading import IN_THIS_PROCESS, Reading, in_order, num_workers_for
+from fbnetv5.data.loading import IN_THIS_PROCESS, Reading, images_per_batch, in_order, num_workers_for
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.resolution import Resolution, check_resolution
 from fbnetv5.data.sample import Batch, ImageSet, has_labels
@@ -265,7 +265,8 @@ def measure_network(
     network.eval()
     chosen = {name: network.tasks[name] for name in tasks or network.tasks}
     rank, world = accelerator.process_index, accelerator.num_processes
-    batches = in_order(dataset, batch=BATCH, reading=reading, rank=rank, world=world)
+    batch = images_per_batch(dataset, BATCH)
+    batches = in_order(dataset, batch=batch, reading=reading, rank=rank, world=world)
     device = next(network.parameters()).device
     on_device = (batch.to(device) for batch in batches)  # where the outputs are, with which metrics compare its labels
     return measure_share(chosen, in_run_precision(network.raw, device, make_accelerator()), on_device)

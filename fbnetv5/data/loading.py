@@ -9,6 +9,7 @@ replaced by the next readable one, and the batch has the error: one of a million
 Figures are of all images: a set that is evaluated in order must be readable as a whole.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
@@ -34,6 +35,11 @@ SUBSTITUTES = 16
 """Images after an unreadable one that may replace it; where all of these fail, the file system does."""
 MAX_WORKERS = 4
 """Processes that read and resize a user's images beside the training; demo scenes are kept in memory."""
+
+
+MAX_PIXELS = 64 * 512 * 512
+"""Pixels of the largest batch that runs without gradients: large images come in smaller batches, or memory would not
+do, whatever batch a training has."""
 
 
 def num_workers_for(data: Path | str | None) -> int:
@@ -235,6 +241,12 @@ def even_groups(images: Sized, *, batch: int, count: int) -> list[Sequence[int]]
     indices = some_indices(images, batch * count)
     count = -(-len(indices) // batch)
     return [indices[number::count] for number in range(count)]
+
+
+def images_per_batch(images: ImageSet, most: int) -> int:
+    """How many images of a set run at once without gradients: ``most``, or fewer large ones, but two for batch norm."""
+    pixels = math.prod(read_group(images, [0]).images.shape[2:]) if len(images) else 1
+    return min(most, max(2, MAX_PIXELS // pixels))
 
 
 def read_group(images: ImageSet, indices: Sequence[int]) -> Batch:

@@ -14,7 +14,7 @@ from export.parity import OutputGroup
 from export.placement import PADDING, Fit
 from export.runners import Array, Runner
 from fbnetv5.architecture import Architecture, load_architecture
-from fbnetv5.data.loading import in_order
+from fbnetv5.data.loading import images_per_batch, in_order
 from fbnetv5.data.preprocess import MEAN, STD, normalise
 from fbnetv5.data.resolution import Resolution
 from fbnetv5.data.sample import ImageSet
@@ -108,7 +108,7 @@ class ExportModel:
     def metrics(self, run: Runner, images: ImageSet, *, max_batch: int = BATCH) -> dict[str, float]:
         """Every task's metric on the images, with a runner of the network that accepts up to ``max_batch`` images."""
         metrics = {name: task.new_metric() for name, task in self.tasks.items()}
-        for batch in in_order(images, batch=self.max_images or max_batch):
+        for batch in in_order(images, batch=self.max_images or images_per_batch(images, max_batch)):
             outputs = run(self.feed(batch.images))
             for name, group in self.task_outputs.items():
                 metrics[name].update([torch.from_numpy(outputs[output]) for output in group.outputs], batch)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from export.errors import UserError
 from fbnetv5.costs.constraints import Constraints
-from fbnetv5.data.loading import even_batches, even_groups, read_group
+from fbnetv5.data.loading import even_batches, even_groups, images_per_batch, read_group
 from fbnetv5.data.preprocess import normalise
 from fbnetv5.data.sample import Batch, ImageSet
 from fbnetv5.data.splits import Splits, Subset
@@ -119,7 +119,8 @@ class FinalistScorer:
 
 def held_out_batches(splits: Splits, tasks: Iterable[Task], *, images: int, device: torch.device) -> list[Batch]:
     """About ``images`` held-out images, evenly spaced, and others for tasks that have no label among these."""
-    groups = even_groups(splits.policies, batch=min(BATCH, images), count=max(1, -(-images // BATCH)))
+    batch = images_per_batch(splits.policies, min(BATCH, images))
+    groups = even_groups(splits.policies, batch=batch, count=max(1, -(-images // batch)))
     batches = [read_group(splits.policies, group) for group in groups]
     unlabelled = [task for task in tasks if not any(bool(task.labelled(batch).any()) for batch in batches)]
     if unlabelled:
@@ -135,7 +136,8 @@ def labelled_batches(images: ImageSet, tasks: Iterable[Task]) -> Iterator[Batch]
     Only these are kept, so a set of any size fits into memory, however rare labels are.
     """
     counts = dict.fromkeys(tasks, 0)
-    for batch in even_batches(images, batch=BATCH, count=-(-len(images) // BATCH)):
+    size = images_per_batch(images, BATCH)
+    for batch in even_batches(images, batch=size, count=-(-len(images) // size)):
         labelled = {task: task.labelled(batch) for task, count in counts.items() if count < MIN_LABELLED}
         if not labelled:
             return
@@ -154,7 +156,7 @@ def calibration_images(weights: ImageSet, device: torch.device) -> Sequence[Tens
     Raises:
         UserError: the split has a single image, which has no statistics.
     """
-    batches = even_batches(weights, batch=BATCH, count=CALIBRATION_BATCHES)
+    batches = even_batches(weights, batch=images_per_batch(weights, BATCH), count=CALIBRATION_BATCHES)
     usable = [batch for batch in batches if len(batch.images) > 1]
     if not usable:
         raise UserError("batch norm needs at least 2 images to train weights on; add images")

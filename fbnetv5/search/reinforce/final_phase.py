@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from export.progress import Progress
 from fbnetv5.costs.constraints import Constraints
 from fbnetv5.data.colours import change_colours
-from fbnetv5.data.loading import even_groups, evenly_spaced, read_group
+from fbnetv5.data.loading import even_groups, evenly_spaced, images_per_batch, read_group
 from fbnetv5.data.splits import Splits
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.threads import map_in_threads
@@ -113,7 +113,8 @@ def observe(loop: FinishedLoop, progress: Progress) -> Panel:
     """
     config = loop.config
     count = min(BATCHES, config.panel_draws // MIN_DRAWS_PER_BATCH)
-    batches = even_groups(loop.splits.policies, batch=BATCH, count=count)
+    images = loop.splits.policies
+    batches = even_groups(images, batch=images_per_batch(images, BATCH), count=count)
     of_checks = evenly_spaced(len(batches), CHECK_BATCHES)
     rng = np.random.default_rng([config.seed, config.total_steps])
     drawn, checks = [], []

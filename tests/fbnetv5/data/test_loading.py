@@ -13,8 +13,20 @@ from hypothesis import strategies as st
 
 from export.errors import UserError
 from fbnetv5.data.layouts import open_folder
-from fbnetv5.data.loading import SUBSTITUTES, Order, Reading, Transform, batches, even_batches, in_order, some_indices
+from fbnetv5.data.loading import (
+    SUBSTITUTES,
+    Order,
+    Reading,
+    Transform,
+    batches,
+    even_batches,
+    images_per_batch,
+    in_order,
+    some_indices,
+)
 from fbnetv5.data.sample import Sample
+from fbnetv5.data.scenes import Scenes
+from fbnetv5.data.splits import Subset
 from fbnetv5.data.targets import CLASS, Target
 
 
@@ -38,6 +50,18 @@ def labels(
 ) -> list[list[int]]:
     stream = batches(Numbered(length), Order(batch=batch, seed=seed, first_step=first, rank=rank, world=world))
     return [item.targets["label"].tolist() for item in islice(stream, steps)]
+
+
+@pytest.mark.parametrize(
+    ("size", "most", "expected"),
+    [((64, 64), 128, 128), ((512, 512), 128, 64), ((512, 512), 16, 16), ((1024, 2048), 64, 8), ((4096, 4096), 64, 2)],
+)
+def test_large_images_run_in_smaller_batches(size: tuple[int, int], most: int, expected: int) -> None:
+    assert images_per_batch(Scenes("test", size=size, count=1), most) == expected
+
+
+def test_a_set_without_images_has_a_batch_size() -> None:
+    assert images_per_batch(Subset(Scenes("test", size=(64, 64), count=1), []), 64) == 64
 
 
 @given(length=st.integers(1, 20), batch=st.integers(1, 30), seed=st.integers(0, 2**31), first=st.integers(0, 9))
