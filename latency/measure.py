@@ -22,6 +22,10 @@ class Workload:
     inputs: "dict[str, Array]"
     size: int
     """Bytes of its weights, roughly."""
+    cold_weights: bool
+    """True for blocks, False for whole networks. Inside a network a block finds its weights outside the cache, because
+    those of all other blocks were used in between; run alone in a row it would find them in the cache. Several copies
+    of a block therefore run in turn. A whole network runs in a row, as in deployment."""
 
 
 GraphSource = Callable[[], Workload]
@@ -38,7 +42,6 @@ def measure_graphs(
     backend: Backend,
     timing: Timing,
     *,
-    cold_weights: bool,
     progress: Progress | None = None,
     journal: Journal | None = None,
 ) -> dict[str, Measurement]:
@@ -53,9 +56,6 @@ def measure_graphs(
         reference: the reference workload.
         backend: runs the graphs.
         timing: the protocol.
-        cold_weights: True for blocks, False for whole networks. Inside a network a block finds its weights outside the
-            cache, because those of all other blocks were used in between; run alone in a row it would find them in the
-            cache. Several copies of a block therefore run in turn. A whole network runs in a row, as in deployment.
         progress: called in the stages "open", "measure" and "measure again".
         journal: the repetitions of an interrupted run; new ones are added to it.
 
@@ -65,22 +65,22 @@ def measure_graphs(
     """
     samplers: dict[str, list[Sampler]] = {name: [] for name in sources}
     for done, name in enumerate([*sources, *reversed([*sources])], 1):
-        samplers[name].append(_open(backend, sources[name], cold_weights=cold_weights))
+        samplers[name].append(_open(backend, sources[name]))
         if progress is not None:
             progress("open", done, 2 * len(sources))
     return measure_interleaved(
         samplers,
         timing,
         progress,
-        reference=_open(backend, reference, cold_weights=True),
+        reference=_open(backend, reference),
         earlier=None if journal is None else journal.repetitions,
         on_repetition=None if journal is None else journal.add,
     )
 
 
-def _open(backend: Backend, source: GraphSource, *, cold_weights: bool) -> Sampler:
+def _open(backend: Backend, source: GraphSource) -> Sampler:
     workload = source()
-    copies = min(MAX_COPIES, -(-COLD_BYTES // max(1, workload.size))) if cold_weights else 1
+    copies = min(MAX_COPIES, -(-COLD_BYTES // max(1, workload.size))) if workload.cold_weights else 1
     return backend.open(workload.content, workload.inputs, copies=copies)
 
 

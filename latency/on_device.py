@@ -164,7 +164,6 @@ def _measure_kind(
         partial(_source, folder, reference),
         backend,
         Timing(**bundle.timing),
-        cold_weights=kind == "block",
         progress=with_prefix(_ProgressLines(), f"{kind}s"),
         journal=journal,
     )
@@ -177,7 +176,7 @@ def _source(folder: Path, graph: BundledGraph) -> Workload:
     random = np.random.default_rng(zlib.crc32(graph.key.encode()))
     inputs = {name: random.standard_normal(shape, dtype=np.float32) for name, shape in graph.inputs.items()}
     content = content_of(folder, graph)
-    return Workload(content=content, inputs=inputs, size=len(content))
+    return Workload(content=content, inputs=inputs, size=len(content), cold_weights=graph.kind != "network")
 
 
 class _ProgressLines:

@@ -176,8 +176,9 @@ def profile(
             table.save(path)
             journal.drop(_names(missing.blocks, remeasured))
         if missing.networks:
-            earlier = {key: network.measurement for key, network in table.networks.items()}
-            remeasured = pick_remeasured(networks, earlier)
+            networks_then = {key: network.measurement for key, network in table.networks.items()}
+            earlier = {**missing.table.entries, **networks_then}  # without the blocks of this run
+            remeasured = pick_remeasured(networks, earlier) or pick_remeasured(graphs, earlier)
             network_progress = with_prefix(progress, "networks")
             new = _measure_beside(earlier, missing.networks, remeasured, backend, timing, network_progress, journal)
             table = table.changed(networks={**table.networks, **_measured_networks(missing.networks, new)})
@@ -201,7 +202,8 @@ def relative_speed(earlier: Mapping[str, Measurement], now: Mapping[str, Measure
     """The speed of the machine relative to an earlier measurement: 1.05 is 5 % faster; 1 if nothing is in both.
 
     Two processes differ by some per cent throughout, even a minute apart: by their place in memory, and by other work
-    on the machine. So new graphs are measured together with some graphs of the table.
+    on the machine. So new graphs are measured together with some graphs of the table: networks, or blocks if the table
+    has none of the networks.
     """
     both = earlier.keys() & now.keys()
     return median(earlier[key].latency_ms_median / now[key].latency_ms_median for key in both) if both else 1.0
@@ -299,7 +301,6 @@ def _measure(
         partial(workload_of, REFERENCE_WORKLOAD, backend),
         backend,
         timing,
-        cold_weights=not all(isinstance(graph, Network) for graph in graphs.values()),
         progress=progress,
         journal=journal,
     )
@@ -333,12 +334,13 @@ def workload_of(graph: Graph, backend: Backend) -> Workload:
         UserError: the precision is unknown.
         VerificationError: the graph cannot be exported.
     """
+    cold = not isinstance(graph, Network)
     if backend.graph_form == "torch":
         module, examples = module_of(graph)
         size = sum(tensor.nbytes for tensor in module.state_dict().values())
-        return Workload(content=module, inputs=_named(examples), size=size)
+        return Workload(content=module, inputs=_named(examples), size=size, cold_weights=cold)
     content, inputs = onnx_at(graph, backend.precision)
-    return Workload(content=content, inputs=inputs, size=len(content))
+    return Workload(content=content, inputs=inputs, size=len(content), cold_weights=cold)
 
 
 def onnx_at(graph: Graph, precision: str) -> tuple[bytes, dict[str, Array]]:

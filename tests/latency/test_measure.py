@@ -38,8 +38,8 @@ class Counted:
         return {}
 
 
-def source(content: bytes) -> Workload:
-    return Workload(content=content, inputs={"x": np.ones(1)}, size=len(content))
+def source(content: bytes, *, cold_weights: bool = True) -> Workload:
+    return Workload(content=content, inputs={"x": np.ones(1)}, size=len(content), cold_weights=cold_weights)
 
 
 @pytest.mark.parametrize(("cold_weights", "copies"), [(True, {1: 12, 3: 4, 9: 2}), (False, {1: 1, 3: 1, 9: 1})])
@@ -48,8 +48,8 @@ def test_blocks_have_cold_weights_and_networks_have_not(
 ) -> None:
     monkeypatch.setattr(module, "COLD_BYTES", 9 if not cold_weights else 12)
     backend = Counted()
-    sources = {str(size): partial(source, b"x" * size) for size in copies}
-    measured = measure_graphs(sources, lambda: source(b"22"), backend, BRIEF, cold_weights=cold_weights)
+    sources = {str(size): partial(source, b"x" * size, cold_weights=cold_weights) for size in copies}
+    measured = measure_graphs(sources, lambda: source(b"22"), backend, BRIEF)
     assert {len(content): number for content, number in backend.opened.items() if content != b"22"} == copies
     assert backend.opened[b"22"] > 1
     assert {name: measurement.latency_ms_median for name, measurement in measured.items()} == {
@@ -60,32 +60,30 @@ def test_blocks_have_cold_weights_and_networks_have_not(
 def test_graphs_are_opened_in_both_orders() -> None:
     backend = Counted()
     sources = {name: partial(source, name.encode()) for name in "abc"}
-    measure_graphs(sources, lambda: source(b"22"), backend, BRIEF, cold_weights=False)
+    measure_graphs(sources, lambda: source(b"22"), backend, BRIEF)
     assert b"".join(backend.order) == b"abccba22"
 
 
 def test_the_number_of_copies_is_limited() -> None:
     backend = Counted()
-    measure_graphs({"a": lambda: source(b"1")}, lambda: source(b"22"), backend, BRIEF, cold_weights=True)
+    measure_graphs({"a": lambda: source(b"1")}, lambda: source(b"22"), backend, BRIEF)
     assert backend.opened == {b"1": 16, b"22": 16}
 
 
 def test_repetitions_in_the_journal_are_not_repeated(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "t.json", {})
     sources = {"a": lambda: source(b"1")}
-    first = measure_graphs(sources, lambda: source(b"22"), Counted(), BRIEF, cold_weights=True, journal=journal)
+    first = measure_graphs(sources, lambda: source(b"22"), Counted(), BRIEF, journal=journal)
     again = Journal(tmp_path / "t.json", {})
     assert len(again.repetitions["a"]) == 3
     slower = {"a": lambda: source(b"1" * 9)}
-    assert measure_graphs(slower, lambda: source(b"22"), Counted(), BRIEF, cold_weights=True, journal=again) == first
+    assert measure_graphs(slower, lambda: source(b"22"), Counted(), BRIEF, journal=again) == first
 
 
 def test_stages_of_progress_get_the_prefix() -> None:
     steps: list[tuple[str, int, int]] = []
     progress = with_prefix(lambda *step: steps.append(step), "blocks")
-    measure_graphs(
-        {"a": lambda: source(b"1")}, lambda: source(b"22"), Counted(), BRIEF, cold_weights=True, progress=progress
-    )
+    measure_graphs({"a": lambda: source(b"1")}, lambda: source(b"22"), Counted(), BRIEF, progress=progress)
     expected = [("open", 1, 2), ("open", 2, 2), *(("measure", done, 3) for done in (1, 2, 3))]
     assert steps == [(f"blocks: {stage}", done, total) for stage, done, total in expected]
     assert with_prefix(None, "blocks") is None

@@ -126,6 +126,18 @@ def test_new_blocks_are_scaled_to_the_speed_of_the_table(tmp_path: Path) -> None
     assert 20 * standalone_ms < extended.table.entries["add@8"].latency_ms_median < 500 * standalone_ms
 
 
+def test_first_networks_of_an_old_table_are_scaled_to_its_speed_by_its_blocks(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    table = run(path, CONV).table
+    slow = {key: entry.at_speed(100.0) for key, entry in table.entries.items()}
+    table.changed(entries=slow).save(path)  # as if the machine had been a hundred times as slow then
+    now_ms = run(tmp_path / "now.json", CONV, networks=NETWORKS).table.networks["net9@8"].measurement.latency_ms_median
+    extended = run(path, CONV, networks=NETWORKS).table
+    assert 20 * now_ms < extended.networks["net9@8"].measurement.latency_ms_median < 500 * now_ms
+    assert extended.entries == slow
+    assert list(tmp_path.glob("*.journal.jsonl")) == []
+
+
 def test_remeasured_networks_are_few_and_of_all_sizes() -> None:
     earlier = {f"net{n}@8": Measurement.of([repetition(float(n)), repetition(float(n))]) for n in range(1, 100)}
     networks = [network(n) for n in range(1, 120)]
@@ -202,10 +214,13 @@ def test_too_few_networks_are_refused_before_anything_is_measured(tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("stage", "step"), [("blocks: measure", 4), ("networks: open", 2), ("networks: measure", 7)])
-def test_a_killed_run_is_resumed_and_measures_nothing_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, step: int
+@pytest.mark.parametrize(
+    ("stage", "step", "remeasured"), [("blocks: measure", 4, 0), ("networks: open", 2, 2), ("networks: measure", 7, 2)]
+)
+def test_a_killed_run_is_resumed_and_measures_only_finished_blocks_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, step: int, remeasured: int
 ) -> None:
+    """Blocks in the table give the speed of the machine in the process that measures the networks."""
     repetitions: list[Timing] = []
     samples = protocol._samples
 
@@ -218,7 +233,7 @@ def test_a_killed_run_is_resumed_and_measures_nothing_twice(
     with pytest.raises(Killed):
         profile([CONV, ADD], NETWORKS, path=path, backend=CPU, timing=BRIEF, progress=killed_at(stage, step))
     table = run(path, CONV, ADD, networks=NETWORKS).table
-    assert len(repetitions) == 2 * (3 + 9)
+    assert len(repetitions) == 2 * (3 + 9 + remeasured)
     assert all(table.entries[key].runs == 2 * 3 for key in ("null", "conv@8", "add@8"))
     assert list(tmp_path.iterdir()) == [path]
 
