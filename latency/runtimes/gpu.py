@@ -20,7 +20,7 @@ from latency.clocks import ClockWatch, watch_clocks
 B = TypeVar("B", bound="GpuBackend")  # Self is of Python 3.11, and devices have older ones
 
 _BOARD = Path("/proc/device-tree/model")
-"""Where Linux names the board of a Jetson, such as "NVIDIA Jetson Orin Nano Developer Kit"."""
+"""Where Linux names the board of an Arm computer, such as "NVIDIA Jetson Orin Nano Developer Kit"."""
 _STARVED = 0.8
 """trtexec's limit: if the CPU needs more than this fraction of the GPU's time, the GPU may have waited for the CPU."""
 
@@ -177,13 +177,13 @@ def fingerprint_of(gpu: GpuInfo, driver: CudaDriver, *, runtime: str, version: s
         "runtime_version": version,
         "os": platform.system(),
         "arch": platform.machine(),
-        **({"board": board} if (board := _board(_BOARD)) else {}),
+        **({"board": board} if (board := board_name()) else {}),
     }
 
 
-def _board(file: Path) -> str:
+def board_name() -> str:
     """The name of the board; "" where the system has none. The driver calls every Orin the same, from Nano to AGX."""
     try:
-        return file.read_text(errors="replace").strip("\0\n ")
+        return _BOARD.read_text(errors="replace").strip("\0\n ")
     except OSError:
         return ""

@@ -10,6 +10,7 @@ import hashlib
 import os
 import platform
 import re
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from latency.runtimes.gpu import (
     GpuParts,
     GpuSampler,
     GraphRecord,
+    board_name,
     fingerprint_of,
     gpu_fingerprint,
     open_parts,
@@ -38,6 +40,9 @@ CPU_PRECISIONS = ("fp32", "int8")
 
 GPU_PRECISIONS = ("fp32", "fp16")
 """Without int8, which the CUDA execution provider computes by casting to float and back."""
+
+_CPUINFO = Path("/proc/cpuinfo")
+"""Where Linux describes the CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,13 +92,32 @@ class CpuBackend:
 
 
 def cpu_name() -> str:
-    """The model name of the CPU; on Linux only /proc/cpuinfo has it."""
+    """The model name of the CPU.
+
+    Linux knows no such name on Arm. There it is the designer and part number of each kind of core, and the board, whose
+    memory and clock belong to it: "Arm 0x41-0xd0b, Raspberry Pi 5 Model B Rev 1.0".
+    """
     try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        text = _CPUINFO.read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = ""
+    cores = re.findall(r"^CPU implementer\s*:\s*(\w+)$.*?^CPU part\s*:\s*(\w+)$", text, flags=re.MULTILINE | re.DOTALL)
+    if cores:
+        kinds = " ".join(dict.fromkeys("-".join(core) for core in cores))
+        return ", ".join(filter(None, (f"Arm {kinds}", board_name())))
     match = re.search(r"^model name\s*:\s*(.+)$", text, flags=re.MULTILINE)
-    return match.group(1).strip() if match else platform.processor() or platform.machine()
+    return match.group(1).strip() if match else _mac_cpu_name() or platform.processor() or platform.machine()
+
+
+def _mac_cpu_name() -> str:
+    """The model name of the CPU of a Mac, such as "Apple M2 Pro"; "" on other systems."""
+    if platform.system() != "Darwin":
+        return ""
+    try:
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 class OrtGpuBackend(GpuBackend):

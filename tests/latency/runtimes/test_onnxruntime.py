@@ -1,5 +1,8 @@
 import os
+import platform
+import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from export.errors import UnavailableError, UserError
 from export.graph import to_onnx_bytes
 from export.precision import at_precision
 from latency.clocks import ClockWatch
+from latency.runtimes import gpu, onnxruntime
 from latency.runtimes.gpu import GpuParts
 from latency.runtimes.onnxruntime import CpuBackend, OrtGpuBackend, cpu_name, open_onnxruntime_gpu
 from tests.export.fake_cuda import FakeCuda, fake_memory
@@ -22,6 +26,46 @@ def test_the_fingerprint_has_everything_that_changes_times() -> None:
     assert fingerprint["threads"] == 2
     assert fingerprint["cores"] == os.cpu_count()
     assert fingerprint["runtime_version"] == version("onnxruntime")
+
+
+X86 = "model name\t: AMD EPYC\nstepping\t: 1\n\nmodel name\t: AMD EPYC\n"
+PI_5 = "processor\t: 0\nCPU implementer\t: 0x41\nCPU variant\t: 0x4\nCPU part\t: 0xd0b\nCPU revision\t: 1\n"
+PI_4 = PI_5.replace("0xd0b", "0xd08")
+ARM_32 = "model name\t: ARMv7 Processor rev 3 (v7l)\n" + PI_4
+TWO_KINDS = PI_5.replace("0xd0b", "0xd05") * 4 + PI_5 * 4
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "board", "name"),
+    [
+        (X86, "", "AMD EPYC"),
+        (X86, "Some Board", "AMD EPYC"),
+        (PI_5, "Raspberry Pi 5 Model B Rev 1.0", "Arm 0x41-0xd0b, Raspberry Pi 5 Model B Rev 1.0"),
+        (PI_4, "", "Arm 0x41-0xd08"),
+        (ARM_32, "", "Arm 0x41-0xd08"),
+        (TWO_KINDS, "", "Arm 0x41-0xd05 0x41-0xd0b"),
+    ],
+)
+def test_linux_names_the_model_of_x86_and_the_cores_and_the_board_of_arm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpuinfo: str, board: str, name: str
+) -> None:
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    (tmp_path / "model").write_text(f"{board}\0")
+    monkeypatch.setattr(onnxruntime, "_CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(gpu, "_BOARD", tmp_path / "model")
+    assert cpu_name() == name
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for sysctl is a shell script")
+def test_macs_are_told_apart_by_sysctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(onnxruntime, "_CPUINFO", tmp_path / "none")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert cpu_name() == (platform.processor() or platform.machine())  # without sysctl
+    sysctl = tmp_path / "sysctl"
+    sysctl.write_text('#!/bin/sh\n[ "$*" = "-n machdep.cpu.brand_string" ] && echo "Apple M2 Pro"\n')
+    sysctl.chmod(0o755)
+    assert cpu_name() == "Apple M2 Pro"
 
 
 @pytest.mark.parametrize(("wrong", "message"), [({"precision": "fp16"}, "fp32 or int8"), ({"threads": 0}, "1 thread")])
