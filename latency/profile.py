@@ -1,10 +1,11 @@
 """Times blocks and whole networks on a device by one protocol, and writes the results to a table.
 
 Each graph is exported alone, at batch 1 with a fixed size and seeded random weights, and runs in a session of its own
-on normal random inputs (zeros and denormal numbers take other times). All sessions stay open, so that the repetitions
-interleave them, and the reference workload, a graph of similar convolutions, is timed between any two graphs. A block
-inside a network has its input fresh in the cache and operators fused across its boundary, so its cost there differs
-from its standalone time, although its weights are as cold as they are there (``latency/measure.py``).
+on normal random inputs (zeros and denormal numbers take other times). All sessions stay open, or hundreds of them where
+there are more (``latency/measure.py``), so that the repetitions interleave them, and the reference workload, a graph of
+similar convolutions, is timed between any two graphs. A block inside a network has its input fresh in the cache and
+operators fused across its boundary, so its cost there differs from its standalone time, although its weights are as
+cold as they are there.
 ``latency/correction.py`` corrects this with whole networks.
 
 Every repetition is written to disk at once (``latency/journal.py``), so an interrupted run can be resumed.
@@ -15,7 +16,7 @@ import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TypeVar
@@ -32,7 +33,7 @@ from export.runners import Array, OrtRunner
 from latency.backend import Backend
 from latency.correction import MeasuredNetwork, check_count
 from latency.journal import Journal, exclusive_lock
-from latency.measure import GraphSource, Workload, measure_graphs, with_prefix
+from latency.measure import Workload, measure_graphs, with_prefix
 from latency.protocol import Measurement, Timing, host_timed, measure_interleaved
 from latency.table import NULL_KEY, LatencyTable
 
@@ -291,13 +292,8 @@ def _measure(
     progress: Progress | None,
     journal: Journal | None = None,
 ) -> dict[str, Measurement]:
-    def source(graph: Graph) -> GraphSource:
-        make = partial(workload_of, graph, backend)
-        # An ONNX file is exported once for both times it is opened; a module opened twice would share its weights.
-        return cache(make) if backend.graph_form == "onnx" else make
-
     return measure_graphs(
-        {key: source(graph) for key, graph in graphs.items()},
+        {key: partial(workload_of, graph, backend) for key, graph in graphs.items()},
         partial(workload_of, REFERENCE_WORKLOAD, backend),
         backend,
         timing,

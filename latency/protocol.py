@@ -136,7 +136,23 @@ def measure_interleaved(
     earlier: Repetitions | None = None,
     on_repetition: OnRepetition | None = None,
 ) -> dict[str, Measurement]:
-    """Time all graphs by the protocol, interleaved, with garbage collection off; returns measurements by name.
+    """Time all graphs by the protocol; returns measurements by name. Arguments as of ``repeat_interleaved``."""
+    repetitions = repeat_interleaved(
+        samplers, timing, progress, reference=reference, earlier=earlier, on_repetition=on_repetition
+    )
+    return summarised(repetitions)
+
+
+def repeat_interleaved(
+    samplers: Mapping[str, Sequence[Sampler]],
+    timing: Timing,
+    progress: Progress | None = None,
+    *,
+    reference: Sampler | None = None,
+    earlier: Repetitions | None = None,
+    on_repetition: OnRepetition | None = None,
+) -> Repetitions:
+    """Time all graphs by the protocol, interleaved, with garbage collection off; returns repetitions by name.
 
     Args:
         samplers: of the graphs, by name; where a graph has several samplers, the repetitions alternate between them.
@@ -150,7 +166,13 @@ def measure_interleaved(
     with _no_garbage_collection():
         interleaved.measure(samplers, 0, timing.repetitions, "measure")
         interleaved.measure(interleaved.unstable(), timing.repetitions, 2 * timing.repetitions, "measure again")
-    return interleaved.measurements()
+    return interleaved.repetitions
+
+
+def summarised(repetitions: Repetitions) -> dict[str, Measurement]:
+    """The measurement of every graph, scaled to the typical time of the one reference workload beside all of them."""
+    typical_ms = median(rep.reference_ms for of_graph in repetitions.values() for rep in of_graph)
+    return {name: Measurement.of(of_graph, typical_ms) for name, of_graph in repetitions.items()}
 
 
 def host_timed(call: Callable[[], None]) -> Sampler:
@@ -186,7 +208,7 @@ class _Interleaved:
         earlier: Repetitions,
         on_repetition: OnRepetition | None,
     ) -> None:
-        self._repetitions = {name: list(earlier.get(name, ())) for name in samplers}
+        self.repetitions = {name: list(earlier.get(name, ())) for name in samplers}
         self._samplers, self._timing, self._progress = samplers, timing, progress
         self._reference, self._on_repetition = reference, on_repetition
         self._last_reference_ms: float | None = None
@@ -195,9 +217,9 @@ class _Interleaved:
         """Measure what is missing of repetitions ``first`` to ``last - 1`` of these graphs."""
         steps = [(number, name) for number in range(first, last) for name in names]
         for done, (number, name) in enumerate(steps, 1):
-            if len(self._repetitions[name]) <= number:
+            if len(self.repetitions[name]) <= number:
                 repetition = self._repeat(self._samplers[name][number % len(self._samplers[name])])
-                self._repetitions[name].append(repetition)
+                self.repetitions[name].append(repetition)
                 if self._on_repetition is not None:
                     self._on_repetition(name, repetition)
             if self._progress is not None:
@@ -221,15 +243,8 @@ class _Interleaved:
 
     def unstable(self) -> list[str]:
         """The graphs that varied too much in the ordinary repetitions."""
-        measurements = self.measurements(self._timing.repetitions)
-        return [name for name, measurement in measurements.items() if measurement.cv > self._timing.max_cv]
-
-    def measurements(self, count: int | None = None) -> dict[str, Measurement]:
-        """Summarise every graph over its first ``count`` repetitions, or over all of them."""
-        typical_ms = median(rep.reference_ms for repetitions in self._repetitions.values() for rep in repetitions)
-        return {
-            name: Measurement.of(repetitions[:count], typical_ms) for name, repetitions in self._repetitions.items()
-        }
+        ordinary = {name: of_graph[: self._timing.repetitions] for name, of_graph in self.repetitions.items()}
+        return [name for name, measured in summarised(ordinary).items() if measured.cv > self._timing.max_cv]
 
 
 @contextmanager

@@ -1,3 +1,4 @@
+import weakref
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -62,6 +63,42 @@ def test_graphs_are_opened_in_both_orders() -> None:
     sources = {name: partial(source, name.encode()) for name in "abc"}
     measure_graphs(sources, lambda: source(b"22"), backend, BRIEF)
     assert b"".join(backend.order) == b"abccba22"
+
+
+class Counting(Counted):
+    """A machine that becomes slower by a tenth of its first speed with each graph opened, and counts the open ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open_now = self.most_open = 0
+
+    def open(self, content: bytes, inputs: Mapping[str, Any], *, copies: int = 1) -> Sampler:
+        super().open(content, inputs, copies=copies)
+        self.open_now += 1
+        self.most_open = max(self.most_open, self.open_now)
+
+        def sample(runs: int) -> float:
+            return len(content) * (1 + 0.1 * len(self.order))
+
+        weakref.finalize(sample, self._close)
+        return sample
+
+    def _close(self) -> None:
+        self.open_now -= 1
+
+
+def test_many_graphs_are_measured_in_parts_at_one_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_OPEN", 3)
+    backend, stages = Counting(), []
+    sources = {str(size): partial(source, b"x" * size) for size in range(1, 8)}
+    measured = measure_graphs(sources, lambda: source(b"x" * 9), backend, BRIEF, progress=lambda *s: stages.append(s))
+    assert [len(content) for content in backend.order] == [1, 4, 7, 7, 4, 1, 9, 2, 5, 5, 2, 3, 6, 6, 3]
+    assert backend.most_open == 2 * 3 + 1
+    assert list(measured) == list(sources)
+    one_ms = measured["1"].latency_ms_median
+    assert all(measured[str(size)].latency_ms_median == pytest.approx(size * one_ms) for size in range(1, 8))
+    assert ("part 1 of 3: open", 6, 6) in stages
+    assert stages[-1] == ("part 3 of 3: measure", 6, 6)
 
 
 def test_the_number_of_copies_is_limited() -> None:
