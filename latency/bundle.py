@@ -76,6 +76,17 @@ Made by fbnetv5. Time these graphs on the device itself, at {precision}, batch {
 `measure.py` needs neither torch nor fbnetv5, and writes to this folder only. `bundle.json` describes each file in
 `graphs`, with its checksum.
 """
+_START = """\
+import os
+import sys
+from importlib.util import find_spec
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # see export/__init__.py
+if find_spec("numpy") is None:
+    sys.stderr.write("error: numpy is not installed here; README.md names what to install\\n")
+    sys.exit(3)\
+"""
+"""The beginning of ``measure.py``; the modules that follow import numpy."""
 _INSTALL = {
     "cpu": "`pip install numpy onnxruntime`.",
     "orin": "JetPack's own `tensorrt`, with `pip install numpy pycuda`.",
@@ -145,8 +156,7 @@ def write_bundle(
 def measure_py() -> str:
     """The text of the script that measures a bundle."""
     about = '"""Times the ONNX graphs of this folder. Joined from the modules that time graphs in fbnetv5."""'
-    telemetry = 'import os\n\nos.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # see export/__init__.py'
-    return f"#!/usr/bin/env python3\n{about}\n\n{telemetry}\n\n{join_modules(MODULES)}"
+    return f"#!/usr/bin/env python3\n{about}\n\n{_START}\n\n{join_modules(MODULES)}"
 
 
 def import_bundle(folder: Path, luts: Path) -> tuple[Path, ProfileResult]:

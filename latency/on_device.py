@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from export.errors import UserError
+from export.errors import UnavailableError, UserError
 from latency.backend import Backend
 from latency.checksum import check_fields, read_checksummed, write_checksummed
 from latency.devices import resolve
@@ -209,6 +209,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
+    except ImportError as error:
+        sys.stderr.write(f"error: {error.name or error} is not installed here; README.md names what to install\n")
+        return UnavailableError.exit_code
+    except OSError as error:
+        sys.stderr.write(f"error: {error.filename}: {error.strerror or error}; this needs a folder to write to\n")
+        return UserError.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the repetitions so far are kept: run the same command again\n")
         return UserError.exit_code

@@ -111,6 +111,31 @@ def test_a_measured_bundle_is_not_measured_again(copy: Path) -> None:
     assert "results.json exists already" in done.stderr
 
 
+def test_missing_packages_are_exit_code_3_in_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "b"
+    write_bundle([CONV], [], folder=folder, target=Target(device="cpu"), timing=BRIEF)
+    without_packages = [sys.executable, "-S", str(folder / "measure.py")]
+    without_onnxruntime = [
+        sys.executable,
+        "-c",
+        f"import sys, runpy; sys.modules['onnxruntime'] = None; "
+        f"runpy.run_path({str(folder / 'measure.py')!r}, run_name='__main__')",
+    ]
+    for command, package in ((without_packages, "numpy"), (without_onnxruntime, "onnxruntime")):
+        done = subprocess.run(command, capture_output=True, text=True)
+        message = f"error: {package} is not installed here; README.md names what to install\n"
+        assert (done.returncode, done.stderr) == (3, message)
+
+
+def test_a_folder_that_cannot_be_written_is_exit_code_2_in_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "b"
+    write_bundle([CONV], [], folder=folder, target=Target(device="cpu"), timing=BRIEF)
+    (folder / "results.lock").mkdir()  # stands in for a folder without the right to write, which root has
+    done = measure(folder)
+    message = f"error: {folder / 'results.lock'}: Is a directory; this needs a folder to write to\n"
+    assert (done.returncode, done.stderr) == (2, message)
+
+
 def test_an_interrupted_bundle_is_resumed(copy: Path) -> None:
     (copy / RESULTS_FILE).unlink()
     killed = subprocess.Popen([sys.executable, str(copy / "measure.py")], stderr=subprocess.PIPE, text=True)
