@@ -48,5 +48,8 @@ class Backend(Protocol):
             VerificationError: no engine can be built of the graph.
         """
 
+    def close(self) -> None:
+        """Release what the backend holds of the device, such as a locked clock; the conditions can still be read."""
+
     def conditions(self) -> dict[str, Any]:
         """The state of the device since the backend was made (load, clocks, heat), as JSON."""

@@ -42,6 +42,7 @@ MODULES = (
     "export.progress",
     "export.files",
     "export.locks",
+    "export.signals",
     "export.runners",
     "export.trt.options",
     "export.trt.precision_check",

@@ -5,8 +5,9 @@ right to lock clocks, a measurement continues, and its conditions record this: t
 heat or power slowed the GPU, or whether its clock changed. In a virtual machine or a container NVML may support only
 some queries; the result of an unsupported query is null, never a guess.
 
-The clocks are released when the process ends, after an error or a keyboard interrupt too. A process that receives
-SIGKILL cannot release them; then run nvidia-smi -rgc.
+The clocks are released when the backend is closed, at the latest when the process ends, after an error or a keyboard
+interrupt too; the commands take SIGTERM and SIGHUP for such an interrupt (``export/signals.py``). A process that
+receives SIGKILL cannot release them; then run nvidia-smi -rgc.
 """
 
 import time

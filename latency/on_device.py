@@ -7,17 +7,18 @@ measured by the same code as the local one. The results are written to ``results
 import argparse
 import hashlib
 import platform
-import signal
 import sys
 import time
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from export.errors import UnavailableError, UserError
+from export.signals import interrupt_on_signals
 from latency.backend import Backend
 from latency.checksum import check_fields, read_checksummed, write_checksummed
 from latency.devices import resolve
@@ -137,9 +138,9 @@ def measure_bundle(folder: Path) -> Path:
     bundle, path = open_bundle(folder), folder / RESULTS_FILE
     if path.exists():
         raise UserError(f"{path} exists already; move it away to measure anew")
-    backend = resolve(bundle.device, precision=bundle.precision, threads=bundle.threads)
-    origin = {"bundle_sha256": bundle_sha256(folder), "fingerprint": backend.fingerprint()}
-    with exclusive_lock(path):
+    opened = closing(resolve(bundle.device, precision=bundle.precision, threads=bundle.threads))
+    with opened as backend, exclusive_lock(path):
+        origin = {"bundle_sha256": bundle_sha256(folder), "fingerprint": backend.fingerprint()}
         date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         journal = Journal(path, origin)
         measured = _measure_kind(folder, bundle, "block", backend, journal)
@@ -203,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Times the graphs beside this file on this machine and writes results.json beside it."
     )
     parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a locked clock is released
+    interrupt_on_signals()
     try:
         path = measure_bundle(Path(__file__).resolve().parent)
     except UserError as error:

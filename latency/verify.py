@@ -1,6 +1,7 @@
 """Compares the sums of a table with the latencies of whole networks measured now."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,11 +62,13 @@ def verify(
             "needed to verify it. Verify it on fresh networks, without --run"
         )
     costs = table.values_ms(key for network in networks for key in network.blocks)
-    backend = open_backend(table.device, runtime=table.runtime, precision=table.precision, threads=table.threads)
     measurements = {key: network.measurement for key, network in table.networks.items()}
     keys = {network.key for network in networks}
     remeasured = pick_remeasured([network for network in earlier if network.key not in keys], measurements)
-    now = measure_networks([*networks, *remeasured.values()], backend=backend, timing=table.timing, progress=progress)
+    opened = open_backend(table.device, runtime=table.runtime, precision=table.precision, threads=table.threads)
+    with closing(opened) as backend:
+        measured = [*networks, *remeasured.values()]
+        now = measure_networks(measured, backend=backend, timing=table.timing, progress=progress)
     speed = relative_speed(measurements, {key: now[key].measurement for key in remeasured})
     scaled = [
         now[network.key].model_copy(update={"measurement": now[network.key].measurement.at_speed(speed)})

@@ -4,7 +4,6 @@ A command is one file of this folder, or a folder with one file per sub-command.
 the module that does the work, and the functions that print the result. Heavy packages load when a command runs.
 """
 
-import signal
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from export.errors import UserError
+from export.signals import interrupt_on_signals
 from fbnetv5.cli.branch import branch
 from fbnetv5.cli.check import check
 from fbnetv5.cli.console import UNEXPECTED_ERROR, OutputClosedError, print_status, safe_streams
@@ -91,7 +91,7 @@ for name, command in COMMANDS.items():
 def main() -> None:
     """Run the command line. Errors that the user can fix print one line; others a traceback, with exit code 70."""
     restart_in_huge_pages()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the locked clock of a GPU is reset on exit
+    interrupt_on_signals()
     with safe_streams(), opened_once():
         _run_app()
 

@@ -1,6 +1,7 @@
 """Latency tables from options: the functions of ``fbnetv5.api`` that ``fbnetv5 profile`` and its sub-commands call."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,11 +131,12 @@ def profile(
         UnavailableError: the device or the runtime is not on this machine.
         VerificationError: a block cannot be exported.
     """
-    backend = open_device(device, runtime=runtime, precision=precision, threads=threads)
     scope = scope or default_scope()
-    path = table_path(Path(luts), backend.device, backend.precision, threads=backend.threads, runtime=backend.runtime)
-    graphs, whole = graphs_of(scope), _networks(scope, networks)
-    result = measure(graphs, whole, path=path, backend=backend, timing=Timing(), progress=progress)
+    with closing(open_device(device, runtime=runtime, precision=precision, threads=threads)) as backend:
+        threads, runtime = backend.threads, backend.runtime
+        path = table_path(Path(luts), backend.device, backend.precision, threads=threads, runtime=runtime)
+        graphs, whole = graphs_of(scope), _networks(scope, networks)
+        result = measure(graphs, whole, path=path, backend=backend, timing=Timing(), progress=progress)
     report = write_report(path, result.table, scope)
     return MeasuredTable(path=path, report=report, result=result, keys=[graph.key for graph in graphs])
 
@@ -167,10 +169,11 @@ def profile_plan(
         UserError: an option is wrong, or the table there is of another machine or protocol.
         UnavailableError: the device or the runtime is not on this machine.
     """
-    backend = open_device(device, runtime=runtime, precision=precision, threads=threads)
     scope = scope or default_scope()
-    path = table_path(Path(luts), backend.device, backend.precision, threads=backend.threads, runtime=backend.runtime)
-    missing = plan(graphs_of(scope), _networks(scope, networks), path=path, backend=backend, timing=Timing())
+    with closing(open_device(device, runtime=runtime, precision=precision, threads=threads)) as backend:
+        threads, runtime = backend.threads, backend.runtime
+        path = table_path(Path(luts), backend.device, backend.precision, threads=threads, runtime=runtime)
+        missing = plan(graphs_of(scope), _networks(scope, networks), path=path, backend=backend, timing=Timing())
     return ProfilePlan(path=path, plan=missing)
 
 

@@ -170,7 +170,7 @@ def find_table(
         raise UserError(
             f"{luts} has several latency tables of {device}: {names}; choose one with --table instead of --device"
         )
-    open_device(device)
+    open_device(device).close()
     raise UserError(
         f"there is no latency table {path}; make it with: fbnetv5 profile --device {device}{profile_options}"
     )

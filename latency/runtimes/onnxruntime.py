@@ -86,6 +86,9 @@ class CpuBackend:
         runners = [OrtRunner(content, threads=self.threads, shares_memory=True) for _ in range(copies)]
         return alternating([host_timed(runner.bound(inputs)) for runner in runners])
 
+    def close(self) -> None:
+        """Nothing is held of a CPU."""
+
     def conditions(self) -> dict[str, Any]:
         """The mean number of processes that wanted a CPU in the last minute, this one included."""
         return {"load_average_1min": round(os.getloadavg()[0], 2)} if hasattr(os, "getloadavg") else {}

@@ -94,6 +94,9 @@ class TorchCpuBackend:
             sample(1)
         return sample
 
+    def close(self) -> None:
+        """Nothing is held of a CPU."""
+
     def conditions(self) -> dict[str, Any]:
         """The mean number of processes that wanted a CPU in the last minute, this one included."""
         return {"load_average_1min": round(os.getloadavg()[0], 2)} if hasattr(os, "getloadavg") else {}

@@ -35,6 +35,9 @@ class Counted:
         self.opened[content] = copies
         return lambda runs: float(len(content))
 
+    def close(self) -> None:
+        pass
+
     def conditions(self) -> dict[str, Any]:
         return {}
 

@@ -1,9 +1,11 @@
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fbnetv5 import api
+from latency.runtimes.onnxruntime import CpuBackend
 from tests.contract.schemas import check_document
 from tests.fbnetv5.cli.conftest import brief_timing
 
@@ -32,6 +34,18 @@ def test_a_table_is_measured_planned_verified_and_estimated(table: api.MeasuredT
     assert set(estimated.keys) == set(table.keys)
     with pytest.raises(api.UnavailableError, match="device 'a100' is not here"):
         api.profile("a100", scope=scope, luts=tmp_path)
+
+
+@pytest.mark.parametrize("command", [api.profile, api.profile_plan])
+def test_an_error_that_a_notebook_keeps_leaves_no_device_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., object]
+) -> None:
+    closed: list[CpuBackend] = []
+    monkeypatch.setattr(CpuBackend, "close", lambda backend: closed.append(backend))
+    (tmp_path / "cpu-fp32-b1.json").write_text("{")
+    with pytest.raises(api.UserError, match="damaged"):
+        command(scope=api.scope(**TINY_SPACE, tasks="cls", resolution=64), networks=9, luts=tmp_path)
+    assert len(closed) == 1
 
 
 def test_a_bundle_is_written_and_not_imported_before_it_is_measured(tmp_path: Path) -> None:
