@@ -11,13 +11,22 @@ from fbnetv5.architecture import Architecture
 from fbnetv5.costs.cost_files import open_costs
 from fbnetv5.costs.ranges import CostRange
 from fbnetv5.data.describe import describe_data
-from fbnetv5.runs import options
-from fbnetv5.runs.options import Amount, CostFamilies, Fields, Size
+from fbnetv5.runs.options import (
+    Amount,
+    CostFamilies,
+    Fields,
+    Size,
+    fields_of,
+    find_table,
+    run_folder,
+    search_images,
+)
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.entry import SearchEntry
 from fbnetv5.search.reinforce.family import derive_family, read_family
 from fbnetv5.search.reinforce.prepare import Prepared
 from fbnetv5.search.reinforce.run import run_search, start_run
+from fbnetv5.search.reinforce.table import profile_options
 from fbnetv5.spaces.presets import DEFAULT, four_path_space
 from fbnetv5.tasks import task_names
 
@@ -127,31 +136,30 @@ def search(
     """
     folder = None if data is None else Path(data)
     describe_data(folder, log, strict=strict_data)
-    file = options.find_table(device, table, Path(luts), log)
     names = task_names(tasks)
     chosen = four_path_space(space, variant=variant, stages=stages, blocks_per_path=blocks_per_path)
     files, limits = open_costs(costs, memory=memory)
-    budgets, family = read_family(flops, latency, params, limits, tasks=names, has_table=file is not None)
+    has_table = device is not None or table is not None
+    budgets, family = read_family(flops, latency, params, limits, tasks=names, has_table=has_table)
     settings = SearchConfig.make(
-        options.fields_of(config),
+        fields_of(config),
         budgets=budgets,
         family=family,
         costs=files,
         space=chosen,
         init=init,
-        data=options.search_images(
-            folder, size, fit, tasks=names, budgets=[own[0] for own in budgets.values()], log=log
-        ),
-        table=None if file is None else str(file.resolve()),
-        other_machine_table=table is not None,
+        data=search_images(folder, size, fit, tasks=names, budgets=[own[0] for own in budgets.values()], log=log),
         seed=seed,
     )
+    file = find_table(device, table, Path(luts), log, profile_options(settings, Path(luts)))
+    if file is not None:
+        settings = settings.changed(table=str(file.resolve()), other_machine_table=table is not None)
 
     def show_ranges(ranges: Sequence[CostRange]) -> None:
         for costs in ranges:
             log(costs.text)
 
-    run, prepared = start_run(settings, options.run_folder(runs, name), show_ranges, log)
+    run, prepared = start_run(settings, run_folder(runs, name), show_ranges, log)
     return finish_search(run, prepared, started, report, progress)
 
 

@@ -23,13 +23,14 @@ from fbnetv5.costs.budgets import Budget, parse_budgets
 from fbnetv5.networks.supernet import Supernet
 from fbnetv5.runs.checkpoint import by_group, load_checkpoint
 from fbnetv5.runs.loop import CHECKPOINT
-from fbnetv5.search.profile_command import options_text
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.final_phase import FinishedLoop, TaskResult, find_networks
 from fbnetv5.search.reinforce.loop import SearchLoop
 from fbnetv5.search.reinforce.panel import PANEL, Panel
-from fbnetv5.search.reinforce.prepare import Prepared, check_costs, open_table, prepare, with_usable_table
+from fbnetv5.search.reinforce.prepare import Prepared, check_costs, prepare, with_usable_table
 from fbnetv5.search.reinforce.results import best_architecture, budget_fields, write_results
+from fbnetv5.search.reinforce.table import open_table
+from fbnetv5.search.reinforce.table import profile_options as profile_options
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,17 +62,6 @@ def with_budgets(run: Path, texts: Mapping[str, str]) -> SearchConfig:
     config = SearchConfig.load(run)
     resolutions = {task: budgets[0].resolution for task, budgets in config.budgets.items()}
     return config.changed(family={}, budgets=parse_budgets(texts, tasks=config.tasks, resolutions=resolutions))
-
-
-def profile_options(config: SearchConfig, luts: Path) -> str:
-    """The options, as text, with which ``fbnetv5 profile`` measures the blocks of a search into a table in ``luts``.
-
-    A profile has one resolution; budgets at several resolutions need a profile for each, and this names the first.
-    """
-    resolutions = {task: budgets[0].resolution for task, budgets in config.budgets.items()}
-    first = next(iter(resolutions.values()))
-    tasks = [task for task, resolution in resolutions.items() if resolution == first]
-    return options_text(config.space, first, tasks, config.data, luts)
 
 
 def derive(

@@ -16,9 +16,9 @@ from fbnetv5.runs.checkpoint import load_checkpoint
 from fbnetv5.runs.loop import CHECKPOINT
 from fbnetv5.runs.start import open_images
 from fbnetv5.search.reinforce.config import SearchConfig
+from fbnetv5.search.reinforce.table import open_table
 from fbnetv5.tasks import needed_targets, searched_tasks
 from fbnetv5.tasks.task import Task
-from latency import estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,10 +123,3 @@ def memory_ranges(prepared: Prepared) -> list[str]:
     """A line for each task with a limit of memory: the peaks of its networks."""
     limits = {name: own.memory for name, own in prepared.constraints.items()}
     return [f"{name}: {limit.range_text}" for name, limit in limits.items() if limit is not None]
-
-
-def open_table(config: SearchConfig) -> AnyTable | None:
-    """The configuration's latency table, if it names one."""
-    if config.table is None:
-        return None
-    return estimate.open_table(Path(config.table), other_machine=config.other_machine_table)

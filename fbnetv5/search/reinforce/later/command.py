@@ -24,7 +24,7 @@ from fbnetv5.runs.options import (
 )
 from fbnetv5.search.reinforce.command import SearchResult
 from fbnetv5.search.reinforce.config import SearchConfig
-from fbnetv5.search.reinforce.derive import with_table
+from fbnetv5.search.reinforce.derive import profile_options, with_table
 from fbnetv5.search.reinforce.later.budgets import budgets_of_task
 from fbnetv5.search.reinforce.later.config import OF_THE_RUN, LaterConfig
 from fbnetv5.search.reinforce.later.loop import LaterEntry
@@ -100,9 +100,10 @@ def add_task(
         raise UserError(f"{source} has a network for {task}, {source / f'{task}.json'}; name another task")
     files, budgets = budgets_of_task(search, source, task, (flops, latency, params), costs, memory)
     search = search.changed(family={}, budgets={task: budgets}, costs=files)
-    file = find_table(device, table, Path(luts), log)
-    search = with_table(source, search, file, other_machine=table is not None, log=log)
     images = search.data if data is None else search.data.changed(folder=DataConfig.of(Path(data)).folder)
+    needed = profile_options(search.changed(data=images), Path(luts))
+    file = find_table(device, table, Path(luts), log, needed)
+    search = with_table(source, search, file, other_machine=table is not None, log=log)
     describe_data(path_of(images.folder), log, strict=strict_data)
     describe_fit(images, log)
     settings = LaterConfig.make(

@@ -15,7 +15,7 @@ from fbnetv5.costs.tables import table_keys
 from fbnetv5.runs.checkpoint import by_group, save_checkpoint
 from fbnetv5.runs.loop import CHECKPOINT
 from fbnetv5.search.reinforce.config import SearchConfig
-from fbnetv5.search.reinforce.derive import DerivedNetworks, derive, final_checkpoint, profile_options, with_budgets
+from fbnetv5.search.reinforce.derive import DerivedNetworks, derive, final_checkpoint, with_budgets
 from fbnetv5.search.reinforce.panel import PANEL, Observations, Panel
 from fbnetv5.search.reinforce.prepare import prepare
 from fbnetv5.search.reinforce.run import run_search, start_run
@@ -204,11 +204,3 @@ def test_a_search_without_its_panel_is_unfinished(run: Path) -> None:
             derived(run, "cls=20M,250M")
     finally:
         moved.rename(run / PANEL)
-
-
-def test_the_profile_is_for_the_resolution_of_the_first_budget(
-    make_config: MakeConfig,
-) -> None:
-    config = make_config(budgets=BUDGETS, space=SPACE)
-    options = " --stages 1 --blocks-per-path 1 --resolution 64x64 --tasks cls"
-    assert profile_options(config, Path("luts")) == options

@@ -128,6 +128,12 @@ def test_a_run_with_different_budgets_needs_one_for_the_task(
         add_task("depth", run=tmp_path, **options)
 
 
+def test_a_missing_table_is_named_with_the_command_for_the_task(run: Path, tmp_path: Path) -> None:
+    space = "--stages 1 --blocks-per-path 1 --resolution 64x64"
+    with pytest.raises(UserError, match=f"fbnetv5 profile --device cpu {space} --tasks depth --luts {tmp_path}$"):
+        add_task("depth", run=run, device="cpu", luts=tmp_path)
+
+
 def test_a_table_without_the_head_predicts_no_latency(run: Path, tmp_path: Path) -> None:
     copy, table = Path(shutil.copytree(run, tmp_path / "s")), tmp_path / "table.json"
     LatencyTable(device="other", fingerprint={}, timing=Timing(), entries={NULL_KEY: ONE_MS}).save(table)
