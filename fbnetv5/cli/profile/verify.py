@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fbnetv5.cli.console import print_json, print_line, progress_bar, stage_lines
+from export.errors import UserError
+from fbnetv5.cli.console import options_beside, print_json, print_line, progress_bar, stage_lines
 from fbnetv5.cli.options import Blocks, Data, Json, Resolution, SpaceName, Stages, Tasks, Variant
 from fbnetv5.cli.profile.options import (
     BLOCKS_PER_PATH,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 
 def verify(
+    context: typer.Context,
     table: Annotated[Path, typer.Argument(help="Latency table file; it is not changed.")],
     run: Annotated[
         Path | None,
@@ -44,6 +46,8 @@ def verify(
     json: Json = False,
 ) -> None:
     """Compare a latency table with whole networks measured now."""
+    if run is not None and (unused := options_beside(context, ("table", "run", "json"))):
+        raise UserError(f"--run measures the networks of the run, at their tasks and resolution: leave out {unused}")
     from fbnetv5 import api
 
     scope = (

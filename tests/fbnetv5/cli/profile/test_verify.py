@@ -53,9 +53,15 @@ def test_a_table_without_the_needed_blocks_is_refused(work: Path) -> None:
     assert "fbnetv5 profile --device cpu" in done.stderr
 
 
+def test_options_of_random_networks_are_refused_beside_a_run(tmp_path: Path) -> None:
+    options = ["--blocks-per-path", "2", "--networks", "48", "--resolution", "64", "--json"]
+    message = "at their tasks and resolution: leave out --blocks-per-path, --networks, --resolution"
+    assert_refused(["profile", "verify", "t.json", "--run", "r", *options], message, cwd=tmp_path)
+
+
 @pytest.mark.slow
 def test_a_table_is_compared_with_the_networks_of_a_run(work: Path) -> None:
-    verification = document("profile", "verify", TABLE, "--run", "runs/one", *AT_64, cwd=work)
+    verification = document("profile", "verify", TABLE, "--run", "runs/one", cwd=work)
     assert verification["networks"] == 3
 
 
