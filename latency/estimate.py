@@ -31,6 +31,7 @@ from export.errors import UserError
 from export.files import read_json_object
 from latency.checksum import checked, write_checksummed
 from latency.devices import Gpu
+from latency.journal import exclusive_lock
 from latency.kernels import Kernel, kernels_of
 from latency.records import Count, NotNegative, Positive, Record
 from latency.table import ESTIMATED, LatencyTable, kind_of
@@ -179,7 +180,8 @@ def estimate(
         progress: called in the stage "blocks: estimate".
 
     Raises:
-        UserError: the device's peak at ``precision`` is unknown, or the table there is damaged or from other figures.
+        UserError: the device's peak at ``precision`` is unknown, or the table there is damaged or from other figures,
+            or another run is writing it.
         VerificationError: a block cannot be exported.
     """
     from latency.profile import onnx_of
@@ -194,17 +196,18 @@ def estimate(
         kernel_floor_source=gpu.kernel_floor_source,
         entries={},
     )
-    table = EstimatedTable.load(path) if path.exists() else new
-    if table.changed(entries={}) != new:
-        raise UserError(f"{path} is not a table of {new.name} from today's figures: delete it and estimate again")
-    missing = {graph.key: graph for graph in graphs if graph.key not in table.entries}
-    entries = dict(table.entries)
-    for done, (key, graph) in enumerate(missing.items(), start=1):
-        entries[key] = estimate_ms(onnx_of(graph)[0], gpu, precision)
-        if progress is not None:
-            progress("blocks: estimate", done, len(missing))
-    table = table.changed(entries=entries)
-    table.save(path)
+    with exclusive_lock(path):
+        table = EstimatedTable.load(path) if path.exists() else new
+        if table.changed(entries={}) != new:
+            raise UserError(f"{path} is not a table of {new.name} from today's figures: delete it and estimate again")
+        missing = {graph.key: graph for graph in graphs if graph.key not in table.entries}
+        entries = dict(table.entries)
+        for done, (key, graph) in enumerate(missing.items(), start=1):
+            entries[key] = estimate_ms(onnx_of(graph)[0], gpu, precision)
+            if progress is not None:
+                progress("blocks: estimate", done, len(missing))
+        table = table.changed(entries=entries)
+        table.save(path)
     return table
 
 

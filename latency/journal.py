@@ -98,7 +98,7 @@ def _line(name: str, repetition: Repetition) -> str:
 
 @contextmanager
 def exclusive_lock(table: Path) -> Iterator[None]:
-    """Lock the table: two runs would slow each other down, and one would overwrite the results of the other.
+    """Lock the table: one run would overwrite the results of another, and two would slow each other's graphs down.
 
     The operating system releases the lock when its process ends, so the lock of a killed run need not be removed.
 
@@ -111,7 +111,7 @@ def exclusive_lock(table: Path) -> Iterator[None]:
         if not _has_locked(file, path):
             file.seek(0)
             owner = file.read().strip() or "unknown"
-            raise UserError(f"{table} is being measured by process {owner}; wait for it or stop it")
+            raise UserError(f"{table} is being written by process {owner}; wait for it or stop it")
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()

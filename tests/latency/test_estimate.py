@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -158,6 +159,19 @@ def test_a_table_is_written_and_extended(tmp_path: Path) -> None:
     assert both.source == "NVIDIA brief: https://example.org/brief"
     assert both.kernel_floor_us == 1.081
     assert both.kernel_floor_source.endswith("https://arxiv.org/abs/2004.05371")
+
+
+def test_two_estimates_at_once_lose_no_entry_of_each_other(tmp_path: Path) -> None:
+    path, refused = tmp_path / "table.json", []
+
+    def second(*_: object) -> None:
+        with pytest.raises(UserError, match=f"being written by process {os.getpid()}"):
+            estimate([POOL], GPU, "fp16", path)
+        refused.append(True)
+
+    estimate([CONV], GPU, "fp16", path, second)
+    assert refused == [True]
+    assert set(estimate([POOL], GPU, "fp16", path).entries) == {"conv@8", "pool@8"}
 
 
 def test_the_name_of_an_estimated_table_is_marked(tmp_path: Path) -> None:

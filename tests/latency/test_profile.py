@@ -282,7 +282,7 @@ def test_a_plan_lists_missing_graphs_and_changes_nothing(tmp_path: Path) -> None
 
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
-    with exclusive_lock(path), pytest.raises(UserError, match=f"being measured by process {os.getpid()}"):
+    with exclusive_lock(path), pytest.raises(UserError, match=f"being written by process {os.getpid()}"):
         run(path, CONV)
     assert run(path, CONV).measured
 
