@@ -189,7 +189,13 @@ def host_timed(call: Callable[[], None]) -> Sampler:
 
 
 def alternating(samplers: Sequence[Sampler]) -> Sampler:
-    """Make a sampler whose runs go round the given samplers, one run each."""
+    """Make a sampler whose runs go round the given samplers, one run each.
+
+    Every run is timed alone, so the times of short graphs include the cost of the timer. Several runs of one copy in a
+    row would find its weights in the cache. A round over all copies, timed as a whole, would be as cold, but its times
+    would not compare with those of earlier tables of the same protocol, and on a GPU the launch of a run would overlap
+    the run before. The entry of the empty graph has the same cost.
+    """
     if len(samplers) == 1:
         return samplers[0]
     turns = cycle(samplers)
