@@ -39,6 +39,7 @@ def classes_of(values: Iterable[tuple[Any, str]], what: str) -> tuple[str, ...]:
     return tuple(sorted(names)) or tuple(f"class {number}" for number in range(largest + 1))
 
 
-def class_id(value: str | int, classes: tuple[str, ...]) -> int:
-    """The id of a class that is named or numbered."""
-    return classes.index(value) if isinstance(value, str) else value
+def class_ids(classes: tuple[str, ...]) -> dict[str | int, int]:
+    """The id of each class by its name, and by its number."""
+    numbers = range(len(classes))
+    return {**dict(zip(classes, numbers, strict=True)), **dict(zip(numbers, numbers, strict=True))}

@@ -7,7 +7,7 @@ images/0.jpg    a path from the data set's folder instead of the folder of the i
 
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ class _Listing:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._names: dict[str, frozenset[str]] = {}
+        self._names_by_casefold: dict[str, dict[str, list[str]]] = {}
 
     def __contains__(self, path: str) -> bool:
         folder, _, name = path.rpartition("/")
@@ -70,7 +71,9 @@ class _Listing:
         if path in self:
             return path
         folder, slash, name = path.rpartition("/")
-        same = [other for other in self._names[folder] if other.casefold() == name.casefold()]
+        if folder not in self._names_by_casefold:
+            self._names_by_casefold[folder] = _by_casefold(self._names[folder])
+        same = self._names_by_casefold[folder].get(name.casefold(), ())
         return f"{folder}{slash}{same[0]}" if len(same) == 1 else None
 
     def _list(self, folder: str) -> frozenset[str]:
@@ -78,3 +81,11 @@ class _Listing:
             return frozenset(os.listdir(f"{self._root}{os.sep}{folder}"))  # noqa: PTH208  # paths would take longer
         except (OSError, ValueError):  # a null character, or half of a surrogate pair
             return frozenset()
+
+
+def _by_casefold(names: Iterable[str]) -> dict[str, list[str]]:
+    """The names that differ in upper and lower case only, by their common form."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.casefold(), []).append(name)
+    return groups

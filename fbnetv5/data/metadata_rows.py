@@ -9,7 +9,7 @@ from reprlib import repr as short
 from typing import Any
 
 from export.errors import UserError
-from fbnetv5.data.class_names import class_id, classes_of
+from fbnetv5.data.class_names import class_ids, classes_of
 from fbnetv5.data.folder import KINDS, box_corners, numbered_classes
 from fbnetv5.data.header_index import HeaderIndex
 from fbnetv5.data.labelled_images import ImageRecord
@@ -97,10 +97,11 @@ def add_labels(rows: list[Row], images: list[ImageRecord]) -> dict[str, Target]:
     label_places = [(label, row.where) for label, row in zip(labels, rows, strict=True) if label is not None]
     box_places = [(category, row.where) for row in rows for _, category in row.objects or ()]
     classes = {"label": classes_of(label_places, '"label"'), "boxes": classes_of(box_places, "a category")}
+    ids = {name: class_ids(names) for name, names in classes.items()}
     for row, label, image in zip(rows, labels, images, strict=True):
-        image.label = None if label is None else class_id(label, classes["label"])
+        image.label = None if label is None else ids["label"][label]
         if row.objects is not None:
-            image.box_labels = [class_id(category, classes["boxes"]) for _, category in row.objects]
+            image.box_labels = [ids["boxes"][category] for _, category in row.objects]
         if not classes["boxes"]:
             image.boxes = image.box_labels = None
     return {name: Target(kind=KINDS[name], classes=names) for name, names in classes.items() if names}

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from export.errors import UserError
-from fbnetv5.data.class_names import class_id, classes_of
+from fbnetv5.data.class_names import class_ids, classes_of
 
 
 def classes(*values: Any) -> tuple[str, ...]:
@@ -14,7 +14,7 @@ def test_names_are_sorted_and_numbers_are_filled_up() -> None:
     assert classes("b", "a", "b") == ("a", "b")
     assert classes(2, 0) == ("class 0", "class 1", "class 2")
     assert classes() == ()
-    assert [class_id(value, ("a", "b")) for value in ("b", 1)] == [1, 1]
+    assert class_ids(("a", "b")) == {"a": 0, "b": 1, 0: 0, 1: 1}
 
 
 @pytest.mark.parametrize("value", ["", -1, True, 1.5, None, ["a"]])

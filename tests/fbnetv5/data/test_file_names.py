@@ -1,3 +1,4 @@
+import time
 import unicodedata
 from pathlib import Path
 
@@ -46,3 +47,13 @@ def test_a_name_of_no_file_is_kept(folder: Path) -> None:
         assert not repair_file_names(records, folder, Notes())
         assert records == [{"file_name": name}, {"file_name": "images/0.jpg"}]
     assert not repair_file_names([], folder, Notes())
+
+
+def test_the_time_for_many_names_in_another_case_grows_with_their_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.listdir", lambda folder: [f"{number}.JPG" for number in range(20_000)])
+    records, start = [{"file_name": f"{number}.jpg"} for number in range(20_000)], time.process_time()
+    assert repair_file_names(records, tmp_path, Notes())
+    assert records[-1] == {"file_name": "19999.JPG"}
+    assert time.process_time() - start < 5  # comparing each name with each file took a minute
