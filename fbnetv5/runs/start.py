@@ -22,8 +22,10 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from export.errors import UserError
 from export.files import atomic_write
+from export.progress import Log
 from fbnetv5 import __version__
 from fbnetv5.data.config import DataConfig
+from fbnetv5.data.describe import description
 from fbnetv5.data.labelled_images import ImageView
 from fbnetv5.data.sample import ImageSet
 from fbnetv5.data.splits import Splits
@@ -34,6 +36,26 @@ T = TypeVar("T")
 POLL_SECONDS = 0.1
 TOKEN_SECONDS = 30.0
 """How long a process looks for the first one's file: network file systems show new files after up to some seconds."""
+
+
+def describe_images(data: Path | None, log: Log, *, strict: bool = False) -> None:
+    """Log the ``description`` of a folder of images in the first process, if a folder is named.
+
+    As in ``once_per_machine`` the other processes do not wait for a message while the folder is indexed.
+
+    Args:
+        data: the folder.
+        log: called with the line.
+        strict: refuse the folder if anything was repaired or left out.
+
+    Raises:
+        UserError: the folder is unfit; raised in every process.
+    """
+    if data is None:
+        return
+    line = once_per_machine(lambda: description(data, strict=strict))
+    if make_accelerator().is_main_process:
+        log(line)
 
 
 def open_images(data: DataConfig, targets: Collection[str]) -> Splits:

@@ -7,11 +7,11 @@ from export.files import AnyPath
 from export.progress import Log, silent
 from fbnetv5.architecture import load_architecture
 from fbnetv5.data.config import DataConfig
-from fbnetv5.data.describe import describe_data
 from fbnetv5.data.fit import parse_fit
 from fbnetv5.data.resolution import parse_resolution
 from fbnetv5.evaluate import trained_fit, trained_size
 from fbnetv5.runs.options import Fields, Size, architecture_file, describe_fit, fields_of, path_of
+from fbnetv5.runs.start import describe_images
 from fbnetv5.training.change import changed_network, fitting_init
 from fbnetv5.training.config import TrainConfig, fitting_defaults
 from fbnetv5.training.loop import TrainEntry
@@ -78,7 +78,7 @@ def train(
         VerificationError: too many losses, or the first score, are not finite, or too many images unreadable.
     """
     folder = path_of(data)
-    describe_data(folder, log, strict=strict_data)
+    describe_images(folder, log, strict=strict_data)
     file = architecture_file(task, arch)
     source = load_architecture(file)
     architecture = changed_network(source, file, task=task, variant=variant, scale_to=scale_to, data=folder, log=log)

@@ -9,7 +9,6 @@ from export.files import AnyPath
 from export.progress import Log, silent
 from fbnetv5.architecture import Architecture
 from fbnetv5.costs.budgets import format_cost, only_budget, parse_budgets
-from fbnetv5.data.describe import describe_data
 from fbnetv5.networks.pretrained import SCRATCH
 from fbnetv5.runs.folder import BRANCHED
 from fbnetv5.runs.options import (
@@ -23,6 +22,7 @@ from fbnetv5.runs.options import (
     search_images,
     without_link,
 )
+from fbnetv5.runs.start import describe_images
 from fbnetv5.search.bmtas.config import BranchConfig
 from fbnetv5.search.bmtas.entry import BranchEntry
 from fbnetv5.search.bmtas.prepare import Prepared, prepare
@@ -114,7 +114,7 @@ def branch(
         VerificationError: a loss is not finite.
     """
     folder, names = path_of(data), task_names(tasks)
-    describe_data(folder, log, strict=strict_data)
+    describe_images(folder, log, strict=strict_data)
     has_table = device is not None or table is not None
     texts = only_budget(flops, latency, has_table=has_table)
     (whole,) = parse_budgets(texts, tasks=("network",))["network"]

@@ -10,7 +10,6 @@ from export.progress import Log, Progress, silent
 from fbnetv5.architecture import Architecture
 from fbnetv5.costs.cost_files import open_costs
 from fbnetv5.costs.ranges import CostRange
-from fbnetv5.data.describe import describe_data
 from fbnetv5.runs.options import (
     Amount,
     CostFamilies,
@@ -21,6 +20,7 @@ from fbnetv5.runs.options import (
     run_folder,
     search_images,
 )
+from fbnetv5.runs.start import describe_images
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.entry import SearchEntry
 from fbnetv5.search.reinforce.family import derive_family, read_family
@@ -135,7 +135,7 @@ def search(
         VerificationError: a loss is not finite.
     """
     folder = None if data is None else Path(data)
-    describe_data(folder, log, strict=strict_data)
+    describe_images(folder, log, strict=strict_data)
     names = task_names(tasks)
     chosen = four_path_space(space, variant=variant, stages=stages, blocks_per_path=blocks_per_path)
     files, limits = open_costs(costs, memory=memory)

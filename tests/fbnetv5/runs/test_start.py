@@ -6,13 +6,21 @@ import pytest
 
 from export.errors import UserError
 from fbnetv5.data.config import DataConfig
-from fbnetv5.runs.start import check_processes, once_per_machine, open_images, wait_for_file
+from fbnetv5.runs.start import check_processes, describe_images, once_per_machine, open_images, wait_for_file
 
 
 def test_a_single_process_opens_images_itself(image_folder: Path) -> None:
     data = DataConfig.of(image_folder, size=(64, 64))
     assert len(open_images(data, ["label"]).test) == len(data.open(["label"]).test)
     assert len(open_images(DataConfig(scenes=(3, 2, 1)), ["label"]).weights) == 3
+
+
+def test_a_single_process_describes_images_itself(image_folder: Path) -> None:
+    lines: list[str] = []
+    describe_images(None, lines.append)
+    describe_images(image_folder, lines.append)
+    (line,) = lines
+    assert line.startswith(f"{image_folder}: read as several tasks")
 
 
 def refuse() -> int:

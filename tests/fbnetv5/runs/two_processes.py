@@ -39,7 +39,7 @@ from fbnetv5.runs.processes import (
     process_group_cleanup,
     united,
 )
-from fbnetv5.runs.start import check_processes, once_per_machine, open_images
+from fbnetv5.runs.start import check_processes, describe_images, once_per_machine, open_images
 from fbnetv5.spaces.four_path import FourPathSpace
 from fbnetv5.tasks import make_tasks
 
@@ -208,6 +208,12 @@ def check_start(folder: Path, image_folder: Path) -> None:
     images = open_images(data, ["label", "boxes"]).test
     assert torch.equal(images[0].image, data.open(["label"]).test[0].image)
     assert type(splits) is type(data.open(["label"]))
+
+    lines: list[str] = []
+    describe_images(image_folder, lines.append)
+    assert len(lines) == (rank == 0)
+    with pytest.raises(UserError, match="leave out --strict-data"):
+        describe_images(image_folder, lines.append, strict=True)
 
     def refuse() -> None:
         raise UserError(f"refused in {rank}")

@@ -10,7 +10,6 @@ from export.errors import UserError
 from export.files import AnyPath
 from export.progress import Log, Progress, silent
 from fbnetv5.data.config import DataConfig
-from fbnetv5.data.describe import describe_data
 from fbnetv5.runs.options import (
     Amount,
     CostBudgets,
@@ -22,6 +21,7 @@ from fbnetv5.runs.options import (
     run_folder,
     without_link,
 )
+from fbnetv5.runs.start import describe_images
 from fbnetv5.search.reinforce.command import SearchResult
 from fbnetv5.search.reinforce.config import SearchConfig
 from fbnetv5.search.reinforce.derive import profile_options, with_table
@@ -104,7 +104,7 @@ def add_task(
     needed = profile_options(search.changed(data=images), Path(luts))
     file = find_table(device, table, Path(luts), log, needed)
     search = with_table(source, search, file, other_machine=table is not None, log=log)
-    describe_data(path_of(images.folder), log, strict=strict_data)
+    describe_images(path_of(images.folder), log, strict=strict_data)
     describe_fit(images, log)
     settings = LaterConfig.make(
         fields_of(config),
