@@ -60,10 +60,12 @@ def find_layout(root: Path) -> Layout | None:
 def open_folder(root: Path) -> LabelledImages:
     """The data set in a folder of any layout, with all of its labels; a command reads it once.
 
+    Layouts look for names such as "images" in the folder's path, which must therefore be absolute.
+
     Raises:
         UserError: the layout is unknown, or something in the folder is wrong.
     """
-    return opened(root, _read)
+    return opened(root.absolute(), _read)
 
 
 def _read(root: Path) -> LabelledImages:

@@ -26,11 +26,10 @@ def opened_once() -> Iterator[None]:
 
 
 def opened(root: Path, read: "Callable[[Path], LabelledImages]") -> "LabelledImages":
-    """The data set of a folder: within ``opened_once`` the one that was read before, if it was."""
+    """The data set of a folder by its absolute path: within ``opened_once`` the one that was read before, if it was."""
     folders = _OPENED.get()
     if folders is None:
         return read(root)
-    key = root.absolute()
-    if key not in folders:
-        folders[key] = read(root)
-    return folders[key]
+    if root not in folders:
+        folders[root] = read(root)
+    return folders[root]

@@ -37,6 +37,18 @@ def test_each_layout_is_recognised_and_gives_the_same_labels(image_folder: Path,
         torch.testing.assert_close(ours, wanted, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("name", ARRANGED)
+def test_a_relative_path_gives_the_same_data_set(
+    image_folder: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = ARRANGED[name](image_folder, tmp_path / name)
+    expected = open_folder(root)
+    monkeypatch.chdir(root)
+    data = open_folder(Path())
+    assert (data.names, data.test, data.notes) == (expected.names, expected.test, expected.notes)
+    assert list(data.files()) == list(expected.files())
+
+
 def test_classes_have_the_names_that_the_layout_gives_them(image_folder: Path, tmp_path: Path) -> None:
     assert targets_of(as_coco(image_folder, tmp_path / "c"))["boxes"].classes == CLASSES["boxes"]
     given = {image["label"] for image in json.loads((image_folder / "instances.json").read_text())["images"]}
