@@ -27,6 +27,7 @@ from fbnetv5.data.folder import add_boxes, field, image_record, read_document, r
 from fbnetv5.data.header_index import HeaderIndex
 from fbnetv5.data.labelled_images import ImageRecord, LabelledImages
 from fbnetv5.data.notes import Notes
+from fbnetv5.data.real_paths import RealPaths
 from fbnetv5.data.split_names import as_test_split, has_split_word, is_validation
 from fbnetv5.data.targets import BOXES, Target
 
@@ -141,7 +142,7 @@ class _Listing:
 
     def __init__(self) -> None:
         self._sources: dict[str, Path] = {}
-        self._folders: dict[str, str] = {}
+        self._real_path = RealPaths()
 
     def add(self, image: str, source: Path) -> None:
         """Note that ``source`` lists the image at a path.
@@ -149,22 +150,13 @@ class _Listing:
         Raises:
             UserError: the same file is listed already, under this or another path.
         """
-        resolved = self._resolve(image)
+        resolved = self._real_path(image)
         if resolved in self._sources:
             raise UserError(
                 f"{self._sources[resolved]} and {source} both list {image}, and an image is listed once. "
                 "Remove one of the two .json files, or the second record if it is one file"
             )
         self._sources[resolved] = source
-
-    def _resolve(self, image: str) -> str:
-        """The path without links, as ``Path.resolve`` gives it; the folder, with five calls a path, only once."""
-        if Path(image).is_symlink():
-            return str(Path(image).resolve())
-        folder, _, name = image.rpartition(os.sep)
-        if folder not in self._folders:
-            self._folders[folder] = str(Path(folder).resolve())
-        return f"{self._folders[folder]}{os.sep}{name}"
 
 
 def _with_area(annotations: list[Any], notes: Notes) -> Iterator[Any]:

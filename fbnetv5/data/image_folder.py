@@ -2,6 +2,8 @@
 
     [train/ and val/] CLASS/NAME.jpg
 
+An image that links add to a second split is in the first of the two alone.
+
 Left out: hidden folders and files, as the copies that notebooks make.
 """
 
@@ -14,6 +16,8 @@ from fbnetv5.data.header_index import HeaderIndex
 from fbnetv5.data.image_files import image_names_within, list_image_names
 from fbnetv5.data.labelled_images import ImageRecord, LabelledImages
 from fbnetv5.data.layout import Layout, split_folders
+from fbnetv5.data.notes import Notes
+from fbnetv5.data.real_paths import RealPaths
 from fbnetv5.data.split_names import TRAINING, VALIDATION, as_test_split
 from fbnetv5.data.targets import CLASS, Target
 
@@ -35,17 +39,24 @@ def read_image_folder(root: Path, headers: HeaderIndex) -> LabelledImages:
     labels = tuple(folder.name for folder in _folders(splits[0]) if folder.name in class_names)
     images: dict[str, ImageRecord] = {}
     test: set[str] = set()
+    notes, real_path, first_splits = Notes(), RealPaths(), dict[str, Path]()
     for split, folders in filled.items():
         for folder in folders:
             if folder.name not in labels:
                 raise UserError(f"{folder} is of a class that {splits[0]} has not. Rename or remove it")
-            records = _class_records(folder, labels.index(folder.name), headers)
+            listed = _class_records(folder, labels.index(folder.name), headers)
+            records = {
+                name: record
+                for name, record in listed.items()
+                if first_splits.setdefault(real_path(record.path), split) == split
+            }
+            notes.add(f"images of {split.name} that another split has too, left out of it", len(listed) - len(records))
             prefix = folder.relative_to(root).as_posix()
             images |= {f"{prefix}/{name}": record for name, record in records.items()}
             if split.name.lower() in VALIDATION and split != root:
                 test |= {f"{prefix}/{name}" for name in records}
     targets = {"label": Target(kind=CLASS, classes=labels)}
-    return LabelledImages(images, targets, test=as_test_split(test, images))
+    return LabelledImages(images, targets, test=as_test_split(test, images), notes=notes.lines())
 
 
 def _class_records(folder: Path, label: int, headers: HeaderIndex) -> dict[str, ImageRecord]:

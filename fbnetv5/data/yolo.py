@@ -9,7 +9,7 @@ where no folder is called images. An image without a label file has no objects.
 
 "path" is where the data set was on another machine as often as not, so a split is searched for in ``data.yaml``'s own
 folder too; "../train/images" of Roboflow's exports also means "train/images" there. Images of ``val`` and ``test`` are
-the test split, except those that ``train`` has as well.
+the test split, except those that ``train`` has as well, also by a link.
 
 Left out: key points (``kpt_shape``), of which the boxes are read; ``download``; YAML's other lists of arguments.
 """
@@ -29,6 +29,7 @@ from fbnetv5.data.image_files import image_names_within
 from fbnetv5.data.labelled_images import ImageRecord, LabelledImages
 from fbnetv5.data.layout import Layout
 from fbnetv5.data.notes import Notes
+from fbnetv5.data.real_paths import RealPaths
 from fbnetv5.data.shape_maps import map_classes, map_ids
 from fbnetv5.data.targets import BOXES, CLASS_MAP, IGNORE, Target
 from fbnetv5.data.yolo_labels import LabelReader, PolygonMaps, YoloObject
@@ -70,7 +71,7 @@ def read_yolo(root: Path, headers: HeaderIndex) -> LabelledImages:
     document = read_document(description, what="data set")
     classes, notes = read_names(document, str(description)), Notes()
     reader = LabelReader(num_classes=len(classes), num_keypoint_columns=_keypoint_columns(document, str(description)))
-    paths = {split: list(_split_paths(document, split, description)) for split in (TRAINING, *TESTS)}
+    paths = _paths(document, description)
     if not paths[TRAINING]:
         raise UserError(f'{description}: "train" names no image. Name the folder of the images to learn from')
     training = set(paths[TRAINING])
@@ -129,6 +130,15 @@ def _keypoint_columns(document: dict[str, Any], where: str) -> int:
     if not isinstance(shape, list) or len(shape) != 2 or not all(isinstance(size, int) and size > 0 for size in shape):
         raise UserError(f'{where}: "kpt_shape" must be two numbers, got {shape!r}')
     return int(shape[0] * shape[1])
+
+
+def _paths(document: dict[str, Any], description: Path) -> dict[str, list[str]]:
+    """The images of all splits; an image that links add to further splits has the path of the first."""
+    real_path, paths = RealPaths(), {TRAINING: list(_split_paths(document, TRAINING, description))}
+    first = {real_path(path): path for path in paths[TRAINING]}
+    for split in TESTS:
+        paths[split] = [first.setdefault(real_path(path), path) for path in _split_paths(document, split, description)]
+    return paths
 
 
 def _split_paths(document: dict[str, Any], split: str, description: Path) -> Iterator[str]:

@@ -34,3 +34,19 @@ def test_what_is_hidden_or_holds_no_image_is_no_class(tmp_path: Path) -> None:
     folder_images = open_folder(root)
     assert folder_images.targets["label"].classes == ("a", "b")
     assert folder_images.names == ("a/deep/0.png", "b/1.png")
+
+
+def test_links_add_no_image_to_a_second_split(tmp_path: Path) -> None:
+    root = draw(tmp_path, "train/a/0.png", "train/b/1.png", "val/a/2.png")
+    (root / "train/a/again.png").symlink_to("0.png")
+    (root / "val/a/3.png").symlink_to("../../train/a/0.png")
+    (root / "test").symlink_to("val")
+    data = open_folder(root)
+    assert data.names == ("train/a/0.png", "train/a/again.png", "train/b/1.png", "val/a/2.png")
+    assert data.test == {"val/a/2.png"}
+    assert data.notes[:2] == (
+        "images of val that another split has too, left out of it: 1",
+        "images of test that another split has too, left out of it: 2",
+    )
+    (root / "val/a/2.png").unlink()
+    assert open_folder(root).test == frozenset()

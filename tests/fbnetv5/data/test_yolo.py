@@ -67,6 +67,16 @@ def test_an_image_with_a_box_among_its_polygons_has_no_class_map(image_folder: P
     assert data.notes == ("images without a label file, taken as background: 1",)
 
 
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_link_to_the_training_images_is_no_test_split(root: Path, split: str) -> None:
+    edit(root, "val: images/val", f"{split}: images/linked")
+    (root / "images/linked").symlink_to("train")
+    (root / "labels/linked").symlink_to("train")
+    data = open_folder(root)
+    assert (len(data), data.test) == (18, frozenset())
+    assert f"images of {split} that train has too, used for training only: 18" in data.notes
+
+
 def as_roboflow(root: Path) -> None:
     for old, new in (("train", "train"), ("val", "valid")):
         for kind in ("images", "labels"):
