@@ -10,7 +10,7 @@
 
 A label file may have a suffix of one letter, as above, or the name of its image. A class called void, unlabelled or
 unlabeled means pixels to ignore. A label that uses colours of no class is refused when it is read. ``valid.txt`` lists
-images of the test split; other images are in the split of their folder.
+images of the test split, with or without suffix; other images are in the split of their folder.
 """
 
 import csv
@@ -182,7 +182,7 @@ def read_colour_maps(root: Path, headers: HeaderIndex) -> LabelledImages:
         folders = " or ".join(str(labels) for _, labels in folder_pairs(root))
         raise UserError(f"{folders} has no label of any image: a label is NAME.png, NAME_L.png or NAME_P.png")
     target = Target(kind=CLASS_MAP, classes=table.classes)
-    test = as_test_split(_test_images(root, list(images)), images)
+    test = as_test_split(_test_images(root, list(images), notes), images)
     return LabelledImages(images, {"mask": target}, test=test, readers={"mask": table}, notes=notes.lines())
 
 
@@ -209,10 +209,19 @@ def label_files(folder: Path, images: Sequence[str]) -> dict[str, str]:
     return labels
 
 
-def _test_images(root: Path, names: Sequence[str]) -> set[str]:
+def _test_images(root: Path, names: Sequence[str], notes: Notes) -> set[str]:
     """The images of folders of validation splits, and those that ``valid.txt`` lists."""
     listed = set(read_ids(root / TEST_LIST)) if (root / TEST_LIST).is_file() else set()
-    return {name for name in names if name.partition("/")[0].lower() in VALIDATION or name.partition("/")[2] in listed}
+    test: set[str] = set()
+    unknown = set(listed)
+    for name in names:
+        split, _, file = name.partition("/")
+        spellings = {file, file.rpartition(".")[0]}
+        if split.lower() in VALIDATION or spellings & listed:
+            test.add(name)
+        unknown -= spellings
+    notes.add(f"lines of {TEST_LIST} that name no image with a label", len(unknown))
+    return test
 
 
 COLOUR_MAPS = Layout(

@@ -59,15 +59,19 @@ def test_labels_of_the_images_names_and_folders_without_splits(camvid: Path) -> 
     assert "images without a label file left out: 1" in data.notes
 
 
-def test_ids_with_a_list_of_names(image_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".png", ""], ids=["names", "stems"])
+def test_ids_with_a_list_of_names(image_folder: Path, tmp_path: Path, suffix: str) -> None:
     root = tmp_path / "fastai"
     shutil.copytree(image_folder / "images", root / "images")
     shutil.copytree(image_folder / "masks", root / "labels")
     for path in list((root / "labels").iterdir()):
         path.rename(path.with_name(f"{path.stem}_P.png"))
     (root / "codes.txt").write_text("\n".join(("Void", *CLASSES["mask"][1:])))
-    (root / "valid.txt").write_text("".join(f"{number:02d}.png\n" for number in SPLITS["val"]))
+    (root / "valid.txt").write_text("".join(f"{number:02d}{suffix}\n" for number in SPLITS["val"]))
     assert_same_masks(root, image_folder)
+    with (root / "valid.txt").open("a") as file:
+        file.write("none\n")
+    assert "lines of valid.txt that name no image with a label: 1" in open_folder(root).notes
 
 
 WRONG = {
