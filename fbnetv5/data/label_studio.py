@@ -4,7 +4,7 @@
     images/NAME.jpg                                 or beside the JSON file
 
 Of a task the first annotation that is not cancelled is read. Rectangles and polygons give boxes, in percent of the
-image; those of an image whose objects are polygons alone give its class map over background, class 0, as in
+image; those of an image whose areas are polygons with labels alone give its class map over background, class 0, as in
 ``fbnetv5.data.shape_maps``. The only choice of an image is its class. The image is found by the file name at the end of
 "data"'s path or address, with or without the prefix that an upload adds ("1a2b3c4d-NAME.jpg").
 
@@ -39,8 +39,10 @@ HEAD_BYTES = 1 << 16
 MARKS = re.compile(rb'\A\s*(\xef\xbb\xbf)?\s*\[\s*\{.*"(annotations|completions)"', re.DOTALL)
 UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
 RECTANGLE, POLYGON, CHOICES = "rectanglelabels", "polygonlabels", "choices"
-OBJECTS, OTHER_AREAS = (RECTANGLE, POLYGON), ("brushlabels", "ellipselabels")
-"""Types of results that are read as objects, and of objects that are not read."""
+OBJECTS = (RECTANGLE, POLYGON)
+"""Types of results that are read as objects."""
+AREA_KEYS = frozenset({"height", "points", "rle", "radiusX", "vertices"})
+"""Of which a result that covers an area has one; a key point has a "width" alone."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,6 +52,8 @@ class Region:
     kind: str
     value: dict[str, Any]
     where: str
+    id: Any = None
+    """What the tool calls it; an attribute of a region repeats the region's id and outline."""
 
     @property
     def label(self) -> str:
@@ -138,8 +142,18 @@ def _record(task: Task, drawn: DrawnObjects, headers: HeaderIndex) -> ImageRecor
         drawn.notes.add("images with several choices, whose class is left out")
     record.label = drawn.labels.index(choices[0].label) if len(choices) == 1 else None
     objects = [_object(region, drawn, record.size) for region in task.regions if region.kind in OBJECTS]
-    drawn.add(record, objects, is_complete=not any(region.kind in OTHER_AREAS for region in task.regions))
+    drawn.add(record, objects, is_complete=not any(_unread_areas(task.regions)))
     return record
+
+
+def _unread_areas(regions: list[Region]) -> Iterator[Region]:
+    """The regions that cover an area and are not read, such as brushes and outlines whose label is a result apart."""
+    read = {region.id for region in regions if region.kind in OBJECTS} - {None}
+    return (
+        region
+        for region in regions
+        if region.kind not in OBJECTS and AREA_KEYS & region.value.keys() and region.id not in read
+    )
 
 
 def _tasks(file: Path, root: Path, notes: Notes) -> Iterator[Task]:
@@ -191,7 +205,7 @@ def _region(result: Any, where: str) -> Region:
     kind = str(result.get("type", ""))
     if kind == CHOICES and ("x" in value or "points" in value):
         kind = "choices of single"  # they describe a region and not the image
-    return Region(kind=kind, value=value, where=where)
+    return Region(kind=kind, value=value, where=where, id=short(result.get("id")) if "id" in result else None)
 
 
 def _find(data: dict[str, Any], by_name: dict[str, list[str]], where: str, root: Path) -> str:

@@ -28,6 +28,8 @@ def write(root: Path, *results: Any, **task: Any) -> Path:
 
 SQUARE = region("polygonlabels", "dog", points=[[25, 25], [75, 25], [75, 50], [25, 50]])
 BOX = region("rectanglelabels", "cat", x=12.5, y=25, width=50, height=25)
+APART = [{"type": "rectangle", "value": {"height": 5}}, region("labels", "cat", points=[[1, 1], [2, 2], [1, 2]])]
+"""An outline and its label as the controls Rectangle and Labels write them, two results."""
 
 
 def test_boxes_and_choices_are_those_of_the_folder(image_folder: Path, tmp_path: Path) -> None:
@@ -54,8 +56,14 @@ def test_polygons_give_a_class_map_unless_there_are_other_objects(tmp_path: Path
     ImageDraw.Draw(drawn).rectangle((2, 2, 5, 3), fill=1)
     assert np.array_equal(labels["mask"].numpy(), np.array(drawn))
     assert labels["boxes"].xyxy.tolist() == [[2, 2, 6, 4]]
-    for other in (BOX, region("brushlabels", "cat", rle=[1])):
+    for other in (BOX, region("brushlabels", "cat", rle=[1]), region("ellipselabels", "cat", radiusX=9), *APART):
         assert "mask" not in open_folder(write(tmp_path, SQUARE, other)).labels(0)
+
+
+def test_an_attribute_of_a_polygon_is_no_other_area(tmp_path: Path) -> None:
+    text = {"type": "textarea", "value": {"points": SQUARE["value"]["points"], "text": ["old"]}}
+    assert "mask" in open_folder(write(tmp_path, SQUARE | {"id": "a"}, text | {"id": "a"})).labels(0)
+    assert "mask" not in open_folder(write(tmp_path, SQUARE | {"id": "a"}, text | {"id": "b"})).labels(0)
 
 
 def test_a_rectangle_is_rotated_around_its_first_corner(tmp_path: Path) -> None:
