@@ -25,8 +25,8 @@ from fbnetv5.data.layout import Layout
 from fbnetv5.data.map_layouts import MAP_LAYOUTS
 from fbnetv5.data.opened import opened
 from fbnetv5.data.other_layouts import refuse_other_layout
+from fbnetv5.data.remarks import remarks
 from fbnetv5.data.shards import is_sharded, read_shards
-from fbnetv5.data.unused import unused_classes, unused_files
 from fbnetv5.data.voc import is_voc, read_voc
 
 
@@ -74,7 +74,7 @@ def _read(root: Path) -> LabelledImages:
         data = layout.read(root, headers)
     check_class_names(data, root)
     if layout.has_files:
-        data.notes += (*unused_classes(data), *unused_files(root, data))
+        data.notes += tuple(remarks(root, data))
     return data
 
 

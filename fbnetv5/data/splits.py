@@ -3,7 +3,7 @@
 The policies are rewarded on images that the weights have not learned, or they would favour whatever overfits
 (FBNetV5, arXiv:2111.10007, and DARTS, arXiv:1806.09055, hold out a share of the training set for them too).
 A user's images are assigned by a hash of the file name: adding, removing or reordering other images moves no image to
-another split.
+another split. The augmented copies of an image in an export of Roboflow are in one split.
 """
 
 import hashlib
@@ -21,6 +21,7 @@ from fbnetv5.data.labelled_images import LabelledImages
 from fbnetv5.data.layouts import open_folder
 from fbnetv5.data.loading import some_indices
 from fbnetv5.data.resolution import Resolution, check_resolution
+from fbnetv5.data.roboflow import source_name
 from fbnetv5.data.sample import ImageSet, ResizableSet, Sample, has_labels
 from fbnetv5.data.scenes import TARGETS, Scenes
 from fbnetv5.data.shards import ShardedImages
@@ -124,7 +125,7 @@ def without_policies(splits: Splits, max_held_out: int) -> tuple[ImageSet, Image
 
 def split_of(name: str, shares: tuple[float, ...] = SHARES) -> int:
     """The position of the split that an image of this name belongs to, where splits have these relative ``shares``."""
-    digest = hashlib.sha256(name.encode(errors="surrogateescape")).digest()
+    digest = hashlib.sha256(source_name(name).encode(errors="surrogateescape")).digest()
     position = int.from_bytes(digest[:8], "big") / 2**64 * sum(shares)
     return next((split for split, end in enumerate(accumulate(shares[:-1])) if position < end), len(shares) - 1)
 

@@ -52,6 +52,13 @@ def test_every_name_has_one_split(name: str) -> None:
     assert split_of(name) == split_of(name) in (0, 1, 2)
 
 
+def test_augmented_copies_of_an_image_are_in_one_split() -> None:
+    splits = {split_of(f"train/images/{image}_jpg.rf.{copy:032x}.jpg") for image in range(50) for copy in range(3)}
+    assert splits == {0, 1, 2}
+    for image in range(50):
+        assert len({split_of(f"train/images/{image}_jpg.rf.{copy:032x}.jpg") for copy in range(3)}) == 1
+
+
 def test_a_name_that_is_not_utf_8_has_a_split() -> None:
     assert split_of(os.fsdecode(b"\xff.png")) in (0, 1, 2)
 

@@ -37,3 +37,10 @@ def test_classes_without_a_label_are_named(image_folder: Path) -> None:
 def test_a_path_may_lead_up_and_down_again(tmp_path: Path) -> None:
     save(tmp_path, "cat/0.png", "dog/0.png", "cat/1.gif")
     assert open_folder(tmp_path / "cat" / "..").notes == ("image files not used: 1 cat/*.gif",)
+
+
+def test_augmented_copies_in_training_and_test_split_are_counted(tmp_path: Path) -> None:
+    names = [f"{place}.rf.{number:032x}.png" for number, place in enumerate(("a/0", "b/1", "b/1", "b/1"))]
+    save(tmp_path, *(f"train/{name}" for name in names[:3]), f"test/{names[3]}", f"test/a/2.rf.{9:032x}.png")
+    (note,) = open_folder(tmp_path).notes
+    assert note == "images of the test split of which Roboflow has an augmented copy in the training split: 1"

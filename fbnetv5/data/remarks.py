@@ -1,12 +1,16 @@
-"""What a data set has and no label or image uses: classes, and files that look like images."""
+"""Remarks on a data set that can be read: classes and files that nothing uses, and images in training and test split.
+
+Left out: copies that only their pixels show, as all images would have to be read.
+"""
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from fbnetv5.data.image_files import SUFFIXES
 from fbnetv5.data.labelled_images import LabelledImages
+from fbnetv5.data.roboflow import source_name
 from fbnetv5.data.targets import BOXES, CLASS
 
 IMAGE_SUFFIXES = (*SUFFIXES, ".gif", ".heic", ".heif", ".avif", ".jfif", ".jpe", ".jp2", ".ppm", ".pgm", ".tga", ".dng")
@@ -15,7 +19,14 @@ MAX_LISTED = 3
 """Names or groups of files that a note lists."""
 
 
-def unused_classes(data: LabelledImages) -> Iterator[str]:
+def remarks(root: Path, data: LabelledImages) -> Iterator[str]:
+    """The notes on a data set of image files in a folder."""
+    yield from _unused_classes(data)
+    yield from _unused_files(root, data)
+    yield from _copies(data)
+
+
+def _unused_classes(data: LabelledImages) -> Iterator[str]:
     """A note for each target, of images' classes or of boxes, some of whose classes no image has."""
     for name, target in data.targets.items():
         if target.kind in (CLASS, BOXES):
@@ -25,7 +36,7 @@ def unused_classes(data: LabelledImages) -> Iterator[str]:
                 yield f"classes of {name} that nothing is labelled with: {_listed(unused)}"
 
 
-def unused_files(root: Path, data: LabelledImages) -> Iterator[str]:
+def _unused_files(root: Path, data: LabelledImages) -> Iterator[str]:
     """A note on the files within the folder that look like images and are neither an image nor a label."""
     used = {os.path.normpath(path) for path in data.files()}
     groups: Counter[str] = Counter()
@@ -37,6 +48,18 @@ def unused_files(root: Path, data: LabelledImages) -> Iterator[str]:
                 groups[(Path(folder).relative_to(base) / f"*{PurePosixPath(name).suffix}").as_posix()] += 1
     if groups:
         yield f"image files not used: {_listed([f'{count} {group}' for group, count in groups.items()])}"
+
+
+def _copies(data: LabelledImages) -> Iterator[str]:
+    """A note on images of the test split of which the training split has an augmented copy."""
+    training = set(_sources(name for name in data.names if name not in data.test))
+    if copies := sum(source in training for source in _sources(data.test)):
+        yield f"images of the test split of which Roboflow has an augmented copy in the training split: {copies}"
+
+
+def _sources(names: Iterable[str]) -> Iterator[str]:
+    """The file names of the images that Roboflow's copies are made of; nothing for other images."""
+    return (PurePosixPath(source).name for name in names if (source := source_name(name)) != name)
 
 
 def _listed(items: list[str]) -> str:
