@@ -1,8 +1,8 @@
 """The layouts of a user's folder: the one for several tasks, and those that public data sets and tools use.
 
-Each layout has a module with its tree: ``folder`` (several tasks), ``shards`` (Parquet), ``coco``, ``voc``, ``yolo``,
-``ade20k`` and ``image_folder``; ``map_layouts`` lists those of published maps, and ``annotation_layouts`` those with a
-file for all images.
+Each layout has a module with its tree: ``folder`` (several tasks), ``shards`` (Parquet), ``coco``, ``ade20k`` and
+``image_folder``; ``map_layouts`` lists those of published maps, and ``annotation_layouts`` those with other annotation
+files.
 
 The layout is recognised by the folder's content. A validation split of the data set becomes the test split, and the
 other images are divided as in ``fbnetv5.data.splits``. Splits called val, valid, validation, test or testing, in upper
@@ -23,11 +23,11 @@ from fbnetv5.data.image_folder import IMAGE_FOLDER
 from fbnetv5.data.labelled_images import LabelledImages, check_class_names
 from fbnetv5.data.layout import Layout
 from fbnetv5.data.map_layouts import MAP_LAYOUTS
+from fbnetv5.data.metadata_folder import is_metadata_folder
 from fbnetv5.data.opened import opened
 from fbnetv5.data.other_layouts import refuse_other_layout
 from fbnetv5.data.remarks import remarks
 from fbnetv5.data.shards import is_sharded, read_shards
-from fbnetv5.data.voc import is_voc, read_voc
 
 
 def layout_of(root: Path) -> Layout:
@@ -49,12 +49,25 @@ def find_layout(root: Path) -> Layout | None:
     """The first layout that fits an existing folder, None where none does.
 
     Raises:
-        UserError: only ImageFolder fits, and the folder has the marks of another layout.
+        UserError: only ImageFolder fits, and the folder has the marks of another layout; or label maps beside images
+            fit, and another layout whose labels would not be read.
     """
     layout = next((layout for layout in LAYOUTS if layout.fits(root)), None)
     if layout is not None and layout is IMAGE_FOLDER:
         refuse_other_layout(root)
+    if layout is not None and layout is SEVERAL_TASKS and not (root / "instances.json").exists():
+        _refuse_second_layout(root)
     return layout
+
+
+def _refuse_second_layout(root: Path) -> None:
+    """Raise UserError if a folder with label maps beside its images has annotations in another layout too."""
+    others = LAYOUTS[LAYOUTS.index(SEVERAL_TASKS) + 1 : LAYOUTS.index(IMAGE_FOLDER)]
+    if (other := next((layout for layout in others if layout.fits(root)), None)) is not None:
+        raise UserError(
+            f"{root} has folders of label maps beside images/, such as masks/, and is {other.name} too; only one of "
+            f"both can be read. Move the maps away to read {other.name}, or write its labels into instances.json"
+        )
 
 
 def open_folder(root: Path) -> LabelledImages:
@@ -81,11 +94,19 @@ def _read(root: Path) -> LabelledImages:
 def _is_several_tasks(root: Path) -> bool:
     if not (root / "images").is_dir():
         return False
-    if (root / "instances.json").exists() or (root / "masks").is_dir():
+    if (root / "instances.json").exists():
         return True
-    return has_maps(root) and not is_coco(root) and not is_ade20k(root)
+    if is_metadata_folder(root):  # whose columns name the maps
+        return False
+    return (root / "masks").is_dir() or (has_maps(root) and not is_coco(root) and not is_ade20k(root))
 
 
+SEVERAL_TASKS = Layout(
+    name="several tasks",
+    looks_like="images/ beside instances.json, masks/, parts/, saliency/, edges/, depth/ or normals/",
+    fits=_is_several_tasks,
+    read=read_several_tasks,
+)
 LAYOUTS = (
     Layout(
         name="Parquet shards",
@@ -95,12 +116,7 @@ LAYOUTS = (
         has_files=False,
     ),
     *MAP_LAYOUTS,
-    Layout(
-        name="several tasks",
-        looks_like="images/ beside instances.json, masks/, parts/, saliency/, edges/, depth/ or normals/",
-        fits=_is_several_tasks,
-        read=read_several_tasks,
-    ),
+    SEVERAL_TASKS,
     Layout(
         name="COCO",
         looks_like="annotations/instances_SPLIT.json, annotations/SPLIT.json or SPLIT/_annotations.coco.json, and the "
@@ -109,12 +125,6 @@ LAYOUTS = (
         read=read_coco,
     ),
     ADE20K,
-    Layout(
-        name="PASCAL VOC",
-        looks_like="JPEGImages/ and Annotations/ with a .xml of each image's name, or SPLIT/ with both",
-        fits=is_voc,
-        read=read_voc,
-    ),
     *ANNOTATION_LAYOUTS,
     IMAGE_FOLDER,
 )

@@ -26,6 +26,7 @@ from fbnetv5.data.folder import add_maps, box_corners, image_record, numbered_cl
 from fbnetv5.data.header_index import HeaderIndex
 from fbnetv5.data.image_files import list_image_names
 from fbnetv5.data.labelled_images import Corners, ImageRecord, LabelledImages
+from fbnetv5.data.layout import Layout
 from fbnetv5.data.listed_images import read_ids
 from fbnetv5.data.notes import Notes
 from fbnetv5.data.pascal_context import CLASSES
@@ -205,3 +206,11 @@ def _class_names(images: dict[str, ImageRecord], targets: dict[str, Target], hea
     numbered = numbered_classes("mask", images, headers)
     names = targets["boxes"].classes if "boxes" in targets else ()
     return CLASSES if names and set(names) <= set(CLASSES) and len(numbered) <= len(CLASSES) else numbered
+
+
+VOC = Layout(
+    name="PASCAL VOC",
+    looks_like="JPEGImages/ and Annotations/ with a .xml of each image's name, or SPLIT/ with both",
+    fits=is_voc,
+    read=read_voc,
+)

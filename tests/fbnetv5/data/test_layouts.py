@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from export.errors import UserError
 from fbnetv5.data.layouts import LAYOUTS, layout_of, open_folder
@@ -210,6 +211,29 @@ def test_a_folder_of_depth_beside_does_not_change_the_layout(image_folder: Path,
     (root / "images").mkdir(exist_ok=True)
     shutil.copytree(image_folder / "depth", root / "depth")
     assert layout_of(root).name == name
+
+
+@pytest.mark.parametrize(("name", "maps"), [("COCO", "masks"), ("YOLO", "masks"), ("YOLO", "depth")])
+def test_maps_beside_images_that_hide_other_labels_are_refused(
+    image_folder: Path, tmp_path: Path, name: str, maps: str
+) -> None:
+    root = ARRANGED[name](image_folder, tmp_path / name)
+    (root / "images").mkdir(exist_ok=True)
+    shutil.copytree(image_folder / maps, root / maps)
+    with pytest.raises(UserError, match=rf"label maps beside images/.* is {name} too.* Move the maps away to read"):
+        layout_of(root)
+    (root / "instances.json").touch()
+    assert layout_of(root).name == "several tasks"
+
+
+def test_metadata_beside_images_and_masks_are_read(tmp_path: Path) -> None:
+    draw(tmp_path, "images/0.png")
+    (tmp_path / "masks").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "masks/0.png")
+    row = {"file_name": "images/0.png", "label": "cat", "mask_file_name": "masks/0.png"}
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(row))
+    assert layout_of(tmp_path).name == "Hugging Face image folder"
+    assert set(open_folder(tmp_path).targets) == {"label", "mask"}
 
 
 @pytest.mark.parametrize("name", ["saliency", "edges", "depth", "normals", "parts"])
