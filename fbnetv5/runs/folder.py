@@ -60,6 +60,7 @@ def running(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another one does.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / ".lock", f"{folder} is being run by another process: wait for it, or stop it"):
         yield
 

@@ -9,7 +9,7 @@ from latency.runtimes.onnxruntime import CpuBackend, OrtGpuBackend
 from latency.runtimes.tensorrt import TensorRTBackend
 from latency.runtimes.torch import TorchCpuBackend, TorchGpuBackend
 
-METHODS = ("fingerprint", "open", "conditions")
+METHODS = ("fingerprint", "open", "close", "conditions")
 
 
 def test_the_interface_has_these_members() -> None:

@@ -73,7 +73,7 @@ def test_the_folder_of_a_training_is_a_run_folder(undisturbed: tuple[Path, Train
     folder, result = undisturbed
     names = {path.name for path in folder.iterdir()}
     files = {"det.json", "det.safetensors", "config.json", "history.jsonl"}
-    assert names == {*files, "checkpoint", "evaluation.json", "tensorboard"}
+    assert names == {*files, ".lock", "checkpoint", "evaluation.json", "tensorboard"}
     evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     assert evaluation["tasks"] == result.to_json()["tasks"]
     assert networks_of(folder) == [["det"]]

@@ -124,7 +124,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_a_search_writes_its_files(undisturbed: Path) -> None:
     names = {path.name for path in undisturbed.iterdir()}
-    assert names == {*RESULTS, "config.json", "checkpoint", "tensorboard"}
+    assert names == {*RESULTS, ".lock", "config.json", "checkpoint", "tensorboard"}
     assert (undisturbed.parent / "latest").resolve() == undisturbed
 
 

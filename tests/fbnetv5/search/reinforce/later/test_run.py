@@ -72,7 +72,7 @@ def test_no_file_of_the_search_changes(run: Path, before: dict[str, bytes], adde
 
 
 def test_the_folder_is_that_of_a_run_of_one_task(added: Path) -> None:
-    assert {path.name for path in added.iterdir()} == {*RESULTS, "config.json", "checkpoint", "tensorboard"}
+    assert {path.name for path in added.iterdir()} == {*RESULTS, ".lock", "config.json", "checkpoint", "tensorboard"}
     assert networks_of(added) == [["depth"]]
     assert Run.load(added).kind == "later-task"
     assert list(json.loads((added / "pareto.json").read_text())["tasks"]) == ["depth"]
