@@ -34,7 +34,7 @@ from latency.backend import Backend
 from latency.correction import MeasuredNetwork, check_count
 from latency.journal import Journal, exclusive_lock
 from latency.measure import Workload, measure_graphs, with_prefix
-from latency.protocol import Measurement, Timing, host_timed, measure_interleaved
+from latency.protocol import Measurement, Timing, host_timed, repeat_interleaved, summarised
 from latency.table import NULL_KEY, LatencyTable
 
 BATCH = 1
@@ -223,7 +223,7 @@ def measure_network(
     else:
         images = generator.standard_normal(input_shape, dtype=np.float32)
     sampler = host_timed(runner.bound({runner.inputs[0].name: images}))
-    return measure_interleaved({"network": [sampler]}, timing)["network"]
+    return summarised(repeat_interleaved({"network": [sampler]}, timing))["network"]
 
 
 def _existing(path: Path, backend: Backend, timing: Timing) -> LatencyTable | None:

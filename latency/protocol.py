@@ -127,22 +127,6 @@ class Measurement:
         )
 
 
-def measure_interleaved(
-    samplers: Mapping[str, Sequence[Sampler]],
-    timing: Timing,
-    progress: Progress | None = None,
-    *,
-    reference: Sampler | None = None,
-    earlier: Repetitions | None = None,
-    on_repetition: OnRepetition | None = None,
-) -> dict[str, Measurement]:
-    """Time all graphs by the protocol; returns measurements by name. Arguments as of ``repeat_interleaved``."""
-    repetitions = repeat_interleaved(
-        samplers, timing, progress, reference=reference, earlier=earlier, on_repetition=on_repetition
-    )
-    return summarised(repetitions)
-
-
 def repeat_interleaved(
     samplers: Mapping[str, Sequence[Sampler]],
     timing: Timing,

@@ -12,7 +12,7 @@ from export.runners import Array, OrtRunner
 from export.trt.engine import Engine
 from export.validate import ONNX, Validation
 from export.validate import validate as validate_files
-from latency.protocol import Measurement, Sampler, Timing, host_timed, measure_interleaved
+from latency.protocol import Measurement, Sampler, Timing, host_timed, repeat_interleaved, summarised
 from latency.runtimes.tensorrt import open_tensorrt
 
 
@@ -93,4 +93,4 @@ def time_engine(folder: Path, engine: Engine, inputs: Mapping[str, Array]) -> Me
 
 
 def _timed(sampler: Sampler) -> Measurement:
-    return measure_interleaved({"network": [sampler]}, Timing())["network"]
+    return summarised(repeat_interleaved({"network": [sampler]}, Timing()))["network"]

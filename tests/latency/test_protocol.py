@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from export.errors import UserError
 from latency import protocol
-from latency.protocol import Measurement, Repetition, Timing, host_timed, measure_interleaved
+from latency.protocol import Measurement, Repetition, Timing, host_timed, repeat_interleaved, summarised
 
 BRIEF = Timing(repetitions=3, warmup_ms=0, min_ms=0, min_runs=4)
 
@@ -45,7 +45,8 @@ class Call:
 
 
 def measure(calls: Mapping[str, Callable[[], None]], timing: Timing = BRIEF, **others: Any) -> dict[str, Measurement]:
-    return measure_interleaved({name: [host_timed(call)] for name, call in calls.items()}, timing, **others)
+    samplers = {name: [host_timed(call)] for name, call in calls.items()}
+    return summarised(repeat_interleaved(samplers, timing, **others))
 
 
 @pytest.fixture
@@ -80,9 +81,8 @@ def test_statistics_equal_numpys(clock: Clock) -> None:
 
 
 def test_repetitions_alternate_between_the_samplers_of_one_graph() -> None:
-    measurement = measure_interleaved(
-        {"a": [lambda runs: 1.0, lambda runs: 3.0]}, replace(BRIEF, repetitions=4, max_cv=1e9)
-    )["a"]
+    timing = replace(BRIEF, repetitions=4, max_cv=1e9)
+    measurement = summarised(repeat_interleaved({"a": [lambda runs: 1.0, lambda runs: 3.0]}, timing))["a"]
     assert measurement.latency_ms_median == 2.0
     assert measurement.runs == 4 * 4
 
