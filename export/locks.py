@@ -8,7 +8,7 @@ import errno
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,6 +42,16 @@ def try_lock(file: IO[Any]) -> bool:
     return True
 
 
+def unlock(file: IO[Any]) -> None:
+    """Release the lock of a file, which processes that were forked meanwhile would otherwise keep until they end."""
+    if sys.platform == "win32":
+        return  # no process is forked, and closing the file releases its lock
+    import fcntl
+
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
 def wait_for_lock(file: IO[Any]) -> None:
     """Lock an open file as soon as no other process has locked it."""
     while not try_lock(file):
@@ -58,4 +68,7 @@ def locked(path: Path, message: str) -> Iterator[None]:
     with path.open("w", encoding="utf-8") as file:
         if not try_lock(file):
             raise UserError(message)
-        yield
+        try:
+            yield
+        finally:
+            unlock(file)

@@ -1,9 +1,11 @@
 import errno
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,6 +36,21 @@ def test_a_lock_of_another_process_ends_with_it(tmp_path: Path) -> None:
             assert not waiting.is_alive()
     with locked(path, "wait for it"):
         pass
+
+
+def test_a_lock_ends_with_its_context_though_a_forked_process_has_the_file_open(tmp_path: Path) -> None:
+    """Processes that read images are forked, and may end a little later than the run."""
+    with locked(tmp_path / "lock", "wait for it"):
+        child = os.fork()
+        if not child:
+            time.sleep(60)
+            os._exit(0)
+    try:
+        with locked(tmp_path / "lock", "wait for it"):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
