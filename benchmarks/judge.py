@@ -20,6 +20,9 @@ fresh`` the images are as many new scenes of the products and photographs that t
 has seen either: then the networks are judged on images of one kind, and not by what they make of five other
 photographs. ``--scenes both`` judges on all of them together: what a network gains on one kind alone counts half.
 
+Long trainings on the few scenes of a search learn these by heart, and rank classifiers by how sure they are of their
+errors. ``--steps 3000 --learn 96000`` trains the supernets without a repeated scene.
+
 Expected: every searched network's loss is better than that of 90 % of the random ones.
 
     python -m benchmarks.judge runs/s0 runs/s1 --output runs/judge
@@ -286,8 +289,10 @@ class Measured:
         )
 
 
-def judge_config(runs: Sequence[Path], *, steps: int, images: int) -> SearchConfig:
+def judge_config(runs: Sequence[Path], *, steps: int, images: int, learn: int | None = None) -> SearchConfig:
     """The configuration of the judge of these runs, with its training steps and number of scenes to judge on.
+
+    Its supernets learn from the searches' scenes, or from ``learn`` of their products and photographs.
 
     Runs of the default and of the wide space are judged together in the wide one, which has all networks of both.
 
@@ -301,8 +306,8 @@ def judge_config(runs: Sequence[Path], *, steps: int, images: int) -> SearchConf
         for name in ("space", "budgets", "data", "table"):
             if getattr(other, name) != getattr(first, name):
                 raise UserError(f"{run} was searched with another {name} than {runs[0]}; judge them apart")
-    learn, hold_out, _ = first.data.scenes
-    data = first.data.changed(scenes=(learn, hold_out, images))
+    searched, hold_out, _ = first.data.scenes
+    data = first.data.changed(scenes=(learn or searched, hold_out, images))
     return first.changed(seed=SEED, batch=TRAINING_BATCH, warmup_steps=steps, steps=0, data=data)
 
 
@@ -513,6 +518,7 @@ def parse(line: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--supernets", type=int, default=4, help="of the judge, whose losses are averaged")
     parser.add_argument("--steps", type=int, default=1500, help="of the judge's training")
+    parser.add_argument("--learn", type=int, help="scenes that it learns from (default: those of the searches)")
     parser.add_argument("--processes", type=int, default=2, help="networks measured at a time")
     parser.add_argument("--threads", type=int, default=1, help="of each process")
     return parser.parse_args(line)
@@ -536,7 +542,7 @@ def begin(arguments: argparse.Namespace, config: SearchConfig, splits: Splits, k
 def main(line: Sequence[str] | None = None) -> None:
     """Train the judge, measure, print a table and one JSON line."""
     arguments = parse(line)
-    config = judge_config(arguments.runs, steps=arguments.steps, images=arguments.images)
+    config = judge_config(arguments.runs, steps=arguments.steps, images=arguments.images, learn=arguments.learn)
     prepared = prepare(config)
     kinds = kinds_of(arguments.scenes)
     experiments = {
@@ -571,6 +577,7 @@ def main(line: Sequence[str] | None = None) -> None:
     report = {
         "benchmark": "judge",
         "steps": arguments.steps,
+        "learn": config.data.scenes[0],
         "images": arguments.images,
         "scenes": arguments.scenes,
         "supernets": list(seeds),

@@ -104,6 +104,12 @@ def test_runs_of_different_budgets_or_sizes_are_refused(runs: list[Path]) -> Non
         judge.judge_config(runs, steps=1, images=8)
 
 
+def test_a_judge_learns_from_the_scenes_of_the_searches_or_from_more(runs: list[Path]) -> None:
+    searched, hold_out, _ = SearchConfig.load(runs[0]).data.scenes
+    assert judge.judge_config(runs, steps=1, images=8).data.scenes == (searched, hold_out, 8)
+    assert judge.judge_config(runs, steps=1, images=8, learn=96000).data.scenes == (96000, hold_out, 8)
+
+
 def test_runs_of_the_default_and_the_wide_space_are_judged_in_the_wide_one(runs: list[Path]) -> None:
     default, wide = SearchConfig.load(runs[0]), SearchConfig.load(runs[1]).changed(space=WideSpace())
     wide.save(runs[1])
