@@ -8,12 +8,12 @@ from typing import Any
 from export.files import AnyPath
 from export.progress import Log, silent
 from fbnetv5.architecture import load_architecture
-from fbnetv5.data.describe import describe_data
 from fbnetv5.data.fit import parse_fit
 from fbnetv5.data.resolution import parse_resolution
 from fbnetv5.evaluate import Comparison, Evaluation, baseline_files, check_task, compare, evaluate_file
 from fbnetv5.runs import options
 from fbnetv5.runs.options import Size
+from fbnetv5.runs.start import describe_images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ def evaluate(
             classes.
     """
     folder = options.path_of(data)
-    describe_data(folder, log, strict=strict_data)
+    describe_images(folder, log, strict=strict_data)
     image_size = None if size is None else parse_resolution(size)
     image_fit = None if fit is None else parse_fit(fit)
     file = options.architecture_file(task, arch)

@@ -192,7 +192,8 @@ def profile_verify(
 
     Args:
         table: latency table file.
-        run: run folder whose networks are measured instead of random networks.
+        run: run folder whose networks are measured, at their tasks and resolution, instead of random networks; the
+            other options are not used then.
         scope: space, tasks and resolution of the random networks; None for ``scope()``.
         networks: number of random networks, at least 2.
         progress: called with (stage, done, total).
