@@ -9,7 +9,7 @@ at once.
 import json
 import math
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -52,12 +52,12 @@ class Journal:
         """Delete the journal, once all results are stored elsewhere."""
         self._path.unlink(missing_ok=True)
 
-    def drop(self, names: Collection[str]) -> None:
-        """Remove the repetitions of these graphs, once the table contains their results, and the file if it is empty.
+    def drop(self, is_stored: Callable[[str], bool]) -> None:
+        """Remove the repetitions of graphs whose results the table contains, and the file if it is empty.
 
         Repetitions of other graphs, which an interrupted run with other settings has measured, remain.
         """
-        self.repetitions = {name: each for name, each in self._read().items() if name not in names}
+        self.repetitions = {name: each for name, each in self._read().items() if not is_stored(name)}
         lines = [_line(name, repetition) for name, each in self.repetitions.items() for repetition in each]
         if lines:
             atomic_write_text(self._path, "\n".join([self._header, *lines]) + "\n")

@@ -175,7 +175,7 @@ def profile(
             new = _measure_beside(table.entries, missing.blocks, remeasured, backend, timing, block_progress, journal)
             table = table.changed(entries={**table.entries, **new}).corrected()
             table.save(path)
-            journal.drop(_names(missing.blocks, remeasured))
+            journal.drop(partial(_is_of, missing.blocks))
         if missing.networks:
             networks_then = {key: network.measurement for key, network in table.networks.items()}
             earlier = {**missing.table.entries, **networks_then}  # without the blocks of this run
@@ -187,7 +187,7 @@ def profile(
             table = _finished(table, backend)
             table.save(path)
         if missing.networks:
-            journal.drop(_names(missing.networks, remeasured))
+            journal.drop(partial(_is_of, missing.networks))
     return ProfileResult(table=table, measured=(*missing.blocks, *missing.networks))
 
 
@@ -281,8 +281,17 @@ def _names(graphs: Mapping[str, Graph], remeasured: Mapping[str, Graph]) -> list
 
     A re-measured graph tells the speed of the machine in one run, so no other run may use its repetitions.
     """
-    beside = hashlib.sha256("\n".join(sorted(graphs)).encode()).hexdigest()[:12]
-    return [*graphs, *(f"{key} beside {beside}" for key in remeasured)]
+    return [*graphs, *(f"{key}{_beside(graphs)}" for key in remeasured)]
+
+
+def _is_of(graphs: Mapping[str, Graph], name: str) -> bool:
+    """Whether a name in the journal is of one of these graphs, or of one that any process measured beside them."""
+    return name in graphs or name.endswith(_beside(graphs))
+
+
+def _beside(graphs: Mapping[str, Graph]) -> str:
+    keys = "\n".join(sorted(graphs))
+    return f" beside {hashlib.sha256(keys.encode()).hexdigest()[:12]}"
 
 
 def _measure(

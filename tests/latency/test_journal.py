@@ -40,10 +40,10 @@ def test_repetitions_are_read_in_their_order_and_then_removed(tmp_path: Path) ->
 
 def test_repetitions_of_other_graphs_remain(tmp_path: Path) -> None:
     path = journal_file(tmp_path / "t.json")
-    Journal(tmp_path / "t.json", ORIGIN).drop(["b", "c"])
+    Journal(tmp_path / "t.json", ORIGIN).drop(["b", "c"].__contains__)
     again = Journal(tmp_path / "t.json", ORIGIN)
     assert again.repetitions == {"a": [repetition(1.0, 2.0), repetition(3.0)]}
-    again.drop(["a"])
+    again.drop(["a"].__contains__)
     assert not path.exists()
 
 

@@ -238,6 +238,21 @@ def test_a_killed_run_is_resumed_and_measures_only_finished_blocks_twice(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_resumed_extension_drops_blocks_that_were_remeasured_before_the_table_grew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("latency.profile.MAX_REMEASURED", 1)  # the fastest: another one, once conv@8 is stored
+    path = tmp_path / "t.json"
+    large = Graph(key="large@64", build=conv, input_shapes=((3, 64, 64),))
+    run(path, large)
+    killed = killed_at("networks: measure", 19)  # of twice ten graphs
+    with pytest.raises(Killed):
+        profile([large, CONV], NETWORKS, path=path, backend=CPU, timing=BRIEF, progress=killed)
+    assert "large@64 beside" in path.with_name("t.journal.jsonl").read_text()
+    run(path, large, CONV, networks=NETWORKS)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_killed_extension_leaves_a_table_that_is_corrected_for_all_its_blocks(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     run(path, CONV, networks=NETWORKS)
