@@ -33,7 +33,7 @@ from fbnetv5.tasks.task import Task
 Floats = NDArray[np.float64]
 
 CALIBRATION_BATCHES = 3
-"""Batches that batch-norm statistics are averaged over."""
+"""Batches of ``BATCH`` images, or as many images in smaller ones, that batch-norm statistics are averaged over."""
 BATCH = 128
 """Images of a batch."""
 MIN_LABELLED = 128
@@ -148,16 +148,27 @@ def labelled_batches(images: ImageSet, tasks: Iterable[Task]) -> Iterator[Batch]
             counts[task] += int(of_task.sum())
 
 
-def calibration_images(weights: ImageSet, device: torch.device) -> Sequence[Tensor]:
-    """Normalised images of the split that weights learn on, for batch-norm statistics; no batch of one image.
+class CalibrationImages:
+    """Batches of images that are kept as bytes, and are normalised whenever they are iterated over."""
+
+    def __init__(self, batches: Sequence[Tensor]) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return map(normalise, self._batches)
+
+
+def calibration_images(weights: ImageSet, device: torch.device) -> CalibrationImages:
+    """Images of the split that weights learn on, for batch-norm statistics; no batch of one image.
 
     The images are spread evenly over the split, because a folder is sorted by class.
 
     Raises:
         UserError: the split has a single image, which has no statistics.
     """
-    batches = even_batches(weights, batch=images_per_batch(weights, BATCH), count=CALIBRATION_BATCHES)
-    usable = [batch for batch in batches if len(batch.images) > 1]
+    size = images_per_batch(weights, BATCH)
+    batches = even_batches(weights, batch=size, count=-(-CALIBRATION_BATCHES * BATCH // size))
+    usable = [batch.images.to(device) for batch in batches if len(batch.images) > 1]
     if not usable:
         raise UserError("batch norm needs at least 2 images to train weights on; add images")
-    return [normalise(batch.images.to(device)) for batch in usable]
+    return CalibrationImages(usable)

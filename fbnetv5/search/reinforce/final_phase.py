@@ -112,9 +112,10 @@ def observe(loop: FinishedLoop, progress: Progress) -> Panel:
     Each group of ``tasks_by_images`` has architectures of its own and runs alone; the other tasks' losses are nan.
     """
     config = loop.config
-    count = min(BATCHES, config.panel_draws // MIN_DRAWS_PER_BATCH)
     images = loop.splits.policies
-    batches = even_groups(images, batch=images_per_batch(images, BATCH), count=count)
+    size = images_per_batch(images, BATCH)
+    count = min(-(-BATCHES * BATCH // size), config.panel_draws // MIN_DRAWS_PER_BATCH)
+    batches = even_groups(images, batch=size, count=count)
     of_checks = evenly_spaced(len(batches), CHECK_BATCHES)
     rng = np.random.default_rng([config.seed, config.total_steps])
     drawn, checks = [], []

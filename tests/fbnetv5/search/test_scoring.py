@@ -183,6 +183,16 @@ def test_a_folder_sorted_by_class_is_calibrated_and_scored_on_all_classes() -> N
         assert len(set(calibrating[:, 0, 0, 0].tolist())) == 20
 
 
+def test_large_images_are_calibrated_on_as_many_as_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = Sorted(classes=20, each=150)
+    expected = torch.cat(list(calibration_images(images, CPU)))
+    monkeypatch.setattr("fbnetv5.data.loading.MAX_PIXELS", 24 * 32 * 32)
+    calibration = calibration_images(images, CPU)
+    assert [len(batch) for batch in calibration] == 16 * [24]
+    shades = (torch.cat(list(calibration))[:, 0, 0, 0].sort().values, expected[:, 0, 0, 0].sort().values)
+    assert torch.equal(*shades)
+
+
 class Sorted:
     """One shade of grey per class, sorted by class."""
 

@@ -110,6 +110,13 @@ def test_draws_run_on_one_batch_and_checks_on_several(make_loop: MakeLoop, monke
     assert qualities["cls"].architectures == loop.config.panel_checks
 
 
+def test_large_images_are_as_many_in_smaller_batches(make_loop: MakeLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fbnetv5.search.reinforce.final_phase.BATCHES", 2)
+    monkeypatch.setattr("fbnetv5.data.loading.MAX_PIXELS", 32 * 32 * 32)
+    loop = make_loop("cls", panel_draws=40, data=DataConfig(size=(32, 32), scenes=(24, 200, 16)))
+    assert np.bincount(observe(loop, no_progress).drawn.batches).tolist() == [10, 10, 10, 10]  # of 32 images
+
+
 def test_losses_of_the_panel_are_those_of_their_architectures_tasks_and_images(make_loop: MakeLoop) -> None:
     loop = make_loop("cls", "det", "seg", data=DataConfig(size=(32, 32), scenes=(24, 100, 16)))
     panel = observe(loop, no_progress)
