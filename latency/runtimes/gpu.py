@@ -7,8 +7,8 @@ waits for the second event in a busy loop, since a sleep would let both clocks f
 import platform
 import time
 import weakref
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -113,6 +113,16 @@ def open_parts(device: str, precision: str, index: int) -> GpuParts:
         raise UnavailableError(f"this machine has {len(gpus)} GPUs, and no GPU of number {index}")
     clocks = watch_clocks(driver.bus_id(index))
     return GpuParts(device=device, precision=precision, index=index, gpu=gpus[index], driver=driver, clocks=clocks)
+
+
+@contextmanager
+def unlocked_on_error(parts: GpuParts) -> Iterator[GpuParts]:
+    """A context that opens a backend of the parts, whose clock an error releases: no backend could be closed."""
+    try:
+        yield parts
+    except BaseException:
+        parts.clocks.unlock()
+        raise
 
 
 class GpuBackend:

@@ -28,6 +28,7 @@ from latency.runtimes.gpu import (
     fingerprint_of,
     gpu_fingerprint,
     open_parts,
+    unlocked_on_error,
 )
 
 if TYPE_CHECKING:
@@ -194,8 +195,8 @@ def open_onnxruntime_gpu(device: str, precision: str, *, index: int) -> OrtGpuBa
     from export.runners import check_provider
 
     check_provider("cuda")
-    parts, memory = open_parts(device, precision, index), open_memory(index)
-    return OrtGpuBackend(parts, memory=memory)
+    with unlocked_on_error(open_parts(device, precision, index)) as parts:
+        return OrtGpuBackend(parts, memory=open_memory(index))
 
 
 def onnxruntime_gpu_fingerprint(index: int) -> dict[str, str | int]:

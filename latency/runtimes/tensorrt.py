@@ -32,6 +32,7 @@ from latency.runtimes.gpu import (
     fingerprint_of,
     gpu_fingerprint,
     open_parts,
+    unlocked_on_error,
 )
 
 if TYPE_CHECKING:
@@ -182,10 +183,11 @@ def open_tensorrt(
         UserError: the precision is unknown, or TensorRT does not support an option.
         UnavailableError: the driver, the GPU, TensorRT, or a provider of GPU memory is missing.
     """
-    parts, memory = open_parts(device, precision, index), open_memory(index)
-    variant = find_variant() if runtime is None else load_variant(runtime)
-    builder = EngineBuilder(variant, compute_capability=parts.gpu.compute_capability, options=options)
-    return TensorRTBackend(parts, memory=memory, builder=builder)
+    with unlocked_on_error(open_parts(device, precision, index)) as parts:
+        memory = open_memory(index)
+        variant = find_variant() if runtime is None else load_variant(runtime)
+        builder = EngineBuilder(variant, compute_capability=parts.gpu.compute_capability, options=options)
+        return TensorRTBackend(parts, memory=memory, builder=builder)
 
 
 def tensorrt_fingerprint(index: int) -> dict[str, str | int]:

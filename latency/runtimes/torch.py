@@ -20,7 +20,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from export.errors import UnavailableError, UserError, VerificationError
 from latency.protocol import Sampler, alternating, host_timed
-from latency.runtimes.gpu import GpuBackend, GpuParts, GpuSampler, GraphRecord, gpu_fingerprint, open_parts
+from latency.runtimes.gpu import (
+    GpuBackend,
+    GpuParts,
+    GpuSampler,
+    GraphRecord,
+    gpu_fingerprint,
+    open_parts,
+    unlocked_on_error,
+)
 from latency.runtimes.onnxruntime import CPU, GPU_PRECISIONS, cpu_name
 
 if TYPE_CHECKING:
@@ -201,7 +209,8 @@ def open_torch_gpu(device: str, precision: str, *, index: int, compiled: bool) -
             f"torch {torch.__version__} finds no GPU: it is built without CUDA, or for another driver. "
             "Install a CUDA build of torch (pytorch.org lists the commands)"
         )
-    return TorchGpuBackend(open_parts(device, precision, index), compiled=compiled)
+    with unlocked_on_error(open_parts(device, precision, index)) as parts:
+        return TorchGpuBackend(parts, compiled=compiled)
 
 
 def torch_gpu_fingerprint(index: int, *, compiled: bool) -> dict[str, str | int]:

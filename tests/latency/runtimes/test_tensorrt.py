@@ -2,7 +2,7 @@ import gc
 import json
 import platform
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -180,6 +180,24 @@ def test_an_unknown_precision_is_wrong_usage() -> None:
 def test_without_a_driver_there_is_no_backend() -> None:
     with pytest.raises(UnavailableError, match="no NVIDIA driver was found on this machine"):
         open_tensorrt("a100", "fp32")
+
+
+def test_an_error_while_a_backend_is_opened_releases_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notebook keeps the error, and with it all that the function held."""
+    released: list[ClockWatch] = []
+    monkeypatch.setattr(ClockWatch, "unlock", lambda clocks: released.append(clocks))
+    clocks, driver = ClockWatch(None, ""), CudaDriver(FakeCuda())
+    parts = GpuParts(device="a100", precision="fp32", index=0, gpu=A100, driver=driver, clocks=clocks)
+    monkeypatch.setattr("latency.runtimes.tensorrt.open_parts", lambda *_: parts)
+    monkeypatch.setattr("latency.runtimes.tensorrt.open_memory", lambda _: fake_memory())
+
+    def missing() -> NoReturn:
+        raise UnavailableError("TensorRT is not installed")
+
+    monkeypatch.setattr("latency.runtimes.tensorrt.find_variant", missing)
+    with pytest.raises(UnavailableError, match="not installed"):
+        open_tensorrt("a100", "fp32")
+    assert released == [clocks]
 
 
 @with_tensorrt
