@@ -297,7 +297,8 @@ def judge_config(runs: Sequence[Path], *, steps: int, images: int, learn: int | 
     Runs of the default and of the wide space are judged together in the wide one, which has all networks of both.
 
     Raises:
-        UserError: the runs differ in space, budgets or images.
+        UserError: the runs differ in space, budgets or images; or ``learn`` is less than they learned from, or given
+            for images that are no scenes.
     """
     configs = [SearchConfig.load(run) for run in runs]
     widest = next((config.space for config in configs if isinstance(config.space, WideSpace)), configs[0].space)
@@ -307,6 +308,8 @@ def judge_config(runs: Sequence[Path], *, steps: int, images: int, learn: int | 
             if getattr(other, name) != getattr(first, name):
                 raise UserError(f"{run} was searched with another {name} than {runs[0]}; judge them apart")
     searched, hold_out, _ = first.data.scenes
+    if learn is not None and (first.data.folder is not None or learn < searched):
+        raise UserError(f"--learn composes demo scenes, at least the {searched} that the searches learned from")
     data = first.data.changed(scenes=(learn or searched, hold_out, images))
     return first.changed(seed=SEED, batch=TRAINING_BATCH, warmup_steps=steps, steps=0, data=data)
 

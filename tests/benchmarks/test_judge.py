@@ -108,6 +108,8 @@ def test_a_judge_learns_from_the_scenes_of_the_searches_or_from_more(runs: list[
     searched, hold_out, _ = SearchConfig.load(runs[0]).data.scenes
     assert judge.judge_config(runs, steps=1, images=8).data.scenes == (searched, hold_out, 8)
     assert judge.judge_config(runs, steps=1, images=8, learn=96000).data.scenes == (96000, hold_out, 8)
+    with pytest.raises(UserError, match=f"at least the {searched} that the searches learned from"):
+        judge.judge_config(runs, steps=1, images=8, learn=searched - 1)
 
 
 def test_runs_of_the_default_and_the_wide_space_are_judged_in_the_wide_one(runs: list[Path]) -> None:
