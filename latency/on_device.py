@@ -5,6 +5,7 @@ measured by the same code as the local one. The results are written to ``results
 """
 
 import argparse
+import errno
 import hashlib
 import platform
 import sys
@@ -211,10 +212,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
     except ImportError as error:
-        sys.stderr.write(f"error: {error.name or error} is not installed here; README.md names what to install\n")
+        is_missing = isinstance(error, ModuleNotFoundError)
+        reason = f"{error.name} is not installed here; README.md names what to install" if is_missing else str(error)
+        sys.stderr.write(f"error: {reason}\n")
         return UnavailableError.exit_code
     except OSError as error:
-        sys.stderr.write(f"error: {error.filename}: {error.strerror or error}; this needs a folder to write to\n")
+        place = f"{error.filename}: " if error.filename else ""
+        hint = "; this needs a folder to write to" if error.errno in (errno.EACCES, errno.EROFS) else ""
+        sys.stderr.write(f"error: {place}{error.strerror or error}{hint}\n")
         return UserError.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the repetitions so far are kept: run the same command again\n")

@@ -1,5 +1,7 @@
+import errno
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -85,3 +87,23 @@ def test_progress_is_a_line_every_ten_seconds(
         "measure: 4 of 6, 6 s left",  # 12 s later, of which each step took 3
         "measure: 6 of 6, 0 s left",
     ]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "No space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied", "/b/x"), 2, "/b/x: Permission denied; this needs a folder"),
+        (OSError("libcuda.so.1: cannot open shared object file"), 2, "libcuda.so.1: cannot open shared object file"),
+        (ImportError("cannot import name 'x' from 'numpy'", name="numpy"), 3, "cannot import name 'x' from 'numpy'"),
+    ],
+)
+def test_an_error_of_the_system_is_one_line(
+    error: Exception, code: int, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(folder: Path) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr("latency.on_device.measure_bundle", fail)
+    assert on_device.main([]) == code
+    assert capsys.readouterr().err.startswith(f"error: {line}")
