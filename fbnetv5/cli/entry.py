@@ -34,7 +34,9 @@ from fbnetv5.cli.train import train
 from fbnetv5.cli.validate import validate
 from fbnetv5.data.opened import opened_once
 
-_SMALLER = "Use a smaller batch (--config) or smaller images (--size)"
+_SMALLER = "Use a smaller batch or smaller images"
+_ENDS_FOR_MEMORY = ("Killed", "Bus error", "exited unexpectedly")
+"""How processes end for lack of memory, or of shared memory, as torch says it; the signals of crashes are bugs."""
 
 
 class OrderedGroup(TyperGroup):
@@ -127,10 +129,10 @@ def _shortage(error: Exception) -> str | None:
         return f"the GPU has too little memory: {reason} {_SMALLER}, or stop what else uses the GPU"
     if isinstance(error, MemoryError) or "DefaultCPUAllocator" in reason:
         return f"this machine has too little memory: {reason or 'no more can be allocated'}. {_SMALLER}"
-    if reason.startswith("DataLoader worker"):
+    if reason.startswith("DataLoader worker") and any(end in reason for end in _ENDS_FOR_MEMORY):
         return (
             f"a process that reads images was ended from outside, mostly for lack of memory: {reason}. Lower "
-            "num_workers or prefetch (--config), or give the container more shared memory (docker run --ipc host)"
+            "num_workers or prefetch, or give the container more shared memory (docker run --ipc host)"
         )
     if "Duplicate GPU detected" in str(error):  # by NCCL
         return "two processes have one GPU: start one process per GPU (torchrun --nproc_per_node)"

@@ -104,6 +104,17 @@ def test_a_machine_that_is_too_small_is_no_bug(
     assert "Traceback" not in printed
 
 
+def test_a_reader_that_crashes_is_a_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def crash() -> None:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Segmentation fault. ")
+
+    monkeypatch.setattr(entry, "app", crash)
+    with pytest.raises(SystemExit) as ended:
+        entry.main()
+    assert ended.value.code == 70
+    assert "this is a bug of fbnetv5" in " ".join(capsys.readouterr().err.split())
+
+
 def test_an_interrupt_is_one_line_and_wrong_usage() -> None:
     code = (
         "import sys; from fbnetv5.cli import entry\n"
