@@ -26,7 +26,7 @@ class IncompleteExportError(UserError):
     """The written folders; some may lack an engine."""
 
     def __init__(self, exported: tuple[Exported, ...], failures: Sequence[UserError]) -> None:
-        """Set the message of the error, and its exit code: 1 if a check failed, else that of the first failure.
+        """Set the message of the error, and its exit code, the lowest of the failures: 1 if a check failed.
 
         Args:
             exported: the written folders.
@@ -87,8 +87,8 @@ def export(
         UserError: the run has no such network, its files are damaged, or the options do not fit it.
         VerificationError: a stage differs from its reference by more than its precision explains, or a metric drops by
             more than allowed; nothing is written.
-        IncompleteExportError: as these, but another network is written; or the ONNX files are, but no engine could be
-            built here.
+        IncompleteExportError: as these, for some or all of several networks; or the ONNX files are written, but no
+            engine could be built here.
     """
     if head is not None and tasks is None:
         raise UserError("--head needs the task of a detector: add --task det")
