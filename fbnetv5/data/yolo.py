@@ -85,7 +85,8 @@ def read_yolo(root: Path, headers: HeaderIndex) -> LabelledImages:
     test: set[str] = set()
     for split in TESTS:
         others = [path for path in dict.fromkeys(paths[split]) if path not in training]
-        notes.add(f"images of {split} that train has too, used for training only", len(paths[split]) - len(others))
+        shared = sum(path in training for path in paths[split])
+        notes.add(f"images of {split} that train has too, used for training only", shared)
         labelled = any(Path(label_path(path)).is_file() for path in others)
         if others and not labelled:
             notes.add(f"images of {split} without any label file left out", len(others))
@@ -134,10 +135,13 @@ def _keypoint_columns(document: dict[str, Any], where: str) -> int:
 
 def _paths(document: dict[str, Any], description: Path) -> dict[str, list[str]]:
     """The images of all splits; an image that links add to further splits has the path of the first."""
-    real_path, paths = RealPaths(), {TRAINING: list(_split_paths(document, TRAINING, description))}
-    first = {real_path(path): path for path in paths[TRAINING]}
-    for split in TESTS:
-        paths[split] = [first.setdefault(real_path(path), path) for path in _split_paths(document, split, description)]
+    real_path, first = RealPaths(), dict[str, tuple[str, str]]()
+    paths: dict[str, list[str]] = {}
+    for split in (TRAINING, *TESTS):
+        paths[split] = []
+        for path in _split_paths(document, split, description):
+            first_split, first_path = first.setdefault(real_path(path), (split, path))
+            paths[split].append(path if split == first_split else first_path)
     return paths
 
 

@@ -77,6 +77,13 @@ def test_a_link_to_the_training_images_is_no_test_split(root: Path, split: str) 
     assert f"images of {split} that train has too, used for training only: 18" in data.notes
 
 
+def test_a_link_within_a_split_is_an_image_of_its_own(root: Path) -> None:
+    (root / "images/val/copy.jpg").symlink_to(next(iter(sorted((root / "images/val").iterdir()))).name)
+    shutil.copy(next(iter(sorted((root / "labels/val").iterdir()))), root / "labels/val/copy.txt")
+    data = open_folder(root)
+    assert (len(data), len(data.test), data.notes) == (25, 7, ())
+
+
 def as_roboflow(root: Path) -> None:
     for old, new in (("train", "train"), ("val", "valid")):
         for kind in ("images", "labels"):
