@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from fbnetv5.data.image_files import SUFFIXES
 from fbnetv5.data.labelled_images import LabelledImages
 from fbnetv5.data.roboflow import source_name
+from fbnetv5.data.split_names import has_split_word
 from fbnetv5.data.targets import BOXES, CLASS
 
 IMAGE_SUFFIXES = (*SUFFIXES, ".gif", ".heic", ".heif", ".avif", ".jfif", ".jpe", ".jp2", ".ppm", ".pgm", ".tga", ".dng")
@@ -58,8 +59,14 @@ def _copies(data: LabelledImages) -> Iterator[str]:
 
 
 def _sources(names: Iterable[str]) -> Iterator[str]:
-    """The file names of the images that Roboflow's copies are made of; nothing for other images."""
-    return (PurePosixPath(source).name for name in names if (source := source_name(name)) != name)
+    """The paths, without folders of splits, of images that Roboflow's copies are made of; nothing for other images.
+
+    The folders remain that are classes, which may have files of the same name.
+    """
+    for name in names:
+        if (source := source_name(name)) != name:
+            path = PurePosixPath(source)
+            yield "/".join((*(part for part in path.parts[:-1] if not has_split_word(part)), path.name))
 
 
 def _listed(items: list[str]) -> str:

@@ -44,3 +44,10 @@ def test_augmented_copies_in_training_and_test_split_are_counted(tmp_path: Path)
     save(tmp_path, *(f"train/{name}" for name in names[:3]), f"test/{names[3]}", f"test/a/2.rf.{9:032x}.png")
     (note,) = open_folder(tmp_path).notes
     assert note == "images of the test split of which Roboflow has an augmented copy in the training split: 1"
+
+
+def test_images_of_different_classes_are_no_copies_of_each_other(tmp_path: Path) -> None:
+    """Roboflow numbers the images of each class."""
+    save(tmp_path, f"train/cat/0.rf.{0:032x}.png", f"valid/dog/0.rf.{1:032x}.png", f"train/dog/1.rf.{2:032x}.png")
+    save(tmp_path, f"valid/cat/1.rf.{3:032x}.png")
+    assert open_folder(tmp_path).notes == ()
