@@ -11,6 +11,7 @@ or lower case, count as validation splits. A validation split without labels is 
 Left out: hidden folders and files, as the copies that notebooks make.
 """
 
+import os
 from pathlib import Path
 
 from export.errors import UserError
@@ -23,7 +24,7 @@ from fbnetv5.data.image_folder import IMAGE_FOLDER
 from fbnetv5.data.labelled_images import LabelledImages, check_class_names
 from fbnetv5.data.layout import Layout
 from fbnetv5.data.map_layouts import MAP_LAYOUTS
-from fbnetv5.data.metadata_folder import is_metadata_folder
+from fbnetv5.data.metadata_folder import METADATA_FOLDER, has_label_columns
 from fbnetv5.data.opened import opened
 from fbnetv5.data.other_layouts import refuse_other_layout
 from fbnetv5.data.remarks import remarks
@@ -45,6 +46,11 @@ def layout_of(root: Path) -> Layout:
     raise UserError(f"{root} has none of the known layouts. {layouts}")
 
 
+def normal_path(root: Path) -> Path:
+    """The absolute path of a folder, without "..": layouts look for names such as "images", and hidden ones, in it."""
+    return Path(os.path.normpath(root.absolute()))
+
+
 def find_layout(root: Path) -> Layout | None:
     """The first layout that fits an existing folder, None where none does.
 
@@ -52,6 +58,7 @@ def find_layout(root: Path) -> Layout | None:
         UserError: only ImageFolder fits, and the folder has the marks of another layout; or label maps beside images
             fit, and another layout whose labels would not be read.
     """
+    root = normal_path(root)
     layout = next((layout for layout in LAYOUTS if layout.fits(root)), None)
     if layout is not None and layout is IMAGE_FOLDER:
         refuse_other_layout(root)
@@ -61,9 +68,13 @@ def find_layout(root: Path) -> Layout | None:
 
 
 def _refuse_second_layout(root: Path) -> None:
-    """Raise UserError if a folder with label maps beside its images has annotations in another layout too."""
+    """Raise UserError if a folder with label maps beside its images has annotations in another layout too.
+
+    Metadata without labels are none: with labels the folder would not be one of label maps.
+    """
     others = LAYOUTS[LAYOUTS.index(SEVERAL_TASKS) + 1 : LAYOUTS.index(IMAGE_FOLDER)]
-    if (other := next((layout for layout in others if layout.fits(root)), None)) is not None:
+    fitting = (layout for layout in others if layout is not METADATA_FOLDER and layout.fits(root))
+    if (other := next(fitting, None)) is not None:
         raise UserError(
             f"{root} has folders of label maps beside images/, such as masks/, and is {other.name} too; only one of "
             f"both can be read. Move the maps away to read {other.name}, or write its labels into instances.json"
@@ -73,12 +84,10 @@ def _refuse_second_layout(root: Path) -> None:
 def open_folder(root: Path) -> LabelledImages:
     """The data set in a folder of any layout, with all of its labels; a command reads it once.
 
-    Layouts look for names such as "images" in the folder's path, which must therefore be absolute.
-
     Raises:
         UserError: the layout is unknown, or something in the folder is wrong.
     """
-    return opened(root.absolute(), _read)
+    return opened(normal_path(root), _read)
 
 
 def _read(root: Path) -> LabelledImages:
@@ -96,7 +105,7 @@ def _is_several_tasks(root: Path) -> bool:
         return False
     if (root / "instances.json").exists():
         return True
-    if is_metadata_folder(root):  # whose columns name the maps
+    if has_label_columns(root):  # which may name the maps
         return False
     return (root / "masks").is_dir() or (has_maps(root) and not is_coco(root) and not is_ade20k(root))
 

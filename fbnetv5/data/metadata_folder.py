@@ -52,7 +52,8 @@ from fbnetv5.data.split_names import as_test_split, is_validation
 FILES = ("metadata.jsonl", "metadata.csv")
 IMAGE_COLUMNS = ("file_name", "image_file_name")
 MAP_COLUMNS = {f"{target}_file_name": target for target in FORMATS}
-COLUMNS = {*IMAGE_COLUMNS, *MAP_COLUMNS, "label", "objects"}
+LABEL_COLUMNS = {*MAP_COLUMNS, "label", "objects"}
+COLUMNS = {*IMAGE_COLUMNS, *LABEL_COLUMNS}
 
 
 def metadata_files(root: Path) -> list[Path]:
@@ -62,11 +63,31 @@ def metadata_files(root: Path) -> list[Path]:
 
 
 def _has_file_names(path: Path) -> bool:
+    return "file_name" in _first_line(path)
+
+
+def _first_line(path: Path) -> str:
+    """The first line of a file; "" where it cannot be read."""
     try:
         with path.open(encoding="utf-8-sig", errors="replace") as file:
-            return "file_name" in "".join(islice(file, 1))
+            return "".join(islice(file, 1))
     except OSError:
-        return False
+        return ""
+
+
+def has_label_columns(root: Path) -> bool:
+    """Whether the first line of such a file in a folder names a column of labels."""
+    return any(not LABEL_COLUMNS.isdisjoint(_columns(path)) for path in metadata_files(root))
+
+
+def _columns(path: Path) -> list[str]:
+    """The columns that the first line names."""
+    if path.suffix == ".csv":
+        return [name.strip() for name in next(csv.reader([_first_line(path)]))]
+    try:
+        return list(json.loads(_first_line(path)))
+    except (ValueError, TypeError):
+        return []
 
 
 def is_metadata_folder(root: Path) -> bool:

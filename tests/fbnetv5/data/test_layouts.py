@@ -236,6 +236,35 @@ def test_metadata_beside_images_and_masks_are_read(tmp_path: Path) -> None:
     assert set(open_folder(tmp_path).targets) == {"label", "mask"}
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("metadata.csv", "file_name,camera\nimages/0.png,front\n"),
+        ("images/metadata.jsonl", '{"file_name": "0.png", "text": "the label of a box"}\n'),
+    ],
+)
+def test_metadata_without_labels_do_not_hide_masks(tmp_path: Path, file: str, text: str) -> None:
+    draw(tmp_path, "images/0.png", "images/1.png")
+    (tmp_path / "masks").mkdir()
+    for number in range(2):
+        Image.new("L", (8, 8), number).save(tmp_path / f"masks/{number}.png")
+    (tmp_path / file).write_text(text)
+    assert layout_of(tmp_path).name == "several tasks"
+    assert set(open_folder(tmp_path).targets) == {"mask"}
+
+
+@pytest.mark.parametrize("path", [".", "images/.."])
+def test_a_folder_is_named_by_any_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    draw(tmp_path, "images/0.png", "images/1.png")
+    rows = [{"file_name": f"images/{number}.png", "label": str(number)} for number in range(2)]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    monkeypatch.chdir(tmp_path)
+    assert layout_of(Path(path)).name == "Hugging Face image folder"
+    monkeypatch.chdir(tmp_path / "images")
+    assert layout_of(Path("..")).name == "Hugging Face image folder"
+    assert len(open_folder(Path(".."))) == 2
+
+
 @pytest.mark.parametrize("name", ["saliency", "edges", "depth", "normals", "parts"])
 def test_one_folder_of_maps_beside_images_is_enough(image_folder: Path, name: str) -> None:
     (image_folder / "instances.json").unlink()
