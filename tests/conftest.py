@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,11 @@ def annotations_of(sample: Sample, image_id: int, first_id: int) -> list[dict[st
         {"id": first_id + n, "image_id": image_id, "category_id": label + 1, "bbox": [x0, y0, x1 - x0, y1 - y0]}
         for n, ((x0, y0, x1, y1), label) in enumerate(zip(boxes.xyxy.tolist(), boxes.labels.tolist(), strict=True))
     ]
+
+
+def pytest_configure() -> None:
+    """Take Ctrl+C as a terminal sends it: in a job of the background it is ignored, also by the commands it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
