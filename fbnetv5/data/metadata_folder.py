@@ -59,7 +59,7 @@ COLUMNS = {*IMAGE_COLUMNS, *LABEL_COLUMNS}
 def metadata_files(root: Path) -> list[Path]:
     """The files with metadata of a folder and of the folders in it, sorted."""
     paths = [path for name in FILES for pattern in (name, f"*/{name}") for path in root.glob(pattern)]
-    return sorted(path for path in paths if path.parent.name[0] != "." and _has_file_names(path))
+    return sorted(path for path in paths if not path.parent.name.startswith(".") and _has_file_names(path))
 
 
 def _has_file_names(path: Path) -> bool:

@@ -47,7 +47,7 @@ OWN_KEYS = {"label", "objects"}
 def tar_files(root: Path) -> list[Path]:
     """The tar files of a folder and of the folders in it, sorted."""
     paths = [*root.glob("*.tar"), *root.glob("*/*.tar")]
-    return sorted(path for path in paths if path.name[0] != "." and path.parent.name[0] != ".")
+    return sorted(path for path in paths if path.name[0] != "." and not path.parent.name.startswith("."))
 
 
 def is_webdataset(root: Path) -> bool:

@@ -10,6 +10,7 @@ import torch
 
 from export.errors import UserError
 from fbnetv5.data.layouts import layout_of, open_folder
+from fbnetv5.data.metadata_folder import metadata_files
 from fbnetv5.data.scenes import CLASSES
 from tests.fbnetv5.data.rearrange import SPLITS, as_metadata_folder, draw
 
@@ -23,6 +24,12 @@ def write_rows(root: Path, *rows: Any) -> Path:
         "".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows)
     )
     return root
+
+
+def test_files_are_listed_in_a_folder_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As "." and "/" are."""
+    monkeypatch.chdir(write_rows(tmp_path, {"file_name": "0.png"}))
+    assert metadata_files(Path()) == [Path("metadata.jsonl")]
 
 
 def test_images_labels_boxes_and_masks_are_those_of_the_folder(image_folder: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from export.errors import UserError
 from fbnetv5.data.layouts import layout_of, open_folder
 from fbnetv5.data.scenes import CLASSES
 from fbnetv5.data.splits import open_splits
+from fbnetv5.data.webdataset import tar_files
 from fbnetv5.labeling.sources import open_source
 from tests.fbnetv5.data.rearrange import SPLITS, add_member, as_webdataset, draw
 
@@ -24,6 +25,12 @@ def write(root: Path, **members: bytes | str) -> Path:
         for name, content in members.items():
             add_member(tar, name.replace("__", "."), image if content == "image" else content)
     return root / "data"
+
+
+def test_files_are_listed_in_a_folder_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As "." and "/" are."""
+    monkeypatch.chdir(write(tmp_path))
+    assert tar_files(Path()) == [Path("0.tar")]
 
 
 def test_samples_are_images_with_their_labels(image_folder: Path, tmp_path: Path) -> None:
