@@ -59,14 +59,16 @@ def _copies(data: LabelledImages) -> Iterator[str]:
 
 
 def _sources(names: Iterable[str]) -> Iterator[str]:
-    """The paths, without folders of splits, of images that Roboflow's copies are made of; nothing for other images.
+    """The paths, without the folder of the split, of images that Roboflow's copies are made of; none for other images.
 
-    The folders remain that are classes, which may have files of the same name.
+    The split is the first folder that is called so. Folders of classes remain, which may have files of the same name.
     """
     for name in names:
         if (source := source_name(name)) != name:
-            path = PurePosixPath(source)
-            yield "/".join((*(part for part in path.parts[:-1] if not has_split_word(part)), path.name))
+            *folders, file = PurePosixPath(source).parts
+            if (split := next(filter(has_split_word, folders), None)) is not None:
+                folders.remove(split)
+            yield "/".join((*folders, file))
 
 
 def _listed(items: list[str]) -> str:

@@ -51,3 +51,21 @@ def test_images_of_different_classes_are_no_copies_of_each_other(tmp_path: Path)
     save(tmp_path, f"train/cat/0.rf.{0:032x}.png", f"valid/dog/0.rf.{1:032x}.png", f"train/dog/1.rf.{2:032x}.png")
     save(tmp_path, f"valid/cat/1.rf.{3:032x}.png")
     assert open_folder(tmp_path).notes == ()
+
+
+def test_classes_may_have_the_names_of_splits(tmp_path: Path) -> None:
+    save(tmp_path, f"train/train car/0.rf.{0:032x}.png", f"valid/test tube/0.rf.{1:032x}.png")
+    save(tmp_path, f"train/test tube/1.rf.{2:032x}.png", f"valid/train car/2.rf.{3:032x}.png")
+    assert open_folder(tmp_path).notes == ()
+
+
+def test_copies_are_seen_where_the_split_is_within_another_folder(tmp_path: Path) -> None:
+    names = [f"images/{split}/0.rf.{number:032x}.png" for number, split in enumerate(("train", "val"))]
+    save(tmp_path, *names)
+    for name in names:
+        label = (tmp_path / name.replace("images/", "labels/")).with_suffix(".txt")
+        label.parent.mkdir(parents=True)
+        label.write_text("0 .5 .5 .5 .5\n")
+    (tmp_path / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [cat]\n")
+    (note,) = open_folder(tmp_path).notes
+    assert note == "images of the test split of which Roboflow has an augmented copy in the training split: 1"
