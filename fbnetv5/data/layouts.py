@@ -11,7 +11,6 @@ or lower case, count as validation splits. A validation split without labels is 
 Left out: hidden folders and files, as the copies that notebooks make.
 """
 
-import os
 from pathlib import Path
 
 from export.errors import UserError
@@ -47,8 +46,11 @@ def layout_of(root: Path) -> Layout:
 
 
 def normal_path(root: Path) -> Path:
-    """The absolute path of a folder, without "..": layouts look for names such as "images", and hidden ones, in it."""
-    return Path(os.path.normpath(root.absolute()))
+    """The absolute path of a folder, without "..": layouts look for names such as "images", and hidden ones, in it.
+
+    What ".." means behind a link, only the folder that the link leads to tells.
+    """
+    return root.resolve() if ".." in root.parts else root.absolute()
 
 
 def find_layout(root: Path) -> Layout | None:

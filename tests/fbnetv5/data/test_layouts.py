@@ -265,6 +265,13 @@ def test_a_folder_is_named_by_any_path(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(open_folder(Path(".."))) == 2
 
 
+def test_a_path_up_from_a_link_leads_to_the_folder_of_its_target(tmp_path: Path) -> None:
+    draw(tmp_path / "other", "cat/0.png", "dog/0.png", "images/0.png")
+    draw(tmp_path / "here", "x/0.png", "y/0.png")
+    (tmp_path / "here/link").symlink_to(tmp_path / "other/images")
+    assert open_folder(tmp_path / "here/link/..").targets["label"].classes == ("cat", "dog", "images")
+
+
 @pytest.mark.parametrize("name", ["saliency", "edges", "depth", "normals", "parts"])
 def test_one_folder_of_maps_beside_images_is_enough(image_folder: Path, name: str) -> None:
     (image_folder / "instances.json").unlink()
